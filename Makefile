@@ -1,0 +1,35 @@
+# The two commands of the README, and what they are made of.
+#   make check   set up, then run all of Lesson 6 on every backend
+#   make test    set up, then lint, type-check and test
+# VENV=DIR puts the environment elsewhere; PYTHON=... makes it with another interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: check test lint types install clean
+
+check: install
+	$(BIN)/harness check
+
+test: install lint types
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+install: $(VENV)/installed
+
+# pip before 25.1 cannot read dependency groups, so it is brought up to date first.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --editable ".[all]" --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

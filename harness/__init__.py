@@ -1,0 +1,1 @@
+"""Compare how frameworks run one model: declared as data, checked against a float64 oracle."""

@@ -1,0 +1,82 @@
+"""Errors that are meant for a person: what was found, where, and what to write instead."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A position in a file; lines and columns count from 1, columns in characters."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class HarnessError(Exception):
+    """Base of every error that a user can cause and mend; shown without a traceback."""
+
+
+class UsageError(HarnessError):
+    """The command line, or an argument of a public function, asks for something impossible."""
+
+
+class SpecError(HarnessError):
+    """A spec file is wrong: `message` says how, `place` where (None where no file is at hand)."""
+
+    def __init__(self, message: str, place: Place | None = None) -> None:
+        super().__init__(message, place)
+        self.message = message
+        self.place = place
+
+    def __str__(self) -> str:
+        return self.message if self.place is None else f"{self.place}: {self.message}"
+
+
+class SpecErrors(SpecError):
+    """Several errors of one file, reported together; `errors` holds them in file order."""
+
+    def __init__(self, errors: Sequence[SpecError]) -> None:
+        if not errors:
+            raise ValueError("SpecErrors needs at least one error")
+        self.errors = tuple(sorted(errors, key=_file_order))
+        super().__init__(self.errors[0].message, self.errors[0].place)
+        self.args = (self.errors,)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.errors))
+
+
+def one_or_many(errors: Sequence[SpecError]) -> SpecError:
+    """Return the only error itself, or all of them as one `SpecErrors`."""
+    return errors[0] if len(errors) == 1 else SpecErrors(errors)
+
+
+def closest(value: object, allowed: Iterable[str]) -> str | None:
+    """Return the allowed name that `value` is most likely a misspelling of, if any."""
+    if not isinstance(value, str) or len(value) > 100:
+        return None
+    # Case is folded first: difflib finds no likeness between 'RELU' and 'relu'.
+    by_folded = {name.lower(): name for name in allowed}
+    matches = difflib.get_close_matches(value.lower(), by_folded, n=1)
+    return by_folded[matches[0]] if matches else None
+
+
+def did_you_mean(value: object, allowed: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the closest allowed name, or "" if none is close."""
+    name = closest(value, allowed)
+    return "" if name is None else f"; did you mean {name!r}?"
+
+
+def shorten(text: str, limit: int = 60) -> str:
+    """Return `text` on one line of at most `limit` characters, for use inside a message."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def _file_order(error: SpecError) -> tuple[bool, Place]:
+    return error.place is not None, error.place or Place("", 0, 0)

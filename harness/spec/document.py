@@ -1,0 +1,103 @@
+"""Strict YAML with places: every value of a spec file knows its line and column."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import Place, SpecError, one_or_many, shorten
+from harness.spec.complaints import complaints
+from harness.spec.nodes import Data, Nodes, Spot, read_nodes
+from harness.spec.nodes import Path as DataPath
+from harness.spec.source import MAX_BYTES, displayed, read_text
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One spec file: plain data, and where each part of it stands.
+
+    A path is the keys and indices from the root, as in `("layers", "rnn", "units")`;
+    the empty path is the root.
+    """
+
+    file: str
+    nodes: Nodes
+    lines: tuple[str, ...]
+
+    @property
+    def data(self) -> Data:
+        """The content: dict, list, str, int, float and bool only."""
+        return self.nodes.data
+
+    def place_of(self, path: DataPath) -> Place:
+        """Return where the value at `path` starts, or the nearest value that encloses it."""
+        while path not in self.nodes.values:
+            path = path[:-1]
+        return self.nodes.values[path].place
+
+    def place_of_key(self, path: DataPath) -> Place:
+        """Return where the key of the value at `path` starts; for a list's item, the item."""
+        return self.nodes.keys.get(path) or self.place_of(path)
+
+    def locator(self, path: DataPath) -> Callable[[int, int], Place]:
+        """Return a function from (line, column) in the scalar at `path`, from 0, to its place.
+
+        Raises SpecError where there is no such function: for a folded text (`>`), and
+        for one outside a `|` block that has several lines or escapes. Raises KeyError
+        if nothing stands at `path`.
+        """
+        spot = self.nodes.values[path]
+        place = spot.place
+        if spot.style == "|":
+            indent = self._indent(spot)
+            return lambda line, column: Place(self.file, place.line + 1 + line, indent + column + 1)
+        start = place.column + bool(spot.style)
+        written = self.lines[place.line - 1][start - 1 :]
+        if spot.style == ">" or not written.startswith(spot.text):
+            message = "write this on one line without escapes, or as a block of lines after '|'"
+            raise SpecError(f"{message}, found {shorten(spot.text)!r}", place)
+        return lambda line, column: Place(self.file, place.line + line, start + column)
+
+    def _indent(self, spot: Spot) -> int:
+        for line, written in zip(
+            spot.text.split("\n"), self.lines[spot.place.line :], strict=False
+        ):
+            if line:
+                return len(written) - len(line)
+        return 0
+
+
+def load(path: Path) -> Document:
+    """Read one spec file; raises SpecError, at its place, for all that is not strict YAML."""
+    return parse(read_text(path), displayed(path))
+
+
+def parse(text: str, file: str) -> Document:
+    """Parse the text of a spec file; `file` is the name that places show. Raises SpecError."""
+    if len(text) > MAX_BYTES:
+        message = f"{len(text):,} characters are too many for a spec; at most {MAX_BYTES:,}"
+        raise SpecError(message, Place(file, 1, 1))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return Document(file, read_nodes(text, file), tuple(text.split("\n")))
+
+
+def validate(document: Document, model: type[M]) -> M:
+    """Return the document's data as an instance of `model`.
+
+    Validation is pydantic's for JSON, so that under `strict` a list may fill a tuple.
+    Raises SpecError, or SpecErrors for several, each at the key or value at fault.
+    """
+    try:
+        return model.model_validate_json(json.dumps(document.data))
+    except ValidationError as error:
+        found = complaints(error, model, document.data)
+    errors = []
+    for complaint in found:
+        place = document.place_of_key if complaint.at_key else document.place_of
+        errors.append(SpecError(complaint.message, place(complaint.path)))
+    raise one_or_many(errors)

@@ -1,0 +1,203 @@
+"""What a spec file may hold: the shape of the data, before any of it is given a meaning.
+
+The same models give the JSON Schema for editors (:func:`json_schema`). Names, shapes and
+equations are text here; ``harness.spec.lower`` reads them and says what is wrong with them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Positive = Annotated[int, Field(ge=1)]
+# A dimension: a number, a size name, a sum of those ("units + features"), or "..." for any axes.
+Axes = list[int | str]
+Initializer = str | dict[str, dict[str, float]]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, types are not converted, instances do not change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Input(Strict):
+    """``shape`` in axes; ``index`` names the size that integer values stay below."""
+
+    shape: Axes
+    index: str | None = None
+
+
+class Rows(Strict):
+    """One horizontal stripe of a parameter, with a law of its own."""
+
+    rows: str
+    init: Initializer
+
+
+class Parameter(Strict):
+    """``block``: parameters of one block are drawn together, side by side, as one matrix."""
+
+    shape: Axes
+    init: Initializer | list[Rows]
+    block: Name | None = None
+
+
+class State(Strict):
+    """A carried value; it starts, and is reset to, what ``init`` says."""
+
+    shape: Axes
+    init: Literal["zeros", "ones"] = "zeros"
+
+
+class Scan(Strict):
+    """A loop over axis 1 (time) of inputs: ``over`` names each step's slice of an input."""
+
+    over: dict[Name, Name]
+    step: str
+    output: Name
+
+
+class Documented(Strict):
+    """What every definition says about itself."""
+
+    summary: str
+    source: str
+
+
+class Function(Documented):
+    """An activation or another function without parameters."""
+
+    function: Name
+    inputs: dict[Name, Axes | Literal["any"]]
+    equations: str
+    output: Name
+
+
+class Loss(Documented):
+    """A loss of every example (``[...]``); the model says how they are reduced."""
+
+    loss: Name
+    inputs: dict[Name, Axes | Input]
+    attributes: dict[Name, float | str] = {}
+    equations: str
+    output: Name
+
+
+class Layer(Documented):
+    """A layer: equations once, or a step that is scanned; one form in training, one in inference.
+
+    An attribute is ``size`` (a dimension, to be given), a number or the name of a function
+    (defaults).
+    """
+
+    layer: Name
+    inputs: dict[Name, Axes | Input]
+    attributes: dict[Name, float | str] = {}
+    parameters: dict[Name, Parameter] = {}
+    state: dict[Name, State] = {}
+    statistics: dict[Name, Parameter] = {}
+    equations: str | None = None
+    training: str | None = None
+    inference: str | None = None
+    scan: Scan | None = None
+    output: Name | None = None
+
+
+class Optimizer(Documented):
+    """One update of parameter ``p`` with gradient ``g`` at step ``t`` (1, 2, ...)."""
+
+    optimizer: Name
+    attributes: dict[Name, float]
+    slots: dict[Name, Literal["zeros"]] = {}
+    update: str
+
+
+class LayerUse(BaseModel):
+    """A layer instance: the definition's name, laws of its parameters, and its attributes."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    layer: str
+    init: dict[Name, Initializer | list[Rows]] = {}
+
+
+class OptimizerUse(BaseModel):
+    """The optimizer's name, and its attributes where they differ from the definition's."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    optimizer: str
+
+
+class Phase(Strict):
+    """Some epochs at one learning rate."""
+
+    epochs: Positive
+    learning_rate: float
+
+
+class Training(Strict):
+    """How a run goes through the data."""
+
+    batch: Positive
+    shuffle: bool
+    whole_batches: bool = False
+    examples: Positive | None = None
+    phases: list[Phase]
+
+
+class Windows(Strict):
+    """Window r covers characters ``r * stride`` and on; the last ``drop_last`` are left out."""
+
+    length: Positive
+    stride: Positive
+    drop_last: Annotated[int, Field(ge=0)] = 0
+
+
+class Source(Strict):
+    """An array of the model: characters ``offset`` from the window's start, or zeros."""
+
+    offset: Annotated[int, Field(ge=0)] | None = None
+    zeros: bool | None = None
+
+
+class Data(Strict):
+    """From text to arrays; index 0 stands for no character. An array's declared shape says the rest: ``[batch]`` takes one
+    character, ``[batch, time]`` the window, floats ``[batch, time, classes]`` its one-hot form."""
+
+    encoding: Literal["utf-8"]
+    padding_index: Literal[0]
+    windows: Windows
+    arrays: dict[Name, Source]
+
+
+class Model(Documented):
+    """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
+
+    model: str
+    sizes: dict[Name, Positive]
+    inputs: dict[Name, Input]
+    state: dict[Name, State] = {}
+    layers: dict[Name, LayerUse]
+    equations: str
+    targets: dict[Name, Input] = {}
+    loss: str | None = None
+    metrics: dict[Name, str] = {}
+    optimizer: OptimizerUse | None = None
+    training: Training | None = None
+    data: Data | None = None
+
+
+KINDS: dict[str, type[Documented]] = {
+    "model": Model,
+    "layer": Layer,
+    "function": Function,
+    "loss": Loss,
+    "optimizer": Optimizer,
+}
+
+
+def json_schema(kind: str) -> dict[str, Any]:
+    """The JSON Schema of one kind of spec file, for editors."""
+    return KINDS[kind].model_json_schema()

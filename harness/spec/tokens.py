@@ -1,0 +1,141 @@
+"""The words and signs of the equation language, checked before Python's parser sees them.
+
+Python's own parser accepts far more than an equation needs, raises its errors of
+depth in four ways that differ by version, and folds non-ASCII letters together. A
+text that passes here holds only plain names, decimal numbers and known signs.
+"""
+
+import keyword
+import re
+from collections.abc import Callable
+
+from harness.errors import Place, SpecError, shorten
+
+MAX_BLOCK = 20_000
+MAX_LINE = 2_000
+MAX_NESTING = 40
+MAX_SIGNS = 40
+MAX_NUMBER = 100
+
+_TOKEN = re.compile(
+    r"(?P<space>[ ]+)"
+    r"|(?P<name>[A-Za-z_]\w*)"
+    r"|(?P<number>(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))"
+    r"|(?P<bad_number>\.?\d[\w.]*)"
+    r"|(?P<refused>:=|//=?|\*\*=|[-+*/@%&|^]=|->|<<=?|>>=?|<>)"
+    r"|(?P<sign>\*\*|\.\.\.|[<>=!]=|[-+*/@<>=,:])"
+    r"|(?P<open>[(\[])"
+    r"|(?P<close>[)\]])"
+    r"|(?P<other>.)",
+    re.ASCII | re.DOTALL,
+)
+_CLOSING = {"(": ")", "[": "]"}
+_USE_WHERE = "use where(condition, a, b)"
+_WORDS = {
+    **dict.fromkeys(("if", "else", "and", "or", "not"), _USE_WHERE),
+    **dict.fromkeys(("True", "False"), "use 1 and 0, or a comparison"),
+    "None": "leave the argument out",
+    "lambda": "write a layer of your own instead",
+    **dict.fromkeys(("for", "while"), "use a scan to repeat a step"),
+    **dict.fromkeys(("is", "in"), "compare with < <= > >= == !="),
+}
+_SIGNS = {
+    "'": "text in quotes is not part of the language; use a name",
+    '"': "text in quotes is not part of the language; use a name",
+    ".": "attributes are not part of the language; use a name",
+    ";": "write one equation a line",
+    "\t": "use spaces, not tabs",
+    "\\": "wrap a long line inside brackets instead",
+    "{": "dictionaries and sets are not part of the language",
+    "}": "dictionaries and sets are not part of the language",
+    "//": "use / to divide",
+    "%": "a remainder is not part of the language",
+    ":=": "write an equation on a line of its own",
+    "->": "annotations are not part of the language",
+    **dict.fromkeys("&|~^!", _USE_WHERE),
+    **dict.fromkeys(
+        ("+=", "-=", "*=", "/=", "@=", "**=", "//=", "%=", "&=", "|=", "^=", "<<=", ">>="),
+        "write it out, as in 'a = a + b'",
+    ),
+}
+
+
+def check_tokens(text: str, locate: Callable[[int, int], Place]) -> str:
+    """Return `text` without its comments, or raise SpecError at the first word refused."""
+    if len(text) > MAX_BLOCK:
+        message = f"{len(text):,} characters of equations; at most {MAX_BLOCK:,} are allowed"
+        raise SpecError(message, locate(0, 0))
+    # No text in quotes exists in the language, so '#' always starts a comment.
+    lines = [line.partition("#")[0] for line in text.split("\n")]
+    _Checker(locate).check(lines)
+    return "\n".join(lines)
+
+
+class _Checker:
+    def __init__(self, locate: Callable[[int, int], Place]) -> None:
+        self.locate = locate
+        self.brackets: list[tuple[str, Place]] = []
+        self.signs = 0
+
+    def check(self, lines: list[str]) -> None:
+        for number, line in enumerate(lines):
+            if len(line) > MAX_LINE:
+                message = f"a line of {len(line):,} characters; at most {MAX_LINE:,} are allowed"
+                raise SpecError(message, self.locate(number, MAX_LINE))
+            for match in _TOKEN.finditer(line):
+                if match.lastgroup != "space":
+                    place = self.locate(number, match.start())
+                    self.token(str(match.lastgroup), match.group(), place)
+        if self.brackets:
+            bracket, place = self.brackets[-1]
+            raise SpecError(f"{bracket!r} is never closed", place)
+
+    def token(self, kind: str, source: str, place: Place) -> None:
+        self.signs = self.signs + 1 if source in "+-" else 0
+        if self.signs > MAX_SIGNS:
+            raise SpecError(f"more than {MAX_SIGNS} signs in a row", place)
+        match kind:
+            case "name":
+                _check_name(source, place)
+            case "number" if len(source) <= MAX_NUMBER:
+                pass
+            case "number" | "bad_number":
+                message = "write a plain decimal number, such as 10, 0.5 or 1e-3"
+                raise SpecError(f"{message}, found {shorten(source)!r}", place)
+            case "open":
+                self.open(source, place)
+            case "close":
+                self.close(source, place)
+            case "refused" | "other":
+                raise SpecError(_refusal(source), place)
+
+    def open(self, source: str, place: Place) -> None:
+        self.brackets.append((source, place))
+        if len(self.brackets) > MAX_NESTING:
+            raise SpecError(f"brackets are nested more than {MAX_NESTING} deep", place)
+
+    def close(self, source: str, place: Place) -> None:
+        if not self.brackets:
+            raise SpecError(f"{source!r} closes nothing", place)
+        opened, where = self.brackets.pop()
+        if _CLOSING[opened] != source:
+            message = f"expected {_CLOSING[opened]!r} to close {opened!r} of {where}"
+            raise SpecError(f"{message}, found {source!r}", place)
+
+
+def _check_name(name: str, place: Place) -> None:
+    if keyword.iskeyword(name):
+        hint = _WORDS.get(name, "it is a word of Python's own; choose another name")
+        raise SpecError(f"{name!r} is not part of the language; {hint}", place)
+    if name.startswith("__"):
+        raise SpecError(
+            f"a name may not begin with two underscores, found {shorten(name)!r}", place
+        )
+
+
+def _refusal(source: str) -> str:
+    if not source.isascii():
+        return f"only ASCII characters are allowed outside comments, found {source!r}"
+    if source in _SIGNS:
+        return f"{_SIGNS[source]}; found {source!r}"
+    return f"{source!r} is not part of the language"

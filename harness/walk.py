@@ -1,0 +1,157 @@
+"""The walk: runs the nodes of a program over a backend's table of primitives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from harness.dims import Dim
+from harness.program import Block, Node
+
+Table = Mapping[str, Callable[..., Any]]
+Step = Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]]
+# Runs one call its own way: (node, inputs) -> outputs.
+Kernel = Callable[[Node, Sequence[Any]], Sequence[Any]]
+# Is shown every value that is made: (number, value, time step or None).
+Watch = Callable[[int, Any, "int | None"], None]
+
+
+class Loop(Protocol):
+    """How a backend runs a scan; :func:`loop` is the plain one."""
+
+    def __call__(
+        self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool, /
+    ) -> tuple[list[Any], list[Any]]:
+        """(last carried values, values stacked on a new first axis, in the order of time)."""
+
+
+@dataclass
+class Walker:
+    """Everything a walk needs beside the nodes.
+
+    ``scalar`` makes a constant of the run's dtype; ``dtype`` is handed to the primitives that
+    make floats of something else; ``kernels`` run the calls that a backend has claimed.
+    """
+
+    table: Table
+    sizes: Mapping[str, int]
+    dtype: str
+    scalar: Callable[[float], Any]
+    scan: Loop | None = None
+    kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    watch: Watch | None = None
+    _time: int | None = None
+
+    def run(self, nodes: Iterable[Node], env: dict[int, Any]) -> dict[int, Any]:
+        """Run nodes in order; ``env`` maps value numbers to tensors, and is added to."""
+        for node in nodes:
+            self._node(node, env)
+            if self.watch is not None:
+                for output in node.outputs:
+                    self.watch(output, env[output], self._time)
+        return env
+
+    def _node(self, node: Node, env: dict[int, Any]) -> None:
+        if node.op == "call":
+            self._call(node, env)
+        elif node.op == "scan":
+            self._scan(node, env)
+        elif node.op == "constant":
+            env[node.output] = self.scalar(node.attributes["value"])
+        elif node.op == "extent":
+            counts = [dim.resolve(self.sizes) for dim in node.attributes["dims"]]
+            env[node.output] = self.scalar(float(np.prod(counts, dtype=np.int64)))
+        else:
+            inputs = [env[i] for i in node.inputs]
+            attributes = self._attributes(node)
+            if node.op == "concat":
+                env[node.output] = self.table["concat"](inputs, **attributes)
+            else:
+                env[node.output] = self.table[node.op](*inputs, **attributes)
+
+    def _attributes(self, node: Node) -> dict[str, Any]:
+        resolved = {name: self._resolve(value) for name, value in node.attributes.items()}
+        if node.op in ("astype", "one_hot"):
+            resolved["dtype"] = self.dtype
+        return resolved
+
+    def _resolve(self, value: Any) -> Any:
+        if isinstance(value, Dim):
+            return value.resolve(self.sizes)
+        if isinstance(value, tuple):
+            return tuple(self._resolve(item) for item in value)
+        return value
+
+    def _call(self, node: Node, env: dict[int, Any]) -> None:
+        kernel = self.kernels.get(node.attributes.get("instance", node.attributes["label"]))
+        if kernel is not None:
+            env.update(zip(node.outputs, kernel(node, [env[i] for i in node.inputs]), strict=True))
+        else:
+            assert node.body is not None
+            self.run(node.body.nodes, env)
+
+    def _scan(self, node: Node, env: dict[int, Any]) -> None:
+        assert node.body is not None
+        body, count = node.body, node.attributes["carries"]
+        values = [env[i] for i in node.inputs]
+        run = self.scan or self._loop
+        last, stacked = run(
+            self._step(body, count, env), values[:count], values[count:], node.attributes["reverse"]
+        )
+        env.update(zip(node.outputs, [*last, *stacked], strict=True))
+
+    def _step(self, body: Block, count: int, outer: Mapping[int, Any]) -> Step:
+        def step(carries: Sequence[Any], slices: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+            env = dict(outer)
+            env.update(zip(body.inputs, [*carries, *slices], strict=True))
+            self.run(body.nodes, env)
+            results = [env[o] for o in body.outputs]
+            return results[:count], results[count:]
+
+        return step
+
+    def _loop(
+        self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
+    ) -> tuple[list[Any], list[Any]]:
+        def timed(time: int) -> None:
+            self._time = time
+
+        result = loop(self.table, step, carries, sequences, reverse, timed)
+        self._time = None
+        return result
+
+
+def loop(
+    table: Table,
+    step: Step,
+    carries: Sequence[Any],
+    sequences: Sequence[Any],
+    reverse: bool,
+    tell: Callable[[int], None] | None = None,
+) -> tuple[list[Any], list[Any]]:
+    """A scan as a plain loop over the first axis, from slices and concatenation.
+
+    ``tell`` is called with each time step before it runs.
+    """
+    length = int(sequences[0].shape[0])
+    steps = range(length - 1, -1, -1) if reverse else range(length)
+    rows: list[list[Any]] = []
+    for time in steps:
+        if tell is not None:
+            tell(time)
+        slices = [
+            table["squeeze"](table["slice"](s, axis=0, start=time, stop=time + 1), axis=0)
+            for s in sequences
+        ]
+        carries, outputs = step(carries, slices)
+        rows.append(outputs)
+    if reverse:
+        rows.reverse()
+    stacked = [
+        table["concat"]([table["expand_dims"](value, axis=0) for value in column], axis=0)
+        for column in zip(*rows, strict=True)
+    ]
+    return list(carries), stacked

@@ -1,0 +1,221 @@
+"""The process that owns one backend: loads it, greets, then answers calls one after another.
+
+Started by :mod:`harness.supervisor` as ``python -m harness.worker --backend NAME --fd N``, where N
+is its end of a socket pair. Only frames go over the socket: what the backend prints, from C too,
+goes to the file descriptors 1 and 2, which the parent has opened on the log of this worker.
+
+A request is ``{id, verb, payload}`` and its answer ``{id, status: ok, value, seconds}``, or
+``{id, status, kind, message, traceback, seconds}`` with status ``error`` or ``out-of-memory``.
+Before all calls comes a greeting in the form of an answer, whose value is what the worker says of
+itself; where the backend cannot be loaded it is an ``error``, and the process ends. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import faulthandler
+import importlib
+import os
+import platform
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness import frames, plugins
+
+Handler = Callable[[str, dict[str, Any]], Any]
+
+GREETING = 0
+"""The id of the greeting; calls count from 1."""
+
+DEFAULT_HANDLER = "harness.session:handler"
+REPORTED = (
+    "KERAS_BACKEND",
+    "OMP_NUM_THREADS",
+    "XLA_FLAGS",
+    "JAX_ENABLE_X64",
+    "CUDA_VISIBLE_DEVICES",
+)
+REPORTED_PREFIXES = ("MALLOC_", "OPENBLAS_", "TF_")
+
+_PR_SET_PDEATHSIG = 1
+_TEXT_LIMIT = 64 << 10
+_OUT_OF_MEMORY_KINDS = ("OutOfMemoryError", "ResourceExhaustedError")
+_OUT_OF_MEMORY_WORDS = (
+    "resource_exhausted",
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve one backend until the parent closes the socket or ends."""
+    options = _parser().parse_args(arguments)
+    _die_with(options.parent)
+    faulthandler.enable()
+    connection = socket.socket(fileno=options.fd)
+    started = time.perf_counter()
+    answer = None
+    try:
+        answer, value = _prepare(options)
+        greeting: dict[str, Any] = {"status": "ok", "value": value}
+    except BaseException as error:
+        greeting = _failure(error)
+    greeting |= {"id": GREETING, "seconds": time.perf_counter() - started}
+    with contextlib.suppress(frames.EndOfStream, BrokenPipeError):
+        frames.send(connection, greeting)
+        if answer is not None:
+            # A program that the backend starts must not hold the socket open.
+            connection.set_inheritable(False)
+            _serve(connection, answer)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness.worker", description=__doc__)
+    parser.add_argument("--backend", required=True, help="name of the backend to serve")
+    parser.add_argument("--fd", required=True, type=int, help="number of the inherited socket")
+    parser.add_argument("--parent", type=int, help="process whose end is the end of this one")
+    parser.add_argument("--handler", help="module:function that answers instead of a backend")
+    parser.add_argument(
+        "--environment-set", action="store_true", help="the plugin's environment is in place"
+    )
+    return parser
+
+
+def _die_with(parent: int | None) -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    if parent is None:
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # The parent may have ended before the line above: then no signal will ever come.
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _prepare(options: argparse.Namespace) -> tuple[Handler, dict[str, Any]]:
+    """Return what answers the calls, and the greeting. May start the process anew instead."""
+    name: str = options.backend
+    if options.handler is not None:
+        served = answer = _resolve(options.handler)(name)
+    else:
+        if not options.environment_set:
+            _enter(plugins.environment(name))
+        served = plugins.load(name)
+        answer = _resolve(DEFAULT_HANDLER)(served)
+    return answer, _greeting(name, served)
+
+
+def _enter(environment: dict[str, str]) -> None:
+    """Start this program anew under `environment`, unless that is what it already has.
+
+    A framework, and the C libraries under it, read their variables when the process starts.
+    """
+    if all(os.environ.get(name) == text for name, text in environment.items()):
+        return
+    command = [sys.executable, *sys.orig_argv[1:], "--environment-set"]
+    os.execve(sys.executable, command, {**os.environ, **environment})
+
+
+def _resolve(path: str) -> Callable[[Any], Any]:
+    module, _, function = path.partition(":")
+    resolved: Callable[[Any], Any] = getattr(importlib.import_module(module), function)
+    return resolved
+
+
+def _greeting(name: str, served: Any) -> dict[str, Any]:
+    versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
+    return {
+        "backend": getattr(served, "name", name),
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "versions": {str(part): str(version) for part, version in versions().items()},
+        "devices": [str(device) for device in devices()],
+        "environment": {
+            variable: text
+            for variable, text in sorted(os.environ.items())
+            if variable in REPORTED or variable.startswith(REPORTED_PREFIXES)
+        },
+    }
+
+
+def _serve(connection: socket.socket, answer: Handler) -> None:
+    own_pid = os.getpid()
+    while True:
+        # In a function of its own, so that nothing of a call stays in memory until the next one.
+        _serve_one(connection, answer, own_pid)
+
+
+def _serve_one(connection: socket.socket, answer: Handler, own_pid: int) -> None:
+    request = frames.receive(connection)
+    reply = _reply(answer, request)
+    # A child that a backend forked and let return must not answer in its parent's place.
+    if os.getpid() != own_pid:
+        os._exit(0)
+    _flush_prints()
+    try:
+        frames.send(connection, reply)
+    except frames.Unencodable as error:
+        failed = {"id": reply["id"], "seconds": reply["seconds"], **_failure(error)}
+        frames.send(connection, failed)
+
+
+def _flush_prints() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    ctypes.CDLL(None).fflush(None)
+
+
+def _reply(answer: Handler, request: dict[str, Any]) -> dict[str, Any]:
+    started = time.perf_counter()
+    # Everything is caught, sys.exit too: no exception of one call may cost the warm worker.
+    try:
+        value = answer(request["verb"], request["payload"])
+        outcome: dict[str, Any] = {"status": "ok", "value": value}
+    except BaseException as error:
+        outcome = _failure(error)
+    return {"id": request["id"], "seconds": time.perf_counter() - started, **outcome}
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """Return the part of an answer that tells of `error`; all of it is plain, valid text."""
+    inner = getattr(error, "traceback", "")
+    trace = (
+        inner if isinstance(inner, str) and inner else "".join(traceback.format_exception(error))
+    )
+    return {
+        "status": "out-of-memory" if _is_out_of_memory(error) else "error",
+        "kind": type(error).__name__,
+        "message": _text(_message(error)),
+        "traceback": _text(trace),
+    }
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY_KINDS:
+        return True
+    message = _message(error).lower()
+    return any(words in message for words in _OUT_OF_MEMORY_WORDS)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(its message cannot be shown: {type(second).__name__})"
+
+
+def _text(text: str) -> str:
+    # The last part of a long text: in a traceback that is where the error is.
+    return text[-_TEXT_LIMIT:].encode("utf-8", "backslashreplace").decode()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Model, layer, function, loss and optimizer definitions: data only."""

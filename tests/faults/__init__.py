@@ -1,0 +1,1 @@
+"""What the supervisor's tests run in their workers: modules that do harm on purpose."""

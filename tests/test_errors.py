@@ -1,0 +1,86 @@
+"""Places, messages and groups of errors."""
+
+import pickle
+
+import pytest
+
+from harness.errors import (
+    HarnessError,
+    Place,
+    SpecError,
+    SpecErrors,
+    UsageError,
+    did_you_mean,
+    one_or_many,
+    shorten,
+)
+
+
+def test_a_place_is_what_editors_jump_to():
+    assert str(Place("model.yaml", 11, 5)) == "model.yaml:11:5"
+
+
+@pytest.mark.parametrize("kind", [UsageError, SpecError, SpecErrors])
+def test_every_error_for_a_user_is_a_harness_error(kind):
+    assert issubclass(kind, HarnessError)
+
+
+def test_a_spec_error_shows_its_place_first():
+    assert str(SpecError("unknown key 'x'", Place("a.yaml", 2, 3))) == "a.yaml:2:3: unknown key 'x'"
+    assert str(SpecError("unknown key 'x'")) == "unknown key 'x'"
+
+
+def test_several_errors_are_reported_in_file_order_and_caught_as_one():
+    first = SpecError("one", Place("a.yaml", 2, 9))
+    second = SpecError("two", Place("a.yaml", 10, 1))
+    with pytest.raises(SpecError) as caught:
+        raise one_or_many([second, first])
+    assert str(caught.value) == "a.yaml:2:9: one\na.yaml:10:1: two"
+    assert isinstance(caught.value, SpecErrors)
+    assert caught.value.errors == (first, second)
+    assert (caught.value.place, caught.value.message) == (first.place, "one")
+
+
+def test_one_error_stays_itself():
+    error = SpecError("one")
+    assert one_or_many([error]) is error
+
+
+def test_a_group_of_no_errors_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        SpecErrors([])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SpecError("one", Place("a.yaml", 2, 9)),
+        SpecErrors([SpecError("one", Place("a.yaml", 2, 9)), SpecError("two")]),
+    ],
+)
+def test_errors_survive_the_way_between_processes(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("hiden", "; did you mean 'hidden'?"),
+        ("HIDDEN", "; did you mean 'hidden'?"),
+        ("relu", "; did you mean 'ReLU'?"),
+        ("zebra", ""),
+        ("", ""),
+        (3, ""),
+        ("hidden" * 100, ""),
+    ],
+)
+def test_did_you_mean(value, hint):
+    assert did_you_mean(value, ["hidden", "kind", "ReLU"]) == hint
+
+
+def test_shorten_keeps_a_message_on_one_line():
+    assert shorten("a\n  b\tc") == "a b c"
+    assert shorten("x" * 60) == "x" * 60
+    assert shorten("x" * 61) == "x" * 57 + "..."
