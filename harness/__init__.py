@@ -1,1 +1,42 @@
-"""Compare how frameworks run one model: declared as data, checked against a float64 oracle."""
+"""Compare how frameworks run one model: declared as data, checked against a float64 oracle.
+
+>>> import harness
+>>> spec = harness.load("lesson6/simple_rnn")
+>>> report = harness.check(["lesson6/simple_rnn"], backends=["numpy"])
+>>> report.exit_code
+0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.engine import Report
+    from harness.spec.lower import Spec
+
+__all__ = ["check", "load"]
+
+
+def load(name: str, folders: Sequence[str | Path] = ()) -> Spec:
+    """A model by name (``lesson6/simple_rnn``) or by its file's path, checked in every part.
+
+    ``folders`` hold further definitions. Raises :class:`harness.errors.SpecError`.
+    """
+    from harness.spec.lower import load_spec
+
+    return load_spec(name, folders)
+
+
+def check(specs: Sequence[str] = (), backends: Sequence[str] = (), **options: Any) -> Report:
+    """Check backends on specs, each in a process of its own, as ``harness check`` does.
+
+    No specs mean all of Lesson 6, no backends all that are installed; ``options`` are the other
+    fields of :class:`harness.engine.Request`. Raises :class:`harness.errors.HarnessError`.
+    """
+    from harness.engine import Engine, Request
+
+    with Engine(Request(specs=tuple(specs), backends=tuple(backends), **options)) as engine:
+        return engine.run()

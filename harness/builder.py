@@ -49,7 +49,12 @@ class Builder:
         return Block(tuple(inputs), tuple(self._open.pop()), tuple(outputs))
 
     def scan(
-        self, body: Block, carries: Sequence[int], sequences: Sequence[int], *, reverse: bool = False
+        self,
+        body: Block,
+        carries: Sequence[int],
+        sequences: Sequence[int],
+        *,
+        reverse: bool = False,
     ) -> tuple[list[int], list[int]]:
         """Loop over the first axis of ``sequences``.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,13 @@ class Dim:
         return tuple(name for name, _ in self.terms)
 
     def resolve(self, sizes: Mapping[str, int]) -> int:
-        """The number that it stands for under ``sizes``; ``KeyError`` for a size not given."""
+        """The number that it stands for; :class:`UsageError` for a size not in ``sizes``."""
+        for name, _ in self.terms:
+            if name not in sizes:
+                raise UsageError(
+                    f"size {name!r} of {self} has no number{did_you_mean(name, sizes)} "
+                    f"(known: {', '.join(sorted(sizes)) or 'none'})"
+                )
         return self.constant + sum(c * sizes[name] for name, c in self.terms)
 
     def substitute(self, dims: Mapping[str, Dim]) -> Dim:
@@ -96,11 +102,27 @@ def bind(
             f"{len(found)} axes instead of {len(shape)}"
         )
     for axis, (dim, length) in enumerate(zip(shape, found, strict=True)):
+        whole = f"(expected shape {shape_text(shape)}, found {list(found)})"
         known = {**sizes, **bound}
-        if len(dim.names) == 1 and dim.names[0] not in known and dim.terms[0][1] == 1:
-            bound[dim.names[0]] = int(length) - dim.constant
+        unknown = [term for term in dim.terms if term[0] not in known]
+        if len(unknown) > 1:
+            names = " and ".join(size for size, _ in unknown)
+            raise UsageError(f"{name}: axis {axis} is {dim}, which does not fix {names} {whole}")
+        if unknown:
+            bound[unknown[0][0]] = _solved(f"{name}: axis {axis}", dim, unknown[0], length, known)
         elif dim.resolve(known) != length:
             raise UsageError(
-                f"{name}: axis {axis} is {dim} = {dim.resolve(known)}, found {length} "
-                f"(expected shape {shape_text(shape)}, found {list(found)})"
+                f"{name}: axis {axis} is {dim} = {dim.resolve(known)}, found {length} {whole}"
             )
+
+
+def _solved(
+    label: str, dim: Dim, term: tuple[str, int], length: int, known: Mapping[str, int]
+) -> int:
+    """The size that makes ``dim`` as long as the array's axis."""
+    size, coefficient = term
+    rest = dim - Dim(0, (term,))
+    value, remainder = divmod(int(length) - rest.resolve(known), coefficient)
+    if remainder or value < 1:
+        raise UsageError(f"{label} is {dim}: no {size} of 1 or more makes that {length}")
+    return value

@@ -30,15 +30,17 @@ class Derivative:
     gradients: tuple[Port, ...]
 
 
-def differentiate(program: Program, outputs: Sequence[Port], against: Sequence[Port]) -> Derivative:
+def differentiate(
+    program: Program, outputs: Sequence[Port], against: Sequence[Port], keep: Iterable[int] = ()
+) -> Derivative:
     """The vector-Jacobian product of ``outputs`` with respect to ``against``.
 
-    The gradient of a value that no output depends on is zeros of its shape.
+    The gradient of a value that no output depends on is zeros of its shape. Nodes that neither
+    the outputs, the gradients nor the values in ``keep`` need are left out.
     """
     builder = Builder(dict(program.types), dict(program.names))
-    forward = list(
-        hoist(needed_nodes(inline_calls(program.nodes), [port.value for port in outputs]))
-    )
+    wanted = [*(port.value for port in outputs), *keep]
+    forward = list(hoist(needed_nodes(inline_calls(program.nodes), wanted)))
     reverse = Reverse(builder, forward, active_values(forward, {p.value for p in against}))
     seeds = []
     for port in outputs:
@@ -50,10 +52,7 @@ def differentiate(program: Program, outputs: Sequence[Port], against: Sequence[P
     gradients = tuple(
         Port(p.name, reverse.cotangent(p.value, builder.types[p.value].shape)) for p in against
     )
-    nodes = needed_nodes(
-        [*forward, *builder.nodes],
-        [p.value for group in (outputs, gradients, program.outputs) for p in group],
-    )
+    nodes = needed_nodes([*forward, *builder.nodes], [*wanted, *(p.value for p in gradients)])
     derived = replace(program, nodes=nodes, types=builder.types, names=builder.names)
     return Derivative(derived, tuple(seeds), gradients)
 
@@ -235,9 +234,7 @@ class _ScanReverse(Reverse):
         block = b.end(inputs, [*leaving, *given, *extra])
         augmented, whole = self._augment(residuals)
         sequences = [*(c for _, c in stacks), *(whole[v] for v in residuals)]
-        last, stacked = b.scan(
-            block, start, sequences, reverse=not self.node.attributes["reverse"]
-        )
+        last, stacked = b.scan(block, start, sequences, reverse=not self.node.attributes["reverse"])
         results = [(self.node.inputs[i], c) for i, c in zip(carried, last, strict=True)]
         position = {v: self.node.inputs[self.body.inputs.index(v)] for v in wanted}
         results += [(position[v], c) for v, c in zip(wanted, stacked, strict=False)]
@@ -248,7 +245,9 @@ class _ScanReverse(Reverse):
     def _of_input(self, value: int) -> int:
         return self.cotangent(value, self.builder.types[value].shape)
 
-    def _captures(self, whole: Mapping[int, int], by_step: Mapping[int, int]) -> list[tuple[int, int]]:
+    def _captures(
+        self, whole: Mapping[int, int], by_step: Mapping[int, int]
+    ) -> list[tuple[int, int]]:
         results = []
         for weight, left, cotangent in self.products:
             rank = len(self.builder.types[left].shape)
@@ -273,4 +272,3 @@ class _ScanReverse(Reverse):
         body = replace(self.body, outputs=(*self.body.outputs, *added))
         outputs = (*self.node.outputs, *(whole[v] for v in added))
         return replace(self.node, body=body, outputs=outputs), whole
-

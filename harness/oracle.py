@@ -14,16 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.contract import Backend
 from harness.program import Node
-from harness.walk import Walker, Watch
+from harness.walk import Table, Walker, Watch
 
 Array = npt.NDArray[Any]
-
-
-def _max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    if np.iscomplexobj(x):
-        raise TypeError("max of a complex array has no derivative: stop_gradient(max(x)) is meant")
-    return np.asarray(np.max(x, axis=axis, keepdims=keepdims))
 
 
 def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
@@ -68,7 +63,8 @@ TABLE: Mapping[str, Callable[..., Any]] = {
     "one_hot": _one_hot,
     "segment_sum": _segment_sum,
     "sum": lambda x, axis, keepdims: np.sum(x, axis=axis, keepdims=keepdims),
-    "max": lambda x, axis, keepdims: _max(np.real(x), axis, keepdims),
+    # Its only reader is stop_gradient, which drops the imaginary part anyway.
+    "max": lambda x, axis, keepdims: np.max(np.real(x), axis=axis, keepdims=keepdims),
     "matmul": np.matmul,
     "tensordot": lambda a, b, axes: np.tensordot(a, b, axes),
     "stop_gradient": np.real,
@@ -88,3 +84,75 @@ def run(
     # Saturated exponentials and NaN inputs are part of what is checked, not accidents.
     with np.errstate(all="ignore"):
         return walker.run(nodes, dict(env))
+
+
+class Oracle(Backend):
+    """The oracle behind the contract, so that it trains and carries state by the same session.
+
+    In float32 it is the yardstick. ``order`` changes how sums are taken, never what they mean:
+    the spread between orders is the noise that any honest backend may show.
+    """
+
+    name = "oracle"
+
+    def __init__(self, order: str = "plain") -> None:
+        self._table: Table = {**TABLE, **ORDERS[order]}
+
+    @property
+    def primitives(self) -> Table:
+        return self._table
+
+    def tensor(self, array: Array) -> Array:
+        return array
+
+    def numpy(self, tensor: Array) -> Array:
+        return np.array(tensor)
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def quiet(*arguments: Any) -> Any:
+            with np.errstate(all="ignore"):
+                return function(*arguments)
+
+        return quiet
+
+
+def _reversed_matmul(a: Array, b: Array) -> Array:
+    return np.matmul(a[..., ::-1], b[..., ::-1, :])
+
+
+def _halved_matmul(a: Array, b: Array) -> Array:
+    middle = a.shape[-1] // 2
+    first = np.matmul(a[..., :middle], b[..., :middle, :])
+    return np.add(first, np.matmul(a[..., middle:], b[..., middle:, :]))
+
+
+def _reversed_sum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    # One axis after the other, from its end, adding one entry at a time.
+    for a in sorted(axis, reverse=True):
+        x = np.add.accumulate(np.flip(x, a), a).take([-1], a) if x.shape[a] else x
+    return x if keepdims else x.reshape([n for a, n in enumerate(x.shape) if a not in axis])
+
+
+def _ordered_tensordot(matmul: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+    def tensordot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array:
+        left, right = axes
+        kept_a = [n for n in range(a.ndim) if n not in left]
+        kept_b = [n for n in range(b.ndim) if n not in right]
+        length = int(np.prod([a.shape[n] for n in left]))
+        rows = np.transpose(a, (*kept_a, *left)).reshape(-1, length)
+        columns = np.transpose(b, (*right, *kept_b)).reshape(length, -1)
+        shape = [a.shape[n] for n in kept_a] + [b.shape[n] for n in kept_b]
+        return matmul(rows, columns).reshape(shape)
+
+    return tensordot
+
+
+ORDERS: Mapping[str, Table] = {
+    "plain": {},
+    "reversed": {
+        "matmul": _reversed_matmul,
+        "sum": _reversed_sum,
+        "tensordot": _ordered_tensordot(_reversed_matmul),
+    },
+    "halved": {"matmul": _halved_matmul, "tensordot": _ordered_tensordot(_halved_matmul)},
+}

@@ -202,9 +202,11 @@ def _matmul(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
         raise TypeMismatch(f"{left} @ {right}: both sides need two axes or more")
     if left.shape[-1] != right.shape[-2]:
         raise TypeMismatch(f"{left} @ {right}: {left.shape[-1]} is not {right.shape[-2]}")
-    batch = broadcast_shapes("@", (left.shape[:-2], right.shape[:-2])) if len(
-        left.shape
-    ) + len(right.shape) > 4 else ()
+    batch = (
+        broadcast_shapes("@", (left.shape[:-2], right.shape[:-2]))
+        if len(left.shape) + len(right.shape) > 4
+        else ()
+    )
     return Type((*batch, left.shape[-2], right.shape[-1]))
 
 

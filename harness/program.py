@@ -26,7 +26,11 @@ class Type:
     bound: Dim | None = None
 
     def __str__(self) -> str:
-        return shape_text(self.shape) if self.kind == "float" else f"{self.kind} {shape_text(self.shape)}"
+        return (
+            shape_text(self.shape)
+            if self.kind == "float"
+            else f"{self.kind} {shape_text(self.shape)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,27 @@ class Program:
     def with_sizes(self, **sizes: int) -> Program:
         """The same program at other sizes."""
         return replace(self, sizes={**self.sizes, **sizes})
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """One step of an optimizer.
+
+    In: ``parameter``, ``gradient``, the scalars ``step`` (from 1) and ``learning_rate``, and the
+    ``slots``, which start as zeros. Out: ``new_parameter`` and ``new_slots``.
+    """
+
+    name: str
+    attributes: Mapping[str, float]
+    types: Mapping[int, Type]
+    nodes: tuple[Node, ...]
+    parameter: int
+    gradient: int
+    step: int
+    learning_rate: int
+    slots: tuple[Port, ...]
+    new_parameter: int
+    new_slots: tuple[Port, ...]
 
 
 def walk_nodes(nodes: Iterable[Node]) -> Iterator[Node]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from harness import frames
+from harness.errors import shorten
 from harness.processes import Process, kill_all
 from harness.worker import GREETING
 
@@ -55,7 +56,8 @@ class Launch:
 
     def variables(self) -> dict[str, str]:
         """Return the whole environment of the process."""
-        # Unbuffered: what was printed before a crash must be in the log.
+        # Unbuffered, in C as well: what was printed before a crash must be in the log, and what
+        # a call has printed must be in the log of that call.
         return {
             **os.environ,
             "PYTHONFAULTHANDLER": "1",
@@ -176,6 +178,10 @@ class Worker:
         except (OSError, ValueError) as error:
             return Outcome("error", cause=f"cannot run {self.launch.python!r}: {error}")
         outcome = self._run(self._process, None, self.launch.start_timeout)
+        if outcome.status == "crashed" and outcome.log.strip():
+            # Such as "No module named harness", from an interpreter that the user has named.
+            last = shorten(outcome.log.strip().splitlines()[-1], 200)
+            return replace(outcome, cause=f"{outcome.cause}, after printing {last!r}")
         if outcome.ok and outcome.value["backend"] != self.launch.backend:
             served = outcome.value["backend"]
             cause = f"backend {self.launch.backend!r} was asked for, and {served!r} answered"
@@ -198,7 +204,7 @@ class Worker:
             self._process = None
             log, count = process.log.read()
             process.log.close()
-            cause = lost.cause or _exit_cause(code)
+            cause = lost.cause or _exit_cause(code, "in mid-call" if request else "at its start")
             seconds = time.monotonic() - started
             return Outcome(lost.status, None, cause, "", log, count, seconds)
         except BaseException:
@@ -244,7 +250,7 @@ def _exchange(
             raise _Lost("crashed", "" if process.has_ended(_CLOSING) else str(error)) from None
         now = time.monotonic()
         if now >= deadline:
-            raise _Lost("timeout", f"no answer in {timeout} s")
+            raise _Lost("timeout", f"no answer in {timeout:.1f} s")
         if now >= next_watch:
             next_watch = now + _TICK
             _watch(process, limit)
@@ -281,11 +287,11 @@ def _outcome(answer: dict[str, Any], log: str, log_bytes: int) -> Outcome:
     )
 
 
-def _exit_cause(code: int | None) -> str:
+def _exit_cause(code: int | None, when: str) -> str:
     if code is None:
         return "it ended, and the kernel still holds it"
     if code >= 0:
-        return f"exit code {code} in mid-call"
+        return f"exit code {code} {when}"
     try:
         return signal.Signals(-code).name
     except ValueError:

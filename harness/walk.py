@@ -13,8 +13,8 @@ from harness.program import Block, Node
 
 Table = Mapping[str, Callable[..., Any]]
 Step = Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]]
-# Runs one call its own way: (node, inputs) -> outputs.
-Kernel = Callable[[Node, Sequence[Any]], Sequence[Any]]
+# Runs one call its own way: (node, values by number) -> outputs.
+Kernel = Callable[[Node, Mapping[int, Any]], Sequence[Any]]
 # Is shown every value that is made: (number, value, time step or None).
 Watch = Callable[[int, Any, "int | None"], None]
 
@@ -88,7 +88,7 @@ class Walker:
     def _call(self, node: Node, env: dict[int, Any]) -> None:
         kernel = self.kernels.get(node.attributes.get("instance", node.attributes["label"]))
         if kernel is not None:
-            env.update(zip(node.outputs, kernel(node, [env[i] for i in node.inputs]), strict=True))
+            env.update(zip(node.outputs, kernel(node, env), strict=True))
         else:
             assert node.body is not None
             self.run(node.body.nodes, env)

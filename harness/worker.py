@@ -34,7 +34,7 @@ Handler = Callable[[str, dict[str, Any]], Any]
 GREETING = 0
 """The id of the greeting; calls count from 1."""
 
-DEFAULT_HANDLER = "harness.session:handler"
+DEFAULT_HANDLER = "harness.verbs:handler"
 REPORTED = (
     "KERAS_BACKEND",
     "OMP_NUM_THREADS",
@@ -72,8 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with contextlib.suppress(frames.EndOfStream, BrokenPipeError):
         frames.send(connection, greeting)
         if answer is not None:
-            # A program that the backend starts must not hold the socket open.
-            connection.set_inheritable(False)
             _serve(connection, answer)
 
 
@@ -158,19 +156,11 @@ def _serve_one(connection: socket.socket, answer: Handler, own_pid: int) -> None
     # A child that a backend forked and let return must not answer in its parent's place.
     if os.getpid() != own_pid:
         os._exit(0)
-    _flush_prints()
     try:
         frames.send(connection, reply)
     except frames.Unencodable as error:
         failed = {"id": reply["id"], "seconds": reply["seconds"], **_failure(error)}
         frames.send(connection, failed)
-
-
-def _flush_prints() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    ctypes.CDLL(None).fflush(None)
 
 
 def _reply(answer: Handler, request: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def pair() -> Iterator[Pair]:
 def travel(message: Any) -> Any:
     ours, theirs = socket.socketpair()
     with ours, theirs:
+        theirs.settimeout(10)
         sender = threading.Thread(target=frames.send, args=(ours, message))
         sender.start()
         received = frames.receive(theirs)
@@ -44,6 +45,7 @@ ARRAYS = {
     "transposed": BASE.T,
     "every second": BASE[:, ::2, ::2],
     "reversed": BASE[::-1, :, ::-1],
+    "reversed row": BASE[0, 0, ::-1],
     "broadcast": np.broadcast_to(np.float32([1.5, -0.0, np.nan]), (4, 3)),
     "0-d": np.array(3.25),
     "empty": np.zeros((3, 0, 2), np.int16),

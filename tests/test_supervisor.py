@@ -5,15 +5,10 @@ Everything here is done by real processes; `tests/faults` holds what they run.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,20 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from faults import verbs
+from faults.support import MIB, is_gone, launch, timed
 
 from harness import frames, processes, supervisor
-from harness.supervisor import Launch, Outcome, Worker
-
-TESTS = Path(__file__).parent
-PATH = {"PYTHONPATH": str(TESTS)}
-VERBS = "faults.verbs:handler"
-TIMEOUT = 1.0
-MIB = 1 << 20
-
-
-def launch(name: str = "victim", handler: str = VERBS, **options: Any) -> Launch:
-    environment = PATH | options.pop("environment", {})
-    return Launch(name, handler=handler, environment=environment, **options)
+from harness.supervisor import Launch, Worker
 
 
 @pytest.fixture
@@ -44,26 +29,7 @@ def worker() -> Iterator[Worker]:
         yield worker
 
 
-def timed(call: Callable[[], Outcome]) -> tuple[Outcome, float]:
-    started = time.monotonic()
-    outcome = call()
-    return outcome, time.monotonic() - started
-
-
-def is_gone(pid: int) -> bool:
-    """Return whether no process of this number is left, other than as a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
-
+TIMEOUT = 1.0
 
 # verb, payload, status, cause, whether the process is lost
 FAULTS: dict[str, tuple[str, dict[str, Any], str, str, bool]] = {
@@ -77,6 +43,13 @@ FAULTS: dict[str, tuple[str, dict[str, Any], str, str, bool]] = {
     "SIGTERM ignored": ("ignore_sigterm", {}, "timeout", "no answer in 1.0 s", True),
     "forked child": ("die_leaving_child", {}, "crashed", "SIGKILL", True),
     "socket closed": ("close_socket", {}, "crashed", "the other end closed the stream", True),
+    "stray bytes": (
+        "write_to_socket",
+        {"message": None, "content": b"warning: something odd in mid-call"},
+        "crashed",
+        "a frame of",
+        True,
+    ),
     "killed in reply": ("die_in_big_reply", {}, "crashed", "SIGKILL", True),
     "sys.exit": ("exit_politely", {}, "error", "SystemExit: 7", False),
     "unpicklable": ("raise_unpicklable", {}, "error", "_Unpicklable: odd \\udcff trouble", False),
@@ -102,13 +75,13 @@ def test_fault_in_mid_call(worker: Worker, fault: str) -> None:
         assert bystander.call("echo", {"value": "still"}).value == "still"
         assert bystander.starts == 1
     assert outcome.status == status
-    assert (outcome.cause == cause) if lost else outcome.cause.startswith(cause)
+    assert outcome.cause.startswith(cause)
     assert not outcome.start_failed
     assert after == [2, 3]
     assert gone is lost
     assert worker.starts == (2 if lost else 1)
     # The socket that is closed without a death is given a moment to become one.
-    allowed = 0.5 if fault == "socket closed" else 0.2
+    allowed = 0.5 if fault in ("socket closed", "stray bytes") else 0.2
     assert took <= (TIMEOUT + 0.5 if status == "timeout" else allowed)
 
 
@@ -156,22 +129,6 @@ def test_memory_over_the_limit_is_stopped(verb: str) -> None:
         assert worker.starts == 2
 
 
-def test_whole_group_ends_with_its_worker(worker: Worker) -> None:
-    group = worker.pid
-    assert group is not None
-    assert worker.call("die_leaving_child").status == "crashed"
-
-    def is_empty() -> bool:
-        return not any(
-            not is_gone(int(entry.name)) and os.getpgid(int(entry.name)) == group
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit()
-        )
-
-    with contextlib.suppress(ProcessLookupError):
-        assert wait_until(is_empty, 1.0)
-
-
 def test_forked_child_that_returns_does_not_answer(worker: Worker) -> None:
     assert worker.call("return_from_fork", {"value": "the parent"}).value == "the parent"
     for value in range(3):
@@ -180,12 +137,11 @@ def test_forked_child_that_returns_does_not_answer(worker: Worker) -> None:
 
 
 def test_answer_that_was_complete_before_the_end_counts(worker: Worker) -> None:
-    # Stopped, the parent's poll sees the answer and the end of the process at the same moment.
-    worker.start()
+    # By hand: a parent that is slow to look finds the answer and the end at the same moment.
     process = worker._process
     assert process is not None
-    processes_wait = frames.Writer({"id": 1, "verb": "echo", "payload": {"value": "last words"}})
-    assert processes_wait.advance(process.connection)
+    request = frames.Writer({"id": 1, "verb": "echo", "payload": {"value": "last words"}})
+    assert request.advance(process.connection)
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     assert process.has_ended(1.0)
@@ -193,6 +149,14 @@ def test_answer_that_was_complete_before_the_end_counts(worker: Worker) -> None:
     assert answer["value"] == "last words"
     with pytest.raises(supervisor._Lost):
         supervisor._exchange(process, None, 1.0, None)
+
+
+@pytest.mark.parametrize("message", [{"id": 99, "status": "ok", "value": 1}, [1], None])
+def test_stray_frame_is_no_answer(worker: Worker, message: Any) -> None:
+    outcome = worker.call("write_to_socket", {"message": message, "content": b""}, timeout=TIMEOUT)
+    assert outcome.status == "crashed"
+    assert outcome.cause == "it sent something else than the answer to this call"
+    assert worker.call("echo", {"value": 1}).value == 1
 
 
 def test_death_between_calls_costs_no_call(worker: Worker) -> None:
@@ -243,19 +207,6 @@ def test_printing_megabytes_neither_blocks_nor_fills(worker: Worker) -> None:
     assert outcome.log.endswith("xthe end")
 
 
-def test_log_on_disk_is_cut_while_the_call_runs() -> None:
-    log = processes.Log()
-    os.write(log.fileno(), b"a" * (20 * MIB))
-    log.watch()
-    assert os.fstat(log.fileno()).st_size == 0
-    os.write(log.fileno(), b"tail")
-    text, count = log.read()
-    assert count == 20 * MIB + 4
-    assert text.endswith("aatail")
-    assert len(text) == processes.LOG_TAIL
-    log.close()
-
-
 def test_greeting_tells_who_serves() -> None:
     options = {"environment": {"KERAS_BACKEND": "jax", "TF_X": "1", "OTHER": "2"}}
     with Worker(launch("mine", "faults.identities:honest", **options)) as worker:
@@ -275,7 +226,7 @@ START_FAILURES = {
     "impostor": ("error", "backend 'victim' was asked for, and 'another' answered"),
     "missing_framework": ("error", "ModuleNotFoundError: No module named 'framework'"),
     "leave": ("error", "SystemExit: no device found"),
-    "crash": ("crashed", "SIGABRT"),
+    "crash": ("crashed", "SIGABRT, after printing "),
     "hang": ("timeout", "no answer in 0.5 s"),
 }
 
@@ -285,7 +236,9 @@ def test_start_that_fails_is_told_from_a_call_that_fails(handler: str) -> None:
     options = launch(handler=f"faults.identities:{handler}", start_timeout=0.5)
     with Worker(options) as worker:
         outcome = worker.call("speak")
-        assert (outcome.status, outcome.cause) == START_FAILURES[handler]
+        status, cause = START_FAILURES[handler]
+        assert outcome.status == status
+        assert outcome.cause.startswith(cause)
         assert outcome.start_failed
         assert worker.pid is None
         if handler == "missing_framework":
@@ -307,166 +260,20 @@ def test_interpreter_that_is_not_there_is_a_failed_start() -> None:
         assert outcome.cause.startswith("cannot run '/nowhere/python': ")
 
 
-def test_plugin_s_environment_is_there_before_its_framework(tmp_path: Path) -> None:
-    source = """
-import os
-from harness.hookspecs import hookimpl
-AT_START = dict(line.split("=", 1) for line in
-                open("/proc/self/environ").read().split(chr(0)) if "=" in line)
-
-class Backend:
-    def __init__(self, name):
-        self.name = name
-    def versions(self):
-        return {key: AT_START.get(key, "unset") for key in ("TF_MODE", "KERAS_BACKEND")}
-    def devices(self):
-        return []
-
-@hookimpl
-def harness_environment(name):
-    return {"TF_MODE": "quiet " + name, "KERAS_BACKEND": "torch"}
-
-@hookimpl
-def harness_backend(name):
-    return Backend(name)
-"""
-    (tmp_path / "plugin_env.py").write_text(source)
-    metadata = tmp_path / "plugin_env-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-env\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[harness.backends]\nenv-test = plugin_env\n")
-    code = (
-        "import sys, types; from harness import worker;"
-        "sys.modules['harness.session'] = types.SimpleNamespace(handler=lambda b: print);"
-        "worker.main(sys.argv[1:])"
-    )
-    del code
-    environment = {"PYTHONPATH": f"{tmp_path}", "KERAS_BACKEND": "jax"}
-    with Worker(Launch("env-test", environment=environment)) as worker:
+def test_interpreter_without_the_harness_is_a_failed_start(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho No module named harness >&2\nexit 1\n")
+    python.chmod(0o755)
+    with Worker(launch(python=str(python))) as worker:
         outcome = worker.start()
-        assert outcome.ok, outcome.cause
-        assert outcome.value["versions"] == {"TF_MODE": "quiet env-test", "KERAS_BACKEND": "torch"}
-        assert outcome.value["environment"]["TF_MODE"] == "quiet env-test"
+        assert outcome.start_failed
+        assert outcome.cause == "exit code 1 at its start, after printing 'No module named harness'"
 
 
-def test_every_worker_has_its_own_environment() -> None:
-    def check(number: int) -> None:
-        own = {"KERAS_BACKEND": f"k{number}", "OMP_NUM_THREADS": str(number + 1)}
-        with Worker(launch(f"w{number}", environment=own)) as worker:
-            for verb in ("echo", "kill_self", "echo"):
-                worker.call(verb)
-            found = worker.call("identity").value["environment"]
-            assert own.items() <= found.items()
-            assert worker.hello is not None
-            assert own.items() <= worker.hello["environment"].items()
-            assert worker.hello["backend"] == f"w{number}"
-            assert worker.starts == 2
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(check, range(12)))
-    assert "k0" not in os.environ.get("KERAS_BACKEND", "")
-
-
-def test_worker_outlives_the_thread_that_started_it() -> None:
+def test_current_folder_is_not_on_the_import_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('imported from the current folder')")
+    monkeypatch.chdir(tmp_path)
     with Worker(launch()) as worker:
-        thread = threading.Thread(target=worker.start)
-        thread.start()
-        thread.join()
-        time.sleep(0.2)
-        assert worker.call("echo", {"value": 1}).value == 1
-        assert worker.starts == 1
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def open_files() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
-
-
-def test_thousand_warm_calls(worker: Worker) -> None:
-    worker.call("echo")
-    before, files = resident(), open_files()
-    seconds = sorted(
-        timed(lambda: worker.call("echo", {"value": number}))[1] for number in range(1000)
-    )
-    assert seconds[500] <= 1e-3
-    assert resident() - before <= 50 * MIB
-    assert open_files() == files
-    assert worker.starts == 1
-
-
-def test_starts_and_crashes_leak_no_files() -> None:
-    files = open_files()
-    for _ in range(3):
-        with Worker(launch()) as worker:
-            worker.call("kill_self")
-            worker.call("loop", timeout=0.05)
-            worker.call("echo")
-        Worker(launch(python="/nowhere")).start()
-    assert open_files() == files
-
-
-def test_interrupted_call_cannot_answer_the_next(worker: Worker) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(KeyboardInterrupt):
-            worker.call("pause", {"seconds": 0.3})
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert worker.call("echo", {"value": "mine"}).value == "mine"
-
-
-def start_parent(verb: str) -> tuple[subprocess.Popen[str], int]:
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "faults.parent", verb],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | PATH,
-    )
-    assert parent.stdout is not None
-    return parent, int(parent.stdout.readline())
-
-
-@pytest.mark.parametrize("verb", ["idle", "loop", "hold_gil"])
-def test_killed_parent_leaves_no_worker(verb: str) -> None:
-    started = [start_parent(verb) for _ in range(5)]
-    time.sleep(0.1)
-    assert not any(is_gone(worker) for _, worker in started)
-    for parent, _ in started:
-        parent.kill()
-        parent.communicate()
-    assert wait_until(lambda: all(is_gone(worker) for _, worker in started), 1.0)
-
-
-@pytest.mark.parametrize("ending", ["sys.exit(0)", "1 / 0", "kill_all()"])
-def test_end_of_the_interpreter_ends_its_workers(ending: str) -> None:
-    code = f"""
-import sys, os, time
-from harness.supervisor import Launch, Worker, kill_all
-worker = Worker(Launch("victim", handler="{VERBS}"))
-worker.start()
-if os.fork() == 0:
-    sys.exit(0)
-os.wait()
-print(worker.pid, worker.call("echo").status, worker.starts, flush=True)
-{ending}
-time.sleep(0.1)
-print(worker.call("echo").status, worker.starts)
-worker.close()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | PATH
-    )
-    first, *rest = done.stdout.splitlines()
-    pid, status, starts = first.split()
-    # A forked child that ends by itself must leave the workers of its parent alone.
-    assert (status, starts) == ("ok", "1")
-    assert wait_until(lambda: is_gone(int(pid)), 1.0)
-    assert rest == (["ok 2"] if "kill_all" in ending else [])
+        assert worker.start().ok

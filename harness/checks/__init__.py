@@ -1,0 +1,42 @@
+"""The checks: each compares one backend with the oracle, or with itself, on one case.
+
+A check is a function from a :class:`Context` to findings; :data:`CHECKS` runs them in order. The
+name of a finding names the fault that it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from harness.checks import extremes, initial, properties, training, values
+from harness.checks.context import Context
+from harness.findings import Finding
+
+Check = Callable[[Context], Iterable[Finding]]
+
+# Group name -> check. One group's findings come from the same calls.
+CHECKS: Mapping[str, Check] = {
+    "values": values.values,
+    "cotangents": values.cotangents,
+    "inference": values.inference,
+    "carried-state": values.carried_state,
+    "training": training.own_optimizer,
+    "training-sgd": training.sgd,
+    "shapes": properties.shapes,
+    "batch-independence": properties.batch_independence,
+    "causality": properties.causality,
+    "repeatability": properties.repeatability,
+    "aliasing": properties.aliasing,
+    "extremes": extremes.extremes,
+    "kinks": extremes.kinks,
+    "embedding-rows": extremes.embedding_rows,
+    "bad-index": extremes.bad_index,
+    "nan": extremes.nan,
+    "initial-values": initial.initial_values,
+    "own-sizes": values.own_sizes,
+}
+
+# Checks of sums of many steps amplify rounding: they are compared in float64 only.
+FLOAT64_ONLY = frozenset({"training"})
+
+__all__ = ["CHECKS", "FLOAT64_ONLY", "Check", "Context"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from harness.dims import Dim
+from harness.dims import Dim, shape_text
 from harness.errors import SpecError, did_you_mean
 from harness.spec.expressions import Call, Expr, List, Name, Negate, Number, Rest
 
 if TYPE_CHECKING:
-    from harness.spec.evaluate import Evaluator, Scope
+    from harness.spec.evaluate import Evaluator
+    from harness.spec.scope import Scope
 
 Builtin = Callable[["Evaluator", Call, "Scope"], int]
 
@@ -47,21 +48,61 @@ def _axis(expr: Expr, rank: int) -> int:
     return axis % rank
 
 
-def _axes(expr: Call, keywords: Mapping[str, Expr], rank: int, scope: Scope) -> tuple[int, ...]:
-    if "axis" not in keywords:
+def _axes(evaluator: Evaluator, value: int, given: Expr | None, scope: Scope) -> tuple[int, ...]:
+    rank = len(evaluator.type_of(value).shape)
+    if given is None:
         return tuple(range(rank))
-    given = keywords["axis"]
     if isinstance(given, Rest):
-        return tuple(range(len(scope.rest)))
-    if isinstance(given, List):
-        return tuple(sorted({_axis(item, rank) for item in given.items}))
-    return (_axis(given, rank),)
+        return _rest_axes(evaluator, value, given, scope)
+    if not isinstance(given, List):
+        return (_axis(given, rank),)
+    axes = tuple(sorted(_axis(item, rank) for item in given.items))
+    if not axes or len(set(axes)) < len(axes):
+        raise SpecError("axis=[...] lists one axis or more, each once", given.place)
+    return axes
+
+
+def _rest_axes(evaluator: Evaluator, value: int, given: Rest, scope: Scope) -> tuple[int, ...]:
+    """The axes that ``...`` stands for in the declared shapes, wherever it stands there."""
+    dims, starts = scope.rest.dims, scope.rest.starts
+    if dims is None:
+        raise SpecError("axis=... needs a '...' in the shape of an input", given.place)
+    if not dims:
+        raise SpecError("'...' stands for no axis at all in this call", given.place)
+    if len(starts) > 1:
+        raise SpecError("'...' stands in several positions: give the axes as numbers", given.place)
+    (start,) = starts
+    stop = start + len(dims)
+    if evaluator.type_of(value).shape[start:stop] != dims:
+        raise SpecError(
+            f"axis=... is {shape_text(dims)} from axis {start} on, found {evaluator.tell(value)}",
+            given.place,
+        )
+    return tuple(range(start, stop))
+
+
+def _take(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
+    """``take(table, i)``: table ``[rows, ...]``; one row for each index."""
+    _arity(expr, 2)
+    table, index = (evaluator.tensor(a, scope) for a in expr.arguments)
+    _check_indexable(evaluator, table, expr)
+    return evaluator.emit("take", table, index, place=expr.place)
+
+
+def _check_indexable(evaluator: Evaluator, value: int, expr: Call) -> None:
+    type_ = evaluator.type_of(value)
+    if type_.kind != "float" or not type_.shape:
+        raise SpecError(
+            f"{expr.function} needs floats with one axis or more, found {evaluator.tell(value)}",
+            expr.place,
+        )
 
 
 def _plain(op: str, count: int) -> Builtin:
     def builtin(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
         _arity(expr, count)
-        return evaluator.builder.emit(op, *(evaluator.tensor(a, scope) for a in expr.arguments))
+        values = [evaluator.tensor(a, scope) for a in expr.arguments]
+        return evaluator.emit(op, *values, place=expr.place)
 
     return builtin
 
@@ -70,15 +111,13 @@ def _reduction(op: str) -> Builtin:
     def builtin(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
         keywords = _arity(expr, 1, ("axis", "keepdims"))
         value = evaluator.tensor(expr.arguments[0], scope)
-        axes = _axes(expr, keywords, len(evaluator.type_of(value).shape), scope)
-        keep = False
-        if "keepdims" in keywords:
-            if keywords["keepdims"] != Number(1, place=expr.place):
-                raise SpecError("keepdims is 1, or left out", keywords["keepdims"].place)
-            keep = True
+        axes = _axes(evaluator, value, keywords.get("axis"), scope)
+        keep = "keepdims" in keywords
+        if keep and keywords["keepdims"] != Number(1, place=expr.place):
+            raise SpecError("keepdims is 1, or left out", keywords["keepdims"].place)
         if op == "mean":
             return evaluator.builder.mean(value, axes, keepdims=keep)
-        return evaluator.builder.emit(op, value, axis=axes, keepdims=keep)
+        return evaluator.emit(op, value, place=expr.place, axis=axes, keepdims=keep)
 
     return builtin
 
@@ -92,17 +131,19 @@ def _concat(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
         raise SpecError("concat needs axis=, as in concat([a, b], axis=-1)", expr.place)
     values = [evaluator.tensor(part, scope) for part in parts.items]
     axis = _axis(keywords["axis"], len(evaluator.type_of(values[0]).shape))
-    return evaluator.builder.emit("concat", *values, axis=axis)
+    return evaluator.emit("concat", *values, place=expr.place, axis=axis)
 
 
 def _take_along_axis(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
     """``take_along_axis(x, i)``: x ``[..., classes]``, i ``[...]``; one entry for each index."""
     _arity(expr, 2)
     value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
-    builder = evaluator.builder
+    _check_indexable(evaluator, value, expr)
     rank = len(evaluator.type_of(index).shape)
-    column = builder.emit("expand_dims", index, axis=rank)
-    return builder.emit("squeeze", builder.emit("take_along_axis", value, column), axis=rank)
+    column = evaluator.builder.emit("expand_dims", index, axis=rank)
+    evaluator.places[column] = evaluator.places[index]
+    entry = evaluator.emit("take_along_axis", value, column, place=expr.place)
+    return evaluator.builder.emit("squeeze", entry, axis=rank)
 
 
 def _one_hot(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
@@ -110,9 +151,11 @@ def _one_hot(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
     index = evaluator.tensor(expr.arguments[0], scope)
     size = expr.arguments[1]
     bound = scope.look_up(size) if isinstance(size, Name) else None
+    if isinstance(size, Number) and isinstance(size.value, int):
+        bound = Dim(size.value)
     if not isinstance(bound, Dim):
-        raise SpecError("one_hot(i, classes): classes is a size", expr.place)
-    return evaluator.builder.emit("one_hot", index, classes=bound)
+        raise SpecError("one_hot(i, classes): classes is a size", size.place)
+    return evaluator.emit("one_hot", index, place=expr.place, classes=bound)
 
 
 def _expand_dims(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
@@ -132,7 +175,7 @@ def _permute_dims(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
     if not isinstance(axes, List):
         raise SpecError("permute_dims needs axes=, a list such as [1, 0]", expr.place)
     order = tuple(_axis(item, rank) for item in axes.items)
-    return evaluator.builder.emit("permute_dims", value, axes=order)
+    return evaluator.emit("permute_dims", value, place=expr.place, axes=order)
 
 
 BUILTINS: Mapping[str, Builtin] = {
@@ -141,7 +184,7 @@ BUILTINS: Mapping[str, Builtin] = {
     "tanh": _plain("tanh", 1),
     "sqrt": _plain("sqrt", 1),
     "where": _plain("where", 3),
-    "take": _plain("take", 2),
+    "take": _take,
     "stop_gradient": _plain("stop_gradient", 1),
     "sum": _reduction("sum"),
     "max": _reduction("max"),

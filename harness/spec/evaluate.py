@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import Any
 
 from harness.builder import Builder
-from harness.dims import Dim, shape_text
-from harness.errors import Place, SpecError, did_you_mean
+from harness.dims import Dim
+from harness.errors import Place, SpecError, SpecErrors, did_you_mean
 from harness.primitives import TypeMismatch
 from harness.program import Type
 from harness.spec import schema
@@ -20,17 +20,16 @@ from harness.spec.expressions import (
     Compare,
     Expr,
     Index,
-    IndexItem,
-    Item,
     List,
     Name,
     Negate,
     Number,
     Rest,
-    SliceItem,
     parse_equations,
 )
-from harness.spec.library import Definition, Library, content
+from harness.spec.indexing import indexed
+from harness.spec.library import Library, content
+from harness.spec.scope import FunctionName, Scope, Tensor, check_read, check_used
 from harness.spec.shapes import match
 
 OPERATORS: Mapping[str, str] = {
@@ -48,45 +47,10 @@ COMPARISONS: Mapping[str, tuple[str, bool]] = {
     ">=": ("less_equal", True),
     "==": ("equal", False),
 }
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A name bound to a value of the program."""
-
-    value: int
-
-
-@dataclass(frozen=True)
-class FunctionName:
-    """An attribute such as ``activation``, bound to a function's name."""
-
-    function: str
-
-
-# What a name can stand for. A float is an attribute, a Dim a size.
-Binding = Tensor | FunctionName | float | Dim
-
-
-@dataclass
-class Scope:
-    """The names of one body of equations, which of them were used, and what ``...`` stands for."""
-
-    names: dict[str, Binding]
-    rest: list[Dim] = field(default_factory=list)
-    used: set[str] = field(default_factory=set)
-
-    def look_up(self, name: Name) -> Binding:
-        """The binding; :class:`SpecError` for a name that was never defined."""
-        if name.id not in self.names:
-            known = sorted(self.names)
-            raise SpecError(
-                f"unknown name {name.id!r}{did_you_mean(name.id, known)} "
-                f"(known here: {', '.join(known)})",
-                name.place,
-            )
-        self.used.add(name.id)
-        return self.names[name.id]
+# Functions are written out where they are called, so a few short definitions can grow without end.
+MAX_VALUES = 50_000
+MAX_FUNCTIONS = 20
+MAX_DEPTH = 120
 
 
 class Evaluator:
@@ -97,6 +61,7 @@ class Evaluator:
         self.builder = Builder()
         self.places: dict[int, Place] = {}  # where a value was made, for messages
         self._inside: list[str] = []  # the functions being written out, to find cycles
+        self._depth = 0
 
     @contextmanager
     def at(self, place: Place) -> Iterator[None]:
@@ -110,6 +75,18 @@ class Evaluator:
         finally:
             self.builder.place = before
 
+    @contextmanager
+    def called(self, name: str, place: Place) -> Iterator[None]:
+        """Add to the errors of a definition's own equations which call led to them."""
+        try:
+            yield
+        except SpecError as error:
+            if error.place is None or error.place.file == place.file:
+                raise
+            if isinstance(error, SpecErrors):
+                raise
+            raise SpecError(f"{error.message}; in {name} called at {place}", error.place) from None
+
     def type_of(self, value: int) -> Type:
         """A value's type."""
         return self.builder.types[value]
@@ -120,6 +97,18 @@ class Evaluator:
         place = self.places.get(value)
         return f"{name} {self.type_of(value)}" + (f" (from {place})" if place else "")
 
+    def failure(self, value: int, place: Place) -> Callable[[str], SpecError]:
+        """Makes errors about a value handed to a call at ``place``."""
+        return lambda message: SpecError(f"{message}: {self.tell(value)}", place)
+
+    def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:
+        """Append a primitive; an error tells where each operand came from."""
+        try:
+            return self.builder.emit(op, *values, **attributes)
+        except TypeMismatch as mismatch:
+            origins = " and ".join(map(self.tell, dict.fromkeys(values)))
+            raise SpecError(f"{mismatch}: {origins}", place) from None
+
     def run(self, equations: Sequence[Assignment], scope: Scope, label: str | None) -> None:
         """Evaluate assignments in order, adding their names to the scope.
 
@@ -128,7 +117,7 @@ class Evaluator:
         for assignment in equations:
             values = self.assigned(assignment, scope)
             for target, value in zip(assignment.targets, values, strict=True):
-                scope.names[target.id] = Tensor(value)
+                scope.assign(target, value)
                 if label is not None:
                     self.builder.names.setdefault(value, f"{label}{target.id}")
                 self.places.setdefault(value, target.place)
@@ -141,8 +130,14 @@ class Evaluator:
 
     def tensor(self, expr: Expr, scope: Scope) -> int:
         """The value of an expression."""
+        if self._depth >= MAX_DEPTH:
+            raise SpecError(f"more than {MAX_DEPTH} levels of functions deep", expr.place)
+        if len(self.builder.types) > MAX_VALUES:
+            raise SpecError(f"the equations come to more than {MAX_VALUES:,} values", expr.place)
+        self._depth += 1
         with self.at(expr.place):
             value = self._tensor(expr, scope)
+        self._depth -= 1
         self.places.setdefault(value, expr.place)
         return value
 
@@ -153,22 +148,24 @@ class Evaluator:
             case Negate(Number(value)):
                 return self.builder.constant(-value)
             case Negate(operand):
-                return self.builder.emit("negative", self.tensor(operand, scope))
+                return self.emit("negative", self.tensor(operand, scope), place=expr.place)
             case Name():
                 return self._named(expr, scope)
             case Binary(operator, left, right):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
-                return self._joined(OPERATORS[operator], a, b, expr.place)
+                return self.emit(OPERATORS[operator], a, b, place=expr.place)
             case Compare(operator, left, right):
                 return self._compared(expr, operator, left, right, scope)
             case Index(inner, items):
-                return self._indexed(self.tensor(inner, scope), items, expr.place)
+                return indexed(self, self.tensor(inner, scope), items, expr.place)
             case Call():
                 return self.call(expr, scope)
             case List() | Rest():
                 raise SpecError("a list or '...' is no value by itself", expr.place)
 
     def _named(self, name: Name, scope: Scope) -> int:
+        if name.id not in scope.names and name.id in self.callable_names(scope):
+            raise SpecError(f"{name.id!r} is a function: call it, as in {name.id}(x)", name.place)
         match scope.look_up(name):
             case Tensor(value):
                 return value
@@ -182,12 +179,6 @@ class Evaluator:
                     name.place,
                 )
 
-    def _joined(self, op: str, a: int, b: int, place: Place) -> int:
-        try:
-            return self.builder.emit(op, a, b)
-        except TypeMismatch as mismatch:
-            raise SpecError(f"{mismatch}: {self.tell(a)} and {self.tell(b)}", place) from None
-
     def _compared(self, expr: Expr, operator: str, left: Expr, right: Expr, scope: Scope) -> int:
         if operator not in COMPARISONS:
             raise SpecError(
@@ -195,61 +186,20 @@ class Evaluator:
             )
         op, swapped = COMPARISONS[operator]
         a, b = self.tensor(left, scope), self.tensor(right, scope)
-        return self._joined(op, b, a, expr.place) if swapped else self._joined(op, a, b, expr.place)
-
-    def _indexed(self, value: int, items: Sequence[Item], place: Place) -> int:
-        rank = len(self.type_of(value).shape)
-        given = sum(not isinstance(item, Rest) for item in items)
-        if given > rank or sum(isinstance(item, Rest) for item in items) > 1:
-            raise SpecError(f"{len(items)} indices for {self.tell(value)}", place)
-        axis = 0
-        for item in items:
-            if isinstance(item, Rest):
-                axis += rank - given
-            elif isinstance(item, IndexItem):
-                value = self._picked(value, axis, item)
-            else:
-                value = self._sliced(value, axis, item)
-                axis += 1
-        return value
-
-    def _picked(self, value: int, axis: int, item: IndexItem) -> int:
-        length = self.type_of(value).shape[axis]
-        start = Dim(item.value) if item.value >= 0 else length + item.value
-        if not length.terms and not 0 <= start.constant < length.constant:
-            raise SpecError(f"index {item.value} is outside {self.tell(value)}", item.place)
-        part = self.builder.slice_axis(value, axis, start, start + 1)
-        return self.builder.emit("squeeze", part, axis=axis)
-
-    def _sliced(self, value: int, axis: int, item: SliceItem) -> int:
-        length = self.type_of(value).shape[axis]
-        if item.step not in (None, 1, -1):
-            raise SpecError(f"a slice's step is 1 or -1, found {item.step}", item.place)
-        if item.step == -1:
-            if item.start is not None or item.stop is not None:
-                raise SpecError("'::-1' reverses a whole axis: leave start and stop out", item.place)
-            return self.builder.emit("flip", value, axis=axis)
-        start = Dim(item.start or 0) if (item.start or 0) >= 0 else length + (item.start or 0)
-        stop = length if item.stop is None else Dim(item.stop)
-        if item.stop is not None and item.stop < 0:
-            stop = length + item.stop
-        if not (stop - start).terms and (stop - start).constant < 1:
-            raise SpecError(f"this slice of {shape_text([length])} is empty", item.place)
-        return self.builder.slice_axis(value, axis, start, stop)
+        return self.emit(op, *((b, a) if swapped else (a, b)), place=expr.place)
 
     def call(self, expr: Call, scope: Scope) -> int:
         """The value of a call: an attribute's function, a built-in, or a defined function."""
-        bound = scope.names.get(expr.function)
+        name = expr.function
+        bound = scope.names.get(name)
         if isinstance(bound, FunctionName):
-            scope.used.add(expr.function)
-            if bound.function in BUILTINS:
-                return BUILTINS[bound.function](self, expr, scope)
-            return self.function(bound.function, expr, scope)
-        if bound is not None:
-            raise SpecError(f"{expr.function!r} is a value, not a function", expr.place)
-        if expr.function in BUILTINS:
-            return BUILTINS[expr.function](self, expr, scope)
-        return self.function(expr.function, expr, scope)
+            scope.used.add(name)
+            name = bound.function
+        elif bound is not None:
+            raise SpecError(f"{name!r} is a value, not a function", expr.place)
+        if name in BUILTINS:
+            return BUILTINS[name](self, expr, scope)
+        return self.function(name, expr, scope)
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
         """What may be called in a scope, for messages."""
@@ -264,6 +214,14 @@ class Evaluator:
                 f"unknown function {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})",
                 expr.place,
             )
+        if name in self._inside:
+            cycle = " -> ".join([*self._inside[self._inside.index(name) :], name])
+            raise SpecError(f"cyclic definition: {cycle}", expr.place)
+        if len(self._inside) >= MAX_FUNCTIONS:
+            chain = " -> ".join([*self._inside[:3], "..."])
+            raise SpecError(
+                f"functions call each other more than {MAX_FUNCTIONS} deep: {chain}", expr.place
+            )
         arguments = self.positional(expr, scope)
         definition = self.library.find("function", name, expr.place)
         spec = content(definition, schema.Function)
@@ -272,60 +230,43 @@ class Evaluator:
                 f"{name} takes {', '.join(spec.inputs)}; found {len(arguments)} arguments",
                 expr.place,
             )
+        inner = self._function_scope(name, spec, arguments, expr.place)
+        self._inside.append(name)
+        with self.called(name, expr.place):
+            document = definition.document
+            equations = parse_equations(spec.equations, document.locator(("equations",)))
+            self.run(equations, inner, None)
+            result = self.result(inner, spec.output, document.place_of(("output",)))
+            check_used(inner, spec.inputs, definition, "inputs", "input")
+            check_read(equations, inner, ())
+        self._inside.pop()
+        return result
+
+    def _function_scope(
+        self, name: str, spec: schema.Function, arguments: Sequence[int], place: Place
+    ) -> Scope:
+        """The arguments under the function's own names, once their shapes have been matched."""
         inner = Scope({})
         sizes: dict[str, Dim] = {}
         for (given, axes), value in zip(spec.inputs.items(), arguments, strict=True):
             if axes != "any":
-                fail = self.failure(value, expr.place)
+                fail = self.failure(value, place)
                 match(f"{name}: {given}", axes, self.type_of(value), sizes, inner.rest, fail)
             inner.names[given] = Tensor(value)
-        if name in self._inside:
-            cycle = " -> ".join([*self._inside, name])
-            raise SpecError(f"cyclic definition: {cycle}", expr.place)
-        self._inside.append(name)
-        equations = parse_equations(spec.equations, definition.document.locator(("equations",)))
-        self.run(equations, inner, None)
-        self._inside.pop()
-        result = self.result(inner, spec.output, definition.document.place_of(("output",)))
-        check_used(inner, spec.inputs, definition, "inputs", "input")
-        check_read(equations, inner, ())
-        return result
+        return inner
 
     def result(self, scope: Scope, name: str, place: Place) -> int:
-        """The value of a definition's output name."""
+        """The value of a definition's output name, which an equation must have computed."""
         bound = scope.look_up(Name(name, place=place))
-        if not isinstance(bound, Tensor):
-            raise SpecError(f"output {name!r} is not a value of the equations", place)
+        if name not in scope.assigned or not isinstance(bound, Tensor):
+            raise SpecError(f"output {name!r} is not computed by the equations", place)
         return bound.value
 
     def positional(self, expr: Call, scope: Scope) -> list[int]:
         """The values of a call that takes no keywords."""
         if expr.keywords:
-            keyword = expr.keywords[0]
+            name, value = expr.keywords[0]
             raise SpecError(
-                f"{expr.function} takes no keyword arguments, found {keyword[0]!r}", keyword[1].place
+                f"{expr.function} takes no keyword arguments, found {name!r}", value.place
             )
         return [self.tensor(argument, scope) for argument in expr.arguments]
-
-
-    def failure(self, value: int, place: Place) -> Callable[[str], SpecError]:
-        """Makes errors about a value handed to a call at ``place``."""
-        return lambda message: SpecError(f"{message}: {self.tell(value)}", place)
-
-
-def check_used(
-    scope: Scope, names: Iterable[str], definition: Definition, section: str, kind: str
-) -> None:
-    """What is declared must be used, or changing it would silently change nothing."""
-    for name in names:
-        if name not in scope.used:
-            place = definition.document.place_of_key((section, name))
-            raise SpecError(f"{kind} {name!r} is declared but never used", place)
-
-
-def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str]) -> None:
-    """What an equation computes must be read by another, or be an output."""
-    for assignment in equations:
-        for target in assignment.targets:
-            if target.id not in scope.used and target.id not in kept:
-                raise SpecError(f"{target.id!r} is computed but never used", target.place)

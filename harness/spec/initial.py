@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.dims import Dim, Shape
+from harness.dims import Dim, Shape, shape_text
 from harness.errors import Place, SpecError, UsageError
-from harness.initializers import arguments
+from harness.initializers import Law, arguments, expected
 from harness.spec import schema
 from harness.spec.shapes import read_dim
 
 
 def read_init(
-    init: Any, shape: Shape, block: str | None, sizes: Mapping[str, Dim], owner: str, place: Place
+    init: schema.Initializer | Sequence[schema.Rows],
+    shape: Shape,
+    block: str | None,
+    sizes: Mapping[str, Dim],
+    place: Place,
 ) -> dict[str, Any]:
     """The law as plain data: ``stripes`` of ``{rows, law, arguments}``, and the ``block``.
 
     A block's parameters are drawn as one matrix, side by side, so that its fans are those of the
     whole (as Keras draws an LSTM's kernel).
     """
-    if isinstance(init, list):
-        stripes = []
-        for stripe in init:
-            given = schema.Rows.model_validate(stripe) if isinstance(stripe, dict) else stripe
-            rows = read_dim(given.rows, sizes, place)
-            stripes.append({"rows": rows, **_law(given.init, place)})
-        total = Dim()
-        for stripe in stripes:
-            total = total + stripe["rows"]
-        if total != shape[0]:
-            raise SpecError(f"the stripes have {total} rows, the parameter {shape[0]}", place)
-    else:
+    if isinstance(init, str | dict):
         rows = shape[0] if shape else Dim(1)
-        stripes = [{"rows": rows, **_law(init, place)}]
-    return {"stripes": stripes, "block": f"{owner}.{block}" if block else None}
+        return {"stripes": [{"rows": rows, **_law(init, len(shape), place)}], "block": block}
+    if not shape or not init:
+        raise SpecError(f"stripes need rows to share out, and this is {shape_text(shape)}", place)
+    stripes = [
+        {"rows": read_dim(part.rows, sizes, place), **_law(part.init, len(shape), place)}
+        for part in init
+    ]
+    total = Dim()
+    for stripe in stripes:
+        total = total + stripe["rows"]
+    if total != shape[0]:
+        raise SpecError(f"the stripes have {total} rows, the parameter {shape[0]}", place)
+    return {"stripes": stripes, "block": block}
 
 
-def _law(init: schema.Initializer, place: Place) -> dict[str, Any]:
-    name, given = (init, {}) if isinstance(init, str) else next(iter(init.items()), ("", {}))
-    if isinstance(init, dict) and len(init) != 1:
-        raise SpecError(f"one initializer, as in {{normal: {{std: 0.1}}}}; found {init!r}", place)
+def _law(init: schema.Initializer, rank: int, place: Place) -> dict[str, Any]:
+    """A law that exists, with the arguments that it takes, for a parameter of ``rank`` axes."""
+    given = {init: {}} if isinstance(init, str) else init
+    if len(given) != 1:
+        listed = ", ".join(given) or "none"
+        raise SpecError(f"one initializer, as in {{normal: {{std: 0.1}}}}; found {listed}", place)
+    ((name, values),) = given.items()
     try:
         wanted = arguments(name)
+        if set(wanted) != set(values):
+            listed = ", ".join(wanted) or "no arguments"
+            raise SpecError(f"{name} takes {listed}; found {', '.join(values) or 'none'}", place)
+        # Any size will do to see whether the arguments, and the number of axes, are possible.
+        expected(Law(name, 1, 1, values), (1,) * rank)
     except UsageError as error:
         raise SpecError(str(error), place) from None
-    if set(wanted) != set(given):
-        listed = ", ".join(wanted) or "no arguments"
-        raise SpecError(f"{name} takes {listed}; found {', '.join(given) or 'none'}", place)
-    return {"law": name, "arguments": {k: float(v) for k, v in given.items()}}
+    return {"law": name, "arguments": {k: float(v) for k, v in values.items()}}

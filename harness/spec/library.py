@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
-from harness.errors import Place, SpecError, UsageError, did_you_mean
+from harness.errors import Place, SpecError, UsageError, did_you_mean, shorten
+from harness.spec.definitions import check_definition
 from harness.spec.document import Document, load, parse, validate
 from harness.spec.schema import KINDS, Documented
+from harness.spec.source import displayed
 
 FOLDERS: Mapping[str, str] = {
     "model": "models",
@@ -20,6 +24,9 @@ FOLDERS: Mapping[str, str] = {
     "loss": "losses",
     "optimizer": "optimizers",
 }
+# A name may be part of a path, so that nothing in it may lead out of the folder of its kind.
+_NAME = re.compile(r"[A-Za-z0-9_]{1,60}(/[A-Za-z0-9_]{1,60}){0,3}")
+_MAX_DEPTH = 4
 D = TypeVar("D", bound=Documented)
 
 
@@ -42,6 +49,12 @@ class Library:
     folders: tuple[Path, ...] = ()
     overrides: Mapping[tuple[str, str], str] = field(default_factory=dict)
     _read: dict[tuple[str, str], Definition] = field(default_factory=dict)
+    _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise UsageError(f"there is no folder {displayed(folder)!r} of definitions")
 
     def find(self, kind: str, name: str, place: Place | None = None) -> Definition:
         """The definition; :class:`SpecError` at ``place`` if there is none of that name."""
@@ -54,16 +67,17 @@ class Library:
         relative = f"{FOLDERS[kind]}/{name}.yaml"
         if (kind, name) in self.overrides:
             return _checked(kind, parse(self.overrides[kind, name], f"<{relative}>"), name)
+        if not _NAME.fullmatch(name) or name not in self.names(kind):
+            known = self.names(kind)
+            hint = did_you_mean(name, known)
+            message = f"unknown {kind} {shorten(name)!r}{hint} (known: {', '.join(known)})"
+            raise SpecError(message, place) if place else UsageError(message)
         for folder in self.folders:
-            if (folder / relative).is_file():
+            if (folder / relative).exists():
                 return _checked(kind, load(folder / relative), name)
         shipped = files("harness.specs").joinpath(relative)
-        if name.replace("/", "").replace("_", "").isalnum() and shipped.is_file():
-            document = parse(shipped.read_text(encoding="utf-8"), f"specs/{relative}")
-            return _checked(kind, document, name)
-        known = self.names(kind)
-        message = f"unknown {kind} {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
-        raise SpecError(message, place) if place else UsageError(message)
+        document = parse(shipped.read_text(encoding="utf-8"), f"specs/{relative}")
+        return _checked(kind, document, name)
 
     def has(self, kind: str, name: str) -> bool:
         """Whether there is such a definition."""
@@ -71,26 +85,32 @@ class Library:
 
     def names(self, kind: str) -> tuple[str, ...]:
         """All names of a kind, sorted."""
-        found = {name for k, name in self.overrides if k == kind}
-        for folder in self.folders:
-            found.update(_names_below(folder / FOLDERS[kind]))
-        found.update(_names_below(files("harness.specs").joinpath(FOLDERS[kind])))
-        return tuple(sorted(found))
+        if kind not in self._names:
+            found = {name for k, name in self.overrides if k == kind}
+            for folder in (*self.folders, files("harness.specs")):
+                found.update(_names_below(folder.joinpath(FOLDERS[kind])))
+            self._names[kind] = tuple(sorted(found))
+        return self._names[kind]
 
     def model(self, name: str) -> Definition:
         """A model by name (``lesson6/simple_rnn``) or by the path of its file."""
-        if name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        is_path = name.endswith((".yaml", ".yml")) or os.path.exists(name)
+        if is_path and not self.has("model", name):
             return _checked("model", load(Path(name)), None)
         return self.find("model", name)
 
 
 def _names_below(folder: Traversable | Path, prefix: str = "") -> Iterator[str]:
-    if not folder.is_dir():
-        return
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from _names_below(entry, f"{prefix}{entry.name}/")
-        elif entry.name.endswith(".yaml"):
+    """The names of the files in a folder and, not too deep (links may go round), below it."""
+    try:
+        entries = list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise UsageError(f"the folder {str(folder)!r} cannot be read: {error.strerror}") from None
+    for entry in entries:
+        if not entry.name.endswith(".yaml"):
+            if prefix.count("/") < _MAX_DEPTH and entry.is_dir():
+                yield from _names_below(entry, f"{prefix}{entry.name}/")
+        else:
             yield prefix + entry.name.removesuffix(".yaml")
 
 
@@ -100,10 +120,11 @@ def _checked(kind: str, document: Document, name: str | None) -> Definition:
     if name is not None and found != name:
         message = f"{kind} {found!r} stands in a file named {name!r}: the two must be the same"
         raise SpecError(message, document.place_of((kind,)))
+    check_definition(document, content)
     return Definition(document, content)
 
 
 def content(definition: Definition, kind: type[D]) -> D:
     """The definition's content, typed."""
     assert isinstance(definition.content, kind)
-    return cast(D, definition.content)
+    return definition.content

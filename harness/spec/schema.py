@@ -33,7 +33,7 @@ class Input(Strict):
 class Rows(Strict):
     """One horizontal stripe of a parameter, with a law of its own."""
 
-    rows: str
+    rows: str | int
     init: Initializer
 
 
@@ -144,7 +144,7 @@ class Training(Strict):
     shuffle: bool
     whole_batches: bool = False
     examples: Positive | None = None
-    phases: list[Phase]
+    phases: Annotated[list[Phase], Field(min_length=1)]
 
 
 class Windows(Strict):
@@ -159,12 +159,15 @@ class Source(Strict):
     """An array of the model: characters ``offset`` from the window's start, or zeros."""
 
     offset: Annotated[int, Field(ge=0)] | None = None
-    zeros: bool | None = None
+    zeros: Literal[True] | None = None
 
 
 class Data(Strict):
-    """From text to arrays; index 0 stands for no character. An array's declared shape says the rest: ``[batch]`` takes one
-    character, ``[batch, time]`` the window, floats ``[batch, time, classes]`` its one-hot form."""
+    """From text to arrays; index 0 stands for no character.
+
+    An array's declared shape says the rest: ``[batch]`` takes one character, ``[batch, time]`` the
+    window, floats ``[batch, time, classes]`` its one-hot form.
+    """
 
     encoding: Literal["utf-8"]
     padding_index: Literal[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import stat
 import sys
 import threading
 import time
@@ -12,6 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from harness import frames
 
 RESULT_BYTES = 200_000_000
 
@@ -128,6 +132,15 @@ def return_from_fork(value: str) -> str:
 def close_socket() -> None:
     os.closerange(3, 64)
     time.sleep(60)
+
+
+def write_to_socket(message: Any, content: bytes) -> None:
+    """Write a frame of `message`, or bytes that are no frame, where only answers should go."""
+    for number in range(3, 64):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.write(number, content or b"".join(frames.encode(message)))
+                time.sleep(60)
 
 
 def print_from_c(text: str) -> None:

@@ -1,0 +1,214 @@
+"""One cell: a spec on a backend, in a dtype, on a path; all its checks, one verdict each."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.case import Case
+from harness.checks import CHECKS, FLOAT64_ONLY, Context
+from harness.differences import Differences
+from harness.findings import PASSING, Finding, Verdict, gravest
+from harness.localise import forward_location
+from harness.remote import Remote, WorkerFault
+from harness.supervisor import Outcome, Worker
+
+# What comparing ill-formed results can raise; the finding then says so.
+ILL_FORMED = (ValueError, IndexError, TypeError, KeyError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is run."""
+
+    spec: str
+    backend: str
+    device: str
+    dtype: str
+    path: str
+
+    def record(self) -> dict[str, str]:
+        """The fields that identify it in a record."""
+        return {
+            "spec": self.spec,
+            "backend": self.backend,
+            "device": self.device,
+            "dtype": self.dtype,
+            "path": self.path,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
+
+
+@dataclass
+class CellResult:
+    """What came of it."""
+
+    cell: Cell
+    findings: list[Finding] = field(default_factory=list)
+    layers: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    seconds: float = 0.0
+    could_not_run: bool = False
+    location: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of its findings."""
+        return gravest([f.verdict for f in self.findings])
+
+    @property
+    def error(self) -> float | None:
+        """The largest error of any tensor that was compared as a number."""
+        errors = [f.worst.error for f in self.findings if f.worst is not None]
+        return max(errors, default=None)
+
+    @property
+    def ratio(self) -> float | None:
+        """The largest error over its yardstick."""
+        ratios = [f.worst.ratio for f in self.findings if f.worst is not None]
+        return max(ratios, default=None)
+
+    @property
+    def first_fault(self) -> Finding | None:
+        """The first finding that does not pass."""
+        return next((f for f in self.findings if f.verdict not in PASSING), None)
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """Everything that running a cell needs. ``checks`` are patterns of group names."""
+
+    cell: Cell
+    case: Case
+    own: Case
+    worker: Worker
+    differences: Differences
+    timeout: float = 120.0
+    checks: tuple[str, ...] = ("*",)
+
+    def run(self, tell: Callable[[Finding], None] = lambda _: None) -> CellResult:
+        """Run the cell's checks; ``tell`` is called with each finding as it comes."""
+        result = CellResult(self.cell)
+        started = time.perf_counter()
+        for finding in self._findings(result):
+            self.differences.apply(self.cell, finding, result.version)
+            result.findings.append(finding)
+            tell(finding)
+        result.seconds = time.perf_counter() - started
+        return result
+
+    def _findings(self, result: CellResult) -> Iterator[Finding]:
+        started = self.worker.start()
+        if not started.ok:
+            result.could_not_run = True
+            yield _fault("start", started)
+            return
+        hello = self.worker.hello or {}
+        result.version = ", ".join(f"{n} {v}" for n, v in hello.get("versions", {}).items())
+        if self.cell.device not in hello.get("devices", ()):
+            offered = ", ".join(hello.get("devices", ())) or "none"
+            message = f"device {self.cell.device!r} is not offered (offered: {offered})"
+            yield Finding("open", faults=[message], verdict="unsupported")
+            return
+        remote = Remote(self.worker, self.timeout)
+        starts = self.worker.starts
+        try:
+            result.layers = self._open(remote)
+        except WorkerFault as fault:
+            result.could_not_run = fault.outcome.status != "error"
+            yield _fault("open", fault.outcome)
+            return
+        context = Context(
+            self.case, self.own, remote, self.cell.path, self.cell.dtype, self.cell.device
+        )
+        wanted = [n for n in CHECKS if any(fnmatch.fnmatch(n, p) for p in self.checks)]
+        for position, name in enumerate(wanted):
+            if name in FLOAT64_ONLY and self.cell.dtype != "float64":
+                continue
+            yield from self._check(name, context)
+            if self.worker.starts != starts or self.worker.pid is None:
+                for later in wanted[position + 1 :]:
+                    reason = f"the worker was lost in {name}"
+                    yield Finding(later, faults=[reason], verdict="not-run")
+                return
+        result.outputs = context.outputs
+        if any(f.verdict == "differ" for f in result.findings):
+            result.location = self._locate(remote)
+
+    def _locate(self, remote: Remote) -> str:
+        """Where the forward pass first parts from the oracle; if it does not, what comes first."""
+        material = self.case.material
+        try:
+            self._open(remote)
+            remote.load(material)
+            trace = remote.call(
+                "trace", phase="training", inputs=material.inputs, state=material.state
+            )
+        except WorkerFault as fault:
+            return f"no trace could be had: {fault}"
+        location = forward_location(self.case, material, trace, self.cell.dtype)
+        if location is not None:
+            return str(location)
+        return "forward: every traced value agrees; see the first check above for what differs"
+
+    def _open(self, remote: Remote) -> dict[str, str]:
+        cell = self.cell
+        return remote.open(
+            self.case.training,
+            self.case.inference,
+            self.case.spec.update,
+            cell.path,
+            cell.dtype,
+            cell.device,
+        )
+
+    def _check(self, name: str, context: Context) -> Iterator[Finding]:
+        before = time.perf_counter()
+        try:
+            for finding in CHECKS[name](context):
+                finding.seconds = time.perf_counter() - before
+                before = time.perf_counter()
+                yield finding.judge()
+        except WorkerFault as fault:
+            yield _fault(name, fault.outcome, time.perf_counter() - before)
+        except ILL_FORMED as error:
+            message = f"the results cannot be compared: {type(error).__name__}: {error}"
+            seconds = time.perf_counter() - before
+            yield Finding(name, faults=[message], verdict="error", seconds=seconds)
+
+
+def _fault(check: str, outcome: Outcome, seconds: float = 0.0) -> Finding:
+    verdict: Verdict = "error" if outcome.status == "ok" else outcome.status
+    return Finding(check, faults=[outcome.cause], verdict=verdict, seconds=seconds)
+
+
+def result_records(result: CellResult) -> Iterable[dict[str, Any]]:
+    """One record for each finding."""
+    for finding in result.findings:
+        yield finding_record(result, finding)
+
+
+def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
+    """The record of one check; see ``docs/records.md``."""
+    worst = finding.worst
+    return {
+        "kind": "result",
+        **result.cell.record(),
+        "backend_version": result.version,
+        "check": finding.check,
+        "verdict": finding.verdict,
+        "error": worst.error if worst else None,
+        "yardstick": worst.yardstick if worst else None,
+        "ratio": worst.ratio if worst else None,
+        "tolerance": worst.tolerance if worst else None,
+        "worst": worst.name if worst else None,
+        "seconds": round(finding.seconds, 6),
+        "detail": finding.detail,
+        "layers": dict(result.layers),
+    }

@@ -1,0 +1,83 @@
+"""Outputs, loss, state, statistics and gradients against the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.case import state_of
+from harness.checks.context import Context, part
+from harness.findings import Finding
+
+
+def values(context: Context) -> Iterator[Finding]:
+    """A training pass: outputs, loss and metrics, state, statistics, gradients of the loss."""
+    case = context.case
+    context.remote.load(case.material)
+    expected = case.gradients(case.material, "main")
+    found = context.remote.gradients(case.material)
+    for check, prefixes in (
+        ("outputs", ("output.",)),
+        ("loss", ("loss", "metric.")),
+        ("state", ("state.",)),
+        ("statistics", ("statistics.",)),
+        ("gradients", ("gradient.",)),
+    ):
+        wanted = expected.only(*prefixes)
+        if wanted.values:
+            yield context.finding(check, part(found, *prefixes), wanted)
+
+
+def cotangents(context: Context) -> Iterator[Finding]:
+    """Gradients along a random direction of every output and new state."""
+    case = context.case
+    context.remote.load(case.material)
+    expected = case.gradients(case.material, "main", case.cotangents).only("gradient.")
+    found = context.remote.gradients(case.material, case.cotangents)
+    yield context.finding("cotangent-gradients", part(found, "gradient."), expected)
+
+
+def inference(context: Context) -> Iterator[Finding]:
+    """An inference pass: moving statistics instead of the batch's."""
+    case = context.case
+    context.remote.load(case.material)
+    expected = case.forward("inference", case.material, "main")
+    found = context.forward(case.material)
+    context.outputs.update(part(found, "output."))
+    yield context.finding("inference", found, expected)
+
+
+def carried_state(context: Context) -> Iterator[Finding]:
+    """Two batches, the second from the first's state; then the first again, from the start."""
+    case = context.case
+    if not case.material.state:
+        return
+    second = case.batch_of(case.batch, case.time)
+    context.remote.load(case.material)
+    first_found = context.forward(case.material)
+    carried = state_of(first_found)
+    second_found = context.remote.forward("inference", second.inputs, carried)
+
+    def chained(session):  # type: ignore[no-untyped-def]
+        session.load(case.material.parameters, case.material.statistics)
+        results = session.forward("inference", case.material.inputs, case.material.state)
+        return session.forward("inference", second.inputs, state_of(results))
+
+    finding = context.finding("carried-state", second_found, case.expect("carried", chained))
+    again = context.forward(case.material)
+    finding.faults += [
+        f"{name} differs after another batch: state was not reset"
+        for name, array in again.items()
+        if array.tobytes() != first_found[name].tobytes()
+    ]
+    yield finding
+
+
+def own_sizes(context: Context) -> Iterator[Finding]:
+    """Results and gradients of the loss at the sizes that the spec names. Opens a new session."""
+    own = context.own
+    context.remote.open(
+        own.training, own.inference, None, context.path, context.dtype, context.device
+    )
+    context.remote.load(own.material)
+    expected = own.gradients(own.material, "main")
+    yield context.finding("own-sizes", context.remote.gradients(own.material), expected)

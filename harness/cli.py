@@ -1,0 +1,202 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.errors import HarnessError, UsageError
+
+Command = Callable[..., Any]
+
+
+def main() -> None:
+    """Entry point of ``harness``."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    cli(standalone_mode=True)
+
+
+def _on_sigterm(*_: object) -> None:
+    # Ends as Ctrl-C does: workers are killed, the record file is whole.
+    raise KeyboardInterrupt
+
+
+def friendly(command: Command) -> Command:
+    """A user's error is a message and exit code 2, never a traceback."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except HarnessError as error:
+            click.echo(str(error), err=True)
+            sys.exit(2)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="backend-comparison-harness", prog_name="harness")
+def cli() -> None:
+    """Compare how frameworks run one model, declared once as data."""
+
+
+@cli.command("list")
+@click.option("--specs", "folders", multiple=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@friendly
+def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
+    """List installed backends, models and definitions. Imports no framework."""
+    from harness.plugins import available
+    from harness.spec.library import FOLDERS, Library
+
+    library = Library(folders)
+    backends = {
+        name: {"distribution": o.distribution, "version": o.version, "module": o.module}
+        for name, o in available().items()
+    }
+    names = {kind: library.names(kind) for kind in FOLDERS}
+    if as_json:
+        click.echo(json.dumps({"backends": backends, **names}))
+        return
+    click.echo("backends")
+    for name, origin in backends.items():
+        click.echo(f"  {name:14} {origin['distribution']} {origin['version']} ({origin['module']})")
+    for kind, found in names.items():
+        click.echo(FOLDERS[kind])
+        for name in found:
+            click.echo(f"  {name}")
+
+
+@cli.command()
+@click.argument("spec")
+@click.option("--specs", "folders", multiple=True, type=click.Path(path_type=Path))
+@click.option("--size", "sizes", multiple=True, metavar="NAME=NUMBER")
+@click.option("--backend", "backends", multiple=True, help="Also ask which path its layers take.")
+@friendly
+def explain(
+    spec: str, folders: tuple[Path, ...], sizes: Sequence[str], backends: tuple[str, ...]
+) -> None:
+    """Show what SPEC means: its program, shapes, parameters, FLOPs and paths."""
+    from harness.explain import explain as text
+
+    click.echo(text(spec, folders, numbers(sizes), backends))
+
+
+@cli.command()
+@click.argument("kind", type=click.Choice(["model", "layer", "function", "loss", "optimizer"]))
+def schema(kind: str) -> None:
+    """Print the JSON Schema of a kind of spec file, for editors."""
+    from harness.spec.schema import json_schema
+
+    click.echo(json.dumps(json_schema(kind), indent=2))
+
+
+@cli.command()
+@click.argument("specs", nargs=-1, metavar="[SPEC]...")
+@click.option("--backend", "backends", multiple=True, help="Backend to check; all if left out.")
+@click.option("--dtype", "dtypes", multiple=True, help="float64 or float32; both if left out.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option(
+    "--path",
+    default="native",
+    show_default=True,
+    type=click.Choice(["native", "equations", "derived", "both"]),
+    help="The framework's own layers where it has them, or the equations.",
+)
+@click.option("--specs", "folders", multiple=True, type=click.Path(path_type=Path))
+@click.option("--size", "sizes", multiple=True, metavar="NAME=NUMBER")
+@click.option("--check", "checks", multiple=True, help="Checks to run (patterns); all if left out.")
+@click.option("--python", "pythons", multiple=True, metavar="BACKEND=INTERPRETER")
+@click.option("--env", "environment", multiple=True, metavar="BACKEND:NAME=VALUE")
+@click.option("--timeout", default=120.0, show_default=True, help="Seconds for one cell.")
+@click.option("--memory", type=int, help="Resident MiB that a worker may take.")
+@click.option("--records", type=click.Path(path_type=Path), help="Append records to this file.")
+@click.option("--reproducers", type=click.Path(path_type=Path), help="Folder for reproducers.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@click.option("--verbose", is_flag=True, help="Every check of every cell.")
+@friendly
+def check(**options: Any) -> None:
+    """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
+
+    Exit code 0: all agree, or differ as known; 1: something differs; 2: wrong usage or a wrong
+    spec; 3: a backend could not be run.
+    """
+    from harness.console import run_check
+
+    sys.exit(run_check(request_of(options), options, sys.argv[1:]))
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--backend", help="Replay on another backend.")
+@friendly
+def replay(folder: Path, backend: str | None) -> None:
+    """Run the reproducer in FOLDER again and compare."""
+    from harness.console import run_replay
+
+    sys.exit(run_replay(folder, backend))
+
+
+def request_of(options: Mapping[str, Any]) -> Any:
+    """The request that command-line options stand for; :class:`UsageError` for a bad one."""
+    from harness.engine import Request
+
+    dtypes = options["dtypes"] or ("float64", "float32")
+    for dtype in dtypes:
+        if dtype not in ("float64", "float32"):
+            raise UsageError(f"unknown dtype {dtype!r} (known: float64, float32)")
+    path = options["path"]
+    environment: dict[str, dict[str, str]] = {}
+    for item in options["environment"]:
+        backend, colon, assignment = item.partition(":")
+        name, equals, value = assignment.partition("=")
+        if not colon or not equals:
+            raise UsageError(f"--env takes BACKEND:NAME=VALUE, found {item!r}")
+        environment.setdefault(backend, {})[name] = value
+    return Request(
+        specs=tuple(options["specs"]),
+        backends=tuple(options["backends"]),
+        dtypes=tuple(dtypes),
+        paths=("native", "equations") if path == "both" else (path,),
+        device=options["device"],
+        folders=tuple(options["folders"]),
+        sizes=numbers(options["sizes"]),
+        pythons=pairs("--python", options["pythons"]),
+        environment=environment,
+        timeout=options["timeout"],
+        memory_limit=options["memory"] * 2**20 if options["memory"] else None,
+        checks=tuple(options["checks"]) or ("*",),
+        records=options["records"],
+        seed=options["seed"],
+    )
+
+
+def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE`` items; :class:`UsageError` for another form."""
+    found = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not name or not equals or not value:
+            raise UsageError(f"{option} takes NAME=VALUE, found {item!r}")
+        found[name] = value
+    return found
+
+
+def numbers(items: Sequence[str]) -> dict[str, int]:
+    """``NAME=NUMBER`` items with positive whole numbers."""
+    found = {}
+    for name, value in pairs("--size", items).items():
+        if not value.isascii() or not value.isdigit() or not 0 < int(value) < 2**31:
+            raise UsageError(f"--size {name} takes a positive whole number, found {value!r}")
+        found[name] = int(value)
+    return found

@@ -1,0 +1,139 @@
+"""Runs of the command line: progress while they go, tables and words when they are done."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from harness import report as reports
+from harness.cells import Cell, CellResult, result_records
+from harness.engine import Engine, Events, Report, Request
+from harness.errors import UsageError
+from harness.findings import PASSING
+from harness.remote import Remote, WorkerFault
+from harness.reproducer import load, save
+from harness.supervisor import Launch, Worker
+from harness.tolerance import compare, worst
+
+# Wide enough for a table of six backends where the output is no terminal.
+PIPED_WIDTH = 160
+
+
+class _Progress(Events):
+    """A bar on a terminal, a line for each cell elsewhere; on standard error."""
+
+    def __init__(self, console: Console, quiet: bool) -> None:
+        self.console, self.quiet = console, quiet
+        self.bar = Progress(
+            TextColumn("checking"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[cell]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=None, cell="")
+
+    def planned(self, cells: Sequence[Cell]) -> None:
+        self.bar.update(self.task, total=len(cells))
+
+    def began(self, cell: Cell) -> None:
+        self.bar.update(self.task, cell=str(cell))
+
+    def ended(self, result: CellResult) -> None:
+        self.bar.advance(self.task)
+        failing = result.verdict not in PASSING
+        if failing or not (self.console.is_terminal or self.quiet):
+            line = f"{result.cell}: {result.verdict} ({result.seconds:.1f} s)"
+            self.console.print(line, markup=False, highlight=False)
+
+
+def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[str]) -> int:
+    """Run a request and print what came of it; returns the exit code."""
+    started = time.monotonic()
+    errors = Console(stderr=True)
+    progress = _Progress(errors, quiet=bool(options["as_json"]))
+    with Engine(request, progress) as engine, progress.bar:
+        try:
+            report = engine.run(arguments)
+        except KeyboardInterrupt:
+            errors.print("interrupted; cells that had ended are in the record file")
+            return 130
+        saved = _reproducers(engine, report, options["reproducers"])
+    if options["as_json"]:
+        lines = [record for result in report.results for record in result_records(result)]
+        print(json.dumps({"exit_code": report.exit_code, "results": _finite(lines)}))
+        return report.exit_code
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPED_WIDTH)
+    console.print(reports.table(report))
+    plain = [*reports.known(report), *reports.outliers(report)]
+    trouble = reports.problems(report)
+    plain += trouble if options["verbose"] else reports.first_lines(trouble, 40)
+    plain += [f"reproducer: harness replay {folder}" for folder in saved]
+    if options["verbose"]:
+        plain += reports.details(report)
+    plain.append(reports.summary(report, time.monotonic() - started))
+    for line in plain:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return report.exit_code
+
+
+def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[Path]:
+    if folder is None:
+        return []
+    specs = {spec.name: spec for spec in engine.specs}
+    return [
+        save(folder, r.cell, engine.case(specs[r.cell.spec], own=False))
+        for r in report.results
+        if r.verdict == "differ"
+    ]
+
+
+def run_replay(folder: Path, backend: str | None) -> int:
+    """Run a reproducer; returns 0 if it agrees now, 1 if it differs, 3 if it cannot be run."""
+    found = load(folder)
+    cell = found.cell
+    name = backend or cell.backend
+    with Worker(Launch(name)) as worker:
+        remote = Remote(worker, 120.0)
+        try:
+            remote.open(found.training, found.inference, None, cell.path, cell.dtype, cell.device)
+            remote.load(found.material)
+            results = remote.gradients(found.material)
+        except WorkerFault as fault:
+            print(f"{name}: {fault}")
+            return 3
+    deviations = compare(results, found.expected.values, found.expected.noise, cell.dtype)
+    if not deviations:
+        raise UsageError(f"{folder} holds no expected values")
+    for d in deviations:
+        if not d.agrees:
+            print(f"{d.name}: error {d.error:.2e}, {d.ratio:.3g} times the yardstick {d.reason}")
+    furthest = worst(deviations)
+    agrees = all(d.agrees for d in deviations)
+    verdict = "agrees" if agrees else "differs"
+    print(f"{cell.spec} on {name}, {cell.dtype}: {verdict}; worst is {furthest.name}")
+    return 0 if agrees else 1
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: such numbers become strings that ``float`` reads."""
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, float) and value != value:
+        return "NaN"
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return value

@@ -1,0 +1,82 @@
+"""What a check found, and the verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.tolerance import Deviation, worst
+
+Verdict = Literal[
+    "agree",
+    "differ",
+    "known-difference",
+    "unsupported",
+    "error",
+    "crashed",
+    "timeout",
+    "out-of-memory",
+    "not-run",
+]
+# From harmless to grave: a cell shows the gravest of its checks.
+VERDICTS: tuple[Verdict, ...] = (
+    "agree",
+    "known-difference",
+    "unsupported",
+    "not-run",
+    "differ",
+    "error",
+    "timeout",
+    "out-of-memory",
+    "crashed",
+)
+PASSING: frozenset[Verdict] = frozenset({"agree", "known-difference", "unsupported"})
+# Verdicts of a backend that did not run, as opposed to one that ran and was wrong.
+BROKEN: frozenset[Verdict] = frozenset({"error", "crashed", "timeout", "out-of-memory", "not-run"})
+
+
+@dataclass
+class Finding:
+    """One check's result: tensors compared, properties that held, faults in words."""
+
+    check: str
+    deviations: list[Deviation] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    held: int = 0
+    verdict: Verdict = "agree"
+    seconds: float = 0.0
+
+    def judge(self) -> Finding:
+        """Set the verdict from what was compared. Nothing compared is an error."""
+        if not self.deviations and not self.faults and not self.held:
+            self.verdict = "error"
+            self.faults.append("nothing was compared")
+        elif self.faults or not all(d.agrees for d in self.deviations):
+            self.verdict = "differ"
+        return self
+
+    @property
+    def worst(self) -> Deviation | None:
+        """The deviation that is furthest beyond what is allowed."""
+        return worst(self.deviations) if self.deviations else None
+
+    @property
+    def detail(self) -> str:
+        """What went wrong, in words; empty if nothing did."""
+        parts = list(self.faults)
+        wrong = [d for d in self.deviations if not d.agrees]
+        for d in wrong[:3]:
+            parts.append(
+                f"{d.name}: {d.reason}"
+                if d.reason
+                else f"{d.name} is off by {d.error:.2e}, {d.ratio:.3g} times the yardstick "
+                f"(allowed: {d.tolerance:.2e})"
+            )
+        if len(wrong) > 3:
+            parts.append(f"and {len(wrong) - 3} more tensors")
+        return "; ".join(parts)
+
+
+def gravest(verdicts: list[Verdict]) -> Verdict:
+    """The gravest of some verdicts; ``not-run`` of none."""
+    return max(verdicts, key=VERDICTS.index, default="not-run")

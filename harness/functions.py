@@ -1,0 +1,184 @@
+"""A program as functions from tensors to tensors, and their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.contract import Backend, Function, GradientFunction, Native, Tensors
+from harness.dims import bind
+from harness.gradient import differentiate
+from harness.layout import Layout, claims
+from harness.ports import Mode, crossing_ports, result_ports, variable_ports
+from harness.program import Node, Phase, Port, Program, needed_nodes
+from harness.walk import Kernel, Walker, Watch
+
+Path = Literal["native", "equations", "derived"]
+
+
+class Functions:
+    """The forward and gradient functions of one model on one backend.
+
+    ``path`` is ``native`` (claimed calls run the framework's own), ``equations`` (everything is
+    walked) or ``derived`` (walked, gradient program included). Functions map (variables,
+    constants) to results; see :mod:`harness.session` for the names.
+    """
+
+    def __init__(
+        self, backend: Backend, training: Program, inference: Program, path: Path, dtype: str
+    ) -> None:
+        self.backend, self.path, self.dtype = backend, path, dtype
+        self.programs: dict[Phase, Program] = {"training": training, "inference": inference}
+        self.natives = {
+            phase: claims(backend, program, phase) if path == "native" else {}
+            for phase, program in self.programs.items()
+        }
+        self.layout = Layout(training, self.natives["training"])
+        self._compiled: dict[Any, Any] = {}
+
+    def function(self, phase: Phase, mode: Mode) -> Function:
+        """The compiled forward function."""
+        key = (phase, mode, "forward")
+        if key not in self._compiled:
+            self._compiled[key] = self.backend.compile(self.plain(phase, mode))
+        return self._compiled[key]  # type: ignore[no-any-return]
+
+    def plain(self, phase: Phase, mode: Mode) -> Function:
+        """The forward function as it is walked."""
+
+        def function(variables: Tensors, constants: Tensors) -> Tensors:
+            return self.walk(phase, mode, variables, constants)
+
+        return function
+
+    def gradient_function(self, phase: Phase, mode: Mode) -> GradientFunction:
+        """The framework's derivative of the forward function, or the derived one."""
+        key = (phase, mode, "gradient")
+        if key not in self._compiled:
+            made = None
+            if self.path != "derived":
+                made = self.backend.value_and_gradient(self.plain(phase, mode))
+            self._compiled[key] = made or self._derived(phase, mode)
+        return self._compiled[key]  # type: ignore[no-any-return]
+
+    def _derived(self, phase: Phase, mode: Mode) -> GradientFunction:
+        program = self.programs[phase]
+        results = result_ports(program, mode)
+        outputs = (
+            [Port("loss", results["loss"])]
+            if mode == "loss"
+            else [Port(n, v) for n, v in results.items() if n.startswith(("output.", "state."))]
+        )
+        against = variable_ports(program)
+        derivative = differentiate(program, outputs, list(against.values()), results.values())
+
+        def function(variables: Tensors, constants: Tensors) -> Tensors:
+            env, sizes = self._env(program, variables, constants)
+            one = self._float(np.asarray(1.0))
+            for seed in derivative.seeds:
+                env[seed.value] = one if mode == "loss" else constants[f"cotangent.{seed.name}"]
+            env = self._walker(sizes, {}).run(derivative.program.nodes, env)
+            found = {n: env[v] for n, v in results.items()}
+            names = zip(against, derivative.gradients, strict=True)
+            return found | {f"gradient.{n}": env[g.value] for n, g in names}
+
+        compiled = self.backend.compile(function)
+
+        def split(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+            found = compiled(variables, constants)
+            gradients = {n: found.pop(f"gradient.{n}") for n in against}
+            return found, gradients
+
+        return split
+
+    def walk(
+        self,
+        phase: Phase,
+        mode: Mode,
+        variables: Tensors,
+        constants: Tensors,
+        watch: Watch | None = None,
+    ) -> Tensors:
+        """Run a program's nodes; ``watch`` is shown every value, and loops are then plain."""
+        program = self.programs[phase]
+        env, sizes = self._env(program, variables, constants)
+        ports = result_ports(program, mode)
+        nodes = needed_nodes(program.nodes, ports.values())
+        self._run(phase, nodes, env, sizes, variables, watch)
+        results = {name: env[value] for name, value in ports.items()}
+        if mode == "loss":
+            results["scalar"] = results["loss"]
+        elif mode == "cotangents":
+            results["scalar"] = self._inner_product(results, constants)
+        return results
+
+    def _run(
+        self,
+        phase: Phase,
+        nodes: Sequence[Node],
+        env: dict[int, Any],
+        sizes: Mapping[str, int],
+        variables: Tensors,
+        watch: Watch | None,
+    ) -> None:
+        """Run nodes into ``env``; a backend with a model object of its own overrides this."""
+        self._walker(sizes, self._kernels(phase, variables, env), watch).run(nodes, env)
+
+    def _inner_product(self, results: Tensors, constants: Tensors) -> Any:
+        table = self.backend.primitives
+        total = None
+        for name, tensor in constants.items():
+            if name.startswith("cotangent."):
+                product = table["multiply"](results[name.removeprefix("cotangent.")], tensor)
+                axes = tuple(range(len(product.shape)))
+                term = table["sum"](product, axis=axes, keepdims=False)
+                total = term if total is None else table["add"](total, term)
+        return total
+
+    def _kernels(self, phase: Phase, variables: Tensors, env: dict[int, Any]) -> dict[str, Kernel]:
+        def kernel(key: str, native: Native) -> Kernel:
+            packed = {
+                n.removeprefix(f"{key}/"): t
+                for n, t in variables.items()
+                if n.startswith(f"{key}/")
+            }
+
+            def run(node: Node, env: Mapping[int, Any]) -> Sequence[Any]:
+                roles = zip(node.attributes["roles"], node.inputs, strict=True)
+                return native.run({r: env[i] for r, i in roles if i in env}, packed)
+
+            return run
+
+        return {key: kernel(key, native) for key, native in self.natives[phase].items()}
+
+    def _walker(
+        self, sizes: Mapping[str, int], kernels: Mapping[str, Kernel], watch: Watch | None = None
+    ) -> Walker:
+        scan = None if watch else self.backend.scan
+        return Walker(
+            self.backend.primitives, sizes, self.dtype, self._scalar, scan, kernels, watch
+        )
+
+    def _scalar(self, value: float) -> Any:
+        return self.backend.tensor(np.asarray(value, self.dtype))
+
+    def _float(self, array: npt.NDArray[Any]) -> Any:
+        return self.backend.tensor(np.array(array, self.dtype))
+
+    def _env(
+        self, program: Program, variables: Tensors, constants: Tensors
+    ) -> tuple[dict[int, Any], dict[str, int]]:
+        env: dict[int, Any] = {}
+        sizes: dict[str, int] = {}
+        for prefix, port in crossing_ports(program):
+            name = f"{prefix}{port.name}"
+            tensor = variables[name] if name in variables else constants.get(name)
+            if tensor is None:
+                continue
+            env[port.value] = tensor
+            if prefix in ("input.", "target.", "state."):
+                bind(name, program.types[port.value].shape, tensor.shape, program.sizes, sizes)
+        return env, {**program.sizes, **sizes}

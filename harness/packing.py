@@ -1,0 +1,115 @@
+"""Index maps between neutral parameters and a framework's packed tensors.
+
+A packing says, for each tensor of the framework, which neutral parameters it is made of:
+transposed, joined along an axis, stacked on a new one, or a frozen zero (a second bias that the
+neutral form does not have). The map moves numbers and never changes them, so it serves
+parameters, gradients and optimizer slots alike, and a round trip is bit-identical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One neutral parameter, transposed if asked."""
+
+    name: str
+    transpose: bool = False
+
+    def pack(self, neutral: Mapping[str, Array]) -> Array:
+        array = neutral[self.name]
+        return np.ascontiguousarray(array.T) if self.transpose else np.ascontiguousarray(array)
+
+    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: Arrays) -> None:
+        array = packed.T if self.transpose else packed
+        into[self.name] = np.ascontiguousarray(array).reshape(shapes[self.name])
+
+    def length(self, axis: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        shape = shapes[self.name]
+        return (shape[::-1] if self.transpose else shape)[axis]
+
+
+@dataclass(frozen=True)
+class Join:
+    """Parts side by side along an axis."""
+
+    parts: tuple[Part, ...]
+    axis: int
+
+    def pack(self, neutral: Mapping[str, Array]) -> Array:
+        return np.concatenate([part.pack(neutral) for part in self.parts], self.axis)
+
+    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: Arrays) -> None:
+        lengths = [part.length(self.axis, shapes) for part in self.parts]
+        pieces = np.split(packed, np.cumsum(lengths)[:-1], self.axis)
+        for part, piece in zip(self.parts, pieces, strict=True):
+            part.unpack(piece, shapes, into)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Rows on a new first axis."""
+
+    rows: tuple[Part | Join, ...]
+
+    def pack(self, neutral: Mapping[str, Array]) -> Array:
+        return np.stack([row.pack(neutral) for row in self.rows])
+
+    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: Arrays) -> None:
+        for row, piece in zip(self.rows, packed, strict=True):
+            row.unpack(piece, shapes, into)
+
+
+@dataclass(frozen=True)
+class FrozenZeros:
+    """A tensor that the neutral form does not have: zeros, never trained."""
+
+    shape: tuple[int, ...]
+
+    def pack(self, neutral: Mapping[str, Array]) -> Array:
+        dtype = next(iter(neutral.values())).dtype
+        return np.zeros(self.shape, dtype)
+
+    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: Arrays) -> None:
+        """Nothing of it is neutral."""
+
+
+Piece = Part | Join | Stack | FrozenZeros
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Framework tensor name -> piece. ``pack`` and ``unpack`` are inverse on neutral arrays."""
+
+    pieces: Mapping[str, Piece]
+
+    @staticmethod
+    def plain(names: Sequence[str]) -> Packing:
+        """Every parameter as it is, under its own name."""
+        return Packing({name: Part(name) for name in names})
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """The tensors that are not trained."""
+        return frozenset(n for n, piece in self.pieces.items() if isinstance(piece, FrozenZeros))
+
+    def pack(self, neutral: Mapping[str, Array]) -> Arrays:
+        """The framework's tensors."""
+        return {name: piece.pack(neutral) for name, piece in self.pieces.items()}
+
+    def unpack(self, packed: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
+        """The neutral arrays; ``shapes`` are theirs. Tensors missing from ``packed`` are skipped."""
+        neutral: Arrays = {}
+        for name, piece in self.pieces.items():
+            if name in packed:
+                piece.unpack(packed[name], shapes, neutral)
+        return neutral

@@ -1,0 +1,82 @@
+"""What crosses a program's border, by name, and the checks that arrays must pass to come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UsageError
+from harness.program import Node, Port, Program
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Mode = Literal["forward", "loss", "cotangents"]
+
+
+def call_key(node: Node) -> str:
+    """A layer's instance, or a loss's name."""
+    return str(node.attributes.get("instance", node.attributes["label"]))
+
+
+def local_shapes(program: Program, node: Node) -> dict[str, tuple[int, ...]]:
+    """The shapes of a call's parameters and statistics, by local name."""
+    ports = {p.value: p for p in (*program.parameters, *program.statistics)}
+    roles = zip(node.attributes["roles"], node.inputs, strict=True)
+    return {role: program.shape(ports[i]) for role, i in roles if i in ports}
+
+
+def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
+    """Everything that comes in, with the prefix of its name."""
+    for prefix, ports in (
+        ("", program.parameters),
+        ("input.", program.inputs),
+        ("target.", program.targets),
+        ("state.", program.state),
+        ("statistics.", program.statistics),
+    ):
+        for port in ports:
+            yield prefix, port
+
+
+def variable_ports(program: Program) -> dict[str, Port]:
+    """What gradients are taken with respect to: parameters, float inputs and state."""
+    floats = {
+        f"{prefix}{port.name}": port
+        for prefix, port in crossing_ports(program)
+        if prefix in ("", "input.", "state.") and program.type_of(port).kind == "float"
+    }
+    return floats
+
+
+def result_ports(program: Program, mode: Mode) -> dict[str, int]:
+    """What goes out, by name; the loss and metrics only where there are targets."""
+    results = {f"output.{p.name}": p.value for p in program.outputs}
+    results.update({f"state.{p.name}": p.value for p in program.new_state})
+    results.update({f"statistics.{p.name}": p.value for p in program.new_statistics})
+    if mode == "loss" and program.loss is not None:
+        results["loss"] = program.loss
+        results.update({f"metric.{p.name}": p.value for p in program.metrics})
+    return results
+
+
+def check_names(group: str, ports: Sequence[Port], given: Arrays) -> None:
+    """Every port has its array, and nothing else was given."""
+    wanted = [p.name for p in ports]
+    for name in wanted:
+        if name not in given:
+            raise UsageError(f"{group} {name!r} is missing (needed: {', '.join(wanted)})")
+    for name in given:
+        if name not in wanted:
+            raise UsageError(f"unknown {group} {name!r} (known: {', '.join(wanted) or 'none'})")
+
+
+def check_index(name: str, array: npt.NDArray[Any], bound: int) -> None:
+    """Integers from 0 up to, not including, ``bound``."""
+    if array.dtype.kind not in "iu":
+        raise UsageError(f"{name}: expected integers, found {array.dtype}")
+    outside = (array < 0) | (array >= bound)
+    if outside.any():
+        where = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise UsageError(f"{name}{list(where)} is {array[where]}; allowed are 0 to {bound - 1}")

@@ -1,0 +1,184 @@
+"""What a run looks like to a person: a table of systems by backends, and what went wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from rich.table import Table
+
+from harness.cells import CellResult
+from harness.engine import Report
+from harness.findings import PASSING
+
+MARKS: Mapping[str, str] = {
+    "agree": "",
+    "known-difference": "known",
+    "unsupported": "unsupported",
+    "differ": "DIFFER",
+    "error": "ERROR",
+    "crashed": "CRASHED",
+    "timeout": "TIMEOUT",
+    "out-of-memory": "OUT OF MEMORY",
+    "not-run": "not run",
+}
+STYLES: Mapping[str, str] = {"agree": "green", "known-difference": "cyan", "unsupported": "dim"}
+# The checks whose numbers say how closely a backend follows the oracle. The others test edges.
+MEASURING = frozenset(
+    {
+        "outputs",
+        "loss",
+        "state",
+        "statistics",
+        "gradients",
+        "cotangent-gradients",
+        "inference",
+        "carried-state",
+        "training",
+        "training-sgd",
+        "own-sizes",
+    }
+)
+
+
+def digits(result: CellResult) -> float | None:
+    """Decimal digits in which the worst tensor agrees with the oracle, 16 at most."""
+    errors = [f.worst.error for f in result.findings if f.worst and f.check in MEASURING]
+    if not errors:
+        return None
+    return max(0.0, min(16.0, -math.log10(max(max(errors), 1e-16))))
+
+
+def cell_text(result: CellResult) -> str:
+    """``15.6`` where it agrees, ``DIFFER 2.1`` where not."""
+    number = digits(result)
+    shown = "" if number is None else f"{number:.1f}"
+    return f"{MARKS[result.verdict]} {shown}".strip()
+
+
+def table(report: Report) -> Table:
+    """Systems by backends; each entry has one part for each dtype and path."""
+    results = report.results
+    backends = list(dict.fromkeys(r.cell.backend for r in results))
+    variants = list(dict.fromkeys((r.cell.dtype, r.cell.path) for r in results))
+    paths = {path for _, path in variants}
+    shown = [d if len(paths) == 1 else f"{d} {p}" for d, p in variants]
+    grid = Table(title=f"digits of agreement with the oracle: {' | '.join(shown)}")
+    grid.add_column("system", no_wrap=True)
+    for backend in backends:
+        grid.add_column(backend, justify="right", no_wrap=True)
+    by_cell = {(r.cell.spec, r.cell.backend, r.cell.dtype, r.cell.path): r for r in results}
+    for spec in dict.fromkeys(r.cell.spec for r in results):
+        row = []
+        for backend in backends:
+            cells = [by_cell.get((spec, backend, *variant)) for variant in variants]
+            texts = [f"[{_style(c)}]{cell_text(c)}[/]" if c else "-" for c in cells]
+            row.append(" | ".join(texts))
+        grid.add_row(spec, *row)
+    return grid
+
+
+def _style(result: CellResult) -> str:
+    return STYLES.get(result.verdict, "bold red")
+
+
+def problems(report: Report) -> list[str]:
+    """A paragraph for every cell that does not pass: which check, what, and where."""
+    lines = []
+    for result in report.results:
+        failing = [f for f in result.findings if f.verdict not in PASSING]
+        if not failing:
+            continue
+        lines.append(f"{result.cell}: {result.verdict}")
+        lines += [
+            f"  {f.check}: {f.verdict}: {f.detail}" for f in failing if f.verdict != "not-run"
+        ]
+        skipped = [f.check for f in failing if f.verdict == "not-run"]
+        if skipped:
+            lines.append(f"  not run: {', '.join(skipped)} ({failing[-1].detail})")
+        if result.location:
+            lines.append(f"  {result.location}")
+    return lines
+
+
+def details(report: Report) -> list[str]:
+    """Every check of every cell, one line each, and the path of every layer."""
+    lines = []
+    for result in report.results:
+        paths = ", ".join(f"{k}: {v}" for k, v in result.layers.items())
+        lines.append(f"{result.cell} ({result.version}; {paths}): {result.verdict}")
+        for f in result.findings:
+            worst = f.worst
+            numbers = (
+                f"error {worst.error:.2e}, {worst.ratio:.2f} x yardstick, in {worst.name}"
+                if worst
+                else f"{f.held} held"
+            )
+            lines.append(f"  {f.check:22} {f.verdict:16} {f.seconds:7.3f} s  {numbers}")
+    return lines
+
+
+def known(report: Report) -> list[str]:
+    """The known differences that were met."""
+    found = [
+        fault
+        for result in report.results
+        for finding in result.findings
+        if finding.verdict == "known-difference"
+        for fault in finding.faults
+        if fault.startswith("known difference")
+    ]
+    return list(dict.fromkeys(found))
+
+
+def outliers(report: Report) -> list[str]:
+    """Where backends part, who stands apart from the others, from their outputs pairwise."""
+    lines = []
+    groups: dict[tuple[str, str], list[CellResult]] = {}
+    for result in report.results:
+        if result.outputs:
+            groups.setdefault((result.cell.spec, result.cell.dtype), []).append(result)
+    for (spec, dtype), members in groups.items():
+        if len(members) < 3 or all(m.verdict in PASSING for m in members):
+            continue
+        median = {
+            str(m.cell.backend): float(np.median([_distance(m, o) for o in members if o is not m]))
+            for m in members
+        }
+        ranked = sorted(median, key=median.__getitem__, reverse=True)
+        if median[ranked[0]] > 100 * max(median[ranked[1]], 1e-17):
+            lines.append(
+                f"{spec}, {dtype}: {ranked[0]} is the outlier: its outputs are "
+                f"{median[ranked[0]]:.1e} from the others', which are within "
+                f"{median[ranked[1]]:.1e} of each other"
+            )
+    return lines
+
+
+def _distance(one: CellResult, other: CellResult) -> float:
+    worst = 0.0
+    for name, array in one.outputs.items():
+        if name in other.outputs and array.shape == other.outputs[name].shape:
+            scale = float(np.max(np.abs(array), initial=0.0)) or 1.0
+            gap = np.abs(np.asarray(array, float) - np.asarray(other.outputs[name], float))
+            worst = max(worst, float(np.max(gap, initial=0.0)) / scale)
+    return worst
+
+
+def summary(report: Report, seconds: float) -> str:
+    """One line: how many cells, how many of each verdict, how long."""
+    counts: dict[str, int] = {}
+    compared = sum(len(f.deviations) + f.held for r in report.results for f in r.findings)
+    for result in report.results:
+        counts[result.verdict] = counts.get(result.verdict, 0) + 1
+    listed = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"
+    return f"{len(report.results)} cells: {listed}; {compared:,} comparisons in {seconds:.0f} s"
+
+
+def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
+    """At most ``limit`` lines, then how many more there are."""
+    lines = list(lines)
+    if len(lines) <= limit:
+        return lines
+    return [*lines[:limit], f"... and {len(lines) - limit} more lines (--verbose shows all)"]

@@ -1,0 +1,86 @@
+"""Attributes of layers, losses and optimizers: defaults, and what a model gives instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.dims import Dim
+from harness.errors import Place, SpecError, did_you_mean, shorten
+from harness.spec.builtins import BUILTINS
+from harness.spec.library import Library
+from harness.spec.scope import FunctionName
+from harness.spec.shapes import read_dim
+
+Attribute = FunctionName | float | Dim
+# (attribute, whether its key is meant rather than its value) -> where it stands.
+PlaceOf = Callable[[str, bool], Place]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a model gives to ``owner``, at ``place``; ``place_of`` finds the single attributes."""
+
+    owner: str
+    values: Mapping[str, Any]
+    place: Place
+    place_of: PlaceOf | None = None
+
+    def at(self, name: str, *, key: bool = False) -> Place:
+        """Where an attribute stands, or its owner where the attribute was left at its default."""
+        if self.place_of is None or name not in self.values:
+            return self.place
+        return self.place_of(name, key)
+
+
+def read_attributes(
+    library: Library,
+    declared: Mapping[str, float | str],
+    given: Given,
+    sizes: Mapping[str, Dim],
+) -> dict[str, Attribute]:
+    """The value of every declared attribute, checked by kind: a size, a function or a number."""
+    for name in given.values:
+        if name not in declared:
+            raise SpecError(
+                f"unknown attribute {shorten(name)!r} of {given.owner}"
+                f"{did_you_mean(name, declared)} (known: {', '.join(declared) or 'none'})",
+                given.at(name, key=True),
+            )
+    return {name: _read(library, name, declared[name], given, sizes) for name in declared}
+
+
+def _read(
+    library: Library, name: str, default: float | str, given: Given, sizes: Mapping[str, Dim]
+) -> Attribute:
+    value, at = given.values.get(name, default), given.at(name)
+    if default == "size":
+        if name not in given.values:
+            raise SpecError(f"attribute {name!r} of {given.owner} is missing: give a size", at)
+        return read_dim(value, sizes, at)
+    if isinstance(default, str):
+        known = sorted([*BUILTINS, *library.names("function")])
+        if not isinstance(value, str):
+            raise SpecError(f"attribute {name!r} names a function, found {_show(value)}", at)
+        if value not in known:
+            raise SpecError(
+                f"attribute {name!r} names a function, found {shorten(value)!r}"
+                f"{did_you_mean(value, known)} (known: {', '.join(known)})",
+                at,
+            )
+        return FunctionName(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SpecError(f"attribute {name!r} is a number, found {_show(value)}", at)
+    return float(value)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return shorten(repr(value))
+
+
+def plain(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
+    """Function names as text, for the program."""
+    return {n: a.function if isinstance(a, FunctionName) else a for n, a in attributes.items()}

@@ -1,0 +1,110 @@
+"""What a definition must be before it is called: names declared once, shapes and form readable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from harness.errors import SpecError
+from harness.spec import schema
+from harness.spec.builtins import BUILTINS
+from harness.spec.document import Document
+from harness.spec.shapes import REST, axes_text
+
+SECTIONS: Mapping[type[schema.Documented], tuple[str, ...]] = {
+    schema.Layer: ("inputs", "attributes", "parameters", "state", "statistics"),
+    schema.Function: ("inputs",),
+    schema.Loss: ("inputs", "attributes"),
+    schema.Optimizer: ("attributes", "slots"),
+}
+# Names of an optimizer's equations: the parameter, its gradient and the number of the step.
+UPDATE_NAMES = ("p", "g", "t")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def check_definition(document: Document, spec: schema.Documented) -> None:
+    """Raise :class:`SpecError` for what no call of a definition could make right."""
+    if isinstance(spec, schema.Model):
+        return
+    taken = UPDATE_NAMES if isinstance(spec, schema.Optimizer) else ()
+    check_distinct(document, spec, SECTIONS[type(spec)], taken)
+    if isinstance(spec, schema.Layer):
+        _check_form(document, spec)
+    if isinstance(spec, schema.Layer | schema.Loss | schema.Function):
+        _check_inputs(document, spec)
+
+
+def check_distinct(
+    document: Document,
+    spec: schema.Documented,
+    sections: Iterable[str],
+    taken: Iterable[str] = (),
+) -> None:
+    """A name is declared in one section only, and is none of the language's own."""
+    seen: dict[str, str] = {}
+    taken = (*BUILTINS, *taken)
+    for section in sections:
+        for name in getattr(spec, section):
+            at = document.place_of_key((section, name))
+            if name in seen:
+                first = document.place_of_key((seen[name], name))
+                raise SpecError(f"{name!r} is declared in {seen[name]} too, at {first}", at)
+            if name in taken:
+                raise SpecError(f"{name!r} is taken: it is a name of the language", at)
+            seen[name] = section
+
+
+def _check_form(document: Document, layer: schema.Layer) -> None:
+    """A layer has one of three forms: equations, a scan, or one form for each phase."""
+    phased = layer.training is not None or layer.inference is not None
+    forms = [layer.equations is not None, layer.scan is not None, phased]
+    root = document.place_of_key(("layer",))
+    if sum(forms) != 1 or (phased and (layer.training is None or layer.inference is None)):
+        message = "a layer has 'equations', or 'scan', or both 'training' and 'inference'"
+        raise SpecError(message, root)
+    if (layer.scan is None) == (layer.output is None):
+        raise SpecError("'output' stands beside the equations, or inside 'scan'", root)
+    if layer.state and layer.scan is None:
+        raise SpecError("'state' needs a 'scan'", document.place_of_key(("state",)))
+    if layer.statistics and not phased:
+        at = document.place_of_key(("statistics",))
+        raise SpecError("'statistics' need both 'training' and 'inference'", at)
+    if layer.scan is not None:
+        _check_scan(document, layer, layer.scan)
+
+
+def _check_scan(document: Document, layer: schema.Layer, scan: schema.Scan) -> None:
+    if not scan.over:
+        at = document.place_of(("scan", "over"))
+        raise SpecError("a scan needs an input to go over, as in {x_t: x}", at)
+    declared = [n for section in SECTIONS[schema.Layer] for n in getattr(layer, section)]
+    for name in scan.over:
+        if name in declared or name in BUILTINS:
+            at = document.place_of_key(("scan", "over", name))
+            raise SpecError(f"{name!r} is declared already; call the slice something else", at)
+
+
+def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.Function) -> None:
+    """An input's axis is a number, ``...``, or a name that stands for nothing but a size."""
+    attributes = {} if isinstance(spec, schema.Function) else spec.attributes
+    sizes = {name for name, default in attributes.items() if default == "size"}
+    declared = {n for section in SECTIONS[type(spec)] for n in getattr(spec, section)} - sizes
+    for name, given in spec.inputs.items():
+        if given == "any":
+            continue
+        inner = isinstance(given, schema.Input)
+        path = ("inputs", name, "shape") if inner else ("inputs", name)
+        axes = given.shape if isinstance(given, schema.Input) else given
+        for number, axis in enumerate(axes):
+            at = document.place_of((*path, number))
+            if axis in declared:
+                raise SpecError(f"axis {axis!r} has the name of something that is no size", at)
+            if axis != REST and not isinstance(axis, int) and not _NAME.fullmatch(axis):
+                raise SpecError(
+                    f"an input's axis is a name, a whole number or '...', found {axis!r}", at
+                )
+        if axes.count(REST) > 1:
+            raise SpecError(
+                f"only one '...' can stand in a shape, found {axes_text(axes)}",
+                document.place_of(path),
+            )

@@ -1,0 +1,141 @@
+"""A model's layers as they are called: parameters are made at the first call, then shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from harness.builder import Builder
+from harness.dims import Dim, Shape, shape_text
+from harness.errors import Place, SpecError
+from harness.program import Port, Type
+from harness.spec import schema
+from harness.spec.attributes import Attribute
+from harness.spec.initial import read_init
+from harness.spec.library import Definition, content
+from harness.spec.nodes import Path
+from harness.spec.scope import Scope
+from harness.spec.shapes import FREE_SIZES, read_dims
+
+Initial = schema.Initializer | list[schema.Rows]
+
+
+@dataclass
+class Instance:
+    """A layer of a model: its definition, its attributes, and its parameters once made.
+
+    ``init`` are the laws that the model gives; ``place_of`` finds what the model says of it.
+    """
+
+    name: str
+    definition: Definition
+    attributes: dict[str, Attribute]
+    init: Mapping[str, Initial]
+    place_of: Callable[[Path], Place]
+    parameters: dict[str, Port] = field(default_factory=dict)
+    statistics: dict[str, Port] = field(default_factory=dict)
+    calls: int = 0
+
+    @property
+    def layer(self) -> schema.Layer:
+        """The definition's content."""
+        return content(self.definition, schema.Layer)
+
+    @property
+    def sizes(self) -> dict[str, Dim]:
+        """The attributes that are sizes."""
+        return {n: a for n, a in self.attributes.items() if isinstance(a, Dim)}
+
+
+@dataclass
+class LayerCall:
+    """One call of a layer while its equations are evaluated."""
+
+    instance: Instance
+    place: Place
+    label: str
+    values: dict[str, int]
+    scope: Scope
+    sizes: dict[str, Dim]
+
+    def dims(self, section: str, name: str, axes: list[int | str]) -> Shape:
+        """The declared shape of a parameter or state, in this call."""
+        document = self.instance.definition.document
+        path = (section, name, "shape")
+        return read_dims(
+            axes, self.sizes, self.scope.rest, lambda number: document.place_of((*path, number))
+        )
+
+
+def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) -> None:
+    """Make the parameters and statistics, or check that shared ones fit this call too."""
+    instance = call.instance
+    for section, ports in (
+        ("parameters", instance.parameters),
+        ("statistics", instance.statistics),
+    ):
+        declared: Mapping[str, schema.Parameter] = getattr(instance.layer, section)
+        for name, parameter in declared.items():
+            shape = call.dims(section, name, parameter.shape)
+            full = f"{instance.name}.{name}"
+            if name in ports:
+                made = builder.types[ports[name].value].shape
+                _check_shared(full, made, shape, places[ports[name].value], call.place)
+                continue
+            _check_fixed(full, shape, call.place)
+            value = builder.value(Type(shape), full)
+            places[value] = call.place
+            ports[name] = Port(full, value, _initial(call, section, name, parameter, shape))
+    _check_blocks(call, builder)
+
+
+def _initial(
+    call: LayerCall, section: str, name: str, parameter: schema.Parameter, shape: Shape
+) -> dict[str, object]:
+    """The law of a parameter: the model's, else the definition's."""
+    instance = call.instance
+    if section == "parameters" and name in instance.init:
+        init, at = instance.init[name], instance.place_of(("init", name))
+    else:
+        init = parameter.init
+        at = instance.definition.document.place_of((section, name, "init"))
+    block = f"{instance.name}.{parameter.block}" if parameter.block else None
+    return read_init(init, shape, block, call.sizes, at)
+
+
+def _check_shared(full: str, made: Shape, shape: Shape, first: Place, place: Place) -> None:
+    if made != shape:
+        raise SpecError(
+            f"{full} is shared: {shape_text(made)} since the call at {first}, "
+            f"{shape_text(shape)} here",
+            place,
+        )
+
+
+def _check_fixed(full: str, shape: Shape, place: Place) -> None:
+    """Arrays decide batch and time, and the same parameters must serve them all."""
+    for dim in shape:
+        for name in dim.names:
+            if name in FREE_SIZES:
+                raise SpecError(
+                    f"{full} would be {shape_text(shape)}: a parameter cannot depend on {name}, "
+                    "which the arrays decide",
+                    place,
+                )
+
+
+def _check_blocks(call: LayerCall, builder: Builder) -> None:
+    """The parameters of a block lie side by side: they differ in the last axis only."""
+    instance = call.instance
+    first: dict[str, Shape] = {}
+    for name, parameter in instance.layer.parameters.items():
+        if parameter.block is None:
+            continue
+        shape = builder.types[instance.parameters[name].value].shape
+        other = first.setdefault(parameter.block, shape)
+        if not shape or shape[:-1] != other[:-1]:
+            raise SpecError(
+                f"block {parameter.block!r} holds {shape_text(other)} and {shape_text(shape)}: "
+                "only the last axis may differ",
+                instance.definition.document.place_of(("parameters", name, "block")),
+            )

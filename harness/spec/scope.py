@@ -1,0 +1,118 @@
+"""The names of one body of equations: what each stands for, and which of them were used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from harness.dims import Dim
+from harness.errors import Place, SpecError, did_you_mean
+from harness.spec.builtins import BUILTINS
+from harness.spec.expressions import Assignment, Name
+from harness.spec.library import Definition
+from harness.spec.shapes import RestAxes
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A name bound to a value of the program."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class FunctionName:
+    """An attribute such as ``activation``, bound to a function's name."""
+
+    function: str
+
+
+# What a name can stand for. A float is an attribute, a Dim a size.
+Binding = Tensor | FunctionName | float | Dim
+
+
+@dataclass
+class Scope:
+    """The names of one body of equations, and what may be done with them.
+
+    ``changing`` are the given names that an equation may assign (states, statistics, slots);
+    ``layers`` and ``losses`` say whether those of the model may be called here.
+    """
+
+    names: dict[str, Binding]
+    changing: frozenset[str] = frozenset()
+    rest: RestAxes = field(default_factory=RestAxes)
+    used: set[str] = field(default_factory=set)
+    assigned: dict[str, Place] = field(default_factory=dict)
+    layers: bool = False
+    losses: bool = False
+
+    def look_up(self, name: Name) -> Binding:
+        """The binding; :class:`SpecError` for a name that was never defined."""
+        if name.id not in self.names:
+            known = sorted(self.names)
+            raise SpecError(
+                f"unknown name {name.id!r}{did_you_mean(name.id, known)} "
+                f"(known here: {', '.join(known)})",
+                name.place,
+            )
+        self.used.add(name.id)
+        return self.names[name.id]
+
+    def check_assignable(self, target: Name) -> None:
+        """A name is given a value once, and never one that is given from outside."""
+        name = target.id
+        if name in self.assigned:
+            raise SpecError(
+                f"{name!r} is assigned twice; the first time at {self.assigned[name]}", target.place
+            )
+        if name in self.names and name not in self.changing:
+            raise SpecError(
+                f"{name!r} cannot be assigned: it is given; choose another name", target.place
+            )
+        if name in BUILTINS:
+            raise SpecError(
+                f"{name!r} is taken: it is a function of the language; choose another name",
+                target.place,
+            )
+
+    def assign(self, target: Name, value: int) -> None:
+        """Bind a name to a value that an equation has computed."""
+        self.check_assignable(target)
+        self.assigned[target.id] = target.place
+        self.names[target.id] = Tensor(value)
+
+    def value(self, name: str) -> int:
+        """The value of a name that is known to be a tensor."""
+        bound = self.names[name]
+        assert isinstance(bound, Tensor)
+        return bound.value
+
+
+def check_used(
+    scope: Scope, names: Iterable[str], definition: Definition, section: str, kind: str
+) -> None:
+    """What is declared must be used, or changing it would silently change nothing."""
+    for name in names:
+        if name not in scope.used:
+            place = definition.document.place_of_key((section, name))
+            raise SpecError(f"{kind} {name!r} is declared but never used", place)
+
+
+def check_assigned(
+    scope: Scope, names: Iterable[str], definition: Definition, section: str, kind: str
+) -> None:
+    """What is carried on must be given a next value."""
+    for name in names:
+        if name not in scope.assigned:
+            place = definition.document.place_of_key((section, name))
+            raise SpecError(f"{kind} {name!r} is declared but never assigned", place)
+
+
+def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str]) -> None:
+    """What an equation computes must be read by another, or be an output."""
+    kept = frozenset(kept)
+    for assignment in equations:
+        for target in assignment.targets:
+            if target.id not in scope.used and target.id not in kept:
+                raise SpecError(f"{target.id!r} is computed but never used", target.place)

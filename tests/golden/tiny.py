@@ -1,0 +1,231 @@
+"""The smallest model that calls one definition, and its run on the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness import oracle
+from harness.gradient import differentiate
+from harness.program import Phase, Port, Program, needed_nodes
+from harness.spec import schema
+from harness.spec.library import Library
+from harness.spec.lower import load_spec
+from harness.spec.update import lower_update
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Any]
+Overrides = Mapping[tuple[str, str], str]
+SIZES = {"features": 2, "units": 4, "classes": 7, "rows": 6}
+FREE = {"batch": 3, "time": 5}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """One call of a definition: ``outputs`` are its results, ``against`` its float arguments."""
+
+    program: Program
+    values: Mapping[str, Port]  # what comes in, by neutral name
+    outputs: tuple[Port, ...]
+    moved: tuple[Port, ...]  # statistics after the call
+
+    @property
+    def against(self) -> dict[str, Port]:
+        """Everything that has a gradient."""
+        statistics = {port.value for port in self.program.statistics}
+        targets = {port.value for port in self.program.targets}
+        return {
+            name: port
+            for name, port in self.values.items()
+            if port.value not in statistics | targets and self.program.type_of(port).kind == "float"
+        }
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """All sizes in numbers."""
+        return {**self.program.sizes, **FREE}
+
+
+def tiny(
+    kind: str,
+    name: str,
+    attributes: Arrays | None = None,
+    phase: Phase = "training",
+    overrides: Overrides | None = None,
+) -> Tiny:
+    """Lower a model of one call. Sizes among the attributes keep the names of :data:`SIZES`."""
+    changed = dict(overrides or {})
+    content = Library((), changed).find(kind, name).content
+    text = _WRITERS[kind](content, dict(attributes or {}))
+    spec = load_spec("tiny", overrides={**changed, ("model", "tiny"): text})
+    program = spec.program(phase)
+    values = {port.name: port for port in (*program.inputs, *program.targets)}
+    values |= {port.name.removeprefix("cell."): port for port in program.parameters}
+    values |= {port.name.removeprefix("cell."): port for port in program.statistics}
+    moved = tuple(
+        Port(f"after.{p.name.removeprefix('cell.')}", p.value) for p in program.new_statistics
+    )
+    outputs = program.outputs
+    if kind == "loss":
+        (call,) = program.calls
+        outputs = (Port("y", call.output),)
+    return Tiny(program, values, outputs, moved)
+
+
+def _text(sections: Mapping[str, Any]) -> str:
+    lines = ["model: tiny", "summary: One call.", "source: none"]
+    for section, content in sections.items():
+        if isinstance(content, str):
+            lines.append(f"{section}: {content}")
+        elif content:
+            lines.append(f"{section}:")
+            lines.extend(f"  {name}: {value}" for name, value in content.items())
+    return "\n".join(lines) + "\n"
+
+
+def _axes(axes: Any) -> list[str]:
+    if axes == "any":
+        return ["batch", "time"]
+    flat: list[str] = []
+    for axis in axes:
+        flat.extend([axis] if axis != "..." else ["batch"] if "time" in axes else ["batch", "time"])
+    # [batch, time, ...] stands for any further axes: one is enough.
+    return [*flat[:2], *(["features"] if axes[2:] == ["..."] else flat[2:])]
+
+
+def _input(declared: Any) -> str:
+    if isinstance(declared, schema.Input | schema.State):
+        shape = ", ".join(_axes(declared.shape))
+        index = getattr(declared, "index", None)
+        return f"{{shape: [{shape}]" + (f", index: {index}}}" if index else "}")
+    return f"{{shape: [{', '.join(_axes(declared))}]}}"
+
+
+def _sizes(*texts: str) -> str:
+    used = {n: s for n, s in SIZES.items() if any(n in text for text in texts)}
+    return "{" + ", ".join(f"{n}: {s}" for n, s in used.items()) + "}"
+
+
+def _layer(layer: schema.Layer, attributes: dict[str, Any]) -> str:
+    inputs = {n: _input(d) for n, d in {**layer.inputs, **layer.state}.items()}
+    given = {n: n for n, default in layer.attributes.items() if default == "size"} | attributes
+    use = "".join(f", {n}: {v}" for n, v in given.items())
+    results = ", ".join(["y", *(f"last_{n}" for n in layer.state)])
+    arguments = ", ".join([*layer.inputs, *(f"{n}={n}" for n in layer.state)])
+    return _text(
+        {
+            "sizes": _sizes(use, *inputs.values()),
+            "inputs": inputs,
+            "layers": {"cell": f"{{layer: {layer.layer}{use}}}"},
+            "equations": f"{results} = cell({arguments})",
+        }
+    )
+
+
+def _function(function: schema.Function, _: dict[str, Any]) -> str:
+    inputs = {n: _input(d) for n, d in function.inputs.items()}
+    call = f"y = {function.function}({', '.join(inputs)})"
+    sizes = _sizes(*inputs.values())
+    return _text({"sizes": sizes, "inputs": inputs, "layers": "{}", "equations": call})
+
+
+def _loss(loss: schema.Loss, _: dict[str, Any]) -> str:
+    first, *targets = loss.inputs
+    declared = {n: _input(d) for n, d in loss.inputs.items()}
+    return _text(
+        {
+            "sizes": _sizes(*declared.values()),
+            "inputs": {first: declared[first]},
+            "layers": "{}",
+            "equations": f"same = {first}",
+            "targets": {n: declared[n] for n in targets},
+            "loss": f"sum({loss.loss}({', '.join(declared)}))",
+        }
+    )
+
+
+_WRITERS: Mapping[str, Any] = {"layer": _layer, "function": _function, "loss": _loss}
+
+
+def draw(case: Tiny, seed: int) -> dict[str, Array]:
+    """Random material for everything that comes in: nothing at its initial value, nothing 0."""
+    rng = np.random.default_rng(seed)
+    given: dict[str, Array] = {}
+    for name, port in case.values.items():
+        type_ = case.program.type_of(port)
+        shape = case.program.shape(port, FREE)
+        if type_.bound is not None:
+            given[name] = rng.integers(0, type_.bound.resolve(case.sizes), shape)
+        elif "variance" in name or name == "probabilities":
+            given[name] = rng.uniform(0.2, 0.8, shape)
+        else:
+            given[name] = rng.normal(0.0, 0.8, shape)
+    return given
+
+
+def draw_cotangents(case: Tiny, seed: int) -> dict[str, Array]:
+    """One random array of the shape of each output."""
+    rng = np.random.default_rng([seed, 1])
+    return {p.name: rng.normal(size=case.program.shape(p, FREE)) for p in case.outputs}
+
+
+def evaluate(case: Tiny, given: Arrays, cotangents: Arrays) -> dict[str, Array]:
+    """The oracle's outputs, statistics and, where cotangents are given, ``gradient.NAME``."""
+    against = case.against
+    derived = differentiate(
+        case.program, case.outputs, list(against.values()), [p.value for p in case.moved]
+    )
+    env = environment(case, given)
+    for seed in derived.seeds:
+        shape = tuple(d.resolve(case.sizes) for d in derived.program.types[seed.value].shape)
+        env[seed.value] = np.asarray(cotangents.get(seed.name, np.zeros(shape)), np.float64)
+    result = oracle.run(derived.program.nodes, env, case.sizes)
+    found = {p.name: result[p.value] for p in (*case.outputs, *case.moved)}
+    if cotangents:
+        pairs = zip(against, derived.gradients, strict=True)
+        found |= {f"gradient.{name}": result[port.value] for name, port in pairs}
+    return found
+
+
+def environment(case: Tiny, given: Arrays) -> dict[int, Array]:
+    """The given arrays by value number: floats as float64, indices as int64."""
+    env = {}
+    for name, port in case.values.items():
+        kind = np.float64 if case.program.type_of(port).kind == "float" else np.int64
+        env[port.value] = np.asarray(given[name], kind)
+    return env
+
+
+def project(case: Tiny, env: Mapping[int, Array], cotangents: Arrays, dtype: str) -> Any:
+    """The inner product of the outputs with their cotangents: one number."""
+    nodes = needed_nodes(case.program.nodes, [p.value for p in case.outputs])
+    result = oracle.run(nodes, env, case.sizes, dtype)
+    return sum(np.sum(cotangents[p.name] * result[p.value]) for p in case.outputs)
+
+
+def train(
+    name: str, attributes: Arrays, given: Arrays, overrides: Overrides | None = None
+) -> dict[str, Array]:
+    """Run an optimizer: ``gradients`` ``[steps, entries]``, one learning rate a step.
+
+    Returns the parameters and the slots after every step, each ``[steps, entries]``.
+    """
+    rule = lower_update(Library((), dict(overrides or {})), name, dict(attributes), None)
+    p = np.asarray(given["p"], np.float64)
+    slots = {port.name: np.zeros_like(p) for port in rule.slots}
+    history: dict[str, list[Array]] = {"p": [], **{n: [] for n in slots}}
+    gradients = np.asarray(given["gradients"], np.float64)
+    for step, (g, rate) in enumerate(zip(gradients, given["learning_rates"], strict=True), 1):
+        env = {rule.parameter: p, rule.gradient: g}
+        env |= {rule.step: np.float64(step), rule.learning_rate: np.float64(rate)}
+        env |= {port.value: slots[port.name] for port in rule.slots}
+        result = oracle.run(rule.nodes, env, {"entries": p.size})
+        p = result[rule.new_parameter]
+        slots = {port.name: result[port.value] for port in rule.new_slots}
+        for key, value in {"p": p, **slots}.items():
+            history[key].append(value)
+    return {key: np.stack(values) for key, values in history.items()}

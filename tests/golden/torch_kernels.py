@@ -1,0 +1,149 @@
+"""torch's own modules, fed with neutral parameters: gate blocks are joined on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.func import functional_call
+from torch.nn import functional as F
+
+Tensors = Mapping[str, Any]
+Kernel = Callable[[Tensors], Tensors]
+ACTIVATIONS = {
+    "linear": lambda x: x,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+def _rows(v: Tensors, letter: str, gates: str) -> Any:
+    """Transposed blocks under each other: ``[gates * units, features]``."""
+    return torch.cat([v[f"{letter}_{gate}"].T for gate in gates])
+
+
+def _recurrent(module: Any, packed: Tensors, *arguments: Any) -> Any:
+    return functional_call(module.double(), dict(packed), arguments)
+
+
+def lstm(v: Tensors) -> Tensors:
+    module = torch.nn.LSTM(v["x"].shape[-1], v["h"].shape[-1], batch_first=True)
+    bias = torch.cat([v[f"b_{g}"] for g in "ifgo"])
+    packed = {
+        "weight_ih_l0": _rows(v, "W", "ifgo"),
+        "weight_hh_l0": _rows(v, "U", "ifgo"),
+        "bias_ih_l0": bias,
+        "bias_hh_l0": torch.zeros_like(bias),
+    }
+    y, (h, c) = _recurrent(module, packed, v["x"], (v["h"][None], v["c"][None]))
+    return {"y": y, "last_h": h[0], "last_c": c[0]}
+
+
+def gru_reset_after(v: Tensors) -> Tensors:
+    module = torch.nn.GRU(v["x"].shape[-1], v["h"].shape[-1], batch_first=True)
+    packed = {
+        "weight_ih_l0": _rows(v, "W", "rzn"),
+        "weight_hh_l0": _rows(v, "U", "rzn"),
+        "bias_ih_l0": torch.cat([v[f"b_{g}"] for g in "rzn"]),
+        "bias_hh_l0": torch.cat([v[f"c_{g}"] for g in "rzn"]),
+    }
+    y, h = _recurrent(module, packed, v["x"], v["h"][None])
+    return {"y": y, "last_h": h[0]}
+
+
+def rnn(activation: str) -> Kernel:
+    def kernel(v: Tensors) -> Tensors:
+        sizes = (v["x"].shape[-1], v["h"].shape[-1])
+        module = torch.nn.RNN(*sizes, nonlinearity=activation, batch_first=True)
+        packed = {
+            "weight_ih_l0": v["W"].T,
+            "weight_hh_l0": v["U"].T,
+            "bias_ih_l0": v["b"],
+            "bias_hh_l0": v["c"],
+        }
+        y, h = _recurrent(module, packed, v["x"], v["h"][None])
+        return {"y": y, "last_h": h[0]}
+
+    return kernel
+
+
+def linear(activation: str) -> Kernel:
+    act = ACTIVATIONS[activation]
+    return lambda v: {"y": act(F.linear(v["x"], v["W"].T, v.get("b")))}
+
+
+def embedding(v: Tensors) -> Tensors:
+    return {"y": F.embedding(v["indices"], v["table"])}
+
+
+def batch_norm_inference(epsilon: float) -> Kernel:
+    def kernel(v: Tensors) -> Tensors:
+        statistics = (v["moving_mean"], v["moving_variance"])
+        channels_second = v["x"].transpose(1, 2)
+        y = F.batch_norm(channels_second, *statistics, v["gamma"], v["beta"], False, 0.0, epsilon)
+        after = {f"after.{n}": v[n] for n in ("moving_mean", "moving_variance")}
+        return {"y": y.transpose(1, 2), **after}
+
+    return kernel
+
+
+def unary(function: Callable[[Any], Any]) -> Kernel:
+    return lambda v: {"y": function(v["x"])}
+
+
+def binary(function: Callable[[Any, Any], Any]) -> Kernel:
+    return lambda v: {"y": function(v["a"], v["b"])}
+
+
+def squared_error(v: Tensors) -> Tensors:
+    return {"y": F.mse_loss(v["prediction"], v["target"], reduction="none")}
+
+
+def cross_entropy(v: Tensors) -> Tensors:
+    """torch wants the classes on axis 1; the target is either indices or probabilities."""
+    target = v["target"] if v["target"].dtype == torch.int64 else v["target"].transpose(1, 2)
+    return {"y": F.cross_entropy(v["logits"].transpose(1, 2), target, reduction="none")}
+
+
+def clipped_cross_entropy(epsilon: float) -> Kernel:
+    def kernel(v: Tensors) -> Tensors:
+        clipped = torch.log(torch.clamp(v["probabilities"], epsilon, 1 - epsilon))
+        target = v["target"].argmax(-1)
+        return {"y": F.nll_loss(clipped.transpose(1, 2), target, reduction="none")}
+
+    return kernel
+
+
+def evaluate(
+    kernel: Kernel, given: Mapping[str, Any], against: Iterable[str], cotangents: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A kernel's outputs and, where there are cotangents, its gradients."""
+    names = list(against)
+    leaves = {n: torch.tensor(a, requires_grad=n in names) for n, a in given.items()}
+    found = dict(kernel(leaves))
+    if cotangents:
+        total = sum((found[n] * torch.tensor(c)).sum() for n, c in cotangents.items())
+        gradients = torch.autograd.grad(total, [leaves[n] for n in names])
+        found |= {f"gradient.{n}": g for n, g in zip(names, gradients, strict=True)}
+    return {n: value.detach().numpy() for n, value in found.items()}
+
+
+def optimizer(make: Callable[..., Any], slots: Mapping[str, str], **options: float) -> Any:
+    """Steps of a ``torch.optim`` class; ``slots`` maps neutral names to its state's names."""
+
+    def run(given: Mapping[str, Any]) -> dict[str, Any]:
+        p = torch.nn.Parameter(torch.tensor(given["p"], dtype=torch.float64))
+        stepper = make([p], lr=1.0, **options)
+        history: dict[str, list[Any]] = {"p": [], **{n: [] for n in slots}}
+        for g, rate in zip(given["gradients"], given["learning_rates"], strict=True):
+            p.grad = torch.tensor(g, dtype=torch.float64)
+            stepper.param_groups[0]["lr"] = rate
+            stepper.step()
+            history["p"].append(p.detach().clone())
+            for name, theirs in slots.items():
+                history[name].append(stepper.state[p][theirs].clone())
+        return {name: torch.stack(values) for name, values in history.items()}
+
+    return run

@@ -1,0 +1,173 @@
+"""The torch backend: its table, its gradients, and the way of an array in and out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from two_paths import by_oracle, draw, worst
+
+from harness import oracle
+from harness.contract import Backend
+from harness.plugins import load
+from harness.primitives import TABLE
+from harness.spec.library import Library
+from harness.spec.lower import load_spec
+
+torch = pytest.importorskip("torch")
+
+SIZES = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10}
+
+
+@pytest.fixture(scope="module")
+def backend() -> Backend:
+    return load("torch")
+
+
+@pytest.mark.parametrize("model", Library().names("model"))
+@pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-14), ("float32", 4e-6)])
+@pytest.mark.parametrize("path", ["native", "equations", "derived"])
+def test_lesson_6_agrees_with_the_oracle(
+    backend: Backend, model: str, dtype: str, limit: float, path: str
+) -> None:
+    spec, free = load_spec(model), {"batch": 3, "time": 4}
+    sizes = {n: SIZES[n] for n in spec.model.sizes}
+    program, inference = spec.program(**sizes), spec.program("inference", **sizes)
+    given = draw(program, free)
+    backend.use("cpu", dtype)
+    session = backend.session(program, inference, path=path, dtype=dtype, rule=spec.update)
+    session.load(given["parameters"], given["statistics"])
+    batch = (given["inputs"], given["state"], given["targets"])
+    results, gradients = session.gradients("training", *batch)
+    wanted = by_oracle(program, given, free)
+    found = {n: a for n, a in {**results, **gradients}.items() if n in wanted}
+    assert {str(a.dtype) for a in found.values()} == {dtype}
+    assert worst(found, wanted) < limit
+
+
+X, Y = np.linspace(-2, 2, 12).reshape(3, 4), np.linspace(0.5, 3, 12).reshape(3, 4)
+INDEX, ALONG = np.array([[2, 0], [2, 2]]), np.array([[3, 0], [1, 1], [0, 2]])
+CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    *((op, (X,), {}) for op in ("exp", "tanh", "negative", "stop_gradient")),
+    *((op, (Y,), {}) for op in ("log", "sqrt")),
+    *((op, (X, Y[0]), {}) for op in ("add", "subtract", "multiply", "divide")),
+    ("power", (X, np.array(3.0)), {}),
+    *((op, (X, X[:, :1]), {}) for op in ("less", "less_equal", "equal")),
+    ("where", (X[:, 1:2] >= X, np.array(7.0), X), {}),
+    ("astype", (X < 0,), {"dtype": "float32"}),
+    ("astype", (INDEX,), {"dtype": "float64"}),
+    ("permute_dims", (Y.reshape(2, 3, 2),), {"axes": (2, 0, 1)}),
+    ("broadcast_to", (X[:, :1],), {"shape": (2, 3, 4)}),
+    ("broadcast_to", (np.array(2.0),), {"shape": (2, 3)}),
+    ("expand_dims", (X,), {"axis": 1}),
+    ("squeeze", (X[:, None],), {"axis": 1}),
+    ("concat", ([X, Y[:, :2]],), {"axis": 1}),
+    ("slice", (X,), {"axis": 1, "start": 1, "stop": 3}),
+    ("slice", (X,), {"axis": 0, "start": 2, "stop": 2}),
+    ("flip", (X,), {"axis": 1}),
+    ("take", (X, INDEX), {}),
+    ("take", (X[:, 0], np.array(1)), {}),
+    ("take_along_axis", (X, ALONG), {}),
+    ("one_hot", (INDEX,), {"classes": 4, "dtype": "float32"}),
+    ("segment_sum", (Y.reshape(2, 2, 3), INDEX), {"rows": 4}),
+    *(
+        (op, (X,), {"axis": a, "keepdims": k})
+        for op in ("sum", "max")
+        for a in ((), (0,), (0, 1))
+        for k in (False, True)
+    ),
+    ("matmul", (X, Y.T), {}),
+    ("matmul", (np.stack([X, Y]), Y.T), {}),
+    ("tensordot", (X, Y), {"axes": ((0,), (0,))}),
+    ("tensordot", (X, Y), {"axes": ((0, 1), (0, 1))}),
+    ("tensordot", (X[0], Y[1]), {"axes": ((), ())}),
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"), CASES, ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_a_primitive_is_the_oracles(
+    backend: Backend, op: str, inputs: tuple[Any, ...], attributes: dict[str, Any]
+) -> None:
+    backend.use("cpu", "float64")
+    tensors = [
+        [backend.tensor(a) for a in x] if isinstance(x, list) else backend.tensor(x) for x in inputs
+    ]
+    found = backend.numpy(backend.primitives[op](*tensors, **attributes))
+    wanted = np.asarray(oracle.TABLE[op](*inputs, **attributes))
+    assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+    np.testing.assert_allclose(found, wanted, rtol=1e-15, atol=1e-15)
+
+
+def test_every_primitive_is_there_and_tried(backend: Backend) -> None:
+    assert set(backend.primitives) == set(TABLE) == {op for op, _, _ in CASES}
+
+
+def test_an_array_and_its_tensor_share_no_memory(backend: Backend) -> None:
+    array = np.arange(3.0)
+    tensor = backend.tensor(array)
+    array += 1
+    kept = backend.numpy(tensor)
+    tensor += 1
+    assert kept.tolist() == [0, 1, 2]
+    assert backend.numpy(tensor).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "bool"])
+def test_a_tensor_keeps_dtype_and_shape(backend: Backend, dtype: str) -> None:
+    for array in (np.ones((2, 3), dtype)[::-1], np.ones((), dtype)):
+        found = backend.numpy(backend.tensor(array))
+        assert (found.dtype, found.shape) == (array.dtype, array.shape)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_is_the_plain_loop(backend: Backend, reverse: bool) -> None:
+    def step(carries: Any, slices: Any) -> tuple[list[Any], list[Any]]:
+        return [carries[0] * 2 + slices[0]], [carries[0], slices[1]]
+
+    arguments = ([backend.tensor(Y[0])], [backend.tensor(X), backend.tensor(Y)], reverse)
+    (last,), stacked = backend.scan(step, *arguments)
+    (wanted,), columns = Backend.scan(backend, step, *arguments)
+    assert torch.equal(last, wanted)
+    assert all(torch.equal(a, b) for a, b in zip(stacked, columns, strict=True))
+
+
+def test_gradients_of_what_the_result_does_not_depend_on_are_zeros(backend: Backend) -> None:
+    used, unused = backend.tensor(X), backend.tensor(Y)
+    differentiate = backend.value_and_gradient
+    for scalar in (lambda v: (v["used"] ** 2).sum(), lambda v: backend.tensor(np.array(1.0))):
+        function = differentiate(lambda v, c, scalar=scalar: {"scalar": scalar(v)})
+        assert function is not None
+        results, gradients = function({"used": used, "unused": unused}, {})
+        assert not results["scalar"].requires_grad
+        assert not gradients["unused"].any()
+        assert gradients["unused"].shape == unused.shape
+    assert not used.requires_grad
+
+
+def test_nothing_records_a_graph_outside_of_a_gradient(backend: Backend) -> None:
+    leaf = torch.ones(3, requires_grad=True)
+    result = backend.compile(lambda v, c: {"y": v["x"] * 2})({"x": leaf}, {})["y"]
+    assert not result.requires_grad
+
+
+def test_products_are_not_rounded_to_tf32(backend: Backend) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    backend.use("cpu", "float32")
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_versions_and_devices_are_named(backend: Backend) -> None:
+    assert backend.versions()["torch"] == torch.__version__
+    assert ("cuda" in backend.devices()) == torch.cuda.is_available()
+    assert backend.devices()[0] == "cpu"
+
+
+def test_the_module_is_imported_without_the_framework() -> None:
+    code = "import sys, harness.backends.torch; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
