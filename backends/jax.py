@@ -1,14 +1,15 @@
-"""JAX: jit and its automatic differentiation over the primitives, losses and optimizers of optax.
+"""JAX with its own automatic differentiation, compiled; losses and optimizers are optax's.
 
-JAX has no layers of its own, so every layer runs its equations. The framework is imported when the
-backend is made and not with this module, which must stay cheap to import.
+JAX has no layers of its own (on a GPU it reaches cuDNN's LSTM, which no other device has), so
+every layer runs its equations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,16 +29,40 @@ from harness.packing import Packing
 from harness.program import UpdateRule
 from harness.walk import Step, Table
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+# Our loss -> optax's, and the roles that it takes in order.
+LOSSES: Mapping[str, tuple[str, tuple[str, str]]] = {
+    "cross_entropy": ("softmax_cross_entropy", ("logits", "target")),
+    "sparse_cross_entropy": ("softmax_cross_entropy_with_integer_labels", ("logits", "target")),
+    "squared_error": ("squared_error", ("prediction", "target")),
+}
+
+# Our optimizer -> optax's, and its arguments: the name of an attribute of ours, or a fixed value.
+# adam_epsilon_hat is not here: optax has no epsilon beside the root of the uncorrected moment.
+OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, str | bool]]] = {
+    "adam": ("adam", {"b1": "beta_1", "b2": "beta_2", "eps": "epsilon"}),
+    "rmsprop": ("rmsprop", {"decay": "rho", "eps": "epsilon", "eps_in_sqrt": False}),
+    "rmsprop_epsilon_inside": ("rmsprop", {"decay": "rho", "eps": "epsilon", "eps_in_sqrt": True}),
+    "sgd": ("sgd", {}),
+    "sgd_momentum": ("sgd", {"momentum": "momentum"}),
+}
+
+# Our slot -> the field of optax's state.
+SLOTS: Mapping[str, str] = {"m": "mu", "v": "nu", "velocity": "trace"}
 
 
 def _table() -> Table:
-    import jax
-    import jax.numpy as jnp
+    # The session has checked every index. Without the promise each gather and scatter also wraps
+    # negative indices and masks those out of range, which doubles what XLA has to compile.
+    promise = "promise_in_bounds"
 
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:
         zeros = jnp.zeros((rows, *x.shape[indices.ndim :]), x.dtype)
-        return zeros.at[indices].add(x, mode="promise_in_bounds")
+        return zeros.at[indices].add(x, mode=promise)
 
     return {
         "exp": jnp.exp,
@@ -55,15 +80,15 @@ def _table() -> Table:
         "equal": jnp.equal,
         "where": jnp.where,
         "astype": lambda x, dtype: x.astype(dtype),
-        "permute_dims": jnp.permute_dims,
+        "permute_dims": jnp.transpose,
         "broadcast_to": jnp.broadcast_to,
         "expand_dims": jnp.expand_dims,
         "squeeze": jnp.squeeze,
         "concat": jnp.concatenate,
         "slice": lambda x, axis, start, stop: jax.lax.slice_in_dim(x, start, stop, axis=axis),
         "flip": jnp.flip,
-        "take": lambda x, indices: x.at[indices].get(mode="promise_in_bounds"),
-        "take_along_axis": lambda x, indices: jnp.take_along_axis(x, indices, -1, mode="promise_in_bounds"),
+        "take": lambda x, indices: x.at[indices].get(mode=promise),
+        "take_along_axis": lambda x, indices: jnp.take_along_axis(x, indices, -1, mode=promise),
         "one_hot": lambda indices, classes, dtype: jax.nn.one_hot(indices, classes, dtype=dtype),
         "segment_sum": segment_sum,
         "sum": jnp.sum,
@@ -74,55 +99,154 @@ def _table() -> Table:
     }
 
 
+class Optimizer(NativeOptimizer):
+    """An optax optimizer.
+
+    ``make(learning_rate)`` is called anew inside each step: the state does not depend on the rate,
+    so the rate may change and moments and count stay. Coefficients stay Python floats, because
+    ``optax.inject_hyperparams`` would round them, and ``1 - beta_2`` with them, to float32.
+    """
+
+    def __init__(self, label: str, make: Callable[[Any], Any], slots: Sequence[str]) -> None:
+        self.label = label
+        self._slots = slots
+        self._start = jax.jit(lambda variables: make(0.0).init(variables))
+
+        def step(
+            state: Any, variables: Tensors, gradients: Tensors, learning_rate: Any
+        ) -> tuple[Any, Tensors]:
+            updates, state = make(learning_rate).update(gradients, state, variables)
+            return state, optax.apply_updates(variables, updates)
+
+        self._step = jax.jit(step)
+
+    def start(self, variables: Tensors) -> Any:
+        return self._start(variables)
+
+    def update(
+        self, state: Any, variables: Tensors, gradients: Tensors, learning_rate: float
+    ) -> tuple[Any, Tensors]:
+        return self._step(state, variables, gradients, learning_rate)
+
+    def slots(self, state: Any) -> Mapping[str, Tensors]:
+        return {slot: optax.tree_utils.tree_get(state, SLOTS[slot]) for slot in self._slots}
+
+
 class Jax(Backend):
     """See the module."""
 
     name = "jax"
 
     def __init__(self) -> None:
-        import jax
-        self._jax = jax
         self._table = _table()
+        # The default lets a GPU round the inputs of a product to TF32.
+        jax.config.update("jax_default_matmul_precision", "highest")
 
     @property
     def primitives(self) -> Table:
         return self._table
 
-    def tensor(self, array: Array) -> Any:
-        dtype = self._jax.dtypes.canonicalize_dtype(array.dtype)
-        return self._jax.numpy.asarray(np.array(array, dtype))
+    def tensor(self, array: npt.NDArray[Any]) -> Any:
+        """See the contract. Index arrays are int32 in a float32 session, JAX's widest there.
 
-    def numpy(self, tensor: Any) -> Array:
-        return np.array(tensor)
+        Raises :class:`UsageError` for what JAX would narrow without a word: float64 outside of a
+        float64 session, and integers beyond int32.
+        """
+        # asarray may share memory with what it is given, so that is always a copy of ours.
+        copy = np.array(array)
+        if not jax.config.jax_enable_x64:
+            if copy.dtype == np.float64:
+                raise UsageError(
+                    "a float64 array in a float32 session of jax, which would round it; "
+                    "convert it, or open a float64 session"
+                )
+            if copy.dtype == np.int64:
+                copy = copy.astype(np.int32)
+                if not np.array_equal(copy, array):
+                    raise UsageError(
+                        f"an index array in a float32 session of jax holds {np.max(array)}; "
+                        f"allowed are indices up to {np.iinfo(np.int32).max}"
+                    )
+        return jnp.asarray(copy)
+
+    def numpy(self, tensor: Any) -> npt.NDArray[Any]:
+        return np.array(tensor)  # a copy: what JAX gives is read-only
+
+    def versions(self) -> Mapping[str, str]:
+        return {name: version(name) for name in ("jax", "jaxlib", "optax", "numpy")}
+
+    def devices(self) -> Sequence[str]:
+        try:
+            jax.local_devices(backend="cuda")
+        except RuntimeError:  # how JAX says that there is none
+            return ("cpu",)
+        return ("cpu", "cuda")
 
     def use(self, device: str, dtype: str) -> None:
-        self._jax.config.update("jax_enable_x64", dtype == "float64")
+        if device not in self.devices():
+            allowed = ", ".join(self.devices())
+            raise UsageError(f"jax has no device {device!r} here; it has {allowed}")
+        # Only a float64 session may see 64-bit types: they would reach float32 sessions through
+        # the bias correction of optax's Adam, a Python float to an integer power.
+        jax.config.update("jax_enable_x64", dtype == "float64")
+        jax.config.update("jax_default_device", jax.local_devices(backend=device)[0])
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
-        def body(carried, slices):
+        def body(carried: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
             return step(carried, slices)
-        return self._jax.lax.scan(body, list(carries), list(sequences), reverse=reverse)
+
+        last, stacked = jax.lax.scan(body, list(carries), list(sequences), reverse=reverse)
+        return last, stacked
 
     def compile(self, function: Function) -> Function:
-        return self._jax.jit(function)
+        return jax.jit(function)
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
-        jax = self._jax
-
         def scalar(variables: Tensors, constants: Tensors) -> tuple[Any, Tensors]:
             results = function(variables, constants)
             return results["scalar"], results
 
-        def gradient(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
-            with_results = jax.value_and_grad(scalar, has_aux=True)
-            (_, results), gradients = with_results(variables, constants)
+        def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+            differentiated = jax.value_and_grad(scalar, has_aux=True)
+            (_, results), gradients = differentiated(variables, constants)
             return results, gradients
 
-        return jax.jit(gradient)
+        return jax.jit(run)
+
+    def claim(self, layer: Layer) -> Native | None:
+        if layer.definition not in LOSSES:
+            return None
+        name, roles = LOSSES[layer.definition]
+        loss = getattr(optax, name)
+
+        def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+            return (loss(*(values[role] for role in roles)),)
+
+        return Native(f"optax.{name}", run, Packing({}))
+
+    def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
+        if rule.name not in OPTIMIZERS:
+            return None
+        name, wanted = OPTIMIZERS[rule.name]
+        arguments = {n: rule.attributes[v] if isinstance(v, str) else v for n, v in wanted.items()}
+        make = partial(getattr(optax, name), **arguments)
+        return Optimizer(f"optax.{name}", make, [port.name for port in rule.slots])
+
+
+@hookimpl
+def harness_environment(name: str) -> Mapping[str, str]:
+    # Otherwise JAX takes three quarters of a GPU's memory as it starts.
+    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 @hookimpl
 def harness_backend(name: str) -> Backend:
+    # Imported here and not above: listing backends imports this module, and must stay cheap.
+    global jax, jnp, optax
+    import jax
+    import jax.numpy as jnp
+    import optax
+
     return Jax()

@@ -34,9 +34,10 @@ def check(specs: Sequence[str] = (), backends: Sequence[str] = (), **options: An
     """Check backends on specs, each in a process of its own, as ``harness check`` does.
 
     No specs mean all of Lesson 6, no backends all that are installed; ``options`` are the other
-    fields of :class:`harness.engine.Request`. Raises :class:`harness.errors.HarnessError`.
+    fields of :class:`harness.planning.Request`. Raises :class:`harness.errors.HarnessError`.
     """
-    from harness.engine import Engine, Request
+    from harness.engine import Engine
+    from harness.planning import Request
 
     with Engine(Request(specs=tuple(specs), backends=tuple(backends), **options)) as engine:
         return engine.run()

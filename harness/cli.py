@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -149,7 +148,7 @@ def replay(folder: Path, backend: str | None) -> None:
 
 def request_of(options: Mapping[str, Any]) -> Any:
     """The request that command-line options stand for; :class:`UsageError` for a bad one."""
-    from harness.engine import Request
+    from harness.planning import Request
 
     dtypes = options["dtypes"] or ("float64", "float32")
     for dtype in dtypes:

@@ -13,9 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from harness import report as reports
 from harness.cells import Cell, CellResult, result_records
-from harness.engine import Engine, Events, Report, Request
+from harness.engine import Engine, Events, Report
 from harness.errors import UsageError
 from harness.findings import PASSING
+from harness.planning import Request
 from harness.remote import Remote, WorkerFault
 from harness.reproducer import load, save
 from harness.supervisor import Launch, Worker
@@ -75,6 +76,7 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
     console = Console()
     if not console.is_terminal:
         console = Console(width=PIPED_WIDTH)
+    console.print(reports.title(report), highlight=False, soft_wrap=True)
     console.print(reports.table(report))
     plain = [*reports.known(report), *reports.outliers(report)]
     trouble = reports.problems(report)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.errors import UsageError
 from harness.packing import Packing
 from harness.program import Node, Phase, Program, UpdateRule
 from harness.walk import Step, Table, loop
@@ -117,7 +118,13 @@ class Backend(ABC):
         return ("float64", "float32")
 
     def use(self, device: str, dtype: str) -> None:
-        """Prepare for sessions on a device, in a dtype; called before each session."""
+        """Prepare for a session on a device, in a dtype; :class:`UsageError` if it has neither."""
+        for what, value, offered in (
+            ("device", device, self.devices()),
+            ("dtype", dtype, self.dtypes()),
+        ):
+            if value not in offered:
+                raise UsageError(f"{self.name} has no {what} {value!r} (has: {', '.join(offered)})")
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool

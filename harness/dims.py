@@ -49,7 +49,7 @@ class Dim:
         parts = [name if c == 1 else f"{c}*{name}" for name, c in self.terms]
         if self.constant or not parts:
             parts.append(str(self.constant))
-        return " + ".join(parts).replace("+ -", "- ")
+        return " + ".join(parts).replace("-1*", "-").replace("+ -", "- ")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -65,13 +65,7 @@ class Finding:
         """What went wrong, in words; empty if nothing did."""
         parts = list(self.faults)
         wrong = [d for d in self.deviations if not d.agrees]
-        for d in wrong[:3]:
-            parts.append(
-                f"{d.name}: {d.reason}"
-                if d.reason
-                else f"{d.name} is off by {d.error:.2e}, {d.ratio:.3g} times the yardstick "
-                f"(allowed: {d.tolerance:.2e})"
-            )
+        parts += [str(d) for d in wrong[:3]]
         if len(wrong) > 3:
             parts.append(f"and {len(wrong) - 3} more tensors")
         return "; ".join(parts)

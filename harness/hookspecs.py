@@ -27,7 +27,7 @@ class BackendHooks:
     """What a plugin module may implement; only :func:`harness_backend` is needed."""
 
     @hookspec(firstresult=True)
-    def harness_environment(self, name: str) -> Mapping[str, str] | None:  # type: ignore[empty-body]
+    def harness_environment(self, name: str) -> Mapping[str, str] | None:
         """Environment variables that backend ``name`` needs before its framework is imported."""
 
     @hookspec(firstresult=True)

@@ -87,7 +87,7 @@ def data(program: Program, port: Port, sizes: Mapping[str, int], seed: int) -> A
 
 
 def target(program: Program, port: Port, sizes: Mapping[str, int], seed: int) -> Array:
-    """Classes, or for float targets 3/4 of one class and 1/4 of another: sums that are exactly 1."""
+    """Classes, or for float targets 3/4 of one and 1/4 of another: sums that are exactly 1."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     random = generator(seed, f"target {port.name} {shape}")
     if type_.bound is not None:

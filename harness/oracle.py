@@ -26,7 +26,7 @@ def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
 
 
 def _one_hot(indices: Array, classes: int, dtype: str) -> Array:
-    return (indices[..., None] == np.arange(classes)).astype(dtype)
+    return np.asarray(indices[..., None] == np.arange(classes)).astype(dtype)
 
 
 def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
@@ -117,13 +117,13 @@ class Oracle(Backend):
 
 
 def _reversed_matmul(a: Array, b: Array) -> Array:
-    return np.matmul(a[..., ::-1], b[..., ::-1, :])
+    return np.asarray(np.matmul(a[..., ::-1], b[..., ::-1, :]))
 
 
 def _halved_matmul(a: Array, b: Array) -> Array:
     middle = a.shape[-1] // 2
     first = np.matmul(a[..., :middle], b[..., :middle, :])
-    return np.add(first, np.matmul(a[..., middle:], b[..., middle:, :]))
+    return np.asarray(first + np.matmul(a[..., middle:], b[..., middle:, :]))
 
 
 def _reversed_sum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:

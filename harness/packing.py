@@ -107,7 +107,7 @@ class Packing:
         return {name: piece.pack(neutral) for name, piece in self.pieces.items()}
 
     def unpack(self, packed: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
-        """The neutral arrays; ``shapes`` are theirs. Tensors missing from ``packed`` are skipped."""
+        """The neutral arrays, of ``shapes``. Tensors missing from ``packed`` are skipped."""
         neutral: Arrays = {}
         for name, piece in self.pieces.items():
             if name in packed:

@@ -42,12 +42,11 @@ def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
 
 def variable_ports(program: Program) -> dict[str, Port]:
     """What gradients are taken with respect to: parameters, float inputs and state."""
-    floats = {
+    return {
         f"{prefix}{port.name}": port
         for prefix, port in crossing_ports(program)
         if prefix in ("", "input.", "state.") and program.type_of(port).kind == "float"
     }
-    return floats
 
 
 def result_ports(program: Program, mode: Mode) -> dict[str, int]:

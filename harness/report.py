@@ -57,14 +57,25 @@ def cell_text(result: CellResult) -> str:
     return f"{MARKS[result.verdict]} {shown}".strip()
 
 
+def _variants(report: Report) -> list[tuple[str, str]]:
+    """Dtypes and paths, in the order of the run."""
+    return list(dict.fromkeys((r.cell.dtype, r.cell.path) for r in report.results))
+
+
+def title(report: Report) -> str:
+    """What the entries of the table are."""
+    variants = _variants(report)
+    paths = {path for _, path in variants}
+    shown = [dtype if len(paths) == 1 else f"{dtype} {path}" for dtype, path in variants]
+    return f"digits of agreement with the oracle: {' | '.join(shown)}"
+
+
 def table(report: Report) -> Table:
     """Systems by backends; each entry has one part for each dtype and path."""
     results = report.results
     backends = list(dict.fromkeys(r.cell.backend for r in results))
-    variants = list(dict.fromkeys((r.cell.dtype, r.cell.path) for r in results))
-    paths = {path for _, path in variants}
-    shown = [d if len(paths) == 1 else f"{d} {p}" for d, p in variants]
-    grid = Table(title=f"digits of agreement with the oracle: {' | '.join(shown)}")
+    variants = _variants(report)
+    grid = Table()
     grid.add_column("system", no_wrap=True)
     for backend in backends:
         grid.add_column(backend, justify="right", no_wrap=True)

@@ -53,7 +53,7 @@ def save(folder: Path, cell: Cell, case: Case) -> Path:
         "inference": encode(case.inference),
     }
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, **arrays)
     write_whole(target / "arrays.npz", buffer.getvalue())
     write_whole(target / "program.json", json.dumps(meta).encode())
     return target

@@ -46,6 +46,14 @@ class Deviation:
         """The error over the yardstick."""
         return self.error / self.yardstick
 
+    def __str__(self) -> str:
+        if self.reason:
+            return f"{self.name}: {self.reason}"
+        return (
+            f"{self.name} is off by {self.error:.2e}, {self.ratio:.3g} times the yardstick "
+            f"(allowed: {self.tolerance:.2e})"
+        )
+
     @property
     def agrees(self) -> bool:
         """Whether the error is allowed. A NaN error is not."""
@@ -86,7 +94,7 @@ def relative_error(found: npt.NDArray[Any], expected: npt.NDArray[Any], scale: f
 
 def deviation(
     name: str,
-    found: npt.NDArray[Any] | None,
+    found: Any,
     expected: npt.NDArray[Any],
     scale: float,
     noise: float,
@@ -119,10 +127,10 @@ def compare(
         deviation(name, found.get(name), array, scale[name], noise.get(name, 0.0), dtype)
         for name, array in expected.items()
     ]
-    for name in found:
-        if name not in expected:
-            deviations.append(Deviation(name, float("inf"), 1.0, 0.0, "was not expected"))
-    return deviations
+    unexpected = [name for name in found if name not in expected]
+    return deviations + [
+        Deviation(name, float("inf"), 1.0, 0.0, "was not expected") for name in unexpected
+    ]
 
 
 def worst(deviations: list[Deviation]) -> Deviation:

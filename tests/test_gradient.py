@@ -145,7 +145,7 @@ COMPOSITIONS = {
     "reversed": ("y = reverse(cell(reverse(x)))", ""),
     "stacked": ("y = back(cell(x))", TWO),
     "bidirectional": ("y = out(concat([cell(x), reverse(back(reverse(x)))], axis=-1))", THREE),
-    "state handed on": ("a, h = cell(x)\nb, k, c = back(a, h=h)\ny = b * expand_dims(k + c, axis=1)", TWO),
+    "handed on": ("a, h = cell(x)\nb, k, c = back(a, h=h)\ny = b * expand_dims(c, axis=1)", TWO),
     "masked": ("y = where(expand_dims(mask, axis=-1) < 0, 0, cell(x))", ""),
     "shared": ("y = cell(first(first(x)) + x)", SHARED),
     "one cell twice": ("a, h = cell(x)\nb = cell(reverse(x), h=h)\ny = a * b", ""),

@@ -75,7 +75,7 @@ CASES: Mapping[str, tuple[tuple[Any, ...], Mapping[str, Any], Any]] = {
         {"rows": Dim.of("rows")},
         np.einsum("bij,bic->jc", np.eye(3)[INDEX], CUBE[:, :, :3]),
     ),
-    "sum": ((CUBE,), {"axis": (0, 2), "keepdims": True}, np.einsum("abc->b", CUBE).reshape(1, 3, 1)),
+    "sum": ((CUBE,), {"axis": (0, 2), "keepdims": True}, np.einsum("abc->b", CUBE)[None, :, None]),
     "max": ((CUBE,), {"axis": (1,), "keepdims": False}, np.sort(CUBE, axis=1)[:, -1]),
     "matmul": ((CUBE, B.T), {}, np.einsum("abc,cd->abd", CUBE, B.T)),
     "tensordot": ((CUBE, CUBE), {"axes": ((0, 1), (0, 1))}, np.einsum("abc,abd->cd", CUBE, CUBE)),
@@ -122,6 +122,26 @@ def test_a_scan_is_a_loop(reverse: bool) -> None:
         rows.append(carried)
     np.testing.assert_allclose(found[20], carried, rtol=1e-15)
     np.testing.assert_allclose(found[21], rows[::-1] if reverse else rows, rtol=1e-15)
+
+
+# --- Orders of summation ----------------------------------------------------------------------
+
+REORDERED = [(order, op) for order, table in oracle.ORDERS.items() for op in table]
+
+
+@pytest.mark.parametrize(("order", "op"), REORDERED)
+def test_an_order_of_summation_changes_the_rounding_only(order: str, op: str) -> None:
+    inputs, attributes, expected = CASES[op]
+    found = oracle.ORDERS[order][op](*inputs, **attributes)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
+    long = RNG.normal(size=(8, 501)).astype(np.float32)
+    arguments = {"sum": (long, (1,), False), "matmul": (long, long.T)}
+    arguments["tensordot"] = (long, long, ((1,), (1,)))
+    other = oracle.ORDERS[order][op](*arguments[op])
+    plain = oracle.TABLE[op](*arguments[op])
+    assert other.dtype == plain.dtype
+    assert (other != plain).any()
 
 
 # --- Complex numbers --------------------------------------------------------------------------

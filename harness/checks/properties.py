@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,18 +27,12 @@ def shapes(context: Context) -> Iterator[Finding]:
         expected = case.forward("inference", material, (batch, time))
         found = context.forward(material)
         for d in compare(found, expected.values, expected.noise, context.dtype):
-            finding.deviations.append(_renamed(d, f"batch {batch}, time {time}: {d.name}"))
+            finding.deviations.append(replace(d, name=f"batch {batch}, time {time}: {d.name}"))
     after = context.forward(case.material)
     finding.faults += [
         f"{n} differs after other shapes" for n in before if not equal(before[n], after[n])
     ]
     yield finding
-
-
-def _renamed(deviation: Any, name: str) -> Any:
-    from dataclasses import replace
-
-    return replace(deviation, name=name)
 
 
 def other_shapes(case: Case) -> list[tuple[int, int]]:
@@ -83,14 +78,13 @@ def _example(case: Case, row: int) -> Material:
         return {n: a[row : row + 1] for n, a in arrays.items()}
 
     material = case.material
-    single = Material(
+    return Material(
         material.parameters,
         material.statistics,
         one(material.inputs),
         one(material.state),
         one(material.targets),
     )
-    return single
 
 
 def causality(context: Context) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import Any
 from harness.dims import Dim
 from harness.errors import Place, SpecError, did_you_mean, shorten
 from harness.spec.builtins import BUILTINS
+from harness.spec.document import Document
 from harness.spec.library import Library
 from harness.spec.scope import FunctionName
 from harness.spec.shapes import read_dim
@@ -20,11 +21,15 @@ PlaceOf = Callable[[str, bool], Place]
 
 @dataclass(frozen=True)
 class Given:
-    """What a model gives to ``owner``, at ``place``; ``place_of`` finds the single attributes."""
+    """What a model gives to ``owner``, at ``place``; ``place_of`` finds the single attributes.
+
+    ``definition`` declares them, and so holds the defaults of those that are not given.
+    """
 
     owner: str
     values: Mapping[str, Any]
     place: Place
+    definition: Document
     place_of: PlaceOf | None = None
 
     def at(self, name: str, *, key: bool = False) -> Place:
@@ -64,6 +69,8 @@ def _read(
         if not isinstance(value, str):
             raise SpecError(f"attribute {name!r} names a function, found {_show(value)}", at)
         if value not in known:
+            if name not in given.values:
+                at = given.definition.place_of(("attributes", name))
             raise SpecError(
                 f"attribute {name!r} names a function, found {shorten(value)!r}"
                 f"{did_you_mean(value, known)} (known: {', '.join(known)})",

@@ -44,7 +44,7 @@ class CallEvaluator(Evaluator):
         definition = self.library.find("loss", name, expr.place)
         spec, document = content(definition, schema.Loss), definition.document
         given, arguments = _split_attributes(expr, spec)
-        owner = Given(f"loss {name!r}", given, expr.place)
+        owner = Given(f"loss {name!r}", given, expr.place, document)
         attributes = read_attributes(self.library, spec.attributes, owner, {})
         values = self.arguments(arguments, scope, list(spec.inputs), ())
         inner = Scope(dict(attributes))
@@ -65,7 +65,9 @@ class CallEvaluator(Evaluator):
             "roles": tuple(spec.inputs),
             "results": (spec.output,),
         }
-        return self.close([values[n] for n in spec.inputs], [output], info)[0]
+        (result,) = self.close([values[n] for n in spec.inputs], [output], info)
+        self.places[result] = expr.place
+        return result
 
     def arguments(
         self, expr: Call, scope: Scope, inputs: Sequence[str], optional: Sequence[str]

@@ -48,7 +48,7 @@ COMPARISONS: Mapping[str, tuple[str, bool]] = {
     "==": ("equal", False),
 }
 # Functions are written out where they are called, so a few short definitions can grow without end.
-MAX_VALUES = 50_000
+MAX_VALUES = 20_000
 MAX_FUNCTIONS = 20
 MAX_DEPTH = 120
 
@@ -61,6 +61,7 @@ class Evaluator:
         self.builder = Builder()
         self.places: dict[int, Place] = {}  # where a value was made, for messages
         self._inside: list[str] = []  # the functions being written out, to find cycles
+        self._parsed: dict[str, tuple[Assignment, ...]] = {}  # the equations of functions
         self._depth = 0
 
     @contextmanager
@@ -208,6 +209,10 @@ class Evaluator:
 
     def function(self, name: str, expr: Call, scope: Scope) -> int:
         """Write out a defined function."""
+        if self.library.has("loss", name) and not self.library.has("function", name):
+            raise SpecError(
+                f"{name!r} is a loss: call it in the model's 'loss' or 'metrics'", expr.place
+            )
         if not self.library.has("function", name):
             known = self.callable_names(scope)
             raise SpecError(
@@ -234,12 +239,16 @@ class Evaluator:
         self._inside.append(name)
         with self.called(name, expr.place):
             document = definition.document
-            equations = parse_equations(spec.equations, document.locator(("equations",)))
+            if name not in self._parsed:
+                locate = document.locator(("equations",))
+                self._parsed[name] = parse_equations(spec.equations, locate)
+            equations = self._parsed[name]
             self.run(equations, inner, None)
             result = self.result(inner, spec.output, document.place_of(("output",)))
             check_used(inner, spec.inputs, definition, "inputs", "input")
             check_read(equations, inner, ())
         self._inside.pop()
+        self.places[result] = expr.place
         return result
 
     def _function_scope(

@@ -41,6 +41,7 @@ def _picked(evaluator: Evaluator, value: int, axis: int, item: IndexItem) -> int
             f"index {item.value} is outside axis {axis} of {evaluator.tell(value)}", item.place
         )
     part = evaluator.builder.slice_axis(value, axis, start, start + 1)
+    evaluator.places.setdefault(part, item.place)
     return evaluator.builder.emit("squeeze", part, axis=axis)
 
 
@@ -61,7 +62,9 @@ def _sliced(evaluator: Evaluator, value: int, axis: int, item: SliceItem) -> int
             raise SpecError(
                 f"this slice goes beyond axis {axis} of {evaluator.tell(value)}", item.place
             )
-    return evaluator.builder.slice_axis(value, axis, start, stop)
+    part = evaluator.builder.slice_axis(value, axis, start, stop)
+    evaluator.places.setdefault(part, item.place)
+    return part
 
 
 def _bound(given: int | None, length: Dim, absent: Dim) -> Dim:

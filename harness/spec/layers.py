@@ -72,7 +72,9 @@ class LayerEvaluator(CallEvaluator):
             output, finals = self._scan(call) if spec.scan else self._equations(call)
             self._check_total(call)
         results = self.close(given, [output, *finals], _layer_info(call))
-        return results[: 1 + len(spec.state)]
+        results = results[: 1 + len(spec.state)]
+        self.places.update(dict.fromkeys(results, expr.place))
+        return results
 
     def _equations(self, call: LayerCall) -> tuple[int, list[int]]:
         """The output and the new statistics of a layer without a scan."""

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -75,9 +76,7 @@ class Library:
         for folder in self.folders:
             if (folder / relative).exists():
                 return _checked(kind, load(folder / relative), name)
-        shipped = files("harness.specs").joinpath(relative)
-        document = parse(shipped.read_text(encoding="utf-8"), f"specs/{relative}")
-        return _checked(kind, document, name)
+        return _shipped(kind, name)
 
     def has(self, kind: str, name: str) -> bool:
         """Whether there is such a definition."""
@@ -87,8 +86,9 @@ class Library:
         """All names of a kind, sorted."""
         if kind not in self._names:
             found = {name for k, name in self.overrides if k == kind}
-            for folder in (*self.folders, files("harness.specs")):
-                found.update(_names_below(folder.joinpath(FOLDERS[kind])))
+            for folder in self.folders:
+                found.update(_names_below(folder / FOLDERS[kind]))
+            found.update(_shipped_names(kind))
             self._names[kind] = tuple(sorted(found))
         return self._names[kind]
 
@@ -98,6 +98,19 @@ class Library:
         if is_path and not self.has("model", name):
             return _checked("model", load(Path(name)), None)
         return self.find("model", name)
+
+
+@cache
+def _shipped_names(kind: str) -> tuple[str, ...]:
+    return tuple(_names_below(files("harness.specs").joinpath(FOLDERS[kind])))
+
+
+@cache
+def _shipped(kind: str, name: str) -> Definition:
+    """What ships does not change while a process lives, so it is read and checked once."""
+    relative = f"{FOLDERS[kind]}/{name}.yaml"
+    text = files("harness.specs").joinpath(relative).read_text(encoding="utf-8")
+    return _checked(kind, parse(text, f"specs/{relative}"), name)
 
 
 def _names_below(folder: Traversable | Path, prefix: str = "") -> Iterator[str]:

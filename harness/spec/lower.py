@@ -83,7 +83,7 @@ class Spec:
             if name not in wanted:
                 hint = did_you_mean(name, wanted)
                 raise SpecError(f"{name!r} is neither an input nor a target{hint}", at)
-            if (source.offset is None) == (source.zeros is None):
+            if (source.offset is None) == (not source.zeros):
                 raise SpecError(f"{name}: give either offset or zeros", at)
         for name in wanted:
             if name not in arrays:

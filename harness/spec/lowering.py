@@ -125,7 +125,8 @@ class Lowering:
             def below(path: Path, name: str = name) -> Place:
                 return self.document.place_of(("layers", name, *path))
 
-            given = Given(f"layer {use.layer!r}", use.model_extra or {}, at, place_of)
+            extra = use.model_extra or {}
+            given = Given(f"layer {use.layer!r}", extra, at, definition.document, place_of)
             attributes = read_attributes(self.spec.library, layer.attributes, given, self.sizes)
             for parameter in use.init:
                 if parameter not in layer.parameters:

@@ -159,7 +159,7 @@ class Source(Strict):
     """An array of the model: characters ``offset`` from the window's start, or zeros."""
 
     offset: Annotated[int, Field(ge=0)] | None = None
-    zeros: Literal[True] | None = None
+    zeros: bool | None = None
 
 
 class Data(Strict):

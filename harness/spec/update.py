@@ -28,7 +28,7 @@ def lower_update(
     spec, document = content(definition, schema.Optimizer), definition.document
     if "learning_rate" not in spec.attributes:
         raise SpecError("an optimizer has a learning_rate", document.place_of(("attributes",)))
-    owner = Given(f"optimizer {name!r}", given, at or document.place_of(()), place_of)
+    owner = Given(f"optimizer {name!r}", given, at or document.place_of(()), document, place_of)
     attributes = read_attributes(library, spec.attributes, owner, {})
     evaluator = Evaluator(library)
     builder = evaluator.builder

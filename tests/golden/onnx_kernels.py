@@ -23,10 +23,8 @@ ACTIVATIONS: Mapping[str, tuple[str, list[float], list[float]]] = {
 def _activations(*names: str) -> dict[str, Any]:
     found = [ACTIVATIONS[name] for name in names]
     result: dict[str, Any] = {"activations": [name for name, _, _ in found]}
-    alphas, betas = (
-        [a for _, many, _ in found for a in many],
-        [b for *_, many in found for b in many],
-    )
+    alphas = [alpha for _, many, _ in found for alpha in many]
+    betas = [beta for _, _, many in found for beta in many]
     if alphas:
         result |= {"activation_alpha": alphas, "activation_beta": betas}
     return result

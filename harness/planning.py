@@ -1,0 +1,105 @@
+"""What a run is made of: the request, the specs and backends that it stands for, the sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.case import Case
+from harness.errors import UsageError, did_you_mean
+from harness.plugins import available
+from harness.spec.lower import Spec
+
+# Small, and all different: a wrong axis cannot fit. Time exceeds what unrolled models need.
+SMALL_SIZES: Mapping[str, int] = {"vocab": 11, "characters": 10, "factors": 5, "hidden": 7}
+SMALL_BATCH, SMALL_TIME = 3, 4
+# At the spec's own sizes a small batch is enough, and keeps the material off the kinks.
+OWN_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to check. Empty ``specs`` mean all of Lesson 6, empty ``backends`` all installed."""
+
+    specs: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ("float64", "float32")
+    paths: tuple[str, ...] = ("native",)
+    device: str = "cpu"
+    folders: tuple[Path, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    timeout: float = 120.0
+    memory_limit: int | None = None
+    checks: tuple[str, ...] = ("*",)
+    records: Path | None = None
+    seed: int = 0
+    jobs: int = 0
+    handler: str | None = None
+
+
+def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
+    """The case of a spec: at small sizes that all differ, or at the spec's own."""
+    given = dict(request.sizes)
+    if own:
+        training, data = spec.model.training, spec.model.data
+        time = data.windows.length if data else 8
+        batch = min(training.batch, OWN_BATCH) if training else OWN_BATCH
+        sizes: Mapping[str, int] = given
+    else:
+        batch, time = SMALL_BATCH, SMALL_TIME
+        sizes = {**small_sizes(spec), **given}
+    return Case(spec, sizes, given.get("batch", batch), given.get("time", time), request.seed)
+
+
+def small_sizes(spec: Spec) -> dict[str, int]:
+    """A small number for every size of a spec, all different, never above the spec's own."""
+    taken = {SMALL_BATCH, SMALL_TIME, *SMALL_SIZES.values()}
+    sizes = {}
+    for name, own in spec.model.sizes.items():
+        small = SMALL_SIZES.get(name)
+        if small is None:
+            small = next(n for n in range(5, 10_000) if n not in taken)
+            taken.add(small)
+        sizes[name] = min(small, own)
+    return sizes
+
+
+def lesson6() -> tuple[str, ...]:
+    """The names of the Lesson 6 models, in the order of the notebook."""
+    return tuple(
+        f"lesson6/{name}"
+        for name in (
+            "three_char",
+            "first_rnn",
+            "simple_rnn",
+            "sequence_unrolled",
+            "sequence_rnn",
+            "sequence_onehot",
+            "stateful_lstm",
+            "theano_rnn",
+            "pure_python_rnn",
+            "keras_gru",
+            "theano_gru",
+            "theano_gru_combined",
+        )
+    )
+
+
+def choose_backends(names: Sequence[str]) -> tuple[str, ...]:
+    """The named backends, or all that are installed; :class:`UsageError` for an unknown name."""
+    known = available()
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"unknown backend {name!r}{did_you_mean(name, known)} "
+                f"(installed: {', '.join(known)})"
+            )
+    return tuple(dict.fromkeys(names)) or tuple(known)
+
+
+def slowest_first(names: Sequence[str]) -> list[str]:
+    """Backends that take longest to start go first, so that they do not run alone at the end."""
+    return sorted(names, key=lambda n: (n == "numpy", "keras" not in n and "jax" not in n))

@@ -1,0 +1,316 @@
+"""The jax backend: its table, its gradients, optax's losses and optimizers, its two dtypes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from two_paths import Arrays, by_oracle, draw, start, worst
+
+from harness import oracle, plugins
+from harness.contract import Backend
+from harness.errors import UsageError
+from harness.primitives import TABLE
+from harness.session import Session
+from harness.spec.lower import Spec, load_spec
+
+jax = pytest.importorskip("jax")
+optax = pytest.importorskip("optax")
+
+FREE = {"batch": 3, "time": 4}
+SIZES = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10}
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    kept = {
+        name: getattr(jax.config, name)
+        for name in ("jax_enable_x64", "jax_default_device", "jax_default_matmul_precision")
+    }
+    yield plugins.load("jax")
+    for name, value in kept.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Any:
+    """A function that loads a model from the text of its layers, equations and the rest."""
+
+    def load(body: str) -> Spec:
+        path = tmp_path / "model.yaml"
+        path.write_text(f"model: tried\nsummary: A test.\nsource: This test.\n{body}")
+        return load_spec(str(path))
+
+    return load
+
+
+STACK = """
+sizes: {classes: 6, units: 5}
+inputs:
+  chars: {shape: [batch, time], index: classes}
+state:
+  h: {shape: [batch, units]}
+  c: {shape: [batch, units]}
+layers:
+  embed: {layer: embedding, rows: classes, units: units}
+  lstm: {layer: lstm, units: units}
+  gru: {layer: gru_reset_after, units: units}
+  out: {layer: dense, units: classes}
+equations: |
+  hidden_states, h, c = lstm(embed(chars), h=h, c=c)
+  logits = out(gru(reverse(hidden_states)))
+targets:
+  target: {shape: [batch, time], index: classes}
+loss: mean(sparse_cross_entropy(logits, target))
+optimizer: {optimizer: adam}
+"""
+
+
+def gradients_of(backend: Backend, spec: Spec, path: str, dtype: str, **sizes: int) -> Any:
+    """(found, wanted): a session's results and gradients, and the oracle's."""
+    program, inference = spec.program(**sizes), spec.program("inference", **sizes)
+    given = draw(program, FREE)
+    backend.use("cpu", dtype)
+    session = backend.session(program, inference, path=path, dtype=dtype, rule=spec.update)
+    session.load(given["parameters"], given["statistics"])
+    batch = (given["inputs"], given["state"], given["targets"])
+    results, gradients = session.gradients("training", *batch)
+    wanted = by_oracle(program, given, FREE)
+    return {n: a for n, a in {**results, **gradients}.items() if n in wanted}, wanted
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-14), ("float32", 4e-6)])
+@pytest.mark.parametrize("path", ["native", "derived"])
+@pytest.mark.parametrize("name", ["stateful_lstm", "sequence_unrolled", "theano_gru_combined"])
+def test_lesson_6_agrees_with_the_oracle(
+    backend: Backend, name: str, path: str, dtype: str, limit: float
+) -> None:
+    spec = load_spec(f"lesson6/{name}")
+    sizes = {n: SIZES[n] for n in spec.model.sizes}
+    found, wanted = gradients_of(backend, spec, path, dtype, **sizes)
+    assert {str(a.dtype) for a in found.values()} == {dtype}
+    assert worst(found, wanted) < limit
+
+
+@pytest.mark.parametrize("path", ["equations", "derived"])
+def test_other_layers_agree_with_the_oracle(backend: Backend, model: Any, path: str) -> None:
+    found, wanted = gradients_of(backend, model(STACK), path, "float64")
+    assert worst(found, wanted) < 1e-14
+
+
+X, Y = np.linspace(-2, 2, 12).reshape(3, 4), np.linspace(0.5, 3, 12).reshape(3, 4)
+INDEX = np.array([[2, 0], [2, 2]])
+CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    *((op, (Y,), {}) for op in ("exp", "log", "tanh", "sqrt", "negative", "stop_gradient")),
+    *((op, (X, Y[0]), {}) for op in ("add", "subtract", "multiply", "divide")),
+    *((op, (X, X[:, :1]), {}) for op in ("less", "less_equal", "equal")),
+    ("power", (X, np.array(3.0)), {}),
+    ("where", (X[:, 1:2] >= X, np.array(7.0), X), {}),
+    ("astype", (INDEX,), {"dtype": "float32"}),
+    ("permute_dims", (Y.reshape(2, 3, 2),), {"axes": (2, 0, 1)}),
+    ("broadcast_to", (X[:, :1],), {"shape": (2, 3, 4)}),
+    ("expand_dims", (X,), {"axis": 1}),
+    ("squeeze", (X[:, None],), {"axis": 1}),
+    ("concat", ([X, Y[:, :2]],), {"axis": 1}),
+    ("slice", (X,), {"axis": 1, "start": 1, "stop": 3}),
+    ("flip", (X,), {"axis": 1}),
+    ("take", (X, INDEX), {}),
+    ("take_along_axis", (X, np.array([[3, 0], [1, 1], [0, 2]])), {}),
+    ("one_hot", (INDEX,), {"classes": 4, "dtype": "float32"}),
+    ("segment_sum", (Y.reshape(2, 2, 3), INDEX), {"rows": 4}),
+    *((op, (X,), {"axis": a, "keepdims": True}) for op in ("sum", "max") for a in ((), (0, 1))),
+    ("matmul", (np.stack([X, Y]), Y.T), {}),
+    ("tensordot", (X, Y), {"axes": ((0,), (0,))}),
+]
+
+
+@pytest.mark.parametrize(("op", "inputs", "attributes"), CASES)
+def test_a_primitive_is_the_oracles(
+    backend: Backend, op: str, inputs: tuple[Any, ...], attributes: dict[str, Any]
+) -> None:
+    backend.use("cpu", "float64")
+    tensors = jax.tree.map(backend.tensor, inputs)
+    found = backend.numpy(backend.primitives[op](*tensors, **attributes))
+    wanted = np.asarray(oracle.TABLE[op](*inputs, **attributes))
+    assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+    np.testing.assert_allclose(found, wanted, rtol=1e-15, atol=1e-15)
+
+
+def test_every_primitive_is_there_and_tried(backend: Backend) -> None:
+    assert set(backend.primitives) == set(TABLE) == {op for op, _, _ in CASES}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_is_the_plain_loop(backend: Backend, reverse: bool) -> None:
+    def step(carries: Any, slices: Any) -> tuple[list[Any], list[Any]]:
+        return [carries[0] * 2 + slices[0]], [carries[0], slices[1]]
+
+    backend.use("cpu", "float64")
+    arguments = ([backend.tensor(Y[0])], [backend.tensor(X), backend.tensor(Y)], reverse)
+    found = jax.tree.leaves(backend.scan(step, *arguments))
+    wanted = jax.tree.leaves(Backend.scan(backend, step, *arguments))
+    assert len(found) == 3
+    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+LOSS = """
+sizes: {{classes: 5}}
+inputs:
+  x: {{shape: [batch, classes]}}
+layers:
+  out: {{layer: dense, units: classes}}
+equations: y = out(x) * 50
+targets:
+  target: {{shape: {target}}}
+loss: mean({loss}(y, target))
+optimizer: {{optimizer: {optimizer}}}
+"""
+INDEXED, FLOATS = "[batch], index: classes", "[batch, classes]"
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "label"),
+    [
+        ("cross_entropy", FLOATS, "softmax_cross_entropy"),
+        ("sparse_cross_entropy", INDEXED, "softmax_cross_entropy_with_integer_labels"),
+        ("squared_error", FLOATS, "squared_error"),
+    ],
+)
+def test_a_loss_of_optax_is_its_definition(
+    backend: Backend, model: Any, loss: str, target: str, label: str
+) -> None:
+    # Logits of a few hundred: a loss that clips, or does not subtract the largest, shows.
+    spec = model(LOSS.format(loss=loss, target=target, optimizer="sgd"))
+    found, wanted = gradients_of(backend, spec, "native", "float64")
+    assert worst(found, wanted) < 1e-14
+    assert start(backend, spec, "native", "float64").paths()[loss] == f"optax.{label}"
+
+
+def trained(session: Session, given: dict[str, Arrays]) -> Arrays:
+    """Parameters and slots after each of three steps, whose learning rate changes."""
+    session.load(given["parameters"], given["statistics"])
+    found = {}
+    for number, rate in enumerate((0.1, 0.03, 0.2)):
+        session.step(given["inputs"], given["state"], given["targets"], rate)
+        state = session.read()
+        groups = {"parameter": state["parameters"], **state["slots"]}
+        found |= {f"{number} {g} {n}": a for g, group in groups.items() for n, a in group.items()}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "label", "slots"),
+    [
+        ("adam, beta_1: 0.8, beta_2: 0.9, epsilon: 0.01", "adam", 2),
+        ("rmsprop, rho: 0.8, epsilon: 0.01", "rmsprop", 1),
+        ("rmsprop_epsilon_inside, rho: 0.8, epsilon: 0.01", "rmsprop", 1),
+        ("sgd", "sgd", 0),
+        ("sgd_momentum, momentum: 0.7", "sgd", 1),
+    ],
+)
+def test_an_optimizer_of_optax_is_its_definition(
+    backend: Backend, model: Any, optimizer: str, label: str, slots: int
+) -> None:
+    text = LOSS.format(loss="squared_error", target=FLOATS, optimizer=optimizer)
+    spec = model(text.replace(" * 50", ""))
+    given = draw(spec.program(), FREE)
+    native = start(backend, spec, "native", "float64")
+    assert native.paths()["optimizer"] == f"optax.{label}"
+    found = trained(native, given)
+    assert len(found) == 3 * 2 * (1 + slots)
+    assert worst(found, trained(start(backend, spec, "equations", "float64"), given)) < 1e-14
+
+
+def test_what_optax_has_in_another_form_is_not_claimed(backend: Backend, model: Any) -> None:
+    for optimizer in ("adam_epsilon_hat", "sgd_momentum_scaled"):
+        text = LOSS.format(loss="clipped_cross_entropy", target=FLOATS, optimizer=optimizer)
+        paths = start(backend, model(text), "native", "float64").paths()
+        assert set(paths.values()) == {"equations"}
+        assert set(paths) == {"out", "clipped_cross_entropy", "optimizer"}
+
+
+def test_an_array_and_its_tensor_share_no_memory(backend: Backend) -> None:
+    backend.use("cpu", "float32")
+    # JAX takes memory over, without a copy, if its address is a multiple of 64.
+    buffer = np.zeros(4096 + 64, np.uint8)
+    array = buffer[-buffer.ctypes.data % 64 :][:4096].view(np.float32)
+    tensor = backend.tensor(array)
+    array += 1
+    kept = backend.numpy(tensor)
+    assert not kept.any()
+    kept += 2
+    assert not backend.numpy(tensor).any()
+
+
+@pytest.mark.parametrize(
+    ("session", "given", "held"),
+    [
+        ("float64", "float64", "float64"),
+        ("float64", "int64", "int64"),
+        ("float32", "float32", "float32"),
+        ("float32", "int64", "int32"),
+        ("float32", "bool", "bool"),
+    ],
+)
+def test_the_dtypes_of_tensors(backend: Backend, session: str, given: str, held: str) -> None:
+    backend.use("cpu", session)
+    for array in (np.ones((2, 3), given)[::-1], np.ones((), given)):
+        found = backend.numpy(backend.tensor(array))
+        assert (str(found.dtype), found.shape) == (held, array.shape)
+
+
+def test_what_jax_would_narrow_is_refused(backend: Backend) -> None:
+    backend.use("cpu", "float32")
+    with pytest.raises(UsageError, match="float64 array in a float32 session"):
+        backend.tensor(np.ones(2))
+    with pytest.raises(UsageError, match="holds 2147483648; allowed are indices up to 2147483647"):
+        backend.tensor(np.array([2**31]))
+
+
+def test_a_float32_session_after_a_float64_one_is_as_before(backend: Backend, model: Any) -> None:
+    # Adam's bias correction is where a left-over float64 would show.
+    text = LOSS.format(loss="squared_error", target=FLOATS, optimizer="adam")
+    spec = model(text.replace(" * 50", ""))
+    given = draw(spec.program(), FREE)
+    first = trained(start(backend, spec, "native", "float32"), given)
+    trained(start(backend, spec, "native", "float64"), given)
+    again = trained(start(backend, spec, "native", "float32"), given)
+    assert {str(a.dtype) for a in again.values()} == {"float32"}
+    assert worst(again, first) == 0
+
+
+def test_products_are_not_rounded_to_tf32(backend: Backend) -> None:
+    backend.use("cpu", "float32")
+    x = backend.tensor(np.ones((2, 2), np.float32))
+    for product in (
+        backend.primitives["matmul"],
+        lambda a, b: backend.primitives["tensordot"](a, b, axes=((0,), (0,))),
+    ):
+        assert "precision = [HIGHEST, HIGHEST]" in jax.jit(product).lower(x, x).as_text()
+
+
+def test_a_device_that_is_not_there_is_named(backend: Backend) -> None:
+    assert backend.devices()[0] == "cpu"
+    with pytest.raises(UsageError, match="no device 'tpu' here; it has cpu"):
+        backend.use("tpu", "float32")
+
+
+def test_versions_are_those_that_run(backend: Backend) -> None:
+    found = {"jax": jax.__version__, "optax": optax.__version__, "numpy": np.__version__}
+    assert found.items() <= backend.versions().items()
+    assert "jaxlib" in backend.versions()
+
+
+def test_a_gpu_is_not_taken_whole() -> None:
+    assert plugins.environment("jax") == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+def test_listing_the_backend_imports_no_framework() -> None:
+    code = "import sys, harness.backends.jax; print({'jax', 'optax'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
