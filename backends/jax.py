@@ -99,6 +99,16 @@ def _table() -> Table:
     }
 
 
+def _narrow(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    narrowed = array.astype(np.int32)
+    if not np.array_equal(narrowed, array):
+        raise UsageError(
+            f"an index array in a float32 session of jax holds {np.max(array)}; "
+            f"allowed are indices up to {np.iinfo(np.int32).max}"
+        )
+    return narrowed
+
+
 class Optimizer(NativeOptimizer):
     """An optax optimizer.
 
@@ -152,22 +162,16 @@ class Jax(Backend):
         Raises :class:`UsageError` for what JAX would narrow without a word: float64 outside of a
         float64 session, and integers beyond int32.
         """
-        # asarray may share memory with what it is given, so that is always a copy of ours.
-        copy = np.array(array)
         if not jax.config.jax_enable_x64:
-            if copy.dtype == np.float64:
+            if array.dtype == np.float64:
                 raise UsageError(
                     "a float64 array in a float32 session of jax, which would round it; "
                     "convert it, or open a float64 session"
                 )
-            if copy.dtype == np.int64:
-                copy = copy.astype(np.int32)
-                if not np.array_equal(copy, array):
-                    raise UsageError(
-                        f"an index array in a float32 session of jax holds {np.max(array)}; "
-                        f"allowed are indices up to {np.iinfo(np.int32).max}"
-                    )
-        return jnp.asarray(copy)
+            if array.dtype == np.int64:
+                array = _narrow(array)
+        # A copy first: jnp.array too reads the caller's memory after it has returned.
+        return jnp.asarray(np.array(array))
 
     def numpy(self, tensor: Any) -> npt.NDArray[Any]:
         return np.array(tensor)  # a copy: what JAX gives is read-only

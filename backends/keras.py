@@ -8,7 +8,7 @@ batch normalisation nor tanh.
 
 The optimizers are claimed in float64 too, because they can be made exact there: the learning rate
 lives in a variable of ``floatx``, and decay rates are given as numpy scalars, since TensorFlow
-rounds Python floats to float32 on their way into a float64 tensor (:data:`RAW_DIFFERENCES`).
+rounds Python floats to float32 on their way into a float64 tensor .
 """
 
 from __future__ import annotations

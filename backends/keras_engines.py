@@ -198,10 +198,11 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
         total = ops.segment_sum(flat, ops.reshape(indices, (count,)), num_segments=rows)
         return ops.reshape(total, (rows, *shape[rank:]))
 
-    same = ("exp", "log", "tanh", "sqrt", "negative", "add", "subtract", "multiply", "divide")
-    same += ("power", "less", "less_equal", "equal", "where", "broadcast_to", "expand_dims")
-    same += ("squeeze", "flip", "sum", "max", "matmul", "tensordot", "stop_gradient")
-    found = {name: getattr(ops, name) for name in same} | {
+    same = (
+        "exp log tanh sqrt negative add subtract multiply divide power less less_equal equal where "
+        "broadcast_to expand_dims squeeze flip sum max matmul tensordot stop_gradient"
+    )
+    found = {name: getattr(ops, name) for name in same.split()} | {
         "astype": ops.cast,
         "permute_dims": ops.transpose,
         "concat": ops.concatenate,

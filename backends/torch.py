@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,9 @@ class Torch(Backend):
         self.device = device
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+        # cuDNN would rather have all weights of a layer in one piece of memory. Autograd's leaves
+        # are tensors of their own, so the copy that it makes at every call is accepted.
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from harness.checks import CHECKS, FLOAT64_ONLY, Context
 from harness.differences import Differences
 from harness.findings import PASSING, Finding, Verdict, gravest
 from harness.localise import forward_location
+from harness.planning import choose_checks
 from harness.remote import Remote, WorkerFault
 from harness.supervisor import Outcome, Worker
 
@@ -127,10 +127,9 @@ class CellRun:
         context = Context(
             self.case, self.own, remote, self.cell.path, self.cell.dtype, self.cell.device
         )
-        wanted = [n for n in CHECKS if any(fnmatch.fnmatch(n, p) for p in self.checks)]
+        float64 = self.cell.dtype == "float64"
+        wanted = [n for n in choose_checks(self.checks) if float64 or n not in FLOAT64_ONLY]
         for position, name in enumerate(wanted):
-            if name in FLOAT64_ONLY and self.cell.dtype != "float64":
-                continue
             yield from self._check(name, context)
             if self.worker.starts != starts or self.worker.pid is None:
                 for later in wanted[position + 1 :]:

@@ -148,12 +148,9 @@ def replay(folder: Path, backend: str | None) -> None:
 
 def request_of(options: Mapping[str, Any]) -> Any:
     """The request that command-line options stand for; :class:`UsageError` for a bad one."""
-    from harness.planning import Request
+    from harness.planning import DTYPES, Request
 
-    dtypes = options["dtypes"] or ("float64", "float32")
-    for dtype in dtypes:
-        if dtype not in ("float64", "float32"):
-            raise UsageError(f"unknown dtype {dtype!r} (known: float64, float32)")
+    dtypes = options["dtypes"] or DTYPES
     path = options["path"]
     environment: dict[str, dict[str, str]] = {}
     for item in options["environment"]:

@@ -66,7 +66,8 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
         try:
             report = engine.run(arguments)
         except KeyboardInterrupt:
-            errors.print("interrupted; cells that had ended are in the record file")
+            kept = f"; cells that had ended are in {request.records}" if request.records else ""
+            errors.print(f"interrupted{kept}", markup=False, highlight=False, soft_wrap=True)
             return 130
         saved = _reproducers(engine, report, options["reproducers"])
     if options["as_json"]:
@@ -78,7 +79,7 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
         console = Console(width=PIPED_WIDTH)
     console.print(reports.title(report), highlight=False, soft_wrap=True)
     console.print(reports.table(report))
-    plain = [*reports.known(report), *reports.outliers(report)]
+    plain = [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
     trouble = reports.problems(report)
     plain += trouble if options["verbose"] else reports.first_lines(trouble, 40)
     plain += [f"reproducer: harness replay {folder}" for folder in saved]
@@ -88,6 +89,17 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
     for line in plain:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return report.exit_code
+
+
+def _unsupported(report: Report) -> list[str]:
+    """What a backend does not offer, once for all of its cells."""
+    lines = [
+        f"{result.cell.backend}: unsupported: {finding.detail}"
+        for result in report.results
+        for finding in result.findings
+        if finding.verdict == "unsupported"
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[Path]:

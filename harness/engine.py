@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,15 @@ from harness.cells import Cell, CellResult, CellRun, finding_record
 from harness.differences import Differences, known_differences
 from harness.errors import UsageError, did_you_mean
 from harness.findings import Finding
-from harness.planning import Request, choose_backends, lesson6, make_case, slowest_first
+from harness.planning import (
+    Request,
+    check_request,
+    choose_backends,
+    choose_checks,
+    lesson6,
+    make_case,
+    slowest_first,
+)
 from harness.plugins import available
 from harness.processes import kill_all
 from harness.records import RecordWriter, head
@@ -51,8 +59,11 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0: all agree, or differ as known; 1: something differs; 3: a backend could not be run."""
-        verdicts = {r.verdict for r in self.results}
+        """0: all agree, or differ as known; 1: something differs; 3: a backend could not be run.
+
+        A cell to which none of the wanted checks applies has no say, but some cell must.
+        """
+        verdicts = {r.verdict for r in self.results if r.findings}
         if any(r.could_not_run for r in self.results) or verdicts & {
             "crashed",
             "timeout",
@@ -72,6 +83,8 @@ class Engine:
         self.events = events or Events()
         self.specs = [self._load(name) for name in request.specs or lesson6()]
         self.backends = choose_backends(request.backends)
+        choose_checks(request.checks)
+        check_request(request, self.backends)
         self.differences: Differences = known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self._cases: dict[tuple[str, bool], Case] = {}
@@ -123,7 +136,10 @@ class Engine:
                 except BaseException:
                     # Ctrl-C too: the calls under way must end now, or the pool waits for them.
                     self._stopping.set()
+                    # Again and again: a cell may be starting its worker just now.
                     kill_all()
+                    while wait(futures, 0.05).not_done:
+                        kill_all()
                     raise
         finally:
             self.close()
@@ -138,12 +154,13 @@ class Engine:
         results: dict[Cell, CellResult],
         writer: RecordWriter | None,
     ) -> None:
-        specs = {spec.name: spec for spec in self.specs}
         for cell in plan:
             if cell.backend != backend or self._stopping.is_set():
                 continue
             self._tell(writer, {"kind": "begin", **cell.record()}, self.events.began, cell)
-            result = self._run_cell(cell, specs[cell.spec])
+            result = self.run_cell(cell)
+            if self._stopping.is_set():
+                return  # its worker was killed from here: whatever came of it is no verdict
             with self._lock:
                 results[cell] = result
             if writer:
@@ -170,7 +187,13 @@ class Engine:
         with self._lock:
             event(what)
 
-    def _run_cell(self, cell: Cell, spec: Spec) -> CellResult:
+    def run_cell(self, cell: Cell, checks: tuple[str, ...] = ()) -> CellResult:
+        """Run one cell of the plan; the worker of its backend stays warm.
+
+        ``checks`` are patterns, and the request's if left out.
+        """
+        spec = next(spec for spec in self.specs if spec.name == cell.spec)
+
         def tell(finding: Finding) -> None:
             with self._lock:
                 self.events.found(cell, finding)
@@ -182,7 +205,7 @@ class Engine:
             self.workers[cell.backend],
             self.differences,
             self.request.timeout,
-            self.request.checks,
+            checks or self.request.checks,
         )
         return run.run(tell)
 

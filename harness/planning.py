@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.case import Case
+from harness.checks import CHECKS
 from harness.errors import UsageError, did_you_mean
 from harness.plugins import available
 from harness.spec.lower import Spec
@@ -16,6 +18,9 @@ SMALL_SIZES: Mapping[str, int] = {"vocab": 11, "characters": 10, "factors": 5, "
 SMALL_BATCH, SMALL_TIME = 3, 4
 # At the spec's own sizes a small batch is enough, and keeps the material off the kinks.
 OWN_BATCH = 4
+
+DTYPES = ("float64", "float32")
+PATHS = ("native", "equations", "derived")
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,39 @@ def choose_backends(names: Sequence[str]) -> tuple[str, ...]:
                 f"(installed: {', '.join(known)})"
             )
     return tuple(dict.fromkeys(names)) or tuple(known)
+
+
+def choose_checks(patterns: Sequence[str]) -> tuple[str, ...]:
+    """The groups of checks that any pattern matches; :class:`UsageError` for one without any."""
+    for pattern in patterns:
+        if not fnmatch.filter(CHECKS, pattern):
+            raise UsageError(
+                f"unknown check {pattern!r}{did_you_mean(pattern, CHECKS)} "
+                f"(known: {', '.join(CHECKS)})"
+            )
+    return tuple(name for name in CHECKS if any(fnmatch.fnmatch(name, p) for p in patterns))
+
+
+def check_request(request: Request, backends: Sequence[str]) -> None:
+    """:class:`UsageError` for what no run can do: a request may come from Python, unchecked."""
+    for kind, given, known in (("dtype", request.dtypes, DTYPES), ("path", request.paths, PATHS)):
+        for value in given:
+            if value not in known:
+                raise UsageError(
+                    f"unknown {kind} {value!r}{did_you_mean(value, known)} "
+                    f"(known: {', '.join(known)})"
+                )
+    if not request.timeout > 0:
+        raise UsageError(f"a cell's timeout is a positive number of seconds, not {request.timeout}")
+    if request.memory_limit is not None and request.memory_limit <= 0:
+        raise UsageError(f"a memory limit is a positive size, not {request.memory_limit} bytes")
+    for option, given in (("interpreter", request.pythons), ("environment", request.environment)):
+        for name in given:
+            if name not in backends:
+                raise UsageError(
+                    f"an {option} is given for {name!r}, which is not checked"
+                    f"{did_you_mean(name, backends)} (checked: {', '.join(backends)})"
+                )
 
 
 def slowest_first(names: Sequence[str]) -> list[str]:

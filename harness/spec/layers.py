@@ -53,9 +53,9 @@ class LayerEvaluator(CallEvaluator):
     def layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
         """Call a layer: its output, then its final states."""
         spec = instance.layer
-        instance.calls += 1
-        label = instance.name + (f"#{instance.calls}" if instance.calls > 1 else "")
         values = self.arguments(expr, scope, list(spec.inputs), list(spec.state))
+        instance.calls += 1  # after its arguments, which may be calls of the same layer
+        label = instance.name + (f"#{instance.calls}" if instance.calls > 1 else "")
         inner = Scope(dict(instance.attributes), frozenset({*spec.state, *spec.statistics}))
         call = LayerCall(instance, expr.place, label, values, inner, instance.sizes)
         inner.used.update(call.sizes)

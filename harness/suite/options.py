@@ -1,0 +1,74 @@
+"""The options of the suite, and the request that they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.errors import HarnessError
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Those of ``harness check``; names that are long begin with ``--harness``."""
+    group = parser.getgroup("harness.suite", "checks of a backend against the oracle")
+    add = group.addoption
+    many: dict[str, Any] = {"action": "append", "default": []}
+    add("--backend", metavar="NAME", help="backend to check; several are allowed", **many)
+    add("--dtype", metavar="DTYPE", help="float64 or float32; both if left out", **many)
+    add("--device", default="cpu", help="device to run on (default: cpu)")
+    add(
+        "--harness-path",
+        default="native",
+        choices=["native", "equations", "derived"],
+        help="the framework's own layers where it has them, or the equations (default: native)",
+    )
+    add(
+        "--harness-spec",
+        metavar="SPEC",
+        help="model by name or file; all of Lesson 6 if left out",
+        **many,
+    )
+    add("--harness-specs", metavar="FOLDER", help="folder of further definitions", **many)
+    add("--harness-timeout", type=float, default=120.0, help="seconds for one cell (default: 120)")
+    add("--harness-memory", type=int, metavar="MIB", help="resident MiB that a worker may take")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Open the engine: a wrong name ends pytest before anything is collected."""
+    if config.option.help:
+        return
+    from harness.engine import Engine
+    from harness.planning import Request
+    from harness.suite.cells import ENGINE
+
+    option = config.getoption
+    if not option("--backend"):
+        raise pytest.UsageError(
+            "which backend? Add --backend NAME; `harness list` shows what is installed"
+        )
+    memory = option("--harness-memory")
+    request = Request(
+        specs=tuple(option("--harness-spec")),
+        backends=tuple(option("--backend")),
+        dtypes=tuple(option("--dtype")) or ("float64", "float32"),
+        paths=(option("--harness-path"),),
+        device=option("--device"),
+        folders=tuple(option("--harness-specs")),
+        timeout=option("--harness-timeout"),
+        memory_limit=None if memory is None else memory * 2**20,
+    )
+    try:
+        config.stash[ENGINE] = Engine(request)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the workers."""
+    from harness.suite.cells import ENGINE
+
+    engine = config.stash.get(ENGINE, None)
+    if engine is not None:
+        engine.close()

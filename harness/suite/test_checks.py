@@ -1,0 +1,26 @@
+"""The suite: every check of every cell."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.cells import Cell
+from harness.findings import PASSING
+from harness.suite.cells import Cells
+
+
+def test_check(cell: Cell, check: str, cells: Cells) -> None:
+    """A check must agree; it is skipped where it does not apply to the model or the dtype."""
+    findings = cells.findings(cell, check)
+    if not findings:
+        pytest.skip(f"{check} does not apply to {cell.spec} in {cell.dtype}")
+    for finding in findings:
+        if finding.verdict not in PASSING:
+            place = cells.location(cell)
+            text = f"{cell}\n{finding.check}: {finding.verdict}: {finding.detail}\n{place}"
+            pytest.fail(text.strip(), pytrace=False)
+    for finding in findings:
+        if finding.verdict == "unsupported":
+            pytest.skip(finding.detail)
+        if finding.verdict == "known-difference":
+            pytest.xfail(finding.detail)

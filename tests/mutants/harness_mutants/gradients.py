@@ -1,0 +1,197 @@
+"""Faults of the gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.session import Session
+from harness.spec.lower import load_spec
+from harness_mutants.definitions import altered
+from harness_mutants.registry import session
+
+Tensors = dict[str, Any]
+
+
+class Graded(Session):
+    """Alters the gradients, wherever they are asked for."""
+
+    def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
+        """The gradients that are wrong."""
+        raise NotImplementedError
+
+    def gradient_function(self, phase: Any, mode: Any) -> Any:
+        inner = super().gradient_function(phase, mode)
+
+        def function(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+            results, gradients = inner(variables, constants)
+            return results, gradients | self.alter(gradients, variables, constants)
+
+        return function
+
+
+@session("theano_gru", "gradients")
+class GradientMissing(Graded):
+    """One layer's gradient is zeros."""
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {n: 0 * g for n, g in gradients.items() if n.startswith("out.")}
+
+
+@session("keras_gru", "gradients")
+class GradientOfBiasMissing(Graded):
+    """One bias of the loop has no gradient."""
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {"gru.b_r": 0 * gradients["gru.b_r"]}
+
+
+@session("theano_rnn", "gradients")
+class GradientOfInitialStateMissing(Graded):
+    """The state before the first step has no gradient."""
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {"input.h0": 0 * gradients["input.h0"]}
+
+
+@session("stateful_lstm", "cotangent-gradients")
+class GradientOfCarriedStateMissing(Graded):
+    """The state that is carried in has no gradient."""
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {n: 0 * g for n, g in gradients.items() if n.startswith("state.")}
+
+
+@session("stateful_lstm", "cotangent-gradients")
+class GradientThroughNewStateMissing(Graded):
+    """A cotangent of the new state is ignored."""
+
+    def gradient_function(self, phase: Any, mode: Any) -> Any:
+        inner = super().gradient_function(phase, mode)
+
+        def function(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+            deaf = {
+                n: 0 * t if n.startswith("cotangent.state.") else t for n, t in constants.items()
+            }
+            return inner(variables, deaf)  # type: ignore[no-any-return]
+
+        return function
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {}
+
+
+@session("sequence_rnn", "gradients")
+class GradientOverBatch(Graded):
+    """Gradients are divided by the number of examples once more."""
+
+    def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
+        return {n: g / len(constants["input.chars"]) for n, g in gradients.items()}
+
+
+@session("theano_gru", "gradients")
+class GradientClippedByValue(Graded):
+    """Gradients are kept within -1 and 1."""
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {n: np.clip(g, -1, 1) for n, g in gradients.items()}
+
+
+@session("pure_python_rnn", "gradients")
+class GradientClippedByNorm(Graded):
+    """Gradients are scaled to a norm of at most 1."""
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        norm = np.sqrt(sum(np.sum(g * g) for g in gradients.values()))
+        return {n: g / np.maximum(norm, 1).astype(g.dtype) for n, g in gradients.items()}
+
+
+@session("theano_gru", "gradients")
+class GradientsSwapped(Graded):
+    """Two parameters of the same shape get each other's gradient."""
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {"gru.U_z": gradients["gru.U_r"], "gru.U_r": gradients["gru.U_z"]}
+
+
+@session("simple_rnn", "gradients")
+class GradientTransposed(Graded):
+    """The gradient of a square matrix is transposed."""
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {"rnn.U": np.transpose(gradients["rnn.U"])}
+
+
+@session("theano_rnn", "gradients")
+class GradientNegated(Graded):
+    """One gradient has the other sign."""
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {"rnn.c": -gradients["rnn.c"]}
+
+
+@session("pure_python_rnn", "gradients")
+class GradientIsAScalar(Graded):
+    """The notebook's w_h: args[p-1][3].dot(d_pre_hidden) is one number for the whole matrix."""
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        exact = gradients["rnn.U"]
+        return {"rnn.U": np.full_like(exact, np.trace(exact))}
+
+
+@session("sequence_onehot", "repeatability")
+class GradientAccumulates(Graded):
+    """A call's gradients are added to those of the calls before it."""
+
+    def __init__(self, *arguments: Any, **choices: Any) -> None:
+        self._sum: Tensors = {}
+        super().__init__(*arguments, **choices)
+
+    def load(self, parameters: Any, statistics: Any) -> None:
+        super().load(parameters, statistics)
+        self._sum = {}
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        fits = {n: t for n, t in self._sum.items() if t.shape == gradients[n].shape}
+        self._sum = {n: g + fits.get(n, 0) for n, g in gradients.items()}
+        return self._sum
+
+
+@session("first_rnn", "repeatability")
+class GradientOfLastCall(Graded):
+    """From the second call on, gradients are those of the call before."""
+
+    _last: Tensors = {}
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        last, self._last = self._last or gradients, gradients
+        return last
+
+
+@session("three_char", "gradients")
+class GradientOfLastUseOnly(Graded):
+    """A shared layer's gradient is that of its last call."""
+
+    def __init__(self, backend: Any, training: Any, inference: Any, **choices: Any) -> None:
+        super().__init__(backend, training, inference, **choices)
+        calls = ("dense_in(embed_1(c1))", "dense_in(embed_2(c2))")
+        replace = {call: f"stop_gradient({call})" for call in calls}
+        spec = load_spec(training.name, overrides=altered("model", training.name, replace))
+        sizes = {n: training.sizes[n] for n in spec.model.sizes}
+        programs = (spec.program("training", **sizes), spec.program("inference", **sizes))
+        self._detached = Session(backend, *programs, **choices)
+
+    def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
+        mode = "cotangents" if any(n.startswith("cotangent.") for n in constants) else "loss"
+        function = self._detached.gradient_function("training", mode)
+        _, partial = function(variables, constants)
+        return {n: g for n, g in partial.items() if n.startswith("dense_in.")}
+
+
+@session("first_rnn", "gradients")
+class GradientDividedByUses(Graded):
+    """A shared layer's gradient is the mean over its calls, not the sum."""
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {n: g / 8 for n, g in gradients.items() if n.startswith("dense_in.")}

@@ -1,0 +1,131 @@
+"""Faults of one primitive: wrong rows, wrong axes, wrong edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.backends.numpy import PRIMITIVES, Array
+from harness_mutants.registry import primitive
+
+_segment_sum = PRIMITIVES["segment_sum"]
+
+
+@primitive("segment_sum", "sequence_rnn", "repeated-index")
+def repeated_rows_overwrite(x: Array, indices: Array, rows: int) -> Array:
+    """Of an index that occurs twice, the last occurrence alone has a gradient."""
+    result = np.zeros((rows, *x.shape[indices.ndim :]), x.dtype)
+    result[indices] = x
+    return result
+
+
+@primitive("segment_sum", "simple_rnn", "repeated-index")
+def repeated_rows_averaged(x: Array, indices: Array, rows: int) -> Array:
+    """The gradient of an embedding row is the mean over its occurrences."""
+    counts = np.maximum(np.bincount(indices.reshape(-1), minlength=rows), 1).astype(x.dtype)
+    return np.asarray(_segment_sum(x, indices, rows) / counts[:, None])
+
+
+@primitive("segment_sum", "first_rnn", "index-zero")
+def row_zero_not_trained(x: Array, indices: Array, rows: int) -> Array:
+    """Row 0 is taken for padding and has no gradient."""
+    result = np.array(_segment_sum(x, indices, rows))
+    result[0] = 0
+    return result
+
+
+@primitive("segment_sum", "three_char", "last-index")
+def last_row_not_trained(x: Array, indices: Array, rows: int) -> Array:
+    """The last row has no gradient."""
+    result = np.array(_segment_sum(x, indices, rows))
+    result[-1] = 0
+    return result
+
+
+@primitive("take", "simple_rnn", "index-zero")
+def index_zero_masked(x: Array, indices: Array) -> Array:
+    """Index 0 gives zeros instead of its row."""
+    return np.where((indices == 0)[..., None], x.dtype.type(0), x[indices])
+
+
+@primitive("take", "sequence_rnn", "own-sizes")
+def table_of_64_rows(x: Array, indices: Array) -> Array:
+    """Rows beyond the 64th are out of reach."""
+    return np.asarray(x[np.minimum(indices, 63)])
+
+
+@primitive("take_along_axis", "simple_rnn", "loss")
+def target_off_by_one(x: Array, indices: Array) -> Array:
+    """The loss is that of the class after the target."""
+    return np.take_along_axis(x, (indices + 1) % x.shape[-1], -1)
+
+
+@primitive("one_hot", "sequence_rnn", "gradients")
+def one_hot_off_by_one(indices: Array, classes: int, dtype: str) -> Array:
+    """The gradient of the loss goes to the class after the target."""
+    return np.eye(classes, dtype=dtype)[(indices + 1) % classes]
+
+
+@primitive("one_hot", "three_char", "gradients")
+def one_hot_smoothed(indices: Array, classes: int, dtype: str) -> Array:
+    """The gradient is that of targets smoothed by 0.1%."""
+    return np.asarray(0.999 * np.eye(classes, dtype=dtype)[indices] + 0.001 / classes, dtype)
+
+
+@primitive("concat", "theano_gru_combined", "outputs")
+def joined_in_reverse(arrays: Sequence[Array], axis: int) -> Array:
+    """Arrays are joined from the last to the first, but for those of a loop."""
+    return np.concatenate(arrays[::-1] if axis else arrays, axis)
+
+
+@primitive("max", "sequence_onehot", "extremes")
+def mean_for_max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    """The softmax is shifted by the mean, which does not keep it from overflowing."""
+    return np.mean(x, axis=axis, keepdims=keepdims)
+
+
+@primitive("max", "pure_python_rnn", "extremes")
+def max_over_everything(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    """The softmax is shifted by the maximum of the whole batch, so that small rows underflow."""
+    found = np.max(x, axis=axis, keepdims=keepdims)
+    return np.full_like(found, np.max(x))
+
+
+@primitive("less_equal", "theano_rnn", "nan")
+def relu_drops_nan(a: Array, b: Array) -> Array:
+    """relu(NaN) is 0."""
+    return ~(np.asarray(a) > b)
+
+
+@primitive("sum", "sequence_onehot", "nan")
+def sum_drops_nan(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    """A sum passes over NaN."""
+    return np.nansum(x, axis=axis, keepdims=keepdims)
+
+
+@primitive("tensordot", "theano_rnn", "gradients")
+def last_step_without_gradient(a: Array, b: Array, axes: Any) -> Array:
+    """A weight's gradient leaves the last step out."""
+    return np.tensordot(a[:-1], b[:-1], axes)
+
+
+@primitive("matmul", "theano_gru", "own-sizes")
+def matmul_without_remainder(a: Array, b: Array) -> Array:
+    """Long products run in blocks of 16, and the remainder is dropped."""
+    length = a.shape[-1]
+    whole = length - length % 16 if length > 16 else length
+    return np.matmul(a[..., :whole], b[..., :whole, :])
+
+
+@primitive("tanh", "stateful_lstm", "saturation")
+def tanh_beyond_four_is_one(x: Array) -> Array:
+    """tanh is cut to its limits beyond 4, where it still has a slope."""
+    return np.where(np.abs(x) > 4, np.sign(x), np.tanh(x))
+
+
+@primitive("exp", "simple_rnn", "extremes")
+def exp_clipped(x: Array) -> Array:
+    """The exponential's argument is kept above -20."""
+    return np.exp(np.maximum(x, x.dtype.type(-12)))

@@ -1,0 +1,89 @@
+"""What a mutant is: the numpy backend with one fault, and the check that must catch it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from harness.backends.numpy import PRIMITIVES, Numpy
+from harness.program import Program
+from harness.session import Session
+
+FLOAT32 = ("float32",)
+FLOAT64 = ("float64",)
+BOTH = ("float64", "float32")
+S = TypeVar("S", bound=type[Session])
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Faulty(Numpy):
+    """The numpy backend with another session, or another table of primitives."""
+
+    def __init__(
+        self,
+        name: str,
+        session: type[Session] = Session,
+        primitives: Mapping[str, Callable[..., Any]] = PRIMITIVES,
+    ) -> None:
+        self.name = name
+        self.primitives = primitives
+        self._session = session
+
+    def session(self, training: Program, inference: Program, **choices: Any) -> Session:
+        return self._session(self, training, inference, **choices)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault. ``check`` is the finding that must differ on ``spec``, in every dtype given."""
+
+    name: str
+    summary: str
+    spec: str
+    check: str
+    dtypes: tuple[str, ...]
+    make: Callable[[str], Faulty]
+
+    @property
+    def backend(self) -> str:
+        """The name that it is installed under."""
+        return f"mutant-{self.name}"
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def register(mutant: Mutant) -> None:
+    """Add a mutant; a name may be used once."""
+    if mutant.name in MUTANTS:
+        raise ValueError(f"two mutants are named {mutant.name!r}")
+    MUTANTS[mutant.name] = mutant
+
+
+def session(spec: str, check: str, dtypes: tuple[str, ...] = BOTH) -> Callable[[S], S]:
+    """Register a session class: its name is the mutant's, its docstring the summary."""
+
+    def add(cls: S) -> S:
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+        summary = (cls.__doc__ or "").strip()
+        register(Mutant(name, summary, spec, check, dtypes, lambda n: Faulty(n, cls)))
+        return cls
+
+    return add
+
+
+def primitive(
+    op: str, spec: str, check: str, dtypes: tuple[str, ...] = BOTH
+) -> Callable[[F], F]:
+    """Register a function in place of a primitive, under the function's name."""
+
+    def add(function: F) -> F:
+        name = function.__name__.strip("_").replace("_", "-")
+        summary = (function.__doc__ or "").strip()
+        table = {**PRIMITIVES, op: function}
+        register(Mutant(name, summary, spec, check, dtypes, lambda n: Faulty(n, primitives=table)))
+        return function
+
+    return add

@@ -1,0 +1,207 @@
+"""Faults of the training step and of the optimizer's state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.backends.numpy import PRIMITIVES
+from harness.session import Session
+from harness_mutants.registry import FLOAT64, Faulty, Mutant, register, session
+
+Tensors = dict[str, Any]
+
+
+@session("simple_rnn", "training-sgd")
+class RateFrozen(Session):
+    """The learning rate is that of the first step, for ever."""
+
+    _rate: float | None = None
+
+    def step(self, inputs: Any, state: Any, targets: Any, learning_rate: float) -> Any:
+        self._rate = self._rate or learning_rate
+        return super().step(inputs, state, targets, self._rate)
+
+
+@session("theano_rnn", "training-sgd")
+class RateOneStepLate(Session):
+    """A step uses the learning rate of the step before."""
+
+    _rate: float | None = None
+
+    def step(self, inputs: Any, state: Any, targets: Any, learning_rate: float) -> Any:
+        late, self._rate = self._rate or learning_rate, learning_rate
+        return super().step(inputs, state, targets, late)
+
+
+@session("keras_gru", "training-sgd")
+class UpdateTwice(Session):
+    """Every update is applied twice."""
+
+    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
+        once = super()._apply_rule(trained, gradients, learning_rate)
+        return super()._apply_rule(once, gradients, learning_rate)
+
+
+@session("sequence_onehot", "training-sgd")
+class UpdateOneStepLate(Session):
+    """A step applies the gradient of the step before."""
+
+    _last: Tensors | None = None
+
+    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
+        late, self._last = self._last or gradients, gradients
+        return super()._apply_rule(trained, late, learning_rate)
+
+
+@session("first_rnn", "training-sgd")
+class UpdateOmitsBiases(Session):
+    """Biases are not trained."""
+
+    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
+        found = super()._apply_rule(trained, gradients, learning_rate)
+        return {n: trained[n] if n.endswith(".b") else t for n, t in found.items()}
+
+
+@session("theano_gru", "training-sgd")
+class LossAfterUpdate(Session):
+    """A step's results are computed with the parameters that it has just made."""
+
+    def step(self, inputs: Any, state: Any, targets: Any, learning_rate: float) -> Any:
+        super().step(inputs, state, targets, learning_rate)
+        return self.forward("training", inputs, state, targets)
+
+
+@session("theano_gru_combined", "training-sgd")
+class ReadsInitialValues(Session):
+    """What is read is what was loaded."""
+
+    def load(self, parameters: Any, statistics: Any) -> None:
+        super().load(parameters, statistics)
+        self._loaded = dict(self.variables)
+
+    def read(self) -> dict[str, Any]:
+        return super().read() | {"parameters": self.neutral(self._loaded)}
+
+
+@session("sequence_rnn", "training", FLOAT64)
+class SlotsResetEachStep(Session):
+    """Moments start from zeros at every step."""
+
+    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
+        self.slots = {s: {n: 0 * t for n, t in ts.items()} for s, ts in self.slots.items()}
+        return super()._apply_rule(trained, gradients, learning_rate)
+
+
+@session("keras_gru", "training", FLOAT64)
+class SlotsOfAnotherParameter(Session):
+    """Two parameters of the same shape trade moments at every step."""
+
+    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
+        for slot in self.slots.values():
+            slot["gru.U_z"], slot["gru.U_r"] = slot["gru.U_r"], slot["gru.U_z"]
+        return super()._apply_rule(trained, gradients, learning_rate)
+
+
+@session("stateful_lstm", "training", FLOAT64)
+class SlotsSwapped(Session):
+    """First and second moment are read under each other's name."""
+
+    def read(self) -> dict[str, Any]:
+        found = super().read()
+        slots = found["slots"]
+        swapped = {"m": slots["v"], "v": slots["m"]} if "v" in slots else slots
+        return found | {"slots": swapped}
+
+
+@session("three_char", "training", FLOAT64)
+class SlotsKeptByLoad(Session):
+    """Loading parameters keeps the moments and the count of steps."""
+
+    def load(self, parameters: Any, statistics: Any) -> None:
+        kept, steps = self.slots, self._steps
+        super().load(parameters, statistics)
+        if kept.keys() == self.slots.keys():
+            self.slots, self._steps = kept or self.slots, steps
+
+
+@session("first_rnn", "training", FLOAT64)
+class StepNotCounted(Session):
+    """Every step is the first."""
+
+    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
+        self._steps = 1
+        return super()._apply_rule(trained, gradients, learning_rate)
+
+
+@session("sequence_unrolled", "training", FLOAT64)
+class StepCountedPerCall(Session):
+    """Gradients that are only looked at count as steps."""
+
+    def gradient_function(self, phase: Any, mode: Any) -> Any:
+        self._steps += 1
+        return super().gradient_function(phase, mode)
+
+
+class PerOccurrence(Session):
+    """Keras on TensorFlow: an embedding row's second moment adds one square an occurrence."""
+
+    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
+        before = dict(self.slots.get("v", {}))
+        found = super()._apply_rule(trained, gradients, learning_rate)
+        if before:
+            name, t = "embed.table", self._steps
+            squares = self.backend.squares  # type: ignore[attr-defined]
+            v = self.slots["v"][name] = 0.999 * before[name] + 0.001 * squares
+            rate = learning_rate * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+            found[name] = trained[name] - rate * self.slots["m"][name] / (np.sqrt(v) + 1e-8)
+        return found
+
+
+def _per_occurrence(name: str) -> Faulty:
+    def segment_sum(x: Any, indices: Any, rows: int) -> Any:
+        backend.squares = PRIMITIVES["segment_sum"](x * x, indices, rows)  # type: ignore[attr-defined]
+        return PRIMITIVES["segment_sum"](x, indices, rows)
+
+    backend = Faulty(name, PerOccurrence, {**PRIMITIVES, "segment_sum": segment_sum})
+    return backend
+
+
+register(
+    Mutant(
+        "squares-per-occurrence",
+        (PerOccurrence.__doc__ or "").strip(),
+        "simple_rnn",
+        "training",
+        FLOAT64,
+        _per_occurrence,
+    )
+)
+
+
+@session("pure_python_rnn", "training-sgd")
+class UpdateInsideTheLoop(Session):
+    """The notebook's: weights change at every time step of the backward pass."""
+
+    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
+        return {n: t.astype(self.dtype) for n, t in self._inside.items()}
+
+    def step(self, inputs: Any, state: Any, targets: Any, learning_rate: float) -> Any:
+        x, y = inputs["chars"], targets["target"]
+        w, u, o = (np.array(self.variables[n]) for n in ("rnn.W", "rnn.U", "out.W"))
+        hidden = [np.zeros((len(x), len(u)))]
+        for t in range(x.shape[1]):
+            hidden.append(np.maximum(x[:, t] @ w + hidden[t] @ u, 0))
+        back = np.zeros_like(hidden[0])
+        for t in reversed(range(x.shape[1])):
+            h = hidden[t + 1]
+            e = np.exp(h @ self.variables["out.W"])
+            d_logits = e / e.sum(-1, keepdims=True) - y[:, t]
+            d_pre = (d_logits @ o.T + back) * (h > 0)
+            o -= learning_rate * (h.T @ d_logits).astype(o.dtype)
+            w -= learning_rate * (x[:, t].T @ d_pre).astype(w.dtype)
+            u -= learning_rate * (hidden[t].T @ d_pre).astype(u.dtype)
+            back = d_pre @ u.T
+        self._inside = {"rnn.W": w, "rnn.U": u, "out.W": o}
+        return super().step(inputs, state, targets, learning_rate)

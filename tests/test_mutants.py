@@ -1,0 +1,113 @@
+"""Planted faults: every wrong backend is caught, by the check that names its fault.
+
+The mutants are installed as any third-party plugin is: an importable package beside its metadata,
+on ``PYTHONPATH``. Each runs in a worker of its own, at the tolerances that ship.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import Distribution
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.cells import Cell, CellResult
+from harness.checks import CHECKS
+from harness.engine import Engine
+from harness.findings import BROKEN, Finding
+from harness.planning import Request, lesson6
+
+FOLDER = Path(__file__).parent / "mutants"
+with pytest.MonkeyPatch.context() as _path:
+    _path.syspath_prepend(FOLDER)
+    from harness_mutants import CONTROL, MUTANTS
+
+if TYPE_CHECKING:
+    from harness_mutants.registry import Mutant
+
+DTYPES = ("float64", "float32")
+Results = Mapping[tuple[str, str, str], CellResult]
+
+
+class Planned(Engine):
+    """Runs every mutant on the one system that it is meant for, and the control on all."""
+
+    def cells(self) -> list[Cell]:
+        wanted = [
+            (m.backend, f"lesson6/{m.spec}", dtype) for m in MUTANTS.values() for dtype in m.dtypes
+        ]
+        wanted += [(CONTROL, spec, dtype) for spec in lesson6() for dtype in DTYPES]
+        return [Cell(spec, backend, "cpu", dtype, "native") for backend, spec, dtype in wanted]
+
+
+@pytest.fixture(scope="module")
+def results() -> Iterator[Results]:
+    """Every cell's result, by backend, system and dtype."""
+    backends = (CONTROL, *(m.backend for m in MUTANTS.values()))
+    # One thread a worker: as many workers as cores run at once.
+    variables = {"PYTHONPATH": str(FOLDER), "OPENBLAS_NUM_THREADS": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        with Planned(Request(backends=backends)) as engine:
+            found = engine.run().results
+    yield {(r.cell.backend, r.cell.spec, r.cell.dtype): r for r in found}
+
+
+def findings(mutant: Mutant, dtype: str, results: Results) -> dict[str, Finding]:
+    """A mutant's findings by check."""
+    result = results[mutant.backend, f"lesson6/{mutant.spec}", dtype]
+    return {f.check: f for f in result.findings}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_is_caught_by_the_check_that_names_it(name: str, results: Results) -> None:
+    mutant = MUTANTS[name]
+    for dtype in mutant.dtypes:
+        found = findings(mutant, dtype, results)
+        assert mutant.check in found, f"{dtype}: {mutant.check} did not run"
+        caught = [check for check, f in found.items() if f.verdict == "differ"]
+        assert mutant.check in caught, f"{dtype}: {mutant.check} did not fire; {caught} did"
+        accidents = {c: f.detail for c, f in found.items() if f.verdict in BROKEN}
+        assert not accidents, f"{dtype}: {accidents}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("spec", lesson6())
+def test_the_control_agrees(spec: str, dtype: str, results: Results) -> None:
+    result = results[CONTROL, spec, dtype]
+    assert result.verdict == "agree", [f.detail for f in result.findings if f.detail]
+
+
+def test_there_are_enough() -> None:
+    assert len(MUTANTS) >= 80
+
+
+def test_every_check_has_a_mutant_that_names_it(results: Results) -> None:
+    checks = {f.check for result in results.values() for f in result.findings}
+    assert checks == {m.check for m in MUTANTS.values()}
+    assert len(checks) >= len(CHECKS)
+
+
+def test_every_mutant_says_what_is_wrong_and_no_two_say_the_same() -> None:
+    summaries = [m.summary for m in MUTANTS.values()]
+    assert all(summaries)
+    assert len(set(summaries)) == len(summaries)
+
+
+def test_the_metadata_name_exactly_these_backends() -> None:
+    (metadata,) = FOLDER.glob("*.dist-info")
+    entries = Distribution.at(metadata).entry_points
+    expected = {CONTROL, *(m.backend for m in MUTANTS.values())}
+    assert {e.name for e in entries} == expected
+    assert {(e.group, e.value) for e in entries} == {("harness.backends", "harness_mutants")}
+
+
+def test_no_worker_path_leaks_into_other_tests() -> None:
+    assert str(FOLDER) not in sys.path
+    assert str(FOLDER) not in os.environ.get("PYTHONPATH", "")

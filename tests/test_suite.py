@@ -1,0 +1,181 @@
+"""The suite of third parties, run as they run it: by pytest, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from harness.cells import CellResult
+from harness.checks import CHECKS
+from harness.engine import Engine
+from harness.planning import Request
+from harness.suite.cells import FINDINGS, Cells
+
+FAULTY = Path(__file__).parent / "faulty"
+SPECS = ("lesson6/simple_rnn", "lesson6/theano_rnn")
+
+
+def suite(
+    folder: Path, *arguments: str, faults: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the suite in an empty folder; ``faults`` are those of ``faulty-*`` backends by cell."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(FAULTY),
+        "FAULTS": json.dumps(faults or {}),
+        "PYTEST_ADDOPTS": "",
+    }
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error"]
+    command += ["--pyargs", "harness.suite", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def specs(*names: str) -> list[str]:
+    return [argument for name in names for argument in ("--harness-spec", name)]
+
+
+def test_right_backend_passes_and_ids_can_be_read(tmp_path: Path) -> None:
+    run = suite(tmp_path, "--backend", "numpy", *specs(*SPECS), "-v")
+    assert run.returncode == pytest.ExitCode.OK, run.stdout
+    for line in (
+        "test_check[lesson6/simple_rnn-float32-gradients] PASSED",
+        "test_check[lesson6/simple_rnn-float64-training] PASSED",
+        "test_check[lesson6/simple_rnn-float32-training] SKIPPED",
+        "test_check[lesson6/theano_rnn-float32-repeated-index] SKIPPED",
+    ):
+        assert line in run.stdout
+    assert "failed" not in run.stdout
+
+
+def test_skips_say_why(tmp_path: Path) -> None:
+    run = suite(tmp_path, "--backend", "numpy", *specs(SPECS[1]), "-rs", "-k", "index or outputs")
+    assert run.returncode == pytest.ExitCode.OK, run.stdout
+    assert "index-zero does not apply to lesson6/theano_rnn in float32" in run.stdout
+
+
+def test_crash_fails_the_tests_of_its_cell_only(tmp_path: Path) -> None:
+    run = suite(
+        tmp_path,
+        *("--backend", "faulty-numpy", "--junitxml", "junit.xml", *specs(*SPECS)),
+        faults={"lesson6/simple_rnn float32": "segfault"},
+    )
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
+    cases = list(ET.parse(tmp_path / "junit.xml").iter("testcase"))
+    assert len(cases) == 4 * len(FINDINGS)
+    failed = {case.get("name", "") for case in cases if case.find("failure") is not None}
+    assert failed
+    assert {name.rpartition("32-")[0] for name in failed} == {"test_check[lesson6/simple_rnn-float"}
+    assert "test_check[lesson6/simple_rnn-float32-gradients]" in failed
+    assert not list(ET.parse(tmp_path / "junit.xml").iter("error"))
+    assert "values: crashed: SIGSEGV" in run.stdout
+    assert "the worker was lost in values" in run.stdout
+
+
+def test_wrong_result_fails_its_check_only_and_says_where(tmp_path: Path) -> None:
+    run = suite(
+        tmp_path,
+        *("--backend", "faulty-numpy", "--dtype", "float64", *specs(SPECS[0])),
+        *("-k", "outputs or loss or gradients"),
+        faults={"lesson6/simple_rnn float64": "wrong_shape"},
+    )
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
+    assert "1 failed, 3 passed" in run.stdout
+    assert "outputs: differ: output.hidden_states: expected shape" in run.stdout
+
+
+def test_stops_at_the_first_failure_if_asked(tmp_path: Path) -> None:
+    faults = {f"{name} {dtype}": "exit_0" for name in SPECS for dtype in ("float64", "float32")}
+    run = suite(tmp_path, "--backend", "faulty-numpy", *specs(*SPECS), "-x", faults=faults)
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "1 failed" in run.stdout
+    assert "exit code 0 in mid-call" in run.stdout
+
+
+def test_selected_checks_run_alone(tmp_path: Path) -> None:
+    faults = {"lesson6/simple_rnn float64": "exit_0"}
+    arguments = ["--backend", "faulty-numpy", "--dtype", "float64", *specs(SPECS[0])]
+    run = suite(tmp_path, *arguments, "-k", "inference", faults=faults)
+    assert run.returncode == pytest.ExitCode.OK, run.stdout
+    assert "1 passed" in run.stdout
+
+
+def test_two_backends_are_told_apart(tmp_path: Path) -> None:
+    arguments = ["--backend", "numpy", "--backend", "faulty-numpy", *specs(SPECS[0])]
+    run = suite(tmp_path, *arguments, "-v", "-k", "loss and float64")
+    assert run.returncode == pytest.ExitCode.OK, run.stdout
+    assert "test_check[faulty-numpy-lesson6/simple_rnn-float64-loss] PASSED" in run.stdout
+    assert "test_check[numpy-lesson6/simple_rnn-float64-loss] PASSED" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "which backend? Add --backend NAME"),
+        (["--backend", "nump"], "unknown backend 'nump'; did you mean 'numpy'?"),
+        (["--backend", "numpy", *specs("lesson6/simple_rn")], "did you mean 'lesson6/simple_rnn'?"),
+        (["--backend", "numpy", "--dtype", "float16"], "unknown dtype 'float16'"),
+        (["--backend", "numpy", "--harness-path", "nativ"], "invalid choice: 'nativ'"),
+    ],
+    ids=["no backend", "backend", "spec", "dtype", "path"],
+)
+def test_wrong_usage_is_an_error_in_words(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    run = suite(tmp_path, *arguments)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert words in run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_nothing_compared_is_no_success(tmp_path: Path) -> None:
+    run = suite(tmp_path, "--backend", "numpy", "--device", "cuda", *specs(SPECS[0]), "-rs")
+    assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout
+    assert "device 'cuda' is not offered" in run.stdout
+
+
+def test_help_shows_the_options_and_other_sessions_do_not_have_them(tmp_path: Path) -> None:
+    run = suite(tmp_path, "--help")
+    assert run.returncode == pytest.ExitCode.OK
+    assert "--harness-spec=SPEC" in run.stdout
+    other = subprocess.run(
+        [sys.executable, "-m", "pytest", "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--harness-spec" not in other.stdout
+
+
+def test_every_finding_of_the_engine_has_a_test() -> None:
+    assert set(FINDINGS.values()) == set(CHECKS)
+    # Between them these have every check: an embedding, a state that is carried, statistics.
+    names = ("lesson6/simple_rnn", "lesson6/stateful_lstm")
+    request = Request(specs=names, backends=("numpy",), dtypes=("float64",))
+    with Engine(request) as engine:
+        found = {f.check for r in engine.run().results for f in r.findings}
+    assert found == set(FINDINGS)
+
+
+def test_finding_without_a_test_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = Request(specs=SPECS[:1], backends=("numpy",), dtypes=("float64",))
+    with Engine(request) as engine:
+        cell = engine.cells()[0]
+        right = engine.run_cell
+
+        def with_another(*arguments: object) -> CellResult:
+            result = right(*arguments)  # type: ignore[arg-type]
+            result.findings[0].check = "other"
+            return result
+
+        monkeypatch.setattr(engine, "run_cell", with_another)
+        with pytest.raises(LookupError, match="no test shows the findings other"):
+            Cells(engine, [(cell, "loss")]).findings(cell, "loss")
