@@ -3,12 +3,12 @@
 Keras fixes its engine when it is imported, so each name needs a process of its own. The native
 path is a real ``keras.Model``: claimed layers are the framework's own, everything else is an
 operation of its graph. Gradients are the engine's. What Keras would compute in float32 is not
-claimed in float64 (see :mod:`harness.backends.keras_engines`): on torch no layer, on JAX neither
-batch normalisation nor tanh.
+claimed in float64 (see :mod:`harness.backends.keras_engines`): on torch only embeddings are, on
+JAX neither batch normalisation nor what uses tanh.
 
 The optimizers are claimed in float64 too, because they can be made exact there: the learning rate
 lives in a variable of ``floatx``, and decay rates are given as numpy scalars, since TensorFlow
-rounds Python floats to float32 on their way into a float64 tensor .
+rounds Python floats to float32 on their way into a float64 tensor.
 """
 
 from __future__ import annotations
@@ -170,6 +170,8 @@ class Keras(Backend):
         self._device = self.keras.device("gpu:0" if device == "cuda" else self.engine.cpu)
         self._device.__enter__()
         self.keras.config.set_floatx(dtype)
+        # Of its own: the first layer that is made keeps the policy of its time for all later ones.
+        self.keras.config.set_dtype_policy(dtype)
         self.engine.use(dtype)
 
     def scan(

@@ -17,11 +17,9 @@ import numpy as np
 from harness.contract import Function, GradientFunction, Tensors
 from harness.walk import Table
 
-EAGER_CALLS = 10  # before TensorFlow traces a function for the shapes at hand
-
 
 class TensorFlow:
-    """Gradient tapes. Eager at first: a trace costs about a second, and checks call too seldom."""
+    """Gradient tapes, eager."""
 
     cpu = "cpu:0"
     inexact: frozenset[str] = frozenset()
@@ -39,17 +37,8 @@ class TensorFlow:
         return bool(self.tf.config.list_physical_devices("GPU"))
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Traced once it has been called :data:`EAGER_CALLS` times with the same shapes."""
-        calls: dict[Any, int] = {}
-        traced = self.tf.function(function, autograph=False)
-
-        def run(variables: Tensors, constants: Tensors) -> Any:
-            both = (*variables.items(), *constants.items())
-            key = tuple((name, tuple(tensor.shape)) for name, tensor in both)
-            calls[key] = calls.get(key, 0) + 1
-            return (function if calls[key] <= EAGER_CALLS else traced)(variables, constants)
-
-        return run
+        """Eager: tracing costs more than a check's few calls of a shape, and rounds differently."""
+        return function
 
     def gradient(self, function: Function) -> GradientFunction:
         """Dense gradients: those of an embedding come as rows, some of them repeated, and Keras'

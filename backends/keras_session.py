@@ -142,7 +142,7 @@ class KerasSession(Session):
                 training=phase == "training",
             )
             env.update(graph.constants)
-            env.update(zip(graph.outputs, outputs, strict=True))
+            env.update(zip(graph.outputs, _listed(outputs), strict=True))
             env.update({a: t for (_, _, a), t in zip(graph.fixed, fixed, strict=True)})
             nodes = [node for node in nodes if not graph.done.issuperset(node.outputs)]
         super()._run(phase, nodes, env, sizes, variables, watch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.dims import ONE, Dim, Shape
@@ -28,6 +28,16 @@ class Builder:
         if name:
             self.names[number] = name
         return number
+
+    def name(self, value: int, name: str, place: str) -> None:
+        """Name a value that has no name. ``place`` is the equation that names it, not the function
+        that it calls."""
+        if value in self.names:
+            return
+        self.names[value] = name
+        nodes = self._open[-1] if self._open else self.nodes
+        if nodes and nodes[-1].outputs == (value,):
+            nodes[-1] = replace(nodes[-1], place=place)
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
         """Append a primitive; raises :class:`~harness.primitives.TypeMismatch`."""

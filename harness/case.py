@@ -1,7 +1,7 @@
 """A case: one model at some sizes with its material, and what the oracle says of it.
 
 Expected values are computed once and shared by all backends, dtypes and paths. With each comes
-its noise: the error of numpy in float32 on the same equations, the largest over three orders of
+its noise: the error of numpy in float32 on the same equations, the largest over four orders of
 summation, tensor by tensor.
 """
 

@@ -111,10 +111,9 @@ class CellRun:
             return
         hello = self.worker.hello or {}
         result.version = ", ".join(f"{n} {v}" for n, v in hello.get("versions", {}).items())
-        if self.cell.device not in hello.get("devices", ()):
-            offered = ", ".join(hello.get("devices", ())) or "none"
-            message = f"device {self.cell.device!r} is not offered (offered: {offered})"
-            yield Finding("open", faults=[message], verdict="unsupported")
+        lacking = self._not_offered(hello)
+        if lacking is not None:
+            yield lacking
             return
         remote = Remote(self.worker, self.timeout)
         starts = self.worker.starts
@@ -139,6 +138,16 @@ class CellRun:
         result.outputs = context.outputs
         if any(f.verdict == "differ" for f in result.findings):
             result.location = self._locate(remote)
+
+    def _not_offered(self, hello: Mapping[str, Any]) -> Finding | None:
+        """What the backend does not claim to have; that is no fault of it."""
+        for kind, wanted in (("device", self.cell.device), ("dtype", self.cell.dtype)):
+            offered = hello.get(f"{kind}s", ())
+            if wanted not in offered:
+                listed = ", ".join(offered) or "none"
+                message = f"{kind} {wanted!r} is not offered (offered: {listed})"
+                return Finding("open", faults=[message], verdict="unsupported")
+        return None
 
     def _locate(self, remote: Remote) -> str:
         """Where the forward pass first parts from the oracle; if it does not, what comes first."""

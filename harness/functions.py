@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from harness.contract import Backend, Function, GradientFunction, Native, Tensors
 from harness.dims import bind
+from harness.errors import UsageError
 from harness.gradient import differentiate
 from harness.layout import Layout, claims
 from harness.ports import Mode, crossing_ports, result_ports, variable_ports
@@ -32,9 +33,15 @@ class Functions:
     ) -> None:
         self.backend, self.path, self.dtype = backend, path, dtype
         self.programs: dict[Phase, Program] = {"training": training, "inference": inference}
-        self.natives = {
+        found = {
             phase: claims(backend, program, phase) if path == "native" else {}
             for phase, program in self.programs.items()
+        }
+        # A layer's parameters are packed one way: it is native in both phases or in neither.
+        both = found["training"].keys() & found["inference"].keys()
+        self.natives = {
+            phase: {key: native for key, native in natives.items() if key in both}
+            for phase, natives in found.items()
         }
         self.layout = Layout(training, self.natives["training"])
         self._compiled: dict[Any, Any] = {}
@@ -65,6 +72,11 @@ class Functions:
         return self._compiled[key]  # type: ignore[no-any-return]
 
     def _derived(self, phase: Phase, mode: Mode) -> GradientFunction:
+        if self.natives[phase]:
+            raise UsageError(
+                f"{self.backend.name} claims {', '.join(self.natives[phase])} and has no automatic "
+                "differentiation: what is inside a claimed call cannot be derived"
+            )
         program = self.programs[phase]
         results = result_ports(program, mode)
         outputs = (

@@ -30,10 +30,10 @@ def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
 
 def initial_statistics(program: Program) -> dict[str, Array]:
     """What moving statistics start from."""
-    drawn = {}
+    drawn: dict[str, Array] = {}
     for port in program.statistics:
         ((law, shape),) = stripes(program, [port])
-        drawn[port.name] = draw(law, shape, generator(0, port.name))
+        drawn.update(_split(program, [port], draw(law, shape, generator(0, port.name))))
     return drawn
 
 
@@ -41,12 +41,11 @@ def check_laws(program: Program, values: Mapping[str, Array]) -> list[str]:
     """How drawn values contradict their laws; nothing if they do not."""
     faults = []
     for ports in blocks(program):
-        whole = np.concatenate([values[p.name] for p in ports], axis=-1)
+        whole = np.concatenate([np.atleast_1d(values[p.name]) for p in ports], axis=-1)
         start = 0
         for law, shape in stripes(program, ports):
             rows = shape[0]
-            part = whole[start : start + rows] if whole.ndim else whole
-            fault = check_law(part, law)
+            fault = check_law(whole[start : start + rows], law)
             if fault:
                 faults.append(f"{', '.join(p.name for p in ports)}: {fault}")
             start += rows
@@ -63,8 +62,8 @@ def blocks(program: Program) -> list[list[Port]]:
 
 
 def stripes(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, ...]]]:
-    """Law and shape of each horizontal stripe of a block."""
-    shapes = [program.shape(port) for port in ports]
+    """Law and shape of each horizontal stripe of a block; a scalar is a vector of one."""
+    shapes = [program.shape(port) or (1,) for port in ports]
     columns = sum(shape[-1] for shape in shapes)
     found = []
     for stripe in (ports[0].init or {})["stripes"]:
@@ -82,6 +81,10 @@ def _stream(ports: list[Port]) -> str:
 
 
 def _split(program: Program, ports: list[Port], whole: Array) -> dict[str, Array]:
-    widths = [program.shape(port)[-1] for port in ports]
+    shapes = [program.shape(port) for port in ports]
+    widths = [(shape or (1,))[-1] for shape in shapes]
     pieces = np.split(whole, np.cumsum(widths)[:-1], axis=-1)
-    return {p.name: np.ascontiguousarray(a) for p, a in zip(ports, pieces, strict=True)}
+    return {
+        port.name: np.ascontiguousarray(piece).reshape(shape)
+        for port, piece, shape in zip(ports, pieces, shapes, strict=True)
+    }

@@ -29,7 +29,7 @@ class Request:
 
     specs: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
-    dtypes: tuple[str, ...] = ("float64", "float32")
+    dtypes: tuple[str, ...] = DTYPES
     paths: tuple[str, ...] = ("native",)
     device: str = "cpu"
     folders: tuple[Path, ...] = ()
@@ -107,6 +107,8 @@ def choose_backends(names: Sequence[str]) -> tuple[str, ...]:
 
 def choose_checks(patterns: Sequence[str]) -> tuple[str, ...]:
     """The groups of checks that any pattern matches; :class:`UsageError` for one without any."""
+    if not patterns:
+        raise UsageError(f"no check is asked for (known: {', '.join(CHECKS)})")
     for pattern in patterns:
         if not fnmatch.filter(CHECKS, pattern):
             raise UsageError(
@@ -119,6 +121,8 @@ def choose_checks(patterns: Sequence[str]) -> tuple[str, ...]:
 def check_request(request: Request, backends: Sequence[str]) -> None:
     """:class:`UsageError` for what no run can do: a request may come from Python, unchecked."""
     for kind, given, known in (("dtype", request.dtypes, DTYPES), ("path", request.paths, PATHS)):
+        if not given:
+            raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
         for value in given:
             if value not in known:
                 raise UsageError(
@@ -129,8 +133,11 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
         raise UsageError(f"a cell's timeout is a positive number of seconds, not {request.timeout}")
     if request.memory_limit is not None and request.memory_limit <= 0:
         raise UsageError(f"a memory limit is a positive size, not {request.memory_limit} bytes")
-    for option, given in (("interpreter", request.pythons), ("environment", request.environment)):
-        for name in given:
+    for option, named in (
+        ("interpreter", tuple(request.pythons)),
+        ("environment", tuple(request.environment)),
+    ):
+        for name in named:
             if name not in backends:
                 raise UsageError(
                     f"an {option} is given for {name!r}, which is not checked"

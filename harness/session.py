@@ -71,11 +71,22 @@ class Session(Functions):
         return self.layout.unpack({n: self.backend.numpy(t) for n, t in tensors.items()})
 
     def load(self, parameters: Arrays, statistics: Arrays) -> None:
-        """Set parameters and statistics, and forget all optimizer state."""
-        for name, shape in self.layout.shapes.items():
-            if name not in parameters or parameters[name].shape != shape:
-                found = list(parameters[name].shape) if name in parameters else "nothing"
-                raise UsageError(f"parameter {name}: expected shape {list(shape)}, found {found}")
+        """Set parameters and statistics, and forget all optimizer state.
+
+        Raises :class:`UsageError` for one that is missing, unknown or of another shape.
+        """
+        program = self.programs["training"]
+        for group, ports, given in (
+            ("parameter", program.parameters, parameters),
+            ("statistic", program.statistics, statistics),
+        ):
+            check_names(group, ports, given)
+            for port in ports:
+                shape, found = program.shape(port), np.shape(given[port.name])
+                if found != shape:
+                    raise UsageError(
+                        f"{group} {port.name}: expected shape {list(shape)}, found {list(found)}"
+                    )
         self.variables = {n: self._float(a) for n, a in self.layout.pack(parameters).items()}
         self.statistics = {n: self._float(a) for n, a in statistics.items()}
         trained = self.trained()

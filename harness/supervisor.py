@@ -193,7 +193,8 @@ class Worker:
     ) -> Outcome:
         """Send one request, or nothing at the start, and wait for one answer."""
         started = time.monotonic()
-        process.log.clear()
+        if request:  # what a new process has printed before this line tells of its start
+            process.log.clear()
         try:
             answer = _exchange(process, request, timeout, self.launch.memory_limit)
             expected = self._calls if request else GREETING

@@ -49,7 +49,8 @@ class Walker:
         """Run nodes in order; ``env`` maps value numbers to tensors, and is added to."""
         for node in nodes:
             self._node(node, env)
-            if self.watch is not None:
+            # A call that was walked has shown its results already, as those of its body.
+            if self.watch is not None and (node.op != "call" or self._kernel(node)):
                 for output in node.outputs:
                     self.watch(output, env[output], self._time)
         return env
@@ -86,12 +87,15 @@ class Walker:
         return value
 
     def _call(self, node: Node, env: dict[int, Any]) -> None:
-        kernel = self.kernels.get(node.attributes.get("instance", node.attributes["label"]))
+        kernel = self._kernel(node)
         if kernel is not None:
             env.update(zip(node.outputs, kernel(node, env), strict=True))
         else:
             assert node.body is not None
             self.run(node.body.nodes, env)
+
+    def _kernel(self, node: Node) -> Kernel | None:
+        return self.kernels.get(node.attributes.get("instance", node.attributes["label"]))
 
     def _scan(self, node: Node, env: dict[int, Any]) -> None:
         assert node.body is not None

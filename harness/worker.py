@@ -129,12 +129,14 @@ def _resolve(path: str) -> Callable[[Any], Any]:
 
 def _greeting(name: str, served: Any) -> dict[str, Any]:
     versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
+    dtypes = getattr(served, "dtypes", list)
     return {
         "backend": getattr(served, "name", name),
         "pid": os.getpid(),
         "python": platform.python_version(),
         "versions": {str(part): str(version) for part, version in versions().items()},
         "devices": [str(device) for device in devices()],
+        "dtypes": [str(dtype) for dtype in dtypes()],
         "environment": {
             variable: text
             for variable, text in sorted(os.environ.items())

@@ -136,6 +136,17 @@ def test_the_batch_norm_claim_is_the_definition(
     assert error < 1e-13  # a difference from the batch's mean loses a digit
 
 
+def test_a_claimed_batch_norm_that_is_called_twice_moves_its_statistics_twice(
+    backend: Backend, write: Write
+) -> None:
+    shape = "{shape: [batch, features]}"
+    layer = "{layer: batch_norm, momentum: 0.5}"
+    spec = write(layer, "y = it(it(x)) * units", x=shape, target=shape)
+    paths, error = compare(backend, spec, {"batch": 4})
+    assert paths["it"] == "torch.batch_norm, torch.var_mean"
+    assert error < 1e-13
+
+
 @pytest.mark.parametrize(
     ("loss", "index"), [("cross_entropy", False), ("sparse_cross_entropy", True)]
 )

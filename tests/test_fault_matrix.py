@@ -7,13 +7,13 @@ run, with good cells between them; the heavy backends run beside each other.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import faulty
 import pytest
 from faults.support import group_members, is_gone
 
@@ -23,7 +23,6 @@ from harness.findings import Verdict
 from harness.planning import Request
 from harness.records import Records, read_records
 
-FOLDER = Path(__file__).parent / "faulty"
 HEAVY = ("torch", "jax", "keras", "keras-torch", "keras-jax")
 # In MiB; the heavy ones fill more than half a GiB by their imports alone.
 MEMORY = {"numpy": 512, **dict.fromkeys(HEAVY, 2048)}
@@ -102,7 +101,7 @@ def run(backends: tuple[str, ...]) -> Run:
     """Run all cells on some backends, beside each other."""
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
-        patch.syspath_prepend(FOLDER)
+        patch.syspath_prepend(faulty.FOLDER)
         request = _request(backends, folder)
         started = time.monotonic()
         with Engine(request) as engine:
@@ -121,16 +120,15 @@ def _request(backends: tuple[str, ...], folder: Path) -> Request:
     for name in names:
         (models / f"{name}.yaml").write_text(MODEL.format(name=name))
     cells = [f"{name} {dtype}" for name in names for dtype in ("float64", "float32")]
-    faults = json.dumps({cells[position]: fault for position, fault in FAULTS.items()})
+    faults = {cells[position]: fault for position, fault in FAULTS.items()}
     return Request(
         specs=tuple(names),
         backends=tuple(f"faulty-{backend}" for backend in backends),
         folders=(folder,),
         environment={
             f"faulty-{backend}": {
-                "FAULTS": faults,
+                **faulty.variables(faults),
                 "FAULTY_MARK": str(folder / f"{backend}.mark"),
-                "PYTHONPATH": str(FOLDER),
             }
             for backend in backends
         },

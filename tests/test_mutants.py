@@ -1,14 +1,18 @@
 """Planted faults: every wrong backend is caught, by the check that names its fault.
 
 The mutants are installed as any third-party plugin is: an importable package beside its metadata,
-on ``PYTHONPATH``. Each runs in a worker of its own, at the tolerances that ship.
+on ``PYTHONPATH``. They run through the engine, at the tolerances that ship; each is a device of a
+backend, so that a few workers serve them all. By hand:
+
+    export PYTHONPATH=tests/mutants
+    harness check lesson6/first_rnn --backend mutants-1 --device leaky-relu
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import Distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +28,7 @@ from harness.planning import Request, lesson6
 FOLDER = Path(__file__).parent / "mutants"
 with pytest.MonkeyPatch.context() as _path:
     _path.syspath_prepend(FOLDER)
-    from harness_mutants import CONTROL, MUTANTS
+    from harness_mutants import BACKENDS, CONTROL, MUTANTS
 
 if TYPE_CHECKING:
     from harness_mutants.registry import Mutant
@@ -37,31 +41,32 @@ class Planned(Engine):
     """Runs every mutant on the one system that it is meant for, and the control on all."""
 
     def cells(self) -> list[Cell]:
-        wanted = [
-            (m.backend, f"lesson6/{m.spec}", dtype) for m in MUTANTS.values() for dtype in m.dtypes
-        ]
+        wanted = [(m.name, m.spec, dtype) for m in MUTANTS.values() for dtype in m.dtypes]
+        # The control comes last: it shows that no mutant leaves anything behind for the next.
         wanted += [(CONTROL, spec, dtype) for spec in lesson6() for dtype in DTYPES]
-        return [Cell(spec, backend, "cpu", dtype, "native") for backend, spec, dtype in wanted]
+        return [
+            Cell(spec, BACKENDS[number % len(BACKENDS)], device, dtype, "native")
+            for number, (device, spec, dtype) in enumerate(wanted)
+        ]
 
 
 @pytest.fixture(scope="module")
-def results() -> Iterator[Results]:
-    """Every cell's result, by backend, system and dtype."""
-    backends = (CONTROL, *(m.backend for m in MUTANTS.values()))
+def results() -> Results:
+    """Every cell's result, by mutant, system and dtype."""
     # One thread a worker: as many workers as cores run at once.
     variables = {"PYTHONPATH": str(FOLDER), "OPENBLAS_NUM_THREADS": "1"}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         for name, value in variables.items():
             patch.setenv(name, value)
-        with Planned(Request(backends=backends)) as engine:
+        with Planned(Request(backends=BACKENDS)) as engine:
             found = engine.run().results
-    yield {(r.cell.backend, r.cell.spec, r.cell.dtype): r for r in found}
+    return {(r.cell.device, r.cell.spec, r.cell.dtype): r for r in found}
 
 
 def findings(mutant: Mutant, dtype: str, results: Results) -> dict[str, Finding]:
     """A mutant's findings by check."""
-    result = results[mutant.backend, f"lesson6/{mutant.spec}", dtype]
+    result = results[mutant.name, mutant.spec, dtype]
     return {f.check: f for f in result.findings}
 
 
@@ -103,8 +108,7 @@ def test_every_mutant_says_what_is_wrong_and_no_two_say_the_same() -> None:
 def test_the_metadata_name_exactly_these_backends() -> None:
     (metadata,) = FOLDER.glob("*.dist-info")
     entries = Distribution.at(metadata).entry_points
-    expected = {CONTROL, *(m.backend for m in MUTANTS.values())}
-    assert {e.name for e in entries} == expected
+    assert {e.name for e in entries} == set(BACKENDS)
     assert {(e.group, e.value) for e in entries} == {("harness.backends", "harness_mutants")}
 
 

@@ -28,10 +28,11 @@ BIN = Path(sys.executable).parent
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment in which both distributions are installed, by pip."""
     folder = tmp_path_factory.mktemp("installed")
-    sources = []
-    for name in ("plugin_example", "plugin_broken"):
-        # A copy: setuptools builds beside the source.
-        sources.append(str(shutil.copytree(HERE / name, folder / "sources" / name)))
+    # A copy: setuptools builds beside the source.
+    sources = [
+        str(shutil.copytree(HERE / name, folder / "sources" / name))
+        for name in ("plugin_example", "plugin_broken")
+    ]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
     command += ["--no-build-isolation", "--target", str(folder / "site"), *sources]
     subprocess.run(command, check=True, timeout=120)
@@ -128,6 +129,6 @@ def test_the_suite_s_options_in_the_documentation_are_the_real_ones() -> None:
     text = DOCUMENT.read_text()
     assert "pytest --pyargs harness.suite --backend columns" in text
     options = (HERE.parent / "harness" / "suite" / "options.py").read_text()
-    named: list[Any] = [word.strip("`.,)") for word in text.split() if "--harness-" in word]
+    named: list[Any] = [word.strip("`.,;()") for word in text.split() if "--harness-" in word]
     assert named
-    assert [n for n in named if f'"{n.lstrip("`(")}"' not in options] == []
+    assert [n for n in named if f'"{n}"' not in options] == []

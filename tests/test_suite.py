@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import faulty
 import pytest
 
 from harness.cells import CellResult
@@ -17,7 +17,6 @@ from harness.engine import Engine
 from harness.planning import Request
 from harness.suite.cells import FINDINGS, Cells
 
-FAULTY = Path(__file__).parent / "faulty"
 SPECS = ("lesson6/simple_rnn", "lesson6/theano_rnn")
 
 
@@ -25,16 +24,17 @@ def suite(
     folder: Path, *arguments: str, faults: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the suite in an empty folder; ``faults`` are those of ``faulty-*`` backends by cell."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(FAULTY),
-        "FAULTS": json.dumps(faults or {}),
-        "PYTEST_ADDOPTS": "",
-    }
+    environment = {**os.environ, **faulty.variables(faults or {}), "PYTEST_ADDOPTS": ""}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error"]
     command += ["--pyargs", "harness.suite", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -126,9 +126,7 @@ def test_two_backends_are_told_apart(tmp_path: Path) -> None:
     ],
     ids=["no backend", "backend", "spec", "dtype", "path"],
 )
-def test_wrong_usage_is_an_error_in_words(
-    tmp_path: Path, arguments: list[str], words: str
-) -> None:
+def test_wrong_usage_is_an_error_in_words(tmp_path: Path, arguments: list[str], words: str) -> None:
     run = suite(tmp_path, *arguments)
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
     assert words in run.stderr

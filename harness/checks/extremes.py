@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.case import Case
+from harness.case import KINK_MARGIN, Case, kink_margin
 from harness.checks.context import Context, part
 from harness.findings import Finding
 from harness.material import Material
+from harness.program import Port
+from harness.session import Session
 
+# Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
+# frameworks rightly come out on either side of it.
+CORNERS = (-2.5, -1.0, 0.0, 1.0, 2.5, 6.0)
+SATURATING = (4.0, 4.5, 5.0, 5.5)
 ERRORS_FOR_BAD_INPUT = ("UsageError", "IndexError", "ValueError", "InvalidArgumentError")
 
 
@@ -30,8 +36,8 @@ def _scaled(arrays: dict[str, Any], factor: float, only: Any) -> dict[str, npt.N
 def extremes(context: Context) -> Iterator[Finding]:
     """The last layer's weights times 1,024: logits far beyond what exp can hold in float32."""
     case = context.case
-    last = case.training.parameters[-1].name.partition(".")[0]
-    parameters = _scaled(case.material.parameters, 1024.0, lambda n: n.startswith(f"{last}."))
+    last = _last_layer(case)
+    parameters = _scaled(case.material.parameters, 1024.0, lambda n: n.startswith(last))
     material = replace(case.material, parameters=parameters)
     finding = _compare_gradients(context, "extremes", material, "extremes")
     for d in finding.deviations:
@@ -40,11 +46,60 @@ def extremes(context: Context) -> Iterator[Finding]:
     yield finding
 
 
-def kinks(context: Context) -> Iterator[Finding]:
-    """Zero biases, states and float inputs: pre-activations that are exactly 0 (relu'(0) = 0)."""
+def saturation(context: Context) -> Iterator[Finding]:
+    """State and all matrices but the last layer's times 4 or so: activations far on their ends."""
     case = context.case
-    material = kink_material(case)
-    yield _compare_gradients(context, "kinks", material, "kinks")
+    materials = (_saturated(case, factor) for factor in SATURATING)
+    # A value on a kink would fall to one side or the other by rounding alone.
+    material = max(materials, key=lambda m: min(kink_margin(case.training, m), KINK_MARGIN))
+    yield _compare_gradients(context, "saturation", material, "saturation")
+
+
+def _saturated(case: Case, factor: float) -> Material:
+    last = _last_layer(case)
+    parameters = {
+        n: a * factor if a.ndim > 1 and not n.startswith(last) else a
+        for n, a in case.material.parameters.items()
+    }
+    state = {n: a * factor for n, a in case.material.state.items()}
+    return replace(case.material, parameters=parameters, state=state)
+
+
+def _last_layer(case: Case) -> str:
+    return case.training.parameters[-1].name.partition(".")[0] + "."
+
+
+def kinks(context: Context) -> Iterator[Finding]:
+    """Pre-activations exactly on a kink: 0 all over (relu'(0) = 0), then corners elsewhere."""
+    case = context.case
+    yield _compare_gradients(context, "kinks", kink_material(case), "kinks")
+    yield _compare_gradients(context, "corners", corner_material(case), "corners")
+
+
+def corner_material(case: Case) -> Material:
+    """Matrices at 0 but for the last layer's and tables, so that biases alone are activated.
+
+    They go through :data:`CORNERS` in turn, each from another one on.
+    """
+    last = _last_layer(case)
+    parameters = {}
+    for number, port in enumerate(case.training.parameters):
+        array = np.array(case.material.parameters[port.name])
+        if array.ndim > 1 and not port.name.startswith(last) and not _is_table(port.name):
+            array[:] = 0.0
+        elif _starts_at(port, "zeros", "ones") and array.ndim == 1:
+            array[:] = np.resize(np.roll(CORNERS, number), array.shape)
+        parameters[port.name] = array
+    return replace(case.material, parameters=parameters)
+
+
+def _is_table(name: str) -> bool:
+    return name.endswith(".table")
+
+
+def _starts_at(port: Port, *laws: str) -> bool:
+    stripes = (port.init or {}).get("stripes", ())
+    return bool(stripes) and stripes[0]["law"] in laws
 
 
 def kink_material(case: Case) -> Material:
@@ -52,10 +107,9 @@ def kink_material(case: Case) -> Material:
     parameters = {}
     for port in case.training.parameters:
         array = np.array(case.material.parameters[port.name])
-        stripes = (port.init or {}).get("stripes", ())
-        if array.ndim == 1 and stripes and stripes[0]["law"] == "zeros":
+        if array.ndim == 1 and _starts_at(port, "zeros"):
             array[:] = 0.0
-        if port.name.endswith(".table"):
+        if _is_table(port.name):
             array[::2] = 0.0
         parameters[port.name] = array
     inputs = {n: a * 0 if a.dtype.kind == "f" else a for n, a in case.material.inputs.items()}
@@ -64,14 +118,15 @@ def kink_material(case: Case) -> Material:
 
 
 def embedding_rows(context: Context) -> Iterator[Finding]:
-    """One index repeated all over, index 0, and rows that never occur."""
+    """One index all over: 0, another, and the last; so that other rows never occur."""
     case = context.case
     indices = {n: a for n, a in case.material.inputs.items() if a.dtype.kind == "i"}
     if not indices:
         return
-    for value, check in ((0, "index-zero"), (1, "repeated-index")):
+    bounds = _bounds(case)
+    for value, check in ((0, "index-zero"), (1, "repeated-index"), (-1, "last-index")):
         inputs = {
-            n: np.full_like(a, value) if n in indices else a
+            n: np.full_like(a, value % bounds[n]) if n in indices else a
             for n, a in case.material.inputs.items()
         }
         material = replace(case.material, inputs=inputs)
@@ -81,43 +136,59 @@ def embedding_rows(context: Context) -> Iterator[Finding]:
 def bad_index(context: Context) -> Iterator[Finding]:
     """An index out of range is an error, never a clamped, wrapped or zero row."""
     case = context.case
-    ports = [p for p in case.inference.inputs if case.inference.type_of(p).bound is not None]
-    if not ports:
+    bounds = _bounds(case)
+    if not bounds:
         return
     context.remote.load(case.material)
     finding = Finding("bad-index")
-    for port in ports[:2]:
-        bound = case.inference.type_of(port).bound
-        assert bound is not None
-        for value in (bound.resolve(case.inference.sizes), -1):
+    for name in list(bounds)[:2]:
+        for value in (bounds[name], -1):
             inputs = {n: np.array(a) for n, a in case.material.inputs.items()}
-            inputs[port.name].flat[0] = value
+            inputs[name].flat[0] = value
             outcome = context.remote.outcome(
                 "forward", phase="inference", inputs=inputs, state=case.material.state
             )
             finding.held += 1
             if outcome.status == "ok":
-                finding.faults.append(f"{port.name} = {value} was accepted")
+                finding.faults.append(f"{name} = {value} was accepted")
             elif not outcome.cause.startswith(ERRORS_FOR_BAD_INPUT):
-                finding.faults.append(f"{port.name} = {value} gave {outcome.cause}")
+                finding.faults.append(f"{name} = {value} gave {outcome.cause}")
     yield finding
+
+
+def _bounds(case: Case) -> dict[str, int]:
+    """The number of classes of every index input."""
+    program = case.inference
+    types = {port.name: program.type_of(port) for port in program.inputs}
+    return {n: t.bound.resolve(program.sizes) for n, t in types.items() if t.bound is not None}
 
 
 def nan(context: Context) -> Iterator[Finding]:
-    """A NaN in a parameter reaches every output that it reaches in the oracle."""
+    """NaN all over one parameter, each in turn, reaches every output and loss that it must."""
     case = context.case
-    name = case.training.parameters[-1].name
-    parameters = dict(case.material.parameters)
-    parameters[name] = np.array(parameters[name])
-    parameters[name].flat[0] = np.nan
-    material = replace(case.material, parameters=parameters)
-    context.remote.load(material)
-    expected = case.forward("inference", material, "nan")
-    found = context.forward(case.material)
     finding = Finding("nan")
-    for tensor, array in part(expected.values, "output.").items():
-        finding.held += 1
-        lost = np.isnan(array) & ~np.isnan(np.asarray(found[tensor], np.float64))
-        if lost.any():
-            finding.faults.append(f"{tensor}: {int(lost.sum())} NaN were lost")
+    for port in case.training.parameters:
+        parameters = dict(case.material.parameters)
+        parameters[port.name] = np.full_like(parameters[port.name], np.nan)
+        material = replace(case.material, parameters=parameters)
+        expected = _losses(case, material, f"nan in {port.name}")
+        context.remote.load(material)
+        found = context.remote.forward(
+            "training", material.inputs, material.state, material.targets
+        )
+        for tensor, array in expected.items():
+            finding.held += 1
+            lost = np.isnan(array) & ~np.isnan(np.asarray(found[tensor], np.float64))
+            if lost.any():
+                finding.faults.append(
+                    f"{tensor}: of NaN in {port.name}, {int(lost.sum())} NaN were lost"
+                )
     yield finding
+
+
+def _losses(case: Case, material: Material, key: str) -> dict[str, npt.NDArray[Any]]:
+    def run(session: Session) -> dict[str, npt.NDArray[Any]]:
+        session.load(material.parameters, material.statistics)
+        return session.forward("training", material.inputs, material.state, material.targets)
+
+    return part(case.expect(key, run).values, "output.", "loss", "metric.")

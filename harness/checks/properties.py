@@ -40,7 +40,20 @@ def other_shapes(case: Case) -> list[tuple[int, int]]:
     has_time = any("time" in d.names for t in case.inference.types.values() for d in t.shape)
     if not has_time:
         return [(1, 1), (case.batch + 2, 1)]
-    return [(1, case.time), (case.batch, 1), (case.time, case.time), (case.batch - 1, case.time)]
+    smaller = max(case.batch - 1, 1)
+    return [(1, case.time), (case.batch, 1), (case.time, case.time), (smaller, case.time)]
+
+
+def partial_batch(context: Context) -> Iterator[Finding]:
+    """Loss and gradients of a smaller last batch: divided by its own size, nothing filled up."""
+    case = context.case
+    if case.batch < 2:
+        return
+    context.remote.load(case.material)
+    context.remote.gradients(case.material)
+    smaller = case.batch_of(case.batch - 1, case.time)
+    found = context.remote.gradients(smaller)
+    yield context.finding("partial-batch", found, case.gradients(smaller, "partial"))
 
 
 def batch_independence(context: Context) -> Iterator[Finding]:

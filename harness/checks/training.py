@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.case import step_values
-from harness.checks.context import Context
+from harness.checks.context import Context, equal
 from harness.findings import Finding
 from harness.program import UpdateRule
 
@@ -57,4 +57,21 @@ def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Findi
     found = {}
     for number, step in enumerate(steps, start=1):
         found.update(step_values(number, step, material))
-    return context.finding(check, found, expected)
+    finding = context.finding(check, found, expected)
+    finding.faults += _not_fresh(context, batches[:1], steps[0])
+    return finding
+
+
+def _not_fresh(
+    context: Context, batches: list[dict[str, Any]], first: Mapping[str, Any]
+) -> list[str]:
+    """Loading ends all that earlier steps have left: slots, their count, the learning rate."""
+    material = context.case.material
+    context.remote.load(material)
+    (again,) = context.remote.train(batches, material.state)
+    before, after = (step_values(1, step, material) for step in (first, again))
+    return [
+        f"{name} is another after loading anew: something was kept from earlier steps"
+        for name, array in before.items()
+        if not equal(array, after[name])
+    ]

@@ -120,7 +120,8 @@ class Evaluator:
             for target, value in zip(assignment.targets, values, strict=True):
                 scope.assign(target, value)
                 if label is not None:
-                    self.builder.names.setdefault(value, f"{label}{target.id}")
+                    at = f"{target.place.file}:{target.place.line}"
+                    self.builder.name(value, f"{label}{target.id}", at)
                 self.places.setdefault(value, target.place)
 
     def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:

@@ -26,13 +26,13 @@ def read_init(
     """
     if isinstance(init, str | dict):
         rows = shape[0] if shape else Dim(1)
-        return {"stripes": [{"rows": rows, **_law(init, len(shape), place)}], "block": block}
+        return {"stripes": ({"rows": rows, **_law(init, len(shape), place)},), "block": block}
     if not shape or not init:
         raise SpecError(f"stripes need rows to share out, and this is {shape_text(shape)}", place)
-    stripes = [
+    stripes = tuple(
         {"rows": read_dim(part.rows, sizes, place), **_law(part.init, len(shape), place)}
         for part in init
-    ]
+    )
     total = Dim()
     for stripe in stripes:
         total = total + stripe["rows"]

@@ -92,15 +92,14 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
 def _initial(
     call: LayerCall, section: str, name: str, parameter: schema.Parameter, shape: Shape
 ) -> dict[str, object]:
-    """The law of a parameter: the model's, else the definition's."""
+    """The law of a parameter: the model's, and then it is drawn by itself; else the definition's."""
     instance = call.instance
     if section == "parameters" and name in instance.init:
-        init, at = instance.init[name], instance.place_of(("init", name))
-    else:
-        init = parameter.init
-        at = instance.definition.document.place_of((section, name, "init"))
+        own, at = instance.init[name], instance.place_of(("init", name))
+        return read_init(own, shape, None, call.sizes, at)
+    at = instance.definition.document.place_of((section, name, "init"))
     block = f"{instance.name}.{parameter.block}" if parameter.block else None
-    return read_init(init, shape, block, call.sizes, at)
+    return read_init(parameter.init, shape, block, call.sizes, at)
 
 
 def _check_shared(full: str, made: Shape, shape: Shape, first: Place, place: Place) -> None:

@@ -17,7 +17,8 @@ ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
 SEVERAL: Mapping[str, tuple[str, ...]] = {
     "values": ("outputs", "loss", "state", "statistics", "gradients"),
     "cotangents": ("cotangent-gradients",),
-    "embedding-rows": ("index-zero", "repeated-index"),
+    "kinks": ("kinks", "corners"),
+    "embedding-rows": ("index-zero", "repeated-index", "last-index"),
 }
 # Finding -> the group that makes it.
 FINDINGS: Mapping[str, str] = {

@@ -68,9 +68,12 @@ KERNELS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
+PRIMITIVES = {name: launch(kernel) for name, kernel in KERNELS.items()}
+
+
 class Columns(Backend):
     name = "columns"
-    primitives = {name: launch(kernel) for name, kernel in KERNELS.items()}
+    primitives = PRIMITIVES
 
     def tensor(self, array: np.ndarray) -> Handle:
         return Handle(np.array(array, order="F"))  # a copy: the caller may write to its array

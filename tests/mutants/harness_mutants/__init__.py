@@ -1,10 +1,20 @@
-"""Backends with one planted fault each, installed like any third-party plugin."""
+"""Backends with one planted fault each, installed like any third-party plugin.
+
+Importing a module of this package registers its mutants.
+"""
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
+from harness.backends.numpy import Numpy
+
 from harness.contract import Backend
 from harness.hookspecs import hookimpl
-from harness_mutants import (  # noqa: F401 - importing a module registers its mutants
+from harness.program import Program
+from harness.session import Session
+from harness_mutants import (  # noqa: F401
     arrays,
     definitions,
     gradients,
@@ -16,12 +26,34 @@ from harness_mutants import (  # noqa: F401 - importing a module registers its m
 )
 from harness_mutants.registry import MUTANTS, Faulty
 
-CONTROL = "mutant-control"
+CONTROL = "control"
+# Two names for the same, so that two workers share the mutants.
+BACKENDS = ("mutants-1", "mutants-2")
+
+
+@cache
+def _make(device: str) -> Faulty:
+    return Faulty() if device == CONTROL else MUTANTS[device].make()
+
+
+class Mutants(Numpy):
+    """Every mutant as a device of its own; the control has no fault."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def devices(self) -> tuple[str, ...]:
+        return (CONTROL, *MUTANTS)
+
+    def use(self, device: str, dtype: str) -> None:
+        super().use(device, dtype)
+        self._chosen = _make(device)
+
+    def session(self, training: Program, inference: Program, **choices: Any) -> Session:
+        return self._chosen.session(training, inference, **choices)
 
 
 @hookimpl
 def harness_backend(name: str) -> Backend:
-    """The mutant of that name; the control has no fault."""
-    if name == CONTROL:
-        return Faulty(name)
-    return MUTANTS[name.removeprefix("mutant-")].make(name)
+    """All mutants behind either name."""
+    return Mutants(name)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from harness.session import Session
-from harness_mutants.registry import FLOAT64, session
+from harness_mutants.registry import BOTH, FLOAT64, session
 
 Arrays = dict[str, Any]
 
@@ -18,11 +18,13 @@ def _in_place(array: Any, change: Any) -> None:
         array[...] = change(array)
 
 
-@session("sequence_onehot", "aliasing")
+@session("sequence_onehot", "aliasing", BOTH)
 class ResultsReused(Session):
     """A result lies in a buffer that the next call of the same shape writes to."""
 
-    _buffers: Arrays = {}
+    def load(self, parameters: Any, statistics: Any) -> None:
+        super().load(parameters, statistics)
+        self._buffers: dict[Any, Any] = {}
 
     def forward(self, *arguments: Any) -> Arrays:
         found = super().forward(*arguments)
@@ -33,7 +35,7 @@ class ResultsReused(Session):
         return found
 
 
-@session("keras_gru", "aliasing")
+@session("keras_gru", "aliasing", BOTH)
 class InputsNormalisedInPlace(Session):
     """A call subtracts the mean from the caller's inputs when it is done."""
 
@@ -44,7 +46,7 @@ class InputsNormalisedInPlace(Session):
         return found
 
 
-@session("stateful_lstm", "aliasing")
+@session("stateful_lstm", "aliasing", BOTH)
 class StateWrittenBack(Session):
     """The new state is written over the caller's."""
 
@@ -64,7 +66,7 @@ class ParametersBorrowed(Session):
         self.variables = dict(parameters)
 
 
-@session("three_char", "aliasing")
+@session("three_char", "aliasing", BOTH)
 class ParametersScaledInPlace(Session):
     """Loading changes the caller's parameters."""
 
@@ -155,7 +157,7 @@ class BatchOfFirstCall(Session):
     def forward(self, *arguments: Any) -> Arrays:
         found = super().forward(*arguments)
         self._batch = self._batch or len(found["output.logits"])
-        for name, array in found.items():
+        for array in found.values():
             if array.ndim:
                 array[self._batch :] = 0
         return found

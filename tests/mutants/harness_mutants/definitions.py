@@ -14,8 +14,8 @@ import yaml
 from harness.program import Program, UpdateRule
 from harness.session import Session
 from harness.spec.library import FOLDERS
-from harness.spec.lower import load_spec
-from harness_mutants.registry import BOTH, Faulty, Mutant, register
+from harness.spec.lower import Spec, load_spec
+from harness_mutants.registry import FLOAT32, Faulty, Mutant, register
 
 
 def altered(kind: str, name: str, replace: Mapping[str, str]) -> dict[tuple[str, str], str]:
@@ -32,12 +32,11 @@ def altered(kind: str, name: str, replace: Mapping[str, str]) -> dict[tuple[str,
 class Misread(Session):
     """Runs altered definitions."""
 
-    overrides: Mapping[tuple[str, str], str]
+    spec: Spec
 
     def __init__(
         self, backend: Faulty, training: Program, inference: Program, **choices: Any
     ) -> None:
-        self.spec = load_spec(training.name, overrides=self.overrides)
         sizes = {n: training.sizes[n] for n in self.spec.model.sizes}
         programs = (self.spec.program("training", **sizes), self.spec.program("inference", **sizes))
         super().__init__(backend, *programs, **choices)
@@ -46,12 +45,14 @@ class Misread(Session):
         super().use_rule(rule and self.spec.rule(rule.name, **rule.attributes))
 
 
-def _maker(row: Mapping[str, Any]) -> Callable[[str], Faulty]:
-    def make(name: str) -> Faulty:
-        class Altered(Misread):
-            overrides = altered(row["kind"], row["definition"], row["replace"])
+def _maker(model: str, row: Mapping[str, Any]) -> Callable[[], Faulty]:
+    def make() -> Faulty:
+        text = altered(row["kind"], row["definition"], row["replace"])
 
-        return Faulty(name, Altered)
+        class Altered(Misread):
+            spec = load_spec(model, overrides=text)
+
+        return Faulty(Altered)
 
     return make
 
@@ -59,8 +60,10 @@ def _maker(row: Mapping[str, Any]) -> Callable[[str], Faulty]:
 def _register_all() -> None:
     text = files("harness_mutants").joinpath("definitions.yaml").read_text(encoding="utf-8")
     for name, row in yaml.safe_load(text).items():
-        dtypes = tuple(row.get("dtypes", BOTH))
-        register(Mutant(name, row["summary"], row["spec"], row["check"], dtypes, _maker(row)))
+        dtypes = tuple(row.get("dtypes", FLOAT32))
+        model = f"lesson6/{row['spec']}"
+        make = _maker(model, row)
+        register(Mutant(name, row["summary"], model, row["check"], dtypes, make))
 
 
 _register_all()

@@ -9,7 +9,7 @@ import numpy as np
 from harness.session import Session
 from harness.spec.lower import load_spec
 from harness_mutants.definitions import altered
-from harness_mutants.registry import session
+from harness_mutants.registry import BOTH, session
 
 Tensors = dict[str, Any]
 
@@ -39,7 +39,7 @@ class GradientMissing(Graded):
         return {n: 0 * g for n, g in gradients.items() if n.startswith("out.")}
 
 
-@session("keras_gru", "gradients")
+@session("keras_gru", "gradients", BOTH)
 class GradientOfBiasMissing(Graded):
     """One bias of the loop has no gradient."""
 
@@ -47,7 +47,7 @@ class GradientOfBiasMissing(Graded):
         return {"gru.b_r": 0 * gradients["gru.b_r"]}
 
 
-@session("theano_rnn", "gradients")
+@session("theano_rnn", "gradients", BOTH)
 class GradientOfInitialStateMissing(Graded):
     """The state before the first step has no gradient."""
 
@@ -162,14 +162,14 @@ class GradientAccumulates(Graded):
 class GradientOfLastCall(Graded):
     """From the second call on, gradients are those of the call before."""
 
-    _last: Tensors = {}
+    _last: Tensors | None = None
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         last, self._last = self._last or gradients, gradients
         return last
 
 
-@session("three_char", "gradients")
+@session("three_char", "gradients", BOTH)
 class GradientOfLastUseOnly(Graded):
     """A shared layer's gradient is that of its last call."""
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.session import Session
 from harness.walk import Step
-from harness_mutants.registry import BOTH, Faulty, Mutant, register
+from harness_mutants.registry import FLOAT32, Faulty, Mutant, register
 
 Result = tuple[list[Any], list[Any]]
 Arguments = tuple[Step, Sequence[Any], Sequence[Any], bool]
@@ -22,7 +21,7 @@ def loop(spec: str, check: str) -> Callable[[type[Faulty]], type[Faulty]]:
         name = cls.__name__[0].lower() + cls.__name__[1:]
         name = "".join(f"-{c.lower()}" if c.isupper() else c for c in name)
         summary = (cls.__doc__ or "").strip()
-        register(Mutant(name, summary, spec, check, BOTH, lambda n: cls(n, Session)))
+        register(Mutant(name, summary, f"lesson6/{spec}", check, FLOAT32, cls))
         return cls
 
     return add

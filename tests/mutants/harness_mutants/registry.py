@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from harness.backends.numpy import PRIMITIVES, Numpy
+
 from harness.program import Program
 from harness.session import Session
 
+# float32 is where a fault is hardest to see, unless the fault is one of float64.
 FLOAT32 = ("float32",)
 FLOAT64 = ("float64",)
 BOTH = ("float64", "float32")
@@ -23,11 +25,9 @@ class Faulty(Numpy):
 
     def __init__(
         self,
-        name: str,
         session: type[Session] = Session,
         primitives: Mapping[str, Callable[..., Any]] = PRIMITIVES,
     ) -> None:
-        self.name = name
         self.primitives = primitives
         self._session = session
 
@@ -44,12 +44,7 @@ class Mutant:
     spec: str
     check: str
     dtypes: tuple[str, ...]
-    make: Callable[[str], Faulty]
-
-    @property
-    def backend(self) -> str:
-        """The name that it is installed under."""
-        return f"mutant-{self.name}"
+    make: Callable[[], Faulty]
 
 
 MUTANTS: dict[str, Mutant] = {}
@@ -62,20 +57,20 @@ def register(mutant: Mutant) -> None:
     MUTANTS[mutant.name] = mutant
 
 
-def session(spec: str, check: str, dtypes: tuple[str, ...] = BOTH) -> Callable[[S], S]:
+def session(spec: str, check: str, dtypes: tuple[str, ...] = FLOAT32) -> Callable[[S], S]:
     """Register a session class: its name is the mutant's, its docstring the summary."""
 
     def add(cls: S) -> S:
         name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
         summary = (cls.__doc__ or "").strip()
-        register(Mutant(name, summary, spec, check, dtypes, lambda n: Faulty(n, cls)))
+        register(Mutant(name, summary, f"lesson6/{spec}", check, dtypes, lambda: Faulty(cls)))
         return cls
 
     return add
 
 
 def primitive(
-    op: str, spec: str, check: str, dtypes: tuple[str, ...] = BOTH
+    op: str, spec: str, check: str, dtypes: tuple[str, ...] = FLOAT32
 ) -> Callable[[F], F]:
     """Register a function in place of a primitive, under the function's name."""
 
@@ -83,7 +78,11 @@ def primitive(
         name = function.__name__.strip("_").replace("_", "-")
         summary = (function.__doc__ or "").strip()
         table = {**PRIMITIVES, op: function}
-        register(Mutant(name, summary, spec, check, dtypes, lambda n: Faulty(n, primitives=table)))
+        register(
+            Mutant(
+                name, summary, f"lesson6/{spec}", check, dtypes, lambda: Faulty(primitives=table)
+            )
+        )
         return function
 
     return add

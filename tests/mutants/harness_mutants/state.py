@@ -24,10 +24,10 @@ class StateIgnored(Session):
 class StateKept(Session):
     """A call starts from the state that the last one left, if it fits."""
 
-    _last: dict[str, Any] = {}
+    _last: dict[str, Any] | None = None
 
     def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
-        fits = {n: a for n, a in self._last.items() if a.shape == state[n].shape}
+        fits = {n: a for n, a in (self._last or {}).items() if a.shape == state[n].shape}
         return super().arguments(phase, inputs, {**state, **fits}, targets)
 
     def forward(self, *arguments: Any) -> dict[str, Any]:
@@ -40,10 +40,10 @@ class StateKept(Session):
 class StateLeaksFromTraining(Session):
     """A thousandth of the state of the last gradient is left in the next one's."""
 
-    _last: dict[str, Any] = {}
+    _last: dict[str, Any] | None = None
 
     def gradients(self, phase: Any, inputs: Any, state: Any, *others: Any) -> Any:
-        fits = {n: a for n, a in self._last.items() if a.shape == state[n].shape}
+        fits = {n: a for n, a in (self._last or {}).items() if a.shape == state[n].shape}
         leaked = {n: a + 1e-3 * fits.get(n, 0) for n, a in state.items()}
         results, gradients = super().gradients(phase, inputs, leaked, *others)
         self._last = {n: results[f"state.{n}"] for n in state}
@@ -121,8 +121,6 @@ class StatisticsFrozen(Session):
 @session(STATEFUL, "training-sgd")
 class StatisticsOneStepLate(Session):
     """The statistics after a step are those before it."""
-
-    _late: dict[str, Any] = {}
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load(parameters, statistics)

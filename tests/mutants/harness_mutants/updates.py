@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from harness.backends.numpy import PRIMITIVES
+
 from harness.session import Session
 from harness_mutants.registry import FLOAT64, Faulty, Mutant, register, session
 
@@ -159,12 +159,12 @@ class PerOccurrence(Session):
         return found
 
 
-def _per_occurrence(name: str) -> Faulty:
+def _per_occurrence() -> Faulty:
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:
         backend.squares = PRIMITIVES["segment_sum"](x * x, indices, rows)  # type: ignore[attr-defined]
         return PRIMITIVES["segment_sum"](x, indices, rows)
 
-    backend = Faulty(name, PerOccurrence, {**PRIMITIVES, "segment_sum": segment_sum})
+    backend = Faulty(PerOccurrence, {**PRIMITIVES, "segment_sum": segment_sum})
     return backend
 
 
@@ -172,7 +172,7 @@ register(
     Mutant(
         "squares-per-occurrence",
         (PerOccurrence.__doc__ or "").strip(),
-        "simple_rnn",
+        "lesson6/simple_rnn",
         "training",
         FLOAT64,
         _per_occurrence,

@@ -1,0 +1,222 @@
+"""The material that is checked with, and what the oracle says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import case as cases
+from harness.case import KINK_MARGIN, Case, kink_margin, state_of, step_values
+from harness.material import Material, draw
+from harness.oracle import ORDERS
+from harness.planning import Request, lesson6, make_case
+from harness.session import Session
+from harness.spec.lower import load_spec
+
+GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
+
+
+def small(name: str, seed: int = 0) -> Case:
+    return make_case(load_spec(f"lesson6/{name}"), Request(seed=seed), own=False)
+
+
+@pytest.fixture(scope="module")
+def lstm() -> Case:
+    return small("stateful_lstm")
+
+
+def arrays(material: Material) -> dict[str, Any]:
+    return {f"{g} {n}": a for g in GROUPS for n, a in getattr(material, g).items()}
+
+
+# --- Material ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", lesson6())
+def test_material_is_exact_in_float32_and_of_the_programs_shapes(name: str) -> None:
+    program = load_spec(name).program("training", hidden=7)
+    material = draw(program, 3, 4, 0)
+    for label, array in arrays(material).items():
+        if array.dtype.kind == "f":
+            assert array.dtype == np.float64, label
+            assert np.array_equal(array, array.astype(np.float32)), label
+            assert np.unique(array).size > 1, label
+        else:
+            assert array.dtype == np.int64, label
+    free = {"batch": 3, "time": 4}
+    for group in GROUPS:
+        ports = getattr(program, group)
+        found = {n: a.shape for n, a in getattr(material, group).items()}
+        assert found == {p.name: program.shape(p, free) for p in ports}
+
+
+def test_material_is_at_no_special_value(lstm: Case) -> None:
+    material = lstm.material
+    vectors = {n: a for n, a in material.parameters.items() if a.ndim == 1}
+    assert len(vectors) == 7  # four gates, out.b, gamma and beta
+    for name, array in {**vectors, **material.statistics}.items():
+        assert np.abs(array).min() >= 0.2, name
+        assert not np.any(array == 1), name
+    for name in ("norm.moving_variance",):
+        assert material.statistics[name].min() > 0
+    assert material.parameters["norm.gamma"].min() > 0
+    for gate in "ifgo":
+        recurrent = material.parameters[f"lstm.U_{gate}"]
+        assert np.abs(recurrent - recurrent.T).max() > 0.1
+    assert all(np.abs(a).max() > 0.1 for a in material.state.values())
+
+
+def test_indices_are_below_their_bound_and_targets_sum_to_1() -> None:
+    program = load_spec("lesson6/keras_gru").program("training", hidden=7, vocab=11)
+    target = draw(program, 3, 4, 0).targets["target"]
+    assert np.array_equal(target.sum(-1), np.ones((3, 4)))
+    assert target.min() == 0
+    indexed = load_spec("lesson6/simple_rnn").program("training", vocab=5)
+    chars = draw(indexed, 50, 8, 0).inputs["chars"]
+    assert sorted(np.unique(chars)) == [0, 1, 2, 3, 4]
+
+
+def test_other_seeds_other_numbers_and_the_same_seed_the_same(lstm: Case) -> None:
+    program = lstm.training
+    one, same, other = (arrays(draw(program, 3, 4, seed)) for seed in (0, 0, 1))
+    for name in one:
+        assert np.array_equal(one[name], same[name]), name
+        assert not np.array_equal(one[name], other[name]), name
+    for name, array in small("stateful_lstm", 1).material.parameters.items():
+        assert not np.array_equal(array, lstm.material.parameters[name])
+    parameters = lstm.material.parameters
+    assert not np.array_equal(parameters["lstm.W_i"], parameters["lstm.W_f"])
+
+
+def test_another_batch_keeps_the_parameters(lstm: Case) -> None:
+    other = lstm.batch_of(2, 6)
+    assert other.parameters is lstm.material.parameters
+    assert other.inputs["chars"].shape == (2, 6)
+    assert other.state["h"].shape == (2, 7)
+    assert not np.array_equal(lstm.batch_of(3, 4).state["h"], lstm.material.state["h"])
+
+
+def test_cotangents_are_of_every_output_and_state_and_never_flat(lstm: Case) -> None:
+    names = {f"output.{n}" for n in ("normalised", "hidden_states", "logits", "next_chars")}
+    assert {"state.h", "state.c"} <= set(lstm.cotangents) <= names | {"state.h", "state.c"}
+    for array in lstm.cotangents.values():
+        assert array.std() > 0.5
+        assert np.array_equal(array, array.astype(np.float32))
+
+
+# --- Kinks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["keras_gru", "simple_rnn", "stateful_lstm", "three_char"])
+def test_material_is_off_every_kink(name: str) -> None:
+    case = small(name)
+    margin = kink_margin(case.training, case.material)
+    assert KINK_MARGIN <= margin < np.inf
+
+
+def test_a_preactivation_on_a_kink_is_seen() -> None:
+    case = small("simple_rnn")
+    parameters = dict(case.material.parameters)
+    parameters["embed.table"] = np.zeros_like(parameters["embed.table"])
+    parameters["rnn.b"] = np.zeros_like(parameters["rnn.b"])
+    on_it = dataclasses.replace(case.material, parameters=parameters)
+    assert kink_margin(case.training, on_it) == 0.0
+
+
+def test_a_draw_on_a_kink_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    margins = iter([0.0, 1e-7, 0.5, 0.9])
+    monkeypatch.setattr(cases, "kink_margin", lambda *_: next(margins))
+    assert small("simple_rnn").seed == 2
+    margins = iter([1e-9, 1e-6, *[0.0] * 40])
+    assert small("simple_rnn").seed == 1
+
+
+# --- Expected values --------------------------------------------------------------------------
+
+
+def test_expected_values_are_computed_once(lstm: Case) -> None:
+    calls: list[str] = []
+
+    def run(session: Session) -> Mapping[str, Any]:
+        calls.append(session.dtype)
+        return {"y": np.asarray(1 / 3, session.dtype)}
+
+    once = lstm.expect("counted", run)
+    assert lstm.expect("counted", run) is once
+    assert calls == ["float64", *["float32"] * len(ORDERS)]
+    assert once.values["y"].dtype == np.float64
+    assert once.noise["y"] == pytest.approx(abs(float(np.float32(1 / 3)) - 1 / 3) * 3)
+    main = lstm.gradients(lstm.material, "main")
+    assert lstm.gradients(lstm.material, "main") is main
+    assert lstm.gradients(lstm.material, "main", lstm.cotangents) is not main
+    assert lstm.gradients(lstm.material, "other") is not main
+
+
+def test_no_noise_is_below_the_median_of_its_pass(lstm: Case) -> None:
+    errors = {"a": 0.0, "b": 1e-8, "c": 2e-8, "d": 3e-8, "e": np.nan}
+
+    def run(session: Session) -> Mapping[str, Any]:
+        off = 0.0 if session.dtype == "float64" else 1.0
+        return {n: np.asarray(1.0 + off * e) for n, e in errors.items()}
+
+    noise = lstm.expect("noise", run).noise
+    assert [noise[n] for n in "abcd"] == pytest.approx([1e-8, 1e-8, 2e-8, 3e-8], rel=1e-6)
+    assert np.isfinite(noise["e"])
+    expected = lstm.gradients(lstm.material, "main")
+    assert set(expected.noise) == set(expected.values)
+    assert 1e-8 < min(expected.noise.values()) < max(expected.noise.values()) < 1e-4
+
+
+def test_only_selects_by_prefix(lstm: Case) -> None:
+    expected = lstm.gradients(lstm.material, "main")
+    names = set(expected.only("gradient.", "loss").values)
+    assert "loss" in names
+    assert {n.partition(".")[0] for n in names} == {"loss", "gradient"}
+
+
+def test_training_carries_its_state(lstm: Case) -> None:
+    rule = lstm.spec.update
+    assert rule is not None
+    batches = [
+        {"inputs": m.inputs, "targets": m.targets, "learning_rate": 0.01}
+        for m in (lstm.material, lstm.batch_of(3, 4))
+    ]
+    found = lstm.train(rule, batches, lstm.material, "two").values
+    session = lstm._sessions[0]
+    session.load(lstm.material.parameters, lstm.material.statistics)
+    state: Mapping[str, Any] = lstm.material.state
+    losses = []
+    for batch in batches:
+        results = session.step(batch["inputs"], state, batch["targets"], 0.01)
+        state = state_of(results)
+        assert set(state) == {"h", "c"}
+        losses.append(float(results["loss"]))
+    assert [float(found[f"step {n}: loss"]) for n in (1, 2)] == losses
+    session.load(lstm.material.parameters, lstm.material.statistics)
+    session.step(batches[0]["inputs"], lstm.material.state, batches[0]["targets"], 0.01)
+    fresh = session.step(batches[1]["inputs"], lstm.material.state, batches[1]["targets"], 0.01)
+    assert abs(float(fresh["loss"]) - losses[1]) > 1e-6
+
+
+def test_a_step_is_compared_by_how_far_parameters_moved(lstm: Case) -> None:
+    start = lstm.material.parameters["out.b"]
+    step = {
+        "results": {"loss": np.float32(2.0)},
+        "parameters": {"out.b": (start - 1e-3).astype(np.float32)},
+        "statistics": {"norm.moving_mean": np.zeros(5, np.float32)},
+        "slots": {"m": {"out.b": np.ones(11, np.float32)}},
+    }
+    found = step_values(3, step, lstm.material)
+    assert set(found) == {
+        "step 3: loss",
+        "step 3: out.b moved",
+        "step 3: norm.moving_mean",
+        "step 3: out.b m",
+    }
+    moved = found["step 3: out.b moved"]
+    assert moved.dtype == np.float32
+    np.testing.assert_allclose(moved, -1e-3, atol=1e-7)

@@ -1,0 +1,198 @@
+"""Where a planted fault is found: layer, equation, time step, and swapped gates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.backends.numpy import PRIMITIVES, Numpy
+from harness.case import Case
+from harness.contract import Backend
+from harness.localise import Location, forward_location, places
+from harness.oracle import ORDERS, Oracle
+from harness.planning import Request, lesson6, make_case
+from harness.session import Session
+from harness.spec.lower import load_spec
+
+DTYPES = ("float64", "float32")
+
+
+def case_of(name: str, overrides: Any = None) -> Case:
+    return make_case(load_spec(f"lesson6/{name}", overrides=overrides), Request(), own=False)
+
+
+@pytest.fixture(scope="module")
+def lstm() -> Case:
+    return case_of("stateful_lstm")
+
+
+def definition(name: str) -> str:
+    return files("harness.specs").joinpath(f"layers/{name}.yaml").read_text(encoding="utf-8")
+
+
+def equation(name: str, start: str) -> str:
+    """The place of a definition's equation, read off the file."""
+    lines = definition(name).splitlines()
+    (number,) = [n for n, line in enumerate(lines, 1) if line.strip().startswith(start)]
+    return f"{name}.yaml:{number}"
+
+
+def located(
+    case: Case, backend: Backend, dtype: str, overrides: Any = None, model: str = "stateful_lstm"
+) -> Location | None:
+    """Trace a backend that may read other definitions, and locate against the true case."""
+    own = case_of(model, overrides) if overrides else case
+    session = Session(backend, own.training, own.inference, path="equations", dtype=dtype)
+    m = case.material
+    session.load(m.parameters, m.statistics)
+    return forward_location(case, m, session.trace("training", m.inputs, m.state), dtype)
+
+
+def planted(op: str, function: Callable[..., Any]) -> Numpy:
+    backend = Numpy()
+    backend.primitives = {**PRIMITIVES, op: function}
+    return backend
+
+
+def changed(layer: str, *edits: tuple[str, str]) -> Any:
+    text = definition(layer)
+    for old, new in edits:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return {("layer", layer): text}
+
+
+# --- Agreement --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", lesson6())
+def test_an_agreeing_backend_has_no_location(name: str) -> None:
+    case = case_of(name.removeprefix("lesson6/"))
+    for dtype in DTYPES:
+        assert located(case, Numpy(), dtype) is None
+        for order in ORDERS:
+            assert located(case, Oracle(order), dtype) is None
+
+
+# --- Faults of primitives ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_wrong_tanh_is_found_at_its_first_equation(lstm: Case, dtype: str) -> None:
+    wrong = planted("tanh", lambda x: np.tanh(x) * np.asarray(1.001, x.dtype))
+    found = located(lstm, wrong, dtype)
+    assert found is not None
+    assert (found.phase, found.value, found.step) == ("forward", "lstm/g", 0)
+    assert found.place.endswith(equation("lstm", "g ="))
+    assert found.error == pytest.approx(1e-3, rel=0.01)
+    assert found.hint == ""
+    words = str(found)
+    assert words.startswith("forward: first differs at g of layer lstm, time step 0 (")
+    assert words.endswith(f"{equation('lstm', 'g =')}), by {found.error:.2e}")
+
+
+def test_the_time_step_of_a_late_fault_is_named(lstm: Case) -> None:
+    calls = 0
+
+    def tanh(x: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return np.tanh(x) + (1e-3 if calls > 4 else 0.0)  # two a step: from the third step on
+
+    found = located(lstm, planted("tanh", tanh), "float64")
+    assert found is not None
+    assert (found.value, found.step) == ("lstm/g", 2)
+
+
+def test_a_fault_before_the_loop_is_found_at_its_layer(lstm: Case) -> None:
+    wrong = planted("sqrt", lambda x: np.sqrt(x) + 1e-3)
+    found = located(lstm, wrong, "float64")
+    assert found is not None
+    assert (found.value, found.step) == ("norm/y", 0)
+    assert found.place.endswith(equation("batch_norm", "y = gamma * (x - center)"))
+
+
+def test_a_nan_is_found(lstm: Case) -> None:
+    found = located(lstm, planted("tanh", lambda x: np.full_like(x, np.nan)), "float32")
+    assert found is not None
+    assert found.value == "lstm/g"
+    assert found.error == np.inf
+
+
+# --- Faults of definitions --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_swapped_gates_are_named(lstm: Case, dtype: str) -> None:
+    """A backend whose gates i and f stand in each other's place: i is what f should be."""
+    edits = [("i = gate(x_t @ W_i + h @ U_i + b_i)", "i = gate(x_t @ W_f + h @ U_f + b_f)")]
+    edits += [("f = gate(x_t @ W_f + h @ U_f + b_f)", "f = gate(x_t @ W_i + h @ U_i + b_i)")]
+    text = definition("lstm")
+    for number, (old, _) in enumerate(edits):
+        text = text.replace(old, f"<{number}>")
+    for number, (_, new) in enumerate(edits):
+        text = text.replace(f"<{number}>", new)
+    found = located(lstm, Numpy(), dtype, {("layer", "lstm"): text})
+    assert found is not None
+    assert (found.value, found.step) == ("lstm/i", 0)
+    assert found.place.endswith(equation("lstm", "i ="))
+    assert found.hint == "It is right if the gates i and f of lstm trade places"
+    assert str(found).endswith(f". {found.hint}")
+
+
+def test_swapped_uses_of_gates_are_named(lstm: Case) -> None:
+    found = located(
+        lstm, Numpy(), "float64", changed("lstm", ("c = f * c + i * g", "c = i * c + f * g"))
+    )
+    assert found is not None
+    assert (found.value, found.step) == ("lstm/c", 0)
+    assert found.hint.startswith("It is right if the gates i and f ")
+
+
+def test_gates_of_a_gru_are_named() -> None:
+    case = case_of("keras_gru")
+    swapped = changed(
+        "gru",
+        ("(h * r) @ U_n", "(h * z) @ U_n"),
+        ("h = z * h + (1 - z) * n", "h = r * h + (1 - r) * n"),
+    )
+    found = located(case, Numpy(), "float64", swapped, "keras_gru")
+    assert found is not None
+    assert found.value in ("gru/n", "gru/h")
+    assert found.hint == "It is right if the gates z and r of gru trade places"
+
+
+def test_a_fault_that_is_no_swap_has_no_hint(lstm: Case) -> None:
+    wrong = changed("lstm", ("c = f * c + i * g", "c = f * c + i * g * 1.01"))
+    found = located(lstm, Numpy(), "float64", wrong)
+    assert found is not None
+    assert found.value == "lstm/c"
+    assert found.hint == ""
+
+
+# --- Native layers, places --------------------------------------------------------------------
+
+
+def test_a_sequence_made_as_a_whole_is_compared_step_by_step(lstm: Case) -> None:
+    session = Session(Numpy(), lstm.training, lstm.inference, path="equations", dtype="float64")
+    m = lstm.material
+    session.load(m.parameters, m.statistics)
+    traced = {n: a for n, t, a in session.trace("training", m.inputs, m.state) if t is None}
+    states = traced["lstm/h over time"]
+    states[:, 2:] += 1e-6
+    found = forward_location(lstm, m, [("lstm/h over time", None, states)], "float64")
+    assert found is not None
+    assert (found.value, found.step) == ("lstm/h over time", 2)
+
+
+def test_places_are_the_equations_lines(lstm: Case) -> None:
+    found = places(lstm.training)
+    for gate in "ifgoch":
+        pattern = rf"(.*/)?layers/{re.escape(equation('lstm', f'{gate} ='))}"
+        assert re.fullmatch(pattern, found[f"lstm/{gate}"])
+    assert found["norm/variance"].endswith(equation("batch_norm", "variance ="))
