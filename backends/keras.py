@@ -173,6 +173,8 @@ class Keras(Backend):
         # Of its own: the first layer that is made keeps the policy of its time for all later ones.
         self.keras.config.set_dtype_policy(dtype)
         self.engine.use(dtype)
+        if isinstance(self.engine, Jax):
+            self.engine.quick = self.quick
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool

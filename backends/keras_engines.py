@@ -17,6 +17,8 @@ import numpy as np
 from harness.contract import Function, GradientFunction, Tensors
 from harness.walk import Table
 
+from .jax import quick_options
+
 
 class TensorFlow:
     """Gradient tapes, eager."""
@@ -132,6 +134,7 @@ class Jax:
 
     cpu = "cpu:0"
     inexact = frozenset({"tanh", "batch_norm"})
+    quick = False  # see harness.contract.Backend
 
     def __init__(self) -> None:
         self.jax = import_module("jax")
@@ -148,7 +151,8 @@ class Jax:
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``jax.jit``."""
-        return self.jax.jit(function)
+        options = quick_options(self.jax) if self.quick else None
+        return self.jax.jit(function, compiler_options=options)
 
     def gradient(self, function: Function) -> GradientFunction:
         """``jax.value_and_grad`` under ``jax.jit``."""
@@ -157,7 +161,7 @@ class Jax:
             results = function(variables, constants)
             return results["scalar"], results
 
-        both = self.jax.jit(self.jax.value_and_grad(scalar, has_aux=True))
+        both = self.compile(self.jax.value_and_grad(scalar, has_aux=True))
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             (_, results), gradients = both(variables, constants)

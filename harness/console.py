@@ -116,6 +116,8 @@ def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[Pa
 def run_replay(folder: Path, backend: str | None) -> int:
     """Run a reproducer; returns 0 if it agrees now, 1 if it differs, 3 if it cannot be run."""
     found = load(folder)
+    if not found.expected.values:
+        raise UsageError(f"{folder} holds no expected values")
     cell = found.cell
     name = backend or cell.backend
     with Worker(Launch(name)) as worker:
@@ -128,8 +130,6 @@ def run_replay(folder: Path, backend: str | None) -> int:
             print(f"{name}: {fault}")
             return 3
     deviations = compare(results, found.expected.values, found.expected.noise, cell.dtype)
-    if not deviations:
-        raise UsageError(f"{folder} holds no expected values")
     for d in deviations:
         if not d.agrees:
             print(f"{d.name}: error {d.error:.2e}, {d.ratio:.3g} times the yardstick {d.reason}")

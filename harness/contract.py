@@ -91,6 +91,9 @@ class Backend(ABC):
     """One framework. Instances live in a worker process of their own."""
 
     name: str
+    # Set while functions run a few times at many shapes, as in checks: compile quickly rather
+    # than for speed, where the framework lets one choose.
+    quick: bool = False
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import SpecError
 from harness.findings import Finding
 from harness.spec.document import Document, load, parse, validate
 from harness.spec.schema import Strict
@@ -96,4 +97,12 @@ def known_differences(folders: Iterable[Path] = ()) -> Differences:
 
 
 def _read(document: Document) -> dict[str, Difference]:
-    return validate(document, DifferenceFile).differences
+    entries = validate(document, DifferenceFile).differences
+    for name, entry in entries.items():
+        if entry.match is None and entry.shown_by is None:
+            raise SpecError(
+                f"{name}: give 'match' for what differs, or 'shown_by' with the test that shows "
+                "what is worked around",
+                document.place_of_key(("differences", name)),
+            )
+    return entries

@@ -74,9 +74,7 @@ def forward_location(
     return None
 
 
-def _oracle_trace(
-    case: Case, material: Material, dtype: str, order: str = "plain"
-) -> list[Traced]:
+def _oracle_trace(case: Case, material: Material, dtype: str, order: str = "plain") -> list[Traced]:
     session = Session(Oracle(order), case.training, case.inference, path="equations", dtype=dtype)
     session.load(material.parameters, material.statistics)
     return session.trace("training", material.inputs, material.state)

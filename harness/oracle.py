@@ -156,7 +156,7 @@ def _nudged(function: Callable[[Array], Array], bound: float = np.inf) -> Callab
         y = np.asarray(function(x))
         turns = np.where(np.arange(y.size).reshape(y.shape) % 2, 2.0, -2.0)
         eps = np.finfo(y.dtype).eps
-        return np.clip(y * (1 + turns * eps), -bound, bound).astype(y.dtype)
+        return np.asarray(np.clip(y * (1 + turns * eps), -bound, bound), y.dtype)
 
     return run
 

@@ -47,7 +47,7 @@ class Remote:
         dtype: str,
         device: str,
     ) -> dict[str, str]:
-        """Start a session; returns the path of each layer."""
+        """Start a session that is compiled quickly; returns the path of each layer."""
         value = self.call(
             "open",
             training=encode(training),
@@ -56,6 +56,7 @@ class Remote:
             path=path,
             dtype=dtype,
             device=device,
+            quick=True,
         )
         return dict(value["paths"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median_low
 
 import numpy as np
 from rich.table import Table
@@ -146,15 +147,17 @@ def known(report: Report) -> list[str]:
 def outliers(report: Report) -> list[str]:
     """Where backends part, who stands apart from the others, from their outputs pairwise."""
     lines = []
-    groups: dict[tuple[str, str], list[CellResult]] = {}
+    groups: dict[tuple[str, str, str], list[CellResult]] = {}
     for result in report.results:
         if result.outputs:
-            groups.setdefault((result.cell.spec, result.cell.dtype), []).append(result)
-    for (spec, dtype), members in groups.items():
+            cell = result.cell
+            groups.setdefault((cell.spec, cell.dtype, cell.path), []).append(result)
+    for (spec, dtype, _), members in groups.items():
         if len(members) < 3 or all(m.verdict in PASSING for m in members):
             continue
+        # The lower median: of three, the two that agree are near one and far from the other.
         median = {
-            str(m.cell.backend): float(np.median([_distance(m, o) for o in members if o is not m]))
+            m.cell.backend: median_low([_distance(m, o) for o in members if o is not m])
             for m in members
         }
         ranked = sorted(median, key=median.__getitem__, reverse=True)
@@ -168,12 +171,19 @@ def outliers(report: Report) -> list[str]:
 
 
 def _distance(one: CellResult, other: CellResult) -> float:
+    """The largest gap over the size of the larger; infinite where one is not finite, or not the
+    other's shape."""
     worst = 0.0
     for name, array in one.outputs.items():
-        if name in other.outputs and array.shape == other.outputs[name].shape:
-            scale = float(np.max(np.abs(array), initial=0.0)) or 1.0
-            gap = np.abs(np.asarray(array, float) - np.asarray(other.outputs[name], float))
-            worst = max(worst, float(np.max(gap, initial=0.0)) / scale)
+        if name not in other.outputs or array.shape != other.outputs[name].shape:
+            return math.inf
+        a, b = np.asarray(array, float), np.asarray(other.outputs[name], float)
+        if np.array_equal(a, b, equal_nan=True):
+            continue
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            return math.inf
+        scale = float(max(np.max(np.abs(a)), np.max(np.abs(b))))
+        worst = max(worst, float(np.max(np.abs(a - b))) / scale)
     return worst
 
 

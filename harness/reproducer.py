@@ -7,10 +7,12 @@ import io
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,8 @@ from harness.material import Material
 from harness.program import Program
 from harness.wire import decode, encode
 
+# What reading the files of something else, or of a copy that was cut off, can raise.
+MALFORMED = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error)
 GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
 
 
@@ -37,10 +41,12 @@ class Reproducer:
 
 
 def save(folder: Path, cell: Cell, case: Case) -> Path:
-    """Write a reproducer; returns its folder. Files appear whole or not at all."""
+    """Write a reproducer; returns its folder. Files appear whole or not at all.
+
+    Raises :class:`UsageError` where it cannot be written.
+    """
     name = f"{cell.spec}-{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
     target = folder / name
-    target.mkdir(parents=True, exist_ok=True)
     expected = case.gradients(case.material, "main")
     arrays = {
         f"{group}/{n}": a for group in GROUPS for n, a in getattr(case.material, group).items()
@@ -54,8 +60,12 @@ def save(folder: Path, cell: Cell, case: Case) -> Path:
     }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    write_whole(target / "arrays.npz", buffer.getvalue())
-    write_whole(target / "program.json", json.dumps(meta).encode())
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        write_whole(target / "arrays.npz", buffer.getvalue())
+        write_whole(target / "program.json", json.dumps(meta).encode())
+    except OSError as error:
+        raise UsageError(f"cannot write a reproducer to {target}: {error}") from None
     return target
 
 
@@ -63,10 +73,16 @@ def load(folder: Path) -> Reproducer:
     """Read a reproducer; :class:`UsageError` if the folder does not hold one."""
     try:
         meta = json.loads((folder / "program.json").read_text(encoding="utf-8"))
-        with np.load(folder / "arrays.npz") as archive:
+        # From memory: numpy leaves the file of a broken archive open.
+        with np.load(io.BytesIO((folder / "arrays.npz").read_bytes())) as archive:
             arrays: Mapping[str, npt.NDArray[Any]] = {n: archive[n] for n in archive.files}
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} holds no reproducer: {error}") from None
+        return _reproducer(meta, arrays)
+    except MALFORMED as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise UsageError(f"{folder} holds no reproducer: {what}") from None
+
+
+def _reproducer(meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Reproducer:
     groups = {
         group: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{group}/")}
         for group in (*GROUPS, "expected")
@@ -76,7 +92,7 @@ def load(folder: Path) -> Reproducer:
         decode(meta["training"]),
         decode(meta["inference"]),
         Material(**{group: groups[group] for group in GROUPS}),
-        Expected(groups["expected"], meta["noise"]),
+        Expected(groups["expected"], dict(meta["noise"])),
     )
 
 

@@ -38,8 +38,10 @@ class Verbs:
         path: str = "native",
         dtype: str = "float32",
         device: str = "cpu",
+        quick: bool = False,
     ) -> Payload:
         """Start a session, in place of the last one; says which path each layer takes."""
+        self.backend.quick = quick
         self.backend.use(device, dtype)
         self._session = self.backend.session(
             decode(training), decode(inference), path=path, dtype=dtype, rule=decode(rule)

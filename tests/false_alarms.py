@@ -18,8 +18,8 @@ from rich.progress import track
 
 from harness.case import Case
 from harness.checks import CHECKS, Context
-from harness.planning import Request, choose_backends, lesson6, make_case
 from harness.findings import Finding
+from harness.planning import Request, choose_backends, lesson6, make_case
 from harness.remote import Remote
 from harness.spec.lower import Spec, load_spec
 from harness.supervisor import Launch, Worker
@@ -100,9 +100,9 @@ def table(
         "# False alarms",
         "",
         "Written by `python tests/false_alarms.py`. Each Lesson 6 system on each backend, native",
-        f"path, float32, {seeds} seeds; outputs, loss, state, statistics, gradients of the loss and",
-        "along random cotangents, inference, carried state, four steps of gradient descent, and",
-        "exact kinks.",
+        f"path, float32, {seeds} seeds; outputs, loss, state, statistics, gradients of the loss",
+        "and along random cotangents, inference, carried state, four steps of gradient descent,",
+        "and exact kinks.",
         "",
         f"{len(everything):,} comparisons, {len(alarms)} alarms (error above K = {K:g} yardsticks;",
         f"the yardstick is never below {FLOOR:.2g}).",

@@ -12,6 +12,7 @@ from harness.backends.numpy import Numpy
 from harness.contract import Layer, Native
 from harness.layout import Layout, claims
 from harness.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
+from harness.session import Session
 from harness.spec.lower import load_spec
 
 RANDOM = np.random.default_rng(5)
@@ -160,9 +161,7 @@ def test_lstm_as_torch_holds_it() -> None:
 
 def test_gru_as_keras_holds_it() -> None:
     layout, p = layout_of("keras_gru", "gru", KERAS_GRU)
-    w, u, bias = (
-        [p[f"gru.{stem}_z"], p[f"gru.{stem}_r"], p[f"gru.{stem}_n"]] for stem in "WUb"
-    )
+    w, u, bias = ([p[f"gru.{stem}_z"], p[f"gru.{stem}_r"], p[f"gru.{stem}_n"]] for stem in "WUb")
     written = {
         "gru/kernel": np.concatenate(w, axis=1),
         "gru/recurrent_kernel": np.concatenate(u, axis=1),
@@ -178,3 +177,37 @@ def test_two_gates_in_another_order_are_another_packing() -> None:
     layout, p = layout_of("keras_gru", "gru", wrong)
     right = np.concatenate([p["gru.b_z"], p["gru.b_r"], p["gru.b_n"]])
     assert not np.array_equal(layout.pack(p)["gru/bias"], right)
+
+
+@pytest.mark.parametrize("phases", [("training", "inference"), ("training",), ("inference",), ()])
+def test_a_layer_is_claimed_in_both_phases_or_in_neither(phases: tuple[str, ...]) -> None:
+    """Its parameters have one packing."""
+
+    class Choosy(Claiming):
+        def claim(self, layer: Layer) -> Native | None:
+            return super().claim(layer) if layer.phase in phases else None
+
+    spec = load_spec("lesson6/keras_gru")
+    session = Session(Choosy("gru", KERAS_GRU), spec.program("training"), spec.program("inference"))
+    both = len(phases) == 2
+    assert set(session.layout.claimed) == ({"gru"} if both else set())
+    assert [set(natives) for natives in session.natives.values()] == [
+        {"gru"} if both else set()
+    ] * 2
+    assert session.paths()["gru"] == ("test" if both else "equations")
+
+
+def test_a_shared_layer_is_claimed_only_if_every_call_is() -> None:
+    class Once(Claiming):
+        calls = 0
+
+        def claim(self, layer: Layer) -> Native | None:
+            self.calls += layer.definition == self.definition
+            return super().claim(layer) if self.calls < 2 else None
+
+    program = load_spec("lesson6/three_char").program()
+    shared = [n for n in program.calls if n.attributes["instance"] == "dense_in"]
+    assert len(shared) == 3
+    dense = Packing.plain(["W", "b"])
+    assert "dense_in" in claims(Claiming("dense", dense), program, "training")
+    assert claims(Once("dense", dense), program, "training") == {}

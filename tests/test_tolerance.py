@@ -171,9 +171,7 @@ def deviations(
     case: Case, parameters: Mapping[str, Any], dtype: str, order: str = "plain"
 ) -> list[Deviation]:
     """Results and gradients of the oracle, with these parameters, against the case's."""
-    session = Session(
-        Oracle(order), case.training, case.inference, path="equations", dtype=dtype
-    )
+    session = Session(Oracle(order), case.training, case.inference, path="equations", dtype=dtype)
     session.load(parameters, case.material.statistics)
     m = case.material
     results, gradients = session.gradients("training", m.inputs, m.state, m.targets)

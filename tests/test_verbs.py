@@ -97,9 +97,7 @@ def test_values_are_those_of_the_session(case: Case, verbs: Verbs) -> None:
 
 def test_train_carries_the_state_and_shows_every_step(case: Case, verbs: Verbs) -> None:
     materials = (case.material, case.batch_of(3, 4))
-    batches = [
-        {"inputs": m.inputs, "targets": m.targets, "learning_rate": 0.01} for m in materials
-    ]
+    batches = [{"inputs": m.inputs, "targets": m.targets, "learning_rate": 0.01} for m in materials]
     first, second = verbs.train(batches, case.material.state)
     assert set(first) == {"results", "parameters", "statistics", "slots"}
     moved = second["parameters"]["out.b"] - first["parameters"]["out.b"]
@@ -190,8 +188,6 @@ class Squashing(Aliasing):
 
 
 def test_arguments_that_are_written_to_are_found() -> None:
-    faults = aliasing(
-        make_case(load_spec("lesson6/theano_rnn"), Request(), own=False), Squashing()
-    )
+    faults = aliasing(make_case(load_spec("lesson6/theano_rnn"), Request(), own=False), Squashing())
     assert "inputs h0 was changed by a call" in faults
     assert "inputs chars was changed by a call" in faults

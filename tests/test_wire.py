@@ -57,5 +57,5 @@ def test_what_is_no_plain_data_is_refused(value: object) -> None:
 
 @pytest.mark.parametrize("data", [{"class": "Popen", "fields": []}, {"fields": []}, {}])
 def test_an_unknown_class_is_refused(data: object) -> None:
-    with pytest.raises(HarnessError, match="a program holds no .*; another version wrote it"):
+    with pytest.raises(HarnessError, match=r"a program holds no .*; another version wrote it"):
         decode([data])

@@ -92,7 +92,7 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
 def _initial(
     call: LayerCall, section: str, name: str, parameter: schema.Parameter, shape: Shape
 ) -> dict[str, object]:
-    """The law of a parameter: the model's, and then it is drawn by itself; else the definition's."""
+    """The law of a parameter: the model's, which draws it by itself; else the definition's."""
     instance = call.instance
     if section == "parameters" and name in instance.init:
         own, at = instance.init[name], instance.place_of(("init", name))

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 from harness.backends.numpy import Numpy
-
 from harness.contract import Backend
 from harness.hookspecs import hookimpl
 from harness.program import Program

@@ -1,6 +1,9 @@
-"""Faults of meaning, as data: ``definitions.yaml`` replaces text in the definitions that ship.
+"""Faults of meaning, as data: one fault a row of ``altered/*.yaml``.
 
-The backend runs the program of the altered definition instead of the one that it was given.
+In the definition that a row names, each text on the left is replaced by that on the right; the
+backend runs the program that comes of it instead of the one that it was given. ``check`` is the
+finding that must differ on ``lesson6/SPEC``; in float32, where it is hardest, unless ``dtypes``
+says otherwise.
 """
 
 from __future__ import annotations
@@ -58,12 +61,12 @@ def _maker(model: str, row: Mapping[str, Any]) -> Callable[[], Faulty]:
 
 
 def _register_all() -> None:
-    text = files("harness_mutants").joinpath("definitions.yaml").read_text(encoding="utf-8")
-    for name, row in yaml.safe_load(text).items():
-        dtypes = tuple(row.get("dtypes", FLOAT32))
-        model = f"lesson6/{row['spec']}"
-        make = _maker(model, row)
-        register(Mutant(name, row["summary"], model, row["check"], dtypes, make))
+    for file in sorted(files("harness_mutants").joinpath("altered").iterdir(), key=str):
+        for name, row in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+            dtypes = tuple(row.get("dtypes", FLOAT32))
+            model = f"lesson6/{row['spec']}"
+            make = _maker(model, row)
+            register(Mutant(name, row["summary"], model, row["check"], dtypes, make))
 
 
 _register_all()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from harness.backends.numpy import Array
 
+from harness.backends.numpy import Array
 from harness.session import Session
 from harness_mutants.registry import FLOAT32, FLOAT64, primitive, session
 

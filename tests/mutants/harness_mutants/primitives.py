@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from harness.backends.numpy import PRIMITIVES, Array
 
+from harness.backends.numpy import PRIMITIVES, Array
 from harness_mutants.registry import primitive
 
 _segment_sum = PRIMITIVES["segment_sum"]

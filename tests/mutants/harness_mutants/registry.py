@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from harness.backends.numpy import PRIMITIVES, Numpy
-
 from harness.program import Program
 from harness.session import Session
 

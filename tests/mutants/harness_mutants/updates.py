@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from harness.backends.numpy import PRIMITIVES
 
+from harness.backends.numpy import PRIMITIVES
 from harness.session import Session
 from harness_mutants.registry import FLOAT64, Faulty, Mutant, register, session
 

@@ -1,0 +1,219 @@
+"""Reproducers: there and back bit by bit, never half written, and replayed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.case import Case
+from harness.cells import Cell
+from harness.cli import cli
+from harness.errors import UsageError
+from harness.planning import Request, make_case
+from harness.reproducer import GROUPS, load, save, write_whole
+from harness.spec.lower import load_spec
+
+CELL = Cell("lesson6/stateful_lstm", "numpy", "cpu", "float32", "native")
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return make_case(load_spec("lesson6/stateful_lstm"), Request(), own=False)
+
+
+@pytest.fixture
+def folder(case: Case, tmp_path: Path) -> Path:
+    return save(tmp_path / "new" / "deep", CELL, case)
+
+
+# --- There and back ---------------------------------------------------------------------------
+
+
+def test_what_is_saved_comes_back_bit_by_bit(case: Case, folder: Path) -> None:
+    assert folder.name == "lesson6-stateful_lstm-numpy-float32-native"
+    found = load(folder)
+    assert found.cell == CELL
+    assert found.training == case.training
+    assert found.inference == case.inference
+    expected = case.gradients(case.material, "main")
+    pairs = [(getattr(found.material, g), getattr(case.material, g)) for g in GROUPS]
+    pairs.append((found.expected.values, expected.values))
+    assert all(wanted for _, wanted in pairs)
+    for back, wanted in pairs:
+        assert set(back) == set(wanted)
+        for name, array in wanted.items():
+            assert back[name].dtype == array.dtype
+            assert back[name].shape == array.shape
+            assert back[name].tobytes() == array.tobytes()
+    assert found.expected.noise == dict(expected.noise)
+
+
+def test_a_folder_holds_two_files_and_no_pickle(folder: Path) -> None:
+    assert {p.name for p in folder.iterdir()} == {"arrays.npz", "program.json"}
+    with np.load(folder / "arrays.npz", allow_pickle=False) as archive:
+        assert "parameters/lstm.W_i" in archive.files
+        assert all(archive[n].dtype.kind in "fi" for n in archive.files)
+    json.loads((folder / "program.json").read_text(encoding="utf-8"))
+
+
+def test_saving_again_replaces(case: Case, folder: Path) -> None:
+    (folder / "arrays.npz").write_bytes(b"old")
+    assert save(folder.parent, CELL, case) == folder
+    assert load(folder).cell == CELL
+
+
+# --- Interrupted and impossible writes --------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_interrupted_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def fail(*_: object) -> None:
+        assert len(list(tmp_path.iterdir())) == 2  # the new content lies beside the old
+        raise error
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(type(error)):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    monkeypatch.undo()
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_full_disk_is_told_in_words_and_the_old_reproducer_kept(
+    case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(UsageError, match=r"cannot write a reproducer to .*No space left"):
+        save(folder.parent, CELL, case)
+    assert load(folder).cell == CELL
+
+
+def test_a_file_in_the_folders_place_is_told(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot write a reproducer to"):
+        save(tmp_path / "taken", CELL, case)
+
+
+# --- Folders that hold none -------------------------------------------------------------------
+
+
+def cut(name: str, share: float) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: int(len(content) * share)])
+
+    return damage
+
+
+def program(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "program.json").write_text(text, encoding="utf-8") and None
+
+
+def flipped(folder: Path) -> None:
+    content = bytearray((folder / "arrays.npz").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (folder / "arrays.npz").write_bytes(content)
+
+
+def without(key: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "program.json"
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        del meta[key]
+        path.write_text(json.dumps(meta), encoding="utf-8")
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "no program": lambda folder: (folder / "program.json").unlink(),
+    "no arrays": lambda folder: (folder / "arrays.npz").unlink(),
+    "program cut off": cut("program.json", 0.5),
+    "arrays cut off": cut("arrays.npz", 0.9),
+    "arrays empty": cut("arrays.npz", 0.0),
+    "arrays changed": flipped,
+    "no JSON": program("hello"),
+    "a list": program("[]"),
+    "another cell": program('{"cell": {"model": "x"}, "training": 1, "inference": 1}'),
+    "no cell": without("cell"),
+    "no training": without("training"),
+    "no noise": without("noise"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_folder_that_holds_no_reproducer_is_told(folder: Path, damage: str) -> None:
+    DAMAGES[damage](folder)
+    with pytest.raises(UsageError, match=f"{folder.name} holds no reproducer: .+"):
+        load(folder)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere holds no reproducer: .*No such file"):
+        load(tmp_path / "nowhere")
+
+
+# --- Replay -----------------------------------------------------------------------------------
+
+
+def replay(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["replay", *arguments])
+
+
+def expected_changed(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
+    path = folder / "arrays.npz"
+    with np.load(path) as archive:
+        arrays = {n: archive[n] for n in archive.files}
+    arrays[name] = change(arrays[name])
+    np.savez(path, **arrays)
+
+
+def test_replay_of_what_agrees_returns_0(folder: Path) -> None:
+    run = replay(str(folder))
+    assert run.exit_code == 0, run.output
+    assert run.output.startswith("lesson6/stateful_lstm on numpy, float32: agrees; worst is ")
+
+
+def test_replay_of_what_differs_returns_1_and_names_it(folder: Path) -> None:
+    expected_changed(folder, "expected/gradient.out.b", lambda a: a * 1.001)
+    run = replay(str(folder))
+    assert run.exit_code == 1, run.output
+    first, last = run.output.splitlines()
+    assert first.startswith("gradient.out.b: error 9.99e-04, ")
+    assert last.endswith("on numpy, float32: differs; worst is gradient.out.b")
+
+
+def test_replay_that_cannot_run_returns_3(folder: Path) -> None:
+    run = replay(str(folder), "--backend", "nump")
+    assert run.exit_code == 3, run.output
+    assert run.output.startswith("nump: open: ")
+    assert "Traceback" not in run.output
+
+
+def test_replay_of_nothing_returns_2(folder: Path, tmp_path: Path) -> None:
+    run = replay(str(tmp_path / "nowhere"))
+    assert run.exit_code == 2
+    assert "nowhere holds no reproducer" in run.output
+    with np.load(folder / "arrays.npz") as archive:
+        arrays = {n: archive[n] for n in archive.files if not n.startswith("expected/")}
+    np.savez(folder / "arrays.npz", **arrays)
+    run = replay(str(folder))
+    assert run.exit_code == 2
+    assert "holds no expected values" in run.output
