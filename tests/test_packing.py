@@ -206,7 +206,7 @@ def test_a_shared_layer_is_claimed_only_if_every_call_is() -> None:
             return super().claim(layer) if self.calls < 2 else None
 
     program = load_spec("lesson6/three_char").program()
-    shared = [n for n in program.calls if n.attributes["instance"] == "dense_in"]
+    shared = [n for n in program.calls if n.attributes.get("instance") == "dense_in"]
     assert len(shared) == 3
     dense = Packing.plain(["W", "b"])
     assert "dense_in" in claims(Claiming("dense", dense), program, "training")
