@@ -22,20 +22,10 @@ from typing import Any, Self
 import numpy as np
 
 from harness.errors import HarnessError, did_you_mean
+from harness.findings import VERDICTS
 
 SCHEMA_VERSION = 1
 
-VERDICTS = (
-    "agree",
-    "differ",
-    "known-difference",
-    "unsupported",
-    "error",
-    "crashed",
-    "timeout",
-    "out-of-memory",
-    "not-run",
-)
 RESULT_FIELDS = (
     "spec",
     "backend",

@@ -183,11 +183,11 @@ def test_a_sequence_made_as_a_whole_is_compared_step_by_step(lstm: Case) -> None
     m = lstm.material
     session.load(m.parameters, m.statistics)
     traced = {n: a for n, t, a in session.trace("training", m.inputs, m.state) if t is None}
-    states = traced["lstm/h over time"]
+    states = traced["hidden_states"]
     states[:, 2:] += 1e-6
-    found = forward_location(lstm, m, [("lstm/h over time", None, states)], "float64")
+    found = forward_location(lstm, m, [("hidden_states", None, states)], "float64")
     assert found is not None
-    assert (found.value, found.step) == ("lstm/h over time", 2)
+    assert (found.value, found.step) == ("hidden_states", 2)
 
 
 def test_places_are_the_equations_lines(lstm: Case) -> None:

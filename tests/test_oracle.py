@@ -137,6 +137,7 @@ def test_an_order_of_summation_changes_the_rounding_only(order: str, op: str) ->
     np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
     long = RNG.normal(size=(8, 501)).astype(np.float32)
     arguments = {"sum": (long, (1,), False), "matmul": (long, long.T)}
+    arguments |= {"exp": (long,), "log": (abs(long),), "tanh": (long,)}
     arguments["tensordot"] = (long, long, ((1,), (1,)))
     other = oracle.ORDERS[order][op](*arguments[op])
     plain = oracle.TABLE[op](*arguments[op])

@@ -142,9 +142,7 @@ class LayerEvaluator(CallEvaluator):
         body = self.builder.end([*carries, *slices], [*after, output])
         first = [call.values[n] for n in spec.state]
         last, stacked = self.builder.scan(body, first, sequences)
-        whole = self.builder.swap_first_two(stacked[0])
-        self.builder.names.setdefault(whole, f"{call.label}/{spec.scan.output} over time")
-        return whole, last
+        return self.builder.swap_first_two(stacked[0]), last
 
     def _slices(self, call: LayerCall, scan: schema.Scan) -> tuple[list[int], list[int]]:
         """The inputs with time first, and one step's slice of each, which come into scope."""

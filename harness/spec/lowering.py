@@ -47,6 +47,7 @@ class Lowering:
         scope.names.update({p.name: Tensor(p.value) for p in (*inputs, *state)})
         equations = parse_equations(model.equations, self.document.locator(("equations",)))
         evaluator.run(equations, scope, "")
+        self._name_results()
         targets = self._ports("targets", model.targets)
         self._check_assigned(scope, state)
         scope.names.update({p.name: Tensor(p.value) for p in targets})
@@ -160,6 +161,15 @@ class Lowering:
                     f"state {port.name!r} is {wanted}, and cannot become "
                     f"{self.evaluator.type_of(value)}"
                 )
+
+    def _name_results(self) -> None:
+        """A layer's result that no equation names is named after the layer, for messages."""
+        builder = self.evaluator.builder
+        for node in builder.nodes:
+            if node.op == "call":
+                label, results = node.attributes["label"], node.attributes["results"]
+                for output, result in zip(node.outputs, results, strict=True):
+                    builder.names.setdefault(output, f"{label}/{result}")
 
     def _losses(self, scope: Scope) -> tuple[int | None, list[Port]]:
         """The loss and the metrics: one number each."""
