@@ -218,5 +218,6 @@ def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
         "worst": worst.name if worst else None,
         "seconds": round(finding.seconds, 6),
         "detail": finding.detail,
+        "held": finding.held,
         "layers": dict(result.layers),
     }

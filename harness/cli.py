@@ -119,6 +119,7 @@ def schema(kind: str) -> None:
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds for one cell.")
 @click.option("--memory", type=int, help="Resident MiB that a worker may take.")
 @click.option("--records", type=click.Path(path_type=Path), help="Append records to this file.")
+@click.option("--resume", is_flag=True, help="Keep the cells that --records holds already.")
 @click.option("--reproducers", type=click.Path(path_type=Path), help="Folder for reproducers.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
@@ -173,6 +174,7 @@ def request_of(options: Mapping[str, Any]) -> Any:
         memory_limit=options["memory"] * 2**20 if options["memory"] else None,
         checks=tuple(options["checks"]) or ("*",),
         records=options["records"],
+        resume=options["resume"],
         seed=options["seed"],
     )
 

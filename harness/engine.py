@@ -30,6 +30,7 @@ from harness.planning import (
 from harness.plugins import available
 from harness.processes import kill_all
 from harness.records import RecordWriter, head
+from harness.resume import ended_cells, signature
 from harness.spec.lower import FREE_SIZES, Spec, load_spec
 from harness.supervisor import Launch, Worker
 
@@ -120,11 +121,12 @@ class Engine:
         plan = self.cells()
         self.events.planned(plan)
         writer = RecordWriter(self.request.records) if self.request.records else None
-        results: dict[Cell, CellResult] = {}
+        results = self._taken_up(plan)
         jobs = self.request.jobs or len(os.sched_getaffinity(0))
         try:
             if writer:
-                writer.append(head(arguments, self._hellos(), self.request.environment))
+                first = head(arguments, self._hellos(), self.request.environment)
+                writer.append({**first, "request": signature(self.request)})
             with ThreadPoolExecutor(jobs) as pool:
                 futures = [
                     pool.submit(self._run_backend, name, plan, results, writer)
@@ -147,6 +149,16 @@ class Engine:
                 writer.close()
         return Report([results[cell] for cell in plan if cell in results])
 
+    def _taken_up(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
+        """With ``resume``, the results of cells that the record file holds already."""
+        if not self.request.resume or self.request.records is None:
+            return {}
+        ended = ended_cells(self.request.records, self.request)
+        kept = {cell: ended[cell] for cell in plan if cell in ended}
+        for result in kept.values():
+            self.events.ended(result)
+        return kept
+
     def _run_backend(
         self,
         backend: str,
@@ -155,7 +167,7 @@ class Engine:
         writer: RecordWriter | None,
     ) -> None:
         for cell in plan:
-            if cell.backend != backend or self._stopping.is_set():
+            if cell.backend != backend or cell in results or self._stopping.is_set():
                 continue
             self._tell(writer, {"kind": "begin", **cell.record()}, self.events.began, cell)
             result = self.run_cell(cell)
@@ -171,6 +183,8 @@ class Engine:
                 **cell.record(),
                 "verdict": result.verdict,
                 "seconds": round(result.seconds, 6),
+                "could_not_run": result.could_not_run,
+                "location": result.location,
             }
             self._tell(writer, end, self.events.ended, result)
         self.workers[backend].close()

@@ -40,6 +40,7 @@ class Request:
     memory_limit: int | None = None
     checks: tuple[str, ...] = ("*",)
     records: Path | None = None
+    resume: bool = False
     seed: int = 0
     jobs: int = 0
     handler: str | None = None
@@ -120,6 +121,8 @@ def choose_checks(patterns: Sequence[str]) -> tuple[str, ...]:
 
 def check_request(request: Request, backends: Sequence[str]) -> None:
     """:class:`UsageError` for what no run can do: a request may come from Python, unchecked."""
+    if request.resume and request.records is None:
+        raise UsageError("--resume needs --records FILE: the cells to keep are in it")
     for kind, given, known in (("dtype", request.dtypes, DTYPES), ("path", request.paths, PATHS)):
         if not given:
             raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")

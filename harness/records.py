@@ -42,6 +42,7 @@ RESULT_FIELDS = (
     "seconds",
     "detail",
     "worst",
+    "held",
     "layers",
 )
 
