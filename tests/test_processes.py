@@ -107,7 +107,7 @@ def test_every_worker_has_its_own_environment() -> None:
             assert worker.starts == 2
 
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(check, range(12)))
+        list(pool.map(check, range(150)))  # 300 starts
 
 
 def test_worker_outlives_the_thread_that_started_it() -> None:
@@ -175,8 +175,9 @@ def start_parent(verb: str) -> tuple[subprocess.Popen[str], int]:
     return parent, int(parent.stdout.readline())
 
 
+@pytest.mark.parametrize("batch", range(4))
 @pytest.mark.parametrize("verb", ["idle", "loop", "hold_gil"])
-def test_killed_parent_leaves_no_worker(verb: str) -> None:
+def test_killed_parent_leaves_no_worker(verb: str, batch: int) -> None:
     started = [start_parent(verb) for _ in range(5)]
     time.sleep(0.1)
     assert not any(is_gone(worker) for _, worker in started)
