@@ -80,7 +80,7 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
     console.print(reports.title(report), highlight=False, soft_wrap=True)
     console.print(reports.table(report))
     plain = [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
-    trouble = reports.problems(report)
+    trouble = reports.problems(report, most=None if options["verbose"] else 2)
     plain += trouble if options["verbose"] else reports.first_lines(trouble, 40)
     plain += [f"reproducer: harness replay {folder}" for folder in saved]
     if options["verbose"]:

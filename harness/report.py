@@ -95,22 +95,27 @@ def _style(result: CellResult) -> str:
     return STYLES.get(result.verdict, "bold red")
 
 
-def problems(report: Report) -> list[str]:
-    """A paragraph for every cell that does not pass: which check, what, and where."""
+def problems(report: Report, most: int | None = 2) -> list[str]:
+    """A paragraph for every cell that does not pass: where, and what its first checks saw.
+
+    After ``most`` checks in full (None: all) the others are named only.
+    """
     lines = []
     for result in report.results:
         failing = [f for f in result.findings if f.verdict not in PASSING]
         if not failing:
             continue
         lines.append(f"{result.cell}: {result.verdict}")
-        lines += [
-            f"  {f.check}: {f.verdict}: {f.detail}" for f in failing if f.verdict != "not-run"
-        ]
+        if result.location:
+            lines.append(f"  {result.location}")
+        ran = [f for f in failing if f.verdict != "not-run"]
+        lines += [f"  {f.check}: {f.verdict}: {f.detail}" for f in ran[:most]]
+        if ran[len(ran[:most]) :]:
+            others = ", ".join(f.check for f in ran[len(ran[:most]) :])
+            lines.append(f"  also: {others} (--verbose shows what they saw)")
         skipped = [f.check for f in failing if f.verdict == "not-run"]
         if skipped:
             lines.append(f"  not run: {', '.join(skipped)} ({failing[-1].detail})")
-        if result.location:
-            lines.append(f"  {result.location}")
     return lines
 
 

@@ -131,14 +131,28 @@ def test_a_paragraph_for_each_cell_that_does_not_pass(mixed: Report) -> None:
     lines = reports.problems(mixed)
     assert lines == [
         "lesson6/simple_rnn on torch, float64, native: differ",
+        "  forward: first differs at g of layer lstm",
         "  outputs: differ: output.y is off by 1.00e-03, 1e+04 times the yardstick "
         "(allowed: 8.00e-07)",
-        "  forward: first differs at g of layer lstm",
         "lesson6/simple_rnn on torch, float32, native: crashed",
         "  values: crashed: killed by SIGSEGV",
         "  not run: shapes, kinks (the worker was lost in values)",
     ]
     assert reports.problems(Report([result(), result(verdict="known-difference")])) == []
+
+
+def test_only_the_first_checks_are_shown_in_full(mixed: Report) -> None:
+    wrong = mixed.results[2]
+    wrong.findings = [
+        Finding(name, faults=["off"], verdict="differ") for name in ("outputs", "loss", "kinks")
+    ]
+    shown = reports.problems(Report([wrong]))
+    assert shown[1:] == [
+        "  outputs: differ: off",
+        "  loss: differ: off",
+        "  also: kinks (--verbose shows what they saw)",
+    ]
+    assert "  kinks: differ: off" in reports.problems(Report([wrong]), most=None)
 
 
 def test_details_have_a_line_for_every_check() -> None:
