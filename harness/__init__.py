@@ -30,14 +30,19 @@ def load(name: str, folders: Sequence[str | Path] = ()) -> Spec:
     return load_spec(name, folders)
 
 
-def check(specs: Sequence[str] = (), backends: Sequence[str] = (), **options: Any) -> Report:
+def check(
+    specs: str | Sequence[str] = (), backends: str | Sequence[str] = (), **options: Any
+) -> Report:
     """Check backends on specs, each in a process of its own, as ``harness check`` does.
 
-    No specs mean all of Lesson 6, no backends all that are installed; ``options`` are the other
+    Specs and backends are names (a spec's also the path of its file), one or several. No specs
+    mean all of Lesson 6, no backends all that are installed; ``options`` are the other
     fields of :class:`harness.planning.Request`. Raises :class:`harness.errors.HarnessError`.
     """
     from harness.engine import Engine
     from harness.planning import Request
 
-    with Engine(Request(specs=tuple(specs), backends=tuple(backends), **options)) as engine:
+    specs = (specs,) if isinstance(specs, str) else tuple(specs)
+    backends = (backends,) if isinstance(backends, str) else tuple(backends)
+    with Engine(Request(specs=specs, backends=backends, **options)) as engine:
         return engine.run()

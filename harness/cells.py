@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from harness.case import Case
 from harness.checks import CHECKS, FLOAT64_ONLY, Context
 from harness.differences import Differences
 from harness.findings import PASSING, Finding, Verdict, gravest
-from harness.localise import forward_location
+from harness.localise import forward_location, later_location
 from harness.planning import choose_checks
 from harness.remote import Remote, WorkerFault
 from harness.supervisor import Outcome, Worker
@@ -55,6 +55,7 @@ class CellResult:
     version: str = ""
     seconds: float = 0.0
     could_not_run: bool = False
+    kept: bool = False  # from a record file, not run now
     location: str = ""
 
     @property
@@ -137,7 +138,7 @@ class CellRun:
                 return
         result.outputs = context.outputs
         if any(f.verdict == "differ" for f in result.findings):
-            result.location = self._locate(remote)
+            result.location = self._locate(remote, result.findings)
 
     def _not_offered(self, hello: Mapping[str, Any]) -> Finding | None:
         """What the backend does not claim to have; that is no fault of it."""
@@ -149,8 +150,8 @@ class CellRun:
                 return Finding("open", faults=[message], verdict="unsupported")
         return None
 
-    def _locate(self, remote: Remote) -> str:
-        """Where the forward pass first parts from the oracle; if it does not, what comes first."""
+    def _locate(self, remote: Remote, findings: Sequence[Finding]) -> str:
+        """Where the forward pass first parts from the oracle; if it does not, which phase does."""
         material = self.case.material
         try:
             self._open(remote)
@@ -163,7 +164,7 @@ class CellRun:
         location = forward_location(self.case, material, trace, self.cell.dtype)
         if location is not None:
             return str(location)
-        return "forward: every traced value agrees; see the first check above for what differs"
+        return later_location(findings, self.case.training)
 
     def _open(self, remote: Remote) -> dict[str, str]:
         cell = self.cell

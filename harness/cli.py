@@ -49,7 +49,13 @@ def cli() -> None:
 
 
 @cli.command("list")
-@click.option("--specs", "folders", multiple=True, type=click.Path(path_type=Path))
+@click.option(
+    "--specs",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of further definitions, found before those that ship.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @friendly
 def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
@@ -77,8 +83,16 @@ def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
 
 @cli.command()
 @click.argument("spec")
-@click.option("--specs", "folders", multiple=True, type=click.Path(path_type=Path))
-@click.option("--size", "sizes", multiple=True, metavar="NAME=NUMBER")
+@click.option(
+    "--specs",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of further definitions, found before those that ship.",
+)
+@click.option(
+    "--size", "sizes", multiple=True, metavar="NAME=NUMBER", help="Another size than the spec's."
+)
 @click.option("--backend", "backends", multiple=True, help="Also ask which path its layers take.")
 @friendly
 def explain(
@@ -103,25 +117,46 @@ def schema(kind: str) -> None:
 @click.argument("specs", nargs=-1, metavar="[SPEC]...")
 @click.option("--backend", "backends", multiple=True, help="Backend to check; all if left out.")
 @click.option("--dtype", "dtypes", multiple=True, help="float64 or float32; both if left out.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
 @click.option(
     "--path",
     default="native",
     show_default=True,
     type=click.Choice(["native", "equations", "derived", "both"]),
-    help="The framework's own layers where it has them, or the equations.",
+    help="The framework's own layers where it has them; the equations; the equations with the "
+    "derived gradient; or native and equations both.",
 )
-@click.option("--specs", "folders", multiple=True, type=click.Path(path_type=Path))
-@click.option("--size", "sizes", multiple=True, metavar="NAME=NUMBER")
+@click.option(
+    "--specs",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of further definitions, found before those that ship.",
+)
+@click.option(
+    "--size", "sizes", multiple=True, metavar="NAME=NUMBER", help="Another size than the spec's."
+)
 @click.option("--check", "checks", multiple=True, help="Checks to run (patterns); all if left out.")
-@click.option("--python", "pythons", multiple=True, metavar="BACKEND=INTERPRETER")
-@click.option("--env", "environment", multiple=True, metavar="BACKEND:NAME=VALUE")
+@click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    metavar="BACKEND=INTERPRETER",
+    help="Run a backend in another environment, which has the harness too.",
+)
+@click.option(
+    "--env",
+    "environment",
+    multiple=True,
+    metavar="BACKEND:NAME=VALUE",
+    help="Set an environment variable of a backend's process.",
+)
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds for one cell.")
 @click.option("--memory", type=int, help="Resident MiB that a worker may take.")
 @click.option("--records", type=click.Path(path_type=Path), help="Append records to this file.")
 @click.option("--resume", is_flag=True, help="Keep the cells that --records holds already.")
 @click.option("--reproducers", type=click.Path(path_type=Path), help="Folder for reproducers.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the numbers to check with.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @click.option("--verbose", is_flag=True, help="Every check of every cell.")
 @friendly

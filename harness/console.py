@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,9 @@ from harness.cells import Cell, CellResult, result_records
 from harness.engine import Engine, Events, Report
 from harness.errors import UsageError
 from harness.findings import PASSING
-from harness.planning import Request
+from harness.planning import Request, choose_backends
 from harness.remote import Remote, WorkerFault
-from harness.reproducer import load, save
+from harness.reproducer import check_writable, first_check, load, save
 from harness.supervisor import Launch, Worker
 from harness.tolerance import compare, worst
 
@@ -63,13 +64,18 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
     errors = Console(stderr=True)
     progress = _Progress(errors, quiet=bool(options["as_json"]))
     with Engine(request, progress) as engine, progress.bar:
+        if options["reproducers"] is not None:
+            check_writable(options["reproducers"])
         try:
             report = engine.run(arguments)
         except KeyboardInterrupt:
             kept = f"; cells that had ended are in {request.records}" if request.records else ""
             errors.print(f"interrupted{kept}", markup=False, highlight=False, soft_wrap=True)
             return 130
-        saved = _reproducers(engine, report, options["reproducers"])
+        reproducers = _reproducers(engine, report, options["reproducers"])
+    if report.results and not any(r.findings for r in report.results):
+        listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
+        raise UsageError(f"none of the checks asked for applies to {listed}")
     if options["as_json"]:
         lines = [record for result in report.results for record in result_records(result)]
         print(json.dumps({"exit_code": report.exit_code, "results": _finite(lines)}))
@@ -82,7 +88,7 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
     plain = [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
     trouble = reports.problems(report, most=None if options["verbose"] else 2)
     plain += trouble if options["verbose"] else reports.first_lines(trouble, 40)
-    plain += [f"reproducer: harness replay {folder}" for folder in saved]
+    plain += reproducers
     if options["verbose"]:
         plain += reports.details(report)
     plain.append(reports.summary(report, time.monotonic() - started))
@@ -102,15 +108,40 @@ def _unsupported(report: Report) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[Path]:
+def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[str]:
+    """Save what differs; a line for each cell that does, with the command to run it again."""
+    lines: list[str] = []
     if folder is None:
-        return []
+        return lines
     specs = {spec.name: spec for spec in engine.specs}
-    return [
-        save(folder, r.cell, engine.case(specs[r.cell.spec], own=False))
-        for r in report.results
-        if r.verdict == "differ"
-    ]
+    for result in report.results:
+        cell = result.cell
+        differing = [f.check for f in result.findings if f.verdict == "differ"]
+        check = first_check(result.findings)
+        if check is not None:
+            saved = save(folder, cell, engine.case(specs[cell.spec], own=False), check)
+            lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
+        elif differing:
+            command = shlex.join(_check_again(engine.request, cell, differing))
+            lines.append(f"no reproducer: what differs is {', '.join(differing)}; run {command}")
+    return lines
+
+
+def _check_again(request: Request, cell: Cell, checks: Sequence[str]) -> list[str]:
+    """The command that runs some checks of a cell."""
+    command = ["harness", "check", cell.spec, "--backend", cell.backend, "--dtype", cell.dtype]
+    if cell.path != "native":
+        command += ["--path", cell.path]
+    if cell.device != "cpu":
+        command += ["--device", cell.device]
+    for option, values in (
+        ("--specs", request.folders),
+        ("--size", [f"{name}={size}" for name, size in request.sizes.items()]),
+        ("--seed", [request.seed] if request.seed else []),
+        ("--check", checks),
+    ):
+        command += [item for value in values for item in (option, str(value))]
+    return command
 
 
 def run_replay(folder: Path, backend: str | None) -> int:
@@ -119,24 +150,25 @@ def run_replay(folder: Path, backend: str | None) -> int:
     if not found.expected.values:
         raise UsageError(f"{folder} holds no expected values")
     cell = found.cell
-    name = backend or cell.backend
+    (name,) = choose_backends((backend or cell.backend,))
     with Worker(Launch(name)) as worker:
         remote = Remote(worker, 120.0)
         try:
             remote.open(found.training, found.inference, None, cell.path, cell.dtype, cell.device)
-            remote.load(found.material)
-            results = remote.gradients(found.material)
+            results = found.run.run(remote)
         except WorkerFault as fault:
             print(f"{name}: {fault}")
             return 3
     deviations = compare(results, found.expected.values, found.expected.noise, cell.dtype)
     for d in deviations:
         if not d.agrees:
-            print(f"{d.name}: error {d.error:.2e}, {d.ratio:.3g} times the yardstick {d.reason}")
+            what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick"
+            print(f"{d.name}: {d.reason or what}")
     furthest = worst(deviations)
     agrees = all(d.agrees for d in deviations)
     verdict = "agrees" if agrees else "differs"
-    print(f"{cell.spec} on {name}, {cell.dtype}: {verdict}; worst is {furthest.name}")
+    what = f"{cell.spec} on {name}, {cell.dtype}, check {found.run.check}"
+    print(f"{what}: {verdict}; worst is {furthest.name}")
     return 0 if agrees else 1
 
 

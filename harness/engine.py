@@ -82,10 +82,10 @@ class Engine:
     def __init__(self, request: Request, events: Events | None = None) -> None:
         self.request = request
         self.events = events or Events()
-        self.specs = [self._load(name) for name in request.specs or lesson6()]
         self.backends = choose_backends(request.backends)
         choose_checks(request.checks)
         check_request(request, self.backends)
+        self.specs = [self._load(name) for name in dict.fromkeys(request.specs or lesson6())]
         self.differences: Differences = known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self._cases: dict[tuple[str, bool], Case] = {}

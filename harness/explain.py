@@ -9,6 +9,7 @@ from pathlib import Path
 from harness import flops
 from harness.dims import Dim
 from harness.gradient import differentiate
+from harness.planning import DEFAULT_TIME, choose_backends
 from harness.ports import call_key, variable_ports
 from harness.program import Node, Port, Program
 from harness.remote import Remote, WorkerFault
@@ -21,10 +22,12 @@ def explain(
 ) -> str:
     """The text that ``harness explain`` prints."""
     spec = load_spec(name, folders)
+    if backends:
+        backends = choose_backends(backends)
     training, data = spec.model.training, spec.model.data
     free = {
         "batch": sizes.get("batch", training.batch if training else 1),
-        "time": sizes.get("time", data.windows.length if data else 1),
+        "time": sizes.get("time", data.windows.length if data else DEFAULT_TIME),
     }
     own = {n: v for n, v in sizes.items() if n not in free}
     program = spec.program("training", **own)

@@ -45,6 +45,7 @@ class Finding:
     held: int = 0
     verdict: Verdict = "agree"
     seconds: float = 0.0
+    words: str = ""  # what a record says of it, where it comes from one
 
     def judge(self) -> Finding:
         """Set the verdict from what was compared. Nothing compared is an error."""
@@ -63,6 +64,8 @@ class Finding:
     @property
     def detail(self) -> str:
         """What went wrong, in words; empty if nothing did."""
+        if self.words:
+            return self.words
         parts = list(self.faults)
         wrong = [d for d in self.deviations if not d.agrees]
         parts += [str(d) for d in wrong[:3]]

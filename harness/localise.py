@@ -1,8 +1,13 @@
-"""Where a cell first parts from the oracle: value, layer, equation, time step, phase."""
+"""Where a cell first parts from the oracle: phase, value, layer, equation, time step.
+
+The phase is the first that is wrong of forward (:func:`forward_location`), then backward and
+update (:func:`later_location`): what comes after a wrong phase is wrong because of it.
+"""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,13 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.case import Case
-from harness.material import Material
+from harness.findings import PASSING, Finding
+from harness.material import Arrays, Material
 from harness.oracle import ORDERS, Oracle
-from harness.program import Node, Program, walk_nodes
+from harness.program import Program, walk_nodes
 from harness.session import Session
-from harness.tolerance import FLOOR, PRECISION, K, relative_error
+from harness.tolerance import FLOOR, PRECISION, Deviation, K, relative_error, worst
 
 Array = npt.NDArray[Any]
+# What a hypothesis changes must be this many tolerances, or its fit would say nothing.
+DECISIVE = 10.0
+NAMED = 3
+FORWARD = ("outputs", "loss", "state", "statistics")
+BACKWARD = ("gradients", "cotangent-gradients")
+UPDATE = ("training", "training-sgd")
 # One named value: its name, its time step where it was made in a loop, and the array.
 Traced = tuple[str, "int | None", Array]
 
@@ -47,15 +59,15 @@ class _Part:
 
     name: str
     step: int | None
-    whole: Array
+    key: tuple[str, int | None]
+    index: Any
     found: Array
     expected: Array
-    scale: float
     noise: float
 
     @property
     def error(self) -> float:
-        return relative_error(self.found, self.expected, self.scale)
+        return relative_error(self.found, self.expected, _size(self.expected))
 
 
 def forward_location(
@@ -69,7 +81,7 @@ def forward_location(
         yardstick = max(part.noise, typical, FLOOR) * PRECISION[dtype]
         if not part.error <= K * yardstick:
             place = places(case.training).get(part.name, "")
-            hint = swapped_gates(case, material, part.name, part.whole)
+            hint = _hint(case, material, part, K * yardstick)
             return Location("forward", part.name, part.step, place, part.error, hint)
     return None
 
@@ -94,10 +106,14 @@ def _parts(case: Case, material: Material, found: list[Traced]) -> list[_Part]:
         for at in range(array.shape[1]) if whole else (step,):
             index = (slice(None), at) if whole else ...
             wanted = expected[key][index]
-            scale = float(np.max(np.abs(wanted), initial=0.0)) or 1.0
-            noise = max(relative_error(trace[key][index], wanted, scale) for trace in rough)
-            parts.append(_Part(name, at, array, array[index], wanted, scale, noise))
+            size = _size(wanted)
+            noise = max(relative_error(trace[key][index], wanted, size) for trace in rough)
+            parts.append(_Part(name, at, key, index, array[index], wanted, noise))
     return parts
+
+
+def _size(array: Array) -> float:
+    return float(np.max(np.abs(array), initial=0.0)) or 1.0
 
 
 def _by_name(trace: list[Traced]) -> dict[tuple[str, int | None], Array]:
@@ -117,38 +133,108 @@ def places(program: Program) -> dict[str, str]:
     return found
 
 
-def swapped_gates(case: Case, material: Material, name: str, found: Array) -> str:
-    """Whether the value is right if two gates of a layer trade their parameters."""
-    for node in case.training.calls:
-        instance = str(node.attributes.get("instance", ""))
-        for one, other in itertools.combinations(_gates(node), 2):
-            swapped = {
-                n: material.parameters[_trade(n, instance, one, other)] for n in material.parameters
-            }
-            trace = _oracle_trace(case, replace(material, parameters=swapped), "float64")
-            for traced, _, array in trace:
-                if traced == name and array.shape == found.shape:
-                    scale = float(np.max(np.abs(array), initial=0.0)) or 1.0
-                    if relative_error(found, array, scale) < 1e-5:
-                        return (
-                            f"It is right if the gates {one} and {other} of {instance} trade places"
-                        )
-                    break
+def _hint(case: Case, material: Material, part: _Part, tolerance: float) -> str:
+    """The first change of parameters under which the oracle gives what was found, in words."""
+    for text, parameters in _hypotheses(material.parameters):
+        trace = _oracle_trace(case, replace(material, parameters=parameters), "float64")
+        changed = _by_name(trace)[part.key][part.index]
+        effect = relative_error(changed, part.expected, _size(part.expected))
+        error = relative_error(part.found, changed, _size(changed))
+        if error <= tolerance and effect > DECISIVE * tolerance:
+            return f"It is right if {text}"
     return ""
 
 
-def _gates(node: Node) -> list[str]:
-    endings: dict[str, int] = {}
-    for role in node.attributes["roles"]:
-        stem, _, gate = role.partition("_")
-        if gate and len(stem) == 1:
-            endings[gate] = endings.get(gate, 0) + 1
-    return [gate for gate, count in endings.items() if count > 1]
+def _hypotheses(parameters: Arrays) -> Iterator[tuple[str, Arrays]]:
+    """Mistakes in handing over parameters, each with the parameters that would make up for it."""
+    trades = list(_trades(parameters))
+    for layer, one, other, stems in trades:
+        if len(stems) > 1:
+            text = f"the gates {one} and {other} of {layer} trade places"
+            yield text, _traded(parameters, layer, one, other, stems)
+    for layer, one, other, stems in trades:
+        for stem in stems:
+            text = f"{stem}_{one} and {stem}_{other} of {layer} trade places"
+            yield text, _traded(parameters, layer, one, other, [stem])
+    for name, array in parameters.items():
+        if array.ndim == 2 and array.shape[0] == array.shape[1]:
+            layer, _, local = name.partition(".")
+            yield f"{local} of {layer} is transposed", {**parameters, name: array.T}
 
 
-def _trade(name: str, instance: str, one: str, other: str) -> str:
-    owner, _, local = name.partition(".")
-    stem, _, gate = local.partition("_")
-    if owner != instance or gate not in (one, other):
-        return name
-    return f"{owner}.{stem}_{other if gate == one else one}"
+def _trades(parameters: Arrays) -> Iterator[tuple[str, str, str, list[str]]]:
+    """Every layer with two of its gates, and the stems (W, U, b) that both have in one shape."""
+    gates: dict[str, dict[str, list[str]]] = {}
+    for name in parameters:
+        layer, _, local = name.partition(".")
+        stem, _, gate = local.rpartition("_")
+        if stem:
+            gates.setdefault(layer, {}).setdefault(gate, []).append(stem)
+    for layer, stems in gates.items():
+        for one, other in itertools.combinations(stems, 2):
+            shapes = {
+                stem: {parameters[f"{layer}.{stem}_{gate}"].shape for gate in (one, other)}
+                for stem in stems[one]
+                if stem in stems[other]
+            }
+            yield layer, one, other, [stem for stem, both in shapes.items() if len(both) == 1]
+
+
+def _traded(
+    parameters: Arrays, layer: str, one: str, other: str, stems: Sequence[str]
+) -> dict[str, Array]:
+    traded = dict(parameters)
+    for stem in stems:
+        first, second = f"{layer}.{stem}_{one}", f"{layer}.{stem}_{other}"
+        traded[first], traded[second] = parameters[second], parameters[first]
+    return traded
+
+
+def later_location(findings: Sequence[Finding], program: Program) -> str:
+    """Which phase is wrong, by a cell's findings, where every traced value agrees.
+
+    In the order in which phases run: results that are not traced (a loss), gradients, updates;
+    if these are right on ordinary values, the checks on other ones that differ.
+    """
+    wrong = {f.check: f for f in findings if f.verdict == "differ"}
+    if untraced := [d.name for d in _deviating(wrong, FORWARD)]:
+        return f"forward: every traced value agrees; wrong results: {_listed(untraced)}"
+    if gradients := {d.name for d in _deviating(wrong, BACKWARD)}:
+        named = _listed(_from_the_loss(gradients, program))
+        return f"backward: the forward pass is right; wrong gradients: {named}"
+    if steps := [d for d in _deviating(wrong, UPDATE) if d.name.startswith("step ")]:
+        right = any(f.check in BACKWARD and f.verdict in PASSING for f in findings)
+        known = "gradients are right" if right else "gradients were not compared"
+        first = min(_step(d) for d in steps)
+        name = worst([d for d in steps if _step(d) == first]).name
+        return f"update: {known}; the first wrong step is {name!r}"
+    return f"the forward pass on ordinary values is right; what differs is in: {', '.join(wrong)}"
+
+
+def _deviating(wrong: Mapping[str, Finding], checks: Sequence[str]) -> list[Deviation]:
+    found = [wrong[check] for check in checks if check in wrong]
+    return [d for finding in found for d in finding.deviations if not d.agrees]
+
+
+def _step(deviation: Deviation) -> int:
+    return int(deviation.name.removeprefix("step ").partition(":")[0])
+
+
+def _from_the_loss(gradients: set[str], program: Program) -> list[str]:
+    """Gradients with their layers' definitions, in the order in which they are propagated."""
+    layers = {
+        str(node.attributes["instance"]): str(node.attributes["definition"])
+        for node in program.calls
+        if "instance" in node.attributes
+    }
+    names = [port.name for port in reversed(program.parameters)]
+    return [
+        f"gradient.{name} ({layers[name.partition('.')[0]]})"
+        for name in names
+        if f"gradient.{name}" in gradients
+    ] or sorted(gradients)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

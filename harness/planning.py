@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.case import Case
-from harness.checks import CHECKS
+from harness.checks import CHECKS, FINDINGS
 from harness.errors import UsageError, did_you_mean
 from harness.plugins import available
 from harness.spec.lower import Spec
@@ -16,6 +16,8 @@ from harness.spec.lower import Spec
 # Small, and all different: a wrong axis cannot fit. Time exceeds what unrolled models need.
 SMALL_SIZES: Mapping[str, int] = {"vocab": 11, "characters": 10, "factors": 5, "hidden": 7}
 SMALL_BATCH, SMALL_TIME = 3, 4
+# Of models whose data do not say how long a sequence is.
+DEFAULT_TIME = 8
 # At the spec's own sizes a small batch is enough, and keeps the material off the kinks.
 OWN_BATCH = 4
 
@@ -51,7 +53,7 @@ def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
     given = dict(request.sizes)
     if own:
         training, data = spec.model.training, spec.model.data
-        time = data.windows.length if data else 8
+        time = data.windows.length if data else DEFAULT_TIME
         batch = min(training.batch, OWN_BATCH) if training else OWN_BATCH
         sizes: Mapping[str, int] = given
     else:
@@ -107,22 +109,31 @@ def choose_backends(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def choose_checks(patterns: Sequence[str]) -> tuple[str, ...]:
-    """The groups of checks that any pattern matches; :class:`UsageError` for one without any."""
+    """The checks that any pattern matches, by their own name or by that of a finding of theirs.
+
+    :class:`UsageError` for a pattern that matches nothing.
+    """
+    known = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
     if not patterns:
-        raise UsageError(f"no check is asked for (known: {', '.join(CHECKS)})")
+        raise UsageError(f"no check is asked for (known: {', '.join(known)})")
     for pattern in patterns:
-        if not fnmatch.filter(CHECKS, pattern):
+        if not fnmatch.filter(known, pattern):
             raise UsageError(
-                f"unknown check {pattern!r}{did_you_mean(pattern, CHECKS)} "
-                f"(known: {', '.join(CHECKS)})"
+                f"unknown check {pattern!r}{did_you_mean(pattern, known)} "
+                f"(known: {', '.join(known)})"
             )
-    return tuple(name for name in CHECKS if any(fnmatch.fnmatch(name, p) for p in patterns))
+    found = {n for pattern in patterns for n in fnmatch.filter(known, pattern)}
+    wanted = {FINDINGS.get(name, name) for name in found}
+    return tuple(name for name in CHECKS if name in wanted)
 
 
 def check_request(request: Request, backends: Sequence[str]) -> None:
     """:class:`UsageError` for what no run can do: a request may come from Python, unchecked."""
     if request.resume and request.records is None:
         raise UsageError("--resume needs --records FILE: the cells to keep are in it")
+    for name in request.specs:
+        if not isinstance(name, str):
+            raise UsageError(f"a spec is asked for by its name or its file's path, found {name!r}")
     for kind, given, known in (("dtype", request.dtypes, DTYPES), ("path", request.paths, PATHS)):
         if not given:
             raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")

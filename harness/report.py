@@ -128,7 +128,7 @@ def details(report: Report) -> list[str]:
         for f in result.findings:
             worst = f.worst
             numbers = (
-                f"error {worst.error:.2e}, {worst.ratio:.2f} x yardstick, in {worst.name}"
+                f"error {worst.error:.2e}, {worst.ratio:.3g} x yardstick, in {worst.name}"
                 if worst
                 else f"{f.held} held"
             )
@@ -195,11 +195,15 @@ def _distance(one: CellResult, other: CellResult) -> float:
 def summary(report: Report, seconds: float) -> str:
     """One line: how many cells, how many of each verdict, how long."""
     counts: dict[str, int] = {}
-    compared = sum(len(f.deviations) + f.held for r in report.results for f in r.findings)
+    ran = [r for r in report.results if not r.kept]
+    compared = sum(len(f.deviations) + f.held for r in ran for f in r.findings)
     for result in report.results:
         counts[result.verdict] = counts.get(result.verdict, 0) + 1
     listed = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"
-    return f"{len(report.results)} cells: {listed}; {compared:,} comparisons in {seconds:.0f} s"
+    kept = len(report.results) - len(ran)
+    taken = f" ({kept} kept from the record file)" if kept else ""
+    cells = "1 cell" if len(report.results) == 1 else f"{len(report.results)} cells"
+    return f"{cells}: {listed}{taken}; {compared:,} comparisons in {seconds:.0f} s"
 
 
 def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:

@@ -64,14 +64,14 @@ def _cell(line: Mapping[str, Any]) -> Cell:
 
 def _result(cell: Cell, lines: list[Mapping[str, Any]], end: Mapping[str, Any]) -> CellResult:
     result = CellResult(cell, seconds=float(end["seconds"]), location=end["location"])
+    result.kept = True
     result.could_not_run = bool(end["could_not_run"])
     for line in lines:
         result.version, result.layers = line["backend_version"], line["layers"]
         finding = Finding(line["check"], verdict=line["verdict"], seconds=float(line["seconds"]))
         finding.held = int(line["held"])
-        if line["detail"]:
-            finding.faults.append(line["detail"])  # it tells of the worst deviation too
-        elif line["error"] is not None:
+        finding.words = line["detail"]
+        if line["error"] is not None:
             error, yardstick, tolerance = (
                 float(line[n]) for n in ("error", "yardstick", "tolerance")
             )

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-K = 8.0
-FLOOR = 2.0**-25  # of float32; K times it is 2.4e-7, two units in the last place
+K = 16.0
+FLOOR = 2.0**-25  # of float32; K times it is 4.8e-7, four units in the last place
 
 # Unit roundoff of a dtype relative to float32's.
 PRECISION: Mapping[str, float] = {

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from harness.contract import Backend
 from harness.errors import UsageError
+from harness.primitives import TABLE
 from harness.session import Session
 from harness.wire import decode
 
@@ -107,7 +108,7 @@ class Verbs:
         Each call holds ``inputs`` and ``state``; two different ones are needed.
         """
         faults: list[str] = []
-        # Arrays off the wire are read-only views; a caller's arrays can be written to.
+        # Copies: what came over the wire is kept to compare with.
         given = {n: np.array(a) for n, a in parameters.items()}
         own_calls = [
             {g: {n: np.array(a) for n, a in call[g].items()} for g in ("inputs", "state")}
@@ -144,7 +145,13 @@ def _changed(
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """What answers the calls that reach a worker."""
+    """What answers the calls that reach a worker; :class:`UsageError` for an incomplete table."""
+    missing = [primitive for primitive in TABLE if primitive not in backend.primitives]
+    if missing:
+        raise UsageError(
+            f"the table of backend {backend.name!r} lacks {', '.join(missing)}; it must hold all "
+            f"{len(TABLE)} primitives of harness.primitives.TABLE"
+        )
     verbs = Verbs(backend)
 
     def answer(verb: str, payload: Payload) -> Any:

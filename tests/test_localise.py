@@ -1,9 +1,13 @@
-"""Where a planted fault is found: layer, equation, time step, and swapped gates."""
+"""Where a planted fault is found: phase, layer, equation, time step, and parameters handed over
+wrongly.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -13,11 +17,13 @@ import pytest
 from harness.backends.numpy import PRIMITIVES, Numpy
 from harness.case import Case
 from harness.contract import Backend
-from harness.localise import Location, forward_location, places
+from harness.findings import Finding
+from harness.localise import Location, forward_location, later_location, places
 from harness.oracle import ORDERS, Oracle
 from harness.planning import Request, lesson6, make_case
 from harness.session import Session
 from harness.spec.lower import load_spec
+from harness.tolerance import Deviation
 
 DTYPES = ("float64", "float32")
 
@@ -43,13 +49,19 @@ def equation(name: str, start: str) -> str:
 
 
 def located(
-    case: Case, backend: Backend, dtype: str, overrides: Any = None, model: str = "stateful_lstm"
+    case: Case,
+    backend: Backend,
+    dtype: str,
+    overrides: Any = None,
+    model: str = "stateful_lstm",
+    parameters: Mapping[str, Any] | None = None,
 ) -> Location | None:
-    """Trace a backend that may read other definitions, and locate against the true case."""
+    """Trace a backend that may read other definitions or be handed other parameters, and locate
+    against the true case."""
     own = case_of(model, overrides) if overrides else case
     session = Session(backend, own.training, own.inference, path="equations", dtype=dtype)
     m = case.material
-    session.load(m.parameters, m.statistics)
+    session.load({**m.parameters, **(parameters or {})}, m.statistics)
     return forward_location(case, m, session.trace("training", m.inputs, m.state), dtype)
 
 
@@ -173,6 +185,150 @@ def test_a_fault_that_is_no_swap_has_no_hint(lstm: Case) -> None:
     assert found is not None
     assert found.value == "lstm/c"
     assert found.hint == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "value", "dtype"),
+    [
+        ("stateful_lstm", "lstm/g", "float32"),
+        ("theano_gru", "gru/z", "float32"),
+        ("stateful_lstm", "lstm/g", "float64"),
+    ],
+)
+def test_a_small_fault_has_no_hint(model: str, value: str, dtype: str) -> None:
+    """It is not that trading gates which the value does not depend on leaves it nearly right."""
+
+    def tanh(x: Any) -> Any:
+        if dtype == "float64":
+            return np.tanh(x.astype(np.float32)).astype(x.dtype)
+        return np.tanh(x) * np.asarray(1 + 1e-5, x.dtype)
+
+    found = located(case_of(model), planted("tanh", tanh), dtype, model=model)
+    assert found is not None
+    assert (found.value, found.hint) == (value, "")
+
+
+# --- Parameters handed over wrongly -----------------------------------------------------------
+
+
+def traded(own: Mapping[str, Any], stems: str, one: str, other: str) -> dict[str, Any]:
+    ways = (f"{one}{other}", f"{other}{one}")
+    return {f"lstm.{stem}_{a}": own[f"lstm.{stem}_{b}"] for stem in stems for a, b in ways}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stems", ["WUb", "W", "U", "b"])
+def test_traded_parameters_are_named(lstm: Case, stems: str, dtype: str) -> None:
+    for one, other in itertools.combinations("ifgo", 2):
+        wrong = traded(lstm.material.parameters, stems, one, other)
+        found = located(lstm, Numpy(), dtype, parameters=wrong)
+        what = f"{stems}_{one} and {stems}_{other} of lstm"
+        if len(stems) > 1:
+            what = f"the gates {one} and {other} of lstm"
+        assert found is not None
+        assert found.hint == f"It is right if {what} trade places"
+
+
+def test_a_trade_that_leaves_a_difference_is_no_hint(lstm: Case) -> None:
+    wrong = traded(lstm.material.parameters, "WUb", "g", "o")
+    backend = planted("tanh", lambda x: np.tanh(x) * (1 + 1e-7))
+    found = located(lstm, backend, "float64", parameters=wrong)
+    assert found is not None
+    assert (found.value, found.hint) == ("lstm/g", "")
+
+
+def test_a_trade_that_changes_next_to_nothing_is_no_hint(lstm: Case) -> None:
+    """Gates that are the same but for a few tolerances: any small difference could be a trade."""
+    for gap, hinted in ((4e-5, False), (1e-3, True)):
+        parameters = dict(lstm.material.parameters)
+        for stem in "WUb":
+            parameters[f"lstm.{stem}_f"] = parameters[f"lstm.{stem}_i"]
+        parameters["lstm.b_f"] = parameters["lstm.b_i"] + gap
+        m = replace(lstm.material, parameters=parameters)
+        session = Session(Numpy(), lstm.training, lstm.inference, path="equations", dtype="float32")
+        session.load({**parameters, **traded(parameters, "WUb", "i", "f")}, m.statistics)
+        trace = session.trace("training", m.inputs, m.state)
+        found = forward_location(lstm, m, trace, "float32")
+        assert found is not None
+        assert (found.value, bool(found.hint)) == ("lstm/i", hinted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("stateful_lstm", "lstm.U_i"), ("stateful_lstm", "lstm.U_o"), ("simple_rnn", "rnn.U")],
+)
+def test_a_transposed_matrix_is_named(model: str, name: str, dtype: str) -> None:
+    case = case_of(model)
+    wrong = {name: case.material.parameters[name].T}
+    found = located(case, Numpy(), dtype, model=model, parameters=wrong)
+    layer, _, matrix = name.partition(".")
+    assert found is not None
+    assert found.hint == f"It is right if {matrix} of {layer} is transposed"
+
+
+# --- Where the forward pass agrees ------------------------------------------------------------
+
+
+def finding(check: str, *names: str, right: tuple[str, ...] = (), **errors: float) -> Finding:
+    """A check's finding in which ``names`` are off and ``right`` are not."""
+    off = [Deviation(name, errors.get("error", 1.0), 1e-7, 1e-6) for name in names]
+    return Finding(check, off + [Deviation(name, 0.0, 1e-7, 1e-6) for name in right]).judge()
+
+
+def test_wrong_gradients_are_named_from_the_loss_on(lstm: Case) -> None:
+    findings = [
+        finding("outputs", right=("output.logits",)),
+        finding("gradients", "gradient.embed.table", right=("gradient.out.W",)),
+        finding("cotangent-gradients", "gradient.embed.table", "gradient.norm.beta"),
+        finding("training-sgd", "step 1: embed.table moved"),
+    ]
+    assert later_location(findings, lstm.training) == (
+        "backward: the forward pass is right; wrong gradients: "
+        "gradient.norm.beta (batch_norm), gradient.embed.table (embedding)"
+    )
+
+
+def test_three_wrong_gradients_are_named_at_most(lstm: Case) -> None:
+    names = [f"gradient.{port.name}" for port in lstm.training.parameters[:-2]]
+    words = later_location([finding("gradients", *names)], lstm.training)
+    assert words.endswith(
+        "gradients: gradient.lstm.b_o (lstm), gradient.lstm.b_g (lstm), gradient.lstm.b_f (lstm) "
+        f"and {len(names) - 3} more"
+    )
+
+
+def test_the_first_wrong_step_is_named(lstm: Case) -> None:
+    late = finding("training", "step 10: out.W m", "step 3: out.W m", error=5.0)
+    late.deviations.append(Deviation("step 3: out.b v", 9.0, 1e-7, 1e-6))
+    early = finding("training-sgd", "step 2: out.b moved", right=("step 1: out.b moved",))
+    right = finding("gradients", right=("gradient.out.W",))
+    extreme = finding("extremes", "loss")
+    assert later_location([right, late, extreme], lstm.training) == (
+        "update: gradients are right; the first wrong step is 'step 3: out.b v'"
+    )
+    assert later_location([late, early], lstm.training) == (
+        "update: gradients were not compared; the first wrong step is 'step 2: out.b moved'"
+    )
+
+
+def test_results_that_are_not_traced_are_named(lstm: Case) -> None:
+    findings = [finding("loss", "loss"), finding("gradients", "gradient.out.W")]
+    assert later_location(findings, lstm.training) == (
+        "forward: every traced value agrees; wrong results: loss"
+    )
+
+
+def test_checks_on_other_values_are_named(lstm: Case) -> None:
+    findings = [
+        finding("gradients", right=("gradient.out.W",)),
+        finding("extremes", "loss"),
+        Finding("kinks", faults=["a corner is cut"]).judge(),
+        Finding("causality", held=1).judge(),
+    ]
+    assert later_location(findings, lstm.training) == (
+        "the forward pass on ordinary values is right; what differs is in: extremes, kinks"
+    )
 
 
 # --- Native layers, places --------------------------------------------------------------------

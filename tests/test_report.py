@@ -161,7 +161,7 @@ def test_details_have_a_line_for_every_check() -> None:
     head, *lines = reports.details(Report([found]))
     assert head.endswith("native (torch 2.9; rnn: torch.nn.RNN): agree")
     assert len(lines) == 2
-    assert lines[0].endswith("error 1.00e-08, 0.10 x yardstick, in output.y")
+    assert lines[0].endswith("error 1.00e-08, 0.1 x yardstick, in output.y")
     assert lines[1].endswith("4 held")
 
 

@@ -14,10 +14,12 @@ from click.testing import CliRunner, Result
 
 from harness.case import Case
 from harness.cells import Cell
+from harness.checks import extremes
 from harness.cli import cli
 from harness.errors import UsageError
+from harness.findings import Finding
 from harness.planning import Request, make_case
-from harness.reproducer import GROUPS, load, save, write_whole
+from harness.reproducer import GROUPS, MATERIALS, first_check, load, pass_of, save, write_whole
 from harness.spec.lower import load_spec
 
 CELL = Cell("lesson6/stateful_lstm", "numpy", "cpu", "float32", "native")
@@ -30,7 +32,7 @@ def case() -> Case:
 
 @pytest.fixture
 def folder(case: Case, tmp_path: Path) -> Path:
-    return save(tmp_path / "new" / "deep", CELL, case)
+    return save(tmp_path / "new" / "deep", CELL, case, "gradients")
 
 
 # --- There and back ---------------------------------------------------------------------------
@@ -43,7 +45,7 @@ def test_what_is_saved_comes_back_bit_by_bit(case: Case, folder: Path) -> None:
     assert found.training == case.training
     assert found.inference == case.inference
     expected = case.gradients(case.material, "main")
-    pairs = [(getattr(found.material, g), getattr(case.material, g)) for g in GROUPS]
+    pairs = [(getattr(found.run.material, g), getattr(case.material, g)) for g in GROUPS]
     pairs.append((found.expected.values, expected.values))
     assert all(wanted for _, wanted in pairs)
     for back, wanted in pairs:
@@ -53,6 +55,33 @@ def test_what_is_saved_comes_back_bit_by_bit(case: Case, folder: Path) -> None:
             assert back[name].shape == array.shape
             assert back[name].tobytes() == array.tobytes()
     assert found.expected.noise == dict(expected.noise)
+    assert (found.run.check, found.run.phase, found.run.cotangents) == (
+        "gradients",
+        "training",
+        None,
+    )
+
+
+@pytest.mark.parametrize("check", MATERIALS)
+def test_every_check_that_is_one_pass_comes_back(case: Case, tmp_path: Path, check: str) -> None:
+    if check in extremes.INDICES:
+        case = make_case(load_spec("lesson6/simple_rnn"), Request(), own=False)
+    found = load(save(tmp_path, CELL, case, check))
+    wanted = pass_of(case, check)
+    assert (found.run.check, found.run.phase) == (check, wanted.phase)
+    np.testing.assert_equal(vars(found.run.material), vars(wanted.material))
+    np.testing.assert_equal(found.run.cotangents, wanted.cotangents)
+    np.testing.assert_equal(found.expected.values, dict(wanted.expected(case).values))
+    assert (check == "cotangent-gradients") == (found.run.cotangents is not None)
+
+
+def test_the_first_check_that_differs_and_is_one_pass_is_saved() -> None:
+    agrees, known = Finding("loss"), Finding("state", verdict="known-difference")
+    training, kinks, corners = (
+        Finding(check, verdict="differ") for check in ("training", "kinks", "corners")
+    )
+    assert first_check([agrees, known, training, kinks, corners]) == "kinks"
+    assert first_check([agrees, known, training]) is None
 
 
 def test_a_folder_holds_two_files_and_no_pickle(folder: Path) -> None:
@@ -65,7 +94,7 @@ def test_a_folder_holds_two_files_and_no_pickle(folder: Path) -> None:
 
 def test_saving_again_replaces(case: Case, folder: Path) -> None:
     (folder / "arrays.npz").write_bytes(b"old")
-    assert save(folder.parent, CELL, case) == folder
+    assert save(folder.parent, CELL, case, "gradients") == folder
     assert load(folder).cell == CELL
 
 
@@ -101,14 +130,14 @@ def test_a_full_disk_is_told_in_words_and_the_old_reproducer_kept(
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(UsageError, match=r"cannot write a reproducer to .*No space left"):
-        save(folder.parent, CELL, case)
+        save(folder.parent, CELL, case, "gradients")
     assert load(folder).cell == CELL
 
 
 def test_a_file_in_the_folders_place_is_told(case: Case, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match="cannot write a reproducer to"):
-        save(tmp_path / "taken", CELL, case)
+        save(tmp_path / "taken", CELL, case, "gradients")
 
 
 # --- Folders that hold none -------------------------------------------------------------------
@@ -153,6 +182,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "a list": program("[]"),
     "another cell": program('{"cell": {"model": "x"}, "training": 1, "inference": 1}'),
     "no cell": without("cell"),
+    "no check": without("check"),
     "no training": without("training"),
     "no noise": without("noise"),
 }
@@ -188,7 +218,8 @@ def expected_changed(folder: Path, name: str, change: Callable[[Any], Any]) -> N
 def test_replay_of_what_agrees_returns_0(folder: Path) -> None:
     run = replay(str(folder))
     assert run.exit_code == 0, run.output
-    assert run.output.startswith("lesson6/stateful_lstm on numpy, float32: agrees; worst is ")
+    start = "lesson6/stateful_lstm on numpy, float32, check gradients: agrees; worst is "
+    assert run.output.startswith(start)
 
 
 def test_replay_of_what_differs_returns_1_and_names_it(folder: Path) -> None:
@@ -197,14 +228,24 @@ def test_replay_of_what_differs_returns_1_and_names_it(folder: Path) -> None:
     assert run.exit_code == 1, run.output
     first, last = run.output.splitlines()
     assert first.startswith("gradient.out.b: error 9.99e-04, ")
-    assert last.endswith("on numpy, float32: differs; worst is gradient.out.b")
+    assert last.endswith("float32, check gradients: differs; worst is gradient.out.b")
 
 
 def test_replay_that_cannot_run_returns_3(folder: Path) -> None:
-    run = replay(str(folder), "--backend", "nump")
+    path = folder / "program.json"
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    meta["cell"]["device"] = "abacus"
+    path.write_text(json.dumps(meta), encoding="utf-8")
+    run = replay(str(folder))
     assert run.exit_code == 3, run.output
-    assert run.output.startswith("nump: open: ")
+    assert run.output.startswith("numpy: open: ")
     assert "Traceback" not in run.output
+
+
+def test_replay_on_an_unknown_backend_returns_2(folder: Path) -> None:
+    run = replay(str(folder), "--backend", "nump")
+    assert run.exit_code == 2, run.output
+    assert run.output.startswith("unknown backend 'nump'; did you mean 'numpy'?")
 
 
 def test_replay_of_nothing_returns_2(folder: Path, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import faulty
 import pytest
 
 from harness.cells import CellResult
-from harness.checks import CHECKS
+from harness.checks import CHECKS, FINDINGS
 from harness.engine import Engine
 from harness.planning import Request
-from harness.suite.cells import FINDINGS, Cells
+from harness.suite.cells import Cells
 
 SPECS = ("lesson6/simple_rnn", "lesson6/theano_rnn")
 

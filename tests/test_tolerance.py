@@ -102,10 +102,10 @@ def test_tolerance_is_k_times_the_noise_or_the_floor(
         assert Deviation("y", allowed * share, allowed / K, allowed).agrees is agrees
 
 
-def test_two_units_in_the_last_place_pass_and_three_do_not() -> None:
+def test_four_units_in_the_last_place_pass_and_five_do_not() -> None:
     """The floor, in float32 at magnitude 1, where the yardstick itself happens to be exact."""
     one = ONES.astype(np.float32)
-    for units, agrees in ((2, True), (3, False)):
+    for units, agrees in ((4, True), (5, False)):
         found = one.copy()
         found[1, 2] += units * np.float32(2.0**-23)
         assert judged(found).agrees is agrees
@@ -194,7 +194,7 @@ def test_a_bias_off_by_a_thousandth_is_far_beyond(case: Case, dtype: str, name: 
     parameters = dict(case.material.parameters)
     parameters[name] = parameters[name] * 1.001
     furthest = worst(deviations(case, parameters, dtype))
-    assert furthest.error > 20 * furthest.tolerance
+    assert furthest.error > 5 * furthest.tolerance
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

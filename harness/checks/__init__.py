@@ -41,4 +41,16 @@ CHECKS: Mapping[str, Check] = {
 # Checks of sums of many steps amplify rounding: they are compared in float64 only.
 FLOAT64_ONLY = frozenset({"training"})
 
-__all__ = ["CHECKS", "FLOAT64_ONLY", "Check", "Context"]
+# Groups whose findings are not named after them: those findings, in the order of the checks.
+SEVERAL: Mapping[str, tuple[str, ...]] = {
+    "values": ("outputs", "loss", "state", "statistics", "gradients"),
+    "cotangents": ("cotangent-gradients",),
+    "kinks": ("kinks", "corners"),
+    "embedding-rows": ("index-zero", "repeated-index", "last-index"),
+}
+# Finding -> the group that makes it.
+FINDINGS: Mapping[str, str] = {
+    finding: group for group in CHECKS for finding in SEVERAL.get(group, (group,))
+}
+
+__all__ = ["CHECKS", "FINDINGS", "FLOAT64_ONLY", "Check", "Context"]

@@ -20,6 +20,8 @@ from harness.session import Session
 # frameworks rightly come out on either side of it.
 CORNERS = (-2.5, -1.0, 0.0, 1.0, 2.5, 6.0)
 SATURATING = (4.0, 4.5, 5.0, 5.5)
+# Check -> the one index of its pass.
+INDICES = {"index-zero": 0, "repeated-index": 1, "last-index": -1}
 ERRORS_FOR_BAD_INPUT = ("UsageError", "IndexError", "ValueError", "InvalidArgumentError")
 
 
@@ -35,24 +37,31 @@ def _scaled(arrays: dict[str, Any], factor: float, only: Any) -> dict[str, npt.N
 
 def extremes(context: Context) -> Iterator[Finding]:
     """The last layer's weights times 1,024: logits far beyond what exp can hold in float32."""
-    case = context.case
-    last = _last_layer(case)
-    parameters = _scaled(case.material.parameters, 1024.0, lambda n: n.startswith(last))
-    material = replace(case.material, parameters=parameters)
-    finding = _compare_gradients(context, "extremes", material, "extremes")
+    finding = _compare_gradients(context, "extremes", extreme_material(context.case), "extremes")
     for d in finding.deviations:
         if d.error == float("inf") and not d.reason:
             finding.faults.append(f"{d.name} is not finite where the oracle is")
     yield finding
 
 
+def extreme_material(case: Case) -> Material:
+    """The last layer's weights times 1,024."""
+    last = _last_layer(case)
+    parameters = _scaled(case.material.parameters, 1024.0, lambda n: n.startswith(last))
+    return replace(case.material, parameters=parameters)
+
+
 def saturation(context: Context) -> Iterator[Finding]:
     """State and all matrices but the last layer's times 4 or so: activations far on their ends."""
-    case = context.case
+    material = saturated_material(context.case)
+    yield _compare_gradients(context, "saturation", material, "saturation")
+
+
+def saturated_material(case: Case) -> Material:
+    """State and all matrices but the last layer's times one of :data:`SATURATING`."""
     materials = (_saturated(case, factor) for factor in SATURATING)
     # A value on a kink would fall to one side or the other by rounding alone.
-    material = max(materials, key=lambda m: min(kink_margin(case.training, m), KINK_MARGIN))
-    yield _compare_gradients(context, "saturation", material, "saturation")
+    return max(materials, key=lambda m: min(kink_margin(case.training, m), KINK_MARGIN))
 
 
 def _saturated(case: Case, factor: float) -> Material:
@@ -120,17 +129,20 @@ def kink_material(case: Case) -> Material:
 def embedding_rows(context: Context) -> Iterator[Finding]:
     """One index all over: 0, another, and the last; so that other rows never occur."""
     case = context.case
-    indices = {n: a for n, a in case.material.inputs.items() if a.dtype.kind == "i"}
-    if not indices:
+    if all(a.dtype.kind != "i" for a in case.material.inputs.values()):
         return
+    for check, value in INDICES.items():
+        yield _compare_gradients(context, check, index_material(case, value), check)
+
+
+def index_material(case: Case, value: int) -> Material:
+    """Every index is ``value``; -1 stands for the last one."""
     bounds = _bounds(case)
-    for value, check in ((0, "index-zero"), (1, "repeated-index"), (-1, "last-index")):
-        inputs = {
-            n: np.full_like(a, value % bounds[n]) if n in indices else a
-            for n, a in case.material.inputs.items()
-        }
-        material = replace(case.material, inputs=inputs)
-        yield _compare_gradients(context, check, material, check)
+    inputs = {
+        n: np.full_like(a, value % bounds[n]) if a.dtype.kind == "i" else a
+        for n, a in case.material.inputs.items()
+    }
+    return replace(case.material, inputs=inputs)
 
 
 def bad_index(context: Context) -> Iterator[Finding]:

@@ -51,9 +51,14 @@ def partial_batch(context: Context) -> Iterator[Finding]:
         return
     context.remote.load(case.material)
     context.remote.gradients(case.material)
-    smaller = case.batch_of(case.batch - 1, case.time)
+    smaller = smaller_batch(case)
     found = context.remote.gradients(smaller)
     yield context.finding("partial-batch", found, case.gradients(smaller, "partial"))
+
+
+def smaller_batch(case: Case) -> Material:
+    """The same parameters with a batch of one example less."""
+    return case.batch_of(case.batch - 1, case.time)
 
 
 def batch_independence(context: Context) -> Iterator[Finding]:

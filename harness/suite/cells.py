@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import pytest
 
 from harness.cells import Cell, CellResult
-from harness.checks import CHECKS
+from harness.checks import FINDINGS
 from harness.engine import Engine
 from harness.findings import Finding
 
 ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
 
-# Groups whose findings are not named after them: those findings, in the order of the checks.
-SEVERAL: Mapping[str, tuple[str, ...]] = {
-    "values": ("outputs", "loss", "state", "statistics", "gradients"),
-    "cotangents": ("cotangent-gradients",),
-    "kinks": ("kinks", "corners"),
-    "embedding-rows": ("index-zero", "repeated-index", "last-index"),
-}
-# Finding -> the group that makes it.
-FINDINGS: Mapping[str, str] = {
-    finding: group for group in CHECKS for finding in SEVERAL.get(group, (group,))
-}
 # Findings of a cell whose checks could not begin.
 BEFORE = ("start", "open")
 

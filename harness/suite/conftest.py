@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.suite.cells import ENGINE, FINDINGS, Cells, identity
+from harness.checks import FINDINGS
+from harness.suite.cells import ENGINE, Cells, identity
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,0 +1,141 @@
+"""From a fault to the reproducer of the check that shows it, and back by replay."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.cli import cli
+
+PLUGIN = """
+import os
+import numpy as np
+from harness import plugins
+from harness.hookspecs import hookimpl
+
+TABLES = {
+    "extremes": lambda t: {"max": lambda *a, **k: 0 * t["max"](*a, **k)},
+    "kinks": lambda t: {"less_equal": t["less"]},
+    "loss": lambda t: {"log": lambda x: t["log"](x) * 1.001},
+}
+LAST = 10
+METHODS = {
+    "inference": ("forward", lambda phase, *_: phase == "inference"),
+    "cotangent-gradients": ("gradients", lambda *a: a[-1] is not None),
+    "partial-batch": ("gradients", lambda p, inputs, *_: len(min(inputs.values(), key=len)) == 2),
+    "last-index": ("gradients", lambda p, inputs, *_: min(map(np.min, inputs.values())) == LAST),
+    "training-sgd": ("step", lambda *_: True),
+}
+
+@hookimpl
+def harness_backend(name):
+    backend = plugins.load("numpy")
+    backend.name, fault, right = name, os.environ["PLANTED"], backend.session
+    if fault in TABLES:
+        backend.primitives = {**backend.primitives, **TABLES[fault](backend.primitives)}
+
+    def session(*programs, **choices):
+        made = right(*programs, **choices)
+        if fault in METHODS:
+            method, due = METHODS[fault]
+            was = getattr(made, method)
+            def wrong(*a):
+                answer = was(*a)
+                if not due(*a):
+                    return answer
+                results = answer[-1] if isinstance(answer, tuple) else answer
+                results.update({n: x * 1.001 for n, x in results.items()})
+                return answer
+            setattr(made, method, wrong)
+        return made
+
+    backend.session = session
+    return backend
+"""
+GROUPS_RUN = ("values", "cotangents", "inference", "training-sgd", "partial-batch")
+GROUPS_RUN += ("extremes", "kinks", "embedding-rows")
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Result]:
+    """Check the backend ``planted`` with a fault, reproducers into a folder ``re producers``."""
+    plugin = tmp_path / "plugin"
+    about = plugin / "planted-1.0.dist-info"
+    about.mkdir(parents=True)
+    (plugin / "harness_planted.py").write_text(PLUGIN, encoding="utf-8")
+    (about / "METADATA").write_text("Name: planted\nVersion: 1.0\n", encoding="utf-8")
+    (about / "entry_points.txt").write_text(
+        "[harness.backends]\nplanted = harness_planted\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(plugin)
+    paths = [str(plugin), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+    def check(fault: str) -> Result:
+        monkeypatch.setenv("PLANTED", fault)
+        wanted = [item for group in GROUPS_RUN for item in ("--check", group)]
+        places = ["--reproducers", str(tmp_path / "re producers")]
+        model = ["lesson6/simple_rnn", "--backend", "planted", "--dtype", "float64"]
+        return CliRunner().invoke(cli, ["check", *model, *wanted, *places])
+
+    return check
+
+
+def printed(run: Result, start: str) -> list[str]:
+    return [line for line in run.output.splitlines() if line.startswith(start)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "extremes",
+        "kinks",
+        "loss",
+        "inference",
+        "cotangent-gradients",
+        "partial-batch",
+        "last-index",
+    ],
+)
+def test_replay_shows_the_fault_that_was_found(
+    planted: Callable[[str], Result], fault: str
+) -> None:
+    run = planted(fault)
+    assert run.exit_code == 1, run.output
+    (line,) = printed(run, "reproducer: ")
+    command = shlex.split(line.removeprefix("reproducer: "))
+    assert command[:2] == ["harness", "replay"]
+    again = CliRunner().invoke(cli, command[1:])
+    assert again.exit_code == 1, again.output
+    verdict = f"lesson6/simple_rnn on planted, float64, check {fault}: differs; worst is "
+    assert again.output.splitlines()[-1].startswith(verdict)
+    right = CliRunner().invoke(cli, [*command[1:], "--backend", "numpy"])
+    assert right.exit_code == 0, right.output
+
+
+def test_a_fault_in_no_single_pass_has_no_reproducer(
+    planted: Callable[[str], Result], tmp_path: Path
+) -> None:
+    run = planted("training-sgd")
+    assert run.exit_code == 1, run.output
+    assert not printed(run, "reproducer: ")
+    assert printed(run, "no reproducer: ") == [
+        "no reproducer: what differs is training-sgd; run harness check lesson6/simple_rnn "
+        "--backend planted --dtype float64 --check training-sgd"
+    ]
+    assert not list((tmp_path / "re producers").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_run(
+    planted: Callable[[str], Result], tmp_path: Path
+) -> None:
+    (tmp_path / "re producers").write_text("", encoding="utf-8")
+    run = planted("loss")
+    assert run.exit_code == 2, run.output
+    assert "cannot write reproducers to" in run.output
+    assert "DIFFER" not in run.output
