@@ -15,6 +15,16 @@ import click
 from harness.errors import HarnessError, UsageError
 
 Command = Callable[..., Any]
+SPECS = click.option(
+    "--specs",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of further definitions, found before those that ship.",
+)
+SIZE = click.option(
+    "--size", "sizes", multiple=True, metavar="NAME=NUMBER", help="Another size than the spec's."
+)
 
 
 def main() -> None:
@@ -49,13 +59,7 @@ def cli() -> None:
 
 
 @cli.command("list")
-@click.option(
-    "--specs",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder of further definitions, found before those that ship.",
-)
+@SPECS
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @friendly
 def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
@@ -83,16 +87,8 @@ def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
 
 @cli.command()
 @click.argument("spec")
-@click.option(
-    "--specs",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder of further definitions, found before those that ship.",
-)
-@click.option(
-    "--size", "sizes", multiple=True, metavar="NAME=NUMBER", help="Another size than the spec's."
-)
+@SPECS
+@SIZE
 @click.option("--backend", "backends", multiple=True, help="Also ask which path its layers take.")
 @friendly
 def explain(
@@ -126,16 +122,8 @@ def schema(kind: str) -> None:
     help="The framework's own layers where it has them; the equations; the equations with the "
     "derived gradient; or native and equations both.",
 )
-@click.option(
-    "--specs",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder of further definitions, found before those that ship.",
-)
-@click.option(
-    "--size", "sizes", multiple=True, metavar="NAME=NUMBER", help="Another size than the spec's."
-)
+@SPECS
+@SIZE
 @click.option("--check", "checks", multiple=True, help="Checks to run (patterns); all if left out.")
 @click.option(
     "--python",

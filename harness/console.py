@@ -91,6 +91,8 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
     plain += reproducers
     if options["verbose"]:
         plain += reports.details(report)
+    if engine.proofs:
+        plain.append(reports.proof(engine.proofs))
     plain.append(reports.summary(report, time.monotonic() - started))
     for line in plain:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

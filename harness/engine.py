@@ -29,6 +29,7 @@ from harness.planning import (
 )
 from harness.plugins import available
 from harness.processes import kill_all
+from harness.proof import complex_step_gap
 from harness.records import RecordWriter, head
 from harness.resume import ended_cells, signature
 from harness.spec.lower import FREE_SIZES, Spec, load_spec
@@ -89,6 +90,7 @@ class Engine:
         self.differences: Differences = known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self._cases: dict[tuple[str, bool], Case] = {}
+        self.proofs: dict[str, float] = {}  # how far the oracle's gradient is from the complex step
         self._case_locks = {spec.name: threading.Lock() for spec in self.specs}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -229,6 +231,8 @@ class Engine:
         with self._case_locks[spec.name]:
             if key not in self._cases:
                 self._cases[key] = make_case(spec, self.request, own=own)
+                if not own:
+                    self.proofs[spec.name] = complex_step_gap(self._cases[key])
             return self._cases[key]
 
     def _load(self, name: str) -> Spec:

@@ -192,6 +192,14 @@ def _distance(one: CellResult, other: CellResult) -> float:
     return worst
 
 
+def proof(gaps: Mapping[str, float]) -> str:
+    """How the oracle's own gradients are known to be right."""
+    specs = "1 spec" if len(gaps) == 1 else f"{len(gaps)} specs"
+    return (
+        f"oracle: the gradients of {specs} agree with the complex step to {max(gaps.values()):.1e}"
+    )
+
+
 def summary(report: Report, seconds: float) -> str:
     """One line: how many cells, how many of each verdict, how long."""
     counts: dict[str, int] = {}

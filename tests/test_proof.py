@@ -1,0 +1,37 @@
+"""The proof of the oracle's gradients holds, and a wrong derivative rule breaks it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness import derivatives
+from harness.engine import Engine
+from harness.errors import HarnessError
+from harness.planning import Request, lesson6, make_case
+from harness.proof import complex_step_gap
+from harness.spec.lower import load_spec
+
+
+@pytest.mark.parametrize("name", lesson6())
+def test_derived_gradients_agree_with_the_complex_step(name: str) -> None:
+    gap = complex_step_gap(make_case(load_spec(name), Request(), own=False))
+    assert 0 < gap < 1e-14
+
+
+def test_a_wrong_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(r: Any, node: Any, g: int) -> None:
+        r.add(node.inputs[0], r.emit("multiply", g, r.constant(1.0)))
+
+    monkeypatch.setitem(derivatives.RULES, "tanh", wrong)
+    case = make_case(load_spec("lesson6/three_char"), Request(), own=False)
+    with pytest.raises(HarnessError, match="a derivative rule is wrong"):
+        complex_step_gap(case)
+
+
+def test_every_run_proves_the_specs_that_it_checks() -> None:
+    request = Request(specs=("lesson6/simple_rnn",), backends=("numpy",), checks=("values",))
+    with Engine(request) as engine:
+        engine.run()
+        assert set(engine.proofs) == {"lesson6/simple_rnn"}
