@@ -227,6 +227,8 @@ def running(folder: Path) -> tuple[subprocess.Popen[str], int]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert wait_until(lambda: _begun(folder / "r.jsonl") == 2, 30.0)
     workers = _workers(run.pid)

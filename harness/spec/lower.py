@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
 
 from harness.errors import Place, SpecError, did_you_mean
@@ -30,6 +31,7 @@ class Spec:
             "training": Lowering(self, "training").program(),
             "inference": Lowering(self, "inference").program(),
         }
+        self._check_parameters()
         self.update: UpdateRule | None = self._update()
         self._check_data()
 
@@ -55,6 +57,18 @@ class Spec:
     def rule(self, name: str, **attributes: float) -> UpdateRule:
         """The update rule of any optimizer in the spec's library."""
         return lower_update(self.library, name, attributes, None)
+
+    def _check_parameters(self) -> None:
+        """The spec's own count, as a guard against a layer of another form."""
+        program, declared = self.programs["training"], self.model.parameters
+        counts = {
+            p.name: prod(program.shape(p)) for p in (*program.parameters, *program.statistics)
+        }
+        total = sum(counts.values())
+        if declared is not None and declared != total:
+            listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+            at = self.document.place_of(("parameters",))
+            raise SpecError(f"{declared:,} parameters are declared, found {total:,}: {listed}", at)
 
     def _update(self) -> UpdateRule | None:
         use = self.model.optimizer

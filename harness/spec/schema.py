@@ -179,6 +179,8 @@ class Model(Documented):
     """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
 
     model: str
+    # How many numbers the layers hold at these sizes, statistics included; checked if given.
+    parameters: Positive | None = None
     sizes: dict[Name, Positive]
     inputs: dict[Name, Input]
     state: dict[Name, State] = {}
