@@ -217,9 +217,18 @@ def test_start_is_quick(name: str) -> None:
 # How it ends when it is told to.
 
 
+# A shell's background job ignores Ctrl-C, and so does all that it starts, if nobody mends it.
+HEARING_CTRL_C = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def running(folder: Path) -> tuple[subprocess.Popen[str], int]:
     """A run whose second cell hangs, and the process number of its worker."""
     command = [HARNESS, *FAULTY_RUN, "--records", "r.jsonl", "--timeout", "100"]
+    command = [sys.executable, "-c", HEARING_CTRL_C, *command]
     run = subprocess.Popen(
         command,
         env=faults(float32="hang_with_gil"),
@@ -227,8 +236,6 @@ def running(folder: Path) -> tuple[subprocess.Popen[str], int]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background job ignores Ctrl-C, and so would all that it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert wait_until(lambda: _begun(folder / "r.jsonl") == 2, 30.0)
     workers = _workers(run.pid)
