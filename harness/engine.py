@@ -17,7 +17,7 @@ from harness.case import Case
 from harness.cells import Cell, CellResult, CellRun, finding_record
 from harness.differences import Differences, known_differences
 from harness.errors import UsageError, did_you_mean
-from harness.findings import Finding
+from harness.findings import PASSING, Finding
 from harness.planning import (
     Request,
     check_request,
@@ -72,7 +72,7 @@ class Report:
             "out-of-memory",
         }:
             return 3
-        if verdicts <= {"agree", "known-difference", "unsupported"}:
+        if verdicts <= PASSING:
             return 0 if "agree" in verdicts or "known-difference" in verdicts else 3
         return 1
 
