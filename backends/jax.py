@@ -7,7 +7,7 @@ every layer runs its equations.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.contract import (
+    Advance,
     Backend,
+    F,
     Function,
     GradientFunction,
     Layer,
@@ -28,6 +30,8 @@ from harness.hookspecs import hookimpl
 from harness.packing import Packing
 from harness.program import UpdateRule
 from harness.walk import Step, Table
+
+from .jax_compile import Options, advance, quick_options, scan, several
 
 if TYPE_CHECKING:
     import jax
@@ -99,22 +103,6 @@ def _table() -> Table:
     }
 
 
-@cache
-def quick_options(jax: Any) -> Mapping[str, Any]:
-    """What makes XLA compile 2.7 times faster on a CPU, as far as this version knows of it."""
-    wanted = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    known = {}
-    for name, value in wanted.items():
-        try:
-            jax.jit(jax.numpy.negative, compiler_options={name: value}).lower(0.0).compile()
-        except jax.errors.JaxRuntimeError as error:
-            if "No such compile option" not in str(error):
-                raise
-        else:
-            known[name] = value
-    return known
-
-
 def _narrow(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     narrowed = array.astype(np.int32)
     if not np.array_equal(narrowed, array):
@@ -150,7 +138,12 @@ class Optimizer(NativeOptimizer):
         return self._start(variables)
 
     def update(
-        self, state: Any, variables: Tensors, gradients: Tensors, learning_rate: float
+        self,
+        state: Any,
+        variables: Tensors,
+        gradients: Tensors,
+        learning_rate: float,
+        donate: bool = False,
     ) -> tuple[Any, Tensors]:
         return self._step(state, variables, gradients, learning_rate)
 
@@ -165,8 +158,7 @@ class Jax(Backend):
 
     def __init__(self) -> None:
         self._table = _table()
-        # The default lets a GPU round the inputs of a product to TF32.
-        jax.config.update("jax_default_matmul_precision", "highest")
+        self.narrow = False
 
     @property
     def primitives(self) -> Table:
@@ -187,9 +179,12 @@ class Jax(Backend):
             if array.dtype == np.int64:
                 array = _narrow(array)
         # A copy first: jnp.array too reads the caller's memory after it has returned.
-        return jnp.asarray(np.array(array))
+        made = jnp.asarray(np.array(array))
+        return made.astype(jnp.bfloat16) if self.narrow and array.dtype.kind == "f" else made
 
     def numpy(self, tensor: Any) -> npt.NDArray[Any]:
+        if tensor.dtype == jnp.bfloat16:
+            tensor = tensor.astype(jnp.float32)
         return np.array(tensor)  # a copy: what JAX gives is read-only
 
     def versions(self) -> Mapping[str, str]:
@@ -202,6 +197,17 @@ class Jax(Backend):
             return ("cpu",)
         return ("cpu", "cuda")
 
+    def dtypes(self) -> Sequence[str]:
+        tf32 = ("tf32",) if "cuda" in self.devices() else ()
+        return (*super().dtypes(), *tf32, "bfloat16")
+
+    def settings(self) -> Mapping[str, str]:
+        return {"matmul precision": str(jax.config.jax_default_matmul_precision)}
+
+    def device_memory(self) -> int | None:
+        found = jax.config.jax_default_device.memory_stats() or {}
+        return found.get("peak_bytes_in_use")
+
     def use(self, device: str, dtype: str) -> None:
         if device not in self.devices():
             allowed = ", ".join(self.devices())
@@ -209,21 +215,30 @@ class Jax(Backend):
         # Only a float64 session may see 64-bit types: they would reach float32 sessions through
         # the bias correction of optax's Adam, a Python float to an integer power.
         jax.config.update("jax_enable_x64", dtype == "float64")
+        # The default lets a GPU round the inputs of a product to TF32.
+        precision = "tensorfloat32" if dtype == "tf32" else "highest"
+        jax.config.update("jax_default_matmul_precision", precision)
+        self.narrow = dtype == "bfloat16"
         jax.config.update("jax_default_device", jax.local_devices(backend=device)[0])
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
-        def body(carried: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
-            return step(carried, slices)
+        return scan(jax, step, carries, sequences, reverse, self.quick)
 
-        last, stacked = jax.lax.scan(body, list(carries), list(sequences), reverse=reverse)
-        return last, stacked
+    def advance(self, step: Advance) -> Advance:
+        return advance(jax, step, self._options())
 
-    def compile(self, function: Function) -> Function:
+    def several(self, step: Advance) -> Advance:
+        return several(jax, step, self._options())
+
+    def wait(self, tensors: Tensors) -> None:
+        jax.block_until_ready(tensors)
+
+    def compile(self, function: F) -> F:
         return jax.jit(function, compiler_options=self._options())
 
-    def _options(self) -> Mapping[str, Any] | None:
+    def _options(self) -> Options:
         return quick_options(jax) if self.quick else None
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
@@ -236,7 +251,7 @@ class Jax(Backend):
             (_, results), gradients = differentiated(variables, constants)
             return results, gradients
 
-        return jax.jit(run, compiler_options=self._options())
+        return run
 
     def claim(self, layer: Layer) -> Native | None:
         if layer.definition not in LOSSES:

@@ -5,15 +5,11 @@ path is a real ``keras.Model``: claimed layers are the framework's own, everythi
 operation of its graph. Gradients are the engine's. What Keras would compute in float32 is not
 claimed in float64 (see :mod:`harness.backends.keras_engines`): on torch only embeddings are, on
 JAX neither batch normalisation nor what uses tanh.
-
-The optimizers are claimed in float64 too, because they can be made exact there: the learning rate
-lives in a variable of ``floatx``, and decay rates are given as numpy scalars, since TensorFlow
-rounds Python floats to float32 on their way into a float64 tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -21,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.contract import (
+    Advance,
     Backend,
+    F,
     Function,
     GradientFunction,
     Layer,
@@ -32,12 +30,16 @@ from harness.contract import (
 from harness.errors import HarnessError
 from harness.hookspecs import hookimpl
 from harness.packing import Join, Packing, Part, Stack
+from harness.plan import Plan
 from harness.program import Program, UpdateRule
 from harness.session import Session
 from harness.walk import Step, Table, loop
 
-from .keras_engines import ENGINES, Jax, TensorFlow, table
+from .jax_compile import scan
+from .keras_engines import ENGINES, Jax, TensorFlow, Torch
+from .keras_optimizers import claim_optimizer
 from .keras_session import KerasLayer, KerasSession, eager
+from .keras_table import table
 
 NAMES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
 
@@ -76,59 +78,6 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     ),
 }
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
-# definition -> (class, its arguments, the slots in the order of Keras)
-OPTIMIZERS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "sgd": ("SGD", (), ()),
-    "sgd_momentum_scaled": ("SGD", ("momentum",), ("velocity",)),
-    "adam_epsilon_hat": ("Adam", ("beta_1", "beta_2", "epsilon"), ("m", "v")),
-    "rmsprop_epsilon_inside": ("RMSprop", ("rho", "epsilon"), ("v",)),
-}
-
-
-class _Optimizer(NativeOptimizer):
-    def __init__(
-        self, backend: Keras, kind: str, settings: Mapping[str, float], slots: Sequence[str]
-    ) -> None:
-        self.label = f"keras.optimizers.{kind}"
-        self.backend, self.kind, self.settings, self.names = backend, kind, settings, slots
-
-    def start(self, variables: Tensors) -> Any:
-        keras = self.backend.keras
-        self.order = list(variables)
-        number = np.float64 if keras.config.floatx() == "float64" else float  # see the module
-        settings = {name: number(value) for name, value in self.settings.items()}
-        optimizer = getattr(keras.optimizers, self.kind)(learning_rate=0.0, **settings)
-        trained = [keras.Variable(self.backend.numpy(t)) for t in variables.values()]
-        optimizer.build(trained)
-
-        def step(variables: Tensors, constants: Tensors) -> Tensors:
-            tensors = [variables[n] for n in self.order]
-            gradients = [constants[f"gradient.{n}"] for n in self.order]
-            state = [constants[f"state.{i}"] for i in range(len(optimizer.variables))]
-            made = self.backend.engine.apply(optimizer, trained, tensors, state, gradients)
-            named = zip(self.order, made[0], strict=True)
-            return {**dict(named), **{f"state.{i}": t for i, t in enumerate(made[1])}}
-
-        self.step = self.backend.engine.compile(step)
-        return [self.backend.tensor(self.backend.numpy(v.value)) for v in optimizer.variables]
-
-    def update(
-        self, state: Any, variables: Tensors, gradients: Tensors, learning_rate: float
-    ) -> tuple[Any, Tensors]:
-        rate = self.backend.tensor(np.array(learning_rate, self.backend.keras.config.floatx()))
-        state = [state[0], rate, *state[2:]]
-        constants = {f"gradient.{n}": g for n, g in gradients.items()}
-        constants |= {f"state.{i}": t for i, t in enumerate(state)}
-        made = self.step(variables, constants)
-        return [made[f"state.{i}"] for i in range(len(state))], {n: made[n] for n in self.order}
-
-    def slots(self, state: Any) -> Mapping[str, Tensors]:
-        """Keras lists the iteration, the learning rate, then each variable's slots together."""
-        count = len(self.names)
-        return {
-            slot: dict(zip(self.order, state[2 + i :: count], strict=True))
-            for i, slot in enumerate(self.names)
-        }
 
 
 class Keras(Backend):
@@ -147,15 +96,23 @@ class Keras(Backend):
         self._engine_name = engine
         self._table = table(keras, self.engine.exact)
         self._device: Any = None
+        self._on_gpu = False
+        if isinstance(self.engine, Torch):
+            self.fused = self.engine.fused
 
     @property
     def primitives(self) -> Table:
         return self._table
 
     def tensor(self, array: npt.NDArray[Any]) -> Any:
-        return self.keras.ops.convert_to_tensor(np.array(array))  # an array of nobody else's
+        # An array of nobody else's; numpy has no bfloat16.
+        narrow = array.dtype.kind == "f" and self.keras.config.floatx() == "bfloat16"
+        dtype = "bfloat16" if narrow else None
+        return self.keras.ops.convert_to_tensor(np.array(array), dtype)
 
     def numpy(self, tensor: Any) -> npt.NDArray[Any]:
+        if self.keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
+            tensor = self.keras.ops.cast(tensor, "float32")
         return np.array(self.keras.ops.convert_to_numpy(tensor))
 
     def versions(self) -> Mapping[str, str]:
@@ -164,34 +121,46 @@ class Keras(Backend):
     def devices(self) -> Sequence[str]:
         return ("cpu", "cuda") if self.engine.has_gpu() else ("cpu",)
 
+    def dtypes(self) -> Sequence[str]:
+        tf32 = ("tf32",) if self.engine.has_gpu() else ()
+        return (*super().dtypes(), *tf32, "bfloat16")
+
     def use(self, device: str, dtype: str) -> None:
         if self._device is not None:
             self._device.__exit__(None, None, None)
         self._device = self.keras.device("gpu:0" if device == "cuda" else self.engine.cpu)
         self._device.__enter__()
-        self.keras.config.set_floatx(dtype)
+        self._on_gpu = device == "cuda"
+        kept = "float32" if dtype == "tf32" else dtype
+        self.keras.config.set_floatx(kept)
         # Of its own: the first layer that is made keeps the policy of its time for all later ones.
-        self.keras.config.set_dtype_policy(dtype)
+        self.keras.config.set_dtype_policy(kept)
         self.engine.use(dtype)
-        if isinstance(self.engine, Jax):
-            self.engine.quick = self.quick
+        self.engine.quick = self.quick
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
         if not isinstance(self.engine, Jax) or isinstance(sequences[0], self.keras.KerasTensor):
             return loop(self.primitives, step, carries, sequences, reverse)
-        last, stacked = self.engine.jax.lax.scan(
-            lambda c, s: tuple(map(tuple, step(c, s))),
-            tuple(carries),
-            tuple(sequences),
-            None,
-            reverse,
-        )
-        return list(last), list(stacked)
+        return scan(self.engine.jax, step, carries, sequences, reverse, self.quick)
 
-    def compile(self, function: Function) -> Function:
+    def compile(self, function: F) -> F:
         return self.engine.compile(function)
+
+    def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
+        if isinstance(self.engine, Torch):
+            return self.engine.execute(plan, "cuda" if self._on_gpu else "cpu")
+        return super().execute(plan)
+
+    def advance(self, step: Advance) -> Advance:
+        return self.engine.advance(step)
+
+    def several(self, step: Advance) -> Advance | None:
+        return self.engine.several(step)
+
+    def wait(self, tensors: Tensors) -> None:
+        self.engine.wait(tensors)
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
         return self.engine.gradient(function)
@@ -211,7 +180,15 @@ class Keras(Backend):
         arguments["name"] = f"{name}_layer" if taken else name
         made = getattr(self.keras.layers, kind)(**arguments)
         run = eager(made, layer.phase == "training")
-        return KerasLayer(f"keras.layers.{kind}", run, packing, made)
+        label = f"keras.layers.{kind}{' (cuDNN)' if self._is_cudnn(kind, arguments) else ''}"
+        return KerasLayer(label, run, packing, made)
+
+    def _is_cudnn(self, kind: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether Keras hands a layer to cuDNN: those of the standard form, on a GPU."""
+        functions = arguments.get("activation"), arguments.get("recurrent_activation")
+        kinds = {"LSTM", "GRU"} if isinstance(self.engine, TensorFlow) else {"LSTM"}
+        standard = functions == ("tanh", "sigmoid") and arguments.get("reset_after", True)
+        return bool(self._on_gpu and kind in kinds and standard)
 
     def _is_exact(self, kind: str, arguments: Mapping[str, Any]) -> bool:
         """Whether a layer computes in the dtype of the session."""
@@ -232,7 +209,9 @@ class Keras(Backend):
         units = next(s for n, s in layer.shapes.items() if n.startswith("W"))[1]
         found = {"units": units, "activation": self._activation(given["activation"])}
         if kind in RECURRENT:
+            # The values at the start are never used, and orthogonal ones need a decomposition.
             found |= {"return_sequences": True, "return_state": True}
+            found["recurrent_initializer"] = "zeros"
         if "gate" in given:
             found["recurrent_activation"] = self._activation(given["gate"])
         return found
@@ -270,10 +249,7 @@ class Keras(Backend):
         return Native(f"keras.losses.{function.__name__}", run, Packing({}))
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
-        if rule.name not in OPTIMIZERS:
-            return None
-        kind, names, slots = OPTIMIZERS[rule.name]
-        return _Optimizer(self, kind, {n: rule.attributes[n] for n in names}, slots)
+        return claim_optimizer(self, rule)
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Session:
         return KerasSession(self, training, inference, **choices)

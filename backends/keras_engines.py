@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-import numpy as np
+from harness.contract import Advance, Function, GradientFunction, Tensors
+from harness.plan import Plan
+from harness.tape import Tape
 
-from harness.contract import Function, GradientFunction, Tensors
-from harness.walk import Table
-
-from .jax import quick_options
+from .jax_compile import Options, advance, quick_options, several
 
 
 class TensorFlow:
@@ -25,14 +24,15 @@ class TensorFlow:
 
     cpu = "cpu:0"
     inexact: frozenset[str] = frozenset()
+    quick = False  # see harness.contract.Backend
 
     def __init__(self) -> None:
         self.tf = import_module("tensorflow")
         self.exact: Mapping[str, Callable[..., Any]] = {}
 
     def use(self, dtype: str) -> None:
-        """No TF32."""
-        self.tf.config.experimental.enable_tensor_float_32_execution(False)
+        """TF32 only where asked for."""
+        self.tf.config.experimental.enable_tensor_float_32_execution(dtype == "tf32")
 
     def has_gpu(self) -> bool:
         """Whether the engine sees a GPU."""
@@ -41,6 +41,40 @@ class TensorFlow:
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Eager: tracing costs more than a check's few calls of a shape, and rounds differently."""
         return function
+
+    def advance(self, step: Advance) -> Advance:
+        """``tf.function``, with XLA where no layer can be cuDNN's, which XLA does not know."""
+        if self.quick:
+            return step
+        xla = not self.has_gpu()
+        compiled: Advance = self.tf.function(step, jit_compile=xla, autograph=False)
+        return compiled
+
+    def several(self, step: Advance) -> Advance | None:
+        """A loop inside of one ``tf.function``: calling one costs 0.2 ms."""
+        if self.quick:
+            return None
+
+        def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
+            def batch(index: Any) -> Tensors:
+                return {n: t[index] for n, t in batches.items()}
+
+            def body(index: Any, carried: Tensors, _: Tensors) -> tuple[Any, Tensors, Tensors]:
+                return (index + 1, *step(carried, fixed, batch(index)))
+
+            count = next(iter(batches.values())).shape[0]
+            carried, results = step(carried, fixed, batch(0))
+            _, carried, results = self.tf.while_loop(
+                lambda index, *_: index < count, body, (1, carried, results)
+            )
+            return carried, results
+
+        return self.advance(run)
+
+    def wait(self, tensors: Tensors) -> None:
+        """Kernels of a CPU are done when the call returns."""
+        if self.has_gpu():
+            self.tf.test.experimental.sync_devices()
 
     def gradient(self, function: Function) -> GradientFunction:
         """Dense gradients: those of an embedding come as rows, some of them repeated, and Keras'
@@ -53,7 +87,7 @@ class TensorFlow:
             found = tape.gradient(results["scalar"], variables, unconnected_gradients="zero")
             return results, {n: self.tf.convert_to_tensor(g) for n, g in found.items()}
 
-        return self.compile(run)
+        return run
 
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
@@ -73,6 +107,7 @@ class Torch:
     # Not cpu:0: torch copies a tensor from cpu to cpu:0, and Keras then loses its parameters.
     cpu = "cpu"
     inexact = frozenset({"matmul", "batch_norm"})
+    quick = False  # see harness.contract.Backend
 
     def __init__(self) -> None:
         self.torch = import_module("torch")
@@ -88,9 +123,9 @@ class Torch:
         return zeros.index_add(0, indices.reshape(-1), x.reshape(indices.numel(), *rest))
 
     def use(self, dtype: str) -> None:
-        """No TF32."""
-        self.torch.backends.cuda.matmul.allow_tf32 = False
-        self.torch.backends.cudnn.allow_tf32 = False
+        """TF32 only where asked for."""
+        self.torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+        self.torch.backends.cudnn.allow_tf32 = dtype == "tf32"
 
     def has_gpu(self) -> bool:
         """Whether the engine sees a GPU."""
@@ -105,12 +140,35 @@ class Torch:
 
         return run
 
+    @property
+    def fused(self) -> Mapping[str, Callable[..., Any]]:
+        """Those of torch itself."""
+        return import_module("harness.backends.torch_kernels").FUSED
+
+    def execute(self, plan: Plan, device: str) -> Callable[[Tensors], Tensors]:
+        """torch's own tape: Keras' operations would only add to the time of each call."""
+        kernels = import_module("harness.backends.torch_kernels").TorchKernels
+        return Tape(plan, kernels(plan.dtype, device))
+
+    def advance(self, step: Advance) -> Advance:
+        """Eager."""
+        return step
+
+    def several(self, step: Advance) -> None:
+        """Nothing is gained."""
+
+    def wait(self, tensors: Tensors) -> None:
+        """Kernels of a CPU are done when the call returns."""
+        if self.torch.cuda.is_available():
+            self.torch.cuda.synchronize()
+
     def gradient(self, function: Function) -> GradientFunction:
         """Of leaves made for each call."""
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             leaves = {n: t.detach().requires_grad_() for n, t in variables.items()}
-            results = function(leaves, constants)
+            with self.torch.enable_grad():
+                results = function(leaves, constants)
             found = self.torch.autograd.grad(
                 results["scalar"], list(leaves.values()), allow_unused=True
             )
@@ -141,9 +199,10 @@ class Jax:
         self.exact: Mapping[str, Callable[..., Any]] = {"tanh": self.jax.numpy.tanh}
 
     def use(self, dtype: str) -> None:
-        """64-bit values only where asked for; no TF32."""
+        """64-bit values and TF32 only where asked for."""
         self.jax.config.update("jax_enable_x64", dtype == "float64")
-        self.jax.config.update("jax_default_matmul_precision", "highest")
+        precision = "tensorfloat32" if dtype == "tf32" else "highest"
+        self.jax.config.update("jax_default_matmul_precision", precision)
 
     def has_gpu(self) -> bool:
         """Whether the engine sees a GPU."""
@@ -151,17 +210,31 @@ class Jax:
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``jax.jit``."""
-        options = quick_options(self.jax) if self.quick else None
-        return self.jax.jit(function, compiler_options=options)
+        return self.jax.jit(function, compiler_options=self._options())
+
+    def _options(self) -> Options:
+        return quick_options(self.jax) if self.quick else None
+
+    def advance(self, step: Advance) -> Advance:
+        """``jax.jit``."""
+        return advance(self.jax, step, self._options())
+
+    def several(self, step: Advance) -> Advance:
+        """A ``jax.lax.scan`` over the steps."""
+        return several(self.jax, step, self._options())
+
+    def wait(self, tensors: Tensors) -> None:
+        """``jax.block_until_ready``."""
+        self.jax.block_until_ready(tensors)
 
     def gradient(self, function: Function) -> GradientFunction:
-        """``jax.value_and_grad`` under ``jax.jit``."""
+        """``jax.value_and_grad``."""
 
         def scalar(variables: Tensors, constants: Tensors) -> tuple[Any, Tensors]:
             results = function(variables, constants)
             return results["scalar"], results
 
-        both = self.compile(self.jax.value_and_grad(scalar, has_aux=True))
+        both = self.jax.value_and_grad(scalar, has_aux=True)
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             (_, results), gradients = both(variables, constants)
@@ -178,56 +251,3 @@ class Jax:
 
 Engine = TensorFlow | Torch | Jax
 ENGINES: Mapping[str, type[Engine]] = {"tensorflow": TensorFlow, "torch": Torch, "jax": Jax}
-
-
-def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
-    """The primitives as Keras' operations, for its symbolic tensors too, where they are exact."""
-    ops = keras.ops
-
-    def segment_sum(x: Any, indices: Any, rows: int) -> Any:
-        shape, rank = tuple(x.shape), len(indices.shape)
-        count = int(np.prod(shape[:rank]))
-        flat = ops.reshape(x, (count, int(np.prod(shape[rank:]))))
-        total = ops.segment_sum(flat, ops.reshape(indices, (count,)), num_segments=rows)
-        return ops.reshape(total, (rows, *shape[rank:]))
-
-    same = (
-        "exp log tanh sqrt negative add subtract multiply divide power less less_equal equal where "
-        "broadcast_to expand_dims squeeze flip sum max matmul tensordot stop_gradient"
-    )
-    found = {name: getattr(ops, name) for name in same.split()} | {
-        "astype": ops.cast,
-        "permute_dims": ops.transpose,
-        "concat": ops.concatenate,
-        "slice": lambda x, axis, start, stop: x[(slice(None),) * axis + (slice(start, stop),)],
-        "take": lambda x, indices: ops.take(x, indices, axis=0),
-        "take_along_axis": lambda x, indices: ops.take_along_axis(x, indices, axis=-1),
-        "one_hot": lambda indices, classes, dtype: ops.one_hot(indices, classes, dtype=dtype),
-        "segment_sum": segment_sum,
-    }
-    return found | {name: _operation(keras, found[name], f) for name, f in exact.items()}
-
-
-def _operation(
-    keras: Any, shaped: Callable[..., Any], function: Callable[..., Any]
-) -> Callable[..., Any]:
-    """An engine's function that can stand in a model; ``shaped`` is Keras' own, for the shape."""
-
-    class Exact(keras.Operation):
-        def __init__(self, attributes: Mapping[str, Any]) -> None:
-            super().__init__()
-            self.attributes = attributes
-
-        def call(self, *arrays: Any) -> Any:
-            return function(*arrays, **self.attributes)
-
-        def compute_output_spec(self, *arrays: Any) -> Any:
-            shape = shaped(*arrays, **self.attributes).shape
-            return keras.KerasTensor(shape, dtype=arrays[0].dtype)
-
-    def run(*arrays: Any, **attributes: Any) -> Any:
-        if any(isinstance(array, keras.KerasTensor) for array in arrays):
-            return Exact(attributes)(*arrays)
-        return function(*arrays, **attributes)
-
-    return run

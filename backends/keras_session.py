@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.contract import Native, Tensors
-from harness.ports import Arrays, crossing_ports
+from harness.contract import Function, Native, Tensors
+from harness.ports import Arrays, Mode, crossing_ports
 from harness.program import Block, Node, Phase, Program, free_values, needed_nodes
 from harness.session import Session
 from harness.walk import Kernel, Watch
@@ -123,6 +123,9 @@ class KerasSession(Session):
             # Here, because layers must not make their variables while a compiler traces.
             self._graph(phase, self._env(self.programs[phase], variables, constants)[1])
         return variables, constants
+
+    def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
+        return self.plain(phase, mode) if self.layers else super().scripted(phase, mode, sizes)
 
     def _run(
         self,

@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.contract import Backend
+from harness.contract import Backend, Tensors
 from harness.hookspecs import hookimpl
+from harness.plan import Plan
+from harness.tape import Tape
+
+from .numpy_fused import FUSED
+from .numpy_kernels import NumpyKernels
 
 Array = npt.NDArray[Any]
 
@@ -77,6 +82,7 @@ class Numpy(Backend):
 
     name = "numpy"
     primitives = PRIMITIVES
+    fused = FUSED
 
     def tensor(self, array: Array) -> Array:
         return array
@@ -90,6 +96,9 @@ class Numpy(Backend):
                 return function(*arguments)
 
         return quiet
+
+    def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
+        return Tape(plan, NumpyKernels(plan.dtype))
 
 
 @hookimpl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from harness.contract import (
     Backend,
+    F,
     Function,
     GradientFunction,
     Layer,
@@ -19,7 +21,9 @@ from harness.contract import (
     Tensors,
 )
 from harness.hookspecs import hookimpl
+from harness.plan import Plan
 from harness.program import UpdateRule
+from harness.tape import Tape
 from harness.walk import Step, Table
 
 if TYPE_CHECKING:
@@ -95,8 +99,11 @@ class Torch(Backend):
     name = "torch"
 
     def __init__(self) -> None:
-        self.device = "cpu"
+        self.device, self.narrow = "cpu", False
         self._table = _table()
+        from .torch_kernels import FUSED
+
+        self.fused = FUSED
 
     @property
     def primitives(self) -> Table:
@@ -104,11 +111,12 @@ class Torch(Backend):
 
     def tensor(self, array: npt.NDArray[Any]) -> Tensor:
         # A copy first: from_numpy shares memory, and refuses negative strides.
-        return torch.from_numpy(np.array(array, order="C")).to(self.device)
+        made = torch.from_numpy(np.array(array, order="C")).to(self.device)
+        return made.bfloat16() if self.narrow and made.is_floating_point() else made
 
     def numpy(self, tensor: Tensor) -> npt.NDArray[Any]:
         copy = tensor.detach().to("cpu", copy=True)
-        return copy.numpy()
+        return copy.float().numpy() if copy.dtype == torch.bfloat16 else copy.numpy()
 
     def versions(self) -> Mapping[str, str]:
         return {**super().versions(), "torch": str(torch.__version__)}
@@ -116,10 +124,14 @@ class Torch(Backend):
     def devices(self) -> Sequence[str]:
         return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
+    def dtypes(self) -> Sequence[str]:
+        tf32 = ("tf32",) if torch.cuda.is_available() else ()
+        return (*super().dtypes(), *tf32, "bfloat16")
+
     def use(self, device: str, dtype: str) -> None:
-        self.device = device
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        self.device, self.narrow = device, dtype == "bfloat16"
+        torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+        torch.backends.cudnn.allow_tf32 = dtype == "tf32"
         # cuDNN would rather have all weights of a layer in one piece of memory. Autograd's leaves
         # are tensors of their own, so the copy that it makes at every call is accepted.
         warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
@@ -136,17 +148,37 @@ class Torch(Backend):
             rows.reverse()
         return list(carries), [torch.stack(column) for column in zip(*rows, strict=True)]
 
-    def compile(self, function: Function) -> Function:
-        def quiet(variables: Tensors, constants: Tensors) -> Tensors:
+    def compile(self, function: F) -> F:
+        def quiet(variables: Tensors, constants: Tensors) -> Any:
             with torch.no_grad():
                 return function(variables, constants)
 
         return quiet
 
+    def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
+        from .torch_kernels import TorchKernels
+
+        return Tape(plan, TorchKernels(plan.dtype, self.device))
+
+    def wait(self, tensors: Tensors) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def device_memory(self) -> int | None:
+        return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
+
+    def settings(self) -> Mapping[str, str]:
+        return {
+            "threads": str(torch.get_num_threads()),
+            "tf32": str(torch.backends.cuda.matmul.allow_tf32),
+            "deterministic": str(torch.are_deterministic_algorithms_enabled()),
+        }
+
     def value_and_gradient(self, function: Function) -> GradientFunction:
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             leaves = {n: v.detach().requires_grad_() for n, v in variables.items()}
-            results = function(leaves, constants)
+            with torch.enable_grad():
+                results = function(leaves, constants)
             if results["scalar"].requires_grad:
                 found = torch.autograd.grad(
                     results["scalar"],
@@ -162,10 +194,13 @@ class Torch(Backend):
         return run
 
     def claim(self, layer: Layer) -> Native | None:
-        from .torch_native import CLAIMS
+        from .torch_native import CLAIMS, CUDNN
 
         claim = CLAIMS.get(layer.definition)
-        return claim(layer) if claim else None
+        native = claim(layer) if claim else None
+        if native is not None and self.device == "cuda" and native.label in CUDNN:
+            return replace(native, label=f"{native.label} (cuDNN)")
+        return native
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
         from .torch_native import claim_optimizer

@@ -158,6 +158,9 @@ def _squared_error(layer: Layer) -> Native:
     return Native("torch.nn.functional.mse_loss", run, Packing({}))
 
 
+# What runs on cuDNN on a GPU.
+CUDNN = frozenset({"torch.rnn_tanh", "torch.rnn_relu", "torch.lstm", "torch.gru"})
+
 CLAIMS: Mapping[str, Claim] = {
     "embedding": _embedding,
     "dense": _dense,
@@ -206,11 +209,17 @@ class TorchOptimizer(NativeOptimizer):
         return _Running(self.make(list(parameters.values())), parameters)
 
     def update(
-        self, state: _Running, variables: Tensors, gradients: Tensors, learning_rate: float
+        self,
+        state: _Running,
+        variables: Tensors,
+        gradients: Tensors,
+        learning_rate: float,
+        donate: bool = False,
     ) -> tuple[_Running, Tensors]:
         for name, parameter in state.parameters.items():
-            # torch steps in place: on a copy, for the caller may still read the tensor before it.
-            parameter.data = variables[name].detach().clone()
+            # torch steps in place: on a copy where the caller may still read the tensor before it.
+            variable = variables[name].detach()
+            parameter.data = variable if donate else variable.clone()
             parameter.grad = gradients[name]
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from harness.bench import commands as bench_commands
 from harness.errors import HarnessError, UsageError
 
 Command = Callable[..., Any]
@@ -168,6 +169,9 @@ def replay(folder: Path, backend: str | None) -> None:
     from harness.console import run_replay
 
     sys.exit(run_replay(folder, backend))
+
+
+bench_commands.register(cli, friendly)
 
 
 def request_of(options: Mapping[str, Any]) -> Any:

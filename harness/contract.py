@@ -11,15 +11,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UsageError
 from harness.packing import Packing
+from harness.plan import Plan
 from harness.program import Node, Phase, Program, UpdateRule
-from harness.walk import Step, Table, loop
+from harness.script import Script
+from harness.walk import Step, Table, Walker, loop
 
 if TYPE_CHECKING:
     from harness.session import Session
@@ -29,6 +31,9 @@ Tensors = dict[str, Any]
 Function = Callable[[Tensors, Tensors], Tensors]
 # (variables, constants) -> (results, gradient of results["scalar"] for every variable).
 GradientFunction = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
+F = TypeVar("F", Function, GradientFunction)
+# One whole step: (what is carried to the next, what stays, a batch) -> (next carried, results).
+Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 
 
 @dataclass(frozen=True)
@@ -78,19 +83,34 @@ class NativeOptimizer(ABC):
 
     @abstractmethod
     def update(
-        self, state: Any, variables: Tensors, gradients: Tensors, learning_rate: float
+        self,
+        state: Any,
+        variables: Tensors,
+        gradients: Tensors,
+        learning_rate: float,
+        donate: bool = False,
     ) -> tuple[Any, Tensors]:
-        """One step: (next state, next variables)."""
+        """One step: (next state, next variables). Donated variables may be written into."""
 
     @abstractmethod
     def slots(self, state: Any) -> Mapping[str, Tensors]:
         """The slots by the names of the definition, then by variable."""
 
 
+def host_dtype(dtype: str) -> str:
+    """The dtype of the float arrays that go in and out of a session of ``dtype``.
+
+    numpy has no bfloat16, so those are float32.
+    """
+    return "float64" if dtype == "float64" else "float32"
+
+
 class Backend(ABC):
     """One framework. Instances live in a worker process of their own."""
 
     name: str
+    # Operations beyond the primitives, of those in harness.fused.FUSED, that are faster as one.
+    fused: Mapping[str, Callable[..., Any]] = {}
     # Set while functions run a few times at many shapes, as in checks: compile quickly rather
     # than for speed, where the framework lets one choose.
     quick: bool = False
@@ -102,7 +122,10 @@ class Backend(ABC):
 
     @abstractmethod
     def tensor(self, array: npt.NDArray[Any]) -> Any:
-        """A tensor on the session's device; dtypes are float64, float32, int64 and bool."""
+        """A tensor on the session's device; dtypes are float64, float32, int64 and bool.
+
+        In a session of bfloat16, which numpy does not have, floats come and go as float32.
+        """
 
     @abstractmethod
     def numpy(self, tensor: Any) -> npt.NDArray[Any]:
@@ -135,12 +158,63 @@ class Backend(ABC):
         """Run a loop over the first axis; see :func:`harness.walk.loop`."""
         return loop(self.primitives, step, carries, sequences, reverse)
 
-    def compile(self, function: Function) -> Function:
-        """The same function, faster."""
+    def compile(self, function: F) -> F:
+        """The same function, faster: a :data:`Function` or a :data:`GradientFunction`."""
         return function
 
+    def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
+        """What runs a plan: inputs by name to outputs by name.
+
+        Inputs that the plan carries are given away: they may be written into. Results are valid
+        until the next run. :meth:`advance` is applied to what calls it.
+        """
+        table = {**self.primitives, **self.fused}
+
+        def scalar(value: float) -> Any:
+            return self.tensor(np.asarray(value, host_dtype(plan.dtype)))
+
+        script = Script(Walker(table, plan.sizes, plan.dtype, scalar, self.scan), plan.nodes)
+
+        def run(inputs: Tensors) -> Tensors:
+            values = script.run({v: inputs[n] for n, v in plan.inputs.items()})
+            return {n: values[v] for n, v in plan.outputs.items()}
+
+        return run
+
+    def advance(self, step: Advance) -> Advance:
+        """The same step, faster; what is carried is given away."""
+        return step
+
+    def several(self, step: Advance) -> Advance | None:
+        """Many steps in one call, on batches stacked on a new first axis, if that is faster.
+
+        The results are those of the last step.
+        """
+        return None
+
+    def stack(self, tensors: Sequence[Any]) -> Any:
+        """Tensors of one shape, on a new first axis."""
+        table = self.primitives
+        return table["concat"]([table["expand_dims"](t, axis=0) for t in tensors], axis=0)
+
+    def wait(self, tensors: Tensors) -> None:
+        """Return when these are computed; reads them all where a framework has no better way."""
+        for tensor in tensors.values():
+            self.numpy(tensor)
+
+    def settings(self) -> Mapping[str, str]:
+        """What decides speed and digits beside versions: threads, TF32, determinism."""
+        return {}
+
+    def device_memory(self) -> int | None:
+        """The most bytes of the device's memory that were in use, if it has its own."""
+        return None
+
     def value_and_gradient(self, function: Function) -> GradientFunction | None:
-        """Automatic differentiation of ``results["scalar"]``, or None: then it is derived."""
+        """Automatic differentiation of ``results["scalar"]``, or None: then it is derived.
+
+        It must hold inside of what :meth:`compile` and :meth:`advance` make.
+        """
         return None
 
     def claim(self, layer: Layer) -> Native | None:

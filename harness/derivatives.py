@@ -2,7 +2,8 @@
 
 Each rule adds, through ``r.add``, the vector-Jacobian product for every float input. ``r.see(v)``
 gives the forward value ``v`` where the backward pass can read it. What has no derivative is
-listed in :data:`CONSTANT`. Formulas: Giles, "An extended collection of matrix derivative results"
+listed in :data:`CONSTANT`. Of the fused operations, those have a rule that may be in a program
+before it is differentiated. Formulas: Giles, "An extended collection of matrix derivative results"
 (2008) for the products; elementary calculus for the rest.
 """
 
@@ -35,6 +36,9 @@ def _log(r: Reverse, node: Node, g: int) -> None:
 
 def _tanh(r: Reverse, node: Node, g: int) -> None:
     y = r.see(node.output)
+    if r.offers("tanh_gradient"):
+        r.add(node.inputs[0], r.emit("tanh_gradient", g, y))
+        return
     slope = r.emit("subtract", r.constant(1.0), r.emit("multiply", y, y))
     r.add(node.inputs[0], r.emit("multiply", g, slope))
 
@@ -122,16 +126,8 @@ def _concat(r: Reverse, node: Node, g: int) -> None:
 
 
 def _slice(r: Reverse, node: Node, g: int) -> None:
-    axis = node.attributes["axis"]
-    shape = r.builder.types[node.inputs[0]].shape
     start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
-    parts = []
-    for length, middle in ((start, None), (None, g), (shape[axis] - stop, None)):
-        if middle is not None:
-            parts.append(middle)
-        elif length is not None and length != Dim():
-            parts.append(r.builder.zeros((*shape[:axis], length, *shape[axis + 1 :])))
-    r.add(node.inputs[0], r.emit("concat", *parts, axis=axis) if len(parts) > 1 else g)
+    r.add_part(node.inputs[0], node.attributes["axis"], start, stop, g)
 
 
 def _flip(r: Reverse, node: Node, g: int) -> None:
@@ -176,6 +172,35 @@ def _matmul(r: Reverse, node: Node, g: int) -> None:
         r.add(b, r.emit("matmul", r.emit("permute_dims", r.see(a), axes=axes), g))
 
 
+def _sigmoid(r: Reverse, node: Node, g: int) -> None:
+    y = r.see(node.output)
+    if r.offers("sigmoid_gradient"):
+        r.add(node.inputs[0], r.emit("sigmoid_gradient", g, y))
+    else:
+        slope = r.emit("multiply", y, r.emit("subtract", r.constant(1.0), y))
+        r.add(node.inputs[0], r.emit("multiply", g, slope))
+
+
+def _relu(r: Reverse, node: Node, g: int) -> None:
+    y = r.see(node.output)
+    if r.offers("relu_gradient"):
+        r.add(node.inputs[0], r.emit("relu_gradient", g, y))
+    else:
+        zero = r.constant(0.0)
+        r.add(node.inputs[0], r.emit("where", r.emit("less_equal", y, zero), zero, g))
+
+
+def _clip(r: Reverse, node: Node, g: int) -> None:
+    """The result tells as well as the input whether that lay inside the bounds."""
+    y, bounds = r.see(node.output), node.attributes
+    if r.offers("clip_gradient"):
+        r.add(node.inputs[0], r.emit("clip_gradient", g, y, **bounds))
+        return
+    zero, low, high = (r.constant(v) for v in (0.0, bounds["low"], bounds["high"]))
+    above = r.emit("where", r.emit("less_equal", y, low), zero, g)
+    r.add(node.inputs[0], r.emit("where", r.emit("less_equal", high, y), zero, above))
+
+
 RULES: Mapping[str, Rule] = {
     "exp": _exp,
     "log": _log,
@@ -199,4 +224,7 @@ RULES: Mapping[str, Rule] = {
     "take_along_axis": _take_along_axis,
     "sum": _sum,
     "matmul": _matmul,
+    "sigmoid": _sigmoid,
+    "relu": _relu,
+    "clip": _clip,
 }

@@ -8,16 +8,26 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.contract import Backend, Function, GradientFunction, Native, Tensors
+from harness.contract import (
+    Backend,
+    Function,
+    GradientFunction,
+    Native,
+    Tensors,
+    host_dtype,
+)
 from harness.dims import bind
 from harness.errors import UsageError
 from harness.gradient import differentiate
 from harness.layout import Layout, claims
 from harness.ports import Mode, crossing_ports, result_ports, variable_ports
 from harness.program import Node, Phase, Port, Program, needed_nodes
+from harness.script import Claimed, Line, Script
 from harness.walk import Kernel, Walker, Watch
 
 Path = Literal["native", "equations", "derived"]
+# Where a script finds the variables, among values that have numbers from 0.
+VARIABLES = -1
 
 
 class Functions:
@@ -31,7 +41,9 @@ class Functions:
     def __init__(
         self, backend: Backend, training: Program, inference: Program, path: Path, dtype: str
     ) -> None:
-        self.backend, self.path, self.dtype = backend, path, dtype
+        self.backend, self.path = backend, path
+        # TF32 is how a GPU multiplies float32, not how anything is kept.
+        self.dtype = "float32" if dtype == "tf32" else dtype
         self.programs: dict[Phase, Program] = {"training": training, "inference": inference}
         found = {
             phase: claims(backend, program, phase) if path == "native" else {}
@@ -68,7 +80,7 @@ class Functions:
             made = None
             if self.path != "derived":
                 made = self.backend.value_and_gradient(self.plain(phase, mode))
-            self._compiled[key] = made or self._derived(phase, mode)
+            self._compiled[key] = self.backend.compile(made) if made else self._derived(phase, mode)
         return self._compiled[key]  # type: ignore[no-any-return]
 
     def _derived(self, phase: Phase, mode: Mode) -> GradientFunction:
@@ -89,7 +101,7 @@ class Functions:
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
             env, sizes = self._env(program, variables, constants)
-            one = self._float(np.asarray(1.0))
+            one = self.float_tensor(np.asarray(1.0))
             for seed in derivative.seeds:
                 env[seed.value] = one if mode == "loss" else constants[f"cotangent.{seed.name}"]
             env = self._walker(sizes, {}).run(derivative.program.nodes, env)
@@ -121,11 +133,52 @@ class Functions:
         nodes = needed_nodes(program.nodes, ports.values())
         self._run(phase, nodes, env, sizes, variables, watch)
         results = {name: env[value] for name, value in ports.items()}
-        if mode == "loss":
+        if mode in ("loss", "step"):
             results["scalar"] = results["loss"]
         elif mode == "cotangents":
             results["scalar"] = self._inner_product(results, constants)
         return results
+
+    def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
+        """What :meth:`plain` is, prepared for many runs at some sizes. No cotangents."""
+        program, ports = self.programs[phase], result_ports(self.programs[phase], mode)
+        names = [(f"{prefix}{port.name}", port.value) for prefix, port in crossing_ports(program)]
+        script = Script(
+            self._walker(sizes, {}),
+            needed_nodes(program.nodes, ports.values()),
+            {key: self._line(key, native) for key, native in self.natives[phase].items()},
+        )
+
+        def function(variables: Tensors, constants: Tensors) -> Tensors:
+            values: dict[int, Any] = {VARIABLES: variables}
+            for name, value in names:
+                tensor = variables[name] if name in variables else constants.get(name)
+                if tensor is not None:
+                    values[value] = tensor
+            script.run(values)
+            results = {name: values[value] for name, value in ports.items()}
+            if "loss" in results:
+                results["scalar"] = results["loss"]
+            return results
+
+        return function
+
+    def _line(self, key: str, native: Native) -> Claimed:
+        """Makes the line of a script that runs a claimed call."""
+        names = [(name, f"{key}/{name}") for name in native.packing.pieces]
+
+        def claimed(node: Node) -> Line:
+            roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
+
+            def line(values: dict[int, Any]) -> None:
+                variables = values[VARIABLES]
+                given = {role: values[i] for role, i in roles if i in values}
+                made = native.run(given, {name: variables[full] for name, full in names})
+                values.update(zip(node.outputs, made, strict=True))
+
+            return line
+
+        return claimed
 
     def _run(
         self,
@@ -170,15 +223,19 @@ class Functions:
         self, sizes: Mapping[str, int], kernels: Mapping[str, Kernel], watch: Watch | None = None
     ) -> Walker:
         scan = None if watch else self.backend.scan
-        return Walker(
-            self.backend.primitives, sizes, self.dtype, self._scalar, scan, kernels, watch
-        )
+        return Walker(self.backend.primitives, sizes, self.dtype, self.scalar, scan, kernels, watch)
 
-    def _scalar(self, value: float) -> Any:
-        return self.backend.tensor(np.asarray(value, self.dtype))
+    def sizes(self, phase: Phase, tensors: Tensors) -> dict[str, int]:
+        """A number for every size of a program, those included that its arrays decide."""
+        return self._env(self.programs[phase], {}, tensors)[1]
 
-    def _float(self, array: npt.NDArray[Any]) -> Any:
-        return self.backend.tensor(np.array(array, self.dtype))
+    def scalar(self, value: float) -> Any:
+        """A number as a tensor of the session's dtype."""
+        return self.backend.tensor(np.asarray(value, host_dtype(self.dtype)))
+
+    def float_tensor(self, array: npt.NDArray[Any]) -> Any:
+        """An array as a tensor of the session's dtype."""
+        return self.backend.tensor(np.array(array, host_dtype(self.dtype)))
 
     def _env(
         self, program: Program, variables: Tensors, constants: Tensors

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.activity import active_values, hoist
 from harness.builder import Builder
+from harness.cotangents import Part, rows
 from harness.derivatives import CONSTANT, RULES
-from harness.dims import Shape
-from harness.program import Block, Node, Port, Program, Type, inline_calls, needed_nodes
+from harness.dims import Dim, Shape
+from harness.fused import emit
+from harness.program import Node, Port, Program, Type, inline_calls, needed_nodes
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,23 @@ class Derivative:
 
 
 def differentiate(
-    program: Program, outputs: Sequence[Port], against: Sequence[Port], keep: Iterable[int] = ()
+    program: Program,
+    outputs: Sequence[Port],
+    against: Sequence[Port],
+    keep: Iterable[int] = (),
+    fused: Iterable[str] = (),
 ) -> Derivative:
     """The vector-Jacobian product of ``outputs`` with respect to ``against``.
 
     The gradient of a value that no output depends on is zeros of its shape. Nodes that neither
-    the outputs, the gradients nor the values in ``keep`` need are left out.
+    the outputs, the gradients nor the values in ``keep`` need are left out. ``fused`` names the
+    fused operations that the backward pass may use.
     """
     builder = Builder(dict(program.types), dict(program.names))
     wanted = [*(port.value for port in outputs), *keep]
     forward = list(hoist(needed_nodes(inline_calls(program.nodes), wanted)))
     reverse = Reverse(builder, forward, active_values(forward, {p.value for p in against}))
+    reverse.fused = frozenset(fused)
     seeds = []
     for port in outputs:
         seed = builder.value(builder.types[port.value], f"cotangent of {port.name}")
@@ -57,50 +66,8 @@ def differentiate(
     return Derivative(derived, tuple(seeds), gradients)
 
 
-def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Move what does not change from step to step out of the loops."""
-    result: list[Node] = []
-    for node in nodes:
-        if node.op != "scan" or node.body is None:
-            result.append(node)
-            continue
-        inside = set(node.body.inputs)
-        kept: list[Node] = []
-        for inner in node.body.nodes:
-            if inside.intersection(inner.inputs):
-                kept.append(inner)
-                inside.update(inner.outputs)
-            else:
-                result.append(inner)
-        result.append(replace(node, body=replace(node.body, nodes=tuple(kept))))
-    return tuple(result)
-
-
-def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
-    """The values through which a derivative with respect to ``against`` flows."""
-    active = set(against)
-    for node in nodes:
-        if node.op == "scan" and node.body is not None:
-            _activate_scan(node, node.body, active)
-        elif node.op not in CONSTANT and active.intersection(node.inputs):
-            active.update(node.outputs)
-    return active
-
-
-def _activate_scan(node: Node, body: Block, active: set[int]) -> None:
-    carries = node.attributes["carries"]
-    active.update(b for b, i in zip(body.inputs, node.inputs, strict=True) if i in active)
-    while True:
-        before = len(active)
-        active |= active_values(body.nodes, active)
-        active.update(
-            carry
-            for carry, after in zip(body.inputs[:carries], body.outputs[:carries], strict=True)
-            if after in active
-        )
-        if len(active) == before:
-            break
-    active.update(o for o, b in zip(node.outputs, body.outputs, strict=True) if b in active)
+# What only looks at a value otherwise: the backward loop does it again rather than read a stack.
+VIEWS = frozenset({"slice", "permute_dims", "expand_dims", "squeeze"})
 
 
 @dataclass
@@ -111,14 +78,20 @@ class Reverse:
     forward: list[Node]
     live: set[int]
     cotangents: dict[int, int] = field(default_factory=dict)
+    parts: dict[int, list[Part]] = field(default_factory=dict)
+    fused: frozenset[str] = frozenset()
+
+    def offers(self, op: str) -> bool:
+        """Whether a fused operation may be used."""
+        return op in self.fused
 
     def active(self, value: int) -> bool:
         """Whether a derivative is wanted for ``value``."""
         return value in self.live
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Append a primitive of the backward pass."""
-        return self.builder.emit(op, *inputs, **attributes)
+        """Append a primitive or a fused operation of the backward pass."""
+        return emit(self.builder, op, *inputs, **attributes)
 
     def constant(self, value: float) -> int:
         """A literal number."""
@@ -137,6 +110,36 @@ class Reverse:
             cotangent = self.emit("add", self.cotangents[value], cotangent)
         self.cotangents[value] = cotangent
 
+    def add_part(self, value: int, axis: int, start: Dim, stop: Dim, cotangent: int) -> None:
+        """Add to the cotangent of ``start:stop`` of a value along one axis."""
+        if self.active(value):
+            self.parts.setdefault(value, []).append(Part(axis, start, stop, cotangent))
+
+    def settle(self, value: int) -> int | None:
+        """A value's whole cotangent, None if nothing came."""
+        parts = self.parts.pop(value, [])
+        shape = self.builder.types[value].shape
+        for axis in dict.fromkeys(part.axis for part in parts):
+            for row in rows([part for part in parts if part.axis == axis]):
+                self.add(value, self._side_by_side(row, axis, shape))
+        return self.cotangents.get(value)
+
+    def _side_by_side(self, row: Sequence[Part], axis: int, shape: Shape) -> int:
+        """Parts that do not overlap as one value, with zeros where there is none."""
+        pieces: list[int] = []
+        end = Dim()
+
+        def fill(stop: Dim) -> None:
+            if stop != end:
+                pieces.append(self.builder.zeros((*shape[:axis], stop - end, *shape[axis + 1 :])))
+
+        for part in row:
+            fill(part.start)
+            pieces.append(part.cotangent)
+            end = part.stop
+        fill(shape[axis])
+        return self.emit("concat", *pieces, axis=axis) if len(pieces) > 1 else pieces[0]
+
     def add_product(self, weight: int, left: int, cotangent: int) -> None:
         """Add ``left.T @ cotangent``, summed over all leading axes, to a weight's cotangent."""
         rank = len(self.builder.types[left].shape)
@@ -145,16 +148,15 @@ class Reverse:
 
     def cotangent(self, value: int, shape: Shape) -> int:
         """The collected cotangent, zeros if nothing came."""
-        if value in self.cotangents:
-            return self.cotangents[value]
-        return self.builder.zeros(shape)
+        found = self.settle(value)
+        return self.builder.zeros(shape) if found is None else found
 
     def run(self, nodes: Sequence[Node]) -> None:
         """Go through the nodes from the last to the first."""
         for node in reversed(tuple(nodes)):
-            if not any(o in self.cotangents for o in node.outputs):
-                continue
             self.builder.place = node.place
+            if all(self.settle(o) is None for o in node.outputs):
+                continue
             if node.op == "scan":
                 self._scan(node)
             elif node.op not in CONSTANT:
@@ -162,6 +164,7 @@ class Reverse:
 
     def _scan(self, node: Node) -> None:
         step = _ScanReverse(self.builder, node, self.live)
+        step.fused = self.fused
         gradients, augmented = step.build(self.cotangents)
         self.forward[self.forward.index(node)] = augmented
         for value, cotangent in gradients:
@@ -177,13 +180,20 @@ class _ScanReverse(Reverse):
         self.node, self.body = node, node.body
         self.count: int = node.attributes["carries"]
         self.local = set(self.body.inputs).union(*(n.outputs for n in self.body.nodes))
+        self.made = {o: n for n in self.body.nodes for o in n.outputs}
         self.slices: dict[int, int] = {}  # forward value -> its slice in the backward body
+        self.views: dict[int, int] = {}  # forward value -> the same move in the backward body
         self.products: list[tuple[int, int, int]] = []  # weight, left forward value, cotangent
         self.sums: list[tuple[int, int]] = []  # outer value, cotangent of one step
 
     def see(self, value: int) -> int:
         if value not in self.local:
             return value
+        node = self.made.get(value)
+        if node is not None and node.op in VIEWS:
+            if value not in self.views:
+                self.views[value] = self.emit(node.op, self.see(node.inputs[0]), **node.attributes)
+            return self.views[value]
         if value not in self.slices:
             self.slices[value] = self.builder.value(self.builder.types[value])
         return self.slices[value]
@@ -193,6 +203,14 @@ class _ScanReverse(Reverse):
             super().add(value, cotangent)
         elif self.active(value):
             self.sums.append((value, cotangent))
+
+    def add_part(self, value: int, axis: int, start: Dim, stop: Dim, cotangent: int) -> None:
+        if value in self.local:
+            super().add_part(value, axis, start, stop, cotangent)
+        elif self.active(value):
+            shape = self.builder.types[value].shape
+            row = [Part(axis, start, stop, cotangent)]
+            self.add(value, self._side_by_side(row, axis, shape))
 
     def add_product(self, weight: int, left: int, cotangent: int) -> None:
         if weight in self.local:
@@ -226,7 +244,7 @@ class _ScanReverse(Reverse):
             self.add(body, cotangent)
         self.run(self.body.nodes)
         leaving = [self._of_input(self.body.inputs[i]) for i in carried]
-        wanted = [v for v in self.body.inputs[count:] if v in self.cotangents]
+        wanted = [v for v in self.body.inputs[count:] if self.settle(v) is not None]
         given = [self.cotangents[v] for v in wanted]
         extra = list(dict.fromkeys([c for _, _, c in self.products] + [c for _, c in self.sums]))
         residuals = list(self.slices)

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UsageError
-from harness.program import Node, Port, Program
+from harness.program import Node, Port, Program, needed_nodes
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-Mode = Literal["forward", "loss", "cotangents"]
+# What is asked of a program: its outputs; with the loss and metrics; along cotangents; or only
+# what a training step and a forward pass are run for, as they are timed.
+Mode = Literal["forward", "loss", "cotangents", "step", "ends"]
 
 
 def call_key(node: Node) -> str:
@@ -50,12 +52,20 @@ def variable_ports(program: Program) -> dict[str, Port]:
 
 
 def result_ports(program: Program, mode: Mode) -> dict[str, int]:
-    """What goes out, by name; the loss and metrics only where there are targets."""
-    results = {f"output.{p.name}": p.value for p in program.outputs}
+    """What goes out, by name; the loss and metrics only where there are targets.
+
+    ``step`` has no outputs and no metrics; ``ends`` has the outputs that nothing is made of.
+    """
+    results = {f"output.{p.name}": p.value for p in program.outputs if mode != "step"}
+    if mode == "ends":
+        nodes = needed_nodes(program.nodes, results.values())
+        used = {value for node in nodes for value in node.inputs}
+        results = {n: v for n, v in results.items() if v not in used}
     results.update({f"state.{p.name}": p.value for p in program.new_state})
     results.update({f"statistics.{p.name}": p.value for p in program.new_statistics})
-    if mode == "loss" and program.loss is not None:
+    if mode in ("loss", "step") and program.loss is not None:
         results["loss"] = program.loss
+    if mode == "loss":
         results.update({f"metric.{p.name}": p.value for p in program.metrics})
     return results
 

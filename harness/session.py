@@ -41,7 +41,7 @@ class Session(Functions):
         self.variables: Tensors = {}
         self.statistics: Tensors = {}
         self.slots: dict[str, Tensors] = {}
-        self._optimizer_state: Any = None
+        self.optimizer_state: Any = None
         self._steps = 0
         self.use_rule(rule)
 
@@ -87,16 +87,17 @@ class Session(Functions):
                     raise UsageError(
                         f"{group} {port.name}: expected shape {list(shape)}, found {list(found)}"
                     )
-        self.variables = {n: self._float(a) for n, a in self.layout.pack(parameters).items()}
-        self.statistics = {n: self._float(a) for n, a in statistics.items()}
+        self.variables = {n: self.float_tensor(a) for n, a in self.layout.pack(parameters).items()}
+        self.statistics = {n: self.float_tensor(a) for n, a in statistics.items()}
         trained = self.trained()
         self._steps = 0
         if self.optimizer is not None:
-            self._optimizer_state = self.optimizer.start(trained)
+            self.optimizer_state = self.optimizer.start(trained)
         elif self.rule is not None:
             self.slots = {
                 port.name: {
-                    n: self._float(np.zeros_like(self.backend.numpy(v))) for n, v in trained.items()
+                    n: self.float_tensor(np.zeros_like(self.backend.numpy(v)))
+                    for n, v in trained.items()
                 }
                 for port in self.rule.slots
             }
@@ -105,7 +106,7 @@ class Session(Functions):
         """Neutral ``parameters``, ``statistics`` and ``slots``."""
         slots: Mapping[str, Tensors] = self.slots
         if self.optimizer is not None:
-            slots = self.optimizer.slots(self._optimizer_state)
+            slots = self.optimizer.slots(self.optimizer_state)
         return {
             "parameters": self.neutral(self.variables),
             "statistics": {n: self.backend.numpy(t) for n, t in self.statistics.items()},
@@ -135,7 +136,7 @@ class Session(Functions):
         variables, constants = self.arguments(phase, inputs, state, targets)
         mode: Mode = "loss" if cotangents is None else "cotangents"
         for name, array in (cotangents or {}).items():
-            constants[f"cotangent.{name}"] = self._float(array)
+            constants[f"cotangent.{name}"] = self.float_tensor(array)
         results, gradients = self.gradient_function(phase, mode)(variables, constants)
         results.pop("scalar", None)
         arrays = self.to_numpy(gradients)
@@ -171,8 +172,8 @@ class Session(Functions):
         trained = self.trained()
         wanted = {n: gradients[n] for n in trained}
         if self.optimizer is not None:
-            self._optimizer_state, trained = self.optimizer.update(
-                self._optimizer_state, trained, wanted, learning_rate
+            self.optimizer_state, trained = self.optimizer.update(
+                self.optimizer_state, trained, wanted, learning_rate
             )
         else:
             trained = self._apply_rule(trained, wanted, learning_rate)
@@ -186,16 +187,21 @@ class Session(Functions):
         constants: Tensors = {f"gradient.{n}": g for n, g in gradients.items()}
         for slot, tensors in self.slots.items():
             constants.update({f"{slot}.{n}": t for n, t in tensors.items()})
-        constants["step"] = self._float(np.asarray(self._steps))
-        constants["learning_rate"] = self._float(np.asarray(learning_rate))
+        constants["step"] = self.float_tensor(np.asarray(self._steps))
+        constants["learning_rate"] = self.float_tensor(np.asarray(learning_rate))
         if "update" not in self._compiled:
-            self._compiled["update"] = self.backend.compile(self._update)
+            self._compiled["update"] = self.backend.compile(self.update_by_rule)
         results = self._compiled["update"](trained, constants)
         for slot, tensors in self.slots.items():
             self.slots[slot] = {n: results[f"{slot}.{n}"] for n in tensors}
         return {n: results[f"parameter.{n}"] for n in trained}
 
-    def _update(self, variables: Tensors, constants: Tensors) -> Tensors:
+    def update_by_rule(self, variables: Tensors, constants: Tensors) -> Tensors:
+        """The optimizer's equations for every variable.
+
+        From ``gradient.NAME``, ``SLOT.NAME``, ``step`` and ``learning_rate`` to ``parameter.NAME``
+        and ``SLOT.NAME``.
+        """
         rule = self.rule
         assert rule is not None
         results = {}
@@ -238,9 +244,9 @@ class Session(Functions):
                     check_index(name, array, type_.bound.resolve(program.sizes))
                     constants[name] = self.backend.tensor(np.array(array, np.int64))
                 elif group == "target":
-                    constants[name] = self._float(array)
+                    constants[name] = self.float_tensor(array)
                 else:
-                    variables[name] = self._float(array)
+                    variables[name] = self.float_tensor(array)
         constants.update({f"statistics.{n}": t for n, t in self.statistics.items()})
         return variables, constants
 

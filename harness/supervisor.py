@@ -37,7 +37,8 @@ class Launch:
 
     `environment` is added to the parent's. `memory_limit` is in resident bytes of the process and
     its descendants, and None is no limit. `start_timeout` is in seconds. `handler`
-    (``module:function``) answers in place of the backend, which is then not loaded.
+    (``module:function``) answers in place of the backend, which is then not loaded. `cores` is how
+    many of the processor's cores it may use, None for all.
     """
 
     backend: str
@@ -45,6 +46,7 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_limit: int | None = None
     handler: str | None = None
+    cores: int | None = None
     start_timeout: float = 300.0
 
     def command(self) -> list[str]:
@@ -52,7 +54,9 @@ class Launch:
         # -P keeps the current folder off the import path: a torch.py there must not be imported.
         command = [self.python, "-P", "-m", "harness.worker", "--backend", self.backend]
         command += ["--parent", str(os.getpid())]
-        return command if self.handler is None else [*command, "--handler", self.handler]
+        if self.handler is not None:
+            command += ["--handler", self.handler]
+        return command if self.cores is None else [*command, "--cores", str(self.cores)]
 
     def variables(self) -> dict[str, str]:
         """Return the whole environment of the process."""

@@ -12,16 +12,17 @@ from harness.contract import Backend
 from harness.errors import UsageError
 from harness.primitives import TABLE
 from harness.session import Session
+from harness.timed import TimedVerbs
 from harness.wire import decode
 
 Payload = dict[str, Any]
 
 
-class Verbs:
+class Verbs(TimedVerbs):
     """Holds the current session of one backend. Every verb takes and gives plain data."""
 
     def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+        super().__init__(backend)
         self._session: Session | None = None
 
     @property

@@ -67,13 +67,14 @@ class Walker:
             env[node.output] = self.scalar(float(np.prod(counts, dtype=np.int64)))
         else:
             inputs = [env[i] for i in node.inputs]
-            attributes = self._attributes(node)
+            attributes = self.attributes(node)
             if node.op == "concat":
                 env[node.output] = self.table["concat"](inputs, **attributes)
             else:
                 env[node.output] = self.table[node.op](*inputs, **attributes)
 
-    def _attributes(self, node: Node) -> dict[str, Any]:
+    def attributes(self, node: Node) -> dict[str, Any]:
+        """A node's attributes in numbers, as the table's functions take them."""
         resolved = {name: self._resolve(value) for name, value in node.attributes.items()}
         if node.op in ("astype", "one_hot"):
             resolved["dtype"] = self.dtype
@@ -101,11 +102,15 @@ class Walker:
         assert node.body is not None
         body, count = node.body, node.attributes["carries"]
         values = [env[i] for i in node.inputs]
-        run = self.scan or self._loop
-        last, stacked = run(
+        last, stacked = self.loop(
             self._step(body, count, env), values[:count], values[count:], node.attributes["reverse"]
         )
         env.update(zip(node.outputs, [*last, *stacked], strict=True))
+
+    @property
+    def loop(self) -> Loop:
+        """What runs a scan."""
+        return self.scan or self._loop
 
     def _step(self, body: Block, count: int, outer: Mapping[int, Any]) -> Step:
         def step(carries: Sequence[Any], slices: Sequence[Any]) -> tuple[list[Any], list[Any]]:

@@ -59,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve one backend until the parent closes the socket or ends."""
     options = _parser().parse_args(arguments)
     _die_with(options.parent)
+    if options.cores is not None:
+        # What XLA and others take for the number of cores; their threads inherit it.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     faulthandler.enable()
     connection = socket.socket(fileno=options.fd)
     started = time.perf_counter()
@@ -81,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fd", required=True, type=int, help="number of the inherited socket")
     parser.add_argument("--parent", type=int, help="process whose end is the end of this one")
     parser.add_argument("--handler", help="module:function that answers instead of a backend")
+    parser.add_argument("--cores", type=int, help="how many cores it may use")
     parser.add_argument(
         "--environment-set", action="store_true", help="the plugin's environment is in place"
     )

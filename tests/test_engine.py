@@ -33,9 +33,11 @@ PUBLIC = frozenset(
         "errors",
         "hookspecs",
         "packing",
+        "plan",
         "ports",
         "program",
         "session",
+        "tape",
         "walk",
     )
 )
@@ -232,8 +234,8 @@ def test_harness_names_no_backend_and_no_framework(path: Path) -> None:
 @pytest.mark.parametrize("path", BACKEND_FILES, ids=lambda p: p.name)
 def test_backend_imports_the_contract_and_its_own_framework(path: Path) -> None:
     family = path.stem.partition("_")[0]
-    # Keras on JAX compiles as the jax backend does.
-    siblings = {"keras": "keras|jax"}.get(family, family)
+    # Keras on JAX compiles as the jax backend does, and on torch plans run as in the torch backend.
+    siblings = {"keras": "keras|jax|torch"}.get(family, family)
     for module in imports(path):
         top = module.partition(".")[0]
         if top in FRAMEWORKS:

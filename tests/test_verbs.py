@@ -119,7 +119,7 @@ def test_train_carries_the_state_and_shows_every_step(case: Case, verbs: Verbs) 
 class Sharing(Session):
     """Takes the caller's arrays as its own tensors."""
 
-    def _float(self, array: Any) -> Any:
+    def float_tensor(self, array: Any) -> Any:
         return self.backend.tensor(np.asarray(array, self.dtype))
 
 

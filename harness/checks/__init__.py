@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from harness.checks import extremes, initial, properties, training, values
+from harness.checks import extremes, initial, pipeline, properties, training, values
 from harness.checks.context import Context
 from harness.findings import Finding
 
@@ -22,6 +22,7 @@ CHECKS: Mapping[str, Check] = {
     "carried-state": values.carried_state,
     "training": training.own_optimizer,
     "training-sgd": training.sgd,
+    "pipeline": pipeline.pipeline,
     "shapes": properties.shapes,
     "partial-batch": properties.partial_batch,
     "batch-independence": properties.batch_independence,
@@ -45,6 +46,7 @@ FLOAT64_ONLY = frozenset({"training"})
 SEVERAL: Mapping[str, tuple[str, ...]] = {
     "values": ("outputs", "loss", "state", "statistics", "gradients"),
     "cotangents": ("cotangent-gradients",),
+    "pipeline": ("pipeline-forward", "pipeline-training"),
     "kinks": ("kinks", "corners"),
     "embedding-rows": ("index-zero", "repeated-index", "last-index"),
 }

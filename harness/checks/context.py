@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy.typing as npt
 from harness.case import Case, Expected
 from harness.findings import Finding
 from harness.material import Material
+from harness.program import UpdateRule
 from harness.remote import Remote
 from harness.tolerance import compare
+from harness.wire import encode
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,35 @@ class Context:
     def forward(self, material: Material) -> dict[str, npt.NDArray[Any]]:
         """An inference pass with the material's batch; parameters must be loaded."""
         return dict(self.remote.forward("inference", material.inputs, material.state))
+
+    def timed(
+        self,
+        mode: str,
+        batches: Sequence[Mapping[str, Any]],
+        rule: UpdateRule | None,
+        learning_rate: float,
+    ) -> tuple[list[dict[str, npt.NDArray[Any]]], dict[str, Any]]:
+        """Steps of a pipeline, twice as many as batches: the results of the later half, and what
+        all of them have made of parameters, statistics and slots."""
+        material, call, count = self.case.material, self.remote.call, len(batches)
+        call(
+            "prepare",
+            training=encode(self.case.training),
+            inference=encode(self.case.inference),
+            rule=encode(rule),
+            path=self.path,
+            dtype=self.dtype,
+            device=self.device,
+            mode=mode,
+            parameters=material.parameters,
+            statistics=material.statistics,
+            state=material.state,
+            batches=list(batches),
+            learning_rate=learning_rate,
+            quick=True,
+        )
+        call("throughput", first=0, count=count)
+        return call("values", first=count, count=count), call("parameters")
 
 
 def part(found: Mapping[str, npt.NDArray[Any]], *prefixes: str) -> dict[str, npt.NDArray[Any]]:

@@ -19,6 +19,7 @@ from harness_mutants import (  # noqa: F401
     gradients,
     loops,
     numbers,
+    pipelines,
     primitives,
     state,
     updates,

@@ -85,11 +85,8 @@ def square_root_by_estimate(x: Array) -> Array:
 class ComputesInFloat32(Session):
     """A float64 session computes in float32 and returns float64."""
 
-    def _float(self, array: Array) -> Any:
-        return np.array(array, np.float32)
-
-    def _scalar(self, value: float) -> Any:
-        return np.float32(value)
+    def __init__(self, *arguments: Any, **choices: Any) -> None:
+        super().__init__(*arguments, **{**choices, "dtype": "float32"})
 
     def to_numpy(self, results: dict[str, Any]) -> dict[str, Array]:
         return {n: a.astype(np.float64) for n, a in super().to_numpy(results).items()}

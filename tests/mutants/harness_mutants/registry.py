@@ -16,6 +16,7 @@ FLOAT32 = ("float32",)
 FLOAT64 = ("float64",)
 BOTH = ("float64", "float32")
 S = TypeVar("S", bound=type[Session])
+B = TypeVar("B", bound="type[Faulty]")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -56,16 +57,32 @@ def register(mutant: Mutant) -> None:
     MUTANTS[mutant.name] = mutant
 
 
+def backend(spec: str, check: str, dtypes: tuple[str, ...] = FLOAT32) -> Callable[[B], B]:
+    """Register a backend class, as :func:`session` does."""
+
+    def add(cls: B) -> B:
+        _add(cls, spec, check, dtypes, cls)
+        return cls
+
+    return add
+
+
 def session(spec: str, check: str, dtypes: tuple[str, ...] = FLOAT32) -> Callable[[S], S]:
     """Register a session class: its name is the mutant's, its docstring the summary."""
 
     def add(cls: S) -> S:
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
-        summary = (cls.__doc__ or "").strip()
-        register(Mutant(name, summary, f"lesson6/{spec}", check, dtypes, lambda: Faulty(cls)))
+        _add(cls, spec, check, dtypes, lambda: Faulty(cls))
         return cls
 
     return add
+
+
+def _add(
+    cls: type, spec: str, check: str, dtypes: tuple[str, ...], make: Callable[[], Faulty]
+) -> None:
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+    summary = (cls.__doc__ or "").strip()
+    register(Mutant(name, summary, f"lesson6/{spec}", check, dtypes, make))
 
 
 def primitive(

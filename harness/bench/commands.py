@@ -1,0 +1,174 @@
+"""The commands ``bench`` and ``compare``. What they need is imported when they are run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+FILE = click.Path(path_type=Path, dir_okay=False)
+THRESHOLD = click.option(
+    "--threshold",
+    default="10%",
+    show_default=True,
+    metavar="SHARE",
+    help="How much slower a cell may get.",
+)
+FORCE = click.option("--force", is_flag=True, help="Compare other devices or versions too.")
+MARKDOWN = click.option("--markdown", is_flag=True, help="Print Markdown tables.")
+
+
+def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
+    """Add the commands to a group; ``guard`` makes a message of a user's error."""
+    for command in (bench, compare):
+        group.command()(guard(command))
+
+
+@click.argument("specs", nargs=-1, metavar="[SPEC]...")
+@click.option("--backend", "backends", multiple=True, help="Backend to time; all if left out.")
+@click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
+@click.option("--dtype", default="float32", show_default=True, help="Or tf32, bfloat16, float64.")
+@click.option("--batch", default="64", show_default=True, metavar="N,N", help="Sizes of a batch.")
+@click.option("--time", metavar="T,T", help="Lengths of a sequence; the spec's own if left out.")
+@click.option(
+    "--size", "sizes", multiple=True, metavar="NAME=N,N", help="Other sizes than the spec's."
+)
+@click.option("--mode", default="forward,train", show_default=True, help="What to time.")
+@click.option(
+    "--path",
+    default="fastest",
+    show_default=True,
+    help="fastest: of all that are right; or native, equations, derived.",
+)
+@click.option("--threads", default=0, help="Threads of each backend; all cores if left out.")
+@click.option("--rounds", default=5, show_default=True, help="Rounds of interleaved measurement.")
+@click.option("--json", type=FILE, help="Write the results, as pytest-benchmark does.")
+@click.option("--compare", type=FILE, help="Compare with the results in this file.")
+@THRESHOLD
+@FORCE
+@click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    metavar="BACKEND=INTERPRETER",
+    help="Run a backend in another environment, which has the harness too.",
+)
+@click.option(
+    "--env",
+    "environment",
+    multiple=True,
+    metavar="BACKEND:NAME=VALUE",
+    help="Set an environment variable of a backend's process.",
+)
+@click.option("--tune", is_flag=True, help="Try known settings of the environment beside.")
+@MARKDOWN
+@click.option("--verbose", is_flag=True, help="All figures of every cell.")
+@click.option("--seed", default=0, show_default=True, help="Of the numbers and of the order.")
+@click.option("--timeout", default=600.0, show_default=True, help="Seconds for one call.")
+@click.option(
+    "--specs",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of further definitions, found before those that ship.",
+)
+def bench(**options: Any) -> None:
+    """Time backends side by side: all that are installed, on all of Lesson 6, if left out.
+
+    A cell whose results differ from the oracle's, or whose backend does not prove that it did the
+    work, gets no speed.
+
+    Exit code 0: all have a speed; 1: one was refused, or --compare found a regression; 2: wrong
+    usage or a wrong spec; 3: a backend could not be run.
+    """
+    from harness.bench.console import run_bench
+
+    request = request_of(options)
+    sys.exit(run_bench(request, {**options, "threshold": share(options["threshold"])}))
+
+
+@click.argument("old", type=FILE)
+@click.argument("new", type=FILE)
+@THRESHOLD
+@FORCE
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@MARKDOWN
+def compare(old: Path, new: Path, **options: Any) -> None:
+    """Show what got faster, slower, more or less accurate from OLD to NEW, two files of bench.
+
+    Exit code 0: nothing got worse; 1: a cell is slower beyond the threshold and the noise, or has
+    lost its speed; 2: the files cannot be read or compared.
+    """
+    from harness.bench.console import run_compare
+
+    sys.exit(run_compare(old, new, {**options, "threshold": share(options["threshold"])}))
+
+
+def request_of(options: Mapping[str, Any]) -> Any:
+    """The request that options stand for; :class:`UsageError` for one that cannot be."""
+    from harness.bench.request import BenchRequest
+    from harness.cli import pairs
+
+    sizes = pairs("--size", options["sizes"])
+    return BenchRequest(
+        specs=tuple(options["specs"]),
+        backends=tuple(options["backends"]),
+        device=options["device"],
+        dtype=options["dtype"],
+        batches=numbers("--batch", options["batch"]),
+        times=numbers("--time", options["time"]) if options["time"] else (),
+        sizes={name: numbers(f"--size {name}", value) for name, value in sizes.items()},
+        modes=tuple(dict.fromkeys(options["mode"].split(","))),
+        path=options["path"],
+        threads=options["threads"],
+        rounds=options["rounds"],
+        pythons=pairs("--python", options["pythons"]),
+        environment=variables(options["environment"]),
+        tune=options["tune"],
+        folders=tuple(options["folders"]),
+        seed=options["seed"],
+        timeout=options["timeout"],
+    )
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """Positive whole numbers with commas between them; each once."""
+    from harness.errors import UsageError
+
+    found = []
+    for part in text.split(","):
+        if not part.isascii() or not part.isdigit() or not 0 < int(part) < 2**31:
+            raise UsageError(f"{option} takes positive whole numbers, found {part!r} in {text!r}")
+        found.append(int(part))
+    return tuple(dict.fromkeys(found))
+
+
+def variables(items: Sequence[str]) -> dict[str, dict[str, str]]:
+    """``BACKEND:NAME=VALUE`` items, by backend."""
+    from harness.errors import UsageError
+
+    found: dict[str, dict[str, str]] = {}
+    for item in items:
+        backend, colon, assignment = item.partition(":")
+        name, equals, value = assignment.partition("=")
+        if not colon or not equals or not name:
+            raise UsageError(f"--env takes BACKEND:NAME=VALUE, found {item!r}")
+        found.setdefault(backend, {})[name] = value
+    return found
+
+
+def share(text: str) -> float:
+    """``10%`` or ``0.1``."""
+    from harness.errors import UsageError
+
+    try:
+        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise UsageError(f"--threshold takes a share such as 10% or 0.1, found {text!r}")
+    return found

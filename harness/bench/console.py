@@ -1,0 +1,122 @@
+"""The commands ``bench`` and ``compare``: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness.bench import sweep, table, tuning
+from harness.bench.compare import Change, check_comparable, compare, exit_code, records
+from harness.bench.document import check_writable, document, read, write
+from harness.bench.entrant import CellResult
+from harness.bench.progress import BenchProgress
+from harness.bench.request import BenchRequest
+from harness.bench.session import Bench
+from harness.bench.table import Grid
+
+# Wide enough for a table of six backends where the output is no terminal.
+PIPED_WIDTH = 120
+INTERRUPTED = 130
+
+
+def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
+    """Time a request and print what came of it; returns the exit code."""
+    target, base = options["json"], options["compare"]
+    if target is not None:
+        check_writable(target)
+    old = read(base) if base is not None else None
+    errors = Console(stderr=True)
+    progress = BenchProgress(errors)
+    with Bench(request, events=progress) as bench, progress.bar:
+        try:
+            results = bench.run()
+        except KeyboardInterrupt:
+            errors.print("interrupted; nothing was written", highlight=False)
+            return INTERRUPTED
+    new = document(request, results)
+    if target is not None:
+        write(target, new)
+    show = _Printer(options["markdown"])
+    show.results(results, options["verbose"])
+    code = results_exit_code(results)
+    if old is None:
+        return code
+    compared = show.comparison(old, new, options["threshold"], options["force"])
+    return code or exit_code(compared)
+
+
+def run_compare(old: Path, new: Path, options: Mapping[str, Any]) -> int:
+    """Compare two files and print what changed; returns the exit code."""
+    before, after = read(old), read(new)
+    if options["as_json"]:
+        differing = check_comparable(before, after, options["force"])
+        found = compare(before, after, options["threshold"])
+        content = {"exit_code": exit_code(found), "differing": differing, "cells": records(found)}
+        print(json.dumps(content))
+        return exit_code(found)
+    printer = _Printer(options["markdown"])
+    return exit_code(printer.comparison(before, after, options["threshold"], options["force"]))
+
+
+def results_exit_code(results: Sequence[CellResult]) -> int:
+    """0: every cell has a speed; 1: one was refused or differs; 3: one could not be run.
+
+    What a backend does not offer has no say, unless nothing was measured at all.
+    """
+    statuses = {result.status for result in results}
+    if "broken" in statuses or not statuses & {"measured", "refused"}:
+        return 3
+    return 1 if "refused" in statuses else 0
+
+
+class _Printer:
+    """Standard output, as tables or as Markdown."""
+
+    def __init__(self, markdown: bool) -> None:
+        self.markdown = markdown
+        console = Console()
+        self.console = console if console.is_terminal else Console(width=PIPED_WIDTH)
+
+    def results(self, results: Sequence[CellResult], verbose: bool) -> None:
+        """Tables of speeds, then what is to be said about them."""
+        grids, notes = table.grids(results)
+        for grid in [*grids, *([table.details(results)] if verbose else [])]:
+            self.grid(grid)
+        self.lines([f"[{number}] {note}" for number, note in enumerate(notes, start=1)])
+        self.lines(
+            [
+                "thousand characters (samples, where a model reads none) per second, ± half the "
+                "quartile range; below: the path that ran, and x steps in one call; *: the "
+                "fastest, or not to be told from it",
+                *sweep.lines(sweep.slopes(results)),
+                *tuning.lines(tuning.gains(results)),
+            ]
+        )
+
+    def comparison(
+        self, old: Mapping[str, Any], new: Mapping[str, Any], threshold: float, force: bool
+    ) -> list[Change]:
+        """What changed from one file to the other."""
+        differing = check_comparable(old, new, force)
+        self.lines([f"not the same: {line}" for line in differing])
+        found = compare(old, new, threshold)
+        self.grid(table.changes(found, threshold))
+        return found
+
+    def grid(self, grid: Grid) -> None:
+        """One table."""
+        if self.markdown:
+            print(grid.markdown(), end="\n\n")
+        else:
+            self.console.print(grid.title, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(grid.rich())
+
+    def lines(self, lines: Sequence[str]) -> None:
+        """Plain lines; items of a list in Markdown."""
+        for line in lines:
+            text = f"- {line}" if self.markdown else line
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)

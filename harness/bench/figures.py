@@ -1,0 +1,161 @@
+"""From seconds to figures: characters and FLOP a second, shares of the peak, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from statistics import median, quantiles
+from typing import Any
+
+from harness.bench.cases import TimedCase
+from harness.bench.entrant import Entrant
+from harness.bench.proofs import check_hardware
+from harness.dims import resolve_shape
+from harness.flops import ELEMENTWISE, Flops, count
+from harness.gradient import differentiate
+from harness.ports import result_ports
+from harness.program import Node, Port, Program, Type, UpdateRule, inline_calls, needed_nodes
+
+LARGE = (2048, 2048, 2048)
+OVERHEAD_STEPS = 200
+# Bytes of a number, by dtype.
+WIDTHS = {"float64": 8, "float32": 4, "tf32": 4, "bfloat16": 2}
+
+Size = tuple[int, int, int]
+
+
+def finish(entrant: Entrant) -> None:
+    """Complete the record of a cell; refused if it was faster than its hardware."""
+    record, case, seconds = entrant.record, entrant.case, entrant.result.seconds
+    step = median(seconds)
+    latencies = record.pop("latencies")
+    record["step"] = spread(seconds)
+    record["rate"] = {"unit": case.unit, **rates(case.read, record["step"])}
+    record["latency"] = spread(latencies)
+    record["compile"] = max(0.0, record["prepare"] + record["first"] - median(latencies))
+    operations = work(case)
+    record["flops"] = operations
+    total = sum(operations.values())
+    products = sum(n for name, n in operations.items() if name.endswith("products"))
+    record["flops_per_second"] = total / step
+    record["memory"] = dict(entrant.call("memory"))
+    if entrant.contestant.baseline:
+        return
+    overhead = float(entrant.call("overhead", count=OVERHEAD_STEPS))
+    record["overhead"] = {"seconds": overhead, "share": overhead / step}
+    own = largest_product(case)
+    peaks, bandwidth = measured_peaks(entrant, own)
+    record["peak"] = {"large": peaks[LARGE], "own": peaks[own], "own_size": list(own)}
+    record["share_of_peak"] = products / step / peaks[LARGE]
+    record["share_of_own_peak"] = products / step / peaks[own]
+    moved = least_bytes(case)
+    record["bandwidth"] = {"measured": bandwidth, "least_bytes": moved}
+    record["share_of_bandwidth"] = moved / step / bandwidth
+    check_hardware(entrant, products, max(peaks.values()), step)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles, smallest and largest."""
+    first, third = min(values), max(values)
+    if len(values) > 2:
+        first, _, third = quantiles(values, method="inclusive")
+    return {
+        "median": median(values),
+        "q1": first,
+        "q3": third,
+        "min": min(values),
+        "max": max(values),
+    }
+
+
+def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
+    """What is read in a second, from the spread of the seconds of a step: low is high."""
+    mirrored = {"median": "median", "q1": "q3", "q3": "q1", "min": "max", "max": "min"}
+    return {name: read / step[other] for name, other in mirrored.items()}
+
+
+def measured_peaks(entrant: Entrant, own: Size) -> tuple[dict[Size, float], float]:
+    """FLOP/s at the sizes, and bytes/s; measured once for each size and process."""
+    known: dict[Any, float] = entrant.peaks
+    key = entrant.worker.pid
+    wanted = [size for size in dict.fromkeys((LARGE, own)) if (key, size) not in known]
+    if wanted:
+        sizes = [list(size) for size in wanted]
+        found = entrant.call("peaks", dtype=entrant.case.dtype, sizes=sizes)
+        known.update({(key, s): float(p) for s, p in zip(wanted, found["products"], strict=True)})
+        known[key, "bandwidth"] = float(found["bandwidth"])
+    return {size: known[key, size] for size in (LARGE, own)}, known[key, "bandwidth"]
+
+
+def work(case: TimedCase) -> dict[str, int]:
+    """Operations of one step, counted on the program as it is written, not as it is optimised."""
+    program, sizes = case.program, _sizes(case)
+    if case.group.mode == "forward":
+        outputs = result_ports(program, "ends").values()
+        forward = count(needed_nodes(program.nodes, outputs), program.types, sizes)
+        return {"forward_products": forward.products, "forward_elementwise": forward.elementwise}
+    results = result_ports(program, "step")
+    forward = count(needed_nodes(program.nodes, results.values()), program.types, sizes)
+    loss = Port("loss", results["loss"])
+    derived = differentiate(program, [loss], program.parameters, results.values()).program
+    both = count(derived.nodes, derived.types, sizes)
+    assert case.rule is not None
+    return {
+        "forward_products": forward.products,
+        "forward_elementwise": forward.elementwise,
+        "gradient_products": both.products - forward.products,
+        "gradient_elementwise": both.elementwise - forward.elementwise,
+        "update_elementwise": _update(case.rule, program).total,
+    }
+
+
+def _update(rule: UpdateRule, program: Program) -> Flops:
+    """One operation for each entry of each parameter and each node that works on entries."""
+    wide = {rule.parameter, rule.gradient, *(slot.value for slot in rule.slots)}
+    operations = 0
+    for node in rule.nodes:
+        if wide.intersection(node.inputs):
+            wide.update(node.outputs)
+            operations += node.op in ELEMENTWISE
+    entries = sum(prod(program.shape(p)) for p in program.parameters)
+    return Flops(elementwise=operations * entries)
+
+
+def largest_product(case: TimedCase) -> Size:
+    """The ``(m, k, n)`` of the product of a forward pass that has the most operations."""
+    program = case.program
+    found = _products(inline_calls(program.nodes), program.types, _sizes(case))
+    return max(found, key=lambda size: prod(size), default=LARGE)
+
+
+def _products(
+    nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int]
+) -> list[Size]:
+    found: list[Size] = []
+    for node in nodes:
+        if node.body is not None:
+            found += _products(node.body.nodes, types, sizes)
+        elif node.op == "matmul":
+            left, right = (resolve_shape(types[v].shape, sizes) for v in node.inputs)
+            found.append((prod(left[:-1]), left[-1], right[-1]))
+    return found
+
+
+def least_bytes(case: TimedCase) -> int:
+    """Bytes that a step cannot do without.
+
+    Each parameter and the batch read once; in training the gradient written and read, each slot
+    and the parameter read and written. What lies between is up to the backend.
+    """
+    width = WIDTHS[case.dtype]
+    train = case.group.mode == "train"
+    entries = sum(prod(case.program.shape(p)) for p in case.program.parameters)
+    slots = len(case.rule.slots) if case.rule and train else 0
+    passes = 1 + (3 + 2 * slots if train else 0)
+    batch = case.batches[0]
+    arrays = [*batch["inputs"].values(), *(batch["targets"].values() if train else ())]
+    return width * (passes * entries + sum(int(a.size) for a in arrays))
+
+
+def _sizes(case: TimedCase) -> dict[str, int]:
+    return {**case.program.sizes, **case.sizes}

@@ -1,0 +1,204 @@
+"""What a backend must prove before its speed is believed. Each leaves its numbers in the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median, quantiles
+from typing import Any
+
+import numpy as np
+
+from harness.bench.cases import ROTATING
+from harness.bench.entrant import Entrant, Refused
+from harness.tolerance import worst
+
+# 10 n steps must take 10 times as long as n, within this share.
+LINEAR = 0.2
+FACTOR = 10
+TRIES = 3
+# Seconds that the short runs take at first, and how much longer they get where the numbers are
+# not convincing: noise goes away with length, a missing wait does not.
+SHORT = 0.04
+LONGER = 3
+ATTEMPTS = 3
+# Steps on batches never seen may take this many times as long as on batches seen before.
+UNSEEN = 1.5
+# Products cannot be faster than this many times the fastest that was measured.
+HARDWARE = 3.0
+# How far two ways of the same backend through the same steps may part, relative to the result.
+REPEATED: Mapping[str, float] = {"float64": 1e-8, "float32": 1e-3, "tf32": 1e-2, "bfloat16": 0.1}
+# What a baseline's losses and outputs may be off: it may be another optimizer's.
+BASELINE = 1e-3
+
+Values = Sequence[Mapping[str, Any]]
+
+
+def check_values(entrant: Entrant) -> None:
+    """The results of the first steps are those of the oracle; :class:`Refused` if not."""
+    results, after = compared_steps(entrant)
+    case = entrant.case
+    found = case.found(results, after)
+    if entrant.contestant.baseline:
+        _check_baseline(entrant, found)
+        return
+    deviations = case.compare(found)
+    furthest = worst(deviations)
+    entrant.record["values"] = {
+        "compared": len(deviations),
+        "worst": furthest.name,
+        "error": furthest.error,
+        "ratio": furthest.ratio,
+        "agrees": all(d.agrees for d in deviations),
+    }
+    wrong = [d for d in deviations if not d.agrees]
+    if wrong:
+        more = f", and {len(wrong) - 1} more of {len(deviations)} tensors" if wrong[1:] else ""
+        raise Refused(f"differs: {furthest}{more}")
+
+
+def compared_steps(entrant: Entrant) -> tuple[Values, Mapping[str, Any]]:
+    """The results of the steps that the oracle has made too, from the start, and what is left."""
+    entrant.call("restart")
+    results: list[Mapping[str, Any]] = []
+    for index in entrant.case.compared:
+        results += entrant.call("values", first=index, count=1)
+    train = entrant.case.group.mode == "train" and not entrant.contestant.baseline
+    return results, entrant.call("parameters") if train else {}
+
+
+def _check_baseline(entrant: Entrant, found: Mapping[str, Any]) -> None:
+    expected = entrant.case.expected.values
+    errors = {n: _gap(a, expected[n]) for n, a in found.items() if n in expected}
+    if not errors:
+        raise Refused("differs: nothing was compared")
+    furthest = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
+    error = errors[furthest]
+    agrees = error <= BASELINE
+    entrant.record["values"] = {"compared": len(errors), "worst": furthest, "error": error}
+    if not agrees:
+        raise Refused(f"differs: {furthest} is off by {error:.2e} (allowed: {BASELINE:.0e})")
+
+
+def check_waits(entrant: Entrant) -> None:
+    """Ten times the steps take ten times as long, and nothing is left to do after them."""
+    tried = []
+    for attempt in range(ATTEMPTS):
+        tried.append(_scaling(entrant, SHORT * LONGER**attempt))
+        if not _unconvincing(tried[-1]) or _gross(tried[-1]):
+            break
+    entrant.record["waits"] = {**tried[-1], "attempts": len(tried)}
+    reason = _unconvincing(tried[-1])
+    if reason:
+        raise Refused(f"does not wait for its work: {reason}")
+
+
+def _scaling(entrant: Entrant, seconds: float) -> dict[str, Any]:
+    count = entrant.steps_in(seconds, least=1)
+    short, long, left, alone = [], [], [], []
+    for _ in range(TRIES):
+        entrant.latencies(1)
+        short.append(entrant.throughput(count))
+        entrant.latencies(1)
+        long.append(entrant.throughput(FACTOR * count))
+        # One step more takes as long as one after it, or something was still to be done.
+        left.append(_one_step(entrant))
+        alone.append(_one_step(entrant))
+    return {
+        "steps": count,
+        "ratio": median(long) / median(short),
+        "ratios": [a / b for a, b in zip(long, short, strict=True)],
+        "seconds": median(long),
+        "step_after": min(left),
+        "step_alone": min(alone),
+    }
+
+
+def _one_step(entrant: Entrant) -> float:
+    """Seconds in which the worker answers with the result of a step, by its own outer clock."""
+    return entrant.timed_call("values", first=entrant.take(1), count=1)[1]
+
+
+def _unconvincing(found: Mapping[str, Any]) -> str:
+    """Why a backend seems not to wait; empty if it does, or if noise could explain it.
+
+    Noise goes both ways: a ratio speaks against a backend where every try lies on the same side.
+    """
+    if max(found["ratios"]) < FACTOR * (1 - LINEAR) or min(found["ratios"]) > FACTOR * (1 + LINEAR):
+        return f"{FACTOR} times the steps take {found['ratio']:.3g} times as long"
+    after, alone = found["step_after"], found["step_alone"]
+    if after - alone > max(LINEAR * found["seconds"], alone):
+        return (
+            f"{FACTOR * found['steps']} steps are said to be done after {found['seconds']:.3g} s, "
+            f"and one step more then takes {after:.3g} s instead of {alone:.3g} s"
+        )
+    return ""
+
+
+def _gross(found: Mapping[str, Any]) -> bool:
+    """Whether so much was left undone that longer runs would only leave more."""
+    excess: float = found["step_after"] - found["step_alone"]
+    return excess > FACTOR / 2 * float(found["step_alone"])
+
+
+def check_unseen(entrant: Entrant) -> None:
+    """Batches that were never seen take no longer than those that were: nothing is looked up."""
+    unseen: list[float] = []
+    seen: list[float] = []
+    for attempt in range(TRIES):
+        entrant.call("feed", batches=entrant.case.fresh(1 + attempt))
+        # Both times the first step, which finds nothing warm, is left out.
+        unseen += entrant.latencies(ROTATING)[1:]
+        seen += entrant.latencies(ROTATING)[1:]
+    entrant.call("feed", batches=entrant.case.batches)
+    ratio = median(unseen) / median(seen)
+    entrant.record["unseen"] = {"ratio": ratio, "unseen": median(unseen), "seen": median(seen)}
+    if ratio > UNSEEN and quantiles(unseen)[0] > quantiles(seen)[2]:
+        raise Refused(
+            f"answers from a cache: a step on a batch that it has not seen takes {ratio:.3g} times "
+            "as long as on one that it has"
+        )
+
+
+def check_again(entrant: Entrant) -> None:
+    """After the timed rounds the results are still right, and the timed way leads to them too.
+
+    What is timed is many steps with one wait; what is compared with the oracle is step by step.
+    A training step, or a stateful forward pass, shows in its result whether those before it were
+    made.
+    """
+    first = entrant.record.pop("values")
+    check_values(entrant)
+    entrant.record["values"] = {**first, "ratio_after": entrant.record["values"].get("ratio")}
+    entrant.call("restart")
+    (*_, slow) = entrant.call("values", first=0, count=ROTATING + 1)
+    entrant.call("restart")
+    entrant.call("throughput", first=0, count=ROTATING)
+    (fast,) = entrant.call("values", first=ROTATING, count=1)
+    gap = max(_gap(np.asarray(fast[n]), np.asarray(a, np.float64)) for n, a in slow.items())
+    entrant.record["values"]["timed_way"] = gap
+    if not gap <= REPEATED[entrant.case.dtype]:
+        raise Refused(
+            f"differs: after {ROTATING} steps as they are timed the next result is off by "
+            f"{gap:.2e} from that after the same steps one by one"
+        )
+
+
+def check_hardware(entrant: Entrant, products: int, peak: float, seconds: float) -> None:
+    """A step takes no less than its products need at several times the measured peak."""
+    least = products / (HARDWARE * peak)
+    entrant.record["hardware"] = {"least_seconds": least, "peak": peak}
+    if seconds < least:
+        raise Refused(
+            f"faster than the hardware: a step takes {seconds:.3g} s, and its matrix products at "
+            f"{HARDWARE:g} times the measured peak take {least:.3g} s"
+        )
+
+
+def _gap(found: Any, expected: Any) -> float:
+    """The largest deviation relative to the largest magnitude; inf where shapes differ."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    if found.shape != expected.shape:
+        return float("inf")
+    scale = float(np.max(np.abs(expected))) or 1.0
+    gap = float(np.max(np.abs(found - expected))) / scale
+    return gap if np.isfinite(gap) else float("inf")

@@ -1,0 +1,241 @@
+"""What is to be timed: the request, the cells that it stands for, and who takes part."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import UsageError, did_you_mean
+from harness.planning import DEFAULT_TIME, choose_backends, lesson6
+from harness.spec.lower import FREE_SIZES, Spec, load_spec
+from harness.supervisor import Launch
+
+MODES = ("forward", "train")
+DTYPES = ("float32", "tf32", "bfloat16", "float64")
+PATHS = ("fastest", "native", "equations", "derived")
+DEFAULT_BATCH = 64
+TEN_MINUTES = 600.0
+
+# Settings of the allocator that are known to pay on some models and to harm others: tried with
+# --tune, shown, and never a default.
+TUNINGS: Mapping[str, Mapping[str, str]] = {
+    "malloc": {
+        "MALLOC_MMAP_THRESHOLD_": "8000000000",
+        "MALLOC_TRIM_THRESHOLD_": "8000000000",
+        "MALLOC_TOP_PAD_": "67108864",
+    },
+    "hugepages": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+}
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What to time. Empty ``specs`` mean all of Lesson 6, empty ``backends`` all installed.
+
+    Empty ``times`` mean the length of the spec's own data, ``threads`` of 0 all cores that the
+    process may use. ``timeout`` is in seconds, for one call of a worker.
+    """
+
+    specs: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    device: str = "cpu"
+    dtype: str = "float32"
+    batches: tuple[int, ...] = (DEFAULT_BATCH,)
+    times: tuple[int, ...] = ()
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    modes: tuple[str, ...] = MODES
+    path: str = "fastest"
+    threads: int = 0
+    rounds: int = 5
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tune: bool = False
+    folders: tuple[Path, ...] = ()
+    seed: int = 0
+    timeout: float = TEN_MINUTES
+
+    @property
+    def thread_count(self) -> int:
+        """Threads that a backend is told to use."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A worker that takes part, under the name that its cells bear.
+
+    A ``baseline`` is code outside the harness: it has no paths to choose from, no parameters to
+    show and no primitives to take a peak from.
+    """
+
+    label: str
+    launch: Launch
+    tuning: str = ""
+    baseline: bool = False
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend, whatever settings it runs under."""
+        return self.launch.backend
+
+
+@dataclass(frozen=True)
+class Group:
+    """One model at some sizes, in one mode: what is measured interleaved, on every contestant."""
+
+    spec: Spec
+    mode: str
+    batch: int
+    time: int
+    sizes: Mapping[str, int]
+
+    def cell(self, label: str) -> Cell:
+        """The cell of a contestant."""
+        return Cell(self.spec.name, label, self.mode, self.batch, self.time, dict(self.sizes))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table."""
+
+    spec: str
+    backend: str
+    mode: str
+    batch: int
+    time: int
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        sizes = "".join(f"-{name}{size}" for name, size in sorted(self.sizes.items()))
+        return f"{self.spec}[{self.backend}-{self.mode}-b{self.batch}-t{self.time}{sizes}]"
+
+
+def check_request(request: BenchRequest) -> None:
+    """:class:`UsageError` for what no run can do."""
+    for kind, given, known in (
+        ("dtype", (request.dtype,), DTYPES),
+        ("path", (request.path,), PATHS),
+        ("mode", request.modes, MODES),
+    ):
+        if not given:
+            raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
+        for value in given:
+            if value not in known:
+                raise UsageError(
+                    f"unknown {kind} {value!r}{did_you_mean(value, known)} "
+                    f"(known: {', '.join(known)})"
+                )
+    if not request.batches:
+        raise UsageError("no batch size is asked for")
+    numbers = {"batch": request.batches, "time": request.times, **request.sizes}
+    for name, wanted in numbers.items():
+        for number in wanted:
+            if number < 1:
+                raise UsageError(f"{name} is a positive whole number, found {number}")
+    if request.threads < 0:
+        raise UsageError(f"a number of threads is positive, found {request.threads}")
+    if request.rounds < 1:
+        raise UsageError(f"at least one round is needed, found {request.rounds}")
+    if not request.timeout > 0:
+        raise UsageError(f"a timeout is a positive number of seconds, found {request.timeout}")
+
+
+def groups_of(request: BenchRequest) -> list[Group]:
+    """The groups in the order of the run; a size that a model has not is a :class:`UsageError`."""
+    specs = [load_spec(n, request.folders) for n in dict.fromkeys(request.specs or lesson6())]
+    groups = []
+    for spec in specs:
+        _check_sizes(spec, request.sizes)
+        variants = itertools.product(*request.sizes.values())
+        sizes = [dict(zip(request.sizes, variant, strict=True)) for variant in variants]
+        for batch, time in itertools.product(request.batches, _times(spec, request.times)):
+            groups += [
+                Group(spec, mode, batch, time, size) for mode in request.modes for size in sizes
+            ]
+    return groups
+
+
+def contestants_of(request: BenchRequest) -> list[Contestant]:
+    """A contestant for each backend; with ``tune`` one more for each known setting."""
+    backends = choose_backends(request.backends)
+    for option, named in (("interpreter", request.pythons), ("environment", request.environment)):
+        for name in named:
+            if name not in backends:
+                raise UsageError(
+                    f"an {option} is given for {name!r}, which is not timed"
+                    f"{did_you_mean(name, backends)} (timed: {', '.join(backends)})"
+                )
+    tunings = TUNINGS if request.tune else {}
+    found = []
+    for name in backends:
+        found.append(Contestant(name, launch(request, name)))
+        found += [
+            Contestant(f"{name}+{tuning}", launch(request, name, settings), tuning)
+            for tuning, settings in tunings.items()
+        ]
+    return found
+
+
+def launch(
+    request: BenchRequest, backend: str, settings: Mapping[str, str] | None = None
+) -> Launch:
+    """How the worker of a backend is started: its threads, its settings, then what was asked."""
+    environment = {
+        **thread_settings(request.thread_count),
+        **(settings or {}),
+        **request.environment.get(backend, {}),
+    }
+    python = request.pythons.get(backend, sys.executable)
+    return Launch(backend, python=python, environment=environment, cores=request.thread_count)
+
+
+def thread_settings(count: int) -> dict[str, str]:
+    """The variables from which numerical libraries take their number of threads."""
+    names = ("OMP", "OPENBLAS", "MKL")
+    found = {f"{name}_NUM_THREADS": str(count) for name in names}
+    return {**found, "TF_NUM_INTRAOP_THREADS": str(count), "TF_NUM_INTEROP_THREADS": "1"}
+
+
+def characters_read(spec: Spec, time: int) -> tuple[int, str]:
+    """How many of what one sample of a batch is: the characters that the model reads, if any.
+
+    An input with a time axis has ``time`` of them; inputs of one index a sample are one each;
+    a model that has neither reads one sample.
+    """
+    program = spec.program("inference")
+    types = [program.type_of(port) for port in program.inputs]
+    if has_time(spec):
+        return time, "characters"
+    single = sum(1 for type_ in types if type_.kind == "index")
+    return (single, "characters") if single else (1, "samples")
+
+
+def _times(spec: Spec, asked: Sequence[int]) -> tuple[int, ...]:
+    """The lengths to time: those asked for, where the model's inputs have a length at all."""
+    if not has_time(spec):
+        return (characters_read(spec, 1)[0],)
+    data = spec.model.data
+    own = data.windows.length if data else DEFAULT_TIME
+    return tuple(dict.fromkeys(asked)) or (own,)
+
+
+def has_time(spec: Spec) -> bool:
+    """Whether the model reads sequences of any length, and not one that its equations fix."""
+    program = spec.program("inference")
+    return any("time" in dim.names for p in program.inputs for dim in program.type_of(p).shape)
+
+
+def _check_sizes(spec: Spec, sizes: Mapping[str, Sequence[int]]) -> None:
+    for name in sizes:
+        if name in FREE_SIZES:
+            raise UsageError(f"size {name!r} has an option of its own: --{name}")
+        if name not in spec.model.sizes:
+            known = tuple(spec.model.sizes)
+            raise UsageError(
+                f"{spec.name} has no size {name!r}{did_you_mean(name, known)} "
+                f"(known: {', '.join(known)})"
+            )

@@ -1,0 +1,168 @@
+"""What a run looks like to a person: a table of speeds for every mode and size, and footnotes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from harness.bench.compare import Change
+from harness.bench.entrant import CellResult
+from harness.bench.noise import beyond_noise
+
+
+@dataclass
+class Grid:
+    """Rows of texts under a title. The first column names the row."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+
+    def rich(self) -> Table:
+        """For a terminal, below the title; readable without colour."""
+        table = Table(box=box.SIMPLE, pad_edge=False)
+        for number, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*(Text(text) for text in row))
+        return table
+
+    def markdown(self) -> str:
+        """For a README or a pull request."""
+        lines = [f"**{self.title}**", "", _pipe(self.columns)]
+        lines.append(_pipe(["---", *["---:"] * (len(self.columns) - 1)]))
+        lines += [_pipe([text.replace("\n", "<br>") for text in row]) for row in self.rows]
+        return "\n".join(lines)
+
+
+def _pipe(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"
+
+
+def grids(results: Sequence[CellResult]) -> tuple[list[Grid], list[str]]:
+    """A table for every mode and sizes, and the footnotes of all of them."""
+    notes: list[str] = []
+    families: dict[str, list[CellResult]] = {}
+    for result in results:
+        if not result.contestant.tuning:
+            families.setdefault(_family(result), []).append(result)
+    found = [_grid(title, cells, notes) for title, cells in families.items()]
+    for result in results:
+        # Settings are told of below the tables, but what lost its speed under one is a footnote.
+        if result.contestant.tuning and not result.measured:
+            _note(result, notes)
+    return found, notes
+
+
+def _family(result: CellResult) -> str:
+    cell = result.cell
+    sizes = "".join(f", {name} {size}" for name, size in sorted(cell.sizes.items()))
+    return f"{cell.mode}, batch {cell.batch}{sizes}"
+
+
+def _grid(title: str, cells: Sequence[CellResult], notes: list[str]) -> Grid:
+    backends = list(dict.fromkeys(c.cell.backend for c in cells))
+    grid = Grid(title, ["system", *backends])
+    rows: dict[str, dict[str, CellResult]] = {}
+    for cell in cells:
+        rows.setdefault(_row(cell, cells), {})[cell.cell.backend] = cell
+    for name, row in rows.items():
+        best = _best(list(row.values()))
+        texts = [_text(row[b], row[b] in best, notes) if b in row else "-" for b in backends]
+        grid.rows.append([name, *texts])
+    return grid
+
+
+def _row(result: CellResult, cells: Sequence[CellResult]) -> str:
+    name, time = result.cell.spec.removeprefix("lesson6/"), result.cell.time
+    several = len({c.cell.time for c in cells if c.cell.spec == result.cell.spec}) > 1
+    return f"{name} t{time}" if several else name
+
+
+def _best(cells: Sequence[CellResult]) -> list[CellResult]:
+    """The fastest, and those that noise does not tell from it."""
+    measured = [c for c in cells if c.measured]
+    if len(measured) < 2:
+        return []
+    first = min(measured, key=lambda c: median(c.seconds))
+    return [c for c in measured if not beyond_noise(first.seconds, c.seconds) or c is first]
+
+
+def _text(result: CellResult, best: bool, notes: list[str]) -> str:
+    """``*123 ±4%`` over the path that ran; or why there is no number."""
+    if not result.measured:
+        return f"{result.status} [{_note(result, notes)}]"
+    rate = result.record["rate"]
+    share = (rate["q3"] - rate["q1"]) / 2 / rate["median"]
+    return f"{'*' if best else ''}{thousands(rate['median'])} ±{share:.0%}\n{_path(result)}"
+
+
+def _path(result: CellResult) -> str:
+    many = result.record.get("many", 1)
+    return f"{result.record.get('path', '')}{f' x{many}' if many > 1 else ''}"
+
+
+def _note(result: CellResult, notes: list[str]) -> int:
+    text = f"{result.contestant.label}: {result.reason}"
+    if text not in notes:
+        notes.append(text)
+    return notes.index(text) + 1
+
+
+def thousands(rate: float) -> str:
+    """Three digits of a thousandth."""
+    value = rate / 1000
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def details(results: Sequence[CellResult]) -> Grid:
+    """Every measured cell: the figures beside its speed."""
+    columns: dict[str, Callable[[CellResult], str]] = {
+        "latency ms": lambda r: f"{r.record['latency']['median'] * 1e3:.3g}",
+        "step ms": lambda r: f"{r.record['step']['median'] * 1e3:.3g}",
+        "GFLOP/s": lambda r: f"{r.record['flops_per_second'] / 1e9:.3g}",
+        "of peak": lambda r: _share(r, "share_of_peak"),
+        "own peak": lambda r: _share(r, "share_of_own_peak"),
+        "compile s": lambda r: f"{r.record['compile']:.2f}",
+        "first s": lambda r: f"{r.record['first']:.2f}",
+        "warm-up": _warm,
+        "MiB": lambda r: f"{r.record['memory']['resident'] / 2**20:.0f}",
+    }
+    grid = Grid("figures", ["cell", *columns])
+    for result in results:
+        if result.measured:
+            cell = result.cell
+            name = f"{cell.spec.removeprefix('lesson6/')} {cell.backend} {cell.mode} b{cell.batch}"
+            grid.rows.append([name, *(show(result) for show in columns.values())])
+    return grid
+
+
+def _share(result: CellResult, name: str) -> str:
+    return f"{result.record[name]:.0%}" if name in result.record else "-"
+
+
+def _warm(result: CellResult) -> str:
+    found = result.record["warm_up"]
+    return f"{found['steps']}{'' if found['steady'] else ' unsteady'}"
+
+
+def changes(found: Sequence[Change], threshold: float) -> Grid:
+    """Two files side by side."""
+    grid = Grid(
+        f"changes beyond {threshold:.0%} and the noise",
+        ["cell", "old ms", "new ms", "speed", "verdict"],
+    )
+    for change in found:
+        speed = "" if change.speed is None else f"{change.speed:.2f}x"
+        words = "; ".join(filter(None, (change.verdict, change.accuracy, change.reason)))
+        grid.rows.append([change.name, _ms(change.old), _ms(change.new), speed, words])
+    return grid
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.4g}"

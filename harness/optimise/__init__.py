@@ -1,0 +1,76 @@
+"""Passes over a program: the same values from less work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from harness.builder import Builder
+from harness.optimise import (
+    algebra,
+    classes,
+    fuse,
+    layout,
+    loops,
+    products,
+    shapes,
+    sums,
+    tables,
+    unroll,
+)
+from harness.optimise.graph import Rule
+from harness.optimise.order import nested
+from harness.optimise.rebuild import prune, rebuild
+from harness.program import Node
+
+
+def merged(*tables: Mapping[str, Sequence[Rule]]) -> dict[str, tuple[Rule, ...]]:
+    """The rules of several passes, tried in this order."""
+    rules: dict[str, tuple[Rule, ...]] = {}
+    for table in tables:
+        for op, some in table.items():
+            rules[op] = (*rules.get(op, ()), *some)
+    return rules
+
+
+SIMPLIFY = merged(algebra.RULES, shapes.RULES, classes.RULES, layout.RULES, loops.RULES, sums.RULES)
+TABLES = merged(SIMPLIFY, loops.SCALES, tables.RULES)
+# Once there is nothing left to differentiate.
+FINAL: Mapping[str, tuple[Rule, ...]] = {"stop_gradient": (lambda g, inputs, _: inputs[0],)}
+
+
+def optimise(
+    nodes: Iterable[Node],
+    wanted: Iterable[int],
+    builder: Builder,
+    sizes: Mapping[str, int],
+    fused: Iterable[str],
+    *,
+    final: bool = True,
+) -> tuple[Node, ...]:
+    """Nodes without calls that give the same ``wanted`` values, faster.
+
+    New values are numbered by ``builder``. ``sizes`` gives a number to every size; what pays
+    depends on them. ``fused`` names the fused operations that may be used. ``final`` is false for
+    nodes that are yet to be differentiated.
+    """
+    wanted, fused = tuple(wanted), tuple(fused)
+    current = prune(nodes, wanted)
+
+    def again(*rules: Mapping[str, Sequence[Rule]]) -> tuple[Node, ...]:
+        known = merged(*rules, FINAL) if final else merged(*rules)
+        return rebuild(current, wanted, builder, sizes, known, loops.lifts, loops.sinks)
+
+    for rules in (merged(fuse.early_rules(fused), SIMPLIFY), TABLES):
+        current = again(rules)
+    for _ in range(3):
+        current = again(TABLES)
+        current = products.join(current, builder, sizes)
+    current = again(TABLES)
+    if final:
+        current = unroll.unrolled(current, builder, sizes)
+        for _ in range(2):
+            current = again(TABLES, classes.FACTORS, unroll.RULES)
+        current = nested(current, builder)
+        current = again(fuse.late_rules(fused), TABLES)
+        current = again(fuse.product_rules(fused), fuse.late_rules(fused), TABLES)
+    return current

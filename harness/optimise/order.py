@@ -1,0 +1,87 @@
+"""Which nodes depend on each other, and lists of them in an order that respects it."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.builder import Builder
+from harness.dims import Dim
+from harness.program import Node, free_values
+
+
+def nested(nodes: Sequence[Node], builder: Builder) -> tuple[Node, ...]:
+    """The nodes with every row that is a stretch of a longer one cut out of that."""
+    rows = [node for node in nodes if node.op == "concat"]
+    cuts: dict[int, Node] = {}
+    for part in rows:
+        for row in rows:
+            cut = None if row.output in cuts or row is part else _stretch(part, row, builder)
+            if cut is not None and len(independent(nodes, (part, row))) == 2:
+                cuts[part.output] = cut
+                break
+    if not cuts:
+        return tuple(nodes)
+    return in_order([cuts.get(n.outputs[0], n) if n.op == "concat" else n for n in nodes])
+
+
+def _stretch(part: Node, row: Node, builder: Builder) -> Node | None:
+    axis, count = row.attributes["axis"], len(part.inputs)
+    if part.attributes["axis"] != axis or count >= len(row.inputs):
+        return None
+    ends = [Dim()]
+    for value in row.inputs:
+        ends.append(ends[-1] + builder.types[value].shape[axis])
+    for first in range(len(row.inputs) - count + 1):
+        if row.inputs[first : first + count] == part.inputs:
+            cut = {"axis": axis, "start": ends[first], "stop": ends[first + count]}
+            return replace(part, op="slice", inputs=row.outputs, attributes=cut)
+    return None
+
+
+def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...]:
+    """The largest run of a group's nodes, from the first on, of which none needs another."""
+    places = {id(node): 1 << i for i, node in enumerate(group)}
+    behind: dict[int, int] = {}
+    chosen: list[Node] = []
+    taken = 0
+    for node in nodes:
+        before = 0
+        for value in reads(node):
+            before |= behind.get(value, 0)
+        own = places.get(id(node), 0)
+        if own and not before & taken:
+            chosen.append(node)
+            taken |= own
+        for output in node.outputs:
+            behind[output] = before | own
+    kept = {id(node) for node in chosen}
+    return tuple(node for node in group if id(node) in kept)
+
+
+def reads(node: Node) -> tuple[int, ...]:
+    """What a node reads from around it, its body included."""
+    return (*node.inputs, *free_values(node.body)) if node.body is not None else node.inputs
+
+
+def in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """The nodes such that each comes after what it reads, else in the order given."""
+    maker = {o: i for i, node in enumerate(nodes) for o in node.outputs}
+    needs = [{maker[v] for v in reads(node) if v in maker} for node in nodes]
+    readers: dict[int, list[int]] = defaultdict(list)
+    for i, some in enumerate(needs):
+        for j in some:
+            readers[j].append(i)
+    ready = [i for i, some in enumerate(needs) if not some]
+    result = []
+    while ready:
+        i = heapq.heappop(ready)
+        result.append(nodes[i])
+        for j in readers[i]:
+            needs[j].discard(i)
+            if not needs[j]:
+                heapq.heappush(ready, j)
+    assert len(result) == len(nodes), "joined nodes depend on each other"
+    return tuple(result)

@@ -1,0 +1,211 @@
+"""One whole step of a session, as one function: what a pipeline runs and a framework compiles.
+
+What goes from step to step is ``carried`` (in training: parameters, statistics, state and what the
+optimizer keeps; in a forward pass: the state); what does not is ``fixed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.contract import Advance, Tensors
+from harness.errors import UsageError
+from harness.plan import Plan, forward_plan, training_plan
+from harness.ports import call_key, result_ports
+from harness.program import needed_nodes
+from harness.session import Session
+
+Purpose = Literal["train", "forward"]
+# What a framework's own optimizer keeps, as one opaque thing among the tensors.
+OPTIMIZER = "optimizer"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step is ``around(run)``, where ``run`` is all that the framework does.
+
+    ``begin(state)`` gives the first of (carried, fixed), from what the session has loaded.
+    """
+
+    around: Callable[[Callable[..., Any]], Advance]
+    run: Callable[..., Any]
+    begin: Callable[[Tensors], tuple[Tensors, Tensors]]
+
+    @property
+    def advance(self) -> Advance:
+        """(carried, fixed, batch) to (next carried, results)."""
+        return self.around(self.run)
+
+    def idle(self, carried: Tensors, fixed: Tensors, batch: Tensors) -> Advance:
+        """The step with the framework left out: what it returned once is returned again."""
+        returned: list[Any] = []
+
+        def record(*arguments: Any) -> Any:
+            returned.append(self.run(*arguments))
+            return returned[-1]
+
+        self.around(record)(carried, fixed, batch)
+        return self.around(lambda *arguments: returned[-1])
+
+
+def make_step(
+    session: Session, purpose: Purpose, batch: Tensors, state: Tensors, learning_rate: float
+) -> Step:
+    """A step of a session that is loaded; ``batch`` is one of those to come, for its shapes.
+
+    Training gives the ``loss``, a forward pass the outputs that nothing else is made of.
+    :class:`UsageError` for a model without an optimizer.
+    """
+    if purpose == "forward":
+        return _forward(session, batch, state)
+    if session.rule is None:
+        raise UsageError(f"{session.programs['training'].name} has no optimizer to train with")
+    if session.path != "derived":
+        step = _training(session, session.sizes("training", {**batch, **state}), learning_rate)
+        if step is not None:
+            return step
+    return _planned_training(session, batch, state, learning_rate)
+
+
+def store(session: Session, carried: Tensors) -> None:
+    """Put what steps have made back into the session that they were made of."""
+    session.variables.update({n: t for n, t in carried.items() if n in session.variables})
+    session.statistics = {
+        n: carried.get(f"statistics.{n}", t) for n, t in session.statistics.items()
+    }
+    if OPTIMIZER in carried:
+        session.optimizer_state = carried[OPTIMIZER]
+    for slot, tensors in session.slots.items():
+        session.slots[slot] = {n: carried.get(f"{slot}.{n}", t) for n, t in tensors.items()}
+
+
+def _forward(session: Session, batch: Tensors, state: Tensors) -> Step:
+    program = session.programs["inference"]
+    wanted = result_ports(program, "ends")
+    sizes = session.sizes("inference", {**batch, **state})
+    calls = (n for n in needed_nodes(program.nodes, wanted.values()) if n.op == "call")
+    if any(call_key(node) in session.natives["inference"] for node in calls):
+        function = session.scripted("inference", "ends", sizes)
+        run: Callable[[Tensors], Tensors] = lambda inputs: function(inputs, {})  # noqa: E731
+    else:
+        plan = forward_plan(program, sizes, session.dtype, session.backend.fused)
+        run = _executed(session, plan)
+
+    def around(run: Callable[[Tensors], Tensors]) -> Advance:
+        def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
+            results = run({**fixed, **carried, **batch})
+            following = {n: results[n] for n in carried}
+            return following, {n: t for n, t in results.items() if n.startswith("output.")}
+
+        return advance
+
+    def begin(state: Tensors) -> tuple[Tensors, Tensors]:
+        return state, {**session.variables, **_statistics(session)}
+
+    return Step(around, run, begin)
+
+
+def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
+    """What runs a plan, given no more than it takes."""
+    run, names = session.backend.execute(plan), tuple(plan.inputs)
+    return lambda inputs: run({n: inputs[n] for n in names})
+
+
+def _planned_training(
+    session: Session, batch: Tensors, state: Tensors, learning_rate: float
+) -> Step:
+    """The derived gradient, in one plan with the update."""
+    assert session.rule is not None
+    plan = training_plan(
+        session.programs["training"],
+        session.rule,
+        session.sizes("training", {**batch, **state}),
+        session.dtype,
+        session.backend.fused,
+        learning_rate=learning_rate,
+    )
+    run, names = _executed(session, plan), tuple(plan.carried.items())
+
+    def around(run: Callable[[Tensors], Tensors]) -> Advance:
+        def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
+            outputs = run({**carried, **batch})
+            return {given: outputs[n] for n, given in names}, {"loss": outputs["loss"]}
+
+        return advance
+
+    def begin(state: Tensors) -> tuple[Tensors, Tensors]:
+        start = {**session.variables, **_statistics(session), **state, **_slots(session)}
+        return {given: start[given] for _, given in names}, {}
+
+    return Step(around, run, begin)
+
+
+def _training(session: Session, sizes: Mapping[str, int], learning_rate: float) -> Step | None:
+    """The framework's own gradient, and its own optimizer if it is claimed."""
+    trained = tuple(session.trained())
+    frozen = tuple(n for n in session.variables if n not in trained)
+    function = session.scripted("training", "step", sizes)
+
+    def with_frozen(variables: Tensors, constants: Tensors) -> Tensors:
+        return function({**variables, **{n: constants[n] for n in frozen}}, constants)
+
+    gradient = session.backend.value_and_gradient(with_frozen)
+    if gradient is None:
+        return None
+    update = _native_update if session.optimizer is not None else _rule_update
+
+    def run(variables: Tensors, constants: Tensors, carried: Tensors) -> tuple[Tensors, Tensors]:
+        results, gradients = gradient(variables, constants)
+        return results, update(session, variables, gradients, carried, learning_rate)
+
+    def around(run: Callable[..., tuple[Tensors, Tensors]]) -> Advance:
+        def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
+            variables = {n: carried[n] for n in trained}
+            rest = {n: t for n, t in carried.items() if n not in trained and n != OPTIMIZER}
+            results, made = run(variables, {**fixed, **rest, **batch}, carried)
+            following = {n: results.get(n, t) for n, t in rest.items()}
+            return following | made, {"loss": results["loss"]}
+
+        return advance
+
+    def begin(state: Tensors) -> tuple[Tensors, Tensors]:
+        carried = {**session.trained(), **_statistics(session), **state, **_slots(session)}
+        return carried, {n: session.variables[n] for n in frozen}
+
+    return Step(around, run, begin)
+
+
+def _native_update(
+    session: Session, variables: Tensors, gradients: Tensors, carried: Tensors, rate: float
+) -> Tensors:
+    assert session.optimizer is not None
+    kept, made = session.optimizer.update(
+        carried[OPTIMIZER], variables, gradients, rate, donate=True
+    )
+    return {**made, OPTIMIZER: kept}
+
+
+def _rule_update(
+    session: Session, variables: Tensors, gradients: Tensors, carried: Tensors, rate: float
+) -> Tensors:
+    constants = {f"gradient.{n}": g for n, g in gradients.items()}
+    constants |= {f"{s}.{n}": carried[f"{s}.{n}"] for s in session.slots for n in variables}
+    constants |= {"step": carried["step"], "learning_rate": session.scalar(rate)}
+    results = session.update_by_rule(variables, constants)
+    made = {n.removeprefix("parameter."): t for n, t in results.items()}
+    step = session.backend.primitives["add"](carried["step"], session.scalar(1.0))
+    return {**made, "step": step}
+
+
+def _statistics(session: Session) -> Tensors:
+    return {f"statistics.{n}": t for n, t in session.statistics.items()}
+
+
+def _slots(session: Session) -> Tensors:
+    """What the optimizer starts from; steps count from 1."""
+    if session.optimizer is not None:
+        return {OPTIMIZER: session.optimizer_state}
+    slots = {f"{slot}.{n}": t for slot, ts in session.slots.items() for n, t in ts.items()}
+    return {**slots, "step": session.scalar(1.0)}

@@ -1,0 +1,62 @@
+"""Results of a run that never was, for tests of what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.bench.entrant import CellResult
+from harness.bench.figures import rates, spread
+from harness.bench.request import BenchRequest, Cell, Contestant
+from harness.supervisor import Launch
+
+SPEC = "lesson6/sequence_rnn"
+REQUEST = BenchRequest(specs=(SPEC,), backends=("numpy", "torch"), rounds=5, threads=2)
+# Rounds relative to their median.
+NOISE = (0.98, 1.01, 1.0, 0.99, 1.02)
+
+
+def result(
+    backend: str = "numpy",
+    step: float = 0.001,
+    *,
+    mode: str = "train",
+    batch: int = 64,
+    time: int = 8,
+    sizes: Mapping[str, int] | None = None,
+    tuning: str = "",
+    ratio: float = 2.0,
+    noise: Sequence[float] = NOISE,
+) -> CellResult:
+    """A measured cell whose steps take ``step`` seconds."""
+    label = f"{backend}+{tuning}" if tuning else backend
+    cell = Cell(SPEC, label, mode, batch, time, dict(sizes or {}))
+    contestant = Contestant(label, Launch(backend, environment={"OMP_NUM_THREADS": "2"}), tuning)
+    seconds = [step * factor for factor in noise]
+    record: dict[str, Any] = {
+        "hello": {"versions": {backend: "1.0"}, "python": "3.11.7", "environment": {}},
+        "settings": {"tf32": "False"},
+        "path": "derived",
+        "many": 1,
+        "rate": {"unit": "characters", **rates(batch * time, spread(seconds))},
+        "step": spread(seconds),
+        "latency": spread(seconds),
+        "values": {"ratio": ratio, "worst": "step 1: loss"},
+        "flops_per_second": 1e11,
+        "share_of_peak": 0.5,
+        "share_of_own_peak": 0.75,
+        "compile": 0.25,
+        "first": 0.5,
+        "warm_up": {"steps": 40, "steady": True, "medians": [step, step]},
+        "memory": {"resident": 100 << 20, "device": None},
+    }
+    return CellResult(cell, contestant, seconds=seconds, steps=100, record=record)
+
+
+def refused(
+    backend: str = "torch", reason: str = "differs: step 1: loss", **where: Any
+) -> CellResult:
+    """A cell without a speed."""
+    found = result(backend, **where)
+    found.status, found.reason, found.seconds = "refused", reason, []
+    return found

@@ -1,0 +1,227 @@
+"""The Lesson 6 models in plain JAX: ``jax.jit``, ``jax.lax.scan`` and optax.
+
+One jitted call a step, as in the examples of JAX and optax: parameters and optimizer state are
+donated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax_layers import (
+    Arrays,
+    batch_norm,
+    dense,
+    embedding,
+    gru,
+    hard_sigmoid,
+    lstm,
+    rnn,
+    time_major,
+    tree,
+    zeros,
+)
+
+# (parameters, inputs, carried state and statistics, training) -> (logits by output, carried)
+Model = Callable[[Any, Arrays, Arrays, bool], tuple[dict[str, jax.Array], dict[str, jax.Array]]]
+
+
+def by_position(count: int, activation: Any) -> Model:
+    """Shared layers, written out for every position: three_char and first_rnn."""
+
+    def model(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+        h = jax.nn.relu(dense(p["dense_in"], embedding(p["embed_1"], inputs["c1"])))
+        for k in range(2, count + 1):
+            x = embedding(p[f"embed_{k}"], inputs[f"c{k}"])
+            h = jax.nn.relu(dense(p["dense_in"], x)) + activation(dense(p["dense_hidden"], h))
+        return {"next_char": dense(p["dense_out"], h)}, carried
+
+    return model
+
+
+def sequence_unrolled(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+    h = jax.nn.relu(dense(p["dense_in"], inputs["zero"]))
+    logits = {}
+    for k in range(1, 9):
+        x = embedding(p[f"embed_{k}"], inputs[f"c{k}"])
+        h = jax.nn.relu(dense(p["dense_in"], x)) + jax.nn.relu(dense(p["dense_hidden"], h))
+        logits[f"next_{k}"] = dense(p["output"], h)
+    return logits, carried
+
+
+def simple_rnn(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+    x = embedding(p["embed"], time_major(inputs["chars"]))
+    return {"next_char": dense(p["out"], rnn(p["rnn"], x, zeros(p["rnn"], x))[-1])}, carried
+
+
+def sequence_rnn(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+    x = embedding(p["embed"], time_major(inputs["chars"]))
+    return {"next_chars": dense(p["out"], rnn(p["rnn"], x, zeros(p["rnn"], x)))}, carried
+
+
+def sequence_onehot(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+    x = time_major(inputs["chars"])
+    return {"next_chars": dense(p["out"], rnn(p["rnn"], x, zeros(p["rnn"], x)))}, carried
+
+
+def theano_rnn(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+    states = rnn(p["rnn"], time_major(inputs["chars"]), inputs["h0"])
+    return {"next_chars": dense(p["out"], states)}, carried
+
+
+def pure_python_rnn(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+    x = time_major(inputs["chars"])
+    return {"next_chars": rnn(p["rnn"], x, zeros(p["rnn"], x)) @ p["out"]["W"]}, carried
+
+
+def stateful_lstm(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+    x = embedding(p["embed"], time_major(inputs["chars"]))
+    moving = carried["norm.moving_mean"], carried["norm.moving_variance"]
+    x, (mean, variance) = batch_norm(p["norm"], x, moving, training)
+    states, (h, c) = lstm(p["lstm"], x, (carried["h"], carried["c"]))
+    carried = {"h": h, "c": c, "norm.moving_mean": mean, "norm.moving_variance": variance}
+    return {"next_chars": dense(p["out"], states)}, carried
+
+
+def keras_gru(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+    x = time_major(inputs["chars"])
+    states = gru(p["gru"], x, zeros(p["gru"], x), jax.nn.relu, hard_sigmoid)
+    return {"next_chars": dense(p["out"], states)}, carried
+
+
+def theano_gru(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+    x = time_major(inputs["chars"])
+    states = gru(p["gru"], x, inputs["h0"], jax.nn.sigmoid, jax.nn.sigmoid)
+    return {"next_chars": dense(p["out"], states)}, carried
+
+
+MODELS: Mapping[str, Model] = {
+    "three_char": by_position(3, jnp.tanh),
+    "first_rnn": by_position(8, jax.nn.relu),
+    "simple_rnn": simple_rnn,
+    "sequence_unrolled": sequence_unrolled,
+    "sequence_rnn": sequence_rnn,
+    "sequence_onehot": sequence_onehot,
+    "stateful_lstm": stateful_lstm,
+    "theano_rnn": theano_rnn,
+    "pure_python_rnn": pure_python_rnn,
+    "keras_gru": keras_gru,
+    "theano_gru": theano_gru,
+    "theano_gru_combined": theano_gru,
+}
+SUMMED = ("theano_rnn", "pure_python_rnn", "theano_gru", "theano_gru_combined")
+
+
+def loss_of(system: str, logits: Arrays, targets: Arrays) -> jax.Array:
+    """The mean over all predictions, or their sum; of several outputs the sum of the means."""
+    total = jnp.sum if system in SUMMED else jnp.mean
+    losses = []
+    # In the same order: a dict comes into a jitted function sorted by its keys.
+    for values, target in zip(logits.values(), map(time_major, targets.values()), strict=True):
+        if jnp.issubdtype(target.dtype, jnp.integer):
+            entropy = optax.softmax_cross_entropy_with_integer_labels(values, target)
+        else:
+            entropy = optax.softmax_cross_entropy(values, target)
+        losses.append(total(entropy))
+    return sum(losses[1:], losses[0])
+
+
+class Baseline:
+    """Batches on the device, and what is carried from one to the next."""
+
+    def __init__(self, parameters: Any, carried: Any, batches: Any) -> None:
+        self.parameters = jax.device_put(parameters)
+        self.carried = jax.device_put(carried)
+        self.feed(batches)
+
+    def feed(self, batches: Sequence[Mapping[str, Arrays]]) -> None:
+        """Other batches of the same shapes."""
+        self.batches = jax.device_put(list(batches))
+
+    def finish(self, handle: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+        """Wait for a step's results."""
+        return {name: np.asarray(array) for name, array in handle.items()}
+
+
+class Training(Baseline):
+    """One update a step."""
+
+    def __init__(self, system: str, optimizer: Any, *arrays: Any) -> None:
+        super().__init__(*arrays)
+        self.optimizer_state = optimizer.init(self.parameters)
+
+        def loss(parameters: Any, carried: Any, batch: Any) -> Any:
+            logits, carried = MODELS[system](parameters, batch["inputs"], carried, True)
+            return loss_of(system, logits, batch["targets"]), carried
+
+        @partial(jax.jit, donate_argnums=(0, 1, 2))
+        def step(parameters: Any, optimizer_state: Any, carried: Any, batch: Any) -> Any:
+            grad = jax.value_and_grad(loss, has_aux=True)
+            (value, carried), gradients = grad(parameters, carried, batch)
+            updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
+            return optax.apply_updates(parameters, updates), optimizer_state, carried, value
+
+        self.step = step
+
+    def start(self, index: int) -> dict[str, jax.Array]:
+        """Begin an update; its loss is that from before it."""
+        self.parameters, self.optimizer_state, self.carried, loss = self.step(
+            self.parameters,
+            self.optimizer_state,
+            self.carried,
+            self.batches[index % len(self.batches)],
+        )
+        return {"loss": loss}
+
+
+class Forward(Baseline):
+    """One prediction a step."""
+
+    def __init__(self, system: str, *arrays: Any) -> None:
+        super().__init__(*arrays)
+
+        @jax.jit
+        def predict(parameters: Any, carried: Any, inputs: Any) -> Any:
+            logits, carried = MODELS[system](parameters, inputs, carried, False)
+            outputs = {f"output.{n}": jax.nn.softmax(values) for n, values in logits.items()}
+            return {n: y.swapaxes(0, 1) if y.ndim > 2 else y for n, y in outputs.items()}, carried
+
+        self.predict = predict
+
+    def start(self, index: int) -> dict[str, jax.Array]:
+        """Begin a forward pass."""
+        inputs = self.batches[index % len(self.batches)]["inputs"]
+        outputs, self.carried = self.predict(self.parameters, self.carried, inputs)
+        return outputs
+
+
+OPTIMIZERS: Mapping[str, Callable[[float, Arrays], Any]] = {
+    # epsilon_hat: optax has epsilon beside the root of the corrected moment only.
+    "adam_epsilon_hat": lambda rate, n: optax.adam(rate, n["beta_1"], n["beta_2"], n["epsilon"]),
+    "sgd": lambda rate, n: optax.sgd(rate),
+}
+
+
+def make(
+    system: str,
+    mode: str,
+    parameters: Arrays,
+    statistics: Arrays,
+    state: Arrays,
+    batches: Sequence[Mapping[str, Arrays]],
+    learning_rate: float,
+    optimizer: Mapping[str, Any],
+) -> Training | Forward:
+    """Steps of a system in ``mode`` "train" or "forward", in the dtype of the parameters."""
+    dtype = next(iter(parameters.values())).dtype
+    jax.config.update("jax_enable_x64", bool(dtype == np.float64))
+    arrays = tree(parameters), {**state, **statistics}, batches
+    if mode == "forward":
+        return Forward(system, *arrays)
+    return Training(system, OPTIMIZERS[optimizer["optimizer"]](learning_rate, optimizer), *arrays)

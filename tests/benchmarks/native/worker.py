@@ -1,0 +1,123 @@
+"""Answers the verbs of a timed worker with a hand-written baseline in place of a backend.
+
+Started as ``worker:handler`` with this folder on the import path. The name of the worker decides
+the framework; KERAS_BACKEND must agree with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.timing import Clock
+from harness.wire import decode
+
+MODULES: Mapping[str, str] = {
+    "torch": "native_torch",
+    "numpy": "native_numpy",
+    "jax": "native_jax",
+    "keras": "native_keras",
+    "keras-torch": "native_keras",
+    "keras-jax": "native_keras",
+    "python": "pure_python",
+}
+
+Payload = dict[str, Any]
+
+
+class Native:
+    """The verbs, for the model that was prepared last."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._module = MODULES[name]
+        self._given: Payload = {}
+        self._dtype = np.dtype("float32")
+
+    def prepare(
+        self,
+        training: Any,
+        inference: Any,
+        rule: Any,
+        path: str,
+        dtype: str,
+        device: str,
+        mode: str,
+        parameters: Payload,
+        statistics: Payload,
+        state: Payload,
+        batches: Sequence[Payload],
+        learning_rate: float,
+    ) -> Payload:
+        """Build the baseline of the program's name; ``seconds`` is how long that took."""
+        if device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when the framework is imported
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory starts anew
+        self._dtype = np.dtype(dtype)
+        update = decode(rule)
+        self._given = {
+            "system": decode(training).name.rpartition("/")[2],
+            "mode": mode,
+            "parameters": self._cast(parameters),
+            "statistics": self._cast(statistics),
+            "state": self._cast(state),
+            "learning_rate": learning_rate,
+            "optimizer": {"optimizer": update.name, **update.attributes},
+        }
+        start = time.perf_counter()
+        self._batches = self._cast(batches)
+        self.restart()
+        return {"paths": {"model": self._module}, "seconds": time.perf_counter() - start}
+
+    def restart(self) -> None:
+        """Parameters, statistics, state and optimizer as they were at the start."""
+        make = importlib.import_module(self._module).make
+        self._clock = Clock(make(batches=self._batches, **self._given))
+
+    def feed(self, batches: Sequence[Payload]) -> None:
+        """Other batches of the same shapes; the model goes on from where it is."""
+        self._batches = self._cast(batches)
+        self._clock.steps.feed(self._batches)
+
+    def latency(self, first: int, count: int) -> list[float]:
+        """Seconds of each step, every one waited for."""
+        return self._clock.latency(first, count)
+
+    def throughput(self, first: int, count: int) -> float:
+        """Seconds of many steps with one wait at their end."""
+        return self._clock.throughput(first, count)
+
+    def values(self, first: int, count: int) -> list[Payload]:
+        """The results of each step."""
+        return self._clock.values(first, count)
+
+    def memory(self) -> Payload:
+        """Peak resident bytes of the process since the last ``prepare``."""
+        status = Path("/proc/self/status").read_text()
+        (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+        return {"resident": int(peak) << 10, "device": None}
+
+    def _cast(self, value: Any) -> Any:
+        """Float arrays at the dtype that is asked for, copied; indices stay integers."""
+        if isinstance(value, Mapping):
+            return {name: self._cast(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._cast(item) for item in value]
+        array = np.asarray(value)
+        return np.array(array, self._dtype if array.dtype.kind == "f" else np.int64)
+
+
+def handler(name: str) -> Callable[[str, Payload], Any]:
+    """What answers the calls to the worker of a framework."""
+    native = Native(name)
+
+    def answer(verb: str, payload: Payload) -> Any:
+        return getattr(native, verb)(**payload)
+
+    return answer

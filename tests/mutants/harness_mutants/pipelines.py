@@ -1,0 +1,102 @@
+"""Faults of whole steps: what is carried from one to the next, and what is computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from harness.contract import Tensors
+from harness.plan import Plan
+from harness_mutants.registry import FLOAT64, Faulty, backend
+
+Run = Callable[[Tensors], Tensors]
+
+
+@backend("stateful_lstm", "pipeline-forward")
+class StateNotHandedOn(Faulty):
+    """Every step of a forward pass starts from the state of the first."""
+
+    def execute(self, plan: Plan) -> Run:
+        run, first = super().execute(plan), {}
+
+        def again(inputs: Tensors) -> Tensors:
+            for name, array in inputs.items():
+                if name.startswith("state."):
+                    first.setdefault(name, array.copy())
+            return run({**inputs, **{n: a.copy() for n, a in first.items()}})
+
+        return again
+
+
+@backend("sequence_rnn", "pipeline-forward")
+class ResultsOfTheLastBatch(Faulty):
+    """A step gives the outputs of the step before it."""
+
+    def execute(self, plan: Plan) -> Run:
+        run, last = super().execute(plan), {}
+
+        def late(inputs: Tensors) -> Tensors:
+            results = run(inputs)
+            outputs = {n: a.copy() for n, a in results.items() if n.startswith("output.")}
+            given = {**results, **last}
+            last.update(outputs)
+            return given
+
+        return late
+
+
+@backend("sequence_rnn", "pipeline-training", FLOAT64)
+class StepAlwaysTheFirst(Faulty):
+    """Every step corrects the bias of its moments as the first does."""
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+
+        def first(inputs: Tensors) -> Tensors:
+            return run({n: np.ones_like(a) if n == "step" else a for n, a in inputs.items()})
+
+        return first
+
+
+@backend("three_char", "pipeline-training", FLOAT64)
+class MomentsForgotten(Faulty):
+    """The moments of an optimizer are zeros at every step."""
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+
+        def afresh(inputs: Tensors) -> Tensors:
+            return run({n: 0 * a if n.startswith(("m.", "v.")) else a for n, a in inputs.items()})
+
+        return afresh
+
+
+@backend("stateful_lstm", "pipeline-training")
+class StatisticsNotHandedOn(Faulty):
+    """Moving statistics stay as they were."""
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+
+        def frozen(inputs: Tensors) -> Tensors:
+            kept = {n: a.copy() for n, a in inputs.items() if n.startswith("statistics.")}
+            return {**run(inputs), **kept}
+
+        return frozen
+
+
+@backend("theano_rnn", "pipeline-training")
+class FirstBatchAgain(Faulty):
+    """Every step sees the targets of the first batch."""
+
+    def execute(self, plan: Plan) -> Run:
+        run, first = super().execute(plan), {}
+
+        def repeated(inputs: Tensors) -> Tensors:
+            for name, array in inputs.items():
+                if name.startswith("target."):
+                    first.setdefault(name, array.copy())
+            return run({**inputs, **first})
+
+        return repeated

@@ -1,0 +1,93 @@
+"""``harness bench`` as a user runs it: output, files, exit codes, and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from faults.support import is_gone, wait_until
+
+HARNESS = shutil.which("harness", path=os.path.dirname(sys.executable)) or "harness"
+TINY = (
+    *("bench", "lesson6/three_char", "--backend", "numpy", "--path", "derived", "--rounds", "2"),
+    *("--size", "hidden=6", "--size", "vocab=7", "--size", "factors=3"),
+)
+LENIENT = ("--threshold", "10000%")
+# Background jobs of a shell ignore Ctrl-C, and what they start inherits that.
+HEARING_CTRL_C = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def test_file_markdown_and_comparison_with_itself(tmp_path: Path) -> None:
+    first = subprocess.run(
+        [HARNESS, *TINY, "--batch", "2,4", "--mode", "forward", "--json", "a.json", "--markdown"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "**forward, batch 2, factors 3, hidden 6, vocab 7**" in first.stdout
+    assert "| system | numpy |" in first.stdout
+    assert "seconds grow as batch^" in first.stdout
+    assert "[numpy-forward-b4-t3-factors3-hidden6-vocab7]: " in first.stderr
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert len(content["benchmarks"]) == 2
+    (fit,) = content["harness"]["slopes"]
+    assert fit["values"] == [2, 4]
+    second = subprocess.run(
+        [HARNESS, *TINY, "--batch", "2", "--mode", "forward", "--compare", "a.json", *LENIENT],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "changes beyond 10000% and the noise" in second.stdout
+    assert "missing" in second.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_leaves_no_worker_and_no_file(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    command = [HARNESS, *TINY, "--rounds", "1000", "--batch", "2", "--json", "a.json"]
+    run = subprocess.Popen(
+        [sys.executable, "-c", HEARING_CTRL_C, *command],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert wait_until(lambda: len(_workers(run.pid)) == 1, 30.0)
+    (worker,) = _workers(run.pid)
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert "interrupted; nothing was written" in errors
+    assert "Traceback" not in errors
+    assert wait_until(lambda: is_gone(worker), 2.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _workers(parent: int) -> list[int]:
+    """The workers that a process has started, by their command lines."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"harness.worker" in words and str(parent).encode() in words:
+                found.append(int(entry.name))
+    return found

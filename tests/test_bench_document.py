@@ -1,0 +1,180 @@
+"""The file of a run is pytest-benchmark's own; tables, slopes and tunings say what is in it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench_results import REQUEST, refused, result
+
+from harness.bench import sweep, table, tuning
+from harness.bench.console import results_exit_code
+from harness.bench.document import DocumentError, check_writable, document, read, write
+from harness.bench.entrant import Status
+from harness.bench.environment import environment
+from harness.bench.request import TUNINGS
+
+NAME = "lesson6/sequence_rnn[numpy-train-b64-t8]"
+
+
+def test_benchmark_entry() -> None:
+    content = document(REQUEST, [result(), refused()])
+    (entry,) = content["benchmarks"]
+    assert entry["name"] == entry["fullname"] == NAME
+    assert entry["group"] == "lesson6/sequence_rnn[train-b64-t8]"
+    assert entry["param"] == "numpy-train-b64-t8"
+    assert entry["params"]["backend"] == "numpy"
+    assert entry["stats"]["rounds"] == 5
+    assert entry["stats"]["iterations"] == 100
+    assert entry["stats"]["median"] == pytest.approx(0.001)
+    assert entry["stats"]["data"] == pytest.approx([0.00098, 0.00101, 0.001, 0.00099, 0.00102])
+    assert entry["extra_info"]["rate"]["unit"] == "characters"
+    (without,) = content["harness"]["without_speed"]
+    assert without["reason"] == "differs: step 1: loss"
+    assert "stats" not in without
+
+
+def test_pytest_benchmark_reads_it(tmp_path: Path) -> None:
+    for name, step in (("old", 0.001), ("new", 0.002)):
+        write(tmp_path / f"{name}.json", document(REQUEST, [result(step=step), result("torch")]))
+    command = [sys.executable, "-m", "pytest_benchmark", "compare", "old.json", "new.json"]
+    done = subprocess.run(
+        [*command, "--group-by", "name", "--columns", "median"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"{NAME} (old)" in done.stdout
+    assert f"{NAME} (new)" in done.stdout
+    assert "2,000.0000 (2.00)" in done.stdout
+    assert done.stderr == ""
+
+
+def test_environment_tells_what_decides_speed() -> None:
+    found = environment(REQUEST, [result()])
+    assert found["threads"] == 2
+    assert found["machine"]["cpu"]
+    worker = found["workers"]["numpy"]
+    assert worker["environment"] == {"OMP_NUM_THREADS": "2"}
+    assert worker["versions"] == {"numpy": "1.0"}
+    assert worker["settings"] == {"tf32": "False"}
+
+
+def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    write(path, document(REQUEST, [result()]))
+    before = path.read_text()
+    assert read(path)["harness"]["without_speed"] == []
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DocumentError, match=r"cannot write .*: No space left on device"):
+        write(path, document(REQUEST, [result("torch")]))
+    assert path.read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_infinity_is_no_json_number(tmp_path: Path) -> None:
+    cell = result(ratio=float("inf"))
+    write(tmp_path / "a.json", document(REQUEST, [cell]))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    content = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    assert content["benchmarks"][0]["extra_info"]["values"]["ratio"] == "Infinity"
+
+
+def test_file_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match="there is no folder"):
+        check_writable(tmp_path / "no" / "a.json")
+    with pytest.raises(DocumentError, match="is a folder"):
+        check_writable(tmp_path)
+
+
+def test_slopes() -> None:
+    # Time that grows as the square root of the batch, and not at all with the length.
+    cells = [
+        result(batch=batch, time=time, step=1e-4 * batch**0.5)
+        for batch in (16, 64, 256)
+        for time in (8, 16)
+    ]
+    fits = sweep.slopes([*cells, refused()])
+    over_batch = [f for f in fits if f["over"] == "batch"]
+    over_time = [f for f in fits if f["over"] == "time"]
+    assert len(over_batch) == 2
+    assert len(over_time) == 3
+    assert [f["slope"] for f in over_batch] == pytest.approx([0.5, 0.5])
+    assert [f["r_squared"] for f in over_batch] == pytest.approx([1, 1])
+    assert [f["slope"] for f in over_time] == pytest.approx([0, 0, 0], abs=1e-9)
+    line = "lesson6/sequence_rnn numpy train time 8: seconds grow as batch^0.50"
+    assert sweep.lines(over_batch)[0].startswith(line)
+
+
+def test_one_size_has_no_slope() -> None:
+    assert sweep.slopes([result(), result("torch")]) == []
+
+
+def test_tunings_say_what_paid() -> None:
+    cells = [
+        result(step=0.0015),
+        result(step=0.0010, tuning="malloc"),
+        result(step=0.0020, tuning="hugepages"),
+        result(step=0.0015, mode="forward"),
+        result(step=0.00151, mode="forward", tuning="malloc"),
+    ]
+    found = tuning.gains(cells)
+    assert [g["verdict"] for g in found] == ["pays", "harms", "same"]
+    assert found[0]["speed_ratio"] == pytest.approx(1.5)
+    assert found[0]["environment"] == TUNINGS["malloc"]
+    lines = tuning.lines(found)
+    assert lines[0].endswith("[numpy-train-b64-t8]: malloc pays: 1.50 times the speed")
+    assert lines[1].endswith("hugepages harms: 0.75 times the speed")
+    assert "GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in lines[-1]
+
+
+def test_table() -> None:
+    cells = [
+        result(step=0.001),
+        result("torch", step=0.002),
+        refused("jax", "answers from a cache: ..."),
+        result("torch", step=0.0005, tuning="malloc"),
+        refused("torch", "timeout: ...", tuning="hugepages"),
+    ]
+    (grid,), notes = table.grids(cells)
+    assert grid.title == "train, batch 64"
+    assert grid.columns == ["system", "numpy", "torch", "jax"]
+    assert grid.rows == [["sequence_rnn", "*512 ±1%\nderived", "256 ±1%\nderived", "refused [1]"]]
+    assert notes == ["jax: answers from a cache: ...", "torch+hugepages: timeout: ..."]
+    assert "| sequence_rnn | *512 ±1%<br>derived | 256 ±1%<br>derived | refused [1] |" in (
+        grid.markdown().splitlines()
+    )
+
+
+def test_fastest_is_marked_only_as_far_as_noise_allows() -> None:
+    (grid,), _ = table.grids([result(step=0.001), result("torch", step=0.00101)])
+    assert [text.startswith("*") for text in grid.rows[0][1:]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        (("measured", "measured"), 0),
+        (("measured", "unsupported"), 0),
+        (("measured", "refused"), 1),
+        (("refused",), 1),
+        (("unsupported",), 3),
+        (("measured", "refused", "broken"), 3),
+    ],
+)
+def test_exit_code(statuses: tuple[Status, ...], code: int) -> None:
+    cells = [result() for _ in statuses]
+    for cell, status in zip(cells, statuses, strict=True):
+        cell.status = status
+    assert results_exit_code(cells) == code

@@ -1,0 +1,212 @@
+"""Which cells a request stands for, what it refuses, and the command line that makes it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from harness.bench.cases import ROTATING, TimedCase
+from harness.bench.commands import request_of
+from harness.bench.figures import largest_product, least_bytes, work
+from harness.bench.request import (
+    TUNINGS,
+    BenchRequest,
+    Group,
+    characters_read,
+    check_request,
+    contestants_of,
+    groups_of,
+)
+from harness.cli import cli
+from harness.errors import UsageError
+from harness.planning import lesson6
+from harness.spec.lower import load_spec
+
+
+def test_default_is_all_of_lesson_6_in_both_modes() -> None:
+    groups = groups_of(BenchRequest())
+    assert [g.spec.name for g in groups] == [n for n in lesson6() for _ in range(2)]
+    assert {g.mode for g in groups} == {"train", "forward"}
+    assert {g.batch for g in groups} == {64}
+    assert {g.time for g in groups} == {3, 8}
+
+
+def test_sweep() -> None:
+    groups = groups_of(
+        BenchRequest(
+            specs=("lesson6/sequence_rnn",),
+            batches=(16, 64),
+            times=(8, 32),
+            sizes={"hidden": (32, 64)},
+            modes=("train",),
+        )
+    )
+    found = {(g.batch, g.time, g.sizes["hidden"]) for g in groups}
+    assert found == {(b, t, h) for b in (16, 64) for t in (8, 32) for h in (32, 64)}
+    assert len(groups) == len(found)
+
+
+def test_length_of_an_unrolled_model_is_its_own() -> None:
+    groups = groups_of(BenchRequest(specs=("lesson6/three_char",), times=(8, 32), modes=("train",)))
+    assert [g.time for g in groups] == [3]
+
+
+@pytest.mark.parametrize(
+    ("name", "characters"),
+    [("three_char", 3), ("first_rnn", 8), ("sequence_unrolled", 8), ("theano_rnn", 5)],
+)
+def test_characters_read(name: str, characters: int) -> None:
+    assert characters_read(load_spec(f"lesson6/{name}"), 5) == (characters, "characters")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "float16"}, "unknown dtype 'float16'"),
+        ({"path": "nativ"}, "unknown path 'nativ'; did you mean 'native'"),
+        ({"modes": ("trian",)}, "unknown mode 'trian'; did you mean 'train'"),
+        ({"modes": ()}, "no mode is asked for"),
+        ({"batches": ()}, "no batch size"),
+        ({"batches": (0,)}, "batch is a positive whole number, found 0"),
+        ({"sizes": {"hidden": (0,)}}, "hidden is a positive whole number, found 0"),
+        ({"threads": -1}, "threads"),
+        ({"rounds": 0}, "at least one round"),
+        ({"timeout": 0.0}, "timeout"),
+    ],
+)
+def test_impossible_requests(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_request(BenchRequest(**options))
+
+
+def test_unknown_sizes_and_names() -> None:
+    with pytest.raises(UsageError, match="has no size 'hiden'; did you mean 'hidden'"):
+        groups_of(BenchRequest(sizes={"hiden": (3,)}))
+    with pytest.raises(UsageError, match=r"--batch"):
+        groups_of(BenchRequest(sizes={"batch": (3,)}))
+    with pytest.raises(UsageError, match=r"environment is given for 'tosch'.*did you mean 'torch'"):
+        contestants_of(BenchRequest(backends=("torch",), environment={"tosch": {"A": "1"}}))
+
+
+def test_environment_of_workers() -> None:
+    request = BenchRequest(
+        backends=("torch",), threads=3, environment={"torch": {"A": "1", "MKL_NUM_THREADS": "1"}}
+    )
+    (contestant,) = contestants_of(request)
+    assert contestant.launch.environment == {
+        "OMP_NUM_THREADS": "3",
+        "OPENBLAS_NUM_THREADS": "3",
+        "MKL_NUM_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "3",
+        "TF_NUM_INTEROP_THREADS": "1",
+        "A": "1",
+    }
+
+
+def test_tunings_run_beside_the_plain_worker() -> None:
+    found = contestants_of(BenchRequest(backends=("torch",), tune=True))
+    assert [c.label for c in found] == ["torch", "torch+malloc", "torch+hugepages"]
+    plain, malloc, _ = (c.launch.environment for c in found)
+    assert {n: v for n, v in malloc.items() if n not in plain} == TUNINGS["malloc"]
+
+
+def case(mode: str, batch: int = 4) -> TimedCase:
+    spec = load_spec("lesson6/sequence_rnn")
+    return TimedCase(Group(spec, mode, batch, 3, {"hidden": 7}), "float32", 0)
+
+
+def test_batches_differ_and_fresh_ones_are_never_seen_before() -> None:
+    made = case("train")
+    sets = [made.batches, made.fresh(1), made.fresh(2)]
+    seen = {b["inputs"]["chars"].tobytes() for batches in sets for b in batches}
+    assert len(seen) == 3 * ROTATING
+
+
+def test_work_is_counted_by_hand() -> None:
+    # vocab 86, factors 42, hidden 7, 4 sequences of 3.
+    rows = 4 * 3
+    products = 2 * rows * (42 * 7 + 7 * 7 + 7 * 86)
+    assert work(case("forward"))["forward_products"] == products
+    train = work(case("train"))
+    assert train["forward_products"] == products
+    # Each product has two of its size in the gradient; the state before the first step is fixed.
+    assert 1.8 * products < train["gradient_products"] <= 2 * products
+    assert largest_product(case("train")) == (rows, 7, 86)
+    entries = 86 * 42 + 42 * 7 + 7 * 7 + 7 + 7 * 86 + 86
+    assert least_bytes(case("forward")) == 4 * (entries + rows)
+    assert least_bytes(case("train")) == 4 * (8 * entries + 2 * rows)
+
+
+def test_plain_descent_slows_with_the_batch() -> None:
+    spec = load_spec("lesson6/theano_rnn")
+    rates = [
+        TimedCase(Group(spec, "train", batch, 3, {}), "float32", 0).learning_rate
+        for batch in (1, 10)
+    ]
+    assert rates == pytest.approx([0.01, 0.001])
+    assert case("train", batch=640).learning_rate == 0.001
+
+
+def test_expectation_of_equal_comparisons_is_sharp() -> None:
+    noise = case("train").expected.noise
+    assert max(n for name, n in noise.items() if name.endswith(": loss")) < 1e-6
+    assert min(noise.values()) > 0
+
+
+def options(*arguments: str) -> BenchRequest:
+    found: list[BenchRequest] = []
+    command = cli.get_command(None, "bench")  # type: ignore[arg-type]
+    assert command is not None
+    with command.make_context("bench", list(arguments)) as context:
+        found.append(request_of(context.params))
+    return found[0]
+
+
+def test_command_line() -> None:
+    found = options(
+        *("lesson6/simple_rnn", "--batch", "16,64", "--time", "4", "--size", "hidden=8,16"),
+        *("--mode", "train", "--env", "torch:A=b=c", "--backend", "torch", "--tune"),
+    )
+    assert found.specs == ("lesson6/simple_rnn",)
+    assert found.batches == (16, 64)
+    assert found.times == (4,)
+    assert found.sizes == {"hidden": (8, 16)}
+    assert found.modes == ("train",)
+    assert found.environment == {"torch": {"A": "b=c"}}
+    assert found.tune
+    assert options() == BenchRequest()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--batch", "16,x"), "--batch takes positive whole numbers, found 'x' in '16,x'"),
+        (("--batch", "0"), "--batch takes positive whole numbers, found '0'"),
+        (("--env", "torch"), "--env takes BACKEND:NAME=VALUE, found 'torch'"),
+        (("--size", "hidden"), "--size takes NAME=VALUE, found 'hidden'"),
+        (("--threshold", "-1"), "--threshold takes a share"),
+        (("--json", "no/such/a.json"), "there is no folder no/such"),
+        (("--backend", "tosch"), "unknown backend 'tosch'; did you mean 'torch'"),
+        (("no/such/model",), "no/such/model"),
+    ],
+)
+def test_usage_errors_are_messages(arguments: tuple[str, ...], message: str) -> None:
+    done = CliRunner().invoke(cli, ["bench", *arguments])
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("numpy", "rich", "pytest_benchmark", "harness.bench.session")
+    code = (
+        "import sys; from harness.cli import cli\n"
+        "try: cli(['bench', '--help'])\n"
+        f"finally: assert not {heavy!r} in sys.modules; "
+        f"assert not set({heavy!r}) & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

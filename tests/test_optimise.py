@@ -1,0 +1,179 @@
+"""Each rule of the passes does what it says, on a few nodes made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from harness.builder import Builder
+from harness.dims import Dim
+from harness.flops import count
+from harness.fused import FUSED
+from harness.optimise import optimise
+from harness.program import Node, Type
+
+SIZES = {"batch": 6, "time": 5, "units": 4, "rows": 3}
+BATCH, TIME, UNITS, ROWS = (Dim.of(name) for name in SIZES)
+
+
+class Small:
+    """A program made by hand: values that come in, and nodes that are emitted."""
+
+    def __init__(self) -> None:
+        self.builder = Builder()
+        self.emit = self.builder.emit
+        self.number = self.builder.constant
+
+    def given(self, *shape: Dim, index: Dim | None = None) -> int:
+        kind: Any = "index" if index is not None else "float"
+        return self.builder.value(Type(shape, kind, index))
+
+    def optimised(self, *wanted: int, fused: Iterable[str] = (), **sizes: int) -> list[Node]:
+        nodes = optimise(self.builder.nodes, wanted, self.builder, {**SIZES, **sizes}, fused)
+        made = [output for node in nodes for output in node.outputs]
+        assert len(set(made)) == len(made)
+        assert set(wanted) <= set(made)
+        return list(nodes)
+
+    def ops(self, *wanted: int, **options: Any) -> list[str]:
+        return [node.op for node in self.optimised(*wanted, **options) if node.op != "constant"]
+
+
+SAME: dict[str, Callable[[Small, int], int]] = {
+    "times one": lambda s, x: s.emit("multiply", s.number(1), x),
+    "plus zeros": lambda s, x: s.emit("add", x, s.builder.zeros((BATCH, UNITS))),
+    "minus zero": lambda s, x: s.emit("subtract", x, s.number(0)),
+    "over one": lambda s, x: s.emit("divide", x, s.number(1)),
+    "to the first power": lambda s, x: s.emit("power", x, s.number(1)),
+    "negative twice": lambda s, x: s.emit("negative", s.emit("negative", x)),
+    "permuted back": lambda s, x: s.emit(
+        "permute_dims", s.emit("permute_dims", x, axes=(1, 0)), axes=(1, 0)
+    ),
+    "squeezed back": lambda s, x: s.emit("squeeze", s.emit("expand_dims", x, axis=1), axis=1),
+    "flipped back": lambda s, x: s.emit("flip", s.emit("flip", x, axis=0), axis=0),
+    "all of it": lambda s, x: s.emit("slice", x, axis=1, start=Dim(0), stop=UNITS),
+    "its own shape": lambda s, x: s.emit("broadcast_to", x, shape=(BATCH, UNITS)),
+    "of two parts": lambda s, x: s.emit(
+        "concat",
+        s.emit("slice", x, axis=1, start=Dim(0), stop=Dim(1)),
+        s.emit("slice", x, axis=1, start=Dim(1), stop=UNITS),
+        axis=1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_what_changes_nothing_is_left_out(name: str) -> None:
+    small = Small()
+    x = small.given(BATCH, UNITS)
+    assert small.ops(small.emit("exp", SAME[name](small, x))) == ["exp"]
+
+
+def test_known_numbers_are_computed() -> None:
+    small = Small()
+    x = small.given(UNITS)
+    rows = small.emit("extent", dims=(BATCH, TIME))
+    half = small.emit("divide", rows, small.emit("add", rows, rows))
+    (constant, product) = small.optimised(small.emit("multiply", x, half))
+    assert constant.attributes == {"value": 0.5}
+    assert product.op == "multiply"
+
+
+def test_zero_and_minus_zero_are_two_numbers() -> None:
+    small = Small()
+    x = small.given(UNITS)
+    wanted = [small.emit("power", x, small.number(zero)) for zero in (0.0, -0.0)]
+    assert small.ops(*wanted) == ["power", "power"]
+
+
+def test_common_subexpressions_are_one() -> None:
+    small = Small()
+    a, b = small.given(BATCH, UNITS), small.given(UNITS)
+    sums = [small.emit("exp", small.emit("add", *pair)) for pair in ((a, b), (b, a))]
+    assert small.ops(small.emit("multiply", *sums)) == ["add", "exp", "multiply"]
+
+
+def test_wanted_values_keep_their_numbers() -> None:
+    """Also where two are the same, or one is what came in."""
+    small = Small()
+    x = small.given(BATCH, UNITS)
+    wanted = [small.emit("multiply", small.number(1), x)]
+    wanted += [small.emit("exp", value) for value in (x, wanted[0])]
+    assert sorted(small.ops(*wanted)) == ["exp", "permute_dims", "permute_dims"]
+
+
+def test_sums_take_no_factors_and_signs() -> None:
+    small = Small()
+    x = small.given(BATCH, UNITS)
+    scaled = small.emit("negative", small.emit("multiply", small.number(0.3), x))
+    nodes = small.optimised(small.emit("sum", scaled, axis=(0,), keepdims=False))
+    assert count(nodes, small.builder.types, SIZES).elementwise == 6 * 4 + 4
+
+
+def test_a_blend_needs_one_product() -> None:
+    small = Small()
+    z, a, b = (small.given(BATCH, UNITS) for _ in range(3))
+    rest = small.emit("subtract", small.number(1), z)
+    both = small.emit("multiply", z, a), small.emit("multiply", rest, b)
+    assert small.ops(small.emit("add", *both)) == ["subtract", "multiply", "add"]
+
+
+def test_a_mean_of_chosen_rows_counts_them() -> None:
+    small = Small()
+    table, indices = small.given(ROWS, UNITS), small.given(BATCH, TIME, index=ROWS)
+    rows = small.emit("take", table, indices)
+    ops = small.ops(small.emit("sum", rows, axis=(0, 1), keepdims=False))
+    assert "take" not in ops
+    assert ops.count("matmul") == 1
+
+
+def test_sums_with_products_are_one_operation() -> None:
+    small = Small()
+    a, b, c = small.given(BATCH, UNITS), small.given(UNITS, ROWS), small.given(ROWS)
+    total = small.emit("add", small.emit("matmul", a, b), c)
+    assert small.ops(total, fused=FUSED) == ["addmm"]
+
+
+def test_only_the_larger_of_x_and_zero_is_a_relu() -> None:
+    small = Small()
+    x, zero = small.given(BATCH), small.number(0)
+    larger = small.emit("where", small.emit("less_equal", x, zero), zero, x)
+    smaller = small.emit("where", small.emit("less_equal", zero, x), zero, x)
+    assert small.ops(larger, fused=FUSED) == ["relu"]
+    assert small.ops(smaller, fused=FUSED) == ["less_equal", "where"]
+
+
+@pytest.mark.parametrize("op", ["add", "subtract"])
+def test_a_weighted_one_hot_is_scattered(op: str) -> None:
+    small = Small()
+    x, weight = small.given(BATCH, ROWS), small.given(BATCH, Dim(1))
+    hot = small.emit("one_hot", small.given(BATCH, index=ROWS), classes=ROWS)
+    total = small.emit(op, x, small.emit("multiply", weight, hot))
+    signs = ["negative"] if op == "subtract" else []
+    assert sorted(small.ops(total, fused=FUSED)) == ["expand_dims", *signs, "scatter_add"]
+
+
+def test_a_factor_of_all_rows_goes_where_there_are_fewer() -> None:
+    """As that of a mean, in the gradient of a loss of probabilities."""
+    small = Small()
+    a, b, row = small.given(BATCH, ROWS), small.given(BATCH, ROWS), small.given(BATCH, Dim(1))
+    weight = small.given(ROWS, Dim(2))
+    scaled = small.emit("multiply", small.number(0.3), a)
+    rows = small.emit("add", scaled, small.emit("multiply", row, b))
+    wanted = small.emit("matmul", rows, weight), small.emit("sum", rows, axis=(0,), keepdims=False)
+    nodes = small.optimised(*wanted, batch=50)
+    sizes = {**SIZES, "batch": 50}
+    wide = [n for n in nodes if n.op == "multiply" and count([n], small.builder.types, sizes)]
+    shapes = [tuple(d.resolve(sizes) for d in small.builder.types[n.output].shape) for n in wide]
+    assert sorted(shapes) == [(3,), (3, 2), (50, 1), (50, 3)]
+
+
+def test_products_that_go_the_same_way_are_neighbours() -> None:
+    small = Small()
+    x = small.given(BATCH, UNITS)
+    products = [small.emit("matmul", x, small.given(UNITS, UNITS)) for _ in range(3)]
+    wanted = [small.emit(op, p) for op, p in zip(("exp", "tanh", "exp"), products, strict=True)]
+    ops = small.ops(*wanted, batch=64)
+    assert sorted(op for op in ops if op != "slice") == ["concat", "exp", "matmul", "tanh"]

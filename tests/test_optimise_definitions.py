@@ -1,0 +1,57 @@
+"""The passes keep the values of every layer, function and loss, and of its gradient."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from golden.tiny import draw, draw_cotangents, environment, tiny
+from test_plan import REFERENCE
+
+from harness.backends.numpy import PRIMITIVES
+from harness.builder import Builder
+from harness.fused import FUSED
+from harness.gradient import differentiate
+from harness.optimise import optimise
+from harness.program import inline_calls, walk_nodes
+from harness.spec.library import Library
+from harness.walk import Walker
+
+DEFINITIONS = [(kind, n) for kind in ("layer", "function", "loss") for n in Library().names(kind)]
+
+
+@pytest.mark.parametrize("fused", [(), tuple(FUSED)], ids=["primitives", "all"])
+@pytest.mark.parametrize("time", [5, 36])
+@pytest.mark.parametrize(("kind", "name"), DEFINITIONS)
+def test_a_definition_keeps_its_values(
+    kind: str, name: str, time: int, fused: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("golden.tiny.FREE", {"batch": 3, "time": time})
+    case = tiny(kind, name)
+    sizes, against = case.sizes, list(case.against.values())
+    outputs = [port.value for port in case.outputs]
+    env = environment(case, draw(case, 5))
+    cotangents = draw_cotangents(case, 5)
+
+    plain = differentiate(case.program, case.outputs, against)
+    seeded = {p.value: cotangents[p.name] for p in plain.seeds}
+    found = Walker(PRIMITIVES, sizes, "float64", np.float64).run(
+        plain.program.nodes, {**env, **seeded}
+    )
+    expected = [found[v] for v in (*outputs, *(p.value for p in plain.gradients))]
+
+    builder = Builder(dict(case.program.types))
+    nodes = inline_calls(case.program.nodes)
+    nodes = optimise(nodes, outputs, builder, sizes, fused, final=False)
+    program = replace(case.program, nodes=nodes, types=builder.types)
+    derived = differentiate(program, case.outputs, against, fused=fused)
+    builder = Builder(dict(derived.program.types))
+    wanted = [*outputs, *(p.value for p in derived.gradients)]
+    nodes = optimise(derived.program.nodes, wanted, builder, sizes, fused)
+    table = {**PRIMITIVES, **{op: REFERENCE[op] for op in fused}}
+    assert {node.op for node in walk_nodes(nodes)} <= {*table, "constant", "scan"}
+    seeded = {p.value: cotangents[p.name] for p in derived.seeds}
+    found = Walker(table, sizes, "float64", np.float64).run(nodes, {**env, **seeded})
+    for value, array in zip(wanted, expected, strict=True):
+        np.testing.assert_allclose(found[value], array, rtol=1e-10, atol=1e-13)

@@ -1,0 +1,189 @@
+"""What the passes make of the Lesson 6 models: counted in nodes, operations and loops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from harness.builder import Builder
+from harness.flops import count
+from harness.optimise import optimise
+from harness.plan import Plan, forward_plan, training_plan
+from harness.planning import lesson6
+from harness.program import Node, walk_nodes
+from harness.spec.lower import load_spec
+
+LONG = 40  # a loop of so many steps is not written out
+MODELS = lesson6()
+
+
+def plan_of(model: str, mode: str = "training", **sizes: int) -> Plan:
+    spec = load_spec(f"lesson6/{model}")
+    program = spec.program("training" if mode == "training" else "inference")
+    numbers = {**program.sizes, "batch": 64, "time": 8, **sizes}
+    if mode == "forward":
+        return forward_plan(program, numbers, "float32", ())
+    return training_plan(program, spec.update, numbers, "float32", (), learning_rate=0.1)
+
+
+def ops_of(nodes: Iterable[Node]) -> Counter[str]:
+    return Counter(node.op for node in walk_nodes(nodes))
+
+
+def loops(plan: Plan) -> list[Node]:
+    return [node for node in plan.nodes if node.op == "scan"]
+
+
+def test_adams_bias_corrections_are_made_once() -> None:
+    ops = ops_of(plan_of("sequence_rnn").nodes)
+    assert ops["power"] == 2  # beta_1 ** t and beta_2 ** t
+    assert ops["sqrt"] == 1 + len(load_spec("lesson6/sequence_rnn").program("training").parameters)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_training_plan_permutes_no_large_values(model: str) -> None:
+    """Only what comes in, small indices and weights."""
+    plan = plan_of(model.removeprefix("lesson6/"))
+    given = set(plan.inputs.values())
+    for node in walk_nodes(plan.nodes):
+        if node.op == "permute_dims" and node.inputs[0] not in given:
+            assert len(plan.shape(node.output)) == 2 or plan.types[node.output].kind == "index"
+
+
+def test_what_depends_on_sequences_alone_is_one_product() -> None:
+    (forward, backward) = loops(plan_of("theano_rnn", time=LONG))
+    for loop in (forward, backward):
+        assert loop.body is not None
+        assert ops_of(loop.body.nodes)["matmul"] == 1  # with U, and with its transpose
+    assert forward.body is not None
+    # The input's part and both biases come summed; relu is less_equal and where.
+    assert ops_of(forward.body.nodes) == Counter(matmul=1, add=1, less_equal=1, where=1)
+
+
+def test_a_loop_stacks_only_what_is_read() -> None:
+    """simple_rnn reads the last state, which is carried out."""
+    (loop,) = loops(plan_of("simple_rnn", "forward", time=LONG))
+    assert len(loop.outputs) == loop.attributes["carries"] == 1
+
+
+@pytest.mark.parametrize("model", ["stateful_lstm", "keras_gru"])
+def test_the_gates_gradients_are_stacked_once(model: str) -> None:
+    """The recurrent weights' gradient reads parts of what the input's reads."""
+    backward = loops(plan_of(model, time=LONG))[1]
+    assert len(backward.outputs) == backward.attributes["carries"] + 1
+
+
+def test_short_loops_are_written_out() -> None:
+    assert not loops(plan_of("sequence_rnn", time=32))
+    assert len(loops(plan_of("sequence_rnn", time=33))) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "products"),
+    [("stateful_lstm", 1), ("keras_gru", 2), ("theano_gru", 2), ("theano_gru_combined", 2)],
+)
+def test_gates_are_joined(model: str, products: int) -> None:
+    """All gates of a state in one product a step, in both directions."""
+    plan = plan_of(model, time=LONG)
+    for loop in loops(plan):
+        assert loop.body is not None
+        assert ops_of(loop.body.nodes)["matmul"] == products
+    # The gradients: of the recurrent weights, of the input's, and of the output layer's.
+    assert ops_of(plan.nodes)["tensordot"] == products + 2 + (2 if model == "stateful_lstm" else 0)
+
+
+def test_like_gates_go_through_their_function_together() -> None:
+    (loop,) = loops(plan_of("stateful_lstm", "forward", time=LONG))
+    assert loop.body is not None
+    ops = ops_of(loop.body.nodes)
+    assert (ops["where"], ops["tanh"]) == (2, 2)  # the bounds of i, f and o; g, and the new c
+    assert ops["add"] == 2  # the input's part to the state's, for all gates in the same order; c
+
+
+def test_the_slopes_of_hard_gates_are_in_the_weights() -> None:
+    (loop,) = loops(plan_of("stateful_lstm", "forward", time=LONG))
+    assert loop.body is not None
+    assert ops_of(loop.body.nodes)["multiply"] == 3  # i * g, f * c, o * tanh(c): none by 0.2
+
+
+def test_a_layer_used_many_times_gets_its_gradient_from_one_product() -> None:
+    plan = plan_of("first_rnn")
+    # dense_in, dense_hidden and dense_out, each used once or eight times.
+    assert ops_of(plan.nodes)["tensordot"] == 3
+    outputs = ops_of(plan_of("sequence_unrolled", "forward").nodes)
+    assert outputs["max"] == 1  # one softmax for eight outputs
+    assert ops_of(plan_of("sequence_unrolled", batch=1024).nodes)["max"] == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_joined_is_joined_once(model: str) -> None:
+    """Then it can be made where it is joined, and is never copied."""
+    plan = plan_of(model.removeprefix("lesson6/"))
+    made = {output: node for node in plan.nodes for output in node.outputs}
+    joined: Counter[int] = Counter()
+    for node in plan.nodes:
+        if node.op == "concat":
+            for value in node.inputs:
+                while value in made and made[value].op in ("expand_dims", "squeeze"):
+                    value = made[value].inputs[0]
+                joined[value] += 1
+    assert joined
+    assert max(joined.values()) == 1
+
+
+def test_a_table_is_transformed_rather_than_what_is_chosen_from_it() -> None:
+    plan = plan_of("sequence_rnn")
+    units = plan.sizes["factors"]
+    for node in plan.nodes:
+        for value in node.outputs:
+            assert len(plan.shape(value)) < 3 or plan.shape(value)[-1] != units
+    few = plan_of("sequence_rnn", batch=2)
+    assert any(few.shape(n.output)[-1] == units for n in few.nodes if n.op == "take")
+
+
+def test_a_loss_of_indices_takes_one_entry_before_it_subtracts() -> None:
+    """Over all classes: a maximum, a difference, exp, a sum; in the gradient two more."""
+    plan = plan_of("sequence_rnn")
+    classes = plan.sizes["vocab"]
+    wide = Counter(
+        node.op
+        for node in plan.nodes
+        if node.op != "concat" and plan.shape(node.output) == (8, 64, classes)
+    )
+    assert wide == Counter(
+        matmul=1, add=2, subtract=1, exp=1, one_hot=1, multiply=1
+    )  # logits, z, exp(z); exp(z) / s, and the one-hot entry, added to it
+
+
+def test_a_training_step_needs_the_products_of_one_by_hand() -> None:
+    """Table; T - 1 steps with U forward, back, and for its gradient; three output products."""
+    plan = plan_of("sequence_rnn", batch=1024)
+    batch, time, hidden, vocab, factors = 1024, 8, 256, 86, 42
+    by_hand = 3 * vocab * factors * hidden
+    by_hand += 3 * (time - 1) * batch * hidden * hidden + 3 * time * batch * hidden * vocab
+    assert count(plan.nodes, plan.types, plan.sizes).products == 2 * by_hand
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("mode", ["training", "forward"])
+def test_a_plan_needs_no_more_than_the_program(model: str, mode: str) -> None:
+    name = model.removeprefix("lesson6/")
+    plan = plan_of(name, mode)
+    spec = load_spec(model)
+    if mode == "forward":
+        program = spec.program("inference")
+        before = count(program.nodes, program.types, plan.sizes)
+        after = count(plan.nodes, plan.types, plan.sizes)
+        assert after.products <= before.products
+        assert after.elementwise <= before.elementwise
+    else:
+        assert len(list(walk_nodes(plan.nodes))) < 700
+
+
+def test_nothing_is_added_by_a_second_time() -> None:
+    plan = plan_of("stateful_lstm", time=LONG)
+    builder = Builder(dict(plan.types))
+    again = optimise(plan.nodes, plan.outputs.values(), builder, plan.sizes, ())
+    assert ops_of(again) == ops_of(plan.nodes)

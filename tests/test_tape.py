@@ -1,0 +1,289 @@
+"""The tape against the walk of the same model: all of Lesson 6, forward and training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import tape_tiles
+from harness.backends.numpy import PRIMITIVES
+from harness.backends.numpy_fused import FUSED
+from harness.backends.numpy_kernels import NumpyKernels
+from harness.builder import Builder
+from harness.dims import Dim
+from harness.material import draw
+from harness.plan import Plan, forward_plan, training_plan
+from harness.planning import lesson6
+from harness.program import Type
+from harness.spec.lower import load_spec
+from harness.tape import Tape
+from harness.tape_memory import Memory
+from harness.walk import Walker
+
+Arrays = dict[str, Any]
+CELLS = [(name, mode) for name in lesson6() for mode in ("train", "forward")]
+BATCH, TIME = 6, 8
+
+
+def plan_of(
+    name: str, mode: str, dtype: str, fused: Iterable[str] = (), batch: int = BATCH
+) -> Plan:
+    spec = load_spec(name)
+    program = spec.program("training" if mode == "train" else "inference")
+    sizes = {**program.sizes, "batch": BATCH, "time": TIME}
+    if mode == "train":
+        return training_plan(program, spec.update, sizes, dtype, fused, learning_rate=0.01)
+    return forward_plan(program, sizes, dtype, fused)
+
+
+def arrays_of(name: str, mode: str, plan: Plan, seed: int) -> Arrays:
+    """Every input of a plan; slots are zeros."""
+    program = load_spec(name).program("training" if mode == "train" else "inference")
+    material = draw(program, plan.sizes["batch"], TIME, seed)
+    found = dict(material.parameters)
+    for prefix in ("statistics", "state"):
+        found |= {f"{prefix}.{n}": a for n, a in getattr(material, prefix).items()}
+    found |= {f"input.{n}": a for n, a in material.inputs.items()}
+    found |= {f"target.{n}": a for n, a in material.targets.items()}
+    found["step"] = np.array(1.0)
+    result = {}
+    for port, value in plan.inputs.items():
+        array = found.get(port, np.zeros(plan.shape(value)))
+        result[port] = np.array(
+            array, np.int64 if plan.types[value].kind == "index" else plan.dtype, order="C"
+        )
+    return result
+
+
+def walk(plan: Plan, arrays: Arrays) -> Arrays:
+    def scalar(value: float) -> Any:
+        return np.asarray(value, plan.dtype)
+
+    walker = Walker({**PRIMITIVES, **FUSED}, plan.sizes, plan.dtype, scalar)
+    with np.errstate(all="ignore"):
+        env = walker.run(plan.nodes, {v: arrays[n] for n, v in plan.inputs.items()})
+    return {n: np.array(env[v]) for n, v in plan.outputs.items()}
+
+
+def agree(found: Arrays, wanted: Arrays, rtol: float) -> None:
+    """Each array within ``rtol`` of its largest entry; NaN and infinity in the same places."""
+    assert found.keys() == wanted.keys()
+    for name, want in wanted.items():
+        finite = np.abs(want[np.isfinite(want)])
+        largest = finite.max() if finite.size else 1.0
+        got = np.asarray(found[name])
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol * largest, err_msg=name)
+
+
+def three_steps(
+    name: str, mode: str, tape: Tape, reference: Plan, tensor: Any, numpy: Any, rtol: float
+) -> None:
+    """Run and compare three steps on other batches, each from what the one before carried."""
+    wanted_inputs = arrays_of(name, mode, reference, 0)
+    inputs = {n: tensor(a) for n, a in wanted_inputs.items()}
+    for seed in range(3):
+        for port, array in arrays_of(name, mode, reference, seed).items():
+            if port.startswith(("input.", "target.")):
+                wanted_inputs[port], inputs[port] = array, tensor(array)
+        wanted, found = walk(reference, wanted_inputs), tape(inputs)
+        agree({n: numpy(t) for n, t in found.items()}, wanted, rtol)
+        for output, port in reference.carried.items():
+            wanted_inputs[port], inputs[port] = wanted[output], found[output]
+
+
+@pytest.mark.parametrize("fused", [(), tuple(FUSED)], ids=["primitives", "fused"])
+@pytest.mark.parametrize(("name", "mode"), CELLS)
+def test_numpy_agrees_with_the_walk(name: str, mode: str, fused: tuple[str, ...]) -> None:
+    tape = Tape(plan_of(name, mode, "float64", fused), NumpyKernels("float64"))
+    reference = plan_of(name, mode, "float64")
+    three_steps(name, mode, tape, reference, np.array, np.array, 1e-12)
+
+
+@pytest.mark.parametrize(("name", "mode"), CELLS)
+def test_tile_by_tile_agrees_with_the_walk(
+    name: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tape_tiles, "TILE", 75)
+    test_numpy_agrees_with_the_walk(name, mode, tuple(FUSED))
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-11), ("float32", 2e-3)])
+@pytest.mark.parametrize(("name", "mode"), CELLS)
+def test_torch_agrees_with_the_walk(name: str, mode: str, dtype: str, rtol: float) -> None:
+    torch = pytest.importorskip("torch")
+    from harness.backends.torch_kernels import FUSED, TorchKernels
+
+    def tensor(array: Any) -> Any:
+        floats = array.dtype == np.float64
+        return torch.from_numpy(np.array(array, dtype if floats else array.dtype))
+
+    tape = Tape(plan_of(name, mode, dtype, FUSED), TorchKernels(dtype, "cpu"))
+    reference = plan_of(name, mode, "float64")
+    three_steps(name, mode, tape, reference, tensor, lambda t: t.numpy(), rtol)
+
+
+def test_inputs_are_never_written_and_results_go_round() -> None:
+    plan = plan_of("lesson6/stateful_lstm", "train", "float64", FUSED)
+    tape = Tape(plan, NumpyKernels("float64"))
+    inputs = arrays_of("lesson6/stateful_lstm", "train", plan, 0)
+    before = {n: a.copy() for n, a in inputs.items()}
+    first = tape(inputs)
+    for name, array in before.items():
+        np.testing.assert_array_equal(inputs[name], array, err_msg=name)
+    second = tape({**inputs, **{i: first[o] for o, i in plan.carried.items()}})
+    assert all(second[name] is first[name] for name in plan.carried)
+
+
+def test_inputs_in_another_order_of_axes_are_read_anew() -> None:
+    plan = plan_of("lesson6/keras_gru", "forward", "float64", FUSED)
+    tape = Tape(plan, NumpyKernels("float64"))
+    inputs = arrays_of("lesson6/keras_gru", "forward", plan, 0)
+    inputs["input.chars"] = np.asfortranarray(inputs["input.chars"])
+    for _ in range(2):
+        agree(tape(inputs), walk(plan, inputs), 1e-12)
+        inputs["input.chars"] *= 0.5
+    with pytest.raises(ValueError, match=r"expected float64 \[6, 8, 86\], found float32"):
+        tape({**inputs, "input.chars": inputs["input.chars"].astype(np.float32)})
+
+
+def test_a_missing_input_is_named() -> None:
+    plan = plan_of("lesson6/sequence_rnn", "forward", "float64")
+    inputs = arrays_of("lesson6/sequence_rnn", "forward", plan, 0)
+    del inputs["rnn.U"]
+    with pytest.raises(KeyError, match=r"rnn\.U"):
+        Tape(plan, NumpyKernels("float64"))(inputs)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["lesson6/sequence_rnn", "lesson6/keras_gru"])
+def test_what_is_not_finite_passes_as_in_the_walk(name: str, poison: float) -> None:
+    plan = plan_of(name, "forward", "float64", FUSED)
+    inputs = arrays_of(name, "forward", plan, 0)
+    inputs["out.W"][3, 5] = poison
+    agree(Tape(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
+
+
+KERNEL_CASES: list[tuple[str, int, dict[str, Any]]] = [
+    ("sigmoid", 1, {}),
+    ("relu", 1, {}),
+    ("clip", 1, {"low": 0.0, "high": 1.0}),
+    ("clip_gradient", 2, {"low": 0.0, "high": 1.0}),
+    ("where", 2, {}),
+]
+
+
+@pytest.mark.parametrize(("op", "count", "attributes"), KERNEL_CASES)
+def test_kernels_have_the_walk_s_special_values(
+    op: str, count: int, attributes: dict[str, Any]
+) -> None:
+    special = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, 800.0, -800.0])
+    inputs = list(np.meshgrid(*[special] * count, indexing="ij"))
+    if op == "where":
+        inputs.insert(0, np.arange(inputs[0].size).reshape(inputs[0].shape) % 3 == 0)
+    out = np.empty(inputs[0].shape)
+    kernels = NumpyKernels("float64")
+    with np.errstate(all="ignore"):
+        kernels.run([kernels.table[op](out, *inputs, **attributes)])
+        wanted = {**PRIMITIVES, **FUSED}[op](*inputs, **attributes)
+    np.testing.assert_allclose(out, wanted, rtol=1e-15, atol=0)
+
+
+def test_the_gradient_of_relu_stops_what_is_not_finite() -> None:
+    g, y = np.meshgrid([np.nan, np.inf, 2.0], [0.0, 3.0, np.nan], indexing="ij")
+    out = np.empty(g.shape)
+    NumpyKernels("float64").table["relu_gradient"](out, g, y)()
+    np.testing.assert_array_equal(out, FUSED["relu_gradient"](g, y))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", [1, 5, 70])
+def test_loops_of_any_length_both_ways(length: int, reverse: bool) -> None:
+    plan = loop_plan(length, reverse)
+    random = np.random.default_rng(0)
+    inputs = {n: random.normal(size=plan.shape(v)) for n, v in plan.inputs.items()}
+    tape = Tape(plan, NumpyKernels("float64"))
+    for _ in range(2):
+        agree(tape(inputs), walk(plan, inputs), 1e-12)
+
+
+def loop_plan(length: int, reverse: bool) -> Plan:
+    """A loop that stacks what enters, what leaves, a slice, an outer value and a constant."""
+    builder = Builder()
+    row = (Dim(3), Dim(4))
+    start, weight = builder.value(Type(row)), builder.value(Type((Dim(4), Dim(4))))
+    sequence = builder.value(Type((Dim(length), *row)))
+    entering, piece = builder.value(Type(row)), builder.value(Type(row))
+    builder.begin()
+    product = builder.emit("matmul", entering, weight)
+    leaving = builder.emit("tanh", builder.emit("add", product, piece))
+    zeros = builder.zeros(row)
+    stacked = [
+        leaving,
+        entering,
+        piece,
+        start,
+        zeros,
+        builder.emit("permute_dims", leaving, axes=(1, 0)),
+    ]
+    body = builder.end([entering, piece], [leaving, *stacked])
+    last, stacks = builder.scan(body, [start], [sequence], reverse=reverse)
+    whole = builder.emit("flip", stacks[0], axis=0)
+    names = {"start": start, "weight": weight, "sequence": sequence}
+    results = {"start": last[0], "whole": whole, **{f"stack{i}": v for i, v in enumerate(stacks)}}
+    carried = {"start": "start"}
+    return Plan("loop", builder.types, {}, "float64", tuple(builder.nodes), names, results, carried)
+
+
+def test_carried_values_may_change_places() -> None:
+    builder = Builder()
+    a, b = builder.value(Type((Dim(3),))), builder.value(Type((Dim(3),)))
+    both = builder.emit("add", a, b)
+    outputs = {"a": b, "b": a, "c": both, "old": a}
+    names = {"a": a, "b": b, "c": builder.value(Type((Dim(3),)))}
+    carried = {name: name for name in names}
+    plan = Plan("swap", builder.types, {}, "float64", tuple(builder.nodes), names, outputs, carried)
+    tape = Tape(plan, NumpyKernels("float64"))
+    inputs = {n: np.arange(3.0) + i for i, n in enumerate(names)}
+    for _ in range(3):
+        wanted = walk(plan, {n: np.array(t) for n, t in inputs.items()})
+        found = tape(inputs)
+        agree(found, wanted, 0.0)
+        inputs = {n: found[n] for n in names}
+
+
+def test_memory_that_is_freed_too_early_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assign = Memory._assign
+
+    def early(memory: Memory) -> None:
+        for life in memory.lives.values():
+            life.last = max(life.first, life.last - 1)
+        assign(memory)
+
+    monkeypatch.setattr(Memory, "_assign", early)
+    with pytest.raises(AssertionError):
+        test_numpy_agrees_with_the_walk("lesson6/sequence_rnn", "train", ())
+
+
+def square_plan() -> Plan:
+    """exp(x) and what is added to its own transpose: each row needs all rows before."""
+    builder = Builder()
+    x = builder.value(Type((Dim(32), Dim(32))))
+    y = builder.emit("exp", x)
+    z = builder.emit("add", y, builder.emit("permute_dims", y, axes=(1, 0)))
+    outputs = {"x": y, "z": z}
+    return Plan(
+        "square", builder.types, {}, "float64", tuple(builder.nodes), {"x": x}, outputs, {"x": "x"}
+    )
+
+
+def test_rows_that_need_other_rows_are_not_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tape_tiles, "TILE", 64)
+    plan = square_plan()
+    inputs = {"x": np.random.default_rng(0).normal(size=(32, 32))}
+    agree(Tape(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
+    monkeypatch.setattr(tape_tiles, "_by_rows", lambda a, b: True)
+    with pytest.raises(AssertionError):
+        agree(Tape(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)

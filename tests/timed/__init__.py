@@ -1,0 +1,1 @@
+"""Backends that are honest about their speed, and backends that are not."""
