@@ -1,0 +1,163 @@
+"""docs/performance.md from the record of ratios.py: targets, ratios, and what limits each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ratio_targets import (
+    FAILURE,
+    LEAST,
+    LEAST_NUMPY,
+    Cell,
+    Record,
+    cells,
+    missed,
+    outcome,
+    targets,
+    thousands,
+)
+
+from harness.bench.figures import spread
+
+NOTES = Path(__file__).with_name("performance_notes.md")
+COLUMNS = (("train", 64), ("train", 1024), ("forward", 64), ("forward", 1024))
+# Shares of a step from which on something is said to limit it.
+MOST_OF, MUCH_OF = 0.6, 0.3
+
+
+def limit(cell: Cell) -> str:
+    """What takes most of a step's time, from what was measured beside it."""
+    ours = cell.pair["ours"]
+    products, memory = ours["share_of_own_peak"], ours["share_of_bandwidth"]
+    if products >= MOST_OF:
+        return f"matrix products ({products:.0%} of the peak at their size)"
+    if memory >= MUCH_OF:
+        return f"memory: parameters and moments ({memory:.0%} of the bandwidth)"
+    if products >= MUCH_OF:
+        return f"products ({products:.0%} of their peak) and element-wise work"
+    return f"element-wise work and calls (products {products:.0%} of their peak)"
+
+
+def render(record: Record) -> str:
+    """The whole page."""
+    everything = cells(record)
+    parts = [_head(record), _targets(record), "## Ratios\n\n" + _legend()]
+    usual = [c for c in everything if not c.path and c.backend != "python"]
+    backends = dict.fromkeys(c.backend for c in usual)
+    parts += [_ratios(b, [c for c in usual if c.backend == b]) for b in backends]
+    others = [c for c in everything if c.path or c.backend == "python"]
+    if others:
+        parts.append(_others(others))
+    parts.append(NOTES.read_text())
+    parts.append("## Every cell\n\n" + _details(everything))
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def _head(record: Record) -> str:
+    found = record["environment"]
+    machine = found["machine"]
+    versions: dict[str, str] = {}
+    for worker in found["workers"].values():
+        versions |= worker["versions"]
+    listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    cpu = machine.get("cpu", "a CPU")
+    return f"""# How near to hand-written code
+
+Made by `python tests/benchmarks/ratios.py page` from the record that
+`python tests/benchmarks/ratios.py measure` writes (`tests/benchmarks/ratios.json`).
+
+Each backend runs the neutral spec; beside it, in a process of its own, runs what a good user of
+the same framework writes for the same system (`tests/benchmarks/native/`). Both are checked against
+the oracle, get the same batches and parameters, warm up until steady and are then timed in
+{found["rounds"]} rounds of shuffled order. A ratio is that of the medians of characters per second:
+above 1, the spec is faster than the hand-written code.
+
+Measured in float32 on {found["threads"]} threads of {cpu}.
+{listed}.
+No GPU was at hand: there are no GPU figures here.
+"""
+
+
+def _targets(record: Record) -> str:
+    lines = ["## What must hold", "", "| target | found | |", "|---|---|---|"]
+    lines += [f"| {t.text} | {t.found} | {t.verdict} |" for t in targets(record)]
+    misses = missed(record)
+    if misses:
+        lines += ["", "Missed:", "", *(f"- {line}" for line in misses)]
+    return "\n".join(lines)
+
+
+def _legend() -> str:
+    return (
+        "In brackets the path that ran: `n` the framework's own layers and gradient, `d` the\n"
+        "derived gradient (of a forward pass: the equations as an optimised plan).\n"
+        f"**Bold** is below the target, ***bold italics*** below {FAILURE}.\n"
+    )
+
+
+def _ratios(backend: str, own: Sequence[Cell]) -> str:
+    lines = [f"### {backend}", ""]
+    lines.append("| system | " + " | ".join(f"{mode} {batch}" for mode, batch in COLUMNS) + " |")
+    lines.append("|---|" + "---:|" * len(COLUMNS))
+    by_place = {(c.system, c.mode, c.batch): c for c in own}
+    for system in dict.fromkeys(c.system for c in own):
+        row = (by_place.get((system, mode, batch)) for mode, batch in COLUMNS)
+        lines.append(f"| {system} | " + " | ".join(_ratio(c) if c else "" for c in row) + " |")
+    return "\n".join(lines)
+
+
+def _ratio(cell: Cell) -> str:
+    if not cell.measured:
+        return "no speed"
+    least = LEAST_NUMPY if cell.backend == "numpy" else LEAST
+    text = f"{cell.ratio:.2f}"
+    mark = "" if float(text) >= least else "**" if cell.ratio >= FAILURE else "***"
+    return f"{mark}{text}{mark} ({cell.pair['ours']['path'][0]})"
+
+
+def _others(others: Sequence[Cell]) -> str:
+    lines = [
+        "### The derived gradient, and the notebook's loop",
+        "",
+        "The derived gradient beside hand-written layers with autograd, whichever path is the",
+        "faster; and numpy beside the notebook's Pure Python loop, a character after the other.",
+        "",
+        "| pair | ratio | thousand/s | by hand |",
+        "|---|---:|---:|---:|",
+    ]
+    for cell in others:
+        name = (
+            str(cell) if cell.backend != "python" else str(cell).replace("python", "numpy / loop")
+        )
+        speeds = [
+            thousands(cell.pair[side]) if cell.measured else "" for side in ("ours", "native")
+        ]
+        lines.append(f"| {name} | {cell.ratio:.2f} | {speeds[0]} | {speeds[1]} |")
+    return "\n".join(lines)
+
+
+def _details(everything: Sequence[Cell]) -> str:
+    lines = [
+        "Thousand characters a second; the spread is half the range between the quartiles, of both",
+        "sides together.",
+        "",
+        "| cell | spec | by hand | ratio | spread | path | steps a call | limited by |",
+        "|---|---:|---:|---:|---:|---|---:|---|",
+    ]
+    for cell in everything:
+        if not cell.measured:
+            lines.append(f"| {cell} | {outcome(cell.pair)} | | | | | | |")
+            continue
+        ours, native = cell.pair["ours"], cell.pair["native"]
+        wide = sum(_relative(side["seconds"]) for side in (ours, native))
+        lines.append(
+            f"| {cell} | {thousands(ours)} | {thousands(native)} | {cell.ratio:.2f} "
+            f"| ±{wide:.0%} | {ours['path']} | {ours['many']} | {limit(cell)} |"
+        )
+    return "\n".join(lines)
+
+
+def _relative(seconds: Sequence[float]) -> float:
+    found = spread(seconds)
+    return (found["q3"] - found["q1"]) / 2 / found["median"]

@@ -1,0 +1,256 @@
+"""Backends beside idiomatic hand-written code of the same framework: the ratios of their speeds.
+
+``python tests/benchmarks/ratios.py measure`` times every Lesson 6 system, in training and forward,
+at batches of 64 and 1024, and keeps what it found in a record; ``page`` makes docs/performance.md
+of the record. Both sides of a ratio run in one group, in rounds of shuffled order. Pairs that the
+record has are not measured again unless ``--again`` says so.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from performance_page import render
+from ratio_targets import missed, outcome
+from rich.console import Console
+
+from harness.bench.cases import TimedCase
+from harness.bench.document import write
+from harness.bench.entrant import CellResult, Entrant
+from harness.bench.environment import environment
+from harness.bench.figures import finish
+from harness.bench.request import (
+    BenchRequest,
+    Contestant,
+    Group,
+    groups_of,
+    launch,
+    thread_settings,
+)
+from harness.bench.rounds import one_round, prepare, warm_up
+from harness.supervisor import Launch, Worker
+
+NATIVE = Path(__file__).parent / "native"
+RECORD = Path(__file__).parent / "ratios.json"
+PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
+BATCHES = (64, 1024)
+MODES = ("train", "forward")
+# Pairs beside those of the fastest path: the derived gradient, which is held to a ratio of its own.
+DERIVED = {"torch", "jax"}
+DERIVED_SYSTEMS = {"lesson6/sequence_rnn", "lesson6/keras_gru"}
+DERIVED_BATCH = 1024
+# The notebook's own loop over characters, beside the backend that needs no framework either.
+LOOP, LOOP_SYSTEM, LOOP_BESIDE = "python", "lesson6/pure_python_rnn", "numpy"
+ENGINES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
+TIMEOUT = 600.0
+
+Pair = dict[str, Any]
+
+
+class Pairs:
+    """The workers of a run, started when they are first needed, and what they are asked."""
+
+    def __init__(self, threads: int, rounds: int) -> None:
+        self.threads, self.rounds = threads, rounds
+        self._workers: dict[str, Worker] = {}
+        self._shuffle = random.Random(0)
+        self._peaks: dict[str, dict[Any, float]] = {}
+
+    def __enter__(self) -> Pairs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers.values():
+            worker.close()
+
+    def request(self, path: str, **changes: Any) -> BenchRequest:
+        """The request that a pair is part of."""
+        return BenchRequest(path=path, threads=self.threads, rounds=self.rounds, **changes)
+
+    def measure(self, case: TimedCase, backend: str, path: str) -> Pair:
+        """Time a backend and its hand-written match, round after round."""
+        ours = Contestant(backend, launch(self.request(path), backend))
+        return self._time(case, ours, by_hand(backend, self.threads), path)
+
+    def measure_loop(self, case: TimedCase) -> Pair:
+        """Time the backend that stands beside the notebook's loop."""
+        ours = Contestant(LOOP_BESIDE, launch(self.request("fastest"), LOOP_BESIDE))
+        return self._time(case, ours, by_hand(LOOP, self.threads), "fastest")
+
+    def _time(self, case: TimedCase, ours: Contestant, native: Contestant, path: str) -> Pair:
+        entrants = [self._entrant(case, contestant) for contestant in (ours, native)]
+        for entrant in entrants:
+            entrant.attempt(lambda e: prepare(e, path))
+        for entrant in entrants:
+            entrant.attempt(warm_up)
+        for _ in range(self.rounds):
+            for entrant in self._shuffle.sample(entrants, len(entrants)):
+                entrant.attempt(one_round)
+        for entrant in entrants:
+            entrant.attempt(finish)
+        found = {"ours": side(entrants[0].result), "native": side(entrants[1].result)}
+        found["environment"] = environment(self.request(path), [e.result for e in entrants])
+        return found
+
+    def _entrant(self, case: TimedCase, contestant: Contestant) -> Entrant:
+        label = contestant.label
+        if label not in self._workers:
+            self._workers[label] = Worker(contestant.launch)
+        peaks = self._peaks.setdefault(label, {})
+        return Entrant(contestant, self._workers[label], case, "cpu", TIMEOUT, peaks)
+
+
+def by_hand(backend: str, threads: int) -> Contestant:
+    """The hand-written code of a backend's framework."""
+    settings = {**thread_settings(threads), "PYTHONPATH": str(NATIVE)}
+    if backend in ENGINES:
+        settings |= {"KERAS_BACKEND": ENGINES[backend], "TF_CPP_MIN_LOG_LEVEL": "2"}
+    worker = Launch(backend, handler="worker:handler", environment=settings, cores=threads)
+    return Contestant(f"{backend} by hand", worker, baseline=True)
+
+
+def side(result: CellResult) -> dict[str, Any]:
+    """What the record keeps of one side of a pair."""
+    names = (
+        *("path", "paths", "candidates", "many", "rate", "latency", "values", "overhead"),
+        *("share_of_peak", "share_of_own_peak", "share_of_bandwidth", "warm_up", "compile"),
+    )
+    kept = {name: result.record[name] for name in names if name in result.record}
+    return {
+        "status": result.status,
+        "reason": result.reason,
+        "seconds": result.seconds,
+        "memory": result.record.get("memory", {}).get("resident"),
+        **kept,
+    }
+
+
+def wanted(
+    backends: Sequence[str], systems: Sequence[str], batches: Sequence[int], modes: Sequence[str]
+) -> Iterator[tuple[Group, list[tuple[str, str, str]]]]:
+    """Each group with its pairs: (key, backend, path)."""
+    request = BenchRequest(specs=tuple(systems), batches=tuple(batches), modes=tuple(modes))
+    for group in groups_of(request):
+        pairs = [(key(group, b), b, "fastest") for b in backends]
+        derived = group.spec.name in DERIVED_SYSTEMS and group.batch == DERIVED_BATCH
+        if group.mode == "train" and derived:
+            pairs += [(key(group, b, "derived"), b, "derived") for b in backends if b in DERIVED]
+        if group.mode == "train" and group.spec.name == LOOP_SYSTEM and LOOP_BESIDE in backends:
+            pairs.append((key(group, LOOP), LOOP, "fastest"))
+        yield group, pairs
+
+
+def key(group: Group, backend: str, path: str = "") -> str:
+    """The name of a pair in the record."""
+    return f"{group.cell(backend)}" + (f" {path}" if path else "")
+
+
+def read(record: Path) -> dict[str, Any]:
+    """What was found so far."""
+    if not record.exists():
+        return {"pairs": {}, "commands": {}}
+    found: dict[str, Any] = json.loads(record.read_text())
+    return found
+
+
+def add_environment(found: dict[str, Any], new: dict[str, Any]) -> None:
+    """Keep the environment of the last pair, with the workers of all."""
+    workers = found.get("environment", {}).get("workers", {})
+    for worker in new["workers"].values():
+        worker["environment"].pop("PYTHONPATH", None)  # a place on this machine, of no matter
+    found["environment"] = {**new, "workers": {**workers, **new["workers"]}}
+
+
+def time_commands(runs: int = 5) -> dict[str, float]:
+    """Seconds that the commands take which must not import a framework: medians."""
+    harness = Path(sys.executable).with_name("harness")
+    return {
+        argument: statistics.median(_seconds([str(harness), argument]) for _ in range(runs))
+        for argument in ("--help", "list")
+    }
+
+
+def _seconds(command: Sequence[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return time.perf_counter() - start
+
+
+def _listed(known: Sequence[str]) -> Callable[[Any, Any, str | None], tuple[str, ...]]:
+    def parse(_context: Any, _parameter: Any, text: str | None) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(text.split(","))) if text else tuple(known)
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(known)}")
+        return names
+
+    return parse
+
+
+@click.group()
+def main() -> None:
+    """Ratios of the backends' speed to that of hand-written code."""
+
+
+@main.command()
+@click.option("--backend", "backends", callback=_listed(BACKENDS), metavar="B,B")
+@click.option("--batch", "batches", callback=_listed(tuple(map(str, BATCHES))), metavar="N,N")
+@click.option("--mode", "modes", callback=_listed(MODES), metavar="M,M")
+@click.option("--spec", "systems", multiple=True, help="All of Lesson 6 if left out.")
+@click.option("--threads", default=2, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--again", is_flag=True, help="Measure pairs that the record has already.")
+@click.option("--record", default=RECORD, show_default=True, type=click.Path(path_type=Path))
+def measure(
+    backends: Sequence[str],
+    batches: Sequence[str],
+    modes: Sequence[str],
+    systems: Sequence[str],
+    threads: int,
+    rounds: int,
+    again: bool,
+    record: Path,
+) -> None:
+    """Time the pairs that the record lacks, and add them to it one by one."""
+    console = Console(stderr=True)
+    found = read(record)
+    found["commands"] = time_commands()
+    with Pairs(threads, rounds) as pairs:
+        for group, entries in wanted(backends, systems, list(map(int, batches)), modes):
+            missing = [entry for entry in entries if again or entry[0] not in found["pairs"]]
+            case = TimedCase(group, "float32", 0) if missing else None
+            for name, backend, path in missing:
+                assert case is not None
+                loop = backend == LOOP
+                pair = pairs.measure_loop(case) if loop else pairs.measure(case, backend, path)
+                add_environment(found, pair.pop("environment"))
+                found["pairs"][name] = pair
+                write(record, found)
+                console.print(f"{name}: {outcome(pair)}", markup=False)
+
+
+@main.command()
+@click.option("--record", default=RECORD, show_default=True, type=click.Path(path_type=Path))
+@click.option("--output", default=PAGE, show_default=True, type=click.Path(path_type=Path))
+def page(record: Path, output: Path) -> None:
+    """Write the page from the record; exit code 1 if a target is missed."""
+    found = read(record)
+    output.write_text(render(found))
+    misses = missed(found)
+    for line in misses:
+        click.echo(line)
+    sys.exit(bool(misses))
+
+
+if __name__ == "__main__":
+    main()
