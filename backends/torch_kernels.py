@@ -106,7 +106,7 @@ class TorchKernels:
         self, memory: Tensor, shape: Sequence[int], strides: Sequence[int], offset: int
     ) -> Tensor:
         with torch.inference_mode():
-            return torch.as_strided(memory, tuple(shape), tuple(strides), offset)
+            return torch.as_strided(memory, tuple(shape), _plain(shape, strides), offset)
 
     def flat(self, tensor: Tensor, shape: Sequence[int], kind: str) -> tuple[Tensor, bool]:
         if (tuple(tensor.shape), tensor.dtype) != (tuple(shape), self.kinds[kind]):
@@ -168,3 +168,17 @@ class TorchKernels:
     def _scatter_add(self, out: Tensor, x: Tensor, indices: Tensor, y: Tensor) -> Call:
         add = partial(out.scatter_add_, 1, indices, y)
         return add if out.data_ptr() == x.data_ptr() else _row(partial(out.copy_, x), add)
+
+
+def _plain(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
+    """The strides with those of axes of length 1 as in dense memory.
+
+    They mean nothing, but torch compares them to tell a tensor that may be written in place from
+    one that overlaps.
+    """
+    dense, size = [], 1
+    for length in reversed(shape):
+        dense.append(size)
+        size *= length
+    pairs = zip(shape, strides, reversed(dense), strict=True)
+    return tuple(usual if length == 1 else stride for length, stride, usual in pairs)

@@ -13,7 +13,10 @@ from typing import Any
 import click
 
 from harness.bench import commands as bench_commands
+from harness.convert import commands as convert_commands
 from harness.errors import HarnessError, UsageError
+from harness.generate import commands as generate_commands
+from harness.train import commands as train_commands
 
 Command = Callable[..., Any]
 SPECS = click.option(
@@ -172,6 +175,9 @@ def replay(folder: Path, backend: str | None) -> None:
 
 
 bench_commands.register(cli, friendly)
+train_commands.register(cli, friendly)
+generate_commands.register(cli, friendly)
+convert_commands.register(cli, friendly)
 
 
 def request_of(options: Mapping[str, Any]) -> Any:

@@ -165,8 +165,9 @@ class Backend(ABC):
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
         """What runs a plan: inputs by name to outputs by name.
 
-        Inputs that the plan carries are given away: they may be written into. Results are valid
-        until the next run. :meth:`advance` is applied to what calls it.
+        Inputs come with their axes in the plan's ``orders``. Those that the plan carries are given
+        away: they may be written into. Results are valid until the next run. :meth:`advance` is
+        applied to what calls it.
         """
         table = {**self.primitives, **self.fused}
 

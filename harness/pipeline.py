@@ -6,8 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from harness.contract import Advance, Tensors
 from harness.errors import UsageError
+from harness.plan import BATCH
 from harness.ports import Arrays
 from harness.program import Phase
 from harness.session import Session
@@ -38,8 +41,9 @@ class Pipeline:
         self.session, self.purpose = session, purpose
         self._values = (parameters, statistics, state)
         session.load(parameters, statistics)
+        batch = self._tensors(_some(batches)[0])
+        self._step = make_step(session, purpose, batch, self._state(), learning_rate)
         self.feed(batches)
-        self._step = make_step(session, purpose, self._batches[0], self._state(), learning_rate)
         self._step_advance = self._step.advance
         self._advance: Advance = session.backend.advance(self._step_advance)
         self._several: Advance | None = session.backend.several(self._step_advance)
@@ -51,10 +55,11 @@ class Pipeline:
         return len(self._batches) if self._several is not None else 1
 
     def feed(self, batches: Sequence[Batch]) -> None:
-        """Other batches in place of the present ones; :class:`UsageError` if there are none."""
-        if not batches:
-            raise UsageError("a pipeline needs at least one batch")
-        self._batches = [self._tensors(batch) for batch in batches]
+        """Other batches in place of the present ones; :class:`UsageError` if there are none.
+
+        Each is laid out here as the step takes it, once.
+        """
+        self._batches = [self._arranged(self._tensors(batch)) for batch in _some(batches)]
         self._stack: Tensors = {}
 
     def restart(self) -> None:
@@ -130,4 +135,16 @@ class Pipeline:
             phase, batch["inputs"], self._values[2], targets
         )
         both = {**variables, **constants}
-        return {n: t for n, t in both.items() if n.startswith(("input.", "target."))}
+        return {n: t for n, t in both.items() if n.startswith(BATCH)}
+
+    def _arranged(self, batch: Tensors) -> Tensors:
+        """The tensors of a batch in the orders of axes that the step asks for."""
+        backend, orders = self.session.backend, self._step.orders
+        moved = {n: backend.numpy(batch[n]).transpose(axes) for n, axes in orders.items()}
+        return {**batch, **{n: backend.tensor(np.ascontiguousarray(a)) for n, a in moved.items()}}
+
+
+def _some(batches: Sequence[Batch]) -> Sequence[Batch]:
+    if not batches:
+        raise UsageError("a pipeline needs at least one batch")
+    return batches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from harness.builder import Builder
 from harness.gradient import differentiate
@@ -20,6 +20,9 @@ from harness.program import (
     walk_nodes,
 )
 
+# How the names of what a batch holds begin.
+BATCH = ("input.", "target.")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -27,7 +30,9 @@ class Plan:
 
     ``inputs`` and ``outputs`` map names to values. ``carried`` maps the name of an output to that
     of the input that it replaces in the next step: the caller gives such an input away, so that it
-    may be overwritten. ``sizes`` gives a number to every size, batch and time included.
+    may be overwritten. ``sizes`` gives a number to every size, batch and time included. ``orders``
+    names the inputs of a batch that are taken with their axes in another order than the program's,
+    as ``permute_dims`` has it: who feeds batches arranges each once, not every step anew.
     """
 
     name: str
@@ -38,6 +43,7 @@ class Plan:
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
     carried: Mapping[str, str]
+    orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def shape(self, value: int) -> tuple[int, ...]:
         """The shape of a value, in numbers."""
@@ -148,4 +154,28 @@ def _plan(
     used = {value for node in walk_nodes(nodes) for value in node.inputs} | set(outputs.values())
     inputs = {name: value for name, value in inputs.items() if value in used}
     carried = {name: name for name in outputs if name in inputs}
-    return Plan(program.name, builder.types, sizes, dtype, nodes, inputs, outputs, carried)
+    nodes, inputs, orders = _ordered(nodes, inputs)
+    return Plan(program.name, builder.types, sizes, dtype, nodes, inputs, outputs, carried, orders)
+
+
+def _ordered(
+    nodes: tuple[Node, ...], inputs: Mapping[str, int]
+) -> tuple[tuple[Node, ...], dict[str, int], dict[str, tuple[int, ...]]]:
+    """Take the inputs of a batch in the order of axes that they are brought into in any case.
+
+    What reads such an input as the program has it gets it by way of the inverse.
+    """
+    taken, orders, back = dict(inputs), {}, []
+    for name, value in inputs.items():
+        readers = [node for node in walk_nodes(nodes) if value in node.inputs]
+        moves = [n for n in nodes if n.op == "permute_dims" and n.inputs == (value,)]
+        if not name.startswith(BATCH) or len(moves) != 1:
+            continue
+        (move,) = moves
+        axes = move.attributes["axes"]
+        nodes = tuple(node for node in nodes if node is not move)
+        taken[name], orders[name] = move.output, axes
+        if len(readers) > 1:
+            inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))
+            back.append(Node("permute_dims", (move.output,), (value,), {"axes": inverse}))
+    return (*back, *nodes), taken, orders

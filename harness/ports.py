@@ -70,7 +70,7 @@ def result_ports(program: Program, mode: Mode) -> dict[str, int]:
     return results
 
 
-def check_names(group: str, ports: Sequence[Port], given: Arrays) -> None:
+def check_names(group: str, ports: Sequence[Port], given: Mapping[str, Any]) -> None:
     """Every port has its array, and nothing else was given."""
     wanted = [p.name for p in ports]
     for name in wanted:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from harness.atomic import write_whole
 from harness.case import Case, Expected
 from harness.cells import Cell
 from harness.checks.context import part
@@ -185,17 +185,3 @@ def _reproducer(meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]])
         ),
         Expected(groups["expected"], dict(meta["noise"])),
     )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -42,12 +42,16 @@ class Session(Functions):
         self.statistics: Tensors = {}
         self.slots: dict[str, Tensors] = {}
         self.optimizer_state: Any = None
-        self._steps = 0
+        self.steps = 0
         self.use_rule(rule)
 
-    def use_rule(self, rule: UpdateRule | None) -> None:
-        """Train with another optimizer from the next :meth:`load` on."""
-        claimed = self.backend.claim_optimizer(rule) if rule and self.path == "native" else None
+    def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
+        """Train with another optimizer from the next :meth:`load` on.
+
+        Without ``claim`` its equations are run, whatever the framework has.
+        """
+        native = rule is not None and claim and self.path == "native"
+        claimed = self.backend.claim_optimizer(rule) if rule and native else None
         self.rule, self.optimizer = rule, claimed
         self._compiled.pop("update", None)
 
@@ -90,7 +94,7 @@ class Session(Functions):
         self.variables = {n: self.float_tensor(a) for n, a in self.layout.pack(parameters).items()}
         self.statistics = {n: self.float_tensor(a) for n, a in statistics.items()}
         trained = self.trained()
-        self._steps = 0
+        self.steps = 0
         if self.optimizer is not None:
             self.optimizer_state = self.optimizer.start(trained)
         elif self.rule is not None:
@@ -101,6 +105,20 @@ class Session(Functions):
                 }
                 for port in self.rule.slots
             }
+
+    def load_slots(self, slots: Mapping[str, Arrays], steps: int) -> None:
+        """Take up the optimizer's equations where they were after ``steps`` steps.
+
+        ``slots`` are neutral, by slot and parameter. Raises :class:`UsageError` for others than
+        the rule has.
+        """
+        assert self.rule is not None
+        assert self.optimizer is None
+        check_names("slot", self.rule.slots, slots)
+        for slot, arrays in slots.items():
+            packed = self.layout.pack(arrays)
+            self.slots[slot] = {n: self.float_tensor(packed[n]) for n in self.trained()}
+        self.steps = steps
 
     def read(self) -> dict[str, Any]:
         """Neutral ``parameters``, ``statistics`` and ``slots``."""
@@ -168,7 +186,7 @@ class Session(Functions):
         variables, constants = self.arguments("training", inputs, state, targets)
         results, gradients = self.gradient_function("training", "loss")(variables, constants)
         results.pop("scalar", None)
-        self._steps += 1
+        self.steps += 1
         trained = self.trained()
         wanted = {n: gradients[n] for n in trained}
         if self.optimizer is not None:
@@ -187,7 +205,7 @@ class Session(Functions):
         constants: Tensors = {f"gradient.{n}": g for n, g in gradients.items()}
         for slot, tensors in self.slots.items():
             constants.update({f"{slot}.{n}": t for n, t in tensors.items()})
-        constants["step"] = self.float_tensor(np.asarray(self._steps))
+        constants["step"] = self.float_tensor(np.asarray(self.steps))
         constants["learning_rate"] = self.float_tensor(np.asarray(learning_rate))
         if "update" not in self._compiled:
             self._compiled["update"] = self.backend.compile(self.update_by_rule)

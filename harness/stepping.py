@@ -7,7 +7,7 @@ optimizer keeps; in a forward pass: the state); what does not is ``fixed``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.contract import Advance, Tensors
@@ -20,6 +20,8 @@ from harness.session import Session
 Purpose = Literal["train", "forward"]
 # What a framework's own optimizer keeps, as one opaque thing among the tensors.
 OPTIMIZER = "optimizer"
+# The number of the step that is next, which the equations of an optimizer may ask for.
+STEP = "step"
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,14 @@ class Step:
     """A step is ``around(run)``, where ``run`` is all that the framework does.
 
     ``begin(state)`` gives the first of (carried, fixed), from what the session has loaded.
+    ``orders`` are those of the plan that the step runs, if it runs one: see
+    :class:`harness.plan.Plan`.
     """
 
     around: Callable[[Callable[..., Any]], Advance]
     run: Callable[..., Any]
     begin: Callable[[Tensors], tuple[Tensors, Tensors]]
+    orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def advance(self) -> Advance:
@@ -86,12 +91,13 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> Step:
     wanted = result_ports(program, "ends")
     sizes = session.sizes("inference", {**batch, **state})
     calls = (n for n in needed_nodes(program.nodes, wanted.values()) if n.op == "call")
+    orders: Mapping[str, tuple[int, ...]] = {}
     if any(call_key(node) in session.natives["inference"] for node in calls):
         function = session.scripted("inference", "ends", sizes)
         run: Callable[[Tensors], Tensors] = lambda inputs: function(inputs, {})  # noqa: E731
     else:
         plan = forward_plan(program, sizes, session.dtype, session.backend.fused)
-        run = _executed(session, plan)
+        run, orders = _executed(session, plan), plan.orders
 
     def around(run: Callable[[Tensors], Tensors]) -> Advance:
         def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
@@ -104,7 +110,7 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> Step:
     def begin(state: Tensors) -> tuple[Tensors, Tensors]:
         return state, {**session.variables, **_statistics(session)}
 
-    return Step(around, run, begin)
+    return Step(around, run, begin, orders)
 
 
 def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
@@ -139,7 +145,7 @@ def _planned_training(
         start = {**session.variables, **_statistics(session), **state, **_slots(session)}
         return {given: start[given] for _, given in names}, {}
 
-    return Step(around, run, begin)
+    return Step(around, run, begin, plan.orders)
 
 
 def _training(session: Session, sizes: Mapping[str, int], learning_rate: float) -> Step | None:
@@ -192,11 +198,11 @@ def _rule_update(
 ) -> Tensors:
     constants = {f"gradient.{n}": g for n, g in gradients.items()}
     constants |= {f"{s}.{n}": carried[f"{s}.{n}"] for s in session.slots for n in variables}
-    constants |= {"step": carried["step"], "learning_rate": session.scalar(rate)}
+    constants |= {STEP: carried[STEP], "learning_rate": session.scalar(rate)}
     results = session.update_by_rule(variables, constants)
     made = {n.removeprefix("parameter."): t for n, t in results.items()}
-    step = session.backend.primitives["add"](carried["step"], session.scalar(1.0))
-    return {**made, "step": step}
+    step = session.backend.primitives["add"](carried[STEP], session.scalar(1.0))
+    return {**made, STEP: step}
 
 
 def _statistics(session: Session) -> Tensors:
@@ -204,8 +210,8 @@ def _statistics(session: Session) -> Tensors:
 
 
 def _slots(session: Session) -> Tensors:
-    """What the optimizer starts from; steps count from 1."""
+    """What the optimizer goes on from; steps count from 1."""
     if session.optimizer is not None:
         return {OPTIMIZER: session.optimizer_state}
     slots = {f"{slot}.{n}": t for slot, ts in session.slots.items() for n, t in ts.items()}
-    return {**slots, "step": session.scalar(1.0)}
+    return {**slots, STEP: session.scalar(session.steps + 1.0)}

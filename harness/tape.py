@@ -22,6 +22,9 @@ from harness.tape_tiles import chains, tiles
 Call = Callable[[], object]
 Tensors = dict[str, Any]
 
+# Sets of inputs whose calls are kept bound: as many batches may rotate at no cost.
+KEPT = 16
+
 
 class Kernels(Protocol):
     """What a framework gives a tape.
@@ -94,8 +97,7 @@ class Tape:
         self._bind(flattener)
 
     def _bind(self, flattener: Flattener) -> None:
-        """Make the calls that read no input, and remember those of each input."""
-        readers: dict[Buffer, list[int]] = {}
+        """Make the calls that read no input, and remember what to make of the others."""
         self._calls: list[Call] = []
         self._reading: dict[int, Instruction] = {}
         for parts in self._tiles:
@@ -103,37 +105,41 @@ class Tape:
             if read:
                 (instruction,) = (i for part in parts for i in part)
                 self._reading[len(self._calls)] = instruction
-                for buffer in read:
-                    readers.setdefault(buffer, []).append(len(self._calls))
                 self._calls.append(_unbound)
             else:
                 self._calls += [self._call(i) for part in parts for i in part]
+        read = {r.buffer for i in self._reading.values() for r in i.reads()}
         self._inputs = [
-            _Input(name, region, readers[region.buffer])
-            for name, region in flattener.inputs.items()
-            if region.buffer in readers
+            (name, region) for name, region in flattener.inputs.items() if region.buffer in read
         ]
+        self._bound: dict[tuple[int, ...], _Bound] = {}
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """One run."""
         for name, own in self._carried:
-            given = inputs[name]
-            if given is not own:
-                self._kernels.copy(own, given)
-        changed = [i for i in self._inputs if inputs[i.name] is not i.tensor]
-        if changed:
-            self._rebind(changed, inputs)
-        self._kernels.run(self._calls)
+            if inputs[name] is not own:
+                self._kernels.copy(own, inputs[name])
+        given = [inputs[name] for name, _ in self._inputs]
+        bound = self._bound.get(tuple(map(id, given))) or self._bind_to(given)
+        self._kernels.run(bound.calls)
         return dict(self._results)
 
-    def _rebind(self, changed: Sequence[_Input], inputs: Tensors) -> None:
-        for entry in changed:
-            region, given = entry.region, inputs[entry.name]
-            flat, own = self._kernels.flat(given, region.shape, region.buffer.kind)
+    def _bind_to(self, given: Sequence[Any]) -> _Bound:
+        """All calls, on these inputs; not kept if one of them is read from a copy, made today."""
+        kept = True
+        for (_, region), tensor in zip(self._inputs, given, strict=True):
+            flat, own = self._kernels.flat(tensor, region.shape, region.buffer.kind)
             self._given[region.buffer] = flat
-            entry.tensor = given if own else None  # a copy is made anew at each run
-        for index in sorted({index for entry in changed for index in entry.readers}):
-            self._calls[index] = self._call(self._reading[index])
+            kept = kept and own
+        calls = list(self._calls)
+        for index, instruction in self._reading.items():
+            calls[index] = self._call(instruction)
+        bound = _Bound(calls, given)
+        if kept:
+            if len(self._bound) == KEPT:
+                del self._bound[next(iter(self._bound))]
+            self._bound[tuple(map(id, given))] = bound
+        return bound
 
     def _call(self, instruction: Instruction) -> Call:
         inputs = [
@@ -162,14 +168,12 @@ class Tape:
         return self._views[region]
 
 
-@dataclass
-class _Input:
-    """An input that the caller owns, the tensor last given, and the instructions that read it."""
+@dataclass(frozen=True)
+class _Bound:
+    """Calls on certain inputs, which are held so that no other tensor gets their identity."""
 
-    name: str
-    region: Region
-    readers: list[int]
-    tensor: Any = None
+    calls: Sequence[Call]
+    given: Sequence[Any]
 
 
 def _unbound() -> None:

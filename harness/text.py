@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -39,12 +40,13 @@ def builtin_text() -> str:
     return _unix_newlines("\n\n".join(topics[name] for name in sorted(topics)))
 
 
-def read_text(path: str | Path) -> str:
-    """Return the text of a UTF-8 file, with every line end turned into LF.
+def read_text(path: str | Path, encoding: str = "utf-8") -> str:
+    """Return the text of a file in a named encoding, with every line end turned into LF.
 
     Raises:
-        UsageError: the file cannot be read, or is not UTF-8.
+        UsageError: the encoding is unknown, or the file cannot be read or is not in it.
     """
+    _check_encoding(encoding)
     # Bytes, and decoded here: text mode would use the locale's encoding, and the number of
     # distinct characters, so every shape of the model, depends on it.
     try:
@@ -53,11 +55,29 @@ def read_text(path: str | Path) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read the text {str(path)!r}: {reason}") from None
     try:
-        return _unix_newlines(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
+        return _unix_newlines(data.decode(encoding))
+    except UnicodeError as error:
+        reason = str(error)
+        if isinstance(error, UnicodeDecodeError):
+            # The codec's own bytes: utf-8-sig counts from after the byte-order mark.
+            found = error.object[error.start]
+            reason = f"byte 0x{found:02x} at offset {error.start} ({error.reason})"
         raise UsageError(
-            f"the text {str(path)!r} is not UTF-8: byte 0x{data[error.start]:02x} at offset "
-            f"{error.start} ({error.reason}); convert it to UTF-8 first"
+            f"the text {str(path)!r} is not {encoding.upper()}: {reason}; "
+            "name the encoding that it is in, or convert it to UTF-8 first"
+        ) from None
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        "".encode(encoding)
+    except (LookupError, ValueError):
+        # Those that end so, and rot_13, are not of characters to bytes.
+        names = {n for pair in aliases.items() for n in pair if not pair[1].endswith("_codec")}
+        known = [name.replace("_", "-") for name in names - {"rot13", "rot_13"}]
+        raise UsageError(
+            f"{encoding!r} is no encoding of text that Python knows"
+            f"{did_you_mean(encoding, known)}; utf-8, latin-1, cp1252 and utf-16 are some"
         ) from None
 
 

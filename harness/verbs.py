@@ -13,6 +13,7 @@ from harness.errors import UsageError
 from harness.primitives import TABLE
 from harness.session import Session
 from harness.timed import TimedVerbs
+from harness.train.verbs import TrainVerbs
 from harness.wire import decode
 
 Payload = dict[str, Any]
@@ -153,9 +154,10 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
             f"the table of backend {backend.name!r} lacks {', '.join(missing)}; it must hold all "
             f"{len(TABLE)} primitives of harness.primitives.TABLE"
         )
-    verbs = Verbs(backend)
+    verbs, training = Verbs(backend), TrainVerbs(backend)
 
     def answer(verb: str, payload: Payload) -> Any:
-        return getattr(verbs, verb)(**(payload or {}))
+        asked = training if verb.startswith("train_") else verbs
+        return getattr(asked, verb)(**(payload or {}))
 
     return answer

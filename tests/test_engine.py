@@ -24,14 +24,20 @@ from harness.records import read_records
 ROOT = Path(__file__).parents[1]
 SPEC = "lesson6/simple_rnn"
 CELL = Cell(SPEC, "numpy", "cpu", "float32", "native")
-FRAMEWORKS = frozenset({"torch", "jax", "jaxlib", "optax", "keras", "tensorflow", "onnxruntime"})
+FRAMEWORKS = frozenset(
+    {"torch", "jax", "jaxlib", "optax", "keras", "tensorflow", "onnx", "onnxruntime"}
+)
 # What a backend may use of the harness: the same for ours as for anybody's.
 PUBLIC = frozenset(
     f"harness.{name}"
     for name in (
         "contract",
+        "convert",
+        "dims",
         "errors",
+        "formats",
         "hookspecs",
+        "layout",
         "packing",
         "plan",
         "ports",
@@ -47,6 +53,7 @@ OWN = {
     "torch": frozenset({"torch"}),
     "jax": frozenset({"jax", "optax"}),
     "keras": frozenset({"keras", "tensorflow", "torch", "jax"}),
+    "onnx": frozenset({"onnx", "onnxruntime"}),
 }
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from harness.backends.numpy import PRIMITIVES
 from harness.builder import Builder
 from harness.dims import Dim
 from harness.flops import count
 from harness.fused import FUSED
 from harness.optimise import optimise
 from harness.program import Node, Type
+from harness.walk import Walker
 
 SIZES = {"batch": 6, "time": 5, "units": 4, "rows": 3}
 BATCH, TIME, UNITS, ROWS = (Dim.of(name) for name in SIZES)
@@ -36,6 +39,20 @@ class Small:
         assert len(set(made)) == len(made)
         assert set(wanted) <= set(made)
         return list(nodes)
+
+    def same(self, *wanted: int, **sizes: int) -> list[Node]:
+        """The optimised nodes, which give what those that were emitted give."""
+        numbers, generator = {**SIZES, **sizes}, np.random.default_rng(3)
+        given = self.builder.types.keys() - {o for n in self.builder.nodes for o in n.outputs}
+        shapes = {v: [d.resolve(numbers) for d in self.builder.types[v].shape] for v in given}
+        env = {v: generator.standard_normal(shape) for v, shape in sorted(shapes.items())}
+        before = tuple(self.builder.nodes)
+        after = self.optimised(*wanted, **sizes)
+        walker = Walker(PRIMITIVES, numbers, "float64", np.float64)
+        expected, found = (walker.run(nodes, dict(env)) for nodes in (before, after))
+        for value in wanted:
+            np.testing.assert_allclose(found[value], expected[value], rtol=1e-12, atol=1e-12)
+        return after
 
     def ops(self, *wanted: int, **options: Any) -> list[str]:
         return [node.op for node in self.optimised(*wanted, **options) if node.op != "constant"]
@@ -177,3 +194,81 @@ def test_products_that_go_the_same_way_are_neighbours() -> None:
     wanted = [small.emit(op, p) for op, p in zip(("exp", "tanh", "exp"), products, strict=True)]
     ops = small.ops(*wanted, batch=64)
     assert sorted(op for op in ops if op != "slice") == ["concat", "exp", "matmul", "tanh"]
+
+
+def biased(small: Small, rows: int) -> int:
+    product = small.emit("matmul", rows, small.given(small.builder.types[rows].shape[-1], UNITS))
+    return small.emit("add", product, small.given(UNITS))
+
+
+def test_a_bias_is_a_row_of_the_weight_that_narrow_rows_are_multiplied_with() -> None:
+    small = Small()
+    rows = small.emit("permute_dims", small.given(BATCH, TIME, ROWS), axes=(1, 0, 2))
+    ops = [node.op for node in small.same(biased(small, rows), units=64)]
+    assert ops.count("concat") == 2
+    assert "add" not in ops
+
+
+@pytest.mark.parametrize("units", [3, 64])
+def test_a_bias_stays_a_bias_where_a_copy_of_the_rows_costs_more(units: int) -> None:
+    """Of what is wide; of a matrix, which may be a weight; of what is made and need not be."""
+    small = Small()
+    if units == 64:
+        rows = [small.given(BATCH, ROWS), small.emit("exp", small.given(BATCH, TIME, ROWS))]
+    else:
+        rows = [small.given(BATCH, TIME, ROWS)]
+    wanted = [biased(small, r) for r in rows]
+    ops = [node.op for node in small.same(*wanted, units=units)]
+    assert ops.count("add") == len(wanted)
+
+
+def test_a_product_that_is_needed_without_its_bias_is_left() -> None:
+    small = Small()
+    product = small.emit("matmul", small.given(BATCH, TIME, ROWS), small.given(ROWS, UNITS))
+    total = small.emit("add", product, small.given(UNITS))
+    ops = [node.op for node in small.same(total, small.emit("exp", product), units=64)]
+    assert ops.count("matmul") == 1
+
+
+def test_a_product_of_multiples_scales_once() -> None:
+    """As the square of a scaled gradient."""
+    small = Small()
+    x = small.given(BATCH, UNITS)
+    scaled = [small.emit("multiply", small.number(n), x) for n in (0.2, 0.5)]
+    ops = [node.op for node in small.same(small.emit("multiply", *scaled))]
+    assert sorted(ops) == ["constant", "multiply", "multiply"]
+
+
+def test_a_product_of_multiples_keeps_factors_that_float32_has_not() -> None:
+    small = Small()
+    x = small.given(BATCH, UNITS)
+    scaled = [small.emit("multiply", small.number(n), x) for n in (1e-30, 1e-25)]
+    assert small.ops(small.emit("multiply", *scaled)) == ["multiply"] * 3
+
+
+def test_nothing_is_left_of_a_gated_state_of_zeros() -> None:
+    small = Small()
+    zeros = small.builder.zeros((BATCH, UNITS))
+    gated = small.emit("multiply", small.given(BATCH, UNITS), zeros)
+    total = small.emit("matmul", gated, small.given(UNITS, ROWS))
+    ops = [node.op for node in small.same(small.emit("exp", total))]
+    assert ops == ["constant", "broadcast_to"]
+
+
+def test_rows_that_overlap_are_one() -> None:
+    """As a loop's states before and after each step."""
+    small = Small()
+    parts = [small.emit("exp", small.given(BATCH, UNITS)) for _ in range(4)]
+    rows = [small.emit("concat", *some, axis=0) for some in (parts[:3], parts[1:])]
+    nodes = small.same(*(small.emit("tanh", row) for row in rows))
+    ops = [node.op for node in nodes]
+    assert (ops.count("concat"), ops.count("slice")) == (1, 2)
+
+
+def test_rows_of_which_one_needs_the_other_stay_two() -> None:
+    small = Small()
+    parts = [small.emit("exp", small.given(BATCH, UNITS)) for _ in range(2)]
+    row = small.emit("concat", *parts, axis=0)
+    last = small.emit("sum", row, axis=(0,), keepdims=True)
+    nodes = small.same(row, small.emit("concat", parts[1], last, axis=0))
+    assert [node.op for node in nodes].count("concat") == 2

@@ -95,7 +95,8 @@ def run_plan(plan: Plan, inputs: Mapping[str, Array]) -> dict[str, Array]:
         np.float64,
         watch=lambda value, array, _: check_type(plan, value, np.asarray(array)),
     )
-    env = walker.run(plan.nodes, {v: inputs[n] for n, v in plan.inputs.items()})
+    arranged = {**inputs, **{n: inputs[n].transpose(axes) for n, axes in plan.orders.items()}}
+    env = walker.run(plan.nodes, {v: arranged[n] for n, v in plan.inputs.items()})
     return {n: np.asarray(env[v]) for n, v in plan.outputs.items()}
 
 
@@ -224,3 +225,18 @@ def test_what_is_carried_replaces_inputs_of_its_type() -> None:
         assert plan.shape(plan.outputs[output]) == plan.shape(plan.inputs[input_])
     assert "step" in plan.carried
     assert "learning_rate" not in plan.inputs
+
+
+def test_batches_are_taken_in_the_order_that_the_plan_reads_them_in() -> None:
+    """Time-major; the counts of a normalisation read the same indices as the program has them."""
+    program = program_of("lesson6/stateful_lstm", "training")
+    rule, sizes = load_spec("lesson6/stateful_lstm").update, {"batch": 3, "time": 4}
+    plan = training_plan(
+        program, rule, {**program.sizes, **sizes}, "float64", (), learning_rate=RATE
+    )
+    assert plan.orders == {"input.chars": (1, 0), "target.target": (1, 0)}
+    assert plan.shape(plan.inputs["input.chars"]) == (4, 3)
+    given = [plan.inputs[name] for name in plan.orders]
+    moved = [n for n in walk_nodes(plan.nodes) if n.op == "permute_dims" and n.inputs[0] in given]
+    assert len(moved) == 1
+    assert [n.op for n in walk_nodes(plan.nodes) if moved[0].output in n.inputs] == ["segment_sum"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ from pytest_benchmark.plugin import (
 from pytest_benchmark.stats import Metadata
 from pytest_benchmark.utils import get_commit_info, safe_dumps
 
+from harness.atomic import write_whole
 from harness.bench.entrant import CellResult
 from harness.bench.environment import environment
 from harness.bench.request import BenchRequest
@@ -115,20 +115,10 @@ def check_writable(path: Path) -> None:
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file whole or not at all."""
     text = safe_dumps(content, ensure_ascii=True, indent=4)
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as stream:
-            temporary = stream.name
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise DocumentError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, Any]:

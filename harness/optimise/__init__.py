@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.builder import Builder
 from harness.optimise import (
     algebra,
+    biases,
     classes,
     fuse,
     layout,
@@ -65,7 +66,7 @@ def optimise(
     for _ in range(3):
         current = again(TABLES)
         current = products.join(current, builder, sizes)
-    current = again(TABLES)
+    current = again(biases.RULES, TABLES)
     if final:
         current = unroll.unrolled(current, builder, sizes)
         for _ in range(2):

@@ -135,6 +135,24 @@ def _multiply(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int 
     return None
 
 
+def _product_of_multiples(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``(c * x) * (d * x)`` is ``(c * d) * (x * x)``: one product less."""
+    (c, x), (d, y) = (_multiple(g, i) for i in inputs)
+    if x != y or inputs == (x, y) or not 1e-30 < abs(c * d) < 1e30:
+        return None
+    return g.emit("multiply", g.constant(c * d), g.emit("multiply", x, x))
+
+
+def _multiple(g: Graph, value: int) -> tuple[float, int]:
+    """The factor and the rest of a value; 1 and the value where there is no factor."""
+    node = g.node(value, "multiply")
+    for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
+        factor = g.number(a)
+        if factor is not None and g.shape(b) == g.shape(value):
+            return factor, b
+    return 1.0, value
+
+
 def _divide(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     number = g.number(inputs[1])
     if number is None or number == 0 or not isfinite(1 / number):
@@ -187,7 +205,7 @@ RULES: Mapping[str, Sequence[Rule]] = {
     "negative": (_computed("negative"), _negative),
     "add": (_computed("add"), _narrow("add"), _add, _blend),
     "subtract": (_computed("subtract"), _narrow("subtract"), _subtract),
-    "multiply": (_computed("multiply"), _narrow("multiply"), _multiply),
+    "multiply": (_computed("multiply"), _narrow("multiply"), _multiply, _product_of_multiples),
     "divide": (_computed("divide"), _narrow("divide"), _divide),
     "power": (_computed("power"), _narrow("power"), _power),
     "extent": (_extent,),

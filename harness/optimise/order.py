@@ -6,14 +6,21 @@ import heapq
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 
 from harness.builder import Builder
 from harness.dims import Dim
+from harness.optimise.graph import joined_type
 from harness.program import Node, free_values
 
 
 def nested(nodes: Sequence[Node], builder: Builder) -> tuple[Node, ...]:
-    """The nodes with every row that is a stretch of a longer one cut out of that."""
+    """The nodes with every row that is a stretch of a longer one cut out of that.
+
+    Rows that overlap, such as a loop's states before and after each step, become one first: a part
+    can be made in the place of one row only.
+    """
+    nodes = _one_row(tuple(nodes), builder)
     rows = [node for node in nodes if node.op == "concat"]
     cuts: dict[int, Node] = {}
     for part in rows:
@@ -23,8 +30,31 @@ def nested(nodes: Sequence[Node], builder: Builder) -> tuple[Node, ...]:
                 cuts[part.output] = cut
                 break
     if not cuts:
-        return tuple(nodes)
+        return nodes
     return in_order([cuts.get(n.outputs[0], n) if n.op == "concat" else n for n in nodes])
+
+
+def _one_row(nodes: tuple[Node, ...], builder: Builder) -> tuple[Node, ...]:
+    """The nodes with a row in place of every two of which one ends as the other begins."""
+    rows = [node for node in nodes if node.op == "concat"]
+    for left, right in permutations(rows, 2):
+        shared = _overlap(left, right)
+        if shared and len(independent(nodes, (left, right))) == 2:
+            inputs, axis = (*left.inputs, *right.inputs[shared:]), left.attributes["axis"]
+            type_ = joined_type([builder.types[v] for v in inputs], axis)
+            row = replace(left, inputs=inputs, outputs=(builder.value(type_),))
+            cuts = {id(n): _stretch(n, row, builder) for n in (left, right)}
+            return _one_row(in_order([row, *(cuts.get(id(n)) or n for n in nodes)]), builder)
+    return nodes
+
+
+def _overlap(left: Node, right: Node) -> int:
+    """How many parts at the end of a row begin another that goes on from there."""
+    if left.attributes["axis"] != right.attributes["axis"]:
+        return 0
+    most = min(len(left.inputs), len(right.inputs)) - 1
+    counts = range(most, 0, -1)
+    return next((n for n in counts if left.inputs[-n:] == right.inputs[:n]), 0)
 
 
 def _stretch(part: Node, row: Node, builder: Builder) -> Node | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.builder import Builder
 from harness.dims import ONE, Dim
+from harness.optimise.algebra import common_shape
 from harness.optimise.graph import Graph, Rule
 from harness.program import Block, Node, Type
 
@@ -129,38 +130,29 @@ def _zero_product(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, An
     return g.full(0.0, (g.shape(a)[0], g.shape(b)[1]))
 
 
-def _first_rows(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
-    """Of states before and after each step, all but one are the same: a product needs no copy.
+def _zeros(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """So does a part of it, for finite gates."""
+    if not any(g.number(i) == 0 for i in inputs):
+        return None
+    return g.full(0.0, common_shape(g, inputs))
 
-    The first row of the states before is taken out, and nothing is left of it if it is zeros.
-    """
+
+def _first_rows(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """Of a product of the states before each step, nothing is left of the first if it is zeros."""
     left, right = inputs
     row = g.node(left, "concat")
-    if row is None or row.attributes["axis"] != 0 or len(row.inputs) < 2:
+    if row is None or row.attributes["axis"] != 0 or g.number(row.inputs[0]) != 0:
         return None
-    if any(0 not in axes for axes in attributes["axes"]) or not _doubled(g, row):
+    if any(0 not in axes for axes in attributes["axes"]) or len(row.inputs) < 2:
         return None
-    first, rest = row.inputs[0], g.emit("concat", *row.inputs[1:], axis=0)
-    count, whole = g.shape(first)[0], g.shape(right)[0]
+    rest = g.emit("concat", *row.inputs[1:], axis=0)
+    count, whole = g.shape(row.inputs[0])[0], g.shape(right)[0]
     later = g.emit("slice", right, axis=0, start=count, stop=whole)
-    total = g.emit("tensordot", rest, later, **attributes)
-    if g.number(first) == 0:
-        return total
-    early = g.emit("slice", right, axis=0, start=Dim(), stop=count)
-    return g.emit("add", total, g.emit("tensordot", first, early, **attributes))
+    return g.emit("tensordot", rest, later, **attributes)
 
 
-def _doubled(g: Graph, row: Node) -> bool:
-    """Whether all parts but the first lie side by side in another row, or the first is zeros."""
-    if g.number(row.inputs[0]) == 0:
-        return True
-    rest = row.inputs[1:]
-    for value in g.joins[rest[0]]:
-        other = g.made[value].inputs
-        start = other.index(rest[0])
-        if value != row.output and other[start : start + len(rest)] == rest:
-            return True
-    return False
-
-
-RULES: Mapping[str, Sequence[Rule]] = {"matmul": (_zero_product,), "tensordot": (_first_rows,)}
+RULES: Mapping[str, Sequence[Rule]] = {
+    "matmul": (_zero_product,),
+    "multiply": (_zeros,),
+    "tensordot": (_first_rows,),
+}

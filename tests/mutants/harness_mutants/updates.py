@@ -120,10 +120,10 @@ class SlotsKeptByLoad(Session):
     """Loading parameters keeps the moments and the count of steps."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
-        kept, steps = self.slots, self._steps
+        kept, steps = self.slots, self.steps
         super().load(parameters, statistics)
         if kept.keys() == self.slots.keys():
-            self.slots, self._steps = kept or self.slots, steps
+            self.slots, self.steps = kept or self.slots, steps
 
 
 @session("first_rnn", "training", FLOAT64)
@@ -131,7 +131,7 @@ class StepNotCounted(Session):
     """Every step is the first."""
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
-        self._steps = 1
+        self.steps = 1
         return super()._apply_rule(trained, gradients, learning_rate)
 
 
@@ -140,7 +140,7 @@ class StepCountedPerCall(Session):
     """Gradients that are only looked at count as steps."""
 
     def gradient_function(self, phase: Any, mode: Any) -> Any:
-        self._steps += 1
+        self.steps += 1
         return super().gradient_function(phase, mode)
 
 
@@ -151,7 +151,7 @@ class PerOccurrence(Session):
         before = dict(self.slots.get("v", {}))
         found = super()._apply_rule(trained, gradients, learning_rate)
         if before:
-            name, t = "embed.table", self._steps
+            name, t = "embed.table", self.steps
             squares = self.backend.squares  # type: ignore[attr-defined]
             v = self.slots["v"][name] = 0.999 * before[name] + 0.001 * squares
             rate = learning_rate * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)

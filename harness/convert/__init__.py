@@ -1,0 +1,1 @@
+"""Weights out of the harness into frameworks, and back; models as Python source."""

@@ -1,0 +1,54 @@
+"""Whether what was exported gives the outputs that the spec means, by the oracle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
+
+from harness.case import Case
+from harness.material import Arrays
+from harness.spec.lower import Spec
+from harness.tolerance import Deviation, compare, worst
+from harness.weights import Weights
+
+# (inputs, state) -> outputs and new state by name.
+Run = Callable[[Arrays, Arrays], Mapping[str, npt.NDArray[Any]]]
+# Batch and time of each run: one of them is not enough for a file that holds only for one size.
+SIZES = ((3, 7), (2, 1))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How outputs compare with the oracle's; ``worst`` is the one that is furthest off."""
+
+    comparisons: int
+    worst: Deviation
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all do."""
+        return self.worst.agrees
+
+    @property
+    def digits(self) -> float:
+        """Decimal digits in which the worst one agrees, 16 at most."""
+        if not math.isfinite(self.worst.error):
+            return 0.0
+        return max(0.0, min(16.0, -math.log10(max(self.worst.error, 1e-16))))
+
+
+def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Agreement:
+    """Run on drawn inputs and state, and compare all outputs and new state."""
+    case = Case(spec, given.sizes, *SIZES[0], seed)
+    own = {"parameters": dict(given.parameters), "statistics": dict(given.statistics)}
+    found: list[Deviation] = []
+    for batch, time in SIZES:
+        material = replace(case.batch_of(batch, time), **own)
+        expected = case.forward("inference", material, (batch, time)).only("output.", "state.")
+        results = run(material.inputs, material.state)
+        found += compare(results, expected.values, expected.noise, dtype)
+    return Agreement(len(found), worst(found))

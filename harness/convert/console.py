@@ -1,0 +1,69 @@
+"""The commands ``export`` and ``import``: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import click
+
+from harness.convert.run import Export, Exporting, FormatFault, Import, export, import_
+
+
+def run_export(request: Export, as_json: bool) -> int:
+    """Export, and print what came of it; returns the exit code."""
+    try:
+        made = export(request)
+    except FormatFault as fault:
+        click.echo(str(fault), err=True)
+        return 3
+    click.echo(json.dumps(_document(request, made)) if as_json else _text(request, made))
+    return 0 if made.agreement.agrees else 1
+
+
+def run_import(request: Import, as_json: bool) -> int:
+    """Import, and print what came of it; returns the exit code."""
+    try:
+        made = import_(request)
+    except FormatFault as fault:
+        click.echo(str(fault), err=True)
+        return 3
+    count = sum(a.size for a in (*made.parameters.values(), *made.statistics.values()))
+    if as_json:
+        told = {"spec": made.spec, "sizes": dict(made.sizes), "parameters": count}
+        click.echo(json.dumps({**told, "weights": str(request.weights), **made.history}))
+    else:
+        click.echo(f"{made.spec}: {count:,} parameters and statistics from {request.file}")
+        click.echo(f"weights: {request.weights}")
+    return 0
+
+
+def _text(request: Export, made: Exporting) -> str:
+    found = made.agreement
+    head = f"{made.spec} as {request.format_}, {made.dtype}: "
+    if not found.agrees:
+        return f"{head}differ: {found.worst}\nnothing was written"
+    files = ", ".join(str(file) for file in made.files)
+    worst = f"{found.worst.name}, {found.worst.ratio:.3g} times the yardstick"
+    return (
+        f"{head}agree in {found.digits:.1f} digits with the oracle ({found.comparisons} "
+        f"comparisons, worst {worst})\nwrote {files}"
+    )
+
+
+def _document(request: Export, made: Exporting) -> dict[str, object]:
+    worst = made.agreement.worst
+    error = worst.error if math.isfinite(worst.error) else None
+    return {
+        "spec": made.spec,
+        "format": request.format_,
+        "dtype": made.dtype,
+        "verdict": "agree" if made.agreement.agrees else "differ",
+        "digits": round(made.agreement.digits, 2),
+        "comparisons": made.agreement.comparisons,
+        "worst": {"name": worst.name, "error": error, "tolerance": worst.tolerance},
+        "detail": str(worst),
+        "files": [str(Path(file)) for file in made.files],
+        "versions": dict(made.versions),
+    }

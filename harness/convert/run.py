@@ -1,0 +1,215 @@
+"""Export and import: what is asked, and how it is done."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import formats, weights
+from harness.convert.agreement import Agreement, agreement
+from harness.errors import HarnessError, UsageError
+from harness.spec.lower import Spec, load_spec
+from harness.supervisor import Worker
+from harness.weights import Weights
+from harness.wire import encode
+
+
+class FormatFault(HarnessError):
+    """The process of a format failed, crashed or was too slow; ``traceback`` is its own."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+@dataclass(frozen=True)
+class Export:
+    """What ``harness export`` is asked for."""
+
+    spec: str
+    weights: Path
+    format_: str
+    output: Path | None = None
+    force: bool = False
+    seed: int = 0
+    folders: Sequence[Path] = ()
+    python: str = sys.executable
+    timeout: float = 600.0
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """What came of it: ``files`` are none where the outputs differ."""
+
+    spec: str
+    dtype: str
+    agreement: Agreement
+    files: Sequence[Path]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Import:
+    """What ``harness import`` is asked for."""
+
+    spec: str
+    file: Path
+    format_: str
+    weights: Path
+    like: Path | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    force: bool = False
+    folders: Sequence[Path] = ()
+    python: str = sys.executable
+    timeout: float = 600.0
+
+
+class Caller:
+    """The process of one format; what goes wrong in it is a message."""
+
+    def __init__(self, name: str, python: str, timeout: float) -> None:
+        self.name, self.timeout = name, timeout
+        self.worker = Worker(formats.launch(name, python=python))
+
+    def __enter__(self) -> Caller:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.worker.close()
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of what wrote and ran."""
+        return dict((self.worker.hello or {}).get("versions", {}))
+
+    def call(self, verb: str, **payload: Any) -> Any:
+        """The verb's value; :class:`UsageError` for a user's error, else :class:`FormatFault`."""
+        outcome = self.worker.call(verb, payload, self.timeout)
+        if outcome.ok:
+            return outcome.value
+        kind, _, message = outcome.cause.partition(": ")
+        if kind == "UsageError":
+            raise UsageError(message)
+        # A format that cannot be loaded says so itself.
+        told = message if kind == "BrokenFormat" else f"format {self.name!r}: {outcome.cause}"
+        raise FormatFault(told, outcome.traceback)
+
+
+def export(request: Export) -> Exporting:
+    """Write the files, run them, and keep them if they agree with the oracle.
+
+    Raises:
+        HarnessError: the spec, the weights or the place are wrong, or the format is unknown.
+        FormatFault: the format could not be run.
+    """
+    spec = load_spec(request.spec, request.folders)
+    given = weights.load(request.weights)
+    weights.check(given, spec)
+    exported = exported_of(spec, given)
+    with Caller(request.format_, request.python, request.timeout) as caller:
+        path = _target(request, spec, caller.call("suffix"))
+        with _staging(path) as folder:
+            new = Path(folder) / path.name
+            made = [
+                Path(name)
+                for name in caller.call("write", exported=exported.payload(), path=str(new))
+            ]
+            targets = [path.parent / file.relative_to(folder) for file in made]
+            _refuse(targets, request.force)
+            found = agreement(spec, given, exported.dtype, _outputs(caller, new), request.seed)
+            if found.agrees:
+                for file, target in zip(made, targets, strict=True):
+                    os.replace(file, target)
+                formats.sync(path.parent)
+        kept = targets if found.agrees else []
+        return Exporting(spec.name, exported.dtype, found, kept, caller.versions)
+
+
+def exported_of(spec: Spec, given: Weights) -> formats.Exported:
+    """Weights with the programs of their sizes; :class:`UsageError` for more than one dtype."""
+    dtypes = {str(a.dtype) for a in (*given.parameters.values(), *given.statistics.values())}
+    if len(dtypes) > 1:
+        raise UsageError(f"the weights are {' and '.join(sorted(dtypes))}; one dtype is wanted")
+    return formats.Exported(
+        spec.name,
+        spec.program("training", **given.sizes),
+        spec.program("inference", **given.sizes),
+        given.parameters,
+        given.statistics,
+        given.vocabulary,
+        {"fingerprint": given.fingerprint, "history": dict(given.history)},
+    )
+
+
+def import_(request: Import) -> Weights:
+    """Read a framework's file and write it as weights.
+
+    Raises:
+        HarnessError: the spec, the file or the place are wrong, or the format is unknown.
+        FormatFault: the format could not be run.
+    """
+    spec = load_spec(request.spec, request.folders)
+    like = weights.load(request.like) if request.like is not None else None
+    if like is not None:
+        weights.check(like, spec)
+    program = spec.program("training", **{**(like.sizes if like else {}), **request.sizes})
+    if not request.file.exists():
+        raise UsageError(f"there is no file {request.file}")
+    _refuse([request.weights], request.force)
+    with Caller(request.format_, request.python, request.timeout) as caller:
+        found = caller.call("read", path=str(request.file), training=encode(program))
+        versions = caller.versions
+    history = {"imported": {"format": request.format_, "file": request.file.name}}
+    made = Weights(
+        spec.name,
+        weights.fingerprint(spec),
+        dict(program.sizes),
+        found["parameters"],
+        found["statistics"],
+        like.vocabulary if like is not None else (),
+        {**history, "versions": versions},
+    )
+    weights.check(made, spec)
+    weights.save(request.weights, made)
+    return made
+
+
+def _outputs(caller: Caller, path: Path) -> Any:
+    def outputs(inputs: formats.Arrays, state: formats.Arrays) -> Any:
+        return caller.call("outputs", path=str(path), inputs=inputs, state=state)
+
+    return outputs
+
+
+def _staging(path: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder beside the target, so that a rename is all that is left to do."""
+    try:
+        return tempfile.TemporaryDirectory(prefix=".harness-export-", dir=path.parent)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _target(request: Export, spec: Spec, suffix: str) -> Path:
+    """The file to write; :class:`UsageError` now for what cannot be written."""
+    # The format is in the name, because several write a module NAME.py.
+    path = request.output or Path(f"{spec.name.rpartition('/')[2]}_{request.format_}{suffix}")
+    if path.suffix != suffix:
+        raise UsageError(f"a file of format {request.format_!r} ends in {suffix}, found {path}")
+    _refuse([path], request.force)
+    return path
+
+
+def _refuse(files: Sequence[Path], force: bool) -> None:
+    """:class:`UsageError` for files that cannot be written, or are there already."""
+    for file in files:
+        if not file.parent.is_dir():
+            raise UsageError(f"cannot write {file}: there is no folder {file.parent}")
+        if file.is_dir():
+            raise UsageError(f"cannot write {file}: it is a folder")
+        if file.exists() and not force:
+            raise UsageError(f"{file} is there already: --force writes over it")

@@ -1,0 +1,115 @@
+"""What a model needs to write on: its context as arrays, and which output is the next character."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.errors import UsageError
+from harness.ports import result_ports
+from harness.program import Port, Program
+from harness.spec.lower import Spec
+from harness.text import Vocabulary, one_hot
+from harness.weights import Array, Weights, check
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a model reads characters.
+
+    ``fixed`` is the number of characters that it takes, each an input of its own, or None where
+    it has a time axis. Of a time axis at most ``window`` characters are given, as in training;
+    a stateful model gets each character once, and keeps what it needs.
+    """
+
+    program: Program
+    offsets: Mapping[str, int | None]
+    output: str
+    fixed: int | None
+    window: int
+    stateful: bool
+
+    def check_prompt(self, prompt: str) -> None:
+        """:class:`UsageError` for one that is too short."""
+        least = self.fixed or 1
+        if len(prompt) < least:
+            wanted = f"at least {least} character{'s' if least > 1 else ''}"
+            raise UsageError(
+                f"{self.program.name} reads {wanted}, and the prompt {prompt!r} has {len(prompt)}"
+            )
+
+    def inputs(self, indices: Sequence[int]) -> dict[str, Array]:
+        """The arrays for some characters, of batch 1; of too many the last are read."""
+        text = np.asarray(indices, np.int64)
+        if self.fixed is not None:
+            text = text[-self.fixed :]
+        elif not self.stateful:
+            text = text[-self.window :]
+        return {port.name: self._input(port, text) for port in self.program.inputs}
+
+    def first_state(self) -> dict[str, Array]:
+        """The state before the first character."""
+        sizes = {**self.program.sizes, "batch": 1}
+        return {p.name: np.zeros(self.program.shape(p, sizes)) for p in self.program.state}
+
+    def probabilities(self, results: Mapping[str, Any]) -> Array:
+        """Of the character after the last one that was read, ``[classes]``."""
+        found = np.asarray(results[f"output.{self.output}"], np.float64)
+        last: Array = found.reshape(-1, found.shape[-1])[-1]
+        return last
+
+    def _input(self, port: Port, text: Array) -> Array:
+        offset, type_ = self.offsets[port.name], self.program.type_of(port)
+        if offset is None:
+            return np.zeros(self.program.shape(port, {"batch": 1}))
+        rank = len(type_.shape) - (type_.bound is None)
+        taken = text[offset] if rank == 1 else text
+        given = np.reshape(taken, (1,) if rank == 1 else (1, -1))
+        if type_.bound is not None:
+            return given
+        return one_hot(given, type_.shape[-1].resolve(self.program.sizes))
+
+
+def reader(spec: Spec, weights: Weights) -> Reader:
+    """How a spec reads, at the sizes of its weights.
+
+    Raises :class:`UsageError` for a spec that does not say how its arrays are cut from a text, or
+    that has no probabilities among its outputs; :class:`WeightsError` for weights of another model.
+    """
+    check(weights, spec)
+    data = spec.model.data
+    if data is None:
+        raise UsageError(f"{spec.name} has no 'data' section: it does not say how it reads a text")
+    program = spec.program("inference", **weights.sizes)
+    offsets = {p.name: data.arrays[p.name].offset for p in program.inputs}
+    wide = any("time" in dim.names for p in program.inputs for dim in program.type_of(p).shape)
+    single = [offset for offset in offsets.values() if offset is not None]
+    return Reader(
+        program,
+        offsets,
+        _output(program),
+        None if wide else max(single, default=0) + 1,
+        data.windows.length,
+        bool(program.state),
+    )
+
+
+def vocabulary(weights: Weights) -> Vocabulary:
+    """The characters of weights; :class:`UsageError` for weights without."""
+    if not weights.vocabulary:
+        raise UsageError(
+            f"the weights of {weights.spec} have no vocabulary, so their classes stand for no "
+            "characters; make others with 'harness train'"
+        )
+    return Vocabulary(tuple(weights.vocabulary))
+
+
+def _output(program: Program) -> str:
+    """The last output that nothing else is made of: the probabilities of the next character."""
+    ends = [n for n in result_ports(program, "ends") if n.startswith("output.")]
+    if not ends:
+        raise UsageError(f"{program.name} has no output to read a character from")
+    return ends[-1].removeprefix("output.")

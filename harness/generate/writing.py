@@ -1,0 +1,139 @@
+"""Writing on, character after character, on one backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.errors import HarnessError, UsageError
+from harness.generate.model import Reader, reader, vocabulary
+from harness.initializers import generator
+from harness.remote import Remote, WorkerFault
+from harness.spec.lower import Spec, load_spec
+from harness.supervisor import Launch, Worker
+from harness.text import Vocabulary
+from harness.weights import Array, Weights, load
+
+DAY = 24 * 3600.0
+Choose = Callable[[Array], int]
+
+
+class GenerateError(HarnessError):
+    """A backend failed."""
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What to write. ``temperature`` of 0 takes the likeliest character each time; ``top_k`` of 0
+    leaves all to choose from."""
+
+    spec: str
+    backends: tuple[str, ...]
+    weights: Path
+    prompt: str
+    length: int = 200
+    temperature: float = 0.0
+    top_k: int = 0
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float64"
+    path: str = "native"
+    folders: tuple[Path, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A request that was found to be possible."""
+
+    request: GenerateRequest
+    spec: Spec
+    weights: Weights
+    reader: Reader
+    vocabulary: Vocabulary
+    prompt: tuple[int, ...]
+
+    def write(self, backend: str) -> Iterator[str]:
+        """The characters after the prompt, as they are found.
+
+        Raises :class:`UsageError` for a device or dtype that is not offered, and
+        :class:`GenerateError` for a backend that fails.
+        """
+        request = self.request
+        worker = Worker(Launch(backend, environment=dict(request.environment)))
+        try:
+            yield from self._write(backend, worker)
+        except WorkerFault as fault:
+            raise GenerateError(f"{backend} failed: {fault}") from None
+        finally:
+            worker.close()
+
+    def _write(self, backend: str, worker: Worker) -> Iterator[str]:
+        request, known = self.request, self.reader
+        remote = Remote(worker, DAY)
+        remote.open(
+            self.spec.program("training", **self.weights.sizes),
+            known.program,
+            None,
+            request.path,
+            request.dtype,
+            request.device,
+        )
+        remote.call(
+            "load",
+            parameters=dict(self.weights.parameters),
+            statistics=dict(self.weights.statistics),
+        )
+        choose = chooser(request, len(self.vocabulary))
+        context, state = list(self.prompt), known.first_state()
+        unread = context
+        for _ in range(request.length):
+            results = remote.forward("inference", known.inputs(unread), state)
+            state = {n.removeprefix("state."): a for n, a in results.items() if "state." in n}
+            index = choose(known.probabilities(results))
+            context.append(index)
+            unread = [index] if known.stateful else context
+            yield self.vocabulary.characters[index]
+
+
+def prepare(request: GenerateRequest) -> Writer:
+    """Load and check everything; :class:`HarnessError` for what cannot be."""
+    if request.length < 1:
+        raise UsageError(f"a length is a positive whole number, found {request.length}")
+    if not request.temperature >= 0 or not np.isfinite(request.temperature):
+        raise UsageError(f"a temperature is a number from 0 on, found {request.temperature}")
+    if request.top_k < 0:
+        raise UsageError(f"--top-k is a whole number from 0 on, found {request.top_k}")
+    spec = load_spec(request.spec, request.folders)
+    weights = load(request.weights)
+    known, letters = reader(spec, weights), vocabulary(weights)
+    prompt = tuple(int(i) for i in letters.encode(request.prompt))
+    known.check_prompt(request.prompt)
+    return Writer(request, spec, weights, known, letters, prompt)
+
+
+def chooser(request: GenerateRequest, characters: int) -> Choose:
+    """How the next character is taken from probabilities ``[classes]``.
+
+    Never the padding, nor a class without a character. The random numbers depend on the seed only.
+    """
+    random = generator(request.seed, "generate")
+
+    def choose(probabilities: Array) -> int:
+        if not np.isfinite(probabilities).all():
+            raise GenerateError("the probabilities are not finite: the weights are of no use")
+        allowed = probabilities[1:characters]
+        if not request.temperature:
+            return 1 + int(np.argmax(allowed))
+        with np.errstate(divide="ignore"):
+            scores = np.log(allowed) / request.temperature
+        if request.top_k:
+            scores[np.argsort(-scores, kind="stable")[request.top_k :]] = -np.inf
+        weights: Any = np.exp(scores - scores.max())
+        return 1 + int(random.choice(len(weights), p=weights / weights.sum()))
+
+    return choose

@@ -1,0 +1,1 @@
+"""Training a spec on a text: batches, steps, checkpoints."""

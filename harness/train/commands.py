@@ -1,0 +1,85 @@
+"""The command ``train``. What it needs is imported when it is run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+FILE = click.Path(path_type=Path)
+
+
+def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
+    """Add the command to a group; ``guard`` makes a message of a user's error."""
+    group.command()(guard(train))
+
+
+@click.argument("spec")
+@click.option("--backend", required=True, help="Backend to train on.")
+@click.option(
+    "--text",
+    default="builtin",
+    show_default=True,
+    help="builtin (Python's own documentation), nietzsche (the notebook's), or a file.",
+)
+@click.option("--encoding", default="utf-8", show_default=True, help="Of a file.")
+@click.option("--epochs", type=int, help="The spec's own phases if left out.")
+@click.option("--batch", type=int, help="Rows of a step; the spec's own if left out.")
+@click.option("--weights", type=FILE, help="Keep the weights here, and checkpoints beside.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint, if there is one.")
+@click.option("--force", is_flag=True, help="Begin anew in place of weights that are there.")
+@click.option("--every", default=1000, show_default=True, help="Steps between checkpoints.")
+@click.option(
+    "--held-out", default=0.05, show_default=True, help="Share of the text to test on, its end."
+)
+@click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
+@click.option("--dtype", default="float32", show_default=True, help="Or float64, bfloat16, tf32.")
+@click.option(
+    "--path",
+    default="derived",
+    show_default=True,
+    help="derived: the program's own gradient; native: the framework's layers and gradient; "
+    "or equations.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of first weights and of the order.")
+@click.option("--size", "sizes", multiple=True, metavar="NAME=NUMBER", help="Another size.")
+@click.option("--threads", default=0, help="Threads of the backend; all cores if left out.")
+@click.option("--python", help="Run the backend in another environment.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Of the backend's process.")
+@click.option("--timeout", default=600.0, show_default=True, help="Seconds for one call.")
+@click.option("--json", "as_json", is_flag=True, help="Print the history as JSON at the end.")
+@click.option(
+    "--specs",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of further definitions, found before those that ship.",
+)
+def train(spec: str, backend: str, **options: Any) -> None:
+    """Train SPEC on a text, as the spec's own phases say.
+
+    Exit code 0: done; 1: the loss is no number any more, the last good weights are kept; 2: wrong
+    usage or a wrong file; 3: the backend failed; 130: interrupted.
+    """
+    from harness.cli import numbers, pairs
+    from harness.train.console import run_train
+    from harness.train.request import TrainRequest
+
+    names = ("text", "encoding", "epochs", "batch", "every", "held_out", "device", "dtype", "path")
+    request = TrainRequest(
+        spec,
+        backend,
+        **{name: options[name] for name in (*names, "seed", "threads", "timeout")},
+        sizes=numbers(options["sizes"]),
+        folders=tuple(options["folders"]),
+        python=options["python"] or sys.executable,
+        environment=pairs("--env", options["env"]),
+    )
+    outcome = run_train(
+        request, options["weights"], options["resume"], options["force"], options["as_json"]
+    )
+    sys.exit(outcome)

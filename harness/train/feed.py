@@ -1,0 +1,187 @@
+"""The batches of a spec from the indices of a text: windows, one-hot rows, zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.contract import host_dtype
+from harness.errors import UsageError
+from harness.program import Port, Program
+from harness.spec.lower import Spec
+from harness.text import Order, batches, column, one_hot, windows
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the arrays of a model are cut from a text: plain data, for a worker.
+
+    ``offsets`` are by array name, in characters from the start of a window; an array of zeros has
+    none. Of all rows the last ``held_out`` are never trained on; ``examples`` bounds the others.
+    """
+
+    length: int
+    stride: int
+    drop_last: int
+    offsets: Mapping[str, int | None]
+    batch: int
+    order: Order
+    whole_only: bool
+    examples: int | None = None
+    held_out: int = 0
+
+
+def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: int = 0) -> Recipe:
+    """The recipe that a spec declares for a text of ``length`` characters.
+
+    ``held_out`` is the share of its rows. Raises :class:`UsageError` for a spec that says nothing
+    of data or training, and for a share that leaves nothing to train on.
+    """
+    data, training = spec.model.data, spec.model.training
+    if data is None or training is None:
+        missing = "data" if data is None else "training"
+        raise UsageError(f"{spec.name} has no {missing!r} section: it cannot be trained on a text")
+    if not 0 <= held_out < 1:
+        raise UsageError(f"the share that is held out is from 0 to below 1, found {held_out}")
+    cut = data.windows
+    rows = max(0, len(range(0, length - 1 - cut.length, cut.stride)) - cut.drop_last)
+    return Recipe(
+        length=cut.length,
+        stride=cut.stride,
+        drop_last=cut.drop_last,
+        offsets={name: source.offset for name, source in data.arrays.items()},
+        batch=batch or training.batch,
+        order="shuffled" if training.shuffle else "sequential",
+        whole_only=training.whole_batches,
+        examples=training.examples,
+        held_out=int(rows * held_out),
+    )
+
+
+class Feed:
+    """Batches by row numbers. ``indices`` is the whole text; a shape of a program's port decides
+    whether an array is one character a row, a window, or its one-hot form.
+
+    Raises :class:`UsageError` for a text too short for a batch.
+    """
+
+    def __init__(
+        self, program: Program, given: Recipe, indices: Array, dtype: str, seed: int
+    ) -> None:
+        self.recipe, self.seed = given, seed
+        self._dtype = host_dtype(dtype)
+        text = np.ascontiguousarray(indices, np.int64)
+        cut = {"length": given.length, "stride": given.stride, "drop_last": given.drop_last}
+        self.total = len(column(text, **cut))
+        self.rows = self.total - given.held_out
+        if given.examples is not None:
+            self.rows = min(self.rows, given.examples)
+        ports = {"input": program.inputs, "target": program.targets}
+        self._sources = {
+            f"{group}.{port.name}": _Source(program, port, given, text, cut, self._dtype)
+            for group, found in ports.items()
+            for port in found
+        }
+        self._epochs: dict[int, list[npt.NDArray[np.int64]]] = {}
+        self.epoch(0)  # raises now, and not in the worker, where there is no batch
+
+    def epoch(self, number: int) -> list[npt.NDArray[np.int64]]:
+        """The row numbers of each batch of an epoch; the order depends on the seed only."""
+        if number not in self._epochs:
+            made = batches(
+                self.rows,
+                self.recipe.batch,
+                self.recipe.order,
+                self.recipe.whole_only,
+                self.seed,
+                number,
+            )
+            self._epochs = {number: list(made)}
+        return self._epochs[number]
+
+    def held_out(self) -> list[npt.NDArray[np.int64]]:
+        """The rows of each batch that is never trained on, in order; whole batches only."""
+        first = self.total - self.recipe.held_out
+        size = min(self.recipe.batch, max(1, self.recipe.held_out))
+        numbers = np.arange(first, self.total)
+        return [numbers[i : i + size] for i in range(0, len(numbers) - size + 1, size)]
+
+    def batch(self, rows: Array) -> dict[str, Array]:
+        """The arrays of some rows by ``input.NAME`` and ``target.NAME``; rows of any shape
+        ``[..., batch]`` give arrays ``[..., batch, time]`` and so on."""
+        return {name: source(rows) for name, source in self._sources.items()}
+
+
+class _Source:
+    """One array of a model: from row numbers to its part of a batch."""
+
+    def __init__(
+        self,
+        program: Program,
+        port: Port,
+        given: Recipe,
+        text: Array,
+        cut: Mapping[str, int],
+        dtype: str,
+    ) -> None:
+        type_ = program.type_of(port)
+        self._offset = given.offsets[port.name]
+        self._dtype = np.dtype(dtype)
+        self._classes = 0
+        if self._offset is None:
+            self._tail = tuple(dim.resolve(program.sizes) for dim in type_.shape[1:])
+            return
+        if type_.bound is None:
+            self._classes = type_.shape[-1].resolve(program.sizes)
+        wide = len(type_.shape) - (self._classes > 0) > 1
+        cutter = windows if wide else column
+        self._table = cutter(text, offset=self._offset, **cut)
+        limit = self._classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
+        if int(self._table.max()) >= limit:
+            raise UsageError(
+                f"{port.name} has {limit} classes, and the text has characters with indices up to "
+                f"{int(self._table.max())}"
+            )
+
+    def __call__(self, rows: Array) -> Array:
+        if self._offset is None:
+            return np.zeros((*rows.shape, *self._tail), self._dtype)
+        taken = self._table[rows]
+        return one_hot(taken, self._classes, self._dtype) if self._classes else taken
+
+
+def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
+    """Sizes that count characters, where the text has more than the spec expects.
+
+    They are those that bound an index which is cut from the text, or the last axis of its one-hot
+    form.
+    """
+    data = spec.model.data
+    assert data is not None
+    program = spec.programs["training"]
+    found: dict[str, int] = {}
+    for port in (*program.inputs, *program.targets):
+        if data.arrays[port.name].offset is None:
+            continue
+        type_ = program.type_of(port)
+        dim = type_.bound if type_.bound is not None else type_.shape[-1]
+        for name in dim.names:
+            if program.sizes[name] < characters:
+                found[name] = characters
+    return found
+
+
+def phases_of(spec: Spec, epochs: int | None) -> Sequence[float]:
+    """The learning rate of each epoch: the spec's phases, cut or carried on to ``epochs``."""
+    training = spec.model.training
+    assert training is not None
+    rates = [phase.learning_rate for phase in training.phases for _ in range(phase.epochs)]
+    if epochs is None:
+        return rates
+    return (rates + [rates[-1]] * epochs)[:epochs]

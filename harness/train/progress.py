@@ -1,0 +1,80 @@
+"""What training shows while it goes, on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from harness.train.request import Setup
+from harness.train.run import Events
+
+
+class TrainProgress(Events):
+    """A bar on a terminal, a line for each epoch everywhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[speed]:,.0f} characters/s"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        fields: dict[str, Any] = {"epoch": "", "loss": float("nan"), "speed": 0.0}
+        self.task = self.bar.add_task("", total=1, **fields)
+        self._epochs, self._steps = 0, 0
+
+    def began(self, setup: Setup, epoch: int, step: int) -> None:
+        self._epochs = len(setup.rates)
+        self._steps = len(setup.feed.epoch(epoch))
+        self.bar.update(self.task, total=self._epochs * self._steps)
+        text, grown = setup.text, _grown(setup)
+        self._line(
+            f"{setup.spec.name} on {setup.request.backend}: {text.name}, {len(text.text):,} "
+            f"characters, {len(setup.vocabulary)} of them different with the padding{grown}; "
+            f"{self._steps:,} steps of {setup.recipe.batch} rows an epoch"
+        )
+        if epoch or step:
+            self._line(f"goes on at step {step + 1:,} of epoch {epoch + 1}")
+
+    def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
+        done = epoch * self._steps + step
+        self.bar.update(
+            self.task,
+            completed=done,
+            epoch=f"{epoch + 1}/{self._epochs}",
+            loss=loss,
+            speed=rate,
+        )
+
+    def ended(self, entry: Mapping[str, Any]) -> None:
+        self._line(epoch_line(entry, self._epochs))
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def epoch_line(entry: Mapping[str, Any], epochs: int) -> str:
+    """An epoch in one line."""
+    held_out = entry["held_out_loss"]
+    other = "" if held_out is None else f", held out {held_out:.4f}"
+    return (
+        f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.4f}{other}, learning rate "
+        f"{entry['learning_rate']:g}, {entry['characters_per_second']:,.0f} characters/s"
+    )
+
+
+def _grown(setup: Setup) -> str:
+    """The sizes that are not the spec's own."""
+    own = setup.spec.programs["training"].sizes
+    changed = {name: size for name, size in setup.sizes.items() if size != own[name]}
+    listed = ", ".join(f"{name} {size} instead of {own[name]}" for name, size in changed.items())
+    return f" ({listed})" if listed else ""

@@ -1,0 +1,142 @@
+"""What to train, and all that follows from it before anything is run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.bench.request import thread_settings
+from harness.corpus import Corpus, corpus
+from harness.errors import UsageError, did_you_mean
+from harness.planning import choose_backends
+from harness.program import Program
+from harness.spec.lower import Spec, load_spec
+from harness.supervisor import Launch
+from harness.text import Vocabulary
+from harness.train.feed import Feed, Recipe, needed_sizes, phases_of, recipe
+from harness.weights import Array
+
+PATHS = ("derived", "native", "equations")
+HELD_OUT = 0.05
+# Steps from one checkpoint to the next.
+EVERY = 1000
+TEN_MINUTES = 600.0
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train. ``epochs`` and ``batch`` of None are the spec's own.
+
+    ``text`` is ``builtin``, ``nietzsche`` or a path. ``threads`` of 0 are all cores that the
+    process may use. ``timeout`` is in seconds, for one call of the worker.
+    """
+
+    spec: str
+    backend: str
+    text: str = "builtin"
+    encoding: str = "utf-8"
+    epochs: int | None = None
+    batch: int | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    path: str = "derived"
+    seed: int = 0
+    held_out: float = HELD_OUT
+    every: int = EVERY
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    folders: tuple[Path, ...] = ()
+    python: str = sys.executable
+    environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 0
+    timeout: float = TEN_MINUTES
+
+    @property
+    def launch(self) -> Launch:
+        """How the worker is started."""
+        cores = self.threads or len(os.sched_getaffinity(0))
+        environment = {**thread_settings(cores), **self.environment}
+        return Launch(self.backend, python=self.python, environment=environment, cores=cores)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A request that was found to be possible.
+
+    ``indices`` is the text, ``rates`` the learning rate of each epoch. The sizes are the spec's
+    but for those that count characters, where the text has more.
+    """
+
+    request: TrainRequest
+    spec: Spec
+    text: Corpus
+    vocabulary: Vocabulary
+    sizes: Mapping[str, int]
+    training: Program
+    inference: Program
+    recipe: Recipe
+    indices: Array
+    rates: Sequence[float]
+    feed: Feed
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides every number of the run beside backend and versions: as JSON."""
+        request = self.request
+        return {
+            "text": {"name": self.text.name, "sha256": self.text.sha256},
+            "seed": request.seed,
+            "dtype": request.dtype,
+            "sizes": dict(self.sizes),
+            "recipe": asdict(self.recipe),
+        }
+
+    @property
+    def characters(self) -> int:
+        """Characters that the rows of an epoch read."""
+        return sum(map(len, self.feed.epoch(0))) * self.recipe.length
+
+
+def prepare(request: TrainRequest) -> Setup:
+    """Load, read and check everything; :class:`HarnessError` for what cannot be."""
+    _check(request)
+    spec = load_spec(request.spec, request.folders)
+    if spec.update is None:
+        raise UsageError(f"{spec.name} has no optimizer: it cannot be trained")
+    text = corpus(request.text, request.encoding)
+    vocabulary = Vocabulary.of(text.text)
+    given = recipe(spec, request.batch, request.held_out, len(text.text))
+    changed = {**needed_sizes(spec, len(vocabulary)), **request.sizes}
+    training = spec.program("training", **changed)
+    indices = vocabulary.encode(text.text)
+    return Setup(
+        request=request,
+        spec=spec,
+        text=text,
+        vocabulary=vocabulary,
+        sizes=dict(training.sizes),
+        training=training,
+        inference=spec.program("inference", **changed),
+        recipe=given,
+        indices=indices,
+        rates=phases_of(spec, request.epochs),
+        feed=Feed(training, given, indices, request.dtype, request.seed),
+    )
+
+
+def _check(request: TrainRequest) -> None:
+    choose_backends([request.backend])
+    if request.path not in PATHS:
+        raise UsageError(
+            f"unknown path {request.path!r}{did_you_mean(request.path, PATHS)} "
+            f"(known: {', '.join(PATHS)})"
+        )
+    for name in ("epochs", "batch", "every"):
+        number = getattr(request, name)
+        if number is not None and number < 1:
+            raise UsageError(f"--{name} is a positive whole number, found {number}")
+    if request.threads < 0:
+        raise UsageError(f"a number of threads is positive, found {request.threads}")

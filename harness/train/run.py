@@ -1,0 +1,278 @@
+"""A run of training: the loop over epochs in the parent, the steps in the worker."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import weights
+from harness.errors import HarnessError, UsageError
+from harness.initial import initial_parameters, initial_statistics
+from harness.supervisor import Worker
+from harness.train import checkpoint
+from harness.train.checkpoint import Checkpoint
+from harness.train.request import Setup
+from harness.train.trainer import SUMMED
+from harness.weights import Weights, WeightsError, fingerprint
+from harness.wire import encode
+
+# Seconds of work that go into one call of the worker: how often the progress moves.
+CALL = 0.5
+
+
+class TrainingError(HarnessError):
+    """The worker failed."""
+
+
+class Diverged(HarnessError):
+    """The loss is no number any more."""
+
+
+class Events:
+    """What a run tells while it goes; override what is of interest."""
+
+    def began(self, setup: Setup, epoch: int, step: int) -> None:
+        """The run begins, or is taken up, at a step of an epoch."""
+
+    def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
+        """Steps were made: the mean loss of the epoch so far, characters a second of late."""
+
+    def ended(self, entry: Mapping[str, Any]) -> None:
+        """An epoch is done."""
+
+
+class Training:
+    """A run. Use as a context manager, so that no worker outlives it.
+
+    ``path`` is where the weights go, and beside it the checkpoints; None keeps nothing. A
+    ``worker`` that is given stays open.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        path: Path | None = None,
+        events: Events | None = None,
+        worker: Worker | None = None,
+    ) -> None:
+        self.setup, self.path, self.events = setup, path, events or Events()
+        self.worker = worker or Worker(setup.request.launch)
+        self._own = worker is None
+        self.history: list[dict[str, Any]] = []
+        self._position: dict[str, Any] = {"epoch": 0, "step": 0, "steps": 0, "loss": 0.0, "rows": 0}
+        self._told: Mapping[str, Any] = {}
+
+    def __enter__(self) -> Training:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._own:
+            self.worker.close()
+
+    def run(self, resume: bool = False) -> Weights:
+        """Train to the end; the last weights, which are saved too.
+
+        Raises :class:`Diverged`, :class:`TrainingError` for a worker that fails, and
+        :class:`UsageError` for a checkpoint of another run.
+        """
+        self._begin(self._found() if resume else None)
+        self.events.began(self.setup, self._position["epoch"], self._position["step"])
+        for epoch in range(self._position["epoch"], len(self.setup.rates)):
+            self._epoch(epoch)
+        return self._snapshot().weights
+
+    def _begin(self, found: Checkpoint | None) -> None:
+        setup, request = self.setup, self.setup.request
+        self._start()
+        self._told = self._call(
+            "begin",
+            training=encode(setup.training),
+            inference=encode(setup.inference),
+            rule=encode(setup.spec.update),
+            path=request.path,
+            dtype=request.dtype,
+            device=request.device,
+            recipe=asdict(setup.recipe),
+            indices=setup.indices,
+            seed=request.seed,
+        )
+        if found is None:
+            self._call(
+                "load",
+                parameters=initial_parameters(setup.training, request.seed),
+                statistics=initial_statistics(setup.training),
+                slots={},
+                state={},
+                steps=0,
+            )
+            return
+        self.history = list(found.weights.history["epochs"])
+        self._position = dict(found.position)
+        self._call(
+            "load",
+            parameters=found.weights.parameters,
+            statistics=found.weights.statistics,
+            slots=found.slots,
+            state=found.state,
+            steps=self._position["steps"],
+        )
+
+    def _start(self) -> None:
+        outcome = self.worker.start()
+        if not outcome.ok:
+            raise TrainingError(f"{self.worker.launch.backend} cannot be started: {outcome.cause}")
+        hello: Mapping[str, Any] = self.worker.hello or {}
+        request = self.setup.request
+        for kind, wanted in (("device", request.device), ("dtype", request.dtype)):
+            offered = hello.get(f"{kind}s", ())
+            if wanted not in offered:
+                raise UsageError(
+                    f"{request.backend} does not offer the {kind} {wanted!r} "
+                    f"(offered: {', '.join(offered)})"
+                )
+
+    def _found(self) -> Checkpoint | None:
+        """The checkpoint to go on from, if there is one."""
+        if self.path is None:
+            raise UsageError("--resume needs --weights: the checkpoint lies beside that file")
+        place = checkpoint.place(self.path)
+        if not place.exists():
+            return None
+        found = checkpoint.load(place)
+        weights.check(found.weights, self.setup.spec)
+        made_with = found.weights.history
+        for name, wanted in self.setup.facts.items():
+            if made_with.get(name) != wanted:
+                raise UsageError(
+                    f"{place} was made with another {name}: "
+                    f"{_difference(made_with[name], wanted)}; ask for that, or begin anew with "
+                    "another --weights"
+                )
+        return found
+
+    def _epoch(self, epoch: int) -> None:
+        request, position = self.setup.request, self._position
+        steps = len(self.setup.feed.epoch(epoch))
+        rate, per_step = self.setup.rates[epoch], 0.0
+        began = time.perf_counter()
+        first = saved = position["step"]
+        while position["step"] < steps:
+            step = position["step"]
+            count = _count(per_step, min(steps, saved + _whole(request.every)) - step)
+            started = time.perf_counter()
+            sums = self._call("run", rate=rate, epoch=epoch, first=step, count=count)
+            per_step = (time.perf_counter() - started) / count
+            self._add(epoch, step, count, sums)
+            speed = self.setup.recipe.batch * self.setup.recipe.length / per_step
+            self.events.stepped(epoch, position["step"], self._mean(), speed)
+            if position["step"] - saved >= request.every and position["step"] < steps:
+                self._save()
+                saved = position["step"]
+        self._end(epoch, rate, steps - first, time.perf_counter() - began)
+
+    def _add(self, epoch: int, step: int, count: int, sums: list[float]) -> None:
+        position = self._position
+        rows = self.setup.feed.epoch(epoch)[step : step + count]
+        for total in sums:  # one by one, so that a run taken up adds in the same order
+            position["loss"] += total
+        position["rows"] += sum(map(len, rows))
+        position["step"] = step + count
+        position["steps"] += count
+        if not math.isfinite(position["loss"]):
+            kept = f"; the last good weights are in {self.path}" if self._kept() else ""
+            raise Diverged(
+                f"the loss is {position['loss']} after steps {step + 1} to {step + count} of epoch "
+                f"{epoch + 1}, at a learning rate of {self.setup.rates[epoch]:g}{kept}"
+            )
+
+    def _kept(self) -> bool:
+        return self.path is not None and self.path.exists()
+
+    def _mean(self) -> float:
+        return float(self._position["loss"] / max(1, self._position["rows"]))
+
+    def _end(self, epoch: int, rate: float, steps: int, seconds: float) -> None:
+        """Close an epoch: its entry, the loss on what is held out, a checkpoint."""
+        held_out = self._call("evaluate")
+        read = self._position["rows"] * self.setup.recipe.length
+        share = steps / len(self.setup.feed.epoch(epoch))
+        entry = {
+            "epoch": epoch + 1,
+            "learning_rate": rate,
+            "loss": self._mean(),
+            "held_out_loss": held_out,
+            "seconds": seconds,
+            "characters_per_second": read * share / seconds,
+        }
+        self.history.append(entry)
+        self._position |= {"epoch": epoch + 1, "step": 0, "loss": 0.0, "rows": 0}
+        self._save()
+        self.events.ended(entry)
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        made = self._snapshot()
+        checkpoint.save(checkpoint.place(self.path), made)
+        weights.save(self.path, made.weights)
+
+    def _snapshot(self) -> Checkpoint:
+        setup, request = self.setup, self.setup.request
+        found = self._call("snapshot")
+        for name, array in found["parameters"].items():
+            if not np.isfinite(array).all():
+                raise Diverged(f"parameter {name} is not finite after step {found['steps']}")
+        hello: Mapping[str, Any] = self.worker.hello or {}
+        history = {
+            **setup.facts,
+            "backend": request.backend,
+            "device": request.device,
+            "paths": dict(self._told["paths"]),
+            "versions": dict(hello.get("versions", {})),
+            "steps": found["steps"],
+            "epochs": self.history,
+        }
+        made = Weights(
+            setup.spec.name,
+            fingerprint(setup.spec),
+            dict(setup.sizes),
+            found["parameters"],
+            found["statistics"],
+            setup.vocabulary.characters,
+            history,
+        )
+        return Checkpoint(made, found["slots"], found["state"], dict(self._position))
+
+    def _call(self, verb: str, **payload: Any) -> Any:
+        outcome = self.worker.call(f"train_{verb}", payload, self.setup.request.timeout)
+        if not outcome.ok:
+            raise TrainingError(f"{self.setup.request.backend} failed: {verb}: {outcome.cause}")
+        return outcome.value
+
+
+def _count(per_step: float, left: int) -> int:
+    """Steps of the next call: whole sums, about :data:`CALL` seconds of them."""
+    wanted = CALL / per_step if per_step else SUMMED
+    return min(left, max(1, int(wanted / SUMMED)) * SUMMED)
+
+
+def _whole(steps: int) -> int:
+    """As many steps, rounded up to whole sums."""
+    return -(-steps // SUMMED) * SUMMED
+
+
+def _difference(found: Any, wanted: Any) -> str:
+    """What is not alike in two values, briefly."""
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        names = [n for n in {**found, **wanted} if found.get(n) != wanted.get(n)]
+        return ", ".join(f"{n} {found.get(n)!r}, now {wanted.get(n)!r}" for n in names)
+    return f"{found!r}, now {wanted!r}"
+
+
+__all__ = ["Diverged", "Events", "Training", "TrainingError", "WeightsError"]

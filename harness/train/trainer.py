@@ -1,0 +1,186 @@
+"""Training steps over a text, at the speed of a pipeline. Runs inside the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness.contract import Advance, Tensors
+from harness.ports import Arrays
+from harness.session import Session
+from harness.stepping import make_step, store
+from harness.train.feed import Feed
+
+# Steps that go into one call, where a backend has a way to make several.
+MANY = 8
+# Steps whose losses are summed on the device before the host asks. Every sum begins at a multiple
+# of it in its epoch, so that a run that was resumed adds up the same numbers in the same order.
+SUMMED = 64
+# The sum of losses, among what goes from step to step.
+TOTAL = "loss.sum"
+
+Orders = Mapping[str, tuple[int, ...]]
+
+
+class _Steps(NamedTuple):
+    """One step, several in a call where the backend has a way, and how both take a batch."""
+
+    one: Advance
+    several: Advance | None
+    orders: Orders
+
+
+class Trainer:
+    """A session in training. Raises :class:`UsageError` for what does not fit the program.
+
+    The optimizer is always the spec's equations: what it keeps is neutral, so that a run can be
+    taken up by any backend.
+    """
+
+    def __init__(self, session: Session, feed: Feed) -> None:
+        self.session, self.feed = session, feed
+        self._steps_made: dict[Any, _Steps] = {}
+        self._fixed: Tensors = {}
+        self._carried: Tensors = {}
+        self._size = feed.recipe.batch
+        self._steps = 0
+
+    def load(
+        self,
+        parameters: Arrays,
+        statistics: Arrays,
+        slots: Mapping[str, Arrays],
+        state: Arrays,
+        steps: int,
+    ) -> None:
+        """Go on from here; empty ``slots`` and ``state`` are those of the start."""
+        self.session.load(parameters, statistics)
+        if slots:
+            self.session.load_slots(slots, steps)
+        self._steps = steps
+        self._carried = {}
+        self._state = self._tensors_of(state) if state else self._first_state()
+
+    def run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
+        """Steps ``first`` and on of an epoch: the sum of each :data:`SUMMED` losses, every loss
+        times the rows of its batch."""
+        rows = self.feed.epoch(epoch)[first : first + count]
+        if first == 0:
+            self._restart_state()
+        return [self._sum(rate, rows[i : i + SUMMED]) for i in range(0, len(rows), SUMMED)]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Neutral parameters, statistics, slots and state, and the number of steps made."""
+        self._store()
+        state = {n.removeprefix("state."): t for n, t in self._state.items()}
+        return {
+            **self.session.read(),
+            "state": {n: self.session.backend.numpy(t) for n, t in state.items()},
+            "steps": self._steps,
+        }
+
+    def evaluate(self) -> float | None:
+        """The mean loss on the rows that are held out, with the inference program; None if there
+        are none."""
+        batches = self.feed.held_out()
+        if not batches:
+            return None
+        self._store()
+        program = self.session.programs["inference"]
+        rows = len(batches[0])
+        sizes = {**program.sizes, "batch": rows}
+        state = {p.name: np.zeros(program.shape(p, sizes)) for p in program.state}
+        losses = []
+        for numbers in batches:
+            arrays = self.feed.batch(numbers)
+            inputs, targets = _group(arrays, "input."), _group(arrays, "target.")
+            results = self.session.forward("inference", inputs, state, targets)
+            state = _group(results, "state.")
+            losses.append(float(results["loss"]))
+        return float(np.mean(losses))
+
+    def _sum(self, rate: float, batches: Sequence[Any]) -> float:
+        """The losses of some steps, times their rows."""
+        whole = [rows for rows in batches if len(rows) == self._size]
+        total = 0.0
+        if whole:
+            total += self._run_whole(rate, np.stack(whole)) * self._size
+        for rows in batches[len(whole) :]:
+            total += self._run_whole(rate, rows[None]) * len(rows)
+        return total
+
+    def _run_whole(self, rate: float, rows: Any) -> float:
+        """Steps on batches of one size, whose rows are ``[steps, batch]``; the sum of losses."""
+        one, several, orders = self._made(rate, rows[0])
+        self._carried[TOTAL] = self.session.scalar(0.0)
+        done = 0
+        while several is not None and len(rows) - done >= MANY:
+            stacked = self._batch(rows[done : done + MANY], orders)
+            self._carried, _ = several(self._carried, self._fixed, stacked)
+            done += MANY
+        self._steps += len(rows)
+        for numbers in rows[done:]:
+            self._carried, _ = one(self._carried, self._fixed, self._batch(numbers, orders))
+        return float(self.session.backend.numpy(self._carried.pop(TOTAL)))
+
+    def _batch(self, rows: Any, orders: Orders) -> Tensors:
+        """The batch of some rows ``[batch]``, or batches ``[steps, batch]``, as a step takes it."""
+        tensors = {}
+        lead = rows.ndim - 1
+        for name, array in self.feed.batch(rows).items():
+            axes = orders.get(name, ())
+            moved = array.transpose((*range(lead), *(lead + a for a in axes))) if axes else array
+            tensors[name] = self.session.backend.tensor(np.ascontiguousarray(moved))
+        return tensors
+
+    def _made(self, rate: float, rows: Any) -> _Steps:
+        """The step at a learning rate, for a batch like these rows; what is carried suits it."""
+        key = (rate, len(rows))
+        if key not in self._steps_made:
+            self._store()
+            backend = self.session.backend
+            step = make_step(self.session, "train", self._batch(rows, {}), self._state, rate)
+            advance = self._adding(step.advance)
+            made = _Steps(backend.advance(advance), backend.several(advance), step.orders)
+            self._steps_made[key] = made
+            self._begin = step.begin
+        if not self._carried:
+            self._carried, self._fixed = self._begin(self._state)
+        return self._steps_made[key]
+
+    def _adding(self, advance: Advance) -> Advance:
+        add = self.session.backend.primitives["add"]
+
+        def adding(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
+            rest = {n: t for n, t in carried.items() if n != TOTAL}
+            following, results = advance(rest, fixed, batch)
+            return {**following, TOTAL: add(carried[TOTAL], results["loss"])}, {}
+
+        return adding
+
+    def _store(self) -> None:
+        """Put what is carried back into the session."""
+        if self._carried:
+            store(self.session, self._carried)
+            self.session.steps = self._steps
+            self._state = {n: t for n, t in self._carried.items() if n.startswith("state.")}
+            self._carried = {}
+
+    def _restart_state(self) -> None:
+        """Each epoch begins with the first state."""
+        self._store()
+        self._state = self._first_state()
+
+    def _first_state(self) -> Tensors:
+        program = self.session.programs["training"]
+        sizes = {**program.sizes, "batch": self._size}
+        return self._tensors_of({p.name: np.zeros(program.shape(p, sizes)) for p in program.state})
+
+    def _tensors_of(self, state: Arrays) -> Tensors:
+        return {f"state.{n}": self.session.float_tensor(np.asarray(a)) for n, a in state.items()}
+
+
+def _group(arrays: Arrays, prefix: str) -> dict[str, Any]:
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}

@@ -1,0 +1,76 @@
+"""What a worker can be asked about training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.contract import Backend
+from harness.errors import UsageError
+from harness.train.feed import Feed, Recipe
+from harness.train.trainer import Trainer
+from harness.wire import decode
+
+Payload = dict[str, Any]
+
+
+class TrainVerbs:
+    """Holds the training of one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._trainer: Trainer | None = None
+
+    @property
+    def trainer(self) -> Trainer:
+        """The current training."""
+        if self._trainer is None:
+            raise UsageError("no training has begun")
+        return self._trainer
+
+    def train_begin(
+        self,
+        training: Any,
+        inference: Any,
+        rule: Any,
+        path: str,
+        dtype: str,
+        device: str,
+        recipe: Mapping[str, Any],
+        indices: Any,
+        seed: int,
+    ) -> Payload:
+        """A training in place of the last one; the path of each layer and the settings."""
+        self.backend.quick = False
+        self.backend.use(device, dtype)
+        update = decode(rule)
+        session = self.backend.session(
+            decode(training), decode(inference), path=path, dtype=dtype, rule=update
+        )
+        session.use_rule(update, claim=False)
+        feed = Feed(session.programs["training"], Recipe(**recipe), indices, session.dtype, seed)
+        self._trainer = Trainer(session, feed)
+        return {"paths": session.paths(), "settings": dict(self.backend.settings())}
+
+    def train_load(
+        self,
+        parameters: Payload,
+        statistics: Payload,
+        slots: Payload,
+        state: Payload,
+        steps: int,
+    ) -> None:
+        """See :meth:`Trainer.load`."""
+        self.trainer.load(parameters, statistics, slots, state, steps)
+
+    def train_run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
+        """See :meth:`Trainer.run`."""
+        return self.trainer.run(rate, epoch, first, count)
+
+    def train_snapshot(self) -> Payload:
+        """See :meth:`Trainer.snapshot`."""
+        return self.trainer.snapshot()
+
+    def train_evaluate(self) -> float | None:
+        """See :meth:`Trainer.evaluate`."""
+        return self.trainer.evaluate()

@@ -1,0 +1,103 @@
+"""Tests of formats share this: a case, what is exported of it, and a format's process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.case import Case
+from harness.formats import Exported, launch
+from harness.planning import lesson6
+from harness.spec.lower import load_spec
+from harness.supervisor import Worker
+from harness.tolerance import Deviation, compare
+from harness.wire import encode
+
+ODD = Path(__file__).parent / "odd_specs"
+SYSTEMS = (*lesson6(), str(ODD / "odd.yaml"))
+Array = npt.NDArray[Any]
+
+
+def case_of(name: str, hidden: int = 16) -> Case:
+    """A system at a small size, or one of the odd specs."""
+    spec = load_spec(name, [ODD])
+    sizes = {"hidden": hidden} if "hidden" in spec.model.sizes else {}
+    return Case(spec, sizes, 3, 5)
+
+
+def exported(case: Case, dtype: str) -> Exported:
+    """The case's own parameters and statistics, with characters of every kind."""
+    return Exported(
+        case.spec.name,
+        case.training,
+        case.inference,
+        {n: a.astype(dtype) for n, a in case.material.parameters.items()},
+        {n: a.astype(dtype) for n, a in case.material.statistics.items()},
+        ("\0", "\n", " ", "'", '"', "\\", "a", "é", "\u20ac", "\U0001f600"),
+    )
+
+
+class Caller:
+    """Calls a format's process; what goes wrong there is an AssertionError."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def write(self, given: Exported, path: Path) -> list[Path]:
+        return [Path(p) for p in self.value("write", exported=given.payload(), path=str(path))]
+
+    def read(self, path: Path, case: Case) -> dict[str, Array]:
+        """Parameters and statistics."""
+        found = self.value("read", path=str(path), training=encode(case.training))
+        return {**found["parameters"], **found["statistics"]}
+
+    def deviations(
+        self, path: Path, case: Case, dtype: str, batch: int = 3, time: int = 5
+    ) -> list[Deviation]:
+        """How the written model's outputs and new state compare with the oracle's."""
+        material = case.batch_of(batch, time)
+        expected = case.forward("inference", material, (batch, time)).only("output.", "state.")
+        found = self.value("outputs", path=str(path), inputs=material.inputs, state=material.state)
+        return compare(found, expected.values, expected.noise, dtype)
+
+    def value(self, verb: str, **payload: Any) -> Any:
+        outcome = self.worker.call(verb, payload, 120.0)
+        assert outcome.ok, outcome.cause + outcome.traceback
+        return outcome.value
+
+    def refusal(self, path: Path, case: Case) -> str:
+        """What a person is told of a file that cannot be read."""
+        payload = {"path": str(path), "training": encode(case.training)}
+        outcome = self.worker.call("read", payload, 120.0)
+        assert outcome.cause.startswith("UsageError: "), outcome.cause + outcome.traceback
+        return outcome.cause.removeprefix("UsageError: ")
+
+
+@contextmanager
+def running(name: str) -> Iterator[Caller]:
+    """The process of a format."""
+    with Worker(launch(name)) as worker:
+        yield Caller(worker)
+
+
+def same_bits(found: Mapping[str, Array], given: Exported) -> bool:
+    """Whether arrays are those that were exported, to the bit."""
+    wanted = {**given.parameters, **given.statistics}
+    return found.keys() == wanted.keys() and all(
+        (found[n].dtype, found[n].shape, found[n].tobytes()) == (a.dtype, a.shape, a.tobytes())
+        for n, a in wanted.items()
+    )
+
+
+def strange(given: Exported) -> Exported:
+    """The same with NaN, infinities, denormals and negative zero among the numbers."""
+    for array in (*given.parameters.values(), *given.statistics.values()):
+        flat = array.reshape(-1)
+        odd = np.array([np.nan, np.inf, -np.inf, 1e-40, -0.0], array.dtype)
+        flat[: min(flat.size, 5)] = odd[: min(flat.size, 5)]
+    return given

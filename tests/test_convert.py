@@ -1,0 +1,282 @@
+"""``harness export`` and ``harness import`` as a user runs them: files, words, exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from harness import weights
+from harness.cli import cli
+from harness.convert import run
+from harness.convert.agreement import Agreement, agreement
+from harness.material import draw
+from harness.spec.lower import load_spec
+from harness.tolerance import Deviation
+from harness.weights import Weights
+
+pytest.importorskip("jax")
+pytest.importorskip("torch")
+
+SPEC = "lesson6/sequence_rnn"
+
+
+def make(path: Path, name: str = SPEC, dtype: str = "float32", **sizes: int) -> Weights:
+    """Weights with drawn numbers, in a file."""
+    spec = load_spec(name)
+    program = spec.program("training", **{"hidden": 8, **sizes})
+    drawn = draw(program, 1, 1, 3)
+    made = Weights(
+        spec.name,
+        weights.fingerprint(spec),
+        dict(program.sizes),
+        {n: a.astype(dtype) for n, a in drawn.parameters.items()},
+        {n: a.astype(dtype) for n, a in drawn.statistics.items()},
+        tuple(chr(32 + i) for i in range(program.sizes["vocab"])),
+        {"epochs": 3},
+    )
+    weights.save(path, made)
+    return made
+
+
+def harness(*arguments: object) -> Result:
+    found = CliRunner().invoke(cli, [str(a) for a in arguments])
+    assert "Traceback" not in found.output
+    return found
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with weights."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "w.st")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("format_", "name", "dtype", "vocab"),
+    [
+        ("torch", "lesson6/stateful_lstm", "float64", 90),
+        ("jax", "lesson6/sequence_unrolled", "float32", 86),
+    ],
+)
+def test_weights_go_out_and_come_back_to_the_bit(
+    format_: str, name: str, dtype: str, vocab: int, there: Path
+) -> None:
+    given = make(there / "v.st", name, dtype, vocab=vocab)
+    found = harness("export", name, "--weights", "v.st", "--to", format_)
+    assert found.exit_code == 0, found.output
+    short = f"{name.partition('/')[2]}_{format_}"
+    suffix = {"torch": ".pt", "jax": ".npz"}[format_]
+    assert f"{name} as {format_}, {dtype}: agree in " in found.output
+    assert f"wrote {short}{suffix}, {short}.py" in found.output
+    assert names(there) == [*sorted((f"{short}{suffix}", f"{short}.py")), "v.st", "w.st"]
+    file = f"{short}{suffix}"
+    made = harness(
+        *("import", name, file, "--from", format_, "--weights", "b.st", "--like", "v.st", "--json")
+    )
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.output)["imported"] == {"format": format_, "file": file}
+    back = weights.load(there / "b.st")
+    for ours, theirs in (
+        (given.parameters, back.parameters),
+        (given.statistics, back.statistics),
+    ):
+        assert ours.keys() == theirs.keys()
+        assert all(a.tobytes() == theirs[n].tobytes() for n, a in ours.items())
+        assert all(a.dtype == theirs[n].dtype for n, a in ours.items())
+    assert (back.sizes, back.vocabulary) == (given.sizes, given.vocabulary)
+
+
+def test_json_tells_what_was_compared(there: Path) -> None:
+    found = harness(
+        *("export", SPEC, "--weights", "w.st", "--to", "torch", "--output", "m.pt", "--json")
+    )
+    told = json.loads(found.output)
+    assert (told["verdict"], told["dtype"], told["comparisons"]) == ("agree", "float32", 6)
+    assert 5 < told["digits"] <= 16
+    assert told["worst"]["error"] <= told["worst"]["tolerance"]
+    assert told["files"] == ["m.pt", "m.py"]
+    assert "torch" in told["versions"]
+
+
+def tampered(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    """Have ``change(path)`` done to what a format has written, before it is run."""
+    call = run.Caller.call
+
+    def tampering(self: run.Caller, verb: str, **payload: Any) -> Any:
+        value = call(self, verb, **payload)
+        if verb == "write":
+            change(Path(payload["path"]))
+        return value
+
+    monkeypatch.setattr(run.Caller, "call", tampering)
+
+
+def swap_gates(path: Path) -> None:
+    with np.load(path) as arrays:
+        held = dict(arrays)
+    held["lstm/W_i"], held["lstm/W_f"] = held["lstm/W_f"], held["lstm/W_i"]
+    np.savez(path, **held)
+
+
+def test_what_differs_is_not_kept(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(there / "v.st", "lesson6/stateful_lstm")
+    tampered(monkeypatch, swap_gates)
+    command = ("export", "lesson6/stateful_lstm", "--weights", "v.st", "--to", "jax")
+    found = harness(*command)
+    assert found.exit_code == 1
+    assert "lesson6/stateful_lstm as jax, float32: differ: " in found.output
+    assert "times the yardstick (allowed: " in found.output
+    assert "nothing was written" in found.output
+    told = harness(*command, "--json")
+    assert told.exit_code == 1
+    assert json.loads(told.output)["verdict"] == "differ"
+    assert json.loads(told.output)["files"] == []
+    assert names(there) == ["v.st", "w.st"]
+
+
+def test_interrupted_export_leaves_nothing(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(path: Path) -> None:
+        assert path.is_file()
+        raise KeyboardInterrupt
+
+    tampered(monkeypatch, interrupt)
+    found = harness("export", SPEC, "--weights", "w.st", "--to", "torch")
+    assert found.exit_code == 1
+    assert names(there) == ["w.st"]
+
+
+def test_files_that_are_there_are_kept_without_force(there: Path) -> None:
+    (there / "m.py").write_text("mine")
+    command = ("export", SPEC, "--weights", "w.st", "--to", "torch", "--output", "m.pt")
+    found = harness(*command)
+    assert found.exit_code == 2
+    assert "m.py is there already: --force writes over it" in found.output
+    assert names(there) == ["m.py", "w.st"]
+    assert (there / "m.py").read_text() == "mine"
+    assert harness(*command, "--force").exit_code == 0
+    assert "class SequenceRnn" in (there / "m.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("export", SPEC, "--to", "toch"), "unknown format 'toch'; did you mean 'torch'?"),
+        (("export", "lesson6/simple_rnn", "--to", "torch"), "weights of 'lesson6/sequence_rnn'"),
+        (("export", SPEC, "--to", "torch", "--output", "m.py"), "ends in .pt, found m.py"),
+        (("export", SPEC, "--to", "torch", "--output", "no/m.pt"), "there is no folder no"),
+        (("export", SPEC, "--to", "torch", "--output", "/proc/m.pt"), "cannot write /proc/m.pt"),
+        (("export", SPEC, "--to", "torch", "--output", "d.pt"), "cannot write d.pt: it is a fold"),
+        (("import", SPEC, "none.pt", "--from", "torch"), "there is no file none.pt"),
+        (("import", SPEC, "w.txt", "--from", "torch"), "cannot be read as a state_dict"),
+        (("import", SPEC, "w.txt", "--from", "jax"), "cannot be read as an npz file"),
+        (("import", SPEC, "w.txt", "--from", "jax", "--size", "hiden=3"), "did you mean 'hidden'"),
+        (("import", SPEC, "w.txt", "--from", "jax", "--like", "w.txt"), "no file of weights"),
+    ],
+)
+def test_wrong_usage_is_told_in_words(arguments: tuple[str, ...], words: str, there: Path) -> None:
+    (there / "w.txt").write_text("text")
+    (there / "d.pt").mkdir()
+    before = names(there)
+    out = "w.st" if arguments[0] == "export" else "new.st"
+    found = harness(*arguments, "--weights", out)
+    assert (found.exit_code, words in found.output) == (2, True), found.output
+    assert names(there) == before
+
+
+def test_import_keeps_weights_that_are_there(there: Path) -> None:
+    (there / "m.npz").write_bytes(b"")
+    command = ("import", SPEC, "m.npz", "--from", "jax", "--weights", "w.st")
+    assert "w.st is there already: --force" in harness(*command).output
+    assert "cannot be read as an npz" in harness(*command, "--force").output
+    assert weights.load(there / "w.st").spec == SPEC
+
+
+def test_format_that_cannot_be_run_is_exit_code_3(there: Path) -> None:
+    nothing = shutil.which("false") or "/bin/false"
+    found = harness("export", SPEC, "--weights", "w.st", "--to", "torch", "--python", nothing)
+    assert found.exit_code == 3
+    assert "format 'torch': exit code 1 at its start" in found.output
+    found = harness(
+        "import", SPEC, "w.st", "--from", "torch", "--weights", "b.st", "--python", "no"
+    )
+    assert found.exit_code == 3
+    assert "cannot run 'no'" in found.output
+    assert names(there) == ["w.st"]
+
+
+# The check itself.
+
+
+def test_agreement_is_by_several_batches_and_sees_one_wrong_number(tmp_path: Path) -> None:
+    given = make(tmp_path / "w.st", "lesson6/stateful_lstm", "float64")
+    spec = load_spec(given.spec)
+    found: list[tuple[int, ...]] = []
+
+    def right(inputs: Any, state: Any) -> dict[str, Any]:
+        found.append(inputs["chars"].shape)
+        return answers(inputs, state)
+
+    def wrong(inputs: Any, state: Any) -> dict[str, Any]:
+        results = answers(inputs, state)
+        if inputs["chars"].shape == (2, 1):
+            results["state.c"][1, 3] += 1e-9
+        return results
+
+    answers = oracle_of(given)
+    assert agreement(spec, given, "float64", right, 0).agrees
+    assert found == [(3, 7), (2, 1)]
+    refused = agreement(spec, given, "float64", wrong, 0)
+    assert (refused.agrees, refused.worst.name) == (False, "state.c")
+    fewer = agreement(spec, given, "float64", lambda i, s: {}, 0)
+    assert "nothing was returned" in str(fewer.worst)
+    narrow = agreement(
+        spec,
+        given,
+        "float64",
+        lambda i, s: {n: a.astype("f4") for n, a in answers(i, s).items()},
+        0,
+    )
+    assert "expected dtype float64, found float32" in str(narrow.worst)
+
+
+def oracle_of(given: Weights) -> Any:
+    """What gives the right outputs."""
+    from harness.oracle import Oracle
+    from harness.session import Session
+
+    spec = load_spec(given.spec)
+    programs = [spec.program(phase, **given.sizes) for phase in ("training", "inference")]
+
+    def answers(inputs: Any, state: Any) -> dict[str, Any]:
+        session = Session(Oracle(), *programs, path="equations", dtype="float64")
+        session.load(given.parameters, given.statistics)
+        results = session.forward("inference", inputs, state)
+        return {n: a for n, a in results.items() if not n.startswith("statistics.")}
+
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("error", "digits"), [(0.0, 16.0), (1e-7, 7.0), (2.0, 0.0), (float("inf"), 0.0)]
+)
+def test_digits(error: float, digits: float) -> None:
+    assert Agreement(1, Deviation("x", error, 1.0, 1.0)).digits == pytest.approx(digits)
+
+
+def test_weights_of_two_dtypes_are_refused(tmp_path: Path) -> None:
+    given = make(tmp_path / "w.st")
+    mixed = {**given.parameters, "out.b": given.parameters["out.b"].astype("f8")}
+    both = Weights(given.spec, given.fingerprint, given.sizes, mixed, {})
+    with pytest.raises(run.UsageError, match="float32 and float64; one dtype is wanted"):
+        run.exported_of(load_spec(SPEC), both)

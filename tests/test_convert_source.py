@@ -1,0 +1,208 @@
+"""Python source that is written of programs: its form, and what it is recognised from."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from exporting import SYSTEMS, case_of, exported
+
+from harness.builder import Builder
+from harness.convert import names
+from harness.convert.expression import COMPARISON, PRODUCT, SUM, UNARY, Code, fill, infix, number
+from harness.convert.idioms import Idioms
+from harness.convert.wrapping import bracketed, mapping, statement
+from harness.dims import Dim
+from harness.program import Type
+
+RUFF = shutil.which("ruff", path=str(Path(sys.executable).parent))
+BATCH, UNITS = Dim.of("batch"), Dim.of("units")
+
+
+@pytest.mark.skipif(RUFF is None, reason="ruff is not installed")
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_every_file_is_formatted_and_without_complaints(framework: str, tmp_path: Path) -> None:
+    module = pytest.importorskip(f"harness.backends.{framework}_module")
+    for system in SYSTEMS:
+        given = exported(case_of(system, 256), "float64")
+        name = f"{Path(system).stem}.py"
+        (tmp_path / name).write_text(module.Writer(given, name).source(), encoding="utf-8")
+    assert len(list(tmp_path.iterdir())) == 13
+    for command in (
+        ["format", "--check", "--diff", "--isolated", "--line-length", "99"],
+        ["check", "--isolated", "--line-length", "99", "--select", "E,F,W,I,B,UP,PIE"],
+    ):
+        run = subprocess.run(
+            [RUFF or "", *command, str(tmp_path)], capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stdout
+
+
+# Idioms, and what only looks like one.
+
+
+def found(make: Callable[[Builder, int], int], rank: int = 2) -> list[str]:
+    """The ops of an expression of ``x`` after idioms are recognised."""
+    builder = Builder()
+    x = builder.value(Type((BATCH, UNITS, UNITS)[:rank]), "x")
+    result = make(builder, x)
+    nodes, _ = Idioms(builder.types, builder.names).block(builder.nodes, [result])
+    return [node.op for node in nodes]
+
+
+def limited(b: Builder, x: int, bound: float, kept: float, below: bool) -> int:
+    """``where(x <= bound, kept, x)``, or with ``bound <= x``."""
+    pair = (x, b.constant(bound)) if below else (b.constant(bound), x)
+    return b.emit("where", b.emit("less_equal", *pair), b.constant(kept), x)
+
+
+def sigmoid(b: Builder, x: int, inner: float, outer: float, shift: float) -> int:
+    tanh = b.emit("tanh", b.emit("multiply", b.constant(inner), x))
+    return b.emit("add", b.emit("multiply", b.constant(outer), tanh), b.constant(shift))
+
+
+def softmax(b: Builder, x: int, axis: int, total: Sequence[int], stopped: bool = True) -> int:
+    most = b.emit("max", x, axis=(axis,), keepdims=True)
+    most = b.emit("stop_gradient", most) if stopped else most
+    e = b.emit("exp", b.emit("subtract", x, most))
+    return b.emit("divide", e, b.emit("sum", e, axis=tuple(total), keepdims=True))
+
+
+def log_softmax(b: Builder, x: int, axis: int) -> int:
+    most = b.emit("stop_gradient", b.emit("max", x, axis=(axis,), keepdims=True))
+    z = b.emit("subtract", x, most)
+    total = b.emit("sum", b.emit("exp", z), axis=(axis,), keepdims=True)
+    return b.emit("subtract", z, b.emit("log", total))
+
+
+@pytest.mark.parametrize(
+    ("make", "ops"),
+    [
+        (lambda b, x: limited(b, x, 0, 0, True), ["relu"]),
+        (lambda b, x: limited(b, limited(b, x, 0, 0, True), 1, 1, False), ["clip"]),
+        (lambda b, x: sigmoid(b, x, 0.5, 0.5, 0.5), ["sigmoid"]),
+        (lambda b, x: softmax(b, x, 1, [1]), ["softmax"]),
+        (lambda b, x: log_softmax(b, x, 1), ["log_softmax"]),
+        (lambda b, x: b.mean(x, [0], keepdims=False), ["mean"]),
+        (lambda b, x: b.emit("exp", b.emit("multiply", b.constant(1), x)), ["exp"]),
+        (
+            lambda b, x: b.emit("squeeze", b.slice_axis(x, 1, UNITS - 1, UNITS), axis=1),
+            ["select"],
+        ),
+    ],
+)
+def test_an_idiom_is_one_operation(make: Callable[[Builder, int], int], ops: list[str]) -> None:
+    assert found(make) == ops
+
+
+@pytest.mark.parametrize(
+    ("make", "idiom"),
+    [
+        (lambda b, x: limited(b, x, 0.5, 0.5, True), "relu"),
+        (lambda b, x: limited(b, x, 0, 1, True), "relu"),
+        (lambda b, x: limited(b, x, 0, 0, False), "relu"),
+        (lambda b, x: limited(b, limited(b, x, 0, 0, True), 1, 0, False), "clip"),
+        (lambda b, x: limited(b, limited(b, x, 0, 0, False), 1, 1, False), "clip"),
+        (lambda b, x: sigmoid(b, x, 1.0, 0.5, 0.5), "sigmoid"),
+        (lambda b, x: sigmoid(b, x, 0.5, 0.25, 0.5), "sigmoid"),
+        (lambda b, x: sigmoid(b, x, 0.5, 0.5, 0.4), "sigmoid"),
+        (lambda b, x: softmax(b, x, 0, [0]), "softmax"),
+        (lambda b, x: softmax(b, x, 1, [0, 1]), "softmax"),
+        (lambda b, x: softmax(b, x, 1, [1], stopped=False), "softmax"),
+        (lambda b, x: log_softmax(b, x, 0), "log_softmax"),
+        (
+            lambda b, x: b.emit(
+                "divide",
+                b.emit("sum", x, axis=(0,), keepdims=False),
+                b.emit("extent", dims=(BATCH, UNITS)),
+            ),
+            "mean",
+        ),
+    ],
+)
+def test_what_only_looks_like_an_idiom_is_left(
+    make: Callable[[Builder, int], int], idiom: str
+) -> None:
+    assert idiom not in found(make)
+    assert len(found(make)) > 1
+
+
+def test_one_times_a_number_that_grows_is_no_identity() -> None:
+    def make(b: Builder, x: int) -> int:
+        row = b.emit("sum", x, axis=(0,), keepdims=False)
+        ones = b.emit("broadcast_to", b.constant(1), shape=(BATCH, UNITS))
+        return b.emit("multiply", ones, row)
+
+    assert found(make)[-1] == "multiply"
+
+
+# Words.
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("lesson6/sequence_rnn", "SequenceRnn"),
+        ("2nd model", "Model2ndModel"),
+        ("a/b-c.d", "BCD"),
+        ("über", "Ber"),
+        ("éé", "Model"),
+    ],
+)
+def test_class_names(spec: str, name: str) -> None:
+    assert names.camel(spec).isidentifier()
+    assert names.camel(spec) == name
+
+
+def test_identifiers() -> None:
+    assert names.identifier("class") == "class_"
+    assert names.identifier("dense#2") == "dense_2"
+    assert names.identifier("2nd") == "v2nd"
+    assert names.identifier("load", {"load"}) == "load_"
+    assert names.unique("h", {"h", "h_2"}) == "h_3"
+
+
+def test_texts_mean_what_they_were_of() -> None:
+    every = "".join(map(chr, [*range(300), 0x20AC, 0x1F600, ord('"'), ord("\\")]))
+    lines = names.text_lines(every, 60)
+    assert max(map(len, lines)) <= 60
+    assert len(lines) > 10
+    assert ast.literal_eval("(" + "\n".join(lines) + ")") == every
+
+
+A, B, C = (Code((name,)) for name in "abc")
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (infix("-", SUM, A, infix("-", SUM, B, C)), "a - (b - c)"),
+        (infix("-", SUM, infix("-", SUM, A, B), C), "a - b - c"),
+        (infix("*", PRODUCT, infix("+", SUM, A, B), number(2)), "(a + b) * 2.0"),
+        (infix("<", COMPARISON, infix("<", COMPARISON, A, B), C), "(a < b) < c"),
+        (fill("^0.sum(%1)", infix("@", PRODUCT, A, B), number(-1)), "(a @ b).sum(-1.0)"),
+        (fill("^0[0]", Code(("-", "a"), UNARY)), "(-a)[0]"),
+        (fill("f(%10)", *(Code((str(n),)) for n in range(11))), "f(10)"),
+    ],
+)
+def test_brackets_stand_where_they_are_needed(code: Code, text: str) -> None:
+    assert "".join(map(str, code.parts)) == text
+
+
+def test_long_lines_are_broken_inside_their_brackets() -> None:
+    long = [f"argument_{n}" for n in range(8)]
+    assert bracketed(1, "f(", ["a", "b"], ")") == ["    f(a, b)"]
+    assert bracketed(0, "wide(", long, ")") == ["wide(", f"    {', '.join(long)}", ")"]
+    longer = bracketed(0, "f(", long * 2, ")")
+    assert longer == ["f(", *(f"    {a}," for a in long * 2), ")"]
+    broken = statement(0, f"x = f({', '.join(long)})")
+    assert broken == ["x = f(", f"    {', '.join(long)}", ")"]
+    nested = statement(0, f"x = f(g({', '.join(long)}), [1, 2], {', '.join(long)})")
+    assert nested[:3] == ["x = f(", f"    g({', '.join(long)}),", "    [1, 2],"]
+    assert mapping(0, "return ", [("a", "b")]) == ['return {"a": b}']
+    assert mapping(0, "x = ", [(a, a) for a in long])[1] == '    "argument_0": argument_0,'

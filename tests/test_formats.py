@@ -1,0 +1,197 @@
+"""Formats are listed without an import, loaded in a process of their own; files come whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import formats
+from harness.errors import UsageError
+from harness.formats import BrokenFormat, Exported, UnknownFormat, Verbs, launch, load, whole
+from harness.spec.lower import load_spec
+from harness.supervisor import Worker
+
+Install = Callable[..., None]
+
+GOOD = """
+from harness.formats import Format
+from harness.hookspecs import hookimpl
+
+class Echo(Format):
+    name = "echo"
+    suffix = ".echo"
+
+    def write(self, exported, path):
+        path.write_text(f"{exported.spec} {exported.dtype} {sorted(exported.parameters)}")
+        return [path]
+
+    def outputs(self, path, inputs, state):
+        return {f"output.{n}": a for n, a in inputs.items()}
+
+@hookimpl
+def harness_format(name):
+    return Echo()
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Return a function that installs a distribution with one module and a format."""
+
+    def install(name: str, source: str, distribution: str = "dist", extra: str = "") -> None:
+        folder = tmp_path / distribution
+        metadata = folder / f"{distribution}-1.5.dist-info"
+        metadata.mkdir(parents=True)
+        (folder / f"{name}_module.py").write_text(source)
+        extras = f"Provides-Extra: {extra}\n" if extra else ""
+        (metadata / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n{extras}"
+        )
+        (metadata / "entry_points.txt").write_text(
+            f"[{formats.ENTRY_POINT_GROUP}]\n{name} = {name}_module\n"
+        )
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, f"{name}_module", raising=False)
+
+    return install
+
+
+def tiny(dtype: str = "float32") -> Exported:
+    spec = load_spec("lesson6/stateful_lstm")
+    training = spec.program("training", hidden=2)
+    inference = spec.program("inference", hidden=2)
+    parameters = {p.name: np.ones(training.shape(p), dtype) for p in training.parameters}
+    statistics = {p.name: np.zeros(training.shape(p), dtype) for p in training.statistics}
+    return Exported(spec.name, training, inference, parameters, statistics, ("\0", "a"), {"x": 1})
+
+
+def test_our_formats_are_listed_without_importing_any() -> None:
+    code = (
+        "import sys\nfrom harness.formats import available\nfound = available()\n"
+        "print(*found)\n"
+        "assert not [m for m in sys.modules if m.startswith('harness.backends.')]\n"
+        "assert not {'torch', 'jax', 'keras', 'onnx'} & set(sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["jax", "keras", "onnx", "torch"]
+
+
+def test_format_of_anybody_writes_and_runs_in_a_process_of_its_own(
+    install: Install, tmp_path: Path
+) -> None:
+    install("echo", GOOD)
+    assert formats.available()["echo"].distribution == "dist"
+    path = tmp_path / "m.echo"
+    where = {"PYTHONPATH": str(tmp_path / "dist")}
+    with Worker(launch("echo", environment=where)) as worker:
+        assert worker.call("suffix").value == ".echo"
+        made = worker.call("write", {"exported": tiny().payload(), "path": str(path)})
+        assert made.value == [str(path)], made.cause
+        inputs = {"x": np.arange(3)}
+        found = worker.call("outputs", {"path": str(path), "inputs": inputs, "state": {}})
+        assert found.value["output.x"].tolist() == [0, 1, 2]
+        refused = worker.call("read", {"path": str(path), "training": None})
+        assert refused.cause == "UsageError: format 'echo' is written only; it cannot be imported"
+        assert (worker.hello or {})["versions"] == {"numpy": np.__version__}
+    assert "echo_module" not in sys.modules
+    assert path.read_text().startswith("lesson6/stateful_lstm float32 ['embed.table', 'lstm.U_f',")
+
+
+def test_what_is_exported_travels_whole() -> None:
+    given = tiny("float64")
+    found = Exported.of(given.payload())
+    assert found == given
+    assert found.dtype == "float64"
+    assert Exported("none", given.training, given.inference, {}, {}).dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("toch", "did you mean 'torch'"), ("zzz", "installed are: jax, keras,")]
+)
+def test_unknown_format_is_told_what_there_is(name: str, words: str) -> None:
+    for function in (launch, load):
+        with pytest.raises(UnknownFormat, match=words):
+            function(name)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("raise RuntimeError('no device')", "RuntimeError: no device"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import no_such_framework", "No module named.*pip install 'dist\\[bad\\]'"),
+        ("", "implements no harness_format hook"),
+        (GOOD.replace("return Echo()", "return None"), "or its hook returned None"),
+    ],
+)
+def test_broken_format_says_how(source: str, words: str, install: Install) -> None:
+    install("bad", source, extra="bad")
+    with pytest.raises(BrokenFormat, match=words):
+        load("bad")
+
+
+def test_hint_names_only_an_extra_that_there_is(install: Install) -> None:
+    install("bad", "import no_such_framework")
+    with pytest.raises(BrokenFormat, match=r"No module named 'no_such_framework'$"):
+        load("bad")
+
+
+def test_name_that_two_distributions_claim_is_not_loaded(install: Install) -> None:
+    install("twice", GOOD, distribution="one")
+    install("twice", GOOD, distribution="two")
+    with pytest.raises(BrokenFormat, match="claimed by several distributions: two, one"):
+        launch("twice")
+
+
+def test_verbs_are_those_of_the_format() -> None:
+    class Refusing(formats.Format):
+        name, suffix = "refusing", ".x"
+
+        def write(self, exported: Exported, path: Path) -> list[Path]:
+            raise UsageError("not this one")
+
+        def outputs(self, path: Path, inputs: object, state: object) -> dict[str, np.ndarray]:
+            return {}
+
+    with pytest.raises(UsageError, match="not this one"):
+        Verbs(Refusing())("write", {"exported": tiny().payload(), "path": "m.x"})
+
+
+# Files that come whole.
+
+
+def test_new_content_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "m.txt"
+    path.write_text("old")
+    with whole(path) as new:
+        assert new.parent == tmp_path
+        assert new.name.endswith("m.txt")
+        new.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["m.txt"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_what_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "m.txt"
+    path.write_text("old")
+
+    def interrupted() -> None:
+        with whole(path) as new:
+            new.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["m.txt"]

@@ -1,0 +1,222 @@
+""".keras files: Keras alone gives the oracle's outputs on each engine, and weights come back."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exporting import ODD
+from format_cases import (
+    ALLOWED,
+    SMALL,
+    Case,
+    ask,
+    assert_same,
+    changed,
+    error,
+    everything,
+    written,
+)
+
+import harness
+from harness.formats import launch
+from harness.planning import lesson6
+from harness.supervisor import Worker
+from harness.wire import encode
+
+ENGINES = ("tensorflow", "torch", "jax")
+missing = [n for n in ("keras", *ENGINES) if find_spec(n) is None]
+if missing:
+    pytest.skip(f"not installed: {', '.join(missing)}", allow_module_level=True)
+
+import h5py  # noqa: E402
+
+LSTM = "lesson6/stateful_lstm"
+# Layers of Keras alone; a function of its own; a class of its own.
+SAMPLE = ("lesson6/simple_rnn", LSTM, "lesson6/theano_gru_combined")
+WITH_MODULE = {
+    LSTM: "def hard_sigmoid_fifth",
+    "lesson6/keras_gru": "def hard_sigmoid_fifth",
+    "lesson6/theano_rnn": "class SimpleRnnTwoBiases",
+    "lesson6/theano_gru_combined": "class GruConcatenated",
+}
+# What a user writes; every argument is a folder with a file and its arrays. At the end, training of
+# a sort: every trained weight is doubled, and the model is saved anew.
+SCRIPT = """
+import importlib, sys
+from pathlib import Path
+import keras
+import numpy as np
+engine = keras.backend.backend()
+for folder in map(Path, sys.argv[1:]):
+    if (folder / "model.py").exists():
+        sys.path.insert(0, str(folder))
+        importlib.import_module("model")
+        del sys.path[0], sys.modules["model"]
+    model = keras.models.load_model(folder / "model.keras")
+    given = dict(np.load(folder / "given.npz"))
+    made = model(given) if len(given) > 1 else model.predict(given["chars"], verbose=0)
+    arrays = {n: keras.ops.convert_to_numpy(t) for n, t in made.items()}
+    np.savez(folder / f"{engine}.npz", **arrays)
+    for variable in model.trainable_variables:
+        variable.assign(2 * variable)
+    model.save(folder / f"{engine}.keras")
+assert not [name for name in sys.modules if name.partition(".")[0] == "harness"]
+"""
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    with Worker(launch("keras", environment={"KERAS_BACKEND": "tensorflow"})) as started:
+        yield started
+
+
+@pytest.fixture
+def saved(worker: Worker, tmp_path: Path) -> tuple[Case, Path]:
+    """An LSTM with batch normalisation and state, and its file."""
+    case, path = Case.of(harness.load(LSTM), "float32"), tmp_path / "lstm.keras"
+    written(worker, case, path)
+    return case, path
+
+
+def outputs(worker: Worker, case: Case, path: Path, batch: int = 3, time: int = 4) -> float:
+    """The error of a file's outputs against the oracle."""
+    inputs, state = case.batch(batch, time)
+    found = ask(worker, "outputs", path=str(path), inputs=inputs, state=state)
+    return error(found, case.wanted(inputs, state))
+
+
+def read(worker: Worker, case: Case, path: Path) -> Any:
+    return ask(worker, "read", path=str(path), training=encode(case.exported.training))
+
+
+@pytest.mark.parametrize("name", lesson6())
+def test_outputs_agree_with_the_oracle_at_any_size(
+    worker: Worker, tmp_path: Path, name: str
+) -> None:
+    case, path = Case.of(harness.load(name), "float32"), tmp_path / "model.keras"
+    module = path.with_suffix(".py")
+    files = written(worker, case, path)
+    assert files == ([path, module] if name in WITH_MODULE else [path])
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    if name in WITH_MODULE:
+        assert WITH_MODULE[name] in module.read_text()
+    for batch, time in ((3, 4), (1, 1), (5, 9)):
+        assert outputs(worker, case, path, batch, time) < ALLOWED["float32"]
+    found = read(worker, case, path)
+    assert_same(found["parameters"], case.exported.parameters)
+    assert_same(found["statistics"], case.exported.statistics)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_float64(worker: Worker, tmp_path: Path, name: str) -> None:
+    case, path = Case.of(harness.load(name), "float64"), tmp_path / "model.keras"
+    written(worker, case, path)
+    assert outputs(worker, case, path) < ALLOWED["float64"]
+    found = read(worker, case, path)
+    assert_same(found["parameters"], case.exported.parameters)
+    assert_same(found["statistics"], case.exported.statistics)
+
+
+@pytest.mark.parametrize("dtype", ALLOWED)
+def test_a_model_that_is_hard_to_write(worker: Worker, tmp_path: Path, dtype: str) -> None:
+    spec = harness.load(str(ODD / "odd.yaml"), [ODD])
+    case, path = Case.of(spec, dtype), tmp_path / "model.keras"
+    written(worker, case, path)
+    for batch, time in ((3, 4), (1, 2), (5, 9)):
+        assert outputs(worker, case, path, batch, time) < ALLOWED[dtype]
+    found = read(worker, case, path)
+    assert_same(found["parameters"], case.exported.parameters)
+    assert_same(found["statistics"], case.exported.statistics)
+
+
+@pytest.mark.parametrize("dtype", ALLOWED)
+def test_all_forms_of_the_language(worker: Worker, tmp_path: Path, dtype: str) -> None:
+    case, path = Case.of(everything(tmp_path), dtype), tmp_path / "model.keras"
+    written(worker, case, path)
+    classes = re.findall(r"^class (\w+)", path.with_suffix(".py").read_text(), re.MULTILINE)
+    assert classes == ["Pair", "Centred", "Multiply", "Multiply2"]
+    for batch, time in ((3, 4), (1, 2), (5, 9)):
+        assert outputs(worker, case, path, batch, time) < ALLOWED[dtype]
+    found = read(worker, case, path)
+    assert_same(found["parameters"], case.exported.parameters)
+    assert_same(found["statistics"], case.exported.statistics)
+
+
+@pytest.fixture(scope="module")
+def folders(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Case]:
+    """Models of the sample and one with everything, each with a batch."""
+    top = tmp_path_factory.mktemp("engines")
+    found = {}
+    for spec in (
+        *map(harness.load, SAMPLE),
+        everything(top),
+        harness.load(str(ODD / "odd.yaml"), [ODD]),
+    ):
+        folder, case = top / spec.name.replace("/", "-"), Case.of(spec, "float32")
+        folder.mkdir()
+        found[folder] = case
+        written(worker, case, folder / "model.keras")
+        inputs, state = case.batch(3, 4)
+        given = {**inputs, **{f"state.{n}": a for n, a in state.items()}}
+        np.savez(folder / "given.npz", **given)
+        np.savez(folder / "wanted.npz", **case.wanted(inputs, state))
+    return found
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_keras_alone_runs_changes_and_saves_files_on_each_engine(
+    worker: Worker, folders: dict[Path, Case], engine: str
+) -> None:
+    subprocess.run(
+        [sys.executable, "-P", "-c", SCRIPT, *map(str, folders)],
+        env={**os.environ, "KERAS_BACKEND": engine, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        check=True,
+    )
+    for folder, case in folders.items():
+        found, wanted = np.load(folder / f"{engine}.npz"), np.load(folder / "wanted.npz")
+        named = {n if n.startswith("state.") else f"output.{n}": a for n, a in found.items()}
+        assert error(named, dict(wanted)) < ALLOWED["float32"]
+        anew = read(worker, case, folder / f"{engine}.keras")
+        doubled = {n: 2 * a for n, a in case.exported.parameters.items()}
+        assert_same(anew["parameters"], doubled)
+        assert_same(anew["statistics"], case.exported.statistics)
+
+
+def _swap_gates(members: dict[str, bytes]) -> None:
+    """The first two gates of Keras' order: input and forget."""
+    buffer, units = io.BytesIO(members["model.weights.h5"]), SMALL["hidden"]
+    with h5py.File(buffer, "r+") as file:
+        kernel = file["layers/lstm/cell/vars/1"]
+        array = kernel[...]
+        order = [*range(units, 2 * units), *range(units), *range(2 * units, 4 * units)]
+        kernel[...] = array[:, order]
+    members["model.weights.h5"] = buffer.getvalue()
+
+
+def test_gates_that_trade_places_are_seen(worker: Worker, saved: tuple[Case, Path]) -> None:
+    case, path = saved
+    assert outputs(worker, case, path) < ALLOWED["float32"]
+    swapped = changed(path, _swap_gates)
+    assert outputs(worker, case, swapped) > 1e-3
+    found, given = read(worker, case, swapped)["parameters"], case.exported.parameters
+    assert_same({"U": found["lstm.U_i"]}, {"U": given["lstm.U_f"]})
+    assert_same({"U": found["lstm.U_f"]}, {"U": given["lstm.U_i"]})
+    assert_same({"U": found["lstm.U_g"]}, {"U": given["lstm.U_g"]})
+
+
+def test_vocabulary_and_history_are_in_the_archive(saved: tuple[Case, Path]) -> None:
+    with zipfile.ZipFile(saved[1]) as archive:
+        notes = json.loads(archive.read("harness.json"))
+    assert notes == {"spec": LSTM, "vocabulary": ["\0", "é"], "metadata": {"seed": 3}}
