@@ -67,22 +67,28 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @friendly
 def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
-    """List installed backends, models and definitions. Imports no framework."""
-    from harness.plugins import available
+    """List installed backends, formats, models and definitions. Imports no framework."""
+    from harness.formats import available as formats
+    from harness.plugins import available as backends
     from harness.spec.library import FOLDERS, Library
 
     library = Library(folders)
-    backends = {
-        name: {"distribution": o.distribution, "version": o.version, "module": o.module}
-        for name, o in available().items()
+    plugins = {
+        kind: {
+            name: {"distribution": o.distribution, "version": o.version, "module": o.module}
+            for name, o in found.items()
+        }
+        for kind, found in (("backends", backends()), ("formats", formats()))
     }
     names = {kind: library.names(kind) for kind in FOLDERS}
     if as_json:
-        click.echo(json.dumps({"backends": backends, **names}))
+        click.echo(json.dumps({**plugins, **names}))
         return
-    click.echo("backends")
-    for name, origin in backends.items():
-        click.echo(f"  {name:14} {origin['distribution']} {origin['version']} ({origin['module']})")
+    for kind, entries in plugins.items():
+        click.echo(kind)
+        for name, origin in entries.items():
+            where = f"{origin['distribution']} {origin['version']} ({origin['module']})"
+            click.echo(f"  {name:14} {where}")
     for kind, found in names.items():
         click.echo(FOLDERS[kind])
         for name in found:

@@ -12,8 +12,8 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from importlib.metadata import EntryPoint, entry_points
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -24,7 +24,7 @@ import pluggy
 
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.hookspecs import PROJECT, hookspec
-from harness.plugins import Origin
+from harness.plugins import Origin, installed
 from harness.program import Program
 from harness.supervisor import Launch
 from harness.wire import decode, encode
@@ -143,7 +143,7 @@ class FormatHooks:
 
 def available() -> dict[str, Origin]:
     """Every installed format by name, sorted; none is imported."""
-    return {name: origin for name, (origin, _) in sorted(_installed().items())}
+    return {name: origin for name, (origin, _) in sorted(installed(ENTRY_POINT_GROUP).items())}
 
 
 def launch(name: str, **options: Any) -> Launch:
@@ -195,28 +195,14 @@ def _hint(entry: EntryPoint) -> str:
     return f"; install it with: pip install '{entry.dist.name}[{entry.name}]'"
 
 
-def _installed() -> dict[str, tuple[Origin, EntryPoint]]:
-    found: dict[str, tuple[Origin, EntryPoint]] = {}
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        distribution, version = (
-            (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")
-        )
-        if entry.name in found:
-            origin, first = found[entry.name]
-            found[entry.name] = (replace(origin, rivals=(*origin.rivals, distribution)), first)
-        else:
-            found[entry.name] = (Origin(entry.name, distribution, version, entry.value), entry)
-    return found
-
-
 def _find(name: str) -> tuple[Origin, EntryPoint]:
-    installed = _installed()
-    if name not in installed:
-        names = ", ".join(sorted(installed)) or "none"
+    found = installed(ENTRY_POINT_GROUP)
+    if name not in found:
+        names = ", ".join(sorted(found)) or "none"
         raise UnknownFormat(
-            f"unknown format {name!r}{did_you_mean(name, installed)}; installed are: {names}"
+            f"unknown format {name!r}{did_you_mean(name, found)}; installed are: {names}"
         )
-    origin, entry = installed[name]
+    origin, entry = found[name]
     if origin.rivals:
         claims = ", ".join((origin.distribution, *origin.rivals))
         raise BrokenFormat(

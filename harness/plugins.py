@@ -52,7 +52,7 @@ class Origin:
 
 def available() -> dict[str, Origin]:
     """Return every installed backend by name, sorted; no plugin is imported."""
-    return {name: origin for name, (origin, _) in sorted(_installed().items())}
+    return {name: origin for name, (origin, _) in sorted(installed(ENTRY_POINT_GROUP).items())}
 
 
 def load(name: str) -> Backend:
@@ -93,9 +93,10 @@ def environment(name: str) -> dict[str, str]:
     return dict(wanted)
 
 
-def _installed() -> dict[str, tuple[Origin, EntryPoint]]:
+def installed(group: str) -> dict[str, tuple[Origin, EntryPoint]]:
+    """Return what distributions name in a group of entry points; nothing is imported."""
     found: dict[str, tuple[Origin, EntryPoint]] = {}
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
+    for entry in entry_points(group=group):
         distribution, version = (
             (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")
         )
@@ -113,13 +114,13 @@ def _origin(name: str) -> Origin:
 
 
 def _find(name: str) -> tuple[Origin, EntryPoint]:
-    installed = _installed()
-    if name not in installed:
-        names = ", ".join(sorted(installed)) or "none"
+    found = installed(ENTRY_POINT_GROUP)
+    if name not in found:
+        names = ", ".join(sorted(found)) or "none"
         raise UnknownBackend(
-            f"unknown backend {name!r}{did_you_mean(name, installed)}; installed are: {names}"
+            f"unknown backend {name!r}{did_you_mean(name, found)}; installed are: {names}"
         )
-    origin, entry = installed[name]
+    origin, entry = found[name]
     if origin.rivals:
         claims = ", ".join((origin.distribution, *origin.rivals))
         raise BrokenBackend(

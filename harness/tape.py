@@ -113,6 +113,7 @@ class Tape:
             (name, region) for name, region in flattener.inputs.items() if region.buffer in read
         ]
         self._bound: dict[tuple[int, ...], _Bound] = {}
+        self._copied: _Bound | None = None
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """One run."""
@@ -125,21 +126,32 @@ class Tape:
         return dict(self._results)
 
     def _bind_to(self, given: Sequence[Any]) -> _Bound:
-        """All calls, on these inputs; not kept if one of them is read from a copy, made today."""
-        kept = True
+        """All calls on these inputs: on themselves while there are few sets of them, which may
+        come again; else on a copy of them, which is what costs least where every set is new."""
+        flats, own = [], len(self._bound) < KEPT
         for (_, region), tensor in zip(self._inputs, given, strict=True):
-            flat, own = self._kernels.flat(tensor, region.shape, region.buffer.kind)
+            flat, same = self._kernels.flat(tensor, region.shape, region.buffer.kind)
+            flats.append(flat)
+            own = own and same
+        if own:
+            bound = self._bound[tuple(map(id, given))] = _Bound(self._calls_on(flats), given)
+            return bound
+        if self._copied is None:
+            buffers = [region.buffer for _, region in self._inputs]
+            copies = [self._kernels.memory(b.size, b.kind) for b in buffers]
+            self._copied = _Bound(self._calls_on(copies), copies)
+        for copy, flat in zip(self._copied.given, flats, strict=True):
+            self._kernels.copy(copy, flat)
+        return self._copied
+
+    def _calls_on(self, flats: Sequence[Any]) -> list[Call]:
+        """All calls, with the inputs in these flat tensors."""
+        for (_, region), flat in zip(self._inputs, flats, strict=True):
             self._given[region.buffer] = flat
-            kept = kept and own
         calls = list(self._calls)
         for index, instruction in self._reading.items():
             calls[index] = self._call(instruction)
-        bound = _Bound(calls, given)
-        if kept:
-            if len(self._bound) == KEPT:
-                del self._bound[next(iter(self._bound))]
-            self._bound[tuple(map(id, given))] = bound
-        return bound
+        return calls
 
     def _call(self, instruction: Instruction) -> Call:
         inputs = [

@@ -21,7 +21,8 @@ from harness.remote import WorkerFault
 CANDIDATES = ("native", "derived")
 # Seconds: of a candidate's try, of a batch of warming steps, of all warming, of a round, and of
 # the steps in a round that are waited for one by one.
-TRIAL, WARMING, WARMED, ROUND, WAITED = 0.2, 0.06, 5.0, 0.3, 0.1
+TRIAL, WARMING, WARMED, ROUND, WAITED = 0.1, 0.06, 5.0, 0.25, 0.06
+TRIALS = 4
 # Steady: the median of a batch of steps is this near to that of the batch before.
 STEADY = 0.05
 MOST_BATCHES = 60
@@ -101,8 +102,9 @@ def _try_path(entrant: Entrant, path: str, beside: bool) -> dict[str, Any]:
         check_values(entrant)
         _settle(entrant)
         count = entrant.steps_in(TRIAL)
-        entrant.throughput(count)
-        found |= {"right": True, "seconds": entrant.throughput(count) / count}
+        # The best of some: one that the machine was busy in must not decide on the path.
+        tries = [entrant.throughput(count) / count for _ in range(TRIALS)]
+        found |= {"right": True, "seconds": min(tries)}
     except Refused as error:
         found["reason"] = str(error)
     except WorkerFault as fault:
