@@ -106,6 +106,16 @@ def test_the_page_marks_misses() -> None:
     assert "missed in 2" in page
 
 
+def test_the_path_is_native_only_where_something_native_ran() -> None:
+    def ran(short: str, **paths: str) -> str:
+        (cell,) = cells(record(**{short: pair(1, path="native", paths=paths)}))
+        return cell.ran
+
+    assert ran("torch_train_64", rnn="torch.nn.RNN", out="equations") == "native"
+    assert ran("jax_train_64", rnn="equations", optimizer="optax.sgd") == "equations"
+    assert ran("numpy_train_64", rnn="equations") == "derived"
+
+
 def test_the_page_names_what_limits() -> None:
     found = record(
         torch_train_64=pair(1, share_of_own_peak=0.8),

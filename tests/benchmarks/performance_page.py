@@ -90,8 +90,9 @@ def _targets(record: Record) -> str:
 
 def _legend() -> str:
     return (
-        "In brackets the path that ran: `n` the framework's own layers and gradient, `d` the\n"
-        "derived gradient (of a forward pass: the equations as an optimised plan).\n"
+        "In brackets the path that ran: `n` the framework's own layers and gradient, `e` its own\n"
+        "gradient of the equations, `d` the derived gradient as an optimised plan. (A forward\n"
+        "pass has no gradient: `e` and `d` are the same plan there.)\n"
         f"**Bold** is below the target, ***bold italics*** below {FAILURE}.\n"
     )
 
@@ -113,7 +114,7 @@ def _ratio(cell: Cell) -> str:
     least = LEAST_NUMPY if cell.backend == "numpy" else LEAST
     text = f"{cell.ratio:.2f}"
     mark = "" if float(text) >= least else "**" if cell.ratio >= FAILURE else "***"
-    return f"{mark}{text}{mark} ({cell.pair['ours']['path'][0]})"
+    return f"{mark}{text}{mark} ({cell.ran[0]})"
 
 
 def _others(others: Sequence[Cell]) -> str:
@@ -153,7 +154,7 @@ def _details(everything: Sequence[Cell]) -> str:
         wide = sum(_relative(side["seconds"]) for side in (ours, native))
         lines.append(
             f"| {cell} | {thousands(ours)} | {thousands(native)} | {cell.ratio:.2f} "
-            f"| ±{wide:.0%} | {ours['path']} | {ours['many']} | {limit(cell)} |"
+            f"| ±{wide:.0%} | {cell.ran} | {ours['many']} | {limit(cell)} |"
         )
     return "\n".join(lines)
 

@@ -51,6 +51,16 @@ class Cell:
             return 0.0
         return median(self.pair["native"]["seconds"]) / median(self.pair["ours"]["seconds"])
 
+    @property
+    def ran(self) -> str:
+        """The path that ran: native only where something of the framework's own was in it."""
+        ours = self.pair["ours"]
+        labels = {label for name, label in ours.get("paths", {}).items() if name != "optimizer"}
+        if ours["path"] != "native" or labels != {"equations"}:
+            return str(ours["path"])
+        # numpy has no gradient of its own.
+        return "derived" if (self.backend, self.mode) == ("numpy", "train") else "equations"
+
     def __str__(self) -> str:
         path = f" {self.path}" if self.path else ""
         return f"{self.system} on {self.backend}, {self.mode} at batch {self.batch}{path}"
