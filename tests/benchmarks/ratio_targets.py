@@ -151,9 +151,14 @@ def _peak_target(usual: Sequence[Cell]) -> Iterator[Target]:
     for cell in usual:
         where = (cell.backend, cell.system, cell.batch, cell.mode)
         if where == ("numpy", "sequence_rnn", 1024, "train") and cell.measured:
-            share = cell.pair["ours"]["share_of_peak"]
-            text = f"numpy: at least {LEAST_PEAK:.0%} of the sgemm peak, sequence_rnn at batch 1024"
-            yield Target(text, f"{share:.0%}", [f"{share:.0%}"] if share < LEAST_PEAK else [])
+            ours = cell.pair["ours"]
+            share, large = ours["share_of_own_peak"], ours["share_of_peak"]
+            text = (
+                f"numpy: at least {LEAST_PEAK:.0%} of the sgemm peak at the model's own sizes, "
+                "sequence_rnn at batch 1024"
+            )
+            found = f"{share:.0%} ({large:.0%} of that of large squares)"
+            yield Target(text, found, [found] if share < LEAST_PEAK else [])
 
 
 def _overhead_target(usual: Sequence[Cell]) -> Target:
