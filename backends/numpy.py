@@ -18,7 +18,7 @@ from harness.plan import Plan
 from harness.tape import Tape
 
 from .numpy_fused import FUSED
-from .numpy_kernels import NumpyKernels
+from .numpy_kernels import UFUNCS, NumpyKernels
 
 Array = npt.NDArray[Any]
 
@@ -43,19 +43,7 @@ def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
 
 
 PRIMITIVES: Mapping[str, Callable[..., Any]] = {
-    "exp": np.exp,
-    "log": np.log,
-    "tanh": np.tanh,
-    "sqrt": np.sqrt,
-    "negative": np.negative,
-    "add": np.add,
-    "subtract": np.subtract,
-    "multiply": np.multiply,
-    "divide": np.divide,
-    "power": np.power,
-    "less": np.less,
-    "less_equal": np.less_equal,
-    "equal": np.equal,
+    **UFUNCS,
     "where": np.where,
     "astype": lambda x, dtype: x.astype(dtype),
     "permute_dims": np.transpose,

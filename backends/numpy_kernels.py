@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.tape import Call, in_turn
+
 from .numpy_segments import segment_sum
 
 Array = npt.NDArray[Any]
-Call = Callable[[], object]
 
 # The ufunc that numpy's own clip calls, three times as fast on small arrays; 2.0 moved it.
 _UMATH = "numpy._core.umath" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core.umath"
@@ -39,14 +40,6 @@ UFUNCS: Mapping[str, Any] = {
     "less_equal": np.less_equal,
     "equal": np.equal,
 }
-
-
-def _row(*calls: Call) -> Call:
-    def run() -> None:
-        for call in calls:
-            call()
-
-    return run
 
 
 class NumpyKernels:
@@ -147,7 +140,7 @@ class NumpyKernels:
     def _where(self, out: Array, condition: Array, a: Any, b: Any) -> Call:
         mask, chosen = self.scratch(out.shape, self.bits), self.scratch(out.shape, self.bits, 1)
         a, b = (self._array(i).view(self.bits) for i in (a, b))
-        return _row(
+        return in_turn(
             partial(np.copyto, mask, condition),
             partial(np.negative, mask, mask),
             partial(np.bitwise_xor, a, b, chosen),
@@ -167,7 +160,7 @@ class NumpyKernels:
         if by_rows:
             return partial(np.add, rows, indices, places), x.reshape(-1), places
         stride = np.array(length)
-        work = _row(
+        work = in_turn(
             partial(np.multiply, indices, stride, places), partial(np.add, rows, places, places)
         )
         return work, x.T.reshape(-1), places
@@ -177,17 +170,17 @@ class NumpyKernels:
             rows = np.arange(len(x))[:, None]
             return lambda: np.copyto(out, x[rows, indices])
         work, flat, places = self._places(x, indices)
-        return _row(work, partial(np.take, flat, places, None, out, "clip"))
+        return in_turn(work, partial(np.take, flat, places, None, out, "clip"))
 
     def _scatter_add(self, out: Array, x: Array, indices: Array, y: Array) -> Call:
         copy = partial(np.copyto, out, x)
         before: list[Call] = [] if out.ctypes.data == x.ctypes.data else [copy]
         if not (out.flags.c_contiguous or out.flags.f_contiguous):
             here = (np.arange(len(x))[:, None], indices)
-            return _row(*before, lambda: out.__setitem__(here, out[here] + y))
+            return in_turn(*before, lambda: out.__setitem__(here, out[here] + y))
         work, flat, places = self._places(out, indices)
         sums = self.scratch(indices.shape, self.dtype)
-        return _row(
+        return in_turn(
             *before,
             work,
             partial(np.take, flat, places, None, sums, "clip"),
@@ -206,7 +199,7 @@ class NumpyKernels:
         if not x.flags.c_contiguous:
             return partial(np.maximum.reduce, x, 1, None, out)
         places, starts = self.scratch(out.shape, np.intp), np.arange(len(x)) * x.shape[1]
-        return _row(
+        return in_turn(
             partial(x.argmax, 1, places),
             partial(np.add, places, starts, places),
             partial(np.take, x.reshape(-1), places, None, out, "clip"),
@@ -214,7 +207,7 @@ class NumpyKernels:
 
     def _sigmoid(self, out: Array, x: Array) -> Call:
         one = np.array(1.0, self.dtype)
-        return _row(
+        return in_turn(
             partial(np.negative, x, out),
             partial(np.exp, out, out),
             partial(np.add, out, one, out),
@@ -223,7 +216,7 @@ class NumpyKernels:
 
     def _sigmoid_gradient(self, out: Array, g: Any, y: Array) -> Call:
         slope, one = self.scratch(y.shape, self.dtype), np.array(1.0, self.dtype)
-        return _row(
+        return in_turn(
             partial(np.subtract, one, y, slope),
             partial(np.multiply, slope, y, slope),
             partial(np.multiply, self._array(g), slope, out),
@@ -231,7 +224,7 @@ class NumpyKernels:
 
     def _tanh_gradient(self, out: Array, g: Any, y: Array) -> Call:
         slope, one = self.scratch(y.shape, self.dtype), np.array(1.0, self.dtype)
-        return _row(
+        return in_turn(
             partial(np.multiply, y, y, slope),
             partial(np.subtract, one, slope, slope),
             partial(np.multiply, self._array(g), slope, out),
@@ -241,7 +234,7 @@ class NumpyKernels:
         # y is no less than 0, or NaN: as a whole number it is 0 exactly where the slope is.
         keep = self.scratch(y.shape, self.bits)
         zero, one = np.array(0, self.bits), np.array(1, self.bits)
-        return _row(
+        return in_turn(
             partial(CLIP, y.view(self.bits), zero, one, keep),
             partial(np.multiply, self._array(g).view(self.bits), keep, out.view(self.bits)),
         )
@@ -249,7 +242,7 @@ class NumpyKernels:
     def _clip_gradient(self, out: Array, g: Any, x: Array, low: float, high: float) -> Call:
         below, above = (self.scratch(x.shape, np.bool_, key) for key in (0, 1))
         keep = self.scratch(x.shape, self.bits)
-        return _row(
+        return in_turn(
             partial(np.less_equal, x, self._array(low), below),
             partial(np.greater_equal, x, self._array(high), above),
             partial(np.logical_or, below, above, below),
@@ -271,13 +264,13 @@ class NumpyKernels:
     def _softmax(self, out: Array, x: Array) -> Call:
         largest, total = (self.scratch(x.shape[:1], self.dtype, key) for key in (1, 2))
         calls = self._exponentials(out, x, largest, total)
-        return _row(*calls, partial(np.divide, out, total[:, None], out))
+        return in_turn(*calls, partial(np.divide, out, total[:, None], out))
 
     def _log_sum_exp(self, out: Array, x: Array) -> Call:
         largest, total = (self.scratch(x.shape[:1], self.dtype, key) for key in (1, 2))
         by_rows = x.strides[0] >= x.strides[1]
         powers = self.scratch(x.shape if by_rows else x.shape[::-1], self.dtype)
         calls = self._exponentials(powers if by_rows else powers.T, x, largest, total)
-        return _row(
+        return in_turn(
             *calls, partial(np.log, total, total), partial(np.add, largest, total, out[:, 0])
         )

@@ -58,20 +58,10 @@ def _segment_sum(x: Tensor, indices: Tensor, rows: int) -> Tensor:
 
 
 def _table() -> Table:
+    from .torch_kernels import ELEMENTWISE
+
     return {
-        "exp": torch.exp,
-        "log": torch.log,
-        "tanh": torch.tanh,
-        "sqrt": torch.sqrt,
-        "negative": torch.neg,
-        "add": torch.add,
-        "subtract": torch.sub,
-        "multiply": torch.mul,
-        "divide": torch.div,
-        "power": torch.pow,
-        "less": torch.lt,
-        "less_equal": torch.le,
-        "equal": torch.eq,
+        **ELEMENTWISE,
         "where": torch.where,
         "astype": lambda x, dtype: x.to(getattr(torch, dtype)),
         "permute_dims": lambda x, axes: x.permute(axes),

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-Tensor = Any
-Call = Callable[[], object]
+from harness.tape import Call, in_turn
 
-OPERATIONS: Mapping[str, Callable[..., Any]] = {
+Tensor = Any
+
+ELEMENTWISE: Mapping[str, Callable[..., Any]] = {
     "exp": torch.exp,
     "log": torch.log,
     "tanh": torch.tanh,
@@ -28,8 +29,8 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "less": torch.lt,
     "less_equal": torch.le,
     "equal": torch.eq,
-    "sigmoid": torch.sigmoid,
 }
+OPERATIONS: Mapping[str, Callable[..., Any]] = {**ELEMENTWISE, "sigmoid": torch.sigmoid}
 # The backward passes of torch's own activations, with the same zero slopes and NaNs as ours.
 GRADIENTS: Mapping[str, Callable[..., Any]] = {
     "sigmoid_gradient": torch.ops.aten.sigmoid_backward.grad_input,
@@ -51,14 +52,6 @@ FUSED: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def _row(*calls: Call) -> Call:
-    def run() -> None:
-        for call in calls:
-            call()
-
-    return run
-
-
 class TorchKernels:
     """See :class:`harness.tape.Kernels`; for one dtype of floats on one device."""
 
@@ -76,8 +69,8 @@ class TorchKernels:
             "where": self._where,
             "take": lambda out, x, i: partial(torch.index_select, x, 0, i, out=out),
             "take_along_axis": lambda out, x, i: partial(torch.gather, x, 1, i, out=out),
-            "one_hot": lambda out, i: _row(out.zero_, partial(out.scatter_, -1, i, 1.0)),
-            "segment_sum": lambda out, x, i: _row(out.zero_, partial(out.index_add_, 0, i, x)),
+            "one_hot": lambda out, i: in_turn(out.zero_, partial(out.scatter_, -1, i, 1.0)),
+            "segment_sum": lambda out, x, i: in_turn(out.zero_, partial(out.index_add_, 0, i, x)),
             "sum": lambda out, x: partial(torch.sum, x, 1, out=out),
             "max": lambda out, x: partial(torch.amax, x, 1, out=out),
             "matmul": self._matmul,
@@ -106,7 +99,7 @@ class TorchKernels:
         self, memory: Tensor, shape: Sequence[int], strides: Sequence[int], offset: int
     ) -> Tensor:
         with torch.inference_mode():
-            return torch.as_strided(memory, tuple(shape), _plain(shape, strides), offset)
+            return torch.as_strided(memory, tuple(shape), tuple(strides), offset)
 
     def flat(self, tensor: Tensor, shape: Sequence[int], kind: str) -> tuple[Tensor, bool]:
         if (tuple(tensor.shape), tensor.dtype) != (tuple(shape), self.kinds[kind]):
@@ -167,18 +160,4 @@ class TorchKernels:
 
     def _scatter_add(self, out: Tensor, x: Tensor, indices: Tensor, y: Tensor) -> Call:
         add = partial(out.scatter_add_, 1, indices, y)
-        return add if out.data_ptr() == x.data_ptr() else _row(partial(out.copy_, x), add)
-
-
-def _plain(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """The strides with those of axes of length 1 as in dense memory.
-
-    They mean nothing, but torch compares them to tell a tensor that may be written in place from
-    one that overlaps.
-    """
-    dense, size = [], 1
-    for length in reversed(shape):
-        dense.append(size)
-        size *= length
-    pairs = zip(shape, strides, reversed(dense), strict=True)
-    return tuple(usual if length == 1 else stride for length, stride, usual in pairs)
+        return add if out.data_ptr() == x.data_ptr() else in_turn(partial(out.copy_, x), add)

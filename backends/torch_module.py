@@ -9,7 +9,7 @@ from harness.convert import document
 from harness.convert.common import Phase, result_text
 from harness.convert.emitter import Emitter
 from harness.convert.expression import Code, fill
-from harness.convert.forward import emitter, forward, given, settle
+from harness.convert.forward import emitter, first_state, forward, given, settle
 from harness.convert.layers import Form, Method, Model, model
 from harness.convert.names import camel
 from harness.convert.wrapping import bracketed, mapping
@@ -181,16 +181,9 @@ class Writer:
         if not self.model.state:
             return []
         e = emitter(self.model, self.dialect, self._like, 2)
-        items = []
-        for port in self.model.program.state:
-            figure = Code(
-                ("1.0" if (port.init or {}).get("init") == "ones" else "0.0",), plain=True
-            )
-            filled = self.dialect.filled(e, figure, self.model.program.type_of(port).shape)
-            items.append((port.name, e.render(filled)))
         head = "    def initial_state(self, batch: int) -> dict[str, Tensor]:"
         lines = ["", head, '        """The state before the first call."""']
-        return [*lines, *mapping(2, "return ", items)]
+        return [*lines, *mapping(2, "return ", first_state(e, self.model))]
 
     def _forward(self) -> list[str]:
         state = self.model.state

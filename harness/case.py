@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from harness.material import Material, cotangents, draw
 from harness.oracle import ORDERS, TABLE, Oracle
+from harness.ports import group_of
 from harness.program import Phase, Program, UpdateRule
 from harness.session import Session
 from harness.spec.lower import Spec
@@ -163,7 +164,7 @@ def _at_least_typical(noise: Mapping[str, float]) -> dict[str, float]:
 
 def state_of(results: Mapping[str, Array]) -> dict[str, Array]:
     """The new state among results."""
-    return {n.removeprefix("state."): a for n, a in results.items() if n.startswith("state.")}
+    return group_of(results, "state.")
 
 
 def step_values(number: int, step: Mapping[str, Any], material: Material) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from harness.differences import Differences
 from harness.findings import PASSING, Finding, Verdict, gravest
 from harness.localise import forward_location, later_location
 from harness.planning import choose_checks
-from harness.remote import Remote, WorkerFault
+from harness.remote import Remote, WorkerFault, not_offered
 from harness.supervisor import Outcome, Worker
 
 # What comparing ill-formed results can raise; the finding then says so.
@@ -112,9 +112,10 @@ class CellRun:
             return
         hello = self.worker.hello or {}
         result.version = ", ".join(f"{n} {v}" for n, v in hello.get("versions", {}).items())
-        lacking = self._not_offered(hello)
-        if lacking is not None:
-            yield lacking
+        # What a backend does not claim to have is no fault of it.
+        lacking = not_offered(hello, self.cell.device, self.cell.dtype)
+        if lacking:
+            yield Finding("open", faults=[lacking], verdict="unsupported")
             return
         remote = Remote(self.worker, self.timeout)
         starts = self.worker.starts
@@ -139,16 +140,6 @@ class CellRun:
         result.outputs = context.outputs
         if any(f.verdict == "differ" for f in result.findings):
             result.location = self._locate(remote, result.findings)
-
-    def _not_offered(self, hello: Mapping[str, Any]) -> Finding | None:
-        """What the backend does not claim to have; that is no fault of it."""
-        for kind, wanted in (("device", self.cell.device), ("dtype", self.cell.dtype)):
-            offered = hello.get(f"{kind}s", ())
-            if wanted not in offered:
-                listed = ", ".join(offered) or "none"
-                message = f"{kind} {wanted!r} is not offered (offered: {listed})"
-                return Finding("open", faults=[message], verdict="unsupported")
-        return None
 
     def _locate(self, remote: Remote, findings: Sequence[Finding]) -> str:
         """Where the forward pass first parts from the oracle; if it does not, which phase does."""

@@ -14,21 +14,12 @@ import click
 
 from harness.bench import commands as bench_commands
 from harness.convert import commands as convert_commands
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError
 from harness.generate import commands as generate_commands
+from harness.options import ENVIRONMENT, PYTHONS, SIZE, SPECS, numbers, pairs, variables
 from harness.train import commands as train_commands
 
 Command = Callable[..., Any]
-SPECS = click.option(
-    "--specs",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder of further definitions, found before those that ship.",
-)
-SIZE = click.option(
-    "--size", "sizes", multiple=True, metavar="NAME=NUMBER", help="Another size than the spec's."
-)
 
 
 def main() -> None:
@@ -68,8 +59,8 @@ def cli() -> None:
 @friendly
 def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
     """List installed backends, formats, models and definitions. Imports no framework."""
-    from harness.formats import available as formats
-    from harness.plugins import available as backends
+    from harness.hookspecs import FORMATS_GROUP
+    from harness.plugins import available
     from harness.spec.library import FOLDERS, Library
 
     library = Library(folders)
@@ -78,7 +69,7 @@ def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
             name: {"distribution": o.distribution, "version": o.version, "module": o.module}
             for name, o in found.items()
         }
-        for kind, found in (("backends", backends()), ("formats", formats()))
+        for kind, found in (("backends", available()), ("formats", available(FORMATS_GROUP)))
     }
     names = {kind: library.names(kind) for kind in FOLDERS}
     if as_json:
@@ -135,20 +126,8 @@ def schema(kind: str) -> None:
 @SPECS
 @SIZE
 @click.option("--check", "checks", multiple=True, help="Checks to run (patterns); all if left out.")
-@click.option(
-    "--python",
-    "pythons",
-    multiple=True,
-    metavar="BACKEND=INTERPRETER",
-    help="Run a backend in another environment, which has the harness too.",
-)
-@click.option(
-    "--env",
-    "environment",
-    multiple=True,
-    metavar="BACKEND:NAME=VALUE",
-    help="Set an environment variable of a backend's process.",
-)
+@PYTHONS
+@ENVIRONMENT
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds for one cell.")
 @click.option("--memory", type=int, help="Resident MiB that a worker may take.")
 @click.option("--records", type=click.Path(path_type=Path), help="Append records to this file.")
@@ -192,13 +171,6 @@ def request_of(options: Mapping[str, Any]) -> Any:
 
     dtypes = options["dtypes"] or DTYPES
     path = options["path"]
-    environment: dict[str, dict[str, str]] = {}
-    for item in options["environment"]:
-        backend, colon, assignment = item.partition(":")
-        name, equals, value = assignment.partition("=")
-        if not colon or not equals:
-            raise UsageError(f"--env takes BACKEND:NAME=VALUE, found {item!r}")
-        environment.setdefault(backend, {})[name] = value
     return Request(
         specs=tuple(options["specs"]),
         backends=tuple(options["backends"]),
@@ -208,7 +180,7 @@ def request_of(options: Mapping[str, Any]) -> Any:
         folders=tuple(options["folders"]),
         sizes=numbers(options["sizes"]),
         pythons=pairs("--python", options["pythons"]),
-        environment=environment,
+        environment=variables(options["environment"]),
         timeout=options["timeout"],
         memory_limit=options["memory"] * 2**20 if options["memory"] else None,
         checks=tuple(options["checks"]) or ("*",),
@@ -216,24 +188,3 @@ def request_of(options: Mapping[str, Any]) -> Any:
         resume=options["resume"],
         seed=options["seed"],
     )
-
-
-def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` items; :class:`UsageError` for another form."""
-    found = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not name or not equals or not value:
-            raise UsageError(f"{option} takes NAME=VALUE, found {item!r}")
-        found[name] = value
-    return found
-
-
-def numbers(items: Sequence[str]) -> dict[str, int]:
-    """``NAME=NUMBER`` items with positive whole numbers."""
-    found = {}
-    for name, value in pairs("--size", items).items():
-        if not value.isascii() or not value.isdigit() or not 0 < int(value) < 2**31:
-            raise UsageError(f"--size {name} takes a positive whole number, found {value!r}")
-        found[name] = int(value)
-    return found

@@ -22,14 +22,15 @@ import numpy as np
 import numpy.typing as npt
 import pluggy
 
+from harness import plugins
+from harness.atomic import sync_folder
 from harness.errors import HarnessError, UsageError, did_you_mean
-from harness.hookspecs import PROJECT, hookspec
+from harness.hookspecs import FORMATS_GROUP, PROJECT, hookspec
 from harness.plugins import Origin, installed
 from harness.program import Program
 from harness.supervisor import Launch
 from harness.wire import decode, encode
 
-ENTRY_POINT_GROUP = "harness.formats"
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
@@ -143,7 +144,7 @@ class FormatHooks:
 
 def available() -> dict[str, Origin]:
     """Every installed format by name, sorted; none is imported."""
-    return {name: origin for name, (origin, _) in sorted(installed(ENTRY_POINT_GROUP).items())}
+    return plugins.available(FORMATS_GROUP)
 
 
 def launch(name: str, **options: Any) -> Launch:
@@ -196,7 +197,7 @@ def _hint(entry: EntryPoint) -> str:
 
 
 def _find(name: str) -> tuple[Origin, EntryPoint]:
-    found = installed(ENTRY_POINT_GROUP)
+    found = installed(FORMATS_GROUP)
     if name not in found:
         names = ", ".join(sorted(found)) or "none"
         raise UnknownFormat(
@@ -225,16 +226,7 @@ def whole(path: Path) -> Iterator[Path]:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def sync(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(path.parent)
 
 
 class Verbs:

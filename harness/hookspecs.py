@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PROJECT = "harness"
 ENTRY_POINT_GROUP = "harness.backends"
+FORMATS_GROUP = "harness.formats"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -50,9 +50,9 @@ class Origin:
     rivals: tuple[str, ...] = ()
 
 
-def available() -> dict[str, Origin]:
-    """Return every installed backend by name, sorted; no plugin is imported."""
-    return {name: origin for name, (origin, _) in sorted(installed(ENTRY_POINT_GROUP).items())}
+def available(group: str = ENTRY_POINT_GROUP) -> dict[str, Origin]:
+    """Return every installed backend, or other plugin of a group, by name; none is imported."""
+    return {name: origin for name, (origin, _) in sorted(installed(group).items())}
 
 
 def load(name: str) -> Backend:

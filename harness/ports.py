@@ -70,6 +70,11 @@ def result_ports(program: Program, mode: Mode) -> dict[str, int]:
     return results
 
 
+def group_of(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Those whose names begin so, by the rest of their names: ``state.`` gives the state."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
 def check_names(group: str, ports: Sequence[Port], given: Mapping[str, Any]) -> None:
     """Every port has its array, and nothing else was given."""
     wanted = [p.name for p in ports]

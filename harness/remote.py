@@ -20,6 +20,16 @@ class WorkerFault(Exception):
         self.verb, self.outcome = verb, outcome
 
 
+def not_offered(hello: Mapping[str, Any], device: str, dtype: str) -> str:
+    """What of these a worker does not claim, by its own greeting, to have; empty if nothing."""
+    for kind, wanted in (("device", device), ("dtype", dtype)):
+        offered = hello.get(f"{kind}s", ())
+        if wanted not in offered:
+            listed = ", ".join(offered) or "none"
+            return f"{kind} {wanted!r} is not offered (offered: {listed})"
+    return ""
+
+
 class Remote:
     """Drives one worker's session. All calls together must end ``timeout`` seconds from now."""
 

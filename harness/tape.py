@@ -26,6 +26,16 @@ Tensors = dict[str, Any]
 KEPT = 16
 
 
+def in_turn(*calls: Call) -> Call:
+    """One call that makes several."""
+
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
 class Kernels(Protocol):
     """What a framework gives a tape.
 
@@ -164,7 +174,7 @@ class Tape:
         buffer = region.buffer
         if buffer.role == "input":
             return self._kernels.view(
-                self._given[buffer], region.shape, region.strides, region.offset
+                self._given[buffer], region.shape, region.plain_strides(), region.offset
             )
         if region not in self._views:
             block = self._blocks[buffer]
@@ -175,7 +185,7 @@ class Tape:
                         [self._kernels.table["copy"](self._memory[block], buffer.fill)]
                     )
             self._views[region] = self._kernels.view(
-                self._memory[block], region.shape, region.strides, region.offset
+                self._memory[block], region.shape, region.plain_strides(), region.offset
             )
         return self._views[region]
 

@@ -145,13 +145,5 @@ class Memory:
 
 
 def lies_alike(operand: Region, out: Region) -> bool:
-    return (
-        operand.fills_buffer()
-        and out.fills_buffer()
-        and operand.shape == out.shape
-        and operand.offset == out.offset
-        and all(
-            length == 1 or a == b
-            for length, a, b in zip(out.shape, operand.strides, out.strides, strict=True)
-        )
-    )
+    """Whether both are whole buffers, laid out in the same way."""
+    return operand.fills_buffer() and out.fills_buffer() and operand.lies_as(out)

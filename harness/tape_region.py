@@ -52,6 +52,19 @@ class Region:
         """The number of entries."""
         return prod(self.shape)
 
+    def plain_strides(self) -> tuple[int, ...]:
+        """The strides, with those of axes of length 1 as in dense memory.
+
+        These mean nothing, but a framework may compare them to tell what is written in place from
+        what overlaps.
+        """
+        plain: list[int] = []
+        dense = 1
+        for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            plain.append(dense if length == 1 else stride)
+            dense *= length
+        return tuple(reversed(plain))
+
     def permute(self, axes: Sequence[int]) -> Region:
         """Axes in another order."""
         shape = tuple(self.shape[a] for a in axes)
@@ -109,10 +122,15 @@ class Region:
 
     def same_place(self, other: Region) -> bool:
         """Whether both name the same entries in the same order."""
-        if (self.buffer, self.offset, self.shape) != (other.buffer, other.offset, other.shape):
-            return False
-        pairs = zip(self.shape, self.strides, other.strides, strict=True)
-        return all(length == 1 or a == b for length, a, b in pairs)
+        return self.buffer is other.buffer and self.lies_as(other)
+
+    def lies_as(self, other: Region) -> bool:
+        """Whether both have the same entries of their buffers in the same order."""
+        return (self.offset, self.shape, self.plain_strides()) == (
+            other.offset,
+            other.shape,
+            other.plain_strides(),
+        )
 
     def fills_buffer(self) -> bool:
         """Whether it has every entry of its buffer, each once."""

@@ -218,6 +218,11 @@ def column(
     return np.take(np.asarray(indices, dtype=np.int64), starts)
 
 
+def row_count(size: int, length: int, stride: int, drop_last: int) -> int:
+    """Return how many windows a text of `size` characters has; below 1 if it is too short."""
+    return len(range(0, size - 1 - length, stride)) - drop_last
+
+
 def _starts(
     size: int, length: int, stride: int, offset: int, drop_last: int, width: int
 ) -> IndexArray:
@@ -226,7 +231,7 @@ def _starts(
     for name, (value, least) in smallest.items():
         if value < least:
             raise UsageError(f"{name} must be at least {least}, not {value}")
-    rows = len(range(0, size - 1 - length, stride)) - drop_last
+    rows = row_count(size, length, stride, drop_last)
     if rows < 1:
         raise UsageError(
             f"the text is too short: {size} characters, and windows of {length} with stride "

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from harness.contract import Backend
 from harness.errors import UsageError
+from harness.ports import group_of
 from harness.primitives import TABLE
 from harness.session import Session
 from harness.timed import TimedVerbs
@@ -92,9 +93,7 @@ class Verbs(TimedVerbs):
             results = self.session.step(
                 batch["inputs"], state, batch["targets"], batch["learning_rate"]
             )
-            state = {
-                n.removeprefix("state."): a for n, a in results.items() if n.startswith("state.")
-            }
+            state = group_of(results, "state.")
             steps.append({"results": results, **self.session.read()})
         return steps
 

@@ -101,3 +101,20 @@ def strange(given: Exported) -> Exported:
         odd = np.array([np.nan, np.inf, -np.inf, 1e-40, -0.0], array.dtype)
         flat[: min(flat.size, 5)] = odd[: min(flat.size, 5)]
     return given
+
+
+def assert_strange_numbers_come_back(caller: Caller, path: Path, dtype: str) -> None:
+    """To the bit."""
+    case = case_of("lesson6/stateful_lstm")
+    given = strange(exported(case, dtype))
+    caller.write(given, path)
+    assert same_bits(caller.read(path, case), given)
+
+
+def assert_same_bytes(caller: Caller, path: Path) -> None:
+    """The same weights, written twice."""
+    given = exported(case_of("lesson6/sequence_rnn"), "float32")
+    caller.write(given, path)
+    first = path.read_bytes()
+    caller.write(given, path)
+    assert path.read_bytes() == first

@@ -17,6 +17,7 @@ from harness.oracle import Oracle
 from harness.session import Session
 from harness.spec.lower import Spec
 from harness.supervisor import Worker
+from harness.wire import encode
 
 Arrays = dict[str, Any]
 SMALL = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10}
@@ -172,6 +173,32 @@ def ask(worker: Worker, verb: str, **payload: Any) -> Any:
 def written(worker: Worker, case: Case, path: Path) -> list[Path]:
     """The files of a case."""
     return [Path(f) for f in ask(worker, "write", exported=case.exported.payload(), path=str(path))]
+
+
+def outputs(worker: Worker, case: Case, path: Path, batch: int = 3, time: int = 4) -> float:
+    """The error of a file's outputs against the oracle."""
+    inputs, state = case.batch(batch, time)
+    found = ask(worker, "outputs", path=str(path), inputs=inputs, state=state)
+    return error(found, case.wanted(inputs, state))
+
+
+def read(worker: Worker, case: Case, path: Path) -> Any:
+    """Parameters and statistics of a file."""
+    return ask(worker, "read", path=str(path), training=encode(case.exported.training))
+
+
+def assert_comes_back(worker: Worker, case: Case, path: Path) -> None:
+    """A file is read as what was written, to the bit."""
+    found = read(worker, case, path)
+    assert_same(found["parameters"], case.exported.parameters)
+    assert_same(found["statistics"], case.exported.statistics)
+
+
+def refused(worker: Worker, verb: str, **payload: Any) -> str:
+    """What a user is told."""
+    outcome = worker.call(verb, payload)
+    assert outcome.cause.startswith("UsageError: "), outcome.traceback or outcome
+    return outcome.cause
 
 
 def error(found: Arrays, wanted: Arrays) -> float:

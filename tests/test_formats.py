@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import formats
+from harness import formats, hookspecs
 from harness.errors import UsageError
 from harness.formats import BrokenFormat, Exported, UnknownFormat, Verbs, launch, load, whole
 from harness.spec.lower import load_spec
@@ -54,7 +54,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n{extras}"
         )
         (metadata / "entry_points.txt").write_text(
-            f"[{formats.ENTRY_POINT_GROUP}]\n{name} = {name}_module\n"
+            f"[{hookspecs.FORMATS_GROUP}]\n{name} = {name}_module\n"
         )
         monkeypatch.syspath_prepend(folder)
         monkeypatch.delitem(sys.modules, f"{name}_module", raising=False)

@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +20,13 @@ from format_cases import (
     ALLOWED,
     SMALL,
     Case,
-    ask,
+    assert_comes_back,
     assert_same,
     changed,
     error,
     everything,
+    outputs,
+    read,
     written,
 )
 
@@ -33,7 +34,6 @@ import harness
 from harness.formats import launch
 from harness.planning import lesson6
 from harness.supervisor import Worker
-from harness.wire import encode
 
 ENGINES = ("tensorflow", "torch", "jax")
 missing = [n for n in ("keras", *ENGINES) if find_spec(n) is None]
@@ -90,17 +90,6 @@ def saved(worker: Worker, tmp_path: Path) -> tuple[Case, Path]:
     return case, path
 
 
-def outputs(worker: Worker, case: Case, path: Path, batch: int = 3, time: int = 4) -> float:
-    """The error of a file's outputs against the oracle."""
-    inputs, state = case.batch(batch, time)
-    found = ask(worker, "outputs", path=str(path), inputs=inputs, state=state)
-    return error(found, case.wanted(inputs, state))
-
-
-def read(worker: Worker, case: Case, path: Path) -> Any:
-    return ask(worker, "read", path=str(path), training=encode(case.exported.training))
-
-
 @pytest.mark.parametrize("name", lesson6())
 def test_outputs_agree_with_the_oracle_at_any_size(
     worker: Worker, tmp_path: Path, name: str
@@ -114,9 +103,7 @@ def test_outputs_agree_with_the_oracle_at_any_size(
         assert WITH_MODULE[name] in module.read_text()
     for batch, time in ((3, 4), (1, 1), (5, 9)):
         assert outputs(worker, case, path, batch, time) < ALLOWED["float32"]
-    found = read(worker, case, path)
-    assert_same(found["parameters"], case.exported.parameters)
-    assert_same(found["statistics"], case.exported.statistics)
+    assert_comes_back(worker, case, path)
 
 
 @pytest.mark.parametrize("name", SAMPLE)
@@ -124,9 +111,7 @@ def test_float64(worker: Worker, tmp_path: Path, name: str) -> None:
     case, path = Case.of(harness.load(name), "float64"), tmp_path / "model.keras"
     written(worker, case, path)
     assert outputs(worker, case, path) < ALLOWED["float64"]
-    found = read(worker, case, path)
-    assert_same(found["parameters"], case.exported.parameters)
-    assert_same(found["statistics"], case.exported.statistics)
+    assert_comes_back(worker, case, path)
 
 
 @pytest.mark.parametrize("dtype", ALLOWED)
@@ -136,9 +121,7 @@ def test_a_model_that_is_hard_to_write(worker: Worker, tmp_path: Path, dtype: st
     written(worker, case, path)
     for batch, time in ((3, 4), (1, 2), (5, 9)):
         assert outputs(worker, case, path, batch, time) < ALLOWED[dtype]
-    found = read(worker, case, path)
-    assert_same(found["parameters"], case.exported.parameters)
-    assert_same(found["statistics"], case.exported.statistics)
+    assert_comes_back(worker, case, path)
 
 
 @pytest.mark.parametrize("dtype", ALLOWED)
@@ -149,9 +132,7 @@ def test_all_forms_of_the_language(worker: Worker, tmp_path: Path, dtype: str) -
     assert classes == ["Pair", "Centred", "Multiply", "Multiply2"]
     for batch, time in ((3, 4), (1, 2), (5, 9)):
         assert outputs(worker, case, path, batch, time) < ALLOWED[dtype]
-    found = read(worker, case, path)
-    assert_same(found["parameters"], case.exported.parameters)
-    assert_same(found["statistics"], case.exported.statistics)
+    assert_comes_back(worker, case, path)
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from format_cases import Case, changed, written
+from format_cases import Case, changed, refused, written
 
 import harness
 from harness.formats import launch
@@ -40,13 +39,6 @@ def saved(worker: Worker, tmp_path: Path) -> tuple[Case, Path]:
     case, path = Case.of(harness.load(LSTM), "float32"), tmp_path / "lstm.keras"
     written(worker, case, path)
     return case, path
-
-
-def refused(worker: Worker, verb: str, **payload: Any) -> str:
-    """What a user is told."""
-    outcome = worker.call(verb, payload)
-    assert outcome.cause.startswith("UsageError: "), outcome.traceback or outcome
-    return outcome.cause
 
 
 def _other(members: dict[str, bytes]) -> None:

@@ -10,7 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 from exporting import ODD
-from format_cases import ALLOWED, SMALL, Case, ask, assert_same, error, everything, written
+from format_cases import (
+    ALLOWED,
+    SMALL,
+    Case,
+    ask,
+    assert_comes_back,
+    assert_same,
+    error,
+    everything,
+    outputs,
+    read,
+    refused,
+    written,
+)
 
 import harness
 from harness.formats import launch
@@ -41,25 +54,6 @@ def saved(worker: Worker, tmp_path: Path) -> tuple[Case, Path]:
     return case, path
 
 
-def outputs(worker: Worker, case: Case, path: Path, batch: int = 3, time: int = 4) -> float:
-    """The error of a file's outputs against the oracle."""
-    inputs, state = case.batch(batch, time)
-    found = ask(worker, "outputs", path=str(path), inputs=inputs, state=state)
-    return error(found, case.wanted(inputs, state))
-
-
-def read(worker: Worker, case: Case, path: Path) -> Any:
-    return ask(worker, "read", path=str(path), training=encode(case.exported.training))
-
-
-def refused(worker: Worker, case: Case, path: Path) -> str:
-    """What is said of a file that cannot be read."""
-    payload = {"path": str(path), "training": encode(case.exported.training)}
-    outcome = worker.call("read", payload)
-    assert outcome.cause.startswith("UsageError: "), outcome.traceback or outcome
-    return outcome.cause
-
-
 @pytest.mark.parametrize("dtype", ALLOWED)
 @pytest.mark.parametrize("name", lesson6())
 def test_outputs_agree_with_the_oracle_at_any_size(
@@ -69,9 +63,7 @@ def test_outputs_agree_with_the_oracle_at_any_size(
     assert written(worker, case, path) == [path]
     for batch, time in ((3, 4), (1, 1), (5, 9)):
         assert outputs(worker, case, path, batch, time) < ALLOWED[dtype]
-    found = read(worker, case, path)
-    assert_same(found["parameters"], case.exported.parameters)
-    assert_same(found["statistics"], case.exported.statistics)
+    assert_comes_back(worker, case, path)
 
 
 @pytest.mark.parametrize("dtype", ALLOWED)
@@ -81,9 +73,7 @@ def test_a_model_that_is_hard_to_write(worker: Worker, tmp_path: Path, dtype: st
     written(worker, case, path)
     for batch, time in ((3, 4), (1, 2), (5, 9)):
         assert outputs(worker, case, path, batch, time) < ALLOWED[dtype]
-    found = read(worker, case, path)
-    assert_same(found["parameters"], case.exported.parameters)
-    assert_same(found["statistics"], case.exported.statistics)
+    assert_comes_back(worker, case, path)
 
 
 @pytest.mark.parametrize("dtype", ALLOWED)
@@ -233,7 +223,9 @@ def test_a_file_of_something_else_is_refused(
     worker: Worker, saved: tuple[Case, Path], change: Callable[[Any], None], words: str
 ) -> None:
     case, path = saved
-    assert words in refused(worker, case, changed(path, change))
+    assert words in refused(
+        worker, "read", path=str(changed(path, change)), training=encode(case.exported.training)
+    )
 
 
 @pytest.mark.parametrize(
@@ -251,4 +243,4 @@ def test_what_is_no_onnx_file_is_refused(
     path = path.with_name("other.onnx")
     if content is not None:
         path.write_bytes(content)
-    assert words in refused(worker, case, path)
+    assert words in refused(worker, "read", path=str(path), training=encode(case.exported.training))

@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exporting import SYSTEMS, Caller, case_of, exported, running, same_bits, strange
+from exporting import (
+    SYSTEMS,
+    Caller,
+    assert_same_bytes,
+    assert_strange_numbers_come_back,
+    case_of,
+    exported,
+    running,
+    same_bits,
+)
 
 from harness.convert.generated import run_file
 
@@ -44,18 +53,11 @@ def test_outputs_are_the_oracle_s_and_weights_come_back(
 
 
 def test_strange_numbers_come_back_to_the_bit(caller: Caller, tmp_path: Path) -> None:
-    case = case_of("lesson6/stateful_lstm")
-    given = strange(exported(case, "float32"))
-    caller.write(given, tmp_path / "model.pt")
-    assert same_bits(caller.read(tmp_path / "model.pt", case), given)
+    assert_strange_numbers_come_back(caller, tmp_path / "model.pt", "float32")
 
 
 def test_the_same_weights_give_the_same_bytes(caller: Caller, tmp_path: Path) -> None:
-    given = exported(case_of("lesson6/sequence_rnn"), "float32")
-    caller.write(given, tmp_path / "a.pt")
-    first = (tmp_path / "a.pt").read_bytes()
-    caller.write(given, tmp_path / "a.pt")
-    assert (tmp_path / "a.pt").read_bytes() == first
+    assert_same_bytes(caller, tmp_path / "a.pt")
 
 
 def test_the_file_uses_modules_of_torch_and_imports_nothing_else(

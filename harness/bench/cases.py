@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.bench.request import Group, characters_read
-from harness.case import Expected, step_values
+from harness.case import Expected, state_of, step_values
 from harness.errors import UsageError
 from harness.material import data, draw, target
 from harness.oracle import ORDERS, Oracle
@@ -162,7 +162,7 @@ class TimedCase:
         for number, index in enumerate(self.compared, start=1):
             batch = self.batches[index % ROTATING]
             results = session.step(batch["inputs"], state, batch["targets"], self.learning_rate)
-            state = _state(results)
+            state = state_of(results)
             values[f"step {number}: loss"] = results["loss"]
         step = {"results": results, **session.read()}
         return values | step_values(len(self.compared), step, material)
@@ -180,7 +180,7 @@ class TimedCase:
         for number, index in enumerate(self.compared, start=1):
             inputs = self.batches[index % ROTATING]["inputs"]
             results = session.forward("inference", inputs, state)
-            state = _state(results)
+            state = state_of(results)
             values.update({f"step {number}: {n}": results[n] for n in self._ends})
         return values
 
@@ -237,7 +237,3 @@ def _typical(noise: Mapping[str, float]) -> dict[str, float]:
 
 def _kind(name: str) -> str:
     return "loss" if name.endswith(": loss") else "tensor"
-
-
-def _state(results: Mapping[str, Array]) -> dict[str, Array]:
-    return {n.removeprefix("state."): a for n, a in results.items() if n.startswith("state.")}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+
+from harness.options import ENVIRONMENT, PYTHONS, SPECS, pairs, variables
 
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -50,32 +52,14 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option("--compare", type=FILE, help="Compare with the results in this file.")
 @THRESHOLD
 @FORCE
-@click.option(
-    "--python",
-    "pythons",
-    multiple=True,
-    metavar="BACKEND=INTERPRETER",
-    help="Run a backend in another environment, which has the harness too.",
-)
-@click.option(
-    "--env",
-    "environment",
-    multiple=True,
-    metavar="BACKEND:NAME=VALUE",
-    help="Set an environment variable of a backend's process.",
-)
+@PYTHONS
+@ENVIRONMENT
 @click.option("--tune", is_flag=True, help="Try known settings of the environment beside.")
 @MARKDOWN
 @click.option("--verbose", is_flag=True, help="All figures of every cell.")
 @click.option("--seed", default=0, show_default=True, help="Of the numbers and of the order.")
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds for one call.")
-@click.option(
-    "--specs",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder of further definitions, found before those that ship.",
-)
+@SPECS
 def bench(**options: Any) -> None:
     """Time backends side by side: all that are installed, on all of Lesson 6, if left out.
 
@@ -111,7 +95,6 @@ def compare(old: Path, new: Path, **options: Any) -> None:
 def request_of(options: Mapping[str, Any]) -> Any:
     """The request that options stand for; :class:`UsageError` for one that cannot be."""
     from harness.bench.request import BenchRequest
-    from harness.cli import pairs
 
     sizes = pairs("--size", options["sizes"])
     return BenchRequest(
@@ -145,20 +128,6 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
             raise UsageError(f"{option} takes positive whole numbers, found {part!r} in {text!r}")
         found.append(int(part))
     return tuple(dict.fromkeys(found))
-
-
-def variables(items: Sequence[str]) -> dict[str, dict[str, str]]:
-    """``BACKEND:NAME=VALUE`` items, by backend."""
-    from harness.errors import UsageError
-
-    found: dict[str, dict[str, str]] = {}
-    for item in items:
-        backend, colon, assignment = item.partition(":")
-        name, equals, value = assignment.partition("=")
-        if not colon or not equals or not name:
-            raise UsageError(f"--env takes BACKEND:NAME=VALUE, found {item!r}")
-        found.setdefault(backend, {})[name] = value
-    return found
 
 
 def share(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from harness.bench.cases import ROTATING, TimedCase
 from harness.bench.request import Cell, Contestant
-from harness.remote import WorkerFault
+from harness.remote import WorkerFault, not_offered
 from harness.supervisor import Outcome, Worker
 
 # Whether there is a speed; else whether the backend was right but not to be trusted, does not
@@ -105,17 +105,10 @@ class Entrant:
         if not outcome.ok:
             raise WorkerFault("start", outcome)
         hello: Mapping[str, Any] = self.worker.hello or {}
-        if not self.contestant.baseline:
-            self.check_offered(hello)
+        lacking = not_offered(hello, self.device, self.case.dtype)
+        if lacking and not self.contestant.baseline:
+            raise Unsupported(lacking)
         return hello
-
-    def check_offered(self, hello: Mapping[str, Any]) -> None:
-        """:class:`Unsupported` for a device or dtype that the worker does not claim to have."""
-        for kind, wanted in (("device", self.device), ("dtype", self.case.dtype)):
-            offered = hello.get(f"{kind}s", ())
-            if wanted not in offered:
-                listed = ", ".join(offered) or "none"
-                raise Unsupported(f"{kind} {wanted!r} is not offered (offered: {listed})")
 
     def take(self, count: int) -> int:
         """The first index of ``count`` steps to come, which begin with the first batch."""

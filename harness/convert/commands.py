@@ -9,15 +9,10 @@ from typing import Any
 
 import click
 
+from harness.options import SIZE, SPECS, numbers
+
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path)
-FOLDERS = click.option(
-    "--specs",
-    "folders",
-    multiple=True,
-    type=FILE,
-    help="Folder of further definitions, found before those that ship.",
-)
 PYTHON = click.option("--python", help="Run the format in another environment.")
 TIMEOUT = click.option("--timeout", default=600.0, show_default=True, help="Seconds for one call.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
@@ -35,7 +30,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option("--output", type=FILE, help="File to write; MODEL_FORMAT here if left out.")
 @click.option("--force", is_flag=True, help="Write over files that are there.")
 @click.option("--seed", default=0, show_default=True, help="Of the inputs to check with.")
-@FOLDERS
+@SPECS
 @PYTHON
 @TIMEOUT
 @JSON
@@ -60,11 +55,9 @@ def export(spec: str, **options: Any) -> None:
 @click.option("--from", "format_", required=True, metavar="FORMAT", help="torch, keras, jax, onnx.")
 @click.option("--weights", required=True, type=FILE, help="File of weights to write.")
 @click.option("--like", type=FILE, help="Weights whose sizes and characters these have too.")
-@click.option(
-    "--size", "sizes", multiple=True, metavar="NAME=NUMBER", help="Another size than the spec's."
-)
+@SIZE
 @click.option("--force", is_flag=True, help="Write over weights that are there.")
-@FOLDERS
+@SPECS
 @PYTHON
 @TIMEOUT
 @JSON
@@ -73,7 +66,6 @@ def import_(spec: str, file: Path, **options: Any) -> None:
 
     Exit code 0: done; 2: wrong usage or a wrong file; 3: the format could not be run.
     """
-    from harness.cli import numbers
     from harness.convert.console import run_import
     from harness.convert.run import Import
 

@@ -75,6 +75,17 @@ def given(e: Emitter, model: Model, node: Node, least: int = 0, width: int = WID
     return e.operands(values, width)
 
 
+def first_state(e: Emitter, model: Model) -> list[tuple[str, str]]:
+    """The text of every state before the first call, by name."""
+    items = []
+    for port in model.program.state:
+        start = "1.0" if (port.init or {}).get("init") == "ones" else "0.0"
+        shape = model.program.type_of(port).shape
+        filled = e.dialect.filled(e, Code((start,), plain=True), shape)
+        items.append((port.name, e.render(filled)))
+    return items
+
+
 def settle(e: Emitter, values: Sequence[int], code: Code, word: str) -> None:
     """What a call gives: an expression, or variables for several."""
     if len(values) == 1:

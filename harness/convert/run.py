@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import formats, weights
+from harness.atomic import sync_folder
 from harness.convert.agreement import Agreement, agreement
 from harness.errors import HarnessError, UsageError
 from harness.spec.lower import Spec, load_spec
@@ -125,7 +126,7 @@ def export(request: Export) -> Exporting:
             if found.agrees:
                 for file, target in zip(made, targets, strict=True):
                     os.replace(file, target)
-                formats.sync(path.parent)
+                sync_folder(path.parent)
         kept = targets if found.agrees else []
         return Exporting(spec.name, exported.dtype, found, kept, caller.versions)
 

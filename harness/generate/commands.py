@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from harness.options import SPECS, pairs
+
 Command = Callable[..., Any]
 
 
@@ -38,13 +40,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 )
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="Of the backend's process.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-@click.option(
-    "--specs",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder of further definitions, found before those that ship.",
-)
+@SPECS
 def generate(spec: str, backends: tuple[str, ...], **options: Any) -> None:
     """Write on from a prompt with SPEC and weights that were trained.
 
@@ -54,7 +50,6 @@ def generate(spec: str, backends: tuple[str, ...], **options: Any) -> None:
     Exit code 0: done; 1: the backends' texts part; 2: wrong usage or a wrong file; 3: a backend
     failed.
     """
-    from harness.cli import pairs
     from harness.generate.console import run_generate
     from harness.generate.writing import GenerateRequest
     from harness.planning import choose_backends

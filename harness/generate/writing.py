@@ -12,6 +12,7 @@ import numpy as np
 from harness.errors import HarnessError, UsageError
 from harness.generate.model import Reader, reader, vocabulary
 from harness.initializers import generator
+from harness.ports import group_of
 from harness.remote import Remote, WorkerFault
 from harness.spec.lower import Spec, load_spec
 from harness.supervisor import Launch, Worker
@@ -93,7 +94,7 @@ class Writer:
         unread = context
         for _ in range(request.length):
             results = remote.forward("inference", known.inputs(unread), state)
-            state = {n.removeprefix("state."): a for n, a in results.items() if "state." in n}
+            state = group_of(results, "state.")
             index = choose(known.probabilities(results))
             context.append(index)
             unread = [index] if known.stateful else context

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from harness.options import SIZE, SPECS, numbers, pairs
+
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path)
 
@@ -46,26 +48,19 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     "or equations.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of first weights and of the order.")
-@click.option("--size", "sizes", multiple=True, metavar="NAME=NUMBER", help="Another size.")
+@SIZE
 @click.option("--threads", default=0, help="Threads of the backend; all cores if left out.")
 @click.option("--python", help="Run the backend in another environment.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="Of the backend's process.")
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds for one call.")
 @click.option("--json", "as_json", is_flag=True, help="Print the history as JSON at the end.")
-@click.option(
-    "--specs",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder of further definitions, found before those that ship.",
-)
+@SPECS
 def train(spec: str, backend: str, **options: Any) -> None:
     """Train SPEC on a text, as the spec's own phases say.
 
     Exit code 0: done; 1: the loss is no number any more, the last good weights are kept; 2: wrong
     usage or a wrong file; 3: the backend failed; 130: interrupted.
     """
-    from harness.cli import numbers, pairs
     from harness.train.console import run_train
     from harness.train.request import TrainRequest
 

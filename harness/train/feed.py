@@ -13,7 +13,7 @@ from harness.contract import host_dtype
 from harness.errors import UsageError
 from harness.program import Port, Program
 from harness.spec.lower import Spec
-from harness.text import Order, batches, column, one_hot, windows
+from harness.text import Order, batches, column, one_hot, row_count, windows
 
 Array = npt.NDArray[Any]
 
@@ -50,7 +50,7 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
     if not 0 <= held_out < 1:
         raise UsageError(f"the share that is held out is from 0 to below 1, found {held_out}")
     cut = data.windows
-    rows = max(0, len(range(0, length - 1 - cut.length, cut.stride)) - cut.drop_last)
+    rows = max(0, row_count(length, cut.length, cut.stride, cut.drop_last))
     return Recipe(
         length=cut.length,
         stride=cut.stride,

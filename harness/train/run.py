@@ -14,6 +14,7 @@ import numpy as np
 from harness import weights
 from harness.errors import HarnessError, UsageError
 from harness.initial import initial_parameters, initial_statistics
+from harness.remote import not_offered
 from harness.supervisor import Worker
 from harness.train import checkpoint
 from harness.train.checkpoint import Checkpoint
@@ -129,13 +130,9 @@ class Training:
             raise TrainingError(f"{self.worker.launch.backend} cannot be started: {outcome.cause}")
         hello: Mapping[str, Any] = self.worker.hello or {}
         request = self.setup.request
-        for kind, wanted in (("device", request.device), ("dtype", request.dtype)):
-            offered = hello.get(f"{kind}s", ())
-            if wanted not in offered:
-                raise UsageError(
-                    f"{request.backend} does not offer the {kind} {wanted!r} "
-                    f"(offered: {', '.join(offered)})"
-                )
+        lacking = not_offered(hello, request.device, request.dtype)
+        if lacking:
+            raise UsageError(f"{request.backend}: {lacking}")
 
     def _found(self) -> Checkpoint | None:
         """The checkpoint to go on from, if there is one."""

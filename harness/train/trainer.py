@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.contract import Advance, Tensors
-from harness.ports import Arrays
+from harness.ports import Arrays, group_of
 from harness.session import Session
 from harness.stepping import make_step, store
 from harness.train.feed import Feed
@@ -74,7 +74,7 @@ class Trainer:
     def snapshot(self) -> dict[str, Any]:
         """Neutral parameters, statistics, slots and state, and the number of steps made."""
         self._store()
-        state = {n.removeprefix("state."): t for n, t in self._state.items()}
+        state = group_of(self._state, "state.")
         return {
             **self.session.read(),
             "state": {n: self.session.backend.numpy(t) for n, t in state.items()},
@@ -95,9 +95,9 @@ class Trainer:
         losses = []
         for numbers in batches:
             arrays = self.feed.batch(numbers)
-            inputs, targets = _group(arrays, "input."), _group(arrays, "target.")
+            inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
             results = self.session.forward("inference", inputs, state, targets)
-            state = _group(results, "state.")
+            state = group_of(results, "state.")
             losses.append(float(results["loss"]))
         return float(np.mean(losses))
 
@@ -180,7 +180,3 @@ class Trainer:
 
     def _tensors_of(self, state: Arrays) -> Tensors:
         return {f"state.{n}": self.session.float_tensor(np.asarray(a)) for n, a in state.items()}
-
-
-def _group(arrays: Arrays, prefix: str) -> dict[str, Any]:
-    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
