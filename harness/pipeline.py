@@ -24,8 +24,8 @@ class Pipeline:
     """Steps (see :class:`harness.timing.Steps`) of a session from given parameters.
 
     ``batches`` hold ``inputs`` and ``targets``, all of the same shapes; ``state`` is that of the
-    first step. ``many`` steps go into one call where the backend has a way and ``many`` divides
-    the number of batches.
+    first step. Where the backend has a way to make several steps in one call, as many as there are
+    batches go into one, unless ``together`` is made false: that is not the faster way for all.
     """
 
     def __init__(
@@ -47,12 +47,13 @@ class Pipeline:
         self._step_advance = self._step.advance
         self._advance: Advance = session.backend.advance(self._step_advance)
         self._several: Advance | None = session.backend.several(self._step_advance)
+        self.together = True
         self._carried, self._fixed = self._step.begin(self._state())
 
     @property
     def many(self) -> int:
         """Steps in one call of :meth:`run`."""
-        return len(self._batches) if self._several is not None else 1
+        return len(self._batches) if self._several is not None and self.together else 1
 
     def feed(self, batches: Sequence[Batch]) -> None:
         """Other batches in place of the present ones; :class:`UsageError` if there are none.
@@ -79,7 +80,7 @@ class Pipeline:
         results: Tensors = {}
         index, end, many = first, first + count, self.many
         while index < end:
-            if self._several is not None and index % many == 0 and end - index >= many:
+            if self._several is not None and many > 1 and index % many == 0 and end - index >= many:
                 self._carried, results = self._several(self._carried, self._fixed, self._stacked())
                 index += many
             else:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gc
-import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from harness import memory
 from harness.contract import Backend, host_dtype
 from harness.errors import UsageError
 from harness.pipeline import Pipeline
@@ -75,7 +74,7 @@ class TimedVerbs:
             Pipeline(session, mode, parameters, statistics, state, batches, learning_rate),
         )
         seconds = time.perf_counter() - started
-        _forget_peak()
+        memory.forget_peak()
         return {
             "paths": session.paths(),
             "seconds": seconds,
@@ -88,7 +87,12 @@ class TimedVerbs:
         self._path, self._pipelines = path, {path: self._pipelines[path]}
         self.pipeline.restart()
         gc.collect()
-        _forget_peak()
+        memory.forget_peak()
+
+    def together(self, wanted: bool) -> int:
+        """Whether several steps go into one call, where the backend has a way; steps a call."""
+        self.pipeline.together = wanted
+        return self.pipeline.many
 
     def feed(self, batches: Sequence[Payload]) -> None:
         """Other batches of the same shapes."""
@@ -120,7 +124,7 @@ class TimedVerbs:
 
     def memory(self) -> Payload:
         """The most bytes that the process and the device held since :meth:`prepare`."""
-        return {"resident": _peak(), "device": self.backend.device_memory()}
+        return {"resident": memory.peak(), "device": self.backend.device_memory()}
 
     def peaks(self, dtype: str, sizes: Sequence[Sequence[int]]) -> Payload:
         """FLOP/s of matrix products ``(m, k, n)`` and bytes/s of an addition, on this device."""
@@ -159,14 +163,3 @@ class TimedVerbs:
         timed(1)
         count = max(1, round(0.01 / max(median(timed(1) for _ in range(3)), 1e-7)))
         return min(timed(count) for _ in range(TRIES))
-
-
-def _forget_peak() -> None:
-    """Have the kernel count the peak of resident memory from now on."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> int:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from harness.atomic import write_whole
+from harness.atomic import LEFT_OVER, sweep, write_whole
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
@@ -95,3 +97,41 @@ def test_names_of_any_length_and_folders_that_are_not_there(tmp_path: Path) -> N
     with pytest.raises(OSError, match="too long"):
         write_whole(tmp_path / ("é" * 128), b"new")
     assert list(tmp_path.iterdir()) == [longest]
+
+
+def make_older(path: Path) -> None:
+    then = path.stat().st_mtime - LEFT_OVER - 1
+    os.utime(path, (then, then))
+
+
+def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
+    """Killed as its file is written and locked, just before the rename."""
+    killed = (
+        "import os, pathlib, signal, sys; from harness.atomic import write_whole; "
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        "write_whole(pathlib.Path(sys.argv[1]), b'new')"
+    )
+    path = tmp_path / "file"
+    subprocess.run([sys.executable, "-c", killed, str(path)], check=False, timeout=60)
+    (left,) = tmp_path.iterdir()
+    sweep(tmp_path)
+    assert left.exists()  # young: its process may be between creating and locking it
+    make_older(left)
+    sweep(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_being_written_is_not_swept_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, path = os.fsync, tmp_path / "file"
+
+    def slow(handle: int) -> None:
+        for beside in tmp_path.glob(".harness-*.tmp"):
+            make_older(beside)
+        sweep(tmp_path)
+        right(handle)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"

@@ -116,6 +116,15 @@ def test_fastest_path_is_chosen_among_the_right_ones() -> None:
     assert record["path"] == min(tried, key=lambda path: tried[path]["seconds"])
 
 
+@pytest.mark.parametrize("path", ["fastest", "derived"])
+@pytest.mark.parametrize(("name", "many"), [("slow_together", 1), ("slow_alone", 8)])
+def test_several_steps_go_into_a_call_where_that_is_faster(name: str, many: int, path: str) -> None:
+    result = run(request("train", path=path), name)[name]
+    assert result.measured, result.reason
+    assert result.record["many"] == many
+    assert result.record["step"]["median"] < 0.005
+
+
 def test_faults_cost_their_own_cell_only() -> None:
     found = run(request("forward", timeout=10.0), "dying", "failing", "hanging", "honest")
     assert found["honest"].measured

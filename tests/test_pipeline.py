@@ -98,6 +98,11 @@ def test_many_in_a_row_are_the_same_steps(backend: Backend, spec: Spec, path: st
     last = steps.finish(steps.run(0, 2 * BATCHES + 1))
     np.testing.assert_allclose(float(last["loss"]), losses[-1], rtol=1e-10)
     assert_same(steps.parameters(), after, 1e-6)
+    steps.restart()
+    steps.together = False
+    assert steps.many == 1
+    last = steps.finish(steps.run(0, 2 * BATCHES + 1))
+    np.testing.assert_allclose(float(last["loss"]), losses[-1], rtol=1e-10)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness import weights
+from harness.atomic import sweep
 from harness.errors import HarnessError, UsageError
 from harness.initial import initial_parameters, initial_statistics
 from harness.remote import not_offered
@@ -25,6 +26,12 @@ from harness.wire import encode
 
 # Seconds of work that go into one call of the worker: how often the progress moves.
 CALL = 0.5
+# Points of the loss curve within an epoch.
+POINTS = 20
+
+
+# Of an epoch so far: the sum of its losses, its rows, and both of each stretch of SUMMED steps.
+_NOTHING_SUMMED: Mapping[str, Any] = {"loss": 0.0, "rows": 0, "sums": []}
 
 
 class TrainingError(HarnessError):
@@ -66,7 +73,7 @@ class Training:
         self.worker = worker or Worker(setup.request.launch)
         self._own = worker is None
         self.history: list[dict[str, Any]] = []
-        self._position: dict[str, Any] = {"epoch": 0, "step": 0, "steps": 0, "loss": 0.0, "rows": 0}
+        self._position: dict[str, Any] = {"epoch": 0, "step": 0, "steps": 0, **_NOTHING_SUMMED}
         self._told: Mapping[str, Any] = {}
 
     def __enter__(self) -> Training:
@@ -90,6 +97,8 @@ class Training:
 
     def _begin(self, found: Checkpoint | None) -> None:
         setup, request = self.setup, self.setup.request
+        if self.path is not None:
+            sweep(self.path.parent)
         self._start()
         self._told = self._call(
             "begin",
@@ -176,9 +185,12 @@ class Training:
     def _add(self, epoch: int, step: int, count: int, sums: list[float]) -> None:
         position = self._position
         rows = self.setup.feed.epoch(epoch)[step : step + count]
-        for total in sums:  # one by one, so that a run taken up adds in the same order
+        for number, total in enumerate(sums):
+            # One by one, so that a run taken up adds in the same order.
             position["loss"] += total
-        position["rows"] += sum(map(len, rows))
+            summed = sum(map(len, rows[number * SUMMED : (number + 1) * SUMMED]))
+            position["rows"] += summed
+            position["sums"] = [*position["sums"], [total, summed]]
         position["step"] = step + count
         position["steps"] += count
         if not math.isfinite(position["loss"]):
@@ -203,12 +215,14 @@ class Training:
             "epoch": epoch + 1,
             "learning_rate": rate,
             "loss": self._mean(),
+            "curve": _curve(self._position["sums"]),
             "held_out_loss": held_out,
             "seconds": seconds,
             "characters_per_second": read * share / seconds,
+            "memory": self._call("memory"),
         }
         self.history.append(entry)
-        self._position |= {"epoch": epoch + 1, "step": 0, "loss": 0.0, "rows": 0}
+        self._position |= {"epoch": epoch + 1, "step": 0, **_NOTHING_SUMMED}
         self._save()
         self.events.ended(entry)
 
@@ -273,3 +287,10 @@ def _difference(found: Any, wanted: Any) -> str:
 
 
 __all__ = ["Diverged", "Events", "Training", "TrainingError", "WeightsError"]
+
+
+def _curve(sums: list[list[float]]) -> list[float]:
+    """Mean losses over at most :data:`POINTS` stretches of an epoch, all but the last as long."""
+    together = -(-len(sums) // POINTS)
+    parts = [sums[i : i + together] for i in range(0, len(sums), together)]
+    return [sum(total for total, _ in p) / sum(rows for _, rows in p) for p in parts]

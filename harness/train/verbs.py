@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness import memory
 from harness.contract import Backend
 from harness.errors import UsageError
 from harness.train.feed import Feed, Recipe
@@ -74,3 +75,7 @@ class TrainVerbs:
     def train_evaluate(self) -> float | None:
         """See :meth:`Trainer.evaluate`."""
         return self.trainer.evaluate()
+
+    def train_memory(self) -> Payload:
+        """Bytes: of the process now, and the most that were in use on a device of its own."""
+        return {"resident": memory.resident(), "device": self.backend.device_memory()}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness import plugins
-from harness.contract import Tensors
+from harness.contract import Advance, Tensors
 from harness.plan import Plan
 from harness.verbs import handler
 
@@ -192,6 +192,46 @@ class Stale(NumpyBackend):  # type: ignore[misc]
         return super().numpy(ready(tensor))
 
 
+class Together(NumpyBackend):  # type: ignore[misc]
+    """Makes several steps in one call; either way has a pause, in seconds a step."""
+
+    pauses = (0.0, 0.0)
+
+    def advance(self, step: Advance) -> Advance:
+        alone, _ = self.pauses
+
+        def paused(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
+            time.sleep(alone)
+            return step(carried, fixed, batch)
+
+        return paused
+
+    def several(self, step: Advance) -> Advance:
+        _, together = self.pauses
+
+        def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
+            results: Tensors = {}
+            for index in range(len(next(iter(batches.values())))):
+                time.sleep(together)
+                batch = {n: t[index] for n, t in batches.items()}
+                carried, results = step(carried, fixed, batch)
+            return carried, results
+
+        return run
+
+
+class SlowTogether(Together):
+    """Several steps in a call are the slower way."""
+
+    pauses = (0.0, 0.005)
+
+
+class SlowAlone(Together):
+    """One step in a call is the slower way."""
+
+    pauses = (0.005, 0.0)
+
+
 class Promise:
     """One result of work under way."""
 
@@ -232,3 +272,13 @@ def stale(name: str) -> Answer:
 @offering
 def caching(name: str) -> Answer:
     return quick(handler(Caching()))
+
+
+@offering
+def slow_together(name: str) -> Answer:
+    return quick(handler(SlowTogether()))
+
+
+@offering
+def slow_alone(name: str) -> Answer:
+    return quick(handler(SlowAlone()))

@@ -1,0 +1,111 @@
+"""The numpy backend with the mistakes of the Lesson 6 notebook, one for each name.
+
+``notebook-scalar`` and ``notebook-in-place`` know ``lesson6/pure_python_rnn`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import notebook_rnn
+import numpy as np
+
+from harness import plugins
+from harness.contract import Backend
+from harness.hookspecs import hookimpl
+from harness.program import Program
+from harness.session import Session
+
+Answer = tuple[dict[str, Any], dict[str, Any]]
+
+
+def scalar(session: Session) -> None:
+    """In[266]: the gradient of ``w_h`` is one number, an inner product."""
+    right = session.gradients
+
+    def wrong(phase: Any, inputs: Any, state: Any, targets: Any, cotangents: Any = None) -> Answer:
+        results, gradients = right(phase, inputs, state, targets, cotangents)
+        if cotangents is None:
+            moves = _moves(session, inputs, targets, scalar=True)
+            gradients["rnn.U"] = moves["rnn.U"].astype(gradients["rnn.U"].dtype)
+        return results, gradients
+
+    session.gradients = wrong  # type: ignore[method-assign]
+
+
+def in_place(session: Session) -> None:
+    """In[266]: the loop over time moves the weights that it still reads."""
+
+    def wrong(inputs: Any, state: Any, targets: Any, learning_rate: float) -> dict[str, Any]:
+        results = session.forward("training", inputs, state, targets)
+        moves = _moves(session, inputs, targets, scalar=False, rate=learning_rate)
+        for name, move in moves.items():
+            old = session.variables[name]
+            session.variables[name] = (old - learning_rate * move).astype(old.dtype)
+        return results
+
+    session.step = wrong  # type: ignore[method-assign]
+
+
+def rate(session: Session) -> None:
+    """In[29] to In[36]: the rate of the first fit stays, whatever is assigned later."""
+    right, load = session.step, session.load
+    given: list[float] = []
+
+    def begin(*arguments: Any) -> None:
+        given.clear()
+        load(*arguments)
+
+    def wrong(inputs: Any, state: Any, targets: Any, learning_rate: float) -> dict[str, Any]:
+        given.append(learning_rate)
+        return right(inputs, state, targets, given[0])
+
+    session.load, session.step = begin, wrong  # type: ignore[method-assign]
+
+
+def types(session: Session) -> None:
+    """In[144]: float32 weights less a float64 rate times a gradient. numpy widens them."""
+    right = session.step
+
+    def wrong(inputs: Any, state: Any, targets: Any, learning_rate: float) -> dict[str, Any]:
+        before = dict(session.variables)
+        results = right(inputs, state, targets, learning_rate)
+        for name, old in before.items():
+            gradient = (old - session.variables[name]) / np.float32(learning_rate)
+            session.variables[name] = old - np.array([learning_rate]) * gradient
+        return results
+
+    session.step = wrong  # type: ignore[method-assign]
+
+
+MISTAKES: Mapping[str, Callable[[Session], None]] = {
+    "notebook-scalar": scalar,
+    "notebook-in-place": in_place,
+    "notebook-rate": rate,
+    "notebook-types": types,
+}
+
+
+def _moves(session: Session, inputs: Any, targets: Any, **choices: Any) -> dict[str, Any]:
+    """The notebook's loop over all sequences of a batch, summed."""
+    found = [
+        notebook_rnn.moves(x, y, session.variables, **choices)
+        for x, y in zip(inputs["chars"], targets["target"], strict=True)
+    ]
+    return {name: sum(moves[name] for moves in found) for name in found[0]}
+
+
+@hookimpl
+def harness_backend(name: str) -> Backend:
+    backend = plugins.load("numpy")
+    backend.name = name
+    right = backend.session
+
+    def session(training: Program, inference: Program, **choices: Any) -> Session:
+        made = right(training, inference, **choices)
+        MISTAKES[name](made)
+        return made
+
+    backend.session = session  # type: ignore[method-assign]
+    return backend

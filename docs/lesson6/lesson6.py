@@ -1,0 +1,148 @@
+"""docs/lesson6.md from real runs: every Lesson 6 system trained and writing, on every backend.
+
+``python docs/lesson6/lesson6.py run`` trains, writes on and measures the notebook's mistakes, and
+keeps what it found in a record; what the record has is not run again unless ``--again`` says so.
+``page`` makes docs/lesson6.md and its pictures of the record. What runs are the commands of the
+harness, as anyone would type them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from lesson6_mistakes import HARNESS, measure_mistakes
+from lesson6_page import render
+from lesson6_pictures import draw
+from rich.console import Console
+
+from harness.atomic import write_whole
+from harness.records import machine
+
+FOLDER = Path(__file__).parent
+RECORD, PAGE = FOLDER / "record.json", FOLDER.parent / "lesson6.md"
+WORK = FOLDER.parents[1] / "build" / "lesson6"
+SYSTEMS = (
+    *("three_char", "first_rnn", "simple_rnn", "sequence_unrolled", "sequence_rnn"),
+    *("sequence_onehot", "stateful_lstm", "theano_rnn", "pure_python_rnn", "keras_gru"),
+    *("theano_gru", "theano_gru_combined"),
+)
+BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
+LENGTH, TEMPERATURE = 160, 0.6
+
+Record = dict[str, Any]
+
+
+def harness(*arguments: str) -> Any:
+    """What a command of the harness prints as JSON; its own words to the terminal."""
+    command = [str(HARNESS), *arguments, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise click.ClickException(f"harness {' '.join(arguments)} ended with {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def train(system: str, backend: str, weights: Path, text: str, epochs: int | None) -> Any:
+    """The spec's own phases, or the first so many epochs."""
+    few = ("--epochs", str(epochs)) if epochs else ()
+    return harness(
+        *("train", f"lesson6/{system}", "--backend", backend, "--text", text),
+        *("--weights", str(weights), "--force", *few),
+    )
+
+
+def write_on(system: str, weights: Path, prompt: str, backends: Sequence[str]) -> Any:
+    """Greedily on all backends, which must agree, and by chance on the first."""
+    common = ("generate", f"lesson6/{system}", "--weights", str(weights), "--prompt", prompt)
+    length = ("--length", str(LENGTH))
+    every = [argument for b in backends for argument in ("--backend", b)]
+    greedy = harness(*common, *length, *every)
+    chance = ("--temperature", str(TEMPERATURE), "--backend", backends[0])
+    sampled = harness(*common, *length, *chance)
+    return {"greedy": greedy, "sampled": sampled, "temperature": TEMPERATURE}
+
+
+def read(record: Path) -> Record:
+    """What was found so far."""
+    if not record.exists():
+        return {"systems": {}}
+    found: Record = json.loads(record.read_text())
+    return found
+
+
+def keep(record: Path, found: Mapping[str, Any]) -> None:
+    """Write the record whole."""
+    write_whole(record, (json.dumps(found, indent=1) + "\n").encode())
+
+
+@click.group()
+def main() -> None:
+    """Lesson 6, retold from real runs."""
+
+
+@main.command()
+@click.option("--text", default="nietzsche", show_default=True, help="As for harness train.")
+@click.option("--prompt", default="The philosopher is ", show_default=True)
+@click.option("--backend", "backends", multiple=True, type=click.Choice(BACKENDS))
+@click.option("--system", "systems", multiple=True, type=click.Choice(SYSTEMS))
+@click.option("--epochs", type=int, help="The specs' own phases if left out.")
+@click.option("--again", is_flag=True, help="Run again what the record has.")
+@click.option("--work", default=WORK, type=click.Path(path_type=Path), help="For the weights.")
+@click.option("--record", default=RECORD, type=click.Path(path_type=Path))
+def run(
+    text: str,
+    prompt: str,
+    backends: Sequence[str],
+    systems: Sequence[str],
+    epochs: int | None,
+    again: bool,
+    work: Path,
+    record: Path,
+) -> None:
+    """Train and write on with all systems on all backends; then the notebook's mistakes."""
+    console = Console(stderr=True)
+    backends, systems = backends or BACKENDS, systems or SYSTEMS
+    work.mkdir(parents=True, exist_ok=True)
+    found = read(record)
+    found |= {"text": text, "machine": machine()}
+    for number, system in enumerate(systems):
+        entry = found["systems"].setdefault(system, {"trained": {}})
+        for backend in backends:
+            weights = work / f"{system}-{backend}.safetensors"
+            if again or backend not in entry["trained"]:
+                console.print(f"training {system} on {backend}")
+                entry["trained"][backend] = train(system, backend, weights, text, epochs)
+                keep(record, found)
+        # The weights of each backend in turn; all backends write with them.
+        maker = backends[number % len(backends)]
+        if again or "written" not in entry:
+            console.print(f"writing on with {system} as {maker} trained it")
+            weights = work / f"{system}-{maker}.safetensors"
+            entry["written"] = write_on(system, weights, prompt, backends)
+            entry["written"]["maker"] = maker
+            keep(record, found)
+    if again or "mistakes" not in found:
+        console.print("measuring the notebook's mistakes")
+        found["mistakes"] = measure_mistakes(text)
+        keep(record, found)
+
+
+@main.command()
+@click.option("--record", default=RECORD, type=click.Path(path_type=Path))
+@click.option("--output", default=PAGE, type=click.Path(path_type=Path))
+def page(record: Path, output: Path) -> None:
+    """Write the page and its pictures."""
+    found = read(record)
+    pictures = output.with_suffix("")
+    pictures.mkdir(exist_ok=True)
+    for system, entry in found["systems"].items():
+        draw(entry["trained"], pictures / f"{system}.svg")
+    output.write_text(render(found, pictures.name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""docs/lesson6.md from the record of lesson6.py."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness.explain import explain
+
+Entry = Mapping[str, Any]
+
+STORIES = Path(__file__).with_name("stories.md")
+MISTAKES = Path(__file__).with_name("mistakes.md")
+RATIOS = Path(__file__).parents[2] / "tests" / "benchmarks" / "ratios.json"
+
+
+def render(record: Mapping[str, Any], pictures: str) -> str:
+    """The whole page; ``pictures`` is their folder beside it."""
+    told, bench = stories(), rates()
+    parts = [_head(record), _overview(record["systems"], bench)]
+    for system, entry in record["systems"].items():
+        parts.append(_system(system, entry, told[system], f"{pictures}/{system}.svg"))
+    parts.append(_mistakes(record["mistakes"]))
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def stories() -> dict[str, str]:
+    """What each system is, in words."""
+    _, *sections = re.split(r"^## ", STORIES.read_text(), flags=re.MULTILINE)
+    return {name: text.strip() for name, text in (s.split("\n", 1) for s in sections)}
+
+
+def rates() -> dict[tuple[str, str], float]:
+    """Characters a second of training that ``harness bench`` found at batch 64, by system and
+    backend, from the record of docs/performance.md."""
+    found = {}
+    for name, pair in json.loads(RATIOS.read_text())["pairs"].items():
+        match = re.fullmatch(r"lesson6/(\w+)\[([\w-]+)-train-b64-t\d+\]", name)
+        if match and match[2] != "python" and pair["ours"]["status"] == "measured":
+            found[match[1], match[2]] = pair["ours"]["rate"]["median"]
+    return found
+
+
+def _head(record: Mapping[str, Any]) -> str:
+    first = next(iter(record["systems"].values()))
+    runs = list(first["trained"].values())
+    versions: dict[str, str] = {}
+    for run in runs:
+        versions |= run["versions"]
+    listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    cpu = record["machine"].get("cpu", "a CPU")
+    checksum = runs[0]["text"]["sha256"]
+    return f"""# Lesson 6, retold
+
+Made by `python docs/lesson6/lesson6.py page` from the record that
+`python docs/lesson6/lesson6.py run` writes (`docs/lesson6/record.json`): each system of the
+notebook on character RNNs, trained by `harness train` on every backend and written on with by
+`harness generate`. `run --text builtin` needs no network.
+
+The text is `{record["text"]}` (sha256 {checksum[:16]}...), the dtype float32, the seed 0, the
+phases the specs' own. The last 5% of the rows are held out. {cpu}; {listed}.
+
+In the pictures the curves of all backends lie on one another, so each has its own width; below
+them is how far each is from that of numpy, as a share of the loss. Float32 runs drift apart with
+the steps: a rounding grows as it does in any training. In float64 the backends' losses are the
+same ([training.md](training.md)).
+"""
+
+
+def _overview(systems: Mapping[str, Entry], bench: Mapping[tuple[str, str], float]) -> str:
+    backends = list(next(iter(systems.values()))["trained"])
+    lines = ["## All systems", "", "Last epoch's loss, and thousands of characters a second.", ""]
+    lines.append("| system | epochs | " + " | ".join(backends) + " |")
+    lines.append("|---|---:|" + "---:|" * len(backends))
+    for system, entry in systems.items():
+        cells = []
+        for backend in backends:
+            epochs = entry["trained"][backend]["epochs"]
+            cells.append(f"{epochs[-1]['loss']:.4f}, {_rate(epochs) / 1000:,.1f}")
+        count = len(entry["trained"][backends[0]]["epochs"])
+        lines.append(f"| [{system}](#{system}) | {count} | " + " | ".join(cells) + " |")
+    lines += ["", *_beside_bench(systems, bench), "", *_memory(systems)]
+    return "\n".join(lines)
+
+
+def _beside_bench(
+    systems: Mapping[str, Entry], bench: Mapping[tuple[str, str], float]
+) -> Iterator[str]:
+    """Speeds over an epoch as shares of those of ``harness bench``, where both are of batch 64."""
+    shares = {
+        (system, backend): _rate(run["epochs"]) / bench[system, backend]
+        for system, entry in systems.items()
+        for backend, run in entry["trained"].items()
+        if run["recipe"]["batch"] == 64 and (system, backend) in bench
+    }
+    if not shares:
+        return
+    low = {f"{s} on {b}": share for (s, b), share in shares.items() if share < 0.95}
+    yield (
+        f"Beside `harness bench` ([performance.md](performance.md)) at the same batch, an epoch of "
+        f"training runs at {min(shares.values()):.2f} to {max(shares.values()):.2f} of its speed, "
+        f"median {median(shares.values()):.2f}."
+    )
+    if low:
+        listed = "; ".join(f"{where} {share:.2f}" for where, share in low.items())
+        yield f"Below 0.95: {listed}."
+
+
+def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
+    """How much the processes grew from their second epoch to their last."""
+    grown = {}
+    for system, entry in systems.items():
+        for backend, run in entry["trained"].items():
+            held = [epoch["memory"]["resident"] for epoch in run["epochs"]]
+            if len(held) > 2:
+                grown[f"{system} on {backend}"] = (held[-1] - held[1]) / 2**20
+    if grown:
+        most = max(grown, key=lambda where: grown[where])
+        yield (
+            "Memory is flat: from the second epoch to the last the workers grew by "
+            f"{median(grown.values()):.1f} MiB (median), at most by {grown[most]:.1f} ({most})."
+        )
+
+
+def _rate(epochs: list[Entry]) -> float:
+    """The median over the epochs; the first holds the compilation, and counts if it is alone."""
+    return median(e["characters_per_second"] for e in epochs[1:] or epochs)
+
+
+def _system(system: str, entry: Entry, story: str, picture: str) -> str:
+    summary = explain(f"lesson6/{system}", (), {}, ()).partition("\n\nprogram\n")[0]
+    lines = [f"## {system}", "", story, "", "```", summary, "```", ""]
+    lines += [f"![Loss of {system} by epoch on each backend]({picture})", ""]
+    lines += ["| backend | first epoch | last epoch | held out | thousand characters/s |"]
+    lines += ["|---|---:|---:|---:|---:|"]
+    for backend, run in entry["trained"].items():
+        first, last = run["epochs"][0], run["epochs"][-1]
+        held_out = last["held_out_loss"]
+        shown = "" if held_out is None else f"{held_out:.4f}"
+        lines.append(
+            f"| {backend} | {first['loss']:.4f} | {last['loss']:.4f} | {shown} "
+            f"| {_rate(run['epochs']) / 1000:,.1f} |"
+        )
+    return "\n".join([*lines, "", *_written(entry["written"])])
+
+
+def _written(written: Entry) -> Iterator[str]:
+    greedy, sampled = written["greedy"], written["sampled"]
+    maker = written["maker"]
+    prompt = greedy["prompt"]
+    yield (
+        f"Trained on {maker}, written by {', '.join(greedy['texts'])}, all of which wrote the same "
+        "(the likeliest character each time):"
+    )
+    yield from ("", "```", _shown(prompt + greedy["texts"][maker]), "```", "")
+    yield f"With chance, at a temperature of {written['temperature']}:"
+    yield from ("", "```", _shown(prompt + next(iter(sampled["texts"].values()))), "```")
+
+
+def _shown(text: str) -> str:
+    """Text that stays within its block: line ends as signs, in lines of 100 characters."""
+    signs = text.replace("\n", "⏎").replace("`", "'")
+    return "\n".join(signs[i : i + 100] for i in range(0, len(signs), 100))
+
+
+def _mistakes(found: Mapping[str, Any]) -> str:
+    """The section on them: numbers and what the harness printed, in the text's places."""
+    stays, applied = found["rate"]["stays"], found["rate"]["applied"]
+    (low, small), (high, large) = found["in_place"].items()
+    return MISTAKES.read_text().format(
+        scalar=found["scalar"],
+        literal=found["training"]["literal"],
+        right=found["training"]["right"],
+        low=float(low),
+        small=small,
+        high=float(high),
+        large=large,
+        epochs=len(stays),
+        stays=stays[-1],
+        # The fifth epoch is the first at the second rate.
+        applied=applied[4],
+        types=found["types"],
+        said={mistake: _block(lines) for mistake, lines in found["said"].items()},
+    )
+
+
+def _block(lines: list[str]) -> str:
+    command, *printed = lines
+    return "\n".join(("```", f"$ {command}", *printed, "```"))
