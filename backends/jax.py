@@ -158,6 +158,10 @@ class Jax(Backend):
 
     def __init__(self) -> None:
         self._table = _table()
+        self.fused = {
+            "relu": lambda x: jnp.maximum(x, 0),
+            "clip": lambda x, low, high: jnp.clip(x, low, high),
+        }
         self.narrow = False
 
     @property

@@ -51,13 +51,21 @@ class Plan:
 
 
 def forward_plan(
-    program: Program, sizes: Mapping[str, int], dtype: str, fused: Iterable[str]
+    program: Program,
+    sizes: Mapping[str, int],
+    dtype: str,
+    fused: Iterable[str],
+    *,
+    moved: bool = True,
 ) -> Plan:
-    """A forward pass: the outputs that nothing else uses, and the state."""
+    """A forward pass: the outputs that nothing else uses, and the state.
+
+    See :func:`harness.optimise.optimise` for ``moved``.
+    """
     builder = Builder(dict(program.types), dict(program.names))
     outputs = result_ports(program, "ends")
     nodes = inline_calls(needed_nodes(program.nodes, outputs.values()))
-    nodes = optimise(nodes, outputs.values(), builder, sizes, fused)
+    nodes = optimise(nodes, outputs.values(), builder, sizes, fused, moved=moved)
     return _plan(program, builder, nodes, sizes, dtype, outputs, {})
 
 

@@ -96,7 +96,8 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> Step:
         function = session.scripted("inference", "ends", sizes)
         run: Callable[[Tensors], Tensors] = lambda inputs: function(inputs, {})  # noqa: E731
     else:
-        plan = forward_plan(program, sizes, session.dtype, session.backend.fused)
+        moved = session.path != "equations"
+        plan = forward_plan(program, sizes, session.dtype, session.backend.fused, moved=moved)
         run, orders = _executed(session, plan), plan.orders
 
     def around(run: Callable[[Tensors], Tensors]) -> Advance:

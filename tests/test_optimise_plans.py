@@ -42,6 +42,21 @@ def test_adams_bias_corrections_are_made_once() -> None:
     assert ops["sqrt"] == 1 + len(load_spec("lesson6/sequence_rnn").program("training").parameters)
 
 
+def products_of(nodes: Iterable[Node]) -> int:
+    return ops_of(nodes)["matmul"] + ops_of(nodes)["tensordot"]
+
+
+def test_products_stay_in_place_where_they_are_to() -> None:
+    """Eight steps of a loop that is written out, two products each, and one after it."""
+    program = load_spec("lesson6/theano_rnn").program("inference")
+    sizes = {**program.sizes, "batch": 64, "time": 8}
+    moved, in_place = (
+        forward_plan(program, sizes, "float32", (), moved=m).nodes for m in (True, False)
+    )
+    assert products_of(in_place) == 17
+    assert products_of(moved) < 17
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_training_plan_permutes_no_large_values(model: str) -> None:
     """Only what comes in, small indices and weights."""

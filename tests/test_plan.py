@@ -167,13 +167,14 @@ def test_a_training_plan_is_the_programs_step(
 @pytest.mark.parametrize("offer", OFFERS)
 @pytest.mark.parametrize(("batch", "time"), SHAPES)
 @pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("moved", [True, False], ids=["moved", "in place"])
 def test_a_forward_plan_is_the_programs_outputs(
-    model: str, batch: int, time: int, offer: str
+    model: str, batch: int, time: int, offer: str, moved: bool
 ) -> None:
     program = program_of(model, "inference")
     sizes = {**program.sizes, "batch": batch, "time": time}
     arrays = named(program, draw(program, batch, time, 5))
-    plan = forward_plan(program, sizes, "float64", OFFERS[offer])
+    plan = forward_plan(program, sizes, "float64", OFFERS[offer], moved=moved)
     env = walk(program, sizes, environment(program, arrays))
     wanted = result_ports(program, "ends")
     assert_same(run_plan(plan, arrays), {name: env[value] for name, value in wanted.items()})

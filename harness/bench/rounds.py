@@ -17,8 +17,9 @@ from harness.bench.figures import finish
 from harness.bench.proofs import check_again, check_unseen, check_values, check_waits
 from harness.remote import WorkerFault
 
-# The paths among which the fastest right one is chosen.
-CANDIDATES = ("native", "derived")
+# The paths among which the fastest right one is chosen. In a forward pass, which has no gradient,
+# ``equations`` leaves products where they stand and ``derived`` moves them out of loops.
+CANDIDATES = {"train": ("native", "derived"), "forward": ("native", "derived", "equations")}
 # Seconds: of a candidate's try, of a batch of warming steps, of all warming, of a round, and of
 # the steps in a round that are waited for one by one.
 TRIAL, WARMING, WARMED, ROUND, WAITED = 0.1, 0.06, 5.0, 0.25, 0.06
@@ -74,8 +75,8 @@ def prepare(entrant: Entrant, path: str) -> None:
 def _fastest(entrant: Entrant) -> dict[str, Any]:
     """Try every path that may differ, and prepare the fastest of those that are right."""
     tried: list[dict[str, Any]] = []
-    for path in CANDIDATES:
-        if not _same_as_tried(entrant, tried):
+    for path in CANDIDATES[entrant.case.group.mode]:
+        if path != "derived" or not _same_as_tried(entrant, tried):
             tried.append(_try_path(entrant, path, beside=bool(tried)))
     right = [c for c in tried if c["right"]]
     names = ("path", "right", "seconds", "reason")
@@ -90,7 +91,7 @@ def _fastest(entrant: Entrant) -> dict[str, Any]:
 
 
 def _same_as_tried(entrant: Entrant, tried: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the equations of a forward pass were tried already: nothing native was in it."""
+    """Whether the plan of a forward pass was tried already: nothing native was in it."""
     if entrant.case.group.mode != "forward" or not tried or not tried[0]["right"]:
         return False
     layers = {n: label for n, label in tried[0]["paths"].items() if n != "optimizer"}

@@ -47,25 +47,29 @@ def optimise(
     fused: Iterable[str],
     *,
     final: bool = True,
+    moved: bool = True,
 ) -> tuple[Node, ...]:
     """Nodes without calls that give the same ``wanted`` values, faster.
 
     New values are numbered by ``builder``. ``sizes`` gives a number to every size; what pays
     depends on them. ``fused`` names the fused operations that may be used. ``final`` is false for
-    nodes that are yet to be differentiated.
+    nodes that are yet to be differentiated. Without ``moved`` no product is joined with another or
+    leaves its loop: a compiler that fuses a product with what follows may be faster so.
     """
     wanted, fused = tuple(wanted), tuple(fused)
     current = prune(nodes, wanted)
 
     def again(*rules: Mapping[str, Sequence[Rule]]) -> tuple[Node, ...]:
         known = merged(*rules, FINAL) if final else merged(*rules)
-        return rebuild(current, wanted, builder, sizes, known, loops.lifts, loops.sinks)
+        lifts = loops.lifts if moved else None
+        return rebuild(current, wanted, builder, sizes, known, lifts, loops.sinks)
 
     for rules in (merged(fuse.early_rules(fused), SIMPLIFY), TABLES):
         current = again(rules)
     for _ in range(3):
         current = again(TABLES)
-        current = products.join(current, builder, sizes)
+        if moved:
+            current = products.join(current, builder, sizes)
     current = again(biases.RULES, TABLES)
     if final:
         current = unroll.unrolled(current, builder, sizes)

@@ -91,8 +91,8 @@ def _targets(record: Record) -> str:
 def _legend() -> str:
     return (
         "In brackets the path that ran: `n` the framework's own layers and gradient, `e` its own\n"
-        "gradient of the equations, `d` the derived gradient as an optimised plan. (A forward\n"
-        "pass has no gradient: `e` and `d` are the same plan there.)\n"
+        "gradient of the equations, `d` the derived gradient as an optimised plan. A forward\n"
+        "pass has no gradient: `d` is the plan there, `e` the same with all products in place.\n"
         f"**Bold** is below the target, ***bold italics*** below {FAILURE}.\n"
     )
 

@@ -58,8 +58,9 @@ class Cell:
         labels = {label for name, label in ours.get("paths", {}).items() if name != "optimizer"}
         if ours["path"] != "native" or labels != {"equations"}:
             return str(ours["path"])
-        # numpy has no gradient of its own.
-        return "derived" if (self.backend, self.mode) == ("numpy", "train") else "equations"
+        # A forward pass is then the plan; and numpy has no gradient of its own.
+        derived = self.mode == "forward" or self.backend == "numpy"
+        return "derived" if derived else "equations"
 
     def __str__(self) -> str:
         path = f" {self.path}" if self.path else ""
