@@ -75,7 +75,17 @@ def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
     small.write_text(text.builtin_text()[:6000])
     place = tmp_path / "record.json"
     arguments = (
-        *("run", "--text", str(small), "--prompt", "the value ", "--work", str(tmp_path / "work")),
+        *(
+            "run",
+            "--text",
+            str(small),
+            "--notebook-text",
+            str(small),
+            "--prompt",
+            "the value ",
+            "--work",
+            str(tmp_path / "work"),
+        ),
         *("--backend", "torch", "--backend", "numpy", "--system", "sequence_rnn", "--epochs", "3"),
     )
     run = script(*arguments, record=place)

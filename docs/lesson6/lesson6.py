@@ -85,8 +85,11 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--text", default="nietzsche", show_default=True, help="As for harness train.")
-@click.option("--prompt", default="The philosopher is ", show_default=True)
+@click.option("--text", default="builtin", show_default=True, help="As for harness train.")
+@click.option(
+    "--notebook-text", default="nietzsche", show_default=True, help="To measure mistakes on."
+)
+@click.option("--prompt", default="The value of ", show_default=True)
 @click.option("--backend", "backends", multiple=True, type=click.Choice(BACKENDS))
 @click.option("--system", "systems", multiple=True, type=click.Choice(SYSTEMS))
 @click.option("--epochs", type=int, help="The specs' own phases if left out.")
@@ -95,6 +98,7 @@ def main() -> None:
 @click.option("--record", default=RECORD, type=click.Path(path_type=Path))
 def run(
     text: str,
+    notebook_text: str,
     prompt: str,
     backends: Sequence[str],
     systems: Sequence[str],
@@ -108,7 +112,7 @@ def run(
     backends, systems = backends or BACKENDS, systems or SYSTEMS
     work.mkdir(parents=True, exist_ok=True)
     found = read(record)
-    found |= {"text": text, "machine": machine()}
+    found |= {"text": text, "machine": {n: v for n, v in machine().items() if n != "host"}}
     for number, system in enumerate(systems):
         entry = found["systems"].setdefault(system, {"trained": {}})
         for backend in backends:
@@ -127,7 +131,7 @@ def run(
             keep(record, found)
     if again or "mistakes" not in found:
         console.print("measuring the notebook's mistakes")
-        found["mistakes"] = measure_mistakes(text)
+        found["mistakes"] = {"text": notebook_text, **measure_mistakes(notebook_text)}
         keep(record, found)
 
 

@@ -59,7 +59,7 @@ def _head(record: Mapping[str, Any]) -> str:
 Made by `python docs/lesson6/lesson6.py page` from the record that
 `python docs/lesson6/lesson6.py run` writes (`docs/lesson6/record.json`): each system of the
 notebook on character RNNs, trained by `harness train` on every backend and written on with by
-`harness generate`. `run --text builtin` needs no network.
+`harness generate`. `run --text nietzsche` does it on the notebook's own text.
 
 The text is `{record["text"]}` (sha256 {checksum[:16]}...), the dtype float32, the seed 0, the
 phases the specs' own. The last 5% of the rows are held out. {cpu}; {listed}.
@@ -184,6 +184,7 @@ def _mistakes(found: Mapping[str, Any]) -> str:
         # The fifth epoch is the first at the second rate.
         applied=applied[4],
         types=found["types"],
+        text=found["text"],
         said={mistake: _block(lines) for mistake, lines in found["said"].items()},
     )
 

@@ -19,7 +19,9 @@ from harness.remote import WorkerFault
 
 # The paths among which the fastest right one is chosen. In a forward pass, which has no gradient,
 # ``equations`` leaves products where they stand and ``derived`` moves them out of loops.
-CANDIDATES = {"train": ("native", "derived"), "forward": ("native", "derived", "equations")}
+CANDIDATES = ("native", "derived", "equations")
+# By mode, the path that is no other than ``native`` where the framework had nothing of its own.
+REPEATED = {"train": "equations", "forward": "derived"}
 # Seconds: of a candidate's try, of a batch of warming steps, of all warming, of a round, and of
 # the steps in a round that are waited for one by one.
 TRIAL, WARMING, WARMED, ROUND, WAITED = 0.1, 0.06, 5.0, 0.25, 0.06
@@ -65,8 +67,8 @@ def prepare(entrant: Entrant, path: str) -> None:
     else:
         chosen = _prepare_path(entrant, path)
         check_values(entrant)
-        _pace(entrant)
-        chosen["many"] = entrant.many
+    if chosen["several"] > 1:
+        _pace(entrant, chosen)
     entrant.record.update(
         {n: chosen[n] for n in ("path", "paths", "prepare", "first", "many", "settings")}
     )
@@ -75,8 +77,9 @@ def prepare(entrant: Entrant, path: str) -> None:
 def _fastest(entrant: Entrant) -> dict[str, Any]:
     """Try every path that may differ, and prepare the fastest of those that are right."""
     tried: list[dict[str, Any]] = []
-    for path in CANDIDATES[entrant.case.group.mode]:
-        if path != "derived" or not _same_as_tried(entrant, tried):
+    repeated = REPEATED[entrant.case.group.mode]
+    for path in CANDIDATES:
+        if path != repeated or not _all_equations(tried[0]):
             tried.append(_try_path(entrant, path, beside=bool(tried)))
     right = [c for c in tried if c["right"]]
     names = ("path", "right", "seconds", "reason")
@@ -85,17 +88,14 @@ def _fastest(entrant: Entrant) -> dict[str, Any]:
         raise Refused("; ".join(dict.fromkeys(f"{c['path']}: {c['reason']}" for c in tried)))
     best = min(right, key=lambda c: float(c["seconds"]))
     entrant.call("select", path=best["path"])
-    entrant.many = int(best["many"])
     check_values(entrant)
     return best
 
 
-def _same_as_tried(entrant: Entrant, tried: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the plan of a forward pass was tried already: nothing native was in it."""
-    if entrant.case.group.mode != "forward" or not tried or not tried[0]["right"]:
-        return False
-    layers = {n: label for n, label in tried[0]["paths"].items() if n != "optimizer"}
-    return set(layers.values()) == {"equations"}
+def _all_equations(tried: Mapping[str, Any]) -> bool:
+    """Whether a path that was tried ran nothing of the framework's own but its optimizer."""
+    layers = {label for name, label in tried.get("paths", {}).items() if name != "optimizer"}
+    return bool(tried["right"]) and layers == {"equations"}
 
 
 def _try_path(entrant: Entrant, path: str, beside: bool) -> dict[str, Any]:
@@ -103,8 +103,8 @@ def _try_path(entrant: Entrant, path: str, beside: bool) -> dict[str, Any]:
     try:
         found |= _prepare_path(entrant, path, beside)
         check_values(entrant)
-        seconds = _pace(entrant)
-        found |= {"right": True, "seconds": seconds, "many": entrant.many}
+        _settle(entrant)
+        found |= {"right": True, "seconds": _tried(entrant)}
     except Refused as error:
         found["reason"] = str(error)
     except WorkerFault as fault:
@@ -114,20 +114,20 @@ def _try_path(entrant: Entrant, path: str, beside: bool) -> dict[str, Any]:
     return found
 
 
-def _pace(entrant: Entrant) -> float:
-    """Seconds of a step, several in a call or one, and leave it at what was faster.
+def _pace(entrant: Entrant, chosen: dict[str, Any]) -> None:
+    """Try several steps in a call, and leave it at that if it is faster.
 
-    Several save what a call costs; in one loop, though, XLA spreads the work over fewer threads.
+    They save what a call costs; in one loop, though, XLA spreads the work over fewer threads.
     """
     _settle(entrant)
-    seconds = _tried(entrant)
-    if entrant.many > 1:
+    alone = _tried(entrant)
+    entrant.many = int(entrant.call("together", wanted=True))
+    first = entrant.throughput(entrant.many)
+    if _tried(entrant) < alone:
+        chosen["first"] += first
+    else:
         entrant.many = int(entrant.call("together", wanted=False))
-        alone = _tried(entrant)
-        if seconds < alone:
-            entrant.many = int(entrant.call("together", wanted=True))
-        seconds = min(seconds, alone)
-    return seconds
+    chosen["many"] = entrant.many
 
 
 def _tried(entrant: Entrant) -> float:
@@ -139,17 +139,18 @@ def _tried(entrant: Entrant) -> float:
 def _prepare_path(entrant: Entrant, path: str, beside: bool = False) -> dict[str, Any]:
     payload = entrant.case.payload(path, entrant.device) | ({"beside": True} if beside else {})
     reply = entrant.call("prepare", **payload)
-    entrant.next = 0
-    entrant.many = int(reply.get("many", 1))
+    entrant.next, entrant.many = 0, 1
+    several = int(reply.get("many", 1))
+    if several > 1:
+        entrant.call("together", wanted=False)
     (first,) = entrant.latencies(1)
-    if entrant.many > 1:
-        first += entrant.throughput(entrant.many)
     return {
         "path": path,
         "paths": dict(reply["paths"]),
         "prepare": float(reply["seconds"]),
         "first": first,
-        "many": entrant.many,
+        "several": several,
+        "many": 1,
         "settings": dict(reply.get("settings", {})),
     }
 

@@ -164,10 +164,11 @@ def read(record: Path) -> dict[str, Any]:
 
 
 def add_environment(found: dict[str, Any], new: dict[str, Any]) -> None:
-    """Keep the environment of the last pair, with the workers of all."""
+    """Keep the environment of the last pair, with the workers of all, without names and places."""
+    new["machine"].pop("host", None)
     workers = found.get("environment", {}).get("workers", {})
     for worker in new["workers"].values():
-        worker["environment"].pop("PYTHONPATH", None)  # a place on this machine, of no matter
+        worker["environment"].pop("PYTHONPATH", None)
     found["environment"] = {**new, "workers": {**workers, **new["workers"]}}
 
 
