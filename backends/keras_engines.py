@@ -42,6 +42,8 @@ class TensorFlow:
         """Eager: tracing costs more than a check's few calls of a shape, and rounds differently."""
         return function
 
+    compile_part = compile
+
     def advance(self, step: Advance) -> Advance:
         """``tf.function``, with XLA where no layer can be cuDNN's, which XLA does not know."""
         if self.quick:
@@ -140,6 +142,8 @@ class Torch:
 
         return run
 
+    compile_part = compile
+
     @property
     def fused(self) -> Mapping[str, Callable[..., Any]]:
         """Those of torch itself."""
@@ -211,6 +215,10 @@ class Jax:
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``jax.jit``."""
         return self.jax.jit(function, compiler_options=self._options())
+
+    def compile_part(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``jax.jit`` of what may be called in another, which alone may have options."""
+        return self.jax.jit(function)
 
     def _options(self) -> Options:
         return quick_options(self.jax) if self.quick else None

@@ -53,7 +53,7 @@ class Optimizer(NativeOptimizer):
             named = zip(self.order, made[0], strict=True)
             return {**dict(named), **{f"state.{i}": t for i, t in enumerate(made[1])}}
 
-        self.step = self.backend.engine.compile(step)
+        self.step = self.backend.engine.compile_part(step)
         return [self.backend.tensor(self.backend.numpy(v.value)) for v in optimizer.variables]
 
     def update(
