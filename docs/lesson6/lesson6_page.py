@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from harness.explain import explain
+from harness.spec.lower import load_spec
 
 Entry = Mapping[str, Any]
 
@@ -61,14 +62,25 @@ Made by `python docs/lesson6/lesson6.py page` from the record that
 notebook on character RNNs, trained by `harness train` on every backend and written on with by
 `harness generate`. `run --text nietzsche` does it on the notebook's own text.
 
-The text is `{record["text"]}` (sha256 {checksum[:16]}...), the dtype float32, the seed 0, the
-phases the specs' own. The last 5% of the rows are held out. {cpu}; {listed}.
+The text is `{record["text"]}` (sha256 {checksum[:16]}...), the dtype float32, the seed 0; epochs
+and learning rates are the specs' own{_cut_off(record["systems"])}. The last 5% of the rows are
+held out. {cpu}; {listed}.
 
 In the pictures the curves of all backends lie on one another, so each has its own width; below
 them is how far each is from that of numpy, as a share of the loss. Float32 runs drift apart with
 the steps: a rounding grows as it does in any training. In float64 the backends' losses are the
 same ([training.md](training.md)).
 """
+
+
+def _cut_off(systems: Mapping[str, Entry]) -> str:
+    """What is to be said if a run has fewer epochs than its spec."""
+    for system, entry in systems.items():
+        training = load_spec(f"lesson6/{system}").model.training
+        whole = sum(phase.epochs for phase in training.phases)
+        if any(len(run["epochs"]) < whole for run in entry["trained"].values()):
+            return ", cut off after so many epochs as the table says"
+    return ""
 
 
 def _overview(systems: Mapping[str, Entry], bench: Mapping[tuple[str, str], float]) -> str:
@@ -100,10 +112,11 @@ def _beside_bench(
     if not shares:
         return
     low = {f"{s} on {b}": share for (s, b), share in shares.items() if share < 0.95}
+    classes = max(run["sizes"]["vocab"] for e in systems.values() for run in e["trained"].values())
     yield (
-        f"Beside `harness bench` ([performance.md](performance.md)) at the same batch, an epoch of "
+        "Beside `harness bench` ([performance.md](performance.md)) at the same batch, an epoch of "
         f"training runs at {min(shares.values()):.2f} to {max(shares.values()):.2f} of its speed, "
-        f"median {median(shares.values()):.2f}."
+        f"median {median(shares.values()):.2f}; it has {classes} classes and not 86."
     )
     if low:
         listed = "; ".join(f"{where} {share:.2f}" for where, share in low.items())
