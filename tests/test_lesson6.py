@@ -11,7 +11,9 @@ from typing import Any
 import notebook_rnn
 import numpy as np
 import pytest
+from lesson6 import RECORD, SYSTEMS
 from lesson6_mistakes import PLANTED, said
+from lesson6_page import render, stories
 from lesson6_pictures import draw
 
 from harness import text
@@ -117,3 +119,13 @@ def _check_drawn_alike(trained: Any, folder: Path) -> None:
     trained["numpy"]["epochs"][0]["curve"][0] *= 2
     draw(trained, folder / "other.svg")
     assert (folder / "other.svg").read_bytes() != first
+
+
+def test_the_page_is_that_of_its_record() -> None:
+    found = json.loads(RECORD.read_text())
+    assert (DOCS / "lesson6.md").read_text() == render(found, "lesson6")
+    assert list(found["systems"]) == [s for s in SYSTEMS if s in found["systems"]]
+    assert list(stories()) == list(SYSTEMS)
+    for entry in found["systems"].values():
+        assert len(entry["trained"]) == 6
+        assert len(set(entry["written"]["greedy"]["texts"].values())) == 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lesson6_pictures import draw
 from rich.console import Console
 
 from harness.atomic import write_whole
+from harness.errors import HarnessError
 from harness.records import machine
 
 FOLDER = Path(__file__).parent
@@ -47,7 +48,7 @@ def harness(*arguments: str) -> Any:
 
 
 def train(system: str, backend: str, weights: Path, text: str, epochs: int | None) -> Any:
-    """The spec's own phases, or the first so many epochs."""
+    """The spec's own phases, or so many epochs."""
     few = ("--epochs", str(epochs)) if epochs else ()
     return harness(
         *("train", f"lesson6/{system}", "--backend", backend, "--text", text),
@@ -74,8 +75,10 @@ def read(record: Path) -> Record:
     return found
 
 
-def keep(record: Path, found: Mapping[str, Any]) -> None:
-    """Write the record whole."""
+def keep(record: Path, found: Record) -> None:
+    """Write the record whole, the systems in the notebook's order."""
+    systems = found["systems"]
+    found["systems"] = {name: systems[name] for name in SYSTEMS if name in systems}
     write_whole(record, (json.dumps(found, indent=1) + "\n").encode())
 
 
@@ -131,7 +134,11 @@ def run(
             keep(record, found)
     if again or "mistakes" not in found:
         console.print("measuring the notebook's mistakes")
-        found["mistakes"] = {"text": notebook_text, **measure_mistakes(notebook_text)}
+        try:
+            measured = measure_mistakes(notebook_text)
+        except HarnessError as error:
+            raise click.ClickException(str(error)) from error
+        found["mistakes"] = {"text": notebook_text, **measured}
         keep(record, found)
 
 
