@@ -79,9 +79,10 @@ class Pipeline:
         """Begin ``count`` steps; the handle of the last."""
         results: Tensors = {}
         index, end, many = first, first + count, self.many
+        several = self._several if self.together else None
         while index < end:
-            if self._several is not None and many > 1 and index % many == 0 and end - index >= many:
-                self._carried, results = self._several(self._carried, self._fixed, self._stacked())
+            if several is not None and index % many == 0 and end - index >= many:
+                self._carried, results = several(self._carried, self._fixed, self._stacked())
                 index += many
             else:
                 results = self.start(index)

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ratios import BACKENDS
 
 HARNESS = Path(sys.executable).with_name("harness")
-BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

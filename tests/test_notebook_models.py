@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import notebook_rnn
 import numpy as np
 import pytest
 
@@ -194,44 +195,16 @@ def test_the_slope_of_relu_at_0_matters_there(indices: Any, form: str, gap: floa
     assert relative == pytest.approx(gap, rel=0.25)
 
 
-def notebook_backward(x: Any, y: Any, w_x: Any, w_h: Any, w_y: Any) -> tuple[float, dict[str, Any]]:
-    """In[264] and In[266] by hand, weights fixed: the scalar of w_h, and the correct gradients."""
-    states, predictions = [np.zeros(len(w_h))], []
-    for row in x:
-        states.append(np.maximum(0, row @ w_x + states[-1] @ w_h))
-        e = np.exp(states[-1] @ w_y)
-        predictions.append(e / e.sum())
-    scalar, d = 0.0, np.zeros(len(w_h))
-    grads = {"rnn.W": np.zeros_like(w_x), "rnn.U": np.zeros_like(w_h), "out.W": np.zeros_like(w_y)}
-    for p in reversed(range(len(x))):
-        error = predictions[p] - y[p]
-        d = (d @ w_h.T + error @ w_y.T) * (states[p + 1] > 0)
-        grads["out.W"] += np.outer(states[p + 1], error)
-        grads["rnn.U"] += np.outer(states[p], d)
-        grads["rnn.W"] += np.outer(x[p], d)
-        if p > 0:
-            scalar += float(states[p] @ d)
-    return scalar, grads
-
-
-def weights(program: Program) -> dict[str, Any]:
-    """In[267], drawn from RandomState(0)."""
-    vocab, hidden = program.sizes["vocab"], program.sizes["hidden"]
-    state, scale = np.random.RandomState(0), np.sqrt(2 / vocab)
-    drawn = {"rnn.W": state.normal(scale=scale, size=(vocab, hidden)), "rnn.U": np.eye(hidden)}
-    return {**drawn, "out.W": state.normal(scale=scale, size=(hidden, vocab))}
-
-
 def check_scalar(x: Any, y: Any) -> tuple[Any, float]:
     """The true gradient of w_h, equal by hand and derived; and the notebook's scalar."""
     program = load_spec("lesson6/pure_python_rnn").program()
-    drawn = weights(program)
+    drawn = notebook_rnn.draw(program.sizes["vocab"], program.sizes["hidden"])
     arrays = {"chars": x[None], "target": y[None], **drawn}
     found = gradients(program, arrays, {"batch": 1, "time": len(x)})
-    scalar, by_hand = notebook_backward(x, y, drawn["rnn.W"], drawn["rnn.U"], drawn["out.W"])
-    for name, expected in by_hand.items():
+    for name, expected in notebook_rnn.moves(x, y, drawn, scalar=False).items():
         np.testing.assert_allclose(found[name], expected, atol=1e-13 * np.max(np.abs(expected)))
-    return found["rnn.U"], scalar
+    literal = notebook_rnn.moves(x, y, drawn, scalar=True)["rnn.U"]
+    return found["rnn.U"], float(literal[0, 0])
 
 
 def test_the_scalar_of_w_h_is_the_trace_of_its_gradient() -> None:

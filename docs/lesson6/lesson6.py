@@ -9,42 +9,30 @@ harness, as anyone would type them.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from lesson6_mistakes import HARNESS, measure_mistakes
+from lesson6_commands import harness
+from lesson6_mistakes import measure_mistakes
 from lesson6_page import render
 from lesson6_pictures import draw
 from rich.console import Console
 
 from harness.atomic import write_whole
 from harness.errors import HarnessError
+from harness.planning import lesson6
 from harness.records import machine
 
 FOLDER = Path(__file__).parent
 RECORD, PAGE = FOLDER / "record.json", FOLDER.parent / "lesson6.md"
 WORK = FOLDER.parents[1] / "build" / "lesson6"
-SYSTEMS = (
-    *("three_char", "first_rnn", "simple_rnn", "sequence_unrolled", "sequence_rnn"),
-    *("sequence_onehot", "stateful_lstm", "theano_rnn", "pure_python_rnn", "keras_gru"),
-    *("theano_gru", "theano_gru_combined"),
-)
+SYSTEMS = tuple(name.removeprefix("lesson6/") for name in lesson6())
 BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
 LENGTH, TEMPERATURE = 160, 0.6
 
 Record = dict[str, Any]
-
-
-def harness(*arguments: str) -> Any:
-    """What a command of the harness prints as JSON; its own words to the terminal."""
-    command = [str(HARNESS), *arguments, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(f"harness {' '.join(arguments)} ended with {done.returncode}")
-    return json.loads(done.stdout)
 
 
 def train(system: str, backend: str, weights: Path, text: str, epochs: int | None) -> Any:

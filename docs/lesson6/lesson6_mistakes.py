@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import notebook_rnn
 import numpy as np
+from lesson6_commands import HARNESS, harness
 
 from harness import corpus, text
 
-HARNESS = Path(sys.executable).with_name("harness")
 THREE_CHAR = Path(__file__).parents[2] / "specs/models/lesson6/three_char.yaml"
 CLASSES, HIDDEN, LENGTH = 86, 256, 8
 SEQUENCES = 10_000
@@ -96,9 +94,8 @@ def _rate_that_stays(name: str) -> dict[str, list[float]]:
 
 
 def _losses(spec: Path, name: str) -> list[float]:
-    command = [str(HARNESS), "train", str(spec), "--backend", "torch", "--text", name, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return [epoch["loss"] for epoch in json.loads(done.stdout)["epochs"]]
+    trained = harness("train", str(spec), "--backend", "torch", "--text", name)
+    return [epoch["loss"] for epoch in trained["epochs"]]
 
 
 def said(mistake: str, system: str, dtype: str) -> list[str]:

@@ -20,7 +20,8 @@ SLOT, STATE = "slot/", "state/"
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """``slots`` are by slot and parameter. ``position`` says where in the run: ``epoch``, ``step``
-    in the epoch, ``steps`` in all, and the sums of the epoch's losses and rows so far."""
+    in the epoch, ``steps`` in all, and ``sums``: of the losses, and the rows, of each stretch of
+    the epoch so far."""
 
     weights: Weights
     slots: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)

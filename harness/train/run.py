@@ -30,10 +30,6 @@ CALL = 0.5
 POINTS = 20
 
 
-# Of an epoch so far: the sum of its losses, its rows, and both of each stretch of SUMMED steps.
-_NOTHING_SUMMED: Mapping[str, Any] = {"loss": 0.0, "rows": 0, "sums": []}
-
-
 class TrainingError(HarnessError):
     """The worker failed."""
 
@@ -73,7 +69,7 @@ class Training:
         self.worker = worker or Worker(setup.request.launch)
         self._own = worker is None
         self.history: list[dict[str, Any]] = []
-        self._position: dict[str, Any] = {"epoch": 0, "step": 0, "steps": 0, **_NOTHING_SUMMED}
+        self._position: dict[str, Any] = {"epoch": 0, "step": 0, "steps": 0, "sums": []}
         self._told: Mapping[str, Any] = {}
 
     def __enter__(self) -> Training:
@@ -185,31 +181,35 @@ class Training:
     def _add(self, epoch: int, step: int, count: int, sums: list[float]) -> None:
         position = self._position
         rows = self.setup.feed.epoch(epoch)[step : step + count]
-        for number, total in enumerate(sums):
-            # One by one, so that a run taken up adds in the same order.
-            position["loss"] += total
-            summed = sum(map(len, rows[number * SUMMED : (number + 1) * SUMMED]))
-            position["rows"] += summed
-            position["sums"] = [*position["sums"], [total, summed]]
+        counts = (sum(map(len, rows[i : i + SUMMED])) for i in range(0, count, SUMMED))
+        made = [list(pair) for pair in zip(sums, counts, strict=True)]
+        position["sums"] = [*position["sums"], *made]
         position["step"] = step + count
         position["steps"] += count
-        if not math.isfinite(position["loss"]):
+        loss, _ = self._summed()
+        if not math.isfinite(loss):
             kept = f"; the last good weights are in {self.path}" if self._kept() else ""
             raise Diverged(
-                f"the loss is {position['loss']} after steps {step + 1} to {step + count} of epoch "
+                f"the loss is {loss} after steps {step + 1} to {step + count} of epoch "
                 f"{epoch + 1}, at a learning rate of {self.setup.rates[epoch]:g}{kept}"
             )
 
     def _kept(self) -> bool:
         return self.path is not None and self.path.exists()
 
+    def _summed(self) -> tuple[float, int]:
+        """Of the epoch so far: the sum of its losses, always added in the same order, and rows."""
+        sums = self._position["sums"]
+        return sum(total for total, _ in sums), sum(rows for _, rows in sums)
+
     def _mean(self) -> float:
-        return float(self._position["loss"] / max(1, self._position["rows"]))
+        loss, rows = self._summed()
+        return loss / max(1, rows)
 
     def _end(self, epoch: int, rate: float, steps: int, seconds: float) -> None:
         """Close an epoch: its entry, the loss on what is held out, a checkpoint."""
         held_out = self._call("evaluate")
-        read = self._position["rows"] * self.setup.recipe.length
+        read = self._summed()[1] * self.setup.recipe.length
         share = steps / len(self.setup.feed.epoch(epoch))
         entry = {
             "epoch": epoch + 1,
@@ -222,7 +222,7 @@ class Training:
             "memory": self._call("memory"),
         }
         self.history.append(entry)
-        self._position |= {"epoch": epoch + 1, "step": 0, **_NOTHING_SUMMED}
+        self._position |= {"epoch": epoch + 1, "step": 0, "sums": []}
         self._save()
         self.events.ended(entry)
 
