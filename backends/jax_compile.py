@@ -11,6 +11,9 @@ from harness.walk import Step
 
 # The longest loop that is written out.
 UNROLLED = 32
+# A loop that carries as many numbers, 2 MiB in float32, is left one: the memory of a step is used
+# again in the next, where steps that are written out each get their own, which has to be mapped.
+LARGE = 1 << 19
 # Options of XLA's compiler; None for its own.
 Options = Mapping[str, Any] | None
 
@@ -40,12 +43,13 @@ def scan(
     quick: bool,
 ) -> tuple[list[Any], list[Any]]:
     """A ``jax.lax.scan``; a short one is written out, so that XLA may fuse and overlap its steps,
-    unless it is to be compiled quickly."""
+    unless it carries much or is to be compiled quickly."""
 
     def body(carried: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
         return step(carried, slices)
 
-    unroll = sequences[0].shape[0] <= UNROLLED and not quick
+    small = sum(carry.size for carry in carries) < LARGE
+    unroll = small and not quick and sequences[0].shape[0] <= UNROLLED
     last, stacked = jax.lax.scan(
         body, list(carries), list(sequences), reverse=reverse, unroll=unroll or 1
     )

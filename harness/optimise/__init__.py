@@ -68,11 +68,10 @@ def optimise(
         current = again(rules)
     for _ in range(3):
         current = again(TABLES)
-        if moved:
-            current = products.join(current, builder, sizes)
+        current = products.join(current, builder, sizes)
     current = again(biases.RULES, TABLES)
     if final:
-        current = unroll.unrolled(current, builder, sizes)
+        current = unroll.unrolled(current, builder, sizes, every=moved)
         for _ in range(2):
             current = again(TABLES, classes.FACTORS, unroll.RULES)
         current = nested(current, builder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from harness.builder import Builder
@@ -14,17 +15,25 @@ from harness.program import Block, Node, Type
 
 # Loops of more steps stay loops.
 LONGEST = 32
+# Numbers that a loop carries: if it carries as many, 2 MiB in float32, its steps outgrow a cache.
+LARGE = 1 << 19
 
 
-def unrolled(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int]) -> tuple[Node, ...]:
-    """The nodes with every short loop written out, step by step, and all sizes as numbers."""
+def unrolled(
+    nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int], *, every: bool = True
+) -> tuple[Node, ...]:
+    """The nodes with short loops written out, step by step, and all sizes as numbers.
+
+    ``every`` short loop, or only those that carry less than ``LARGE``.
+    """
     nodes = _numbered(nodes, sizes)
     for value, type_ in builder.types.items():
         shape, bound = (_number(x, sizes) for x in (type_.shape, type_.bound))
         builder.types[value] = replace(type_, shape=shape, bound=bound)
     result: list[Node] = []
     for node in nodes:
-        if node.op == "scan" and _steps(node, builder, sizes) <= LONGEST:
+        short = node.op == "scan" and _steps(node, builder, sizes) <= LONGEST
+        if short and (every or _carried(node, builder) < LARGE):
             result += _Steps(node, builder).written(_steps(node, builder, sizes))
         else:
             result.append(node)
@@ -54,6 +63,12 @@ def _number(value: Any, sizes: Mapping[str, int]) -> Any:
 def _steps(node: Node, builder: Builder, sizes: Mapping[str, int]) -> int:
     sequence = node.inputs[node.attributes["carries"]]
     return builder.types[sequence].shape[0].resolve(sizes)
+
+
+def _carried(node: Node, builder: Builder) -> int:
+    """How many numbers a loop carries; the sizes are numbers already."""
+    carries = node.inputs[: node.attributes["carries"]]
+    return sum(prod(dim.resolve({}) for dim in builder.types[value].shape) for value in carries)
 
 
 class _Steps:
