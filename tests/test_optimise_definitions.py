@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from harness.builder import Builder
 from harness.fused import FUSED
 from harness.gradient import differentiate
 from harness.optimise import optimise
-from harness.program import inline_calls, walk_nodes
+from harness.program import Node, inline_calls, walk_nodes
 from harness.spec.library import Library
 from harness.walk import Walker
 
@@ -55,3 +56,25 @@ def test_a_definition_keeps_its_values(
     found = Walker(table, sizes, "float64", np.float64).run(nodes, {**env, **seeded})
     for value, array in zip(wanted, expected, strict=True):
         np.testing.assert_allclose(found[value], array, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(("kind", "name"), DEFINITIONS)
+def test_a_definition_keeps_its_values_where_its_loops_stay(
+    kind: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.optimise.unroll.LARGE", 1)
+    case = tiny(kind, name)
+    outputs = [port.value for port in case.outputs]
+    nodes = inline_calls(case.program.nodes)
+    builder = Builder(dict(case.program.types))
+    stayed = optimise(nodes, outputs, builder, case.sizes, (), moved=False)
+    assert loops(stayed) == loops(nodes)
+    env = environment(case, draw(case, 5))
+    walker = Walker(PRIMITIVES, case.sizes, "float64", np.float64)
+    before, after = (walker.run(some, dict(env)) for some in (nodes, stayed))
+    for value in outputs:
+        np.testing.assert_allclose(after[value], before[value], rtol=1e-12, atol=1e-13)
+
+
+def loops(nodes: Iterable[Node]) -> int:
+    return sum(node.op == "scan" for node in nodes)

@@ -67,6 +67,17 @@ def test_a_training_plan_permutes_no_large_values(model: str) -> None:
             assert len(plan.shape(node.output)) == 2 or plan.types[node.output].kind == "index"
 
 
+@pytest.mark.parametrize(("batch", "kept"), [(512, False), (1024, True)])
+def test_a_loop_that_carries_much_stays_one_where_products_stay(batch: int, kept: bool) -> None:
+    """A step has one product, of input and state for all gates; written out it has eight."""
+    program = load_spec("lesson6/stateful_lstm").program("inference")
+    sizes = {**program.sizes, "batch": batch, "time": 8}
+    plan = forward_plan(program, sizes, "float32", (), moved=False)
+    assert len(loops(plan)) == kept
+    assert products_of(plan.nodes) == 1 + (1 if kept else 64)
+    assert not loops(forward_plan(program, sizes, "float32", ()))
+
+
 def test_what_depends_on_sequences_alone_is_one_product() -> None:
     (forward, backward) = loops(plan_of("theano_rnn", time=LONG))
     for loop in (forward, backward):

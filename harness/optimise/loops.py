@@ -135,6 +135,23 @@ def _of_joined(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any])
     return total
 
 
+def _beside(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """A step's sum of two products with weights is one product of their left sides joined."""
+    first, second = (g.node(value, "matmul") for value in inputs)
+    if first is None or second is None or any(g.uses[value] > 1 for value in inputs):
+        return None
+    (left, upper), (right, lower) = first.inputs, second.inputs
+    depth, last = g.depth(inputs[0]), g.rank(left) - 1
+    if not depth or any(g.rank(w) != 2 or g.depth(w) == depth for w in (upper, lower)):
+        return None
+    if g.shape(left)[:last] != g.shape(right)[:last]:
+        return None
+    weight = g.emit("concat", upper, lower, axis=0)
+    return g.emit("matmul", g.emit("concat", left, right, axis=last), weight)
+
+
 RULES: Mapping[str, Sequence[Rule]] = {"add": (_sum_order,), "matmul": (_of_joined,)}
+# Instead of those, in loops that products do not leave and that are not written out.
+STAYING: Mapping[str, Sequence[Rule]] = {"add": (_beside,)}
 # What would hide a fused operation from those that look for it.
 SCALES: Mapping[str, Sequence[Rule]] = {"multiply": (_scaled,)}

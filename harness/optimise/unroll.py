@@ -24,7 +24,7 @@ def unrolled(
 ) -> tuple[Node, ...]:
     """The nodes with short loops written out, step by step, and all sizes as numbers.
 
-    ``every`` short loop, or only those that carry less than ``LARGE``.
+    ``every`` short loop, or only those that do not carry much.
     """
     nodes = _numbered(nodes, sizes)
     for value, type_ in builder.types.items():
@@ -33,11 +33,21 @@ def unrolled(
     result: list[Node] = []
     for node in nodes:
         short = node.op == "scan" and _steps(node, builder, sizes) <= LONGEST
-        if short and (every or _carried(node, builder) < LARGE):
+        if short and (every or not carries_much([node], builder, sizes)):
             result += _Steps(node, builder).written(_steps(node, builder, sizes))
         else:
             result.append(node)
     return tuple(result)
+
+
+def carries_much(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int]) -> bool:
+    """Whether any of the loops carries ``LARGE`` numbers or more."""
+
+    def carried(loop: Node) -> int:
+        values = loop.inputs[: loop.attributes["carries"]]
+        return sum(prod(d.resolve(sizes) for d in builder.types[v].shape) for v in values)
+
+    return any(node.op == "scan" and carried(node) >= LARGE for node in nodes)
 
 
 def _numbered(nodes: Iterable[Node], sizes: Mapping[str, int]) -> tuple[Node, ...]:
@@ -63,12 +73,6 @@ def _number(value: Any, sizes: Mapping[str, int]) -> Any:
 def _steps(node: Node, builder: Builder, sizes: Mapping[str, int]) -> int:
     sequence = node.inputs[node.attributes["carries"]]
     return builder.types[sequence].shape[0].resolve(sizes)
-
-
-def _carried(node: Node, builder: Builder) -> int:
-    """How many numbers a loop carries; the sizes are numbers already."""
-    carries = node.inputs[: node.attributes["carries"]]
-    return sum(prod(dim.resolve({}) for dim in builder.types[value].shape) for value in carries)
 
 
 class _Steps:
