@@ -183,7 +183,7 @@ class Jax(Backend):
             if array.dtype == np.int64:
                 array = _narrow(array)
         # A copy first: jnp.array too reads the caller's memory after it has returned.
-        made = jnp.asarray(np.array(array))
+        made = jnp.asarray(np.array(array, order="C"))
         return made.astype(jnp.bfloat16) if self.narrow and array.dtype.kind == "f" else made
 
     def numpy(self, tensor: Any) -> npt.NDArray[Any]:

@@ -99,6 +99,7 @@ class Keras(Backend):
         self._on_gpu = False
         if isinstance(self.engine, Torch):
             self.fused = self.engine.fused
+            self.rewrites = True
 
     @property
     def primitives(self) -> Table:
@@ -108,7 +109,11 @@ class Keras(Backend):
         # An array of nobody else's; numpy has no bfloat16.
         narrow = array.dtype.kind == "f" and self.keras.config.floatx() == "bfloat16"
         dtype = "bfloat16" if narrow else None
-        return self.keras.ops.convert_to_tensor(np.array(array), dtype)
+        return self.keras.ops.convert_to_tensor(np.array(array, order="C"), dtype)
+
+    def fill(self, tensor: Any, array: npt.NDArray[Any]) -> None:
+        assert isinstance(self.engine, Torch)
+        self.engine.fill(tensor, array)
 
     def numpy(self, tensor: Any) -> npt.NDArray[Any]:
         if self.keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
@@ -117,6 +122,9 @@ class Keras(Backend):
 
     def versions(self) -> Mapping[str, str]:
         return {n: version(n) for n in ("keras", self._engine_name, "numpy")}
+
+    def flush_denormals(self) -> bool:
+        return isinstance(self.engine, Torch) and self.engine.flush_denormals()
 
     def devices(self) -> Sequence[str]:
         return ("cpu", "cuda") if self.engine.has_gpu() else ("cpu",)

@@ -149,6 +149,14 @@ class Torch:
         """Those of torch itself."""
         return import_module("harness.backends.torch_kernels").FUSED
 
+    def flush_denormals(self) -> bool:
+        """Whether this processor can, and from now on does."""
+        return bool(self.torch.set_flush_denormal(True))
+
+    def fill(self, tensor: Any, array: Any) -> None:
+        """Write an array into a tensor."""
+        tensor.copy_(self.torch.from_numpy(array))
+
     def execute(self, plan: Plan, device: str) -> Callable[[Tensors], Tensors]:
         """torch's own tape: Keras' operations would only add to the time of each call."""
         kernels = import_module("harness.backends.torch_kernels").TorchKernels

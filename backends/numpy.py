@@ -71,9 +71,13 @@ class Numpy(Backend):
     name = "numpy"
     primitives = PRIMITIVES
     fused = FUSED
+    rewrites = True
 
     def tensor(self, array: Array) -> Array:
         return array
+
+    def fill(self, tensor: Array, array: Array) -> None:
+        np.copyto(tensor, array)
 
     def numpy(self, tensor: Array) -> Array:
         return np.array(tensor)  # a copy: the caller's must not change with ours

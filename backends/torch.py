@@ -87,6 +87,7 @@ class Torch(Backend):
     """See the module."""
 
     name = "torch"
+    rewrites = True
 
     def __init__(self) -> None:
         self.device, self.narrow = "cpu", False
@@ -103,6 +104,9 @@ class Torch(Backend):
         # A copy first: from_numpy shares memory, and refuses negative strides.
         made = torch.from_numpy(np.array(array, order="C")).to(self.device)
         return made.bfloat16() if self.narrow and made.is_floating_point() else made
+
+    def fill(self, tensor: Tensor, array: npt.NDArray[Any]) -> None:
+        tensor.copy_(torch.from_numpy(array))
 
     def numpy(self, tensor: Tensor) -> npt.NDArray[Any]:
         copy = tensor.detach().to("cpu", copy=True)
@@ -156,6 +160,9 @@ class Torch(Backend):
 
     def device_memory(self) -> int | None:
         return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
+
+    def flush_denormals(self) -> bool:
+        return torch.set_flush_denormal(True)
 
     def settings(self) -> Mapping[str, str]:
         return {

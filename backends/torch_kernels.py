@@ -98,8 +98,9 @@ class TorchKernels:
     def view(
         self, memory: Tensor, shape: Sequence[int], strides: Sequence[int], offset: int
     ) -> Tensor:
+        start = memory.storage_offset() + offset  # as_strided counts from where the storage begins
         with torch.inference_mode():
-            return torch.as_strided(memory, tuple(shape), tuple(strides), offset)
+            return torch.as_strided(memory, tuple(shape), tuple(strides), start)
 
     def flat(self, tensor: Tensor, shape: Sequence[int], kind: str) -> tuple[Tensor, bool]:
         if (tuple(tensor.shape), tensor.dtype) != (tuple(shape), self.kinds[kind]):

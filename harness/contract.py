@@ -114,6 +114,8 @@ class Backend(ABC):
     # Set while functions run a few times at many shapes, as in checks: compile quickly rather
     # than for speed, where the framework lets one choose.
     quick: bool = False
+    # Whether tensors can be written to; `fill` then does, and what `unstack` gives are views.
+    rewrites: bool = False
 
     @property
     @abstractmethod
@@ -198,10 +200,32 @@ class Backend(ABC):
         table = self.primitives
         return table["concat"]([table["expand_dims"](t, axis=0) for t in tensors], axis=0)
 
+    def unstack(self, tensor: Any) -> Sequence[Any]:
+        """The tensors along the first axis; views of it where :attr:`rewrites` is true."""
+        table = self.primitives
+        parts = (table["slice"](tensor, axis=0, start=i, stop=i + 1) for i in range(len(tensor)))
+        return [table["squeeze"](part, axis=0) for part in parts]
+
+    def fill(self, tensor: Any, array: npt.NDArray[Any]) -> None:
+        """Write an array of a tensor's shape into it and so into all its views.
+
+        Raises :class:`NotImplementedError` where :attr:`rewrites` is false.
+        """
+        raise NotImplementedError(f"tensors of {self.name} cannot be written to")
+
     def wait(self, tensors: Tensors) -> None:
         """Return when these are computed; reads them all where a framework has no better way."""
         for tensor in tensors.values():
             self.numpy(tensor)
+
+    def flush_denormals(self) -> bool:
+        """From here on take float32 numbers below 1.2e-38 as 0, where the framework has a switch
+        for it; whether it has.
+
+        A training asks for it: moments of parameters that are rarely used sink that low, and the
+        arithmetic of CPUs is many times slower there. XLA always does it.
+        """
+        return False
 
     def settings(self) -> Mapping[str, str]:
         """What decides speed and digits beside versions: threads, TF32, determinism."""

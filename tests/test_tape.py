@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -282,3 +283,23 @@ def test_inputs_that_change_in_place_are_read_anew() -> None:
     for _ in range(2):
         agree(made(inputs), walk(plan, inputs), 1e-12)
         inputs["input.chars"][...] = (inputs["input.chars"] + 1) % 86
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_an_input_may_be_a_part_of_something_larger(framework: str) -> None:
+    """Batches lie one after the other in memory that is written to once for all of them."""
+    plan = plan_of("lesson6/keras_gru", "forward", "float64", FUSED)
+    batches = [arrays_of("lesson6/keras_gru", "forward", plan, seed) for seed in range(3)]
+    stacked = {n: np.stack([b[n] for b in batches]) for n in batches[0]}
+    make: Any = np.asarray
+    kernels: Any = NumpyKernels("float64")
+    if framework == "torch":
+        make = pytest.importorskip("torch").from_numpy
+        kernels = importlib.import_module("harness.backends.torch_kernels").TorchKernels(
+            "float64", "cpu"
+        )
+    whole = {n: make(array) for n, array in stacked.items()}
+    tape = Tape(plan, kernels)
+    for index, batch in enumerate(batches):
+        found = tape({n: tensor[index] for n, tensor in whole.items()})
+        agree({n: np.asarray(t) for n, t in found.items()}, walk(plan, batch), 1e-11)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,10 +112,19 @@ class Feed:
         numbers = np.arange(first, self.total)
         return [numbers[i : i + size] for i in range(0, len(numbers) - size + 1, size)]
 
-    def batch(self, rows: Array) -> dict[str, Array]:
+    def batch(self, rows: Array, compact: Collection[str] = ()) -> dict[str, Array]:
         """The arrays of some rows by ``input.NAME`` and ``target.NAME``; rows of any shape
-        ``[..., batch]`` give arrays ``[..., batch, time]`` and so on."""
-        return {name: source(rows) for name, source in self._sources.items()}
+        ``[..., batch]`` give arrays ``[..., batch, time]`` and so on.
+
+        Those in ``compact`` are indices in place of their one-hot form.
+        """
+        sources = self._sources.items()
+        return {n: s.taken(rows) if n in compact else s(rows) for n, s in sources}
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """How many classes each array of one-hot rows has."""
+        return {name: source.classes for name, source in self._sources.items() if source.classes}
 
 
 class _Source:
@@ -133,16 +142,16 @@ class _Source:
         type_ = program.type_of(port)
         self._offset = given.offsets[port.name]
         self._dtype = np.dtype(dtype)
-        self._classes = 0
+        self.classes = 0
         if self._offset is None:
             self._tail = tuple(dim.resolve(program.sizes) for dim in type_.shape[1:])
             return
         if type_.bound is None:
-            self._classes = type_.shape[-1].resolve(program.sizes)
-        wide = len(type_.shape) - (self._classes > 0) > 1
+            self.classes = type_.shape[-1].resolve(program.sizes)
+        wide = len(type_.shape) - (self.classes > 0) > 1
         cutter = windows if wide else column
         self._table = cutter(text, offset=self._offset, **cut)
-        limit = self._classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
+        limit = self.classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
         if int(self._table.max()) >= limit:
             raise UsageError(
                 f"{port.name} has {limit} classes, and the text has characters with indices up to "
@@ -150,10 +159,13 @@ class _Source:
             )
 
     def __call__(self, rows: Array) -> Array:
+        taken = self.taken(rows)
+        return one_hot(taken, self.classes, self._dtype) if self.classes else taken
+
+    def taken(self, rows: Array) -> Array:
         if self._offset is None:
             return np.zeros((*rows.shape, *self._tail), self._dtype)
-        taken = self._table[rows]
-        return one_hot(taken, self._classes, self._dtype) if self._classes else taken
+        return self._table[rows]
 
 
 def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:

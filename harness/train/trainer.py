@@ -12,24 +12,21 @@ from harness.ports import Arrays, group_of
 from harness.session import Session
 from harness.stepping import make_step, store
 from harness.train.feed import Feed
+from harness.train.loader import Loader
 
-# Steps that go into one call, where a backend has a way to make several.
-MANY = 8
 # Steps whose losses are summed on the device before the host asks. Every sum begins at a multiple
 # of it in its epoch, so that a run that was resumed adds up the same numbers in the same order.
-SUMMED = 64
+SUMMED = 64  # a multiple of what goes into one call
 # The sum of losses, among what goes from step to step.
 TOTAL = "loss.sum"
 
-Orders = Mapping[str, tuple[int, ...]]
-
 
 class _Steps(NamedTuple):
-    """One step, several in a call where the backend has a way, and how both take a batch."""
+    """One step, several in a call where the backend has a way, and what both are given."""
 
     one: Advance
     several: Advance | None
-    orders: Orders
+    loader: Loader
 
 
 class Trainer:
@@ -113,27 +110,17 @@ class Trainer:
 
     def _run_whole(self, rate: float, rows: Any) -> float:
         """Steps on batches of one size, whose rows are ``[steps, batch]``; the sum of losses."""
-        one, several, orders = self._made(rate, rows[0])
+        one, several, loader = self._made(rate, rows[0])
         self._carried[TOTAL] = self.session.scalar(0.0)
         done = 0
-        while several is not None and len(rows) - done >= MANY:
-            stacked = self._batch(rows[done : done + MANY], orders)
+        while several is not None and len(rows) - done >= loader.many:
+            stacked = loader.batch(rows[done : done + loader.many])
             self._carried, _ = several(self._carried, self._fixed, stacked)
-            done += MANY
+            done += loader.many
+        for batch in loader.each(rows[done:]):
+            self._carried, _ = one(self._carried, self._fixed, batch)
         self._steps += len(rows)
-        for numbers in rows[done:]:
-            self._carried, _ = one(self._carried, self._fixed, self._batch(numbers, orders))
         return float(self.session.backend.numpy(self._carried.pop(TOTAL)))
-
-    def _batch(self, rows: Any, orders: Orders) -> Tensors:
-        """The batch of some rows ``[batch]``, or batches ``[steps, batch]``, as a step takes it."""
-        tensors = {}
-        lead = rows.ndim - 1
-        for name, array in self.feed.batch(rows).items():
-            axes = orders.get(name, ())
-            moved = array.transpose((*range(lead), *(lead + a for a in axes))) if axes else array
-            tensors[name] = self.session.backend.tensor(np.ascontiguousarray(moved))
-        return tensors
 
     def _made(self, rate: float, rows: Any) -> _Steps:
         """The step at a learning rate, for a batch like these rows; what is carried suits it."""
@@ -141,24 +128,28 @@ class Trainer:
         if key not in self._steps_made:
             self._store()
             backend = self.session.backend
-            step = make_step(self.session, "train", self._batch(rows, {}), self._state, rate)
-            advance = self._adding(step.advance)
-            made = _Steps(backend.advance(advance), backend.several(advance), step.orders)
+            plain = Loader(self.session, self.feed)
+            example = plain.expand(plain.batch(rows))
+            step = make_step(self.session, "train", example, self._state, rate)
+            loader = Loader(self.session, self.feed, step.orders)
+            advance = self._whole(step.advance, loader)
+            made = _Steps(backend.advance(advance), backend.several(advance), loader)
             self._steps_made[key] = made
             self._begin = step.begin
         if not self._carried:
             self._carried, self._fixed = self._begin(self._state)
         return self._steps_made[key]
 
-    def _adding(self, advance: Advance) -> Advance:
+    def _whole(self, advance: Advance, loader: Loader) -> Advance:
+        """A step from what the loader gives to the sum of the losses."""
         add = self.session.backend.primitives["add"]
 
-        def adding(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
+        def whole(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
             rest = {n: t for n, t in carried.items() if n != TOTAL}
-            following, results = advance(rest, fixed, batch)
+            following, results = advance(rest, fixed, loader.expand(batch))
             return {**following, TOTAL: add(carried[TOTAL], results["loss"])}, {}
 
-        return adding
+        return whole
 
     def _store(self) -> None:
         """Put what is carried back into the session."""

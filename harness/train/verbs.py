@@ -44,6 +44,7 @@ class TrainVerbs:
         """A training in place of the last one; the path of each layer and the settings."""
         self.backend.quick = False
         self.backend.use(device, dtype)
+        flushed = self.backend.flush_denormals()
         update = decode(rule)
         session = self.backend.session(
             decode(training), decode(inference), path=path, dtype=dtype, rule=update
@@ -51,7 +52,8 @@ class TrainVerbs:
         session.use_rule(update, claim=False)
         feed = Feed(session.programs["training"], Recipe(**recipe), indices, session.dtype, seed)
         self._trainer = Trainer(session, feed)
-        return {"paths": session.paths(), "settings": dict(self.backend.settings())}
+        settings = {**self.backend.settings(), **({"denormals": "flushed"} if flushed else {})}
+        return {"paths": session.paths(), "settings": settings}
 
     def train_load(
         self,

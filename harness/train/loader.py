@@ -1,0 +1,99 @@
+"""Batches of a feed as tensors, at little cost for each. Runs inside the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.contract import Tensors
+from harness.session import Session
+from harness.tape import KEPT
+from harness.train.feed import Feed
+
+# Bytes of batches that a backend gets at once.
+GIVEN = 1 << 23
+# Steps that go into one call, where a backend has a way to make several: more of them if their
+# batches have few bytes, as then it is calls that cost.
+MANY, MANY_SMALL, SMALL = 8, 64, 1 << 20
+
+Rows = npt.NDArray[Any]
+
+
+class Loader:
+    """The batches of a feed, as a step takes them.
+
+    ``orders`` are the axes of those tensors that the step wants in another order; see
+    :class:`harness.plan.Plan`. Where the backend cannot write into tensors, indices are given in
+    place of one-hot rows, and :meth:`expand` is part of the step.
+    """
+
+    def __init__(
+        self, session: Session, feed: Feed, orders: Mapping[str, tuple[int, ...]] | None = None
+    ) -> None:
+        self._session, self._backend, self._feed = session, session.backend, feed
+        self._orders = orders or {}
+        classes = {} if self._backend.rewrites else feed.classes
+        kept = {n: self._orders[n][-1] == len(self._orders[n]) - 1 for n in self._orders}
+        self._classes = {n: count for n, count in classes.items() if kept.get(n, True)}
+        self._given: Tensors = {}
+        self._parts: list[Tensors] = []
+        self._bytes = sum(array.nbytes for array in self._arrays(feed.epoch(0)[0]).values())
+        self.many = MANY_SMALL if MANY_SMALL * self._bytes <= SMALL else MANY
+
+    def batch(self, rows: Rows) -> Tensors:
+        """The tensors of some rows ``[batch]``, or of batches ``[steps, batch]``."""
+        tensor = self._backend.tensor
+        return {name: tensor(array) for name, array in self._arrays(rows).items()}
+
+    def expand(self, batch: Tensors) -> Tensors:
+        """A batch of :meth:`batch` or :meth:`each` with all that is to be one-hot in that form."""
+        one_hot, dtype = self._backend.primitives["one_hot"], self._session.dtype
+        made = {n: one_hot(batch[n], classes, dtype) for n, classes in self._classes.items()}
+        return {**batch, **made}
+
+    def each(self, rows: Rows) -> Iterator[Tensors]:
+        """One batch after the other of rows ``[steps, batch]``; each must be used before the next.
+
+        A backend that can write into tensors gets many batches at once, always in the same memory:
+        a tape then knows its inputs, and nothing is left to do for the single step.
+        """
+        if not self._backend.rewrites:
+            yield from map(self.batch, rows)
+            return
+        if not self._parts:
+            self._allocate(rows[:1])
+        count = len(self._parts)
+        for first in range(0, len(rows), count):
+            some = rows[first : first + count]
+            self._write(self._arrays(some), len(some))
+            yield from self._parts[: len(some)]
+
+    def _allocate(self, rows: Rows) -> None:
+        arrays = self._arrays(rows)
+        count = max(1, min(KEPT, GIVEN // self._bytes))
+        backend = self._backend
+        self._given = {n: backend.tensor(np.repeat(a, count, axis=0)) for n, a in arrays.items()}
+        parts = {n: backend.unstack(tensor) for n, tensor in self._given.items()}
+        self._parts = [{n: p[step] for n, p in parts.items()} for step in range(count)]
+
+    def _write(self, arrays: Mapping[str, npt.NDArray[Any]], count: int) -> None:
+        fill = self._backend.fill
+        for name, array in arrays.items():
+            if count == len(self._parts):
+                fill(self._given[name], array)
+            else:
+                for part, single in zip(self._parts, array, strict=False):
+                    fill(part[name], single)
+
+    def _arrays(self, rows: Rows) -> dict[str, npt.NDArray[Any]]:
+        arrays, lead = {}, rows.ndim - 1
+        for name, array in self._feed.batch(rows, compact=self._classes).items():
+            axes = self._orders.get(name)
+            if axes is not None:
+                kept = axes[:-1] if name in self._classes else axes
+                array = array.transpose((*range(lead), *(lead + axis for axis in kept)))
+            arrays[name] = array
+        return arrays
