@@ -157,10 +157,11 @@ class _Source:
                 f"{port.name} has {limit} classes, and the text has characters with indices up to "
                 f"{int(self._table.max())}"
             )
+        self._rows = one_hot(np.arange(self.classes), self.classes, self._dtype)
 
     def __call__(self, rows: Array) -> Array:
         taken = self.taken(rows)
-        return one_hot(taken, self.classes, self._dtype) if self.classes else taken
+        return np.take(self._rows, taken, axis=0) if self.classes else taken
 
     def taken(self, rows: Array) -> Array:
         if self._offset is None:
