@@ -23,7 +23,7 @@ Call = Callable[[], object]
 Tensors = dict[str, Any]
 
 # Sets of inputs whose calls are kept bound: as many batches may rotate at no cost.
-KEPT = 16
+KEPT = 64
 
 
 def in_turn(*calls: Call) -> Call:

@@ -18,6 +18,7 @@ from lesson6_commands import harness
 from lesson6_mistakes import measure_mistakes
 from lesson6_page import render
 from lesson6_pictures import draw
+from lesson6_speed import measure_speed
 from rich.console import Console
 
 from harness.atomic import write_whole
@@ -106,7 +107,12 @@ def run(
     found |= {"text": text, "machine": {n: v for n, v in machine().items() if n != "host"}}
     for number, system in enumerate(systems):
         entry = found["systems"].setdefault(system, {"trained": {}})
+        speeds = entry.setdefault("speed", {})
         for backend in backends:
+            if again or backend not in speeds:
+                console.print(f"timing steps of {system} on {backend}")
+                speeds[backend] = measure_speed(system, backend, text)
+                keep(record, found)
             weights = work / f"{system}-{backend}.safetensors"
             if again or backend not in entry["trained"]:
                 console.print(f"training {system} on {backend}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,13 +16,12 @@ Entry = Mapping[str, Any]
 
 STORIES = Path(__file__).with_name("stories.md")
 MISTAKES = Path(__file__).with_name("mistakes.md")
-RATIOS = Path(__file__).parents[2] / "tests" / "benchmarks" / "ratios.json"
 
 
 def render(record: Mapping[str, Any], pictures: str) -> str:
     """The whole page; ``pictures`` is their folder beside it."""
-    told, bench = stories(), rates()
-    parts = [_head(record), _overview(record["systems"], bench)]
+    told = stories()
+    parts = [_head(record), _overview(record["systems"])]
     for system, entry in record["systems"].items():
         parts.append(_system(system, entry, told[system], f"{pictures}/{system}.svg"))
     parts.append(_mistakes(record["mistakes"]))
@@ -34,17 +32,6 @@ def stories() -> dict[str, str]:
     """What each system is, in words."""
     _, *sections = re.split(r"^## ", STORIES.read_text(), flags=re.MULTILINE)
     return {name: text.strip() for name, text in (s.split("\n", 1) for s in sections)}
-
-
-def rates() -> dict[tuple[str, str], float]:
-    """Characters a second of training that ``harness bench`` found at batch 64, by system and
-    backend, from the record of docs/performance.md."""
-    found = {}
-    for name, pair in json.loads(RATIOS.read_text())["pairs"].items():
-        match = re.fullmatch(r"lesson6/(\w+)\[([\w-]+)-train-b64-t\d+\]", name)
-        if match and match[2] != "python" and pair["ours"]["status"] == "measured":
-            found[match[1], match[2]] = pair["ours"]["rate"]["median"]
-    return found
 
 
 def _head(record: Mapping[str, Any]) -> str:
@@ -83,7 +70,7 @@ def _cut_off(systems: Mapping[str, Entry]) -> str:
     return ""
 
 
-def _overview(systems: Mapping[str, Entry], bench: Mapping[tuple[str, str], float]) -> str:
+def _overview(systems: Mapping[str, Entry]) -> str:
     backends = list(next(iter(systems.values()))["trained"])
     lines = ["## All systems", "", "Last epoch's loss, and thousands of characters a second.", ""]
     lines.append("| system | epochs | " + " | ".join(backends) + " |")
@@ -95,32 +82,30 @@ def _overview(systems: Mapping[str, Entry], bench: Mapping[tuple[str, str], floa
             cells.append(f"{epochs[-1]['loss']:.4f}, {_rate(epochs) / 1000:,.1f}")
         count = len(entry["trained"][backends[0]]["epochs"])
         lines.append(f"| [{system}](#{system}) | {count} | " + " | ".join(cells) + " |")
-    lines += ["", *_beside_bench(systems, bench), "", *_memory(systems)]
+    lines += ["", *_beside_bench(systems), "", *_memory(systems)]
     return "\n".join(lines)
 
 
-def _beside_bench(
-    systems: Mapping[str, Entry], bench: Mapping[tuple[str, str], float]
-) -> Iterator[str]:
-    """Speeds over an epoch as shares of those of ``harness bench``, where both are of batch 64."""
+def _beside_bench(systems: Mapping[str, Entry]) -> Iterator[str]:
+    """The speed of training as a share of that of ``harness bench``: see lesson6_speed.py."""
+    backends = list(next(iter(systems.values()))["speed"])
     shares = {
-        (system, backend): _rate(run["epochs"]) / bench[system, backend]
+        (system, backend): median(speed["bench"]) / median(speed["train"])
         for system, entry in systems.items()
-        for backend, run in entry["trained"].items()
-        if run["recipe"]["batch"] == 64 and (system, backend) in bench
+        for backend, speed in entry["speed"].items()
     }
-    if not shares:
-        return
-    low = {f"{s} on {b}": share for (s, b), share in shares.items() if share < 0.95}
-    classes = max(run["sizes"]["vocab"] for e in systems.values() for run in e["trained"].values())
+    yield "Steps that are fed from the text beside the same steps in `harness bench`, whose batches"
+    yield "lie on the device: the speed of training as a share of the other, medians of rounds that"
     yield (
-        "Beside `harness bench` ([performance.md](performance.md)) at the same batch, an epoch of "
-        f"training runs at {min(shares.values()):.2f} to {max(shares.values()):.2f} of its speed, "
-        f"median {median(shares.values()):.2f}; it has {classes} classes and not 86."
+        f"take turns. {min(shares.values()):.2f} to {max(shares.values()):.2f}, median "
+        f"{median(shares.values()):.2f}; {sum(s >= 0.95 for s in shares.values())} of "
+        f"{len(shares)} are 0.95 or more."
     )
-    if low:
-        listed = "; ".join(f"{where} {share:.2f}" for where, share in low.items())
-        yield f"Below 0.95: {listed}."
+    yield from ("", "| system | " + " | ".join(backends) + " |")
+    yield "|---|" + "---:|" * len(backends)
+    for system in systems:
+        cells = " | ".join(f"{shares[system, backend]:.2f}" for backend in backends)
+        yield f"| {system} | {cells} |"
 
 
 def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:

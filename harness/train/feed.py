@@ -118,13 +118,21 @@ class Feed:
 
         Those in ``compact`` are indices in place of their one-hot form.
         """
-        sources = self._sources.items()
-        return {n: s.taken(rows) if n in compact else s(rows) for n, s in sources}
+        return {
+            name: taken if name in compact else self.expand(name, taken)
+            for name, source in self._sources.items()
+            for taken in (source(rows),)
+        }
+
+    def expand(self, name: str, taken: Array) -> Array:
+        """The one-hot form of indices, if the array is to have it."""
+        ones = self._sources[name].ones
+        return taken if ones is None else np.take(ones, taken, axis=0)
 
     @property
     def classes(self) -> dict[str, int]:
         """How many classes each array of one-hot rows has."""
-        return {name: source.classes for name, source in self._sources.items() if source.classes}
+        return {n: len(s.ones) for n, s in self._sources.items() if s.ones is not None}
 
 
 class _Source:
@@ -142,28 +150,24 @@ class _Source:
         type_ = program.type_of(port)
         self._offset = given.offsets[port.name]
         self._dtype = np.dtype(dtype)
-        self.classes = 0
+        self.ones: Array | None = None
         if self._offset is None:
             self._tail = tuple(dim.resolve(program.sizes) for dim in type_.shape[1:])
             return
-        if type_.bound is None:
-            self.classes = type_.shape[-1].resolve(program.sizes)
-        wide = len(type_.shape) - (self.classes > 0) > 1
+        classes = 0 if type_.bound is not None else type_.shape[-1].resolve(program.sizes)
+        wide = len(type_.shape) - (classes > 0) > 1
         cutter = windows if wide else column
         self._table = cutter(text, offset=self._offset, **cut)
-        limit = self.classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
+        limit = classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
         if int(self._table.max()) >= limit:
             raise UsageError(
                 f"{port.name} has {limit} classes, and the text has characters with indices up to "
                 f"{int(self._table.max())}"
             )
-        self._rows = one_hot(np.arange(self.classes), self.classes, self._dtype)
+        if classes:
+            self.ones = one_hot(np.arange(classes), classes, self._dtype)
 
     def __call__(self, rows: Array) -> Array:
-        taken = self.taken(rows)
-        return np.take(self._rows, taken, axis=0) if self.classes else taken
-
-    def taken(self, rows: Array) -> Array:
         if self._offset is None:
             return np.zeros((*rows.shape, *self._tail), self._dtype)
         return self._table[rows]

@@ -14,7 +14,7 @@ from harness.tape import KEPT
 from harness.train.feed import Feed
 
 # Bytes of batches that a backend gets at once.
-GIVEN = 1 << 23
+GIVEN = 1 << 21
 # Steps that go into one call, where a backend has a way to make several: more of them if their
 # batches have few bytes, as then it is calls that cost.
 MANY, MANY_SMALL, SMALL = 8, 64, 1 << 20
@@ -35,9 +35,10 @@ class Loader:
     ) -> None:
         self._session, self._backend, self._feed = session, session.backend, feed
         self._orders = orders or {}
-        classes = {} if self._backend.rewrites else feed.classes
-        kept = {n: self._orders[n][-1] == len(self._orders[n]) - 1 for n in self._orders}
-        self._classes = {n: count for n, count in classes.items() if kept.get(n, True)}
+        kept = {n: axes[-1] == len(axes) - 1 for n, axes in self._orders.items()}
+        # Those whose classes stay the last axis.
+        self._early = {n: count for n, count in feed.classes.items() if kept.get(n, True)}
+        self._classes = {} if self._backend.rewrites else self._early
         self._given: Tensors = {}
         self._parts: list[Tensors] = []
         self._bytes = sum(array.nbytes for array in self._arrays(feed.epoch(0)[0]).values())
@@ -89,11 +90,13 @@ class Loader:
                     fill(part[name], single)
 
     def _arrays(self, rows: Rows) -> dict[str, npt.NDArray[Any]]:
+        """What is to be one-hot is put in order before, while it is small."""
         arrays, lead = {}, rows.ndim - 1
-        for name, array in self._feed.batch(rows, compact=self._classes).items():
+        for name, array in self._feed.batch(rows, compact=self._early).items():
             axes = self._orders.get(name)
             if axes is not None:
-                kept = axes[:-1] if name in self._classes else axes
+                kept = axes[:-1] if name in self._early else axes
                 array = array.transpose((*range(lead), *(lead + axis for axis in kept)))
-            arrays[name] = array
+            late = name in self._early and name not in self._classes
+            arrays[name] = self._feed.expand(name, array) if late else array
         return arrays

@@ -1,0 +1,84 @@
+"""Training beside ``harness bench``: the same steps, fed from a text and fed from the device.
+
+One worker does both in turn, with the same program, path, optimizer and batches: what training
+takes longer is the data pipeline's and the sum of losses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from harness.bench.cases import ROTATING
+from harness.initial import initial_parameters, initial_statistics
+from harness.ports import group_of
+from harness.remote import Remote
+from harness.supervisor import Worker
+from harness.train.request import Setup, TrainRequest, prepare
+from harness.train.trainer import SUMMED
+from harness.wire import encode
+
+# Seconds of one side in a round, and rounds. Whole sums of losses are trained on.
+ROUND, ROUNDS = 0.25, 7
+TIMEOUT = 300.0
+
+
+def measure_speed(system: str, backend: str, text: str) -> dict[str, Any]:
+    """Seconds a step by round, of ``train`` and of ``bench``."""
+    setup = prepare(TrainRequest(f"lesson6/{system}", backend, text=text))
+    with Worker(setup.request.launch) as worker:
+        remote = Remote(worker, TIMEOUT)
+        _begin(remote, setup)
+        steps = len(setup.feed.epoch(0)) // SUMMED * SUMMED
+        count = SUMMED
+
+        def train(first: int) -> float:
+            start = first % max(SUMMED, steps - count + 1) // SUMMED * SUMMED
+            return _train(remote, setup, start, count)
+
+        def bench() -> float:
+            return float(remote.call("throughput", first=0, count=count)) / count
+
+        train(0), bench()  # compile, and fill caches
+        count = min(steps, max(1, int(ROUND / bench() / SUMMED)) * SUMMED)
+        found: dict[str, list[float]] = {"train": [], "bench": []}
+        for number in range(ROUNDS):
+            found["train"].append(train(number * count))
+            found["bench"].append(bench())
+    return {**found, "steps": count}
+
+
+def _begin(remote: Remote, setup: Setup) -> None:
+    """Both sides ready, from the same parameters."""
+    request, training = setup.request, setup.training
+    both = {
+        "training": encode(training),
+        "inference": encode(setup.inference),
+        "rule": encode(setup.spec.update),
+        "path": request.path,
+        "dtype": request.dtype,
+        "device": request.device,
+    }
+    parameters, statistics = initial_parameters(training, 0), initial_statistics(training)
+    sizes = {**training.sizes, "batch": setup.recipe.batch}
+    state = {p.name: np.zeros(training.shape(p, sizes), np.float32) for p in training.state}
+    arrays = [setup.feed.batch(rows) for rows in setup.feed.epoch(0)[:ROTATING]]
+    batches = [{"inputs": group_of(a, "input."), "targets": group_of(a, "target.")} for a in arrays]
+    values = {"parameters": parameters, "statistics": statistics, "state": state}
+    remote.call(
+        "prepare", **both, mode="train", **values, batches=batches, learning_rate=setup.rates[0]
+    )
+    remote.call(
+        "train_begin", **both, recipe=asdict(setup.recipe), indices=setup.indices, seed=request.seed
+    )
+    remote.call(
+        "train_load", parameters=parameters, statistics=statistics, slots={}, state={}, steps=0
+    )
+
+
+def _train(remote: Remote, setup: Setup, first: int, count: int) -> float:
+    outcome = remote.outcome("train_run", rate=setup.rates[0], epoch=0, first=first, count=count)
+    assert outcome.ok, outcome.cause
+    return outcome.seconds / count
