@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -75,17 +76,8 @@ def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
     small.write_text(text.builtin_text()[:6000])
     place = tmp_path / "record.json"
     arguments = (
-        *(
-            "run",
-            "--text",
-            str(small),
-            "--notebook-text",
-            str(small),
-            "--prompt",
-            "the value ",
-            "--work",
-            str(tmp_path / "work"),
-        ),
+        *("run", "--text", str(small), "--notebook-text", str(small)),
+        *("--prompt", "the value ", "--work", str(tmp_path / "work")),
         *("--backend", "torch", "--backend", "numpy", "--system", "sequence_rnn", "--epochs", "3"),
     )
     run = script(*arguments, record=place)
@@ -102,6 +94,11 @@ def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
     again = script(*arguments, record=place)
     assert "training" not in again.stderr
     assert json.loads(place.read_text()) == found
+    other = script(*arguments[:2], "builtin", *arguments[3:], record=place)
+    assert other.returncode == 2
+    assert "has runs on the text" in other.stderr
+    for speed in entry["speed"].values():
+        assert 0.2 < statistics.median(speed["bench"]) / statistics.median(speed["train"]) < 5
     page = script("page", "--output", str(tmp_path / "page.md"), record=place)
     assert not page.returncode, page.stderr
     printed = (tmp_path / "page.md").read_text()

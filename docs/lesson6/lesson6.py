@@ -104,6 +104,11 @@ def run(
     backends, systems = backends or BACKENDS, systems or SYSTEMS
     work.mkdir(parents=True, exist_ok=True)
     found = read(record)
+    if found.get("text", text) != text and not again:
+        raise click.UsageError(
+            f"{record} has runs on the text {found['text']!r}, not {text!r}: run it --again, or "
+            "keep another --record"
+        )
     found |= {"text": text, "machine": {n: v for n, v in machine().items() if n != "host"}}
     for number, system in enumerate(systems):
         entry = found["systems"].setdefault(system, {"trained": {}})

@@ -31,18 +31,19 @@ def measure_speed(system: str, backend: str, text: str) -> dict[str, Any]:
     with Worker(setup.request.launch) as worker:
         remote = Remote(worker, TIMEOUT)
         _begin(remote, setup)
-        steps = len(setup.feed.epoch(0)) // SUMMED * SUMMED
-        count = SUMMED
+        steps = len(setup.feed.epoch(0))
+        whole = min(SUMMED, steps)
+        count = whole
 
         def train(first: int) -> float:
-            start = first % max(SUMMED, steps - count + 1) // SUMMED * SUMMED
+            start = first % max(1, steps - count + 1) // whole * whole
             return _train(remote, setup, start, count)
 
         def bench() -> float:
             return float(remote.call("throughput", first=0, count=count)) / count
 
         train(0), bench()  # compile, and fill caches
-        count = min(steps, max(1, int(ROUND / bench() / SUMMED)) * SUMMED)
+        count = min(steps // whole, max(1, int(ROUND / bench() / whole))) * whole
         found: dict[str, list[float]] = {"train": [], "bench": []}
         for number in range(ROUNDS):
             found["train"].append(train(number * count))
