@@ -22,6 +22,8 @@ from harness.program import (
 
 # How the names of what a batch holds begin.
 BATCH = ("input.", "target.")
+# The sum of losses, in and out.
+TOTAL = "loss.sum"
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,12 @@ def training_plan(
     fused: Iterable[str],
     *,
     learning_rate: float,
+    total: bool = False,
 ) -> Plan:
     """A training step: loss, gradient, update. Slots are named ``m.rnn.W``, as the rule has them.
 
-    ``step`` comes in as a float, from 1, and goes out as that of the next step. The program is
+    ``step`` comes in as a float, from 1, and goes out as that of the next step. With ``total`` so
+    does :data:`TOTAL`, to which the loss is added. The program is
     optimised before it is differentiated, so that the backward pass is that of the better
     program, and once more as a whole.
     """
@@ -99,11 +103,15 @@ def training_plan(
     gradients = {
         p.name: g.value for p, g in zip(program.parameters, derivative.gradients, strict=True)
     }
-    slots, updated, nodes = _updates(program, rule, gradients, builder, step, learning_rate)
+    further, updated = _updates(program, rule, gradients, builder, step, learning_rate)
+    further["step"] = step
+    if total:
+        further[TOTAL] = builder.value(Type(()), TOTAL)
+        updated[TOTAL] = builder.emit("add", further[TOTAL], results["loss"])
     results |= updated
-    nodes = (one, *derivative.program.nodes, *nodes)
+    nodes = (one, *derivative.program.nodes, *builder.nodes)
     nodes = optimise(nodes, results.values(), builder, sizes, fused)
-    return _plan(program, builder, nodes, sizes, dtype, results, {**slots, "step": step})
+    return _plan(program, builder, nodes, sizes, dtype, results, further)
 
 
 def _updates(
@@ -113,8 +121,8 @@ def _updates(
     builder: Builder,
     step: int,
     learning_rate: float,
-) -> tuple[dict[str, int], dict[str, int], tuple[Node, ...]]:
-    """The slots that come in and what goes out, by name, and every parameter's update."""
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The slots that come in and what goes out, by name; emits every parameter's update."""
     rate = builder.constant(learning_rate)
     after = builder.emit("add", step, builder.constant(1.0))
     slots: dict[str, int] = {}
@@ -133,7 +141,7 @@ def _updates(
         updated[parameter.name] = env[rule.new_parameter]
         for slot in rule.new_slots:
             updated[f"{slot.name}.{parameter.name}"] = env[slot.value]
-    return slots, updated, tuple(builder.nodes)
+    return slots, updated
 
 
 def _copy(rule: UpdateRule, env: dict[int, int], builder: Builder, parameter: Type) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from harness.contract import Advance, Tensors
 from harness.errors import UsageError
-from harness.plan import Plan, forward_plan, training_plan
+from harness.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.ports import call_key, result_ports
 from harness.program import needed_nodes
 from harness.session import Session
@@ -56,11 +56,18 @@ class Step:
 
 
 def make_step(
-    session: Session, purpose: Purpose, batch: Tensors, state: Tensors, learning_rate: float
+    session: Session,
+    purpose: Purpose,
+    batch: Tensors,
+    state: Tensors,
+    learning_rate: float,
+    *,
+    total: bool = False,
 ) -> Step:
     """A step of a session that is loaded; ``batch`` is one of those to come, for its shapes.
 
-    Training gives the ``loss``, a forward pass the outputs that nothing else is made of.
+    Training gives the ``loss``, a forward pass the outputs that nothing else is made of. With
+    ``total`` each loss of training is added to :data:`harness.plan.TOTAL`, which is carried.
     :class:`UsageError` for a model without an optimizer.
     """
     if purpose == "forward":
@@ -68,10 +75,11 @@ def make_step(
     if session.rule is None:
         raise UsageError(f"{session.programs['training'].name} has no optimizer to train with")
     if session.path != "derived":
-        step = _training(session, session.sizes("training", {**batch, **state}), learning_rate)
+        sizes = session.sizes("training", {**batch, **state})
+        step = _training(session, sizes, learning_rate, total)
         if step is not None:
             return step
-    return _planned_training(session, batch, state, learning_rate)
+    return _planned_training(session, batch, state, learning_rate, total)
 
 
 def store(session: Session, carried: Tensors) -> None:
@@ -121,7 +129,7 @@ def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
 
 
 def _planned_training(
-    session: Session, batch: Tensors, state: Tensors, learning_rate: float
+    session: Session, batch: Tensors, state: Tensors, learning_rate: float, total: bool
 ) -> Step:
     """The derived gradient, in one plan with the update."""
     assert session.rule is not None
@@ -132,6 +140,7 @@ def _planned_training(
         session.dtype,
         session.backend.fused,
         learning_rate=learning_rate,
+        total=total,
     )
     run, names = _executed(session, plan), tuple(plan.carried.items())
 
@@ -144,12 +153,15 @@ def _planned_training(
 
     def begin(state: Tensors) -> tuple[Tensors, Tensors]:
         start = {**session.variables, **_statistics(session), **state, **_slots(session)}
+        start[TOTAL] = session.scalar(0.0)
         return {given: start[given] for _, given in names}, {}
 
     return Step(around, run, begin, plan.orders)
 
 
-def _training(session: Session, sizes: Mapping[str, int], learning_rate: float) -> Step | None:
+def _training(
+    session: Session, sizes: Mapping[str, int], learning_rate: float, total: bool
+) -> Step | None:
     """The framework's own gradient, and its own optimizer if it is claimed."""
     trained = tuple(session.trained())
     frozen = tuple(n for n in session.variables if n not in trained)
@@ -162,6 +174,7 @@ def _training(session: Session, sizes: Mapping[str, int], learning_rate: float) 
     if gradient is None:
         return None
     update = _native_update if session.optimizer is not None else _rule_update
+    add = session.backend.primitives["add"]
 
     def run(variables: Tensors, constants: Tensors, carried: Tensors) -> tuple[Tensors, Tensors]:
         results, gradients = gradient(variables, constants)
@@ -170,15 +183,20 @@ def _training(session: Session, sizes: Mapping[str, int], learning_rate: float) 
     def around(run: Callable[..., tuple[Tensors, Tensors]]) -> Advance:
         def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
             variables = {n: carried[n] for n in trained}
-            rest = {n: t for n, t in carried.items() if n not in trained and n != OPTIMIZER}
+            apart = {*trained, OPTIMIZER, TOTAL}
+            rest = {n: t for n, t in carried.items() if n not in apart}
             results, made = run(variables, {**fixed, **rest, **batch}, carried)
             following = {n: results.get(n, t) for n, t in rest.items()}
+            if total:
+                following[TOTAL] = add(carried[TOTAL], results["loss"])
             return following | made, {"loss": results["loss"]}
 
         return advance
 
     def begin(state: Tensors) -> tuple[Tensors, Tensors]:
         carried = {**session.trained(), **_statistics(session), **state, **_slots(session)}
+        if total:
+            carried[TOTAL] = session.scalar(0.0)
         return carried, {n: session.variables[n] for n in frozen}
 
     return Step(around, run, begin)

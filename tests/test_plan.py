@@ -13,7 +13,7 @@ from harness.backends.numpy import PRIMITIVES
 from harness.fused import FUSED
 from harness.gradient import differentiate
 from harness.material import Material, draw
-from harness.plan import Plan, forward_plan, training_plan
+from harness.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.planning import lesson6, small_sizes
 from harness.ports import result_ports
 from harness.primitives import TABLE
@@ -178,6 +178,17 @@ def test_a_forward_plan_is_the_programs_outputs(
     env = walk(program, sizes, environment(program, arrays))
     wanted = result_ports(program, "ends")
     assert_same(run_plan(plan, arrays), {name: env[value] for name, value in wanted.items()})
+
+
+def test_losses_are_summed_where_they_are_to_be() -> None:
+    program = program_of("lesson6/sequence_rnn", "training")
+    rule, sizes = load_spec("lesson6/sequence_rnn").update, {**program.sizes, "batch": 3, "time": 4}
+    arrays = named(program, draw(program, 3, 4, 5)) | slots_of(program, rule, 6)
+    plan = training_plan(program, rule, sizes, "float64", (), learning_rate=RATE, total=True)
+    assert plan.carried[TOTAL] == TOTAL
+    given = {**arrays, "step": np.asarray(1.0), TOTAL: np.asarray(2.5)}
+    found = run_plan(plan, given)
+    assert float(found[TOTAL]) == 2.5 + float(found["loss"])
 
 
 def operations(plan: Plan) -> set[str]:

@@ -51,6 +51,8 @@ class Loader:
 
     def expand(self, batch: Tensors) -> Tensors:
         """A batch of :meth:`batch` or :meth:`each` with all that is to be one-hot in that form."""
+        if not self._classes:
+            return batch
         one_hot, dtype = self._backend.primitives["one_hot"], self._session.dtype
         made = {n: one_hot(batch[n], classes, dtype) for n, classes in self._classes.items()}
         return {**batch, **made}

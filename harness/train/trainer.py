@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.contract import Advance, Tensors
+from harness.plan import TOTAL
 from harness.ports import Arrays, group_of
 from harness.session import Session
 from harness.stepping import make_step, store
@@ -17,8 +18,6 @@ from harness.train.loader import Loader
 # Steps whose losses are summed on the device before the host asks. Every sum begins at a multiple
 # of it in its epoch, so that a run that was resumed adds up the same numbers in the same order.
 SUMMED = 64  # a multiple of what goes into one call
-# The sum of losses, among what goes from step to step.
-TOTAL = "loss.sum"
 
 
 class _Steps(NamedTuple):
@@ -120,7 +119,7 @@ class Trainer:
         for batch in loader.each(rows[done:]):
             self._carried, _ = one(self._carried, self._fixed, batch)
         self._steps += len(rows)
-        return float(self.session.backend.numpy(self._carried.pop(TOTAL)))
+        return float(self.session.backend.numpy(self._carried[TOTAL]))
 
     def _made(self, rate: float, rows: Any) -> _Steps:
         """The step at a learning rate, for a batch like these rows; what is carried suits it."""
@@ -130,9 +129,9 @@ class Trainer:
             backend = self.session.backend
             plain = Loader(self.session, self.feed)
             example = plain.expand(plain.batch(rows))
-            step = make_step(self.session, "train", example, self._state, rate)
+            step = make_step(self.session, "train", example, self._state, rate, total=True)
             loader = Loader(self.session, self.feed, step.orders)
-            advance = self._whole(step.advance, loader)
+            advance = self._expanding(step.advance, loader)
             made = _Steps(backend.advance(advance), backend.several(advance), loader)
             self._steps_made[key] = made
             self._begin = step.begin
@@ -140,16 +139,13 @@ class Trainer:
             self._carried, self._fixed = self._begin(self._state)
         return self._steps_made[key]
 
-    def _whole(self, advance: Advance, loader: Loader) -> Advance:
-        """A step from what the loader gives to the sum of the losses."""
-        add = self.session.backend.primitives["add"]
+    def _expanding(self, advance: Advance, loader: Loader) -> Advance:
+        """A step of what the loader gives; of its results only what is carried is of interest."""
 
-        def whole(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
-            rest = {n: t for n, t in carried.items() if n != TOTAL}
-            following, results = advance(rest, fixed, loader.expand(batch))
-            return {**following, TOTAL: add(carried[TOTAL], results["loss"])}, {}
+        def expanding(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
+            return advance(carried, fixed, loader.expand(batch))[0], {}
 
-        return whole
+        return expanding
 
     def _store(self) -> None:
         """Put what is carried back into the session."""
