@@ -23,7 +23,7 @@ Call = Callable[[], object]
 Tensors = dict[str, Any]
 
 # Sets of inputs whose calls are kept bound: as many batches may rotate at no cost.
-KEPT = 64
+KEPT = 16
 
 
 def in_turn(*calls: Call) -> Call:
