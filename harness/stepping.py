@@ -174,7 +174,7 @@ def _training(
     if gradient is None:
         return None
     update = _native_update if session.optimizer is not None else _rule_update
-    add = session.backend.primitives["add"]
+    add, apart = session.backend.primitives["add"], {*trained, OPTIMIZER, TOTAL}
 
     def run(variables: Tensors, constants: Tensors, carried: Tensors) -> tuple[Tensors, Tensors]:
         results, gradients = gradient(variables, constants)
@@ -183,7 +183,6 @@ def _training(
     def around(run: Callable[..., tuple[Tensors, Tensors]]) -> Advance:
         def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
             variables = {n: carried[n] for n in trained}
-            apart = {*trained, OPTIMIZER, TOTAL}
             rest = {n: t for n, t in carried.items() if n not in apart}
             results, made = run(variables, {**fixed, **rest, **batch}, carried)
             following = {n: results.get(n, t) for n, t in rest.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -295,9 +294,9 @@ def test_an_input_may_be_a_part_of_something_larger(framework: str) -> None:
     kernels: Any = NumpyKernels("float64")
     if framework == "torch":
         make = pytest.importorskip("torch").from_numpy
-        kernels = importlib.import_module("harness.backends.torch_kernels").TorchKernels(
-            "float64", "cpu"
-        )
+        from harness.backends.torch_kernels import TorchKernels
+
+        kernels = TorchKernels("float64", "cpu")
     whole = {n: make(array) for n, array in stacked.items()}
     tape = Tape(plan, kernels)
     for index, batch in enumerate(batches):

@@ -56,6 +56,14 @@ def write_on(system: str, weights: Path, prompt: str, backends: Sequence[str]) -
     return {"greedy": greedy, "sampled": sampled, "temperature": TEMPERATURE}
 
 
+def mistakes(text: str) -> Any:
+    """The notebook's mistakes on a text; a text that cannot be had ends the command."""
+    try:
+        return {"text": text, **measure_mistakes(text)}
+    except HarnessError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def read(record: Path) -> Record:
     """What was found so far."""
     if not record.exists():
@@ -133,11 +141,7 @@ def run(
             keep(record, found)
     if again or "mistakes" not in found:
         console.print("measuring the notebook's mistakes")
-        try:
-            measured = measure_mistakes(notebook_text)
-        except HarnessError as error:
-            raise click.ClickException(str(error)) from error
-        found["mistakes"] = {"text": notebook_text, **measured}
+        found["mistakes"] = mistakes(notebook_text)
         keep(record, found)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from harness.bench.cases import ROTATING
 from harness.initial import initial_parameters, initial_statistics
 from harness.ports import group_of
-from harness.remote import Remote
+from harness.remote import Remote, WorkerFault
 from harness.supervisor import Worker
 from harness.train.request import Setup, TrainRequest, prepare
 from harness.train.trainer import SUMMED
@@ -81,5 +81,6 @@ def _begin(remote: Remote, setup: Setup) -> None:
 
 def _train(remote: Remote, setup: Setup, first: int, count: int) -> float:
     outcome = remote.outcome("train_run", rate=setup.rates[0], epoch=0, first=first, count=count)
-    assert outcome.ok, outcome.cause
+    if not outcome.ok:
+        raise WorkerFault("train_run", outcome)
     return outcome.seconds / count

@@ -118,11 +118,8 @@ class Feed:
 
         Those in ``compact`` are indices in place of their one-hot form.
         """
-        return {
-            name: taken if name in compact else self.expand(name, taken)
-            for name, source in self._sources.items()
-            for taken in (source(rows),)
-        }
+        taken = {name: source(rows) for name, source in self._sources.items()}
+        return {n: a if n in compact else self.expand(n, a) for n, a in taken.items()}
 
     def expand(self, name: str, taken: Array) -> Array:
         """The one-hot form of indices, if the array is to have it."""
