@@ -37,6 +37,12 @@ def initial_statistics(program: Program) -> dict[str, Array]:
     return drawn
 
 
+def initial_state(program: Program, batch: int) -> dict[str, Array]:
+    """The state before a model has read anything: float64 zeros of each state's shape."""
+    sizes = {**program.sizes, "batch": batch}
+    return {port.name: np.zeros(program.shape(port, sizes)) for port in program.state}
+
+
 def check_laws(program: Program, values: Mapping[str, Array]) -> list[str]:
     """How drawn values contradict their laws; nothing if they do not."""
     faults = []

@@ -42,7 +42,7 @@ def arrays(session: Session, batch: Tensors) -> dict[str, Any]:
 def test_every_batch_is_the_feeds(system: str, backend: str) -> None:
     session, feed = made(system, backend)
     rows = rows_of(feed)
-    loader = Loader(session, feed)
+    loader = Loader(session, feed, rows[0])
     for _ in range(2):  # the second time into the same memory
         found = [arrays(session, loader.expand(batch)) for batch in loader.each(rows)]
         assert len(found) == STEPS
@@ -59,7 +59,7 @@ def test_every_batch_is_the_feeds(system: str, backend: str) -> None:
 def test_axes_come_in_the_order_that_the_step_wants(backend: str, axes: tuple[int, ...]) -> None:
     session, feed = made("sequence_onehot", backend)
     rows = rows_of(feed)
-    loader = Loader(session, feed, {"input.chars": axes})
+    loader = Loader(session, feed, rows[0], {"input.chars": axes})
     expected = [feed.batch(numbers)["input.chars"].transpose(axes) for numbers in rows]
     for batch, array in zip(loader.each(rows), expected, strict=True):
         np.testing.assert_array_equal(arrays(session, loader.expand(batch))["input.chars"], array)
@@ -71,12 +71,15 @@ def test_axes_come_in_the_order_that_the_step_wants(backend: str, axes: tuple[in
 def test_batches_come_in_the_same_memory_again(backend: str) -> None:
     """A tape binds its calls to the inputs that it has seen; new ones would be copied."""
     session, feed = made("sequence_rnn", backend)
-    loader = Loader(session, feed)
-    tensors = {id(batch["input.chars"]) for batch in loader.each(rows_of(feed))}
+    rows = rows_of(feed)
+    loader = Loader(session, feed, rows[0])
+    tensors = {id(batch["input.chars"]) for batch in loader.each(rows)}
     assert len(tensors) == KEPT
 
 
-def test_few_bytes_make_many_steps_of_a_call() -> None:
-    assert Loader(*made("theano_rnn", "jax")).many == 64
-    session, feed = made("sequence_onehot", "numpy")
-    assert Loader(session, feed).many == 8
+@pytest.mark.parametrize(
+    ("system", "backend", "many"), [("theano_rnn", "jax", 64), ("sequence_onehot", "numpy", 8)]
+)
+def test_few_bytes_make_many_steps_of_a_call(system: str, backend: str, many: int) -> None:
+    session, feed = made(system, backend)
+    assert Loader(session, feed, feed.epoch(0)[0]).many == many

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from harness.bench.cases import ROTATING
-from harness.initial import initial_parameters, initial_statistics
+from harness.initial import initial_parameters, initial_state, initial_statistics
 from harness.ports import group_of
 from harness.remote import Remote, WorkerFault
 from harness.supervisor import Worker
@@ -63,8 +61,7 @@ def _begin(remote: Remote, setup: Setup) -> None:
         "device": request.device,
     }
     parameters, statistics = initial_parameters(training, 0), initial_statistics(training)
-    sizes = {**training.sizes, "batch": setup.recipe.batch}
-    state = {p.name: np.zeros(training.shape(p, sizes), np.float32) for p in training.state}
+    state = initial_state(training, setup.recipe.batch)
     arrays = [setup.feed.batch(rows) for rows in setup.feed.epoch(0)[:ROTATING]]
     batches = [{"inputs": group_of(a, "input."), "targets": group_of(a, "target.")} for a in arrays]
     values = {"parameters": parameters, "statistics": statistics, "state": state}

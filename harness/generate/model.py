@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UsageError
+from harness.initial import initial_state
 from harness.ports import result_ports
 from harness.program import Port, Program
 from harness.spec.lower import Spec
@@ -52,8 +53,7 @@ class Reader:
 
     def first_state(self) -> dict[str, Array]:
         """The state before the first character."""
-        sizes = {**self.program.sizes, "batch": 1}
-        return {p.name: np.zeros(self.program.shape(p, sizes)) for p in self.program.state}
+        return initial_state(self.program, 1)
 
     def probabilities(self, results: Mapping[str, Any]) -> Array:
         """Of the character after the last one that was read, ``[classes]``."""

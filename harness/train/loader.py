@@ -23,7 +23,7 @@ Rows = npt.NDArray[Any]
 
 
 class Loader:
-    """The batches of a feed, as a step takes them.
+    """The batches of a feed, as a step takes them; ``rows`` ``[batch]`` are those of one of them.
 
     ``orders`` are the axes of those tensors that the step wants in another order; see
     :class:`harness.plan.Plan`. Where the backend cannot write into tensors, indices are given in
@@ -31,7 +31,11 @@ class Loader:
     """
 
     def __init__(
-        self, session: Session, feed: Feed, orders: Mapping[str, tuple[int, ...]] | None = None
+        self,
+        session: Session,
+        feed: Feed,
+        rows: Rows,
+        orders: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         self._session, self._backend, self._feed = session, session.backend, feed
         self._orders = orders or {}
@@ -41,7 +45,7 @@ class Loader:
         self._classes = {} if self._backend.rewrites else self._early
         self._given: Tensors = {}
         self._parts: list[Tensors] = []
-        self._bytes = sum(array.nbytes for array in self._arrays(feed.epoch(0)[0]).values())
+        self._bytes = sum(array.nbytes for array in self._arrays(rows).values())
         self.many = MANY_SMALL if MANY_SMALL * self._bytes <= SMALL else MANY
 
     def batch(self, rows: Rows) -> Tensors:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.contract import Advance, Tensors
+from harness.initial import initial_state
 from harness.plan import TOTAL
 from harness.ports import Arrays, group_of
 from harness.session import Session
@@ -84,10 +85,7 @@ class Trainer:
         if not batches:
             return None
         self._store()
-        program = self.session.programs["inference"]
-        rows = len(batches[0])
-        sizes = {**program.sizes, "batch": rows}
-        state = {p.name: np.zeros(program.shape(p, sizes)) for p in program.state}
+        state: Arrays = initial_state(self.session.programs["inference"], len(batches[0]))
         losses = []
         for numbers in batches:
             arrays = self.feed.batch(numbers)
@@ -127,10 +125,10 @@ class Trainer:
         if key not in self._steps_made:
             self._store()
             backend = self.session.backend
-            plain = Loader(self.session, self.feed)
+            plain = Loader(self.session, self.feed, rows)
             example = plain.expand(plain.batch(rows))
             step = make_step(self.session, "train", example, self._state, rate, total=True)
-            loader = Loader(self.session, self.feed, step.orders)
+            loader = Loader(self.session, self.feed, rows, step.orders)
             advance = self._expanding(step.advance, loader)
             made = _Steps(backend.advance(advance), backend.several(advance), loader)
             self._steps_made[key] = made
@@ -161,9 +159,7 @@ class Trainer:
         self._state = self._first_state()
 
     def _first_state(self) -> Tensors:
-        program = self.session.programs["training"]
-        sizes = {**program.sizes, "batch": self._size}
-        return self._tensors_of({p.name: np.zeros(program.shape(p, sizes)) for p in program.state})
+        return self._tensors_of(initial_state(self.session.programs["training"], self._size))
 
     def _tensors_of(self, state: Arrays) -> Tensors:
         return {f"state.{n}": self.session.float_tensor(np.asarray(a)) for n, a in state.items()}
