@@ -1,16 +1,21 @@
-# The two commands of the README, and what they are made of.
+# The commands of the README, and what they are made of.
 #   make check   set up, then run all of Lesson 6 on every backend
+#   make bench   set up, then time them all, training and forward
 #   make test    set up, then lint, type-check and test
-# VENV=DIR puts the environment elsewhere; PYTHON=... makes it with another interpreter.
+# BENCH="--json now.json" gives it options. VENV=DIR puts the environment
+# elsewhere; PYTHON=... makes it with another interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: check test lint types install clean
+.PHONY: check bench test lint types install clean
 
 check: install
 	$(BIN)/harness check
+
+bench: install
+	$(BIN)/harness bench $(BENCH)
 
 test: install lint types
 	$(BIN)/python -m pytest

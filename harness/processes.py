@@ -215,3 +215,15 @@ def _proportional(pid: int) -> int:
 
 atexit.register(kill_all)
 os.register_at_fork(after_in_child=_forget_parent)
+
+
+def exit_cause(code: int | None, when: str) -> str:
+    """For a person: the exit code, and when the process ended, or the name of its signal."""
+    if code is None:
+        return "it ended, and the kernel still holds it"
+    if code >= 0:
+        return f"exit code {code} {when}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

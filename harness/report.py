@@ -9,6 +9,7 @@ from statistics import median_low
 import numpy as np
 from rich.table import Table
 
+from harness import tolerance
 from harness.cells import CellResult
 from harness.engine import Report
 from harness.findings import PASSING
@@ -48,7 +49,7 @@ def digits(result: CellResult) -> float | None:
     errors = [f.worst.error for f in result.findings if f.worst and f.check in MEASURING]
     if not errors:
         return None
-    return max(0.0, min(16.0, -math.log10(max(max(errors), 1e-16))))
+    return tolerance.digits(max(errors))
 
 
 def cell_text(result: CellResult) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import select
-import signal
 import socket
 import sys
 import threading
@@ -20,7 +19,7 @@ from typing import Any, Literal, Self
 
 from harness import frames
 from harness.errors import shorten
-from harness.processes import Process, kill_all
+from harness.processes import Process, exit_cause, kill_all
 from harness.worker import GREETING
 
 __all__ = ["Launch", "Outcome", "Status", "Worker", "kill_all"]
@@ -209,7 +208,7 @@ class Worker:
             self._process = None
             log, count = process.log.read()
             process.log.close()
-            cause = lost.cause or _exit_cause(code, "in mid-call" if request else "at its start")
+            cause = lost.cause or exit_cause(code, "in mid-call" if request else "at its start")
             seconds = time.monotonic() - started
             return Outcome(lost.status, None, cause, "", log, count, seconds)
         except BaseException:
@@ -290,14 +289,3 @@ def _outcome(answer: dict[str, Any], log: str, log_bytes: int) -> Outcome:
         log_bytes,
         answer["seconds"],
     )
-
-
-def _exit_cause(code: int | None, when: str) -> str:
-    if code is None:
-        return "it ended, and the kernel still holds it"
-    if code >= 0:
-        return f"exit code {code} {when}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -10,6 +10,7 @@ K times a floor of a quarter unit in the last place; other dtypes scale by their
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,11 @@ def scales(expected: Arrays) -> dict[str, float]:
         kind = name.partition(".")[0]
         kinds[kind] = max(kinds.get(kind, 0.0), own[name])
     return {n: max(size, kinds[n.partition(".")[0]] * 2.0**-20) or 1.0 for n, size in own.items()}
+
+
+def digits(error: float) -> float:
+    """Decimal digits that a relative error leaves, 16 at most."""
+    return max(0.0, min(16.0, -math.log10(max(error, 1e-16))))
 
 
 def relative_error(found: npt.NDArray[Any], expected: npt.NDArray[Any], scale: float) -> float:

@@ -41,7 +41,7 @@ def result(
         "rate": {"unit": "characters", **rates(batch * time, spread(seconds))},
         "step": spread(seconds),
         "latency": spread(seconds),
-        "values": {"ratio": ratio, "worst": "step 1: loss"},
+        "values": {"ratio": ratio, "digits": 5.25, "worst": "step 1: loss"},
         "flops_per_second": 1e11,
         "share_of_peak": 0.5,
         "share_of_own_peak": 0.75,

@@ -2,81 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
+from plans_walked import agree, arrays_of, plan_of, walk
 
-from harness import tape as tape_module
 from harness import tape_tiles
-from harness.backends.numpy import PRIMITIVES
 from harness.backends.numpy_fused import FUSED
 from harness.backends.numpy_kernels import NumpyKernels
 from harness.builder import Builder
 from harness.dims import Dim
-from harness.material import draw
-from harness.plan import Plan, forward_plan, training_plan
+from harness.plan import Plan
 from harness.planning import lesson6
 from harness.program import Type
-from harness.spec.lower import load_spec
 from harness.tape import Tape
 from harness.tape_memory import Memory
-from harness.walk import Walker
 
-Arrays = dict[str, Any]
 CELLS = [(name, mode) for name in lesson6() for mode in ("train", "forward")]
-BATCH, TIME = 6, 8
-
-
-def plan_of(
-    name: str, mode: str, dtype: str, fused: Iterable[str] = (), batch: int = BATCH
-) -> Plan:
-    spec = load_spec(name)
-    program = spec.program("training" if mode == "train" else "inference")
-    sizes = {**program.sizes, "batch": BATCH, "time": TIME}
-    if mode == "train":
-        return training_plan(program, spec.update, sizes, dtype, fused, learning_rate=0.01)
-    return forward_plan(program, sizes, dtype, fused)
-
-
-def arrays_of(name: str, mode: str, plan: Plan, seed: int) -> Arrays:
-    """Every input of a plan, as it takes them; slots are zeros."""
-    program = load_spec(name).program("training" if mode == "train" else "inference")
-    material = draw(program, plan.sizes["batch"], TIME, seed)
-    found = dict(material.parameters)
-    for prefix in ("statistics", "state"):
-        found |= {f"{prefix}.{n}": a for n, a in getattr(material, prefix).items()}
-    found |= {f"input.{n}": a for n, a in material.inputs.items()}
-    found |= {f"target.{n}": a for n, a in material.targets.items()}
-    found["step"] = np.array(1.0)
-    result = {}
-    for port, value in plan.inputs.items():
-        array = found.get(port, np.zeros(plan.shape(value)))
-        dtype = np.int64 if plan.types[value].kind == "index" else plan.dtype
-        axes = plan.orders.get(port, range(array.ndim))
-        result[port] = np.array(array.transpose(axes), dtype, order="C")
-    return result
-
-
-def walk(plan: Plan, arrays: Arrays) -> Arrays:
-    def scalar(value: float) -> Any:
-        return np.asarray(value, plan.dtype)
-
-    walker = Walker({**PRIMITIVES, **FUSED}, plan.sizes, plan.dtype, scalar)
-    with np.errstate(all="ignore"):
-        env = walker.run(plan.nodes, {v: arrays[n] for n, v in plan.inputs.items()})
-    return {n: np.array(env[v]) for n, v in plan.outputs.items()}
-
-
-def agree(found: Arrays, wanted: Arrays, rtol: float) -> None:
-    """Each array within ``rtol`` of its largest entry; NaN and infinity in the same places."""
-    assert found.keys() == wanted.keys()
-    for name, want in wanted.items():
-        finite = np.abs(want[np.isfinite(want)])
-        largest = finite.max() if finite.size else 1.0
-        got = np.asarray(found[name])
-        np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol * largest, err_msg=name)
 
 
 def three_steps(
@@ -124,38 +67,6 @@ def test_torch_agrees_with_the_walk(name: str, mode: str, dtype: str, rtol: floa
     tape = Tape(plan_of(name, mode, dtype, FUSED), TorchKernels(dtype, "cpu"))
     reference = plan_of(name, mode, "float64")
     three_steps(name, mode, tape, reference, tensor, lambda t: t.numpy(), rtol)
-
-
-def test_inputs_are_never_written_and_results_go_round() -> None:
-    plan = plan_of("lesson6/stateful_lstm", "train", "float64", FUSED)
-    tape = Tape(plan, NumpyKernels("float64"))
-    inputs = arrays_of("lesson6/stateful_lstm", "train", plan, 0)
-    before = {n: a.copy() for n, a in inputs.items()}
-    first = tape(inputs)
-    for name, array in before.items():
-        np.testing.assert_array_equal(inputs[name], array, err_msg=name)
-    second = tape({**inputs, **{i: first[o] for o, i in plan.carried.items()}})
-    assert all(second[name] is first[name] for name in plan.carried)
-
-
-def test_inputs_in_another_order_of_axes_are_read_anew() -> None:
-    plan = plan_of("lesson6/keras_gru", "forward", "float64", FUSED)
-    tape = Tape(plan, NumpyKernels("float64"))
-    inputs = arrays_of("lesson6/keras_gru", "forward", plan, 0)
-    inputs["input.chars"] = np.asfortranarray(inputs["input.chars"])
-    for _ in range(2):
-        agree(tape(inputs), walk(plan, inputs), 1e-12)
-        inputs["input.chars"] *= 0.5
-    with pytest.raises(ValueError, match=r"expected float64 \[8, 6, 86\], found float32"):
-        tape({**inputs, "input.chars": inputs["input.chars"].astype(np.float32)})
-
-
-def test_a_missing_input_is_named() -> None:
-    plan = plan_of("lesson6/sequence_rnn", "forward", "float64")
-    inputs = arrays_of("lesson6/sequence_rnn", "forward", plan, 0)
-    del inputs["rnn.U"]
-    with pytest.raises(KeyError, match=r"rnn\.U"):
-        Tape(plan, NumpyKernels("float64"))(inputs)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
@@ -257,48 +168,3 @@ def test_rows_that_need_other_rows_are_not_tiled(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tape_tiles, "_by_rows", lambda a, b: True)
     with pytest.raises(AssertionError):
         agree(Tape(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
-
-
-def test_batches_that_rotate_are_bound_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few sets of inputs have calls of their own; all others share those on a copy."""
-    monkeypatch.setattr(tape_module, "KEPT", 2)
-    plan = plan_of("lesson6/sequence_rnn", "forward", "float64", FUSED)
-    batches = [arrays_of("lesson6/sequence_rnn", "forward", plan, seed) for seed in range(4)]
-    for batch in batches[1:]:
-        batch |= {n: a for n, a in batches[0].items() if n != "input.chars"}
-    made = Tape(plan, NumpyKernels("float64"))
-    bound: list[Any] = []
-    bind = made._calls_on
-    monkeypatch.setattr(made, "_calls_on", lambda flats: bound.append(flats) or bind(flats))
-    for index, count in ((0, 1), (1, 2), (0, 2), (2, 3), (1, 3), (3, 3), (2, 3), (0, 3)):
-        agree(made(batches[index]), walk(plan, batches[index]), 1e-12)
-        assert len(bound) == count, f"batch {index}"
-
-
-def test_inputs_that_change_in_place_are_read_anew() -> None:
-    plan = plan_of("lesson6/sequence_rnn", "forward", "float64", FUSED)
-    inputs = arrays_of("lesson6/sequence_rnn", "forward", plan, 0)
-    made = Tape(plan, NumpyKernels("float64"))
-    for _ in range(2):
-        agree(made(inputs), walk(plan, inputs), 1e-12)
-        inputs["input.chars"][...] = (inputs["input.chars"] + 1) % 86
-
-
-@pytest.mark.parametrize("framework", ["numpy", "torch"])
-def test_an_input_may_be_a_part_of_something_larger(framework: str) -> None:
-    """Batches lie one after the other in memory that is written to once for all of them."""
-    plan = plan_of("lesson6/keras_gru", "forward", "float64", FUSED)
-    batches = [arrays_of("lesson6/keras_gru", "forward", plan, seed) for seed in range(3)]
-    stacked = {n: np.stack([b[n] for b in batches]) for n in batches[0]}
-    make: Any = np.asarray
-    kernels: Any = NumpyKernels("float64")
-    if framework == "torch":
-        make = pytest.importorskip("torch").from_numpy
-        from harness.backends.torch_kernels import TorchKernels
-
-        kernels = TorchKernels("float64", "cpu")
-    whole = {n: make(array) for n, array in stacked.items()}
-    tape = Tape(plan, kernels)
-    for index, batch in enumerate(batches):
-        found = tape({n: tensor[index] for n, tensor in whole.items()})
-        agree({n: np.asarray(t) for n, t in found.items()}, walk(plan, batch), 1e-11)

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.bench.cases import ROTATING
 from harness.bench.entrant import Entrant, Refused
-from harness.tolerance import worst
+from harness.tolerance import digits, worst
 
 # 10 n steps must take 10 times as long as n, within this share.
 LINEAR = 0.2
@@ -48,6 +48,7 @@ def check_values(entrant: Entrant) -> None:
         "worst": furthest.name,
         "error": furthest.error,
         "ratio": furthest.ratio,
+        "digits": digits(max(d.error for d in deviations)),
         "agrees": all(d.agrees for d in deviations),
     }
     wrong = [d for d in deviations if not d.agrees]

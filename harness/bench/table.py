@@ -94,12 +94,13 @@ def _best(cells: Sequence[CellResult]) -> list[CellResult]:
 
 
 def _text(result: CellResult, best: bool, notes: list[str]) -> str:
-    """``*123 ±4%`` over the path that ran; or why there is no number."""
+    """``*123 ±4%`` over the path that ran and the digits that are right; or why not."""
     if not result.measured:
         return f"{result.status} [{_note(result, notes)}]"
     rate = result.record["rate"]
     share = (rate["q3"] - rate["q1"]) / 2 / rate["median"]
-    return f"{'*' if best else ''}{thousands(rate['median'])} ±{share:.0%}\n{_path(result)}"
+    speed = f"{'*' if best else ''}{thousands(rate['median'])} ±{share:.0%}"
+    return f"{speed}\n{_path(result)}\n{result.record['values']['digits']:.1f} digits"
 
 
 def _path(result: CellResult) -> str:

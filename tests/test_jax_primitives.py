@@ -1,0 +1,76 @@
+"""The primitives of the jax backend, and its loop, against the oracle's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import oracle, plugins
+from harness.contract import Backend
+from harness.primitives import TABLE
+
+jax = pytest.importorskip("jax")
+from jax_config import kept_config  # noqa: E402 (it imports jax)
+
+X, Y = np.linspace(-2, 2, 12).reshape(3, 4), np.linspace(0.5, 3, 12).reshape(3, 4)
+INDEX = np.array([[2, 0], [2, 2]])
+CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    *((op, (Y,), {}) for op in ("exp", "log", "tanh", "sqrt", "negative", "stop_gradient")),
+    *((op, (X, Y[0]), {}) for op in ("add", "subtract", "multiply", "divide")),
+    *((op, (X, X[:, :1]), {}) for op in ("less", "less_equal", "equal")),
+    ("power", (X, np.array(3.0)), {}),
+    ("where", (X[:, 1:2] >= X, np.array(7.0), X), {}),
+    ("astype", (INDEX,), {"dtype": "float32"}),
+    ("permute_dims", (Y.reshape(2, 3, 2),), {"axes": (2, 0, 1)}),
+    ("broadcast_to", (X[:, :1],), {"shape": (2, 3, 4)}),
+    ("expand_dims", (X,), {"axis": 1}),
+    ("squeeze", (X[:, None],), {"axis": 1}),
+    ("concat", ([X, Y[:, :2]],), {"axis": 1}),
+    ("slice", (X,), {"axis": 1, "start": 1, "stop": 3}),
+    ("flip", (X,), {"axis": 1}),
+    ("take", (X, INDEX), {}),
+    ("take_along_axis", (X, np.array([[3, 0], [1, 1], [0, 2]])), {}),
+    ("one_hot", (INDEX,), {"classes": 4, "dtype": "float32"}),
+    ("segment_sum", (Y.reshape(2, 2, 3), INDEX), {"rows": 4}),
+    *((op, (X,), {"axis": a, "keepdims": True}) for op in ("sum", "max") for a in ((), (0, 1))),
+    ("matmul", (np.stack([X, Y]), Y.T), {}),
+    ("tensordot", (X, Y), {"axes": ((0,), (0,))}),
+]
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    with kept_config():
+        yield plugins.load("jax")
+
+
+@pytest.mark.parametrize(("op", "inputs", "attributes"), CASES)
+def test_a_primitive_is_the_oracles(
+    backend: Backend, op: str, inputs: tuple[Any, ...], attributes: dict[str, Any]
+) -> None:
+    backend.use("cpu", "float64")
+    tensors = jax.tree.map(backend.tensor, inputs)
+    found = backend.numpy(backend.primitives[op](*tensors, **attributes))
+    wanted = np.asarray(oracle.TABLE[op](*inputs, **attributes))
+    assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+    np.testing.assert_allclose(found, wanted, rtol=1e-15, atol=1e-15)
+
+
+def test_every_primitive_is_there_and_tried(backend: Backend) -> None:
+    assert set(backend.primitives) == set(TABLE) == {op for op, _, _ in CASES}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_is_the_plain_loop(backend: Backend, reverse: bool) -> None:
+    def step(carries: Any, slices: Any) -> tuple[list[Any], list[Any]]:
+        return [carries[0] * 2 + slices[0]], [carries[0], slices[1]]
+
+    backend.use("cpu", "float64")
+    arguments = ([backend.tensor(Y[0])], [backend.tensor(X), backend.tensor(Y)], reverse)
+    found = jax.tree.leaves(backend.scan(step, *arguments))
+    wanted = jax.tree.leaves(Backend.scan(backend, step, *arguments))
+    assert len(found) == 3
+    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
