@@ -125,7 +125,10 @@ class KerasSession(Session):
         return variables, constants
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
-        return self.plain(phase, mode) if self.layers else super().scripted(phase, mode, sizes)
+        if not self.layers:
+            return super().scripted(phase, mode, sizes)
+        self._graph(phase, sizes)  # before a compiler traces what is returned
+        return self.plain(phase, mode)
 
     def _run(
         self,

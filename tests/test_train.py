@@ -84,7 +84,7 @@ def test_all_backends_have_the_same_losses(
 
 
 @pytest.mark.parametrize("path", ["native", "equations"])
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_all_paths_have_the_same_losses(
     path: str, backend: str, text: Path, workers: dict[str, Worker]
 ) -> None:

@@ -91,8 +91,8 @@ class _Printer:
             [
                 "thousand characters (samples, where a model reads none) per second, ± half the "
                 "quartile range; below: the path that ran, and x steps in one call; the digits in "
-                "which the worst tensor agrees with the oracle; *: the fastest, or not to be told "
-                "from it",
+                "which the worst tensor (in training, also how far a parameter moved) agrees with "
+                "the oracle; *: the fastest, or not to be told from it",
                 *sweep.lines(sweep.slopes(results)),
                 *tuning.lines(tuning.gains(results)),
             ]
