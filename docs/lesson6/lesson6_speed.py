@@ -1,12 +1,14 @@
 """Training beside ``harness bench``: the same steps, fed from a text and fed from the device.
 
 One worker does both in turn, with the same program, path, optimizer and batches: what training
-takes longer is the data pipeline's and the sum of losses.
+takes longer is the data pipeline's and the sum of losses. As in ``harness bench``, steps are timed
+one by one and several in a call, and the faster way counts.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from harness.bench.cases import ROTATING
@@ -37,16 +39,19 @@ def measure_speed(system: str, backend: str, text: str) -> dict[str, Any]:
             start = first % max(1, steps - count + 1) // whole * whole
             return _train(remote, setup, start, count)
 
-        def bench() -> float:
+        def bench(together: bool) -> float:
+            remote.call("together", wanted=together)
             return float(remote.call("throughput", first=0, count=count)) / count
 
-        train(0), bench()  # compile, and fill caches
-        count = min(steps // whole, max(1, int(ROUND / bench() / whole))) * whole
-        found: dict[str, list[float]] = {"train": [], "bench": []}
+        train(0), bench(together=True), bench(together=False)  # compile, and fill caches
+        count = min(steps // whole, max(1, int(ROUND / bench(together=True) / whole))) * whole
+        trained: list[float] = []
+        benched: tuple[list[float], list[float]] = ([], [])
         for number in range(ROUNDS):
-            found["train"].append(train(number * count))
-            found["bench"].append(bench())
-    return {**found, "steps": count}
+            trained.append(train(number * count))
+            for together, times in enumerate(benched):
+                times.append(bench(bool(together)))
+    return {"train": trained, "bench": min(benched, key=median), "steps": count}
 
 
 def _begin(remote: Remote, setup: Setup) -> None:
