@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from harness.session import Session
 from harness.spec.lower import load_spec
 from harness.supervisor import Worker
 from harness.text import Vocabulary, column, one_hot, windows
-from harness.train import checkpoint
+from harness.train import checkpoint, run
 from harness.train.feed import Feed, needed_sizes, phases_of, recipe
-from harness.train.request import Setup, TrainRequest, prepare
+from harness.train.request import PATHS, Setup, TrainRequest, prepare
 from harness.train.run import Diverged, Events, Training
 from harness.weights import WeightsError, load
 
@@ -197,6 +197,32 @@ def test_a_run_that_is_taken_up_ends_with_the_same_bits(
     for name, array in whole.parameters.items():
         np.testing.assert_array_equal(resumed.parameters[name], array)
     np.testing.assert_equal(load(kept).parameters, load(tmp_path / "whole").parameters)
+
+
+def test_the_fastest_path_is_taken_and_kept(
+    tmp_path: Path, text: Path, workers: dict[str, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Mapping[str, float]] = []
+
+    class Telling(Events):
+        def tried(self, seconds: Mapping[str, float]) -> None:
+            tried.append(seconds)
+
+    made = setup(text, backend="torch", path="fastest", dtype="float32")
+    kept = tmp_path / "weights"
+    worker = workers.setdefault("torch", Worker(made.request.launch))
+    with Training(made, kept, Telling(), worker=worker) as training:
+        path = training.run().history["path"]
+    (seconds,) = tried
+    assert set(seconds) == set(PATHS)
+    assert path == min(seconds, key=seconds.__getitem__)
+    # The trials leave no trace in the training.
+    expected, _ = train(setup(text, backend="torch", path=path, dtype="float32"), workers)
+    np.testing.assert_equal(load(kept).parameters, expected.parameters)
+    monkeypatch.setattr(run, "trials", lambda *_: pytest.fail("it was tried again"))
+    longer = setup(text, backend="torch", path="fastest", dtype="float32", epochs=3)
+    weights, _ = train(longer, workers, kept, resume=True)
+    assert weights.history["path"] == path
 
 
 def test_another_backend_may_take_up_a_run(

@@ -7,7 +7,6 @@ one by one and several in a call, and the faster way counts.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from statistics import median
 from typing import Any
 
@@ -17,6 +16,7 @@ from harness.ports import group_of
 from harness.remote import Remote, WorkerFault
 from harness.supervisor import Worker
 from harness.train.request import Setup, TrainRequest, prepare
+from harness.train.start import begin, load_first
 from harness.train.trainer import SUMMED
 from harness.wire import encode
 
@@ -57,28 +57,30 @@ def measure_speed(system: str, backend: str, text: str) -> dict[str, Any]:
 def _begin(remote: Remote, setup: Setup) -> None:
     """Both sides ready, from the same parameters."""
     request, training = setup.request, setup.training
-    both = {
-        "training": encode(training),
-        "inference": encode(setup.inference),
-        "rule": encode(setup.spec.update),
-        "path": request.path,
-        "dtype": request.dtype,
-        "device": request.device,
-    }
-    parameters, statistics = initial_parameters(training, 0), initial_statistics(training)
-    state = initial_state(training, setup.recipe.batch)
     arrays = [setup.feed.batch(rows) for rows in setup.feed.epoch(0)[:ROTATING]]
-    batches = [{"inputs": group_of(a, "input."), "targets": group_of(a, "target.")} for a in arrays]
-    values = {"parameters": parameters, "statistics": statistics, "state": state}
     remote.call(
-        "prepare", **both, mode="train", **values, batches=batches, learning_rate=setup.rates[0]
+        "prepare",
+        training=encode(training),
+        inference=encode(setup.inference),
+        rule=encode(setup.spec.update),
+        path=request.path,
+        dtype=request.dtype,
+        device=request.device,
+        mode="train",
+        parameters=initial_parameters(training, request.seed),
+        statistics=initial_statistics(training),
+        state=initial_state(training, setup.recipe.batch),
+        batches=[
+            {"inputs": group_of(a, "input."), "targets": group_of(a, "target.")} for a in arrays
+        ],
+        learning_rate=setup.rates[0],
     )
-    remote.call(
-        "train_begin", **both, recipe=asdict(setup.recipe), indices=setup.indices, seed=request.seed
-    )
-    remote.call(
-        "train_load", parameters=parameters, statistics=statistics, slots={}, state={}, steps=0
-    )
+
+    def call(verb: str, **payload: Any) -> Any:
+        return remote.call(f"train_{verb}", **payload)
+
+    begin(call, setup, request.path)
+    load_first(call, setup)
 
 
 def _train(remote: Remote, setup: Setup, first: int, count: int) -> float:

@@ -45,7 +45,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     default="derived",
     show_default=True,
     help="derived: the program's own gradient; native: the framework's layers and gradient; "
-    "or equations.",
+    "equations: its gradient of the equations; fastest: tries them.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of first weights and of the order.")
 @SIZE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,10 +73,11 @@ class Loader:
         if not self._parts:
             self._allocate(rows[:1])
         count = len(self._parts)
-        for first in range(0, len(rows), count):
-            some = rows[first : first + count]
-            self._write(self._arrays(some), len(some))
-            yield from self._parts[: len(some)]
+        ahead = max(1, GIVEN // (self._bytes * count)) * count
+        for first in range(0, len(rows), ahead):
+            arrays = self._arrays(rows[first : first + ahead])
+            for start in range(0, min(ahead, len(rows) - first), count):
+                yield from self._write({n: a[start : start + count] for n, a in arrays.items()})
 
     def _allocate(self, rows: Rows) -> None:
         arrays = self._arrays(rows)
@@ -86,14 +87,17 @@ class Loader:
         parts = {n: backend.unstack(tensor) for n, tensor in self._given.items()}
         self._parts = [{n: p[step] for n, p in parts.items()} for step in range(count)]
 
-    def _write(self, arrays: Mapping[str, npt.NDArray[Any]], count: int) -> None:
-        fill = self._backend.fill
+    def _write(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Sequence[Tensors]:
+        """The parts that hold these batches now: all, or as many as there are batches."""
+        fill, parts = self._backend.fill, self._parts
         for name, array in arrays.items():
-            if count == len(self._parts):
+            if len(array) == len(self._parts):
                 fill(self._given[name], array)
-            else:
-                for part, single in zip(self._parts, array, strict=False):
-                    fill(part[name], single)
+                continue
+            parts = self._parts[: len(array)]
+            for part, single in zip(parts, array, strict=True):
+                fill(part[name], single)
+        return parts
 
     def _arrays(self, rows: Rows) -> dict[str, npt.NDArray[Any]]:
         """What is to be one-hot is put in order before, while it is small."""

@@ -32,6 +32,11 @@ class TrainProgress(Events):
         self.task = self.bar.add_task("", total=1, **fields)
         self._epochs, self._steps = 0, 0
 
+    def tried(self, seconds: Mapping[str, float]) -> None:
+        found = sorted(seconds.items(), key=lambda pair: pair[1])
+        listed = ", ".join(f"{path} {1000 * time:.3g}" for path, time in found)
+        self._line(f"path {found[0][0]}; milliseconds a step: {listed}")
+
     def began(self, setup: Setup, epoch: int, step: int) -> None:
         self._epochs = len(setup.rates)
         self._steps = len(setup.feed.epoch(epoch))

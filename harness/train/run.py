@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,14 @@ import numpy as np
 from harness import weights
 from harness.atomic import sweep
 from harness.errors import HarnessError, UsageError
-from harness.initial import initial_parameters, initial_statistics
 from harness.remote import not_offered
 from harness.supervisor import Worker
 from harness.train import checkpoint
 from harness.train.checkpoint import Checkpoint
-from harness.train.request import Setup
+from harness.train.request import FASTEST, Setup
+from harness.train.start import begin, load_first, trials
 from harness.train.trainer import SUMMED
 from harness.weights import Weights, WeightsError, fingerprint
-from harness.wire import encode
 
 # Seconds of work that go into one call of the worker: how often the progress moves.
 CALL = 0.5
@@ -40,6 +38,9 @@ class Diverged(HarnessError):
 
 class Events:
     """What a run tells while it goes; override what is of interest."""
+
+    def tried(self, seconds: Mapping[str, float]) -> None:
+        """The paths were tried: seconds a step on each, of which the fastest is taken."""
 
     def began(self, setup: Setup, epoch: int, step: int) -> None:
         """The run begins, or is taken up, at a step of an epoch."""
@@ -92,31 +93,13 @@ class Training:
         return self._snapshot().weights
 
     def _begin(self, found: Checkpoint | None) -> None:
-        setup, request = self.setup, self.setup.request
         if self.path is not None:
             sweep(self.path.parent)
         self._start()
-        self._told = self._call(
-            "begin",
-            training=encode(setup.training),
-            inference=encode(setup.inference),
-            rule=encode(setup.spec.update),
-            path=request.path,
-            dtype=request.dtype,
-            device=request.device,
-            recipe=asdict(setup.recipe),
-            indices=setup.indices,
-            seed=request.seed,
-        )
+        path = self._chosen(found)
+        self._told = {**begin(self._call, self.setup, path), "path": path}
         if found is None:
-            self._call(
-                "load",
-                parameters=initial_parameters(setup.training, request.seed),
-                statistics=initial_statistics(setup.training),
-                slots={},
-                state={},
-                steps=0,
-            )
+            load_first(self._call, self.setup)
             return
         self.history = list(found.weights.history["epochs"])
         self._position = dict(found.position)
@@ -128,6 +111,19 @@ class Training:
             state=found.state,
             steps=self._position["steps"],
         )
+
+    def _chosen(self, found: Checkpoint | None) -> str:
+        """The path asked for. The fastest is that of the checkpoint, as another rounds otherwise,
+        or the one that trials find."""
+        request = self.setup.request
+        if request.path != FASTEST:
+            return request.path
+        made_with = found.weights.history if found is not None else {}
+        if "path" in made_with and made_with["backend"] == request.backend:
+            return str(made_with["path"])
+        seconds = trials(self._call, self.setup)
+        self.events.tried(seconds)
+        return min(seconds, key=seconds.__getitem__)
 
     def _start(self) -> None:
         outcome = self.worker.start()
@@ -244,6 +240,7 @@ class Training:
             **setup.facts,
             "backend": request.backend,
             "device": request.device,
+            "path": self._told["path"],
             "paths": dict(self._told["paths"]),
             "versions": dict(hello.get("versions", {})),
             "steps": found["steps"],
