@@ -22,8 +22,7 @@ from harness.tape_tiles import chains, tiles
 Call = Callable[[], object]
 Tensors = dict[str, Any]
 
-# Batches that may rotate at no cost: calls are kept bound for as many sets of inputs, and for one
-# more, as the parameters of the first step are the caller's.
+# Sets of inputs whose calls are kept bound: as many batches may rotate at no cost.
 KEPT = 16
 
 
@@ -139,7 +138,7 @@ class Tape:
     def _bind_to(self, given: Sequence[Any]) -> _Bound:
         """All calls on these inputs: on themselves while there are few sets of them, which may
         come again; else on a copy of them, which is what costs least where every set is new."""
-        flats, own = [], len(self._bound) <= KEPT
+        flats, own = [], len(self._bound) < KEPT
         for (_, region), tensor in zip(self._inputs, given, strict=True):
             flat, same = self._kernels.flat(tensor, region.shape, region.buffer.kind)
             flats.append(flat)
