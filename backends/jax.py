@@ -31,7 +31,7 @@ from harness.packing import Packing
 from harness.program import UpdateRule
 from harness.walk import Step, Table
 
-from .jax_compile import Options, advance, quick_options, scan, several
+from .jax_compile import PROMISE, Options, advance, quick_options, scan, several, takes
 
 if TYPE_CHECKING:
     import jax
@@ -60,13 +60,9 @@ SLOTS: Mapping[str, str] = {"m": "mu", "v": "nu", "velocity": "trace"}
 
 
 def _table() -> Table:
-    # The session has checked every index. Without the promise each gather and scatter also wraps
-    # negative indices and masks those out of range, which doubles what XLA has to compile.
-    promise = "promise_in_bounds"
-
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:
         zeros = jnp.zeros((rows, *x.shape[indices.ndim :]), x.dtype)
-        return zeros.at[indices].add(x, mode=promise)
+        return zeros.at[indices].add(x, mode=PROMISE)
 
     return {
         "exp": jnp.exp,
@@ -91,8 +87,7 @@ def _table() -> Table:
         "concat": jnp.concatenate,
         "slice": lambda x, axis, start, stop: jax.lax.slice_in_dim(x, start, stop, axis=axis),
         "flip": jnp.flip,
-        "take": lambda x, indices: x.at[indices].get(mode=promise),
-        "take_along_axis": lambda x, indices: jnp.take_along_axis(x, indices, -1, mode=promise),
+        **takes(jnp),
         "one_hot": lambda indices, classes, dtype: jax.nn.one_hot(indices, classes, dtype=dtype),
         "segment_sum": segment_sum,
         "sum": jnp.sum,

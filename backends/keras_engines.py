@@ -16,7 +16,7 @@ from harness.contract import Advance, Function, GradientFunction, Tensors
 from harness.plan import Plan
 from harness.tape import Tape
 
-from .jax_compile import Options, advance, quick_options, several
+from .jax_compile import Options, advance, quick_options, several, takes
 
 
 class TensorFlow:
@@ -208,14 +208,8 @@ class Jax:
 
     def __init__(self) -> None:
         self.jax = import_module("jax")
-        jnp, promise = self.jax.numpy, "promise_in_bounds"
-        # The session has checked every index. Keras' own takes check it again, and in a loop of
-        # training steps that made the whole step of an LSTM take 1.4 times as long.
-        self.exact: Mapping[str, Callable[..., Any]] = {
-            "tanh": jnp.tanh,
-            "take": lambda x, indices: x.at[indices].get(mode=promise),
-            "take_along_axis": lambda x, indices: jnp.take_along_axis(x, indices, -1, mode=promise),
-        }
+        jnp = self.jax.numpy
+        self.exact: Mapping[str, Callable[..., Any]] = {"tanh": jnp.tanh, **takes(jnp)}
 
     def use(self, dtype: str) -> None:
         """64-bit values and TF32 only where asked for."""

@@ -111,3 +111,17 @@ def by_oracle(program: Program, given: dict[str, Arrays], free: Mapping[str, int
     names = [prefix.get(p.name, "") + p.name for p in against]
     values = [env[g.value] for g in derivative.gradients]
     return found | {"loss": env[loss.value]} | dict(zip(names, values, strict=True))
+
+
+def check_primitive(
+    backend: Backend, op: str, inputs: tuple[Any, ...], attributes: dict[str, Any]
+) -> None:
+    """A backend's primitive gives in float64 what the oracle's gives."""
+    backend.use("cpu", "float64")
+    tensors = [
+        [backend.tensor(a) for a in x] if isinstance(x, list) else backend.tensor(x) for x in inputs
+    ]
+    found = backend.numpy(backend.primitives[op](*tensors, **attributes))
+    wanted = np.asarray(oracle.TABLE[op](*inputs, **attributes))
+    assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+    np.testing.assert_allclose(found, wanted, rtol=1e-15, atol=1e-15)

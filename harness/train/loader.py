@@ -89,14 +89,14 @@ class Loader:
 
     def _write(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Sequence[Tensors]:
         """The parts that hold these batches now: all, or as many as there are batches."""
-        fill, parts = self._backend.fill, self._parts
+        fill = self._backend.fill
+        parts = self._parts[: len(next(iter(arrays.values())))]
         for name, array in arrays.items():
-            if len(array) == len(self._parts):
+            if len(parts) == len(self._parts):
                 fill(self._given[name], array)
-                continue
-            parts = self._parts[: len(array)]
-            for part, single in zip(parts, array, strict=True):
-                fill(part[name], single)
+            else:
+                for part, single in zip(parts, array, strict=True):
+                    fill(part[name], single)
         return parts
 
     def _arrays(self, rows: Rows) -> dict[str, npt.NDArray[Any]]:
