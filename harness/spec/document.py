@@ -9,10 +9,11 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import Place, SpecError, one_or_many, shorten
+from harness.files import displayed
 from harness.spec.complaints import complaints
 from harness.spec.nodes import Data, Nodes, Spot, read_nodes
 from harness.spec.nodes import Path as DataPath
-from harness.spec.source import MAX_BYTES, displayed, read_text
+from harness.spec.source import MAX_BYTES, read_text
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import Place, SpecError, UsageError, did_you_mean, shorten
+from harness.files import displayed
 from harness.spec.definitions import check_definition
 from harness.spec.document import Document, load, parse, validate
 from harness.spec.schema import KINDS, Documented
-from harness.spec.source import displayed
 
 FOLDERS: Mapping[str, str] = {
     "model": "models",
