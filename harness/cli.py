@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import sys
@@ -25,6 +26,9 @@ Command = Callable[..., Any]
 def main() -> None:
     """Entry point of ``harness``."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a text or a name has, and the terminal has not, is shown as its number.
+        sys.stdout.reconfigure(errors="backslashreplace")
     cli(standalone_mode=True)
 
 

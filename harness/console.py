@@ -121,8 +121,12 @@ def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[st
         differing = [f.check for f in result.findings if f.verdict == "differ"]
         check = first_check(result.findings)
         if check is not None:
-            saved = save(folder, cell, engine.case(specs[cell.spec], own=False), check)
-            lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
+            try:
+                saved = save(folder, cell, engine.case(specs[cell.spec], own=False), check)
+            except UsageError as error:  # what the run has found is told all the same
+                lines.append(f"no reproducer: {error}")
+            else:
+                lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
         elif differing:
             command = shlex.join(_check_again(engine.request, cell, differing))
             lines.append(f"no reproducer: what differs is {', '.join(differing)}; run {command}")

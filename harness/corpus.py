@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError, did_you_mean, shorten
+from harness.files import MAX_TEXT, FileFault, check_regular, displayed
 from harness.text import builtin_text, read_text
 
 NAMES = ("builtin", "nietzsche")
@@ -60,7 +61,9 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
     if name == "nietzsche":
         return _corpus(name, download(URL, SHA256), URL)
     try:
-        return _corpus(name, read_text(name, encoding), name)
+        # As it can be printed and kept, whatever bytes the file's name has.
+        shown = displayed(name)
+        return _corpus(shown, read_text(name, encoding), shown)
     except UsageError as error:
         if os.path.exists(name):
             raise
@@ -85,6 +88,8 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
     pooch.get_logger().setLevel("INFO" if sys.stderr.isatty() else "WARNING")
     folder = folder or pooch.os_cache(CACHE)
     try:
+        if os.path.lexists(folder / "nietzsche.txt"):  # it may be anything by now
+            check_regular(folder / "nietzsche.txt", MAX_TEXT, "a text")
         kept = pooch.retrieve(
             url, f"sha256:{sha256}", "nietzsche.txt", folder, downloader=_with_unix_newlines
         )
@@ -95,6 +100,8 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
         # The cause comes last, after all that was tried.
         cause = str(error).rpartition("Caused by ")[2]
         reason = f"{type(error).__name__}, {shorten(cause, 200)}"
+    except FileFault as fault:
+        reason = f"what is kept of it cannot be used: {fault}; remove that"
     except ValueError:
         reason = f"what came is another text, or a part of it: its sha256 is not {sha256}"
     except OSError as error:
@@ -131,6 +138,13 @@ def _local(path: str, encoding: str) -> Corpus:
 
 
 def _corpus(name: str, text: str, source: str) -> Corpus:
-    # Some encodings can hold half a surrogate pair, which strict UTF-8 cannot.
-    data = text.encode("utf-8", "surrogatepass")
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        # Some encodings can hold it. Neither weights nor any output could.
+        raise UsageError(
+            f"the text {name!r} has half a surrogate pair, U+{ord(text[error.start]):04X}, at "
+            f"character {error.start + 1}, which is no character: remove it, or name the encoding "
+            "that the text is really in"
+        ) from None
     return Corpus(name, text, hashlib.sha256(data).hexdigest(), source)

@@ -8,11 +8,27 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
 from harness.errors import HarnessError
 
+MIB, GIB = 1 << 20, 1 << 30
+# The most bytes that a file of each kind may have. Reading weights takes their size twice, and
+# JSON many times its size, if it was made for that.
+MAX_WEIGHTS = min(64 * GIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+MAX_HEADER = 64 * MIB  # that of weights: JSON with the vocabulary and the history
+MAX_TEXT = GIB
+MAX_RECORDS = GIB
+MAX_RESULTS = 64 * MIB
+MAX_PROGRAM = 64 * MIB  # of a reproducer
+MAX_ARRAYS = GIB
+
 FOLDER = "this is a folder"
+# How much of a file is read to learn its size, if it does not say so itself, as those of /proc.
+BLOCK = 1 << 16
+NUL = "this is not a file name: it contains a NUL character"
 KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -39,17 +55,60 @@ def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
         FileFault: there is no such file, it is no regular file, it is larger, or it cannot be read.
     """
     name = displayed(path)
+    with _opened(path, name) as (file, size):
+        _check_size(name, size, limit, what)
+        try:
+            content = _content(file, size or BLOCK, limit)
+        except MemoryError:
+            raise FileFault(name, f"its {size:,} bytes do not fit into memory") from None
+    _check_size(name, len(content), limit, what)
+    return content
+
+
+def read_head(path: str | os.PathLike[str], count: int) -> bytes:
+    """The first ``count`` bytes of a regular file, or all if it has fewer.
+
+    Raises:
+        FileFault: there is no such file, it is no regular file, or it cannot be read.
+    """
+    with _opened(path, displayed(path)) as (file, _):
+        return file.read(count) or b""
+
+
+def read_tail(path: str | os.PathLike[str], count: int) -> bytes:
+    """The last ``count`` bytes of a regular file, or all if it has fewer.
+
+    Raises:
+        FileFault: there is no such file, it is no regular file, or it cannot be read.
+    """
+    with _opened(path, displayed(path)) as (file, size):
+        file.seek(max(0, size - count))
+        return file.read(count) or b""
+
+
+def check_regular(path: str | os.PathLike[str], limit: int, what: str) -> None:
+    """Check a file that something else will read, as :func:`read_bytes` checks its own.
+
+    Raises:
+        FileFault: there is no such file, it is no regular file, it is larger, or it cannot be read.
+    """
+    name = displayed(path)
+    with _opened(path, name) as (_, size):
+        _check_size(name, size, limit, what)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], name: str) -> Iterator[tuple[BinaryIO, int]]:
+    """A regular file and its size; what goes wrong while it is open is a :class:`FileFault`."""
     try:
         # Non-blocking: a pipe without a writer would hold the call up for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
             if other := other_kind(status):
                 raise FileFault(name, other)
-            _check_size(name, status.st_size, limit, what)
             with open(descriptor, "rb", closefd=False) as file:
-                # One byte more: a file can grow while it is read, and those of /proc say size 0.
-                content = file.read(limit + 1)
+                yield file, status.st_size
         finally:
             os.close(descriptor)
     except FileNotFoundError:
@@ -58,9 +117,21 @@ def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
         reason = (error.strerror or "unknown error").lower()
         raise FileFault(name, f"cannot be read: {reason}") from None
     except ValueError:
-        reason = "this is not a file name: it contains a NUL character"
-        raise FileFault(name, reason) from None
-    _check_size(name, len(content), limit, what)
+        raise FileFault(name, NUL) from None
+
+
+def _content(file: BinaryIO, expected: int, limit: int) -> bytes:
+    """All of a file, or one byte more than ``limit``.
+
+    Asked for by its size, not by the limit, as memory is taken for as much as is asked for; one
+    byte more tells whether it has grown.
+    """
+    wanted = min(expected, limit) + 1
+    # None is what a file of /proc that would have to be waited for gives.
+    content = file.read(wanted) or b""
+    while len(content) == wanted <= limit:
+        wanted = min(2 * wanted, limit + 1)
+        content += file.read(wanted - len(content)) or b""
     return content
 
 
@@ -76,7 +147,14 @@ def other_kind(status: os.stat_result) -> str:
 
 def displayed(path: str | os.PathLike[str]) -> str:
     """A path as it can always be printed, whatever bytes its name has."""
-    return os.fsencode(Path(path)).decode("utf-8", "backslashreplace")
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def why(error: OSError | FileFault) -> str:
+    """What went wrong with a file, without its name."""
+    if isinstance(error, FileFault):
+        return error.reason
+    return error.strerror or str(error)
 
 
 def _check_size(name: str, size: int, limit: int, what: str) -> None:

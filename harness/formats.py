@@ -216,9 +216,10 @@ def _find(name: str) -> tuple[Origin, EntryPoint]:
 def whole(path: Path) -> Iterator[Path]:
     """A new file beside ``path`` to write to, which takes its place once it is whole, or never.
 
-    Its name ends as ``path``'s does, because some libraries go by that.
+    Its name ends as ``path``'s does, because some libraries go by that; not in all of it, because
+    there is an end to the length of names.
     """
-    new = path.with_name(f".{token_hex(4)}-{path.name}")
+    new = path.with_name(f".{token_hex(4)}-{path.name[-40:]}")
     try:
         yield new
         with new.open("rb+") as file:

@@ -21,7 +21,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from harness import kinds
 from harness.errors import HarnessError, did_you_mean
+from harness.files import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
 from harness.findings import VERDICTS
 
 SCHEMA_VERSION = 1
@@ -78,16 +80,15 @@ class RecordWriter:
         """Open `path` for appending; it is created if it does not exist.
 
         Raises:
-            RecordError: the file cannot be opened.
+            RecordError: the file cannot be opened, or is something else than records.
         """
         self.path = Path(path)
         self._lock = threading.Lock()
         try:
-            self._fd = os.open(
-                self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
-            )
-        except OSError as error:
-            raise RecordError(f"cannot write records to {path}: {error.strerror}") from None
+            kinds.check_kind(self.path, kinds.RECORDS)
+            self._fd = _opened(self.path)
+        except (OSError, FileFault) as error:
+            raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line, with its `kind`, and wait until the disk has it.
@@ -148,6 +149,17 @@ class RecordWriter:
         return end
 
 
+def _opened(path: Path) -> int:
+    """A regular file to append to, made if it is not there; never waits for a pipe."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    handle = os.open(path, flags, 0o644)
+    # It may have come into being since it was looked at.
+    if other := other_kind(os.fstat(handle)):
+        os.close(handle)
+        raise FileFault(displayed(path), other)
+    return handle
+
+
 def read_records(path: str | os.PathLike[str]) -> Records:
     """Return the lines of a record file; an incomplete last line is accepted and reported.
 
@@ -156,9 +168,9 @@ def read_records(path: str | os.PathLike[str]) -> Records:
             message names file and line.
     """
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise RecordError(f"cannot read records from {path}: {error.strerror}") from None
+        content = read_bytes(path, MAX_RECORDS, "records")
+    except FileFault as fault:
+        raise RecordError(f"cannot read records from {displayed(path)}: {fault.reason}") from None
     *whole, rest = content.split(b"\n")
     lines: list[dict[str, Any]] = []
     repaired: list[str] = []

@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from harness import kinds
 from harness.atomic import write_whole
 from harness.case import Case, Expected
 from harness.cells import Cell
@@ -31,15 +32,17 @@ from harness.checks.extremes import (
 )
 from harness.checks.properties import smaller_batch
 from harness.errors import UsageError
+from harness.files import MAX_ARRAYS, MAX_PROGRAM, FileFault, read_bytes
 from harness.findings import Finding
+from harness.kinds import ARCHIVED, GROUPS
 from harness.material import Arrays, Material
 from harness.program import Phase, Program
 from harness.remote import Remote
 from harness.wire import decode, encode
 
 # What reading the files of something else, or of a copy that was cut off, can raise.
-MALFORMED = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error)
-GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
+MALFORMED = (FileFault, OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error)
+ARRAYS, PROGRAM = "arrays.npz", "program.json"
 
 
 def _main(case: Case) -> Material:
@@ -148,9 +151,12 @@ def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
     np.savez(buffer, **arrays)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        write_whole(target / "arrays.npz", buffer.getvalue())
-        write_whole(target / "program.json", json.dumps(meta).encode())
-    except OSError as error:
+        places = (target / ARRAYS, kinds.ARRAYS), (target / PROGRAM, kinds.PROGRAM)
+        for place, kind in places:  # both, before either is replaced
+            kinds.check_kind(place, kind)
+        write_whole(target / ARRAYS, buffer.getvalue())
+        write_whole(target / PROGRAM, json.dumps(meta).encode())
+    except (OSError, FileFault) as error:
         raise UsageError(f"cannot write a reproducer to {target}: {error}") from None
     return target
 
@@ -158,9 +164,10 @@ def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
 def load(folder: Path) -> Reproducer:
     """Read a reproducer; :class:`UsageError` if the folder does not hold one."""
     try:
-        meta = json.loads((folder / "program.json").read_text(encoding="utf-8"))
+        meta = json.loads(read_bytes(folder / PROGRAM, MAX_PROGRAM, "a program"))
         # From memory: numpy leaves the file of a broken archive open.
-        with np.load(io.BytesIO((folder / "arrays.npz").read_bytes())) as archive:
+        held = io.BytesIO(read_bytes(folder / ARRAYS, MAX_ARRAYS, "arrays"))
+        with np.load(held) as archive:
             arrays: Mapping[str, npt.NDArray[Any]] = {n: archive[n] for n in archive.files}
         return _reproducer(meta, arrays)
     except MALFORMED as error:
@@ -171,7 +178,7 @@ def load(folder: Path) -> Reproducer:
 def _reproducer(meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Reproducer:
     groups = {
         group: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{group}/")}
-        for group in (*GROUPS, "cotangents", "expected")
+        for group in ARCHIVED
     }
     return Reproducer(
         Cell(**meta["cell"]),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UsageError, did_you_mean
+from harness.files import MAX_TEXT, FileFault, displayed, read_bytes
 from harness.initializers import generator
 
 IndexArray = npt.NDArray[np.int64]
@@ -50,10 +51,9 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> str:
     # Bytes, and decoded here: text mode would use the locale's encoding, and the number of
     # distinct characters, so every shape of the model, depends on it.
     try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot read the text {str(path)!r}: {reason}") from None
+        data = read_bytes(path, MAX_TEXT, "a text")
+    except FileFault as fault:
+        raise UsageError(f"cannot read the text {displayed(path)!r}: {fault.reason}") from None
     try:
         return _unix_newlines(data.decode(encoding))
     except UnicodeError as error:

@@ -17,29 +17,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 
+from harness import kinds
 from harness.atomic import write_whole
 from harness.errors import HarnessError, SpecError, did_you_mean
+from harness.files import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_head, why
+from harness.kinds import OPENING, Kind
 from harness.program import Node, Program
+from harness.weights_header import (
+    DIGEST,
+    FORMATS,
+    MALFORMED,
+    ZEROS,
+    digest,
+    parse,
+    reason_of,
+    split,
+)
 
 if TYPE_CHECKING:
     from harness.spec.lower import Spec
 
 Array = npt.NDArray[Any]
 
-FORMAT = "backend-comparison-harness weights 1"
-# How a file starts, after the 8 bytes with the header's length; the checksum follows.
-OPENING = b'{"__metadata__":{"sha256":"'
-DIGEST = slice(8 + len(OPENING), 8 + len(OPENING) + 64)
-ZEROS = "0" * 64
 GIVE = "give a file that 'harness train' or 'harness import' wrote"
 # What is not in a program's meaning: the model's name, numbers that the arrays decide, places in
 # files, and the names of values, for messages; those of inputs and outputs are in the ports.
 PROSE = {Program: {"name", "sizes", "names"}, Node: {"place"}}
-MALFORMED = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class WeightsError(HarnessError):
@@ -74,45 +80,60 @@ def fingerprint(spec: Spec) -> str:
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 
-def save(path: str | Path, weights: Weights) -> None:
+def save(path: str | Path, weights: Weights, kind: Kind = kinds.WEIGHTS) -> None:
     """Write weights, whole or not at all; the same weights give the same bytes.
+
+    ``kind`` is what they are written as: weights, or a checkpoint. A file of another kind that is
+    there stays.
 
     Raises:
         WeightsError: the file cannot be written, or cannot hold these weights.
     """
-    content = _content(weights)
+    header, tensors = _content(weights, kind)
     try:
-        write_whole(Path(path), content)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise WeightsError(f"cannot write the weights {str(path)!r}: {reason}") from None
+        kinds.check_kind(Path(path), kind)
+        write_whole(Path(path), header, tensors)
+    except (OSError, FileFault) as error:
+        raise WeightsError(f"cannot write the weights {displayed(path)!r}: {why(error)}") from None
 
 
-def load(path: str | Path) -> Weights:
-    """Read weights; their arrays are C-contiguous and may be written to.
+def load(path: str | Path, kind: Kind = kinds.WEIGHTS) -> Weights:
+    """Read weights, or a checkpoint; their arrays are C-contiguous and may be written to.
 
     Raises:
-        WeightsError: the file cannot be read, is no file of weights, or is damaged.
+        WeightsError: the file cannot be read, is no such file, or is damaged.
     """
+    name = displayed(path)
     try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise WeightsError(f"cannot read the weights {str(path)!r}: {reason}; {GIVE}") from None
-    _check_bytes(str(path), data)
+        # A look first, as a file of something else may be large.
+        head = read_head(path, kinds.HEAD)
+        _check_start(name, Path(path), head, kind)
+        data = read_bytes(path, MAX_WEIGHTS, kind.name)
+    except FileFault as error:
+        raise WeightsError(f"cannot read the weights {name!r}: {error.reason}; {GIVE}") from None
+    _check_bytes(name, data)
     try:
-        return _weights(data)
+        return _weights(data, FORMATS[kind])
     except MALFORMED as error:
-        raise WeightsError(
-            f"{str(path)!r} was not written as weights are: {type(error).__name__}, {error}; {GIVE}"
-        ) from None
+        reason = reason_of(error)
+        raise WeightsError(f"{name!r} was not written as weights are: {reason}; {GIVE}") from None
+
+
+def stated_digest(path: str | Path) -> str:
+    """The checksum that the header of weights states: enough to tell two files apart.
+
+    Raises:
+        FileFault: the file cannot be read.
+    """
+    return read_head(path, DIGEST.stop)[DIGEST].decode("ascii", "replace")
 
 
 def check(weights: Weights, spec: Spec) -> None:
-    """Check that weights are those of a spec, at the sizes that the weights have.
+    """Check that weights are those of a spec, at the sizes that the weights have, and finite.
 
     Raises:
-        WeightsError: they are another model's, or of another form of it; says all that differs.
+        WeightsError: they are another model's, or of another form of it (says all that differs),
+            or are of no use.
     """
     if weights.spec != spec.name:
         raise WeightsError(
@@ -132,6 +153,17 @@ def check(weights: Weights, spec: Spec) -> None:
             f"the weights do not fit {spec.name}: {'; '.join(found)}. Take the spec that they "
             f"were made with, or make others with 'harness train {spec.name}'"
         )
+    odd = not_finite({**weights.parameters, **weights.statistics})
+    if odd is not None:
+        raise WeightsError(
+            f"{odd!r} has numbers that are not finite (NaN or infinity), so these weights of "
+            f"{spec.name} are of no use; take others, from before the training diverged"
+        )
+
+
+def not_finite(arrays: Mapping[str, Array]) -> str | None:
+    """The name of the first array with a NaN or an infinity; None where all are finite."""
+    return next((name for name, a in arrays.items() if not np.isfinite(a).all()), None)
 
 
 def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
@@ -164,8 +196,8 @@ def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
                 yield f"{kind} {name!r} is unknown{did_you_mean(name, shapes)}"
 
 
-def _content(weights: Weights) -> bytes:
-    """The file of weights."""
+def _content(weights: Weights, kind: Kind) -> tuple[bytes, memoryview]:
+    """The file of weights: the header with its length, and the tensors."""
     both = sorted(set(weights.parameters) & set(weights.statistics))
     if both:
         raise WeightsError(f"{both[0]!r} is both a parameter and a statistic")
@@ -173,7 +205,7 @@ def _content(weights: Weights) -> bytes:
     try:
         metadata = {
             "sha256": ZEROS,
-            "format": FORMAT,
+            "format": FORMATS[kind],
             "spec": weights.spec,
             "fingerprint": weights.fingerprint,
             "sizes": json.dumps(dict(sorted(weights.sizes.items()))),
@@ -181,16 +213,22 @@ def _content(weights: Weights) -> bytes:
             "vocabulary": json.dumps(weights.vocabulary),
             "history": json.dumps(dict(weights.history)),
         }
-        data = to_safetensors({name: _plain(name, array) for name, array in arrays.items()})
+        data = memoryview(to_safetensors({n: _plain(n, a) for n, a in arrays.items()}))
+        tensors, end = split(data)
+        # safetensors writes metadata in a random order, so that the bytes would differ each time.
+        text = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        # Nothing is written that could not be read again.
+        parse(text)
+        if len(text) + len(data) > MAX_WEIGHTS:
+            raise ValueError(f"{len(data):,} bytes are too many; at most {MAX_WEIGHTS:,} are read")
     except MALFORMED as error:
-        raise WeightsError(f"weights of {weights.spec!r} cannot be written: {error}") from None
-    header, tensors = _split(data)
-    # safetensors writes metadata in a random order, so that the bytes would differ each time.
-    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    content = bytearray(len(text).to_bytes(8, "little") + text + tensors)
-    content[DIGEST] = hashlib.sha256(content).hexdigest().encode()
-    return bytes(content)
+        raise WeightsError(
+            f"weights of {weights.spec!r} cannot be written: {reason_of(error)}"
+        ) from None
+    header = bytearray(len(text).to_bytes(8, "little") + text)
+    header[DIGEST] = digest(header, data[end:]).encode()
+    return bytes(header), data[end:]
 
 
 def _plain(name: str, array: Array) -> Array:
@@ -204,41 +242,43 @@ def _plain(name: str, array: Array) -> Array:
     return np.asarray(found, order="C")
 
 
-def _split(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """The header and the tensors' bytes of a safetensors file."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    return json.loads(data[8:end]), data[end:]
+def _check_start(name: str, path: Path, head: bytes, kind: Kind) -> None:
+    """:class:`WeightsError` for a file that does not start as one of a kind does."""
+    if head[8 : DIGEST.start] != OPENING:
+        what = "it is empty" if not head else "it does not begin as they do"
+        raise WeightsError(f"{name!r} is no file of weights, or damaged: {what}; {GIVE}")
+    other = next((k for k in FORMATS if k is not kind and k.matches(path, head)), None)
+    if other is not None:
+        raise WeightsError(f"{name!r} is {other.name}, not {kind.name}; {GIVE}")
 
 
-def _check_bytes(path: str, data: bytes) -> None:
-    """:class:`WeightsError` for what is not a whole file as :func:`_content` makes it."""
-    if data[8 : DIGEST.start] != OPENING:
-        what = "it is empty" if not data else "it does not begin as they do"
-        raise WeightsError(f"{path!r} is no file of weights, or damaged: {what}; {GIVE}")
+def _check_bytes(name: str, data: bytes) -> None:
+    """:class:`WeightsError` for what is not whole."""
     stated = data[DIGEST].decode("ascii", "replace")
-    actual = hashlib.sha256(data[: DIGEST.start] + ZEROS.encode() + data[DIGEST.stop :])
-    if stated != actual.hexdigest():
+    whole = memoryview(data)
+    actual = digest(whole[: DIGEST.start], ZEROS.encode(), whole[DIGEST.stop :])
+    if stated != actual:
         raise WeightsError(
-            f"the weights {path!r} are damaged or cut off: {len(data):,} bytes with sha256 "
-            f"{actual.hexdigest()}, and their header says {stated}; take another copy, or {GIVE}"
+            f"the weights {name!r} are damaged or cut off: {len(data):,} bytes with sha256 "
+            f"{actual}, and their header says {stated}; take another copy, or {GIVE}"
         )
 
 
-def _weights(data: bytes) -> Weights:
+def _weights(data: bytes, wanted: str) -> Weights:
     """The weights in a file whose checksum is right; raises what :data:`MALFORMED` lists."""
-    metadata = _split(data)[0]["__metadata__"]
-    if metadata["format"] != FORMAT:
-        raise ValueError(f"the format is {metadata['format']!r}, and only {FORMAT!r} is known")
-    arrays = from_safetensors(data)
-    moving = json.loads(metadata["statistics"])
+    end = 8 + int.from_bytes(data[:8], "little")
+    metadata = parse(memoryview(data)[8:end]).metadata
+    if metadata.format != wanted:
+        raise ValueError(f"the format is {metadata.format!r}, and only {wanted!r} is known")
+    arrays, moving = from_safetensors(data), set(metadata.statistics)
     return Weights(
-        metadata["spec"],
-        metadata["fingerprint"],
-        dict(json.loads(metadata["sizes"])),
+        metadata.spec,
+        metadata.fingerprint,
+        dict(metadata.sizes),
         {name: array for name, array in arrays.items() if name not in moving},
-        {name: arrays[name] for name in moving},
-        tuple(json.loads(metadata["vocabulary"])),
-        dict(json.loads(metadata["history"])),
+        {name: arrays[name] for name in metadata.statistics},
+        metadata.vocabulary,
+        dict(metadata.history),
     )
 
 

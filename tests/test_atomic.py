@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from unprivileged import unprivileged
 
 from harness.atomic import LEFT_OVER, sweep, write_whole
 
@@ -97,6 +98,73 @@ def test_names_of_any_length_and_folders_that_are_not_there(tmp_path: Path) -> N
     with pytest.raises(OSError, match="too long"):
         write_whole(tmp_path / ("é" * 128), b"new")
     assert list(tmp_path.iterdir()) == [longest]
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_a_full_disk_is_told_and_the_old_file_kept(tmp_path: Path, size: int) -> None:
+    """What does not fit is found at the first byte, or in the middle."""
+    full = (
+        "import pathlib, resource, signal, sys; from harness.atomic import write_whole\n"
+        "path, least = pathlib.Path(sys.argv[1]), int(sys.argv[2])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (least - 1, least - 1))\n"
+        "try: write_whole(path, bytes(least))\n"
+        "except OSError as error: print(error.strerror)\n"
+    )
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+    command = [sys.executable, "-c", full, str(path), str(size)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("File too large\n", "")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_parts_are_written_one_after_the_other(tmp_path: Path) -> None:
+    write_whole(tmp_path / "file", b"ab", memoryview(b"xcdx")[1:3], b"")
+    assert (tmp_path / "file").read_bytes() == b"abcd"
+    write_whole(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_a_name_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="null byte"):
+        write_whole(tmp_path / "\0", b"new")
+
+
+def test_what_cannot_be_removed_does_not_hide_what_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "unlink", lambda *_: os.rmdir("/absent"))
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "file", b"new")
+
+
+def test_a_folder_that_may_be_written_and_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "drop"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o333)
+    with unprivileged(folder):
+        write_whole(folder / "file", b"new")
+        sweep(folder)
+    assert (folder / "file").read_bytes() == b"new"
+
+
+def test_only_files_are_swept_and_nothing_waited_for(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.touch()
+    os.mkfifo(tmp_path / ".harness-pipe.tmp")
+    (tmp_path / ".harness-folder.tmp").mkdir()
+    (tmp_path / ".harness-link.tmp").symlink_to(precious)
+    (tmp_path / ".harness-lost.tmp").symlink_to("absent")
+    before = sorted(tmp_path.iterdir())
+    make_older(precious)
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def make_older(path: Path) -> None:

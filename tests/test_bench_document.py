@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from bench_results import REQUEST, refused, result
 
-from harness.bench import sweep, table, tuning
+from harness.bench import console, sweep, table, tuning
 from harness.bench.console import results_exit_code
 from harness.bench.document import DocumentError, check_writable, document, read, write
-from harness.bench.entrant import Status
+from harness.bench.entrant import CellResult, Status
 from harness.bench.environment import environment
 from harness.bench.request import TUNINGS
 
@@ -96,6 +96,32 @@ def test_file_that_cannot_be_written(tmp_path: Path) -> None:
         check_writable(tmp_path / "no" / "a.json")
     with pytest.raises(DocumentError, match="is a folder"):
         check_writable(tmp_path)
+
+
+def test_what_cannot_be_kept_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The place was fine before the run, and somebody else's file is there after it."""
+    path = tmp_path / "a.json"
+
+    class Done:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def __enter__(self) -> Done:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def run(self) -> list[CellResult]:
+            path.write_text("mine")
+            return [result()]
+
+    monkeypatch.setattr(console, "Bench", Done)
+    options = {"json": path, "compare": None, "markdown": True, "verbose": False}
+    with pytest.raises(DocumentError, match="a text, not results of 'harness bench'"):
+        console.run_bench(REQUEST, options)
+    assert "| sequence_rnn | 512" in capsys.readouterr().out
+    assert path.read_text() == "mine"
 
 
 def test_slopes() -> None:

@@ -157,15 +157,28 @@ def test_interrupted_export_leaves_nothing(there: Path, monkeypatch: pytest.Monk
 
 
 def test_files_that_are_there_are_kept_without_force(there: Path) -> None:
-    (there / "m.py").write_text("mine")
     command = ("export", SPEC, "--weights", "w.st", "--to", "torch", "--output", "m.pt")
+    assert harness(*command).exit_code == 0
+    before = (there / "m.py").read_bytes()
+    (there / "m.pt").unlink()
     found = harness(*command)
     assert found.exit_code == 2
     assert "m.py is there already: --force writes over it" in found.output
     assert names(there) == ["m.py", "w.st"]
-    assert (there / "m.py").read_text() == "mine"
     assert harness(*command, "--force").exit_code == 0
-    assert "class SequenceRnn" in (there / "m.py").read_text()
+    assert (there / "m.py").read_bytes() == before
+    assert names(there) == ["m.pt", "m.py", "w.st"]
+
+
+@pytest.mark.parametrize("name", ["m.py", "m.pt"])
+def test_files_that_no_export_wrote_are_kept_always(name: str, there: Path) -> None:
+    (there / name).write_text("mine")
+    command = ("export", SPEC, "--weights", "w.st", "--to", "torch", "--output", "m.pt")
+    for options in ((), ("--force",)):
+        found = harness(*command, *options)
+        assert (found.exit_code, f"{name}: this is a text, not a file" in found.output) == (2, True)
+        assert names(there) == [name, "w.st"]
+        assert (there / name).read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -174,10 +187,13 @@ def test_files_that_are_there_are_kept_without_force(there: Path) -> None:
         (("export", SPEC, "--to", "toch"), "unknown format 'toch'; did you mean 'torch'?"),
         (("export", "lesson6/simple_rnn", "--to", "torch"), "weights of 'lesson6/sequence_rnn'"),
         (("export", SPEC, "--to", "torch", "--output", "m.py"), "ends in .pt, found m.py"),
-        (("export", SPEC, "--to", "torch", "--output", "no/m.pt"), "there is no folder no"),
+        (("export", SPEC, "--to", "torch", "--output", "no/m.pt"), "no/m.pt: there is no folder"),
         (("export", SPEC, "--to", "torch", "--output", "/proc/m.pt"), "cannot write /proc/m.pt"),
-        (("export", SPEC, "--to", "torch", "--output", "d.pt"), "cannot write d.pt: it is a fold"),
-        (("import", SPEC, "none.pt", "--from", "torch"), "there is no file none.pt"),
+        (
+            ("export", SPEC, "--to", "torch", "--output", "d.pt"),
+            "cannot write d.pt: this is a fold",
+        ),
+        (("import", SPEC, "none.pt", "--from", "torch"), "cannot import none.pt: no such file"),
         (("import", SPEC, "w.txt", "--from", "torch"), "cannot be read as a state_dict"),
         (("import", SPEC, "w.txt", "--from", "jax"), "cannot be read as an npz file"),
         (("import", SPEC, "w.txt", "--from", "jax", "--size", "hiden=3"), "did you mean 'hidden'"),

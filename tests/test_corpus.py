@@ -116,6 +116,11 @@ class TestDownload:
         with pytest.raises(UsageError, match=r"the cache '.*/file/cache' cannot be used: Not a"):
             download(f"{server}/good", SUM, tmp_path / "file" / "cache")
 
+    def test_a_pipe_where_it_is_kept(self, server: str, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "nietzsche.txt")
+        with pytest.raises(UsageError, match=r"nietzsche.txt: this is not .* a named pipe; remov"):
+            download(server, SHA256, tmp_path)
+
     def test_nothing_on_stderr_that_is_no_terminal(self, server: str, tmp_path: Path) -> None:
         program = (
             "from pathlib import Path; from harness.corpus import download; "
@@ -169,7 +174,7 @@ class TestNotebookCorpus:
 
     def test_no_file_is_no_reason_to_download(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(VARIABLE, "/nowhere/nietzsche.txt")
-        with pytest.raises(UsageError, match=r"HARNESS_CORPUS is set: .*No such file.*unset it"):
+        with pytest.raises(UsageError, match=r"HARNESS_CORPUS is set: .*no such file.*unset it"):
             corpus("nietzsche")
 
     def test_unset_or_empty_means_the_download(
@@ -225,9 +230,9 @@ class TestOtherTexts:
             ("text", "a\0b", "is no encoding"),
             ("text", "undefined", "is no encoding"),
             ("text", "idna", "'text' is not IDNA: "),
-            ("absent", "utf-8", "No such file or directory .builtin and nietzsche are"),
-            ("nietzche", "utf-8", "No such file .*did you mean 'nietzsche'"),
-            (".", "utf-8", "cannot read the text '.': Is a directory$"),
+            ("absent", "utf-8", "no such file .builtin and nietzsche are"),
+            ("nietzche", "utf-8", "no such file .*did you mean 'nietzsche'"),
+            (".", "utf-8", "cannot read the text '.': this is a folder$"),
             ("builtin", "latin-1", "'builtin' is no file of yours.*'latin-1'"),
             ("nietzsche", "latin-1", "'nietzsche' is no file of yours.*'latin-1'"),
         ],
@@ -246,7 +251,13 @@ class TestOtherTexts:
         with pytest.raises(UsageError, match=message):
             corpus(name, encoding)
 
-    def test_half_a_surrogate_pair_has_a_checksum(self, tmp_path: Path) -> None:
+    def test_half_a_surrogate_pair_is_no_character(self, tmp_path: Path) -> None:
         path = tmp_path / "text"
         path.write_bytes(b"a\\ud800")
-        assert corpus(str(path), "unicode_escape").text == "a\ud800"
+        with pytest.raises(UsageError, match=r"half a surrogate pair, U\+D800, at character 2"):
+            corpus(str(path), "unicode_escape")
+
+    def test_a_file_whose_name_is_not_utf_8(self, tmp_path: Path) -> None:
+        path = os.fsencode(tmp_path) + b"/\xff"
+        Path(os.fsdecode(path)).write_text("text")
+        corpus(os.fsdecode(path)).name.encode()

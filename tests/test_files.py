@@ -1,12 +1,13 @@
 """Files that a user names are regular and of limited size, and reading one never waits."""
 
 import os
+import resource
 import socket
 from pathlib import Path
 
 import pytest
 
-from harness.files import FileFault, read_bytes
+from harness.files import FileFault, check_regular, read_bytes, read_head, read_tail
 
 
 def test_a_regular_file_is_read_whole(tmp_path: Path) -> None:
@@ -70,3 +71,60 @@ def test_a_name_that_is_not_utf_8_can_be_printed(tmp_path: Path) -> None:
     with pytest.raises(FileFault) as caught:
         read_bytes(os.fsencode(tmp_path).decode() + "/\udcff", 1000, "a text")
     str(caught.value).encode()
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 65_535, 65_536, 65_537, 300_000])
+def test_files_of_any_size_up_to_the_limit(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(range(256)) * (size // 256) + bytes(size % 256))
+    for limit in (size, size + 1, 1 << 40):
+        assert read_bytes(path, limit, "a text") == path.read_bytes()
+
+
+def test_memory_is_taken_for_the_file_and_not_for_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"small")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 36, before[1]))
+    try:
+        assert read_bytes(tmp_path / "a", 1 << 45, "a text") == b"small"
+        assert read_bytes("/proc/self/status", 1 << 45, "a text").startswith(b"Name:")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_file_that_grows_while_it_is_read_is_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size is asked for first, and it has more by then."""
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 100)
+    right = os.fstat
+
+    def early(handle: int) -> os.stat_result:
+        found = list(right(handle))
+        return os.stat_result([*found[:6], 3, *found[7:]])
+
+    monkeypatch.setattr(os, "fstat", early)
+    assert read_bytes(path, 100, "a text") == b"x" * 100
+    with pytest.raises(FileFault, match="too many for a text; at most 99 are allowed"):
+        read_bytes(path, 99, "a text")
+
+
+def test_both_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"0123456789")
+    assert (read_head(path, 3), read_tail(path, 3)) == (b"012", b"789")
+    assert read_head(path, 99) == read_tail(path, 99) == b"0123456789"
+    for read in (read_head, read_tail):
+        with pytest.raises(FileFault, match="a device"):
+            read("/dev/zero", 3)
+
+
+def test_what_something_else_will_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"0123456789")
+    check_regular(tmp_path / "a", 10, "weights")
+    with pytest.raises(FileFault, match="10 bytes are too many for weights"):
+        check_regular(tmp_path / "a", 9, "weights")
+    for path, words in (("/dev/zero", "a device"), (tmp_path / "absent", "no such file")):
+        with pytest.raises(FileFault, match=words):
+            check_regular(path, 9, "weights")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -123,6 +124,23 @@ def test_a_temperature_spreads_the_choice() -> None:
     assert cold == pytest.approx(dict(enumerate(squares, start=1)), abs=0.04)
 
 
+@pytest.mark.parametrize("cold", [1e-320, 5e-324, 1e-10])
+def test_a_temperature_near_0_takes_the_likeliest(cold: float) -> None:
+    assert choices([0.0, 0.1, 0.3, 0.6], 50, temperature=cold) == {3: 1.0}
+    assert choices([0.0, 0.1, 0.3, 0.6], 50, temperature=cold, top_k=10**30) == {3: 1.0}
+
+
+def test_a_temperature_without_end_spreads_evenly() -> None:
+    even = choices([0.0, 0.1, 0.3, 0.6], temperature=1e308)
+    assert even == pytest.approx(dict.fromkeys((1, 2, 3), 1 / 3), abs=0.04)
+
+
+@pytest.mark.parametrize("probabilities", [[1.0, 0.0, 0.0], [0.0, -0.5, 0.5]])
+def test_what_is_no_probabilities_is_an_error(probabilities: list[float]) -> None:
+    with pytest.raises(GenerateError, match="no character is likely"):
+        choices(probabilities, 1, temperature=1.0)
+
+
 def test_top_k_leaves_the_likeliest() -> None:
     found = choices([0.0, 0.1, 0.3, 0.6], temperature=1.0, top_k=2)
     assert found == pytest.approx({2: 1 / 3, 3: 2 / 3}, abs=0.04)
@@ -210,3 +228,14 @@ def test_the_command(tmp_path: Path) -> None:
     found = json.loads(run.stdout)
     assert found["same"] is True
     assert len(found["texts"]["torch"]) == 5
+
+
+def test_a_terminal_that_lacks_a_character(tmp_path: Path) -> None:
+    path = weights("lesson6/sequence_rnn", tmp_path, vocabulary=("\0", "a", "é"))
+    harness = str(Path(sys.executable).with_name("harness"))
+    command = [harness, "generate", "lesson6/sequence_rnn", "--weights", str(path)]
+    command += ["--prompt", "é", "--length", "1", "--backend", "numpy"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    run = subprocess.run(command, capture_output=True, env=environment, timeout=120)
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert run.stdout.startswith(rb"\xe9")

@@ -153,7 +153,7 @@ def test_bad_line_in_the_middle_is_an_error_with_its_place(
 def test_missing_folder_and_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"nowhere.run.jsonl: No such file"):
         RecordWriter(tmp_path / "nowhere" / "run.jsonl")
-    with pytest.raises(RecordError, match=r"run.jsonl: No such file"):
+    with pytest.raises(RecordError, match=r"run.jsonl: no such file"):
         read_records(tmp_path / "run.jsonl")
 
 
@@ -164,7 +164,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 with RecordWriter(sys.argv[1]) as writer:
     for number in range(100):
         try:
-            writer.append({"kind": "x", "number": number, "text": "t" * 50})
+            writer.append({"kind": "begin", "number": number, "text": "t" * 50})
         except RecordError as error:
             print(number, error)
 """
@@ -193,7 +193,7 @@ import sys
 from harness.records import RecordWriter
 with RecordWriter(sys.argv[1]) as writer:
     for number in range(int(sys.argv[3])):
-        writer.append({"kind": "x", "writer": sys.argv[2], "number": number, "text": "t" * 300})
+        writer.append({"kind": "begin", "writer": sys.argv[2], "number": number, "text": "t" * 300})
         print(number, flush=True)
 """
 
@@ -241,7 +241,7 @@ for attempt in range(200):
     if child == 0:
         with RecordWriter(sys.argv[1]) as records:
             while True:
-                records.append({"kind": "x", "attempt": attempt, "text": "t" * 300})
+                records.append({"kind": "begin", "attempt": attempt, "text": "t" * 300})
                 os.write(writer, b".")
     os.close(writer)
     os.read(reader, 1)
@@ -264,5 +264,5 @@ def test_two_hundred_kills_lose_no_acknowledged_line(tmp_path: Path) -> None:
     acknowledged = int(done.stdout)
     assert acknowledged >= 200
     # A line may have been written and its writer killed before it could say so.
-    written = [line for line in read_records(path).lines if line["kind"] == "x"]
+    written = [line for line in read_records(path).lines if line["kind"] == "begin"]
     assert len(written) in range(acknowledged, acknowledged + 201)

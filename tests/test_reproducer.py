@@ -93,9 +93,28 @@ def test_a_folder_holds_two_files_and_no_pickle(folder: Path) -> None:
 
 
 def test_saving_again_replaces(case: Case, folder: Path) -> None:
-    (folder / "arrays.npz").write_bytes(b"old")
+    np.savez(folder / "arrays.npz", **{"expected/loss": np.zeros(())})  # type: ignore[arg-type]
     assert save(folder.parent, CELL, case, "gradients") == folder
     assert load(folder).cell == CELL
+
+
+@pytest.mark.parametrize("name", ["arrays.npz", "program.json"])
+def test_files_of_somebody_else_stay(name: str, case: Case, folder: Path) -> None:
+    (folder / name).write_text('{"mine": 1}')
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UsageError, match=f"{name}: this is JSON of something else, not the "):
+        save(folder.parent, CELL, case, "gradients")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["arrays.npz", "program.json"])
+def test_a_pipe_in_the_place_of_a_file_is_told(name: str, case: Case, folder: Path) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UsageError, match=f"{name}: this is not a regular file but a named pipe"):
+        load(folder)
+    with pytest.raises(UsageError, match=f"{name}: this is not a regular file but a named pipe"):
+        save(folder.parent, CELL, case, "gradients")
 
 
 # --- Interrupted and impossible writes --------------------------------------------------------
@@ -196,7 +215,7 @@ def test_a_folder_that_holds_no_reproducer_is_told(folder: Path, damage: str) ->
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"nowhere holds no reproducer: .*No such file"):
+    with pytest.raises(UsageError, match=r"nowhere holds no reproducer: .*no such file"):
         load(tmp_path / "nowhere")
 
 

@@ -203,7 +203,8 @@ class TestReadText:
             read_text(path)
 
     @pytest.mark.parametrize(
-        ("name", "reason"), [("absent", "No such file"), (".", "Is a directory"), ("\0", "null")]
+        ("name", "reason"),
+        [("absent", "no such file"), (".", "a folder"), ("\0", "a NUL character")],
     )
     def test_unreadable(self, tmp_path, name: str, reason: str) -> None:
         with pytest.raises(UsageError, match=reason) as caught:

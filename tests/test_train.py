@@ -260,7 +260,7 @@ def test_another_spec_cannot_take_up_a_run(
 def test_weights_are_no_checkpoint(tmp_path: Path, text: Path, workers: dict[str, Worker]) -> None:
     kept = tmp_path / "weights"
     train(setup(text, epochs=1), workers, kept)
-    with pytest.raises(WeightsError, match="no checkpoint"):
+    with pytest.raises(WeightsError, match="is weights, not a checkpoint of a training"):
         checkpoint.load(kept)
 
 
@@ -287,6 +287,12 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_weights(
         ({"backend": "nunpy"}, "unknown backend 'nunpy'"),
         ({"sizes": {"hiden": 3}}, "no size 'hiden'"),
         ({"text": "nietsche"}, "nietzsche"),
+        ({"batch": 10**21}, "--batch is a positive whole number, found 1000"),
+        ({"every": 10**30}, "--every is a positive whole number, found 1000"),
+        ({"seed": 10**30}, "--seed is a whole number of at most 64 bits, found 1000"),
+        ({"timeout": float("nan")}, "--timeout is a positive number of seconds, found nan"),
+        ({"epochs": 10**9}, "1,000,000,000 epochs are too many, at most 20,000 are allowed"),
+        ({"sizes": {"hidden": 2**31 - 1}}, "parameters at .*hidden=2147483647: .* smaller sizes"),
         ({"batch": 100_000, "system": "lesson6/stateful_lstm"}, "too few for a whole batch"),
     ],
 )

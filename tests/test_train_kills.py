@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from harness.train import checkpoint
-from harness.weights import load
+from harness.weights import Weights, load, save
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
 KILLS = 6
@@ -72,7 +72,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     text, kept = tmp_path / "text.txt", tmp_path / "kept"
     text.write_text(TEXT)
     arguments = command(text, "numpy", kept)
-    arguments[arguments.index("12")] = "100000"
+    arguments[arguments.index("12")] = "20000"
     run = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
     while not checkpoint.place(kept).exists():
         time.sleep(0.1)
@@ -88,10 +88,47 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
 def test_weights_that_are_there_are_not_lost(tmp_path: Path) -> None:
     text, kept = tmp_path / "text.txt", tmp_path / "kept"
     text.write_text(TEXT)
-    kept.write_text("something dear")
+    save(kept, Weights("something/dear", "", {}, {"m.W": np.ones(3)}, {}))
+    before = kept.read_bytes()
     run = subprocess.run(
         command(text, "numpy", kept), capture_output=True, text=True, timeout=60, check=False
     )
     assert run.returncode == 2
     assert "--resume goes on with it, --force begins anew" in run.stderr
-    assert kept.read_text() == "something dear"
+    assert kept.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_kills_of_a_run_that_begins_anew_lose_nothing(tmp_path: Path) -> None:
+    """What is there is the old run's or the new one's, and each is taken up as what it is."""
+    text, kept = tmp_path / "text.txt", tmp_path / "kept"
+    text.write_text(TEXT)
+    old = command(text, "numpy", kept)
+    new = [*old, "--seed", "1"]
+    subprocess.run(old, check=True, capture_output=True, timeout=300)
+    files = {path: path.read_bytes() for path in (kept, checkpoint.place(kept))}
+    moments, seen = random.Random(2), set()
+    for moment in [EARLIEST, *(moments.uniform(EARLIEST, LATEST) for _ in range(KILLS)), 5.0]:
+        for path, content in files.items():
+            path.write_bytes(content)
+        run = subprocess.Popen(
+            [*new, "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(moment)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        weights, begun = load(kept), checkpoint.load(checkpoint.place(kept))
+        seeds = weights.history["seed"], begun.weights.history["seed"]
+        seen.add(seeds)
+        done = subprocess.run(
+            [*new, "--resume"], capture_output=True, text=True, timeout=300, check=False
+        )
+        if seeds[1] == 0:
+            assert (done.returncode, "another seed" in done.stderr) == (2, True)
+            assert {path: path.read_bytes() for path in files} == files
+        else:
+            assert done.returncode == 0, done.stderr
+            assert load(kept).history["seed"] == 1
+    assert seen <= {(0, 0), (0, 1), (1, 1)}
+    assert len(seen) > 1, "the kills are to fall before and after the new run's first files"
+    assert not list(tmp_path.glob(".harness-*.lock"))

@@ -38,10 +38,13 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
             errors.print("interrupted; nothing was written", highlight=False)
             return INTERRUPTED
     new = document(request, results)
-    if target is not None:
-        write(target, new)
     show = _Printer(options["markdown"])
-    show.results(results, options["verbose"])
+    try:
+        if target is not None:
+            write(target, new)
+    finally:
+        # What took an hour is shown, though it could not be kept.
+        show.results(results, options["verbose"])
     code = results_exit_code(results)
     if old is None:
         return code

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +21,7 @@ from pytest_benchmark.plugin import (
 from pytest_benchmark.stats import Metadata
 from pytest_benchmark.utils import get_commit_info, safe_dumps
 
+from harness import kinds
 from harness.atomic import write_whole
 from harness.bench.entrant import CellResult
 from harness.bench.environment import environment
@@ -29,6 +29,7 @@ from harness.bench.request import BenchRequest
 from harness.bench.sweep import slopes
 from harness.bench.tuning import gains
 from harness.errors import HarnessError
+from harness.files import MAX_RESULTS, FileFault, displayed, read_bytes, why
 
 
 class DocumentError(HarnessError):
@@ -105,32 +106,33 @@ def _without_speed(request: BenchRequest, result: CellResult) -> dict[str, Any]:
 
 
 def check_writable(path: Path) -> None:
-    """:class:`DocumentError` now, and not after an hour, where the folder cannot be written to."""
-    if not path.parent.is_dir():
-        raise DocumentError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise DocumentError(f"cannot write {path}: it is a folder, or in one that is read-only")
+    """:class:`DocumentError` now, and not after an hour, where results cannot be written."""
+    try:
+        kinds.check_place(path, kinds.RESULTS)
+    except FileFault as fault:
+        raise DocumentError(f"cannot write {displayed(path)}: {fault.reason}") from None
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; what is there is replaced if it is results too."""
     text = safe_dumps(content, ensure_ascii=True, indent=4)
     try:
+        kinds.check_kind(path, kinds.RESULTS)
         write_whole(path, text.encode())
-    except OSError as error:
-        raise DocumentError(f"cannot write {path}: {error.strerror}") from None
+    except (OSError, FileFault) as error:
+        raise DocumentError(f"cannot write {displayed(path)}: {why(error)}") from None
 
 
 def read(path: Path) -> dict[str, Any]:
     """The content of a file; :class:`DocumentError` for one that is no result of a run."""
     try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise DocumentError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise DocumentError(f"{path} is no JSON: {error}") from None
+        content = json.loads(read_bytes(path, MAX_RESULTS, "results"))
+    except FileFault as fault:
+        raise DocumentError(f"cannot read {fault}") from None
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(f"{displayed(path)} is no JSON: {error}") from None
     if not isinstance(content, dict) or "benchmarks" not in content or "harness" not in content:
-        raise DocumentError(f"{path} was not written by 'harness bench --json'")
+        raise DocumentError(f"{displayed(path)} was not written by 'harness bench --json'")
     return content
 
 

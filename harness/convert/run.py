@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import formats, weights
+from harness import formats, kinds, weights
 from harness.atomic import sync_folder
 from harness.convert.agreement import Agreement, agreement
 from harness.errors import HarnessError, UsageError
+from harness.files import MAX_WEIGHTS, FileFault, check_regular, displayed
+from harness.kinds import Kind
+from harness.lock import held
 from harness.spec.lower import Spec, load_spec
 from harness.supervisor import Worker
 from harness.weights import Weights
@@ -120,13 +123,12 @@ def export(request: Export) -> Exporting:
                 Path(name)
                 for name in caller.call("write", exported=exported.payload(), path=str(new))
             ]
+            _mark(made)
             targets = [path.parent / file.relative_to(folder) for file in made]
-            _refuse(targets, request.force)
+            _refuse(targets, kinds.EXPORT, request.force)
             found = agreement(spec, given, exported.dtype, _outputs(caller, new), request.seed)
             if found.agrees:
-                for file, target in zip(made, targets, strict=True):
-                    os.replace(file, target)
-                sync_folder(path.parent)
+                _put(made, targets)
         kept = targets if found.agrees else []
         return Exporting(spec.name, exported.dtype, found, kept, caller.versions)
 
@@ -159,24 +161,25 @@ def import_(request: Import) -> Weights:
     if like is not None:
         weights.check(like, spec)
     program = spec.program("training", **{**(like.sizes if like else {}), **request.sizes})
-    if not request.file.exists():
-        raise UsageError(f"there is no file {request.file}")
-    _refuse([request.weights], request.force)
-    with Caller(request.format_, request.python, request.timeout) as caller:
+    try:
+        check_regular(request.file, MAX_WEIGHTS, "weights")
+    except FileFault as fault:
+        raise UsageError(f"cannot import {fault}") from None
+    _refuse([request.weights], kinds.WEIGHTS, request.force)
+    with held(request.weights), Caller(request.format_, request.python, request.timeout) as caller:
         found = caller.call("read", path=str(request.file), training=encode(program))
-        versions = caller.versions
-    history = {"imported": {"format": request.format_, "file": request.file.name}}
-    made = Weights(
-        spec.name,
-        weights.fingerprint(spec),
-        dict(program.sizes),
-        found["parameters"],
-        found["statistics"],
-        like.vocabulary if like is not None else (),
-        {**history, "versions": versions},
-    )
-    weights.check(made, spec)
-    weights.save(request.weights, made)
+        source = {"format": request.format_, "file": displayed(request.file.name)}
+        made = Weights(
+            spec.name,
+            weights.fingerprint(spec),
+            dict(program.sizes),
+            found["parameters"],
+            found["statistics"],
+            like.vocabulary if like is not None else (),
+            {"imported": source, "versions": caller.versions},
+        )
+        weights.check(made, spec)
+        weights.save(request.weights, made)
     return made
 
 
@@ -201,16 +204,36 @@ def _target(request: Export, spec: Spec, suffix: str) -> Path:
     path = request.output or Path(f"{spec.name.rpartition('/')[2]}_{request.format_}{suffix}")
     if path.suffix != suffix:
         raise UsageError(f"a file of format {request.format_!r} ends in {suffix}, found {path}")
-    _refuse([path], request.force)
+    _refuse([path], kinds.EXPORT, request.force)
     return path
 
 
-def _refuse(files: Sequence[Path], force: bool) -> None:
-    """:class:`UsageError` for files that cannot be written, or are there already."""
+def _refuse(files: Sequence[Path], kind: Kind, force: bool) -> None:
+    """:class:`UsageError` for files that cannot be written, are there already, or are something
+    else, which no option replaces."""
     for file in files:
-        if not file.parent.is_dir():
-            raise UsageError(f"cannot write {file}: there is no folder {file.parent}")
-        if file.is_dir():
-            raise UsageError(f"cannot write {file}: it is a folder")
-        if file.exists() and not force:
-            raise UsageError(f"{file} is there already: --force writes over it")
+        try:
+            there = kinds.check_place(file, kind)
+        except FileFault as fault:
+            raise UsageError(f"cannot write {fault}") from None
+        if there and not force:
+            raise UsageError(f"{displayed(file)} is there already: --force writes over it")
+
+
+def _mark(files: Sequence[Path]) -> None:
+    """Make them known as files of an export, which another one may replace."""
+    try:
+        for file in files:
+            kinds.mark_export(file)
+    except OSError as error:
+        raise UsageError(f"cannot write {displayed(file)}: {error.strerror}") from None
+
+
+def _put(files: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Put files in their places, and on the disk."""
+    try:
+        for file, target in zip(files, targets, strict=True):
+            os.replace(file, target)
+        sync_folder(targets[0].parent)
+    except OSError as error:
+        raise UsageError(f"cannot write {displayed(target)}: {error.strerror}") from None

@@ -42,6 +42,18 @@ class Reader:
                 f"{self.program.name} reads {wanted}, and the prompt {prompt!r} has {len(prompt)}"
             )
 
+    @property
+    def classes(self) -> int:
+        """How many characters it can read and write, at most."""
+        program = self.program
+        (written,) = (p for p in program.outputs if p.name == self.output)
+        dims = [program.type_of(written).shape[-1]]
+        for port in program.inputs:
+            if self.offsets[port.name] is not None:
+                type_ = program.type_of(port)
+                dims.append(type_.bound or type_.shape[-1])
+        return min(dim.resolve(program.sizes) for dim in dims)
+
     def inputs(self, indices: Sequence[int]) -> dict[str, Array]:
         """The arrays for some characters, of batch 1; of too many the last are read."""
         text = np.asarray(indices, np.int64)
@@ -104,7 +116,12 @@ def vocabulary(weights: Weights) -> Vocabulary:
             f"the weights of {weights.spec} have no vocabulary, so their classes stand for no "
             "characters; make others with 'harness train'"
         )
-    return Vocabulary(tuple(weights.vocabulary))
+    found = Vocabulary(tuple(weights.vocabulary))
+    if len(found) < 2:
+        raise UsageError(
+            f"the vocabulary of the weights of {weights.spec} has no character but the padding"
+        )
+    return found
 
 
 def _output(program: Program) -> str:

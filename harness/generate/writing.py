@@ -112,6 +112,7 @@ def prepare(request: GenerateRequest) -> Writer:
     spec = load_spec(request.spec, request.folders)
     weights = load(request.weights)
     known, letters = reader(spec, weights), vocabulary(weights)
+    letters.check_classes(known.classes)
     prompt = tuple(int(i) for i in letters.encode(request.prompt))
     known.check_prompt(request.prompt)
     return Writer(request, spec, weights, known, letters, prompt)
@@ -130,11 +131,15 @@ def chooser(request: GenerateRequest, characters: int) -> Choose:
         allowed = probabilities[1:characters]
         if not request.temperature:
             return 1 + int(np.argmax(allowed))
-        with np.errstate(divide="ignore"):
-            scores = np.log(allowed) / request.temperature
+        if not allowed.max() > 0 or allowed.min() < 0:
+            raise GenerateError("no character is likely: the last output is no probabilities")
+        # The likeliest has 0, whatever the temperature: the others' may become -inf, but not NaN.
+        with np.errstate(divide="ignore", over="ignore"):
+            scores = np.log(allowed) - np.log(allowed.max())
+            scores /= request.temperature
         if request.top_k:
             scores[np.argsort(-scores, kind="stable")[request.top_k :]] = -np.inf
-        weights: Any = np.exp(scores - scores.max())
+        weights: Any = np.exp(scores)
         return 1 + int(random.choice(len(weights), p=weights / weights.sum()))
 
     return choose

@@ -54,7 +54,8 @@ class Library:
 
     def __post_init__(self) -> None:
         for folder in self.folders:
-            if not folder.is_dir():
+            # Not Path.is_dir, which raises where a folder may not be entered or a name is too long.
+            if not os.path.isdir(folder):
                 raise UsageError(f"there is no folder {displayed(folder)!r} of definitions")
 
     def find(self, kind: str, name: str, place: Place | None = None) -> Definition:

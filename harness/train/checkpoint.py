@@ -6,55 +6,113 @@ what is no weight is among its statistics under names with slashes: ``slot/m/rnn
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from harness import weights
-from harness.weights import Array, Weights
+from pydantic import ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
+
+from harness import kinds, weights
+from harness.weights import Array, Weights, WeightsError
+from harness.weights_header import Part, told
 
 SLOT, STATE = "slot/", "state/"
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Positive = Annotated[int, Field(ge=1, le=2**53)]
+
+
+class Position(Part):
+    """Where in the run: ``epoch``, ``step`` in the epoch, ``steps`` in all, and ``sums``: of the
+    losses, and the rows, of each stretch of the epoch so far."""
+
+    epoch: Count
+    step: Count
+    steps: Count
+    sums: list[tuple[FiniteFloat, Positive]]
+
+
+class Epoch(Part):
+    """What is kept of an epoch that is done."""
+
+    epoch: Positive
+    learning_rate: FiniteFloat
+    loss: FiniteFloat
+    curve: list[FiniteFloat]
+    held_out_loss: float | None
+    seconds: FiniteFloat
+    characters_per_second: FiniteFloat
+    memory: dict[str, JsonValue]
+
+
+class History(Part):
+    """What a checkpoint tells of its run; more than this is kept as it is.
+
+    ``run`` tells it from other runs. ``replaces`` is the checksum of the weights of another run
+    that this one was told to replace, and may not yet have.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    run: str
+    replaces: str = ""
+    text: dict[str, str]
+    seed: int
+    dtype: str
+    sizes: dict[str, int]
+    recipe: dict[str, JsonValue]
+    backend: str
+    path: Literal["derived", "native", "equations"]
+    steps: Count
+    epochs: list[Epoch]
+    position: Position
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """``slots`` are by slot and parameter. ``position`` says where in the run: ``epoch``, ``step``
-    in the epoch, ``steps`` in all, and ``sums``: of the losses, and the rows, of each stretch of
-    the epoch so far."""
+    """``slots`` are by slot and parameter. ``position`` is a :class:`Position` as plain data."""
 
     weights: Weights
     slots: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     state: Mapping[str, Array] = field(default_factory=dict)
     position: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """All that a run goes on from, by the names that they have in the file."""
+        given = self.weights
+        return {**given.parameters, **given.statistics, **self.more}
+
+    @property
+    def more(self) -> dict[str, Array]:
+        """What is no weight, by the names that it has in the file."""
+        slots = {
+            f"{SLOT}{slot}/{name}": array
+            for slot, arrays in self.slots.items()
+            for name, array in arrays.items()
+        }
+        return slots | {f"{STATE}{name}": array for name, array in self.state.items()}
+
 
 def place(path: Path) -> Path:
     """Where the checkpoint of a file of weights is."""
-    return path.with_name(f"{path.name}.checkpoint")
+    return path.parent / f"{path.name}.checkpoint"
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint whole; :class:`WeightsError` if that cannot be."""
     given = checkpoint.weights
-    more = {
-        f"{SLOT}{slot}/{name}": array
-        for slot, arrays in checkpoint.slots.items()
-        for name, array in arrays.items()
-    }
-    more |= {f"{STATE}{name}": array for name, array in checkpoint.state.items()}
     history = {**given.history, "position": dict(checkpoint.position)}
-    weights.save(path, replace(given, statistics={**given.statistics, **more}, history=history))
+    statistics = {**given.statistics, **checkpoint.more}
+    whole = replace(given, statistics=statistics, history=history)
+    weights.save(path, whole, kinds.CHECKPOINT)
 
 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint; :class:`WeightsError` for a file that is none, or is damaged."""
-    found = weights.load(path)
-    if "position" not in found.history:
-        raise weights.WeightsError(
-            f"{str(path)!r} is no checkpoint, but a file of weights: a run cannot be taken up "
-            "from it"
-        )
+    found = weights.load(path, kinds.CHECKPOINT)
+    _check_history(path, found)
     slots: dict[str, dict[str, Array]] = {}
     state: dict[str, Array] = {}
     statistics: dict[str, Array] = {}
@@ -68,4 +126,23 @@ def load(path: Path) -> Checkpoint:
             statistics[name] = array
     history = {n: value for n, value in found.history.items() if n != "position"}
     bare = replace(found, statistics=statistics, history=history)
-    return Checkpoint(bare, slots, state, found.history["position"])
+    position: Any = found.history["position"]
+    return Checkpoint(bare, slots, state, position)
+
+
+def _check_history(path: Path, found: Weights) -> None:
+    """:class:`WeightsError` for a history that is not of the form that a training writes."""
+    try:
+        # As JSON, in which a list may be a tuple.
+        history = History.model_validate_json(json.dumps(dict(found.history)))
+    except ValidationError as error:
+        reason = told(error)
+    else:
+        done, begun = len(history.epochs), history.position.epoch
+        if done == begun:
+            return
+        reason = f"it has {done} epochs that are done, and goes on at number {begun + 1}"
+    raise WeightsError(
+        f"{str(path)!r} was not written as checkpoints are: {reason}; begin anew with --force, or "
+        "take another copy"
+    )

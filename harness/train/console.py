@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from harness import kinds
 from harness.errors import UsageError
+from harness.lock import check_free
 from harness.train import checkpoint
 from harness.train.progress import TrainProgress
 from harness.train.request import TrainRequest, prepare
@@ -27,11 +29,14 @@ def run_train(
     errors = Console(stderr=True)
     progress = TrainProgress(errors)
     with Training(setup, path, progress) as training:
+        if path is not None:
+            # Again: another training may have come to its end since.
+            _check_place(path, resume, force, mine=True)
         try:
             with progress.bar:
                 made = training.run(resume)
         except KeyboardInterrupt:
-            errors.print(f"interrupted; {_kept(path)}", highlight=False, soft_wrap=True)
+            errors.print(f"interrupted; {_kept(training)}", highlight=False, soft_wrap=True)
             return INTERRUPTED
         except (Diverged, TrainingError) as error:
             click.echo(str(error), err=True)
@@ -43,26 +48,38 @@ def run_train(
     return 0
 
 
-def _check_place(path: Path, resume: bool, force: bool) -> None:
-    """:class:`UsageError` now, and not after an epoch, for a place that cannot be written to."""
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a folder")
-    there = [p for p in (path, checkpoint.place(path)) if p.exists()]
-    if there and force:
-        for old in there:
-            old.unlink()
-    elif there and not resume:
+def _check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> None:
+    """Check now, and not after an epoch, that files can be kept there; nothing is touched.
+
+    ``mine`` tells that this process has the right to write there.
+
+    Raises:
+        UsageError: another training writes there, or has left files and no option says what to do.
+        FileFault: something else is there, or nothing can be written.
+    """
+    if resume and force:
+        raise UsageError("--resume goes on with what is there, --force begins anew: give one")
+    place = checkpoint.place(path)
+    there = [
+        p
+        for p, kind in ((path, kinds.WEIGHTS), (place, kinds.CHECKPOINT))
+        if kinds.check_place(p, kind)
+    ]
+    if not mine:
+        check_free(path)
+    if there and not resume and not force:
         raise UsageError(
             f"{there[0]} is there already: --resume goes on with it, --force begins anew in its "
             "place"
         )
 
 
-def _kept(path: Path | None) -> str:
+def _kept(training: Training) -> str:
+    path = training.path
     if path is None:
         return "nothing was kept (--weights FILE keeps what was trained)"
-    if not checkpoint.place(path).exists():
+    if not training.kept:
         return "there was no checkpoint yet"
+    if not training.saved:
+        return "there were no weights yet; --resume goes on from the first checkpoint"
     return f"{path} holds the last checkpoint, and --resume goes on from it"

@@ -16,6 +16,8 @@ from harness.spec.lower import Spec
 from harness.text import Order, batches, column, one_hot, row_count, windows
 
 Array = npt.NDArray[Any]
+# Of a training: the history of each is in the header of the weights, whose size is limited.
+MOST_EPOCHS = 20_000
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,10 @@ def phases_of(spec: Spec, epochs: int | None) -> Sequence[float]:
     """The learning rate of each epoch: the spec's phases, cut or carried on to ``epochs``."""
     training = spec.model.training
     assert training is not None
-    rates = [phase.learning_rate for phase in training.phases for _ in range(phase.epochs)]
+    wanted = epochs or sum(phase.epochs for phase in training.phases)
+    if wanted > MOST_EPOCHS:
+        raise UsageError(f"{wanted:,} epochs are too many, at most {MOST_EPOCHS:,} are allowed")
+    rates = [p.learning_rate for p in training.phases for _ in range(min(p.epochs, wanted))]
     if epochs is None:
         return rates
     return (rates + [rates[-1]] * epochs)[:epochs]

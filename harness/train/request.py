@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from harness.bench.request import thread_settings
 from harness.corpus import Corpus, corpus
 from harness.errors import UsageError, did_you_mean
+from harness.files import MAX_WEIGHTS
 from harness.planning import choose_backends
 from harness.program import Program
 from harness.spec.lower import Spec, load_spec
@@ -112,6 +114,7 @@ def prepare(request: TrainRequest) -> Setup:
     given = recipe(spec, request.batch, request.held_out, len(text.text))
     changed = {**needed_sizes(spec, len(vocabulary)), **request.sizes}
     training = spec.program("training", **changed)
+    _check_size(training, len(spec.update.slots))
     indices = vocabulary.encode(text.text)
     return Setup(
         request=request,
@@ -138,7 +141,25 @@ def _check(request: TrainRequest) -> None:
         )
     for name in ("epochs", "batch", "every"):
         number = getattr(request, name)
-        if number is not None and number < 1:
+        if number is not None and not 1 <= number < 2**31:
             raise UsageError(f"--{name} is a positive whole number, found {number}")
+    if not -(2**63) <= request.seed < 2**63:
+        raise UsageError(f"--seed is a whole number of at most 64 bits, found {request.seed}")
+    if not request.timeout > 0:
+        raise UsageError(f"--timeout is a positive number of seconds, found {request.timeout}")
     if request.threads < 0:
         raise UsageError(f"a number of threads is positive, found {request.threads}")
+
+
+def _check_size(training: Program, slots: int) -> None:
+    """:class:`UsageError` for a model whose checkpoint could not be read again, or whose
+    parameters could not be drawn: before memory is taken for them."""
+    numbers = sum(math.prod(training.shape(port)) for port in training.parameters)
+    wanted = 8 * numbers * (1 + slots)
+    if wanted > MAX_WEIGHTS:
+        sizes = ", ".join(f"{name}={size}" for name, size in training.sizes.items())
+        raise UsageError(
+            f"{training.name} has {numbers:,} parameters at {sizes}: with what the optimizer keeps "
+            f"of each these are {wanted:,} bytes, and at most {MAX_WEIGHTS:,}, half of this "
+            "machine's memory, can be kept; give smaller sizes"
+        )

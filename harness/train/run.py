@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
+import secrets
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from harness import weights
+from harness import kinds, weights
 from harness.atomic import sweep
 from harness.errors import HarnessError, UsageError
+from harness.lock import held
 from harness.remote import not_offered
 from harness.supervisor import Worker
-from harness.train import checkpoint
+from harness.train import checkpoint, taken_up
 from harness.train.checkpoint import Checkpoint
 from harness.train.request import FASTEST, Setup
 from harness.train.start import begin, load_first, trials
@@ -53,10 +55,11 @@ class Events:
 
 
 class Training:
-    """A run. Use as a context manager, so that no worker outlives it.
+    """A run. Use as a context manager, so that no worker outlives it, and nobody else writes there.
 
     ``path`` is where the weights go, and beside it the checkpoints; None keeps nothing. A
-    ``worker`` that is given stays open.
+    ``worker`` that is given stays open. ``kept`` tells whether there is a checkpoint of this run,
+    ``saved`` whether there are weights of it.
     """
 
     def __init__(
@@ -72,21 +75,28 @@ class Training:
         self.history: list[dict[str, Any]] = []
         self._position: dict[str, Any] = {"epoch": 0, "step": 0, "steps": 0, "sums": []}
         self._told: Mapping[str, Any] = {}
+        self.kept = self.saved = False
+        self._run, self._replaces = secrets.token_hex(8), ""
+        self._open = ExitStack()
 
     def __enter__(self) -> Training:
+        if self.path is not None:
+            self._open.enter_context(held(self.path))
+        if self._own:
+            self._open.callback(self.worker.close)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._own:
-            self.worker.close()
+        self._open.close()
 
     def run(self, resume: bool = False) -> Weights:
         """Train to the end; the last weights, which are saved too.
 
-        Raises :class:`Diverged`, :class:`TrainingError` for a worker that fails, and
+        Without ``resume``, weights and a checkpoint that are there are replaced, each when there
+        is a new one. Raises :class:`Diverged`, :class:`TrainingError` for a worker that fails, and
         :class:`UsageError` for a checkpoint of another run.
         """
-        self._begin(self._found() if resume else None)
+        self._begin(taken_up.find(self.path, self.setup) if resume else None)
         self.events.began(self.setup, self._position["epoch"], self._position["step"])
         for epoch in range(self._position["epoch"], len(self.setup.rates)):
             self._epoch(epoch)
@@ -94,13 +104,18 @@ class Training:
 
     def _begin(self, found: Checkpoint | None) -> None:
         if self.path is not None:
-            sweep(self.path.parent)
+            sweep(Path(os.path.realpath(self.path)).parent)
         self._start()
         path = self._chosen(found)
         self._told = {**begin(self._call, self.setup, path), "path": path}
         if found is None:
             load_first(self._call, self.setup)
+            self._replace()
             return
+        self._run = found.weights.history["run"]
+        self._replaces = found.weights.history.get("replaces", "")
+        self.kept = True
+        self.saved = self.path is not None and taken_up.has_weights(self.path, found)
         self.history = list(found.weights.history["epochs"])
         self._position = dict(found.position)
         self._call(
@@ -135,24 +150,18 @@ class Training:
         if lacking:
             raise UsageError(f"{request.backend}: {lacking}")
 
-    def _found(self) -> Checkpoint | None:
-        """The checkpoint to go on from, if there is one."""
+    def _replace(self) -> None:
+        """Where another run has left something: begin with a checkpoint in place of its own, so
+        that it cannot be taken up for this one. Its weights stay until there are new ones."""
         if self.path is None:
-            raise UsageError("--resume needs --weights: the checkpoint lies beside that file")
+            return
         place = checkpoint.place(self.path)
-        if not place.exists():
-            return None
-        found = checkpoint.load(place)
-        weights.check(found.weights, self.setup.spec)
-        made_with = found.weights.history
-        for name, wanted in self.setup.facts.items():
-            if made_with.get(name) != wanted:
-                raise UsageError(
-                    f"{place} was made with another {name}: "
-                    f"{_difference(made_with[name], wanted)}; ask for that, or begin anew with "
-                    "another --weights"
-                )
-        return found
+        there = kinds.check_kind(self.path, kinds.WEIGHTS)
+        if there:
+            self._replaces = weights.stated_digest(self.path)
+        if kinds.check_kind(place, kinds.CHECKPOINT) or there:
+            checkpoint.save(place, self._snapshot())
+            self.kept = True
 
     def _epoch(self, epoch: int) -> None:
         request, position = self.setup.request, self._position
@@ -184,14 +193,10 @@ class Training:
         position["steps"] += count
         loss, _ = self._summed()
         if not math.isfinite(loss):
-            kept = f"; the last good weights are in {self.path}" if self._kept() else ""
             raise Diverged(
                 f"the loss is {loss} after steps {step + 1} to {step + count} of epoch "
-                f"{epoch + 1}, at a learning rate of {self.setup.rates[epoch]:g}{kept}"
+                f"{epoch + 1}, at a learning rate of {self.setup.rates[epoch]:g}{self._last_good()}"
             )
-
-    def _kept(self) -> bool:
-        return self.path is not None and self.path.exists()
 
     def _summed(self) -> tuple[float, int]:
         """Of the epoch so far: the sum of its losses, always added in the same order, and rows."""
@@ -227,16 +232,17 @@ class Training:
             return
         made = self._snapshot()
         checkpoint.save(checkpoint.place(self.path), made)
+        self.kept = True
         weights.save(self.path, made.weights)
+        self.saved, self._replaces = True, ""
 
     def _snapshot(self) -> Checkpoint:
         setup, request = self.setup, self.setup.request
         found = self._call("snapshot")
-        for name, array in found["parameters"].items():
-            if not np.isfinite(array).all():
-                raise Diverged(f"parameter {name} is not finite after step {found['steps']}")
         hello: Mapping[str, Any] = self.worker.hello or {}
         history = {
+            "run": self._run,
+            **({"replaces": self._replaces} if self._replaces else {}),
             **setup.facts,
             "backend": request.backend,
             "device": request.device,
@@ -255,7 +261,14 @@ class Training:
             setup.vocabulary.characters,
             history,
         )
-        return Checkpoint(made, found["slots"], found["state"], dict(self._position))
+        whole = Checkpoint(made, found["slots"], found["state"], dict(self._position))
+        odd = weights.not_finite(whole.arrays)
+        if odd is not None:
+            raise Diverged(f"{odd} is not finite after step {found['steps']}{self._last_good()}")
+        return whole
+
+    def _last_good(self) -> str:
+        return f"; the last good weights are in {self.path}" if self.saved else ""
 
     def _call(self, verb: str, **payload: Any) -> Any:
         outcome = self.worker.call(f"train_{verb}", payload, self.setup.request.timeout)
@@ -273,14 +286,6 @@ def _count(per_step: float, left: int) -> int:
 def _whole(steps: int) -> int:
     """As many steps, rounded up to whole sums."""
     return -(-steps // SUMMED) * SUMMED
-
-
-def _difference(found: Any, wanted: Any) -> str:
-    """What is not alike in two values, briefly."""
-    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-        names = [n for n in {**found, **wanted} if found.get(n) != wanted.get(n)]
-        return ", ".join(f"{n} {found.get(n)!r}, now {wanted.get(n)!r}" for n in names)
-    return f"{found!r}, now {wanted!r}"
 
 
 __all__ = ["Diverged", "Events", "Training", "TrainingError", "WeightsError"]

@@ -1,0 +1,127 @@
+"""Taking up a run that was cut off: whether a checkpoint is of this very run, in every part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness import kinds, weights
+from harness.errors import HarnessError, UsageError
+from harness.initial import initial_state
+from harness.train import checkpoint
+from harness.train.checkpoint import Checkpoint
+from harness.train.request import Setup
+from harness.weights import WeightsError
+
+FORCE = "--force begins anew in its place"
+
+
+def find(path: Path | None, setup: Setup) -> Checkpoint | None:
+    """The checkpoint to go on from; None where there is neither one nor weights.
+
+    Raises:
+        UsageError: it is of another run, or the weights beside it are.
+        WeightsError: it is damaged, or not of this model.
+        FileFault: something else is in its place.
+    """
+    if path is None:
+        raise UsageError("--resume needs --weights: the checkpoint lies beside that file")
+    place = checkpoint.place(path)
+    there = kinds.check_kind(path, kinds.WEIGHTS)
+    if not kinds.check_kind(place, kinds.CHECKPOINT):
+        if there:
+            raise UsageError(
+                f"{path} is there, but no checkpoint {place.name} beside it to go on from; {FORCE}"
+            )
+        return None
+    found = checkpoint.load(place)
+    weights.check(found.weights, setup.spec)
+    _check_facts(place, found, setup)
+    wrong = next(_faults(found, setup), None)
+    if wrong is not None:
+        raise WeightsError(f"{place} is no checkpoint of this run: {wrong}; {FORCE}")
+    if there:
+        _check_beside(path, found)
+    return found
+
+
+def has_weights(path: Path, found: Checkpoint) -> bool:
+    """Whether the weights at a path are those of a checkpoint's run, and not of one before it."""
+    return kinds.check_kind(path, kinds.WEIGHTS) and _run_of(path) == found.weights.history["run"]
+
+
+def _run_of(path: Path) -> Any:
+    """Which run weights are of; None for those that no training has made."""
+    return weights.load(path).history.get("run")
+
+
+def _check_beside(path: Path, found: Checkpoint) -> None:
+    """That weights are of the run, or those that it was told to replace."""
+    made_with = found.weights.history
+    if weights.stated_digest(path) == made_with.get("replaces"):
+        return
+    try:
+        same = _run_of(path) == made_with["run"]
+    except HarnessError as error:
+        raise WeightsError(
+            f"{error}. The checkpoint beside it is whole: --resume goes on from that, once this "
+            "file is moved away"
+        ) from None
+    if not same:
+        raise UsageError(
+            f"{path} holds other weights than the run of {checkpoint.place(path).name}: --resume "
+            f"would replace them. Move them away, and it goes on from the checkpoint; {FORCE}"
+        )
+
+
+def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
+    made_with = found.weights.history
+    for name, wanted in setup.facts.items():
+        if made_with[name] != wanted:
+            raise UsageError(
+                f"{place} was made with another {name}: "
+                f"{_difference(made_with[name], wanted)}; ask for that, or begin anew with "
+                "another --weights"
+            )
+
+
+def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
+    """What a run like this one cannot have left."""
+    position, recipe = found.position, setup.recipe
+    step, epoch = position["step"], position["epoch"]
+    batches = len(setup.feed.epoch(0))
+    if step >= batches:
+        yield f"an epoch has {batches:,} steps, and it goes on after {step:,}"
+    elif position["steps"] != epoch * batches + step:
+        yield f"it is after {position['steps']:,} steps, at step {step + 1:,} of epoch {epoch + 1}"
+    elif sum(rows for _, rows in position["sums"]) != step * recipe.batch:
+        yield "its losses are not of as many rows as were read"
+    shapes = {p.name: setup.training.shape(p) for p in setup.training.parameters}
+    update = setup.spec.update
+    slots = {port.name: shapes for port in update.slots} if update else {}
+    states = {n: a.shape for n, a in initial_state(setup.training, recipe.batch).items()}
+    if found.slots.keys() != slots.keys():
+        yield f"it keeps {_listed(found.slots)} of the optimizer, expected {_listed(slots)}"
+        return
+    for kind, arrays, wanted in (
+        *((f"the optimizer's {name}", found.slots[name], shapes) for name in slots),
+        ("the state", found.state, states),
+    ):
+        if {n: a.shape for n, a in arrays.items()} != wanted:
+            yield f"{kind} is not of the names and shapes that the model has"
+    odd = weights.not_finite(found.more)
+    if odd is not None:
+        yield f"{odd!r} has numbers that are not finite"
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
+
+
+def _difference(found: Any, wanted: Any) -> str:
+    """What is not alike in two values, briefly."""
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        names = [n for n in {**found, **wanted} if found.get(n) != wanted.get(n)]
+        return ", ".join(f"{n} {found.get(n)!r}, now {wanted.get(n)!r}" for n in names)
+    return f"{found!r}, now {wanted!r}"

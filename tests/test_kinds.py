@@ -1,0 +1,242 @@
+"""What a file is, and that nothing is written over a file of another kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from unprivileged import unprivileged
+
+from harness import kinds, weights
+from harness.bench.document import DocumentError, check_writable, write
+from harness.files import FileFault
+from harness.kinds import Kind, check_kind, check_place, described
+from harness.records import RecordError, RecordWriter
+from harness.weights import Weights, WeightsError
+
+SMALL = Weights("my/model", "f" * 64, {"hidden": 3}, {"m.W": np.ones((2, 3))}, {})
+ALL = kinds.KINDS
+RESULTS = {"machine_info": {}, "benchmarks": [], "harness": {}}
+PROGRAM = {"cell": {}, "check": "", "phase": "", "noise": {}, "training": {}, "inference": {}}
+
+
+def make(folder: Path) -> dict[Kind, Path]:
+    """A file of each kind, as the harness makes it."""
+    made = {kind: folder / str(number) for number, kind in enumerate(ALL)}
+    weights.save(made[kinds.WEIGHTS], SMALL)
+    weights.save(made[kinds.CHECKPOINT], SMALL, kinds.CHECKPOINT)
+    with RecordWriter(made[kinds.RECORDS]) as writer:
+        writer.append({"kind": "head", "schema": 1})
+    write(made[kinds.RESULTS], RESULTS)
+    np.savez(folder / "a.npz", a=np.ones(2))
+    kinds.mark_export(folder / "a.npz")
+    (folder / "a.npz").rename(made[kinds.EXPORT])
+    with made[kinds.ARRAYS].open("wb") as file:
+        np.savez(file, **{"inputs/x": np.ones(2), "expected/output.y": np.ones(2)})
+    made[kinds.PROGRAM].write_text(json.dumps(PROGRAM))
+    return made
+
+
+OTHERS = {
+    "spec": (b"# of mine\n\nmodel: my/model\n", "a spec"),
+    "differences": (b"differences:\n", "a spec"),
+    "text": ("Die Würde\n".encode(), "a text"),
+    "yaml_in_a_text": (b"a\nmodel: x\n", "a text"),
+    "lines": (b"\n" * 300_000, "a text"),
+    "comments": (b"#\n" * 300_000, "a text"),
+    "blanks": (b" \t\n" * 300_000, "a text"),
+    "utf8_that_is_cut": (("x" + "é" * 70_000).encode(), "a text"),
+    "bytes": (b"\xff\xfe\x00" * 99, "a file of something else"),
+    "nul": (b"\0", "a text"),
+    "json": (b'{"a": 1}', "JSON of something else"),
+    "benchmark": (json.dumps({"benchmarks": [], "machine_info": {}}).encode(), "JSON of"),
+    "indented": (b'{\n "kind": 1\n}', "JSON of something else"),
+    "list": (b"[1]", "JSON of something else"),
+    "deep": (b"[" * 100_000, "JSON of something else"),
+    "deep_object": (b'{"a":' * 100_000, "JSON of something else"),
+    "pod": (b'{"kind":"Pod","spec":{}}', "JSON of something else"),
+    "kind": (b'{"kind":7}\n', "JSON of something else"),
+    "kind_of_no_text": (b'{"kind":[]}\n', "JSON of something else"),
+    "safetensors": (b"\x40" + bytes(7) + b'{"a":{"dtype":"F32"}}', "a safetensors file of somet"),
+    "weights_without_a_format": (bytes(8) + kinds.OPENING + b"0" * 64 + b'"}', "a safetensors"),
+    "zip": (b"PK\x03\x04" + bytes(400), "an archive of something else"),
+    "module": (b"print('mine')\n", "a text"),
+    "onnx": (b"\x08\x08\x12\x07pytorch", "a text"),
+}
+
+
+@pytest.mark.parametrize("wanted", ALL, ids=lambda kind: kind.name)
+def test_only_its_own_kind_is_replaced(wanted: Kind, tmp_path: Path) -> None:
+    for kind, path in make(tmp_path).items():
+        before = path.read_bytes()
+        if kind is wanted:
+            assert check_place(path, wanted)
+            assert described(path) == kind.name
+            continue
+        with pytest.raises(FileFault) as caught:
+            check_place(path, wanted)
+        message = str(caught.value)
+        assert f"this is {kind.name}, not {wanted.name}, and stays as it is" in message
+        assert str(path) in message
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_somebody_else_has_made_stays(name: str, tmp_path: Path) -> None:
+    content, words = OTHERS[name]
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    for kind in ALL:
+        with pytest.raises(FileFault, match=f"this is {words}"):
+            check_place(path, kind)
+
+
+def test_a_foreign_archive_with_arrays_stays(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.npz"
+    for arrays in ({"x": np.ones(2)}, {"expected/x": np.ones(2), "mine": np.ones(2)}):
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+        with pytest.raises(FileFault, match="an archive of something else"):
+            check_place(path, kinds.ARRAYS)
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_where_nothing_is_lost_a_file_may_be_written(kind: Kind, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "absent")
+    for name in ("empty", "absent", "dangling", "é" * 127):
+        assert not check_place(tmp_path / name, kind)
+    assert {p.name for p in tmp_path.iterdir()} == {"empty", "dangling"}
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_what_is_no_regular_file_stays(kind: Kind, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "lost").symlink_to(tmp_path / "no" / "folder")
+    (tmp_path / "file").touch()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.fspath(tmp_path / "plug"))
+        for name, words in (
+            ("pipe", "a named pipe; name a file"),
+            ("link", "a named pipe"),
+            ("plug", "a socket"),
+            ("folder", "this is a folder"),
+            (".", "this is a folder"),
+            ("/dev/null", "a device; leave the option out to keep nothing"),
+            ("/dev/full", "a device; name a file"),
+            ("loop", "too many levels of symbolic links"),
+            ("lost", "there is no folder .*no"),
+            ("no/file", "there is no folder .*no"),
+            ("file/below", "there is no folder .*file|not a directory"),
+            ("é" * 128, "a name of 256 bytes is too long, at most 255"),
+            ("a/" * 3000, "file name too long"),
+            ("nul\0", "a NUL character"),
+            ("/proc/file", "nothing can be written to the folder /proc"),
+        ):
+            with pytest.raises(FileFault, match=words):
+                check_place(tmp_path / name, kind)
+
+
+def test_a_file_that_is_protected_stays(tmp_path: Path) -> None:
+    for kind, path in make(tmp_path).items():
+        path.chmod(0o444)
+        with pytest.raises(FileFault, match="write-protected"):
+            check_place(path, kind)
+
+
+def test_a_folder_that_is_protected_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o555)
+    with (
+        unprivileged(folder),
+        pytest.raises(FileFault, match=r"nothing can be written to the folder .* denied"),
+    ):
+        check_place(folder / "file", kinds.WEIGHTS)
+
+
+def test_links_to_one_of_its_kind_may_be_written_through(tmp_path: Path) -> None:
+    for number, (kind, path) in enumerate(make(tmp_path).items()):
+        soft, hard = tmp_path / f"soft{number}", tmp_path / f"hard{number}"
+        soft.symlink_to(path)
+        hard.hardlink_to(path)
+        assert check_place(soft, kind)
+        assert check_place(hard, kind)
+
+
+def test_the_other_name_of_a_file_keeps_its_content(tmp_path: Path) -> None:
+    weights.save(tmp_path / "w", SMALL)
+    (tmp_path / "other").hardlink_to(tmp_path / "w")
+    before = (tmp_path / "w").read_bytes()
+    weights.save(tmp_path / "w", Weights("other", "", {}, {"m.W": np.zeros(2)}, {}))
+    assert (tmp_path / "other").read_bytes() == before
+    assert weights.load(tmp_path / "w").spec == "other"
+
+
+class TestWriters:
+    """Those that write look for themselves, too: a file may have come since the run began."""
+
+    def test_weights(self, tmp_path: Path) -> None:
+        (tmp_path / "w").write_text("mine")
+        for kind in (kinds.WEIGHTS, kinds.CHECKPOINT):
+            with pytest.raises(WeightsError, match="this is a text, not "):
+                weights.save(tmp_path / "w", SMALL, kind)
+        assert (tmp_path / "w").read_text() == "mine"
+
+    def test_results(self, tmp_path: Path) -> None:
+        path = tmp_path / "spec.yaml"
+        path.write_text("model: mine\n")
+        for call in (lambda: check_writable(path), lambda: write(path, RESULTS)):
+            with pytest.raises(DocumentError, match=r"spec.yaml: this is a spec, not results of"):
+                call()
+        assert path.read_text() == "model: mine\n"
+        (tmp_path / "r").touch()
+        for _ in range(2):  # in place of an empty one, and in place of results
+            write(tmp_path / "r", RESULTS)
+
+    def test_records(self, tmp_path: Path) -> None:
+        weights.save(tmp_path / "w", SMALL)
+        os.mkfifo(tmp_path / "pipe")
+        before = (tmp_path / "w").read_bytes()
+        for name, words in (
+            ("w", "this is weights, not a record file"),
+            ("pipe", "a named pipe"),
+            ("/dev/null", "leave the option out"),
+            (".", "this is a folder"),
+        ):
+            with pytest.raises(RecordError, match=f"cannot write records to .*{words}"):
+                RecordWriter(tmp_path / name)
+        assert (tmp_path / "w").read_bytes() == before
+
+    @pytest.mark.parametrize("torn", ["{", '{"ki', '{"kind":"hea', '{"kind":"head","sch'])
+    def test_records_whose_first_line_was_torn(self, torn: str, tmp_path: Path) -> None:
+        path = tmp_path / "r"
+        path.write_text(torn)
+        for _ in range(2):
+            with RecordWriter(path) as writer:
+                writer.append({"kind": "head", "schema": 1})
+
+
+def test_marks_leave_files_as_their_readers_want_them(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.arange(3))
+    (tmp_path / "a.py").write_text("x = 1\n")
+    (tmp_path / "a.other").write_text("x")
+    for path in tmp_path.iterdir():
+        kinds.mark_export(path)
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert arrays.files == ["x"]
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert archive.testzip() is None
+    names: dict[str, int] = {}
+    exec((tmp_path / "a.py").read_text(), names)
+    assert names["x"] == 1
+    assert check_kind(tmp_path / "a.npz", kinds.EXPORT)
+    assert check_kind(tmp_path / "a.py", kinds.EXPORT)
+    with pytest.raises(FileFault, match="a text"):
+        check_kind(tmp_path / "a.other", kinds.EXPORT)
