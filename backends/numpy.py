@@ -28,7 +28,9 @@ def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
 
 
 def _one_hot(indices: Array, classes: int, dtype: str) -> Array:
-    return np.eye(classes, dtype=dtype)[indices]
+    rows = np.zeros((indices.size, classes), dtype)
+    rows[np.arange(indices.size), indices.reshape(-1)] = 1
+    return rows.reshape(*indices.shape, classes)
 
 
 def _segment_sum(x: Array, indices: Array, rows: int) -> Array:

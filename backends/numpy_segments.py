@@ -12,6 +12,7 @@ Array = npt.NDArray[Any]
 Call = Callable[[], object]
 
 FEW = 2  # times as many rows as sums: up to there one product beats a call for every sum
+LARGE = 2**16  # entries of that product's zeros and ones: beyond, sorting is faster and needs none
 TOGETHER = 2**18  # entries: more are gathered run by run, as a sorted copy would leave the cache
 
 
@@ -20,9 +21,11 @@ def segment_sum(scratch: Callable[..., Array], out: Array, x: Array, indices: Ar
 
     ``scratch(shape, dtype, key)`` gives memory that a call may use while it runs.
     """
-    by_runs = _by_runs(scratch, out, x, indices)
     if len(x) > FEW * len(out):
-        return by_runs
+        return _by_runs(scratch, out, x, indices)
+    by_found = _by_found(scratch, out, x, indices)
+    if len(out) * len(x) > LARGE:
+        return by_found
     ones = scratch((len(out), len(x)), x.dtype, 1)
     classes, finite = np.arange(len(out))[:, None], scratch(out.shape, np.bool_)
 
@@ -30,7 +33,7 @@ def segment_sum(scratch: Callable[..., Array], out: Array, x: Array, indices: Ar
         np.equal(classes, indices, ones)
         np.matmul(ones, x, out)
         if not np.isfinite(out, finite).all():
-            by_runs()  # a product with 0 would spread what is not finite to all sums
+            by_found()  # a product with 0 would spread what is not finite to all sums
 
     return by_product
 
@@ -55,5 +58,20 @@ def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array
                 part = np.take(x, order[start:stop], 0, values[: stop - start], "clip")
             np.dot(ones[start:stop], part, row)
             start = stop
+
+    return run
+
+
+def _by_found(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
+    """Sorts the rows and adds up the runs; of many sums, most have no row and stay 0."""
+    values = scratch(x.shape, x.dtype)
+
+    def run() -> None:
+        order = indices.argsort(kind="stable")
+        keys = indices[order]
+        np.take(x, order, 0, values, "clip")
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        out.fill(0.0)
+        out[keys[starts]] = np.add.reduceat(values, starts, axis=0)
 
     return run

@@ -8,7 +8,7 @@ summation, tensor by tensor.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -96,17 +96,27 @@ class Case:
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
         """What ``run`` gives on the oracle, and how far float32 strays; cached under ``key``."""
+        return self._expect(key, lambda session: [run(session)])
+
+    def _expect(
+        self, key: Any, run: Callable[[Session], Iterable[Mapping[str, Array]]]
+    ) -> Expected:
+        """As :meth:`expect`; of several parts, those in float32 are held one at a time."""
         with self._lock:
             if key not in self._known:
                 oracle, *yardsticks = self._sessions
-                values = {n: np.asarray(a, np.float64) for n, a in run(oracle).items()}
+                values = {
+                    n: np.asarray(a, np.float64) for part in run(oracle) for n, a in part.items()
+                }
+                oracle.forget()
                 scale = scales(values)
                 noise = dict.fromkeys(values, 0.0)
                 for session in yardsticks:
-                    for name, array in run(session).items():
-                        noise[name] = max(
-                            noise[name], relative_error(array, values[name], scale[name])
-                        )
+                    for part in run(session):
+                        for name, array in part.items():
+                            error = relative_error(array, values[name], scale[name])
+                            noise[name] = max(noise[name], error)
+                    session.forget()
                 self._known[key] = Expected(values, _at_least_typical(noise))
             return self._known[key]
 
@@ -138,21 +148,19 @@ class Case:
     ) -> Expected:
         """Every step's :func:`step_values`."""
 
-        def run(session: Session) -> Mapping[str, Array]:
+        def run(session: Session) -> Iterator[Mapping[str, Array]]:
             session.use_rule(rule)
             session.load(material.parameters, material.statistics)
             state: Mapping[str, Array] = material.state
-            found: dict[str, Array] = {}
             for number, batch in enumerate(batches, start=1):
                 results = session.step(
                     batch["inputs"], state, batch["targets"], batch["learning_rate"]
                 )
                 state = state_of(results)
                 step = {"results": results, **session.read()}
-                found.update(step_values(number, step, material))
-            return found
+                yield step_values(number, step, material)
 
-        return self.expect(("train", rule.name, key), run)
+        return self._expect(("train", rule.name, key), run)
 
 
 def _at_least_typical(noise: Mapping[str, float]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.files import MAX_TEXT, FileFault, check_regular, displayed
-from harness.text import builtin_text, read_text
+from harness.reading import Text, builtin_text, lay_out, read_text, text_pieces
 
 NAMES = ("builtin", "nietzsche")
 VARIABLE = "HARNESS_CORPUS"
@@ -24,16 +23,16 @@ SECONDS = 30
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text with LF line ends, and where it came from.
-
-    ``sha256`` (hex) is that of the text as UTF-8, so it does not depend on the file's encoding
-    and line ends.
-    """
+    """A text, and where it came from."""
 
     name: str
-    text: str
-    sha256: str
+    text: Text
     source: str
+
+    @property
+    def sha256(self) -> str:
+        """See :class:`harness.reading.Text`."""
+        return self.text.sha256
 
 
 def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
@@ -57,13 +56,13 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
         )
     if name == "builtin":
         source = f"pydoc_data.topics of Python {platform.python_version()}"
-        return _corpus(name, builtin_text(), source)
+        return _known(name, builtin_text(), source)
     if name == "nietzsche":
-        return _corpus(name, download(URL, SHA256), URL)
+        return _known(name, download(URL, SHA256), URL)
     try:
         # As it can be printed and kept, whatever bytes the file's name has.
         shown = displayed(name)
-        return _corpus(shown, read_text(name, encoding), shown)
+        return _file(shown, name, encoding)
     except UsageError as error:
         if os.path.exists(name):
             raise
@@ -124,7 +123,7 @@ def _with_unix_newlines(url: str, path: str, _: object) -> None:
 def _local(path: str, encoding: str) -> Corpus:
     """The copy of the notebook's corpus that the environment variable names."""
     try:
-        found = _corpus("nietzsche", read_text(path, encoding), path)
+        found = _file("nietzsche", path, encoding)
     except UsageError as error:
         raise UsageError(f"{VARIABLE} is set: {error}; correct it, or unset it") from None
     if found.sha256 != SHA256:
@@ -137,14 +136,9 @@ def _local(path: str, encoding: str) -> Corpus:
     return found
 
 
-def _corpus(name: str, text: str, source: str) -> Corpus:
-    try:
-        data = text.encode()
-    except UnicodeEncodeError as error:
-        # Some encodings can hold it. Neither weights nor any output could.
-        raise UsageError(
-            f"the text {name!r} has half a surrogate pair, U+{ord(text[error.start]):04X}, at "
-            f"character {error.start + 1}, which is no character: remove it, or name the encoding "
-            "that the text is really in"
-        ) from None
-    return Corpus(name, text, hashlib.sha256(data).hexdigest(), source)
+def _known(name: str, text: str, source: str) -> Corpus:
+    return Corpus(name, lay_out(lambda: [text]), source)
+
+
+def _file(name: str, path: str, encoding: str) -> Corpus:
+    return Corpus(name, lay_out(lambda: text_pieces(path, encoding)), displayed(path))

@@ -19,11 +19,12 @@ MIB, GIB = 1 << 20, 1 << 30
 # JSON many times its size, if it was made for that.
 MAX_WEIGHTS = min(64 * GIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
 MAX_HEADER = 64 * MIB  # that of weights: JSON with the vocabulary and the history
-MAX_TEXT = GIB
+MAX_TEXT = 4 * GIB  # its indices, and the order of its rows, are as large again
 MAX_RECORDS = GIB
 MAX_RESULTS = 64 * MIB
 MAX_PROGRAM = 64 * MIB  # of a reproducer
 MAX_ARRAYS = GIB
+PIECE = MIB
 
 FOLDER = "this is a folder"
 # How much of a file is read to learn its size, if it does not say so itself, as those of /proc.
@@ -63,6 +64,21 @@ def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
             raise FileFault(name, f"its {size:,} bytes do not fit into memory") from None
     _check_size(name, len(content), limit, what)
     return content
+
+
+def read_pieces(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[bytes]:
+    """What :func:`read_bytes` gives, in pieces of :data:`PIECE` bytes; the last one may be less.
+
+    Raises:
+        FileFault: as there, a file that grows beyond the limit with the piece that is too much.
+    """
+    name, count = displayed(path), 0
+    with _opened(path, name) as (file, size):
+        _check_size(name, size, limit, what)
+        while piece := file.read(PIECE):
+            count += len(piece)
+            _check_size(name, count, limit, what)
+            yield piece
 
 
 def read_head(path: str | os.PathLike[str], count: int) -> bytes:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from harness.initializers import generator
 from harness.ports import result_ports
 from harness.program import Port, Program
+from harness.text import one_hot
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -92,9 +93,8 @@ def target(program: Program, port: Port, sizes: Mapping[str, int], seed: int) ->
     random = generator(seed, f"target {port.name} {shape}")
     if type_.bound is not None:
         return random.integers(0, type_.bound.resolve(program.sizes), shape)
-    eye = np.eye(shape[-1])
     most, least = (random.integers(0, shape[-1], shape[:-1]) for _ in range(2))
-    return 0.75 * eye[most] + 0.25 * eye[least]
+    return 0.75 * one_hot(most, shape[-1]) + 0.25 * one_hot(least, shape[-1])
 
 
 def cotangents(program: Program, batch: int, time: int, seed: int) -> Arrays:

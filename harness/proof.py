@@ -56,7 +56,10 @@ def complex_step_gap(case: Case) -> float:
 
 
 def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
-    """The case's material by value number, floats as complex numbers; and all sizes."""
+    """The case's material by value number, and all sizes.
+
+    It stays real: numpy makes complex numbers of what the one shifted array takes part in.
+    """
     material, program = case.material, case.training
     groups = {
         "": material.parameters,
@@ -67,6 +70,5 @@ def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
     }
     env = {}
     for prefix, port in crossing_ports(program):
-        array = groups[prefix][port.name]
-        env[port.value] = array.astype(complex) if array.dtype.kind == "f" else array
+        env[port.value] = groups[prefix][port.name]
     return env, {**program.sizes, "batch": case.batch, "time": case.time}

@@ -106,6 +106,11 @@ class Session(Functions):
                 for port in self.rule.slots
             }
 
+    def forget(self) -> None:
+        """Let go of everything that :meth:`load` and later steps have made."""
+        self.variables, self.statistics, self.slots = {}, {}, {}
+        self.optimizer_state = None
+
     def load_slots(self, slots: Mapping[str, Arrays], steps: int) -> None:
         """Take up the optimizer's equations where they were after ``steps`` steps.
 

@@ -1,88 +1,22 @@
-"""From a text to the arrays of a spec: vocabulary, windows, one-hot rows and batches."""
+"""From a text to the arrays of a spec: vocabulary, windows and one-hot rows."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from encodings.aliases import aliases
-from pathlib import Path
-from typing import Any, Literal, get_args
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import UsageError, did_you_mean
-from harness.files import MAX_TEXT, FileFault, displayed, read_bytes
-from harness.initializers import generator
+from harness.errors import UsageError
 
+Array = npt.NDArray[Any]
 IndexArray = npt.NDArray[np.int64]
-Order = Literal["shuffled", "sequential"]
 
 PADDING = "\0"
-
-
-def builtin_text() -> str:
-    """Return an English text of over 300,000 characters that needs no network.
-
-    It is the language reference that Python ships for `help()`: the topics sorted by name, a
-    blank line between two. It is the same on every machine for one version of Python only.
-
-    Raises:
-        UsageError: this Python was packaged without the module.
-    """
-    try:
-        topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
-    except ImportError:
-        raise UsageError(
-            "this Python was packaged without pydoc_data, the source of the built-in text; "
-            "give the path of a UTF-8 text instead"
-        ) from None
-    return _unix_newlines("\n\n".join(topics[name] for name in sorted(topics)))
-
-
-def read_text(path: str | Path, encoding: str = "utf-8") -> str:
-    """Return the text of a file in a named encoding, with every line end turned into LF.
-
-    Raises:
-        UsageError: the encoding is unknown, or the file cannot be read or is not in it.
-    """
-    _check_encoding(encoding)
-    # Bytes, and decoded here: text mode would use the locale's encoding, and the number of
-    # distinct characters, so every shape of the model, depends on it.
-    try:
-        data = read_bytes(path, MAX_TEXT, "a text")
-    except FileFault as fault:
-        raise UsageError(f"cannot read the text {displayed(path)!r}: {fault.reason}") from None
-    try:
-        return _unix_newlines(data.decode(encoding))
-    except UnicodeError as error:
-        reason = str(error)
-        if isinstance(error, UnicodeDecodeError):
-            # The codec's own bytes: utf-8-sig counts from after the byte-order mark.
-            found = error.object[error.start]
-            reason = f"byte 0x{found:02x} at offset {error.start} ({error.reason})"
-        raise UsageError(
-            f"the text {str(path)!r} is not {encoding.upper()}: {reason}; "
-            "name the encoding that it is in, or convert it to UTF-8 first"
-        ) from None
-
-
-def _check_encoding(encoding: str) -> None:
-    try:
-        "".encode(encoding)
-    except (LookupError, ValueError):
-        # Those that end so, and rot_13, are not of characters to bytes.
-        names = {n for pair in aliases.items() for n in pair if not pair[1].endswith("_codec")}
-        known = [name.replace("_", "-") for name in names - {"rot13", "rot_13"}]
-        raise UsageError(
-            f"{encoding!r} is no encoding of text that Python knows"
-            f"{did_you_mean(encoding, known)}; utf-8, latin-1, cp1252 and utf-16 are some"
-        ) from None
-
-
-def _unix_newlines(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+CODE_POINTS = 0x110000
 
 
 @dataclass(frozen=True)
@@ -108,20 +42,26 @@ class Vocabulary:
             raise UsageError("the characters of a vocabulary must be distinct and ascending")
 
     @classmethod
-    def of(cls, text: str) -> Vocabulary:
-        """Return the vocabulary of a text.
+    def of(cls, text: str | Iterable[str]) -> Vocabulary:
+        """Return the vocabulary of a text, which may come in pieces.
 
         Raises:
             UsageError: the text is empty or contains the padding character.
         """
-        if not text:
+        seen, length, padding = np.zeros(CODE_POINTS, np.bool_), 0, -1
+        for piece in [text] if isinstance(text, str) else text:
+            seen[_code_points(piece)] = True
+            if seen[0] and padding < 0:
+                padding = length + piece.index(PADDING)
+            length += len(piece)
+        if not length:
             raise UsageError("the text is empty: there are no characters to make a vocabulary of")
-        if PADDING in text:
+        if padding >= 0:
             raise UsageError(
                 f"the text contains the padding character {PADDING!r} at position "
-                f"{text.index(PADDING)}; remove it from the text"
+                f"{padding}; remove it from the text"
             )
-        return cls((PADDING, *sorted(set(text))))
+        return cls((PADDING, *map(chr, np.flatnonzero(seen))))
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -132,10 +72,8 @@ class Vocabulary:
         Raises:
             UsageError: a character is not in the vocabulary.
         """
-        known = _code_points("".join(self.characters))
-        wanted = _code_points(text)
-        indices = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        unknown = np.flatnonzero(known[indices] != wanted)
+        indices = self.narrow(text)
+        unknown = np.flatnonzero(indices == len(self))
         if unknown.size:
             position = int(unknown[0])
             raise UsageError(
@@ -144,6 +82,21 @@ class Vocabulary:
             )
         return indices.astype(np.int64)
 
+    def narrow(self, text: str) -> Array:
+        """Return the index of every character, `len(self)` for one that is unknown.
+
+        They are in the smallest unsigned dtype that fits all of them, for any text the same.
+        """
+        return np.take(self._table, _code_points(text), mode="clip")
+
+    @cached_property
+    def _table(self) -> Array:
+        """By code point its index, or one that is none; a last entry stands for all above."""
+        known = _code_points("".join(self.characters))
+        table = np.full(int(known[-1]) + 2, len(self), np.min_scalar_type(len(self)))
+        table[known] = np.arange(len(self))
+        return table
+
     def decode(self, indices: npt.ArrayLike) -> str:
         """Return the characters of `indices`, shape `[length]`.
 
@@ -151,7 +104,8 @@ class Vocabulary:
             UsageError: an index has no character.
         """
         checked = _checked_indices(indices, len(self), "the vocabulary")
-        return "".join(self.characters[index] for index in checked.ravel())
+        points = _code_points("".join(self.characters)).astype("<u4")[checked.ravel()]
+        return points.tobytes().decode("utf-32-le", "surrogatepass")
 
     def check_classes(self, classes: int) -> None:
         """Check that a model with `classes` classes can read this vocabulary.
@@ -168,7 +122,9 @@ class Vocabulary:
             )
 
 
-def _code_points(text: str) -> npt.NDArray[np.uint32]:
+def _code_points(text: str) -> Array:
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
@@ -187,7 +143,7 @@ def _checked_indices(indices: npt.ArrayLike, limit: int, of: str) -> IndexArray:
 
 
 def windows(
-    indices: IndexArray, length: int, stride: int, offset: int = 0, drop_last: int = 0
+    indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
 ) -> IndexArray:
     """Return the windows of `length` indices that start `stride` apart, shape `[rows, length]`.
 
@@ -199,12 +155,24 @@ def windows(
         UsageError: no row is left, a row would pass the end of the text, or an argument is
             out of its range.
     """
-    starts = _starts(len(indices), length, stride, offset, drop_last, width=length)
-    return np.take(np.asarray(indices, dtype=np.int64), starts[:, None] + np.arange(length))
+    return window_view(indices, length, stride, offset, drop_last).astype(np.int64)
+
+
+def window_view(
+    indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
+) -> Array:
+    """Return `windows` where they lie in the text: no memory of their own, and read-only.
+
+    Raises:
+        UsageError: as `windows`.
+    """
+    rows = _row_count(len(indices), length, stride, offset, drop_last, width=length)
+    every = np.lib.stride_tricks.sliding_window_view(indices, length)
+    return every[offset::stride][:rows]
 
 
 def column(
-    indices: IndexArray, length: int, stride: int, offset: int = 0, drop_last: int = 0
+    indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
 ) -> IndexArray:
     """Return one index for each row of `windows(indices, length, stride)`, shape `[rows]`.
 
@@ -214,8 +182,19 @@ def column(
     Raises:
         UsageError: as `windows`.
     """
-    starts = _starts(len(indices), length, stride, offset, drop_last, width=1)
-    return np.take(np.asarray(indices, dtype=np.int64), starts)
+    return column_view(indices, length, stride, offset, drop_last).astype(np.int64)
+
+
+def column_view(
+    indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
+) -> Array:
+    """Return `column` where it lies in the text.
+
+    Raises:
+        UsageError: as `windows`.
+    """
+    rows = _row_count(len(indices), length, stride, offset, drop_last, width=1)
+    return indices[offset::stride][:rows]
 
 
 def row_count(size: int, length: int, stride: int, drop_last: int) -> int:
@@ -223,9 +202,8 @@ def row_count(size: int, length: int, stride: int, drop_last: int) -> int:
     return len(range(0, size - 1 - length, stride)) - drop_last
 
 
-def _starts(
-    size: int, length: int, stride: int, offset: int, drop_last: int, width: int
-) -> IndexArray:
+def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int, width: int) -> int:
+    """The rows of windows, of which `width` characters each must lie in the text."""
     smallest = {"length": (length, 1), "stride": (stride, 1), "offset": (offset, 0)}
     smallest["drop_last"] = (drop_last, 0)
     for name, (value, least) in smallest.items():
@@ -238,14 +216,13 @@ def _starts(
             f"{stride} and the last {drop_last} left out need at least "
             f"{length + 2 + drop_last * stride}"
         )
-    starts = np.arange(rows, dtype=np.int64) * stride + offset
-    last = int(starts[-1]) + width - 1
+    last = (rows - 1) * stride + offset + width - 1
     if last >= size:
         raise UsageError(
             f"offset {offset} is too large: the last row would end at character {last}, and the "
             f"text ends at {size - 1}; at most {offset - (last - size + 1)} is allowed"
         )
-    return starts
+    return rows
 
 
 def one_hot(
@@ -256,37 +233,12 @@ def one_hot(
     Raises:
         UsageError: an index is negative, or not below `classes`.
     """
-    checked = _checked_indices(indices, classes, f"the {classes} classes")
-    rows = np.zeros((*checked.shape, classes), dtype=dtype)
-    np.put_along_axis(rows, checked[..., None], 1, axis=-1)
-    return rows
+    return hot_rows(_checked_indices(indices, classes, f"the {classes} classes"), classes, dtype)
 
 
-def batches(
-    rows: int, size: int, order: Order, whole_only: bool, seed: int, epoch: int
-) -> Iterator[IndexArray]:
-    """Return the row numbers of each batch of one epoch, each of shape `[size]`.
-
-    Without `whole_only` the last batch holds the rows that remain. A shuffled order depends on
-    `seed` and `epoch` only. A model that carries its state from batch to batch needs
-    `order="sequential"` and `whole_only=True`: row j of a batch then follows row j of the last.
-
-    Raises:
-        UsageError: there is no batch, or the order is unknown.
-    """
-    if order not in get_args(Order):
-        raise UsageError(
-            f"unknown order {order!r}; allowed are {', '.join(get_args(Order))}"
-            f"{did_you_mean(order, get_args(Order))}"
-        )
-    if size < 1:
-        raise UsageError(f"the batch size must be at least 1, not {size}")
-    if rows < (size if whole_only else 1):
-        kind = f"a whole batch of {size}" if whole_only else "a batch"
-        raise UsageError(f"{rows} rows are too few for {kind}")
-    if order == "shuffled":
-        numbers = generator(seed, f"shuffle/{epoch}").permutation(rows)
-    else:
-        numbers = np.arange(rows)
-    end = rows // size * size if whole_only else rows
-    return (numbers[start : start + size] for start in range(0, end, size))
+def hot_rows(indices: Array, classes: int, dtype: npt.DTypeLike) -> Array:
+    """Return `one_hot` of indices that are known to be in its range."""
+    # A row of zeros for each and nothing else: rows of an identity would need classes^2 entries.
+    rows = np.zeros(indices.size * classes, dtype)
+    rows[np.arange(0, rows.size, classes) + indices.reshape(-1)] = 1
+    return rows.reshape(*indices.shape, classes)

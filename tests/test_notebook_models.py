@@ -11,7 +11,7 @@ import notebook_rnn
 import numpy as np
 import pytest
 
-from harness import oracle, text
+from harness import oracle, reading, text
 from harness.gradient import differentiate
 from harness.initial import initial_parameters
 from harness.program import Port, Program
@@ -155,7 +155,7 @@ def indices() -> Any:
     path = os.environ.get("HARNESS_CORPUS")
     if not path:
         pytest.skip("set HARNESS_CORPUS to the path of nietzsche.txt to check its numbers")
-    corpus = text.read_text(Path(path))
+    corpus = reading.read_text(Path(path))
     assert len(corpus) == 600893
     return text.Vocabulary.of(corpus).encode(corpus)
 

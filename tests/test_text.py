@@ -9,16 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.batches import batches
 from harness.errors import UsageError
+from harness.reading import builtin_text, read_text
 from harness.text import (
     PADDING,
     IndexArray,
     Vocabulary,
-    batches,
-    builtin_text,
     column,
     one_hot,
-    read_text,
     windows,
 )
 
@@ -189,7 +188,7 @@ class TestReadText:
     def test_utf8_whatever_the_locale(self, tmp_path) -> None:
         path = tmp_path / "text"
         path.write_bytes("éß\r\nb\rc\n".encode())
-        program = f"from harness.text import read_text; print(ascii(read_text({str(path)!r})))"
+        program = f"from harness.reading import read_text; print(ascii(read_text({str(path)!r})))"
         environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         printed = subprocess.run(
             [sys.executable, "-c", program], env=environment, capture_output=True, check=True
@@ -203,8 +202,7 @@ class TestReadText:
             read_text(path)
 
     @pytest.mark.parametrize(
-        ("name", "reason"),
-        [("absent", "no such file"), (".", "a folder"), ("\0", "a NUL character")],
+        ("name", "reason"), [("absent", "no such file"), (".", "this is a folder"), ("\0", "NUL")]
     )
     def test_unreadable(self, tmp_path, name: str, reason: str) -> None:
         with pytest.raises(UsageError, match=reason) as caught:

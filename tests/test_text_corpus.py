@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from harness.batches import batches
+from harness.reading import read_text
 from harness.text import (
     IndexArray,
     Vocabulary,
-    batches,
     column,
     one_hot,
-    read_text,
     windows,
 )
 

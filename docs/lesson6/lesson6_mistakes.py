@@ -31,8 +31,7 @@ PLANTED = {
 
 def measure_mistakes(name: str) -> dict[str, Any]:
     """All of them, on a text as ``harness train`` names it."""
-    found = corpus.corpus(name).text
-    indices = text.Vocabulary.of(found).encode(found)
+    indices = corpus.corpus(name).text.indices.array
     classes = max(CLASSES, int(indices.max()) + 1)
     xs, ys = (_rows(indices, offset, classes) for offset in (0, 1))
     return {

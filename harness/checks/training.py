@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.case import step_values
+from harness.case import state_of, step_values
 from harness.checks.context import Context, equal
 from harness.findings import Finding
 from harness.program import UpdateRule
@@ -53,23 +53,28 @@ def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Findi
     expected = case.train(rule, batches, material, rate)
     context.remote.use_rule(rule)
     context.remote.load(material)
-    steps = context.remote.train(batches, material.state)
-    found = {}
-    for number, step in enumerate(steps, start=1):
-        found.update(step_values(number, step, material))
-    finding = context.finding(check, found, expected)
-    finding.faults += _not_fresh(context, batches[:1], steps[0])
+    finding = Finding(check)
+    before: Mapping[str, Any] = {}
+    state: Mapping[str, Any] = material.state
+    for number, given in enumerate(batches, start=1):
+        # One call for each: a step has parameters and slots, and several would be held at once.
+        (step,) = context.remote.train([given], state)
+        state, found = state_of(step["results"]), step_values(number, step, material)
+        expected_now = expected.only(f"step {number}: ")
+        finding.deviations += context.finding(check, found, expected_now).deviations
+        before = before or found
+    finding.faults += _not_fresh(context, batches[:1], before)
     return finding
 
 
 def _not_fresh(
-    context: Context, batches: list[dict[str, Any]], first: Mapping[str, Any]
+    context: Context, batches: list[dict[str, Any]], before: Mapping[str, Any]
 ) -> list[str]:
     """Loading ends all that earlier steps have left: slots, their count, the learning rate."""
     material = context.case.material
     context.remote.load(material)
     (again,) = context.remote.train(batches, material.state)
-    before, after = (step_values(1, step, material) for step in (first, again))
+    after = step_values(1, again, material)
     return [
         f"{name} is another after loading anew: something was kept from earlier steps"
         for name, array in before.items()

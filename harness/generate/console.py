@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Mapping
@@ -19,10 +20,10 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
         shown = not texts and not as_json
         if shown:
             print(request.prompt, end="", flush=True)
-        characters = []
+        written = io.StringIO()
         try:
             for character in writer.write(backend):
-                characters.append(character)
+                written.write(character)
                 if shown:
                     print(character, end="", flush=True)
         except GenerateError as error:
@@ -31,7 +32,7 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
         finally:
             if shown:
                 print()
-        texts[backend] = "".join(characters)
+        texts[backend] = written.getvalue()
     parted = differences(texts)
     if as_json:
         print(json.dumps({"prompt": request.prompt, "texts": texts, "same": not parted}))

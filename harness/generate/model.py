@@ -33,6 +33,11 @@ class Reader:
     window: int
     stateful: bool
 
+    @property
+    def reach(self) -> int:
+        """How many characters before the next one it reads at most, if it keeps no state."""
+        return self.fixed or self.window
+
     def check_prompt(self, prompt: str) -> None:
         """:class:`UsageError` for one that is too short."""
         least = self.fixed or 1
@@ -57,10 +62,8 @@ class Reader:
     def inputs(self, indices: Sequence[int]) -> dict[str, Array]:
         """The arrays for some characters, of batch 1; of too many the last are read."""
         text = np.asarray(indices, np.int64)
-        if self.fixed is not None:
-            text = text[-self.fixed :]
-        elif not self.stateful:
-            text = text[-self.window :]
+        if self.fixed is not None or not self.stateful:
+            text = text[-self.reach :]
         return {port.name: self._input(port, text) for port in self.program.inputs}
 
     def first_state(self) -> dict[str, Array]:

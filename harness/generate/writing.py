@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ class Writer:
             statistics=dict(self.weights.statistics),
         )
         choose = chooser(request, len(self.vocabulary))
-        context, state = list(self.prompt), known.first_state()
-        unread = context
+        context, state = deque(self.prompt, known.reach), known.first_state()
+        unread: Sequence[int] = self.prompt
         for _ in range(request.length):
             results = remote.forward("inference", known.inputs(unread), state)
             state = group_of(results, "state.")

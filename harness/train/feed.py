@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.batches import Batches, Order, batches
 from harness.contract import host_dtype
 from harness.errors import UsageError
 from harness.program import Port, Program
 from harness.spec.lower import Spec
-from harness.text import Order, batches, column, one_hot, row_count, windows
+from harness.text import Array, IndexArray, column_view, hot_rows, row_count, window_view
 
-Array = npt.NDArray[Any]
 # Of a training: the history of each is in the header of the weights, whose size is limited.
 MOST_EPOCHS = 20_000
 
@@ -67,8 +65,9 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
 
 
 class Feed:
-    """Batches by row numbers. ``indices`` is the whole text; a shape of a program's port decides
-    whether an array is one character a row, a window, or its one-hot form.
+    """Batches by row numbers. ``indices`` is the whole text, in any dtype of whole numbers; a
+    shape of a program's port decides whether an array is one character a row, a window, or its
+    one-hot form. Windows are cut when a batch is: the text is held once, by whoever gives it.
 
     Raises :class:`UsageError` for a text too short for a batch.
     """
@@ -78,25 +77,29 @@ class Feed:
     ) -> None:
         self.recipe, self.seed = given, seed
         self._dtype = host_dtype(dtype)
-        text = np.ascontiguousarray(indices, np.int64)
         cut = {"length": given.length, "stride": given.stride, "drop_last": given.drop_last}
-        self.total = len(column(text, **cut))
+        self.total = len(column_view(indices, **cut))
         self.rows = self.total - given.held_out
         if given.examples is not None:
             self.rows = min(self.rows, given.examples)
         ports = {"input": program.inputs, "target": program.targets}
         self._sources = {
-            f"{group}.{port.name}": _Source(program, port, given, text, cut, self._dtype)
+            f"{group}.{port.name}": _Source(program, port, given, indices, cut, self._dtype)
             for group, found in ports.items()
             for port in found
         }
-        self._epochs: dict[int, list[npt.NDArray[np.int64]]] = {}
+        # What every source is below needs no look at its own part of the text.
+        largest = int(indices.max())
+        for source in self._sources.values():
+            source.check(largest)
+        self._epochs: dict[int, Batches] = {}
         self.epoch(0)  # raises now, and not in the worker, where there is no batch
 
-    def epoch(self, number: int) -> list[npt.NDArray[np.int64]]:
+    def epoch(self, number: int) -> Batches:
         """The row numbers of each batch of an epoch; the order depends on the seed only."""
         if number not in self._epochs:
-            made = batches(
+            self._epochs.clear()  # before another order is drawn, not after
+            self._epochs[number] = batches(
                 self.rows,
                 self.recipe.batch,
                 self.recipe.order,
@@ -104,15 +107,20 @@ class Feed:
                 self.seed,
                 number,
             )
-            self._epochs = {number: list(made)}
         return self._epochs[number]
 
-    def held_out(self) -> list[npt.NDArray[np.int64]]:
+    @property
+    def tested(self) -> int:
+        """How many rows a batch of :meth:`held_out` has."""
+        return min(self.recipe.batch, self.recipe.held_out)
+
+    def held_out(self) -> Iterator[IndexArray]:
         """The rows of each batch that is never trained on, in order; whole batches only."""
-        first = self.total - self.recipe.held_out
-        size = min(self.recipe.batch, max(1, self.recipe.held_out))
-        numbers = np.arange(first, self.total)
-        return [numbers[i : i + size] for i in range(0, len(numbers) - size + 1, size)]
+        size = self.tested
+        if not size:
+            return
+        for start in range(self.total - self.recipe.held_out, self.total - size + 1, size):
+            yield np.arange(start, start + size)
 
     def batch(self, rows: Array, compact: Collection[str] = ()) -> dict[str, Array]:
         """The arrays of some rows by ``input.NAME`` and ``target.NAME``; rows of any shape
@@ -125,13 +133,13 @@ class Feed:
 
     def expand(self, name: str, taken: Array) -> Array:
         """The one-hot form of indices, if the array is to have it."""
-        ones = self._sources[name].ones
-        return taken if ones is None else np.take(ones, taken, axis=0)
+        classes = self._sources[name].classes
+        return hot_rows(taken, classes, self._dtype) if classes else taken
 
     @property
     def classes(self) -> dict[str, int]:
         """How many classes each array of one-hot rows has."""
-        return {n: len(s.ones) for n, s in self._sources.items() if s.ones is not None}
+        return {n: s.classes for n, s in self._sources.items() if s.classes}
 
 
 class _Source:
@@ -147,29 +155,34 @@ class _Source:
         dtype: str,
     ) -> None:
         type_ = program.type_of(port)
-        self._offset = given.offsets[port.name]
+        self._name, self._offset = port.name, given.offsets[port.name]
         self._dtype = np.dtype(dtype)
-        self.ones: Array | None = None
+        self.classes = 0
         if self._offset is None:
             self._tail = tuple(dim.resolve(program.sizes) for dim in type_.shape[1:])
             return
-        classes = 0 if type_.bound is not None else type_.shape[-1].resolve(program.sizes)
-        wide = len(type_.shape) - (classes > 0) > 1
-        cutter = windows if wide else column
-        self._table = cutter(text, offset=self._offset, **cut)
-        limit = classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
-        if int(self._table.max()) >= limit:
+        if type_.bound is None:
+            self.classes = type_.shape[-1].resolve(program.sizes)
+        wide = len(type_.shape) - (self.classes > 0) > 1
+        cutter = window_view if wide else column_view
+        self._rows = cutter(text, offset=self._offset, **cut)
+        self._limit = self.classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
+
+    def check(self, largest: int) -> None:
+        """:class:`UsageError` for an index that has no class; none in the text is larger."""
+        if self._offset is None or largest < self._limit:
+            return
+        found = int(self._rows.max())
+        if found >= self._limit:
             raise UsageError(
-                f"{port.name} has {limit} classes, and the text has characters with indices up to "
-                f"{int(self._table.max())}"
+                f"{self._name} has {self._limit} classes, and the text has characters with indices "
+                f"up to {found}"
             )
-        if classes:
-            self.ones = one_hot(np.arange(classes), classes, self._dtype)
 
     def __call__(self, rows: Array) -> Array:
         if self._offset is None:
             return np.zeros((*rows.shape, *self._tail), self._dtype)
-        return self._table[rows]
+        return self._rows[rows].astype(np.int64)
 
 
 def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:

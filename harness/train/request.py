@@ -20,7 +20,6 @@ from harness.spec.lower import Spec, load_spec
 from harness.supervisor import Launch
 from harness.text import Vocabulary
 from harness.train.feed import Feed, Recipe, needed_sizes, phases_of, recipe
-from harness.weights import Array
 
 PATHS = ("derived", "native", "equations")
 FASTEST = "fastest"  # of these, as trials before the training find it
@@ -69,8 +68,8 @@ class TrainRequest:
 class Setup:
     """A request that was found to be possible.
 
-    ``indices`` is the text, ``rates`` the learning rate of each epoch. The sizes are the spec's
-    but for those that count characters, where the text has more.
+    ``rates`` are the learning rate of each epoch. The sizes are the spec's but for those that
+    count characters, where the text has more.
     """
 
     request: TrainRequest
@@ -81,7 +80,6 @@ class Setup:
     training: Program
     inference: Program
     recipe: Recipe
-    indices: Array
     rates: Sequence[float]
     feed: Feed
 
@@ -100,7 +98,7 @@ class Setup:
     @property
     def characters(self) -> int:
         """Characters that the rows of an epoch read."""
-        return sum(map(len, self.feed.epoch(0))) * self.recipe.length
+        return self.feed.epoch(0).rows * self.recipe.length
 
 
 def prepare(request: TrainRequest) -> Setup:
@@ -110,12 +108,11 @@ def prepare(request: TrainRequest) -> Setup:
     if spec.update is None:
         raise UsageError(f"{spec.name} has no optimizer: it cannot be trained")
     text = corpus(request.text, request.encoding)
-    vocabulary = Vocabulary.of(text.text)
+    vocabulary = text.text.vocabulary
     given = recipe(spec, request.batch, request.held_out, len(text.text))
     changed = {**needed_sizes(spec, len(vocabulary)), **request.sizes}
     training = spec.program("training", **changed)
     _check_size(training, len(spec.update.slots))
-    indices = vocabulary.encode(text.text)
     return Setup(
         request=request,
         spec=spec,
@@ -125,9 +122,8 @@ def prepare(request: TrainRequest) -> Setup:
         training=training,
         inference=spec.program("inference", **changed),
         recipe=given,
-        indices=indices,
         rates=phases_of(spec, request.epochs),
-        feed=Feed(training, given, indices, request.dtype, request.seed),
+        feed=Feed(training, given, text.text.indices.array, request.dtype, request.seed),
     )
 
 

@@ -185,8 +185,9 @@ class Training:
 
     def _add(self, epoch: int, step: int, count: int, sums: list[float]) -> None:
         position = self._position
-        rows = self.setup.feed.epoch(epoch)[step : step + count]
-        counts = (sum(map(len, rows[i : i + SUMMED])) for i in range(0, count, SUMMED))
+        batches, end = self.setup.feed.epoch(epoch), step + count
+        starts = range(step, end, SUMMED)
+        counts = (batches.rows_of(start, min(start + SUMMED, end)) for start in starts)
         made = [list(pair) for pair in zip(sums, counts, strict=True)]
         position["sums"] = [*position["sums"], *made]
         position["step"] = step + count

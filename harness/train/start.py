@@ -34,7 +34,7 @@ def begin(call: Call, setup: Setup, path: str) -> Mapping[str, Any]:
         dtype=request.dtype,
         device=request.device,
         recipe=asdict(setup.recipe),
-        indices=setup.indices,
+        text=setup.text.text.indices.told(),
         seed=request.seed,
     )
     return told

@@ -81,13 +81,12 @@ class Trainer:
     def evaluate(self) -> float | None:
         """The mean loss on the rows that are held out, with the inference program; None if there
         are none."""
-        batches = self.feed.held_out()
-        if not batches:
+        if not self.feed.tested:
             return None
         self._store()
-        state: Arrays = initial_state(self.session.programs["inference"], len(batches[0]))
+        state: Arrays = initial_state(self.session.programs["inference"], self.feed.tested)
         losses = []
-        for numbers in batches:
+        for numbers in self.feed.held_out():
             arrays = self.feed.batch(numbers)
             inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
             results = self.session.forward("inference", inputs, state, targets)

@@ -8,6 +8,7 @@ from typing import Any
 from harness import memory
 from harness.contract import Backend
 from harness.errors import UsageError
+from harness.shared import mapped
 from harness.train.feed import Feed, Recipe
 from harness.train.trainer import Trainer
 from harness.wire import decode
@@ -38,10 +39,13 @@ class TrainVerbs:
         dtype: str,
         device: str,
         recipe: Mapping[str, Any],
-        indices: Any,
+        text: Mapping[str, str],
         seed: int,
     ) -> Payload:
-        """A training in place of the last one; the path of each layer and the settings."""
+        """A training in place of the last one, on a text that another process has laid out.
+
+        Returns the path of each layer and the settings.
+        """
         self.backend.quick = False
         self.backend.use(device, dtype)
         flushed = self.backend.flush_denormals()
@@ -50,7 +54,8 @@ class TrainVerbs:
             decode(training), decode(inference), path=path, dtype=dtype, rule=update
         )
         session.use_rule(update, claim=False)
-        feed = Feed(session.programs["training"], Recipe(**recipe), indices, session.dtype, seed)
+        given = Recipe(**recipe)
+        feed = Feed(session.programs["training"], given, mapped(text), session.dtype, seed)
         self._trainer = Trainer(session, feed)
         settings = {**self.backend.settings(), **({"denormals": "flushed"} if flushed else {})}
         return {"paths": session.paths(), "settings": settings}
