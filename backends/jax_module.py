@@ -11,7 +11,8 @@ from harness.convert.emitter import Emitter
 from harness.convert.expression import Code, fill
 from harness.convert.forward import emitter, first_state, forward, given, settle
 from harness.convert.layers import Form, Method, Model, model
-from harness.convert.names import identifier, unique
+from harness.convert.literals import text, told
+from harness.convert.names import CONSTANTS, PYTHON, identifier, unique
 from harness.convert.wrapping import bracketed, mapping
 from harness.formats import Exported
 from harness.ports import call_key
@@ -25,7 +26,7 @@ IMPORTED = frozenset(
 
 
 def _key(*names: str) -> str:
-    return "params" + "".join(f'["{name}"]' for name in names)
+    return "params" + "".join(f"[{text(name)}]" for name in names)
 
 
 class Writer:
@@ -36,7 +37,7 @@ class Writer:
         self.model: Model = model(exported.training, exported.inference)
         self.dialect = JaxDialect()
         self.functions: dict[int, str] = {}
-        taken = set(IMPORTED)
+        taken = {*IMPORTED, *CONSTANTS, *PYTHON}
         self.forms = list({id(form): form for form in self.model.instances.values()}.values())
         for form in self.forms:
             for method in form.methods.values():
@@ -68,13 +69,14 @@ class Writer:
 
     def _docstring(self) -> list[str]:
         name, state = self.file.removesuffix(".py"), self.model.state
-        arguments = ", ".join(p.name for p in self.model.program.inputs[:3])
+        arguments = ", ".join(told(p.name) for p in self.model.program.inputs[:3])
         more = ", ..." if len(self.model.program.inputs) > 3 else ""
         left = "outputs, state" if state else "outputs"
+        weights = f"{name}.npz"
         lines = [
-            f'"""{self.exported.spec} as functions of JAX; its weights lie in {name}.npz.',
+            f"{told(self.exported.spec)} as functions of JAX; its weights lie in {told(weights)}.",
             "",
-            f'    params = load("{name}.npz")',
+            f"    params = load({text(weights)})",
             f"    {left} = jax.jit(apply)(params, {arguments}{more})",
             "",
             f"Made by harness export. Weights are {self.exported.dtype}.",
@@ -84,7 +86,7 @@ class Writer:
                 "",
                 'Call jax.config.update("jax_enable_x64", True) first: JAX rounds them otherwise.',
             ]
-        return [*lines, '"""']
+        return document.docstring(lines)
 
     def _load(self) -> list[str]:
         return [
@@ -107,14 +109,13 @@ class Writer:
         assert call.body is not None
         names = call.attributes["results"]
         given_back = [(names[n], program.types[call.body.outputs[n]].shape) for n in results]
-        told = f"{document.shapes(program, values)} -> {document.shapes(program, given_back)}"
+        shapes = f"{document.shapes(program, values)} -> {document.shapes(program, given_back)}"
         signature = [
             f"{name}=None" if role in method.optional else name
             for (role, _), name in zip(values, arguments, strict=True)
         ]
         lines = bracketed(0, f"def {self.functions[id(method)]}(", ["params", *signature], "):")
-        lines += [f'    """{document.form_title(form)}', ""]
-        lines += [*document.wrapped(told, 1), '    """', *e.lines]
+        lines += [*document.docstring([document.form_title(form), "", shapes], 1), *e.lines]
         return [*lines, f"    return {result_text(e, codes)}"]
 
     @property
@@ -137,14 +138,9 @@ class Writer:
         made = forward(self.model, e, self._call, self.reserved)
         signature = ["params", *made.arguments, *(["state=None"] if state else [])]
         lines = bracketed(0, "def apply(", signature, "):")
-        lines += ['    """Takes', ""]
-        lines += [f"    - {document.described(self.model, p)}" for p in self.model.program.inputs]
-        lines += ["", "    and returns", ""]
-        lines += [f"    - {line}" for line in document.results(self.model)]
-        if state:
-            lines += ["", "    and the state after it, to hand to the next call."]
+        lines += document.docstring(document.signature(self.model), 1)
         start = ["if state is None:", "    state = initial_state(params, batch)"]
-        lines += ['    """', *made.lines(self.model, start)]
+        lines += made.lines(self.model, start)
         lines += mapping(1, "outputs = " if state else "return ", made.outputs)
         return [*lines, *(mapping(1, "return outputs, ", made.after) if state else [])]
 

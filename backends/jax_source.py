@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from harness.convert.common import common, ends_of, swaps_first
 from harness.convert.emitter import Dialect, Emitter
 from harness.convert.expression import Code, fill, listed
+from harness.convert.vetting import Words
 from harness.convert.wrapping import bracketed
 from harness.dims import Shape
 from harness.program import Node, free_values
@@ -25,6 +26,27 @@ TEMPLATES: Mapping[str, str] = {
     "softmax": "jax.nn.softmax(%0)",
     "log_softmax": "jax.nn.log_softmax(%0)",
 }
+# What the source of functions may use; see :mod:`harness.convert.vetting`.
+WORDS = Words(
+    imports=frozenset(
+        {"import math", "import jax", "import jax.numpy as jnp", "import numpy as np"}
+    ),
+    roots=frozenset({"math", "jax", "jnp", "np"}),
+    known=frozenset(
+        {
+            *("math.exp", "math.log", "math.tanh", "math.sqrt", "np.load"),
+            *("jax.lax.scan", "jax.lax.stop_gradient", "jax.nn.relu", "jax.nn.sigmoid"),
+            *("jax.nn.softmax", "jax.nn.log_softmax", "jax.nn.one_hot"),
+            *("jnp.exp", "jnp.log", "jnp.tanh", "jnp.sqrt", "jnp.power", "jnp.square"),
+            *("jnp.where", "jnp.take_along_axis", "jnp.concatenate", "jnp.swapaxes", "jnp.flip"),
+            *("jnp.transpose", "jnp.broadcast_to", "jnp.expand_dims", "jnp.squeeze", "jnp.clip"),
+            *("jnp.tensordot", "jnp.zeros", "jnp.ones", "jnp.full", "jnp.asarray"),
+        }
+    ),
+    methods=frozenset({"astype", "sum", "max", "mean", "add", "split", "setdefault"}),
+    keywords=frozenset({"keepdims", "dtype", "reverse"}),
+    python=frozenset({"float"}),
+)
 
 
 class JaxDialect(Dialect):
@@ -118,7 +140,7 @@ class JaxDialect(Dialect):
         body, count = node.body, node.attributes["carries"]
         outside = {e.text[v] for v in free_values(body) if v in e.text}
         around, e.owner = e.owner, {}
-        before, e.reserved = e.reserved, e.reserved | outside
+        before, e.reserved = e.reserved, e.reserved | outside | {"carry", "steps"}
         e.depth += 1
         carries = [
             e.argument(inner, name)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import math
 import operator
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from keyword import iskeyword
 from typing import Any
 
+from harness.convert.names import PYTHON, identifier, unique
+from harness.convert.vetting import Words
 from harness.convert.wrapping import INDENT, bracketed
 from harness.dims import Dim
 from harness.program import Block, Node, Program, free_values
@@ -59,14 +59,39 @@ FOLDED: Mapping[str, Callable[..., float]] = {
     "negative": operator.neg,
     **{name: getattr(math, name) for name in ("exp", "log", "tanh", "sqrt")},
 }
-# What the text itself needs the names of.
-RESERVED = frozenset({"self", "ops", "keras", "step", "last", "stacked", "each", "batch", "time"})
+# What the text itself needs the names of, and what Keras takes for arguments of its own.
+RESERVED = PYTHON | {
+    *("self", "ops", "keras", "batch", "time", "inputs", "form", "training", "mask"),
+    *("step", "last", "stacked", "each", "carried", "slices", "sequence", "hard_sigmoid_fifth"),
+}
+DECORATOR = "keras.saving.register_keras_serializable"
+# What a module's source may use; see :mod:`harness.convert.vetting`.
+WORDS = Words(
+    imports=frozenset({"import keras", "from keras import ops"}),
+    roots=frozenset({"keras", "ops"}),
+    known=frozenset(
+        {
+            *(text.partition("(")[0] for text in CALLS.values()),
+            *("ops.shape", "ops.scan", "ops.arange", "ops.zeros", "ops.full", "ops.concatenate"),
+            *("ops.zeros_like", "ops.ones_like", "keras.layers.Layer", DECORATOR),
+        }
+    ),
+    methods=frozenset({"add_weight"}),
+    keywords=frozenset(
+        {
+            *("axis", "keepdims", "dtype", "reverse"),
+            *("name", "shape", "initializer", "trainable", "package"),
+        }
+    ),
+    python=frozenset({"super"}),
+    decorator=DECORATOR,
+)
 
 
 def registered(text: str) -> str:
     """The text of a class or function, registered with Keras."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f'@keras.saving.register_keras_serializable(package="harness-{digest}")\n{text}'
+    return f'@{DECORATOR}(package="harness-{digest}")\n{text}'
 
 
 HARD_SIGMOID_FIFTH = registered(
@@ -232,13 +257,7 @@ class Writer:
         return str(settled(self.program, dim))
 
     def _name(self, value: int, otherwise: str = "t") -> str:
-        known = self.program.names.get(value, "")
-        stem = re.sub(r"\W", "_", known) or otherwise
-        stem += "_" * iskeyword(stem)
-        name, number = stem, 1
-        while name in self._taken:
-            number += 1
-            name = f"{stem}_{number}"
+        name = unique(identifier(self.program.names.get(value, "") or otherwise), self._taken)
         self._taken.add(name)
         return name
 

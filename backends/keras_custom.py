@@ -6,7 +6,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from keyword import iskeyword
 
+from harness.convert.document import docstring
 from harness.convert.idioms import Idioms
+from harness.convert.literals import text, told
 from harness.convert.names import identifier, unique
 from harness.convert.wrapping import INDENT
 from harness.dims import Dim
@@ -54,7 +56,7 @@ class Custom:
 
     def _weight(self, local: str) -> str:
         frozen = "" if local in self.trained else ", trainable=False"
-        options = f'name="{local}", shape={self.shapes[local]!r}, initializer="zeros"{frozen}'
+        options = f'name={text(local)}, shape={self.shapes[local]!r}, initializer="zeros"{frozen}'
         return f"self.{self.attributes[local]} = self.add_weight({options})"
 
 
@@ -62,7 +64,7 @@ def class_text(name: str, forms: Sequence[Custom]) -> str:
     """The class of a layer, registered. One that is called in several forms, which differ in the
     number of axes or in what is left out, takes a list of tensors and the number of the form."""
     first = forms[0]
-    lines = [f"class {name}(keras.layers.Layer):", f'{INDENT}"""{first.summary}"""', ""]
+    lines = [f"class {name}(keras.layers.Layer):", *docstring([first.summary], 1), ""]
     lines += first.start()
     if len(forms) == 1:
         return registered("\n".join([*lines, *first.method("call")]) + "\n")
@@ -97,7 +99,7 @@ def custom(
     idioms = Idioms(program.types, names)
     nodes, outputs = idioms.block([*before, *inline_calls([node])], results)
     program = replace(program, names=names)
-    attributes = {n: f"weight_{n}" if n in taken or iskeyword(n) else n for n in own}
+    attributes = _attributes(own, taken)
     weights = {roles[local]: name for local, name in attributes.items()}
     return Custom(
         program,
@@ -113,6 +115,15 @@ def custom(
     )
 
 
+def _attributes(own: Iterable[str], taken: Container[str]) -> dict[str, str]:
+    """The attributes that hold the weights, no two of one name."""
+    found: dict[str, str] = {}
+    for name in own:
+        is_taken = name in taken or iskeyword(name) or name.startswith(("weight_", "form_"))
+        found[name] = identifier(f"weight_{name}" if is_taken else name)
+    return found
+
+
 def _local_names(program: Program, node: Node) -> dict[int, str]:
     """The layer's own names: a model has others for the results of each call."""
     label = f"{node.attributes.get('label')}/"
@@ -124,8 +135,8 @@ def _summary(program: Program, node: Node) -> str:
         return f"One operation, {node.op}, on a number or on the length of an axis."
     given = node.attributes["attributes"].items()
     values = ((n, settled(program, v) if isinstance(v, Dim) else v) for n, v in given)
-    told = ", ".join(f"{n} {v}" for n, v in values)
-    return f"{node.attributes['definition']}{': ' if told else ''}{told}."
+    listed = ", ".join(f"{told(n)} {told(str(v))}" for n, v in values)
+    return f"{told(node.attributes['definition'])}{': ' if listed else ''}{listed}."
 
 
 def _arguments(

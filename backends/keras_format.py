@@ -15,7 +15,8 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -23,19 +24,29 @@ from typing import Any
 
 import numpy as np
 
+from harness.convert.archive import DESCRIBED, Archive, Damaged, archive, reading
+from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
+from harness.convert.document import docstring
 from harness.convert.generated import run_file
+from harness.convert.literals import text as literal
+from harness.convert.literals import told
+from harness.convert.staging import whole
+from harness.convert.vetting import vetted
 from harness.errors import UsageError, shorten
-from harness.formats import Array, Arrays, Exported, Format, whole
+from harness.formats import Array, Arrays, Exported, Format
 from harness.hookspecs import hookimpl
 from harness.program import Program
 
 from .keras import harness_environment
+from .keras_archive import PARTS, declared, layers, spec_of, text, variables
+from .keras_code import WORDS
 
 NOTES = "harness.json"
-PARTS = frozenset({"config.json", "model.weights.h5"})
+SHARED = re.compile(r'("shared_object_id": )(\d+)\b')
+# Stands for the time at which a file was saved, in Keras' own form.
+SAVED = "1980-01-01@00:00:00"
 # The first line of a module that this format wrote, and may write again.
-HEAD = '"""What {} needs and Keras itself does not have.'
-FLOATS = ("float32", "float64")
+HEAD = "What {} needs and Keras itself does not have."
 
 
 class KerasFormat(Format):
@@ -44,8 +55,8 @@ class KerasFormat(Format):
     suffix = ".keras"
 
     def __init__(self, name: str) -> None:
-        for variable, text in harness_environment(name).items():
-            os.environ.setdefault(variable, text)
+        for variable, value in harness_environment(name).items():
+            os.environ.setdefault(variable, value)
         self.name = name
         self.keras = import_module("keras")
         self.engine = self.keras.backend.backend()
@@ -72,8 +83,7 @@ class KerasFormat(Format):
         }
         with whole(path) as new:
             built.model.save(new)
-            with zipfile.ZipFile(new, "a") as archive:
-                archive.writestr(NOTES, json.dumps(notes, ensure_ascii=False))
+            _finish(new, notes)
         return files
 
     def _check_module(self, spec: str, module: Path) -> None:
@@ -106,54 +116,43 @@ class KerasFormat(Format):
                     variable.assign(packed[variable.name])
 
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
-        config = _config(path)
-        _check_notes(path, training)
-        built = self.models.build(self.backend, training, _dtype(config))
-        model = self._load(path, _customs(path, config, built.module.defined))
+        built = self.models.build(self.backend, training, "float32")
+        wanted = {
+            f"{key}/{variable.name}": tuple(variable.shape)
+            for key in _instances(training)
+            for variable in built.layers[key].weights
+            if str(variable.dtype) in FLOATS
+        }
+        with _opened(path) as parts:
+            config = text(parts, "config.json")
+            spec = spec_of(parts, NOTES)
+            if spec not in (None, training.name):
+                raise UsageError(f"{path} is of {spec}, not of {training.name}")
+            _check_known(path, config, built.module.defined)
+            with variables(parts, bytes_of(wanted)) as file:
+                declared = _declared(path, training, built, layers(config), file)
+                tensors = read_arrays(path, declared, wanted)
         found: dict[str, Array] = {}
-        for instance in dict.fromkeys(p.name.partition(".")[0] for p in training.parameters):
-            wanted = built.layers[instance]
-            layer = next((x for x in model.layers if x.name == wanted.name), None)
-            if layer is None:
-                raise UsageError(
-                    f"{path} has no layer {wanted.name!r}, which holds {instance} of "
-                    f"{training.name}; it has {', '.join(x.name for x in model.layers)}"
-                )
-            tensors = self._tensors(path, wanted, layer)
-            native = built.natives.get(instance)
+        for key in _instances(training):
+            local = {n.partition("/")[2]: a for n, a in tensors.items() if n.startswith(f"{key}/")}
+            native = built.natives.get(key)
             shapes = {
                 p.name.partition(".")[2]: training.shape(p)
                 for p in (*training.parameters, *training.statistics)
-                if p.name.startswith(f"{instance}.")
+                if p.name.startswith(f"{key}.")
             }
-            local = {**tensors, **native.packing.unpack(tensors, shapes)} if native else tensors
-            found.update({f"{instance}.{n}": local[n] for n in shapes})
+            if native:
+                local = {**local, **native.packing.unpack(local, shapes)}
+            found.update({f"{key}.{n}": local[n] for n in shapes})
         return (
             {p.name: found[p.name] for p in training.parameters},
             {p.name: found[p.name] for p in training.statistics},
         )
 
-    def _tensors(self, path: Path, wanted: Any, layer: Any) -> dict[str, Array]:
-        """The variables of a layer, which are to be as those of ``wanted``."""
-        to_numpy = self.keras.ops.convert_to_numpy
-        tensors = {v.name: np.array(to_numpy(v)) for v in layer.weights}
-        for variable in wanted.weights:
-            shape, array = tuple(variable.shape), tensors.get(variable.name)
-            is_float = str(variable.dtype) in FLOATS
-            if is_float and (
-                array is None or array.shape != shape or str(array.dtype) not in FLOATS
-            ):
-                found = f"{list(array.shape)} of {array.dtype}" if array is not None else "none"
-                raise UsageError(
-                    f"{path}: layer {layer.name!r} is to have {variable.name} of shape "
-                    f"{list(shape)}, float32 or float64, as a {type(wanted).__name__} has; found "
-                    f"{found} in a {type(layer).__name__}"
-                )
-        return tensors
-
-    def _load(self, path: Path, customs: Mapping[str, Any]) -> Any:
+    def _load(self, path: Path) -> Any:
+        """The model of a file that this format has written: what it names is made."""
         try:
-            return self.keras.models.load_model(path, customs, compile=False)
+            return self.keras.models.load_model(path, compile=False)
         # Of any kind: what a damaged or foreign file sets off in Keras is not listed anywhere.
         except Exception as error:
             # Each object wraps the error of the one inside; the innermost says what is wrong.
@@ -163,14 +162,15 @@ class KerasFormat(Format):
             ) from error
 
     def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
-        config = _config(path)
+        with _opened(path) as parts:
+            config = text(parts, "config.json", 4 * DESCRIBED)
         self.backend.use("cpu", _dtype(config))
         module = path.with_suffix(".py")
         # What this process has written and read before is not to stand in for the module.
         self.keras.saving.get_custom_objects().clear()
         if _registered(config):
-            run_file(module)
-        model = self._load(path, {})
+            run_file(module, WORDS)
+        model = self._load(path)
         given = {**inputs, **{f"state.{n}": a for n, a in state.items()}}
         arrays = {t.name: np.asarray(given[t.name], t.dtype) for t in model.inputs}
         results = model(arrays if len(arrays) > 1 else next(iter(arrays.values())))
@@ -181,43 +181,97 @@ class KerasFormat(Format):
         }
 
 
+def _finish(path: Path, notes: Mapping[str, Any]) -> None:
+    """Add the notes to an archive, and take out what differs from one time to the next: the time
+    itself, and places in memory, by which Keras knows objects that are used twice."""
+    with zipfile.ZipFile(path) as saved:
+        parts = {name: saved.read(name) for name in saved.namelist()}
+    known = json.loads(parts["metadata.json"])
+    parts["metadata.json"] = json.dumps({**known, "date_saved": SAVED}).encode()
+    seen: dict[str, str] = {}
+    config = parts["config.json"].decode()
+    numbered = SHARED.sub(lambda m: m[1] + seen.setdefault(m[2], str(len(seen) + 1)), config)
+    parts["config.json"] = numbered.encode()
+    parts[NOTES] = json.dumps(notes, sort_keys=True).encode()
+    with zipfile.ZipFile(path, "w") as finished:
+        for name, content in parts.items():
+            # Of 1980, as any part whose time is not given.
+            finished.writestr(zipfile.ZipInfo(name), content)
+
+
 def _module_text(path: Path, texts: Mapping[str, str]) -> str:
     """The module beside ``path``."""
-    head = (
-        f'{HEAD.format(path.name)}\n\nImport it before keras.models.load_model("{path.name}").\n'
-        '"""\n\nimport keras\nfrom keras import ops\n'
-    )
-    return "\n\n".join([head, *texts.values()])
+    told_of = [
+        HEAD.format(told(path.name)),
+        "",
+        f"Import it before keras.models.load_model({literal(path.name)}).",
+    ]
+    head = [*docstring(told_of), "", "import keras", "from keras import ops", ""]
+    source = "\n\n".join(["\n".join(head), *texts.values()])
+    return vetted(source, WORDS, path.with_suffix(".py").name)
 
 
 def _is_ours(module: Path) -> bool:
-    start, end = HEAD.split("{}")
+    start, end = f'"""{HEAD}'.split("{}")
     line = module.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
     return line.startswith(start) and line.endswith(end)
 
 
-def _config(path: Path) -> str:
-    """The text of a file's configuration; UsageError if it is no ``.keras`` file."""
-    if not path.is_file():
-        raise UsageError(f"{path} cannot be read: there is no such file")
-    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise UsageError(
-            f"{path} is no .keras file, which is an archive that model.save('NAME.keras') writes"
-        )
-    with zipfile.ZipFile(path) as archive:
-        missing = PARTS.difference(archive.namelist())
+@contextmanager
+def _opened(path: Path) -> Iterator[Archive]:
+    """The archive that a ``.keras`` file is."""
+    hint = "it is an archive that model.save('NAME.keras') writes"
+    with reading(path, "a .keras file", hint), archive(path, "a .keras file") as parts:
+        missing = [name for name in PARTS if name not in parts.names]
         if missing:
-            raise UsageError(f"{path} is no .keras file: it has no {' and no '.join(missing)}")
-        return archive.read("config.json").decode("utf-8", "replace")
+            raise Damaged(f"it has no {' and no '.join(missing)}")
+        yield parts
 
 
-def _check_notes(path: Path, program: Program) -> None:
-    """That a file, if it says whose it is, is of this program. One saved anew by Keras does not."""
-    with zipfile.ZipFile(path) as archive:
-        if NOTES in archive.namelist():
-            spec = json.loads(archive.read(NOTES))["spec"]
-            if spec != program.name:
-                raise UsageError(f"{path} is of {spec}, not of {program.name}")
+def _instances(program: Program) -> list[str]:
+    """The layers that have weights."""
+    ports = (*program.parameters, *program.statistics)
+    return list(dict.fromkeys(port.name.partition(".")[0] for port in ports))
+
+
+def _declared(
+    path: Path,
+    program: Program,
+    built: Any,
+    there: Mapping[str, tuple[str, str]],
+    file: Any,
+) -> dict[str, Declared]:
+    """What a file has of each variable of each layer, which is to be as in the model's own."""
+    found = {}
+    for key in _instances(program):
+        wanted = built.layers[key]
+        kind, group = there.get(wanted.name, ("", ""))
+        if not kind:
+            names = ", ".join(map(shorten, there))
+            raise UsageError(
+                f"{path} has no layer {wanted.name!r}, which holds {key} of {program.name}; "
+                f"it has {names}"
+            )
+        if kind != type(wanted).__name__:
+            raise UsageError(
+                f"{path}: layer {wanted.name!r} is to be a {type(wanted).__name__}; "
+                f"found a {shorten(kind)}"
+            )
+        inner = ("cell",) if hasattr(wanted, "cell") else ()
+        owner = wanted.cell if inner else wanted
+        for index, variable in enumerate(owner.weights):
+            if str(variable.dtype) not in FLOATS:
+                continue
+            one = declared(file, group, wanted.name, inner, index)
+            if one.shape != tuple(variable.shape) or one.dtype not in FLOATS:
+                raise UsageError(
+                    f"{path}: layer {wanted.name!r} is to have {variable.name} of shape "
+                    f"{list(variable.shape)}, float32 or float64, as a {kind} has; found "
+                    f"{shorten(str(list(one.shape)))} of {shorten(one.dtype)} (other sizes than "
+                    "the spec's are given by --size)"
+                )
+            found[f"{key}/{variable.name}"] = one
+    return found
 
 
 def _dtype(config: str) -> str:
@@ -230,16 +284,14 @@ def _registered(config: str) -> dict[str, str]:
     return {name: name.rpartition(">")[2] for name in names}
 
 
-def _customs(path: Path, config: str, defined: Mapping[str, Any]) -> dict[str, Any]:
-    """What this format defines for what a configuration names, by registered name."""
-    names = _registered(config)
-    unknown = [name for name in names.values() if name not in defined]
+def _check_known(path: Path, config: str, defined: Mapping[str, Any]) -> None:
+    """That this format defines whatever a configuration names that is not Keras' own."""
+    unknown = [name for name in _registered(config).values() if name not in defined]
     if unknown:
         raise UsageError(
-            f"{path} has {', '.join(unknown)}, which is neither Keras' own nor written by an "
-            "export of this model"
+            f"{path} has {', '.join(map(shorten, unknown))}, which is neither Keras' own nor "
+            "written by an export of this model"
         )
-    return {registered: defined[name] for registered, name in names.items()}
 
 
 @hookimpl

@@ -14,18 +14,21 @@ from typing import Any
 
 from harness.contract import Layer
 from harness.convert.idioms import Idioms
-from harness.convert.names import camel, identifier
+from harness.convert.names import PYTHON, camel, identifier
+from harness.convert.vetting import vetted
 from harness.ports import call_key, local_shapes
 from harness.program import Node, Port, Program
 from harness.walk import Table
 
 from .keras import Keras
-from .keras_code import HARD_SIGMOID_FIFTH
+from .keras_code import HARD_SIGMOID_FIFTH, WORDS
 from .keras_custom import Custom, class_text, custom
 from .keras_session import KerasLayer
 from .keras_sizes import bounds, free_sizes
 from .keras_table import table
 
+# Names of the module itself.
+TAKEN = PYTHON | {"keras", "ops"}
 # What operations of Keras' graphs are called beside the primitives.
 OTHER_OPERATIONS = ("cast", "transpose", "get_item", "concatenate", "one_hot")
 
@@ -41,7 +44,8 @@ class Module:
         """A function or class by its registered text."""
         if name not in self.texts:
             self.texts[name] = text
-            exec(compile(text, f"<{name}>", "exec"), self.defined)
+            source = vetted(text, WORDS, name)
+            exec(compile(source, f"<{name}>", "exec"), self.defined)
         return self.defined[name]
 
     def layer(self, stem: str, text_of: Callable[[str], str]) -> Any:
@@ -226,7 +230,9 @@ class Assembly:
         forms = self.forms.get(key, {text: made_of})
         if key not in self.layers:
             stem = str(node.attributes["definition"] if key else node.op)
-            kind = self.module.layer(camel(stem), partial(class_text, forms=[*forms.values()]))
+            kind = self.module.layer(
+                camel(stem, TAKEN), partial(class_text, forms=[*forms.values()])
+            )
             layer = kind(name=self._name(key or f"value_{node.output}"), dtype=self.dtype)
         else:
             layer = self.layers[key]

@@ -103,7 +103,7 @@ class KerasSession(Session):
         self.layers = {key: n.layer for key, n in natives if isinstance(n, KerasLayer)}
         self._graphs: dict[Any, Graph] = {}
 
-    def model(self, phase: Phase, **sizes: int) -> Any:
+    def model(self, phase: Phase, /, **sizes: int) -> Any:
         """The ``keras.Model`` for these sizes of the inputs, holding the present parameters."""
         program = self.programs[phase]
         graph = self._graph(phase, {**program.sizes, **sizes})

@@ -11,7 +11,8 @@ vocabulary and what else is known of the weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -19,17 +20,22 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import UsageError
-from harness.formats import Array, Arrays, Exported, Format, whole
+from harness.convert.archive import Damaged, reading
+from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
+from harness.convert.staging import whole
+from harness.errors import UsageError, shorten
+from harness.files import read_bytes
+from harness.formats import Array, Arrays, Exported, Format
 from harness.hookspecs import hookimpl
-from harness.program import Port, Program
+from harness.program import Program
 
 OPSET = 18  # of 2022: axes are inputs of all reductions, and scatters may add
 IR_VERSION = 8  # the one that came with it, so that runtimes of that time read the files
 PRODUCER = "backend-comparison-harness"
 # A protocol buffer has no more bytes; what is not parameters needs far less than the last of them.
 LIMIT = 2**31 - 2**24
-FLOATS = ("float32", "float64")
+# Bytes of a graph without its parameters; that of a thousand layers has a tenth of them.
+GRAPH = 1 << 24
 
 
 class Onnx(Format):
@@ -71,43 +77,69 @@ class Onnx(Format):
         )
         properties = {
             "spec": exported.spec,
-            "vocabulary": json.dumps(exported.vocabulary, ensure_ascii=False),
-            "metadata": json.dumps(exported.metadata, ensure_ascii=False, sort_keys=True),
+            "vocabulary": json.dumps(exported.vocabulary),
+            "metadata": json.dumps(exported.metadata, sort_keys=True),
         }
         helper.set_model_props(model, properties)
         return model
 
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
-        model = self._load(path)
-        spec = next((p.value for p in model.metadata_props if p.key == "spec"), training.name)
-        if spec != training.name:
-            raise UsageError(f"{path} is of {spec}, not of {training.name}")
+        ports = (*training.parameters, *training.statistics)
+        wanted = {port.name: training.shape(port) for port in ports}
+        with reading(path, "an ONNX file", "write one with onnx.save_model(model, FILE)"):
+            model = self._load(path, bytes_of(wanted))
+            spec = next((p.value for p in model.metadata_props if p.key == "spec"), training.name)
+            if spec != training.name:
+                raise UsageError(f"{path} is of {shorten(spec)}, not of {training.name}")
+            declared = self._declared(path, model)
+            _check(path, training, wanted, declared)
+            found = read_arrays(path, {name: declared[name] for name in wanted}, wanted)
+        return (
+            {p.name: found[p.name] for p in training.parameters},
+            {p.name: found[p.name] for p in training.statistics},
+        )
+
+    def _load(self, path: Path, wanted: int) -> Any:
+        decode_error = import_module("google.protobuf.message").DecodeError
+        model = self.onnx.ModelProto()
+        # All of it is parsed at once, and what is not numbers takes many times its bytes.
+        content = read_bytes(path, 2 * wanted + GRAPH, "an ONNX file of this model")
+        try:
+            model.ParseFromString(content)
+        except decode_error as error:
+            raise Damaged(f"it is no protocol buffer: {error}") from error
+        # Nothing at all is a message too: one whose fields are all left out.
+        if not model.graph.node:
+            raise Damaged("it has no graph")
+        return model
+
+    def _declared(self, path: Path, model: Any) -> dict[str, Declared]:
+        """What the initializers are said to be, each with a way to read it."""
+        found = {}
         for array in model.graph.initializer:
             if array.data_location == array.EXTERNAL:
                 places = ", ".join(e.value for e in array.external_data if e.key == "location")
                 raise UsageError(
-                    f"{path} keeps {array.name} in another file, {places}; save it as one file, "
-                    "with onnx.save_model(model, FILE, save_as_external_data=False)"
+                    f"{path} keeps {shorten(array.name)} in another file, {shorten(places)}; save "
+                    "it as one file, with "
+                    "onnx.save_model(model, FILE, save_as_external_data=False)"
                 )
-        found = {i.name: self.onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
-        return (
-            _taken(path, training, training.parameters, found),
-            _taken(path, training, training.statistics, found),
-        )
+            found[array.name] = Declared(
+                tuple(array.dims), self._dtype(array.data_type), partial(self._array, array)
+            )
+        return found
 
-    def _load(self, path: Path) -> Any:
-        decode_error = import_module("google.protobuf.message").DecodeError
-        model = self.onnx.ModelProto()
+    def _dtype(self, element: int) -> str:
         try:
-            model.ParseFromString(path.read_bytes())
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-        except decode_error as error:
-            raise UsageError(f"{path} is no ONNX file: {error}") from error
-        # Nothing at all is a message too: one whose fields are all left out.
-        if not model.graph.node:
-            raise UsageError(f"{path} is no ONNX file: it has no graph")
-        return model
+            return str(self.onnx.helper.tensor_dtype_to_np_dtype(element))
+        except (KeyError, ValueError, TypeError):
+            return f"element type {element}"
+
+    def _array(self, tensor: Any) -> Array:
+        try:
+            return np.asarray(self.onnx.numpy_helper.to_array(tensor))
+        except (ValueError, TypeError) as error:
+            raise Damaged(f"{shorten(tensor.name)} is damaged: {error}") from error
 
     def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
         options = self.runtime.SessionOptions()
@@ -128,25 +160,28 @@ def _result(name: str) -> str:
     return f"output.{name}" if stem == name else f"state.{stem}"
 
 
-def _taken(
-    path: Path, program: Program, ports: Sequence[Port], found: Mapping[str, Array]
-) -> dict[str, Array]:
-    """The arrays of ports among the initializers of a file."""
-    missing = [p.name for p in ports if p.name not in found]
+def _check(
+    path: Path,
+    program: Program,
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, Declared],
+) -> None:
+    """That a file has the model's arrays among others, which another tool may have added."""
+    missing = [name for name in wanted if name not in found]
     if missing:
         raise UsageError(
             f"{path} lacks {', '.join(missing)} of {program.name}; it has "
-            f"{', '.join(sorted(found)) or 'no initializers'}. Read the file that was exported, "
-            "not one that another tool has optimised"
+            f"{shorten(', '.join(sorted(found)), 300) or 'no initializers'}. Read the file that "
+            "was exported, not one that another tool has optimised"
         )
-    for port in ports:
-        array, shape = found[port.name], program.shape(port)
-        if array.shape != shape or str(array.dtype) not in FLOATS:
+    for name, shape in wanted.items():
+        one = found[name]
+        if one.shape != shape or one.dtype not in FLOATS:
             raise UsageError(
-                f"{path}: {port.name} of {program.name} has shape {list(shape)} and dtype float32 "
-                f"or float64; found {list(array.shape)} of {array.dtype}"
+                f"{path}: {name} of {program.name} has shape {list(shape)} and dtype float32 or "
+                f"float64; found {shorten(str(list(one.shape)))} of {one.dtype} (other sizes than "
+                "the spec's are given by --size)"
             )
-    return {p.name: np.ascontiguousarray(found[p.name]).reshape(program.shape(p)) for p in ports}
 
 
 @hookimpl

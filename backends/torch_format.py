@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.convert.checked import check_arrays
+from harness.convert.archive import archive, reading
+from harness.convert.checked import bytes_of, read_arrays
 from harness.convert.generated import run_file
+from harness.convert.staging import whole
+from harness.convert.vetting import vetted
 from harness.errors import UsageError
-from harness.formats import Array, Arrays, Exported, Format, whole
+from harness.formats import Array, Arrays, Exported, Format
 from harness.hookspecs import hookimpl
 from harness.layout import Layout
 from harness.program import Program
+
+from .torch_archive import tensors
 
 if TYPE_CHECKING:
     import torch
@@ -28,24 +33,28 @@ class TorchFormat(Format):
 
     def write(self, exported: Exported, path: Path) -> list[Path]:
         from .torch_module import Writer
+        from .torch_source import WORDS
 
+        module = path.with_suffix(".py")
+        source = vetted(Writer(exported, module.name).source(), WORDS, module.name)
         layout, keys = _layout(exported.training)
         arrays = {**layout.pack(exported.parameters), **exported.statistics}
         state = {keys[name]: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-        module = path.with_suffix(".py")
         # An open file: torch would keep the name of the new one inside it.
         with whole(path) as new, new.open("wb") as file:
             torch.save(state, file)
         with whole(module) as new:
-            new.write_text(Writer(exported, module.name).source(), encoding="utf-8")
+            new.write_text(source, encoding="utf-8")
         return [path, module]
 
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
         layout, keys = _layout(training)
-        found = _load(path)
         shapes = {n: a.shape for n, a in layout.pack(_empty(training)).items()}
         shapes |= {port.name: training.shape(port) for port in training.statistics}
-        check_arrays(path, found, {key: shapes[name] for name, key in keys.items()})
+        wanted = {key: shapes[name] for name, key in keys.items()}
+        hint = "write one with torch.save(model.state_dict(), FILE)"
+        with reading(path, "a state_dict", hint), archive(path, "a state_dict") as parts:
+            found = read_arrays(path, tensors(parts, bytes_of(wanted)), wanted)
         packed = {name: found[key] for name, key in keys.items()}
         for name in sorted(layout.frozen):
             if np.any(packed[name] != 0):
@@ -57,8 +66,10 @@ class TorchFormat(Format):
         return layout.unpack(packed), statistics
 
     def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
+        from .torch_source import WORDS
+
         weights = torch.load(path, map_location="cpu", weights_only=True)
-        file = run_file(path.with_suffix(".py"))
+        file = run_file(path.with_suffix(".py"), WORDS)
         classes = [c for c in vars(file).values() if isinstance(c, type)]
         model = [c for c in classes if issubclass(c, torch.nn.Module)][-1]()
         model.load_state_dict(weights)
@@ -97,37 +108,6 @@ def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
 
 def _empty(training: Program) -> dict[str, Array]:
     return {p.name: np.zeros(training.shape(p), np.float32) for p in training.parameters}
-
-
-def _load(path: Path) -> dict[str, Array]:
-    """The arrays of a state_dict by key."""
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle make the reader raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(
-            f"{path} cannot be read as a state_dict: {reason}; write one with "
-            "torch.save(model.state_dict(), FILE)"
-        ) from error
-    if not isinstance(found, Mapping) or not all(
-        isinstance(k, str) and isinstance(t, torch.Tensor) for k, t in found.items()
-    ):
-        raise UsageError(
-            f"{path} holds {_kind(found)}, not tensors by name; write one with "
-            "torch.save(model.state_dict(), FILE)"
-        )
-    # numpy has no bfloat16; what reads the arrays allows float32 and float64 only.
-    odd = [f"{k} is {t.dtype}" for k, t in found.items() if t.dtype == torch.bfloat16]
-    if odd:
-        raise UsageError(f"{path}: {odd[0]}; allowed are float32 and float64")
-    return {key: np.array(tensor.detach().numpy()) for key, tensor in found.items()}
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Mapping):
-        odd = {type(v).__name__ for v in value.values() if not isinstance(v, torch.Tensor)}
-        return f"a dict with {', '.join(sorted(odd))}"
-    return f"a {type(value).__name__}"
 
 
 @hookimpl

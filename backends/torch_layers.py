@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +15,9 @@ from harness.ports import call_key, local_shapes
 from harness.program import Program
 
 from .torch_native import CLAIMS
+
+# What the classes of a file define themselves.
+OWN = re.compile(r"initial_state|forward_\d+")
 
 
 def _linear(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
@@ -67,6 +72,10 @@ def natives(program: Program) -> dict[str, Native]:
 
 
 def attribute(name: str) -> str:
-    """A layer's or parameter's name as an attribute of a module."""
-    taken = name == "initial_state" or hasattr(torch.nn.Module(), name)
-    return identifier(name, {name} if taken else ())
+    """A layer's or parameter's name as an attribute of a module; no two have the same."""
+    # What ends in the underscores that tell a name from a taken one gets one more.
+    stem = name.rstrip("_")
+    taken = (
+        keyword.iskeyword(stem) or OWN.fullmatch(stem) or hasattr(torch.nn.Module(), stem or name)
+    )
+    return identifier(f"{name}_" if taken else name)

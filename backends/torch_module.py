@@ -11,7 +11,8 @@ from harness.convert.emitter import Emitter
 from harness.convert.expression import Code, fill
 from harness.convert.forward import emitter, first_state, forward, given, settle
 from harness.convert.layers import Form, Method, Model, model
-from harness.convert.names import camel
+from harness.convert.literals import text, told
+from harness.convert.names import CONSTANTS, PYTHON, camel, unique
 from harness.convert.wrapping import bracketed, mapping
 from harness.formats import Exported
 from harness.ports import call_key
@@ -30,12 +31,16 @@ class Writer:
         self.exported, self.file = exported, file
         self.model: Model = model(exported.training, exported.inference)
         self.natives = natives(exported.training)
-        self.name = camel(exported.spec)
         self.dialect = TorchDialect()
         self.forms = {
             form.name: form for key, form in self.model.instances.items() if key not in self.natives
         }
-        self.classes = {n: n if n != self.name else f"{n}Layer" for n in self.forms}
+        taken = {*PYTHON, *CONSTANTS, *IMPORTED}
+        self.name = camel(exported.spec, taken)
+        self.classes: dict[str, str] = {}
+        for name in self.forms:
+            free = {*taken, self.name, *self.classes.values()}
+            self.classes[name] = name if name not in free else unique(f"{name}Layer", free)
 
     def source(self) -> str:
         """The whole file."""
@@ -58,26 +63,29 @@ class Writer:
         name = self.file.removesuffix(".py")
         state = ", state" if self.model.state else ""
         double = self.exported.dtype == "float64"
-        arguments = ", ".join(p.name for p in self.model.program.inputs[:3])
+        arguments = ", ".join(told(p.name) for p in self.model.program.inputs[:3])
         more = ", ..." if len(self.model.program.inputs) > 3 else ""
         call = f"outputs{state} = model({arguments}{more})"
-        return [
-            f'"""{self.exported.spec} as a module of torch; its weights lie in {name}.pt.',
-            "",
-            f"    model = {self.name}()",
-            f'    model.load_state_dict(torch.load("{name}.pt", weights_only=True))',
-            "    model.eval()",
-            f"    {call}",
-            "",
-            f"Made by harness export. Weights are {'float64' if double else 'float32'}.",
-            '"""',
-        ]
+        weights = f"{name}.pt"
+        return document.docstring(
+            [
+                f"{told(self.exported.spec)} as a module of torch; "
+                f"its weights lie in {told(weights)}.",
+                "",
+                f"    model = {self.name}()",
+                f"    model.load_state_dict(torch.load({text(weights)}, weights_only=True))",
+                "    model.eval()",
+                f"    {call}",
+                "",
+                f"Made by harness export. Weights are {'float64' if double else 'float32'}.",
+            ]
+        )
 
     # --- Layers of equations
 
     def _form(self, form: Form) -> list[str]:
         lines = [f"class {self.classes[form.name]}(nn.Module):"]
-        lines += [f'    """{document.form_title(form)}"""', ""]
+        lines += [*document.docstring([document.form_title(form)], 1), ""]
         lines += [
             "    def __init__(self, dtype: torch.dtype) -> None:",
             "        super().__init__()",
@@ -85,7 +93,7 @@ class Writer:
         for role, shape in form.shapes.items():
             zeros = f"torch.zeros({', '.join(map(str, shape)) or '()'}, dtype=dtype)"
             if role in form.statistics:
-                lines.append(f'        self.register_buffer("{attribute(role)}", {zeros})')
+                lines.append(f"        self.register_buffer({text(attribute(role))}, {zeros})")
             else:
                 lines.append(f"        self.{attribute(role)} = nn.Parameter({zeros})")
         for number, method in enumerate(form.methods.values(), start=1):
@@ -107,7 +115,7 @@ class Writer:
         names = call.attributes["results"]
         assert call.body is not None
         made = [(names[n], program.types[call.body.outputs[n]].shape) for n in results]
-        told = f"{document.shapes(program, values)} -> {document.shapes(program, made)}"
+        shapes = f"{document.shapes(program, values)} -> {document.shapes(program, made)}"
         annotated = [
             f"{name}: Tensor | None = None" if role in method.optional else f"{name}: Tensor"
             for (role, _), name in zip(values, arguments, strict=True)
@@ -115,8 +123,7 @@ class Writer:
         many = "Tensor" if len(results) == 1 else f"tuple[{', '.join(['Tensor'] * len(results))}]"
         method_name = "forward" if number == 1 else f"forward_{number}"
         lines = bracketed(1, f"def {method_name}(", ["self", *annotated], f") -> {many}:")
-        doc = document.wrapped(f'"""{told}."""', 2)
-        lines += doc
+        lines += document.docstring([f"{shapes}."], 2)
         if method.training is not None:
             lines += ["        if self.training:", *self._training(form, method, phase)]
         return [*lines, *e.lines, f"        return {result_text(e, codes)}"]
@@ -139,17 +146,10 @@ class Writer:
     # --- The model
 
     def _model(self) -> list[str]:
-        program = self.model.program
         default = f"dtype: torch.dtype = torch.{self.exported.dtype}"
-        told = [document.described(self.model, port) for port in program.inputs]
         lines = [f"class {self.name}(nn.Module):"]
-        lines += ['    """Takes', ""] if told else []
-        lines += [f"    - {line}" for line in told]
-        lines += ["", "    and returns", ""]
-        lines += [f"    - {line}" for line in document.results(self.model)]
-        if self.model.state:
-            lines += ["", "    and the state after it, to hand to the next call."]
-        lines += ['    """', "", f"    def __init__(self, {default}) -> None:"]
+        lines += document.docstring(document.signature(self.model), 1)
+        lines += ["", f"    def __init__(self, {default}) -> None:"]
         lines += ["        super().__init__()"]
         for key, form in self.model.instances.items():
             lines += self._submodule(key, form)
@@ -163,9 +163,8 @@ class Writer:
         made = MODULES[form.definition](form.shapes, form.attributes)
         lines = [f"        self.{name} = {made}, dtype=dtype)"]
         for frozen in sorted(self.natives[key].packing.frozen):
-            lines.append(
-                f"        # {form.definition} has one bias: torch's second one stays zero."
-            )
+            told_of = f"{told(form.definition)} has one bias: torch's second one stays zero."
+            lines.append(document.comment(told_of, 2))
             lines.append(f"        self.{name}.{frozen}.requires_grad_(False)")
         return lines
 

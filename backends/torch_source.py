@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from harness.convert.common import common, ends_of, swaps_first
 from harness.convert.emitter import Dialect, Emitter
 from harness.convert.expression import Code, fill, listed
+from harness.convert.vetting import Words
 from harness.dims import Shape
 from harness.program import Node
 
@@ -24,6 +25,36 @@ TEMPLATES: Mapping[str, str] = {
     "softmax": "torch.softmax(%0, -1)",
     "log_softmax": "torch.log_softmax(%0, -1)",
 }
+# What a module's source may use; see :mod:`harness.convert.vetting`.
+WORDS = Words(
+    imports=frozenset({"import math", "import torch", "from torch import Tensor, nn"}),
+    roots=frozenset({"math", "torch", "nn", "Tensor"}),
+    known=frozenset(
+        {
+            *("Tensor", "math.exp", "math.log", "math.tanh", "math.sqrt"),
+            *("nn.Module", "nn.Parameter", "nn.Embedding", "nn.Linear"),
+            *("nn.RNN", "nn.LSTM", "nn.GRU", "nn.functional.one_hot"),
+            *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros"),
+            *("torch.exp", "torch.log", "torch.tanh", "torch.sqrt", "torch.pow", "torch.square"),
+            *("torch.where", "torch.gather", "torch.cat", "torch.stack", "torch.tensordot"),
+            *("torch.relu", "torch.sigmoid", "torch.softmax", "torch.log_softmax", "torch.clamp"),
+        }
+    ),
+    methods=frozenset(
+        {
+            *("to", "detach", "transpose", "permute", "expand", "squeeze", "unsqueeze", "flip"),
+            *("sum", "amax", "mean", "new_tensor", "new_zeros", "new_ones", "new_full"),
+            *("index_add", "reshape", "unbind", "append", "register_buffer", "requires_grad_"),
+        }
+    ),
+    keywords=frozenset(
+        {
+            *("dtype", "bias", "batch_first", "nonlinearity"),
+            *("keepdim", "dims", "strict"),
+        }
+    ),
+    python=frozenset({"super", "zip", "reversed", "float", "str", "int", "dict", "tuple"}),
+)
 REDUCTIONS: Mapping[str, str] = {"sum": "sum", "max": "amax", "mean": "mean"}
 
 

@@ -114,11 +114,23 @@ def check_regular(path: str | os.PathLike[str], limit: int, what: str) -> None:
 
 
 @contextmanager
+def opened(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[BinaryIO]:
+    """A regular file of at most ``limit`` bytes, to read parts of; ``what`` says what it should be.
+
+    Raises:
+        FileFault: there is no such file, it is no regular file, it is larger, or it cannot be read.
+    """
+    name = displayed(path)
+    with _opened(path, name) as (file, size):
+        _check_size(name, size, limit, what)
+        yield file
+
+
+@contextmanager
 def _opened(path: str | os.PathLike[str], name: str) -> Iterator[tuple[BinaryIO, int]]:
     """A regular file and its size; what goes wrong while it is open is a :class:`FileFault`."""
     try:
-        # Non-blocking: a pipe without a writer would hold the call up for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor = _descriptor(path, name)
         try:
             status = os.fstat(descriptor)
             if other := other_kind(status):
@@ -127,11 +139,17 @@ def _opened(path: str | os.PathLike[str], name: str) -> Iterator[tuple[BinaryIO,
                 yield file, status.st_size
         finally:
             os.close(descriptor)
-    except FileNotFoundError:
-        raise FileFault(name, "no such file", missing=True) from None
     except OSError as error:
         reason = (error.strerror or "unknown error").lower()
         raise FileFault(name, f"cannot be read: {reason}") from None
+
+
+def _descriptor(path: str | os.PathLike[str], name: str) -> int:
+    try:
+        # Non-blocking: a pipe without a writer would hold the call up for ever.
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise FileFault(name, "no such file", missing=True) from None
     except ValueError:
         raise FileFault(name, NUL) from None
 

@@ -7,15 +7,12 @@ and imported only in a process of its own (:func:`launch`): frameworks never ent
 
 from __future__ import annotations
 
-import os
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,6 @@ import numpy.typing as npt
 import pluggy
 
 from harness import plugins
-from harness.atomic import sync_folder
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.hookspecs import FORMATS_GROUP, PROJECT, hookspec
 from harness.plugins import Origin, installed
@@ -84,13 +80,16 @@ class Exported:
 
     @staticmethod
     def of(payload: Mapping[str, Any]) -> Exported:
-        """The inverse of :meth:`payload`."""
+        """The inverse of :meth:`payload`, with arrays in the model's own order: files of weights
+        have them in any, and the same weights are to give the same bytes."""
+        training = decode(payload["training"])
+        parameters, statistics = payload["parameters"], payload["statistics"]
         return Exported(
             payload["spec"],
-            decode(payload["training"]),
+            training,
             decode(payload["inference"]),
-            payload["parameters"],
-            payload["statistics"],
+            {port.name: parameters[port.name] for port in training.parameters},
+            {port.name: statistics[port.name] for port in training.statistics},
             tuple(payload["vocabulary"]),
             payload["metadata"],
         )
@@ -107,7 +106,9 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, exported: Exported, path: Path) -> list[Path]:
-        """Write the model, each file whole (:func:`whole`); return the files, ``path`` first.
+        """Write the model, each file whole (:func:`harness.convert.staging.whole`).
+
+        Return the files, ``path`` first.
 
         All lie in ``path``'s folder, and all names begin with its stem.
         """
@@ -210,24 +211,6 @@ def _find(name: str) -> tuple[Origin, EntryPoint]:
             f"format {name!r} is claimed by several distributions: {claims}; uninstall all but one"
         )
     return origin, entry
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A new file beside ``path`` to write to, which takes its place once it is whole, or never.
-
-    Its name ends as ``path``'s does, because some libraries go by that; not in all of it, because
-    there is an end to the length of names.
-    """
-    new = path.with_name(f".{token_hex(4)}-{path.name[-40:]}")
-    try:
-        yield new
-        with new.open("rb+") as file:
-            os.fsync(file.fileno())
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 class Verbs:

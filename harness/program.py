@@ -114,7 +114,7 @@ class Program:
         """The layer and loss calls, in order."""
         return tuple(node for node in self.nodes if node.op == "call")
 
-    def with_sizes(self, **sizes: int) -> Program:
+    def with_sizes(self, /, **sizes: int) -> Program:
         """The same program at other sizes."""
         return replace(self, sizes={**self.sizes, **sizes})
 

@@ -155,9 +155,11 @@ def check(weights: Weights, spec: Spec) -> None:
         )
     odd = not_finite({**weights.parameters, **weights.statistics})
     if odd is not None:
+        array = {**weights.parameters, **weights.statistics}[odd]
+        count = int(np.count_nonzero(~np.isfinite(array)))
         raise WeightsError(
-            f"{odd!r} has numbers that are not finite (NaN or infinity), so these weights of "
-            f"{spec.name} are of no use; take others, from before the training diverged"
+            f"{count:,} of the {array.size:,} numbers of {odd} are NaN or infinite, so these "
+            f"weights of {spec.name} are of no use; take others, from before the training diverged"
         )
 
 

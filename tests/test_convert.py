@@ -296,3 +296,12 @@ def test_weights_of_two_dtypes_are_refused(tmp_path: Path) -> None:
     both = Weights(given.spec, given.fingerprint, given.sizes, mixed, {})
     with pytest.raises(run.UsageError, match="float32 and float64; one dtype is wanted"):
         run.exported_of(load_spec(SPEC), both)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int32", "bool", "complex64"])
+def test_weights_of_other_dtypes_are_refused(dtype: str, tmp_path: Path) -> None:
+    given = make(tmp_path / "w.st")
+    arrays = {n: a.astype(dtype) for n, a in given.parameters.items()}
+    other = Weights(given.spec, given.fingerprint, given.sizes, arrays, {})
+    with pytest.raises(run.UsageError, match=f"the weights are {dtype}; allowed are float32 and"):
+        run.exported_of(load_spec(SPEC), other)

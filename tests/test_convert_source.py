@@ -13,7 +13,7 @@ import pytest
 from exporting import SYSTEMS, case_of, exported
 
 from harness.builder import Builder
-from harness.convert import names
+from harness.convert import literals, names
 from harness.convert.expression import COMPARISON, PRODUCT, SUM, UNARY, Code, fill, infix, number
 from harness.convert.idioms import Idioms
 from harness.convert.wrapping import bracketed, mapping, statement
@@ -169,7 +169,7 @@ def test_identifiers() -> None:
 
 def test_texts_mean_what_they_were_of() -> None:
     every = "".join(map(chr, [*range(300), 0x20AC, 0x1F600, ord('"'), ord("\\")]))
-    lines = names.text_lines(every, 60)
+    lines = literals.text_lines(every, 60)
     assert max(map(len, lines)) <= 60
     assert len(lines) > 10
     assert ast.literal_eval("(" + "\n".join(lines) + ")") == every

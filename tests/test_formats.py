@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from harness import formats, hookspecs
+from harness.convert.staging import whole
 from harness.errors import UsageError
-from harness.formats import BrokenFormat, Exported, UnknownFormat, Verbs, launch, load, whole
+from harness.formats import BrokenFormat, Exported, UnknownFormat, Verbs, launch, load
 from harness.spec.lower import load_spec
 from harness.supervisor import Worker
 
@@ -172,7 +173,7 @@ def test_new_content_takes_the_place_of_the_old(tmp_path: Path) -> None:
     path.write_text("old")
     with whole(path) as new:
         assert new.parent == tmp_path
-        assert new.name.endswith("m.txt")
+        assert new.suffix == ".txt"
         new.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -180,6 +181,13 @@ def test_new_content_takes_the_place_of_the_old(tmp_path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".txt")
+    with whole(path) as new:
+        new.write_text("new")
+    assert path.read_text() == "new"
 
 
 def test_what_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:

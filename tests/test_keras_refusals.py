@@ -78,8 +78,8 @@ def _no_weights(members: dict[str, bytes]) -> None:
         (_renamed, "has no layer 'lstm', which holds lstm of lesson6/stateful_lstm; it has chars"),
         (_narrow, "layer 'out' is to have kernel of shape [7, 11], float32 or float64"),
         (_foreign, "has mish_of_mine, which is neither Keras' own nor written by an export"),
-        (_damaged, "cannot load"),
-        (_no_weights, "is no .keras file: it has no model.weights.h5"),
+        (_damaged, "layer 'lstm' is to be a LSTM; found a LTSM"),
+        (_no_weights, "cannot be read as a .keras file: it has no model.weights.h5"),
     ],
 )
 def test_a_file_of_something_else_is_refused(
@@ -96,9 +96,9 @@ def test_a_file_of_something_else_is_refused(
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("model.h5", b"", "is no .keras file"),
-        ("model.keras", b"something else", "is no .keras file"),
-        ("model.keras", None, "there is no such file"),
+        ("model.h5", b"", "cannot be read as a .keras file"),
+        ("model.keras", b"something else", "cannot be read as a .keras file"),
+        ("model.keras", None, "cannot be read as a .keras file: no such file"),
     ],
 )
 def test_what_is_no_keras_file_is_refused(

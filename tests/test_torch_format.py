@@ -26,6 +26,7 @@ from exporting import (
 from harness.convert.generated import run_file
 
 torch = pytest.importorskip("torch")
+WORDS = pytest.importorskip("harness.backends.torch_source").WORDS
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_used_from_plain_torch_without_the_harness(caller: Caller, tmp_path: Pat
 
 def module_of(path: Path) -> tuple[ModuleType, Any]:
     """The file beside a state_dict, and its model with the weights."""
-    file = run_file(path.with_suffix(".py"))
+    file = run_file(path.with_suffix(".py"), WORDS)
     model = [c for c in vars(file).values() if isinstance(c, type)][-1]()
     model.load_state_dict(torch.load(path, weights_only=True))
     return file, model

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from harness.convert.layers import Form, Model
-from harness.convert.names import text_lines
+from harness.convert.literals import prose, text, text_lines, told
 from harness.convert.wrapping import INDENT, LINE
 from harness.dims import Dim, Shape
 from harness.program import Port, Program
@@ -17,20 +17,32 @@ def described(model: Model, port: Port) -> str:
     type_ = model.program.type_of(port)
     shape = model.dims(type_.shape)
     if type_.bound is None:
-        return f"{port.name}: {shape}"
-    return f"{port.name}: integers {shape} from 0 to {type_.bound.resolve(model.program.sizes) - 1}"
+        return f"{told(port.name)}: {shape}"
+    last = type_.bound.resolve(model.program.sizes) - 1
+    return f"{told(port.name)}: integers {shape} from 0 to {last}"
 
 
 def results(model: Model) -> list[str]:
     """``logits: [batch, time, 86]`` for every output."""
     types = model.types
-    return [f"{n}: {model.dims(types[v].shape)}" for n, v in model.outputs.items()]
+    return [f"{told(n)}: {model.dims(types[v].shape)}" for n, v in model.outputs.items()]
+
+
+def signature(model: Model) -> list[str]:
+    """What a model takes and gives, in lines."""
+    inputs = [described(model, port) for port in model.program.inputs]
+    lines = ["Takes", "", *(f"- {line}" for line in inputs)] if inputs else []
+    lines += ["", "and returns", "", *(f"- {line}" for line in results(model))]
+    if model.state:
+        lines += ["", "and the state after it, to hand to the next call."]
+    return lines
 
 
 def form_title(form: Form) -> str:
     """``Layer gru: activation relu, gate hard_sigmoid_fifth.``"""
-    given = [f"{n} {v}" for n, v in form.attributes.items() if not isinstance(v, Dim)]
-    return f"Layer {form.definition}{': ' if given else ''}{', '.join(given)}."
+    items = form.attributes.items()
+    given = [f"{told(n)} {told(str(v))}" for n, v in items if not isinstance(v, Dim)]
+    return f"Layer {told(form.definition)}{': ' if given else ''}{', '.join(given)}."
 
 
 def shapes(program: Program, named: Sequence[tuple[str, Shape]]) -> str:
@@ -39,13 +51,13 @@ def shapes(program: Program, named: Sequence[tuple[str, Shape]]) -> str:
     texts = []
     for name, shape in named:
         inside = ", ".join(str(dim.substitute(known)) for dim in shape)
-        texts.append(f"{name} [{inside}]")
+        texts.append(f"{told(name)} [{inside}]")
     return ", ".join(texts)
 
 
 def names(every: Sequence[str]) -> str:
     """A tuple of names."""
-    texts = [f'"{name}"' for name in every]
+    texts = [text(name) for name in every]
     return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
 
 
@@ -60,12 +72,33 @@ def vocabulary(characters: Sequence[str]) -> list[str]:
     return [*head, "VOCABULARY = (", *(f"{INDENT}{piece}" for piece in pieces), ")", ""]
 
 
-def wrapped(text: str, indent: int) -> list[str]:
-    """Named shapes in lines that fit."""
+def docstring(lines: Sequence[str], indent: int = 0) -> list[str]:
+    """The lines of a docstring, which mean just ``lines``; named shapes are wrapped to fit."""
+    space = INDENT * indent
+    found: list[str] = []
+    for line in lines:
+        # What is indented is an example, which keeps its lines.
+        own = line.startswith(" ")
+        found += [prose(line)] if own else _wrapped(prose(line), LINE - len(space) - 3)
+    found[0] = f'"""{found[0]}'
+    if len(lines) == 1:
+        found[-1] += '"""'
+    else:
+        found.append('"""')
+    return [f"{space}{line}" if line else "" for line in found]
+
+
+def comment(line: str, indent: int = 0) -> str:
+    """One line of a comment."""
+    return f"{INDENT * indent}# {prose(line)}"
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Named shapes in lines that fit: ``x [batch, 3], h [batch, 4] -> y [batch, 4]``."""
     lines: list[str] = []
-    for word in re.split(r"(?<=[,>]) (?![^\[]*\])", text):
-        if lines and len(lines[-1]) + len(word) + 1 + indent * len(INDENT) <= LINE:
+    for word in re.split(r"(?<=[,>]) (?![^\[]*\])", line):
+        if lines and len(lines[-1]) + len(word) + 1 <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    return [f"{INDENT * indent}{line}" for line in lines]
+    return lines

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.convert.expression import Code, fill, number, value
-from harness.convert.names import identifier, unique
+from harness.convert.names import PYTHON, identifier, unique
 from harness.convert.wrapping import statement
 from harness.dims import Dim, Shape
 from harness.errors import UsageError
@@ -68,7 +68,7 @@ class Emitter:
     left: Counter[int] = field(default_factory=Counter)
     owner: dict[str, int] = field(default_factory=dict)
     home: dict[int, int] = field(default_factory=dict)
-    reserved: set[str] = field(default_factory=lambda: {*FREE, "self"})
+    reserved: set[str] = field(default_factory=lambda: {*FREE, *PYTHON, "self"})
     direct: Counter[int] = field(default_factory=Counter)
     readers: dict[int, Node] = field(default_factory=dict)
     words: dict[int, str] = field(default_factory=dict)

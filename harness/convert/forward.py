@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness.convert.emitter import WIDTH, Dialect, Emitter, count_reads
 from harness.convert.expression import Code
 from harness.convert.layers import Model, is_zeros
+from harness.convert.literals import text
 from harness.program import Node
 
 
@@ -26,7 +27,7 @@ class Forward:
         e = self.emitter
         first = list(start) if self.state else []
         for name, port in zip(self.state, model.program.state, strict=True):
-            first.append(f'{name} = state["{port.name}"]')
+            first.append(f"{name} = state[{text(port.name)}]")
         sizes = e.free_sizes([port.value for port in model.program.inputs], first)
         return ["    " * e.depth + line for line in [*sizes, *first]] + e.lines
 
@@ -91,10 +92,10 @@ def settle(e: Emitter, values: Sequence[int], code: Code, word: str) -> None:
     if len(values) == 1:
         e.settle(values[0], code, word)
         return
-    text = e.read(code)
+    called = e.read(code)
     names = []
     for value in values:
         names.append(e.name(e.base(value) or word))
         e.hold(value, names[-1])
     if names:
-        e.write(f"{', '.join(names)} = {text}")
+        e.write(f"{', '.join(names)} = {called}")

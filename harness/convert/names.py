@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import re
 from collections.abc import Collection
 
+# What Python's own words mean must not change in a file. ``_`` is for what nobody reads.
+PYTHON = frozenset({*keyword.kwlist, *dir(builtins), "_"})
+# What every file has beside its classes and functions.
+CONSTANTS = frozenset({"INPUTS", "STATE", "VOCABULARY"})
 
-def camel(name: str) -> str:
-    """``lesson6/sequence_rnn`` as ``SequenceRnn``."""
+
+def camel(name: str, reserved: Collection[str] = ()) -> str:
+    """``lesson6/sequence_rnn`` as ``SequenceRnn``; ``TrueModel`` where Python has that already."""
     words = re.split(r"[^A-Za-z0-9]+|_", name.rpartition("/")[2])
     joined = "".join(word[:1].upper() + word[1:] for word in words)
-    return joined if joined[:1].isalpha() else f"Model{joined}"
+    joined = joined if joined[:1].isalpha() else f"Model{joined}"
+    return unique(f"{joined}Model", reserved) if joined in {*PYTHON, *reserved} else joined
 
 
 def identifier(name: str, reserved: Collection[str] = ()) -> str:
     """The name itself, or with ``_`` behind it where Python or ``reserved`` has it."""
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-    if not plain or plain[0].isdigit():
+    if not plain.strip("_") or plain[0].isdigit():
         plain = f"v{plain}"
     return f"{plain}_" if keyword.iskeyword(plain) or plain in reserved else plain
 
@@ -28,30 +35,3 @@ def unique(base: str, taken: Collection[str]) -> str:
     while name in taken:
         name, number = f"{base}_{number}", number + 1
     return name
-
-
-def text(value: str) -> str:
-    """A string as a literal in double quotes, of printable ASCII."""
-    return '"' + "".join(_escaped(c) for c in value) + '"'
-
-
-def _escaped(character: str) -> str:
-    if character == "\n":
-        return "\\n"
-    if " " <= character <= "~" and character not in '"\\':
-        return character
-    code = ord(character)
-    return (
-        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
-    )
-
-
-def text_lines(value: str, width: int) -> list[str]:
-    """A long string as literals that Python joins, one a line."""
-    lines = [""]
-    for character in value:
-        piece = _escaped(character)
-        if len(lines[-1]) + len(piece) + 2 > width:
-            lines.append("")
-        lines[-1] += piece
-    return [f'"{line}"' for line in lines]

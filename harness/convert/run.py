@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,15 @@ from typing import Any
 from harness import formats, kinds, weights
 from harness.atomic import sync_folder
 from harness.convert.agreement import Agreement, agreement
+from harness.convert.checked import FLOATS
+from harness.convert.staging import staging
 from harness.errors import HarnessError, UsageError
 from harness.files import MAX_WEIGHTS, FileFault, check_regular, displayed
 from harness.kinds import Kind
 from harness.lock import held
 from harness.spec.lower import Spec, load_spec
 from harness.supervisor import Worker
-from harness.weights import Weights
+from harness.weights import Weights, WeightsError
 from harness.wire import encode
 
 
@@ -113,12 +114,12 @@ def export(request: Export) -> Exporting:
     """
     spec = load_spec(request.spec, request.folders)
     given = weights.load(request.weights)
-    weights.check(given, spec)
+    _check(given, spec, request.weights)
     exported = exported_of(spec, given)
     with Caller(request.format_, request.python, request.timeout) as caller:
         path = _target(request, spec, caller.call("suffix"))
-        with _staging(path) as folder:
-            new = Path(folder) / path.name
+        with staging(path) as folder:
+            new = folder / path.name
             made = [
                 Path(name)
                 for name in caller.call("write", exported=exported.payload(), path=str(new))
@@ -134,10 +135,13 @@ def export(request: Export) -> Exporting:
 
 
 def exported_of(spec: Spec, given: Weights) -> formats.Exported:
-    """Weights with the programs of their sizes; :class:`UsageError` for more than one dtype."""
+    """Weights with the programs of their sizes; :class:`UsageError` for more than one dtype, or
+    one that is neither float32 nor float64."""
     dtypes = {str(a.dtype) for a in (*given.parameters.values(), *given.statistics.values())}
     if len(dtypes) > 1:
         raise UsageError(f"the weights are {' and '.join(sorted(dtypes))}; one dtype is wanted")
+    if not dtypes <= set(FLOATS):
+        raise UsageError(f"the weights are {dtypes.pop()}; allowed are float32 and float64")
     return formats.Exported(
         spec.name,
         spec.program("training", **given.sizes),
@@ -178,9 +182,17 @@ def import_(request: Import) -> Weights:
             like.vocabulary if like is not None else (),
             {"imported": source, "versions": caller.versions},
         )
-        weights.check(made, spec)
+        _check(made, spec, request.file)
         weights.save(request.weights, made)
     return made
+
+
+def _check(given: Weights, spec: Spec, file: Path) -> None:
+    """:class:`WeightsError` with the file's name for weights that cannot be used."""
+    try:
+        weights.check(given, spec)
+    except WeightsError as error:
+        raise WeightsError(f"{displayed(file)}: {error}") from None
 
 
 def _outputs(caller: Caller, path: Path) -> Any:
@@ -188,14 +200,6 @@ def _outputs(caller: Caller, path: Path) -> Any:
         return caller.call("outputs", path=str(path), inputs=inputs, state=state)
 
     return outputs
-
-
-def _staging(path: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder beside the target, so that a rename is all that is left to do."""
-    try:
-        return tempfile.TemporaryDirectory(prefix=".harness-export-", dir=path.parent)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _target(request: Export, spec: Spec, suffix: str) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.convert.literals import text
+
 INDENT = "    "
 LINE = 99
 
@@ -21,27 +23,27 @@ def bracketed(indent: int, head: str, items: Sequence[str], tail: str) -> list[s
 def mapping(indent: int, head: str, items: Sequence[tuple[str, str]]) -> list[str]:
     """``head{"key": value, ...}``, one item a line where that is too long for one."""
     space = INDENT * indent
-    pairs = [f'"{key}": {text}' for key, text in items]
+    pairs = [f"{text(key)}: {item}" for key, item in items]
     if len(line := f"{space}{head}{{{', '.join(pairs)}}}") <= LINE:
         return [line]
     return [f"{space}{head}{{", *(f"{space}{INDENT}{p}," for p in pairs), f"{space}}}"]
 
 
-def statement(indent: int, text: str) -> list[str]:
+def statement(indent: int, line: str) -> list[str]:
     """One statement; a call at its end is broken inside its brackets where it is too long."""
-    if len(INDENT) * indent + len(text) <= LINE or not text.endswith(")"):
-        return [INDENT * indent + text]
-    depth, start = 0, len(text)
-    while start == len(text) or depth:
-        start = max(text.rfind("(", 0, start), text.rfind(")", 0, start))
-        depth += 1 if text[start] == ")" else -1
-    return bracketed(indent, text[: start + 1], _items(text[start + 1 : -1]), ")")
+    if len(INDENT) * indent + len(line) <= LINE or not line.endswith(")"):
+        return [INDENT * indent + line]
+    depth, start = 0, len(line)
+    while start == len(line) or depth:
+        start = max(line.rfind("(", 0, start), line.rfind(")", 0, start))
+        depth += 1 if line[start] == ")" else -1
+    return bracketed(indent, line[: start + 1], _items(line[start + 1 : -1]), ")")
 
 
-def _items(text: str) -> list[str]:
+def _items(arguments: str) -> list[str]:
     """The arguments of a call, as they are parted by commas outside of all brackets."""
     items, depth = [""], 0
-    for character in text:
+    for character in arguments:
         depth += (character in "([{") - (character in ")]}")
         if character == "," and not depth:
             items.append("")

@@ -175,6 +175,7 @@ def _wrong_type(items: Sequence[_Located]) -> Complaint:
 def _complain(item: _Located) -> Complaint:
     details, path = item.details, item.path
     context = details.get("ctx", {})
+    at_key = details["loc"][-1:] == ("[key]",)
     match details["type"]:
         case "extra_forbidden":
             known = sorted(_fields(item.holder)) if _is_class(item.holder, BaseModel) else []
@@ -188,8 +189,7 @@ def _complain(item: _Located) -> Complaint:
             known = sorted(tag.strip("'") for tag in context["expected_tags"].split(", "))
             return Complaint((*path, key), _unknown(key, context["tag"], known))
         case "value_error":
-            return Complaint(path, str(context["error"]))
-    at_key = details["loc"][-1:] == ("[key]",)
+            return Complaint(path, str(context["error"]), at_key)
     if _expectation(item) and not at_key:
         return _wrong_type([item])
     words = details["msg"].replace("Input should ", "must ")

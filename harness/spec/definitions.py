@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 from harness.errors import SpecError
 from harness.spec import schema
 from harness.spec.builtins import BUILTINS
 from harness.spec.document import Document
+from harness.spec.names import is_name
 from harness.spec.shapes import REST, axes_text
 
 SECTIONS: Mapping[type[schema.Documented], tuple[str, ...]] = {
@@ -19,7 +19,6 @@ SECTIONS: Mapping[type[schema.Documented], tuple[str, ...]] = {
 }
 # Names of an optimizer's equations: the parameter, its gradient and the number of the step.
 UPDATE_NAMES = ("p", "g", "t")
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def check_definition(document: Document, spec: schema.Documented) -> None:
@@ -99,7 +98,7 @@ def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.
             at = document.place_of((*path, number))
             if axis in declared:
                 raise SpecError(f"axis {axis!r} has the name of something that is no size", at)
-            if axis != REST and not isinstance(axis, int) and not _NAME.fullmatch(axis):
+            if axis != REST and not isinstance(axis, int) and not is_name(axis):
                 raise SpecError(
                     f"an input's axis is a name, a whole number or '...', found {axis!r}", at
                 )

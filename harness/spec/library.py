@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +15,7 @@ from harness.errors import Place, SpecError, UsageError, did_you_mean, shorten
 from harness.files import displayed
 from harness.spec.definitions import check_definition
 from harness.spec.document import Document, load, parse, validate
+from harness.spec.names import is_model_name
 from harness.spec.schema import KINDS, Documented
 
 FOLDERS: Mapping[str, str] = {
@@ -25,8 +25,6 @@ FOLDERS: Mapping[str, str] = {
     "loss": "losses",
     "optimizer": "optimizers",
 }
-# A name may be part of a path, so that nothing in it may lead out of the folder of its kind.
-_NAME = re.compile(r"[A-Za-z0-9_]{1,60}(/[A-Za-z0-9_]{1,60}){0,3}")
 _MAX_DEPTH = 4
 D = TypeVar("D", bound=Documented)
 
@@ -69,7 +67,7 @@ class Library:
         relative = f"{FOLDERS[kind]}/{name}.yaml"
         if (kind, name) in self.overrides:
             return _checked(kind, parse(self.overrides[kind, name], f"<{relative}>"), name)
-        if not _NAME.fullmatch(name) or name not in self.names(kind):
+        if not is_model_name(name) or name not in self.names(kind):
             known = self.names(kind)
             hint = did_you_mean(name, known)
             message = f"unknown {kind} {shorten(name)!r}{hint} (known: {', '.join(known)})"

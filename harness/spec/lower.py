@@ -35,7 +35,7 @@ class Spec:
         self.update: UpdateRule | None = self._update()
         self._check_data()
 
-    def program(self, phase: Phase = "training", **sizes: int) -> Program:
+    def program(self, phase: Phase = "training", /, **sizes: int) -> Program:
         """The program at a phase, with some sizes overridden; SpecError for a wrong one."""
         known = self.programs[phase].sizes
         at = self.document.place_of_key(("sizes",))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+from harness.spec.names import ModelName, Name
+
 Positive = Annotated[int, Field(ge=1)]
 # A dimension: a number, a size name, a sum of those ("units + features"), or "..." for any axes.
 Axes = list[int | str]
@@ -178,7 +179,7 @@ class Data(Strict):
 class Model(Documented):
     """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
 
-    model: str
+    model: ModelName
     # How many numbers the layers hold at these sizes, statistics included; checked if given.
     parameters: Positive | None = None
     sizes: dict[Name, Positive]

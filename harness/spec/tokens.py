@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from harness.errors import Place, SpecError, shorten
+from harness.spec.names import LONGEST
 
 MAX_BLOCK = 20_000
 MAX_LINE = 2_000
@@ -127,6 +128,9 @@ def _check_name(name: str, place: Place) -> None:
     if keyword.iskeyword(name):
         hint = _WORDS.get(name, "it is a word of Python's own; choose another name")
         raise SpecError(f"{name!r} is not part of the language; {hint}", place)
+    if len(name) > LONGEST:
+        message = f"a name has at most {LONGEST} characters, found {len(name)}: {shorten(name)!r}"
+        raise SpecError(message, place)
     if name.startswith("__"):
         raise SpecError(
             f"a name may not begin with two underscores, found {shorten(name)!r}", place

@@ -1,0 +1,195 @@
+"""The tensors of a ``.pt`` file, read as data: nothing of torch or of the file is called.
+
+``torch.save`` writes an archive with a pickle, which says what the tensors are, and one part for
+the bytes of each storage. The pickle is read by :class:`_Descriptions`, which knows a state_dict
+and nothing else; ``torch.load`` would take other paths, and has been made to run code by way of
+them. Shapes, strides and storages are compared before any storage is read.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from harness.convert.archive import DESCRIBED, Archive, Damaged
+from harness.convert.checked import Array, Declared
+
+# Storages as pickles name them. What has no numpy dtype is told by torch's own name.
+STORAGES: Mapping[str, str] = {
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "torch.bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+}
+# All that a state_dict is written with: no opcode of these makes an object of a class by name.
+OPCODES = (
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.STACK_GLOBAL),
+    *(pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1),
+    *(pickle.TUPLE2, pickle.TUPLE3, pickle.SETITEM, pickle.SETITEMS, pickle.APPEND),
+    *(pickle.APPENDS, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT),
+    *(pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT, pickle.BINUNICODE),
+    *(pickle.SHORT_BINUNICODE, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
+    *(pickle.BINGET, pickle.LONG_BINGET, pickle.BINPERSID, pickle.REDUCE, pickle.BUILD),
+)
+# A storage may be longer than what a state_dict has of it, but not without end.
+SPARE = 1 << 26
+
+
+@dataclass(frozen=True)
+class Storage:
+    """``count`` numbers in the part ``data/KEY``."""
+
+    dtype: str
+    key: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Which numbers of a storage a tensor has."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A class of storages: a name, which cannot be called."""
+
+    dtype: str
+
+
+def tensors(archive: Archive, wanted: int) -> dict[str, Declared]:
+    """The tensors of a state_dict by key; ``wanted`` is how many bytes the model's have.
+
+    Raises :class:`~harness.convert.archive.Damaged` for what is no state_dict.
+    """
+    found = [name for name in archive.names if name.endswith("/data.pkl")]
+    if len(found) != 1 or found[0].count("/") != 1:
+        raise Damaged("it is no archive that torch.save has written")
+    folder = found[0].partition("/")[0]
+    state = _described(archive.part(found[0], DESCRIBED))
+    told = f"{folder}/byteorder" in archive.names and archive.part(f"{folder}/byteorder", 16)
+    order: Literal["<", ">"] = ">" if told == b"big" else "<"
+
+    def loader(tensor: Tensor) -> Callable[[], Array]:
+        def load() -> Array:
+            dtype = np.dtype(tensor.storage.dtype)
+            size = tensor.storage.count * dtype.itemsize
+            if size > max(4 * wanted, SPARE):
+                raise Damaged(f"a tensor is a part of {size:,} bytes; save a clone of it")
+            data = archive.part(f"{folder}/data/{tensor.storage.key}", size)
+            return _strided(np.frombuffer(data, dtype.newbyteorder(order)), tensor)
+
+        return load
+
+    return {key: Declared(t.shape, t.storage.dtype, loader(t)) for key, t in state.items()}
+
+
+def _strided(numbers: Array, tensor: Tensor) -> Array:
+    """A tensor of a storage's numbers, each place of which is in the storage."""
+    if numbers.size != tensor.storage.count:
+        raise Damaged(f"data/{tensor.storage.key} has {numbers.size:,} numbers")
+    if not math.prod(tensor.shape):
+        return np.zeros(tensor.shape, tensor.storage.dtype)
+    strides = [stride * numbers.itemsize for stride in tensor.strides]
+    view = np.lib.stride_tricks.as_strided(
+        numbers[tensor.offset :], tensor.shape, strides, writeable=False
+    )
+    return view.astype(tensor.storage.dtype)
+
+
+def _described(data: bytes) -> dict[str, Tensor]:
+    """What a pickle says of the tensors of a state_dict."""
+    try:
+        found = _Descriptions(io.BytesIO(data)).load()
+    except Damaged:
+        raise
+    # Of any kind: a pickle that is damaged sets off all sorts of errors in its reader.
+    except Exception as error:
+        raise Damaged(f"its pickle is damaged: {type(error).__name__}: {error}") from None
+    if not isinstance(found, dict):
+        raise Damaged(f"it holds {_article(found)}, not tensors by name")
+    odd = sorted({type(v).__name__ for v in found.values() if not isinstance(v, Tensor)})
+    if odd or not all(isinstance(key, str) for key in found):
+        held = ", ".join(odd or ["keys that are no names"])
+        raise Damaged(f"it holds a dict with {held}, not tensors by name")
+    return found
+
+
+def _article(value: Any) -> str:
+    return f"a {type(value).__name__}"
+
+
+class _Descriptions(pickle._Unpickler):
+    """A reader of pickles that knows what tensors are described by, and has no way to call more.
+
+    The one in Python: that in C takes memory for as many entries as a pickle says.
+    """
+
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        code[0]: pickle._Unpickler.dispatch[code[0]] for code in OPCODES
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return _parameter
+        if module == "torch" and name in STORAGES:
+            return _Kind(STORAGES[name])
+        raise Damaged(f"it asks for {module}.{name}, which no plain state_dict does")
+
+    def persistent_load(self, pid: Any) -> Storage:
+        match pid:
+            case ("storage", _Kind() as kind, str() as key, str(), int() as count) if count >= 0:
+                return Storage(kind.dtype, key, count)
+        raise Damaged("its pickle names a storage as torch does not")
+
+    def load_build(self) -> None:
+        """Attributes of a dict, such as a state_dict's own ``_metadata``: not read."""
+        self.stack.pop()
+        if not isinstance(self.stack[-1], OrderedDict):
+            raise Damaged("its pickle sets attributes of something else than a dict")
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def _tensor(
+    storage: Storage, offset: int, shape: Sequence[int], strides: Sequence[int], *_: Any
+) -> Tensor:
+    counts = [offset, *shape, *strides]
+    if not isinstance(storage, Storage) or len(shape) != len(strides):
+        raise Damaged("its pickle describes a tensor as torch does not")
+    if any(type(n) is not int or n < 0 for n in counts):
+        raise Damaged("a tensor has negative sizes")
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    if math.prod(shape) and last >= storage.count:
+        raise Damaged("a tensor goes beyond its storage")
+    return Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _parameter(data: Tensor, *_: Any) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise Damaged("its pickle describes a parameter as torch does not")
+    return data

@@ -1,0 +1,124 @@
+"""Archives of strangers: no part of one is read further than it may be long.
+
+What an archive says of itself is read first; a part is taken into memory once it is known to be
+no longer than what is wanted of it.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from harness.errors import UsageError, shorten
+from harness.files import MAX_WEIGHTS, FileFault, displayed, opened
+
+# Bytes of an archive's list of its parts, for some 50,000 of them.
+LISTED = 1 << 22
+# Bytes of what describes arrays: a state_dict's pickle, a configuration.
+DESCRIBED = 1 << 22
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What zipfile makes of damage; RuntimeError is for what is encrypted.
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError),
+    *(RuntimeError, KeyError, NotImplementedError, MemoryError),
+)
+
+
+class Damaged(Exception):
+    """An archive, or a part of one, cannot be read; says why, for the middle of a sentence."""
+
+
+class _Listing:
+    """A file that gives its list of parts only if that is short; then it gives all."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.limited = file, True
+
+    def read(self, size: int = -1) -> bytes:
+        if not self.limited:
+            return self.file.read(size)
+        # Without a number zipfile reads to the end, which is near.
+        content = self.file.read(LISTED + 1 if size < 0 else min(size, LISTED + 1))
+        if len(content) > LISTED:
+            raise Damaged("its list of parts is too long")
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+class Archive:
+    """The parts of an archive by name."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.archive = archive
+        self.names = archive.namelist()
+
+    def part(self, name: str, limit: int) -> bytes:
+        """A whole part of at most ``limit`` bytes. Raises :class:`Damaged`."""
+        return self._read(name, limit, whole=True)
+
+    def start(self, name: str, limit: int) -> bytes:
+        """The first ``limit`` bytes of a part, or all. Raises :class:`Damaged`."""
+        return self._read(name, limit, whole=False)
+
+    def stream(self, name: str, limit: int) -> IO[bytes]:
+        """A part to read in: from its place if it is stored there as it is, else a whole part of
+        at most ``limit`` bytes. Raises :class:`Damaged`."""
+        if self._info(name).compress_type == zipfile.ZIP_STORED:
+            return self.archive.open(name)
+        return io.BytesIO(self.part(name, limit))
+
+    def _info(self, name: str) -> zipfile.ZipInfo:
+        if name not in self.names:
+            raise Damaged(f"it has no {shorten(name)}")
+        return self.archive.getinfo(name)
+
+    def _read(self, name: str, limit: int, whole: bool) -> bytes:
+        info = self._info(name)
+        if whole and info.file_size > limit:
+            raise Damaged(
+                f"{shorten(name)} has {info.file_size:,} bytes, where {limit:,} are the most"
+            )
+        if info.compress_type not in METHODS:
+            raise Damaged(f"{shorten(name)} is compressed in a way that is not read here")
+        try:
+            with self.archive.open(info) as part:
+                return part.read(min(info.file_size, limit))
+        except DAMAGED as error:
+            raise Damaged(f"{shorten(name)} is damaged: {error}") from None
+
+
+@contextmanager
+def archive(path: Path, what: str) -> Iterator[Archive]:
+    """The archive in a file, whose parts are read while it is open.
+
+    Raises:
+        FileFault: it is no file that can be read; ``what`` says what it should be.
+        Damaged: it is no archive.
+    """
+    with opened(path, MAX_WEIGHTS, what) as file:
+        listing = _Listing(file)
+        try:
+            found = zipfile.ZipFile(listing)
+        except DAMAGED as error:
+            raise Damaged(str(error)) from None
+        listing.limited = False
+        with found:
+            yield Archive(found)
+
+
+@contextmanager
+def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
+    """Whatever keeps a file from being read is told: as what it was read, and what to do."""
+    try:
+        yield
+    except (Damaged, FileFault) as error:
+        cause = error.reason if isinstance(error, FileFault) else error
+        told = f"{displayed(path)} cannot be read as {as_what}: {cause}; {hint}"
+        raise UsageError(told) from error

@@ -1,0 +1,52 @@
+"""What a spec's names are made of; ``docs/spec-language.md`` has the same in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
+
+from harness.errors import shorten
+
+LONGEST = 60
+_LETTERS = f"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST - 1}}}"
+# A model's name may be part of a path: nothing in it may lead out of a folder, or be an option.
+_PART = f"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{LONGEST - 1}}}"
+_PATH = f"{_PART}(/{_PART}){{0,3}}"
+
+
+def _name(pattern: str, words: str) -> tuple[Callable[[str], str], WithJsonSchema]:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"a name is {words}, found {shorten(value)!r}")
+        return value
+
+    return check, WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+
+
+_check_name, _name_schema = _name(
+    _LETTERS, f"letters, digits and '_', of which the first is a letter, and at most {LONGEST}"
+)
+_check_model_name, _model_schema = _name(
+    _PATH,
+    "one to four parts with '/' between them, each of letters, digits, '_' and '-', "
+    f"of which the first is no '-', and at most {LONGEST}",
+)
+
+# Of layers, parameters, sizes, inputs, states, outputs and all else that equations can name.
+Name = Annotated[str, AfterValidator(_check_name), _name_schema]
+ModelName = Annotated[str, AfterValidator(_check_model_name), _model_schema]
+
+
+def is_name(value: str) -> bool:
+    """Whether a text is a name that equations can have."""
+    return re.fullmatch(_LETTERS, value) is not None
+
+
+def is_model_name(value: str) -> bool:
+    """Whether a text is a name that a model may have."""
+    return re.fullmatch(_PATH, value) is not None
