@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.budget import check_fits
 from harness.material import Material, cotangents, draw
 from harness.oracle import ORDERS, TABLE, Oracle
 from harness.ports import group_of
@@ -59,6 +60,7 @@ class Case:
         known = {n: v for n, v in sizes.items() if n in spec.model.sizes}
         self.training = spec.program("training", **known)
         self.inference = spec.program("inference", **known)
+        check_fits(self.training, batch, time, sizes)
         self.seed, self.material = self._draw(seed)
         self.cotangents = cotangents(self.training, batch, time, self.seed)
         self._known: dict[Any, Expected] = {}

@@ -56,6 +56,8 @@ class CellResult:
     seconds: float = 0.0
     could_not_run: bool = False
     kept: bool = False  # from a record file, not run now
+    signature: Mapping[str, str] | None = None  # where it was kept: see harness.signature
+    greeting: Mapping[str, str] | None = None
     location: str = ""
 
     @property

@@ -1,194 +1,93 @@
-"""The command line."""
+"""The entry point of ``harness``: how a command starts and ends, whatever becomes of it.
+
+Imports next to nothing before signals are heard; the commands are in :mod:`harness.commands`.
+"""
 
 from __future__ import annotations
 
-import io
-import json
-import signal
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from pathlib import Path
-from typing import Any
 
-import click
+from harness import interrupts
 
-from harness.bench import commands as bench_commands
-from harness.convert import commands as convert_commands
-from harness.errors import HarnessError
-from harness.generate import commands as generate_commands
-from harness.options import ENVIRONMENT, PYTHONS, SIZE, SPECS, numbers, pairs, variables
-from harness.train import commands as train_commands
+TYPE_CHECKING = False  # typing's own, without the import
+if TYPE_CHECKING:
+    from typing import Any
 
-Command = Callable[..., Any]
+USAGE = 2
+# What a shell says of a program that a closed pipe has ended: 128 and SIGPIPE.
+CLOSED_PIPE = 141
 
 
 def main() -> None:
     """Entry point of ``harness``."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # What a text or a name has, and the terminal has not, is shown as its number.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    cli(standalone_mode=True)
+    interrupts.arm()
+    _open_standard_files()
+    code = _run()
+    interrupts.disarm()
+    if code == interrupts.INTERRUPTED:
+        # Threads may be in the middle of long sums, and nobody waits for those any more.
+        interrupts.leave()
+    sys.exit(code)
 
 
-def _on_sigterm(*_: object) -> None:
-    # Ends as Ctrl-C does: workers are killed, the record file is whole.
-    raise KeyboardInterrupt
+def __getattr__(name: str) -> Any:
+    # The group of commands, for whoever runs it in a process of their own.
+    if name != "cli":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from harness.commands import cli
+
+    return cli
 
 
-def friendly(command: Command) -> Command:
-    """A user's error is a message and exit code 2, never a traceback."""
-
-    @wraps(command)
-    def run(*arguments: Any, **options: Any) -> Any:
+def _open_standard_files() -> None:
+    """Have the numbers 0, 1 and 2 taken: else the next file opened would get what is printed."""
+    for number in (0, 1, 2):
         try:
-            return command(*arguments, **options)
-        except HarnessError as error:
-            click.echo(str(error), err=True)
-            sys.exit(2)
-
-    return run
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="backend-comparison-harness", prog_name="harness")
-def cli() -> None:
-    """Compare how frameworks run one model, declared once as data."""
+def _run() -> int:
+    """Run the command that was asked for; returns the exit code."""
+    from harness import terminal
+
+    terminal.guard_streams()
+    try:
+        code = _command()
+        sys.stdout.flush()
+        return code
+    except terminal.OutputLost as lost:
+        terminal.abandon_output()
+        if lost.closed:
+            return CLOSED_PIPE
+        terminal.say(f"cannot write the output: {lost}", error=True)
+        return USAGE
 
 
-@cli.command("list")
-@SPECS
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-@friendly
-def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
-    """List installed backends, formats, models and definitions. Imports no framework."""
-    from harness.hookspecs import FORMATS_GROUP
-    from harness.plugins import available
-    from harness.spec.library import FOLDERS, Library
+def _command() -> int:
+    import click
 
-    library = Library(folders)
-    plugins = {
-        kind: {
-            name: {"distribution": o.distribution, "version": o.version, "module": o.module}
-            for name, o in found.items()
-        }
-        for kind, found in (("backends", available()), ("formats", available(FORMATS_GROUP)))
-    }
-    names = {kind: library.names(kind) for kind in FOLDERS}
-    if as_json:
-        click.echo(json.dumps({**plugins, **names}))
-        return
-    for kind, entries in plugins.items():
-        click.echo(kind)
-        for name, origin in entries.items():
-            where = f"{origin['distribution']} {origin['version']} ({origin['module']})"
-            click.echo(f"  {name:14} {where}")
-    for kind, found in names.items():
-        click.echo(FOLDERS[kind])
-        for name in found:
-            click.echo(f"  {name}")
+    from harness.commands import cli
+    from harness.terminal import say
+
+    try:
+        return int(cli(standalone_mode=False) or 0)
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except click.ClickException as error:
+        say(_told(error), error=True)
+        return error.exit_code
+    except MemoryError as error:
+        say(f"there is not enough memory: {error}".removesuffix(": "), error=True)
+        return USAGE
 
 
-@cli.command()
-@click.argument("spec")
-@SPECS
-@SIZE
-@click.option("--backend", "backends", multiple=True, help="Also ask which path its layers take.")
-@friendly
-def explain(
-    spec: str, folders: tuple[Path, ...], sizes: Sequence[str], backends: tuple[str, ...]
-) -> None:
-    """Show what SPEC means: its program, shapes, parameters, FLOPs and paths."""
-    from harness.explain import explain as text
+def _told(error: Any) -> str:
+    """What click would print itself, but for control characters: usage, hint and message."""
+    import io
 
-    click.echo(text(spec, folders, numbers(sizes), backends))
-
-
-@cli.command()
-@click.argument("kind", type=click.Choice(["model", "layer", "function", "loss", "optimizer"]))
-def schema(kind: str) -> None:
-    """Print the JSON Schema of a kind of spec file, for editors."""
-    from harness.spec.schema import json_schema
-
-    click.echo(json.dumps(json_schema(kind), indent=2))
-
-
-@cli.command()
-@click.argument("specs", nargs=-1, metavar="[SPEC]...")
-@click.option("--backend", "backends", multiple=True, help="Backend to check; all if left out.")
-@click.option("--dtype", "dtypes", multiple=True, help="float64 or float32; both if left out.")
-@click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
-@click.option(
-    "--path",
-    default="native",
-    show_default=True,
-    type=click.Choice(["native", "equations", "derived", "both"]),
-    help="The framework's own layers where it has them; the equations; the equations with the "
-    "derived gradient; or native and equations both.",
-)
-@SPECS
-@SIZE
-@click.option("--check", "checks", multiple=True, help="Checks to run (patterns); all if left out.")
-@PYTHONS
-@ENVIRONMENT
-@click.option("--timeout", default=120.0, show_default=True, help="Seconds for one cell.")
-@click.option("--memory", type=int, help="Resident MiB that a worker may take.")
-@click.option("--records", type=click.Path(path_type=Path), help="Append records to this file.")
-@click.option("--resume", is_flag=True, help="Keep the cells that --records holds already.")
-@click.option("--reproducers", type=click.Path(path_type=Path), help="Folder for reproducers.")
-@click.option("--seed", default=0, show_default=True, help="Of the numbers to check with.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-@click.option("--verbose", is_flag=True, help="Every check of every cell.")
-@friendly
-def check(**options: Any) -> None:
-    """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
-
-    Exit code 0: all agree, or differ as known; 1: something differs; 2: wrong usage or a wrong
-    spec; 3: a backend could not be run.
-    """
-    from harness.console import run_check
-
-    sys.exit(run_check(request_of(options), options, sys.argv[1:]))
-
-
-@cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--backend", help="Replay on another backend.")
-@friendly
-def replay(folder: Path, backend: str | None) -> None:
-    """Run the reproducer in FOLDER again and compare."""
-    from harness.console import run_replay
-
-    sys.exit(run_replay(folder, backend))
-
-
-bench_commands.register(cli, friendly)
-train_commands.register(cli, friendly)
-generate_commands.register(cli, friendly)
-convert_commands.register(cli, friendly)
-
-
-def request_of(options: Mapping[str, Any]) -> Any:
-    """The request that command-line options stand for; :class:`UsageError` for a bad one."""
-    from harness.planning import DTYPES, Request
-
-    dtypes = options["dtypes"] or DTYPES
-    path = options["path"]
-    return Request(
-        specs=tuple(options["specs"]),
-        backends=tuple(options["backends"]),
-        dtypes=tuple(dtypes),
-        paths=("native", "equations") if path == "both" else (path,),
-        device=options["device"],
-        folders=tuple(options["folders"]),
-        sizes=numbers(options["sizes"]),
-        pythons=pairs("--python", options["pythons"]),
-        environment=variables(options["environment"]),
-        timeout=options["timeout"],
-        memory_limit=options["memory"] * 2**20 if options["memory"] else None,
-        checks=tuple(options["checks"]) or ("*",),
-        records=options["records"],
-        resume=options["resume"],
-        seed=options["seed"],
-    )
+    text = io.StringIO()
+    error.show(file=text)
+    return text.getvalue().rstrip("\n")

@@ -20,7 +20,9 @@ from harness.findings import PASSING
 from harness.planning import Request, choose_backends
 from harness.remote import Remote, WorkerFault
 from harness.reproducer import check_writable, first_check, load, save
+from harness.spec.lower import hidden
 from harness.supervisor import Launch, Worker
+from harness.terminal import console, line, say, visible
 from harness.tolerance import compare, worst
 
 # Wide enough for a table of six backends where the output is no terminal.
@@ -37,7 +39,7 @@ class _Progress(Events):
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[cell]}"),
+            TextColumn("{task.fields[cell]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -47,44 +49,41 @@ class _Progress(Events):
     def planned(self, cells: Sequence[Cell]) -> None:
         self.bar.update(self.task, total=len(cells))
 
+    def again(self, reasons: Sequence[str]) -> None:
+        for reason in reasons:
+            line(self.console, reason)
+
     def began(self, cell: Cell) -> None:
-        self.bar.update(self.task, cell=str(cell))
+        self.bar.update(self.task, cell=visible(str(cell)))
 
     def ended(self, result: CellResult) -> None:
         self.bar.advance(self.task)
         failing = result.verdict not in PASSING
         if failing or not (self.console.is_terminal or self.quiet):
-            line = f"{result.cell}: {result.verdict} ({result.seconds:.1f} s)"
-            self.console.print(line, markup=False, highlight=False)
+            line(self.console, f"{result.cell}: {result.verdict} ({result.seconds:.1f} s)")
 
 
 def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[str]) -> int:
     """Run a request and print what came of it; returns the exit code."""
     started = time.monotonic()
-    errors = Console(stderr=True)
-    progress = _Progress(errors, quiet=bool(options["as_json"]))
+    progress = _Progress(console(error=True), quiet=bool(options["as_json"]))
     with Engine(request, progress) as engine, progress.bar:
+        for told in hidden(engine.specs):
+            line(progress.console, told)
         if options["reproducers"] is not None:
             check_writable(options["reproducers"])
-        try:
-            report = engine.run(arguments)
-        except KeyboardInterrupt:
-            kept = f"; cells that had ended are in {request.records}" if request.records else ""
-            errors.print(f"interrupted{kept}", markup=False, highlight=False, soft_wrap=True)
-            return 130
+        report = engine.run(arguments)
         reproducers = _reproducers(engine, report, options["reproducers"])
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
         raise UsageError(f"none of the checks asked for applies to {listed}")
     if options["as_json"]:
         lines = [record for result in report.results for record in result_records(result)]
-        print(json.dumps({"exit_code": report.exit_code, "results": _finite(lines)}))
+        say(json.dumps({"exit_code": report.exit_code, "results": _finite(lines)}))
         return report.exit_code
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPED_WIDTH)
-    console.print(reports.title(report), highlight=False, soft_wrap=True)
-    console.print(reports.table(report))
+    shown = console(piped_width=PIPED_WIDTH)
+    line(shown, reports.title(report))
+    shown.print(reports.table(report))
     plain = [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
     trouble = reports.problems(report, most=None if options["verbose"] else 2)
     plain += trouble if options["verbose"] else reports.first_lines(trouble, 40)
@@ -94,8 +93,8 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
     if engine.proofs:
         plain.append(reports.proof(engine.proofs))
     plain.append(reports.summary(report, time.monotonic() - started))
-    for line in plain:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for text in plain:
+        line(shown, text)
     return report.exit_code
 
 
@@ -163,18 +162,18 @@ def run_replay(folder: Path, backend: str | None) -> int:
             remote.open(found.training, found.inference, None, cell.path, cell.dtype, cell.device)
             results = found.run.run(remote)
         except WorkerFault as fault:
-            print(f"{name}: {fault}")
+            say(f"{name}: {fault}")
             return 3
     deviations = compare(results, found.expected.values, found.expected.noise, cell.dtype)
     for d in deviations:
         if not d.agrees:
             what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick"
-            print(f"{d.name}: {d.reason or what}")
+            say(f"{d.name}: {d.reason or what}")
     furthest = worst(deviations)
     agrees = all(d.agrees for d in deviations)
     verdict = "agrees" if agrees else "differs"
     what = f"{cell.spec} on {name}, {cell.dtype}, check {found.run.check}"
-    print(f"{what}: {verdict}; worst is {furthest.name}")
+    say(f"{what}: {verdict}; worst is {furthest.name}")
     return 0 if agrees else 1
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from harness.case import Case
@@ -31,9 +33,13 @@ from harness.plugins import available
 from harness.processes import kill_all
 from harness.proof import complex_step_gap
 from harness.records import RecordWriter, head
-from harness.resume import ended_cells, signature
-from harness.spec.lower import FREE_SIZES, Spec, load_spec
+from harness.resume import ended_cells, request_record, take_up
+from harness.signature import Greetings, Signatures, greeting
+from harness.spec.lower import FREE_SIZES, Spec, load_specs
 from harness.supervisor import Launch, Worker
+
+# Seconds that a run waits for its threads when it is stopped.
+STOPPING = 2.0
 
 
 class Events:
@@ -42,6 +48,9 @@ class Events:
 
     def planned(self, cells: Sequence[Cell]) -> None:
         """All cells, before the first."""
+
+    def again(self, reasons: Sequence[str]) -> None:
+        """Cells that had ended are run again, in words, before the first."""
 
     def began(self, cell: Cell) -> None:
         """A cell starts."""
@@ -86,7 +95,9 @@ class Engine:
         self.backends = choose_backends(request.backends)
         choose_checks(request.checks)
         check_request(request, self.backends)
-        self.specs = [self._load(name) for name in dict.fromkeys(request.specs or lesson6())]
+        self.specs = load_specs(request.specs or lesson6(), request.folders)
+        for spec in self.specs:
+            self._check_sizes(spec)
         self.differences: Differences = known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self._cases: dict[tuple[str, bool], Case] = {}
@@ -128,23 +139,27 @@ class Engine:
         try:
             if writer:
                 first = head(arguments, self._hellos(), self.request.environment)
-                writer.append({**first, "request": signature(self.request)})
-            with ThreadPoolExecutor(jobs) as pool:
-                futures = [
-                    pool.submit(self._run_backend, name, plan, results, writer)
-                    for name in slowest_first(self.backends)
-                ]
-                try:
-                    for future in futures:
-                        future.result()
-                except BaseException:
-                    # Ctrl-C too: the calls under way must end now, or the pool waits for them.
-                    self._stopping.set()
-                    # Again and again: a cell may be starting its worker just now.
+                writer.append({**first, "request": request_record(self.request)})
+            pool = ThreadPoolExecutor(jobs)
+            futures = [
+                pool.submit(self._run_backend, name, plan, results, writer)
+                for name in slowest_first(self.backends)
+            ]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                # Ctrl-C too: the calls under way must end now. Those of the oracle cannot be
+                # ended, and are not waited for long.
+                self._stopping.set()
+                end = time.monotonic() + STOPPING
+                # Again and again: a cell may be starting its worker just now.
+                kill_all()
+                while wait(futures, 0.05).not_done and time.monotonic() < end:
                     kill_all()
-                    while wait(futures, 0.05).not_done:
-                        kill_all()
-                    raise
+                raise
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
         finally:
             self.close()
             if writer:
@@ -156,10 +171,24 @@ class Engine:
         if not self.request.resume or self.request.records is None:
             return {}
         ended = ended_cells(self.request.records, self.request)
-        kept = {cell: ended[cell] for cell in plan if cell in ended}
+        greetings = Greetings(self.request, self.workers)
+        kept, reasons = take_up(plan, ended, self._signature, greetings)
+        if reasons:
+            self.events.again(reasons)
         for result in kept.values():
             self.events.ended(result)
         return kept
+
+    def _signature(self, cell: Cell) -> dict[str, str]:
+        """What decides the numbers of a cell."""
+        return self._signatures.of(cell, self._spec(cell.spec))
+
+    @cached_property
+    def _signatures(self) -> Signatures:
+        return Signatures(self.request, self.differences)
+
+    def _spec(self, name: str) -> Spec:
+        return next(spec for spec in self.specs if spec.name == name)
 
     def _run_backend(
         self,
@@ -171,7 +200,10 @@ class Engine:
         for cell in plan:
             if cell.backend != backend or cell in results or self._stopping.is_set():
                 continue
-            self._tell(writer, {"kind": "begin", **cell.record()}, self.events.began, cell)
+            begin: dict[str, Any] = {"kind": "begin", **cell.record()}
+            if writer:
+                begin["signature"] = self._signature(cell)
+            self._tell(writer, begin, self.events.began, cell)
             result = self.run_cell(cell)
             if self._stopping.is_set():
                 return  # its worker was killed from here: whatever came of it is no verdict
@@ -187,6 +219,7 @@ class Engine:
                 "seconds": round(result.seconds, 6),
                 "could_not_run": result.could_not_run,
                 "location": result.location,
+                "greeting": greeting(self.workers[backend]),
             }
             self._tell(writer, end, self.events.ended, result)
         self.workers[backend].close()
@@ -208,7 +241,7 @@ class Engine:
 
         ``checks`` are patterns, and the request's if left out.
         """
-        spec = next(spec for spec in self.specs if spec.name == cell.spec)
+        spec = self._spec(cell.spec)
 
         def tell(finding: Finding) -> None:
             with self._lock:
@@ -235,8 +268,7 @@ class Engine:
                     self.proofs[spec.name] = complex_step_gap(self._cases[key])
             return self._cases[key]
 
-    def _load(self, name: str) -> Spec:
-        spec = load_spec(name, self.request.folders)
+    def _check_sizes(self, spec: Spec) -> None:
         for size in self.request.sizes:
             if size not in (*spec.model.sizes, *FREE_SIZES):
                 known = (*spec.model.sizes, *FREE_SIZES)
@@ -244,7 +276,6 @@ class Engine:
                     f"{spec.name} has no size {size!r}{did_you_mean(size, known)} "
                     f"(known: {', '.join(known)})"
                 )
-        return spec
 
     def _launch(self, backend: str) -> Launch:
         return Launch(

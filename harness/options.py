@@ -5,12 +5,42 @@ Imports nothing but click and messages: the command line must start at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from harness.errors import UsageError
+from harness.ranges import SEED, SIZES, TIMEOUT, Range
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def number(allowed: Range) -> Callable[[Any], Any]:
+    """The type of an option that takes a number of a documented range."""
+
+    def read(value: Any) -> Any:
+        try:
+            return allowed.read(value) if isinstance(value, str) else allowed.check(value)
+        except UsageError as error:
+            raise click.BadParameter(str(error)) from None
+
+    read.__name__ = "integer" if allowed.whole else "float"  # what --help shows
+    return read
+
+
+def timeout(seconds: float, help_: str) -> Option:
+    """``--timeout``."""
+    return click.option(
+        "--timeout", type=number(TIMEOUT), default=seconds, show_default=True, help=help_
+    )
+
+
+def seed(help_: str) -> Option:
+    """``--seed``."""
+    return click.option("--seed", type=number(SEED), default=0, show_default=True, help=help_)
+
 
 SPECS = click.option(
     "--specs",
@@ -63,9 +93,7 @@ def variables(items: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def numbers(items: Sequence[str]) -> dict[str, int]:
     """``NAME=NUMBER`` items with positive whole numbers."""
-    found = {}
-    for name, value in pairs("--size", items).items():
-        if not value.isascii() or not value.isdigit() or not 0 < int(value) < 2**31:
-            raise UsageError(f"--size {name} takes a positive whole number, found {value!r}")
-        found[name] = int(value)
-    return found
+    return {
+        name: int(SIZES.read(value, f"--size {name}"))
+        for name, value in pairs("--size", items).items()
+    }

@@ -11,6 +11,7 @@ from harness.case import Case
 from harness.checks import CHECKS, FINDINGS
 from harness.errors import UsageError, did_you_mean
 from harness.plugins import available
+from harness.ranges import JOBS, MEMORY, SEED, SIZES, TIMEOUT, check_fields
 from harness.spec.lower import Spec
 
 # Small, and all different: a wrong axis cannot fit. Time exceeds what unrolled models need.
@@ -21,6 +22,7 @@ DEFAULT_TIME = 8
 # At the spec's own sizes a small batch is enough, and keeps the material off the kinks.
 OWN_BATCH = 4
 
+RANGES = {"timeout": TIMEOUT, "seed": SEED, "jobs": JOBS}
 DTYPES = ("float64", "float32")
 PATHS = ("native", "equations", "derived")
 
@@ -50,6 +52,12 @@ class Request:
 
 def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
     """The case of a spec: at small sizes that all differ, or at the spec's own."""
+    sizes, batch, time = case_sizes(spec, request, own=own)
+    return Case(spec, sizes, batch, time, request.seed)
+
+
+def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
+    """The sizes of a case, its batch and its time."""
     given = dict(request.sizes)
     if own:
         training, data = spec.model.training, spec.model.data
@@ -59,7 +67,7 @@ def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
     else:
         batch, time = SMALL_BATCH, SMALL_TIME
         sizes = {**small_sizes(spec), **given}
-    return Case(spec, sizes, given.get("batch", batch), given.get("time", time), request.seed)
+    return sizes, given.get("batch", batch), given.get("time", time)
 
 
 def small_sizes(spec: Spec) -> dict[str, int]:
@@ -143,10 +151,11 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
                     f"unknown {kind} {value!r}{did_you_mean(value, known)} "
                     f"(known: {', '.join(known)})"
                 )
-    if not request.timeout > 0:
-        raise UsageError(f"a cell's timeout is a positive number of seconds, not {request.timeout}")
-    if request.memory_limit is not None and request.memory_limit <= 0:
-        raise UsageError(f"a memory limit is a positive size, not {request.memory_limit} bytes")
+    check_fields(request, RANGES)
+    if request.memory_limit is not None:
+        MEMORY.check(request.memory_limit)
+    for size, number in request.sizes.items():
+        SIZES.check(number, f"size {size!r}")
     for option, named in (
         ("interpreter", tuple(request.pythons)),
         ("environment", tuple(request.environment)),

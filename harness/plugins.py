@@ -16,6 +16,7 @@ import pluggy
 
 from harness.errors import HarnessError, did_you_mean
 from harness.hookspecs import ENTRY_POINT_GROUP, PROJECT, BackendHooks
+from harness.sources import digest
 
 if TYPE_CHECKING:
     from harness.contract import Backend
@@ -91,6 +92,12 @@ def environment(name: str) -> dict[str, str]:
             "strings to strings is wanted"
         )
     return dict(wanted)
+
+
+def code(name: str) -> str:
+    """Return a checksum of the code of backend `name`, "" if none of this name is installed."""
+    origin = available().get(name)
+    return "" if origin is None else digest(origin.module)
 
 
 def installed(group: str) -> dict[str, tuple[Origin, EntryPoint]]:

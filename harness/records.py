@@ -22,11 +22,11 @@ from typing import Any, Self
 import numpy as np
 
 from harness import kinds
+from harness.boundary import Malformed, read_json
 from harness.errors import HarnessError, did_you_mean
 from harness.files import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
 from harness.findings import VERDICTS
-
-SCHEMA_VERSION = 1
+from harness.record_lines import SCHEMA_VERSION, check_fields, check_line
 
 RESULT_FIELDS = (
     "spec",
@@ -160,13 +160,16 @@ def _opened(path: Path) -> int:
     return handle
 
 
-def read_records(path: str | os.PathLike[str]) -> Records:
+def read_records(path: str | os.PathLike[str], *, complete: bool = False) -> Records:
     """Return the lines of a record file; an incomplete last line is accepted and reported.
+
+    With ``complete``, every line has the fields of its kind, of their types.
 
     Raises:
         RecordError: the file cannot be read, or a line other than the last is no record; the
             message names file and line.
     """
+    decode = _complete if complete else _decode
     try:
         content = read_bytes(path, MAX_RECORDS, "records")
     except FileFault as fault:
@@ -177,7 +180,7 @@ def read_records(path: str | os.PathLike[str]) -> Records:
     for number, text in enumerate(whole):
         follower = whole[number + 1] if number + 1 < len(whole) else rest
         try:
-            lines.append(_decode(text))
+            lines.append(decode(text))
         except ValueError as error:
             if not _tells_of_torn(follower, text):
                 raise RecordError(f"{path}:{number + 1}: {error}") from None
@@ -185,7 +188,10 @@ def read_records(path: str | os.PathLike[str]) -> Records:
     torn = None
     if rest:
         try:
-            lines.append(_decode(rest))
+            lines.append(decode(rest))
+        except Malformed as error:
+            # What is cut off is never whole JSON, so that this line is not torn but wrong.
+            raise RecordError(f"{path}:{len(whole) + 1}: {error}") from None
         except ValueError:
             torn = rest.decode("utf-8", "replace")
     kept = tuple(line for line in lines if line["kind"] != _TORN)
@@ -276,16 +282,16 @@ def _plain(value: Any) -> Any:
 
 def _decode(text: bytes) -> dict[str, Any]:
     try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
+        line: dict[str, Any] = read_json(text)
+    except ValueError:
         raise ValueError("not JSON; only the last line may be incomplete") from None
-    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
-        raise ValueError("no record: it has no kind")
-    if line["kind"] == "head" and line.get("schema") != SCHEMA_VERSION:
-        raise ValueError(
-            f"schema {line.get('schema')!r} is unknown, and {SCHEMA_VERSION} is what this version "
-            "of the harness reads"
-        )
+    check_line(line)
+    return line
+
+
+def _complete(text: bytes) -> dict[str, Any]:
+    line = _decode(text)
+    check_fields(line)
     return line
 
 

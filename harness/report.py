@@ -8,11 +8,13 @@ from statistics import median_low
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from harness import tolerance
 from harness.cells import CellResult
 from harness.engine import Report
 from harness.findings import PASSING
+from harness.terminal import entry
 
 MARKS: Mapping[str, str] = {
     "agree": "",
@@ -80,15 +82,15 @@ def table(report: Report) -> Table:
     grid = Table()
     grid.add_column("system", no_wrap=True)
     for backend in backends:
-        grid.add_column(backend, justify="right", no_wrap=True)
+        grid.add_column(entry(backend), justify="right", no_wrap=True)
     by_cell = {(r.cell.spec, r.cell.backend, r.cell.dtype, r.cell.path): r for r in results}
     for spec in dict.fromkeys(r.cell.spec for r in results):
         row = []
         for backend in backends:
             cells = [by_cell.get((spec, backend, *variant)) for variant in variants]
-            texts = [f"[{_style(c)}]{cell_text(c)}[/]" if c else "-" for c in cells]
-            row.append(" | ".join(texts))
-        grid.add_row(spec, *row)
+            texts = [entry(cell_text(c), _style(c)) if c else Text("-") for c in cells]
+            row.append(Text(" | ").join(texts))
+        grid.add_row(entry(spec), *row)
     return grid
 
 

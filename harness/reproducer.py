@@ -6,19 +6,20 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from harness import kinds
 from harness.atomic import write_whole
+from harness.boundary import Form, Number, formed, read_json
+from harness.budget import check_fits
 from harness.case import Case, Expected
 from harness.cells import Cell
 from harness.checks.context import part
@@ -31,17 +32,18 @@ from harness.checks.extremes import (
     saturated_material,
 )
 from harness.checks.properties import smaller_batch
-from harness.errors import UsageError
-from harness.files import MAX_ARRAYS, MAX_PROGRAM, FileFault, read_bytes
+from harness.dims import bind
+from harness.errors import HarnessError, UsageError
+from harness.files import MAX_ARRAYS, MAX_PROGRAM, FileFault, displayed, read_bytes
 from harness.findings import Finding
 from harness.kinds import ARCHIVED, GROUPS
 from harness.material import Arrays, Material
-from harness.program import Phase, Program
+from harness.npz import read_npz
+from harness.program import Phase, Port, Program
 from harness.remote import Remote
+from harness.wellformed import check_program
 from harness.wire import decode, encode
 
-# What reading the files of something else, or of a copy that was cut off, can raise.
-MALFORMED = (FileFault, OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error)
 ARRAYS, PROGRAM = "arrays.npz", "program.json"
 
 
@@ -88,6 +90,27 @@ class Pass:
             return case.forward("inference", self.material, key)
         expected = case.gradients(self.material, key, self.cotangents)
         return expected if self.cotangents is None else expected.only("gradient.")
+
+
+class CellForm(Form):
+    """The cell that differed."""
+
+    spec: str
+    backend: str
+    device: str
+    dtype: Literal["float64", "float32"]
+    path: Literal["native", "equations", "derived"]
+
+
+class Meta(Form):
+    """``program.json``. ``noise`` is the yardstick of each tensor, before the floor."""
+
+    cell: CellForm
+    check: str
+    phase: Literal["training", "inference"]
+    noise: dict[str, Annotated[Number, Field(ge=0)]]
+    training: Any
+    inference: Any
 
 
 @dataclass(frozen=True)
@@ -164,31 +187,56 @@ def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
 def load(folder: Path) -> Reproducer:
     """Read a reproducer; :class:`UsageError` if the folder does not hold one."""
     try:
-        meta = json.loads(read_bytes(folder / PROGRAM, MAX_PROGRAM, "a program"))
-        # From memory: numpy leaves the file of a broken archive open.
-        held = io.BytesIO(read_bytes(folder / ARRAYS, MAX_ARRAYS, "arrays"))
-        with np.load(held) as archive:
-            arrays: Mapping[str, npt.NDArray[Any]] = {n: archive[n] for n in archive.files}
-        return _reproducer(meta, arrays)
-    except MALFORMED as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise UsageError(f"{folder} holds no reproducer: {what}") from None
+        text = read_bytes(folder / PROGRAM, MAX_PROGRAM, "a reproducer's program")
+        packed = read_bytes(folder / ARRAYS, MAX_ARRAYS, "a reproducer's arrays")
+        meta = formed(read_json(text), Meta, PROGRAM)
+        found = _reproducer(meta, read_npz(packed, MAX_ARRAYS))
+        _check(found)
+        return found
+    except (ValueError, HarnessError) as error:
+        raise UsageError(f"{displayed(folder)} holds no reproducer: {error}") from None
 
 
-def _reproducer(meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Reproducer:
+def _check(found: Reproducer) -> None:
+    """:class:`HarnessError` for programs that are none, and arrays that do not fit them."""
+    material = found.run.material
+    for program in (found.training, found.inference):
+        check_program(program)
+        bound: dict[str, int] = {}
+        for group in ("inputs", "state", "targets"):
+            arrays = getattr(material, group)
+            needed = group != "targets" or program.phase == "training"
+            for port in getattr(program, group) if needed else ():
+                array = _named(arrays, group, port)
+                shape = program.type_of(port).shape
+                bind(port.name, shape, array.shape, program.sizes, bound)
+        for group in ("parameters", "statistics"):
+            for port in getattr(program, group):
+                array = _named(getattr(material, group), group, port)
+                bind(port.name, program.type_of(port).shape, array.shape, program.sizes, {})
+        check_fits(program, bound.get("batch", 1), bound.get("time", 1), {})
+
+
+def _named(arrays: Arrays, group: str, port: Port) -> npt.NDArray[Any]:
+    if port.name not in arrays:
+        raise UsageError(f"there is no array {group}/{port.name}")
+    return arrays[port.name]
+
+
+def _reproducer(meta: Meta, arrays: Mapping[str, npt.NDArray[Any]]) -> Reproducer:
     groups = {
         group: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{group}/")}
         for group in ARCHIVED
     }
     return Reproducer(
-        Cell(**meta["cell"]),
-        decode(meta["training"]),
-        decode(meta["inference"]),
+        Cell(**meta.cell.model_dump(include=set(CellForm.model_fields))),
+        decode(meta.training),
+        decode(meta.inference),
         Pass(
-            meta["check"],
-            meta["phase"],
+            meta.check,
+            meta.phase,
             Material(**{group: groups[group] for group in GROUPS}),
             groups["cotangents"] or None,
         ),
-        Expected(groups["expected"], dict(meta["noise"])),
+        Expected(groups["expected"], meta.noise),
     )

@@ -24,10 +24,11 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness import frames, plugins
+from harness.sources import digest
 
 Handler = Callable[[str, dict[str, Any]], Any]
 
@@ -138,14 +139,21 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
         "backend": getattr(served, "name", name),
         "pid": os.getpid(),
         "python": platform.python_version(),
+        "code": plugins.code(name),
+        "harness": digest("harness"),
         "versions": {str(part): str(version) for part, version in versions().items()},
         "devices": [str(device) for device in devices()],
         "dtypes": [str(dtype) for dtype in dtypes()],
-        "environment": {
-            variable: text
-            for variable, text in sorted(os.environ.items())
-            if variable in REPORTED or variable.startswith(REPORTED_PREFIXES)
-        },
+        "environment": reported(os.environ),
+    }
+
+
+def reported(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those of a process's variables that decide digits or speed."""
+    return {
+        variable: text
+        for variable, text in sorted(variables.items())
+        if variable in REPORTED or variable.startswith(REPORTED_PREFIXES)
     }
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.support import is_gone, wait_until
+from faults.support import hearing, is_gone, wait_until
 
 HARNESS = shutil.which("harness", path=os.path.dirname(sys.executable)) or "harness"
 TINY = (
@@ -19,11 +19,6 @@ TINY = (
     *("--size", "hidden=6", "--size", "vocab=7", "--size", "factors=3"),
 )
 LENIENT = ("--threshold", "10000%")
-# Background jobs of a shell ignore Ctrl-C, and what they start inherits that.
-HEARING_CTRL_C = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "os.execv(sys.argv[1], sys.argv[1:])"
-)
 
 
 def test_file_markdown_and_comparison_with_itself(tmp_path: Path) -> None:
@@ -62,7 +57,7 @@ def test_interrupted_run_leaves_no_worker_and_no_file(
 ) -> None:
     command = [HARNESS, *TINY, "--rounds", "1000", "--batch", "2", "--json", "a.json"]
     run = subprocess.Popen(
-        [sys.executable, "-c", HEARING_CTRL_C, *command],
+        hearing(command),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

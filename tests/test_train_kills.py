@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults.support import hearing
 
 from harness.train import checkpoint
 from harness.weights import Weights, load, save
@@ -73,12 +74,15 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     text.write_text(TEXT)
     arguments = command(text, "numpy", kept)
     arguments[arguments.index("12")] = "20000"
-    run = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
-    while not checkpoint.place(kept).exists():
-        time.sleep(0.1)
-        assert run.poll() is None
-    run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
+    run = subprocess.Popen(hearing(arguments), stderr=subprocess.PIPE, text=True)
+    try:
+        while not checkpoint.place(kept).exists():
+            time.sleep(0.1)
+            assert run.poll() is None
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    finally:
+        run.kill()  # a training must not outlive a test that fails
     assert run.returncode == 130, errors
     assert "--resume goes on from it" in errors
     assert "Traceback" not in errors

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.options import ENVIRONMENT, PYTHONS, SPECS, pairs, variables
+from harness.errors import UsageError
+from harness.interrupts import stoppable
+from harness.options import ENVIRONMENT, PYTHONS, SPECS, number, pairs, seed, timeout, variables
+from harness.ranges import ROUNDS, SIZES, THREADS, THRESHOLD
 
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path, dir_okay=False)
-THRESHOLD = click.option(
+SHARE = click.option(
     "--threshold",
     default="10%",
     show_default=True,
@@ -46,19 +50,30 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     show_default=True,
     help="fastest: of all that are right; or native, equations, derived.",
 )
-@click.option("--threads", default=0, help="Threads of each backend; all cores if left out.")
-@click.option("--rounds", default=5, show_default=True, help="Rounds of interleaved measurement.")
+@click.option(
+    "--threads",
+    type=number(THREADS),
+    default=0,
+    help="Threads of each backend; all cores if left out.",
+)
+@click.option(
+    "--rounds",
+    type=number(ROUNDS),
+    default=5,
+    show_default=True,
+    help="Rounds of interleaved measurement.",
+)
 @click.option("--json", type=FILE, help="Write the results, as pytest-benchmark does.")
 @click.option("--compare", type=FILE, help="Compare with the results in this file.")
-@THRESHOLD
+@SHARE
 @FORCE
 @PYTHONS
 @ENVIRONMENT
 @click.option("--tune", is_flag=True, help="Try known settings of the environment beside.")
 @MARKDOWN
 @click.option("--verbose", is_flag=True, help="All figures of every cell.")
-@click.option("--seed", default=0, show_default=True, help="Of the numbers and of the order.")
-@click.option("--timeout", default=600.0, show_default=True, help="Seconds for one call.")
+@seed("Of the numbers and of the order.")
+@timeout(600.0, "Seconds for one call.")
 @SPECS
 def bench(**options: Any) -> None:
     """Time backends side by side: all that are installed, on all of Lesson 6, if left out.
@@ -72,12 +87,13 @@ def bench(**options: Any) -> None:
     from harness.bench.console import run_bench
 
     request = request_of(options)
-    sys.exit(run_bench(request, {**options, "threshold": share(options["threshold"])}))
+    given = {**options, "threshold": share(options["threshold"])}
+    sys.exit(stoppable(partial(run_bench, request, given), lambda: "nothing was written"))
 
 
 @click.argument("old", type=FILE)
 @click.argument("new", type=FILE)
-@THRESHOLD
+@SHARE
 @FORCE
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @MARKDOWN
@@ -89,7 +105,8 @@ def compare(old: Path, new: Path, **options: Any) -> None:
     """
     from harness.bench.console import run_compare
 
-    sys.exit(run_compare(old, new, {**options, "threshold": share(options["threshold"])}))
+    given = {**options, "threshold": share(options["threshold"])}
+    sys.exit(stoppable(partial(run_compare, old, new, given)))
 
 
 def request_of(options: Mapping[str, Any]) -> Any:
@@ -120,24 +137,24 @@ def request_of(options: Mapping[str, Any]) -> Any:
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
     """Positive whole numbers with commas between them; each once."""
-    from harness.errors import UsageError
-
     found = []
     for part in text.split(","):
-        if not part.isascii() or not part.isdigit() or not 0 < int(part) < 2**31:
-            raise UsageError(f"{option} takes positive whole numbers, found {part!r} in {text!r}")
-        found.append(int(part))
+        try:
+            found.append(int(SIZES.read(part)))
+        except UsageError:
+            raise UsageError(
+                f"{option} takes positive whole numbers, found {part!r} in {text!r} "
+                f"(allowed: 1 to {SIZES.most:,})"
+            ) from None
     return tuple(dict.fromkeys(found))
 
 
 def share(text: str) -> float:
     """``10%`` or ``0.1``."""
-    from harness.errors import UsageError
-
     try:
-        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        found = -1.0
-    if not 0 <= found < float("inf"):
-        raise UsageError(f"--threshold takes a share such as 10% or 0.1, found {text!r}")
-    return found
+        found = THRESHOLD.read(text.removesuffix("%"))
+    except UsageError as error:
+        raise UsageError(
+            f"--threshold takes a share such as 10% or 0.1, found {text!r}: {error}"
+        ) from None
+    return float(found) / (100 if text.endswith("%") else 1)

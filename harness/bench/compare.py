@@ -62,12 +62,12 @@ def _change(
 
 
 def _verdict(old: Mapping[str, Any], new: Mapping[str, Any], threshold: float) -> Verdict:
-    change = new["stats"]["median"] / old["stats"]["median"] - 1
+    ratio = new["stats"]["median"] / old["stats"]["median"]
     # As a share of the smaller, so that a change and its undoing are judged alike.
-    beyond = max(change, 1 / (1 + change) - 1) > threshold
+    beyond = max(ratio, 1 / ratio) - 1 > threshold
     if not beyond or not beyond_noise(old["stats"]["data"], new["stats"]["data"]):
         return "same"
-    return "slower" if change > 0 else "faster"
+    return "slower" if ratio > 1 else "faster"
 
 
 def _accuracy(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

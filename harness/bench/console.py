@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from harness.bench import sweep, table, tuning
 from harness.bench.compare import Change, check_comparable, compare, exit_code, records
 from harness.bench.document import check_writable, document, read, write
@@ -17,10 +15,11 @@ from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.session import Bench
 from harness.bench.table import Grid
+from harness.spec.lower import hidden
+from harness.terminal import console, line, say
 
 # Wide enough for a table of six backends where the output is no terminal.
 PIPED_WIDTH = 120
-INTERRUPTED = 130
 
 
 def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
@@ -29,14 +28,11 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     if target is not None:
         check_writable(target)
     old = read(base) if base is not None else None
-    errors = Console(stderr=True)
-    progress = BenchProgress(errors)
+    progress = BenchProgress(console(error=True))
     with Bench(request, events=progress) as bench, progress.bar:
-        try:
-            results = bench.run()
-        except KeyboardInterrupt:
-            errors.print("interrupted; nothing was written", highlight=False)
-            return INTERRUPTED
+        for told in hidden(group.spec for group in bench.groups):
+            line(progress.console, told)
+        results = bench.run()
     new = document(request, results)
     show = _Printer(options["markdown"])
     try:
@@ -59,7 +55,7 @@ def run_compare(old: Path, new: Path, options: Mapping[str, Any]) -> int:
         differing = check_comparable(before, after, options["force"])
         found = compare(before, after, options["threshold"])
         content = {"exit_code": exit_code(found), "differing": differing, "cells": records(found)}
-        print(json.dumps(content))
+        say(json.dumps(content))
         return exit_code(found)
     printer = _Printer(options["markdown"])
     return exit_code(printer.comparison(before, after, options["threshold"], options["force"]))
@@ -81,8 +77,7 @@ class _Printer:
 
     def __init__(self, markdown: bool) -> None:
         self.markdown = markdown
-        console = Console()
-        self.console = console if console.is_terminal else Console(width=PIPED_WIDTH)
+        self.console = console(piped_width=PIPED_WIDTH)
 
     def results(self, results: Sequence[CellResult], verbose: bool) -> None:
         """Tables of speeds, then what is to be said about them."""
@@ -106,7 +101,7 @@ class _Printer:
     ) -> list[Change]:
         """What changed from one file to the other."""
         differing = check_comparable(old, new, force)
-        self.lines([f"not the same: {line}" for line in differing])
+        self.lines([f"not the same: {what}" for what in differing])
         found = compare(old, new, threshold)
         self.grid(table.changes(found, threshold))
         return found
@@ -114,13 +109,12 @@ class _Printer:
     def grid(self, grid: Grid) -> None:
         """One table."""
         if self.markdown:
-            print(grid.markdown(), end="\n\n")
+            say(grid.markdown(), end="\n\n")
         else:
-            self.console.print(grid.title, markup=False, highlight=False, soft_wrap=True)
+            line(self.console, grid.title)
             self.console.print(grid.rich())
 
     def lines(self, lines: Sequence[str]) -> None:
         """Plain lines; items of a list in Markdown."""
-        for line in lines:
-            text = f"- {line}" if self.markdown else line
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        for text in lines:
+            line(self.console, f"- {text}" if self.markdown else text)

@@ -7,7 +7,6 @@ environment) and at the top (cells without a speed, slopes, tunings).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,8 +25,10 @@ from harness.atomic import write_whole
 from harness.bench.entrant import CellResult
 from harness.bench.environment import environment
 from harness.bench.request import BenchRequest
+from harness.bench.result_file import ResultFile
 from harness.bench.sweep import slopes
 from harness.bench.tuning import gains
+from harness.boundary import Malformed, formed, read_json
 from harness.errors import HarnessError
 from harness.files import MAX_RESULTS, FileFault, displayed, read_bytes, why
 
@@ -126,13 +127,17 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """The content of a file; :class:`DocumentError` for one that is no result of a run."""
     try:
-        content = json.loads(read_bytes(path, MAX_RESULTS, "results"))
+        content: dict[str, Any] = read_json(read_bytes(path, MAX_RESULTS, "a file of results"))
     except FileFault as fault:
         raise DocumentError(f"cannot read {fault}") from None
-    except (ValueError, RecursionError) as error:
+    except Malformed as error:
         raise DocumentError(f"{displayed(path)} is no JSON: {error}") from None
-    if not isinstance(content, dict) or "benchmarks" not in content or "harness" not in content:
-        raise DocumentError(f"{displayed(path)} was not written by 'harness bench --json'")
+    try:
+        formed(content, ResultFile)
+    except Malformed as error:
+        raise DocumentError(
+            f"{displayed(path)} was not written by 'harness bench --json': {error}"
+        ) from None
     return content
 
 

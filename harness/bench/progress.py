@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness.bench.entrant import CellResult
 from harness.bench.request import Group
 from harness.bench.session import Events
+from harness.terminal import line, visible
 
 
 class BenchProgress(Events):
@@ -40,11 +41,11 @@ class BenchProgress(Events):
         self.bar.advance(self.task)
         if result.measured:
             rate = result.record["rate"]
-            line = f"{result.cell}: {rate['median']:,.0f} {rate['unit']} per second"
+            text = f"{result.cell}: {rate['median']:,.0f} {rate['unit']} per second"
         else:
-            line = f"{result.cell}: {result.status}: {result.reason}"
+            text = f"{result.cell}: {result.status}: {result.reason}"
         if not (result.measured and self.console.is_terminal):
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            line(self.console, text)
 
     def _show(self, what: str) -> None:
-        self.bar.update(self.task, cell=what)
+        self.bar.update(self.task, cell=visible(what))

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.budget import check_fits
 from harness.errors import UsageError, did_you_mean
 from harness.planning import DEFAULT_TIME, choose_backends, lesson6
-from harness.spec.lower import FREE_SIZES, Spec, load_spec
+from harness.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
+from harness.spec.lower import FREE_SIZES, Spec, load_specs
 from harness.supervisor import Launch
 
 MODES = ("forward", "train")
@@ -19,6 +21,7 @@ DTYPES = ("float32", "tf32", "bfloat16", "float64")
 PATHS = ("fastest", "native", "equations", "derived")
 DEFAULT_BATCH = 64
 TEN_MINUTES = 600.0
+RANGES = {"threads": THREADS, "rounds": ROUNDS, "seed": SEED, "timeout": TIMEOUT}
 
 # Settings of the allocator that are known to pay on some models and to harm others: tried with
 # --tune, shown, and never a default.
@@ -134,25 +137,21 @@ def check_request(request: BenchRequest) -> None:
     numbers = {"batch": request.batches, "time": request.times, **request.sizes}
     for name, wanted in numbers.items():
         for number in wanted:
-            if number < 1:
-                raise UsageError(f"{name} is a positive whole number, found {number}")
-    if request.threads < 0:
-        raise UsageError(f"a number of threads is positive, found {request.threads}")
-    if request.rounds < 1:
-        raise UsageError(f"at least one round is needed, found {request.rounds}")
-    if not request.timeout > 0:
-        raise UsageError(f"a timeout is a positive number of seconds, found {request.timeout}")
+            SIZES.check(number, name)
+    check_fields(request, RANGES)
 
 
 def groups_of(request: BenchRequest) -> list[Group]:
     """The groups in the order of the run; a size that a model has not is a :class:`UsageError`."""
-    specs = [load_spec(n, request.folders) for n in dict.fromkeys(request.specs or lesson6())]
+    specs = load_specs(request.specs or lesson6(), request.folders)
     groups = []
     for spec in specs:
         _check_sizes(spec, request.sizes)
         variants = itertools.product(*request.sizes.values())
         sizes = [dict(zip(request.sizes, variant, strict=True)) for variant in variants]
         for batch, time in itertools.product(request.batches, _times(spec, request.times)):
+            for size in sizes:
+                check_fits(spec.program("training", **size), batch, time, size)
             groups += [
                 Group(spec, mode, batch, time, size) for mode in request.modes for size in sizes
             ]

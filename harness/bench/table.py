@@ -8,11 +8,11 @@ from statistics import median
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from harness.bench.compare import Change
 from harness.bench.entrant import CellResult
 from harness.bench.noise import beyond_noise
+from harness.terminal import entry
 
 
 @dataclass
@@ -27,9 +27,9 @@ class Grid:
         """For a terminal, below the title; readable without colour."""
         table = Table(box=box.SIMPLE, pad_edge=False)
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left", no_wrap=True)
+            table.add_column(entry(column), justify="right" if number else "left", no_wrap=True)
         for row in self.rows:
-            table.add_row(*(Text(text) for text in row))
+            table.add_row(*map(entry, row))
         return table
 
     def markdown(self) -> str:

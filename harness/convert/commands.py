@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.options import SIZE, SPECS, numbers
+from harness.interrupts import stoppable
+from harness.options import SIZE, SPECS, numbers, seed, timeout
 
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path)
 PYTHON = click.option("--python", help="Run the format in another environment.")
-TIMEOUT = click.option("--timeout", default=600.0, show_default=True, help="Seconds for one call.")
+TIMEOUT = timeout(600.0, "Seconds for one call.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 
@@ -29,7 +31,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option("--to", "format_", required=True, metavar="FORMAT", help="torch, keras, jax, onnx.")
 @click.option("--output", type=FILE, help="File to write; MODEL_FORMAT here if left out.")
 @click.option("--force", is_flag=True, help="Write over files that are there.")
-@click.option("--seed", default=0, show_default=True, help="Of the inputs to check with.")
+@seed("Of the inputs to check with.")
 @SPECS
 @PYTHON
 @TIMEOUT
@@ -47,7 +49,8 @@ def export(spec: str, **options: Any) -> None:
 
     as_json = options.pop("as_json")
     python = options.pop("python") or sys.executable
-    sys.exit(run_export(Export(spec, python=python, **options), as_json))
+    request = Export(spec, python=python, **options)
+    sys.exit(stoppable(partial(run_export, request, as_json)))
 
 
 @click.argument("spec")
@@ -71,4 +74,5 @@ def import_(spec: str, file: Path, **options: Any) -> None:
 
     as_json, sizes = options.pop("as_json"), numbers(options.pop("sizes"))
     python = options.pop("python") or sys.executable
-    sys.exit(run_import(Import(spec, file, sizes=sizes, python=python, **options), as_json))
+    request = Import(spec, file, sizes=sizes, python=python, **options)
+    sys.exit(stoppable(partial(run_import, request, as_json)))

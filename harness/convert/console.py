@@ -6,9 +6,8 @@ import json
 import math
 from pathlib import Path
 
-import click
-
 from harness.convert.run import Export, Exporting, FormatFault, Import, export, import_
+from harness.terminal import say
 
 
 def run_export(request: Export, as_json: bool) -> int:
@@ -16,9 +15,9 @@ def run_export(request: Export, as_json: bool) -> int:
     try:
         made = export(request)
     except FormatFault as fault:
-        click.echo(str(fault), err=True)
+        say(str(fault), error=True)
         return 3
-    click.echo(json.dumps(_document(request, made)) if as_json else _text(request, made))
+    say(json.dumps(_document(request, made)) if as_json else _text(request, made))
     return 0 if made.agreement.agrees else 1
 
 
@@ -27,15 +26,15 @@ def run_import(request: Import, as_json: bool) -> int:
     try:
         made = import_(request)
     except FormatFault as fault:
-        click.echo(str(fault), err=True)
+        say(str(fault), error=True)
         return 3
     count = sum(a.size for a in (*made.parameters.values(), *made.statistics.values()))
     if as_json:
         told = {"spec": made.spec, "sizes": dict(made.sizes), "parameters": count}
-        click.echo(json.dumps({**told, "weights": str(request.weights), **made.history}))
+        say(json.dumps({**told, "weights": str(request.weights), **made.history}))
     else:
-        click.echo(f"{made.spec}: {count:,} parameters and statistics from {request.file}")
-        click.echo(f"weights: {request.weights}")
+        say(f"{made.spec}: {count:,} parameters and statistics from {request.file}")
+        say(f"weights: {request.weights}")
     return 0
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.options import SPECS, pairs
+from harness.interrupts import stoppable
+from harness.options import SPECS, number, pairs, seed
+from harness.ranges import LENGTH, TEMPERATURE, TOP_K
 
 Command = Callable[..., Any]
 
@@ -27,12 +30,23 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     "--weights", required=True, type=click.Path(path_type=Path), help="As 'harness train' keeps."
 )
 @click.option("--prompt", required=True, help="The text to go on from.")
-@click.option("--length", default=200, show_default=True, help="Characters to write.")
 @click.option(
-    "--temperature", default=0.0, show_default=True, help="0 takes the likeliest each time."
+    "--length", type=number(LENGTH), default=200, show_default=True, help="Characters to write."
 )
-@click.option("--top-k", default=0, help="Choose among so many; among all if left out.")
-@click.option("--seed", default=0, show_default=True, help="Of the choice.")
+@click.option(
+    "--temperature",
+    type=number(TEMPERATURE),
+    default=0.0,
+    show_default=True,
+    help="0 takes the likeliest each time.",
+)
+@click.option(
+    "--top-k",
+    type=number(TOP_K),
+    default=0,
+    help="Choose among so many; among all if left out.",
+)
+@seed("Of the choice.")
 @click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
 @click.option("--dtype", default="float64", show_default=True, help="What to compute in.")
 @click.option(
@@ -62,4 +76,4 @@ def generate(spec: str, backends: tuple[str, ...], **options: Any) -> None:
         folders=tuple(options["folders"]),
         environment=pairs("--env", options["env"]),
     )
-    sys.exit(run_generate(request, options["as_json"]))
+    sys.exit(stoppable(partial(run_generate, request, options["as_json"])))

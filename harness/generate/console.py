@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 from collections.abc import Mapping
 
-import click
-
 from harness.generate.writing import GenerateError, GenerateRequest, prepare
+from harness.spec.lower import hidden
+from harness.terminal import emit, say
 
 
 def run_generate(request: GenerateRequest, as_json: bool) -> int:
     """Write on with every backend; returns the exit code."""
     writer = prepare(request)
+    for told in hidden([writer.spec]):
+        say(told, error=True)
     texts: dict[str, str] = {}
     for backend in request.backends:
         shown = not texts and not as_json
         if shown:
-            print(request.prompt, end="", flush=True)
-        written = io.StringIO()
+            emit(request.prompt)
+        characters = []
         try:
             for character in writer.write(backend):
-                written.write(character)
+                characters.append(character)
                 if shown:
-                    print(character, end="", flush=True)
+                    emit(character)
         except GenerateError as error:
-            click.echo(f"{chr(10) if shown else ''}{error}", err=True)
+            say(f"{chr(10) if shown else ''}{error}", error=True)
             return 3
         finally:
             if shown:
-                print()
-        texts[backend] = written.getvalue()
+                emit("\n")
+        texts[backend] = "".join(characters)
     parted = differences(texts)
     if as_json:
-        print(json.dumps({"prompt": request.prompt, "texts": texts, "same": not parted}))
+        say(json.dumps({"prompt": request.prompt, "texts": texts, "same": not parted}))
     elif len(texts) > 1:
-        print(parted or f"the same text on {', '.join(texts)}", file=sys.stderr)
+        say(parted or f"the same text on {', '.join(texts)}", error=True)
     return 1 if parted else 0
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError
 from harness.generate.model import Reader, reader, vocabulary
 from harness.initializers import generator
 from harness.ports import group_of
+from harness.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_fields
 from harness.remote import Remote, WorkerFault
 from harness.spec.lower import Spec, load_spec
 from harness.supervisor import Launch, Worker
@@ -21,6 +22,7 @@ from harness.text import Vocabulary
 from harness.weights import Array, Weights, load
 
 DAY = 24 * 3600.0
+RANGES = {"length": LENGTH, "temperature": TEMPERATURE, "top_k": TOP_K, "seed": SEED}
 Choose = Callable[[Array], int]
 
 
@@ -104,12 +106,7 @@ class Writer:
 
 def prepare(request: GenerateRequest) -> Writer:
     """Load and check everything; :class:`HarnessError` for what cannot be."""
-    if request.length < 1:
-        raise UsageError(f"a length is a positive whole number, found {request.length}")
-    if not request.temperature >= 0 or not np.isfinite(request.temperature):
-        raise UsageError(f"a temperature is a number from 0 on, found {request.temperature}")
-    if request.top_k < 0:
-        raise UsageError(f"--top-k is a whole number from 0 on, found {request.top_k}")
+    check_fields(request, RANGES)
     spec = load_spec(request.spec, request.folders)
     weights = load(request.weights)
     known, letters = reader(spec, weights), vocabulary(weights)

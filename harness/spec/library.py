@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -16,6 +16,7 @@ from harness.files import displayed
 from harness.spec.definitions import check_definition
 from harness.spec.document import Document, load, parse, validate
 from harness.spec.names import is_model_name
+from harness.spec.rivals import clash, declaring, first_clash, same_file
 from harness.spec.schema import KINDS, Documented
 
 FOLDERS: Mapping[str, str] = {
@@ -31,10 +32,20 @@ D = TypeVar("D", bound=Documented)
 
 @dataclass(frozen=True)
 class Definition:
-    """A validated file and the document that it came from, for places."""
+    """A validated file and the document that it came from, for places.
+
+    ``path`` is where the file is; None for a text that is no file.
+    """
 
     document: Document
     content: Documented
+    path: Path | Traversable | None = None
+
+    @property
+    def name(self) -> tuple[str, Place]:
+        """The name that the file declares, and where."""
+        kind = next(kind for kind, form in KINDS.items() if isinstance(self.content, form))
+        return getattr(self.content, kind), self.document.place_of((kind,))
 
 
 @dataclass
@@ -49,6 +60,9 @@ class Library:
     overrides: Mapping[tuple[str, str], str] = field(default_factory=dict)
     _read: dict[tuple[str, str], Definition] = field(default_factory=dict)
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _declaring: dict[str, dict[str, list[tuple[Path, Place]]]] = field(default_factory=dict)
+    hidden: dict[str, None] = field(default_factory=dict)
+    """In words, the definitions that ship and are not used, for those of a folder are."""
 
     def __post_init__(self) -> None:
         for folder in self.folders:
@@ -74,8 +88,38 @@ class Library:
             raise SpecError(message, place) if place else UsageError(message)
         for folder in self.folders:
             if (folder / relative).exists():
-                return _checked(kind, load(folder / relative), name)
+                return self._only(kind, _checked_file(kind, folder / relative, name))
         return _shipped(kind, name)
+
+    def _only(self, kind: str, found: Definition) -> Definition:
+        """The definition of a user's file; :class:`SpecError` if another file has its name.
+
+        A layer, a function, a loss or an optimizer may take the place of one that ships; a model
+        may not, for its name is what results are filed under.
+        """
+        (name, place), path = found.name, found.path
+        assert isinstance(path, Path)
+        error = first_clash(kind, name, place, path, self._rivals(kind).get(name, ()))
+        if error is not None:
+            raise error
+        if name in _shipped_names(kind):
+            shipped = _shipped(kind, name)
+            if not same_file(path, shipped.path):
+                if kind == "model":
+                    raise clash(kind, name, place, shipped.name[1])
+                self.hidden[f"{kind} {name!r} is that of {place}, not of {shipped.name[1]}"] = None
+        return found
+
+    def _rivals(self, kind: str) -> dict[str, list[tuple[Path, Place]]]:
+        """By name, the files of all folders that declare it."""
+        if kind not in self._declaring:
+            paths = [
+                folder / FOLDERS[kind] / f"{name}.yaml"
+                for folder in self.folders
+                for name in _names_below(folder / FOLDERS[kind])
+            ]
+            self._declaring[kind] = declaring(kind, paths)
+        return self._declaring[kind]
 
     def has(self, kind: str, name: str) -> bool:
         """Whether there is such a definition."""
@@ -95,7 +139,7 @@ class Library:
         """A model by name (``lesson6/simple_rnn``) or by the path of its file."""
         is_path = name.endswith((".yaml", ".yml")) or os.path.exists(name)
         if is_path and not self.has("model", name):
-            return _checked("model", load(Path(name)), None)
+            return self._only("model", _checked_file("model", Path(name), None))
         return self.find("model", name)
 
 
@@ -108,8 +152,9 @@ def _shipped_names(kind: str) -> tuple[str, ...]:
 def _shipped(kind: str, name: str) -> Definition:
     """What ships does not change while a process lives, so it is read and checked once."""
     relative = f"{FOLDERS[kind]}/{name}.yaml"
-    text = files("harness.specs").joinpath(relative).read_text(encoding="utf-8")
-    return _checked(kind, parse(text, f"specs/{relative}"), name)
+    path = files("harness.specs").joinpath(relative)
+    document = parse(path.read_text(encoding="utf-8"), f"specs/{relative}")
+    return replace(_checked(kind, document, name), path=path)
 
 
 def _names_below(folder: Traversable | Path, prefix: str = "") -> Iterator[str]:
@@ -124,6 +169,10 @@ def _names_below(folder: Traversable | Path, prefix: str = "") -> Iterator[str]:
                 yield from _names_below(entry, f"{prefix}{entry.name}/")
         else:
             yield prefix + entry.name.removesuffix(".yaml")
+
+
+def _checked_file(kind: str, path: Path, name: str | None) -> Definition:
+    return replace(_checked(kind, load(path), name), path=path)
 
 
 def _checked(kind: str, document: Document, name: str | None) -> Definition:

@@ -12,6 +12,7 @@ from harness.spec import schema
 from harness.spec.library import Definition, Library, content
 from harness.spec.lowering import Lowering
 from harness.spec.numbers import check_numbers
+from harness.spec.rivals import clash, same_file
 from harness.spec.shapes import FREE_SIZES
 from harness.spec.update import lower_update
 
@@ -24,7 +25,7 @@ class Spec:
 
     def __init__(self, library: Library, definition: Definition) -> None:
         self.library = library
-        self.document = definition.document
+        self.definition, self.document = definition, definition.document
         self.model = content(definition, schema.Model)
         self.name = self.model.model
         self.programs: dict[Phase, Program] = {
@@ -119,4 +120,26 @@ def load_spec(
     return Spec(library, library.model(name))
 
 
-__all__ = ["FREE_SIZES", "Spec", "load_spec"]
+def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list[Spec]:
+    """Load several models, each file once, however often and in whatever spelling it is named.
+
+    Raises what :func:`load_spec` does, and :class:`~harness.errors.SpecError` for two files that
+    declare one name: the results of the one would stand for both.
+    """
+    folders = tuple(folders)
+    found: dict[str, Spec] = {}
+    for name in dict.fromkeys(names):
+        spec = load_spec(name, folders)
+        first = found.setdefault(spec.name, spec)
+        if not same_file(first.definition.path, spec.definition.path):
+            places = (one.definition.name[1] for one in (spec, first))
+            raise clash("model", spec.name, *places)
+    return list(found.values())
+
+
+def hidden(specs: Iterable[Spec]) -> list[str]:
+    """What of the definitions that ship some specs do not use, for a folder has its own."""
+    return list(dict.fromkeys(told for spec in specs for told in spec.library.hidden))
+
+
+__all__ = ["FREE_SIZES", "Spec", "hidden", "load_spec", "load_specs"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from harness.errors import HarnessError
+from harness.ranges import MEMORY_MIB, TIMEOUT, Range
+from harness.terminal import visible
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,8 +34,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         **many,
     )
     add("--harness-specs", metavar="FOLDER", help="folder of further definitions", **many)
-    add("--harness-timeout", type=float, default=120.0, help="seconds for one cell (default: 120)")
-    add("--harness-memory", type=int, metavar="MIB", help="resident MiB that a worker may take")
+    add(
+        "--harness-timeout",
+        type=_number(TIMEOUT),
+        default=120.0,
+        help="seconds for one cell (default: 120)",
+    )
+    add(
+        "--harness-memory",
+        type=_number(MEMORY_MIB),
+        metavar="MIB",
+        help="resident MiB that a worker may take",
+    )
 
 
 @pytest.hookimpl(trylast=True)
@@ -62,7 +76,19 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[ENGINE] = Engine(request)
     except HarnessError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(visible(str(error))) from None
+
+
+def _number(allowed: Range) -> Callable[[str], float]:
+    """What argparse reads a number with."""
+
+    def read(text: str) -> float:
+        try:
+            return float(allowed.read(text)) if not allowed.whole else int(allowed.read(text))
+        except HarnessError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -7,6 +7,7 @@ import pytest
 from harness.cells import Cell
 from harness.findings import PASSING
 from harness.suite.cells import Cells
+from harness.terminal import visible
 
 
 def test_check(cell: Cell, check: str, cells: Cells) -> None:
@@ -18,9 +19,9 @@ def test_check(cell: Cell, check: str, cells: Cells) -> None:
         if finding.verdict not in PASSING:
             place = cells.location(cell)
             text = f"{cell}\n{finding.check}: {finding.verdict}: {finding.detail}\n{place}"
-            pytest.fail(text.strip(), pytrace=False)
+            pytest.fail(visible(text.strip()), pytrace=False)
     for finding in findings:
         if finding.verdict == "unsupported":
-            pytest.skip(finding.detail)
+            pytest.skip(visible(finding.detail))
         if finding.verdict == "known-difference":
-            pytest.xfail(finding.detail)
+            pytest.xfail(visible(finding.detail))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.options import SIZE, SPECS, numbers, pairs
+from harness.interrupts import stoppable
+from harness.options import SIZE, SPECS, number, numbers, pairs, seed, timeout
+from harness.ranges import BATCH, EPOCHS, EVERY, HELD_OUT, THREADS
 
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path)
@@ -29,14 +32,24 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="builtin (Python's own documentation), nietzsche (the notebook's), or a file.",
 )
 @click.option("--encoding", default="utf-8", show_default=True, help="Of a file.")
-@click.option("--epochs", type=int, help="The spec's own phases if left out.")
-@click.option("--batch", type=int, help="Rows of a step; the spec's own if left out.")
+@click.option("--epochs", type=number(EPOCHS), help="The spec's own phases if left out.")
+@click.option("--batch", type=number(BATCH), help="Rows of a step; the spec's own if left out.")
 @click.option("--weights", type=FILE, help="Keep the weights here, and checkpoints beside.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint, if there is one.")
 @click.option("--force", is_flag=True, help="Begin anew in place of weights that are there.")
-@click.option("--every", default=1000, show_default=True, help="Steps between checkpoints.")
 @click.option(
-    "--held-out", default=0.05, show_default=True, help="Share of the text to test on, its end."
+    "--every",
+    type=number(EVERY),
+    default=1000,
+    show_default=True,
+    help="Steps between checkpoints.",
+)
+@click.option(
+    "--held-out",
+    type=number(HELD_OUT),
+    default=0.05,
+    show_default=True,
+    help="Share of the text to test on, its end.",
 )
 @click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
 @click.option("--dtype", default="float32", show_default=True, help="Or float64, bfloat16, tf32.")
@@ -47,12 +60,17 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="derived: the program's own gradient; native: the framework's layers and gradient; "
     "equations: its gradient of the equations; fastest: tries them.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of first weights and of the order.")
+@seed("Of first weights and of the order.")
 @SIZE
-@click.option("--threads", default=0, help="Threads of the backend; all cores if left out.")
+@click.option(
+    "--threads",
+    type=number(THREADS),
+    default=0,
+    help="Threads of the backend; all cores if left out.",
+)
 @click.option("--python", help="Run the backend in another environment.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="Of the backend's process.")
-@click.option("--timeout", default=600.0, show_default=True, help="Seconds for one call.")
+@timeout(600.0, "Seconds for one call.")
 @click.option("--json", "as_json", is_flag=True, help="Print the history as JSON at the end.")
 @SPECS
 def train(spec: str, backend: str, **options: Any) -> None:
@@ -74,7 +92,6 @@ def train(spec: str, backend: str, **options: Any) -> None:
         python=options["python"] or sys.executable,
         environment=pairs("--env", options["env"]),
     )
-    outcome = run_train(
-        request, options["weights"], options["resume"], options["force"], options["as_json"]
-    )
-    sys.exit(outcome)
+    path = options["weights"]
+    run = partial(run_train, request, path, options["resume"], options["force"], options["as_json"])
+    sys.exit(stoppable(run))

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import click
-from rich.console import Console
-
 from harness import kinds
 from harness.errors import UsageError
 from harness.lock import check_free
+from harness.spec.lower import hidden
+from harness.terminal import console, line, say
 from harness.train import checkpoint
 from harness.train.progress import TrainProgress
 from harness.train.request import TrainRequest, prepare
 from harness.train.run import Diverged, Training, TrainingError
-
-INTERRUPTED = 130
 
 
 def run_train(
@@ -26,8 +23,9 @@ def run_train(
     if path is not None:
         _check_place(path, resume, force)
     setup = prepare(request)
-    errors = Console(stderr=True)
-    progress = TrainProgress(errors)
+    progress = TrainProgress(console(error=True))
+    for told in hidden([setup.spec]):
+        line(progress.console, told)
     with Training(setup, path, progress) as training:
         if path is not None:
             # Again: another training may have come to its end since.
@@ -35,16 +33,16 @@ def run_train(
         try:
             with progress.bar:
                 made = training.run(resume)
-        except KeyboardInterrupt:
-            errors.print(f"interrupted; {_kept(training)}", highlight=False, soft_wrap=True)
-            return INTERRUPTED
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(_kept(training))
+            raise
         except (Diverged, TrainingError) as error:
-            click.echo(str(error), err=True)
+            say(str(error), error=True)
             return 1 if isinstance(error, Diverged) else 3
     if as_json:
-        print(json.dumps({"spec": made.spec, "sizes": dict(made.sizes), **made.history}))
+        say(json.dumps({"spec": made.spec, "sizes": dict(made.sizes), **made.history}))
     elif path is not None:
-        print(f"weights: {path}")
+        say(f"weights: {path}")
     return 0
 
 
@@ -75,6 +73,7 @@ def _check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> N
 
 
 def _kept(training: Training) -> str:
+    """What an interrupted run leaves, and how to go on."""
     path = training.path
     if path is None:
         return "nothing was kept (--weights FILE keeps what was trained)"

@@ -11,11 +11,9 @@ from harness.batches import Batches, Order, batches
 from harness.contract import host_dtype
 from harness.errors import UsageError
 from harness.program import Port, Program
+from harness.ranges import EPOCHS
 from harness.spec.lower import Spec
 from harness.text import Array, IndexArray, column_view, hot_rows, row_count, window_view
-
-# Of a training: the history of each is in the header of the weights, whose size is limited.
-MOST_EPOCHS = 20_000
 
 
 @dataclass(frozen=True)
@@ -210,10 +208,8 @@ def phases_of(spec: Spec, epochs: int | None) -> Sequence[float]:
     """The learning rate of each epoch: the spec's phases, cut or carried on to ``epochs``."""
     training = spec.model.training
     assert training is not None
-    wanted = epochs or sum(phase.epochs for phase in training.phases)
-    if wanted > MOST_EPOCHS:
-        raise UsageError(f"{wanted:,} epochs are too many, at most {MOST_EPOCHS:,} are allowed")
-    rates = [p.learning_rate for p in training.phases for _ in range(min(p.epochs, wanted))]
+    EPOCHS.check(sum(phase.epochs for phase in training.phases), f"epochs of {spec.name}")
+    rates = [phase.learning_rate for phase in training.phases for _ in range(phase.epochs)]
     if epochs is None:
         return rates
     return (rates + [rates[-1]] * epochs)[:epochs]

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from harness.terminal import line
 from harness.train.request import Setup
 from harness.train.run import Events
 
@@ -18,7 +19,7 @@ class TrainProgress(Events):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("epoch {task.fields[epoch]}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
             TextColumn("loss {task.fields[loss]:.4f}"),
@@ -64,7 +65,7 @@ class TrainProgress(Events):
         self._line(epoch_line(entry, self._epochs))
 
     def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        line(self.console, text)
 
 
 def epoch_line(entry: Mapping[str, Any], epochs: int) -> str:

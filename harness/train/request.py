@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import ranges
 from harness.bench.request import thread_settings
+from harness.budget import check_fits
 from harness.corpus import Corpus, corpus
 from harness.errors import UsageError, did_you_mean
 from harness.files import MAX_WEIGHTS
@@ -27,6 +29,15 @@ HELD_OUT = 0.05
 # Steps from one checkpoint to the next.
 EVERY = 1000
 TEN_MINUTES = 600.0
+RANGES = {
+    "epochs": ranges.EPOCHS,
+    "batch": ranges.BATCH,
+    "every": ranges.EVERY,
+    "held_out": ranges.HELD_OUT,
+    "seed": ranges.SEED,
+    "threads": ranges.THREADS,
+    "timeout": ranges.TIMEOUT,
+}
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ def prepare(request: TrainRequest) -> Setup:
     changed = {**needed_sizes(spec, len(vocabulary)), **request.sizes}
     training = spec.program("training", **changed)
     _check_size(training, len(spec.update.slots))
+    check_fits(training, given.batch, given.length, request.sizes)
     return Setup(
         request=request,
         spec=spec,
@@ -135,16 +147,9 @@ def _check(request: TrainRequest) -> None:
             f"unknown path {request.path!r}{did_you_mean(request.path, paths)} "
             f"(known: {', '.join(paths)})"
         )
-    for name in ("epochs", "batch", "every"):
-        number = getattr(request, name)
-        if number is not None and not 1 <= number < 2**31:
-            raise UsageError(f"--{name} is a positive whole number, found {number}")
-    if not -(2**63) <= request.seed < 2**63:
-        raise UsageError(f"--seed is a whole number of at most 64 bits, found {request.seed}")
-    if not request.timeout > 0:
-        raise UsageError(f"--timeout is a positive number of seconds, found {request.timeout}")
-    if request.threads < 0:
-        raise UsageError(f"a number of threads is positive, found {request.threads}")
+    ranges.check_fields(request, RANGES, "epochs", "batch")
+    for name, size in request.sizes.items():
+        ranges.SIZES.check(size, f"size {name!r}")
 
 
 def _check_size(training: Program, slots: int) -> None:

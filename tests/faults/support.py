@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,19 @@ FOLDER = str(Path(__file__).parents[1])
 PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [FOLDER, os.environ.get("PYTHONPATH")]))}
 VERBS = "faults.verbs:handler"
 MIB = 1 << 20
+
+
+# A shell's background job ignores Ctrl-C, and so does all that it starts, if nobody mends it.
+_HEARING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def hearing(command: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The command, started so that it hears Ctrl-C whatever the tests are started from."""
+    return [sys.executable, "-c", _HEARING, *map(os.fspath, command)]
 
 
 def launch(name: str = "victim", handler: str = VERBS, **options: Any) -> Launch:

@@ -1,0 +1,92 @@
+"""The form of a file of results, as far as ``compare`` reads it: docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from harness.boundary import Form, Number
+
+# Of no time at all there is no speed.
+Seconds = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False)]
+
+
+class Stats(Form):
+    """``median`` and ``data`` are seconds of a step; ``data`` has one number a round."""
+
+    median: Seconds
+    data: Annotated[list[Seconds], Field(min_length=1, max_length=100_000)]
+
+
+class Values(Form):
+    """``ratio`` is the largest error over its yardstick."""
+
+    ratio: Number | None = None
+
+
+class Extra(Form):
+    """What pytest-benchmark has no place for."""
+
+    values: Values = Values()
+
+
+class Entry(Form):
+    """A cell with a speed."""
+
+    fullname: str
+    stats: Stats
+    extra_info: Extra
+
+
+class Lacking(Form):
+    """A cell without a speed, and why."""
+
+    name: str
+    reason: str
+
+
+class Further(Form):
+    """``harness``, at the top."""
+
+    without_speed: list[Lacking]
+
+
+class Machine(Form):
+    """Of records, too."""
+
+    cpu: str
+    usable_cores: int
+
+
+class WorkerSaid(Form):
+    """What a worker said of itself."""
+
+    versions: dict[str, str]
+    environment: dict[str, str]
+
+
+class Environment(Form):
+    """``machine_info.harness``."""
+
+    machine: Machine
+    device: str
+    dtype: str
+    path: str
+    threads: int
+    gpus: list[dict[str, Any]]
+    workers: dict[str, WorkerSaid]
+
+
+class Info(Form):
+    """``machine_info``."""
+
+    harness: Environment
+
+
+class ResultFile(Form):
+    """The whole."""
+
+    machine_info: Info
+    benchmarks: list[Entry]
+    harness: Further

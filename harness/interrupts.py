@@ -1,0 +1,140 @@
+"""How a command ends when it is told to: one line on standard error, exit code 130, nothing left.
+
+Told to means Ctrl-C (SIGINT), SIGTERM or SIGHUP; those that were ignored when the process started,
+as a shell's background job ignores Ctrl-C, stay ignored. At first a signal ends the process on the
+spot: there is nothing to clean up yet, and an exception would come out of whatever is just being
+imported. Within :func:`stoppable` it is a ``KeyboardInterrupt``, so that workers are ended and
+files are whole.
+
+Imports next to nothing, so that the time before :func:`arm` is short.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False  # typing's own, without the import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import NoReturn
+
+INTERRUPTED = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LINE = "interrupted"
+# Seconds in which a second signal must not cut the ending short that the first one began.
+ENDING = 2.0
+# Seconds until an interrupt that nobody could see is raised again.
+AGAIN = 0.01
+# Seconds that the ending may take, until the process is ended as it is.
+LONGEST = 10.0
+
+_armed: list[signal.Signals] = []
+_last = -ENDING
+_heard = False
+_told = False
+
+
+def arm() -> None:
+    """From now on a signal ends the process at once, with a line; for ``main`` to call first."""
+    _armed[:] = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    _listen(_end)
+    # An exception from a destructor or from a callback of the import system goes nowhere.
+    sys.unraisablehook = _unraisable
+    signal.signal(signal.SIGALRM, _raise)
+
+
+def disarm() -> None:
+    """From now on signals are ignored: the work is done, and its exit code is decided."""
+    for number in _armed:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
+    """What ``run`` returns, or 130 where it was interrupted; then its own cleaning up is done.
+
+    After a semicolon the line says what the interrupt's notes say, or else what ``told`` gives.
+    """
+    global _told
+    from harness.terminal import say
+
+    try:
+        _listen(_raise)
+        _watch()
+        code = run()
+        _listen(_end)
+        return code
+    except KeyboardInterrupt as interrupt:
+        disarm()
+        more = " ".join(getattr(interrupt, "__notes__", ())) or told()
+        _told = True
+        say(f"{LINE}; {more}" if more else LINE, error=True)
+        return INTERRUPTED
+
+
+def leave() -> NoReturn:
+    """End the process and its workers now, whatever its other threads are doing."""
+    processes = sys.modules.get("harness.processes")
+    if processes is not None:
+        processes.kill_all()
+    os._exit(INTERRUPTED)
+
+
+def _watch() -> None:
+    """Have a thread see to it that a signal ends the process, even while the main one is in C.
+
+    Python's own handlers run between two instructions of the main thread, and one product of large
+    matrices takes minutes.
+    """
+    import threading
+
+    if not _armed or signal.set_wakeup_fd(-1) != -1:
+        return
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(reading, True)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_wait, args=(reading,), name="interrupts", daemon=True).start()
+
+
+def _wait(reading: int) -> None:
+    while os.read(reading, 1)[0] not in _armed:
+        continue
+    time.sleep(ENDING)
+    if _heard:
+        time.sleep(LONGEST - ENDING)
+    if not _told:
+        os.write(2, f"{LINE}\n".encode())
+    leave()
+
+
+def _listen(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in _armed:
+        signal.signal(number, handler)
+
+
+def _end(*_: object) -> None:
+    try:
+        os.write(2, f"{LINE}\n".encode())
+    finally:
+        os._exit(INTERRUPTED)
+
+
+def _raise(*_: object) -> None:
+    global _heard, _last
+    _heard = True
+    now = time.monotonic()
+    if now - _last >= ENDING:
+        _last = now
+        raise KeyboardInterrupt
+
+
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    global _last
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        _last = -ENDING
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
+    else:
+        sys.__unraisablehook__(lost)

@@ -1,0 +1,95 @@
+"""Arrays of an npz file of a stranger: checked before memory is taken, and never unpickled.
+
+A file of 3 MB can stand for arrays of 3 GB, or name a shape of any size. So each member's header
+is read first, and must say what the member holds, to the byte.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from tokenize import TokenError
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib import format as npy
+
+from harness.errors import shorten
+
+MOST_ARRAYS = 10_000
+MOST_AXES = 32
+DTYPES = frozenset({"float32", "float64", "int32", "int64", "bool"})
+SUFFIX = ".npy"
+# What reading an archive that is none, or is damaged, can raise.
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
+# What numpy's reading of a header, which is Python text, can raise.
+UNREADABLE = (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError)
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read_npz(content: bytes, limit: int) -> dict[str, npt.NDArray[Any]]:
+    """The arrays by name, of at most ``limit`` bytes together.
+
+    Raises:
+        ValueError: this is no such file, it is damaged, or it holds something else.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            _check_members(members, limit)
+            return {m.filename.removesuffix(SUFFIX): _array(archive, m) for m in members}
+    except BROKEN as error:
+        raise ValueError(f"it is no npz file, or damaged: {shorten(str(error))}") from None
+
+
+def _check_members(members: list[zipfile.ZipInfo], limit: int) -> None:
+    if len(members) > MOST_ARRAYS:
+        raise ValueError(f"{len(members):,} arrays are too many; at most {MOST_ARRAYS:,}")
+    names = [member.filename for member in members]
+    if len(set(names)) < len(names):
+        raise ValueError("it holds two arrays of one name")
+    for name in names:
+        if not name.endswith(SUFFIX):
+            raise ValueError(f"it holds {shorten(name)!r}, which is no array")
+    total = sum(member.file_size for member in members)
+    if total > limit:
+        raise ValueError(f"its arrays have {total:,} bytes; at most {limit:,} are allowed")
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    name = shorten(member.filename)
+    with archive.open(member) as file:
+        shape, fortran, dtype = _header(name, file)
+        if dtype.name not in DTYPES:
+            raise ValueError(
+                f"{name!r} is of dtype {dtype}; allowed are {', '.join(sorted(DTYPES))}"
+            )
+        if len(shape) > MOST_AXES:
+            raise ValueError(f"{name!r} has {len(shape)} axes")
+        wanted = math.prod(shape) * dtype.itemsize
+        if wanted > member.file_size:
+            raise ValueError(f"{name!r} is cut off: {list(shape)} of {dtype} are {wanted:,} bytes")
+        content = file.read()
+    if len(content) != wanted:
+        raise ValueError(f"{name!r} has {len(content):,} bytes; {list(shape)} need {wanted:,}")
+    flat = np.frombuffer(content, dtype).astype(dtype.newbyteorder("="))
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = npy.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"{name!r} is of a version of npy that is not known: {version}")
+    try:
+        # Of limited length, and read with literal_eval: this runs no code.
+        shape, fortran, dtype = HEADERS[version](file)
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{name!r} has no header that can be read: {type(error).__name__}"
+        ) from None
+    if any(length < 0 for length in shape):
+        raise ValueError(f"{name!r} has the shape {list(shape)}")
+    return shape, fortran, dtype

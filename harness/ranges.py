@@ -1,0 +1,98 @@
+"""The numbers that options and requests may have: each range once, for every entrance.
+
+The command line reads them through :class:`harness.options.Number`; what comes from Python is
+checked with :meth:`Range.check`. ``docs/security.md`` lists them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UsageError, shorten
+
+
+@dataclass(frozen=True)
+class Range:
+    """From ``least`` to ``most``, both allowed; whole numbers only where ``whole``.
+
+    ``what`` it is of, and what is ``allowed``, stand in messages.
+    """
+
+    what: str
+    allowed: str
+    least: float
+    most: float
+    whole: bool = True
+
+    def check(self, value: Any, what: str = "") -> Any:
+        """The number; :class:`UsageError` for one outside, and for what is no such number.
+
+        ``what`` replaces the range's own words for the thing, where a message can be nearer.
+        """
+        kinds = (int,) if self.whole else (int, float)
+        right = isinstance(value, kinds) and not isinstance(value, bool)
+        # A NaN is neither above nor below, so the comparison must be this way round.
+        if not right or not self.least <= value <= self.most:
+            raise self._refused(value, what)
+        return value
+
+    def read(self, text: str, what: str = "") -> Any:
+        """The number that a text stands for; :class:`UsageError` as in :meth:`check`."""
+        try:
+            if not text.isascii() or "_" in text:
+                raise ValueError
+            number: int | float = int(text) if self.whole else float(text)
+        except ValueError:
+            raise self._refused(text, what) from None
+        if not self.least <= number <= self.most:
+            raise self._refused(text, what)
+        return number
+
+    def _refused(self, value: Any, what: str) -> UsageError:
+        try:
+            shown = shorten(repr(value))
+        except ValueError:  # Python writes no number of more than some thousand digits
+            shown = "one of more digits than can be shown"
+        edges = f"{_number(self.least)} to {_number(self.most)}"
+        return UsageError(
+            f"{what or self.what} is {self.allowed}, found {shown} (allowed: {edges})"
+        )
+
+
+def _number(value: float) -> str:
+    whole = value == math.floor(value)
+    return f"{int(value):,}" if whole and abs(value) < 1e18 else f"{value:g}"
+
+
+MOST_INT32 = 2**31 - 1
+YEAR = 366 * 24 * 3600.0
+
+SEED = Range("a seed", "a whole number", 0, 2**32 - 1)
+TIMEOUT = Range("a timeout", "a positive number of seconds", 0.001, YEAR, whole=False)
+MEMORY_MIB = Range("a memory limit", "a positive size in MiB", 1, 2**30)
+MEMORY = Range("a memory limit", "a positive size in bytes", 1, 2**50)
+THREADS = Range("a number of threads", "a whole number", 0, 4096)
+JOBS = Range("a number of jobs", "a whole number", 0, 4096)
+SIZES = Range("a size", "a positive whole number", 1, MOST_INT32)
+BATCH = Range("a batch", "a positive whole number", 1, MOST_INT32)
+TIME = Range("a time", "a positive whole number", 1, MOST_INT32)
+ROUNDS = Range("what is measured", "at least one round", 1, 10_000)
+# The history of each is in the header of the weights, whose size is limited.
+EPOCHS = Range("a number of epochs", "a positive whole number", 1, 20_000)
+EVERY = Range("a number of steps", "a positive whole number", 1, MOST_INT32)
+HELD_OUT = Range("held out", "from 0 to below 1", 0.0, math.nextafter(1, 0), whole=False)
+LENGTH = Range("a length", "a positive whole number", 1, 10_000_000)
+TEMPERATURE = Range("a temperature", "a number", 0.0, 1e6, whole=False)
+TOP_K = Range("a number to choose among", "a whole number", 0, MOST_INT32)
+THRESHOLD = Range("a threshold", "a share", 0.0, 1e6, whole=False)
+
+
+def check_fields(request: Any, ranges: Mapping[str, Range], *optional: str) -> None:
+    """:class:`UsageError` for the first field not in its range; ``optional`` ones may be None."""
+    for name, allowed in ranges.items():
+        value = getattr(request, name)
+        if value is not None or name not in optional:
+            allowed.check(value, f"--{name.replace('_', '-')}" if name in optional else "")

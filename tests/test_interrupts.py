@@ -1,0 +1,267 @@
+"""Ctrl-C and SIGTERM at any moment of any command: exit code 130, one line, nothing left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from faults.support import group_members, hearing, is_gone, wait_until
+
+from harness.cells import Cell
+from harness.planning import Request, make_case
+from harness.reproducer import save
+from harness.spec.lower import load_spec
+
+HARNESS = Path(sys.executable).with_name("harness")
+MODEL = "lesson6/simple_rnn"
+TEXT = "the quick brown fox jumps over the lazy dog. " * 60
+# Seconds of a start in which signals are sent, and between two of them.
+LATEST, STEP = 1.2, 0.02
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text, weights and a reproducer."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "text").write_text(TEXT)
+    train = [HARNESS, "train", MODEL, "--backend", "numpy", "--text", "text", "--epochs", "1"]
+    train += ["--size", "hidden=8", "--weights", "weights"]
+    subprocess.run(train, cwd=folder, check=True, capture_output=True, timeout=120)
+    cell = Cell(MODEL, "numpy", "cpu", "float64", "derived")
+    save(folder, cell, make_case(load_spec(MODEL), Request(), own=False), "gradients")
+    export = [HARNESS, "export", MODEL, "--weights", "weights", "--to", "jax", "--output", "x.npz"]
+    subprocess.run(export, cwd=folder, check=True, capture_output=True, timeout=300)
+    return folder
+
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "list": (),
+    "schema": ("model",),
+    "explain": (MODEL, "--backend", "numpy"),
+    "check": (MODEL, "--backend", "numpy"),
+    "bench": (MODEL, "--backend", "numpy", "--rounds", "3"),
+    "compare": ("none.json", "none.json"),
+    "train": (MODEL, "--backend", "numpy", "--text", "text", "--epochs", "1000"),
+    "generate": (
+        MODEL,
+        *("--backend", "numpy", "--weights", "weights", "--prompt", "the quick ", "--length"),
+        "100000",
+    ),
+    "replay": ("lesson6-simple_rnn-numpy-float64-derived",),
+    "export": (MODEL, "--weights", "weights", "--to", "jax", "--output", "y.npz"),
+    "import": (MODEL, "x.npz", "--from", "jax", "--weights", "w2", "--like", "weights"),
+}
+
+
+def started(folder: Path, command: Sequence[str]) -> subprocess.Popen[str]:
+    """A command that hears signals already: the time before is the interpreter's own."""
+    run = subprocess.Popen(
+        hearing([HARNESS, *command]),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert wait_until(lambda: _hears(run.pid) or run.poll() is not None, 30.0)
+    return run
+
+
+def _hears(pid: int) -> bool:
+    """Whether a process catches SIGHUP, which Python itself does not."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGHUP - 1) & 1)
+
+
+def _descendants(pid: int) -> list[int]:
+    """All processes below one."""
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(word) for word in file.read_text().split()]
+        except OSError:
+            continue
+        for child in children:
+            found += [child, *_descendants(child)]
+    return found
+
+
+def interrupted(
+    folder: Path, command: Sequence[str], seconds: float, number: signal.Signals = signal.SIGINT
+) -> bool:
+    """Send a signal so long after the start; whether it came before the command was done."""
+    run = started(folder, command)
+    time.sleep(seconds)
+    below = _descendants(run.pid)
+    # As a terminal does it: all of the group.
+    if run.poll() is None:
+        os.killpg(run.pid, number)
+    at = time.monotonic()
+    output, errors = run.communicate(timeout=60)
+    case = f"{command} after {seconds:.2f} s: {run.returncode}\n{errors}"
+    assert "Traceback" not in errors + output, case
+    assert "Exception ignored" not in errors, case
+    assert "Aborted" not in errors, case
+    assert wait_until(lambda: all(map(is_gone, below)), 2.0), case
+    assert group_members(run.pid) == [], case
+    if run.returncode != 130:
+        # It was done, and its exit code is its own: of these, 2 is compare's, for it has no files.
+        assert run.returncode in (0, 2), case
+        assert "interrupted" not in errors, case
+        return False
+    assert [line for line in errors.splitlines() if line.startswith("interrupted")], case
+    assert errors.count("interrupted") == 1, case
+    assert time.monotonic() - at < 5.0, case
+    return True
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_ctrl_c_while_a_command_starts(name: str, made: Path) -> None:
+    moments = (0.0, 0.03, 0.07, 0.15, 0.4, 0.8)
+    hits = [interrupted(made, (name, *COMMANDS[name]), moment) for moment in moments]
+    assert hits[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_ctrl_c_at_any_moment(name: str, made: Path) -> None:
+    for count in range(int(LATEST / STEP)):
+        if not interrupted(made, (name, *COMMANDS[name]), count * STEP):
+            assert count > 2
+            break
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("name", ["check", "generate", "train", "explain"])
+def test_other_signals_end_a_command_likewise(
+    name: str, number: signal.Signals, made: Path
+) -> None:
+    for moment in (0.0, 0.6):
+        assert interrupted(made, (name, *COMMANDS[name]), moment, number)
+
+
+def test_a_second_signal_does_not_cut_the_ending_short(made: Path) -> None:
+    run = started(made, ("check", *COMMANDS["check"]))
+    time.sleep(0.8)
+    below = _descendants(run.pid)
+    for _ in range(20):
+        run.send_signal(signal.SIGINT)
+        time.sleep(0.002)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert errors.count("interrupted") == 1
+    assert "Traceback" not in errors
+    assert wait_until(lambda: all(map(is_gone, below)), 2.0)
+
+
+def test_a_background_job_that_ignores_ctrl_c_goes_on(made: Path) -> None:
+    ignoring = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    ignoring += "os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", ignoring, HARNESS, "check", MODEL, "--backend", "numpy"]
+    run = subprocess.Popen(
+        [*command, "--check", "values"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(0.3)  # until Ctrl-C is ignored
+    while run.poll() is None:
+        run.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    output, errors = run.communicate(timeout=60)
+    assert run.returncode == 0, errors
+    assert "2 agree" in output
+
+
+SWALLOWING = """
+import sys, time
+from harness import interrupts
+
+class Loud:
+    def __del__(self):
+        time.sleep(1.0)
+
+def run():
+    print("ready", flush=True)
+    Loud()
+    time.sleep(30)
+    return 0
+
+interrupts.arm()
+sys.exit(interrupts.stoppable(run))
+"""
+
+
+def test_an_interrupt_that_a_destructor_swallows_is_raised_again() -> None:
+    run = subprocess.Popen(
+        hearing([sys.executable, "-c", SWALLOWING]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    started_at = time.monotonic()
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert time.monotonic() - started_at < 5.0
+    assert (run.returncode, errors) == (130, "interrupted\n")
+
+
+LONG = """
+import sys
+import numpy
+from harness import interrupts
+
+def run():
+    matrix = numpy.ones((7000, 7000))
+    print("ready", flush=True)
+    matrix @ matrix
+    return 0
+
+interrupts.arm()
+sys.exit(interrupts.stoppable(run))
+"""
+
+
+def test_a_long_call_into_c_is_ended_too() -> None:
+    run = subprocess.Popen(
+        hearing([sys.executable, "-c", LONG]),
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    started_at = time.monotonic()
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert time.monotonic() - started_at < 5.0
+    assert (run.returncode, errors) == (130, "interrupted\n")
+
+
+def test_the_entry_point_imports_next_to_nothing() -> None:
+    code = "import sys; old = set(sys.modules); import harness.cli; print(*set(sys.modules) - old)"
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", f"import site; site.main(); {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    heavy = {"typing", "click", "pathlib", "re", "rich", "numpy", "pydantic"}
+    assert not heavy & set(run.stdout.split())
+    assert {n for n in run.stdout.split() if n.startswith("harness")} == {
+        "harness",
+        "harness.cli",
+        "harness.interrupts",
+    }
