@@ -23,6 +23,7 @@ from harness.ports import group_of
 from harness.program import Phase, Program, UpdateRule
 from harness.session import Session
 from harness.spec.lower import Spec
+from harness.tensors import Misfit
 from harness.tolerance import relative_error, scales
 from harness.walk import Table
 
@@ -184,15 +185,22 @@ def step_values(number: int, step: Mapping[str, Any], material: Material) -> dic
     wrong one would hide behind it.
     """
     prefix = f"step {number}: "
-    found = {f"{prefix}loss": step["results"]["loss"]}
+    found = {f"{prefix}{n}": a for n, a in step["results"].items() if n == "loss"}
     for name, array in step["parameters"].items():
-        start = material.parameters[name]
-        moved = np.asarray(array, np.float64) - start.astype(array.dtype).astype(np.float64)
-        found[f"{prefix}{name} moved"] = moved.astype(array.dtype)
+        found[f"{prefix}{name} moved"] = _moved(array, material.parameters.get(name))
     found.update({f"{prefix}{n}": a for n, a in step["statistics"].items()})
     for slot, arrays in step["slots"].items():
         found.update({f"{prefix}{n} {slot}": a for n, a in arrays.items()})
     return found
+
+
+def _moved(array: Any, start: Array | None) -> Any:
+    """How far a parameter has moved; what cannot have moved from there is left as it is, for the
+    comparison to say so."""
+    if start is None or isinstance(array, Misfit) or array.shape != start.shape:
+        return array
+    moved = np.asarray(array, np.float64) - start.astype(array.dtype).astype(np.float64)
+    return moved.astype(array.dtype)
 
 
 def kink_margin(program: Program, material: Material) -> float:

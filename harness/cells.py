@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 from harness.case import Case
 from harness.checks import CHECKS, FLOAT64_ONLY, Context
 from harness.differences import Differences
-from harness.findings import PASSING, Finding, Verdict, gravest
+from harness.findings import BROKEN, PASSING, Finding, Verdict, gravest
 from harness.localise import forward_location, later_location
 from harness.planning import choose_checks
-from harness.remote import Remote, WorkerFault, not_offered
+from harness.remote import Remote, WorkerFault, not_offered, told
 from harness.supervisor import Outcome, Worker
+from harness.tensors import IllFormed
 
-# What comparing ill-formed results can raise; the finding then says so.
-ILL_FORMED = (ValueError, IndexError, TypeError, KeyError, AttributeError)
+# The check of what every primitive gives: made of every cell, whatever else is asked for, and
+# shown where it fails.
+PRIMITIVES = "primitives"
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,31 @@ class CellRun:
     checks: tuple[str, ...] = ("*",)
 
     def run(self, tell: Callable[[Finding], None] = lambda _: None) -> CellResult:
-        """Run the cell's checks; ``tell`` is called with each finding as it comes."""
+        """Run the cell's checks; ``tell`` is called with each finding as it comes.
+
+        Nothing that a backend does raises here, and a fault of the harness itself costs the cell
+        only.
+        """
         result = CellResult(self.cell)
         started = time.perf_counter()
-        for finding in self._findings(result):
-            self.differences.apply(self.cell, finding, result.version)
+        for finding in self._guarded(result):
             result.findings.append(finding)
             tell(finding)
+        # What has failed once may have left anything behind, such as a device on which every
+        # later call fails: the next cell gets a process of its own.
+        if any(f.verdict in BROKEN for f in result.findings):
+            self.worker.close()
         result.seconds = time.perf_counter() - started
         return result
+
+    def _guarded(self, result: CellResult) -> Iterator[Finding]:
+        try:
+            for finding in self._findings(result):
+                self.differences.apply(self.cell, finding, result.version)
+                yield finding
+        except Exception as error:
+            result.could_not_run = True
+            yield own_fault(error)
 
     def _findings(self, result: CellResult) -> Iterator[Finding]:
         started = self.worker.start()
@@ -120,7 +139,6 @@ class CellRun:
             yield Finding("open", faults=[lacking], verdict="unsupported")
             return
         remote = Remote(self.worker, self.timeout)
-        starts = self.worker.starts
         try:
             result.layers = self._open(remote)
         except WorkerFault as fault:
@@ -130,28 +148,37 @@ class CellRun:
         context = Context(
             self.case, self.own, remote, self.cell.path, self.cell.dtype, self.cell.device
         )
-        float64 = self.cell.dtype == "float64"
-        wanted = [n for n in choose_checks(self.checks) if float64 or n not in FLOAT64_ONLY]
-        for position, name in enumerate(wanted):
-            yield from self._check(name, context)
-            if self.worker.starts != starts or self.worker.pid is None:
-                for later in wanted[position + 1 :]:
-                    reason = f"the worker was lost in {name}"
-                    yield Finding(later, faults=[reason], verdict="not-run")
-                return
+        yield from self._checks(context)
         result.outputs = context.outputs
-        if any(f.verdict == "differ" for f in result.findings):
+        if self.worker.pid is not None and any(f.verdict == "differ" for f in result.findings):
             result.location = self._locate(remote, result.findings)
+
+    def _checks(self, context: Context) -> Iterator[Finding]:
+        """The findings of all checks asked for; what comes after a worker that was lost is not
+        run."""
+        starts, lost = self.worker.starts, "open"
+        asked = choose_checks(self.checks)
+        float64 = self.cell.dtype == "float64"
+        wanted = [n for n in asked if float64 or n not in FLOAT64_ONLY]
+        for name in dict.fromkeys((PRIMITIVES, *wanted)):
+            if self.worker.starts != starts or self.worker.pid is None:
+                yield Finding(name, faults=[f"the worker was lost in {lost}"], verdict="not-run")
+                continue
+            lost = name
+            for finding in self._check(name, context):
+                if name in asked or finding.verdict not in PASSING:
+                    yield finding
 
     def _locate(self, remote: Remote, findings: Sequence[Finding]) -> str:
         """Where the forward pass first parts from the oracle; if it does not, which phase does."""
         material = self.case.material
+        first = next((f for f in findings if f.verdict == "differ"), None)
+        if first is not None and first.check == PRIMITIVES:
+            return f"primitive: {first.faults[0]}"
         try:
             self._open(remote)
             remote.load(material)
-            trace = remote.call(
-                "trace", phase="training", inputs=material.inputs, state=material.state
-            )
+            trace = remote.trace("training", material)
         except WorkerFault as fault:
             return f"no trace could be had: {fault}"
         location = forward_location(self.case, material, trace, self.cell.dtype)
@@ -179,15 +206,32 @@ class CellRun:
                 yield finding.judge()
         except WorkerFault as fault:
             yield _fault(name, fault.outcome, time.perf_counter() - before)
-        except ILL_FORMED as error:
-            message = f"the results cannot be compared: {type(error).__name__}: {error}"
+        except IllFormed as error:
             seconds = time.perf_counter() - before
-            yield Finding(name, faults=[message], verdict="error", seconds=seconds)
+            yield Finding(name, faults=[str(error)], seconds=seconds).judge()
+        except Exception as error:
+            yield own_fault(error, name, time.perf_counter() - before)
+
+
+def own_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
+    """The finding of a check, or of a whole cell, that the harness itself failed to judge."""
+    words = (
+        "the harness could not judge this, which is a fault of its own: "
+        f"{type(error).__name__}: {error}"
+    )
+    trace = "".join(traceback.format_exception(error))
+    return Finding(check, faults=[words], verdict="error", seconds=seconds, traceback=trace)
 
 
 def _fault(check: str, outcome: Outcome, seconds: float = 0.0) -> Finding:
     verdict: Verdict = "error" if outcome.status == "ok" else outcome.status
-    return Finding(check, faults=[outcome.cause], verdict=verdict, seconds=seconds)
+    return Finding(
+        check,
+        faults=[outcome.cause],
+        verdict=verdict,
+        seconds=seconds,
+        traceback=told(outcome),
+    )
 
 
 def result_records(result: CellResult) -> Iterable[dict[str, Any]]:
@@ -212,6 +256,7 @@ def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
         "worst": worst.name if worst else None,
         "seconds": round(finding.seconds, 6),
         "detail": finding.detail,
+        "traceback": finding.traceback,
         "held": finding.held,
         "layers": dict(result.layers),
     }

@@ -18,7 +18,7 @@ from harness.engine import Engine, Events, Report
 from harness.errors import UsageError
 from harness.findings import PASSING
 from harness.planning import Request, choose_backends
-from harness.remote import Remote, WorkerFault
+from harness.remote import Remote, WorkerFault, with_trace
 from harness.reproducer import check_writable, first_check, load, save
 from harness.spec.lower import hidden
 from harness.supervisor import Launch, Worker
@@ -162,7 +162,7 @@ def run_replay(folder: Path, backend: str | None) -> int:
             remote.open(found.training, found.inference, None, cell.path, cell.dtype, cell.device)
             results = found.run.run(remote)
         except WorkerFault as fault:
-            say(f"{name}: {fault}")
+            say(with_trace(f"{name}: {fault}", fault.traceback), error=True)
             return 3
     deviations = compare(results, found.expected.values, found.expected.noise, cell.dtype)
     for d in deviations:

@@ -21,7 +21,7 @@ from harness.packing import Packing
 from harness.plan import Plan
 from harness.program import Node, Phase, Program, UpdateRule
 from harness.script import Script
-from harness.walk import Step, Table, Walker, loop
+from harness.walk import Step, Table, Walker, loop, stack
 
 if TYPE_CHECKING:
     from harness.session import Session
@@ -197,8 +197,7 @@ class Backend(ABC):
 
     def stack(self, tensors: Sequence[Any]) -> Any:
         """Tensors of one shape, on a new first axis."""
-        table = self.primitives
-        return table["concat"]([table["expand_dims"](t, axis=0) for t in tensors], axis=0)
+        return stack(self.primitives, tensors)
 
     def unstack(self, tensor: Any) -> Sequence[Any]:
         """The tensors along the first axis; views of it where :attr:`rewrites` is true."""

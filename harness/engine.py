@@ -16,9 +16,9 @@ from functools import cached_property
 from typing import Any
 
 from harness.case import Case
-from harness.cells import Cell, CellResult, CellRun, finding_record
+from harness.cells import Cell, CellResult, CellRun, finding_record, own_fault
 from harness.differences import Differences, known_differences
-from harness.errors import UsageError, did_you_mean
+from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.findings import PASSING, Finding
 from harness.planning import (
     Request,
@@ -247,10 +247,18 @@ class Engine:
             with self._lock:
                 self.events.found(cell, finding)
 
+        try:
+            small, own = self.case(spec, own=False), self.case(spec, own=True)
+        except HarnessError:
+            raise
+        except Exception as error:
+            finding = own_fault(error)
+            tell(finding)
+            return CellResult(cell, [finding], could_not_run=True)
         run = CellRun(
             cell,
-            self.case(spec, own=False),
-            self.case(spec, own=True),
+            small,
+            own,
             self.workers[cell.backend],
             self.differences,
             self.request.timeout,

@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+# How a note begins that tells what an error came from: other notes are the frameworks' own.
+_BLAME = "in the primitive "
+
 
 @dataclass(frozen=True, order=True)
 class Place:
@@ -76,6 +79,19 @@ def shorten(text: str, limit: int = 60) -> str:
     """Return `text` on one line of at most `limit` characters, for use inside a message."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def blame(error: BaseException, note: str) -> None:
+    """Have an error say what it came from, beside its own message; the first word stands."""
+    if not blamed(error):
+        error.add_note(f"{_BLAME}{note}")
+
+
+def blamed(error: BaseException) -> str:
+    """What :func:`blame` has left in an error, "" if nothing."""
+    notes = getattr(error, "__notes__", ())
+    found = (n for n in notes if isinstance(n, str) and n.startswith(_BLAME))
+    return next(found, "")
 
 
 def _file_order(error: SpecError) -> tuple[bool, Place]:

@@ -45,6 +45,7 @@ class Finding:
     held: int = 0
     verdict: Verdict = "agree"
     seconds: float = 0.0
+    traceback: str = ""  # of what was raised, in the backend's process or in this one
     words: str = ""  # what a record says of it, where it comes from one
 
     def judge(self) -> Finding:

@@ -23,12 +23,20 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from harness.dtypes import known, travels
+from harness.errors import shorten
+
 MAX_FRAME = 8 << 30
 """The default limit of one frame, in bytes."""
+
+MAX_MESSAGE = 16 << 20
+"""The limit of the message without its arrays: names, programs, lists of numbers."""
 
 _HEADER = Struct(">QQ")
 _ARRAY, _SCALAR = 1, 2
 _WRITE_SIZE = 1 << 20
+# What one list, dictionary and shape may have: msgpack takes memory for a list as it is announced.
+_LONGEST_LIST, _LARGEST_MAP, _MOST_AXES = 1 << 20, 1 << 17, 32
 _PLAIN: dict[type, Callable[[Any], Any]] = {
     Mapping: dict,
     tuple: list,
@@ -65,10 +73,14 @@ def encode(message: Any, limit: int = MAX_FRAME) -> list[memoryview]:
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Unencodable(f"the message cannot be encoded: {error}") from error
     array_bytes = sum(array.nbytes for array in arrays)
-    if len(body) + array_bytes > limit:
-        raise Unencodable(
-            f"the message has {len(body) + array_bytes:,} bytes, more than the {limit:,} of a frame"
-        )
+    for size, most, whole in (
+        (len(body) + array_bytes, limit, "frame"),
+        (len(body), MAX_MESSAGE, "frame without its arrays"),
+    ):
+        if size > most:
+            raise Unencodable(
+                f"the message has {size:,} bytes, more than the {most:,} of a {whole}"
+            )
     head = memoryview(_HEADER.pack(len(body), array_bytes) + body)
     return [head, *(_bytes_of(array) for array in arrays if array.nbytes)]
 
@@ -167,11 +179,15 @@ class Reader:
         size, array_bytes = _HEADER.unpack(header)
         # Checked before any memory is taken: a stray print into the socket must not look like a
         # frame of many exabytes.
-        if size + array_bytes > self._limit:
-            raise FrameError(
-                f"a frame of {size + array_bytes:,} bytes is announced, and {self._limit:,} are "
-                "allowed; something else than a frame was written to the socket?"
-            )
+        for what, announced, allowed in (
+            ("frame", size + array_bytes, self._limit),
+            ("message without arrays", size, MAX_MESSAGE),
+        ):
+            if announced > allowed:
+                raise FrameError(
+                    f"a {what} of {announced:,} bytes is announced, and {allowed:,} are allowed; "
+                    "something else than a frame was written to the socket?"
+                )
         body = bytearray(size)
         if size:
             yield memoryview(body)
@@ -191,18 +207,27 @@ class _Arrays:
         self.received: list[npt.NDArray[np.generic]] = []
 
     def extension(self, code: int, data: bytes) -> Any:
-        if code == _SCALAR:
-            name, content = msgpack.unpackb(data)
-            return np.frombuffer(content, _plain_dtype(name), count=1)[0]
-        if code != _ARRAY:
+        if code not in (_ARRAY, _SCALAR):
             raise FrameError(f"extension type {code} is unknown; 1 and 2 are known")
-        name, shape = msgpack.unpackb(data)
-        dtype = _plain_dtype(name)
-        if min(shape, default=0) < 0:
-            raise FrameError(f"an array of shape {shape} is announced")
+        # Two entries, the second of which may be a shape.
+        pair = msgpack.unpackb(data, max_array_len=_MOST_AXES, max_map_len=0, max_ext_len=0)
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise FrameError("an array is announced without dtype and shape")
+        dtype = _plain_dtype(pair[0])
+        return self._scalar(dtype, pair[1]) if code == _SCALAR else self._array(dtype, pair[1])
+
+    def _scalar(self, dtype: np.dtype[Any], content: Any) -> Any:
+        if not isinstance(content, bytes) or len(content) != dtype.itemsize:
+            raise FrameError(f"a number of dtype {dtype} has other than {dtype.itemsize} bytes")
+        return np.frombuffer(content, dtype)[0]
+
+    def _array(self, dtype: np.dtype[Any], shape: Any) -> npt.NDArray[np.generic]:
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+            raise FrameError(f"an array of shape {shorten(repr(shape))} is announced")
         self.budget -= math.prod(shape) * dtype.itemsize
         if self.budget < 0:
             raise FrameError("the arrays of a frame are larger than its header says")
+        # Linux gives it memory as it is filled, not as it is announced.
         array = np.empty(shape, dtype)
         self.received.append(array)
         return array
@@ -210,9 +235,19 @@ class _Arrays:
 
 def _decode(body: bytearray, arrays: _Arrays) -> Any:
     try:
-        message = msgpack.unpackb(body, ext_hook=arrays.extension, strict_map_key=False)
-    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise FrameError(f"a frame cannot be decoded: {error}") from error
+        message = msgpack.unpackb(
+            body,
+            ext_hook=arrays.extension,
+            strict_map_key=False,
+            max_array_len=_LONGEST_LIST,
+            max_map_len=_LARGEST_MAP,
+        )
+    except FrameError:
+        raise
+    # Anything else comes from bytes that were not made by this module, and msgpack and numpy have
+    # many ways to say so; what is too large for the memory is among them.
+    except Exception as error:
+        raise FrameError(f"a frame cannot be decoded: {type(error).__name__}: {error}") from error
     if arrays.budget:
         raise FrameError("the arrays of a frame are smaller than its header says")
     return message
@@ -241,9 +276,7 @@ def _extension(arrays: list[npt.NDArray[np.generic]], value: Any) -> Any:
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
-    # 'V' holds structured types and those that other packages register: their `str` says only
-    # how wide they are, so they would arrive as something else.
-    if dtype.hasobject or dtype.kind in "OVT":
+    if not travels(dtype):
         raise Unencodable(
             f"an array of dtype {dtype} cannot travel: only numpy's own plain dtypes can; convert "
             "it, or view it as unsigned integers of its width"
@@ -251,10 +284,11 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
     return dtype.str
 
 
-def _plain_dtype(name: str) -> np.dtype[Any]:
-    dtype = np.dtype(name)
-    if dtype.hasobject:
-        raise FrameError(f"an array of dtype {name} is announced; objects cannot travel")
+def _plain_dtype(name: Any) -> np.dtype[Any]:
+    dtype = known(name) if isinstance(name, str) else None
+    if dtype is None:
+        shown = shorten(repr(name))
+        raise FrameError(f"an array of dtype {shown} is announced, which cannot travel")
     return dtype
 
 

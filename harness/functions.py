@@ -8,8 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from harness import promises
 from harness.contract import (
     Backend,
+    F,
     Function,
     GradientFunction,
     Native,
@@ -18,16 +20,17 @@ from harness.contract import (
 )
 from harness.dims import bind
 from harness.errors import UsageError
-from harness.gradient import differentiate
+from harness.gradient import Derivative, differentiate
 from harness.layout import Layout, claims
 from harness.ports import Mode, crossing_ports, result_ports, variable_ports
 from harness.program import Node, Phase, Port, Program, needed_nodes
 from harness.script import Claimed, Line, Script
-from harness.walk import Kernel, Walker, Watch
+from harness.walk import Kernel, Walker, Watch, perform
 
 Path = Literal["native", "equations", "derived"]
 # Where a script finds the variables, among values that have numbers from 0.
 VARIABLES = -1
+COMPILED = "what compile() made"
 
 
 class Functions:
@@ -62,7 +65,7 @@ class Functions:
         """The compiled forward function."""
         key = (phase, mode, "forward")
         if key not in self._compiled:
-            self._compiled[key] = self.backend.compile(self.plain(phase, mode))
+            self._compiled[key] = self.compiled(self.plain(phase, mode))
         return self._compiled[key]  # type: ignore[no-any-return]
 
     def plain(self, phase: Phase, mode: Mode) -> Function:
@@ -77,11 +80,18 @@ class Functions:
         """The framework's derivative of the forward function, or the derived one."""
         key = (phase, mode, "gradient")
         if key not in self._compiled:
-            made = None
-            if self.path != "derived":
-                made = self.backend.value_and_gradient(self.plain(phase, mode))
-            self._compiled[key] = self.backend.compile(made) if made else self._derived(phase, mode)
+            made = self.automatic(self.plain(phase, mode)) if self.path != "derived" else None
+            self._compiled[key] = self.compiled(made) if made else self._derived(phase, mode)
         return self._compiled[key]  # type: ignore[no-any-return]
+
+    def compiled(self, function: F) -> F:
+        """A function, or one with gradients, as the backend compiles it."""
+        return promises.function(self.backend.compile(function), "compile()")
+
+    def automatic(self, function: Function) -> GradientFunction | None:
+        """The framework's own derivative of a function, if it has any."""
+        made = self.backend.value_and_gradient(function)
+        return None if made is None else promises.function(made, "value_and_gradient()")
 
     def _derived(self, phase: Phase, mode: Mode) -> GradientFunction:
         if self.natives[phase]:
@@ -90,14 +100,8 @@ class Functions:
                 "differentiation: what is inside a claimed call cannot be derived"
             )
         program = self.programs[phase]
-        results = result_ports(program, mode)
-        outputs = (
-            [Port("loss", results["loss"])]
-            if mode == "loss"
-            else [Port(n, v) for n, v in results.items() if n.startswith(("output.", "state."))]
-        )
-        against = variable_ports(program)
-        derivative = differentiate(program, outputs, list(against.values()), results.values())
+        results, against = result_ports(program, mode), variable_ports(program)
+        derivative = self.derivative(phase, mode)
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
             env, sizes = self._env(program, variables, constants)
@@ -109,14 +113,29 @@ class Functions:
             names = zip(against, derivative.gradients, strict=True)
             return found | {f"gradient.{n}": env[g.value] for n, g in names}
 
-        compiled = self.backend.compile(function)
+        compiled = self.compiled(function)
 
         def split(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
-            found = compiled(variables, constants)
+            found = dict(promises.named(compiled(variables, constants), COMPILED))
             gradients = {n: found.pop(f"gradient.{n}") for n in against}
             return found, gradients
 
         return split
+
+    def derivative(self, phase: Phase, mode: Mode) -> Derivative:
+        """The program with its gradient, of the loss or along cotangents; made once."""
+        key = (phase, mode, "derivative")
+        if key not in self._compiled:
+            program = self.programs[phase]
+            results = result_ports(program, mode)
+            outputs = (
+                [Port("loss", results["loss"])]
+                if mode == "loss"
+                else [Port(n, v) for n, v in results.items() if n.startswith(("output.", "state."))]
+            )
+            against = list(variable_ports(program).values())
+            self._compiled[key] = differentiate(program, outputs, against, results.values())
+        return self._compiled[key]  # type: ignore[no-any-return]
 
     def walk(
         self,
@@ -174,7 +193,11 @@ class Functions:
                 variables = values[VARIABLES]
                 given = {role: values[i] for role, i in roles if i in values}
                 made = native.run(given, {name: variables[full] for name, full in names})
-                values.update(zip(node.outputs, made, strict=True))
+                try:
+                    values.update(zip(node.outputs, made, strict=True))
+                except (TypeError, ValueError):
+                    promises.each(made, node.outputs, native.label)
+                    raise
 
             return line
 
@@ -197,10 +220,11 @@ class Functions:
         total = None
         for name, tensor in constants.items():
             if name.startswith("cotangent."):
-                product = table["multiply"](results[name.removeprefix("cotangent.")], tensor)
+                factors = [results[name.removeprefix("cotangent.")], tensor]
+                product = perform(table, "multiply", factors)
                 axes = tuple(range(len(product.shape)))
-                term = table["sum"](product, axis=axes, keepdims=False)
-                total = term if total is None else table["add"](total, term)
+                term = perform(table, "sum", [product], {"axis": axes, "keepdims": False})
+                total = term if total is None else perform(table, "add", [total, term])
         return total
 
     def _kernels(self, phase: Phase, variables: Tensors, env: dict[int, Any]) -> dict[str, Kernel]:
@@ -213,7 +237,8 @@ class Functions:
 
             def run(node: Node, env: Mapping[int, Any]) -> Sequence[Any]:
                 roles = zip(node.attributes["roles"], node.inputs, strict=True)
-                return native.run({r: env[i] for r, i in roles if i in env}, packed)
+                made = native.run({r: env[i] for r, i in roles if i in env}, packed)
+                return promises.each(made, node.outputs, native.label)
 
             return run
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness import promises
 from harness.contract import Backend, Layer, Native
 from harness.packing import Packing
 from harness.ports import Arrays, call_key, local_shapes
@@ -22,7 +23,12 @@ def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native
     found: dict[str, list[Native | None]] = {}
     for node in program.calls:
         layer = Layer(node, phase, local_shapes(program, node))
-        found.setdefault(call_key(node), []).append(backend.claim(layer))
+        claim = backend.claim(layer)
+        if claim is not None:
+            source = f"claim() of {layer.definition}"
+            promises.instance(claim, Native, source, "a Native, or None,")
+            promises.instance(claim.packing, Packing, f"the packing of {source}", "a Packing")
+        found.setdefault(call_key(node), []).append(claim)
     return {key: c[0] for key, c in found.items() if c[0] is not None and None not in c}
 
 

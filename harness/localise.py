@@ -19,7 +19,9 @@ from harness.findings import PASSING, Finding
 from harness.material import Arrays, Material
 from harness.oracle import ORDERS, Oracle
 from harness.program import Program, walk_nodes
+from harness.remote import Traced
 from harness.session import Session
+from harness.tensors import Misfit
 from harness.tolerance import FLOOR, PRECISION, Deviation, K, relative_error, worst
 
 Array = npt.NDArray[Any]
@@ -29,8 +31,6 @@ NAMED = 3
 FORWARD = ("outputs", "loss", "state", "statistics")
 BACKWARD = ("gradients", "cotangent-gradients")
 UPDATE = ("training", "training-sgd")
-# One named value: its name, its time step where it was made in a loop, and the array.
-Traced = tuple[str, "int | None", Array]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Location:
     place: str
     error: float
     hint: str = ""
+    reason: str = ""  # why it is no value of that kind at all
 
     def __str__(self) -> str:
         layer, _, name = self.value.rpartition("/")
@@ -50,12 +51,16 @@ class Location:
         step = "" if self.step is None else f", time step {self.step}"
         place = f" ({self.place})" if self.place else ""
         hint = f". {self.hint}" if self.hint else ""
-        return f"{self.phase}: first differs at {where}{step}{place}, by {self.error:.2e}{hint}"
+        how = f": {self.reason}" if self.reason else f", by {self.error:.2e}{hint}"
+        return f"{self.phase}: first differs at {where}{step}{place}{how}"
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A traced value, or one time step of it, and what it may be off by."""
+    """A traced value, or one time step of it, and what it may be off by.
+
+    With a ``reason`` it is of another shape or dtype than it must be, and is not compared.
+    """
 
     name: str
     step: int | None
@@ -64,6 +69,7 @@ class _Part:
     found: Array
     expected: Array
     noise: float
+    reason: str = ""
 
     @property
     def error(self) -> float:
@@ -71,36 +77,48 @@ class _Part:
 
 
 def forward_location(
-    case: Case, material: Material, found: list[Traced], dtype: str
+    case: Case, material: Material, found: Sequence[Traced], dtype: str
 ) -> Location | None:
     """Compare a backend's trace of a training pass with the oracle's; None if all agrees."""
-    parts = _parts(case, material, found)
+    parts = _parts(case, material, found, dtype)
     # As in a case: no value's noise is below the median, it can be right by luck.
-    typical = float(np.median([part.noise for part in parts])) if parts else 0.0
+    compared = [part.noise for part in parts if not part.reason]
+    typical = float(np.median(compared)) if compared else 0.0
     for part in parts:
         yardstick = max(part.noise, typical, FLOOR) * PRECISION[dtype]
+        place = places(case.training).get(part.name, "")
+        if part.reason:
+            return Location("forward", part.name, part.step, place, np.inf, reason=part.reason)
         if not part.error <= K * yardstick:
-            place = places(case.training).get(part.name, "")
             hint = _hint(case, material, part, K * yardstick)
             return Location("forward", part.name, part.step, place, part.error, hint)
     return None
 
 
-def _oracle_trace(case: Case, material: Material, dtype: str, order: str = "plain") -> list[Traced]:
+def _oracle_trace(
+    case: Case, material: Material, dtype: str, order: str = "plain"
+) -> dict[tuple[str, int | None], Array]:
+    """The oracle's values by name and time step."""
     session = Session(Oracle(order), case.training, case.inference, path="equations", dtype=dtype)
     session.load(material.parameters, material.statistics)
-    return session.trace("training", material.inputs, material.state)
+    trace = session.trace("training", material.inputs, material.state)
+    return {(name, step): array for name, step, array in trace}
 
 
-def _parts(case: Case, material: Material, found: list[Traced]) -> list[_Part]:
-    """What can be compared. A value that a native layer made as a whole sequence is taken step by
-    step."""
-    expected = _by_name(_oracle_trace(case, material, "float64"))
-    rough = [_by_name(_oracle_trace(case, material, "float32", order)) for order in ORDERS]
+def _parts(case: Case, material: Material, found: Sequence[Traced], dtype: str) -> list[_Part]:
+    """What can be compared, and what cannot though it should. A value that a native layer made as
+    a whole sequence is taken step by step."""
+    expected = _oracle_trace(case, material, "float64")
+    rough = [_oracle_trace(case, material, "float32", order) for order in ORDERS]
     parts = []
     for name, step, array in found:
         key = (name, step)
-        if key not in expected or array.shape != expected[key].shape:
+        if key not in expected:
+            continue
+        reason = _wrong_form(array, expected[key], dtype)
+        if reason or isinstance(array, Misfit):
+            empty = np.empty(0)
+            parts.append(_Part(name, step, key, ..., empty, empty, 0.0, reason))
             continue
         whole = step is None and array.ndim == 3
         for at in range(array.shape[1]) if whole else (step,):
@@ -112,12 +130,19 @@ def _parts(case: Case, material: Material, found: list[Traced]) -> list[_Part]:
     return parts
 
 
+def _wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
+    """Why a traced value is none of its kind; empty if it is one."""
+    if isinstance(found, Misfit):
+        return found.reason
+    if found.shape != expected.shape:
+        return f"expected shape {list(expected.shape)}, found {list(found.shape)}"
+    wanted = np.dtype(dtype) if expected.dtype.kind == "f" else expected.dtype
+    same = found.dtype.kind == wanted.kind and (wanted.kind != "f" or found.dtype == wanted)
+    return "" if same else f"expected dtype {wanted}, found {found.dtype}"
+
+
 def _size(array: Array) -> float:
     return float(np.max(np.abs(array), initial=0.0)) or 1.0
-
-
-def _by_name(trace: list[Traced]) -> dict[tuple[str, int | None], Array]:
-    return {(name, step): array for name, step, array in trace}
 
 
 def places(program: Program) -> dict[str, str]:
@@ -137,7 +162,7 @@ def _hint(case: Case, material: Material, part: _Part, tolerance: float) -> str:
     """The first change of parameters under which the oracle gives what was found, in words."""
     for text, parameters in _hypotheses(material.parameters):
         trace = _oracle_trace(case, replace(material, parameters=parameters), "float64")
-        changed = _by_name(trace)[part.key][part.index]
+        changed = trace[part.key][part.index]
         effect = relative_error(changed, part.expected, _size(part.expected))
         error = relative_error(part.found, changed, _size(changed))
         if error <= tolerance and effect > DECISIVE * tolerance:

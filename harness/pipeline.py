@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Advance, Tensors
+from harness.contract import Tensors
 from harness.errors import UsageError
 from harness.plan import BATCH
 from harness.ports import Arrays
 from harness.program import Phase
 from harness.session import Session
-from harness.stepping import OPTIMIZER, Purpose, make_step, store
+from harness.stepping import OPTIMIZER, Purpose, advanced, make_step, several, store
 from harness.timing import Results
 
 Batch = Mapping[str, Arrays]
@@ -45,8 +45,8 @@ class Pipeline:
         self._step = make_step(session, purpose, batch, self._state(), learning_rate)
         self.feed(batches)
         self._step_advance = self._step.advance
-        self._advance: Advance = session.backend.advance(self._step_advance)
-        self._several: Advance | None = session.backend.several(self._step_advance)
+        self._advance = advanced(session.backend, self._step_advance)
+        self._several = several(session.backend, self._step_advance)
         self.together = True
         self._carried, self._fixed = self._step.begin(self._state())
 

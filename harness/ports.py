@@ -86,6 +86,27 @@ def check_names(group: str, ports: Sequence[Port], given: Mapping[str, Any]) -> 
             raise UsageError(f"unknown {group} {name!r} (known: {', '.join(wanted) or 'none'})")
 
 
+def check_arrays(
+    group: str,
+    program: Program,
+    ports: Sequence[Port],
+    given: Mapping[str, Any],
+    sizes: Mapping[str, int] | None = None,
+) -> None:
+    """Every port has its array of its shape, and nothing else was given.
+
+    Raises:
+        UsageError: one is missing, unknown or of another shape.
+    """
+    check_names(group, ports, given)
+    for port in ports:
+        shape, found = program.shape(port, sizes), np.shape(given[port.name])
+        if found != shape:
+            raise UsageError(
+                f"{group} {port.name}: expected shape {list(shape)}, found {list(found)}"
+            )
+
+
 def check_index(name: str, array: npt.NDArray[Any], bound: int) -> None:
     """Integers from 0 up to, not including, ``bound``."""
     if array.dtype.kind not in "iu":

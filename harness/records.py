@@ -43,6 +43,7 @@ RESULT_FIELDS = (
     "tolerance",
     "seconds",
     "detail",
+    "traceback",
     "worst",
     "held",
     "layers",

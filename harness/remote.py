@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from textwrap import indent
 from typing import Any
 
+from harness import answers
+from harness.answers import Forms
 from harness.material import Arrays, Material
 from harness.program import Phase, Program, UpdateRule
 from harness.supervisor import Outcome, Worker
+from harness.tensors import Array, IllFormed, Misfit
 from harness.wire import encode
+
+# With what the faulthandler of a dying process begins.
+DYING = "Fatal Python error:"
+# What results hold: arrays, and what stands in the place of one.
+Tensors = dict[str, Array | Misfit]
+# One named value: its name, its time step where it was made in a loop, and the array.
+Traced = tuple[str, int | None, Array | Misfit]
 
 
 class WorkerFault(Exception):
@@ -18,6 +30,24 @@ class WorkerFault(Exception):
     def __init__(self, verb: str, outcome: Outcome) -> None:
         super().__init__(f"{verb}: {outcome.cause}")
         self.verb, self.outcome = verb, outcome
+
+    @property
+    def traceback(self) -> str:
+        """What is behind it."""
+        return told(self.outcome)
+
+
+def told(outcome: Outcome) -> str:
+    """The traceback of what was raised, or what Python wrote of itself as it crashed."""
+    start = outcome.log.find(DYING)
+    return outcome.traceback or (outcome.log[start:] if start >= 0 else "")
+
+
+def with_trace(message: str, traceback: str) -> str:
+    """A message for standard error, and under it the traceback that is behind it, if any."""
+    if not traceback:
+        return message
+    return f"{message}\nIts traceback:\n{indent(traceback.rstrip(), '  ')}"
 
 
 def not_offered(hello: Mapping[str, Any], device: str, dtype: str) -> str:
@@ -28,6 +58,19 @@ def not_offered(hello: Mapping[str, Any], device: str, dtype: str) -> str:
             listed = ", ".join(offered) or "none"
             return f"{kind} {wanted!r} is not offered (offered: {listed})"
     return ""
+
+
+def asked(
+    worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
+) -> Outcome:
+    """What came of a call; an answer that is not of the verb's form is an error of the call."""
+    outcome = worker.call(verb, payload, timeout)
+    if not outcome.ok:
+        return outcome
+    try:
+        return replace(outcome, value=answers.answer(forms, verb, payload, outcome.value))
+    except IllFormed as error:
+        return replace(outcome, status="error", value=None, cause=f"IllFormed: {error}")
 
 
 class Remote:
@@ -46,7 +89,8 @@ class Remote:
 
     def outcome(self, verb: str, **payload: Any) -> Outcome:
         """The outcome of a verb that is allowed to fail."""
-        return self.worker.call(verb, payload, max(self.deadline - time.monotonic(), 0.001))
+        left = max(self.deadline - time.monotonic(), 0.001)
+        return asked(self.worker, answers.BACKEND, verb, payload, left)
 
     def open(
         self,
@@ -80,11 +124,13 @@ class Remote:
 
     def forward(
         self, phase: Phase, inputs: Arrays, state: Mapping[str, Any], targets: Arrays | None = None
-    ) -> Any:
+    ) -> Tensors:
         """Results of a forward pass."""
-        return self.call("forward", phase=phase, inputs=inputs, state=state, targets=targets)
+        payload = {"phase": phase, "inputs": inputs, "state": state, "targets": targets}
+        found: Tensors = self.call("forward", **payload)
+        return found
 
-    def gradients(self, material: Material, along: Arrays | None = None) -> Any:
+    def gradients(self, material: Material, along: Arrays | None = None) -> Tensors:
         """Results, and ``gradient.NAME``, in training."""
         value = self.call(
             "gradients",
@@ -94,8 +140,22 @@ class Remote:
             targets=material.targets,
             cotangents=along,
         )
-        return value["results"] | {f"gradient.{n}": g for n, g in value["gradients"].items()}
+        gradients = {f"gradient.{n}": g for n, g in value["gradients"].items()}
+        return {**value["results"], **gradients}
 
-    def train(self, batches: Sequence[Mapping[str, Any]], state: Mapping[str, Any]) -> Any:
-        """One step for each batch."""
-        return self.call("train", batches=list(batches), state=state)
+    def trace(self, phase: Phase, material: Material) -> list[Traced]:
+        """Every named value of a forward pass, with its time step in a loop."""
+        found = self.call("trace", phase=phase, inputs=material.inputs, state=material.state)
+        return [(name, step, value) for name, step, value in found]
+
+    def probe(self, batch: int, time: int) -> dict[str, Any]:
+        """How many primitives were ``tried`` by themselves, and their ``faults`` in words."""
+        probed: dict[str, Any] = self.call("primitives", batch=batch, time=time)
+        return probed
+
+    def train(
+        self, batches: Sequence[Mapping[str, Any]], state: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """One step for each batch: ``results``, ``parameters``, ``statistics`` and ``slots``."""
+        steps: list[dict[str, Any]] = self.call("train", batches=list(batches), state=state)
+        return steps

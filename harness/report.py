@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median_low
+from textwrap import indent
 
 import numpy as np
 from rich.table import Table
@@ -13,7 +14,7 @@ from rich.text import Text
 from harness import tolerance
 from harness.cells import CellResult
 from harness.engine import Report
-from harness.findings import PASSING
+from harness.findings import PASSING, Finding
 from harness.terminal import entry
 
 MARKS: Mapping[str, str] = {
@@ -116,10 +117,25 @@ def problems(report: Report, most: int | None = 2) -> list[str]:
         if ran[len(ran[:most]) :]:
             others = ", ".join(f.check for f in ran[len(ran[:most]) :])
             lines.append(f"  also: {others} (--verbose shows what they saw)")
+        if most is not None and any(f.traceback for f in ran):
+            lines.append("  --verbose shows the traceback")
+        lines += _tracebacks(ran) if most is None else []
         skipped = [f.check for f in failing if f.verdict == "not-run"]
         if skipped:
             lines.append(f"  not run: {', '.join(skipped)} ({failing[-1].detail})")
     return lines
+
+
+def _tracebacks(findings: Sequence[Finding]) -> list[str]:
+    """What was raised in each check; what is the same for several stands there once."""
+    checks: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.traceback:
+            checks.setdefault(finding.traceback, []).append(finding.check)
+    return [
+        f"  traceback of {', '.join(named)}:\n{indent(text.rstrip(), '    ')}"
+        for text, named in checks.items()
+    ]
 
 
 def details(report: Report) -> list[str]:

@@ -40,7 +40,7 @@ from harness.kinds import ARCHIVED, GROUPS
 from harness.material import Arrays, Material
 from harness.npz import read_npz
 from harness.program import Phase, Port, Program
-from harness.remote import Remote
+from harness.remote import Remote, Tensors
 from harness.wellformed import check_program
 from harness.wire import decode, encode
 
@@ -75,12 +75,12 @@ class Pass:
     material: Material
     cotangents: Arrays | None = None
 
-    def run(self, remote: Remote) -> dict[str, npt.NDArray[Any]]:
+    def run(self, remote: Remote) -> Tensors:
         """What an open session gives; raises :class:`harness.remote.WorkerFault`."""
         remote.load(self.material)
         if self.phase == "inference":
-            return dict(remote.forward("inference", self.material.inputs, self.material.state))
-        found = dict(remote.gradients(self.material, self.cotangents))
+            return remote.forward("inference", self.material.inputs, self.material.state)
+        found = remote.gradients(self.material, self.cotangents)
         return found if self.cotangents is None else part(found, "gradient.")
 
     def expected(self, case: Case) -> Expected:

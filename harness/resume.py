@@ -121,6 +121,7 @@ def _result(
         finding = Finding(line["check"], verdict=line["verdict"], seconds=float(line["seconds"]))
         finding.held = line["held"]
         finding.words = line["detail"]
+        finding.traceback = line.get("traceback", "")
         if line["error"] is not None:
             error, yardstick, tolerance = (
                 float(line[n]) for n in ("error", "yardstick", "tolerance")

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.errors import blame
 from harness.program import Node
-from harness.walk import Walker
+from harness.walk import Walker, call_text
 
 Values = dict[int, Any]
 Line = Callable[[Values], None]
@@ -25,13 +26,26 @@ class Script:
         self, walker: Walker, nodes: Iterable[Node], claimed: Mapping[str, Claimed] | None = None
     ) -> None:
         self._walker, self._claimed = walker, claimed or {}
+        self._nodes: dict[Line, Node] = {}
         self._lines = [line for node in nodes for line in self._made(node)]
 
     def run(self, values: Values) -> Values:
-        """Add every value that the nodes make."""
-        for line in self._lines:
-            line(values)
+        """Add every value that the nodes make. An error of a primitive says which one it was."""
+        try:
+            for line in self._lines:
+                line(values)
+        except Exception as error:
+            if line in self._nodes:
+                self._blame(error, self._nodes[line], values)
+            raise
         return values
+
+    def _blame(self, error: Exception, node: Node, values: Values) -> None:
+        nothing = [i for i in node.inputs if values.get(i, node) is None]
+        origins = [n.op for i in nothing for n in self._nodes.values() if i in n.outputs]
+        inputs = [values.get(i) for i in node.inputs]
+        text = call_text(node.op, inputs, self._walker.attributes(node))
+        blame(error, text + "".join(f"; {op} before it returned None" for op in origins[:1]))
 
     def _made(self, node: Node) -> list[Line]:
         if node.op == "call":
@@ -45,7 +59,9 @@ class Script:
         if node.op in ("constant", "extent"):
             made = self._walker.run([node], {})
             return [lambda values: values.update(made)]
-        return [self._operation(node)]
+        line = self._operation(node)
+        self._nodes[line] = node
+        return [line]
 
     def _operation(self, node: Node) -> Line:
         function, output = self._walker.table[node.op], node.output

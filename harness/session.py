@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness import promises
 from harness.contract import Backend, NativeOptimizer, Tensors
 from harness.dims import bind
-from harness.errors import UsageError
-from harness.functions import Functions, Path
-from harness.ports import Arrays, Mode, call_key, check_index, check_names
+from harness.functions import COMPILED, Functions, Path
+from harness.ports import Arrays, Mode, call_key, check_arrays, check_index, check_names
 from harness.program import Phase, Program, UpdateRule
+
+# What an optimizer returns, for a message.
+UPDATED = ("update()", "the next state and the next variables")
 
 
 class Session(Functions):
@@ -52,6 +55,9 @@ class Session(Functions):
         """
         native = rule is not None and claim and self.path == "native"
         claimed = self.backend.claim_optimizer(rule) if rule and native else None
+        if claimed is not None:
+            wanted = "a NativeOptimizer, or None,"
+            promises.instance(claimed, NativeOptimizer, "claim_optimizer()", wanted)
         self.rule, self.optimizer = rule, claimed
         self._compiled.pop("update", None)
 
@@ -72,7 +78,7 @@ class Session(Functions):
 
     def neutral(self, tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
         """Packed tensors as neutral arrays."""
-        return self.layout.unpack({n: self.backend.numpy(t) for n, t in tensors.items()})
+        return self.layout.unpack({n: self.array(t, n) for n, t in tensors.items()})
 
     def load(self, parameters: Arrays, statistics: Arrays) -> None:
         """Set parameters and statistics, and forget all optimizer state.
@@ -80,17 +86,8 @@ class Session(Functions):
         Raises :class:`UsageError` for one that is missing, unknown or of another shape.
         """
         program = self.programs["training"]
-        for group, ports, given in (
-            ("parameter", program.parameters, parameters),
-            ("statistic", program.statistics, statistics),
-        ):
-            check_names(group, ports, given)
-            for port in ports:
-                shape, found = program.shape(port), np.shape(given[port.name])
-                if found != shape:
-                    raise UsageError(
-                        f"{group} {port.name}: expected shape {list(shape)}, found {list(found)}"
-                    )
+        check_arrays("parameter", program, program.parameters, parameters)
+        check_arrays("statistic", program, program.statistics, statistics)
         self.variables = {n: self.float_tensor(a) for n, a in self.layout.pack(parameters).items()}
         self.statistics = {n: self.float_tensor(a) for n, a in statistics.items()}
         trained = self.trained()
@@ -100,7 +97,7 @@ class Session(Functions):
         elif self.rule is not None:
             self.slots = {
                 port.name: {
-                    n: self.float_tensor(np.zeros_like(self.backend.numpy(v)))
+                    n: self.float_tensor(np.zeros_like(self.array(v, n)))
                     for n, v in trained.items()
                 }
                 for port in self.rule.slots
@@ -129,10 +126,10 @@ class Session(Functions):
         """Neutral ``parameters``, ``statistics`` and ``slots``."""
         slots: Mapping[str, Tensors] = self.slots
         if self.optimizer is not None:
-            slots = self.optimizer.slots(self.optimizer_state)
+            slots = promises.named(self.optimizer.slots(self.optimizer_state), "slots()")
         return {
             "parameters": self.neutral(self.variables),
-            "statistics": {n: self.backend.numpy(t) for n, t in self.statistics.items()},
+            "statistics": {n: self.array(t, n) for n, t in self.statistics.items()},
             "slots": {slot: self.neutral(tensors) for slot, tensors in slots.items()},
         }
 
@@ -142,7 +139,8 @@ class Session(Functions):
         """Outputs, new state, new statistics; with targets, the loss and metrics too."""
         mode: Mode = "forward" if targets is None else "loss"
         variables, constants = self.arguments(phase, inputs, state, targets or {})
-        return self.to_numpy(self.function(phase, mode)(variables, constants))
+        results = self.function(phase, mode)(variables, constants)
+        return self.to_numpy(promises.named(results, COMPILED))
 
     def gradients(
         self,
@@ -160,8 +158,7 @@ class Session(Functions):
         mode: Mode = "loss" if cotangents is None else "cotangents"
         for name, array in (cotangents or {}).items():
             constants[f"cotangent.{name}"] = self.float_tensor(array)
-        results, gradients = self.gradient_function(phase, mode)(variables, constants)
-        results.pop("scalar", None)
+        results, gradients = self._differentiated(phase, mode, variables, constants)
         arrays = self.to_numpy(gradients)
         others = {n: a for n, a in arrays.items() if n not in self.variables}
         return self.to_numpy(results), self.layout.unpack(arrays) | others
@@ -178,7 +175,7 @@ class Session(Functions):
 
         def watch(value: int, tensor: Any, time: int | None) -> None:
             if value in names:
-                traced.append((names[value], time, self.backend.numpy(tensor)))
+                traced.append((names[value], time, self.array(tensor, names[value])))
 
         variables, constants = self.arguments(phase, inputs, state, {})
         self.walk(phase, "forward", variables, constants, watch)
@@ -189,15 +186,13 @@ class Session(Functions):
     ) -> dict[str, npt.NDArray[Any]]:
         """One training step; the results are those from before the update."""
         variables, constants = self.arguments("training", inputs, state, targets)
-        results, gradients = self.gradient_function("training", "loss")(variables, constants)
-        results.pop("scalar", None)
+        results, gradients = self._differentiated("training", "loss", variables, constants)
         self.steps += 1
         trained = self.trained()
         wanted = {n: gradients[n] for n in trained}
         if self.optimizer is not None:
-            self.optimizer_state, trained = self.optimizer.update(
-                self.optimizer_state, trained, wanted, learning_rate
-            )
+            updated = self.optimizer.update(self.optimizer_state, trained, wanted, learning_rate)
+            self.optimizer_state, trained = promises.pair(updated, *UPDATED)
         else:
             trained = self._apply_rule(trained, wanted, learning_rate)
         self.variables.update(trained)
@@ -213,8 +208,8 @@ class Session(Functions):
         constants["step"] = self.float_tensor(np.asarray(self.steps))
         constants["learning_rate"] = self.float_tensor(np.asarray(learning_rate))
         if "update" not in self._compiled:
-            self._compiled["update"] = self.backend.compile(self.update_by_rule)
-        results = self._compiled["update"](trained, constants)
+            self._compiled["update"] = self.compiled(self.update_by_rule)
+        results = promises.named(self._compiled["update"](trained, constants), COMPILED)
         for slot, tensors in self.slots.items():
             self.slots[slot] = {n: results[f"{slot}.{n}"] for n in tensors}
         return {n: results[f"parameter.{n}"] for n in trained}
@@ -273,6 +268,19 @@ class Session(Functions):
         constants.update({f"statistics.{n}": t for n, t in self.statistics.items()})
         return variables, constants
 
-    def to_numpy(self, results: Tensors) -> dict[str, npt.NDArray[Any]]:
+    def to_numpy(self, results: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
         """Results as arrays; ``scalar`` is left out."""
-        return {n: self.backend.numpy(t) for n, t in results.items() if n != "scalar"}
+        return {n: self.array(t, n) for n, t in results.items() if n != "scalar"}
+
+    def array(self, tensor: Any, name: str) -> npt.NDArray[Any]:
+        """A tensor's values; the name is for a message about what is none."""
+        return promises.array(self.backend.numpy(tensor), name)
+
+    def _differentiated(
+        self, phase: Phase, mode: Mode, variables: Tensors, constants: Tensors
+    ) -> tuple[Tensors, Tensors]:
+        """Results and gradients of a gradient function."""
+        made = self.gradient_function(phase, mode)(variables, constants)
+        results, gradients = promises.pair(made, COMPILED, "results and gradients")
+        named = {n: t for n, t in promises.named(results, COMPILED).items() if n != "scalar"}
+        return named, dict(promises.named(gradients, COMPILED))

@@ -6,22 +6,27 @@ optimizer keeps; in a forward pass: the state); what does not is ``fixed``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.contract import Advance, Tensors
+from harness import promises
+from harness.contract import Advance, Backend, Tensors
 from harness.errors import UsageError
 from harness.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.ports import call_key, result_ports
 from harness.program import needed_nodes
-from harness.session import Session
+from harness.promises import ContractError
+from harness.session import UPDATED, Session
 
 Purpose = Literal["train", "forward"]
 # What a framework's own optimizer keeps, as one opaque thing among the tensors.
 OPTIMIZER = "optimizer"
 # The number of the step that is next, which the equations of an optimizer may ask for.
 STEP = "step"
+RUN = "what execute() made"
+# What it leads to that results are not what they must be.
+BROKEN_PROMISE = (AttributeError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,17 @@ def make_step(
     return _planned_training(session, batch, state, learning_rate, total)
 
 
+def advanced(backend: Backend, step: Advance) -> Advance:
+    """A step as the backend compiles it."""
+    return promises.function(backend.advance(step), "advance()")
+
+
+def several(backend: Backend, step: Advance) -> Advance | None:
+    """Many steps in one call, if the backend has a way."""
+    made = backend.several(step)
+    return None if made is None else promises.function(made, "several()")
+
+
 def store(session: Session, carried: Tensors) -> None:
     """Put what steps have made back into the session that they were made of."""
     session.variables.update({n: t for n, t in carried.items() if n in session.variables})
@@ -111,8 +127,12 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> Step:
     def around(run: Callable[[Tensors], Tensors]) -> Advance:
         def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
             results = run({**fixed, **carried, **batch})
-            following = {n: results[n] for n in carried}
-            return following, {n: t for n, t in results.items() if n.startswith("output.")}
+            try:
+                following = {n: results[n] for n in carried}
+                return following, {n: t for n, t in results.items() if n.startswith("output.")}
+            except BROKEN_PROMISE:
+                _check_results(results, carried)
+                raise
 
         return advance
 
@@ -124,8 +144,21 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> Step:
 
 def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
     """What runs a plan, given no more than it takes."""
-    run, names = session.backend.execute(plan), tuple(plan.inputs)
+    run = promises.function(session.backend.execute(plan), "execute()")
+    names = tuple(plan.inputs)
     return lambda inputs: run({n: inputs[n] for n in names})
+
+
+def _check_results(results: Any, wanted: Iterable[str]) -> None:
+    """Looked at where a step has failed, and not at every step.
+
+    Raises:
+        ContractError: the results of a plan are none, or lack some.
+    """
+    found = promises.named(results, RUN)
+    lacking = [name for name in wanted if name not in found]
+    if lacking:
+        raise ContractError(f"{RUN} returned no {', '.join(lacking)}")
 
 
 def _planned_training(
@@ -133,6 +166,11 @@ def _planned_training(
 ) -> Step:
     """The derived gradient, in one plan with the update."""
     assert session.rule is not None
+    if session.optimizer is not None:
+        raise UsageError(
+            f"{session.backend.name} claims {session.optimizer.label} and has no automatic "
+            "differentiation: a step with a derived gradient takes the optimizer's equations"
+        )
     plan = training_plan(
         session.programs["training"],
         session.rule,
@@ -147,7 +185,11 @@ def _planned_training(
     def around(run: Callable[[Tensors], Tensors]) -> Advance:
         def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
             outputs = run({**carried, **batch})
-            return {given: outputs[n] for n, given in names}, {"loss": outputs["loss"]}
+            try:
+                return {given: outputs[n] for n, given in names}, {"loss": outputs["loss"]}
+            except BROKEN_PROMISE:
+                _check_results(outputs, ["loss", *(n for n, _ in names)])
+                raise
 
         return advance
 
@@ -170,7 +212,7 @@ def _training(
     def with_frozen(variables: Tensors, constants: Tensors) -> Tensors:
         return function({**variables, **{n: constants[n] for n in frozen}}, constants)
 
-    gradient = session.backend.value_and_gradient(with_frozen)
+    gradient = session.automatic(with_frozen)
     if gradient is None:
         return None
     update = _native_update if session.optimizer is not None else _rule_update
@@ -205,10 +247,13 @@ def _native_update(
     session: Session, variables: Tensors, gradients: Tensors, carried: Tensors, rate: float
 ) -> Tensors:
     assert session.optimizer is not None
-    kept, made = session.optimizer.update(
-        carried[OPTIMIZER], variables, gradients, rate, donate=True
-    )
-    return {**made, OPTIMIZER: kept}
+    updated = session.optimizer.update(carried[OPTIMIZER], variables, gradients, rate, donate=True)
+    try:
+        kept, made = updated
+        return {**made, OPTIMIZER: kept}
+    except (TypeError, ValueError):
+        promises.pair(updated, *UPDATED)
+        raise
 
 
 def _rule_update(

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from harness import frames
+from harness.answers import greeted, is_answer
 from harness.errors import shorten
 from harness.processes import Process, exit_cause, kill_all
+from harness.tensors import IllFormed
 from harness.worker import GREETING
 
 __all__ = ["Launch", "Outcome", "Status", "Worker", "kill_all"]
@@ -185,11 +187,12 @@ class Worker:
             # Such as "No module named harness", from an interpreter that the user has named.
             last = shorten(outcome.log.strip().splitlines()[-1], 200)
             return replace(outcome, cause=f"{outcome.cause}, after printing {last!r}")
-        if outcome.ok and outcome.value["backend"] != self.launch.backend:
-            served = outcome.value["backend"]
-            cause = f"backend {self.launch.backend!r} was asked for, and {served!r} answered"
-            return replace(outcome, status="error", value=None, cause=cause)
-        return outcome
+        if not outcome.ok:
+            return outcome
+        try:
+            return replace(outcome, value=greeted(outcome.value, self.launch.backend))
+        except IllFormed as error:
+            return replace(outcome, status="error", value=None, cause=str(error))
 
     def _run(
         self, process: Process, request: frames.Writer | None, timeout: float | None
@@ -200,8 +203,7 @@ class Worker:
             process.log.clear()
         try:
             answer = _exchange(process, request, timeout, self.launch.memory_limit)
-            expected = self._calls if request else GREETING
-            if not isinstance(answer, dict) or answer.get("id") != expected:
+            if not is_answer(answer, self._calls if request else GREETING):
                 raise _Lost("crashed", "it sent something else than the answer to this call")
         except _Lost as lost:
             code = process.end()
@@ -215,7 +217,11 @@ class Worker:
             # Ctrl-C in mid-call: the answer that is still to come must never meet a later call.
             self._end(process)
             raise
-        return _outcome(answer, *process.log.read())
+        outcome = _outcome(answer, *process.log.read())
+        if answer.get("spent"):
+            # After a fault of its device every call of a process may fail, whatever it is.
+            self._end(process)
+        return outcome
 
     def _end(self, process: Process) -> None:
         process.end()
@@ -231,7 +237,9 @@ def _exchange(
     Raises:
         _Lost: the process ended, was too slow, or took more than `limit` bytes of memory.
     """
-    connection, reader = process.connection, frames.Reader()
+    # Nobody can send arrays that are larger than the memory that it may have.
+    allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)
+    connection, reader = process.connection, frames.Reader(allowed)
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     next_watch = time.monotonic() + _TICK
     poll = select.poll()

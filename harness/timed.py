@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from harness import memory
+from harness import memory, promises
 from harness.contract import Backend, host_dtype
 from harness.errors import UsageError
+from harness.opening import open_session
 from harness.pipeline import Pipeline
-from harness.session import Session
 from harness.timing import Clock, Results
-from harness.wire import decode
 
 Payload = dict[str, Any]
 
@@ -65,10 +64,7 @@ class TimedVerbs:
         self._pipelines = self._pipelines if beside else {}
         started = time.perf_counter()
         self.backend.quick = quick
-        self.backend.use(device, dtype)
-        session: Session = self.backend.session(
-            decode(training), decode(inference), path=path, dtype=dtype, rule=decode(rule)
-        )
+        session = open_session(self.backend, training, inference, rule, path, dtype, device)
         self._path, self._pipelines[path] = (
             path,
             Pipeline(session, mode, parameters, statistics, state, batches, learning_rate),
@@ -79,7 +75,7 @@ class TimedVerbs:
             "paths": session.paths(),
             "seconds": seconds,
             "many": self.pipeline.many,
-            "settings": dict(self.backend.settings()),
+            "settings": promises.texts(self.backend.settings(), "settings()"),
         }
 
     def select(self, path: str) -> None:
@@ -112,7 +108,8 @@ class TimedVerbs:
 
     def values(self, first: int, count: int) -> list[Results]:
         """See :class:`harness.timing.Clock`."""
-        return Clock(self.pipeline).values(first, count)
+        steps = Clock(self.pipeline).values(first, count)
+        return [{n: promises.array(a, n) for n, a in step.items()} for step in steps]
 
     def parameters(self) -> Payload:
         """What training has changed, by neutral names."""
@@ -136,14 +133,14 @@ class TimedVerbs:
             left, right = self._filled((m, k), dtype), self._filled((k, n), dtype)
             products.append(2 * m * k * n / self._seconds(product, left, right))
         large = [self._filled((LARGE_ARRAY,), dtype) for _ in range(2)]
-        moved = 3 * self.backend.numpy(large[0]).nbytes
+        moved = 3 * promises.array(self.backend.numpy(large[0]), "an array of numbers").nbytes
         return {"products": products, "bandwidth": moved / self._seconds(addition, *large)}
 
     def _compiled(self, operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         def function(variables: Payload, constants: Payload) -> Payload:
             return {"result": operation(variables["a"], variables["b"])}
 
-        compiled = self.backend.compile(function)
+        compiled = promises.function(self.backend.compile(function), "compile()")
         return lambda a, b: compiled({"a": a, "b": b}, {})["result"]
 
     def _filled(self, shape: tuple[int, ...], dtype: str) -> Any:

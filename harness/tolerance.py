@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.tensors import Misfit, tensor
+
 K = 16.0
 FLOOR = 2.0**-25  # of float32; K times it is 4.8e-7, four units in the last place
 
@@ -110,22 +112,20 @@ def deviation(
     yardstick = max(noise, FLOOR) * PRECISION[dtype]
     tolerance = K * yardstick
     expected = np.asarray(expected, np.float64)
-    wrong = ""
-    if found is None:
-        wrong = "nothing was returned"
-    elif not isinstance(found, np.ndarray | np.generic):
-        wrong = f"expected an array, found {type(found).__name__}"
-    elif found.shape != expected.shape:
-        wrong = f"expected shape {list(expected.shape)}, found {list(found.shape)}"
-    elif found.dtype != np.dtype(dtype):
-        wrong = f"expected dtype {dtype}, found {found.dtype}"
-    if wrong or found is None:
+    array, wrong = tensor(found), ""
+    if isinstance(array, Misfit):
+        wrong = array.reason
+    elif array.shape != expected.shape:
+        wrong = f"expected shape {list(expected.shape)}, found {list(array.shape)}"
+    elif array.dtype != np.dtype(dtype):
+        wrong = f"expected dtype {dtype}, found {array.dtype}"
+    if wrong or isinstance(array, Misfit):
         return Deviation(name, float("inf"), yardstick, tolerance, wrong)
-    return Deviation(name, relative_error(found, expected, scale), yardstick, tolerance)
+    return Deviation(name, relative_error(array, expected, scale), yardstick, tolerance)
 
 
 def compare(
-    found: Arrays, expected: Arrays, noise: Mapping[str, float], dtype: str
+    found: Mapping[str, Any], expected: Arrays, noise: Mapping[str, float], dtype: str
 ) -> list[Deviation]:
     """One deviation for every expected tensor; what was not expected differs too."""
     scale = scales(expected)

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness import promises
 from harness.contract import Backend
 from harness.errors import UsageError
+from harness.opening import open_session
 from harness.ports import group_of
 from harness.primitives import TABLE
+from harness.probe import Probe
+from harness.promises import ContractError
 from harness.session import Session
 from harness.timed import TimedVerbs
 from harness.train.verbs import TrainVerbs
@@ -26,6 +30,7 @@ class Verbs(TimedVerbs):
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
         self._session: Session | None = None
+        self._probe, self._setting = Probe(), ("", "")
 
     @property
     def session(self) -> Session:
@@ -46,10 +51,8 @@ class Verbs(TimedVerbs):
     ) -> Payload:
         """Start a session, in place of the last one; says which path each layer takes."""
         self.backend.quick = quick
-        self.backend.use(device, dtype)
-        self._session = self.backend.session(
-            decode(training), decode(inference), path=path, dtype=dtype, rule=decode(rule)
-        )
+        self._setting = (dtype, device)
+        self._session = open_session(self.backend, training, inference, rule, path, dtype, device)
         return {"paths": self._session.paths()}
 
     def use_rule(self, rule: Any) -> Payload:
@@ -96,6 +99,11 @@ class Verbs(TimedVerbs):
             state = group_of(results, "state.")
             steps.append({"results": results, **self.session.read()})
         return steps
+
+    def primitives(self, batch: int, time: int) -> Payload:
+        """See :meth:`harness.probe.Probe.run`."""
+        sizes = {"batch": batch, "time": time}
+        return self._probe.run(self.session, sizes, self._setting)
 
     def trace(self, phase: Any, inputs: Payload, state: Payload) -> list[Any]:
         """Every named value of a forward pass."""
@@ -146,8 +154,18 @@ def _changed(
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """What answers the calls that reach a worker; :class:`UsageError` for an incomplete table."""
-    missing = [primitive for primitive in TABLE if primitive not in backend.primitives]
+    """What answers the calls that reach a worker.
+
+    Raises:
+        UsageError: the table is incomplete.
+        ContractError: the backend is none, or has no name or no table.
+    """
+    promises.instance(backend, Backend, "harness_backend", "a harness.contract.Backend")
+    if not isinstance(getattr(backend, "name", None), str):
+        kind = type(backend).__name__
+        raise ContractError(f"{kind}.name is no text; the name of its entry point is wanted")
+    table = promises.table(backend.primitives)
+    missing = [primitive for primitive in TABLE if primitive not in table]
     if missing:
         raise UsageError(
             f"the table of backend {backend.name!r} lacks {', '.join(missing)}; it must hold all "

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
 from harness.dims import Dim
+from harness.errors import blame
 from harness.program import Block, Node
 
 Table = Mapping[str, Callable[..., Any]]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 Step = Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]]
 # Runs one call its own way: (node, values by number) -> outputs.
 Kernel = Callable[[Node, Mapping[int, Any]], Sequence[Any]]
@@ -67,11 +70,7 @@ class Walker:
             env[node.output] = self.scalar(float(np.prod(counts, dtype=np.int64)))
         else:
             inputs = [env[i] for i in node.inputs]
-            attributes = self.attributes(node)
-            if node.op == "concat":
-                env[node.output] = self.table["concat"](inputs, **attributes)
-            else:
-                env[node.output] = self.table[node.op](*inputs, **attributes)
+            env[node.output] = perform(self.table, node.op, inputs, self.attributes(node))
 
     def attributes(self, node: Node) -> dict[str, Any]:
         """A node's attributes in numbers, as the table's functions take them."""
@@ -151,16 +150,54 @@ def loop(
     for time in steps:
         if tell is not None:
             tell(time)
-        slices = [
-            table["squeeze"](table["slice"](s, axis=0, start=time, stop=time + 1), axis=0)
-            for s in sequences
-        ]
+        slices = [_row(table, sequence, time) for sequence in sequences]
         carries, outputs = step(carries, slices)
         rows.append(outputs)
     if reverse:
         rows.reverse()
-    stacked = [
-        table["concat"]([table["expand_dims"](value, axis=0) for value in column], axis=0)
-        for column in zip(*rows, strict=True)
-    ]
+    stacked = [stack(table, column) for column in zip(*rows, strict=True)]
     return list(carries), stacked
+
+
+def _row(table: Table, sequence: Any, time: int) -> Any:
+    row = perform(table, "slice", [sequence], {"axis": 0, "start": time, "stop": time + 1})
+    return perform(table, "squeeze", [row], {"axis": 0})
+
+
+def stack(table: Table, tensors: Sequence[Any]) -> Any:
+    """Tensors of one shape on a new first axis, from primitives."""
+    rows = [perform(table, "expand_dims", [tensor], {"axis": 0}) for tensor in tensors]
+    return perform(table, "concat", rows, {"axis": 0})
+
+
+def perform(
+    table: Table, op: str, inputs: Sequence[Any], attributes: Mapping[str, Any] = NOTHING
+) -> Any:
+    """What a primitive makes of its inputs. An error that it raises says which one it was.
+
+    Raises:
+        TypeError: it made nothing.
+    """
+    try:
+        made = (
+            table[op](inputs, **attributes) if op == "concat" else table[op](*inputs, **attributes)
+        )
+        if made is None:
+            raise TypeError("it returned None; a tensor is wanted")
+    except Exception as error:
+        blame(error, call_text(op, inputs, attributes))
+        raise
+    return made
+
+
+def call_text(op: str, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> str:
+    """A call of a primitive for a message: ``slice([3, 4], axis=0, start=0, stop=1)``."""
+    named = [f"{name}={value!r}" for name, value in attributes.items()]
+    return f"{op}({', '.join([*map(_tensor_text, inputs), *named])})"
+
+
+def _tensor_text(tensor: Any) -> str:
+    try:
+        return str([int(n) for n in tensor.shape])
+    except Exception:  # it is shown in a message about what is wrong: it may be anything at all
+        return type(tensor).__name__

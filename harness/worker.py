@@ -5,7 +5,8 @@ is its end of a socket pair. Only frames go over the socket: what the backend pr
 goes to the file descriptors 1 and 2, which the parent has opened on the log of this worker.
 
 A request is ``{id, verb, payload}`` and its answer ``{id, status: ok, value, seconds}``, or
-``{id, status, kind, message, traceback, seconds}`` with status ``error`` or ``out-of-memory``.
+``{id, status, kind, message, traceback, spent, seconds}`` with status ``error`` or
+``out-of-memory``; ``spent`` is true where the process must not be asked again.
 Before all calls comes a greeting in the form of an answer, whose value is what the worker says of
 itself; where the backend cannot be loaded it is an ``error``, and the process ends. Linux only.
 """
@@ -24,10 +25,11 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness import frames, plugins
+from harness import frames, plugins, promises
+from harness.errors import HarnessError, blamed
 from harness.sources import digest
 
 Handler = Callable[[str, dict[str, Any]], Any]
@@ -53,7 +55,38 @@ _OUT_OF_MEMORY_WORDS = (
     "out of memory",
     "can't allocate memory",
     "cannot allocate memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "cuda_error_out_of_memory",
+    "cudaerrormemoryallocation",
 )
+# What a device says after which every later call of the process may fail.
+_DEVICE_KINDS = ("AcceleratorError", "InternalError")
+_DEVICE_WORDS = (
+    "cuda error",
+    "cudaerror",
+    "cuda_error_",
+    "cublas_status_",
+    "cudnn_status_",
+    "cudnn error",
+    "cusolver_status_",
+    "cusparse_status_",
+    "cufft_",
+    "nccl error",
+    "device-side assert",
+    "illegal memory access",
+    "misaligned address",
+    "unspecified launch failure",
+    "hiperror",
+    "hip error",
+    "hip_error_",
+    "rocblas_status_",
+    "miopenstatus",
+    "ze_result_error_",
+    "mps backend",
+)
+# How XLA begins a message about a fault that is not the caller's.
+_XLA_KINDS, _XLA_WORDS = ("XlaRuntimeError", "JaxRuntimeError"), ("internal:", "data_loss:")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -141,9 +174,9 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "code": plugins.code(name),
         "harness": digest("harness"),
-        "versions": {str(part): str(version) for part, version in versions().items()},
-        "devices": [str(device) for device in devices()],
-        "dtypes": [str(dtype) for dtype in dtypes()],
+        "versions": promises.texts(versions(), "versions()"),
+        "devices": promises.names(devices(), "devices()"),
+        "dtypes": promises.names(dtypes(), "dtypes()"),
         "environment": reported(os.environ),
     }
 
@@ -190,28 +223,60 @@ def _reply(answer: Handler, request: dict[str, Any]) -> dict[str, Any]:
 
 def _failure(error: BaseException) -> dict[str, Any]:
     """Return the part of an answer that tells of `error`; all of it is plain, valid text."""
-    inner = getattr(error, "traceback", "")
-    trace = (
-        inner if isinstance(inner, str) and inner else "".join(traceback.format_exception(error))
-    )
+    out_of_memory = any(map(_is_out_of_memory, _chain(error)))
     return {
-        "status": "out-of-memory" if _is_out_of_memory(error) else "error",
+        "status": "out-of-memory" if out_of_memory else "error",
         "kind": type(error).__name__,
         "message": _text(_message(error)),
-        "traceback": _text(trace),
+        "traceback": _text(_traceback(error)),
+        "spent": not out_of_memory and any(map(_is_of_the_device, _chain(error))),
     }
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the traceback of `error`, or the one that it carries; "" for a user's error."""
+    inner = getattr(error, "traceback", "")
+    if isinstance(inner, str) and inner:
+        return inner
+    return "" if isinstance(error, HarnessError) else "".join(traceback.format_exception(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and all that it was raised from, or while it was handled."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        found = waiting.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        waiting += [found.__cause__, found.__context__]
+        if isinstance(found, BaseExceptionGroup):
+            waiting += found.exceptions
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY_KINDS:
         return True
+    return _says(error, _OUT_OF_MEMORY_WORDS)
+
+
+def _is_of_the_device(error: BaseException) -> bool:
+    kind = type(error).__name__
+    xla = kind in _XLA_KINDS and _message(error).lower().startswith(_XLA_WORDS)
+    return kind in _DEVICE_KINDS or xla or _says(error, _DEVICE_WORDS)
+
+
+def _says(error: BaseException, words: Sequence[str]) -> bool:
     message = _message(error).lower()
-    return any(words in message for words in _OUT_OF_MEMORY_WORDS)
+    return any(found in message for found in words)
 
 
 def _message(error: BaseException) -> str:
     try:
-        return str(error)
+        note = blamed(error)
+        return f"{error} ({note})" if note else str(error)
     except Exception as second:
         return f"(its message cannot be shown: {type(second).__name__})"
 

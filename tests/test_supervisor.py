@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,9 @@ def test_error_brings_its_traceback(worker: Worker) -> None:
         "CUDA out of memory. Tried to allocate 20 GiB",
         "RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes",
         "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA_ERROR_OUT_OF_MEMORY: out of memory",
     ],
 )
 def test_framework_s_own_out_of_memory_keeps_the_worker(worker: Worker, message: str) -> None:
@@ -111,6 +115,53 @@ def test_framework_s_own_out_of_memory_keeps_the_worker(worker: Worker, message:
     assert outcome.status == "out-of-memory"
     assert message in outcome.cause
     assert worker.call("echo").ok
+    assert worker.starts == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ("RuntimeError", "CUDA error: an illegal memory access was encountered"),
+        ("RuntimeError", "CUDA error: device-side assert triggered"),
+        ("RuntimeError", "cudaErrorLaunchFailure: unspecified launch failure"),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        ("RuntimeError", "HIP error: hipErrorLaunchFailure"),
+        ("AcceleratorError", "whatever it says"),
+        ("XlaRuntimeError", "INTERNAL: Failed to launch the kernel"),
+        ("JaxRuntimeError", "INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS"),
+        ("ValueError", "step 3: CUDA_ERROR_LAUNCH_FAILED"),
+        ("InternalError", "Blas GEMM launch failed"),
+    ],
+    ids=lambda error: error[1],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_fault_of_the_device_ends_the_process(
+    worker: Worker, error: tuple[str, str], wrapped: bool
+) -> None:
+    kind, message = error
+    outcome = worker.call("raise_of_kind", {"kind": kind, "message": message, "wrapped": wrapped})
+    assert outcome.status == "error"
+    assert outcome.cause == ("LookupError: in a step" if wrapped else f"{kind}: {message}")
+    assert message in outcome.traceback
+    assert worker.pid is None
+    assert worker.call("echo", {"value": 5}).value == 5
+    assert worker.starts == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ("ValueError", "shapes (2, 3) and (4,) do not fit"),
+        ("XlaRuntimeError", "INVALID_ARGUMENT: an internal: matter"),
+        ("RuntimeError", "no CUDA device was asked for"),
+    ],
+    ids=lambda error: error[1],
+)
+def test_another_error_keeps_the_process(worker: Worker, error: tuple[str, str]) -> None:
+    kind, message = error
+    assert not worker.call("raise_of_kind", {"kind": kind, "message": message}).ok
+    assert worker.pid is not None
     assert worker.starts == 1
 
 
@@ -151,12 +202,45 @@ def test_answer_that_was_complete_before_the_end_counts(worker: Worker) -> None:
         supervisor._exchange(process, None, 1.0, None)
 
 
-@pytest.mark.parametrize("message", [{"id": 99, "status": "ok", "value": 1}, [1], None])
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"id": 99, "status": "ok", "value": 1},
+        [1],
+        None,
+        {"id": 1},
+        {"id": 1, "status": "ok", "value": 1},
+        {"id": 1, "status": "ok", "value": 1, "seconds": "soon"},
+        {"id": 1, "status": "ok", "value": 1, "seconds": float("nan")},
+        {"id": 1, "status": "splendid", "value": 1, "seconds": 0.1},
+        {"id": 1, "status": "error", "seconds": 0.1},
+        {"id": 1, "status": "error", "kind": 1, "message": None, "traceback": [], "seconds": 0.1},
+        {"id": 1, "status": "timeout", "kind": "", "message": "", "traceback": "", "seconds": 0.1},
+    ],
+    ids=str,
+)
 def test_stray_frame_is_no_answer(worker: Worker, message: Any) -> None:
     outcome = worker.call("write_to_socket", {"message": message, "content": b""}, timeout=TIMEOUT)
     assert outcome.status == "crashed"
     assert outcome.cause == "it sent something else than the answer to this call"
     assert worker.call("echo", {"value": 1}).value == 1
+
+
+@pytest.mark.parametrize("name", ["mute", "odd_devices", "nameless", "another_form"])
+def test_odd_greeting_is_an_error_of_the_start(name: str) -> None:
+    with Worker(launch("greeter", handler=f"faults.identities:{name}")) as worker:
+        outcome = worker.start()
+        assert (outcome.status, outcome.start_failed) == ("error", True)
+        assert worker.pid is None
+        assert "wanted" in outcome.cause or "greeting" in outcome.cause
+
+
+def test_frame_larger_than_the_memory_that_is_allowed_is_refused() -> None:
+    with Worker(launch(memory_limit=300 * MIB)) as worker:
+        content = struct.pack(">QQ", 1, 301 * MIB) + b"\xc0"
+        outcome = worker.call("write_to_socket", {"message": None, "content": content}, TIMEOUT)
+        assert outcome.status == "crashed"
+        assert "are allowed; something else than a frame was written" in outcome.cause
 
 
 def test_death_between_calls_costs_no_call(worker: Worker) -> None:

@@ -122,8 +122,10 @@ def test_sizes_become_numbers_and_the_dtype_is_handed_on() -> None:
     case = tiny("function", "reverse")
     given: list[Mapping[str, Any]] = []
     table = {
-        "one_hot": lambda x, **attributes: given.append(attributes),
-        "concat": lambda arrays, **attributes: given.append({"arrays": arrays, **attributes}),
+        "one_hot": lambda x, **attributes: given.append(attributes) or "made",
+        "concat": lambda arrays, **attributes: (
+            given.append({"arrays": arrays, **attributes}) or "made"
+        ),
     }
     walker = Walker(table, {**case.sizes, "classes": 7}, "float16", np.float16)
     dim = next(iter(case.program.types.values())).shape[0]

@@ -85,6 +85,10 @@ class _Printer:
         for grid in [*grids, *([table.details(results)] if verbose else [])]:
             self.grid(grid)
         self.lines([f"[{number}] {note}" for number, note in enumerate(notes, start=1)])
+        if verbose:
+            self.lines(table.tracebacks(results))
+        elif any(result.traceback for result in results):
+            self.lines(["--verbose shows the traceback"])
         self.lines(
             [
                 "thousand characters (samples, where a model reads none) per second, ± half the "

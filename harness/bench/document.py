@@ -102,6 +102,7 @@ def _without_speed(request: BenchRequest, result: CellResult) -> dict[str, Any]:
         "params": parameters(request, result),
         "status": result.status,
         "reason": result.reason,
+        "traceback": result.traceback,
         **{n: v for n, v in result.record.items() if n in ("values", "waits", "unseen", "path")},
     }
 

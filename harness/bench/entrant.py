@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness import answers
 from harness.bench.cases import ROTATING, TimedCase
 from harness.bench.request import Cell, Contestant
-from harness.remote import WorkerFault, not_offered
-from harness.supervisor import Outcome, Worker
+from harness.remote import WorkerFault, asked, not_offered
+from harness.supervisor import Worker
 
 # Whether there is a speed; else whether the backend was right but not to be trusted, does not
 # offer what was asked for, or could not be run.
@@ -35,6 +37,7 @@ class CellResult:
     seconds: list[float] = field(default_factory=list)
     steps: int = 0
     record: dict[str, Any] = field(default_factory=dict)
+    traceback: str = ""
 
     @property
     def measured(self) -> bool:
@@ -83,18 +86,19 @@ class Entrant:
             self._lose("refused", str(error))
         except WorkerFault as fault:
             raised = fault.outcome.status == "error" and not fault.outcome.start_failed
-            self._lose("refused" if raised else "broken", _fault_text(fault))
+            self._lose("refused" if raised else "broken", _fault_text(fault), fault.traceback)
+        except Exception as error:
+            words = "the harness could not measure this, which is a fault of its own: "
+            trace = "".join(traceback.format_exception(error))
+            self._lose("broken", f"{words}{type(error).__name__}: {error}", trace)
 
     def call(self, verb: str, **payload: Any) -> Any:
         """The verb's value; :class:`~harness.remote.WorkerFault` if it failed."""
-        outcome: Outcome = self.worker.call(verb, payload, self.timeout)
-        if not outcome.ok:
-            raise WorkerFault(verb, outcome)
-        return outcome.value
+        return self.timed_call(verb, **payload)[0]
 
     def timed_call(self, verb: str, **payload: Any) -> tuple[Any, float]:
         """The verb's value, and the seconds that the worker took to answer."""
-        outcome: Outcome = self.worker.call(verb, payload, self.timeout)
+        outcome = asked(self.worker, answers.BACKEND, verb, payload, self.timeout)
         if not outcome.ok:
             raise WorkerFault(verb, outcome)
         return outcome.value, outcome.seconds
@@ -129,9 +133,12 @@ class Entrant:
         count = max(least, round(seconds / max(self.latency, 1e-7)))
         return -(-count // self.many) * self.many
 
-    def _lose(self, status: Status, reason: str) -> None:
+    def _lose(self, status: Status, reason: str, trace: str = "") -> None:
         self.result.status, self.result.reason = status, reason
-        self.result.seconds = []
+        self.result.seconds, self.result.traceback = [], trace
+        if trace:
+            # What it has left behind must not be another group's.
+            self.worker.close()
 
 
 def _fault_text(fault: WorkerFault) -> str:

@@ -77,6 +77,7 @@ def prepare(entrant: Entrant, path: str) -> None:
 def _fastest(entrant: Entrant) -> dict[str, Any]:
     """Try every path that may differ, and prepare the fastest of those that are right."""
     tried: list[dict[str, Any]] = []
+    starts = entrant.worker.starts
     repeated = REPEATED[entrant.case.group.mode]
     for path in CANDIDATES:
         if path != repeated or not _all_equations(tried[0]):
@@ -87,7 +88,11 @@ def _fastest(entrant: Entrant) -> dict[str, Any]:
     if not right:
         raise Refused("; ".join(dict.fromkeys(f"{c['path']}: {c['reason']}" for c in tried)))
     best = min(right, key=lambda c: float(c["seconds"]))
-    entrant.call("select", path=best["path"])
+    if entrant.worker.starts == starts and entrant.worker.pid is not None:
+        entrant.call("select", path=best["path"])
+    else:
+        # A path that was tried has cost the process, and with it what was prepared before.
+        best = {**_prepare_path(entrant, best["path"]), "right": True, "seconds": best["seconds"]}
     check_values(entrant)
     return best
 

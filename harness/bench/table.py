@@ -12,6 +12,7 @@ from rich.table import Table
 from harness.bench.compare import Change
 from harness.bench.entrant import CellResult
 from harness.bench.noise import beyond_noise
+from harness.remote import with_trace
 from harness.terminal import entry
 
 
@@ -113,6 +114,12 @@ def _note(result: CellResult, notes: list[str]) -> int:
     if text not in notes:
         notes.append(text)
     return notes.index(text) + 1
+
+
+def tracebacks(results: Sequence[CellResult]) -> list[str]:
+    """What was raised where there is no speed, once for each backend."""
+    found = {(r.contestant.label, r.traceback): r for r in results if r.traceback}
+    return [with_trace(f"{label}: {r.reason}", r.traceback) for (label, _), r in found.items()]
 
 
 def thousands(rate: float) -> str:

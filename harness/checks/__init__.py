@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from harness.checks import extremes, initial, pipeline, properties, training, values
+from harness.checks import extremes, initial, pipeline, primitives, properties, training, values
 from harness.checks.context import Context
 from harness.findings import Finding
 
@@ -16,6 +16,7 @@ Check = Callable[[Context], Iterable[Finding]]
 
 # Group name -> check. One group's findings come from the same calls.
 CHECKS: Mapping[str, Check] = {
+    "primitives": primitives.primitives,
     "values": values.values,
     "cotangents": values.cotangents,
     "inference": values.inference,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.case import Case, Expected
 from harness.findings import Finding
 from harness.material import Material
 from harness.program import UpdateRule
-from harness.remote import Remote
+from harness.remote import Remote, Tensors
+from harness.tensors import Array, Misfit
 from harness.tolerance import compare
 from harness.wire import encode
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,17 @@ class Context:
     path: str
     dtype: str
     device: str
-    outputs: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    outputs: dict[str, Array] = field(default_factory=dict)
 
     def finding(
-        self, check: str, found: Mapping[str, npt.NDArray[Any]], expected: Expected
+        self, check: str, found: Mapping[str, Array | Misfit], expected: Expected
     ) -> Finding:
         """Compare everything that was expected, and whatever else was found."""
         return Finding(check, compare(found, expected.values, expected.noise, self.dtype))
 
-    def forward(self, material: Material) -> dict[str, npt.NDArray[Any]]:
+    def forward(self, material: Material) -> Tensors:
         """An inference pass with the material's batch; parameters must be loaded."""
-        return dict(self.remote.forward("inference", material.inputs, material.state))
+        return self.remote.forward("inference", material.inputs, material.state)
 
     def timed(
         self,
@@ -46,7 +48,7 @@ class Context:
         batches: Sequence[Mapping[str, Any]],
         rule: UpdateRule | None,
         learning_rate: float,
-    ) -> tuple[list[dict[str, npt.NDArray[Any]]], dict[str, Any]]:
+    ) -> tuple[list[dict[str, Array]], dict[str, Any]]:
         """Steps of a pipeline, twice as many as batches: the results of the later half, and what
         all of them have made of parameters, statistics and slots."""
         material, call, count = self.case.material, self.remote.call, len(batches)
@@ -70,7 +72,7 @@ class Context:
         return call("values", first=count, count=count), call("parameters")
 
 
-def part(found: Mapping[str, npt.NDArray[Any]], *prefixes: str) -> dict[str, npt.NDArray[Any]]:
+def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:
     """The entries whose names start so."""
     return {n: a for n, a in found.items() if n.startswith(prefixes)}
 
@@ -86,6 +88,8 @@ def time_major_names(case: Case) -> list[str]:
     return names
 
 
-def equal(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
-    """The same bits, NaN included."""
+def equal(a: Array | Misfit | None, b: Array | Misfit | None) -> bool:
+    """The same numbers, NaN included; or the same misfit."""
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return isinstance(a, Misfit) and isinstance(b, Misfit) and a == b
     return bool(np.array_equal(a, b, equal_nan=True))

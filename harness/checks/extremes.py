@@ -190,7 +190,11 @@ def nan(context: Context) -> Iterator[Finding]:
         )
         for tensor, array in expected.items():
             finding.held += 1
-            lost = np.isnan(array) & ~np.isnan(np.asarray(found[tensor], np.float64))
+            got = found.get(tensor)
+            if not isinstance(got, np.ndarray) or got.shape != array.shape:
+                finding.faults.append(f"{tensor}: no array of shape {list(array.shape)} came back")
+                continue
+            lost = np.isnan(array) & ~np.isnan(np.asarray(got, np.float64))
             if lost.any():
                 finding.faults.append(
                     f"{tensor}: of NaN in {port.name}, {int(lost.sum())} NaN were lost"

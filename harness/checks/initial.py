@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from harness.checks.context import Context
+from harness.checks.context import Context, equal
 from harness.findings import Finding
 from harness.initial import check_laws, initial_parameters
 
@@ -23,6 +21,6 @@ def initial_values(context: Context) -> Iterator[Finding]:
     back = context.remote.call("read")["parameters"]
     for name, array in drawn.items():
         finding.held += 1
-        if name not in back or not np.array_equal(back[name], array.astype(context.dtype)):
+        if not equal(back.get(name), array.astype(context.dtype)):
             finding.faults.append(f"{name} came back changed")
     yield finding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from harness.case import Case
 from harness.checks.context import Context, equal, time_major_names
 from harness.findings import Finding
 from harness.material import Material
+from harness.tensors import Array, IllFormed, whole
 from harness.tolerance import compare
 
 
@@ -30,7 +31,7 @@ def shapes(context: Context) -> Iterator[Finding]:
             finding.deviations.append(replace(d, name=f"batch {batch}, time {time}: {d.name}"))
     after = context.forward(case.material)
     finding.faults += [
-        f"{n} differs after other shapes" for n in before if not equal(before[n], after[n])
+        f"{n} differs after other shapes" for n in before if not equal(before[n], after.get(n))
     ]
     yield finding
 
@@ -65,23 +66,37 @@ def batch_independence(context: Context) -> Iterator[Finding]:
     """A batch gives what its examples give one by one, in inference."""
     case = context.case
     context.remote.load(case.material)
-    whole = context.forward(case.material)
+    found = whole(context.forward(case.material))
+    oracle = case.forward("inference", case.material, "main")
     per_example = _names_with_batch(case)
+    shapes = {name: oracle.values[name].shape for name in per_example}
     rows: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in per_example}
     for row in range(case.batch):
-        found = context.forward(_example(case, row))
+        one = whole(context.forward(_example(case, row)))
         for name in per_example:
-            rows[name].append(found[name])
+            rows[name].append(_wanted(one, name, (1, *shapes[name][1:])))
     finding = Finding("batch-independence")
     if not per_example:
         return
-    noise = case.forward("inference", case.material, "main").noise
     joined = {name: np.concatenate(parts) for name, parts in rows.items()}
-    expected = {name: whole[name].astype(np.float64) for name in per_example}
+    expected = {n: _wanted(found, n, shapes[n]).astype(np.float64) for n in per_example}
     # Both sides are off from the truth: twice the noise.
-    doubled = {name: 2 * noise[name] for name in per_example}
+    doubled = {name: 2 * oracle.noise[name] for name in per_example}
     finding.deviations = compare(joined, expected, doubled, context.dtype)
     yield finding
+
+
+def _wanted(found: Mapping[str, Array], name: str, shape: Sequence[int]) -> Array:
+    """One of the results that a model must have.
+
+    Raises:
+        IllFormed: it is not there, or of another shape.
+    """
+    if name not in found:
+        raise IllFormed(f"{name}: nothing was returned")
+    if found[name].shape != tuple(shape):
+        raise IllFormed(f"{name}: expected shape {list(shape)}, found {list(found[name].shape)}")
+    return found[name]
 
 
 def _names_with_batch(case: Case) -> list[str]:
@@ -117,7 +132,7 @@ def causality(context: Context) -> Iterator[Finding]:
     if not names or not timed:
         return
     context.remote.load(case.material)
-    before = context.forward(case.material)
+    before = whole(context.forward(case.material))
     finding = Finding("causality")
     step = case.time // 2
     other = case.batch_of(case.batch, case.time, 2)
@@ -125,13 +140,15 @@ def causality(context: Context) -> Iterator[Finding]:
     for name in timed:
         inputs[name] = np.array(inputs[name])
         inputs[name][:, step:] = other.inputs[name][:, step:]
-    after = dict(context.remote.forward("inference", inputs, case.material.state))
+    after = whole(context.remote.forward("inference", inputs, case.material.state))
     for name in names:
-        if not equal(before[name][:, :step], after[name][:, :step]):
+        shape = case.forward("inference", case.material, "main").values[name].shape
+        first, second = (_wanted(found, name, shape) for found in (before, after))
+        if not equal(first[:, :step], second[:, :step]):
             finding.faults.append(
                 f"{name} before step {step} depends on the input at {step} or later"
             )
-        if equal(before[name][:, step:], after[name][:, step:]):
+        if equal(first[:, step:], second[:, step:]):
             finding.faults.append(f"{name} from step {step} on does not depend on the input there")
         finding.held += 2
     yield finding
@@ -149,7 +166,7 @@ def repeatability(context: Context) -> Iterator[Finding]:
     for number, run in enumerate(runs[1:], start=2):
         for name, array in runs[0].items():
             finding.held += 1
-            if not equal(array, run[name]):
+            if not equal(array, run.get(name)):
                 finding.faults.append(f"{name} of call {number} is not that of call 1")
     yield finding
 

@@ -78,5 +78,5 @@ def _not_fresh(
     return [
         f"{name} is another after loading anew: something was kept from earlier steps"
         for name, array in before.items()
-        if not equal(array, after[name])
+        if not equal(array, after.get(name))
     ]

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from harness.convert.run import Export, Exporting, FormatFault, Import, export, import_
+from harness.remote import with_trace
 from harness.terminal import say
 
 
@@ -15,7 +16,7 @@ def run_export(request: Export, as_json: bool) -> int:
     try:
         made = export(request)
     except FormatFault as fault:
-        say(str(fault), error=True)
+        say(with_trace(str(fault), fault.traceback), error=True)
         return 3
     say(json.dumps(_document(request, made)) if as_json else _text(request, made))
     return 0 if made.agreement.agrees else 1
@@ -26,7 +27,7 @@ def run_import(request: Import, as_json: bool) -> int:
     try:
         made = import_(request)
     except FormatFault as fault:
-        say(str(fault), error=True)
+        say(with_trace(str(fault), fault.traceback), error=True)
         return 3
     count = sum(a.size for a in (*made.parameters.values(), *made.statistics.values()))
     if as_json:

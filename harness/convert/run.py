@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import formats, kinds, weights
+from harness import answers, formats, kinds, weights
 from harness.atomic import sync_folder
 from harness.convert.agreement import Agreement, agreement
 from harness.convert.checked import FLOATS
@@ -18,6 +18,7 @@ from harness.errors import HarnessError, UsageError
 from harness.files import MAX_WEIGHTS, FileFault, check_regular, displayed
 from harness.kinds import Kind
 from harness.lock import held
+from harness.remote import asked, told
 from harness.spec.lower import Spec, load_spec
 from harness.supervisor import Worker
 from harness.weights import Weights, WeightsError
@@ -94,15 +95,16 @@ class Caller:
 
     def call(self, verb: str, **payload: Any) -> Any:
         """The verb's value; :class:`UsageError` for a user's error, else :class:`FormatFault`."""
-        outcome = self.worker.call(verb, payload, self.timeout)
+        outcome = asked(self.worker, answers.FORMAT, verb, payload, self.timeout)
         if outcome.ok:
             return outcome.value
         kind, _, message = outcome.cause.partition(": ")
         if kind == "UsageError":
             raise UsageError(message)
         # A format that cannot be loaded says so itself.
-        told = message if kind == "BrokenFormat" else f"format {self.name!r}: {outcome.cause}"
-        raise FormatFault(told, outcome.traceback)
+        if kind != "BrokenFormat":
+            message = f"format {self.name!r}: {outcome.cause}"
+        raise FormatFault(message, told(outcome))
 
 
 def export(request: Export) -> Exporting:
@@ -125,7 +127,7 @@ def export(request: Export) -> Exporting:
                 for name in caller.call("write", exported=exported.payload(), path=str(new))
             ]
             _mark(made)
-            targets = [path.parent / file.relative_to(folder) for file in made]
+            targets = [path.parent / made_in(folder, file, request) for file in made]
             _refuse(targets, kinds.EXPORT, request.force)
             found = agreement(spec, given, exported.dtype, _outputs(caller, new), request.seed)
             if found.agrees:
@@ -210,6 +212,20 @@ def _target(request: Export, spec: Spec, suffix: str) -> Path:
         raise UsageError(f"a file of format {request.format_!r} ends in {suffix}, found {path}")
     _refuse([path], kinds.EXPORT, request.force)
     return path
+
+
+def made_in(folder: Path, file: Path, request: Export) -> Path:
+    """A file that a format wrote, by its name in the folder that it was told to write to.
+
+    Raises:
+        FormatFault: it is not there, or elsewhere.
+    """
+    if file.parent != folder or file.is_symlink() or not file.is_file():
+        raise FormatFault(
+            f"format {request.format_!r}: it says that it wrote {file}, and that is no file in the "
+            f"folder that it was given"
+        )
+    return file.relative_to(folder)
 
 
 def _refuse(files: Sequence[Path], kind: Kind, force: bool) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from harness.generate.writing import GenerateError, GenerateRequest, prepare
+from harness.remote import with_trace
 from harness.spec.lower import hidden
 from harness.terminal import emit, say
 
@@ -27,7 +28,8 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
                 if shown:
                     emit(character)
         except GenerateError as error:
-            say(f"{chr(10) if shown else ''}{error}", error=True)
+            text = with_trace(str(error), error.traceback)
+            say(f"{chr(10) if shown else ''}{text}", error=True)
             return 3
         finally:
             if shown:

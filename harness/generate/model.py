@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from harness.dims import resolve_shape
 from harness.errors import UsageError
 from harness.initial import initial_state
 from harness.ports import result_ports
 from harness.program import Port, Program
 from harness.spec.lower import Spec
+from harness.tensors import IllFormed
 from harness.text import Vocabulary, one_hot
 from harness.weights import Array, Weights, check
 
@@ -69,6 +71,25 @@ class Reader:
     def first_state(self) -> dict[str, Array]:
         """The state before the first character."""
         return initial_state(self.program, 1)
+
+    def check_results(self, results: Mapping[str, Array], read: int) -> None:
+        """What a backend returned for ``read`` characters is what this model has.
+
+        Raises:
+            IllFormed: the output or a state is missing, or of another shape.
+        """
+        time = read if self.stateful else min(read, self.window)
+        sizes = {**self.program.sizes, "batch": 1, "time": time}
+        ports = result_ports(self.program, "forward")
+        wanted = {n: v for n, v in ports.items() if n.startswith("state.")}
+        wanted[f"output.{self.output}"] = ports[f"output.{self.output}"]
+        for name, value in wanted.items():
+            if name not in results:
+                raise IllFormed(f"{name}: nothing was returned")
+            shape = resolve_shape(self.program.types[value].shape, sizes)
+            if results[name].shape != shape:
+                found = list(results[name].shape)
+                raise IllFormed(f"{name}: expected shape {list(shape)}, found {found}")
 
     def probabilities(self, results: Mapping[str, Any]) -> Array:
         """Of the character after the last one that was read, ``[classes]``."""

@@ -18,6 +18,7 @@ from harness.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_fields
 from harness.remote import Remote, WorkerFault
 from harness.spec.lower import Spec, load_spec
 from harness.supervisor import Launch, Worker
+from harness.tensors import IllFormed, whole
 from harness.text import Vocabulary
 from harness.weights import Array, Weights, load
 
@@ -27,7 +28,11 @@ Choose = Callable[[Array], int]
 
 
 class GenerateError(HarnessError):
-    """A backend failed."""
+    """A backend failed; ``traceback`` is its own."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,9 @@ class Writer:
         try:
             yield from self._write(backend, worker)
         except WorkerFault as fault:
-            raise GenerateError(f"{backend} failed: {fault}") from None
+            raise GenerateError(f"{backend} failed: {fault}", fault.traceback) from None
+        except IllFormed as error:
+            raise GenerateError(f"{backend} failed: forward: {error}") from None
         finally:
             worker.close()
 
@@ -96,7 +103,8 @@ class Writer:
         context, state = deque(self.prompt, known.reach), known.first_state()
         unread: Sequence[int] = self.prompt
         for _ in range(request.length):
-            results = remote.forward("inference", known.inputs(unread), state)
+            results = whole(remote.forward("inference", known.inputs(unread), state))
+            known.check_results(results, len(unread))
             state = group_of(results, "state.")
             index = choose(known.probabilities(results))
             context.append(index)
@@ -127,6 +135,11 @@ def chooser(request: GenerateRequest, characters: int) -> Choose:
         if not np.isfinite(probabilities).all():
             raise GenerateError("the probabilities are not finite: the weights are of no use")
         allowed = probabilities[1:characters]
+        if allowed.min(initial=0.0) < 0 or not allowed.any():
+            raise GenerateError(
+                "the output holds no probabilities: "
+                + ("some are below 0" if allowed.any() else "all are 0")
+            )
         if not request.temperature:
             return 1 + int(np.argmax(allowed))
         if not allowed.max() > 0 or allowed.min() < 0:

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness import kinds
 from harness.errors import UsageError
 from harness.lock import check_free
+from harness.remote import with_trace
 from harness.spec.lower import hidden
 from harness.terminal import console, line, say
 from harness.train import checkpoint
@@ -36,9 +37,12 @@ def run_train(
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(_kept(training))
             raise
-        except (Diverged, TrainingError) as error:
+        except Diverged as error:
             say(str(error), error=True)
-            return 1 if isinstance(error, Diverged) else 3
+            return 1
+        except TrainingError as error:
+            say(with_trace(str(error), error.traceback), error=True)
+            return 3
     if as_json:
         say(json.dumps({"spec": made.spec, "sizes": dict(made.sizes), **made.history}))
     elif path is not None:

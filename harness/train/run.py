@@ -11,14 +11,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from harness import kinds, weights
+from harness import answers, kinds, weights
 from harness.atomic import sweep
 from harness.errors import HarnessError, UsageError
 from harness.lock import held
-from harness.remote import not_offered
+from harness.remote import asked, not_offered, told
 from harness.supervisor import Worker
 from harness.train import checkpoint, taken_up
 from harness.train.checkpoint import Checkpoint
+from harness.train.kept import TrainingError, check_kept
 from harness.train.request import FASTEST, Setup
 from harness.train.start import begin, load_first, trials
 from harness.train.trainer import SUMMED
@@ -28,10 +29,6 @@ from harness.weights import Weights, WeightsError, fingerprint
 CALL = 0.5
 # Points of the loss curve within an epoch.
 POINTS = 20
-
-
-class TrainingError(HarnessError):
-    """The worker failed."""
 
 
 class Diverged(HarnessError):
@@ -143,7 +140,8 @@ class Training:
     def _start(self) -> None:
         outcome = self.worker.start()
         if not outcome.ok:
-            raise TrainingError(f"{self.worker.launch.backend} cannot be started: {outcome.cause}")
+            name = self.worker.launch.backend
+            raise TrainingError(f"{name} cannot be started: {outcome.cause}", told(outcome))
         hello: Mapping[str, Any] = self.worker.hello or {}
         request = self.setup.request
         lacking = not_offered(hello, request.device, request.dtype)
@@ -240,6 +238,7 @@ class Training:
     def _snapshot(self) -> Checkpoint:
         setup, request = self.setup, self.setup.request
         found = self._call("snapshot")
+        check_kept(setup, found)
         hello: Mapping[str, Any] = self.worker.hello or {}
         history = {
             "run": self._run,
@@ -272,9 +271,11 @@ class Training:
         return f"; the last good weights are in {self.path}" if self.saved else ""
 
     def _call(self, verb: str, **payload: Any) -> Any:
-        outcome = self.worker.call(f"train_{verb}", payload, self.setup.request.timeout)
+        request, asked_for = self.setup.request, f"train_{verb}"
+        outcome = asked(self.worker, answers.BACKEND, asked_for, payload, request.timeout)
         if not outcome.ok:
-            raise TrainingError(f"{self.setup.request.backend} failed: {verb}: {outcome.cause}")
+            message = f"{request.backend} failed: {verb}: {outcome.cause}"
+            raise TrainingError(message, told(outcome))
         return outcome.value
 
 

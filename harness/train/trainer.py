@@ -12,7 +12,7 @@ from harness.initial import initial_state
 from harness.plan import TOTAL
 from harness.ports import Arrays, group_of
 from harness.session import Session
-from harness.stepping import make_step, store
+from harness.stepping import advanced, make_step, several, store
 from harness.train.feed import Feed
 from harness.train.loader import Loader
 
@@ -74,7 +74,7 @@ class Trainer:
         state = group_of(self._state, "state.")
         return {
             **self.session.read(),
-            "state": {n: self.session.backend.numpy(t) for n, t in state.items()},
+            "state": {n: self.session.array(t, f"state.{n}") for n, t in state.items()},
             "steps": self._steps,
         }
 
@@ -116,7 +116,7 @@ class Trainer:
         for batch in loader.each(rows[done:]):
             self._carried, _ = one(self._carried, self._fixed, batch)
         self._steps += len(rows)
-        return float(self.session.backend.numpy(self._carried[TOTAL]))
+        return float(self.session.array(self._carried[TOTAL], "the sum of losses"))
 
     def _made(self, rate: float, rows: Any) -> _Steps:
         """The step at a learning rate, for a batch like these rows; what is carried suits it."""
@@ -129,7 +129,7 @@ class Trainer:
             step = make_step(self.session, "train", example, self._state, rate, total=True)
             loader = Loader(self.session, self.feed, rows, step.orders)
             advance = self._expanding(step.advance, loader)
-            made = _Steps(backend.advance(advance), backend.several(advance), loader)
+            made = _Steps(advanced(backend, advance), several(backend, advance), loader)
             self._steps_made[key] = made
             self._begin = step.begin
         if not self._carried:

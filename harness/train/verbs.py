@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness import memory
+from harness import memory, promises
 from harness.contract import Backend
 from harness.errors import UsageError
+from harness.opening import open_session
 from harness.shared import mapped
 from harness.train.feed import Feed, Recipe
 from harness.train.trainer import Trainer
-from harness.wire import decode
 
 Payload = dict[str, Any]
 
@@ -47,17 +47,14 @@ class TrainVerbs:
         Returns the path of each layer and the settings.
         """
         self.backend.quick = False
-        self.backend.use(device, dtype)
         flushed = self.backend.flush_denormals()
-        update = decode(rule)
-        session = self.backend.session(
-            decode(training), decode(inference), path=path, dtype=dtype, rule=update
-        )
-        session.use_rule(update, claim=False)
+        session = open_session(self.backend, training, inference, rule, path, dtype, device)
+        session.use_rule(session.rule, claim=False)
         given = Recipe(**recipe)
         feed = Feed(session.programs["training"], given, mapped(text), session.dtype, seed)
         self._trainer = Trainer(session, feed)
-        settings = {**self.backend.settings(), **({"denormals": "flushed"} if flushed else {})}
+        settings = promises.texts(self.backend.settings(), "settings()")
+        settings |= {"denormals": "flushed"} if flushed else {}
         return {"paths": session.paths(), "settings": settings}
 
     def train_load(

@@ -18,12 +18,46 @@ class _Served:
     def devices(self) -> list[str]:
         return ["cpu"]
 
-    def __call__(self, verb: str, payload: dict[str, Any]) -> str:
-        return f"{self.name} {verb}"
+    def answer(self, payload: dict[str, Any]) -> Any:
+        return None
+
+    def __call__(self, verb: str, payload: dict[str, Any]) -> Any:
+        return self.answer(payload) or f"{self.name} {verb}"
 
 
 def honest(name: str) -> _Served:
     return _Served(name)
+
+
+def echoing(name: str) -> Any:
+    """Greets as it should, and answers with what it is given."""
+    served = _Served(name)
+    served.answer = lambda payload: payload.get("value")
+    return served
+
+
+def mute(name: str) -> _Served:
+    served = _Served(name)
+    served.versions = lambda: None  # type: ignore[method-assign,assignment,return-value]
+    return served
+
+
+def odd_devices(name: str) -> _Served:
+    served = _Served(name)
+    served.devices = lambda: "cpu"  # type: ignore[method-assign,assignment,return-value]
+    return served
+
+
+def nameless(name: str) -> _Served:
+    served = _Served(name)
+    served.name = None  # type: ignore[assignment]
+    return served
+
+
+def another_form(name: str) -> _Served:
+    served = _Served(name)
+    served.devices = lambda: [1, 2]  # type: ignore[method-assign,assignment,return-value]
+    return served
 
 
 def impostor(name: str) -> _Served:

@@ -93,6 +93,13 @@ def framework_out_of_memory(message: str) -> None:
     raise RuntimeError(message)
 
 
+def raise_of_kind(kind: str, message: str, wrapped: bool = False) -> None:
+    error = type(kind, (Exception,), {})(message)
+    if wrapped:
+        raise LookupError("in a step") from error
+    raise error
+
+
 class _Unpicklable(Exception):
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} {second}")

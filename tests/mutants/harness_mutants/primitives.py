@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.backends.numpy import PRIMITIVES, Array
-from harness_mutants.registry import primitive
+from harness_mutants.registry import BOTH, FLOAT64, primitive
 
 _segment_sum = PRIMITIVES["segment_sum"]
 
@@ -129,3 +129,21 @@ def tanh_beyond_four_is_one(x: Array) -> Array:
 def exp_clipped(x: Array) -> Array:
     """The exponential's argument is kept above -12."""
     return np.exp(np.maximum(x, x.dtype.type(-12)))
+
+
+@primitive("equal", "keras_gru", "primitives", BOTH)
+def equality_in_floats(a: Array, b: Array) -> Array:
+    """``equal`` gives 0 and 1 as floats; whatever is computed from them is right all the same."""
+    return np.asarray(np.equal(a, b).astype(np.float64))
+
+
+@primitive("less_equal", "three_char", "primitives", BOTH)
+def comparison_in_bytes(a: Array, b: Array) -> Array:
+    """``less_equal`` gives bytes, as C does."""
+    return np.asarray(np.less_equal(a, b).astype(np.uint8))
+
+
+@primitive("max", "three_char", "primitives", FLOAT64)
+def narrow_maximum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    """The maximum of float64 is a float32; softmax takes it off again, so no result shows it."""
+    return np.asarray(np.max(x, axis=axis, keepdims=keepdims).astype(np.float32))

@@ -1,0 +1,44 @@
+"""What a worker hands over to be kept, held against what the model has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.errors import HarnessError, UsageError
+from harness.ports import check_arrays
+from harness.train.request import Setup
+
+
+class TrainingError(HarnessError):
+    """The worker failed; ``traceback`` is its own."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+def check_kept(setup: Setup, found: Mapping[str, Any]) -> None:
+    """A snapshot has every array of the model and its optimizer, of its shape, as floats.
+
+    Raises:
+        TrainingError: it has not; the message names the array.
+    """
+    program, rule = setup.training, setup.spec.update
+    names = [port.name for port in rule.slots] if rule else []
+    groups = [
+        ("parameter", program.parameters, found["parameters"]),
+        ("statistic", program.statistics, found["statistics"]),
+        ("state", program.state, found["state"]),
+        *((f"slot {n} of", program.parameters, found["slots"].get(n, {})) for n in names),
+    ]
+    try:
+        for group, ports, given in groups:
+            check_arrays(group, program, ports, given, {"batch": setup.recipe.batch})
+            for name, array in given.items():
+                if array.dtype not in (np.float32, np.float64):
+                    raise UsageError(f"{group} {name}: expected floats, found {array.dtype}")
+    except UsageError as error:
+        raise TrainingError(f"{setup.request.backend} failed: snapshot: {error}") from None

@@ -1,0 +1,316 @@
+"""The same border behind ``generate``, ``train``, ``bench``, ``export`` and ``replay``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import wrong
+from faults.support import launch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import answers
+from harness.bench import rounds
+from harness.bench.document import document
+from harness.bench.entrant import Entrant
+from harness.bench.request import BenchRequest, Contestant
+from harness.bench.session import Bench
+from harness.bench.table import tracebacks
+from harness.convert.run import Caller, Export, FormatFault, made_in
+from harness.formats import Verbs
+from harness.generate.model import Reader
+from harness.generate.writing import GenerateError, GenerateRequest, chooser, prepare
+from harness.initial import initial_parameters, initial_statistics
+from harness.spec.lower import load_spec
+from harness.supervisor import Launch, Worker
+from harness.tensors import IllFormed, Misfit, tensor, whole
+from harness.text import Vocabulary
+from harness.train.request import TrainRequest
+from harness.train.request import prepare as prepare_training
+from harness.train.run import Training, TrainingError
+from harness.weights import Weights, fingerprint, save
+
+LETTERS = "abcdefghij"
+SYSTEM = "lesson6/sequence_rnn"
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(wrong.FOLDER)
+    monkeypatch.setenv("PYTHONPATH", wrong.variables()["PYTHONPATH"])
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    spec, vocabulary = load_spec(SYSTEM), Vocabulary.of(LETTERS)
+    sizes = {"hidden": 5, "factors": 3, "vocab": len(vocabulary)}
+    program = spec.program("training", **sizes)
+    made = Weights(
+        spec.name,
+        fingerprint(spec),
+        dict(program.sizes),
+        initial_parameters(program, 1),
+        initial_statistics(program),
+        vocabulary.characters,
+    )
+    save(tmp_path / "w.safetensors", made)
+    return tmp_path / "w.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("nothing", ""),
+        ("numpy-none", "numpy() returned None for"),
+        ("forward-none", "forward: IllFormed: answer: Input should be a valid dictionary"),
+        ("forward-odd", "forward: IllFormed: answer[1]: Input should be a valid string"),
+        ("forward-flat", "output.next_chars: expected shape [1, 2, 11], found [11]"),
+        ("forward-empty", "output.next_chars: nothing was returned"),
+        ("forward-texts", "output.next_chars: expected an array of numbers, found dtype <U1"),
+        ("primitive-signature", "argument 'shape' (in the primitive broadcast_to("),
+        ("dict", "harness_backend returned a value of type dict"),
+    ],
+)
+def test_generate_says_what_came_back(fault: str, words: str, weights: Path) -> None:
+    request = GenerateRequest(SYSTEM, (f"wrong-{fault}",), weights, "ab", length=3)
+    if not words:
+        assert len("".join(prepare(request).write(f"wrong-{fault}"))) == 3
+        return
+    with pytest.raises(GenerateError) as caught:
+        list(prepare(request).write(f"wrong-{fault}"))
+    assert words in str(caught.value)
+    assert f"wrong-{fault} failed" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "words"),
+    [([0.5, -0.1, 0.6], "some are below 0"), ([1.0, 0.0, 0.0], "all are 0")],
+)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_holds_no_probabilities_is_not_chosen_from(
+    probabilities: list[float], words: str, temperature: float
+) -> None:
+    request = GenerateRequest("s", ("b",), Path("w"), "p", temperature=temperature)
+    with pytest.raises(GenerateError, match=words):
+        chooser(request, 3)(np.array(probabilities))
+
+
+def test_a_state_of_another_shape_is_not_sent_on() -> None:
+    spec = load_spec("lesson6/stateful_lstm")
+    program = spec.program("inference")
+    known = Reader(program, {}, "next_chars", None, 8, True)
+    sizes = {**program.sizes, "batch": 1, "time": 3}
+    shapes = {
+        f"{group}.{p.name}": [d.resolve(sizes) for d in program.types[p.value].shape]
+        for group, ports in (("output", program.outputs), ("state", program.new_state))
+        for p in ports
+    }
+    right = {name: np.zeros(shape) for name, shape in shapes.items()}
+    known.check_results(right, 3)
+    for name in (n for n in right if n.startswith("state.")):
+        with pytest.raises(IllFormed, match=f"{name}: expected shape"):
+            known.check_results({**right, name: right[name][0]}, 3)
+        with pytest.raises(IllFormed, match=f"{name}: nothing was returned"):
+            known.check_results({n: a for n, a in right.items() if n != name}, 3)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("read-empty", "snapshot: IllFormed: answer['parameters']: Field required"),
+        ("read-odd", "snapshot: IllFormed: answer['parameters']['no.such']: expected an array"),
+        ("read-narrow", "snapshot: parameter embed.table: expected shape [86, 42], found [1]"),
+        ("read-integers", "snapshot: parameter embed.table: expected floats, found int64"),
+        ("settings-list", "begin: ContractError: settings() returned a value of type list"),
+        ("paths-list", "begin: IllFormed: answer['paths']: Input should be a valid dictionary"),
+        ("primitive-signature", "argument 'shape' (in the primitive broadcast_to("),
+        ("versions-list", "cannot be started: ContractError: versions() returned a value"),
+    ],
+)
+def test_training_says_what_came_back_and_keeps_nothing(
+    fault: str, words: str, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("abcdefghij " * 30)
+    request = TrainRequest(
+        SYSTEM,
+        f"wrong-{fault}",
+        text=str(text),
+        epochs=1,
+        batch=4,
+        dtype="float64",
+        path="derived",
+        sizes={"hidden": 5},
+    )
+    kept = tmp_path / "kept.safetensors"
+    training = Training(prepare_training(request), kept)
+    with training, pytest.raises(TrainingError) as caught:
+        training.run()
+    assert words in str(caught.value)
+    assert not kept.exists()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.03), ("WAITED", 0.01)):
+        monkeypatch.setattr(rounds, name, seconds)
+
+
+def bench(*faults: str, mode: str = "forward", path: str = "derived") -> Any:
+    asked = BenchRequest(
+        specs=(SYSTEM,),
+        backends=(),
+        batches=(4,),
+        sizes={"hidden": (5,), "vocab": (11,), "factors": (3,)},
+        modes=(mode,),
+        rounds=1,
+        threads=1,
+        path=path,
+    )
+    made = [Contestant(f, Launch(f"wrong-{f}", environment=wrong.variables())) for f in faults]
+    with Bench(asked, made) as running:
+        found = {r.contestant.label: r for r in running.run()}
+    return asked, found
+
+
+def test_bench_refuses_what_came_back_and_measures_the_others(quick: None) -> None:
+    asked, found = bench(
+        "execute-empty", "execute-none", "advance-none", "settings-list", "paths-list", "nothing"
+    )
+    assert found["nothing"].measured, found["nothing"].reason
+    for fault, words in {
+        "execute-empty": "nothing was returned",
+        "execute-none": "execute() returned None; a function is wanted",
+        "advance-none": "advance() returned None; a function is wanted",
+        "settings-list": "settings() returned a value of type list",
+        "paths-list": "prepare: IllFormed: answer['paths']: Input should be a valid dictionary",
+    }.items():
+        assert found[fault].status == "refused", fault
+        assert words in found[fault].reason
+    assert "execute() returned None" in found["execute-none"].traceback
+    lost = document(asked, list(found.values()))["harness"]["without_speed"]
+    assert [bool(entry["traceback"]) for entry in lost] == [False, True, True, True, False]
+    assert any("ContractError" in line for line in tracebacks(list(found.values())))
+
+
+def test_a_fault_of_the_harness_costs_one_cell_of_bench(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = rounds.one_round
+
+    def slip(entrant: Entrant) -> None:
+        if entrant.contestant.label == "equal-floats":
+            raise LookupError("a slip of the harness")
+        right(entrant)
+
+    monkeypatch.setattr(rounds, "one_round", slip)
+    _, found = bench("equal-floats", "nothing")
+    lost = found["equal-floats"]
+    assert (lost.status, found["nothing"].status) == ("broken", "measured")
+    assert "a fault of its own: LookupError: a slip of the harness" in lost.reason
+    assert "in slip" in lost.traceback
+
+
+def test_a_path_that_costs_the_process_leaves_the_others_their_speed(quick: None) -> None:
+    """The device is lost while a second path is tried; the first is prepared anew."""
+    _, found = bench("second-path-lost", path="fastest")
+    assert found["second-path-lost"].measured, found["second-path-lost"].reason
+    candidates = {c["path"]: c for c in found["second-path-lost"].record["candidates"]}
+    assert "CUDA error" in candidates["equations"]["reason"]
+
+
+# What a worker may send in place of an answer: anything that a frame can hold.
+arrays = st.sampled_from(
+    [np.float32(1.5), np.zeros(3), np.zeros((2, 2), complex), np.array("x"), np.zeros(0, "M8[s]")]
+)
+words = st.sampled_from(["paths", "results", "parameters", "slots", "many", "loss", "tried"])
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.text(max_size=3) | arrays,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(words | st.integers(-2, 2) | st.text(max_size=2), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+PAYLOAD = {"count": 2, "batches": [{}, {}], "sizes": [[1, 1, 1], [2, 2, 2]]}
+
+
+@pytest.mark.parametrize(
+    ("forms", "verb"),
+    [(f, v) for f in (answers.BACKEND, answers.FORMAT) for v in f],
+    ids=[*answers.BACKEND, *(f"format {v}" for v in answers.FORMAT)],
+)
+@given(value=junk)
+def test_any_answer_is_formed_or_refused(forms: Mapping[str, Any], verb: str, value: Any) -> None:
+    with contextlib.suppress(IllFormed):
+        answers.answer(forms, verb, PAYLOAD, value)
+
+
+@given(junk)
+def test_any_message_is_an_answer_or_not(value: Any) -> None:
+    assert not answers.is_answer(value, 7)
+    assert not answers.is_answer({"id": 7, "status": "ok", "seconds": value}, 7) or isinstance(
+        value, float
+    )
+    with pytest.raises(IllFormed):
+        answers.greeted(value, "numpy")
+
+
+def test_every_verb_has_a_form() -> None:
+    from harness.train.verbs import TrainVerbs
+    from harness.verbs import Verbs as BackendVerbs
+
+    def verbs(*kinds: type) -> set[str]:
+        return {
+            name
+            for kind in kinds
+            for name in dir(kind)
+            if not name.startswith("_") and callable(getattr(kind, name))
+        }
+
+    assert verbs(BackendVerbs, TrainVerbs) == {*answers.BACKEND}
+    assert verbs(Verbs) - {"versions"} == {*answers.FORMAT}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "nothing was returned"),
+        ([1.0], "expected an array, found list"),
+        (np.zeros(2, complex), "expected an array of numbers, found dtype complex128"),
+        (np.array(["a"]), "expected an array of numbers, found dtype <U1"),
+    ],
+)
+def test_what_is_no_array_of_numbers_says_so(value: Any, reason: str) -> None:
+    found = tensor(value)
+    assert found == Misfit(reason)
+    with pytest.raises(IllFormed, match="loss: "):
+        whole({"loss": found})
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"), [(7, "valid string"), (3.5, "valid string"), (["x"], "valid string")]
+)
+def test_a_format_that_answers_nonsense_is_a_message(value: Any, wanted: str) -> None:
+    with Caller("onnx", sys.executable, 60.0) as caller:
+        caller.worker = Worker(launch("onnx", handler="faults.identities:echoing"))
+        with pytest.raises(FormatFault, match=wanted):
+            caller.call("suffix", value=value)
+
+
+@pytest.mark.parametrize("name", ["", "../elsewhere.onnx", "inner/a.onnx", "missing.onnx"])
+def test_a_file_that_a_format_did_not_write_is_not_moved(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "staging"
+    (folder / "inner").mkdir(parents=True)
+    for file in (tmp_path / "elsewhere.onnx", folder / "inner/a.onnx", folder / "right.onnx"):
+        file.write_text("x")
+    asked = Export(SYSTEM, tmp_path / "w", "onnx")
+    assert made_in(str(folder), folder / "right.onnx", asked) == Path("right.onnx")
+    with pytest.raises(FormatFault, match="it says that it wrote"):
+        made_in(str(folder), folder / name, asked)
