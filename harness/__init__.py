@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from harness.engine import Report
+    from harness.events import Report
     from harness.spec.lower import Spec
 
 __all__ = ["check", "load"]

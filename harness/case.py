@@ -11,14 +11,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.budget import check_fits
+from harness.dims import resolve_shape
 from harness.material import Material, cotangents, draw
 from harness.oracle import ORDERS, TABLE, Oracle
+from harness.patience import OracleFault, at_work
 from harness.ports import group_of
 from harness.program import Phase, Program, UpdateRule
 from harness.session import Session
@@ -31,6 +33,10 @@ Array = npt.NDArray[Any]
 # A comparison nearer than this (relative to its operands) may fall the other way in float32.
 KINK_MARGIN = 1e-5
 SEEDS_TRIED = 40
+# For each number of a model: what the oracle takes at its peak beyond what it has taken before,
+# and the least time to draw and walk with it on any machine. Measured: 60 to 100, and 3e-7.
+BYTES = 64
+SECONDS = 1e-7
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,13 @@ class Case:
         known = {n: v for n, v in sizes.items() if n in spec.model.sizes}
         self.training = spec.program("training", **known)
         self.inference = spec.program("inference", **known)
-        check_fits(self.training, batch, time, sizes)
-        self.seed, self.material = self._draw(seed)
-        self.cotangents = cotangents(self.training, batch, time, self.seed)
+        self.entries = entries_of(self.training, batch, time)
         self._known: dict[Any, Expected] = {}
+        self._fault: OracleFault | None = None
         self._lock = threading.RLock()
+        with at_work(self.entries * BYTES, self.entries * SECONDS):
+            self.seed, self.material = self._draw(seed)
+            self.cotangents = cotangents(self.training, batch, time, self.seed)
 
     def program(self, phase: Phase) -> Program:
         """The program at a phase."""
@@ -73,7 +81,8 @@ class Case:
 
     def batch_of(self, batch: int, time: int, seed: int = 1) -> Material:
         """The same parameters with another batch."""
-        other = draw(self.training, batch, time, self.seed + 7919 * seed)
+        with at_work(self.entries * BYTES):
+            other = draw(self.training, batch, time, self.seed + 7919 * seed)
         return self.material.with_batch(other)
 
     def _draw(self, seed: int) -> tuple[int, Material]:
@@ -98,30 +107,42 @@ class Case:
         return [oracle, *orders]
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
-        """What ``run`` gives on the oracle, and how far float32 strays; cached under ``key``."""
+        """What ``run`` gives on the oracle, and how far float32 strays; cached under ``key``.
+
+        Raises:
+            OracleFault: there is not the time or the memory; for every later call, too.
+        """
         return self._expect(key, lambda session: [run(session)])
 
     def _expect(
         self, key: Any, run: Callable[[Session], Iterable[Mapping[str, Array]]]
     ) -> Expected:
         """As :meth:`expect`; of several parts, those in float32 are held one at a time."""
-        with self._lock:
+        with at_work(), self._lock:
+            if self._fault is not None:
+                raise self._fault
             if key not in self._known:
-                oracle, *yardsticks = self._sessions
-                values = {
-                    n: np.asarray(a, np.float64) for part in run(oracle) for n, a in part.items()
-                }
-                oracle.forget()
-                scale = scales(values)
-                noise = dict.fromkeys(values, 0.0)
-                for session in yardsticks:
-                    for part in run(session):
-                        for name, array in part.items():
-                            error = relative_error(array, values[name], scale[name])
-                            noise[name] = max(noise[name], error)
-                    session.forget()
-                self._known[key] = Expected(values, _at_least_typical(noise))
+                try:
+                    with at_work(self.entries * BYTES):
+                        self._known[key] = self._expected(run)
+                except OracleFault as fault:
+                    self._fault = fault
+                    raise
             return self._known[key]
+
+    def _expected(self, run: Callable[[Session], Iterable[Mapping[str, Array]]]) -> Expected:
+        oracle, *yardsticks = self._sessions
+        values = {n: np.asarray(a, np.float64) for part in run(oracle) for n, a in part.items()}
+        oracle.forget()
+        scale = scales(values)
+        noise = dict.fromkeys(values, 0.0)
+        for session in yardsticks:
+            for part in run(session):
+                for name, array in part.items():
+                    error = relative_error(array, values[name], scale[name])
+                    noise[name] = max(noise[name], error)
+            session.forget()
+        return Expected(values, _at_least_typical(noise))
 
     def forward(self, phase: Phase, material: Material, key: Any) -> Expected:
         """Results of a forward pass without targets."""
@@ -164,6 +185,17 @@ class Case:
                 yield step_values(number, step, material)
 
         return self._expect(("train", rule.name, key), run)
+
+
+def entries_of(program: Program, batch: int, time: int) -> int:
+    """How many numbers a model has: its parameters, and the values of a forward pass."""
+    free = {"batch": batch, "time": time}
+    ports = (*program.parameters, *program.statistics, *program.inputs, *program.state)
+    sizes = {**program.sizes, **free}
+    kept = (output for node in program.nodes for output in node.outputs)
+    return sum(prod(program.shape(port, free)) for port in ports) + sum(
+        prod(resolve_shape(program.types[output].shape, sizes)) for output in kept
+    )
 
 
 def _at_least_typical(noise: Mapping[str, float]) -> dict[str, float]:
@@ -217,8 +249,9 @@ def kink_margin(program: Program, material: Material) -> float:
 
     compared = {op: watched(TABLE[op]) for op in ("less", "less_equal")}
     session = _Watched(program, {**TABLE, **compared})
-    session.load(material.parameters, material.statistics)
-    session.forward("training", material.inputs, material.state)
+    with at_work():
+        session.load(material.parameters, material.statistics)
+        session.forward("training", material.inputs, material.state)
     return min(gaps)
 
 
@@ -229,4 +262,4 @@ class _Watched(Session):
         super().__init__(oracle, program, program, path="equations", dtype="float64")
 
 
-__all__ = ["Case", "Expected", "kink_margin", "state_of", "step_values"]
+__all__ = ["Case", "Expected", "entries_of", "kink_margin", "state_of", "step_values"]

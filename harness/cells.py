@@ -13,6 +13,7 @@ from harness.checks import CHECKS, FLOAT64_ONLY, Context
 from harness.differences import Differences
 from harness.findings import BROKEN, PASSING, Finding, Verdict, gravest
 from harness.localise import forward_location, later_location
+from harness.patience import OracleFault, at_work
 from harness.planning import choose_checks
 from harness.remote import Remote, WorkerFault, not_offered, told
 from harness.supervisor import Outcome, Worker
@@ -181,7 +182,11 @@ class CellRun:
             trace = remote.trace("training", material)
         except WorkerFault as fault:
             return f"no trace could be had: {fault}"
-        location = forward_location(self.case, material, trace, self.cell.dtype)
+        try:
+            with at_work():
+                location = forward_location(self.case, material, trace, self.cell.dtype)
+        except OracleFault as fault:
+            return f"no place could be found: {fault}"
         if location is not None:
             return str(location)
         return later_location(findings, self.case.training)
@@ -206,6 +211,9 @@ class CellRun:
                 yield finding.judge()
         except WorkerFault as fault:
             yield _fault(name, fault.outcome, time.perf_counter() - before)
+        except OracleFault as fault:
+            seconds = time.perf_counter() - before
+            yield Finding(name, faults=[str(fault)], verdict=fault.verdict, seconds=seconds)
         except IllFormed as error:
             seconds = time.perf_counter() - before
             yield Finding(name, faults=[str(error)], seconds=seconds).judge()

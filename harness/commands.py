@@ -21,6 +21,7 @@ from harness.options import (
     PYTHONS,
     SIZE,
     SPECS,
+    START,
     number,
     numbers,
     pairs,
@@ -135,6 +136,7 @@ def schema(kind: str) -> None:
 @PYTHONS
 @ENVIRONMENT
 @timeout(120.0, "Seconds for one cell.")
+@START
 @click.option("--memory", type=number(MEMORY_MIB), help="Resident MiB that a worker may take.")
 @click.option("--records", type=click.Path(path_type=Path), help="Append records to this file.")
 @click.option("--resume", is_flag=True, help="Keep the cells that --records holds already.")
@@ -191,6 +193,7 @@ def request_of(options: Mapping[str, Any]) -> Any:
         pythons=pairs("--python", options["pythons"]),
         environment=variables(options["environment"]),
         timeout=options["timeout"],
+        start_timeout=options["start_timeout"],
         memory_limit=options["memory"] * 2**20 if options["memory"] else None,
         checks=tuple(options["checks"]) or ("*",),
         records=options["records"],

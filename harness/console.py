@@ -14,13 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from harness import report as reports
 from harness.cells import Cell, CellResult, result_records
-from harness.engine import Engine, Events, Report
+from harness.engine import Engine
 from harness.errors import UsageError
+from harness.events import Events, Report
 from harness.findings import PASSING
+from harness.patience import OracleFault
 from harness.planning import Request, choose_backends
 from harness.remote import Remote, WorkerFault, with_trace
 from harness.reproducer import check_writable, first_check, load, save
-from harness.spec.lower import hidden
 from harness.supervisor import Launch, Worker
 from harness.terminal import console, line, say, visible
 from harness.tolerance import compare, worst
@@ -34,6 +35,7 @@ class _Progress(Events):
 
     def __init__(self, console: Console, quiet: bool) -> None:
         self.console, self.quiet = console, quiet
+        self.started: set[str] = set()
         self.bar = Progress(
             TextColumn("checking"),
             BarColumn(),
@@ -56,6 +58,13 @@ class _Progress(Events):
     def began(self, cell: Cell) -> None:
         self.bar.update(self.task, cell=visible(str(cell)))
 
+    def starting(self, backend: str, seconds: float) -> None:
+        text = f"starting {backend} (at most {seconds:g} s)"
+        self.bar.update(self.task, cell=text)
+        if not (self.console.is_terminal or self.quiet or backend in self.started):
+            self.console.print(text, markup=False, highlight=False)
+        self.started.add(backend)
+
     def ended(self, result: CellResult) -> None:
         self.bar.advance(self.task)
         failing = result.verdict not in PASSING
@@ -68,7 +77,7 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
     started = time.monotonic()
     progress = _Progress(console(error=True), quiet=bool(options["as_json"]))
     with Engine(request, progress) as engine, progress.bar:
-        for told in hidden(engine.specs):
+        for told in engine.specs.hidden:
             line(progress.console, told)
         if options["reproducers"] is not None:
             check_writable(options["reproducers"])
@@ -114,16 +123,18 @@ def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[st
     lines: list[str] = []
     if folder is None:
         return lines
-    specs = {spec.name: spec for spec in engine.specs}
     for result in report.results:
         cell = result.cell
         differing = [f.check for f in result.findings if f.verdict == "differ"]
         check = first_check(result.findings)
         if check is not None:
             try:
-                saved = save(folder, cell, engine.case(specs[cell.spec], own=False), check)
-            except UsageError as error:  # what the run has found is told all the same
-                lines.append(f"no reproducer: {error}")
+                saved = save(folder, cell, engine.case(engine.specs[cell.spec], own=False), check)
+            except (
+                UsageError,
+                OracleFault,
+            ) as error:  # what the run has found is told all the same
+                lines.append(f"no reproducer of {cell}: {error}")
             else:
                 lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
         elif differing:

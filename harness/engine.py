@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,71 +18,32 @@ from harness.case import Case
 from harness.cells import Cell, CellResult, CellRun, finding_record, own_fault
 from harness.differences import Differences, known_differences
 from harness.errors import HarnessError, UsageError, did_you_mean
-from harness.findings import PASSING, Finding
+from harness.events import Events, Report
+from harness.findings import Finding
+from harness.launch import Launch, usual_start_timeout
+from harness.outliers import Outliers
+from harness.patience import OracleFault, Patience, with_patience
 from harness.planning import (
     Request,
     check_request,
     choose_backends,
     choose_checks,
     lesson6,
-    make_case,
     slowest_first,
 )
 from harness.plugins import available
 from harness.processes import kill_all
-from harness.proof import complex_step_gap
 from harness.records import RecordWriter, head
 from harness.resume import ended_cells, request_record, take_up
+from harness.shared_cases import SharedCases
 from harness.signature import Greetings, Signatures, greeting
-from harness.spec.lower import FREE_SIZES, Spec, load_specs
-from harness.supervisor import Launch, Worker
+from harness.spec.library import Library
+from harness.spec.lower import FREE_SIZES, Spec
+from harness.spec.shelf import Shelf
+from harness.supervisor import Worker
 
 # Seconds that a run waits for its threads when it is stopped.
 STOPPING = 2.0
-
-
-class Events:
-    """What a run tells while it goes; override what is of interest. Called from several threads,
-    one call at a time."""
-
-    def planned(self, cells: Sequence[Cell]) -> None:
-        """All cells, before the first."""
-
-    def again(self, reasons: Sequence[str]) -> None:
-        """Cells that had ended are run again, in words, before the first."""
-
-    def began(self, cell: Cell) -> None:
-        """A cell starts."""
-
-    def found(self, cell: Cell, finding: Finding) -> None:
-        """A check of it is done."""
-
-    def ended(self, result: CellResult) -> None:
-        """A cell is done."""
-
-
-@dataclass
-class Report:
-    """All results, in the order of the plan."""
-
-    results: list[CellResult]
-
-    @property
-    def exit_code(self) -> int:
-        """0: all agree, or differ as known; 1: something differs; 3: a backend could not be run.
-
-        A cell to which none of the wanted checks applies has no say, but some cell must.
-        """
-        verdicts = {r.verdict for r in self.results if r.findings}
-        if any(r.could_not_run for r in self.results) or verdicts & {
-            "crashed",
-            "timeout",
-            "out-of-memory",
-        }:
-            return 3
-        if verdicts <= PASSING:
-            return 0 if "agree" in verdicts or "known-difference" in verdicts else 3
-        return 1
 
 
 class Engine:
@@ -95,14 +55,12 @@ class Engine:
         self.backends = choose_backends(request.backends)
         choose_checks(request.checks)
         check_request(request, self.backends)
-        self.specs = load_specs(request.specs or lesson6(), request.folders)
-        for spec in self.specs:
-            self._check_sizes(spec)
+        self.specs = Shelf(Library(tuple(request.folders)))
+        for name in dict.fromkeys(request.specs or lesson6()):
+            self._add(name)
         self.differences: Differences = known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
-        self._cases: dict[tuple[str, bool], Case] = {}
-        self.proofs: dict[str, float] = {}  # how far the oracle's gradient is from the complex step
-        self._case_locks = {spec.name: threading.Lock() for spec in self.specs}
+        self.cases = SharedCases(request)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
 
@@ -122,9 +80,9 @@ class Engine:
         """The plan: every spec on every backend, dtype by dtype and path by path."""
         request = self.request
         return [
-            Cell(spec.name, backend, request.device, dtype, path)
+            Cell(spec, backend, request.device, dtype, path)
             for backend in self.backends
-            for spec in self.specs
+            for spec in self.specs.names
             for dtype in request.dtypes
             for path in request.paths
         ]
@@ -135,6 +93,8 @@ class Engine:
         self.events.planned(plan)
         writer = RecordWriter(self.request.records) if self.request.records else None
         results = self._taken_up(plan)
+        self.cases.plan(cell.spec for cell in plan if cell not in results)
+        self._outliers = Outliers(cell for cell in plan if cell not in results)
         jobs = self.request.jobs or len(os.sched_getaffinity(0))
         try:
             if writer:
@@ -164,7 +124,8 @@ class Engine:
             self.close()
             if writer:
                 writer.close()
-        return Report([results[cell] for cell in plan if cell in results])
+        lines = [line for line in self._outliers.lines.values() if line]
+        return Report([results[cell] for cell in plan if cell in results], lines)
 
     def _taken_up(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         """With ``resume``, the results of cells that the record file holds already."""
@@ -181,14 +142,11 @@ class Engine:
 
     def _signature(self, cell: Cell) -> dict[str, str]:
         """What decides the numbers of a cell."""
-        return self._signatures.of(cell, self._spec(cell.spec))
+        return self._signatures.of(cell, self.specs[cell.spec])
 
     @cached_property
     def _signatures(self) -> Signatures:
         return Signatures(self.request, self.differences)
-
-    def _spec(self, name: str) -> Spec:
-        return next(spec for spec in self.specs if spec.name == name)
 
     def _run_backend(
         self,
@@ -205,10 +163,12 @@ class Engine:
                 begin["signature"] = self._signature(cell)
             self._tell(writer, begin, self.events.began, cell)
             result = self.run_cell(cell)
+            self.cases.done(cell.spec)
             if self._stopping.is_set():
                 return  # its worker was killed from here: whatever came of it is no verdict
             with self._lock:
                 results[cell] = result
+                self._outliers.ended(result)
             if writer:
                 for finding in result.findings:
                     writer.append(finding_record(result, finding))
@@ -222,6 +182,8 @@ class Engine:
                 "greeting": greeting(self.workers[backend]),
             }
             self._tell(writer, end, self.events.ended, result)
+            for finding in result.findings:
+                finding.settle()
         self.workers[backend].close()
 
     def _tell(
@@ -241,25 +203,44 @@ class Engine:
 
         ``checks`` are patterns, and the request's if left out.
         """
-        spec = self._spec(cell.spec)
+        spec = self.specs[cell.spec]
+        patience = Patience(self.request.timeout, self._stopping)
 
         def tell(finding: Finding) -> None:
             with self._lock:
                 self.events.found(cell, finding)
 
-        try:
-            small, own = self.case(spec, own=False), self.case(spec, own=True)
-        except HarnessError:
-            raise
-        except Exception as error:
-            finding = own_fault(error)
-            tell(finding)
-            return CellResult(cell, [finding], could_not_run=True)
+        with with_patience(patience):
+            try:
+                small, own = self.case(spec, own=False), self.case(spec, own=True)
+            except OracleFault as fault:
+                finding = Finding("oracle", faults=[str(fault)], verdict=fault.verdict)
+            except HarnessError:
+                raise
+            except Exception as error:
+                finding = own_fault(error)
+            else:
+                return self._run_on(cell, small, own, checks, tell)
+        tell(finding)
+        return CellResult(cell, [finding], seconds=patience.spent, could_not_run=True)
+
+    def _run_on(
+        self,
+        cell: Cell,
+        small: Case,
+        own: Case,
+        checks: tuple[str, ...],
+        tell: Callable[[Finding], None],
+    ) -> CellResult:
+        worker = self.workers[cell.backend]
+        if worker.pid is None and not worker.given_up:
+            with self._lock:
+                self.events.starting(cell.backend, worker.launch.start_timeout)
         run = CellRun(
             cell,
             small,
             own,
-            self.workers[cell.backend],
+            worker,
             self.differences,
             self.request.timeout,
             checks or self.request.checks,
@@ -267,16 +248,16 @@ class Engine:
         return run.run(tell)
 
     def case(self, spec: Spec, *, own: bool) -> Case:
-        """A spec's case, small or at its own sizes; made once."""
-        key = (spec.name, own)
-        with self._case_locks[spec.name]:
-            if key not in self._cases:
-                self._cases[key] = make_case(spec, self.request, own=own)
-                if not own:
-                    self.proofs[spec.name] = complex_step_gap(self._cases[key])
-            return self._cases[key]
+        """A spec's case, small or at its own sizes."""
+        return self.cases.get(spec, own=own)
 
-    def _check_sizes(self, spec: Spec) -> None:
+    @property
+    def proofs(self) -> Mapping[str, float]:
+        """How far the oracle's gradient is from the complex step, by spec."""
+        return self.cases.proofs
+
+    def _add(self, name: str) -> None:
+        spec = self.specs.add(name)
         for size in self.request.sizes:
             if size not in (*spec.model.sizes, *FREE_SIZES):
                 known = (*spec.model.sizes, *FREE_SIZES)
@@ -292,6 +273,7 @@ class Engine:
             environment=self.request.environment.get(backend, {}),
             memory_limit=self.request.memory_limit,
             handler=self.request.handler,
+            start_timeout=self.request.start_timeout or usual_start_timeout(),
         )
 
     def _hellos(self) -> dict[str, Any]:

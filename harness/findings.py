@@ -35,7 +35,7 @@ PASSING: frozenset[Verdict] = frozenset({"agree", "known-difference", "unsupport
 BROKEN: frozenset[Verdict] = frozenset({"error", "crashed", "timeout", "out-of-memory", "not-run"})
 
 
-@dataclass
+@dataclass(slots=True)
 class Finding:
     """One check's result: tensors compared, properties that held, faults in words."""
 
@@ -46,7 +46,8 @@ class Finding:
     verdict: Verdict = "agree"
     seconds: float = 0.0
     traceback: str = ""  # of what was raised, in the backend's process or in this one
-    words: str = ""  # what a record says of it, where it comes from one
+    words: str = ""  # the detail, of a finding from a record or one that has not kept all of it
+    compared: int = 0  # deviations there were, before most were dropped
 
     def judge(self) -> Finding:
         """Set the verdict from what was compared. Nothing compared is an error."""
@@ -56,6 +57,17 @@ class Finding:
         elif self.faults or not all(d.agrees for d in self.deviations):
             self.verdict = "differ"
         return self
+
+    def settle(self) -> None:
+        """Drop all deviations but the worst, and what tells nothing: no more is asked of it."""
+        if len(self.deviations) > 1:
+            self.words, self.compared = self.detail, len(self.deviations)
+            self.deviations = [worst(self.deviations)]
+
+    @property
+    def comparisons(self) -> int:
+        """How many tensors were compared and properties looked at."""
+        return max(len(self.deviations), self.compared) + self.held
 
     @property
     def worst(self) -> Deviation | None:

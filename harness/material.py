@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.initializers import generator
+from harness.patience import look
 from harness.ports import result_ports
 from harness.program import Port, Program
 from harness.text import one_hot
@@ -63,6 +64,7 @@ def parameter(program: Program, port: Port, seed: int) -> Array:
     range without saturating. Vectors lie in 0.4 to 1.4 with either sign; what must be positive
     (scales and variances, which start at ones) has none.
     """
+    look()
     shape = program.shape(port)
     random = generator(seed, port.name)
     if len(shape) >= 2:

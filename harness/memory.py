@@ -1,4 +1,4 @@
-"""The resident memory of this process, as Linux counts it."""
+"""The resident memory of this process, and what there is for it, as Linux counts it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,33 @@ def resident() -> int:
     return _status("VmRSS")
 
 
+def available() -> int:
+    """Bytes that may still be taken: of the machine, and of the control group of this process."""
+    machine = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    assert machine is not None
+    return min(int(machine[1]) * 1024, *_left_to_groups())
+
+
+def _left_to_groups() -> list[int]:
+    """What the memory limits of the control groups leave, version 1 and 2; more than any has."""
+    left = [1 << 62]
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root = Path("/sys/fs/cgroup", controllers)
+        names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+        # In a container the group is often mounted as the root.
+        for folder in {root / path.lstrip("/"), root}:
+            try:
+                limit, used = (int((folder / f"memory.{n}").read_text()) for n in names)
+            except (OSError, ValueError):  # no such file, or no limit: "max"
+                continue
+            left.append(max(0, limit - used))
+    return left
+
+
 def _status(name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) * 1024
-
-
-def available() -> int:
-    """Bytes that processes can still take, of the machine and of the control group."""
-    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    free = int(found[1]) * 1024 if found else 1 << 62
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else max(0, min(free, int(limit) - used))

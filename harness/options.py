@@ -66,6 +66,11 @@ ENVIRONMENT = click.option(
     metavar="BACKEND:NAME=VALUE",
     help="Set an environment variable of a backend's process.",
 )
+START = click.option(
+    "--start-timeout",
+    type=number(TIMEOUT),
+    help="Seconds that a backend may take to start; 300, or HARNESS_START_TIMEOUT, if left out.",
+)
 
 
 def pairs(option: str, items: Sequence[str]) -> dict[str, str]:

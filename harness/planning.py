@@ -41,6 +41,7 @@ class Request:
     pythons: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     timeout: float = 120.0
+    start_timeout: float | None = None
     memory_limit: int | None = None
     checks: tuple[str, ...] = ("*",)
     records: Path | None = None
@@ -152,6 +153,8 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
                     f"(known: {', '.join(known)})"
                 )
     check_fields(request, RANGES)
+    if request.start_timeout is not None:
+        TIMEOUT.check(request.start_timeout)
     if request.memory_limit is not None:
         MEMORY.check(request.memory_limit)
     for size, number in request.sizes.items():

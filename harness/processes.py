@@ -1,112 +1,88 @@
 """Worker processes: started from one lasting thread, logged, measured, and surely ended.
 
-Linux only: it uses pidfd, PR_SET_PDEATHSIG (set by the worker) and /proc.
+What is started is a :mod:`harness.guardian`, whose child is the worker. Linux only: it uses pidfd,
+PR_SET_PDEATHSIG (set by guardian and worker) and /proc.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import queue
 import select
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-LOG_TAIL = 64 << 10
-"""Bytes of a log that are kept: the last ones."""
+from harness import stragglers
+from harness.guardian import children
+from harness.logs import Log
 
-_LOG_ON_DISK = 16 << 20
 _REAP_SECONDS = 1.0
+_WATCH_SECONDS = 0.5
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class Log:
-    """What a worker prints: a file without a name, of which the tail is kept and the rest counted.
-
-    Having no name, it is gone with the last process that holds it, however that one ends.
-    """
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed by `close`)
-        self._tail = b""
-        self._dropped = 0
-        # With O_APPEND the worker goes on at the new end after the file was cut.
-        flags = fcntl.fcntl(self.fileno(), fcntl.F_GETFL)
-        fcntl.fcntl(self.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
-
-    def fileno(self) -> int:
-        return self._file.fileno()
-
-    def clear(self) -> None:
-        """Forget what was printed so far."""
-        os.ftruncate(self.fileno(), 0)
-        self._tail = b""
-        self._dropped = 0
-
-    def watch(self) -> None:
-        """Cut the file if it has grown large; call this often while the worker runs."""
-        size = os.fstat(self.fileno()).st_size
-        if size > _LOG_ON_DISK:
-            self._tail = self._read_tail(size)
-            self._dropped += size
-            os.ftruncate(self.fileno(), 0)
-
-    def read(self) -> tuple[str, int]:
-        """Return the tail of what was printed since `clear`, and the number of bytes in all."""
-        size = os.fstat(self.fileno()).st_size
-        tail = (self._tail + self._read_tail(size))[-LOG_TAIL:]
-        return tail.decode("utf-8", "replace"), self._dropped + size
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _read_tail(self, size: int) -> bytes:
-        return os.pread(self.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
-
-
 class Process:
-    """One running worker process: its socket, its pidfd and its log.
+    """One running worker process: its socket, its log, and the pidfd of its guardian.
 
-    It leads a session and process group of its own, and all of that group ends with it.
+    The guardian ends when the worker has ended, and all that the worker had started with it.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start `command` with ``--fd N`` for its end of the socket pair.
+        """Start `command`, a guardian's but for its two descriptors: ``--fd N --report N``.
 
         Raises:
             OSError: the command cannot be started.
         """
         self.log = Log()
         self.connection, theirs = socket.socketpair()
+        self._report, report = os.pipe()
+        self._told = b""
+        self._token = stragglers.new_token()
         try:
-            with theirs:
-                self._popen = _in_spawner(
-                    lambda: subprocess.Popen(
-                        [*command, "--fd", str(theirs.fileno())],
-                        stdin=subprocess.DEVNULL,
-                        stdout=self.log.fileno(),
-                        stderr=self.log.fileno(),
-                        env=dict(environment),
-                        pass_fds=[theirs.fileno()],
-                        start_new_session=True,
-                    )
+            self._popen = _in_spawner(
+                lambda: self._start(
+                    [*command, "--fd", str(theirs.fileno()), "--report", str(report)],
+                    {**environment, stragglers.VARIABLE: self._token},
+                    [theirs.fileno(), report],
                 )
+            )
         except BaseException:
-            self.connection.close()
+            self._close()
             self.log.close()
             raise
-        self.pid = self._popen.pid
-        _live.add(self.pid)
-        self.pidfd = os.pidfd_open(self.pid)
+        finally:
+            theirs.close()
+            os.close(report)
+        self.pidfd = os.pidfd_open(self._popen.pid)
         self.connection.setblocking(False)
+        os.set_blocking(self._report, False)
+
+    def _start(
+        self, command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
+    ) -> subprocess.Popen[bytes]:
+        started = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log.fileno(),
+            stderr=self.log.fileno(),
+            env=environment,
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
+        _live[started.pid] = self.log
+        return started
+
+    @property
+    def pid(self) -> int:
+        """Process number of the worker; of its guardian as long as there is no worker yet."""
+        return (self._reported() or [self._popen.pid])[0]
 
     def has_ended(self, wait: float = 0.0) -> bool:
         """Return whether the process has ended, after waiting for that at most `wait` seconds."""
@@ -115,38 +91,54 @@ class Process:
         return bool(poll.poll(wait * 1000))
 
     def end(self) -> int | None:
-        """Kill the whole process group, free everything but the log; return the exit status.
+        """Kill the worker and all that it started, free everything but the log; the exit status.
 
         The status is negative for a signal, as in `subprocess`, and None if the kernel does not
         end the process in time, as it may while a device driver holds it.
         """
-        # Before the process is waited for: until then its number cannot be given to another.
-        _kill_group(self.pid)
-        _live.discard(self.pid)
+        _tell_to_end(self._popen.pid)
+        if not self.has_ended(_REAP_SECONDS) and not self._reported():
+            self._popen.kill()  # it hangs before it has started a worker
+        _live.pop(self._popen.pid, None)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(_REAP_SECONDS)
+        code = self._popen.returncode
+        match self._reported():
+            case [_, status]:
+                code = os.waitstatus_to_exitcode(status)
+            case _:  # the guardian was killed before its work was done
+                stragglers.end_holders(self._token)
         os.close(self.pidfd)
-        self.connection.close()
-        return self._popen.returncode
+        self._close()
+        return code
 
     def memory(self) -> int:
-        """Return the resident bytes of the process and its descendants; 0 once it has ended."""
-        try:
-            children = _descendants(self.pid)
-            if children:
-                return sum(map(_proportional, (self.pid, *children)))
-            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
-        except (OSError, IndexError):
-            return 0
+        """Return the resident bytes of the worker and its descendants; 0 once it has ended."""
+        processes = _descendants(self._popen.pid)
+        if len(processes) > 1:
+            return sum(map(_proportional, processes))
+        return sum(map(_resident, processes))
+
+    def _reported(self) -> list[int]:
+        """What the guardian has told: nothing yet, the worker's number, and its exit status."""
+        with contextlib.suppress(OSError):  # nothing new, or closed
+            self._told += os.read(self._report, 64)
+        return [int(line) for line in self._told.split(b"\n")[:-1]]
+
+    def _close(self) -> None:
+        self.connection.close()
+        os.close(self._report)
+        self._report = -1  # the number may be another file's soon
 
 
 def kill_all() -> None:
     """Kill every worker of this process at once; safe in a signal handler."""
-    for pid in tuple(_live):
-        _kill_group(pid)
+    for guardian in tuple(_live):
+        _tell_to_end(guardian)
 
 
-_live: set[int] = set()
+_live: dict[int, Log] = {}
+"""Of the guardians that were not waited for yet: their numbers, and their workers' logs."""
 _jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 _spawner: threading.Thread | None = None
 _spawner_lock = threading.Lock()
@@ -173,12 +165,30 @@ def _in_spawner(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Pope
             future.set_exception(error)
 
     _jobs.put(job)
-    return future.result()
+    try:
+        return future.result()
+    except BaseException:
+        future.add_done_callback(_end_unwanted)  # after Ctrl-C nobody else would
+        raise
+
+
+def _end_unwanted(future: Future[subprocess.Popen[bytes]]) -> None:
+    if future.exception() is None:
+        _tell_to_end(future.result().pid)
 
 
 def _spawn_forever() -> None:
+    """Start workers as they are asked for; in between, see to it that no log fills the disk."""
+    jobs, swept = _jobs, False
     while True:
-        _jobs.get()()
+        try:
+            jobs.get(timeout=_WATCH_SECONDS if _live else None)()
+        except queue.Empty:
+            for log in tuple(_live.values()):
+                log.watch()
+        if not swept:
+            swept = True
+            stragglers.end_abandoned()
 
 
 def _forget_parent() -> None:
@@ -188,18 +198,25 @@ def _forget_parent() -> None:
     _spawner, _spawner_lock, _jobs = None, threading.Lock(), queue.SimpleQueue()
 
 
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+def _tell_to_end(guardian: int) -> None:
+    """Have a guardian kill its worker and all that this has started, should it be stopped too."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(guardian, signal.SIGTERM)
+        os.kill(guardian, signal.SIGCONT)
 
 
 def _descendants(pid: int) -> list[int]:
     found: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in map(int, file.read_text().split()):
-                found += [child, *_descendants(child)]
+    for child in children(pid):
+        found += [child, *_descendants(child)]
     return found
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
 
 
 def _proportional(pid: int) -> int:
@@ -207,9 +224,10 @@ def _proportional(pid: int) -> int:
 
     A forked child shares nearly all of its parent's pages: plain sums would count them twice.
     """
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) << 10
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
     return 0
 
 

@@ -10,7 +10,6 @@ import fcntl
 import json
 import math
 import os
-import platform
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from harness.boundary import Malformed, read_json
 from harness.errors import HarnessError, did_you_mean
 from harness.files import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
 from harness.findings import VERDICTS
+from harness.machine import machine
 from harness.record_lines import SCHEMA_VERSION, check_fields, check_line
 
 RESULT_FIELDS = (
@@ -216,28 +216,6 @@ def head(
         "versions": dict(versions),
         "environment": dict(environment),
     }
-
-
-def machine() -> dict[str, Any]:
-    """Return what this machine is: processor, cores, memory in bytes, kernel and Python."""
-    return {
-        "host": platform.node(),
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)),
-        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "kernel": f"{platform.system()} {platform.release()}",
-        "architecture": platform.machine(),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-    }
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 from harness import answers
 from harness.answers import Forms
 from harness.material import Arrays, Material
+from harness.patience import spent
 from harness.program import Phase, Program, UpdateRule
 from harness.supervisor import Outcome, Worker
 from harness.tensors import Array, IllFormed, Misfit
@@ -74,11 +75,12 @@ def asked(
 
 
 class Remote:
-    """Drives one worker's session. All calls together must end ``timeout`` seconds from now."""
+    """Drives one worker's session. All calls together must end ``timeout`` seconds from now, to
+    which is added what the oracle takes in between."""
 
     def __init__(self, worker: Worker, timeout: float) -> None:
         self.worker = worker
-        self.deadline = time.monotonic() + timeout
+        self.deadline = time.monotonic() + timeout - spent()
 
     def call(self, verb: str, **payload: Any) -> Any:
         """The verb's value; :class:`WorkerFault` if it failed, crashed or came too late."""
@@ -89,7 +91,7 @@ class Remote:
 
     def outcome(self, verb: str, **payload: Any) -> Outcome:
         """The outcome of a verb that is allowed to fail."""
-        left = max(self.deadline - time.monotonic(), 0.001)
+        left = max(self.deadline + spent() - time.monotonic(), 0.001)
         return asked(self.worker, answers.BACKEND, verb, payload, left)
 
     def open(

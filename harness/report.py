@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median_low
 from textwrap import indent
 
-import numpy as np
 from rich.table import Table
 from rich.text import Text
 
 from harness import tolerance
 from harness.cells import CellResult
-from harness.engine import Report
+from harness.events import Report
 from harness.findings import PASSING, Finding
+from harness.outliers import Group, group_of, outlier
 from harness.terminal import entry
 
 MARKS: Mapping[str, str] = {
@@ -170,45 +168,10 @@ def known(report: Report) -> list[str]:
 
 def outliers(report: Report) -> list[str]:
     """Where backends part, who stands apart from the others, from their outputs pairwise."""
-    lines = []
-    groups: dict[tuple[str, str, str], list[CellResult]] = {}
+    groups: dict[Group, list[CellResult]] = {}
     for result in report.results:
-        if result.outputs:
-            cell = result.cell
-            groups.setdefault((cell.spec, cell.dtype, cell.path), []).append(result)
-    for (spec, dtype, _), members in groups.items():
-        if len(members) < 3 or all(m.verdict in PASSING for m in members):
-            continue
-        # The lower median: of three, the two that agree are near one and far from the other.
-        median = {
-            m.cell.backend: median_low([_distance(m, o) for o in members if o is not m])
-            for m in members
-        }
-        ranked = sorted(median, key=median.__getitem__, reverse=True)
-        if median[ranked[0]] > 100 * max(median[ranked[1]], 1e-17):
-            lines.append(
-                f"{spec}, {dtype}: {ranked[0]} is the outlier: its outputs are "
-                f"{median[ranked[0]]:.1e} from the others', which are within "
-                f"{median[ranked[1]]:.1e} of each other"
-            )
-    return lines
-
-
-def _distance(one: CellResult, other: CellResult) -> float:
-    """The largest gap over the size of the larger; infinite where one is not finite, or not the
-    other's shape."""
-    worst = 0.0
-    for name, array in one.outputs.items():
-        if name not in other.outputs or array.shape != other.outputs[name].shape:
-            return math.inf
-        a, b = np.asarray(array, float), np.asarray(other.outputs[name], float)
-        if np.array_equal(a, b, equal_nan=True):
-            continue
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
-            return math.inf
-        scale = float(max(np.max(np.abs(a)), np.max(np.abs(b))))
-        worst = max(worst, float(np.max(np.abs(a - b))) / scale)
-    return worst
+        groups.setdefault(group_of(result.cell), []).append(result)
+    return [*report.outliers, *filter(None, map(outlier, groups.values()))]
 
 
 def proof(gaps: Mapping[str, float]) -> str:
@@ -223,7 +186,7 @@ def summary(report: Report, seconds: float) -> str:
     """One line: how many cells, how many of each verdict, how long."""
     counts: dict[str, int] = {}
     ran = [r for r in report.results if not r.kept]
-    compared = sum(len(f.deviations) + f.held for r in ran for f in r.findings)
+    compared = sum(f.comparisons for r in ran for f in r.findings)
     for result in report.results:
         counts[result.verdict] = counts.get(result.verdict, 0) + 1
     listed = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"

@@ -19,9 +19,9 @@ from typing import Any
 from harness import tolerance
 from harness.cells import Cell
 from harness.differences import Differences
+from harness.machine import machine
 from harness.planning import Request, case_sizes
 from harness.plugins import available, code
-from harness.records import machine
 from harness.sources import digest
 from harness.spec.lower import Spec
 from harness.supervisor import Worker

@@ -7,19 +7,18 @@ the end of the stream alone: a forked grandchild may hold the stream open for ev
 from __future__ import annotations
 
 import math
-import os
 import select
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from harness import frames
 from harness.answers import greeted, is_answer
 from harness.errors import shorten
+from harness.launch import Launch
 from harness.processes import Process, exit_cause, kill_all
 from harness.tensors import IllFormed
 from harness.worker import GREETING
@@ -30,45 +29,7 @@ Status = Literal["ok", "error", "crashed", "timeout", "out-of-memory"]
 
 _TICK = 0.05
 _CLOSING = 0.3
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How to start the worker of one backend.
-
-    `environment` is added to the parent's. `memory_limit` is in resident bytes of the process and
-    its descendants, and None is no limit. `start_timeout` is in seconds. `handler`
-    (``module:function``) answers in place of the backend, which is then not loaded. `cores` is how
-    many of the processor's cores it may use, None for all.
-    """
-
-    backend: str
-    python: str = sys.executable
-    environment: Mapping[str, str] = field(default_factory=dict)
-    memory_limit: int | None = None
-    handler: str | None = None
-    cores: int | None = None
-    start_timeout: float = 300.0
-
-    def command(self) -> list[str]:
-        """Return the command line, but for the number of the socket."""
-        # -P keeps the current folder off the import path: a torch.py there must not be imported.
-        command = [self.python, "-P", "-m", "harness.worker", "--backend", self.backend]
-        command += ["--parent", str(os.getpid())]
-        if self.handler is not None:
-            command += ["--handler", self.handler]
-        return command if self.cores is None else [*command, "--cores", str(self.cores)]
-
-    def variables(self) -> dict[str, str]:
-        """Return the whole environment of the process."""
-        # Unbuffered, in C as well: what was printed before a crash must be in the log, and what
-        # a call has printed must be in the log of that call.
-        return {
-            **os.environ,
-            "PYTHONFAULTHANDLER": "1",
-            "PYTHONUNBUFFERED": "1",
-            **self.environment,
-        }
+_STARTS_TRIED = 2
 
 
 @dataclass(frozen=True)
@@ -109,7 +70,9 @@ class Worker:
     """A worker process that is started when it is needed and stays warm.
 
     After a crash, a time-out or too much memory the next call starts a new process from the same
-    `Launch`; `starts` counts them. Calls from several threads take turns.
+    `Launch`; `starts` counts them. A start that hung, or the second in a row that failed in another
+    way, was the last one: later calls have its outcome at once. Calls from several threads take
+    turns.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -118,6 +81,8 @@ class Worker:
         self._hello: Mapping[str, Any] | None = None
         self._process: Process | None = None
         self._calls = 0
+        self._failed_starts = 0
+        self._last_word: Outcome | None = None
         self._lock = threading.Lock()
 
     @property
@@ -129,6 +94,11 @@ class Worker:
     def pid(self) -> int | None:
         """Process number of the worker, None while there is none."""
         return self._process.pid if self._process else None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether no further start is tried."""
+        return self._last_word is not None
 
     def start(self) -> Outcome:
         """Start the process unless it runs; the value of an ok outcome is its hello."""
@@ -168,13 +138,20 @@ class Worker:
             if not self._process.has_ended():
                 return Outcome("ok", self._hello)
             self._end(self._process)
+        if self._last_word is not None:
+            return self._last_word
         outcome = self._start()
         if outcome.ok:
-            self._hello = outcome.value
+            self._hello, self._failed_starts = outcome.value, 0
             return outcome
         if self._process is not None:
             self._end(self._process)
-        return replace(outcome, start_failed=True)
+        outcome = replace(outcome, start_failed=True)
+        self._failed_starts += 1
+        if outcome.status == "timeout" or self._failed_starts == _STARTS_TRIED:
+            cause = f"not started again after this: {outcome.cause}"
+            self._last_word = replace(outcome, cause=cause, seconds=0.0)
+        return outcome
 
     def _start(self) -> Outcome:
         self.starts += 1
@@ -183,6 +160,8 @@ class Worker:
         except (OSError, ValueError) as error:
             return Outcome("error", cause=f"cannot run {self.launch.python!r}: {error}")
         outcome = self._run(self._process, None, self.launch.start_timeout)
+        if outcome.status == "timeout":
+            return replace(outcome, cause=f"{outcome.cause} at its start")
         if outcome.status == "crashed" and outcome.log.strip():
             # Such as "No module named harness", from an interpreter that the user has named.
             last = shorten(outcome.log.strip().splitlines()[-1], 200)

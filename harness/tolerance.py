@@ -34,7 +34,7 @@ PRECISION: Mapping[str, float] = {
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Deviation:
     """How one tensor compares: ``error`` against ``yardstick``, both relative to the oracle."""
 

@@ -1,8 +1,9 @@
 """The process that owns one backend: loads it, greets, then answers calls one after another.
 
-Started by :mod:`harness.supervisor` as ``python -m harness.worker --backend NAME --fd N``, where N
-is its end of a socket pair. Only frames go over the socket: what the backend prints, from C too,
-goes to the file descriptors 1 and 2, which the parent has opened on the log of this worker.
+Started by :mod:`harness.supervisor`, under a :mod:`harness.guardian`, with ``--backend NAME --fd
+N``, where N is its end of a socket pair. Only frames go over the socket: what the backend prints,
+from C too, goes to the file descriptors 1 and 2, which the parent has opened on the log of this
+worker.
 
 A request is ``{id, verb, payload}`` and its answer ``{id, status: ok, value, seconds}``, or
 ``{id, status, kind, message, traceback, spent, seconds}`` with status ``error`` or
@@ -15,12 +16,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import faulthandler
 import importlib
 import os
 import platform
-import signal
 import socket
 import sys
 import time
@@ -47,7 +46,6 @@ REPORTED = (
 )
 REPORTED_PREFIXES = ("MALLOC_", "OPENBLAS_", "TF_")
 
-_PR_SET_PDEATHSIG = 1
 _TEXT_LIMIT = 64 << 10
 _OUT_OF_MEMORY_KINDS = ("OutOfMemoryError", "ResourceExhaustedError")
 _OUT_OF_MEMORY_WORDS = (
@@ -91,8 +89,9 @@ _XLA_KINDS, _XLA_WORDS = ("XlaRuntimeError", "JaxRuntimeError"), ("internal:", "
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve one backend until the parent closes the socket or ends."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
-    _die_with(options.parent)
+    own_pid = os.getpid()
     if options.cores is not None:
         # What XLA and others take for the number of cores; their threads inherit it.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
@@ -101,22 +100,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.perf_counter()
     answer = None
     try:
-        answer, value = _prepare(options)
+        answer, value = _prepare(options, arguments, own_pid)
         greeting: dict[str, Any] = {"status": "ok", "value": value}
     except BaseException as error:
         greeting = _failure(error)
+    _leave_if_forked(own_pid)
     greeting |= {"id": GREETING, "seconds": time.perf_counter() - started}
     with contextlib.suppress(frames.EndOfStream, BrokenPipeError):
         frames.send(connection, greeting)
         if answer is not None:
-            _serve(connection, answer)
+            _serve(connection, answer, own_pid)
+
+
+def _leave_if_forked(own_pid: int) -> None:
+    """End a child that a backend forked and let return: it must not answer for its parent."""
+    if os.getpid() != own_pid:
+        os._exit(0)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness.worker", description=__doc__)
     parser.add_argument("--backend", required=True, help="name of the backend to serve")
     parser.add_argument("--fd", required=True, type=int, help="number of the inherited socket")
-    parser.add_argument("--parent", type=int, help="process whose end is the end of this one")
     parser.add_argument("--handler", help="module:function that answers instead of a backend")
     parser.add_argument("--cores", type=int, help="how many cores it may use")
     parser.add_argument(
@@ -125,37 +130,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _die_with(parent: int | None) -> None:
-    """Have the kernel kill this process when the thread that started it ends."""
-    if parent is None:
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    # The parent may have ended before the line above: then no signal will ever come.
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _prepare(options: argparse.Namespace) -> tuple[Handler, dict[str, Any]]:
+def _prepare(
+    options: argparse.Namespace, arguments: Sequence[str], own_pid: int
+) -> tuple[Handler, dict[str, Any]]:
     """Return what answers the calls, and the greeting. May start the process anew instead."""
     name: str = options.backend
     if options.handler is not None:
         served = answer = _resolve(options.handler)(name)
     else:
         if not options.environment_set:
-            _enter(plugins.environment(name))
+            environment = plugins.environment(name)
+            _leave_if_forked(own_pid)
+            _enter(environment, arguments)
         served = plugins.load(name)
         answer = _resolve(DEFAULT_HANDLER)(served)
     return answer, _greeting(name, served)
 
 
-def _enter(environment: dict[str, str]) -> None:
+def _enter(environment: dict[str, str], arguments: Sequence[str]) -> None:
     """Start this program anew under `environment`, unless that is what it already has.
 
     A framework, and the C libraries under it, read their variables when the process starts.
     """
     if all(os.environ.get(name) == text for name, text in environment.items()):
         return
-    command = [sys.executable, *sys.orig_argv[1:], "--environment-set"]
+    command = [sys.executable, "-P", "-m", "harness.worker", *arguments, "--environment-set"]
     os.execve(sys.executable, command, {**os.environ, **environment})
 
 
@@ -190,8 +189,7 @@ def reported(variables: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _serve(connection: socket.socket, answer: Handler) -> None:
-    own_pid = os.getpid()
+def _serve(connection: socket.socket, answer: Handler, own_pid: int) -> None:
     while True:
         # In a function of its own, so that nothing of a call stays in memory until the next one.
         _serve_one(connection, answer, own_pid)
@@ -200,9 +198,7 @@ def _serve(connection: socket.socket, answer: Handler) -> None:
 def _serve_one(connection: socket.socket, answer: Handler, own_pid: int) -> None:
     request = frames.receive(connection)
     reply = _reply(answer, request)
-    # A child that a backend forked and let return must not answer in its parent's place.
-    if os.getpid() != own_pid:
-        os._exit(0)
+    _leave_if_forked(own_pid)
     try:
         frames.send(connection, reply)
     except frames.Unencodable as error:

@@ -18,7 +18,8 @@ from harness import cells, checks
 from harness.cells import CellResult
 from harness.checks.context import Context
 from harness.cli import cli
-from harness.engine import Engine, Report
+from harness.engine import Engine
+from harness.events import Report
 from harness.planning import Request
 from harness.records import read_records
 from harness.report import problems

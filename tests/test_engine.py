@@ -13,8 +13,9 @@ import pytest
 import harness
 from harness.cells import Cell, CellResult
 from harness.checks import CHECKS
-from harness.engine import Engine, Events, Report
+from harness.engine import Engine
 from harness.errors import UsageError
+from harness.events import Events, Report
 from harness.findings import VERDICTS, Finding, Verdict
 from harness.planning import Request, choose_checks, lesson6
 from harness.plugins import available

@@ -18,7 +18,8 @@ import pytest
 from faults.support import group_members, is_gone
 
 from harness.cells import CellResult
-from harness.engine import Engine, Report
+from harness.engine import Engine
+from harness.events import Report
 from harness.findings import Verdict
 from harness.planning import Request
 from harness.records import Records, read_records

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from faults.support import MIB, PATH, VERBS, group_members, is_gone, launch, timed, wait_until
 
-from harness import processes
+from harness import logs
 from harness.supervisor import Launch, Worker
 from harness.worker import DEFAULT_HANDLER
 
@@ -60,7 +60,7 @@ def test_whole_group_ends_with_its_worker(worker: Worker) -> None:
 
 
 def test_log_on_disk_is_cut_while_the_call_runs() -> None:
-    log = processes.Log()
+    log = logs.Log()
     os.write(log.fileno(), b"a" * (20 * MIB))
     log.watch()
     assert os.fstat(log.fileno()).st_size == 0
@@ -68,7 +68,7 @@ def test_log_on_disk_is_cut_while_the_call_runs() -> None:
     text, count = log.read()
     assert count == 20 * MIB + 4
     assert text.endswith("aatail")
-    assert len(text) == processes.LOG_TAIL
+    assert len(text) == logs.LOG_TAIL
     log.close()
 
 

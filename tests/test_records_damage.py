@@ -16,8 +16,9 @@ from rich.console import Console
 
 from harness import report as reports
 from harness.cells import result_records
-from harness.engine import Engine, Report
+from harness.engine import Engine
 from harness.errors import HarnessError
+from harness.events import Report
 from harness.planning import Request
 from harness.record_lines import FORMS
 from harness.records import RecordError, read_records

@@ -12,7 +12,7 @@ from rich.console import Console
 from harness import report as reports
 from harness.cells import Cell, CellResult
 from harness.console import PIPED_WIDTH
-from harness.engine import Report
+from harness.events import Report
 from harness.findings import VERDICTS, Finding, Verdict
 from harness.tolerance import Deviation
 

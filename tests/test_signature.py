@@ -13,7 +13,8 @@ import pytest
 
 from harness import signature
 from harness.cells import Cell
-from harness.engine import Engine, Events
+from harness.engine import Engine
+from harness.events import Events
 from harness.planning import Request
 from harness.records import read_records
 

@@ -19,7 +19,7 @@ import pytest
 from faults import verbs
 from faults.support import MIB, is_gone, launch, timed
 
-from harness import frames, processes, supervisor
+from harness import frames, logs, supervisor
 from harness.supervisor import Launch, Worker
 
 
@@ -287,7 +287,7 @@ def test_printing_megabytes_neither_blocks_nor_fills(worker: Worker) -> None:
     outcome = worker.call("print_bytes", {"count": count}, timeout=20)
     assert outcome.value == "printed"
     assert outcome.log_bytes >= count * 0.9
-    assert len(outcome.log) == processes.LOG_TAIL
+    assert len(outcome.log) == logs.LOG_TAIL
     assert outcome.log.endswith("xthe end")
 
 

@@ -23,8 +23,8 @@ from rich.console import Console
 
 from harness.atomic import write_whole
 from harness.errors import HarnessError
+from harness.machine import machine
 from harness.planning import lesson6
-from harness.records import machine
 
 FOLDER = Path(__file__).parent
 RECORD, PAGE = FOLDER / "record.json", FOLDER.parent / "lesson6.md"

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.bench.entrant import CellResult
 from harness.bench.request import BenchRequest
-from harness.records import machine
+from harness.machine import machine
 
 CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 SMI_FIELDS = ("name", "driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")

@@ -17,6 +17,8 @@ from harness.bench.request import (
     groups_of,
 )
 from harness.bench.rounds import measure
+from harness.case import BYTES, SECONDS, entries_of
+from harness.patience import OracleFault, Patience, at_work, with_patience
 from harness.supervisor import Worker
 
 
@@ -82,10 +84,12 @@ class Bench:
     def run_group(self, group: Group) -> list[CellResult]:
         """The cells of one group, one for each contestant."""
         request = self.request
-        case = TimedCase(group, request.dtype, request.seed)
-        self.events.expecting(group)
-        # Computed before anyone is measured: the oracle takes all cores.
-        assert case.expected.values
+        try:
+            case = self._case(group)
+        except OracleFault as fault:
+            return [
+                CellResult(group.cell(c.label), c, "broken", str(fault)) for c in self.contestants
+            ]
         entrants = [
             Entrant(
                 contestant,
@@ -99,3 +103,19 @@ class Bench:
         ]
         measure(entrants, request.path, request.rounds, self._shuffle, self.events.doing)
         return [entrant.result for entrant in entrants]
+
+    def _case(self, group: Group) -> TimedCase:
+        """A group's case with all that is expected of it.
+
+        Raises:
+            OracleFault: there is not the time or the memory.
+        """
+        program = group.spec.program("training", **group.sizes)
+        entries = entries_of(program, group.batch, group.time)
+        patience = Patience(self.request.timeout)
+        with with_patience(patience), at_work(entries * BYTES, entries * SECONDS):
+            case = TimedCase(group, self.request.dtype, self.request.seed)
+            self.events.expecting(group)
+            # Computed before anyone is measured: the oracle takes all cores.
+            assert case.expected.values
+        return case

@@ -77,6 +77,10 @@ class Library:
             self._read[key] = self._load(kind, name, place)
         return self._read[key]
 
+    def forget(self, kind: str, name: str) -> None:
+        """Do not keep a definition that was read: nothing else refers to it."""
+        self._read.pop((kind, name), None)
+
     def _load(self, kind: str, name: str, place: Place | None) -> Definition:
         relative = f"{FOLDERS[kind]}/{name}.yaml"
         if (kind, name) in self.overrides:

@@ -14,7 +14,7 @@ from harness.findings import Finding
 ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
 
 # Findings of a cell whose checks could not begin.
-BEFORE = ("start", "open")
+BEFORE = ("oracle", "start", "open")
 
 
 class Cells:

@@ -41,6 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="seconds for one cell (default: 120)",
     )
     add(
+        "--harness-start-timeout",
+        type=_number(TIMEOUT),
+        help="seconds for the backend's start (default: 300, or HARNESS_START_TIMEOUT)",
+    )
+    add(
         "--harness-memory",
         type=_number(MEMORY_MIB),
         metavar="MIB",
@@ -71,6 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
         device=option("--device"),
         folders=tuple(option("--harness-specs")),
         timeout=option("--harness-timeout"),
+        start_timeout=option("--harness-start-timeout"),
         memory_limit=None if memory is None else memory * 2**20,
     )
     try:

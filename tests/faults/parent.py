@@ -1,21 +1,28 @@
-"""A parent process to be killed: starts one worker, keeps it busy, prints its process number."""
+"""A parent process to be killed: starts one worker, keeps it busy, prints its process number.
+
+Its second argument is what it does at the end, if not waiting to be killed.
+"""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
 from harness.supervisor import Launch, Worker
 
 
-def main(verb: str) -> None:
+def main(verb: str, ending: str = "time.sleep(60)") -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = Worker(Launch("victim", handler="faults.verbs:handler"))
     worker.start()
+    if verb == "litter":
+        assert worker.call(verb).value == "littered"
     print(worker.pid, flush=True)
-    if verb != "idle":
+    if verb not in ("idle", "litter"):
         worker.call(verb)
-    time.sleep(60)
+    exec(ending, {"time": time, "sys": sys, "worker": worker})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -66,3 +66,16 @@ def group_members(group: int) -> list[int]:
             except ProcessLookupError:
                 continue
     return members
+
+
+def marked(mark: str) -> list[int]:
+    """Return the processes alive whose environment or command line holds a mark."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and not is_gone(pid := int(entry.name)):
+            try:
+                text = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            found += [pid] if mark.encode() in text else []
+    return found

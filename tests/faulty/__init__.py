@@ -15,5 +15,5 @@ FOLDER = Path(__file__).parent
 
 def variables(faults: Mapping[str, str]) -> dict[str, str]:
     """Variables under which the plugin is installed, with faults by cell: ``SPEC DTYPE``."""
-    paths = [str(FOLDER), os.environ.get("PYTHONPATH", "")]
+    paths = [str(FOLDER), str(FOLDER.parent), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "FAULTS": json.dumps(faults)}

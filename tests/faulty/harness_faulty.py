@@ -1,7 +1,8 @@
 """The shipped backends, with faults: ``faulty-NAME`` is NAME until a cell is due for one.
 
-The environment variable ``FAULTS`` maps cells (``SPEC DTYPE``) to functions of this file, as
-JSON. While the file that ``FAULTY_MARK`` names is there, this module fails to import, once.
+The environment variable ``FAULTS`` maps cells (``SPEC DTYPE``) to functions of this file, or to a
+verb of ``tests/faults`` and when it is done (``open:VERB``, ``gradients:VERB``), as JSON. While the
+file that ``FAULTY_MARK`` names is there, this module fails to import, once.
 """
 
 from __future__ import annotations
@@ -96,6 +97,16 @@ def killed_and_no_import(session: Session) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def process_fault(session: Session, when: str, verb: str) -> None:
+    """Do to this process what the supervisor's tests do."""
+    from faults import verbs
+
+    if when == "open":
+        getattr(verbs, verb)()
+    else:
+        _instead(session, when, lambda _: getattr(verbs, verb)())
+
+
 def _instead(
     session: Session,
     method: str,
@@ -137,7 +148,10 @@ def harness_backend(name: str) -> Backend:
     def session(training: Program, inference: Program, **choices: Any) -> Session:
         made = right(training, inference, **choices)
         fault = faults.get(f"{training.name} {choices['dtype']}")
-        if fault is not None:
+        if fault is not None and ":" in fault:
+            when, _, verb = fault.partition(":")
+            process_fault(made, when, verb)
+        elif fault is not None:
             globals()[fault](made)
         return made
 

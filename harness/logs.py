@@ -1,0 +1,65 @@
+"""What worker processes print."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import threading
+
+LOG_TAIL = 64 << 10
+"""Bytes of a log that are kept: the last ones."""
+
+_LOG_ON_DISK = 16 << 20
+
+
+class Log:
+    """What a worker prints: a file without a name, of which the tail is kept and the rest counted.
+
+    Having no name, it is gone with the last process that holds it, however that one ends.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed by `close`)
+        self._tail = b""
+        self._dropped = 0
+        self._lock = threading.Lock()
+        # With O_APPEND the worker goes on at the new end after the file was cut.
+        flags = fcntl.fcntl(self.fileno(), fcntl.F_GETFL)
+        fcntl.fcntl(self.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def clear(self) -> None:
+        """Forget what was printed so far."""
+        with self._lock:
+            os.ftruncate(self.fileno(), 0)
+            self._tail = b""
+            self._dropped = 0
+
+    def watch(self) -> None:
+        """Cut the file if it has grown large; call this often while the worker runs."""
+        with self._lock:
+            if self._file.closed:
+                return
+            size = os.fstat(self.fileno()).st_size
+            if size > _LOG_ON_DISK:
+                self._tail = self._read_tail(size)
+                # Asked again: what is written between these two lines is not counted.
+                self._dropped += os.fstat(self.fileno()).st_size
+                os.ftruncate(self.fileno(), 0)
+
+    def read(self) -> tuple[str, int]:
+        """Return the tail of what was printed since `clear`, and the number of bytes in all."""
+        with self._lock:
+            size = os.fstat(self.fileno()).st_size
+            tail = (self._tail + self._read_tail(size))[-LOG_TAIL:]
+            return tail.decode("utf-8", "replace"), self._dropped + size
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+    def _read_tail(self, size: int) -> bytes:
+        return os.pread(self.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))

@@ -1,0 +1,241 @@
+"""The oracle, which runs in the parent, keeps to the time and the memory that a cell has."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import memory, patience
+from harness.case import Case
+from harness.engine import Engine
+from harness.events import Report
+from harness.oracle import TABLE, Oracle
+from harness.patience import OracleFault, Patience, at_work, spent, with_patience
+from harness.planning import Request, make_case
+from harness.spec.lower import load_spec
+
+HARNESS = str(Path(sys.executable).parent / "harness")
+SPEC = "lesson6/simple_rnn"
+OTHER = "lesson6/three_char"
+
+
+def run(**options: Any) -> Report:
+    request = Request(**{"backends": ("numpy",), "checks": ("values",), **options})
+    with Engine(request) as engine:
+        return engine.run()
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have one primitive of the oracle take long."""
+    right = TABLE["add"]
+
+    def wrong(a: Any, b: Any) -> Any:
+        time.sleep(seconds)
+        return right(a, b)
+
+    monkeypatch.setitem(TABLE, "add", wrong)  # type: ignore[arg-type]
+
+
+def test_slow_oracle_costs_the_cells_of_its_spec_and_no_backend_s_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make = Engine.case
+
+    def case(self: Engine, spec: Any, *, own: bool) -> Case:
+        with monkeypatch.context() as patch:
+            if spec.name == SPEC:
+                slow(patch, 0.4)
+            return make(self, spec, own=own)
+
+    monkeypatch.setattr(Engine, "case", case)
+    began = time.monotonic()
+    report = run(specs=(SPEC, "lesson6/first_rnn"), timeout=1.5, jobs=1)
+    assert time.monotonic() - began < 20
+    assert report.exit_code == 3
+    lost = [r for r in report.results if r.cell.spec == SPEC]
+    good = [r for r in report.results if r.cell.spec != SPEC]
+    assert [r.verdict for r in lost] == ["timeout"] * 2
+    assert [r.verdict for r in good] == ["agree"] * 2
+    for result in lost:
+        (finding,) = result.findings
+        assert finding.check == "oracle"
+        assert finding.detail.startswith("the oracle was not done in 1.5 s, which is no fault of")
+    # The second cell does not wait once more for what the first has waited for.
+    assert lost[0].seconds >= 1.5
+    assert lost[1].seconds < 0.1
+
+
+def test_oracle_that_is_slow_in_a_check_loses_this_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Case.train
+
+    def train(self: Case, *arguments: Any) -> Any:
+        with at_work():
+            time.sleep(4.5)
+            return right(self, *arguments)
+
+    monkeypatch.setattr(Case, "train", train)
+    checks = ("values", "training-sgd", "repeatability", "inference")
+    report = run(specs=(SPEC,), dtypes=("float64",), checks=checks, timeout=4.0)
+    (result,) = report.results
+    found = {f.check: f.verdict for f in result.findings}
+    assert found["training-sgd"] == "timeout"
+    assert found["outputs"] == found["inference"] == "agree"
+    # It needs no oracle, and the backend's own time is not used up.
+    assert found["repeatability"] == "agree"
+    assert report.exit_code == 3
+
+
+def test_time_of_the_oracle_is_not_the_backend_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check whose oracle takes most of the time, and a backend that takes most of its own."""
+    right = Case.gradients
+
+    def gradients(self: Case, *arguments: Any) -> Any:
+        with at_work():
+            time.sleep(2.0)
+        return right(self, *arguments)
+
+    with Engine(Request(specs=(SPEC,), backends=("numpy",), timeout=3.0)) as engine:
+        (cell, *_) = engine.cells()
+        for own in (False, True):
+            engine.case(engine.specs[SPEC], own=own)
+        engine.workers["numpy"].start()
+        monkeypatch.setattr(Case, "gradients", gradients)
+        result = engine.run_cell(cell, ("values", "inference"))
+    assert {f.check: f.verdict for f in result.findings} == {
+        "outputs": "agree",
+        "loss": "agree",
+        "gradients": "agree",
+        "inference": "agree",
+    }
+
+
+# Sizes that no machine can take: what is refused, and before it costs anything.
+TOO_LARGE = {
+    "hidden": ({"hidden": 3_000_000}, "out-of-memory"),
+    "the largest that the command line takes": ({"hidden": 2**31 - 1}, "out-of-memory"),
+    "batch": ({"batch": 2**31 - 1}, "out-of-memory"),
+    "time": ({"time": 2**31 - 1}, "out-of-memory"),
+    "vocabulary": ({"vocab": 2**31 - 1}, "out-of-memory"),
+    "factors": ({"factors": 2**31 - 1}, "out-of-memory"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_sizes_that_do_not_fit_are_refused_at_once(name: str) -> None:
+    sizes, verdict = TOO_LARGE[name]
+    before, began = memory.resident(), time.monotonic()
+    report = run(specs=(SPEC,), sizes=sizes, timeout=1e15)
+    assert time.monotonic() - began < 5
+    assert memory.resident() - before < 100 << 20
+    assert [r.verdict for r in report.results] == [verdict] * 2
+    assert all("the oracle needs some" in r.findings[0].detail for r in report.results)
+    assert report.exit_code == 3
+
+
+def test_sizes_that_take_too_long_are_refused_at_once() -> None:
+    began = time.monotonic()
+    report = run(specs=(SPEC,), sizes={"hidden": 4000}, timeout=1.0)
+    assert time.monotonic() - began < 5
+    assert [r.verdict for r in report.results] == ["timeout"] * 2
+    assert "the oracle needs 2 s or more, and has 1 s" in report.results[0].findings[0].detail
+
+
+def test_estimate_is_below_what_it_really_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is refused that could be done: the least time, of the sizes that are checked."""
+    for name in (SPEC, OTHER, "lesson6/stateful_lstm"):
+        began = time.monotonic()
+        case = make_case(load_spec(name), Request(), own=True)
+        case.gradients(case.material, "main")
+        assert case.entries * 1e-7 < time.monotonic() - began
+
+
+def test_memory_that_runs_out_in_the_middle_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(a: Any, b: Any) -> Any:
+        return np.ones(1 << 50)
+
+    monkeypatch.setitem(TABLE, "matmul", greedy)  # type: ignore[arg-type]
+    report = run(specs=(SPEC,), dtypes=("float64",))
+    (result,) = report.results
+    assert (result.verdict, result.could_not_run) == ("out-of-memory", True)
+    assert "the oracle ran out of memory: Unable to allocate" in result.findings[0].detail
+
+
+def test_what_others_have_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "available", lambda: 1000 << 20)
+    go, done = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with at_work(500 << 20):
+            go.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        assert go.wait(10)
+        with at_work(200 << 20), at_work(250 << 20):
+            pass
+        with pytest.raises(OracleFault, match=r"may take 0\.3 GiB"), at_work(400 << 20):
+            pass
+    finally:
+        done.set()
+        thread.join()
+    with at_work(700 << 20):
+        pass
+    assert patience._asked == {}
+
+
+def test_time_is_counted_once_and_only_while_at_work() -> None:
+    with with_patience(Patience(10.0)):
+        time.sleep(0.05)
+        assert spent() == 0.0
+        with at_work(), at_work():
+            time.sleep(0.05)
+        assert 0.05 <= spent() < 0.5
+    assert spent() == 0.0
+
+
+def test_primitives_look_at_the_clock_and_at_the_end_of_the_run() -> None:
+    stopped = threading.Event()
+    with with_patience(Patience(100.0, stopped)):
+        TABLE["exp"](1.0)
+        with at_work():
+            TABLE["exp"](1.0)
+            stopped.set()
+            with pytest.raises(OracleFault, match="the run was ended"):
+                Oracle("reversed").primitives["matmul"](np.ones((2, 2)), np.ones((2, 2)))
+        TABLE["exp"](1.0)
+
+
+def test_available_memory_heeds_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < memory.available() < 1 << 50
+    monkeypatch.setattr(memory, "_left_to_groups", lambda: [1 << 20])
+    assert memory.available() == 1 << 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "timeout", "words"),
+    [("hidden=3000000", "1e15", "the oracle needs some"), ("hidden=4000", "1", "2 s or more")],
+)
+def test_bench_refuses_such_sizes_and_measures_the_others(
+    size: str, timeout: str, words: str
+) -> None:
+    command = [HARNESS, "bench", SPEC, "--backend", "numpy", "--mode", "forward", "--batch", "2"]
+    done = subprocess.run(
+        [*command, "--time", "3", "--size", f"{size},5", "--timeout", timeout, "--rounds", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    shown = done.stdout + done.stderr
+    assert done.returncode == 3, shown
+    assert words in shown.replace("\n", " ")
+    assert "Traceback" not in shown

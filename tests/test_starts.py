@@ -1,0 +1,167 @@
+"""Starts that fail: how long they may take, and that they are not tried again and again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faults.support import launch
+
+from harness.engine import Engine
+from harness.errors import UsageError
+from harness.events import Events
+from harness.launch import Launch
+from harness.planning import Request
+from harness.supervisor import Worker
+
+SPECS = ("lesson6/simple_rnn", "lesson6/three_char", "lesson6/first_rnn")
+# Seconds; the good one must start in them on a machine that is busy.
+LIMIT = 6.0
+# A backend beside the good one, whose import does what the test says.
+PLUGIN = """
+import os, sys, time
+{at_import}
+"""
+HONEST = """
+from harness import plugins
+from harness.hookspecs import hookimpl
+
+@hookimpl
+def harness_backend(name):
+    backend = plugins.load("numpy")
+    backend.name = name
+    return backend
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the import path with a plugin of which the code is still to be written."""
+    metadata = tmp_path / "odd_starts-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-starts\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[harness.backends]\nodd = odd_starts\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    return tmp_path
+
+
+def write(folder: Path, at_import: str) -> None:
+    count = f"open({str(folder / 'starts')!r}, 'a').write('x')"
+    (folder / "odd_starts.py").write_text(PLUGIN.format(at_import=f"{count}\n{at_import}"))
+
+
+def starts(folder: Path) -> int:
+    return len((folder / "starts").read_text())
+
+
+# What the import does: the verdict of every cell, words of the first and of the later ones, starts.
+IMPORTS = {
+    "time.sleep(100)": ("timeout", "no answer in 6.0 s at its start", 1),
+    "os.kill(os.getpid(), 19)": ("timeout", "no answer in 6.0 s at its start", 1),
+    "os.abort()": ("crashed", "SIGABRT", 2),
+    "os._exit(0)": ("crashed", "exit code 0 at its start", 2),
+    "raise ImportError('libodd.so')": ("error", "ImportError: libodd.so", 2),
+    "sys.exit('no licence')": ("error", "SystemExit: no licence", 2),
+    "os.fork() or None; raise ImportError('from both')": ("error", "ImportError: from both", 2),
+}
+
+
+@pytest.mark.parametrize("at_import", IMPORTS)
+def test_a_backend_that_cannot_start_is_not_started_for_every_cell(
+    installed: Path, at_import: str
+) -> None:
+    verdict, words, count = IMPORTS[at_import]
+    write(installed, at_import)
+    told: list[tuple[str, float]] = []
+
+    class Kept(Events):
+        def starting(self, backend: str, seconds: float) -> None:
+            told.append((backend, seconds))
+
+    request = Request(
+        SPECS, ("numpy", "odd"), checks=("values",), timeout=60.0, start_timeout=LIMIT, jobs=2
+    )
+    began = time.monotonic()
+    with Engine(request, Kept()) as engine:
+        report = engine.run()
+    assert time.monotonic() - began < 30
+    assert report.exit_code == 3
+    good = [r for r in report.results if r.cell.backend == "numpy"]
+    odd = [r for r in report.results if r.cell.backend == "odd"]
+    assert [r.verdict for r in good] == ["agree"] * 6
+    assert [r.verdict for r in odd] == [verdict] * 6
+    assert all(r.could_not_run for r in odd)
+    details = [r.findings[0].detail for r in odd]
+    assert all(words in detail for detail in details)
+    again = [detail.startswith("not started again after this: ") for detail in details]
+    assert again == [False] * count + [True] * (6 - count)
+    assert starts(installed) == count
+    assert [b for b, _ in told].count("odd") == count
+    assert {seconds for _, seconds in told} == {LIMIT}
+
+
+def test_a_start_that_fails_once_is_tried_again(installed: Path) -> None:
+    """A driver may be busy, a file just be replaced."""
+    first = f"if len(open({str(installed / 'starts')!r}).read()) % 2: raise ImportError('once')"
+    write(installed, f"{first}\n{HONEST}")
+    with Worker(Launch("odd")) as worker:
+        for number in range(4):
+            assert "once" in worker.start().cause
+            assert not worker.given_up
+            outcome = worker.start()
+            assert outcome.ok, (number, outcome.cause)
+            worker.close()
+
+
+def test_what_was_given_up_stays_so_when_it_is_closed() -> None:
+    with Worker(launch(handler="faults.identities:hang", start_timeout=0.3)) as worker:
+        assert worker.call("speak").cause == "no answer in 0.3 s at its start"
+        worker.close()
+        again = worker.call("speak")
+    assert again.cause == "not started again after this: no answer in 0.3 s at its start"
+    assert (again.status, again.start_failed, worker.starts) == ("timeout", True, 1)
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon"])
+def test_start_timeout_is_a_positive_number(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_START_TIMEOUT", given)
+    with pytest.raises(UsageError, match="HARNESS_START_TIMEOUT takes a positive number"):
+        Launch("numpy")
+    monkeypatch.delenv("HARNESS_START_TIMEOUT")
+    if given != "soon":
+        with pytest.raises(UsageError, match="a start's timeout is a positive number"):
+            Engine(Request(SPECS, ("numpy",), start_timeout=float(given)))
+
+
+HARNESS = str(Path(sys.executable).parent / "harness")
+COMMANDS = {
+    "check": (["check", SPECS[0], "--backend", "odd"], 3),
+    "bench": (["bench", SPECS[0], "--backend", "odd", "--mode", "forward", "--batch", "2"], 3),
+    "train": (["train", SPECS[0], "--backend", "odd", "--weights", "w.safetensors"], 3),
+    "explain": (["explain", SPECS[0], "--backend", "odd"], 0),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_so_within_the_time_of_one_start(installed: Path, command: str) -> None:
+    write(installed, "time.sleep(100)")
+    words, code = COMMANDS[command]
+    began = time.monotonic()
+    done = subprocess.run(
+        [HARNESS, *words],
+        cwd=installed,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HARNESS_START_TIMEOUT": "1"},
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "no answer in 1.0 s at its start" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert starts(installed) == 1
+    assert time.monotonic() - began < 15
