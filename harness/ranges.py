@@ -86,7 +86,7 @@ EVERY = Range("a number of steps", "a positive whole number", 1, MOST_INT32)
 HELD_OUT = Range("held out", "from 0 to below 1", 0.0, math.nextafter(1, 0), whole=False)
 LENGTH = Range("a length", "a positive whole number", 1, 10_000_000)
 TEMPERATURE = Range("a temperature", "a number", 0.0, 1e6, whole=False)
-TOP_K = Range("a number to choose among", "a whole number", 0, MOST_INT32)
+TOP_K = Range("--top-k", "a whole number", 0, MOST_INT32)
 THRESHOLD = Range("a threshold", "a share", 0.0, 1e6, whole=False)
 
 

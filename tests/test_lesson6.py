@@ -17,7 +17,7 @@ from lesson6_mistakes import PLANTED, said
 from lesson6_page import render, stories
 from lesson6_pictures import draw
 
-from harness import text
+from harness.reading import builtin_text
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCRIPT = DOCS / "lesson6" / "lesson6.py"
@@ -73,7 +73,7 @@ def script(*arguments: str, record: Path) -> subprocess.CompletedProcess[str]:
 
 def test_runs_are_kept_and_shown(tmp_path: Path) -> None:
     small = tmp_path / "small.txt"
-    small.write_text(text.builtin_text()[:6000])
+    small.write_text(builtin_text()[:6000])
     place = tmp_path / "record.json"
     arguments = (
         *("run", "--text", str(small), "--notebook-text", str(small)),
