@@ -12,7 +12,7 @@ from harness.convert.expression import Code, fill
 from harness.convert.forward import emitter, first_state, forward, given, settle
 from harness.convert.layers import Form, Method, Model, model
 from harness.convert.literals import text, told
-from harness.convert.names import CONSTANTS, PYTHON, identifier, unique
+from harness.convert.names import CONSTANTS, PYTHON, identifier, unique, uses
 from harness.convert.wrapping import bracketed, mapping
 from harness.formats import Exported
 from harness.ports import call_key
@@ -56,9 +56,9 @@ class Writer:
             for line in ["", "", *self._function(form, method)]
         ]
         body = [*self._load(), *functions, *self._initial_state(), "", "", *self._apply()]
-        math = ["import math", ""] if any("math." in line for line in body) else []
+        math = ["import math", ""] if uses(body, "math") else []
         imports = [*math, "import jax", "import jax.numpy as jnp", "import numpy as np", ""]
-        if not any("jax." in line.replace("jax.numpy", "") for line in body):
+        if not uses(body, "jax"):
             imports.remove("import jax")
         names = [f"INPUTS = {document.names([p.name for p in self.model.program.inputs])}"]
         names += [f"STATE = {document.names(list(self.model.state))}"]

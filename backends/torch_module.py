@@ -12,7 +12,7 @@ from harness.convert.expression import Code, fill
 from harness.convert.forward import emitter, first_state, forward, given, settle
 from harness.convert.layers import Form, Method, Model, model
 from harness.convert.literals import text, told
-from harness.convert.names import CONSTANTS, PYTHON, camel, unique
+from harness.convert.names import CONSTANTS, PYTHON, camel, unique, uses
 from harness.convert.wrapping import bracketed, mapping
 from harness.formats import Exported
 from harness.ports import call_key
@@ -46,7 +46,7 @@ class Writer:
         """The whole file."""
         forms = [line for form in self.forms.values() for line in ["", *self._form(form), ""]]
         body = [*forms, "", *self._model()]
-        math = ["import math", ""] if any("math." in line for line in body) else []
+        math = ["import math", ""] if uses(body, "math") else []
         head = [*self._docstring(), "", *math, "import torch", "from torch import Tensor, nn", ""]
         names = [f"INPUTS = {document.names([p.name for p in self.model.program.inputs])}"]
         names += [f"STATE = {document.names(list(self.model.state))}"]

@@ -6,12 +6,18 @@ import ast
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
+from harness import weights
 from harness.formats import Exported
+from harness.material import draw
 from harness.program import Block, Node, Port, Program
+from harness.spec.lower import load_spec
+from harness.weights import Weights
 
 SENTINEL = "PWNED"
 CODE = f"import os; os.system('touch {SENTINEL}')"
@@ -118,3 +124,110 @@ def renamed(exported: Exported, name: Callable[[str], str]) -> Exported:
         parameters={path(n): a for n, a in exported.parameters.items()},
         statistics={path(n): a for n, a in exported.statistics.items()},
     )
+
+
+NAMED = """model: {model}
+summary: Names that Python and the frameworks have.
+source: none
+sizes: {{self: 3, phase: 4, kwargs: 5}}
+inputs:
+  torch: {{shape: [batch, time, self]}}
+  zip: {{shape: [batch, time, phase]}}
+  len: {{shape: [batch], index: kwargs}}
+state:
+  steps: {{shape: [batch, phase]}}
+  carry: {{shape: [batch, phase]}}
+layers:
+  list: {{layer: lambda_, units: phase}}
+  nn: {{layer: none, units: phase}}
+  jax: {{layer: dense, units: phase}}
+  keras: {{layer: embedding, rows: kwargs, units: phase}}
+  train: {{layer: dense, units: phase}}
+  train_: {{layer: dense, units: phase}}
+  forward: {{layer: super, units: phase}}
+equations: |
+  float, steps, carry = list(torch, zip, steps=steps, carry=carry)
+  reversed = nn(float)
+  np = jax(reversed) + nn(zip)
+  jnp = mean(train(np) - train_(np), axis=1)
+  ops = forward(jnp) + keras(len)
+  self_ = mean(float, axis=1) * ops
+  math = np[:, -1] + self_
+  _ = math * 2
+  state = _ + math
+  outputs = where(state < 0, 0, state)
+  params = outputs + mean(zip, axis=1)
+  batch_2 = one_hot(len, kwargs)
+targets:
+  dtype: {{shape: [batch, phase]}}
+loss: mean(squared_error(params, dtype))
+optimizer: {{optimizer: sgd}}
+"""
+DEFINITIONS = {
+    "layers/lambda_": """layer: lambda_
+summary: Two states, whose names the loops have.
+source: none
+inputs:
+  slices: [batch, time, features]
+  sequence: [batch, time, units]
+attributes: {units: size}
+parameters:
+  name: {shape: [features, units], init: glorot_uniform}
+  weight_name: {shape: [units], init: zeros}
+  forward_2: {shape: [units], init: ones}
+  call: {shape: [units], init: ones}
+state:
+  steps: {shape: [batch, units]}
+  carry: {shape: [batch, units]}
+scan:
+  over: {training: slices, mask: sequence}
+  step: |
+    stacked = tanh(training @ name + weight_name) * forward_2
+    steps = steps + 0.1 * (stacked - carry) * call
+    carry = carry * 0.5 + mask * stacked
+    each = steps * carry
+  output: each
+""",
+    "layers/none": """layer: none
+summary: Called with sequences of two kinds.
+source: none
+inputs:
+  inputs: [..., features]
+attributes: {units: size}
+parameters:
+  zip: {shape: [features, units], init: glorot_uniform}
+equations: |
+  torch = inputs @ zip
+  super = tanh(torch)
+output: super
+""",
+    "layers/super": """layer: super
+summary: Its class would be Python's.
+source: none
+inputs:
+  form: [..., features]
+attributes: {units: size}
+parameters:
+  training: {shape: [features, units], init: glorot_uniform}
+equations: form_1 = form @ training
+output: form_1
+""",
+}
+
+
+def weighted(folder: Path, file: str, text: str) -> Any:
+    """A spec in a file, and drawn weights of it."""
+    (folder / file).write_text(text, encoding="utf-8")
+    for name, definition in DEFINITIONS.items():
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(definition)
+    spec = load_spec(str(folder / file), [folder])
+    drawn = draw(spec.program(), 1, 1, 3)
+    arrays = [
+        {n: a.astype(np.float32) for n, a in every.items()}
+        for every in (drawn.parameters, drawn.statistics)
+    ]
+    made = Weights(spec.name, weights.fingerprint(spec), dict(spec.program().sizes), *arrays)
+    weights.save(folder / "w.st", made)
+    return spec

@@ -164,6 +164,8 @@ def test_identifiers() -> None:
     assert names.identifier("dense#2") == "dense_2"
     assert names.identifier("2nd") == "v2nd"
     assert names.identifier("load", {"load"}) == "load_"
+    assert names.uses(["x = -math.exp(2.0)"], "math")
+    assert not names.uses(["x = self.aftermath.weight", 'x = p["math.x"]'], "math")
     assert names.unique("h", {"h", "h_2"}) == "h_3"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 # What Python's own words mean must not change in a file. ``_`` is for what nobody reads.
 PYTHON = frozenset({*keyword.kwlist, *dir(builtins), "_"})
@@ -27,6 +27,11 @@ def identifier(name: str, reserved: Collection[str] = ()) -> str:
     if not plain.strip("_") or plain[0].isdigit():
         plain = f"v{plain}"
     return f"{plain}_" if keyword.iskeyword(plain) or plain in reserved else plain
+
+
+def uses(lines: Iterable[str], module: str) -> bool:
+    """Whether any line reads from a module, and not from a name that ends as the module's does."""
+    return any(re.search(rf'(?<![\w."]){module}\.', line) for line in lines)
 
 
 def unique(base: str, taken: Collection[str]) -> str:

@@ -1,0 +1,106 @@
+"""Tests of files of strangers share this: a format's process, and archives with other parts."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exporting import Caller, case_of, exported, running
+
+SPEC = "lesson6/sequence_rnn"
+# Bytes by which a process may grow while it refuses a file.
+GROWTH = 64 << 20
+SECONDS = 20.0
+
+
+class Reader:
+    """The process of a format, and a file of it that is right."""
+
+    def __init__(self, caller: Caller, folder: Path, suffix: str) -> None:
+        self.caller, self.case = caller, case_of(SPEC, 8)
+        self.path = folder / f"good.{suffix}"
+        caller.write(exported(self.case, "float32"), self.path)
+        # What is loaded at a first reading is no growth.
+        caller.read(self.path, self.case)
+
+    def refusal(self, path: Path) -> str:
+        """What is told of a file, which costs neither memory nor time."""
+        before, start = self._memory(), time.monotonic()
+        os.chdir(path.parent)
+        told = self.caller.refusal(path, self.case)
+        assert time.monotonic() - start < SECONDS
+        assert self._memory() - before < GROWTH
+        return told
+
+    def _memory(self) -> int:
+        """The most that the process has ever had."""
+        status = Path(f"/proc/{self.caller.worker.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def reader(name: str, suffix: str, tmp: pytest.TempPathFactory) -> Iterator[Reader]:
+    pytest.importorskip("onnxruntime" if name == "onnx" else name)
+    here = os.getcwd()
+    with running(name) as caller:
+        yield Reader(caller, tmp.mktemp(name), suffix)
+    os.chdir(here)
+
+
+def rewritten(path: Path, change: Callable[[dict[str, bytes]], None], to: Path) -> Path:
+    """An archive with other parts."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    change(parts)
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return to
+
+
+class Evil:
+    """What a pickle makes of this calls a function of the system."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch PWNED",)
+
+
+def nothing_ran(folder: Path) -> bool:
+    return not list(folder.rglob("PWNED"))
+
+
+def bomb(archive: zipfile.ZipFile, name: str, size: int, head: bytes = b"") -> None:
+    """A part of zeros, which are nothing in the archive."""
+    info = zipfile.ZipInfo(name)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    zeros = bytes(1 << 24)
+    with archive.open(info, "w", force_zip64=True) as part:
+        part.write(head)
+        for _ in range(size // len(zeros)):
+            part.write(zeros)
+
+
+def array_bytes(array: Any, **how: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, **how)
+    return buffer.getvalue()
+
+
+def listed(path: Path) -> Path:
+    """An archive whose list has a million parts."""
+
+    central = (
+        struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, *[0] * 6) + b"x"
+    )
+    count = 1_000_000
+    data = b"PK\3\4" + bytes(26) + central * count
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 65535, 65535, len(central) * count, 30, 0)
+    path.write_bytes(data + end)
+    return path

@@ -1,0 +1,36 @@
+"""The source that each format writes of a model, vetted, without a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.convert.vetting import vetted
+from harness.formats import Exported
+
+torch_module = pytest.importorskip("harness.backends.torch_module")
+jax_module = pytest.importorskip("harness.backends.jax_module")
+
+from harness.backends import jax_source, keras_custom, keras_format, torch_source  # noqa: E402
+
+
+def torch_text(exported: Exported, file: str = "model.py") -> str:
+    return vetted(torch_module.Writer(exported, file).source(), torch_source.WORDS, file)
+
+
+def jax_text(exported: Exported, file: str = "model.py") -> str:
+    return vetted(jax_module.Writer(exported, file).source(), jax_source.WORDS, file)
+
+
+def keras_text(exported: Exported, file: str = "model.py") -> str:
+    """Every layer as one that Keras does not have."""
+    program, texts = exported.inference, {}
+    for number, call in enumerate(program.calls):
+        constants = [n for n in program.nodes if n.op in ("constant", "broadcast_to")]
+        made = keras_custom.custom(program, call, constants, {"name", "build"})
+        texts[f"Layer{number}"] = keras_custom.class_text(f"Layer{number}", [made])
+    return keras_format._module_text(Path(file).with_suffix(".keras"), texts)
+
+
+WRITERS = {"torch": torch_text, "jax": jax_text, "keras": keras_text}
