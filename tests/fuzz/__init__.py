@@ -1,0 +1,1 @@
+"""Mutated inputs for every reader of what a stranger gives."""

@@ -1,0 +1,358 @@
+"""Every reader of what a stranger gives: real inputs, their damage, and a way to read them.
+
+A reader takes the content, and a folder to put it into. What it may raise is a
+:class:`~harness.errors.HarnessError`, whose message is for a person.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import yaml
+from bench_results import REQUEST, refused, result
+from click.testing import CliRunner
+from hypothesis import strategies as st
+from safetensors.numpy import save as to_safetensors
+
+import harness
+from fuzz.mutations import damaged, retyped
+from harness import frames, reproducer, weights
+from harness.bench import document
+from harness.cells import Cell
+from harness.cli import cli
+from harness.corpus import corpus
+from harness.errors import HarnessError
+from harness.initial import initial_parameters, initial_statistics
+from harness.planning import Request, make_case
+from harness.resume import ended_cells
+from harness.spec.lower import Spec, load_spec
+from harness.text import Vocabulary
+from harness.train import checkpoint
+from harness.train.checkpoint import Checkpoint
+from harness.weights import DIGEST, OPENING, ZEROS, Weights
+from harness.wire import decode, encode
+
+MODEL = "lesson6/stateful_lstm"
+SIZES = {"vocab": 7, "factors": 3, "hidden": 4}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """``share`` is how much of the whole number of inputs it gets, of :data:`WHOLE`."""
+
+    name: str
+    inputs: Callable[[], st.SearchStrategy[bytes]]
+    read: Callable[[bytes, Path], None]
+    share: int = 1
+
+
+@cache
+def spec() -> Spec:
+    return load_spec(MODEL)
+
+
+def models() -> list[bytes]:
+    found = files("harness.specs").joinpath("models/lesson6")
+    return [f.read_bytes() for f in found.iterdir() if f.name.endswith(".yaml")]
+
+
+@cache
+def real_weights() -> Weights:
+    program = spec().program("training", **SIZES)
+    return Weights(
+        MODEL,
+        weights.fingerprint(spec()),
+        dict(program.sizes),
+        initial_parameters(program, 0),
+        initial_statistics(program),
+        ("\0", *"abcdef"),
+        {"loss": 1.5, "epochs": [], "text": {"name": "builtin", "sha256": "0" * 64}},
+    )
+
+
+def written(write: Callable[[Path], Any]) -> bytes:
+    """The bytes of the file that a writer makes."""
+    with TemporaryDirectory() as folder:
+        write(Path(folder) / "file")
+        return (Path(folder) / "file").read_bytes()
+
+
+@cache
+def weights_file() -> bytes:
+    return written(lambda path: weights.save(path, real_weights()))
+
+
+@cache
+def checkpoint_file() -> bytes:
+    given = real_weights()
+    slots = {slot.name: dict(given.parameters) for slot in spec().update.slots}
+    position = {"epoch": 1, "step": 2, "steps": 9, "sums": [[1.5, 64]]}
+    made = Checkpoint(given, slots, {}, position)
+    return written(lambda path: checkpoint.save(path, made))
+
+
+def signed(data: bytes) -> bytes:
+    """A file of weights with the right checksum over whatever it holds."""
+    if data[8 : DIGEST.start] != OPENING or len(data) < DIGEST.stop:
+        return data
+    found = bytearray(data)
+    found[DIGEST] = ZEROS.encode()
+    found[DIGEST] = hashlib.sha256(found).hexdigest().encode()
+    return bytes(found)
+
+
+def with_metadata(metadata: Any) -> bytes:
+    """A file of weights whose metadata are any JSON, with the right checksum."""
+    arrays = {"embed.W": np.zeros((2, 3), np.float32)}
+    data = to_safetensors(arrays)
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode()
+    return signed(len(text).to_bytes(8, "little") + text + data[end:])
+
+
+def metadata_of(data: bytes) -> dict[str, Any]:
+    end = 8 + int.from_bytes(data[:8], "little")
+    found: dict[str, Any] = json.loads(data[8:end])["__metadata__"]
+    return found
+
+
+def hostile_metadata(seed: bytes) -> st.SearchStrategy[bytes]:
+    """Weights with one field of the metadata, or of the JSON within it, changed."""
+    whole = metadata_of(seed)
+    parts = [
+        retyped(json.loads(whole[name])).map(
+            lambda value, name=name: with_metadata({**whole, name: json.dumps(value)})
+        )
+        for name in ("sizes", "statistics", "vocabulary", "history")
+    ]
+    return st.one_of(retyped(whole).map(with_metadata), *parts)
+
+
+def read_weights(data: bytes, folder: Path) -> None:
+    (folder / "w").write_bytes(data)
+    found = weights.load(folder / "w")
+    weights.check(found, spec())
+    if found.vocabulary:
+        Vocabulary(found.vocabulary)
+
+
+def read_checkpoint(data: bytes, folder: Path) -> None:
+    (folder / "c").write_bytes(data)
+    checkpoint.load(folder / "c")
+
+
+def model_values() -> st.SearchStrategy[bytes]:
+    """Models with values of other types; JSON is YAML."""
+    found = [yaml.safe_load(model) for model in models()]
+    return st.one_of([retyped(m).map(lambda value: json.dumps(value).encode()) for m in found])
+
+
+def explain(data: bytes, folder: Path) -> None:
+    (folder / "m.yaml").write_bytes(data)
+    run("explain", str(folder / "m.yaml"))
+
+
+def shipped_file(path: str) -> bytes:
+    return files("harness.specs").joinpath(f"{path}.yaml").read_bytes()
+
+
+def definition(path: str, model: str = MODEL, share: int = 1) -> Reader:
+    """Reads a shipped definition, damaged and in a folder of one's own, through a model's use."""
+
+    def read(data: bytes, folder: Path) -> None:
+        file = folder / f"{path}.yaml"
+        file.parent.mkdir()
+        file.write_bytes(data)
+        run("explain", model, "--specs", str(folder))
+
+    return Reader(path, of_bytes(lambda: shipped_file(path)), read, share)
+
+
+def run(*arguments: str) -> None:
+    """Run a command; anything but an exit code of 2 or less is a fault."""
+    done = CliRunner().invoke(cli, arguments)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    if done.exit_code == 2:
+        raise HarnessError(done.output)
+    assert done.exit_code in (0, 1), done.output
+
+
+def compare(data: bytes, folder: Path) -> None:
+    (folder / "old.json").write_bytes(results_file())
+    (folder / "new.json").write_bytes(data)
+    run("compare", str(folder / "old.json"), str(folder / "new.json"))
+    run("compare", str(folder / "new.json"), str(folder / "old.json"), "--force", "--markdown")
+
+
+@cache
+def results_file() -> bytes:
+    content = document.document(REQUEST, [result(), result("jax"), refused()])
+    return written(lambda path: document.write(path, content))
+
+
+@cache
+def records_file() -> bytes:
+    def write(path: Path) -> None:
+        harness.check("lesson6/three_char", backends=("numpy",), checks=("values",), records=path)
+
+    return written(write)
+
+
+def hostile_lines() -> st.SearchStrategy[bytes]:
+    """Records with values of one line changed."""
+    lines = [json.loads(line) for line in records_file().splitlines()]
+
+    def joined(number: int, line: Any) -> bytes:
+        given = [*lines[:number], line, *lines[number + 1 :]]
+        return b"".join(json.dumps(item).encode() + b"\n" for item in given)
+
+    return st.one_of(
+        [
+            retyped(line).map(lambda changed, number=number: joined(number, changed))
+            for number, line in enumerate(lines)
+        ]
+    )
+
+
+def read_run(data: bytes, folder: Path) -> None:
+    (folder / "run.jsonl").write_bytes(data)
+    request = Request(backends=("numpy",), checks=("values",))
+    ended_cells(folder / "run.jsonl", request)
+
+
+@cache
+def reproducer_files() -> Mapping[str, bytes]:
+    case = make_case(spec(), Request(), own=False)
+    cell = Cell(MODEL, "numpy", "cpu", "float32", "native")
+    with TemporaryDirectory() as folder:
+        made = reproducer.save(Path(folder), cell, case, "gradients")
+        return {file.name: file.read_bytes() for file in made.iterdir()}
+
+
+def program_file() -> bytes:
+    return reproducer_files()["program.json"]
+
+
+def replayed(name: str) -> Callable[[bytes, Path], None]:
+    def read(data: bytes, folder: Path) -> None:
+        for file, content in reproducer_files().items():
+            (folder / file).write_bytes(data if file == name else content)
+        reproducer.load(folder)
+
+    return read
+
+
+def archives() -> st.SearchStrategy[bytes]:
+    """Archives of arrays with the right names and other dtypes and shapes."""
+    with np.load(io.BytesIO(reproducer_files()["arrays.npz"])) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    others = (
+        *(np.zeros(0), np.array(1), np.array(["x"]), np.array([True]), np.array([1j])),
+        *(np.array([np.nan]), np.zeros((2,) * 12), np.array([{}], object), np.array(b"ab")),
+        np.array([(1, 2.0)], "i4,f8"),
+    )
+
+    def made(name: str, other: Any, renamed: bool) -> bytes:
+        given = {**arrays, (f"{name}/x" if renamed else name): other}
+        buffer = io.BytesIO()
+        np.savez(buffer, **given)
+        return buffer.getvalue()
+
+    return st.builds(made, st.sampled_from(sorted(arrays)), st.sampled_from(others), st.booleans())
+
+
+def read_text(data: bytes, folder: Path) -> None:
+    (folder / "t.txt").write_bytes(data)
+    corpus(os.fspath(folder / "t.txt"))
+
+
+def frame(message: Any) -> bytes:
+    return b"".join(bytes(piece) for piece in frames.encode(message))
+
+
+def answers() -> list[bytes]:
+    """Frames as a worker sends them."""
+    arrays = {"loss": np.float32(1.5), "gradient.W": np.ones((2, 3)), "index": np.arange(4)}
+    value = {"results": arrays, "paths": {"rnn": "native"}, "none": None}
+    answer = {"id": 1, "status": "ok", "value": value, "seconds": 0.5}
+    return [frame(answer), frame({"id": 2, "status": "error", "kind": "E", "message": "m"})]
+
+
+def read_frame(data: bytes, folder: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        # More than a socket takes at once is not sent: the reader must notice the end.
+        with contextlib.suppress(BlockingIOError):
+            theirs.send(data)
+        theirs.close()
+        try:
+            frames.receive(ours)
+        except (frames.FrameError, frames.EndOfStream) as error:
+            raise HarnessError(str(error)) from error
+
+
+def read_program(data: bytes, folder: Path) -> None:
+    decode(json.loads(data))
+
+
+def of_json(seed: Callable[[], Any]) -> Callable[[], st.SearchStrategy[bytes]]:
+    return lambda: retyped(seed()).map(lambda value: json.dumps(value).encode())
+
+
+def of_bytes(*seeds: Callable[[], bytes | Sequence[bytes]]) -> Callable[[], Any]:
+    def inputs() -> st.SearchStrategy[bytes]:
+        given = [seed() for seed in seeds]
+        flat = [s for g in given for s in ([g] if isinstance(g, bytes) else g)]
+        return damaged(flat)
+
+    return inputs
+
+
+READERS = (
+    Reader("models", of_bytes(models), explain, 6),
+    Reader("model-values", model_values, explain, 2),
+    definition("layers/lstm", share=2),
+    definition("layers/gru", "lesson6/keras_gru", share=2),
+    definition("functions/hard_sigmoid_fifth"),
+    definition("losses/sparse_cross_entropy"),
+    definition("optimizers/adam_epsilon_hat"),
+    Reader("weights", of_bytes(weights_file), read_weights),
+    Reader("signed-weights", lambda: of_bytes(weights_file)().map(signed), read_weights),
+    Reader("metadata", lambda: hostile_metadata(weights_file()), read_weights, 2),
+    Reader("checkpoints", lambda: hostile_metadata(checkpoint_file()), read_checkpoint, 2),
+    Reader("records", of_bytes(records_file), read_run),
+    Reader("record-lines", hostile_lines, read_run, 2),
+    Reader("results", of_bytes(results_file), compare),
+    Reader("result-values", of_json(lambda: json.loads(results_file())), compare, 2),
+    Reader(
+        "programs", of_bytes(lambda: reproducer_files()["program.json"]), replayed("program.json")
+    ),
+    Reader(
+        "program-values",
+        of_json(lambda: json.loads(program_file())),
+        replayed("program.json"),
+        2,
+    ),
+    Reader("arrays", of_bytes(lambda: reproducer_files()["arrays.npz"]), replayed("arrays.npz")),
+    Reader("array-values", archives, replayed("arrays.npz")),
+    Reader("texts", of_bytes(lambda: ["Ein Text.\r\nÜber zwei Zeilen.".encode()]), read_text),
+    Reader("frames", of_bytes(answers), read_frame, 4),
+    Reader("wire", of_json(lambda: encode(spec().programs["training"])), read_program, 2),
+)
+WHOLE = sum(reader.share for reader in READERS)
