@@ -2,6 +2,9 @@
 #   make check   set up, then run all of Lesson 6 on every backend
 #   make bench   set up, then time them all, training and forward
 #   make test    set up, then lint, type-check and test
+#   make lowest  run the lowest versions that are declared, each in an environment of its own
+#   make newest  the same with the newest ones; PARTS="torch lint" runs only these
+#   make constraints   write the versions of the environment to tests/constraints.txt
 # BENCH="--json now.json" gives it options. VENV=DIR puts the environment
 # elsewhere; PYTHON=... makes it with another interpreter.
 PYTHON ?= python3
@@ -9,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: check bench test lint types install clean
+.PHONY: check bench test lint types install lowest newest constraints clean
 
 check: install
 	$(BIN)/harness check
@@ -26,6 +29,13 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+lowest newest: install
+	$(BIN)/python tests/versions.py $@ --python $(PYTHON) $(PARTS)
+	$(BIN)/python tests/versions.py tables
+
+constraints: install
+	$(BIN)/python tests/versions.py constraints
 
 install: $(VENV)/installed
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired
 
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, with_config
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic brings it, and takes no other before Python 3.12
 
 from harness.errors import shorten
 from harness.tensors import Array, IllFormed, Misfit, tensor

@@ -139,7 +139,9 @@ def _target(path: Path) -> Path:
     try:
         target = Path(os.path.realpath(path))
         if not target.parent.is_dir():
-            raise FileFault(name, f"there is no folder {displayed(target.parent)}")
+            # As the user wrote it, unless a link leads elsewhere.
+            folder = target.parent if os.path.islink(path) else Path(path).parent
+            raise FileFault(name, f"there is no folder {displayed(folder)}")
         longest = os.pathconf(target.parent, "PC_NAME_MAX")
         if (length := len(os.fsencode(target.name))) > longest:
             reason = f"a name of {length} bytes is too long, at most {longest} are allowed"

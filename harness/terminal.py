@@ -14,8 +14,6 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-import click
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -104,12 +102,18 @@ def _escaped(found: re.Match[str]) -> str:
 
 def say(text: str, *, error: bool = False, end: str = "\n") -> None:
     """Print a text as it is, but for control characters, and at once."""
-    click.echo(visible(text) + end, err=error, nl=False)
+    _write(sys.stderr if error else sys.stdout, visible(text) + end)
 
 
 def emit(text: str) -> None:
     """Print a part of a generated text: to a terminal as :func:`say` does, else unchanged."""
-    click.echo(visible(text) if sys.stdout.isatty() else text, nl=False)
+    _write(sys.stdout, visible(text) if sys.stdout.isatty() else text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    # Not click's echo, which takes a stream of ASCII for one of UTF-8.
+    stream.write(text)
+    stream.flush()
 
 
 def console(*, error: bool = False, piped_width: int | None = None) -> Console:

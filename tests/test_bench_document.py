@@ -105,6 +105,8 @@ def test_what_cannot_be_kept_is_shown(
     path = tmp_path / "a.json"
 
     class Done:
+        groups = ()
+
         def __init__(self, *_: object, **__: object) -> None: ...
 
         def __enter__(self) -> Done:

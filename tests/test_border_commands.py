@@ -311,6 +311,6 @@ def test_a_file_that_a_format_did_not_write_is_not_moved(name: str, tmp_path: Pa
     for file in (tmp_path / "elsewhere.onnx", folder / "inner/a.onnx", folder / "right.onnx"):
         file.write_text("x")
     asked = Export(SYSTEM, tmp_path / "w", "onnx")
-    assert made_in(str(folder), folder / "right.onnx", asked) == Path("right.onnx")
+    assert made_in(folder, folder / "right.onnx", asked) == Path("right.onnx")
     with pytest.raises(FormatFault, match="it says that it wrote"):
-        made_in(str(folder), folder / name, asked)
+        made_in(folder, folder / name, asked)

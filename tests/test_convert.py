@@ -152,7 +152,7 @@ def test_interrupted_export_leaves_nothing(there: Path, monkeypatch: pytest.Monk
 
     tampered(monkeypatch, interrupt)
     found = harness("export", SPEC, "--weights", "w.st", "--to", "torch")
-    assert found.exit_code == 1
+    assert found.exit_code == 130
     assert names(there) == ["w.st"]
 
 

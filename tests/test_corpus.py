@@ -160,7 +160,7 @@ class TestNotebookCorpus:
             pytest.skip("HARNESS_CORPUS is not set: it names the notebook's nietzsche.txt")
         text = corpus("nietzsche").text
         other = tmp_path / "other"
-        other.write_bytes(text.replace("\n", "\r\n").encode("utf-16"))
+        other.write_bytes(str(text).replace("\n", "\r\n").encode("utf-16"))
         monkeypatch.setenv(VARIABLE, str(other))
         assert corpus("nietzsche", "utf-16").text == text
         with pytest.raises(UsageError, match=r"HARNESS_CORPUS is set: .* is not UTF-8"):

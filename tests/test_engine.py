@@ -36,6 +36,7 @@ PUBLIC = frozenset(
         "convert",
         "dims",
         "errors",
+        "files",
         "formats",
         "hookspecs",
         "layout",

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bench_results import REQUEST, result
 from click.testing import CliRunner, Result
 
 from harness import kinds, weights
-from harness.bench.document import write
+from harness.bench.document import document, write
 from harness.cli import cli
 from harness.files import GIB
 from harness.records import RecordWriter
@@ -84,7 +85,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with weights, results and records."""
     monkeypatch.chdir(tmp_path)
     weights.save("w", small())
-    write(Path("results.json"), {"machine_info": {}, "benchmarks": [], "harness": {}})
+    write(Path("results.json"), document(REQUEST, [result()]))
     with RecordWriter("records.jsonl") as writer:
         writer.append({"kind": "head", "schema": 1})
     Path("spec.yaml").write_text("model: mine\n")

@@ -142,8 +142,6 @@ def chooser(request: GenerateRequest, characters: int) -> Choose:
             )
         if not request.temperature:
             return 1 + int(np.argmax(allowed))
-        if not allowed.max() > 0 or allowed.min() < 0:
-            raise GenerateError("no character is likely: the last output is no probabilities")
         # The likeliest has 0, whatever the temperature: the others' may become -inf, but not NaN.
         with np.errstate(divide="ignore", over="ignore"):
             scores = np.log(allowed) - np.log(allowed.max())

@@ -1,0 +1,191 @@
+"""What pyproject.toml asks of its dependencies, what was tried of it, and what is said of that.
+
+The bounds stand in pyproject.toml and nowhere else. ``tried.json`` beside this file is the record
+of what versions.py has run; the README's table and docs/versions.md are held against both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+RECORD = Path(__file__).with_name("tried.json")
+CONSTRAINTS = Path(__file__).with_name("constraints.txt")
+# What is installed for users, and then for those who work on the project.
+CORE = "core"
+START, END = "<!-- versions tried -->\n", "<!-- end of versions tried -->"
+
+Run = dict[str, Any]
+
+
+def project(text: str | None = None) -> dict[str, Any]:
+    """The tables of pyproject.toml."""
+    return tomllib.loads(text or (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def declared(tables: Mapping[str, Any]) -> dict[str, list[Requirement]]:
+    """The requirements of every part: the core, each extra, and each dependency group."""
+    own = tables["project"]
+    name = canonicalize_name(own["name"])
+    parts = {CORE: own["dependencies"], **own["optional-dependencies"]}
+    parts["build-system"] = tables["build-system"]["requires"]
+    for group, entries in tables["dependency-groups"].items():
+        parts[group] = [entry for entry in entries if isinstance(entry, str)]
+    found = {part: [Requirement(entry) for entry in entries] for part, entries in parts.items()}
+    # An extra of extras, or a group of groups, declares nothing itself.
+    return {
+        part: requirements
+        for part, requirements in found.items()
+        if requirements and not any(canonicalize_name(r.name) == name for r in requirements)
+    }
+
+
+def extras(tables: Mapping[str, Any]) -> list[str]:
+    """The extras that declare something themselves."""
+    return [part for part in declared(tables) if part in tables["project"]["optional-dependencies"]]
+
+
+def lowest(requirement: Requirement) -> Version:
+    """The version that a requirement begins with.
+
+    Raises:
+        ValueError: it has no lower bound, so that nobody knows what it admits.
+    """
+    found = [Version(s.version) for s in requirement.specifier if s.operator == ">="]
+    if len(found) != 1:
+        raise ValueError(f"{requirement} is to say once, with >=, which version it begins with")
+    return found[0]
+
+
+def read_record() -> list[Run]:
+    runs: list[Run] = json.loads(RECORD.read_text(encoding="utf-8"))
+    return runs
+
+
+def _minor(run: Run) -> str:
+    return ".".join(run["python"].split(".")[:2])
+
+
+def _key(run: Run) -> tuple[str, str, tuple[int, ...]]:
+    return run["set"], run["part"], tuple(map(int, _minor(run).split(".")))
+
+
+def keep(run: Run) -> None:
+    """Put a run into the record, in place of an earlier one of the same kind."""
+    others = [r for r in read_record() if _key(r) != _key(run)] if RECORD.exists() else []
+    text = json.dumps(sorted([*others, run], key=_key), indent=1)
+    RECORD.write_text(text + "\n", encoding="utf-8")
+
+
+def passed(run: Run) -> bool:
+    return bool(run["commands"]) and all(c["result"] == "passed" for c in run["commands"])
+
+
+def versions(runs: Iterable[Run], kind: str, name: str) -> list[Version]:
+    """The public versions of a dependency that passed in a set of runs, from low to high."""
+    found = {
+        Version(Version(r["versions"][name]).public)
+        for r in runs
+        if r["set"] == kind and passed(r) and name in r["versions"]
+    }
+    return sorted(found)
+
+
+def complaints(tables: Mapping[str, Any], runs: list[Run]) -> Iterator[str]:
+    """Where the record does not show what pyproject.toml declares."""
+    for run in runs:
+        if not passed(run):
+            yield f"{run['set']} {run['part']} on Python {run['python']} did not pass"
+    for part, requirements in declared(tables).items():
+        for requirement in requirements:
+            tried = versions(runs, "lowest", requirement.name)
+            if lowest(requirement) not in tried:
+                found = ", ".join(map(str, tried)) or "none"
+                yield f"{part}: {requirement} begins with a version that was not tried: {found}"
+            newest = versions(runs, "newest", requirement.name)
+            if not newest or newest[-1] not in requirement.specifier:
+                found = ", ".join(map(str, newest)) or "none"
+                yield f"{part}: {requirement} has no newest version that was tried: {found}"
+
+
+def table(tables: Mapping[str, Any], runs: list[Run]) -> str:
+    """The README's table: what an installation takes, and which versions of it were run."""
+    parts = declared(tables)
+    lines = ["| | lowest tried | newest tried |", "|---|---|---|"]
+    pythons = sorted({Version(r["python"]) for r in runs if passed(r)})
+    lines.append(f"| Python | {pythons[0]} | {pythons[-1]} |")
+    for part in (CORE, *extras(tables)):
+        for requirement in sorted(parts[part], key=lambda r: canonicalize_name(r.name)):
+            low = versions(runs, "lowest", requirement.name)
+            new = versions(runs, "newest", requirement.name)
+            shown = requirement.name if part == CORE else f"{requirement.name} (`[{part}]`)"
+            lines.append(
+                f"| {shown} | {low[0] if low else 'none'} | {new[-1] if new else 'none'} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def with_table(readme: str, shown: str) -> str:
+    """The README's text with its table replaced.
+
+    Raises:
+        ValueError: the README has no place for it.
+    """
+    before, start, rest = readme.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise ValueError(f"README.md lacks {START.strip()} ... {END}")
+    return f"{before}{start}{shown}{end}{after}"
+
+
+def bound(requirement: Requirement) -> str:
+    """A requirement's specifier as a person writes it, its beginning first."""
+    return ",".join(sorted(map(str, requirement.specifier), reverse=True))
+
+
+def with_rows(page: str, tables: Mapping[str, Any], runs: list[Run]) -> str:
+    """The text of docs/versions.md with bound, lowest and newest of every row written anew.
+
+    Raises:
+        ValueError: a row is of nothing that pyproject.toml declares, or a declaration has no row.
+    """
+    every = {canonicalize_name(r.name): r for part in declared(tables).values() for r in part}
+    shown = []
+
+    def row(match: re.Match[str]) -> str:
+        requirement = every.get(canonicalize_name(match[1]))
+        if requirement is None:
+            raise ValueError(f"docs/versions.md has a row of {match[1]}, which is not declared")
+        shown.append(canonicalize_name(match[1]))
+        low = versions(runs, "lowest", requirement.name)
+        new = versions(runs, "newest", requirement.name)
+        cells = [bound(requirement), low[0] if low else "none", new[-1] if new else "none"]
+        return f"| `{match[1]}` | " + "".join(f"{cell} | " for cell in cells).rstrip()
+
+    written = re.sub(r"^\| `([\w-]+)` \|(?: [^|]*\|){3}", row, page, flags=re.MULTILINE)
+    missing = sorted(every.keys() - set(shown))
+    if missing:
+        raise ValueError(f"docs/versions.md has no row of {', '.join(missing)}")
+    return written
+
+
+def constraints() -> str:
+    """Every distribution of this environment but the project itself, as pip's constraints.
+
+    A local version such as ``2.13.0+cpu`` is a build of its public version, and only the public one
+    can be had everywhere.
+    """
+    own = canonicalize_name(project()["project"]["name"])
+    found = {canonicalize_name(d.metadata["Name"]): Version(d.version) for d in distributions()}
+    lines = [f"{name}=={v.public}" for name, v in sorted(found.items()) if name not in (own, "pip")]
+    return "\n".join(["# Written by make constraints: what CI ran.", *lines]) + "\n"

@@ -1,0 +1,248 @@
+"""The lowest versions that pyproject.toml admits, and the newest, really run.
+
+    python tests/versions.py lowest                    # each part in an environment of its own
+    python tests/versions.py lowest torch --python python3.12
+    python tests/versions.py newest all
+    python tests/versions.py show                      # what was tried, with the verdicts
+    python tests/versions.py tables                    # write the tables of README.md and docs/
+    python tests/versions.py constraints               # write the versions of this environment
+
+An environment holds exactly the lowest version of everything that is declared for its part, and of
+what those need the newest that fits. Each is made in a folder that is removed afterwards, and each
+outcome goes into tried.json. Not a test: it downloads several gigabytes and takes half an hour.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+import dependencies as known
+from packaging.requirements import Requirement
+
+SPECS = ["three_char", "sequence_rnn", "keras_gru", "stateful_lstm"]
+TRAINED = "lesson6/keras_gru"
+# An extra of the package brings a backend, a format, or both, of one name.
+BACKENDS = {"core": ["numpy"], "torch": ["torch"], "jax": ["jax"], "keras": ["keras"]}
+FORMATS = {"torch": "pt", "jax": "npz", "keras": "keras", "onnx": "onnx"}
+EVERY = "all"
+SECONDS = 1800
+
+
+def extras_of(part: str) -> list[str]:
+    """The extras that a part installs."""
+    every = known.extras(known.project())
+    return every if part == EVERY else [part] if part in every else []
+
+
+def groups_of(part: str) -> list[str]:
+    """The dependency groups that a part installs, with those that they include."""
+    groups = known.project()["dependency-groups"]
+    if part not in groups:
+        return []
+    included = [e["include-group"] for e in groups[part] if not isinstance(e, str)]
+    return [part, *(g for inner in included for g in groups_of(inner))]
+
+
+def requirements(part: str) -> list[Requirement]:
+    """What a part is declared to need."""
+    parts = known.declared(known.project())
+    # What linters say of the code depends on the newest types of the others, so only they are old.
+    names = groups_of(part) if part == "lint" else [known.CORE, *extras_of(part), *groups_of(part)]
+    return [r for name in names for r in parts.get(name, [])]
+
+
+def parts(kind: str) -> list[str]:
+    """What is tried of a set: the lowest also part by part, since each may be held back alone."""
+    alone = [known.CORE, *known.extras(known.project())] if kind == "lowest" else []
+    return [*alone, EVERY, "test", "lint"]
+
+
+def harness_commands(part: str) -> Iterator[str]:
+    """The commands of a user, for what a part brings."""
+    every = ["numpy", "torch", "jax", "keras", "keras-torch", "keras-jax"]
+    backends = every if part == EVERY else BACKENDS.get(part, ["numpy"])
+    chosen = " ".join(f"--backend {name}" for name in backends)
+    yield f"harness check {' '.join(f'lesson6/{s}' for s in SPECS)} {chosen} --path both"
+    for name in backends:
+        yield (
+            f"harness train {TRAINED} --backend {name} --text text.txt --epochs 1 "
+            f"--weights {name}.safetensors"
+        )
+    weights = f"{backends[0]}.safetensors"
+    yield f"harness generate {TRAINED} --weights {weights} --prompt the --length 20 {chosen}"
+    for name in extras_of(part):
+        made = f"made_{name}.{FORMATS[name]}"
+        yield f"harness export {TRAINED} --weights {weights} --to {name} --output {made}"
+        yield (
+            f"harness import {TRAINED} {made} --from {name} --like {weights} "
+            f"--weights again_{name}.safetensors"
+        )
+    if part == EVERY:
+        return
+    timed = "--mode train --path native --rounds 1 --json bench.json"
+    yield f"harness bench lesson6/three_char {chosen} {timed}"
+    yield "python -m pytest_benchmark compare bench.json"
+    yield (
+        f"python -m pytest -p no:cacheprovider --pyargs harness.suite --backend {backends[0]} "
+        "--harness-spec lesson6/three_char"
+    )
+
+
+def commands(part: str) -> list[str]:
+    """What is run in the environment of a part; ``{root}`` is the checkout."""
+    if part == "lint":
+        return [
+            "ruff check {root}",
+            "ruff format --check {root}",
+            "mypy",
+            "pre-commit validate-config {root}/.pre-commit-config.yaml",
+        ]
+    if part == "test":
+        names = ("expressions", "flops", "onnx_operators", "notebook_helpers")
+        files = " ".join(f"{{root}}/tests/test_{name}.py" for name in names)
+        return [
+            f"python -m pytest -q -W default {files}",
+            "python -m build --no-isolation --outdir built {root}",
+        ]
+    return list(harness_commands(part))
+
+
+def make(folder: Path, part: str, kind: str, python: str) -> str:
+    """An environment with a part of the project in it: ``passed``, or why there is none."""
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    needed = requirements(part)
+    wanted = [f"{r.name}=={known.lowest(r)}" if kind == "lowest" else str(r) for r in needed]
+    (folder / "run").mkdir()
+    (folder / "run/wanted.txt").write_text("\n".join(wanted), encoding="utf-8")
+    pip = "pip install --quiet --disable-pip-version-check"
+    return run(folder, f"{pip} --requirement wanted.txt --editable {{root}}")
+
+
+def installed(folder: Path, part: str) -> tuple[str, dict[str, str]]:
+    """Python's version, and those of what a part declares, as an environment has them."""
+    names = sorted({r.name for r in requirements(part)}, key=str.lower)
+    code = (
+        "import json, platform, sys; from importlib.metadata import distributions; "
+        "found = {d.metadata['Name'].lower(): d.version for d in distributions()}; "
+        "own = {n: found[n.lower()] for n in sys.argv[1:] if n.lower() in found}; "
+        "print(json.dumps([platform.python_version(), own]))"
+    )
+    command = [str(folder / "bin" / "python"), "-c", code, *names]
+    done = subprocess.run(command, check=True, capture_output=True)
+    python, found = json.loads(done.stdout)
+    return python, found
+
+
+def run(folder: Path, command: str) -> str:
+    """``passed``, or what went wrong. Programs are those of the environment."""
+    program, *rest = (word.format(root=known.ROOT) for word in command.split())
+    place = folder / "run"
+    (place / "text.txt").write_text("what is here is a text of few words; " * 80, encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [str(folder / "bin" / program), *rest],
+            cwd=known.ROOT if program == "mypy" else place,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done after {SECONDS} s"
+    if done.returncode == 0:
+        return "passed"
+    return f"exit code {done.returncode}: {(done.stdout + done.stderr).strip()[-1500:]}"
+
+
+def attempt(part: str, kind: str, python: str) -> known.Run:
+    """Try a part, and keep the outcome in the record."""
+    with tempfile.TemporaryDirectory(prefix="harness-versions-") as temporary:
+        folder = Path(temporary) / "venv"
+        results = [{"command": "pip install", "result": make(folder, part, kind, python)}]
+        version, found = installed(folder, part)
+        for command in commands(part) if known.passed({"commands": results}) else ():
+            result = run(folder, command)
+            shown = command.format(root=".")
+            click.echo(f"{kind} {part}, Python {version}: {shown}: {result}")
+            results.append({"command": shown, "result": result})
+    outcome = {"set": kind, "part": part, "python": version, "versions": found, "commands": results}
+    known.keep(outcome)
+    return outcome
+
+
+def summary(outcome: known.Run) -> str:
+    """One line of a run: what, on what, and whether all of it passed."""
+    found = ", ".join(f"{name} {version}" for name, version in outcome["versions"].items())
+    wrong = [c for c in outcome["commands"] if c["result"] != "passed"]
+    verdict = "; ".join(f"{c['command']}: {c['result']}" for c in wrong) or "passed"
+    return f"{outcome['set']} {outcome['part']}, Python {outcome['python']}, {found}: {verdict}"
+
+
+@click.group()
+def main() -> None:
+    """See the module."""
+
+
+def _try(names: Sequence[str], kind: str, python: str) -> None:
+    possible = parts("lowest")
+    wrong = [name for name in names if name not in possible]
+    if wrong:
+        raise click.UsageError(f"no part {wrong[0]!r}; there are {', '.join(possible)}")
+    if shutil.which(python) is None:
+        raise click.UsageError(f"there is no interpreter {python!r} to make environments with")
+    outcomes = [attempt(part, kind, python) for part in names or parts(kind)]
+    for outcome in outcomes:
+        click.echo(summary(outcome))
+    if not all(map(known.passed, outcomes)):
+        raise click.ClickException("not all of these versions work")
+
+
+@main.command()
+@click.argument("part", nargs=-1)
+@click.option("--python", default=sys.executable, help="Interpreter to make environments with.")
+def lowest(part: tuple[str, ...], python: str) -> None:
+    """Try the lowest versions that are declared."""
+    _try(part, "lowest", python)
+
+
+@main.command()
+@click.argument("part", nargs=-1)
+@click.option("--python", default=sys.executable, help="Interpreter to make environments with.")
+def newest(part: tuple[str, ...], python: str) -> None:
+    """Try the newest versions that there are."""
+    _try(part, "newest", python)
+
+
+@main.command()
+def show() -> None:
+    """Print what was tried, with the verdicts."""
+    for outcome in known.read_record():
+        click.echo(summary(outcome))
+
+
+@main.command()
+def tables() -> None:
+    """Write the tables of the README and of docs/versions.md from the record."""
+    declared, runs = known.project(), known.read_record()
+    readme, page = known.ROOT / "README.md", known.ROOT / "docs/versions.md"
+    shown = known.with_table(readme.read_text(encoding="utf-8"), known.table(declared, runs))
+    readme.write_text(shown, encoding="utf-8")
+    rows = known.with_rows(page.read_text(encoding="utf-8"), declared, runs)
+    page.write_text(rows, encoding="utf-8")
+
+
+@main.command()
+def constraints() -> None:
+    """Write the versions of the environment that runs this."""
+    known.CONSTRAINTS.write_text(known.constraints(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
