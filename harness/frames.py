@@ -26,8 +26,7 @@ import numpy.typing as npt
 from harness.dtypes import known, travels
 from harness.errors import shorten
 
-MAX_FRAME = 8 << 30
-"""The default limit of one frame, in bytes."""
+MAX_FRAME = 8 << 30  # bytes, where no other limit is given
 
 MAX_MESSAGE = 16 << 20
 """The limit of the message without its arrays: names, programs, lists of numbers."""
@@ -55,19 +54,23 @@ class EndOfStream(EOFError):
 
 
 class Unencodable(TypeError):
-    """The message holds a value that cannot travel, or is too large; nothing was sent."""
+    """The message holds what cannot travel, or is too large; nothing was sent."""
 
 
-def encode(message: Any, limit: int = MAX_FRAME) -> list[memoryview]:
+def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[memoryview]:
     """Return the pieces of the frame of `message`; arrays in it must not change until sent.
+
+    `escape` sends half a surrogate pair, which has no bytes in UTF-8, as its escape sequence.
 
     Raises:
         Unencodable: a value has no encoding, or the frame is over `limit` bytes.
     """
     arrays: list[npt.NDArray[np.generic]] = []
+    errors = "backslashreplace" if escape else "strict"
+    default = partial(_extension, arrays)
     # Strict, so that `default` sees numpy's float64, which is a subclass of float.
     try:
-        body = msgpack.packb(message, default=partial(_extension, arrays), strict_types=True)
+        body = msgpack.packb(message, default=default, strict_types=True, unicode_errors=errors)
     except Unencodable:
         raise
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -85,14 +88,14 @@ def encode(message: Any, limit: int = MAX_FRAME) -> list[memoryview]:
     return [head, *(_bytes_of(array) for array in arrays if array.nbytes)]
 
 
-def send(connection: socket.socket, message: Any, limit: int = MAX_FRAME) -> None:
-    """Send `message` over a blocking socket.
+def send(connection: socket.socket, message: Any, escape: bool = False) -> None:
+    """Send `message` over a blocking socket; `escape` as in `encode`.
 
     Raises:
         Unencodable: as `encode`; nothing was sent.
         OSError: the other end is gone.
     """
-    for piece in encode(message, limit):
+    for piece in encode(message, escape=escape):
         connection.sendall(piece)
 
 

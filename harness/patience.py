@@ -71,6 +71,13 @@ class Patience:
         if self.spent + time.monotonic() - self._since > self.limit:
             raise too_slow(f"was not done in {self.limit:g} s")
 
+    def check(self, least: float) -> None:
+        """:class:`OracleFault` if work of so many seconds has no prospect of being done."""
+        left = self.left()
+        if least > left:
+            used = f", of which {left:.1f} s are left" if self.limit - left >= 0.1 else ""
+            raise too_slow(f"needs {least:,.1f} s or more, and has {self.limit:g} s{used}")
+
     def left(self) -> float:
         """Seconds that the oracle may still work."""
         since = 0.0 if self._since is None else time.monotonic() - self._since
@@ -99,11 +106,11 @@ def at_work(need: int = 0, least: float = 0.0) -> Iterator[None]:
             only the memory counts.
     """
     patience = _current.get() or Patience(math.inf)
-    if least > patience.left():
-        raise too_slow(f"needs {least:,.0f} s or more, and has {patience.limit:g} s")
     try:
-        with _asking(need), patience.working():
-            yield
+        with _asking(need):
+            patience.check(least)
+            with patience.working():
+                yield
     except MemoryError as error:
         raise OracleFault(f"the oracle ran out of memory: {error}", "out-of-memory") from error
 

@@ -154,7 +154,7 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
                 )
     check_fields(request, RANGES)
     if request.start_timeout is not None:
-        TIMEOUT.check(request.start_timeout)
+        TIMEOUT.check(request.start_timeout, "a start's timeout")
     if request.memory_limit is not None:
         MEMORY.check(request.memory_limit)
     for size, number in request.sizes.items():

@@ -7,12 +7,19 @@ names the method, and not another one deep in what was built on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.dtypes import travels
+from harness.errors import shorten
+
+# What every record repeats: versions and settings.
+MOST_TEXTS = 100
+LONGEST = 200
+MOST_BYTES = 2**63
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -87,13 +94,29 @@ def table(value: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def texts(value: Any, source: str) -> dict[str, str]:
-    """Texts by name; what is no text is made one.
+    """Texts by name, each cut to what a line can hold; what is no text is made one.
 
     Raises:
-        ContractError: it is no mapping.
+        ContractError: it is no mapping, or has very many names.
     """
     found = instance(value, Mapping, source, "a dictionary of texts by name")
-    return {str(name): str(text) for name, text in found.items()}
+    if len(found) > MOST_TEXTS:
+        raise ContractError(f"{source} returned {len(found):,} texts; {MOST_TEXTS} are allowed")
+    return {shorten(str(n), LONGEST): shorten(str(text), LONGEST) for n, text in found.items()}
+
+
+def memory(value: Any, source: str) -> int | None:
+    """A number of bytes, or None.
+
+    Raises:
+        ContractError: it is no whole number, or one that no machine has.
+    """
+    if value is None:
+        return None
+    whole = instance(value, Integral, source, "a number of bytes, or None,")
+    if not 0 <= whole < MOST_BYTES:
+        raise ContractError(f"{source} returned a number of bytes that no machine has")
+    return int(whole)
 
 
 def names(value: Any, source: str) -> list[str]:

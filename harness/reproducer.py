@@ -155,8 +155,9 @@ def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
 
     Files appear whole or not at all. Raises :class:`UsageError` where it cannot be written.
     """
-    name = f"{cell.spec}-{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
-    target = folder / name
+    # As names of models are paths of up to four parts, those of "a/b" and "a-b" differ here, too.
+    name = f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
+    target = folder / cell.spec / name
     run = pass_of(case, check)
     expected = run.expected(case)
     groups = {group: getattr(run.material, group) for group in GROUPS}

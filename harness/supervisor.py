@@ -108,7 +108,8 @@ class Worker:
     def call(self, verb: str, payload: Any = None, timeout: float | None = None) -> Outcome:
         """Have the worker answer; `timeout` is in seconds, without the time of a start.
 
-        Nothing that the backend does raises here: every trouble is an `Outcome`.
+        Nothing that the backend does raises here: every trouble is an `Outcome`. So is the end of
+        a process since the call before, whose session a new process would not have.
 
         Raises:
             harness.frames.Unencodable: the payload cannot travel.
@@ -116,6 +117,8 @@ class Worker:
         with self._lock:
             self._calls += 1
             request = frames.Writer({"id": self._calls, "verb": verb, "payload": payload or {}})
+            if self._process is not None and self._process.has_ended():
+                return self._buried(self._process, "between two calls")
             started = self._ready()
             if not started.ok or self._process is None:
                 return started
@@ -185,13 +188,10 @@ class Worker:
             if not is_answer(answer, self._calls if request else GREETING):
                 raise _Lost("crashed", "it sent something else than the answer to this call")
         except _Lost as lost:
-            code = process.end()
-            self._process = None
-            log, count = process.log.read()
-            process.log.close()
-            cause = lost.cause or exit_cause(code, "in mid-call" if request else "at its start")
             seconds = time.monotonic() - started
-            return Outcome(lost.status, None, cause, "", log, count, seconds)
+            return self._buried(
+                process, "in mid-call" if request else "at its start", lost, seconds
+            )
         except BaseException:
             # Ctrl-C in mid-call: the answer that is still to come must never meet a later call.
             self._end(process)
@@ -201,6 +201,17 @@ class Worker:
             # After a fault of its device every call of a process may fail, whatever it is.
             self._end(process)
         return outcome
+
+    def _buried(
+        self, process: Process, when: str, lost: _Lost | None = None, seconds: float = 0.0
+    ) -> Outcome:
+        """End what is left of the process, and tell what became of it."""
+        code = process.end()
+        self._process = None
+        log, count = process.log.read()
+        process.log.close()
+        status, cause = (lost.status, lost.cause) if lost else ("crashed", "")
+        return Outcome(status, None, cause or exit_cause(code, when), "", log, count, seconds)
 
     def _end(self, process: Process) -> None:
         process.end()

@@ -121,7 +121,10 @@ class TimedVerbs:
 
     def memory(self) -> Payload:
         """The most bytes that the process and the device held since :meth:`prepare`."""
-        return {"resident": memory.peak(), "device": self.backend.device_memory()}
+        return {
+            "resident": memory.peak(),
+            "device": promises.memory(self.backend.device_memory(), "device_memory()"),
+        }
 
     def peaks(self, dtype: str, sizes: Sequence[Sequence[int]]) -> Payload:
         """FLOP/s of matrix products ``(m, k, n)`` and bytes/s of an addition, on this device."""

@@ -165,6 +165,7 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
         kind = type(backend).__name__
         raise ContractError(f"{kind}.name is no text; the name of its entry point is wanted")
     table = promises.table(backend.primitives)
+    promises.instance(backend.fused, Mapping, "fused", "a dictionary of functions by name")
     missing = [primitive for primitive in TABLE if primitive not in table]
     if missing:
         raise UsageError(

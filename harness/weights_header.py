@@ -9,12 +9,13 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Json, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, JsonValue, ValidationError
 from safetensors import SafetensorError
 
 from harness import kinds
-from harness.errors import shorten
+from harness.errors import UsageError, shorten
 from harness.files import MAX_HEADER
+from harness.text import Vocabulary
 
 # What the header calls a file of each kind.
 FORMATS = {
@@ -37,6 +38,16 @@ MALFORMED = (
 )
 
 Character = Annotated[str, Field(min_length=1, max_length=1)]
+
+
+def _in_order(characters: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return Vocabulary(characters).characters if characters else ()
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+Characters = Annotated[tuple[Character, ...], AfterValidator(_in_order)]
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Field(max_length=1000)]
 Hex = Annotated[str, Field(max_length=64)]
@@ -67,7 +78,7 @@ class Metadata(Part):
     fingerprint: Hex
     sizes: Json[dict[Name, Size]]
     statistics: Json[tuple[Name, ...]]
-    vocabulary: Json[tuple[Character, ...]]
+    vocabulary: Json[Characters]
     history: Json[dict[str, JsonValue]]
 
 
@@ -125,7 +136,7 @@ def told(error: ValidationError) -> str:
     """The first thing that is wrong, on one line: where, what is wanted, and what was found."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"] if part != "__metadata__")
-    found, message = first.get("input"), first["msg"]
+    found, message = first.get("input"), first["msg"].removeprefix("Value error, ")
     if isinstance(found, str | int | float | None):
         message += f", found {shorten(repr(found)[:200])}"
     return f"{shorten(ascii(place)[1:-1], 100)}: {message}" if place else message

@@ -200,7 +200,8 @@ def _serve_one(connection: socket.socket, answer: Handler, own_pid: int) -> None
     reply = _reply(answer, request)
     _leave_if_forked(own_pid)
     try:
-        frames.send(connection, reply)
+        # A plugin's text may hold anything, and is told all the same.
+        frames.send(connection, reply, escape=True)
     except frames.Unencodable as error:
         failed = {"id": reply["id"], "seconds": reply["seconds"], **_failure(error)}
         frames.send(connection, failed)

@@ -169,10 +169,18 @@ def test_end_of_stream_is_told_from_a_truncated_frame() -> None:
 def test_too_large_frame_is_refused_at_both_ends(pair: Pair) -> None:
     ours, theirs = pair
     with pytest.raises(frames.Unencodable, match="more than the 1,000 of a frame"):
-        frames.send(ours, np.zeros(1000), limit=1000)
+        frames.encode(np.zeros(1000), limit=1000)
     frames.send(ours, np.zeros(1000))
     with pytest.raises(frames.FrameError, match="1,000 are allowed"):
         frames.receive(theirs, limit=1000)
+
+
+def test_half_a_surrogate_pair_is_sent_as_its_escape_where_that_is_asked_for(pair: Pair) -> None:
+    ours, theirs = pair
+    with pytest.raises(frames.Unencodable, match="surrogates not allowed"):
+        frames.send(ours, {"\ud800": "a\udfff"})
+    frames.send(ours, {"\ud800": "a\udfff"}, escape=True)
+    assert frames.receive(theirs) == {"\\ud800": "a\\udfff"}
 
 
 def announce(name: str, shape: list[int], array_bytes: int) -> bytes:

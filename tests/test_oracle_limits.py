@@ -131,7 +131,7 @@ TOO_LARGE = {
 def test_sizes_that_do_not_fit_are_refused_at_once(name: str) -> None:
     sizes, verdict = TOO_LARGE[name]
     before, began = memory.resident(), time.monotonic()
-    report = run(specs=(SPEC,), sizes=sizes, timeout=1e15)
+    report = run(specs=(SPEC,), sizes=sizes, timeout=3e7)
     assert time.monotonic() - began < 5
     assert memory.resident() - before < 100 << 20
     assert [r.verdict for r in report.results] == [verdict] * 2
@@ -144,7 +144,7 @@ def test_sizes_that_take_too_long_are_refused_at_once() -> None:
     report = run(specs=(SPEC,), sizes={"hidden": 4000}, timeout=1.0)
     assert time.monotonic() - began < 5
     assert [r.verdict for r in report.results] == ["timeout"] * 2
-    assert "the oracle needs 2 s or more, and has 1 s" in report.results[0].findings[0].detail
+    assert " s or more, and has 1 s" in report.results[0].findings[0].detail
 
 
 def test_estimate_is_below_what_it_really_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,12 +222,13 @@ def test_available_memory_heeds_the_group(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("size", "timeout", "words"),
-    [("hidden=3000000", "1e15", "the oracle needs some"), ("hidden=4000", "1", "2 s or more")],
+    ("size", "timeout", "code", "words"),
+    [
+        ("hidden=3000000", "3e7", 2, "GiB of memory or more"),
+        ("hidden=4000", "1", 3, " s or more, and has 1 s"),
+    ],
 )
-def test_bench_refuses_such_sizes_and_measures_the_others(
-    size: str, timeout: str, words: str
-) -> None:
+def test_bench_refuses_such_sizes(size: str, timeout: str, code: int, words: str) -> None:
     command = [HARNESS, "bench", SPEC, "--backend", "numpy", "--mode", "forward", "--batch", "2"]
     done = subprocess.run(
         [*command, "--time", "3", "--size", f"{size},5", "--timeout", timeout, "--rounds", "1"],
@@ -236,6 +237,6 @@ def test_bench_refuses_such_sizes_and_measures_the_others(
         check=False,
     )
     shown = done.stdout + done.stderr
-    assert done.returncode == 3, shown
+    assert done.returncode == code, shown
     assert words in shown.replace("\n", " ")
     assert "Traceback" not in shown

@@ -243,12 +243,23 @@ def test_frame_larger_than_the_memory_that_is_allowed_is_refused() -> None:
         assert "are allowed; something else than a frame was written" in outcome.cause
 
 
-def test_death_between_calls_costs_no_call(worker: Worker) -> None:
+def test_death_between_calls_is_told_by_the_next_one(worker: Worker) -> None:
+    """A new process would have no session, and say so in place of why the old one ended."""
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
     time.sleep(0.1)
+    outcome = worker.call("echo", {"value": 4})
+    assert (outcome.status, outcome.cause) == ("crashed", "SIGKILL")
     assert worker.call("echo", {"value": 4}).value == 4
     assert worker.starts == 2
+
+
+def test_death_between_calls_costs_no_start(worker: Worker) -> None:
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(0.1)
+    assert worker.start().ok
+    assert worker.call("echo", {"value": 4}).value == 4
 
 
 def test_big_arrays_travel_both_ways(worker: Worker) -> None:

@@ -87,8 +87,10 @@ def _rate_that_stays(name: str) -> dict[str, list[float]]:
     first = phase.search(written)
     assert first is not None
     with tempfile.TemporaryDirectory() as folder:
-        stuck = Path(folder) / THREE_CHAR.name
-        stuck.write_text(phase.sub(rf"\g<1>{first[2]}}}", written))
+        stuck = Path(folder) / "rate_that_stays.yaml"
+        # Two files may not give one name to two models.
+        named = written.replace("model: lesson6/three_char\n", "model: rate_that_stays\n")
+        stuck.write_text(phase.sub(rf"\g<1>{first[2]}}}", named))
         return {"stays": _losses(stuck, name), "applied": _losses(THREE_CHAR, name)}
 
 

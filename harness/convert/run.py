@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -129,6 +130,8 @@ def export(request: Export) -> Exporting:
             _mark(made)
             targets = [path.parent / made_in(folder, file, request) for file in made]
             _refuse(targets, kinds.EXPORT, request.force)
+            for target in targets:
+                _check_module(target)
             found = agreement(spec, given, exported.dtype, _outputs(caller, new), request.seed)
             if found.agrees:
                 _put(made, targets)
@@ -212,6 +215,21 @@ def _target(request: Export, spec: Spec, suffix: str) -> Path:
         raise UsageError(f"a file of format {request.format_!r} ends in {suffix}, found {path}")
     _refuse([path], kinds.EXPORT, request.force)
     return path
+
+
+def _check_module(path: Path) -> None:
+    """:class:`UsageError` for a module that would hide another from programs in its folder."""
+    if path.suffix != ".py":
+        return
+    known = path.stem in sys.stdlib_module_names
+    if not known and path.stem.isidentifier():
+        found = importlib.util.find_spec(path.stem)
+        known = found is not None and found.origin not in (None, os.path.abspath(path))
+    if known:
+        raise UsageError(
+            f"{displayed(path)} would hide the module {path.stem!r} that is installed from every "
+            "program in this folder: take another name"
+        )
 
 
 def made_in(folder: Path, file: Path, request: Export) -> Path:

@@ -48,7 +48,9 @@ class TrainProgress(Events):
             f"characters, {len(setup.vocabulary)} of them different with the padding{grown}; "
             f"{self._steps:,} steps of {setup.recipe.batch} rows an epoch"
         )
-        if epoch or step:
+        if epoch >= self._epochs:
+            self._line(f"epochs done already: {epoch}; asked for: {self._epochs}; none is left")
+        elif epoch or step:
             self._line(f"goes on at step {step + 1:,} of epoch {epoch + 1}")
 
     def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:

@@ -82,4 +82,7 @@ class TrainVerbs:
 
     def train_memory(self) -> Payload:
         """Bytes: of the process now, and the most that were in use on a device of its own."""
-        return {"resident": memory.resident(), "device": self.backend.device_memory()}
+        return {
+            "resident": memory.resident(),
+            "device": promises.memory(self.backend.device_memory(), "device_memory()"),
+        }
