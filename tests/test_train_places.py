@@ -501,7 +501,11 @@ def test_a_position_that_no_run_can_have(
         ("state/h", None, "the state is not of the names and shapes"),
         ("state/h", np.ones((1, 6), np.float32), "the state is not of the names and shapes"),
         ("state/h", np.full((1, 5), np.nan, np.float32), "'state/h' has numbers that are not"),
-        ("norm.moving_mean", np.full(42, np.inf, np.float32), "'norm.moving_mean' has numbers"),
+        (
+            "norm.moving_mean",
+            np.full(42, np.inf, np.float32),
+            "numbers of norm.moving_mean are NaN",
+        ),
     ],
 )
 def test_arrays_that_no_run_can_have(
