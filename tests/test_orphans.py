@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -145,17 +144,20 @@ def test_end_of_the_parent_leaves_nothing(mark: str, ending: str) -> None:
 
 
 def test_hangup_of_the_terminal_leaves_nothing(mark: str) -> None:
-    child, terminal = pty.fork()
-    if child == 0:
-        os.environ.update(PATH)
-        os.execv(sys.executable, [sys.executable, "-m", "faults.parent", "litter"])
+    terminal, theirs = os.openpty()
+    # No pty.fork(): this process may have threads, of a framework that another test has loaded.
+    parent = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-m", "faults.parent", "litter"],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        env=os.environ | PATH,
+    )
+    os.close(theirs)
     text = b""
     while b"\n" not in text:
         text += os.read(terminal, 100)
     assert len(marked(mark)) == LITTERED + 1  # the parent, too, was started under the mark
     os.close(terminal)
-    assert wait_until(lambda: is_gone(child), 5.0)
-    os.waitpid(child, 0)
+    parent.wait(5.0)
     assert all_gone(mark)
 
 

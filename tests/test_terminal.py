@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -156,10 +155,14 @@ def test_messages_and_names_of_backends(tmp_path: Path) -> None:
 
 def on_a_terminal(*arguments: str | Path) -> bytes:
     """What a command writes to a terminal."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ["TERM"] = "xterm"
-        os.execv(HARNESS, [str(HARNESS), *map(str, arguments)])
+    terminal, theirs = os.openpty()
+    # No pty.fork(): this process may have threads, of a framework that another test has loaded.
+    process = subprocess.Popen(
+        [HARNESS, *arguments],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        env=os.environ | {"TERM": "xterm"},
+    )
+    os.close(theirs)
     found = b""
     try:
         while part := os.read(terminal, 65536):
@@ -167,7 +170,7 @@ def on_a_terminal(*arguments: str | Path) -> bytes:
     except OSError:  # how Linux says that the other side is closed
         pass
     os.close(terminal)
-    os.waitpid(pid, 0)
+    process.wait()
     return found
 
 
