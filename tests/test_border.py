@@ -76,6 +76,9 @@ SIBLINGS: Mapping[str, tuple[str, str]] = {
     "optimizer-text": ("open", "claim_optimizer() returned a value of type str; a NativeOptimizer"),
     "optimizer-single": ("training-sgd", "update() returned a value of type dict; the next state"),
     "versions-list": ("start", "versions() returned a value of type list; a dictionary of texts"),
+    "versions-many": ("start", "versions() returned 1,000 texts; 100 are allowed"),
+    "fused-number": ("start", "fused returned a value of type int; a dictionary of functions"),
+    "primitive-surrogate": ("primitives", r"tanh raised RuntimeError: odd \ud800 text"),
     "devices-text": ("start", "devices() returned 'cpu'; a list of names is wanted"),
     "dtypes-none": ("start", "dtypes() returned None; a list of names is wanted"),
     "settings-list": (
@@ -99,7 +102,7 @@ SIBLINGS: Mapping[str, tuple[str, str]] = {
 
 # Those that the tests of the other commands are for.
 ELSEWHERE = ("forward-flat", "forward-empty", "forward-texts", "read-narrow", "read-integers")
-ELSEWHERE += ("second-path-lost",)
+ELSEWHERE += ("second-path-lost", "memory-huge")
 
 
 @pytest.fixture(autouse=True)

@@ -128,6 +128,7 @@ def test_a_state_of_another_shape_is_not_sent_on() -> None:
         ("read-narrow", "snapshot: parameter embed.table: expected shape [86, 42], found [1]"),
         ("read-integers", "snapshot: parameter embed.table: expected floats, found int64"),
         ("settings-list", "begin: ContractError: settings() returned a value of type list"),
+        ("memory-huge", "device_memory() returned a number of bytes that no machine has"),
         ("paths-list", "begin: IllFormed: answer['paths']: Input should be a valid dictionary"),
         ("primitive-signature", "argument 'shape' (in the primitive broadcast_to("),
         ("versions-list", "cannot be started: ContractError: versions() returned a value"),

@@ -37,7 +37,7 @@ def make(path: Path, name: str = SPEC, dtype: str = "float32", **sizes: int) -> 
         dict(program.sizes),
         {n: a.astype(dtype) for n, a in drawn.parameters.items()},
         {n: a.astype(dtype) for n, a in drawn.statistics.items()},
-        tuple(chr(32 + i) for i in range(program.sizes["vocab"])),
+        ("\0", *(chr(32 + i) for i in range(program.sizes["vocab"] - 1))),
         {"epochs": 3},
     )
     weights.save(path, made)
@@ -208,6 +208,17 @@ def test_wrong_usage_is_told_in_words(arguments: tuple[str, ...], words: str, th
     found = harness(*arguments, "--weights", out)
     assert (found.exit_code, words in found.output) == (2, True), found.output
     assert names(there) == before
+
+
+@pytest.mark.parametrize(
+    ("format_", "name"), [("torch", "torch.pt"), ("torch", "json.pt"), ("jax", "numpy.npz")]
+)
+def test_an_export_hides_no_module(format_: str, name: str, there: Path) -> None:
+    export = ("export", SPEC, "--weights", "w.st", "--to", format_, "--output", name)
+    found = harness(*export)
+    assert found.exit_code == 2, found.output
+    assert f"would hide the module {name.split('.')[0]!r}" in found.output
+    assert names(there) == ["w.st"]
 
 
 def test_import_keeps_weights_that_are_there(there: Path) -> None:

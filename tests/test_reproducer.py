@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,14 @@ def test_saving_again_replaces(case: Case, folder: Path) -> None:
     np.savez(folder / "arrays.npz", **{"expected/loss": np.zeros(())})  # type: ignore[arg-type]
     assert save(folder.parents[2], CELL, case, "gradients") == folder
     assert load(folder).cell == CELL
+
+
+def test_names_that_are_alike_have_folders_of_their_own(case: Case, tmp_path: Path) -> None:
+    names = [("a/b", "c"), ("a-b", "c"), ("a", "b-c"), ("a/b/c", "c"), ("a_b", "c"), ("b", "a-c")]
+    cells = [replace(CELL, spec=spec, backend=backend) for spec, backend in names]
+    folders = [save(tmp_path, cell, case, "gradients") for cell in cells]
+    assert len(set(folders)) == len(names)
+    assert [load(folder).cell for folder in folders] == cells
 
 
 @pytest.mark.parametrize("name", ["arrays.npz", "program.json"])

@@ -39,7 +39,6 @@ from harness.initial import initial_parameters, initial_statistics
 from harness.planning import Request, make_case
 from harness.resume import ended_cells
 from harness.spec.lower import Spec, load_spec
-from harness.text import Vocabulary
 from harness.train import checkpoint
 from harness.train.checkpoint import Checkpoint
 from harness.weights import DIGEST, OPENING, ZEROS, Weights
@@ -146,8 +145,6 @@ def read_weights(data: bytes, folder: Path) -> None:
     (folder / "w").write_bytes(data)
     found = weights.load(folder / "w")
     weights.check(found, spec())
-    if found.vocabulary:
-        Vocabulary(found.vocabulary)
 
 
 def read_checkpoint(data: bytes, folder: Path) -> None:

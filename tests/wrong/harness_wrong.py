@@ -158,6 +158,10 @@ def _narrow(op: str) -> Callable[..., Any]:
     return lambda *arguments, **named: TABLE[op](*arguments, **named).astype(np.float32)
 
 
+def _half_a_pair(x: Any) -> Any:
+    raise RuntimeError("odd \ud800 text")
+
+
 def _at_least_one_axis(x: Any, axis: Any, keepdims: bool) -> Any:
     return np.atleast_1d(np.sum(x, axis=axis, keepdims=keepdims))
 
@@ -200,6 +204,10 @@ FAULTS: Mapping[str, Callable[[Plain], None]] = {
     "optimizer-text": _method(claim_optimizer=lambda rule: "adam"),
     "optimizer-single": _method(claim_optimizer=lambda rule: Optimizer()),
     "versions-list": _method(versions=lambda: ["1.0"]),
+    "versions-many": _method(versions=lambda: {f"part {n}": "1.0" for n in range(1000)}),
+    "fused-number": _method(fused=5),
+    "primitive-surrogate": _table(tanh=_half_a_pair),
+    "memory-huge": _method(device_memory=lambda: 10**400),
     "devices-text": _method(devices=lambda: "cpu"),
     "dtypes-none": _method(dtypes=lambda: None),
     "settings-list": _method(settings=lambda: ["fast"]),
