@@ -4,6 +4,7 @@
 #   make test    set up, then lint, type-check and test
 #   make lowest  run the lowest versions that are declared, each in an environment of its own
 #   make newest  the same with the newest ones; PARTS="torch lint" runs only these
+#   make fuzz    10,000 damaged files, drawn anew, and Ctrl-C at each fiftieth of a second
 #   make constraints   write the versions of the environment to tests/constraints.txt
 # BENCH="--json now.json" gives it options. VENV=DIR puts the environment
 # elsewhere; PYTHON=... makes it with another interpreter.
@@ -12,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: check bench test lint types install lowest newest constraints clean
+.PHONY: check bench test lint types install lowest newest fuzz constraints clean
 
 check: install
 	$(BIN)/harness check
@@ -33,6 +34,10 @@ types: install
 lowest newest: install
 	$(BIN)/python tests/versions.py $@ --python $(PYTHON) $(PARTS)
 	$(BIN)/python tests/versions.py tables
+
+fuzz: install
+	HARNESS_FUZZ=10000 HARNESS_INTERRUPT_STEP=0.02 \
+	  $(BIN)/python -m pytest tests/fuzz tests/test_interrupts.py
 
 constraints: install
 	$(BIN)/python tests/versions.py constraints

@@ -21,8 +21,8 @@ from harness.spec.lower import load_spec
 HARNESS = Path(sys.executable).with_name("harness")
 MODEL = "lesson6/simple_rnn"
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
-# Seconds of a start in which signals are sent, and between two of them.
-LATEST, STEP = 1.2, 0.02
+# Seconds of a start in which signals are sent, and between two of them: ``make fuzz`` takes 0.02.
+LATEST, STEP = 1.2, float(os.environ.get("HARNESS_INTERRUPT_STEP", "0.1"))
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_ctrl_c_while_a_command_starts(name: str, made: Path) -> None:
 def test_ctrl_c_at_any_moment(name: str, made: Path) -> None:
     for count in range(int(LATEST / STEP)):
         if not interrupted(made, (name, *COMMANDS[name]), count * STEP):
-            assert count > 2
+            assert count * STEP > 0.05
             break
 
 

@@ -37,7 +37,7 @@ def folder_of(path: Path, count: int) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(
     ("count", "checks"),
-    [(150, ("values",)), pytest.param(1000, ("*",), marks=pytest.mark.slow)],
+    [(150, ("values",)), pytest.param(250, ("*",), marks=pytest.mark.slow)],
 )
 def test_memory_of_a_run_is_flat(tmp_path: Path, count: int, checks: tuple[str, ...]) -> None:
     marks: list[int] = []

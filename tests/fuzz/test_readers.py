@@ -22,7 +22,7 @@ from fuzz.readers import READERS, WHOLE, Reader
 from harness.convert.run import Caller
 from harness.errors import HarnessError
 
-TOTAL = int(os.environ.get("HARNESS_FUZZ", "1000"))
+TOTAL = int(os.environ.get("HARNESS_FUZZ", "500"))
 # Of one input, in seconds; the slowest seen takes a tenth of it.
 HANG = 10
 # Of memory that one reader's inputs leave behind, and of what one input takes, in bytes.
