@@ -180,8 +180,8 @@ def other_kind(status: os.stat_result) -> str:
 
 
 def displayed(path: str | os.PathLike[str]) -> str:
-    """A path as it can always be printed, whatever bytes its name has."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path as it can always be printed, on one line, whatever bytes its name has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\n", "\\n")
 
 
 def why(error: OSError | FileFault) -> str:

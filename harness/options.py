@@ -75,11 +75,13 @@ START = click.option(
 
 def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
     """``NAME=VALUE`` items; :class:`UsageError` for another form."""
-    found = {}
+    found: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")
         if not name or not equals or not value:
             raise UsageError(f"{option} takes NAME=VALUE, found {item!r}")
+        if name in found:
+            raise UsageError(f"{option} gives {name!r} twice: {found[name]!r} and {value!r}")
         found[name] = value
     return found
 

@@ -183,7 +183,7 @@ def _check_encoding(encoding: str) -> None:
     except (LookupError, ValueError):
         # Those that end so, and rot_13, are not of characters to bytes.
         names = {n for pair in aliases.items() for n in pair if not pair[1].endswith("_codec")}
-        known = [name.replace("_", "-") for name in names - {"rot13", "rot_13"}]
+        known = [name.replace("_", "-") for name in names - {"rot13", "rot_13", encoding}]
         raise UsageError(
             f"{encoding!r} is no encoding of text that Python knows"
             f"{did_you_mean(encoding, known)}; utf-8, latin-1, cp1252 and utf-16 are some"

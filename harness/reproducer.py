@@ -18,7 +18,7 @@ from pydantic import Field
 
 from harness import kinds
 from harness.atomic import write_whole
-from harness.boundary import Form, Number, formed, read_json
+from harness.boundary import Form, Malformed, Number, formed, read_json
 from harness.budget import check_fits
 from harness.case import Case, Expected
 from harness.cells import Cell
@@ -34,7 +34,7 @@ from harness.checks.extremes import (
 from harness.checks.properties import smaller_batch
 from harness.dims import bind
 from harness.errors import HarnessError, UsageError
-from harness.files import MAX_ARRAYS, MAX_PROGRAM, FileFault, displayed, read_bytes
+from harness.files import MAX_ARRAYS, MAX_PROGRAM, FileFault, displayed, read_bytes, why
 from harness.findings import Finding
 from harness.kinds import ARCHIVED, GROUPS
 from harness.material import Arrays, Material
@@ -147,7 +147,8 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UsageError(f"cannot write reproducers to {folder}: {error}") from None
+        reason = f"{why(error).lower()}; a folder is wanted"
+        raise UsageError(f"cannot write reproducers to {displayed(folder)}: {reason}") from None
 
 
 def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
@@ -190,12 +191,19 @@ def load(folder: Path) -> Reproducer:
     try:
         text = read_bytes(folder / PROGRAM, MAX_PROGRAM, "a reproducer's program")
         packed = read_bytes(folder / ARRAYS, MAX_ARRAYS, "a reproducer's arrays")
-        meta = formed(read_json(text), Meta, PROGRAM)
+        meta = formed(_program(text), Meta, PROGRAM)
         found = _reproducer(meta, read_npz(packed, MAX_ARRAYS))
         _check(found)
         return found
     except (ValueError, HarnessError) as error:
         raise UsageError(f"{displayed(folder)} holds no reproducer: {error}") from None
+
+
+def _program(text: bytes) -> Any:
+    try:
+        return read_json(text)
+    except Malformed as error:
+        raise Malformed(f"{PROGRAM} is no JSON: {error}") from None
 
 
 def _check(found: Reproducer) -> None:

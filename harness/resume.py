@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -99,9 +100,15 @@ def _reason(result: CellResult, now: Mapping[str, str], greetings: Greetings) ->
 def _check_same_run(path: Path, head: Mapping[str, Any], request: Request) -> None:
     wanted, written = request_record(request), head.get("request")
     if written != wanted:
+        before = written if isinstance(written, Mapping) else {}
+        found = [
+            f"{name} {json.dumps(before.get(name))}, now {json.dumps(wanted.get(name))}"
+            for name in dict.fromkeys([*before, *wanted])
+            if before.get(name) != wanted.get(name)
+        ]
         raise UsageError(
-            f"{path} holds a run of {written}, and this one is of {wanted}: "
-            "give the same options, or another record file"
+            f"{path} holds a run with other options ({'; '.join(found)}): give the same ones, or "
+            "another record file"
         )
 
 

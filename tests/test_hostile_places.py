@@ -226,6 +226,7 @@ def test_reproducers_where_no_folder_can_be(here: str, there: Path) -> None:
     before = content(there)
     found = harness(("check", SPEC, *ONE, "--reproducers", "HERE"), here)
     assert (found.exit_code, here in found.output) == (2, True)
+    assert "[Errno" not in found.output
     assert content(there) == before
 
 

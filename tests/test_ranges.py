@@ -21,6 +21,7 @@ from harness.cli import cli
 from harness.errors import HarnessError, UsageError
 from harness.generate.writing import GenerateRequest, chooser
 from harness.generate.writing import prepare as prepare_generation
+from harness.options import numbers
 from harness.ranges import Range
 from harness.train.request import TrainRequest, prepare
 
@@ -166,6 +167,11 @@ def test_what_cannot_fit_is_told_before_memory_is_taken(arguments: tuple[str, ..
     assert re.search(r"GiB of memory or more|half of this machine's memory", run.stderr)
     assert "give smaller sizes" in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_a_size_that_is_given_twice() -> None:
+    with pytest.raises(UsageError, match="--size gives 'hidden' twice: '4' and '5'"):
+        numbers(["hidden=4", "vocab=7", "hidden=5"])
 
 
 @pytest.mark.parametrize("size", ["hidden", "vocab", "batch"])

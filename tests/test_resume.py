@@ -94,6 +94,17 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
             engine.run()
 
 
+def test_what_differs_from_the_run_that_is_there_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    base = {"specs": ("lesson6/simple_rnn",), "backends": ("numpy",), "records": path}
+    with Engine(Request(**base, checks=("values",))) as engine:
+        engine.run()
+    request = Request(**base, checks=("values",), seed=1, sizes={"hidden": 9}, resume=True)
+    with Engine(request) as engine, pytest.raises(UsageError) as caught:
+        engine.run()
+    assert '(sizes {}, now {"hidden": 9}; seed 0, now 1): give the same' in str(caught.value)
+
+
 def test_resume_needs_records() -> None:
     with pytest.raises(UsageError, match="--resume needs --records FILE"):
         Engine(Request(backends=("numpy",), resume=True))

@@ -89,6 +89,26 @@ def content(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
+def test_more_epochs_are_done_than_asked_for(text: Path, kept: Path) -> None:
+    assert harness(text, kept, "--epochs", "2").exit_code == 0
+    before = content(kept.parent)
+    found = harness(text, kept, "--epochs", "1", "--resume")
+    assert found.exit_code == 0
+    assert "epochs done already: 2; asked for: 1; none is left" in found.output
+    assert "goes on at" not in found.output
+    assert content(kept.parent) == before
+
+
+def test_a_text_that_has_moved_is_the_same_one(text: Path, kept: Path) -> None:
+    assert harness(text, kept).exit_code == 0
+    moved = text.rename(text.with_name("moved.txt"))
+    found = harness(moved, kept, "--epochs", "2", "--resume")
+    assert found.exit_code == 0, found.output
+    moved.write_text(moved.read_text().replace("e", "o"))
+    found = harness(moved, kept, "--epochs", "3", "--resume")
+    assert (found.exit_code, "with another text: sha256" in found.output) == (2, True)
+
+
 class TestForce:
     @pytest.mark.parametrize(
         ("options", "spec"),

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from harness.convert.run import Export, Exporting, FormatFault, Import, export, import_
+from harness.files import displayed
 from harness.remote import with_trace
 from harness.terminal import say
 
@@ -34,7 +35,7 @@ def run_import(request: Import, as_json: bool) -> int:
         told = {"spec": made.spec, "sizes": dict(made.sizes), "parameters": count}
         say(json.dumps({**told, "weights": str(request.weights), **made.history}))
     else:
-        say(f"{made.spec}: {count:,} parameters and statistics from {request.file}")
+        say(f"{made.spec}: {count:,} parameters and statistics from {displayed(request.file)}")
         say(f"weights: {request.weights}")
     return 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness import kinds
 from harness.errors import UsageError
+from harness.files import displayed
 from harness.lock import check_free
 from harness.remote import with_trace
 from harness.spec.lower import hidden
@@ -46,7 +47,7 @@ def run_train(
     if as_json:
         say(json.dumps({"spec": made.spec, "sizes": dict(made.sizes), **made.history}))
     elif path is not None:
-        say(f"weights: {path}")
+        say(f"weights: {displayed(path)}")
     return 0
 
 
