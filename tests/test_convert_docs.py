@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dict(program.sizes),
         {n: a.astype(np.float32) for n, a in drawn.parameters.items()},
         {n: a.astype(np.float32) for n, a in drawn.statistics.items()},
-        (" ", *map(chr, range(38, 123))),
+        ("\0", " ", *map(chr, range(38, 122))),
     )
     weights.save(folder / "lstm.safetensors", made)
     return folder

@@ -56,7 +56,9 @@ def made(path: Path, **changed: Any) -> Weights:
     drawn = draw(program, 1, 1, 3)
     parameters = {n: a.astype(np.float32) for n, a in drawn.parameters.items()} | changed
     sizes = dict(program.sizes)
-    found = Weights(SPEC, weights.fingerprint(spec), sizes, parameters, {}, ("a",) * 86)
+    found = Weights(
+        SPEC, weights.fingerprint(spec), sizes, parameters, {}, ("\0", *map(chr, range(32, 117)))
+    )
     weights.save(path, found)
     return found
 
