@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from hypothesis import strategies as st
@@ -115,7 +116,8 @@ def retyped(seed: Any, most: int = 2) -> st.SearchStrategy[Any]:
         for at, kind, value in changes:
             places = list(_places(found))
             if places:
-                _change(*places[at % len(places)], kind, value)
+                # A copy: a later change may be one of this very value.
+                _change(*places[at % len(places)], kind, deepcopy(value))
         return found
 
     return st.builds(apply, st.lists(change, min_size=1, max_size=most))
