@@ -89,7 +89,8 @@ def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
 def _alike(found: Any, wanted: Any) -> bool:
     """A text is the same wherever it lies: its checksum says so."""
     if isinstance(wanted, Mapping) and "sha256" in wanted:
-        return isinstance(found, Mapping) and found.get("sha256") == wanted["sha256"]
+        named = isinstance(found, Mapping) and isinstance(found.get("name"), str)
+        return named and {**found, "name": wanted["name"]} == wanted
     return bool(found == wanted)
 
 
