@@ -17,6 +17,7 @@ from harness.errors import HarnessError
 from harness.generate import commands as generate_commands
 from harness.interrupts import stoppable
 from harness.options import (
+    DEVICE,
     ENVIRONMENT,
     PYTHONS,
     SIZE,
@@ -121,7 +122,7 @@ def schema(kind: str) -> None:
 @click.argument("specs", nargs=-1, metavar="[SPEC]...")
 @click.option("--backend", "backends", multiple=True, help="Backend to check; all if left out.")
 @click.option("--dtype", "dtypes", multiple=True, help="float64 or float32; both if left out.")
-@click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
+@DEVICE
 @click.option(
     "--path",
     default="native",

@@ -66,6 +66,10 @@ ENVIRONMENT = click.option(
     metavar="BACKEND:NAME=VALUE",
     help="Set an environment variable of a backend's process.",
 )
+DEVICE = click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
+OWN_ENVIRONMENT = click.option(
+    "--env", multiple=True, metavar="NAME=VALUE", help="Of the backend's process."
+)
 START = click.option(
     "--start-timeout",
     type=number(TIMEOUT),

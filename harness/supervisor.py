@@ -117,11 +117,12 @@ class Worker:
         with self._lock:
             self._calls += 1
             request = frames.Writer({"id": self._calls, "verb": verb, "payload": payload or {}})
-            if self._process is not None and self._process.has_ended():
+            if self._process is None:
+                started = self._ready()
+                if not started.ok or self._process is None:
+                    return started
+            elif self._process.has_ended():
                 return self._buried(self._process, "between two calls")
-            started = self._ready()
-            if not started.ok or self._process is None:
-                return started
             return self._run(self._process, request, timeout)
 
     def close(self) -> None:

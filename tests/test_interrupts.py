@@ -180,6 +180,25 @@ def test_a_background_job_that_ignores_ctrl_c_goes_on(made: Path) -> None:
     assert "2 agree" in output
 
 
+def ends_once_ready(code: str, **environment: str) -> None:
+    """Run a program that says when it is ready; Ctrl-C then ends it soon, in one line."""
+    run = subprocess.Popen(
+        hearing([sys.executable, "-c", code]),
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    started_at = time.monotonic()
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert time.monotonic() - started_at < 5.0
+    assert (run.returncode, errors) == (130, "interrupted\n")
+
+
 SWALLOWING = """
 import sys, time
 from harness import interrupts
@@ -200,20 +219,7 @@ sys.exit(interrupts.stoppable(run))
 
 
 def test_an_interrupt_that_a_destructor_swallows_is_raised_again() -> None:
-    run = subprocess.Popen(
-        hearing([sys.executable, "-c", SWALLOWING]),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert run.stdout is not None
-    assert run.stdout.readline() == "ready\n"
-    time.sleep(0.2)
-    started_at = time.monotonic()
-    run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
-    assert time.monotonic() - started_at < 5.0
-    assert (run.returncode, errors) == (130, "interrupted\n")
+    ends_once_ready(SWALLOWING)
 
 
 LONG = """
@@ -233,21 +239,7 @@ sys.exit(interrupts.stoppable(run))
 
 
 def test_a_long_call_into_c_is_ended_too() -> None:
-    run = subprocess.Popen(
-        hearing([sys.executable, "-c", LONG]),
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert run.stdout is not None
-    assert run.stdout.readline() == "ready\n"
-    time.sleep(0.2)
-    started_at = time.monotonic()
-    run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
-    assert time.monotonic() - started_at < 5.0
-    assert (run.returncode, errors) == (130, "interrupted\n")
+    ends_once_ready(LONG, OPENBLAS_NUM_THREADS="1")
 
 
 def test_the_entry_point_imports_next_to_nothing() -> None:

@@ -12,7 +12,17 @@ import click
 
 from harness.errors import UsageError
 from harness.interrupts import stoppable
-from harness.options import ENVIRONMENT, PYTHONS, SPECS, number, pairs, seed, timeout, variables
+from harness.options import (
+    DEVICE,
+    ENVIRONMENT,
+    PYTHONS,
+    SPECS,
+    number,
+    pairs,
+    seed,
+    timeout,
+    variables,
+)
 from harness.ranges import ROUNDS, SIZES, THREADS, THRESHOLD
 
 Command = Callable[..., Any]
@@ -36,7 +46,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 
 @click.argument("specs", nargs=-1, metavar="[SPEC]...")
 @click.option("--backend", "backends", multiple=True, help="Backend to time; all if left out.")
-@click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
+@DEVICE
 @click.option("--dtype", default="float32", show_default=True, help="Or tf32, bfloat16, float64.")
 @click.option("--batch", default="64", show_default=True, metavar="N,N", help="Sizes of a batch.")
 @click.option("--time", metavar="T,T", help="Lengths of a sequence; the spec's own if left out.")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from harness.interrupts import stoppable
-from harness.options import SPECS, number, pairs, seed
+from harness.options import DEVICE, OWN_ENVIRONMENT, SPECS, number, pairs, seed
 from harness.ranges import LENGTH, TEMPERATURE, TOP_K
 
 Command = Callable[..., Any]
@@ -47,12 +47,12 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="Choose among so many; among all if left out.",
 )
 @seed("Of the choice.")
-@click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
+@DEVICE
 @click.option("--dtype", default="float64", show_default=True, help="What to compute in.")
 @click.option(
     "--path", default="native", show_default=True, help="The framework's layers, or equations."
 )
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Of the backend's process.")
+@OWN_ENVIRONMENT
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @SPECS
 def generate(spec: str, backends: tuple[str, ...], **options: Any) -> None:

@@ -11,7 +11,17 @@ from typing import Any
 import click
 
 from harness.interrupts import stoppable
-from harness.options import SIZE, SPECS, number, numbers, pairs, seed, timeout
+from harness.options import (
+    DEVICE,
+    OWN_ENVIRONMENT,
+    SIZE,
+    SPECS,
+    number,
+    numbers,
+    pairs,
+    seed,
+    timeout,
+)
 from harness.ranges import BATCH, EPOCHS, EVERY, HELD_OUT, THREADS
 
 Command = Callable[..., Any]
@@ -51,7 +61,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     show_default=True,
     help="Share of the text to test on, its end.",
 )
-@click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
+@DEVICE
 @click.option("--dtype", default="float32", show_default=True, help="Or float64, bfloat16, tf32.")
 @click.option(
     "--path",
@@ -69,7 +79,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="Threads of the backend; all cores if left out.",
 )
 @click.option("--python", help="Run the backend in another environment.")
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Of the backend's process.")
+@OWN_ENVIRONMENT
 @timeout(600.0, "Seconds for one call.")
 @click.option("--json", "as_json", is_flag=True, help="Print the history as JSON at the end.")
 @SPECS
