@@ -42,14 +42,19 @@ def _number(value: Any) -> Any:
 Number = Annotated[float, BeforeValidator(_number)]
 
 
-def read_json(text: bytes | str) -> Any:
-    """What JSON stands for; :class:`Malformed` where it is none, or is nested too deeply."""
+def read_json(text: bytes | str, what: str) -> Any:
+    """What JSON stands for.
+
+    Raises:
+        Malformed: ``what`` the text is is no JSON, or is nested too deeply.
+    """
     try:
         return json.loads(text)
     except RecursionError:
-        raise Malformed("it is nested too deeply") from None
+        reason = "it is nested too deeply"
     except ValueError as error:  # UnicodeDecodeError is one, and too many digits are
-        raise Malformed(str(error)) from None
+        reason = str(error)
+    raise Malformed(f"{what} is no JSON: {reason}")
 
 
 def formed(data: Any, form: type[M], what: str = "") -> M:

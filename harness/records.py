@@ -261,7 +261,7 @@ def _plain(value: Any) -> Any:
 
 def _decode(text: bytes) -> dict[str, Any]:
     try:
-        line: dict[str, Any] = read_json(text)
+        line: dict[str, Any] = read_json(text, "the line")
     except ValueError:
         raise ValueError("not JSON; only the last line may be incomplete") from None
     check_line(line)

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from harness import kinds
 from harness.atomic import write_whole
-from harness.boundary import Form, Malformed, Number, formed, read_json
+from harness.boundary import Form, Number, formed, read_json
 from harness.budget import check_fits
 from harness.case import Case, Expected
 from harness.cells import Cell
@@ -191,19 +191,12 @@ def load(folder: Path) -> Reproducer:
     try:
         text = read_bytes(folder / PROGRAM, MAX_PROGRAM, "a reproducer's program")
         packed = read_bytes(folder / ARRAYS, MAX_ARRAYS, "a reproducer's arrays")
-        meta = formed(_program(text), Meta, PROGRAM)
+        meta = formed(read_json(text, PROGRAM), Meta, PROGRAM)
         found = _reproducer(meta, read_npz(packed, MAX_ARRAYS))
         _check(found)
         return found
     except (ValueError, HarnessError) as error:
         raise UsageError(f"{displayed(folder)} holds no reproducer: {error}") from None
-
-
-def _program(text: bytes) -> Any:
-    try:
-        return read_json(text)
-    except Malformed as error:
-        raise Malformed(f"{PROGRAM} is no JSON: {error}") from None
 
 
 def _check(found: Reproducer) -> None:

@@ -128,11 +128,12 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """The content of a file; :class:`DocumentError` for one that is no result of a run."""
     try:
-        content: dict[str, Any] = read_json(read_bytes(path, MAX_RESULTS, "a file of results"))
+        data = read_bytes(path, MAX_RESULTS, "a file of results")
+        content: dict[str, Any] = read_json(data, displayed(path))
     except FileFault as fault:
         raise DocumentError(f"cannot read {fault}") from None
     except Malformed as error:
-        raise DocumentError(f"{displayed(path)} is no JSON: {error}") from None
+        raise DocumentError(str(error)) from None
     try:
         formed(content, ResultFile)
     except Malformed as error:
