@@ -9,14 +9,17 @@
 
 from __future__ import annotations
 
+# Python binds a package's name in its parent when it is first imported: before `check` is defined.
+import harness.check  # noqa: F401
+
 TYPE_CHECKING = False  # typing's own, without the import: every command starts here
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from typing import Any
 
-    from harness.events import Report
-    from harness.spec.lower import Spec
+    from harness.check.events import Report
+    from harness.spec.model import Spec
 
 __all__ = ["check", "load"]
 
@@ -26,7 +29,7 @@ def load(name: str, folders: Sequence[str | Path] = ()) -> Spec:
 
     ``folders`` hold further definitions. Raises :class:`harness.errors.SpecError`.
     """
-    from harness.spec.lower import load_spec
+    from harness.spec.model import load_spec
 
     return load_spec(name, folders)
 
@@ -38,10 +41,10 @@ def check(
 
     Specs and backends are names (a spec's also the path of its file), one or several. No specs
     mean all of Lesson 6, no backends all that are installed; ``options`` are the other
-    fields of :class:`harness.planning.Request`. Raises :class:`harness.errors.HarnessError`.
+    fields of :class:`harness.check.request.Request`. Raises :class:`harness.errors.HarnessError`.
     """
-    from harness.engine import Engine
-    from harness.planning import Request
+    from harness.check.request import Request
+    from harness.check.run import Engine
 
     specs = (specs,) if isinstance(specs, str) else tuple(specs)
     backends = (backends,) if isinstance(backends, str) else tuple(backends)

@@ -14,7 +14,6 @@ import click
 from harness.bench import commands as bench_commands
 from harness.convert import commands as convert_commands
 from harness.errors import HarnessError
-from harness.generate import commands as generate_commands
 from harness.interrupts import stoppable
 from harness.options import (
     DEVICE,
@@ -33,6 +32,7 @@ from harness.options import (
 from harness.ranges import MEMORY_MIB
 from harness.terminal import say
 from harness.train import commands as train_commands
+from harness.train.generate import commands as generate_commands
 
 Command = Callable[..., Any]
 
@@ -63,8 +63,8 @@ def cli() -> None:
 @friendly
 def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
     """List installed backends, formats, models and definitions. Imports no framework."""
-    from harness.hookspecs import FORMATS_GROUP
-    from harness.plugins import available
+    from harness.runtime.hookspecs import FORMATS_GROUP
+    from harness.runtime.plugins import available
     from harness.spec.library import FOLDERS, Library
 
     library = Library(folders)
@@ -100,7 +100,7 @@ def explain(
     spec: str, folders: tuple[Path, ...], sizes: Sequence[str], backends: tuple[str, ...]
 ) -> None:
     """Show what SPEC means: its program, shapes, parameters, FLOPs and paths."""
-    from harness.explain import explain as text
+    from harness.check.explain import explain as text
 
     def run() -> int:
         say(text(spec, folders, numbers(sizes), backends))
@@ -152,7 +152,7 @@ def check(**options: Any) -> None:
     Exit code 0: all agree, or differ as known; 1: something differs; 2: wrong usage or a wrong
     spec; 3: a backend could not be run.
     """
-    from harness.console import run_check
+    from harness.check.console import run_check
 
     request = request_of(options)
     kept = f"cells that had ended are in {request.records}" if request.records else ""
@@ -166,7 +166,7 @@ def check(**options: Any) -> None:
 @friendly
 def replay(folder: Path, backend: str | None) -> None:
     """Run the reproducer in FOLDER again and compare."""
-    from harness.console import run_replay
+    from harness.check.console import run_replay
 
     sys.exit(stoppable(partial(run_replay, folder, backend)))
 
@@ -179,7 +179,7 @@ convert_commands.register(cli, friendly)
 
 def request_of(options: Mapping[str, Any]) -> Any:
     """The request that command-line options stand for; :class:`UsageError` for a bad one."""
-    from harness.planning import DTYPES, Request
+    from harness.check.request import DTYPES, Request
 
     dtypes = options["dtypes"] or DTYPES
     path = options["path"]

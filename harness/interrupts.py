@@ -77,7 +77,7 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
 
 def leave() -> NoReturn:
     """End the process and its workers now, whatever its other threads are doing."""
-    processes = sys.modules.get("harness.processes")
+    processes = sys.modules.get("harness.worker.process")
     if processes is not None:
         processes.kill_all()
     os._exit(INTERRUPTED)

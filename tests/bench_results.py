@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.bench.entrant import CellResult
+from harness.bench.contestant import CellResult
 from harness.bench.figures import rates, spread
 from harness.bench.request import BenchRequest, Cell, Contestant
-from harness.supervisor import Launch
+from harness.worker.worker import Launch
 
 SPEC = "lesson6/sequence_rnn"
 REQUEST = BenchRequest(specs=(SPEC,), backends=("numpy", "torch"), rounds=5, threads=2)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.case import Case
-from harness.formats import Exported, launch
-from harness.planning import lesson6
-from harness.spec.lower import load_spec
-from harness.supervisor import Worker
-from harness.tolerance import Deviation, compare
-from harness.wire import encode
+from harness.check.request import lesson6
+from harness.convert.formats import Exported, launch
+from harness.oracle.case import Case
+from harness.oracle.tolerance import Deviation, compare
+from harness.program.serial import encode
+from harness.spec.model import load_spec
+from harness.worker.worker import Worker
 
 ODD = Path(__file__).parent / "odd_specs"
 SYSTEMS = (*lesson6(), str(ODD / "odd.yaml"))

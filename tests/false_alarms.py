@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from harness.case import Case
-from harness.checks import CHECKS, Context
-from harness.findings import Finding
-from harness.planning import Request, choose_backends, lesson6, make_case
-from harness.remote import Remote
-from harness.spec.lower import Spec, load_spec
-from harness.supervisor import Launch, Worker
-from harness.tolerance import FLOOR, K
+from harness.check.checks import CHECKS, Context
+from harness.check.findings import Finding
+from harness.check.request import Request, choose_backends, lesson6, make_case
+from harness.oracle.case import Case
+from harness.oracle.tolerance import FLOOR, K
+from harness.spec.model import Spec, load_spec
+from harness.worker.remote import Remote
+from harness.worker.worker import Launch, Worker
 
 GROUPS = ("values", "cotangents", "inference", "carried-state", "training-sgd", "kinks")
 TARGET = Path(__file__).parent.parent / "docs" / "false-alarms.md"

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 import harness
-from harness.formats import Exported
-from harness.material import Material, draw
-from harness.oracle import Oracle
-from harness.session import Session
-from harness.spec.lower import Spec
-from harness.supervisor import Worker
-from harness.wire import encode
+from harness.convert.formats import Exported
+from harness.oracle.arguments import Material, draw
+from harness.oracle.oracle import Oracle
+from harness.program.serial import encode
+from harness.runtime.session import Session
+from harness.spec.model import Spec
+from harness.worker.worker import Worker
 
 Arrays = dict[str, Any]
 SMALL = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10}

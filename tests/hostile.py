@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from harness import weights
-from harness.formats import Exported
-from harness.material import draw
-from harness.program import Block, Node, Port, Program
-from harness.spec.lower import load_spec
-from harness.weights import Weights
+from harness.convert import weights
+from harness.convert.formats import Exported
+from harness.convert.weights import Weights
+from harness.oracle.arguments import draw
+from harness.program.ir import Block, Node, Port, Program
+from harness.spec.model import load_spec
 
 SENTINEL = "PWNED"
 CODE = f"import os; os.system('touch {SENTINEL}')"

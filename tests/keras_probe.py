@@ -16,13 +16,13 @@ import numpy as np
 from keras_specs import KINKS, LOSSES, MIXED, TINY
 from two_paths import Arrays, by_oracle, draw, everything, worst
 
-from harness.contract import Layer
 from harness.errors import HarnessError
-from harness.plugins import load
-from harness.ports import local_shapes
-from harness.session import Session
+from harness.program.signature import local_shapes
+from harness.runtime.backend import Layer
+from harness.runtime.plugins import load
+from harness.runtime.session import Session
 from harness.spec.library import Library
-from harness.spec.lower import Spec, load_spec
+from harness.spec.model import Spec, load_spec
 
 SMALL = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10}
 FREE = {"batch": 3, "time": 4}

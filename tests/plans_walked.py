@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.backends.numpy import PRIMITIVES
-from harness.backends.numpy_fused import FUSED
-from harness.material import draw
-from harness.plan import Plan, forward_plan, training_plan
-from harness.spec.lower import load_spec
-from harness.walk import Walker
+from harness.backends.numpy.backend import PRIMITIVES
+from harness.backends.numpy.fused import FUSED
+from harness.oracle.arguments import draw
+from harness.program.plan import Plan, forward_plan, training_plan
+from harness.runtime.interpreter import Walker
+from harness.spec.model import load_spec
 
 Arrays = dict[str, Any]
 BATCH, TIME = 6, 8

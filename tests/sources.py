@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.convert.vetting import vetted
-from harness.formats import Exported
+from harness.convert.formats import Exported
+from harness.convert.source.vetting import vetted
 
-torch_module = pytest.importorskip("harness.backends.torch_module")
-jax_module = pytest.importorskip("harness.backends.jax_module")
+torch_module = pytest.importorskip("harness.backends.torch.module")
+jax_module = pytest.importorskip("harness.backends.jax.module")
 
-from harness.backends import jax_source, keras_custom, keras_format, torch_source  # noqa: E402
+from harness.backends.jax import source as jax_source  # noqa: E402
+from harness.backends.keras import custom as keras_custom  # noqa: E402
+from harness.backends.keras import format as keras_format  # noqa: E402
+from harness.backends.torch import source as torch_source  # noqa: E402
 
 
 def torch_text(exported: Exported, file: str = "model.py") -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from unprivileged import unprivileged
 
-from harness.atomic import LEFT_OVER, sweep, write_whole
+from harness.files.atomic import LEFT_OVER, sweep, write_whole
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
@@ -104,7 +104,7 @@ def test_names_of_any_length_and_folders_that_are_not_there(tmp_path: Path) -> N
 def test_a_full_disk_is_told_and_the_old_file_kept(tmp_path: Path, size: int) -> None:
     """What does not fit is found at the first byte, or in the middle."""
     full = (
-        "import pathlib, resource, signal, sys; from harness.atomic import write_whole\n"
+        "import pathlib, resource, signal, sys; from harness.files.atomic import write_whole\n"
         "path, least = pathlib.Path(sys.argv[1]), int(sys.argv[2])\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (least - 1, least - 1))\n"
@@ -175,7 +175,7 @@ def make_older(path: Path) -> None:
 def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
     """Killed as its file is written and locked, just before the rename."""
     killed = (
-        "import os, pathlib, signal, sys; from harness.atomic import write_whole; "
+        "import os, pathlib, signal, sys; from harness.files.atomic import write_whole; "
         "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
         "write_whole(pathlib.Path(sys.argv[1]), b'new')"
     )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_lower import LIBRARY, computed, tiny
 
-from harness import oracle
-from harness.spec.update import lower_update
+from harness.oracle import oracle
+from harness.spec.lower_optimizer import lower_update
 
 
 # An attribute's other value is this number, or a function that differs everywhere.

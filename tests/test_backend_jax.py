@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from two_paths import Arrays, by_oracle, draw, start, worst
 
-from harness import plugins
-from harness.contract import Backend
 from harness.errors import UsageError
-from harness.session import Session
-from harness.spec.lower import Spec, load_spec
+from harness.runtime import plugins
+from harness.runtime.backend import Backend
+from harness.runtime.session import Session
+from harness.spec.model import Spec, load_spec
 
 jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")
@@ -253,6 +253,6 @@ def test_a_gpu_is_not_taken_whole() -> None:
 
 
 def test_listing_the_backend_imports_no_framework() -> None:
-    code = "import sys, harness.backends.jax; print({'jax', 'optax'} & set(sys.modules))"
+    code = "import sys, harness.backends.jax.backend; print({'jax', 'optax'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"

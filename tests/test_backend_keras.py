@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.plugins import environment
+from harness.runtime.plugins import environment
 
 ENGINES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
 
@@ -53,7 +53,7 @@ def test_engine_is_set_by_the_environment(name: str) -> None:
 
 def test_import_of_the_plugin_imports_no_framework() -> None:
     code = (
-        "import sys, harness.backends.keras\n"
+        "import sys, harness.backends.keras.backend\n"
         "print([n for n in ('keras', 'tensorflow', 'torch', 'jax') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from two_paths import by_oracle, check_primitive, draw, worst
 
-from harness.contract import Backend
-from harness.plugins import load
-from harness.primitives import TABLE
+from harness.program.primitives import TABLE
+from harness.runtime.backend import Backend
+from harness.runtime.plugins import load
 from harness.spec.library import Library
-from harness.spec.lower import load_spec
+from harness.spec.model import load_spec
 
 torch = pytest.importorskip("torch")
 
@@ -169,5 +169,5 @@ def test_versions_and_devices_are_named(backend: Backend) -> None:
 
 
 def test_the_module_is_imported_without_the_framework() -> None:
-    code = "import sys, harness.backends.torch; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.backends.torch.backend; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from two_paths import compare, draw, start
 
-from harness.contract import Backend
-from harness.plugins import load
-from harness.spec.lower import Spec, load_spec
+from harness.runtime.backend import Backend
+from harness.runtime.plugins import load
+from harness.spec.model import Spec, load_spec
 
 torch = pytest.importorskip("torch")
 

@@ -16,7 +16,7 @@ import pytest
 
 from harness.errors import SpecError, UsageError
 from harness.spec.library import FOLDERS, Library
-from harness.spec.lower import load_spec
+from harness.spec.model import load_spec
 
 FILES = sorted((Path(__file__).parent / "bad_specs").glob("*.yaml"))
 EXPECT = re.compile(r"# expect (\d+:\d+)(?: in (\S+))?: (.+)")
@@ -235,7 +235,7 @@ import pathlib, re, sys
 sys.path.insert(0, sys.argv[1])
 from test_bad_specs import FILES, load_bad
 from harness.errors import SpecError
-from harness.spec.lower import load_spec
+from harness.spec.model import load_spec
 large = pathlib.Path("large.yaml")
 with large.open("wb") as file:
     file.truncate(50_000_000)

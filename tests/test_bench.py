@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from harness.bench import proofs, rounds
-from harness.bench.cases import TimedCase
 from harness.bench.console import results_exit_code
-from harness.bench.entrant import CellResult, Entrant, Refused
+from harness.bench.contestant import CellResult, Entrant, Refused
 from harness.bench.proofs import check_hardware
 from harness.bench.request import BenchRequest, Contestant, groups_of
-from harness.bench.session import Bench
-from harness.supervisor import Launch, Worker
+from harness.bench.run import Bench
+from harness.bench.workload import TimedCase
+from harness.worker.worker import Launch, Worker
 
 SPEC = "lesson6/sequence_rnn"
 FOLDER = str(Path(__file__).parent)

@@ -83,6 +83,6 @@ def _workers(parent: int) -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"harness.worker" in words and str(parent).encode() in words:
+            if b"harness.worker.serve" in words and str(parent).encode() in words:
                 found.append(int(entry.name))
     return found

@@ -13,8 +13,8 @@ from bench_results import REQUEST, refused, result
 from click.testing import CliRunner
 
 from harness.bench.compare import compare, differences, exit_code
-from harness.bench.document import document, write
-from harness.bench.entrant import CellResult
+from harness.bench.contestant import CellResult
+from harness.bench.json_file import document, write
 from harness.bench.noise import beyond_noise
 from harness.cli import cli
 

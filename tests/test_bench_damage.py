@@ -10,7 +10,7 @@ from bench_results import REQUEST, refused, result
 from click.testing import CliRunner
 from damage import changed, flips, mutations
 
-from harness.bench.document import DocumentError, document, read, write
+from harness.bench.json_file import DocumentError, document, read, write
 from harness.bench.noise import ONE_SIDED, beyond_noise
 from harness.cli import cli
 

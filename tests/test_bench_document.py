@@ -12,9 +12,9 @@ from bench_results import REQUEST, refused, result
 
 from harness.bench import console, sweep, table, tuning
 from harness.bench.console import results_exit_code
-from harness.bench.document import DocumentError, check_writable, document, read, write
-from harness.bench.entrant import CellResult, Status
+from harness.bench.contestant import CellResult, Status
 from harness.bench.environment import environment
+from harness.bench.json_file import DocumentError, check_writable, document, read, write
 from harness.bench.request import TUNINGS
 
 NAME = "lesson6/sequence_rnn[numpy-train-b64-t8]"

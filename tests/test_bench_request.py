@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from harness.bench.cases import ROTATING, TimedCase
 from harness.bench.commands import request_of
 from harness.bench.figures import largest_product, least_bytes, work
 from harness.bench.request import (
@@ -21,10 +20,11 @@ from harness.bench.request import (
     contestants_of,
     groups_of,
 )
+from harness.bench.workload import ROTATING, TimedCase
+from harness.check.request import lesson6
 from harness.cli import cli
 from harness.errors import UsageError
-from harness.planning import lesson6
-from harness.spec.lower import load_spec
+from harness.spec.model import load_spec
 
 
 def test_default_is_all_of_lesson_6_in_both_modes() -> None:
@@ -202,7 +202,7 @@ def test_usage_errors_are_messages(arguments: tuple[str, ...], message: str) -> 
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = ("numpy", "rich", "pytest_benchmark", "harness.bench.session")
+    heavy = ("numpy", "rich", "pytest_benchmark", "harness.bench.run")
     code = (
         "import sys; from harness.cli import cli\n"
         "try: cli(['bench', '--help'])\n"

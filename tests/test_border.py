@@ -14,16 +14,16 @@ import pytest
 import wrong
 from click.testing import CliRunner
 
-from harness import cells, checks
-from harness.cells import CellResult
-from harness.checks.context import Context
+from harness.check import checks, run_trial
+from harness.check.checks.context import Context
+from harness.check.events import Report
+from harness.check.records import read_records
+from harness.check.report import problems
+from harness.check.request import Request
+from harness.check.resume import ended_cells
+from harness.check.run import Engine
+from harness.check.run_trial import CellResult
 from harness.cli import cli
-from harness.engine import Engine
-from harness.events import Report
-from harness.planning import Request
-from harness.records import read_records
-from harness.report import problems
-from harness.resume import ended_cells
 
 SPEC = "lesson6/three_char"
 CHECKS = ("values", "inference", "training-sgd", "pipeline", "initial-values", "aliasing")
@@ -36,7 +36,10 @@ NAMED: Mapping[str, tuple[str, str]] = {
     "primitive-dtype": ("primitives", "add([3, 7], [7]) gave dtype float32; float64 is right"),
     "equal-floats": ("primitives", "equal([2, 3], [3]) gave dtype float64; bool is right"),
     "execute-empty": ("pipeline", "what execute() made returned no loss, step, "),
-    "dict": ("start", "harness_backend returned a value of type dict; a harness.contract.Backend"),
+    "dict": (
+        "start",
+        "harness_backend returned a value of type dict; a harness.runtime.backend.Backend",
+    ),
     "trace-lists": ("outputs", "output.h1: nothing was returned"),
 }
 # The same for those that are only run with all tests.
@@ -69,7 +72,10 @@ SIBLINGS: Mapping[str, tuple[str, str]] = {
     "several-text": ("pipeline", "several() returned a value of type str; a function is wanted"),
     "gradient-text": ("values", "value_and_gradient() returned a value of type str; a function"),
     "gradient-single": ("values", "returned a value of type tuple; results and gradients are"),
-    "session-none": ("open", "session() returned None; a harness.session.Session is wanted"),
+    "session-none": (
+        "open",
+        "session() returned None; a harness.runtime.session.Session is wanted",
+    ),
     "claim-text": ("open", "claim() of embedding returned a value of type str; a Native, or None"),
     "claim-packing": ("open", "the packing of claim() of embedding returned None; a Packing is"),
     "claim-few": ("inference", "Nothing returned 0 results; 1 results are wanted"),
@@ -277,7 +283,7 @@ def test_a_fault_of_the_localiser_costs_one_cell(monkeypatch: pytest.MonkeyPatch
     def lose_the_way(*_: Any) -> None:
         raise AttributeError("no way")
 
-    monkeypatch.setattr(cells, "forward_location", lose_the_way)
+    monkeypatch.setattr(run_trial, "forward_location", lose_the_way)
     report = run("trace-lists", "nothing")
     lost, other = report.results
     assert [f.check for f in lost.findings][-1] == "harness"

@@ -15,26 +15,26 @@ from faults.support import launch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import answers
 from harness.bench import rounds
-from harness.bench.document import document
-from harness.bench.entrant import Entrant
+from harness.bench.contestant import Entrant
+from harness.bench.json_file import document
 from harness.bench.request import BenchRequest, Contestant
-from harness.bench.session import Bench
+from harness.bench.run import Bench
 from harness.bench.table import tracebacks
+from harness.convert.formats import Verbs
 from harness.convert.run import Caller, Export, FormatFault, made_in
-from harness.formats import Verbs
-from harness.generate.model import Reader
-from harness.generate.writing import GenerateError, GenerateRequest, chooser, prepare
-from harness.initial import initial_parameters, initial_statistics
-from harness.spec.lower import load_spec
-from harness.supervisor import Launch, Worker
-from harness.tensors import IllFormed, Misfit, tensor, whole
-from harness.text import Vocabulary
+from harness.convert.weights import Weights, fingerprint, save
+from harness.runtime.tensors import IllFormed, Misfit, tensor, whole
+from harness.spec.initial_values import initial_parameters, initial_statistics
+from harness.spec.model import load_spec
+from harness.text.vocabulary import Vocabulary
+from harness.train.generate.model import Reader
+from harness.train.generate.writing import GenerateError, GenerateRequest, chooser, prepare
 from harness.train.request import TrainRequest
 from harness.train.request import prepare as prepare_training
 from harness.train.run import Training, TrainingError
-from harness.weights import Weights, fingerprint, save
+from harness.worker import answers
+from harness.worker.worker import Launch, Worker
 
 LETTERS = "abcdefghij"
 SYSTEM = "lesson6/sequence_rnn"
@@ -264,8 +264,8 @@ def test_any_message_is_an_answer_or_not(value: Any) -> None:
 
 
 def test_every_verb_has_a_form() -> None:
-    from harness.train.verbs import TrainVerbs
-    from harness.verbs import Verbs as BackendVerbs
+    from harness.runtime.service import Verbs as BackendVerbs
+    from harness.train.service import TrainVerbs
 
     def verbs(*kinds: type) -> set[str]:
         return {

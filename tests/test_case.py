@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import case as cases
-from harness.case import KINK_MARGIN, Case, kink_margin, state_of, step_values
-from harness.material import Material, draw
-from harness.oracle import ORDERS
-from harness.planning import Request, lesson6, make_case
-from harness.session import Session
-from harness.spec.lower import load_spec
+from harness.check.request import Request, lesson6, make_case
+from harness.oracle import case as cases
+from harness.oracle.arguments import Material, draw
+from harness.oracle.case import KINK_MARGIN, Case, kink_margin, state_of, step_values
+from harness.oracle.oracle import ORDERS
+from harness.runtime.session import Session
+from harness.spec.model import load_spec
 
 GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
 

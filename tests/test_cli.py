@@ -16,7 +16,7 @@ import faulty
 import pytest
 from faults.support import hearing, is_gone, wait_until
 
-from harness.records import RESULT_FIELDS, read_records
+from harness.check.records import RESULT_FIELDS, read_records
 
 HARNESS = Path(sys.executable).with_name("harness")
 FRAMEWORKS = ("torch", "jax", "jaxlib", "optax", "keras", "tensorflow", "onnx", "onnxruntime")
@@ -248,7 +248,7 @@ def _workers(parent: int) -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"harness.worker" in words and str(parent).encode() in words:
+            if b"harness.worker.serve" in words and str(parent).encode() in words:
                 found.append(int(entry.name))
     return found
 

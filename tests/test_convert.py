@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from harness import weights
 from harness.cli import cli
-from harness.convert import run
+from harness.convert import run, weights
 from harness.convert.agreement import Agreement, agreement
-from harness.material import draw
-from harness.spec.lower import load_spec
-from harness.tolerance import Deviation
-from harness.weights import Weights
+from harness.convert.weights import Weights
+from harness.oracle.arguments import draw
+from harness.oracle.tolerance import Deviation
+from harness.spec.model import load_spec
 
 pytest.importorskip("jax")
 pytest.importorskip("torch")
@@ -279,8 +278,8 @@ def test_agreement_is_by_several_batches_and_sees_one_wrong_number(tmp_path: Pat
 
 def oracle_of(given: Weights) -> Any:
     """What gives the right outputs."""
-    from harness.oracle import Oracle
-    from harness.session import Session
+    from harness.oracle.oracle import Oracle
+    from harness.runtime.session import Session
 
     spec = load_spec(given.spec)
     programs = [spec.program(phase, **given.sizes) for phase in ("training", "inference")]

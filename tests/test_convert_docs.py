@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import weights
+from harness.convert import weights
+from harness.convert.formats import available
 from harness.convert.run import Export, export
-from harness.formats import available
-from harness.material import draw
-from harness.spec.lower import load_spec
-from harness.weights import Weights
+from harness.convert.weights import Weights
+from harness.oracle.arguments import draw
+from harness.spec.model import load_spec
 
 PAGE = (Path(__file__).parents[1] / "docs/formats.md").read_text(encoding="utf-8")
 SPEC = "lesson6/stateful_lstm"

@@ -12,13 +12,22 @@ from pathlib import Path
 import pytest
 from exporting import SYSTEMS, case_of, exported
 
-from harness.builder import Builder
-from harness.convert import literals, names
-from harness.convert.expression import COMPARISON, PRODUCT, SUM, UNARY, Code, fill, infix, number
-from harness.convert.idioms import Idioms
-from harness.convert.wrapping import bracketed, mapping, statement
-from harness.dims import Dim
-from harness.program import Type
+from harness.convert.source import literals, names
+from harness.convert.source.expression import (
+    COMPARISON,
+    PRODUCT,
+    SUM,
+    UNARY,
+    Code,
+    fill,
+    infix,
+    number,
+)
+from harness.convert.source.idioms import Idioms
+from harness.convert.source.wrapping import bracketed, mapping, statement
+from harness.program.builder import Builder
+from harness.program.dims import Dim
+from harness.program.ir import Type
 
 RUFF = shutil.which("ruff", path=str(Path(sys.executable).parent))
 BATCH, UNITS = Dim.of("batch"), Dim.of("units")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.corpus import LENGTH, SHA256, VARIABLE, corpus, download
 from harness.errors import UsageError
+from harness.text.corpus import LENGTH, SHA256, VARIABLE, corpus, download
 
 TEXT = "éß and\nothers\n" * 500
 SUM = hashlib.sha256(TEXT.encode()).hexdigest()
@@ -123,7 +123,7 @@ class TestDownload:
 
     def test_nothing_on_stderr_that_is_no_terminal(self, server: str, tmp_path: Path) -> None:
         program = (
-            "from pathlib import Path; from harness.corpus import download; "
+            "from pathlib import Path; from harness.text.corpus import download; "
             f"print(len(download({server + '/good'!r}, {SUM!r}, Path({str(tmp_path)!r}))))"
         )
         done = subprocess.run(
@@ -135,7 +135,7 @@ class TestDownload:
 def test_no_download_is_imported_for_other_texts(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("abc")
     program = (
-        "import sys; from harness.corpus import corpus; corpus('builtin'); corpus('text'); "
+        "import sys; from harness.text.corpus import corpus; corpus('builtin'); corpus('text'); "
         "print({'pooch', 'requests'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", program]
@@ -186,7 +186,7 @@ class TestNotebookCorpus:
             asked.append(arguments)
             return "text"
 
-        monkeypatch.setattr("harness.corpus.download", fake)
+        monkeypatch.setattr("harness.text.corpus.download", fake)
         monkeypatch.delenv(VARIABLE, raising=False)
         assert corpus("nietzsche").source.startswith("https://")
         monkeypatch.setenv(VARIABLE, "")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.cells import Cell
-from harness.differences import Difference, Differences, Match, known_differences
+from harness.check.differences import Difference, Differences, Match, known_differences
+from harness.check.findings import VERDICTS, Finding, Verdict
+from harness.check.run_trial import Cell
 from harness.errors import SpecError
-from harness.findings import VERDICTS, Finding, Verdict
 
 ROOT = Path(__file__).parents[1]
 CELL = Cell("lesson6/keras_gru", "keras-jax", "cpu", "float32", "native")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.dims import ONE, Dim, bind, resolve_shape, shape_text
 from harness.errors import UsageError
+from harness.program.dims import ONE, Dim, bind, resolve_shape, shape_text
 
 A, B = Dim.of("a"), Dim.of("b")
 

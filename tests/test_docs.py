@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.case import Case
-from harness.checks import CHECKS
-from harness.records import RESULT_FIELDS, VERDICTS
+from harness.check.checks import CHECKS
+from harness.check.records import RESULT_FIELDS, VERDICTS
+from harness.oracle.case import Case
 from harness.spec.library import FOLDERS
-from harness.spec.lower import Spec, load_spec
+from harness.spec.model import Spec, load_spec
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.cells import Cell, CellResult
-from harness.checks import CHECKS
-from harness.engine import Engine
+from harness.check.checks import CHECKS
+from harness.check.events import Events, Report
+from harness.check.findings import VERDICTS, Finding, Verdict
+from harness.check.records import read_records
+from harness.check.request import Request, choose_checks, lesson6
+from harness.check.run import Engine
+from harness.check.run_trial import Cell, CellResult
 from harness.errors import UsageError
-from harness.events import Events, Report
-from harness.findings import VERDICTS, Finding, Verdict
-from harness.planning import Request, choose_checks, lesson6
-from harness.plugins import available
-from harness.processes import kill_all
-from harness.records import read_records
+from harness.runtime.plugins import available
+from harness.worker.process import kill_all
 
 ROOT = Path(__file__).parents[1]
 SPEC = "lesson6/simple_rnn"
@@ -259,11 +259,11 @@ def test_the_scan_sees_what_it_is_for(tmp_path: Path) -> None:
     file = tmp_path / "wrong.py"
     file.write_text(
         "from harness.backends import numpy\n"
-        "def f():\n    import torch.nn\n    import_module('harness.backends.jax')\n"
+        "def f():\n    import torch.nn\n    import_module('harness.backends.jax.backend')\n"
     )
     found = [m for m in imports(file) if is_of_a_backend(m)]
-    assert found == ["harness.backends", "harness.backends.numpy", "torch.nn"]
-    assert named_backend_modules(file) == ["harness.backends.jax"]
+    assert found == ["harness.backends", "harness.backends.numpy.backend", "torch.nn"]
+    assert named_backend_modules(file) == ["harness.backends.jax.backend"]
     assert len(HARNESS_FILES) > 50
     assert len(BACKEND_FILES) >= 4
 

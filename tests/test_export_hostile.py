@@ -26,12 +26,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import WRITERS, torch_module, torch_source, torch_text
 
-from harness import weights
 from harness.cli import cli
+from harness.convert import weights
+from harness.convert.formats import Exported
 from harness.convert.generated import run_file
-from harness.convert.vetting import vetted
+from harness.convert.source.vetting import vetted
 from harness.errors import UsageError
-from harness.formats import Exported
 
 FILES = st.one_of(st.sampled_from(PAYLOADS), TEXTS).map(
     lambda t: t.replace("/", "").replace("\0", "")
@@ -164,7 +164,7 @@ def test_what_is_no_source_is_told(source: str, tmp_path: Path) -> None:
 
 def test_one_quote_that_gets_out_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second door holds where the first one is open."""
-    monkeypatch.setattr("harness.convert.document.prose", str)
+    monkeypatch.setattr("harness.convert.source.document.prose", str)
     changed = replace(plain(), spec=PAYLOADS[0])
     monkeypatch.setattr(torch_module, "told", str)
     with pytest.raises(UsageError, match="an export writes no expression outside"):

@@ -20,10 +20,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from sources import WRITERS, jax_text, keras_text, torch_text
 
+from harness.convert.formats import Exported
 from harness.errors import HarnessError
-from harness.formats import Exported
-from harness.material import draw
-from harness.spec.lower import load_spec
+from harness.oracle.arguments import draw
+from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.files import FileFault, check_regular, read_bytes, read_head, read_tail
+from harness.files.user_file import FileFault, check_regular, read_bytes, read_head, read_tail
 
 
 def test_a_regular_file_is_read_whole(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
-from harness.cells import Cell, CellResult
-from harness.findings import BROKEN, PASSING, VERDICTS, Finding, Verdict, gravest
-from harness.tolerance import Deviation
+from harness.check.findings import BROKEN, PASSING, VERDICTS, Finding, Verdict, gravest
+from harness.check.run_trial import Cell, CellResult
+from harness.oracle.tolerance import Deviation
 
 GOOD = Deviation("good", 1e-8, 1e-8, 8e-8)
 CELL = Cell("lesson6/simple_rnn", "numpy", "cpu", "float32", "native")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from golden.tiny import tiny
 
-from harness.dims import Dim
-from harness.flops import ELEMENTWISE, REDUCING, Flops, count
-from harness.primitives import TABLE
-from harness.program import Node, Type
+from harness.program.dims import Dim
+from harness.program.flops import ELEMENTWISE, REDUCING, Flops, count
+from harness.program.ir import Node, Type
+from harness.program.primitives import TABLE
 
 SIZES = {"m": 3, "k": 5, "n": 7}
 M, K, N = (Dim.of(name) for name in SIZES)

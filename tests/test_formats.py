@@ -11,18 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import formats, hookspecs
+from harness.convert import formats
+from harness.convert.formats import BrokenFormat, Exported, UnknownFormat, Verbs, launch, load
 from harness.convert.staging import whole
 from harness.errors import UsageError
-from harness.formats import BrokenFormat, Exported, UnknownFormat, Verbs, launch, load
-from harness.spec.lower import load_spec
-from harness.supervisor import Worker
+from harness.runtime import hookspecs
+from harness.spec.model import load_spec
+from harness.worker.worker import Worker
 
 Install = Callable[..., None]
 
 GOOD = """
-from harness.formats import Format
-from harness.hookspecs import hookimpl
+from harness.convert.formats import Format
+from harness.runtime.hookspecs import hookimpl
 
 class Echo(Format):
     name = "echo"
@@ -74,7 +75,7 @@ def tiny(dtype: str = "float32") -> Exported:
 
 def test_our_formats_are_listed_without_importing_any() -> None:
     code = (
-        "import sys\nfrom harness.formats import available\nfound = available()\n"
+        "import sys\nfrom harness.convert.formats import available\nfound = available()\n"
         "print(*found)\n"
         "assert not [m for m in sys.modules if m.startswith('harness.backends.')]\n"
         "assert not {'torch', 'jax', 'keras', 'onnx'} & set(sys.modules)\n"

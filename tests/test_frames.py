@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import frames, memory
+from harness.runtime import memory
+from harness.worker import frames
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.check.request import lesson6
+from harness.convert.weights import Weights, fingerprint, save
 from harness.errors import HarnessError
-from harness.generate.console import differences
-from harness.generate.model import reader
-from harness.generate.writing import GenerateError, GenerateRequest, chooser, prepare
-from harness.initial import initial_parameters, initial_statistics
-from harness.initializers import generator
-from harness.oracle import Oracle
-from harness.planning import lesson6
-from harness.session import Session
-from harness.spec.lower import load_spec
-from harness.text import Vocabulary
-from harness.weights import Weights, fingerprint, save
+from harness.oracle.oracle import Oracle
+from harness.runtime.session import Session
+from harness.spec.initial_values import initial_parameters, initial_statistics
+from harness.spec.initializers import generator
+from harness.spec.model import load_spec
+from harness.text.vocabulary import Vocabulary
+from harness.train.generate.console import differences
+from harness.train.generate.model import reader
+from harness.train.generate.writing import GenerateError, GenerateRequest, chooser, prepare
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz ."
 PROMPT = "the quick brown fox"

@@ -14,7 +14,7 @@ from golden.tiny import evaluate, tiny, train
 
 from harness.spec import schema
 from harness.spec.library import FOLDERS, Library, content
-from harness.spec.lower import load_spec
+from harness.spec.model import load_spec
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = ("layer", "function", "loss", "optimizer")

@@ -18,14 +18,15 @@ import pytest
 from bench_results import REQUEST, result
 from click.testing import CliRunner, Result
 
-from harness import kinds, weights
-from harness.bench.document import document, write
+from harness.bench.json_file import document, write
+from harness.check.records import RecordWriter
 from harness.cli import cli
-from harness.files import GIB
-from harness.records import RecordWriter
-from harness.spec.lower import load_spec
+from harness.convert import weights
+from harness.convert.weights import Weights, fingerprint
+from harness.files import kinds
+from harness.files.user_file import GIB
+from harness.spec.model import load_spec
 from harness.train.checkpoint import place
-from harness.weights import Weights, fingerprint
 
 SPEC = "lesson6/sequence_rnn"
 SECONDS = 20

@@ -17,11 +17,11 @@ from foreign import (
     rewritten,
 )
 
-from harness import weights
 from harness.cli import cli
-from harness.material import draw
-from harness.spec.lower import load_spec
-from harness.weights import Weights
+from harness.convert import weights
+from harness.convert.weights import Weights
+from harness.oracle.arguments import draw
+from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize("name", ["torch", "jax", "keras", "onnx"])

@@ -20,7 +20,7 @@ from foreign import (
     rewritten,
 )
 
-from harness.wire import encode
+from harness.program.serial import encode
 
 
 @pytest.fixture(scope="module")

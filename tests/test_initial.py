@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from golden.tiny import tiny
 
-from harness.initial import (
+from harness.check.request import lesson6
+from harness.program.ir import Program
+from harness.spec.initial_values import (
     blocks,
     check_laws,
     initial_parameters,
     initial_statistics,
     stripes,
 )
-from harness.planning import lesson6
-from harness.program import Program
-from harness.spec.lower import load_spec
+from harness.spec.model import load_spec
 
 Arrays = dict[str, Any]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.errors import UsageError
-from harness.initializers import (
+from harness.spec.initializers import (
     Law,
     Moments,
     arguments,
@@ -169,7 +169,7 @@ def test_blame_is_as_rare_as_promised(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
 ) -> None:
     # At 1e-8 nothing would be seen in a test's time: the same limits at 1e-2, six tests a call.
-    monkeypatch.setattr("harness.distributions.LOG_ALARM", math.log(1e-2))
+    monkeypatch.setattr("harness.spec.distributions.LOG_ALARM", math.log(1e-2))
     blamed = [
         check_law(drawn(name, seed, shape), law_of(name, shape)) is not None
         for name in RANDOM

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from faults.support import group_members, hearing, is_gone, wait_until
 
-from harness.cells import Cell
-from harness.planning import Request, make_case
-from harness.reproducer import save
-from harness.spec.lower import load_spec
+from harness.check.reproducer import save
+from harness.check.request import Request, make_case
+from harness.check.run_trial import Cell
+from harness.spec.model import load_spec
 
 HARNESS = Path(sys.executable).with_name("harness")
 MODEL = "lesson6/simple_rnn"

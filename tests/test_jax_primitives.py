@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from two_paths import check_primitive
 
-from harness import plugins
-from harness.contract import Backend
-from harness.primitives import TABLE
+from harness.program.primitives import TABLE
+from harness.runtime import plugins
+from harness.runtime.backend import Backend
 
 jax = pytest.importorskip("jax")
 from jax_config import kept_config  # noqa: E402 (it imports jax)

@@ -31,9 +31,9 @@ from format_cases import (
 )
 
 import harness
-from harness.formats import launch
-from harness.planning import lesson6
-from harness.supervisor import Worker
+from harness.check.request import lesson6
+from harness.convert.formats import launch
+from harness.worker.worker import Worker
 
 ENGINES = ("tensorflow", "torch", "jax")
 missing = [n for n in ("keras", *ENGINES) if find_spec(n) is None]

@@ -14,9 +14,9 @@ import pytest
 from format_cases import Case, changed, refused, written
 
 import harness
-from harness.formats import launch
-from harness.supervisor import Worker
-from harness.wire import encode
+from harness.convert.formats import launch
+from harness.program.serial import encode
+from harness.worker.worker import Worker
 
 missing = [n for n in ("keras", "tensorflow") if find_spec(n) is None]
 if missing:

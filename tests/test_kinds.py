@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from unprivileged import unprivileged
 
-from harness import kinds, weights
-from harness.bench.document import DocumentError, check_writable, write
-from harness.files import FileFault
-from harness.kinds import Kind, check_kind, check_place, described
-from harness.records import RecordError, RecordWriter
-from harness.weights import Weights, WeightsError
+from harness.bench.json_file import DocumentError, check_writable, write
+from harness.check.records import RecordError, RecordWriter
+from harness.convert import weights
+from harness.convert.weights import Weights, WeightsError
+from harness.files import kinds
+from harness.files.kinds import Kind, check_kind, check_place, described
+from harness.files.user_file import FileFault
 
 SMALL = Weights("my/model", "f" * 64, {"hidden": 3}, {"m.W": np.ones((2, 3))}, {})
 ALL = kinds.KINDS

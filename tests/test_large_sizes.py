@@ -12,21 +12,21 @@ import pytest
 import training_memory
 from ratios import BACKENDS
 
-from harness.backends import numpy_segments
-from harness.backends.numpy import PRIMITIVES
-from harness.backends.numpy_kernels import NumpyKernels
-from harness.batches import batches
-from harness.generate.model import Reader
-from harness.generate.writing import GenerateRequest, Writer
-from harness.initializers import generator
-from harness.material import target
-from harness.oracle import TABLE
-from harness.remote import Remote
-from harness.spec.lower import load_spec
-from harness.supervisor import Launch, Worker
-from harness.text import Vocabulary, one_hot
+from harness.backends.numpy import segments as numpy_segments
+from harness.backends.numpy.backend import PRIMITIVES
+from harness.backends.numpy.kernels import NumpyKernels
+from harness.convert.weights import Weights, load, save
+from harness.oracle.arguments import target
+from harness.oracle.oracle import TABLE
+from harness.spec.initializers import generator
+from harness.spec.model import load_spec
+from harness.text.batches import batches
+from harness.text.vocabulary import Vocabulary, one_hot
 from harness.train.feed import Feed, recipe
-from harness.weights import Weights, load, save
+from harness.train.generate.model import Reader
+from harness.train.generate.writing import GenerateRequest, Writer
+from harness.worker.remote import Remote
+from harness.worker.worker import Launch, Worker
 
 MILLION = 1_000_000
 MB = 1_000_000
@@ -220,7 +220,7 @@ def test_what_is_written_on_is_read_in_windows() -> None:
     request = GenerateRequest("", (), Path(), "", length=50)
     writer = Writer(request, spec, weights, known, Vocabulary.of("abc"), (1, 2) * 10)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.generate.writing.Remote", lambda *_: Answering())
+        patch.setattr("harness.train.generate.writing.Remote", lambda *_: Answering())
         written: Iterator[str] = writer._write("numpy", None)  # type: ignore[arg-type]
         assert "".join(written) == "c" * 50
     assert max(read[1:]) == 8
@@ -239,7 +239,7 @@ def test_weights_are_held_twice_while_they_are_written(tmp_path: Path) -> None:
 
 
 def test_the_oracle_s_sessions_let_go_of_what_they_were_given() -> None:
-    from harness.case import Case
+    from harness.oracle.case import Case
 
     spec = load_spec("lesson6/sequence_onehot")
     case = Case(spec, {"vocab": 2000, "hidden": 32}, 2, 3)

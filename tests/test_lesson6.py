@@ -17,7 +17,7 @@ from lesson6_mistakes import PLANTED, said
 from lesson6_page import render, stories
 from lesson6_pictures import draw
 
-from harness.reading import builtin_text
+from harness.text.reading import builtin_text
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCRIPT = DOCS / "lesson6" / "lesson6.py"

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from test_train import TEXT
 
-from harness import plugins
-from harness.contract import Tensors
-from harness.session import Session
-from harness.spec.lower import load_spec
-from harness.tape import KEPT
-from harness.text import Vocabulary
+from harness.runtime import plugins
+from harness.runtime.backend import Tensors
+from harness.runtime.executor import KEPT
+from harness.runtime.session import Session
+from harness.spec.model import load_spec
+from harness.text.vocabulary import Vocabulary
 from harness.train.feed import Feed, recipe
 from harness.train.loader import Loader
 

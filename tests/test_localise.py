@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends.numpy import PRIMITIVES, Numpy
-from harness.case import Case
-from harness.contract import Backend
-from harness.localise import Location, forward_location, places
-from harness.oracle import ORDERS, Oracle
-from harness.planning import Request, lesson6, make_case
-from harness.session import Session
-from harness.spec.lower import load_spec
+from harness.backends.numpy.backend import PRIMITIVES, Numpy
+from harness.check.localise import Location, forward_location, places
+from harness.check.request import Request, lesson6, make_case
+from harness.oracle.case import Case
+from harness.oracle.oracle import ORDERS, Oracle
+from harness.runtime.backend import Backend
+from harness.runtime.session import Session
+from harness.spec.model import load_spec
 
 DTYPES = ("float64", "float32")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from harness.case import Case
-from harness.findings import Finding
-from harness.localise import later_location
-from harness.planning import Request, make_case
-from harness.spec.lower import load_spec
-from harness.tolerance import Deviation
+from harness.check.findings import Finding
+from harness.check.localise import later_location
+from harness.check.request import Request, make_case
+from harness.oracle.case import Case
+from harness.oracle.tolerance import Deviation
+from harness.spec.model import load_spec
 
 
 @pytest.fixture(scope="module")

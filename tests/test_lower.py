@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from harness import oracle
 from harness.errors import SpecError, UsageError
-from harness.program import walk_nodes
+from harness.oracle import oracle
+from harness.program.ir import walk_nodes
 from harness.spec import schema
 from harness.spec.library import Library
-from harness.spec.lower import load_spec
+from harness.spec.model import load_spec
 
 PARAMETERS = {
     "lesson6/three_char": 109_355,

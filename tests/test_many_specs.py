@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from test_fault_matrix import MODEL
 
-from harness import shared_cases
-from harness.case import Case
-from harness.cells import CellResult
-from harness.engine import Engine
-from harness.events import Events
-from harness.memory import resident
-from harness.planning import Request, make_case
-from harness.shared_cases import SharedCases
+from harness.check import shared_cases
+from harness.check.events import Events
+from harness.check.request import Request, make_case
+from harness.check.run import Engine
+from harness.check.run_trial import CellResult
+from harness.check.shared_cases import SharedCases
+from harness.oracle.case import Case
+from harness.runtime.memory import resident
 from harness.spec.library import Library
-from harness.spec.lower import load_spec
+from harness.spec.model import load_spec
 from harness.spec.shelf import Shelf
 
 # In bytes a spec: what the report says of the 44 findings of its two cells, and no array.

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.cells import Cell, CellResult
-from harness.checks import CHECKS
-from harness.engine import Engine
-from harness.findings import BROKEN, Finding
-from harness.planning import Request, lesson6
+from harness.check.checks import CHECKS
+from harness.check.findings import BROKEN, Finding
+from harness.check.request import Request, lesson6
+from harness.check.run import Engine
+from harness.check.run_trial import Cell, CellResult
 
 FOLDER = Path(__file__).parent / "mutants"
 with pytest.MonkeyPatch.context() as _path:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.material import draw
-from harness.oracle import Oracle
-from harness.planning import lesson6
-from harness.session import Session
-from harness.spec.lower import Spec, load_spec
-from harness.supervisor import Launch, Worker
-from harness.wire import encode
+from harness.check.request import lesson6
+from harness.oracle.arguments import draw
+from harness.oracle.oracle import Oracle
+from harness.program.serial import encode
+from harness.runtime.session import Session
+from harness.spec.model import Spec, load_spec
+from harness.worker.worker import Launch, Worker
 
 FOLDER = Path(__file__).parent / "benchmarks" / "native"
 # Keras reads its engine when it is imported; TensorFlow logs to the terminal unless told not to.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import oracle
-from harness.gradient import differentiate
-from harness.program import Port, Program
-from harness.spec.lower import load_spec
+from harness.oracle import oracle
+from harness.program.autodiff.reverse import differentiate
+from harness.program.ir import Port, Program
+from harness.spec.model import load_spec
 
 PREDICTION, ACTUAL = [0.2, 0.7, 0.1], [0.0, 1.0, 0.0]
 # In[203], with all the digits of float64.

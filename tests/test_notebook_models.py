@@ -11,11 +11,12 @@ import notebook_rnn
 import numpy as np
 import pytest
 
-from harness import oracle, reading, text
-from harness.gradient import differentiate
-from harness.initial import initial_parameters
-from harness.program import Port, Program
-from harness.spec.lower import load_spec
+from harness.oracle import oracle
+from harness.program.autodiff.reverse import differentiate
+from harness.program.ir import Port, Program
+from harness.spec.initial_values import initial_parameters
+from harness.spec.model import load_spec
+from harness.text import reading, vocabulary
 
 FREE = {"batch": 2, "time": 5}
 RELU = "function: relu\nsummary: s\nsource: s\ninputs: {x: [...]}\nequations: y = %s\noutput: y\n"
@@ -157,15 +158,15 @@ def indices() -> Any:
         pytest.skip("set HARNESS_CORPUS to the path of nietzsche.txt to check its numbers")
     corpus = reading.read_text(Path(path))
     assert len(corpus) == 600893
-    return text.Vocabulary.of(corpus).encode(corpus)
+    return vocabulary.Vocabulary.of(corpus).encode(corpus)
 
 
 def first_rows(indices: Any, program: Program) -> dict[str, Any]:
     """The first 64 windows of 8 characters and the character after each; initial parameters."""
     found: dict[str, Any] = {
-        f"c{n + 1}": text.column(indices, 8, 8, n, 2)[:64].astype(np.int64) for n in range(8)
+        f"c{n + 1}": vocabulary.column(indices, 8, 8, n, 2)[:64].astype(np.int64) for n in range(8)
     }
-    found["target"] = text.column(indices, 8, 8, 8, 2)[:64]
+    found["target"] = vocabulary.column(indices, 8, 8, 8, 2)[:64]
     return {**found, **initial_parameters(program, 0)}
 
 
@@ -218,8 +219,8 @@ def test_the_scalar_of_w_h_is_the_trace_of_its_gradient() -> None:
 
 def test_the_scalar_of_w_h_on_the_first_sample(indices: Any) -> None:
     chars = np.eye(86)
-    x = chars[text.windows(indices, 8, 8, 0, 2)[0]]
-    y = chars[text.windows(indices, 8, 8, 1, 2)[0]]
+    x = chars[vocabulary.windows(indices, 8, 8, 0, 2)[0]]
+    y = chars[vocabulary.windows(indices, 8, 8, 1, 2)[0]]
     true, scalar = check_scalar(x, y)
     update = np.full_like(true, scalar)
     assert scalar == pytest.approx(5.9738, abs=5e-5)

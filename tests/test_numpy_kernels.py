@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends.numpy import PRIMITIVES
-from harness.backends.numpy_fused import FUSED
-from harness.backends.numpy_kernels import NumpyKernels
+from harness.backends.numpy.backend import PRIMITIVES
+from harness.backends.numpy.fused import FUSED
+from harness.backends.numpy.kernels import NumpyKernels
 
 KERNEL_CASES: list[tuple[str, int, dict[str, Any]]] = [
     ("sigmoid", 1, {}),

@@ -26,10 +26,10 @@ from format_cases import (
 )
 
 import harness
-from harness.formats import launch
-from harness.planning import lesson6
-from harness.supervisor import Worker
-from harness.wire import encode
+from harness.check.request import lesson6
+from harness.convert.formats import launch
+from harness.program.serial import encode
+from harness.worker.worker import Worker
 
 missing = [n for n in ("onnx", "onnxruntime") if find_spec(n) is None]
 if missing:

@@ -12,20 +12,20 @@ import pytest
 from format_cases import ALLOWED, Case, ask, error
 
 import harness
-from harness.builder import Builder
-from harness.dims import Dim
+from harness.convert.formats import Exported, launch
 from harness.errors import UsageError
-from harness.formats import Exported, launch
-from harness.oracle import run
-from harness.primitives import TABLE
-from harness.program import Port, Program, Type, walk_nodes
-from harness.supervisor import Worker
+from harness.oracle.oracle import run
+from harness.program.builder import Builder
+from harness.program.dims import Dim
+from harness.program.ir import Port, Program, Type, walk_nodes
+from harness.program.primitives import TABLE
+from harness.worker.worker import Worker
 
 missing = [n for n in ("onnx", "onnxruntime") if find_spec(n) is None]
 if missing:
     pytest.skip(f"not installed: {', '.join(missing)}", allow_module_level=True)
 
-from harness.backends import onnx_format  # noqa: E402
+from harness.backends.onnx import format as onnx_format  # noqa: E402
 
 
 @pytest.fixture(scope="module")

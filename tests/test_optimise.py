@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends.numpy import PRIMITIVES
-from harness.builder import Builder
-from harness.dims import Dim
-from harness.flops import count
-from harness.fused import FUSED
-from harness.optimise import optimise
-from harness.program import Node, Type
-from harness.walk import Walker
+from harness.backends.numpy.backend import PRIMITIVES
+from harness.program.builder import Builder
+from harness.program.dims import Dim
+from harness.program.flops import count
+from harness.program.fused import FUSED
+from harness.program.ir import Node, Type
+from harness.program.passes import optimise
+from harness.runtime.interpreter import Walker
 
 SIZES = {"batch": 6, "time": 5, "units": 4, "rows": 3}
 BATCH, TIME, UNITS, ROWS = (Dim.of(name) for name in SIZES)

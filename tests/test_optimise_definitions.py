@@ -10,14 +10,14 @@ import pytest
 from golden.tiny import draw, draw_cotangents, environment, tiny
 from test_plan import REFERENCE
 
-from harness.backends.numpy import PRIMITIVES
-from harness.builder import Builder
-from harness.fused import FUSED
-from harness.gradient import differentiate
-from harness.optimise import optimise
-from harness.program import Node, inline_calls, walk_nodes
+from harness.backends.numpy.backend import PRIMITIVES
+from harness.program.autodiff.reverse import differentiate
+from harness.program.builder import Builder
+from harness.program.fused import FUSED
+from harness.program.ir import Node, inline_calls, walk_nodes
+from harness.program.passes import optimise
+from harness.runtime.interpreter import Walker
 from harness.spec.library import Library
-from harness.walk import Walker
 
 DEFINITIONS = [(kind, n) for kind in ("layer", "function", "loss") for n in Library().names(kind)]
 
@@ -62,7 +62,7 @@ def test_a_definition_keeps_its_values(
 def test_a_definition_keeps_its_values_where_its_loops_stay(
     kind: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.optimise.unroll.LARGE", 1)
+    monkeypatch.setattr("harness.program.passes.unroll.LARGE", 1)
     case = tiny(kind, name)
     outputs = [port.value for port in case.outputs]
     nodes = inline_calls(case.program.nodes)

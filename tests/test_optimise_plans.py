@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 import pytest
 
-from harness.builder import Builder
-from harness.flops import count
-from harness.optimise import optimise
-from harness.plan import Plan, forward_plan, training_plan
-from harness.planning import lesson6
-from harness.program import Node, walk_nodes
-from harness.spec.lower import load_spec
+from harness.check.request import lesson6
+from harness.program.builder import Builder
+from harness.program.flops import count
+from harness.program.ir import Node, walk_nodes
+from harness.program.passes import optimise
+from harness.program.plan import Plan, forward_plan, training_plan
+from harness.spec.model import load_spec
 
 LONG = 40  # a loop of so many steps is not written out
 MODELS = lesson6()

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from golden.tiny import evaluate, tiny
 
-from harness import oracle, primitives
-from harness.derivatives import RULES
-from harness.dims import Dim
-from harness.program import Block, Node, walk_nodes
+from harness.oracle import oracle
+from harness.program import primitives
+from harness.program.autodiff.rules import RULES
+from harness.program.dims import Dim
+from harness.program.ir import Block, Node, walk_nodes
 from harness.spec.library import Library
-from harness.spec.lower import load_spec
+from harness.spec.model import load_spec
 
 RNG = np.random.default_rng(3)
 A = RNG.normal(size=(3, 4))

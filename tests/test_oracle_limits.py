@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import memory, patience
-from harness.case import Case
-from harness.engine import Engine
-from harness.events import Report
-from harness.oracle import TABLE, Oracle
-from harness.patience import OracleFault, Patience, at_work, spent, with_patience
-from harness.planning import Request, make_case
-from harness.spec.lower import load_spec
+from harness.check.events import Report
+from harness.check.request import Request, make_case
+from harness.check.run import Engine
+from harness.oracle import patience
+from harness.oracle.case import Case
+from harness.oracle.oracle import TABLE, Oracle
+from harness.oracle.patience import OracleFault, Patience, at_work, spent, with_patience
+from harness.runtime import memory
+from harness.spec.model import load_spec
 
 HARNESS = str(Path(sys.executable).parent / "harness")
 SPEC = "lesson6/simple_rnn"

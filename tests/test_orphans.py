@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from faults.support import MIB, PATH, is_gone, launch, marked, wait_until
 
-from harness import stragglers
-from harness.supervisor import Worker
+from harness.worker import stragglers
+from harness.worker.worker import Worker
 
 SECONDS = 1.5
 # The worker, its guardian and eight that it has left behind.

@@ -46,7 +46,7 @@ def test_the_wheel_holds_every_spec_and_module(wheel: Path) -> None:
         names = set(archive.namelist())
     specs = {f"harness/specs/{p.relative_to(ROOT / 'specs')}" for p in ROOT.glob("specs/**/*.yaml")}
     modules = {str(p.relative_to(ROOT)) for p in ROOT.glob("harness/**/*.py")}
-    backends = {f"harness/backends/{p.name}" for p in ROOT.glob("backends/*.py")}
+    backends = {f"harness/{p.relative_to(ROOT)}" for p in ROOT.glob("backends/**/*.py")}
     assert specs
     assert specs | modules | backends <= names
 

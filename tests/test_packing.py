@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends.numpy import Numpy
-from harness.contract import Layer, Native
-from harness.layout import Layout, claims
-from harness.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
-from harness.session import Session
-from harness.spec.lower import load_spec
+from harness.backends.numpy.backend import Numpy
+from harness.runtime.backend import Layer, Native
+from harness.runtime.layout import Layout, claims
+from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
+from harness.runtime.session import Session
+from harness.spec.model import load_spec
 
 RANDOM = np.random.default_rng(5)
 SHAPES = {"W": (3, 4), "V": (3, 5), "U": (4, 4), "S": (4, 4), "b": (4,), "c": (4,)}

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import plugins
-from harness.contract import Backend
 from harness.errors import UsageError
-from harness.material import Material, draw
-from harness.pipeline import Pipeline
-from harness.session import Session
-from harness.spec.lower import Spec, load_spec
-from harness.stepping import Purpose
+from harness.oracle.arguments import Material, draw
+from harness.runtime import plugins
+from harness.runtime.backend import Backend
+from harness.runtime.session import Session
+from harness.runtime.step import Purpose
+from harness.runtime.step_loop import Pipeline
+from harness.spec.model import Spec, load_spec
 
 BATCHES, BATCH, TIME, RATE = 4, 3, 5, 2.0**-6
 SYSTEMS = ("stateful_lstm", "theano_gru", "three_char")

@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.backends.numpy import PRIMITIVES
-from harness.fused import FUSED
-from harness.gradient import differentiate
-from harness.material import Material, draw
-from harness.plan import TOTAL, Plan, forward_plan, training_plan
-from harness.planning import lesson6, small_sizes
-from harness.ports import result_ports
-from harness.primitives import TABLE
-from harness.program import Port, Program, walk_nodes
-from harness.spec.lower import load_spec
-from harness.walk import Walker
+from harness.backends.numpy.backend import PRIMITIVES
+from harness.check.request import lesson6, small_sizes
+from harness.oracle.arguments import Material, draw
+from harness.program.autodiff.reverse import differentiate
+from harness.program.fused import FUSED
+from harness.program.ir import Port, Program, walk_nodes
+from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
+from harness.program.primitives import TABLE
+from harness.program.signature import result_ports
+from harness.runtime.interpreter import Walker
+from harness.spec.model import load_spec
 
 Array = npt.NDArray[Any]
 MODELS = lesson6()
@@ -48,7 +48,7 @@ def scatter_add(x: Array, indices: Array, y: Array) -> Array:
     return x
 
 
-# Each written as its meaning in harness.fused has it.
+# Each written as its meaning in harness.program.fused has it.
 REFERENCE: Mapping[str, Any] = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "relu": relu,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.primitives import TABLE
+from harness.program.primitives import TABLE
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "plugin_example"
@@ -115,8 +115,8 @@ def test_documentation_lists_every_primitive() -> None:
 
 def test_documentation_names_what_the_contract_has() -> None:
     """Every method of the contract and every hook is described, and nothing else is."""
-    from harness.contract import Backend
-    from harness.hookspecs import BackendHooks
+    from harness.runtime.backend import Backend
+    from harness.runtime.hookspecs import BackendHooks
 
     text = DOCUMENT.read_text()
     names = [n for n in vars(Backend) if not n.startswith("_")]

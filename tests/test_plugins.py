@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import plugins
-from harness.plugins import BrokenBackend, UnknownBackend
+from harness.runtime import plugins
+from harness.runtime.plugins import BrokenBackend, UnknownBackend
 
 Install = Callable[..., None]
 
 GOOD = """
-from harness.hookspecs import hookimpl
+from harness.runtime.hookspecs import hookimpl
 
 class Backend:
     def __init__(self, name):
@@ -29,7 +29,7 @@ def harness_backend(name):
     return Backend(name)
 """
 ONLY_BACKEND = """
-from harness.hookspecs import hookimpl
+from harness.runtime.hookspecs import hookimpl
 
 @hookimpl
 def harness_backend(name):

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from faults.support import MIB, PATH, VERBS, group_members, is_gone, launch, timed, wait_until
 
-from harness import logs
-from harness.supervisor import Launch, Worker
-from harness.worker import DEFAULT_HANDLER
+from harness.worker import logs
+from harness.worker.serve import DEFAULT_HANDLER
+from harness.worker.worker import Launch, Worker
 
 PLUGIN = """
 import os
-from harness.hookspecs import hookimpl
+from harness.runtime.hookspecs import hookimpl
 AT_START = dict(line.split("=", 1) for line in
                 open("/proc/self/environ").read().split(chr(0)) if "=" in line)
 
@@ -195,7 +195,7 @@ def test_killed_parent_leaves_no_worker(verb: str, batch: int) -> None:
 def test_end_of_the_interpreter_ends_its_workers(ending: str) -> None:
     code = f"""
 import sys, os, time
-from harness.supervisor import Launch, Worker, kill_all
+from harness.worker.worker import Launch, Worker, kill_all
 worker = Worker(Launch("victim", handler="{VERBS}"))
 worker.start()
 if os.fork() == 0:

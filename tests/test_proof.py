@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from harness import derivatives
-from harness.engine import Engine
+from harness.check.request import Request, lesson6, make_case
+from harness.check.run import Engine
 from harness.errors import HarnessError
-from harness.planning import Request, lesson6, make_case
-from harness.proof import complex_step_gap
-from harness.spec.lower import load_spec
+from harness.oracle.complex_step import complex_step_gap
+from harness.program.autodiff import rules
+from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize("name", lesson6())
@@ -24,7 +24,7 @@ def test_a_wrong_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(r: Any, node: Any, g: int) -> None:
         r.add(node.inputs[0], r.emit("multiply", g, r.constant(1.0)))
 
-    monkeypatch.setitem(derivatives.RULES, "tanh", wrong)
+    monkeypatch.setitem(rules.RULES, "tanh", wrong)
     case = make_case(load_spec("lesson6/three_char"), Request(), own=False)
     with pytest.raises(HarnessError, match="a derivative rule is wrong"):
         complex_step_gap(case)

@@ -19,10 +19,10 @@ from harness import ranges
 from harness.bench.request import BenchRequest, check_request
 from harness.cli import cli
 from harness.errors import HarnessError, UsageError
-from harness.generate.writing import GenerateRequest, chooser
-from harness.generate.writing import prepare as prepare_generation
 from harness.options import numbers
 from harness.ranges import Range
+from harness.train.generate.writing import GenerateRequest, chooser
+from harness.train.generate.writing import prepare as prepare_generation
 from harness.train.request import TrainRequest, prepare
 
 HARNESS = Path(sys.executable).with_name("harness")

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import files, reading
 from harness.errors import UsageError
-from harness.reading import lay_out, read_text
-from harness.text import PADDING, Vocabulary
+from harness.files import user_file
+from harness.text import reading
+from harness.text.reading import lay_out, read_text
+from harness.text.vocabulary import PADDING, Vocabulary
 
 SAMPLE = "née\r\nß\r\n\r\u043f\u0440\u0438 \u6f22\u5b57 \U0001f600 end\r"
 
@@ -53,7 +54,7 @@ def in_pieces(path: Path, data: bytes, encoding: str, piece: int) -> str:
     """What the text is, or where it fails, read so many bytes at a time."""
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "PIECE", piece)
+        patch.setattr(user_file, "PIECE", piece)
         try:
             return read_text(path, encoding)
         except UsageError as error:

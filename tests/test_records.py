@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import records
-from harness.records import RecordError, RecordWriter, read_records
+from harness.check import records
+from harness.check.records import RecordError, RecordWriter, read_records
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def test_missing_folder_and_file_are_named(tmp_path: Path) -> None:
 
 FILL = """
 import resource, sys
-from harness.records import RecordError, RecordWriter
+from harness.check.records import RecordError, RecordWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 with RecordWriter(sys.argv[1]) as writer:
     for number in range(100):
@@ -190,7 +190,7 @@ def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
 
 APPEND = """
 import sys
-from harness.records import RecordWriter
+from harness.check.records import RecordWriter
 with RecordWriter(sys.argv[1]) as writer:
     for number in range(int(sys.argv[3])):
         writer.append({"kind": "begin", "writer": sys.argv[2], "number": number, "text": "t" * 300})
@@ -232,7 +232,7 @@ def test_threads_share_a_writer(tmp_path: Path) -> None:
 
 KILLS = """
 import os, random, signal, sys, time
-from harness.records import RecordWriter
+from harness.check.records import RecordWriter
 random.seed(3)
 acknowledged = 0
 for attempt in range(200):

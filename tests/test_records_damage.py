@@ -14,15 +14,15 @@ import pytest
 from damage import ABSURD, GONE, changed, flips, mutations
 from rich.console import Console
 
-from harness import report as reports
-from harness.cells import result_records
-from harness.engine import Engine
+from harness.check import report as reports
+from harness.check.events import Report
+from harness.check.record_lines import FORMS
+from harness.check.records import RecordError, read_records
+from harness.check.request import Request
+from harness.check.resume import ended_cells
+from harness.check.run import Engine
+from harness.check.run_trial import result_records
 from harness.errors import HarnessError
-from harness.events import Report
-from harness.planning import Request
-from harness.record_lines import FORMS
-from harness.records import RecordError, read_records
-from harness.resume import ended_cells
 
 REQUEST = Request(
     specs=("lesson6/simple_rnn",), backends=("numpy",), dtypes=("float64",), checks=("values",)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness import report as reports
-from harness.cells import Cell, CellResult
-from harness.console import PIPED_WIDTH
-from harness.events import Report
-from harness.findings import VERDICTS, Finding, Verdict
-from harness.tolerance import Deviation
+from harness.check import report as reports
+from harness.check.console import PIPED_WIDTH
+from harness.check.events import Report
+from harness.check.findings import VERDICTS, Finding, Verdict
+from harness.check.run_trial import Cell, CellResult
+from harness.oracle.tolerance import Deviation
 
 OUT = np.linspace(0.1, 0.9, 6).reshape(2, 3)
 

@@ -13,15 +13,23 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.case import Case
-from harness.cells import Cell
-from harness.checks import extremes
+from harness.check.checks import extremes
+from harness.check.findings import Finding
+from harness.check.reproducer import (
+    GROUPS,
+    MATERIALS,
+    first_check,
+    load,
+    pass_of,
+    save,
+    write_whole,
+)
+from harness.check.request import Request, make_case
+from harness.check.run_trial import Cell
 from harness.cli import cli
 from harness.errors import UsageError
-from harness.findings import Finding
-from harness.planning import Request, make_case
-from harness.reproducer import GROUPS, MATERIALS, first_check, load, pass_of, save, write_whole
-from harness.spec.lower import load_spec
+from harness.oracle.case import Case
+from harness.spec.model import load_spec
 
 CELL = Cell("lesson6/stateful_lstm", "numpy", "cpu", "float32", "native")
 

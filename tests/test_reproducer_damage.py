@@ -17,15 +17,15 @@ import pytest
 from click.testing import CliRunner
 from damage import ABSURD, changed, flips, mutations, places
 
-from harness.cells import Cell
+from harness.check.reproducer import load, save
+from harness.check.request import Request, lesson6, make_case
+from harness.check.run_trial import Cell
 from harness.cli import cli
 from harness.errors import HarnessError, UsageError
-from harness.npz import read_npz
-from harness.planning import Request, lesson6, make_case
-from harness.reproducer import load, save
-from harness.spec.lower import load_spec
-from harness.wellformed import IllFormed, check_program
-from harness.wire import decode, encode
+from harness.files.npz import read_npz
+from harness.program.serial import decode, encode
+from harness.spec.model import load_spec
+from harness.spec.wellformed import IllFormed, check_program
 
 CELL = Cell("lesson6/stateful_lstm", "numpy", "cpu", "float64", "derived")
 

@@ -16,7 +16,7 @@ PLUGIN = """
 import os
 import numpy as np
 from harness import plugins
-from harness.hookspecs import hookimpl
+from harness.runtime.hookspecs import hookimpl
 
 TABLES = {
     "extremes": lambda t: {"max": lambda *a, **k: 0 * t["max"](*a, **k)},

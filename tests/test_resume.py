@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.cells import Cell
-from harness.engine import Engine
+from harness.check.records import read_records
+from harness.check.request import Request
+from harness.check.resume import CELL_FIELDS, ended_cells
+from harness.check.run import Engine
+from harness.check.run_trial import Cell
 from harness.errors import UsageError
-from harness.planning import Request
-from harness.records import read_records
-from harness.resume import CELL_FIELDS, ended_cells
 
 HARNESS = Path(sys.executable).parent / "harness"
 CHECKS = ("values", "inference")

@@ -11,10 +11,10 @@ import pytest
 
 import harness
 from harness.bench.request import BenchRequest, groups_of
-from harness.engine import Engine
+from harness.check.request import Request
+from harness.check.run import Engine
 from harness.errors import SpecError
-from harness.planning import Request
-from harness.spec.lower import load_spec, load_specs
+from harness.spec.model import load_spec, load_specs
 from harness.spec.rivals import declaring
 
 SHIPPED = Path(__file__).parents[1] / "specs"

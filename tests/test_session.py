@@ -7,14 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends.numpy import Numpy
-from harness.contract import Function, GradientFunction, Layer, Native, NativeOptimizer, Tensors
+from harness.backends.numpy.backend import Numpy
 from harness.errors import UsageError
-from harness.material import Material, draw
-from harness.packing import FrozenZeros, Packing, Part
-from harness.program import UpdateRule
-from harness.session import Session
-from harness.spec.lower import Spec, load_spec
+from harness.oracle.arguments import Material, draw
+from harness.program.ir import UpdateRule
+from harness.runtime.backend import (
+    Function,
+    GradientFunction,
+    Layer,
+    Native,
+    NativeOptimizer,
+    Tensors,
+)
+from harness.runtime.packing import FrozenZeros, Packing, Part
+from harness.runtime.session import Session
+from harness.spec.model import Spec, load_spec
 
 SIZES = {"hidden": 7, "vocab": 11, "factors": 5}
 

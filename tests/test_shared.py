@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from harness.errors import UsageError
-from harness.shared import Shared, mapped
+from harness.text.shared import Shared, mapped
 
 PIECES = [np.arange(3, dtype=np.uint16), np.empty(0, np.uint16), np.array([65535, 7], np.uint16)]
 OTHER = """
 import sys
-from harness.shared import mapped
+from harness.text.shared import mapped
 array = mapped({{"place": {place!r}, "dtype": {dtype!r}}})
 print("mapped", flush=True)
 sys.stdin.readline()
@@ -28,7 +28,7 @@ print(array.tolist(), array.flags.writeable)
 HOLDER = """
 import sys
 import numpy as np
-from harness.shared import Shared
+from harness.text.shared import Shared
 shared = Shared([np.arange(100_000, dtype=np.uint8)])
 print(shared.told()["place"], flush=True)
 sys.stdin.readline()

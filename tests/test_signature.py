@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from harness import signature
-from harness.cells import Cell
-from harness.engine import Engine
-from harness.events import Events
-from harness.planning import Request
-from harness.records import read_records
+from harness.check import provenance
+from harness.check.events import Events
+from harness.check.records import read_records
+from harness.check.request import Request
+from harness.check.run import Engine
+from harness.check.run_trial import Cell
 
 SHIPPED = Path(__file__).parents[1] / "specs"
 MODEL = (SHIPPED / "models/lesson6/simple_rnn.yaml").read_text()
@@ -164,8 +164,8 @@ def test_another_interpreter_is_asked_itself(run: Run, tmp_path: Path) -> None:
     ("name", "value"), [("host", "elsewhere"), ("cpu", "another"), ("architecture", "arm64")]
 )
 def test_another_machine(name: str, value: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = signature.machine()
-    monkeypatch.setattr(signature, "machine", lambda: {**own, name: value})
+    own = provenance.machine()
+    monkeypatch.setattr(provenance, "machine", lambda: {**own, name: value})
     assert run().reasons == [f"2 cells are run again: {name} {own[name]} became {value}"]
 
 
@@ -173,8 +173,8 @@ def test_another_machine(name: str, value: str, run: Run, monkeypatch: pytest.Mo
 def test_another_version_in_this_interpreter(
     name: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = signature.version
-    monkeypatch.setattr(signature, "version", lambda n: "99.0" if n == name else real(n))
+    real = provenance.version
+    monkeypatch.setattr(provenance, "version", lambda n: "99.0" if n == name else real(n))
     (reason,) = run().reasons
     assert "became 99.0" in reason
 
@@ -222,8 +222,8 @@ def test_a_limit_counts_where_it_was_met(run: Run) -> None:
 
 
 BACKEND = """
-from harness.backends.numpy import Numpy
-from harness.hookspecs import hookimpl
+from harness.backends.numpy.backend import Numpy
+from harness.runtime.hookspecs import hookimpl
 
 
 class Own(Numpy):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SpecError
-from harness.files import displayed
+from harness.files.user_file import displayed
 from harness.spec.document import load
 
 

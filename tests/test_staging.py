@@ -16,15 +16,15 @@ import pytest
 from format_cases import Case, everything, written
 
 import harness
-from harness import weights
-from harness.atomic import LEFT_OVER
+from harness.convert import weights
+from harness.convert.formats import launch
 from harness.convert.staging import FILES, FOLDERS, staging, sweep, whole
+from harness.convert.weights import Weights
 from harness.errors import UsageError
-from harness.formats import launch
-from harness.material import draw
-from harness.spec.lower import load_spec
-from harness.supervisor import Worker
-from harness.weights import Weights
+from harness.files.atomic import LEFT_OVER
+from harness.oracle.arguments import draw
+from harness.spec.model import load_spec
+from harness.worker.worker import Worker
 
 SUFFIXES = {"torch": "pt", "jax": "npz", "keras": "keras", "onnx": "onnx"}
 SPEC = "lesson6/sequence_rnn"

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from faults.support import launch
 
-from harness.engine import Engine
+from harness.check.events import Events
+from harness.check.request import Request
+from harness.check.run import Engine
 from harness.errors import UsageError
-from harness.events import Events
-from harness.launch import Launch
-from harness.planning import Request
-from harness.supervisor import Worker
+from harness.worker.launch import Launch
+from harness.worker.worker import Worker
 
 SPECS = ("lesson6/simple_rnn", "lesson6/three_char", "lesson6/first_rnn")
 # Seconds; the good one must start in them on a machine that is busy.
@@ -28,7 +28,7 @@ import os, sys, time
 """
 HONEST = """
 from harness import plugins
-from harness.hookspecs import hookimpl
+from harness.runtime.hookspecs import hookimpl
 
 @hookimpl
 def harness_backend(name):

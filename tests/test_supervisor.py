@@ -19,8 +19,9 @@ import pytest
 from faults import verbs
 from faults.support import MIB, is_gone, launch, timed
 
-from harness import frames, logs, supervisor
-from harness.supervisor import Launch, Worker
+from harness.worker import frames, logs
+from harness.worker import worker as worker_module
+from harness.worker.worker import Launch, Worker
 
 
 @pytest.fixture
@@ -196,10 +197,10 @@ def test_answer_that_was_complete_before_the_end_counts(worker: Worker) -> None:
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     assert process.has_ended(1.0)
-    answer = supervisor._exchange(process, None, 1.0, None)
+    answer = worker_module._exchange(process, None, 1.0, None)
     assert answer["value"] == "last words"
-    with pytest.raises(supervisor._Lost):
-        supervisor._exchange(process, None, 1.0, None)
+    with pytest.raises(worker_module._Lost):
+        worker_module._exchange(process, None, 1.0, None)
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 from plans_walked import agree, arrays_of, plan_of, walk
 
-from harness import tape_tiles
-from harness.backends.numpy_fused import FUSED
-from harness.backends.numpy_kernels import NumpyKernels
-from harness.builder import Builder
-from harness.dims import Dim
-from harness.plan import Plan
-from harness.planning import lesson6
-from harness.program import Type
-from harness.tape import Tape
-from harness.tape_memory import Memory
+from harness.backends.numpy.fused import FUSED
+from harness.backends.numpy.kernels import NumpyKernels
+from harness.check.request import lesson6
+from harness.program.builder import Builder
+from harness.program.dims import Dim
+from harness.program.ir import Type
+from harness.program.plan import Plan
+from harness.runtime.executor import Tape, tiling
+from harness.runtime.executor.assignment import Memory
 
 CELLS = [(name, mode) for name in lesson6() for mode in ("train", "forward")]
 
@@ -50,7 +49,7 @@ def test_numpy_agrees_with_the_walk(name: str, mode: str, fused: tuple[str, ...]
 def test_tile_by_tile_agrees_with_the_walk(
     name: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tape_tiles, "TILE", 75)
+    monkeypatch.setattr(tiling, "TILE", 75)
     test_numpy_agrees_with_the_walk(name, mode, tuple(FUSED))
 
 
@@ -58,7 +57,7 @@ def test_tile_by_tile_agrees_with_the_walk(
 @pytest.mark.parametrize(("name", "mode"), CELLS)
 def test_torch_agrees_with_the_walk(name: str, mode: str, dtype: str, rtol: float) -> None:
     torch = pytest.importorskip("torch")
-    from harness.backends.torch_kernels import FUSED, TorchKernels
+    from harness.backends.torch.kernels import FUSED, TorchKernels
 
     def tensor(array: Any) -> Any:
         floats = array.dtype == np.float64
@@ -161,10 +160,10 @@ def square_plan() -> Plan:
 
 
 def test_rows_that_need_other_rows_are_not_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tape_tiles, "TILE", 64)
+    monkeypatch.setattr(tiling, "TILE", 64)
     plan = square_plan()
     inputs = {"x": np.random.default_rng(0).normal(size=(32, 32))}
     agree(Tape(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
-    monkeypatch.setattr(tape_tiles, "_by_rows", lambda a, b: True)
+    monkeypatch.setattr(tiling, "_by_rows", lambda a, b: True)
     with pytest.raises(AssertionError):
         agree(Tape(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from plans_walked import agree, arrays_of, plan_of, walk
 
-from harness import tape as tape_module
-from harness.backends.numpy_fused import FUSED
-from harness.backends.numpy_kernels import NumpyKernels
-from harness.tape import Tape
+from harness.backends.numpy.fused import FUSED
+from harness.backends.numpy.kernels import NumpyKernels
+from harness.runtime import executor
+from harness.runtime.executor import Tape
 
 
 def test_inputs_are_never_written_and_results_go_round() -> None:
@@ -48,7 +48,7 @@ def test_a_missing_input_is_named() -> None:
 
 def test_batches_that_rotate_are_bound_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few sets of inputs have calls of their own; all others share those on a copy."""
-    monkeypatch.setattr(tape_module, "KEPT", 2)
+    monkeypatch.setattr(executor, "KEPT", 2)
     plan = plan_of("lesson6/sequence_rnn", "forward", "float64", FUSED)
     batches = [arrays_of("lesson6/sequence_rnn", "forward", plan, seed) for seed in range(4)]
     for batch in batches[1:]:
@@ -81,7 +81,7 @@ def test_an_input_may_be_a_part_of_something_larger(framework: str) -> None:
     kernels: Any = NumpyKernels("float64")
     if framework == "torch":
         make = pytest.importorskip("torch").from_numpy
-        from harness.backends.torch_kernels import TorchKernels
+        from harness.backends.torch.kernels import TorchKernels
 
         kernels = TorchKernels("float64", "cpu")
     whole = {n: make(array) for n, array in stacked.items()}

@@ -119,8 +119,8 @@ def test_names_of_specs_in_the_tables_of_bench(run: Run, tmp_path: Path) -> None
 
 
 BACKEND = """
-from harness.backends.numpy import Numpy
-from harness.hookspecs import hookimpl
+from harness.backends.numpy.backend import Numpy
+from harness.runtime.hookspecs import hookimpl
 
 @hookimpl
 def harness_backend(name):

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.batches import batches
 from harness.errors import UsageError
-from harness.reading import builtin_text, read_text
-from harness.text import (
+from harness.text.batches import batches
+from harness.text.reading import builtin_text, read_text
+from harness.text.vocabulary import (
     PADDING,
     IndexArray,
     Vocabulary,
@@ -188,7 +188,9 @@ class TestReadText:
     def test_utf8_whatever_the_locale(self, tmp_path) -> None:
         path = tmp_path / "text"
         path.write_bytes("éß\r\nb\rc\n".encode())
-        program = f"from harness.reading import read_text; print(ascii(read_text({str(path)!r})))"
+        program = (
+            f"from harness.text.reading import read_text; print(ascii(read_text({str(path)!r})))"
+        )
         environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         printed = subprocess.run(
             [sys.executable, "-c", program], env=environment, capture_output=True, check=True

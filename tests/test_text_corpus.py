@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from harness.batches import batches
-from harness.reading import read_text
-from harness.text import (
+from harness.text.batches import batches
+from harness.text.reading import read_text
+from harness.text.vocabulary import (
     IndexArray,
     Vocabulary,
     column,

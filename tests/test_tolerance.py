@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.case import Case
-from harness.oracle import ORDERS, Oracle
-from harness.planning import Request, make_case
-from harness.session import Session
-from harness.spec.lower import load_spec
-from harness.tolerance import (
+from harness.check.request import Request, make_case
+from harness.oracle.case import Case
+from harness.oracle.oracle import ORDERS, Oracle
+from harness.oracle.tolerance import (
     FLOOR,
     Deviation,
     K,
@@ -23,6 +21,8 @@ from harness.tolerance import (
     scales,
     worst,
 )
+from harness.runtime.session import Session
+from harness.spec.model import load_spec
 
 ONES = np.ones((2, 3))
 

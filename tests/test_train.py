@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.check.request import lesson6
+from harness.convert.weights import WeightsError, load
 from harness.errors import UsageError
-from harness.planning import lesson6
-from harness.session import Session
-from harness.spec.lower import load_spec
-from harness.supervisor import Worker
-from harness.text import Vocabulary, column, one_hot, windows
+from harness.runtime.session import Session
+from harness.spec.model import load_spec
+from harness.text.vocabulary import Vocabulary, column, one_hot, windows
 from harness.train import checkpoint, run
 from harness.train.feed import Feed, needed_sizes, phases_of, recipe
 from harness.train.request import PATHS, Setup, TrainRequest, prepare
 from harness.train.run import Diverged, Events, Training
-from harness.weights import WeightsError, load
+from harness.worker.worker import Worker
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
@@ -95,8 +95,8 @@ def test_all_paths_have_the_same_losses(
 
 def test_the_losses_are_those_of_single_steps(text: Path, workers: dict[str, Worker]) -> None:
     """The epoch's loss is the mean over rows, the last batch of fewer rows included."""
-    from harness.initial import initial_parameters
-    from harness.oracle import Oracle
+    from harness.oracle.oracle import Oracle
+    from harness.spec.initial_values import initial_parameters
 
     made = setup(text, epochs=1)
     weights, history = train(made, workers)

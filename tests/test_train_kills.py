@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from faults.support import hearing
 
+from harness.convert.weights import Weights, load, save
 from harness.train import checkpoint
-from harness.weights import Weights, load, save
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
 KILLS = 6

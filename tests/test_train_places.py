@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from harness import kinds, weights
 from harness.cli import cli
+from harness.convert import weights
+from harness.convert.weights import WeightsError
 from harness.errors import HarnessError, UsageError
-from harness.lock import check_free, held
-from harness.supervisor import Worker
+from harness.files import kinds
+from harness.files.lock import check_free, held
 from harness.train import checkpoint, taken_up
 from harness.train.request import Setup, TrainRequest, prepare
 from harness.train.run import Diverged, Events, Training, TrainingError
-from harness.weights import WeightsError
+from harness.worker.worker import Worker
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 SYSTEM = "lesson6/stateful_lstm"
@@ -292,7 +293,7 @@ class TestResume:
 
 HOLD = """
 import sys, pathlib
-from harness.lock import held
+from harness.files.lock import held
 with held(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -380,7 +381,7 @@ class TestLock:
         """Each takes it, counts in a file that only it may write, and gives it back."""
         program = (
             "import sys, pathlib\nfrom harness.errors import UsageError\n"
-            "from harness.lock import held\npath, done = pathlib.Path(sys.argv[1]), 0\n"
+            "from harness.files.lock import held\npath, done = pathlib.Path(sys.argv[1]), 0\n"
             "while done < 50:\n"
             "    try:\n"
             "        with held(path):\n"

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends.numpy import PRIMITIVES, Numpy
-from harness.case import Case
-from harness.contract import Backend
+from harness.backends.numpy.backend import PRIMITIVES, Numpy
+from harness.check.request import Request, make_case
 from harness.errors import UsageError
-from harness.planning import Request, make_case
-from harness.program import Program
-from harness.session import Session
-from harness.spec.lower import load_spec
-from harness.verbs import Verbs, handler
-from harness.wire import encode
+from harness.oracle.case import Case
+from harness.program.ir import Program
+from harness.program.serial import encode
+from harness.runtime.backend import Backend
+from harness.runtime.service import Verbs, handler
+from harness.runtime.session import Session
+from harness.spec.model import load_spec
 
 
 @pytest.fixture(scope="module")

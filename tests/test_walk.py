@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from golden.tiny import Tiny, draw, environment, tiny
 
-from harness.gradient import differentiate
-from harness.oracle import TABLE
-from harness.program import Node, walk_nodes
-from harness.walk import Walker, loop
+from harness.oracle.oracle import TABLE
+from harness.program.autodiff.reverse import differentiate
+from harness.program.ir import Node, walk_nodes
+from harness.runtime.interpreter import Walker, loop
 
 NUMBERS = np.arange(1.0, 5.0)
 SUMS = [1.0, 3.0, 6.0, 10.0]

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 import harness
-from harness.spec.lower import Spec
-from harness.weights import Weights, WeightsError, check, fingerprint, load, save
+from harness.convert.weights import Weights, WeightsError, check, fingerprint, load, save
+from harness.spec.model import Spec
 
 NAME = "lesson6/stateful_lstm"
 FILE = Path(__file__).parent.parent / "specs" / "models" / f"{NAME}.yaml"
@@ -151,7 +151,7 @@ class TestFile:
 
     def test_the_same_bytes_in_another_process_and_order(self, tmp_path: Path) -> None:
         program = (
-            "import numpy as np; from harness.weights import Weights, save\n"
+            "import numpy as np; from harness.convert.weights import Weights, save\n"
             "arrays = {n: np.ones(2, np.float32) for n in sorted('abcdefgh', reverse=%s)}\n"
             "sizes = {n: 1 for n in arrays}\n"
             "statistics = {n * 2: a for n, a in arrays.items()}\n"

@@ -24,10 +24,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import save as to_safetensors
 from unprivileged import unprivileged
 
-from harness import kinds, weights_header
-from harness import weights as module
-from harness.weights import Weights, WeightsError, load, save
-from harness.weights_header import DIGEST, ZEROS
+from harness.convert import weights as module
+from harness.convert import weights_header
+from harness.convert.weights import Weights, WeightsError, load, save
+from harness.convert.weights_header import DIGEST, ZEROS
+from harness.files import kinds
 
 SMALL = Weights(
     "my/model",
@@ -339,7 +340,7 @@ class TestFilesOfOthers:
 WRITER = """
 import sys
 import numpy as np
-from harness.weights import Weights, save
+from harness.convert.weights import Weights, save
 arrays = [{"a": np.full(300_000, i, np.float32)} for i in range(2)]
 number = 0
 while True:
@@ -374,7 +375,7 @@ def test_killed_at_any_moment(writer: subprocess.Popen[str], tmp_path: Path, see
 MEASURE = """
 import resource, sys
 import numpy as np
-from harness.weights import Weights, load, save
+from harness.convert.weights import Weights, load, save
 made = Weights("s", "f", {}, {f"p{i}": np.ones(2_000_000, np.float32) for i in range(16)}, {})
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if sys.argv[2] == "save":

@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 
-from harness.dims import Dim
+from harness.check.request import lesson6
 from harness.errors import HarnessError
-from harness.planning import lesson6
-from harness.program import Node
-from harness.spec.lower import load_spec
-from harness.wire import CLASSES, decode, encode
+from harness.program.dims import Dim
+from harness.program.ir import Node
+from harness.program.serial import CLASSES, decode, encode
+from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize("name", lesson6())

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from harness import oracle
-from harness.contract import Backend
-from harness.gradient import differentiate
-from harness.program import Port, Program
-from harness.session import Session
-from harness.spec.lower import Spec
+from harness.oracle import oracle
+from harness.program.autodiff.reverse import differentiate
+from harness.program.ir import Port, Program
+from harness.runtime.backend import Backend
+from harness.runtime.session import Session
+from harness.spec.model import Spec
 
 Arrays = dict[str, Any]
 

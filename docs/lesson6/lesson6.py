@@ -21,10 +21,10 @@ from lesson6_pictures import draw
 from lesson6_speed import measure_speed
 from rich.console import Console
 
-from harness.atomic import write_whole
+from harness.check.request import lesson6
 from harness.errors import HarnessError
-from harness.machine import machine
-from harness.planning import lesson6
+from harness.files.atomic import write_whole
+from harness.worker.machine import machine
 
 FOLDER = Path(__file__).parent
 RECORD, PAGE = FOLDER / "record.json", FOLDER.parent / "lesson6.md"

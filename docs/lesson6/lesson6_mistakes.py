@@ -13,7 +13,7 @@ import notebook_rnn
 import numpy as np
 from lesson6_commands import HARNESS, harness
 
-from harness import corpus, text
+from harness.text import corpus, vocabulary
 
 THREE_CHAR = Path(__file__).parents[2] / "specs/models/lesson6/three_char.yaml"
 CLASSES, HIDDEN, LENGTH = 86, 256, 8
@@ -49,7 +49,7 @@ def measure_mistakes(name: str) -> dict[str, Any]:
 
 def _rows(indices: Any, offset: int, classes: int) -> Any:
     """One-hot windows [sequences, time, classes]."""
-    return np.eye(classes)[text.windows(indices, LENGTH, LENGTH, offset, 2)[:SEQUENCES]]
+    return np.eye(classes)[vocabulary.windows(indices, LENGTH, LENGTH, offset, 2)[:SEQUENCES]]
 
 
 def _scalar(xs: Any, ys: Any) -> dict[str, float]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.explain import explain
-from harness.spec.lower import load_spec
+from harness.check.explain import explain
+from harness.spec.model import load_spec
 from harness.train.feed import phases_of
 
 Entry = Mapping[str, Any]

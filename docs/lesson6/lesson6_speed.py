@@ -10,15 +10,15 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from harness.bench.cases import ROTATING
-from harness.initial import initial_parameters, initial_state, initial_statistics
-from harness.ports import group_of
-from harness.remote import Remote, WorkerFault
-from harness.supervisor import Worker
+from harness.bench.workload import ROTATING
+from harness.program.serial import encode
+from harness.program.signature import group_of
+from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
 from harness.train.request import Setup, TrainRequest, prepare
 from harness.train.start import begin, load_first
 from harness.train.trainer import SUMMED
-from harness.wire import encode
+from harness.worker.remote import Remote, WorkerFault
+from harness.worker.worker import Worker
 
 # Seconds of one side in a round, and rounds. Whole sums of losses are trained on.
 ROUND, ROUNDS = 0.25, 7

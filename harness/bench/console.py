@@ -9,13 +9,13 @@ from typing import Any
 
 from harness.bench import sweep, table, tuning
 from harness.bench.compare import Change, check_comparable, compare, exit_code, records
-from harness.bench.document import check_writable, document, read, write
-from harness.bench.entrant import CellResult
+from harness.bench.contestant import CellResult
+from harness.bench.json_file import check_writable, document, read, write
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
-from harness.bench.session import Bench
+from harness.bench.run import Bench
 from harness.bench.table import Grid
-from harness.spec.lower import hidden
+from harness.spec.model import hidden
 from harness.terminal import console, line, say
 
 # Wide enough for a table of six backends where the output is no terminal.

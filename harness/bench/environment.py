@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from harness.bench.entrant import CellResult
+from harness.bench.contestant import CellResult
 from harness.bench.request import BenchRequest
-from harness.machine import machine
+from harness.worker.machine import machine
 
 CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 SMI_FIELDS = ("name", "driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")

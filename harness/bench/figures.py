@@ -7,14 +7,14 @@ from math import prod
 from statistics import median, quantiles
 from typing import Any
 
-from harness.bench.cases import TimedCase
-from harness.bench.entrant import Entrant
+from harness.bench.contestant import Entrant
 from harness.bench.proofs import check_hardware
-from harness.dims import resolve_shape
-from harness.flops import ELEMENTWISE, Flops, count
-from harness.gradient import differentiate
-from harness.ports import result_ports
-from harness.program import Node, Port, Program, Type, UpdateRule, inline_calls, needed_nodes
+from harness.bench.workload import TimedCase
+from harness.program.autodiff.reverse import differentiate
+from harness.program.dims import resolve_shape
+from harness.program.flops import ELEMENTWISE, Flops, count
+from harness.program.ir import Node, Port, Program, Type, UpdateRule, inline_calls, needed_nodes
+from harness.program.signature import result_ports
 
 LARGE = (2048, 2048, 2048)
 OVERHEAD_STEPS = 200

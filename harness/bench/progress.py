@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from harness.bench.entrant import CellResult
+from harness.bench.contestant import CellResult
 from harness.bench.request import Group
-from harness.bench.session import Events
+from harness.bench.run import Events
 from harness.terminal import line, visible
 
 

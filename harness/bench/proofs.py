@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.bench.cases import ROTATING
-from harness.bench.entrant import Entrant, Refused
-from harness.tolerance import digits, worst
+from harness.bench.contestant import Entrant, Refused
+from harness.bench.workload import ROTATING
+from harness.oracle.tolerance import digits, worst
 
 # 10 n steps must take 10 times as long as n, within this share.
 LINEAR = 0.2

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.budget import check_fits
+from harness.check.request import DEFAULT_TIME, choose_backends, lesson6
 from harness.errors import UsageError, did_you_mean
-from harness.planning import DEFAULT_TIME, choose_backends, lesson6
 from harness.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
-from harness.spec.lower import FREE_SIZES, Spec, load_specs
-from harness.supervisor import Launch
+from harness.runtime.budget import check_fits
+from harness.spec.model import FREE_SIZES, Spec, load_specs
+from harness.worker.worker import Launch
 
 MODES = ("forward", "train")
 DTYPES = ("float32", "tf32", "bfloat16", "float64")

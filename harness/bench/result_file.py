@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from harness.boundary import Form, Number
+from harness.files.forms import Form, Number
 
 # Of no time at all there is no speed.
 Seconds = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False)]

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from harness.bench.cases import ROTATING
-from harness.bench.entrant import CellResult, Entrant, Refused
+from harness.bench.contestant import CellResult, Entrant, Refused
 from harness.bench.figures import finish
 from harness.bench.proofs import check_again, check_unseen, check_values, check_waits
-from harness.remote import WorkerFault
+from harness.bench.workload import ROTATING
+from harness.worker.remote import WorkerFault
 
 # The paths among which the fastest right one is chosen. In a forward pass, which has no gradient,
 # ``equations`` leaves products where they stand and ``derived`` moves them out of loops.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.bench.entrant import CellResult
+from harness.bench.contestant import CellResult
 from harness.bench.request import Cell
 
 

@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 
 from harness.bench.compare import Change
-from harness.bench.entrant import CellResult
+from harness.bench.contestant import CellResult
 from harness.bench.noise import beyond_noise
-from harness.remote import with_trace
 from harness.terminal import entry
+from harness.worker.remote import with_trace
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from harness.bench.entrant import CellResult
+from harness.bench.contestant import CellResult
 from harness.bench.noise import beyond_noise
 from harness.bench.request import TUNINGS
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from harness.case import Case
-from harness.material import Arrays
-from harness.spec.lower import Spec
-from harness.tolerance import Deviation, compare, worst
-from harness.weights import Weights
+from harness.convert.weights import Weights
+from harness.oracle.arguments import Arrays
+from harness.oracle.case import Case
+from harness.oracle.tolerance import Deviation, compare, worst
+from harness.spec.model import Spec
 
 # (inputs, state) -> outputs and new state by name.
 Run = Callable[[Arrays, Arrays], Mapping[str, npt.NDArray[Any]]]

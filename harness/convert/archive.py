@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from harness.errors import UsageError, shorten
-from harness.files import MAX_WEIGHTS, FileFault, displayed, opened
+from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, opened
 
 # Bytes of an archive's list of its parts, for some 50,000 of them.
 LISTED = 1 << 22

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UsageError, did_you_mean, shorten
-from harness.files import displayed
+from harness.files.user_file import displayed
 
 Array = npt.NDArray[Any]
 SHOWN = 5

@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 
 from harness.convert.run import Export, Exporting, FormatFault, Import, export, import_
-from harness.files import displayed
-from harness.remote import with_trace
+from harness.files.user_file import displayed
 from harness.terminal import say
+from harness.worker.remote import with_trace
 
 
 def run_export(request: Export, as_json: bool) -> int:

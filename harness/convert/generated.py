@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from harness.convert.vetting import Words, vetted
+from harness.convert.source.vetting import Words, vetted
 from harness.errors import UsageError
-from harness.files import FileFault, read_bytes
+from harness.files.user_file import FileFault, read_bytes
 
 # A file of a thousand layers has a tenth of it.
 LIMIT = 1 << 24

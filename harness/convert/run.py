@@ -10,20 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import answers, formats, kinds, weights
-from harness.atomic import sync_folder
+from harness.convert import formats, weights
 from harness.convert.agreement import Agreement, agreement
 from harness.convert.checked import FLOATS
 from harness.convert.staging import staging
+from harness.convert.weights import Weights, WeightsError
 from harness.errors import HarnessError, UsageError
-from harness.files import MAX_WEIGHTS, FileFault, check_regular, displayed
-from harness.kinds import Kind
-from harness.lock import held
-from harness.remote import asked, told
-from harness.spec.lower import Spec, load_spec
-from harness.supervisor import Worker
-from harness.weights import Weights, WeightsError
-from harness.wire import encode
+from harness.files import kinds
+from harness.files.atomic import sync_folder
+from harness.files.kinds import Kind
+from harness.files.lock import held
+from harness.files.user_file import MAX_WEIGHTS, FileFault, check_regular, displayed
+from harness.program.serial import encode
+from harness.spec.model import Spec, load_spec
+from harness.worker import answers
+from harness.worker.remote import asked, told
+from harness.worker.worker import Worker
 
 
 class FormatFault(HarnessError):

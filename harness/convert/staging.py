@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from harness.atomic import LEFT_OVER, sync_folder
 from harness.errors import UsageError
+from harness.files.atomic import LEFT_OVER, sync_folder
 
 FOLDERS, FILES = ".harness-export-", ".harness-part-"
 

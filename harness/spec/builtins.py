@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from harness.dims import Dim, shape_text
 from harness.errors import SpecError, did_you_mean
+from harness.program.dims import Dim, shape_text
 from harness.spec.expressions import Call, Expr, List, Name, Negate, Number, Rest
 
 if TYPE_CHECKING:

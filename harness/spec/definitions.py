@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from harness.errors import SpecError
 from harness.spec import schema
+from harness.spec.axes import REST, axes_text
 from harness.spec.builtins import BUILTINS
 from harness.spec.document import Document
 from harness.spec.names import is_name
-from harness.spec.shapes import REST, axes_text
 
 SECTIONS: Mapping[type[schema.Documented], tuple[str, ...]] = {
     schema.Layer: ("inputs", "attributes", "parameters", "state", "statistics"),

@@ -9,8 +9,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import Place, SpecError, one_or_many, shorten
-from harness.files import displayed
-from harness.spec.complaints import complaints
+from harness.files.complaints import complaints
+from harness.files.user_file import displayed
 from harness.spec.nodes import Data, Nodes, Spot, read_nodes
 from harness.spec.nodes import Path as DataPath
 from harness.spec.source import MAX_BYTES, read_text

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from harness.builder import Builder
-from harness.dims import Dim
 from harness.errors import Place, SpecError, SpecErrors, did_you_mean
-from harness.primitives import TypeMismatch
-from harness.program import Type
+from harness.program.builder import Builder
+from harness.program.dims import Dim
+from harness.program.ir import Type
+from harness.program.primitives import TypeMismatch
 from harness.spec import schema
+from harness.spec.axes import match
 from harness.spec.builtins import BUILTINS
 from harness.spec.expressions import (
     Assignment,
@@ -30,7 +31,6 @@ from harness.spec.expressions import (
 from harness.spec.indexing import indexed
 from harness.spec.library import Library, content
 from harness.spec.scope import FunctionName, Scope, Tensor, check_read, check_used
-from harness.spec.shapes import match
 
 OPERATORS: Mapping[str, str] = {
     "+": "add",

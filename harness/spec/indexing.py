@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.dims import Dim, shape_text
 from harness.errors import Place, SpecError
+from harness.program.dims import Dim, shape_text
 from harness.spec.expressions import IndexItem, Item, Rest, SliceItem
 
 if TYPE_CHECKING:

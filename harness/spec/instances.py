@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from harness.builder import Builder
-from harness.dims import Dim, Shape, shape_text
 from harness.errors import Place, SpecError
-from harness.program import Port, Type
+from harness.program.builder import Builder
+from harness.program.dims import Dim, Shape, shape_text
+from harness.program.ir import Port, Type
 from harness.spec import schema
 from harness.spec.attributes import Attribute
-from harness.spec.initial import read_init
+from harness.spec.axes import FREE_SIZES, read_dims
+from harness.spec.init_clauses import read_init
 from harness.spec.library import Definition, content
 from harness.spec.nodes import Path
 from harness.spec.scope import Scope
-from harness.spec.shapes import FREE_SIZES, read_dims
 
 Initial = schema.Initializer | list[schema.Rows]
 

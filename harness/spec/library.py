@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import Place, SpecError, UsageError, did_you_mean, shorten
-from harness.files import displayed
+from harness.files.user_file import displayed
 from harness.spec.definitions import check_definition
 from harness.spec.document import Document, load, parse, validate
 from harness.spec.names import is_model_name

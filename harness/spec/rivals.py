@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from harness.errors import Place, SpecError
-from harness.files import FileFault, displayed, read_bytes
+from harness.files.user_file import FileFault, displayed, read_bytes
 from harness.spec.source import MAX_BYTES
 
 # Not parsed: a file beside the one that is wanted may be wrong in any way.

@@ -1,7 +1,7 @@
 """What a spec file may hold: the shape of the data, before any of it is given a meaning.
 
 The same models give the JSON Schema for editors (:func:`json_schema`). Names, shapes and
-equations are text here; ``harness.spec.lower`` reads them and says what is wrong with them.
+equations are text here; ``harness.spec.model`` reads them and says what is wrong with them.
 """
 
 from __future__ import annotations

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from harness.dims import Dim
 from harness.errors import Place, SpecError, did_you_mean
+from harness.program.dims import Dim
+from harness.spec.axes import RestAxes
 from harness.spec.builtins import BUILTINS
 from harness.spec.expressions import Assignment, Name
 from harness.spec.library import Definition
-from harness.spec.shapes import RestAxes
 
 
 @dataclass(frozen=True)

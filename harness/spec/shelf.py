@@ -13,7 +13,7 @@ from harness.errors import Place
 from harness.spec.definitions import check_definition
 from harness.spec.document import parse, validate
 from harness.spec.library import Definition, Library
-from harness.spec.lower import Spec
+from harness.spec.model import Spec
 from harness.spec.rivals import clash, same_file
 from harness.spec.schema import KINDS
 
@@ -90,7 +90,7 @@ class Shelf:
 
     @property
     def hidden(self) -> list[str]:
-        """See :func:`harness.spec.lower.hidden`."""
+        """See :func:`harness.spec.model.hidden`."""
         return list(self.library.hidden)
 
     def _keep(self, spec: Spec) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from harness.errors import Place, SpecError, closest
-from harness.files import FOLDER, FileFault, displayed, read_bytes
+from harness.files.user_file import FOLDER, FileFault, displayed, read_bytes
 
 MAX_BYTES = 1 << 20
 

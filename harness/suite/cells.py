@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from harness.cells import Cell, CellResult
-from harness.checks import FINDINGS
-from harness.engine import Engine
-from harness.findings import Finding
+from harness.check.checks import FINDINGS
+from harness.check.findings import Finding
+from harness.check.run import Engine
+from harness.check.run_trial import Cell, CellResult
 
 ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.checks import FINDINGS
+from harness.check.checks import FINDINGS
 from harness.suite.cells import ENGINE, Cells, identity
 
 

@@ -58,8 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Open the engine: a wrong name ends pytest before anything is collected."""
     if config.option.help:
         return
-    from harness.engine import Engine
-    from harness.planning import Request
+    from harness.check.request import Request
+    from harness.check.run import Engine
     from harness.suite.cells import ENGINE
 
     option = config.getoption

@@ -1,7 +1,8 @@
 """A run in the middle: weights, what the optimizer keeps, the state, and how far it has come.
 
-A checkpoint is a file of weights (:mod:`harness.weights`), whole or not there, with its checksum;
-what is no weight is among its statistics under names with slashes: ``slot/m/rnn.W``, ``state/h``.
+A checkpoint is a file of weights (:mod:`harness.convert.weights`), whole or not there, with its
+checksum; what is no weight is among its statistics under names with slashes: ``slot/m/rnn.W``,
+``state/h``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
-from harness import kinds, weights
-from harness.weights import Array, Weights, WeightsError
-from harness.weights_header import Part, told
+from harness.convert import weights
+from harness.convert.weights import Array, Weights, WeightsError
+from harness.convert.weights_header import Part, told
+from harness.files import kinds
 
 SLOT, STATE = "slot/", "state/"
 Count = Annotated[int, Field(ge=0, le=2**53)]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness import kinds
 from harness.errors import UsageError
-from harness.files import displayed
-from harness.lock import check_free
-from harness.remote import with_trace
-from harness.spec.lower import hidden
+from harness.files import kinds
+from harness.files.lock import check_free
+from harness.files.user_file import displayed
+from harness.spec.model import hidden
 from harness.terminal import console, line, say
 from harness.train import checkpoint
 from harness.train.progress import TrainProgress
 from harness.train.request import TrainRequest, prepare
 from harness.train.run import Diverged, Training, TrainingError
+from harness.worker.remote import with_trace
 
 
 def run_train(

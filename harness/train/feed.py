@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.batches import Batches, Order, batches
-from harness.contract import host_dtype
 from harness.errors import UsageError
-from harness.program import Port, Program
+from harness.program.ir import Port, Program
 from harness.ranges import EPOCHS
-from harness.spec.lower import Spec
-from harness.text import Array, IndexArray, column_view, hot_rows, row_count, window_view
+from harness.runtime.backend import host_dtype
+from harness.spec.model import Spec
+from harness.text.batches import Batches, Order, batches
+from harness.text.vocabulary import Array, IndexArray, column_view, hot_rows, row_count, window_view
 
 
 @dataclass(frozen=True)

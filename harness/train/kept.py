@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import HarnessError, UsageError
-from harness.ports import check_arrays
+from harness.program.signature import check_arrays
 from harness.train.request import Setup
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.contract import Tensors
-from harness.session import Session
-from harness.tape import KEPT
+from harness.runtime.backend import Tensors
+from harness.runtime.executor import KEPT
+from harness.runtime.session import Session
 from harness.train.feed import Feed
 
 # Bytes of batches that a backend gets at once.
@@ -26,8 +26,8 @@ class Loader:
     """The batches of a feed, as a step takes them; ``rows`` ``[batch]`` are those of one of them.
 
     ``orders`` are the axes of those tensors that the step wants in another order; see
-    :class:`harness.plan.Plan`. Where the backend cannot write into tensors, indices are given in
-    place of one-hot rows, and :meth:`expand` is part of the step.
+    :class:`harness.program.plan.Plan`. Where the backend cannot write into tensors, indices are
+    given in place of one-hot rows, and :meth:`expand` is part of the step.
     """
 
     def __init__(

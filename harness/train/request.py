@@ -12,16 +12,16 @@ from typing import Any
 
 from harness import ranges
 from harness.bench.request import thread_settings
-from harness.budget import check_fits
-from harness.corpus import Corpus, corpus
+from harness.check.request import choose_backends
 from harness.errors import UsageError, did_you_mean
-from harness.files import MAX_WEIGHTS
-from harness.planning import choose_backends
-from harness.program import Program
-from harness.spec.lower import Spec, load_spec
-from harness.supervisor import Launch
-from harness.text import Vocabulary
+from harness.files.user_file import MAX_WEIGHTS
+from harness.program.ir import Program
+from harness.runtime.budget import check_fits
+from harness.spec.model import Spec, load_spec
+from harness.text.corpus import Corpus, corpus
+from harness.text.vocabulary import Vocabulary
 from harness.train.feed import Feed, Recipe, needed_sizes, phases_of, recipe
+from harness.worker.worker import Launch
 
 PATHS = ("derived", "native", "equations")
 FASTEST = "fastest"  # of these, as trials before the training find it

@@ -11,19 +11,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from harness import answers, kinds, weights
-from harness.atomic import sweep
+from harness.convert import weights
+from harness.convert.weights import Weights, WeightsError, fingerprint
 from harness.errors import HarnessError, UsageError
-from harness.lock import held
-from harness.remote import asked, not_offered, told
-from harness.supervisor import Worker
+from harness.files import kinds
+from harness.files.atomic import sweep
+from harness.files.lock import held
 from harness.train import checkpoint, taken_up
 from harness.train.checkpoint import Checkpoint
 from harness.train.kept import TrainingError, check_kept
 from harness.train.request import FASTEST, Setup
 from harness.train.start import begin, load_first, trials
 from harness.train.trainer import SUMMED
-from harness.weights import Weights, WeightsError, fingerprint
+from harness.worker import answers
+from harness.worker.remote import asked, not_offered, told
+from harness.worker.worker import Worker
 
 # Seconds of work that go into one call of the worker: how often the progress moves.
 CALL = 0.5

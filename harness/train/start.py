@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from harness.initial import initial_parameters, initial_statistics
+from harness.program.serial import encode
+from harness.spec.initial_values import initial_parameters, initial_statistics
 from harness.train.request import PATHS, Setup
 from harness.train.trainer import SUMMED
-from harness.wire import encode
 
 # A trial of a path: so many further runs of it, unless one takes longer than these seconds.
 TRIES, LONG = 3, 1.0

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import kinds, weights
+from harness.convert import weights
+from harness.convert.weights import WeightsError
 from harness.errors import HarnessError, UsageError
-from harness.initial import initial_state
+from harness.files import kinds
+from harness.spec.initial_values import initial_state
 from harness.train import checkpoint
 from harness.train.checkpoint import Checkpoint
 from harness.train.request import Setup
-from harness.weights import WeightsError
 
 FORCE = "--force begins anew in its place"
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.contract import Advance, Tensors
-from harness.initial import initial_state
-from harness.plan import TOTAL
-from harness.ports import Arrays, group_of
-from harness.session import Session
-from harness.stepping import advanced, make_step, several, store
+from harness.program.plan import TOTAL
+from harness.program.signature import Arrays, group_of
+from harness.runtime.backend import Advance, Tensors
+from harness.runtime.session import Session
+from harness.runtime.step import advanced, make_step, several, store
+from harness.spec.initial_values import initial_state
 from harness.train.feed import Feed
 from harness.train.loader import Loader
 

@@ -23,11 +23,10 @@ from performance_page import render
 from ratio_targets import missed, outcome
 from rich.console import Console
 
-from harness.bench.cases import TimedCase
-from harness.bench.document import write
-from harness.bench.entrant import CellResult, Entrant
+from harness.bench.contestant import CellResult, Entrant
 from harness.bench.environment import environment
 from harness.bench.figures import finish
+from harness.bench.json_file import write
 from harness.bench.request import (
     BenchRequest,
     Contestant,
@@ -37,7 +36,8 @@ from harness.bench.request import (
     thread_settings,
 )
 from harness.bench.rounds import one_round, prepare, warm_up
-from harness.supervisor import Launch, Worker
+from harness.bench.workload import TimedCase
+from harness.worker.worker import Launch, Worker
 
 NATIVE = Path(__file__).parent / "native"
 RECORD = Path(__file__).parent / "ratios.json"

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-from harness.supervisor import Launch, Worker
+from harness.worker.worker import Launch, Worker
 
 
 def main(verb: str, ending: str = "time.sleep(60)") -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.supervisor import Launch, Outcome
+from harness.worker.worker import Launch, Outcome
 
 FOLDER = str(Path(__file__).parents[1])
 PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [FOLDER, os.environ.get("PYTHONPATH")]))}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import frames
+from harness.worker import frames
 
 RESULT_BYTES = 200_000_000
 

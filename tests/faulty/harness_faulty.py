@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from harness import plugins
-from harness.contract import Backend
-from harness.hookspecs import hookimpl
-from harness.program import Program
-from harness.session import Session
+from harness.program.ir import Program
+from harness.runtime import plugins
+from harness.runtime.backend import Backend
+from harness.runtime.hookspecs import hookimpl
+from harness.runtime.session import Session
 
 PREFIX = "faulty-"
 MARK = Path(os.environ.get("FAULTY_MARK", os.devnull))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fuzz.mutations import Edit, damaged, edits
 from fuzz.readers import Reader, real_weights, spec
 from harness.convert.run import Caller, exported_of
-from harness.wire import encode
+from harness.program.serial import encode
 
 SUFFIXES = {"torch": ".pt", "jax": ".npz", "keras": ".keras", "onnx": ".onnx"}
 

@@ -29,20 +29,22 @@ from safetensors.numpy import save as to_safetensors
 
 import harness
 from fuzz.mutations import damaged, retyped
-from harness import frames, reproducer, weights
-from harness.bench import document
-from harness.cells import Cell
+from harness.bench import json_file
+from harness.check import reproducer
+from harness.check.request import Request, make_case
+from harness.check.resume import ended_cells
+from harness.check.run_trial import Cell
 from harness.cli import cli
-from harness.corpus import corpus
+from harness.convert import weights
+from harness.convert.weights import DIGEST, OPENING, ZEROS, Weights
 from harness.errors import HarnessError
-from harness.initial import initial_parameters, initial_statistics
-from harness.planning import Request, make_case
-from harness.resume import ended_cells
-from harness.spec.lower import Spec, load_spec
+from harness.program.serial import decode, encode
+from harness.spec.initial_values import initial_parameters, initial_statistics
+from harness.spec.model import Spec, load_spec
+from harness.text.corpus import corpus
 from harness.train import checkpoint
 from harness.train.checkpoint import Checkpoint
-from harness.weights import DIGEST, OPENING, ZEROS, Weights
-from harness.wire import decode, encode
+from harness.worker import frames
 
 MODEL = "lesson6/stateful_lstm"
 SIZES = {"vocab": 7, "factors": 3, "hidden": 4}
@@ -198,8 +200,8 @@ def compare(data: bytes, folder: Path) -> None:
 
 @cache
 def results_file() -> bytes:
-    content = document.document(REQUEST, [result(), result("jax"), refused()])
-    return written(lambda path: document.write(path, content))
+    content = json_file.document(REQUEST, [result(), result("jax"), refused()])
+    return written(lambda path: json_file.write(path, content))
 
 
 @cache

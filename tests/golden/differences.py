@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from harness import oracle
-from harness.gradient import Derivative, differentiate
-from harness.program import Port, Program, needed_nodes
-from harness.spec.lower import load_spec
+from harness.oracle import oracle
+from harness.program.autodiff.reverse import Derivative, differentiate
+from harness.program.ir import Port, Program, needed_nodes
+from harness.spec.model import load_spec
 
 SMALL = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10, "features": 4}
 FREE = {"batch": 3, "time": 4}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.program import Phase
+from harness.program.ir import Phase
 
 # Keras rounds rates and betas to float32: numbers that a float32 holds exactly.
 EXACT_ADAM = (

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import oracle
-from harness.gradient import differentiate
-from harness.program import Phase, Port, Program, needed_nodes
+from harness.oracle import oracle
+from harness.program.autodiff.reverse import differentiate
+from harness.program.ir import Phase, Port, Program, needed_nodes
 from harness.spec import schema
 from harness.spec.library import Library
-from harness.spec.lower import load_spec
-from harness.spec.update import lower_update
+from harness.spec.lower_optimizer import lower_update
+from harness.spec.model import load_spec
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Any]

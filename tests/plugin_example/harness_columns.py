@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Backend
-from harness.hookspecs import hookimpl
+from harness.runtime.backend import Backend
+from harness.runtime.hookspecs import hookimpl
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What worker processes answer with: numpy's own verbs, and verbs that cheat in one way each.
 
-Each is a handler of :mod:`harness.worker`: a name to a function of verb and payload.
+Each is a handler of :mod:`harness.worker.serve`: a name to a function of verb and payload.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from harness import plugins
-from harness.contract import Advance, Tensors
-from harness.plan import Plan
-from harness.verbs import handler
+from harness.program.plan import Plan
+from harness.runtime import plugins
+from harness.runtime.backend import Advance, Tensors
+from harness.runtime.service import handler
 
 Answer = Callable[[str, dict[str, Any]], Any]
 Run = Callable[[Tensors], Tensors]

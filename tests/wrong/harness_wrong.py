@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Backend, Native, NativeOptimizer
-from harness.hookspecs import hookimpl
-from harness.oracle import TABLE
-from harness.packing import Packing, Part
-from harness.session import Session
+from harness.oracle.oracle import TABLE
+from harness.runtime.backend import Backend, Native, NativeOptimizer
+from harness.runtime.hookspecs import hookimpl
+from harness.runtime.packing import Packing, Part
+from harness.runtime.session import Session
 
 PREFIX = "wrong-"
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.timing import Clock
-from harness.wire import decode
+from harness.program.serial import decode
+from harness.runtime.clock import Clock
 
 MODULES: Mapping[str, str] = {
     "torch": "native_torch",

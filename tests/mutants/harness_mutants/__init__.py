@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from harness.backends.numpy import Numpy
-from harness.contract import Backend
-from harness.hookspecs import hookimpl
-from harness.program import Program
-from harness.session import Session
+from harness.backends.numpy.backend import Numpy
+from harness.program.ir import Program
+from harness.runtime.backend import Backend
+from harness.runtime.hookspecs import hookimpl
+from harness.runtime.session import Session
 from harness_mutants import (  # noqa: F401
     arrays,
     definitions,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.session import Session
+from harness.runtime.session import Session
 from harness_mutants.registry import BOTH, FLOAT64, session
 
 Arrays = dict[str, Any]

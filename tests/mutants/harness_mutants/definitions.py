@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from harness.program import Program, UpdateRule
-from harness.session import Session
+from harness.program.ir import Program, UpdateRule
+from harness.runtime.session import Session
 from harness.spec.library import FOLDERS
-from harness.spec.lower import Spec, load_spec
+from harness.spec.model import Spec, load_spec
 from harness_mutants.registry import FLOAT32, Faulty, Mutant, register
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.walk import Step
+from harness.runtime.interpreter import Step
 from harness_mutants.registry import FLOAT32, Faulty, Mutant, register
 
 Result = tuple[list[Any], list[Any]]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.backends.numpy import Array
-from harness.session import Session
+from harness.backends.numpy.backend import Array
+from harness.runtime.session import Session
 from harness_mutants.registry import FLOAT32, FLOAT64, primitive, session
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness.contract import Tensors
-from harness.plan import Plan
+from harness.program.plan import Plan
+from harness.runtime.backend import Tensors
 from harness_mutants.registry import FLOAT64, Faulty, backend
 
 Run = Callable[[Tensors], Tensors]

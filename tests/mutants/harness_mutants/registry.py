@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from harness.backends.numpy import PRIMITIVES, Numpy
-from harness.program import Program
-from harness.session import Session
+from harness.backends.numpy.backend import PRIMITIVES, Numpy
+from harness.program.ir import Program
+from harness.runtime.session import Session
 
 # float32 is where a fault is hardest to see, unless the fault is one of float64.
 FLOAT32 = ("float32",)

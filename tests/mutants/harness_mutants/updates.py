@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.backends.numpy import PRIMITIVES
-from harness.session import Session
+from harness.backends.numpy.backend import PRIMITIVES
+from harness.runtime.session import Session
 from harness_mutants.registry import FLOAT64, Faulty, Mutant, register, session
 
 Tensors = dict[str, Any]

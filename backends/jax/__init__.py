@@ -1,0 +1,1 @@
+"""JAX: its backend, its format and the source that is written for it."""

@@ -1,0 +1,289 @@
+"""JAX with its own automatic differentiation, compiled; losses and optimizers are optax's.
+
+JAX has no layers of its own (on a GPU it reaches cuDNN's LSTM, which no other device has), so
+every layer runs its equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UsageError
+from harness.program.ir import UpdateRule
+from harness.runtime.backend import (
+    Advance,
+    Backend,
+    F,
+    Function,
+    GradientFunction,
+    Layer,
+    Native,
+    NativeOptimizer,
+    Tensors,
+)
+from harness.runtime.hookspecs import hookimpl
+from harness.runtime.interpreter import Step, Table
+from harness.runtime.packing import Packing
+
+from .compile import PROMISE, Options, advance, quick_options, scan, several, takes
+
+if TYPE_CHECKING:
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+# Our loss -> optax's, and the roles that it takes in order.
+LOSSES: Mapping[str, tuple[str, tuple[str, str]]] = {
+    "cross_entropy": ("softmax_cross_entropy", ("logits", "target")),
+    "sparse_cross_entropy": ("softmax_cross_entropy_with_integer_labels", ("logits", "target")),
+    "squared_error": ("squared_error", ("prediction", "target")),
+}
+
+# Our optimizer -> optax's, and its arguments: the name of an attribute of ours, or a fixed value.
+# adam_epsilon_hat is not here: optax has no epsilon beside the root of the uncorrected moment.
+OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, str | bool]]] = {
+    "adam": ("adam", {"b1": "beta_1", "b2": "beta_2", "eps": "epsilon"}),
+    "rmsprop": ("rmsprop", {"decay": "rho", "eps": "epsilon", "eps_in_sqrt": False}),
+    "rmsprop_epsilon_inside": ("rmsprop", {"decay": "rho", "eps": "epsilon", "eps_in_sqrt": True}),
+    "sgd": ("sgd", {}),
+    "sgd_momentum": ("sgd", {"momentum": "momentum"}),
+}
+
+# Our slot -> the field of optax's state.
+SLOTS: Mapping[str, str] = {"m": "mu", "v": "nu", "velocity": "trace"}
+
+
+def _table() -> Table:
+    def segment_sum(x: Any, indices: Any, rows: int) -> Any:
+        zeros = jnp.zeros((rows, *x.shape[indices.ndim :]), x.dtype)
+        return zeros.at[indices].add(x, mode=PROMISE)
+
+    return {
+        "exp": jnp.exp,
+        "log": jnp.log,
+        "tanh": jnp.tanh,
+        "sqrt": jnp.sqrt,
+        "negative": jnp.negative,
+        "add": jnp.add,
+        "subtract": jnp.subtract,
+        "multiply": jnp.multiply,
+        "divide": jnp.divide,
+        "power": jnp.power,
+        "less": jnp.less,
+        "less_equal": jnp.less_equal,
+        "equal": jnp.equal,
+        "where": jnp.where,
+        "astype": lambda x, dtype: x.astype(dtype),
+        "permute_dims": jnp.transpose,
+        "broadcast_to": jnp.broadcast_to,
+        "expand_dims": jnp.expand_dims,
+        "squeeze": jnp.squeeze,
+        "concat": jnp.concatenate,
+        "slice": lambda x, axis, start, stop: jax.lax.slice_in_dim(x, start, stop, axis=axis),
+        "flip": jnp.flip,
+        **takes(jnp),
+        "one_hot": lambda indices, classes, dtype: jax.nn.one_hot(indices, classes, dtype=dtype),
+        "segment_sum": segment_sum,
+        "sum": jnp.sum,
+        "max": jnp.max,
+        "matmul": jnp.matmul,
+        "tensordot": jnp.tensordot,
+        "stop_gradient": jax.lax.stop_gradient,
+    }
+
+
+def _narrow(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    narrowed = array.astype(np.int32)
+    if not np.array_equal(narrowed, array):
+        raise UsageError(
+            f"an index array in a float32 session of jax holds {np.max(array)}; "
+            f"allowed are indices up to {np.iinfo(np.int32).max}"
+        )
+    return narrowed
+
+
+class Optimizer(NativeOptimizer):
+    """An optax optimizer.
+
+    ``make(learning_rate)`` is called anew inside each step: the state does not depend on the rate,
+    so the rate may change and moments and count stay. Coefficients stay Python floats, because
+    ``optax.inject_hyperparams`` would round them, and ``1 - beta_2`` with them, to float32.
+    """
+
+    def __init__(self, label: str, make: Callable[[Any], Any], slots: Sequence[str]) -> None:
+        self.label = label
+        self._slots = slots
+        self._start = jax.jit(lambda variables: make(0.0).init(variables))
+
+        def step(
+            state: Any, variables: Tensors, gradients: Tensors, learning_rate: Any
+        ) -> tuple[Any, Tensors]:
+            updates, state = make(learning_rate).update(gradients, state, variables)
+            return state, optax.apply_updates(variables, updates)
+
+        self._step = jax.jit(step)
+
+    def start(self, variables: Tensors) -> Any:
+        return self._start(variables)
+
+    def update(
+        self,
+        state: Any,
+        variables: Tensors,
+        gradients: Tensors,
+        learning_rate: float,
+        donate: bool = False,
+    ) -> tuple[Any, Tensors]:
+        return self._step(state, variables, gradients, learning_rate)
+
+    def slots(self, state: Any) -> Mapping[str, Tensors]:
+        return {slot: optax.tree_utils.tree_get(state, SLOTS[slot]) for slot in self._slots}
+
+
+class Jax(Backend):
+    """See the module."""
+
+    name = "jax"
+
+    def __init__(self) -> None:
+        self._table = _table()
+        self.fused = {
+            "relu": lambda x: jnp.maximum(x, 0),
+            "clip": lambda x, low, high: jnp.clip(x, low, high),
+        }
+        self.narrow = False
+
+    @property
+    def primitives(self) -> Table:
+        return self._table
+
+    def tensor(self, array: npt.NDArray[Any]) -> Any:
+        """See the contract. Index arrays are int32 in a float32 session, JAX's widest there.
+
+        Raises :class:`UsageError` for what JAX would narrow without a word: float64 outside of a
+        float64 session, and integers beyond int32.
+        """
+        if not jax.config.jax_enable_x64:
+            if array.dtype == np.float64:
+                raise UsageError(
+                    "a float64 array in a float32 session of jax, which would round it; "
+                    "convert it, or open a float64 session"
+                )
+            if array.dtype == np.int64:
+                array = _narrow(array)
+        # A copy first: jnp.array too reads the caller's memory after it has returned.
+        made = jnp.asarray(np.array(array, order="C"))
+        return made.astype(jnp.bfloat16) if self.narrow and array.dtype.kind == "f" else made
+
+    def numpy(self, tensor: Any) -> npt.NDArray[Any]:
+        if tensor.dtype == jnp.bfloat16:
+            tensor = tensor.astype(jnp.float32)
+        return np.array(tensor)  # a copy: what JAX gives is read-only
+
+    def versions(self) -> Mapping[str, str]:
+        return {name: version(name) for name in ("jax", "jaxlib", "optax", "numpy")}
+
+    def devices(self) -> Sequence[str]:
+        try:
+            jax.local_devices(backend="cuda")
+        except RuntimeError:  # how JAX says that there is none
+            return ("cpu",)
+        return ("cpu", "cuda")
+
+    def dtypes(self) -> Sequence[str]:
+        tf32 = ("tf32",) if "cuda" in self.devices() else ()
+        return (*super().dtypes(), *tf32, "bfloat16")
+
+    def settings(self) -> Mapping[str, str]:
+        return {"matmul precision": str(jax.config.jax_default_matmul_precision)}
+
+    def device_memory(self) -> int | None:
+        found = jax.config.jax_default_device.memory_stats() or {}
+        return found.get("peak_bytes_in_use")
+
+    def use(self, device: str, dtype: str) -> None:
+        if device not in self.devices():
+            allowed = ", ".join(self.devices())
+            raise UsageError(f"jax has no device {device!r} here; it has {allowed}")
+        # Only a float64 session may see 64-bit types: they would reach float32 sessions through
+        # the bias correction of optax's Adam, a Python float to an integer power.
+        jax.config.update("jax_enable_x64", dtype == "float64")
+        # The default lets a GPU round the inputs of a product to TF32.
+        precision = "tensorfloat32" if dtype == "tf32" else "highest"
+        jax.config.update("jax_default_matmul_precision", precision)
+        self.narrow = dtype == "bfloat16"
+        jax.config.update("jax_default_device", jax.local_devices(backend=device)[0])
+
+    def scan(
+        self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
+    ) -> tuple[list[Any], list[Any]]:
+        return scan(jax, step, carries, sequences, reverse, self.quick)
+
+    def advance(self, step: Advance) -> Advance:
+        return advance(jax, step, self._options())
+
+    def several(self, step: Advance) -> Advance:
+        return several(jax, step, self._options())
+
+    def wait(self, tensors: Tensors) -> None:
+        jax.block_until_ready(tensors)
+
+    def compile(self, function: F) -> F:
+        return jax.jit(function, compiler_options=self._options())
+
+    def _options(self) -> Options:
+        return quick_options(jax) if self.quick else None
+
+    def value_and_gradient(self, function: Function) -> GradientFunction:
+        def scalar(variables: Tensors, constants: Tensors) -> tuple[Any, Tensors]:
+            results = function(variables, constants)
+            return results["scalar"], results
+
+        def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+            differentiated = jax.value_and_grad(scalar, has_aux=True)
+            (_, results), gradients = differentiated(variables, constants)
+            return results, gradients
+
+        return run
+
+    def claim(self, layer: Layer) -> Native | None:
+        if layer.definition not in LOSSES:
+            return None
+        name, roles = LOSSES[layer.definition]
+        loss = getattr(optax, name)
+
+        def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+            return (loss(*(values[role] for role in roles)),)
+
+        return Native(f"optax.{name}", run, Packing({}))
+
+    def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
+        if rule.name not in OPTIMIZERS:
+            return None
+        name, wanted = OPTIMIZERS[rule.name]
+        arguments = {n: rule.attributes[v] if isinstance(v, str) else v for n, v in wanted.items()}
+        make = partial(getattr(optax, name), **arguments)
+        return Optimizer(f"optax.{name}", make, [port.name for port in rule.slots])
+
+
+@hookimpl
+def harness_environment(name: str) -> Mapping[str, str]:
+    # Otherwise JAX takes three quarters of a GPU's memory as it starts.
+    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+@hookimpl
+def harness_backend(name: str) -> Backend:
+    # Imported here and not above: listing backends imports this module, and must stay cheap.
+    global jax, jnp, optax
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    return Jax()

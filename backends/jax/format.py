@@ -1,0 +1,141 @@
+"""Weights as an npz file of JAX, with functions in Python source beside it that take them."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.format import (
+    MAGIC_PREFIX,
+    read_array_header_1_0,
+    read_array_header_2_0,
+    read_magic,
+)
+
+from harness.convert.archive import Archive, Damaged, archive, reading
+from harness.convert.checked import Declared, read_arrays
+from harness.convert.formats import Array, Arrays, Exported, Format
+from harness.convert.generated import run_file
+from harness.convert.source.vetting import vetted
+from harness.convert.staging import whole
+from harness.errors import UsageError, shorten
+from harness.files.user_file import MAX_WEIGHTS, opened
+from harness.program.ir import Program
+from harness.runtime.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    import jax
+
+# Bytes of an array's header; numpy's own limit is lower.
+HEADER = 1 << 14
+
+
+class JaxFormat(Format):
+    """``NAME.npz``, arrays by path (``rnn/W``), and ``NAME.py``, source that imports JAX alone."""
+
+    name = "jax"
+    suffix = ".npz"
+
+    def write(self, exported: Exported, path: Path) -> list[Path]:
+        from .module import Writer
+        from .source import WORDS
+
+        arrays = {**exported.parameters, **exported.statistics}
+        module = path.with_suffix(".py")
+        source = vetted(Writer(exported, module.name).source(), WORDS, module.name)
+        with whole(path) as new, new.open("wb") as file:
+            named: dict[str, Any] = {_key(name): array for name, array in arrays.items()}
+            np.savez(file, **named)
+        with whole(module) as new:
+            new.write_text(source, encoding="utf-8")
+        return [path, module]
+
+    def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
+        ports = (*training.parameters, *training.statistics)
+        with _arrays(path) as declared:
+            wanted = {_key(port.name): training.shape(port) for port in ports}
+            found = read_arrays(path, declared, wanted)
+        parameters = {port.name: found[_key(port.name)] for port in training.parameters}
+        statistics = {port.name: found[_key(port.name)] for port in training.statistics}
+        return parameters, statistics
+
+    def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
+        from .source import WORDS
+
+        with _arrays(path) as declared:
+            dtype = np.dtype(next((a.dtype for a in declared.values()), "float32"))
+        jax.config.update("jax_enable_x64", dtype == np.float64)
+        file = run_file(path.with_suffix(".py"), WORDS)
+
+        def array(given: Array) -> Array:
+            return given.astype(dtype) if given.dtype.kind == "f" else given.astype(np.int32)
+
+        given: list[Any] = [array(inputs[name]) for name in file.INPUTS]
+        if file.STATE:
+            given.append({name: array(state[name]) for name in file.STATE})
+        with jax.default_matmul_precision("highest"):
+            made = jax.jit(file.apply)(file.load(path), *given)
+        results, after = made if file.STATE else (made, {})
+        found = {f"output.{n}": a for n, a in results.items()}
+        found |= {f"state.{n}": a for n, a in after.items()}
+        return {n: np.array(a) for n, a in found.items()}
+
+    def versions(self) -> Mapping[str, str]:
+        return {**super().versions(), "jax": version("jax"), "jaxlib": version("jaxlib")}
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")
+
+
+@contextmanager
+def _arrays(path: Path) -> Iterator[dict[str, Declared]]:
+    """The arrays of an npz file by key, while it is open."""
+    hint = "write one with numpy.savez, its keys as in rnn/W"
+    with reading(path, "an npz file", hint), opened(path, MAX_WEIGHTS, "an npz file") as file:
+        if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
+            raise UsageError(f"{path} is one array; an npz file with arrays by name is wanted")
+    with reading(path, "an npz file", hint), archive(path, "an npz file") as parts:
+        yield {name.removesuffix(".npy"): _declared(parts, name) for name in parts.names}
+
+
+def _declared(parts: Archive, name: str) -> Declared:
+    """What one array's header says."""
+    head = io.BytesIO(parts.start(name, HEADER))
+    try:
+        version = read_magic(head)
+        reader = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[version]
+        shape, is_fortran, dtype = reader(head)
+    # Of any kind: a header is a text of Python, which is damaged in any way.
+    except Exception as error:
+        raise Damaged(f"{shorten(name)} has no header of an array: {error}") from None
+    if dtype.hasobject:
+        raise Damaged(f"{shorten(name)} holds objects of Python, which are never read")
+    start = head.tell()
+
+    def load() -> Array:
+        count = math.prod(shape)
+        data = parts.part(name, start + count * dtype.itemsize)
+        try:
+            numbers = np.frombuffer(data, dtype, count, start)
+        except ValueError as error:
+            raise Damaged(f"{shorten(name)} is cut off: {error}") from None
+        ordered = numbers.reshape(shape, order="F" if is_fortran else "C")
+        return ordered.astype(dtype.newbyteorder("="))
+
+    return Declared(tuple(shape), str(dtype.newbyteorder("=")), load)
+
+
+@hookimpl
+def harness_format(name: str) -> Format:
+    # Imported here and not above: listing formats must stay cheap.
+    global jax
+    import jax
+
+    return JaxFormat()

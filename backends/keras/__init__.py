@@ -1,0 +1,1 @@
+"""Keras on TensorFlow, PyTorch or JAX: its backends and its format."""

@@ -1,0 +1,278 @@
+"""Keras 3 on TensorFlow (``keras``), on torch (``keras-torch``) and on JAX (``keras-jax``).
+
+Keras fixes its engine when it is imported, so each name needs a process of its own. The native
+path is a real ``keras.Model``: claimed layers are the framework's own, everything else is an
+operation of its graph. Gradients are the engine's. What Keras would compute in float32 is not
+claimed in float64 (see :mod:`harness.backends.keras.engines`): on torch only embeddings are, on
+JAX neither batch normalisation nor what uses tanh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import HarnessError
+from harness.program.ir import Program, UpdateRule
+from harness.program.plan import Plan
+from harness.runtime.backend import (
+    Advance,
+    Backend,
+    F,
+    Function,
+    GradientFunction,
+    Layer,
+    Native,
+    NativeOptimizer,
+    Tensors,
+)
+from harness.runtime.hookspecs import hookimpl
+from harness.runtime.interpreter import Step, Table, loop
+from harness.runtime.packing import Join, Packing, Part, Stack
+from harness.runtime.session import Session
+
+from ..jax.compile import scan
+from .engines import ENGINES, Jax, TensorFlow, Torch
+from .optimizers import claim_optimizer
+from .primitives import table
+from .session import KerasLayer, KerasSession, eager
+
+NAMES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
+
+
+def _gates(stem: str, gates: str, axis: int) -> Join:
+    return Join(tuple(Part(f"{stem}_{gate}") for gate in gates), axis)
+
+
+def _gated(gates: str, bias: Join | Stack) -> Packing:
+    """Keras' order of the gates, side by side in each tensor."""
+    kernels = {"kernel": _gates("W", gates, 1), "recurrent_kernel": _gates("U", gates, 1)}
+    return Packing({**kernels, "bias": bias})
+
+
+_DENSE = {"kernel": Part("W"), "bias": Part("b")}
+_SIMPLE = {"kernel": Part("W"), "recurrent_kernel": Part("U"), "bias": Part("b")}
+_NO_BIAS = {"use_bias": False}
+# definition -> (class, its further arguments, packing)
+LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
+    "embedding": ("Embedding", {}, Packing({"embeddings": Part("table")})),
+    "batch_norm": ("BatchNormalization", {}, Packing.plain(("gamma", "beta"))),
+    "dense": ("Dense", {}, Packing(_DENSE)),
+    "dense_without_bias": ("Dense", _NO_BIAS, Packing({"kernel": Part("W")})),
+    "simple_rnn": ("SimpleRNN", {}, Packing(_SIMPLE)),
+    "simple_rnn_without_bias": (
+        "SimpleRNN",
+        _NO_BIAS,
+        Packing({n: p for n, p in _SIMPLE.items() if n != "bias"}),
+    ),
+    "lstm": ("LSTM", {}, _gated("ifgo", _gates("b", "ifgo", 0))),
+    "gru": ("GRU", {"reset_after": False}, _gated("zrn", _gates("b", "zrn", 0))),
+    "gru_reset_after": (
+        "GRU",
+        {"reset_after": True},
+        _gated("zrn", Stack((_gates("b", "zrn", 0), _gates("c", "zrn", 0)))),
+    ),
+}
+RECURRENT = ("SimpleRNN", "LSTM", "GRU")
+
+
+class Keras(Backend):
+    """One engine's Keras; see the module."""
+
+    def __init__(self, name: str, engine: str) -> None:
+        import keras
+
+        if keras.backend.backend() != engine:
+            raise HarnessError(
+                f"backend {name!r} needs Keras on {engine}, but Keras runs on "
+                f"{keras.backend.backend()} in this process; set KERAS_BACKEND={engine} before "
+                "keras is imported, and give each Keras backend a process of its own"
+            )
+        self.name, self.keras, self.engine = name, keras, ENGINES[engine]()
+        self._engine_name = engine
+        self._table = table(keras, self.engine.exact)
+        self._device: Any = None
+        self._on_gpu = False
+        if isinstance(self.engine, Torch):
+            self.fused = self.engine.fused
+            self.rewrites = True
+
+    @property
+    def primitives(self) -> Table:
+        return self._table
+
+    def tensor(self, array: npt.NDArray[Any]) -> Any:
+        # An array of nobody else's; numpy has no bfloat16.
+        narrow = array.dtype.kind == "f" and self.keras.config.floatx() == "bfloat16"
+        dtype = "bfloat16" if narrow else None
+        return self.keras.ops.convert_to_tensor(np.array(array, order="C"), dtype)
+
+    def fill(self, tensor: Any, array: npt.NDArray[Any]) -> None:
+        assert isinstance(self.engine, Torch)
+        self.engine.fill(tensor, array)
+
+    def numpy(self, tensor: Any) -> npt.NDArray[Any]:
+        if self.keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
+            tensor = self.keras.ops.cast(tensor, "float32")
+        return np.array(self.keras.ops.convert_to_numpy(tensor))
+
+    def versions(self) -> Mapping[str, str]:
+        return {n: version(n) for n in ("keras", self._engine_name, "numpy")}
+
+    def flush_denormals(self) -> bool:
+        return isinstance(self.engine, Torch) and self.engine.flush_denormals()
+
+    def devices(self) -> Sequence[str]:
+        return ("cpu", "cuda") if self.engine.has_gpu() else ("cpu",)
+
+    def dtypes(self) -> Sequence[str]:
+        tf32 = ("tf32",) if self.engine.has_gpu() else ()
+        return (*super().dtypes(), *tf32, "bfloat16")
+
+    def use(self, device: str, dtype: str) -> None:
+        if self._device is not None:
+            self._device.__exit__(None, None, None)
+        self._device = self.keras.device("gpu:0" if device == "cuda" else self.engine.cpu)
+        self._device.__enter__()
+        self._on_gpu = device == "cuda"
+        kept = "float32" if dtype == "tf32" else dtype
+        self.keras.config.set_floatx(kept)
+        # Of its own: the first layer that is made keeps the policy of its time for all later ones.
+        self.keras.config.set_dtype_policy(kept)
+        self.engine.use(dtype)
+        self.engine.quick = self.quick
+
+    def scan(
+        self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
+    ) -> tuple[list[Any], list[Any]]:
+        if not isinstance(self.engine, Jax) or isinstance(sequences[0], self.keras.KerasTensor):
+            return loop(self.primitives, step, carries, sequences, reverse)
+        return scan(self.engine.jax, step, carries, sequences, reverse, self.quick)
+
+    def compile(self, function: F) -> F:
+        return self.engine.compile(function)
+
+    def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
+        if isinstance(self.engine, Torch):
+            return self.engine.execute(plan, "cuda" if self._on_gpu else "cpu")
+        return super().execute(plan)
+
+    def advance(self, step: Advance) -> Advance:
+        return self.engine.advance(step)
+
+    def several(self, step: Advance) -> Advance | None:
+        return self.engine.several(step)
+
+    def wait(self, tensors: Tensors) -> None:
+        self.engine.wait(tensors)
+
+    def value_and_gradient(self, function: Function) -> GradientFunction:
+        return self.engine.gradient(function)
+
+    def claim(self, layer: Layer) -> Native | None:
+        if layer.node.attributes["kind"] == "loss":
+            return self._loss(layer.definition)
+        if layer.definition not in LAYERS:
+            return None
+        kind, extra, packing = LAYERS[layer.definition]
+        arguments = {**extra, **self._arguments(kind, layer)}
+        if None in arguments.values() or not self._is_exact(kind, arguments):
+            return None
+        name = str(layer.node.attributes["instance"])
+        # Operations of the graph are named after themselves, and names must not be shared.
+        taken = name.rstrip("_0123456789") in {*self._table, "cast", "transpose", "get_item"}
+        arguments["name"] = f"{name}_layer" if taken else name
+        made = getattr(self.keras.layers, kind)(**arguments)
+        run = eager(made, layer.phase == "training")
+        label = f"keras.layers.{kind}{' (cuDNN)' if self._is_cudnn(kind, arguments) else ''}"
+        return KerasLayer(label, run, packing, made)
+
+    def _is_cudnn(self, kind: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether Keras hands a layer to cuDNN: those of the standard form, on a GPU."""
+        functions = arguments.get("activation"), arguments.get("recurrent_activation")
+        kinds = {"LSTM", "GRU"} if isinstance(self.engine, TensorFlow) else {"LSTM"}
+        standard = functions == ("tanh", "sigmoid") and arguments.get("reset_after", True)
+        return bool(self._on_gpu and kind in kinds and standard)
+
+    def _is_exact(self, kind: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether a layer computes in the dtype of the session."""
+        if self.keras.config.floatx() != "float64":
+            return True
+        used = {"BatchNormalization": {"batch_norm"}, "Embedding": set()}.get(kind, {"matmul"})
+        functions = (arguments.get("activation"), arguments.get("recurrent_activation"))
+        return self.engine.inexact.isdisjoint({*used, *functions})
+
+    def _arguments(self, kind: str, layer: Layer) -> dict[str, Any]:
+        """Arguments of the class; None for a function that Keras does not have."""
+        given = layer.attributes
+        if kind == "Embedding":
+            rows, units = layer.shapes["table"]
+            return {"input_dim": rows, "output_dim": units}
+        if kind == "BatchNormalization":
+            return {"epsilon": given["epsilon"], "momentum": given["momentum"]}
+        units = next(s for n, s in layer.shapes.items() if n.startswith("W"))[1]
+        found = {"units": units, "activation": self._activation(given["activation"])}
+        if kind in RECURRENT:
+            # The values at the start are never used, and orthogonal ones need a decomposition.
+            found |= {"return_sequences": True, "return_state": True}
+            found["recurrent_initializer"] = "zeros"
+        if "gate" in given:
+            found["recurrent_activation"] = self._activation(given["gate"])
+        return found
+
+    def _activation(self, name: str) -> Any:
+        if name == "hard_sigmoid_fifth":
+            return self._hard_sigmoid_fifth
+        same = {n: n for n in ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax")}
+        return {**same, "hard_sigmoid_sixth": "hard_sigmoid"}.get(name)
+
+    def _hard_sigmoid_fifth(self, x: Any) -> Any:
+        """The hard sigmoid of Keras 1 and 2, which Keras 3 has no name for."""
+        ops = self.keras.ops
+        y = 0.2 * x + 0.5
+        y = ops.where(y <= 0.0, ops.zeros_like(y), y)
+        return ops.where(y >= 1.0, ops.ones_like(y), y)
+
+    def _loss(self, definition: str) -> Native | None:
+        """Cross-entropies of logits.
+
+        Not ``cross_entropy`` on TensorFlow, whose gradient takes it for granted that targets
+        sum to 1. A copy of the logits keeps Keras from looking behind a softmax that made them.
+        """
+        losses, copy = self.keras.losses, self.keras.ops.copy
+        functions = {"sparse_cross_entropy": losses.sparse_categorical_crossentropy}
+        if not isinstance(self.engine, TensorFlow):
+            functions["cross_entropy"] = losses.categorical_crossentropy
+        function = functions.get(definition)
+        if function is None:
+            return None
+
+        def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+            return [function(values["target"], copy(values["logits"]), from_logits=True)]
+
+        return Native(f"keras.losses.{function.__name__}", run, Packing({}))
+
+    def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
+        return claim_optimizer(self, rule)
+
+    def session(self, training: Program, inference: Program, **choices: Any) -> Session:
+        return KerasSession(self, training, inference, **choices)
+
+
+@hookimpl
+def harness_environment(name: str) -> Mapping[str, str]:
+    return {
+        "KERAS_BACKEND": NAMES[name],
+        "TF_CPP_MIN_LOG_LEVEL": "2",  # the notices at the start, oneDNN's included
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+
+
+@hookimpl
+def harness_backend(name: str) -> Backend:
+    return Keras(name, NAMES[name])

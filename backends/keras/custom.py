@@ -1,0 +1,167 @@
+"""Calls and operations that Keras has no layer for, as layers of classes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from keyword import iskeyword
+
+from harness.convert.source.document import docstring
+from harness.convert.source.idioms import Idioms
+from harness.convert.source.literals import text, told
+from harness.convert.source.names import identifier, unique
+from harness.convert.source.wrapping import INDENT
+from harness.errors import UsageError
+from harness.program.dims import Dim
+from harness.program.ir import Block, Node, Program, free_values, inline_calls
+
+from .sizes import free_sizes, place_of, settled
+from .source import RESERVED, Writer, registered
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A call or an operation as a layer of its own class.
+
+    ``arguments`` and ``weights`` map values to their names in the text, ``attributes`` the weights'
+    own names to those. ``nodes`` are all that ``outputs`` need, constants included; ``results``
+    are what the program knows the outputs as.
+    """
+
+    program: Program
+    summary: str
+    nodes: tuple[Node, ...]
+    outputs: tuple[int, ...]
+    results: tuple[int, ...]
+    arguments: Mapping[int, str]
+    weights: Mapping[int, str]
+    attributes: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+    trained: frozenset[str]
+
+    def start(self) -> list[str]:
+        """The method that makes the weights."""
+        if not self.shapes:
+            return []
+        made = [f"{INDENT * 2}{line}" for line in map(self._weight, self.shapes)]
+        head = [f"{INDENT}def __init__(self, **kwargs):", f"{INDENT * 2}super().__init__(**kwargs)"]
+        return [*head, *made, ""]
+
+    def method(self, name: str) -> list[str]:
+        """The equations as a method."""
+        arguments = ", ".join(["self", *self.arguments.values()])
+        body = Writer(self.program, self.arguments, self.weights).write(self.nodes, self.outputs)
+        lines = [f"{INDENT * 2}{line}" if line else "" for line in body]
+        return [f"{INDENT}def {name}({arguments}):", *lines]
+
+    def _weight(self, local: str) -> str:
+        frozen = "" if local in self.trained else ", trainable=False"
+        options = f'name={text(local)}, shape={self.shapes[local]!r}, initializer="zeros"{frozen}'
+        return f"self.{self.attributes[local]} = self.add_weight({options})"
+
+
+def class_text(name: str, forms: Sequence[Custom]) -> str:
+    """The class of a layer, registered. One that is called in several forms, which differ in the
+    number of axes or in what is left out, takes a list of tensors and the number of the form."""
+    first = forms[0]
+    lines = [f"class {name}(keras.layers.Layer):", *docstring([first.summary], 1), ""]
+    lines += first.start()
+    if len(forms) == 1:
+        return registered("\n".join([*lines, *first.method("call")]) + "\n")
+    names = [f"form_{number}" for number in range(1, len(forms) + 1)]
+    listed = ", ".join(f"self.{method}" for method in names)
+    lines += [f"{INDENT}def call(self, inputs, form):"]
+    lines += [f"{INDENT * 2}return [{listed}][form - 1](*inputs)"]
+    for form, method in zip(forms, names, strict=True):
+        lines += ["", *form.method(method)]
+    return registered("\n".join(lines) + "\n")
+
+
+def custom(
+    program: Program, node: Node, constants: Iterable[Node], taken: Container[str]
+) -> Custom:
+    """What a node is as a layer of its own. Of ``constants``, those that it needs go inside;
+    ``taken`` are attributes that every layer has.
+
+    Raises :class:`UsageError` where it needs the length of an axis that no input has.
+    """
+    instance = node.attributes.get("instance")
+    roles = dict(zip(node.attributes.get("roles", ()), node.inputs, strict=False))
+    own = {
+        port.name.partition(".")[2]: port
+        for port in (*program.parameters, *program.statistics)
+        if port.name.partition(".")[0] == instance
+    }
+    moving = [port for port in program.statistics if port in own.values()]
+    results = node.outputs[: len(node.outputs) - len(moving)]
+    before = [made for made in constants if made is not node]
+    names = _local_names(program, node)
+    idioms = Idioms(program.types, names)
+    nodes, outputs = idioms.block([*before, *inline_calls([node])], results)
+    program = replace(program, names=names)
+    attributes = _attributes(own, taken)
+    weights = {roles[local]: name for local, name in attributes.items()}
+    return Custom(
+        program,
+        _summary(program, node),
+        nodes,
+        outputs,
+        results,
+        _arguments(program, nodes, outputs, roles, weights),
+        weights,
+        attributes,
+        {local: program.shape(port) for local, port in own.items()},
+        frozenset(local for local, port in own.items() if port not in moving),
+    )
+
+
+def _attributes(own: Iterable[str], taken: Container[str]) -> dict[str, str]:
+    """The attributes that hold the weights, no two of one name."""
+    found: dict[str, str] = {}
+    for name in own:
+        is_taken = name in taken or iskeyword(name) or name.startswith(("weight_", "form_"))
+        found[name] = identifier(f"weight_{name}" if is_taken else name)
+    return found
+
+
+def _local_names(program: Program, node: Node) -> dict[int, str]:
+    """The layer's own names: a model has others for the results of each call."""
+    label = f"{node.attributes.get('label')}/"
+    return {v: n.removeprefix(label) for v, n in program.names.items() if n.startswith(label)}
+
+
+def _summary(program: Program, node: Node) -> str:
+    if node.op != "call":
+        return f"One operation, {node.op}, on a number or on the length of an axis."
+    given = node.attributes["attributes"].items()
+    values = ((n, settled(program, v) if isinstance(v, Dim) else v) for n, v in given)
+    listed = ", ".join(f"{told(n)} {told(str(v))}" for n, v in values)
+    return f"{told(node.attributes['definition'])}{': ' if listed else ''}{listed}."
+
+
+def _arguments(
+    program: Program,
+    nodes: tuple[Node, ...],
+    outputs: tuple[int, ...],
+    roles: Mapping[str, int],
+    weights: Mapping[int, str],
+) -> dict[int, str]:
+    """What is made elsewhere, and inputs for the lengths of free axes, by name."""
+    values = [v for v in free_values(Block((), nodes, outputs)) if v not in weights]
+    outer = [port.value for port in (*program.inputs, *program.state)]
+    for size in sorted(free_sizes(program, nodes)):
+        if place_of(program, values, size) is None:
+            place = place_of(program, outer, size)
+            if place is None:
+                raise UsageError(
+                    f"{program.name} cannot become a Keras model: its equations need the length "
+                    f"of {size}, and no input has an axis of just that length; add one that has"
+                )
+            values.append(place[0])
+    # Keras has no layer without an input.
+    names = {value: role for role, value in roles.items()}
+    found: dict[int, str] = {}
+    for value in values or outer[:1]:
+        name = unique(identifier(names.get(value, "x"), RESERVED), found.values())
+        found[value] = name
+    return found

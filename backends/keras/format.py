@@ -1,0 +1,299 @@
+"""Keras: a ``.keras`` file that ``keras.models.load_model`` opens on any of its engines.
+
+A functional model of Keras' own layers, under the names of the spec, on inputs of any batch and
+length. Its outputs are a dict; state comes in and goes out as ``state.NAME``. What Keras has no
+layer for is in a module NAME.py beside NAME.keras, which imports nothing but keras and is to be
+imported before the model is loaded. Keras computes float64 in float64 on TensorFlow only: on torch
+products are rounded to float32, and on JAX so is tanh, where its loops then stop with an error;
+weights of float32 are for all engines. The archive's ``harness.json`` has the model's name, the
+vocabulary and what else is known of the weights; Keras leaves it alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.convert.archive import DESCRIBED, Archive, Damaged, archive, reading
+from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
+from harness.convert.formats import Array, Arrays, Exported, Format
+from harness.convert.generated import run_file
+from harness.convert.source.document import docstring
+from harness.convert.source.literals import text as literal
+from harness.convert.source.literals import told
+from harness.convert.source.vetting import vetted
+from harness.convert.staging import whole
+from harness.errors import UsageError, shorten
+from harness.program.ir import Program
+from harness.runtime.hookspecs import hookimpl
+
+from .archive import PARTS, declared, layers, spec_of, text, variables
+from .backend import harness_environment
+from .source import WORDS
+
+NOTES = "harness.json"
+SHARED = re.compile(r'("shared_object_id": )(\d+)\b')
+# Stands for the time at which a file was saved, in Keras' own form.
+SAVED = "1980-01-01@00:00:00"
+# The first line of a module that this format wrote, and may write again.
+HEAD = "What {} needs and Keras itself does not have."
+
+
+class KerasFormat(Format):
+    """See the module."""
+
+    suffix = ".keras"
+
+    def __init__(self, name: str) -> None:
+        for variable, value in harness_environment(name).items():
+            os.environ.setdefault(variable, value)
+        self.name = name
+        self.keras = import_module("keras")
+        self.engine = self.keras.backend.backend()
+        self.models = import_module("harness.backends.keras.model")
+        self.backend = self.models.Claims(name, self.engine)
+
+    def versions(self) -> Mapping[str, str]:
+        return {n: version(n) for n in ("keras", self.engine, "numpy")}
+
+    def write(self, exported: Exported, path: Path) -> list[Path]:
+        module = path.with_suffix(".py")
+        built = self.models.build(self.backend, exported.inference, exported.dtype)
+        self._fill(built, exported)
+        files = [path]
+        if built.module.texts:
+            self._check_module(exported.spec, module)
+            with whole(module) as new:
+                new.write_text(_module_text(path, built.module.texts), encoding="utf-8")
+            files.append(module)
+        notes = {
+            "spec": exported.spec,
+            "vocabulary": list(exported.vocabulary),
+            "metadata": dict(exported.metadata),
+        }
+        with whole(path) as new:
+            built.model.save(new)
+            _finish(new, notes)
+        return files
+
+    def _check_module(self, spec: str, module: Path) -> None:
+        """That a module may be written, and imported."""
+        if not module.stem.isidentifier():
+            raise UsageError(
+                f"{spec} needs a Python module beside its .keras file, and {module.name} could not "
+                "be imported; choose a name of letters, digits and _ that begins with a letter"
+            )
+        if module.exists() and not _is_ours(module):
+            raise UsageError(
+                f"{spec} needs a Python module beside its .keras file, but {module} is there and "
+                "was not written by an export; choose another name"
+            )
+
+    def _fill(self, built: Any, exported: Exported) -> None:
+        """Set the variables of a model's layers."""
+        given = {**exported.parameters, **exported.statistics}
+        for instance in dict.fromkeys(name.partition(".")[0] for name in given):
+            own = {n.partition(".")[2]: a for n, a in given.items() if n.startswith(f"{instance}.")}
+            if instance not in built.layers:
+                raise UsageError(
+                    f"{exported.spec} cannot become a Keras model: no output depends on {instance}"
+                )
+            native = built.natives.get(instance)
+            packed = {**own, **native.packing.pack(own)} if native else own
+            for variable in built.layers[instance].weights:
+                # What is left over is the random seed of a recurrent layer, which is never used.
+                if variable.name in packed:
+                    variable.assign(packed[variable.name])
+
+    def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
+        built = self.models.build(self.backend, training, "float32")
+        wanted = {
+            f"{key}/{variable.name}": tuple(variable.shape)
+            for key in _instances(training)
+            for variable in built.layers[key].weights
+            if str(variable.dtype) in FLOATS
+        }
+        with _opened(path) as parts:
+            config = text(parts, "config.json")
+            spec = spec_of(parts, NOTES)
+            if spec not in (None, training.name):
+                raise UsageError(f"{path} is of {spec}, not of {training.name}")
+            _check_known(path, config, built.module.defined)
+            with variables(parts, bytes_of(wanted)) as file:
+                declared = _declared(path, training, built, layers(config), file)
+                tensors = read_arrays(path, declared, wanted)
+        found: dict[str, Array] = {}
+        for key in _instances(training):
+            local = {n.partition("/")[2]: a for n, a in tensors.items() if n.startswith(f"{key}/")}
+            native = built.natives.get(key)
+            shapes = {
+                p.name.partition(".")[2]: training.shape(p)
+                for p in (*training.parameters, *training.statistics)
+                if p.name.startswith(f"{key}.")
+            }
+            if native:
+                local = {**local, **native.packing.unpack(local, shapes)}
+            found.update({f"{key}.{n}": local[n] for n in shapes})
+        return (
+            {p.name: found[p.name] for p in training.parameters},
+            {p.name: found[p.name] for p in training.statistics},
+        )
+
+    def _load(self, path: Path) -> Any:
+        """The model of a file that this format has written: what it names is made."""
+        try:
+            return self.keras.models.load_model(path, compile=False)
+        # Of any kind: what a damaged or foreign file sets off in Keras is not listed anywhere.
+        except Exception as error:
+            # Each object wraps the error of the one inside; the innermost says what is wrong.
+            cause = shorten(str(error).rpartition("Exception encountered: ")[2], 300)
+            raise UsageError(
+                f"Keras {version('keras')} cannot load {path}: {type(error).__name__}: {cause}"
+            ) from error
+
+    def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
+        with _opened(path) as parts:
+            config = text(parts, "config.json", 4 * DESCRIBED)
+        self.backend.use("cpu", _dtype(config))
+        module = path.with_suffix(".py")
+        # What this process has written and read before is not to stand in for the module.
+        self.keras.saving.get_custom_objects().clear()
+        if _registered(config):
+            run_file(module, WORDS)
+        model = self._load(path)
+        given = {**inputs, **{f"state.{n}": a for n, a in state.items()}}
+        arrays = {t.name: np.asarray(given[t.name], t.dtype) for t in model.inputs}
+        results = model(arrays if len(arrays) > 1 else next(iter(arrays.values())))
+        to_numpy = self.keras.ops.convert_to_numpy
+        return {
+            n if n.startswith("state.") else f"output.{n}": np.array(to_numpy(t))
+            for n, t in results.items()
+        }
+
+
+def _finish(path: Path, notes: Mapping[str, Any]) -> None:
+    """Add the notes to an archive, and take out what differs from one time to the next: the time
+    itself, and places in memory, by which Keras knows objects that are used twice."""
+    with zipfile.ZipFile(path) as saved:
+        parts = {name: saved.read(name) for name in saved.namelist()}
+    known = json.loads(parts["metadata.json"])
+    parts["metadata.json"] = json.dumps({**known, "date_saved": SAVED}).encode()
+    seen: dict[str, str] = {}
+    config = parts["config.json"].decode()
+    numbered = SHARED.sub(lambda m: m[1] + seen.setdefault(m[2], str(len(seen) + 1)), config)
+    parts["config.json"] = numbered.encode()
+    parts[NOTES] = json.dumps(notes, sort_keys=True).encode()
+    with zipfile.ZipFile(path, "w") as finished:
+        for name, content in parts.items():
+            # Of 1980, as any part whose time is not given.
+            finished.writestr(zipfile.ZipInfo(name), content)
+
+
+def _module_text(path: Path, texts: Mapping[str, str]) -> str:
+    """The module beside ``path``."""
+    told_of = [
+        HEAD.format(told(path.name)),
+        "",
+        f"Import it before keras.models.load_model({literal(path.name)}).",
+    ]
+    head = [*docstring(told_of), "", "import keras", "from keras import ops", ""]
+    source = "\n\n".join(["\n".join(head), *texts.values()])
+    return vetted(source, WORDS, path.with_suffix(".py").name)
+
+
+def _is_ours(module: Path) -> bool:
+    start, end = f'"""{HEAD}'.split("{}")
+    line = module.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    return line.startswith(start) and line.endswith(end)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Archive]:
+    """The archive that a ``.keras`` file is."""
+    hint = "it is an archive that model.save('NAME.keras') writes"
+    with reading(path, "a .keras file", hint), archive(path, "a .keras file") as parts:
+        missing = [name for name in PARTS if name not in parts.names]
+        if missing:
+            raise Damaged(f"it has no {' and no '.join(missing)}")
+        yield parts
+
+
+def _instances(program: Program) -> list[str]:
+    """The layers that have weights."""
+    ports = (*program.parameters, *program.statistics)
+    return list(dict.fromkeys(port.name.partition(".")[0] for port in ports))
+
+
+def _declared(
+    path: Path,
+    program: Program,
+    built: Any,
+    there: Mapping[str, tuple[str, str]],
+    file: Any,
+) -> dict[str, Declared]:
+    """What a file has of each variable of each layer, which is to be as in the model's own."""
+    found = {}
+    for key in _instances(program):
+        wanted = built.layers[key]
+        kind, group = there.get(wanted.name, ("", ""))
+        if not kind:
+            names = ", ".join(map(shorten, there))
+            raise UsageError(
+                f"{path} has no layer {wanted.name!r}, which holds {key} of {program.name}; "
+                f"it has {names}"
+            )
+        if kind != type(wanted).__name__:
+            raise UsageError(
+                f"{path}: layer {wanted.name!r} is to be a {type(wanted).__name__}; "
+                f"found a {shorten(kind)}"
+            )
+        inner = ("cell",) if hasattr(wanted, "cell") else ()
+        owner = wanted.cell if inner else wanted
+        for index, variable in enumerate(owner.weights):
+            if str(variable.dtype) not in FLOATS:
+                continue
+            one = declared(file, group, wanted.name, inner, index)
+            if one.shape != tuple(variable.shape) or one.dtype not in FLOATS:
+                raise UsageError(
+                    f"{path}: layer {wanted.name!r} is to have {variable.name} of shape "
+                    f"{list(variable.shape)}, float32 or float64, as a {kind} has; found "
+                    f"{shorten(str(list(one.shape)))} of {shorten(one.dtype)} (other sizes than "
+                    "the spec's are given by --size)"
+                )
+            found[f"{key}/{variable.name}"] = one
+    return found
+
+
+def _dtype(config: str) -> str:
+    return "float64" if '"float64"' in config else "float32"
+
+
+def _registered(config: str) -> dict[str, str]:
+    """What a configuration names that is not Keras' own: registered name -> name."""
+    names = re.findall(r'"(?:registered_name|config)": "([^"]*>[^"]*)"', config)
+    return {name: name.rpartition(">")[2] for name in names}
+
+
+def _check_known(path: Path, config: str, defined: Mapping[str, Any]) -> None:
+    """That this format defines whatever a configuration names that is not Keras' own."""
+    unknown = [name for name in _registered(config).values() if name not in defined]
+    if unknown:
+        raise UsageError(
+            f"{path} has {', '.join(map(shorten, unknown))}, which is neither Keras' own nor "
+            "written by an export of this model"
+        )
+
+
+@hookimpl
+def harness_format(name: str) -> Format:
+    return KerasFormat(name)

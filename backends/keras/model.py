@@ -1,0 +1,273 @@
+"""A program as a functional ``keras.Model`` of Keras' own layers and operations.
+
+Layers that Keras has are its own, under the names of the spec; the others, and the few operations
+that need the length of a free axis, become classes of a :class:`Module` that is written beside the
+model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from harness.convert.source.idioms import Idioms
+from harness.convert.source.names import PYTHON, camel, identifier
+from harness.convert.source.vetting import vetted
+from harness.program.ir import Node, Port, Program
+from harness.program.signature import call_key, local_shapes
+from harness.runtime.backend import Layer
+from harness.runtime.interpreter import Table
+
+from .backend import Keras
+from .custom import Custom, class_text, custom
+from .primitives import table
+from .session import KerasLayer
+from .sizes import bounds, free_sizes
+from .source import HARD_SIGMOID_FIFTH, WORDS
+
+# Names of the module itself.
+TAKEN = PYTHON | {"keras", "ops"}
+# What operations of Keras' graphs are called beside the primitives.
+OTHER_OPERATIONS = ("cast", "transpose", "get_item", "concatenate", "one_hot")
+
+
+class Module:
+    """Definitions that Keras lacks: their text, and what it defines."""
+
+    def __init__(self, keras: Any) -> None:
+        self.texts: dict[str, str] = {}
+        self.defined: dict[str, Any] = {"keras": keras, "ops": keras.ops}
+
+    def define(self, name: str, text: str) -> Any:
+        """A function or class by its registered text."""
+        if name not in self.texts:
+            self.texts[name] = text
+            source = vetted(text, WORDS, name)
+            exec(compile(source, f"<{name}>", "exec"), self.defined)
+        return self.defined[name]
+
+    def layer(self, stem: str, text_of: Callable[[str], str]) -> Any:
+        """The class that ``text_of(name)`` is the text of; texts that differ get other names."""
+        name, number = stem, 1
+        while self.texts.get(name, text_of(name)) != text_of(name):
+            number += 1
+            name = f"{stem}{number}"
+        return self.define(name, text_of(name))
+
+
+class Claims(Keras):
+    """What Keras has, in any dtype, with the activation that it has no more from a module."""
+
+    def __init__(self, name: str, engine: str) -> None:
+        super().__init__(name, engine)
+        self.module = Module(self.keras)
+
+    def _activation(self, name: str) -> Any:
+        if name == "hard_sigmoid_fifth":
+            return self.module.define(name, HARD_SIGMOID_FIFTH)
+        return super()._activation(name)
+
+    def _is_exact(self, kind: str, arguments: Mapping[str, Any]) -> bool:
+        # A file is for every engine: some round float64 on the way, but the function is the same.
+        return True
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model and its layers by instance; ``natives`` says which are Keras' own, and how packed."""
+
+    model: Any
+    layers: Mapping[str, Any]
+    natives: Mapping[str, KerasLayer]
+    module: Module
+
+
+def build(backend: Claims, program: Program, dtype: str) -> Built:
+    """The model of a program at its sizes, in ``dtype``, with weights that are not set yet."""
+    backend.use("cpu", dtype)
+    backend.keras.utils.clear_session()
+    backend.module = Module(backend.keras)
+    return Assembly(backend, program, dtype).built()
+
+
+class Assembly:
+    """Walks a program over Keras' symbolic tensors."""
+
+    def __init__(self, backend: Claims, program: Program, dtype: str) -> None:
+        self.backend, self.keras = backend, backend.keras
+        names = dict(program.names)
+        ports = [*program.outputs, *(Port(f"state.{p.name}", p.value) for p in program.new_state)]
+        self.nodes, ends = Idioms(program.types, names).block(
+            program.nodes, [p.value for p in ports]
+        )
+        self.ends = {port.name: value for port, value in zip(ports, ends, strict=True)}
+        self.program = replace(program, names=names)
+        self.dtype, self.module = dtype, backend.module
+        self.table = {**table(self.keras, {}), **_idioms(self.keras.ops)}
+        self.natives = _claimed(backend, program)
+        self.layers: dict[str, Any] = {key: n.layer for key, n in self.natives.items()}
+        self.inputs: dict[str, Any] = {}
+        self.tensors: dict[int, Any] = {}
+        # Numbers, and what is made of them alone: they have no tensor before one is needed.
+        self.constants: dict[int, Node] = {}
+        # Of layers that Keras lacks: every form of a call by its text.
+        self.forms: dict[str, dict[str, Custom]] = {}
+
+    def built(self) -> Built:
+        """The finished model. Its outputs are a dict; state goes out under ``state.NAME``."""
+        program = self.program
+        for prefix, ports in (("", program.inputs), ("state.", program.state)):
+            for port in ports:
+                self._input(f"{prefix}{port.name}", port.value)
+        self._collect()
+        for node in self.nodes:
+            self._node(node)
+        outputs = {name: self._tensor(value) for name, value in self.ends.items()}
+        inputs = self.inputs if len(self.inputs) > 1 else next(iter(self.inputs.values()))
+        model = self.keras.Model(inputs, outputs, name=identifier(program.name.rpartition("/")[2]))
+        called = {id(layer) for layer in model.layers}
+        layers = {key: layer for key, layer in self.layers.items() if id(layer) in called}
+        return Built(model, layers, self.natives, self.module)
+
+    def _input(self, name: str, value: int) -> None:
+        type_, known = self.program.types[value], self.program.sizes
+        shape = [None if set(d.names) - known.keys() else d.resolve(known) for d in type_.shape]
+        # Not int64, which Keras on JAX has not got.
+        dtype = self.dtype if type_.kind == "float" else "int32"
+        self.inputs[name] = self.keras.Input(batch_shape=shape, dtype=dtype, name=name)
+        self.tensors[value] = self.inputs[name]
+
+    def _node(self, node: Node) -> None:
+        if node.op == "call":
+            self._call(node)
+        elif node.outputs[0] in self.constants:
+            return
+        elif node.op == "softmax":
+            (source,) = node.inputs
+            name = self._name(self.program.names.get(node.output, f"value_{node.output}"))
+            layer = self.keras.layers.Softmax(name=name)
+            self.tensors[node.output] = layer(self.tensors[source])
+        elif self._is_plain(node):
+            operands = [self._operand(value) for value in node.inputs]
+            given = [operands] if node.op == "concat" else operands
+            self.tensors[node.output] = self.table[node.op](*given, **self._attributes(node))
+        else:
+            self._generate(node)
+
+    def _is_plain(self, node: Node) -> bool:
+        """Whether an operation of Keras does it, without the length of a free axis."""
+        made = [self.constants[value].op for value in node.inputs if value in self.constants]
+        if node.op == "multiply" and made:
+            # Until it is computed, Keras takes a product with a number for a sparse tensor.
+            return False
+        return not free_sizes(self.program, [node]) and set(made) <= {"constant"}
+
+    def _attributes(self, node: Node) -> dict[str, Any]:
+        found = dict(node.attributes)
+        if node.op in ("slice", "select"):
+            ends = {n: d.constant for n, d in bounds(self.program, node).items()}
+            found = {name: ends.get(name) for name in found} | {"axis": found["axis"]}
+        if node.op in ("astype", "one_hot"):
+            found["dtype"] = self.dtype
+        known = self.program.sizes
+        return {n: v.resolve(known) if hasattr(v, "resolve") else v for n, v in found.items()}
+
+    def _operand(self, value: int) -> Any:
+        made = self.constants.get(value)
+        return self.tensors[value] if made is None else made.attributes["value"]
+
+    def _tensor(self, value: int) -> Any:
+        """A value as a tensor, a constant too."""
+        if value not in self.tensors:
+            self._generate(self.constants[value])
+        return self.tensors[value]
+
+    def _call(self, node: Node) -> None:
+        key = call_key(node)
+        roles = dict(zip(node.attributes["roles"], node.inputs, strict=True))
+        if key not in self.natives:
+            self._generate(node)
+            return
+        states = [roles[name] for name in ("h", "c") if name in roles]
+        # Keras' own first state is zeros.
+        given = [] if all(map(self._is_zero, states)) else list(map(self._tensor, states))
+        source = self._tensor(roles["indices"] if "indices" in roles else roles["x"])
+        made = _listed(self.layers[key](source, **({"initial_state": given} if given else {})))
+        # New statistics, which follow, are none of the model's outputs.
+        self.tensors.update(zip(node.outputs, made, strict=False))
+
+    def _is_zero(self, value: int) -> bool:
+        node = self.constants.get(value)
+        if node is None:
+            return False
+        if node.op == "broadcast_to":
+            return self._is_zero(node.inputs[0])
+        return node.op == "constant" and node.attributes["value"] == 0.0
+
+    def _custom(self, node: Node) -> Custom:
+        taken = dir(self.keras.layers.Layer())
+        return custom(self.program, node, self.constants.values(), taken)
+
+    def _collect(self) -> None:
+        """Find the constants, and the forms in which layers that Keras lacks are called."""
+        for node in self.nodes:
+            if node.op != "call" and all(value in self.constants for value in node.inputs):
+                self.constants[node.output] = node
+        for node in self.nodes:
+            if node.op == "call" and call_key(node) not in self.natives:
+                form = self._custom(node)
+                self.forms.setdefault(call_key(node), {}).setdefault(
+                    "\n".join(form.method("")), form
+                )
+
+    def _generate(self, node: Node) -> None:
+        """Run a node as a layer of a class of its own."""
+        made_of = self._custom(node)
+        key = call_key(node) if node.op == "call" else ""
+        text = "\n".join(made_of.method(""))
+        forms = self.forms.get(key, {text: made_of})
+        if key not in self.layers:
+            stem = str(node.attributes["definition"] if key else node.op)
+            kind = self.module.layer(
+                camel(stem, TAKEN), partial(class_text, forms=[*forms.values()])
+            )
+            layer = kind(name=self._name(key or f"value_{node.output}"), dtype=self.dtype)
+        else:
+            layer = self.layers[key]
+        if key:
+            self.layers[key] = layer
+        tensors = [self.tensors[value] for value in made_of.arguments]
+        number = [*forms].index(text) + 1
+        made = layer(tensors, form=number) if len(forms) > 1 else layer(*tensors)
+        self.tensors.update(zip(made_of.results, _listed(made), strict=True))
+
+    def _name(self, wanted: str) -> str:
+        """A name that no input, layer or operation has."""
+        operation = wanted.rstrip("_0123456789") in {*self.table, *OTHER_OPERATIONS}
+        taken = {*self.inputs, *(layer.name for layer in self.layers.values())}
+        return f"{wanted}_layer" if operation or wanted in taken else wanted
+
+
+def _idioms(ops: Any) -> Table:
+    """Compositions of primitives that Keras has a name for, but softmax, which is a layer."""
+    return {
+        **{name: getattr(ops, name) for name in ("relu", "sigmoid", "log_softmax", "mean")},
+        "clip": lambda x, low, high: ops.clip(x, low, high),
+        "select": lambda x, axis, index: x[(slice(None),) * axis + (index,)],
+    }
+
+
+def _listed(made: Any) -> list[Any]:
+    return list(made) if isinstance(made, list | tuple) else [made]
+
+
+def _claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
+    """The layers that are Keras' own at every call."""
+    found: dict[str, list[Any]] = {}
+    for node in program.calls:
+        if node.attributes["kind"] == "layer":
+            layer = Layer(node, program.phase, local_shapes(program, node))
+            found.setdefault(call_key(node), []).append(backend.claim(layer))
+    return {key: natives[0] for key, natives in found.items() if all(natives)}

@@ -1,0 +1,213 @@
+"""Keras' native path: a program as a ``keras.Model``, and a session that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.program.ir import Block, Node, Phase, Program, free_values, needed_nodes
+from harness.program.signature import Arrays, Mode, crossing_ports
+from harness.runtime.backend import Function, Native, Tensors
+from harness.runtime.interpreter import Kernel, Watch
+from harness.runtime.session import Session
+
+if TYPE_CHECKING:
+    from .backend import Keras
+
+NO_VALUE = -1
+
+
+@dataclass(frozen=True)
+class KerasLayer(Native):
+    """A claimed layer: ``layer`` holds its variables and stands in the model."""
+
+    layer: Any
+
+
+def _source(values: Tensors) -> Any:
+    return values["indices"] if "indices" in values else values["x"]
+
+
+def _states(values: Tensors) -> list[Any]:
+    return [values[name] for name in ("h", "c") if name in values]
+
+
+def _listed(made: Any) -> list[Any]:
+    return list(made) if isinstance(made, list | tuple) else [made]
+
+
+def eager(layer: Any, training: bool) -> Callable[[Tensors, Tensors], Sequence[Any]]:
+    """The layer outside of a model, with the variables that are passed in."""
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+        x, states = _source(values), _states(values)
+        if not layer.built:
+            layer.build(tuple(x.shape))
+        normalises = hasattr(layer, "moving_mean")
+        free: dict[str, Any] = {"initial_state": states} if states else {}
+        if normalises:
+            free["training"] = training
+        weights = [packed[v.name] for v in layer.trainable_variables]
+        fixed = [values.get(v.name, v.value) for v in layer.non_trainable_variables]
+        made, changed = layer.stateless_call(weights, fixed, x, **free)
+        return [made, *changed] if normalises else _listed(made)
+
+    return run
+
+
+def symbolic(layer: Any, is_zero: Callable[[Any], bool]) -> Kernel:
+    """The layer as a part of a model. A first state of constant zeros is left to Keras."""
+
+    def run(node: Node, env: Mapping[int, Any]) -> Sequence[Any]:
+        roles = zip(node.attributes["roles"], node.inputs, strict=True)
+        values = {role: env[i] for role, i in roles if i in env}
+        states = _states(values)
+        free = {} if all(map(is_zero, states)) else {"initial_state": states}
+        made = _listed(layer(_source(values), **free))
+        # New statistics are no tensors of the graph: Keras gives them beside its outputs.
+        return [*made, *[None] * (len(node.outputs) - len(made))]
+
+    return run
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model for one phase and one set of sizes, and which values its ends are.
+
+    ``fixed`` lists the variables that are not trained, each with its value before and after;
+    ``constants`` are results that depend on no input; ``done`` is all that the model computes.
+    """
+
+    model: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    trained: tuple[str, ...]
+    fixed: tuple[tuple[Any, int, int], ...]
+    constants: Mapping[int, Any]
+    done: frozenset[int]
+
+
+class KerasSession(Session):
+    """A session whose native path is a ``keras.Model``, one for each phase and set of sizes.
+
+    The models share their layers. Parameters are passed to them at each call, as
+    ``stateless_call`` allows, so that the gradients are those of plain functions; :meth:`model`
+    puts them into the layers' variables. With nothing claimed there is no model.
+    """
+
+    def __init__(self, backend: Keras, *programs: Program, **choices: Any) -> None:
+        super().__init__(backend, *programs, **choices)
+        self.keras = backend.keras
+        natives = self.natives["training"].items()
+        self.layers = {key: n.layer for key, n in natives if isinstance(n, KerasLayer)}
+        self._graphs: dict[Any, Graph] = {}
+
+    def model(self, phase: Phase, /, **sizes: int) -> Any:
+        """The ``keras.Model`` for these sizes of the inputs, holding the present parameters."""
+        program = self.programs[phase]
+        graph = self._graph(phase, {**program.sizes, **sizes})
+        for variable, name in zip(graph.model.trainable_variables, graph.trained, strict=True):
+            variable.assign(self.variables[name])
+        names = {port.value: port.name for port in program.statistics}
+        for variable, before, _ in graph.fixed:
+            if before in names:
+                variable.assign(self.statistics[names[before]])
+        return graph.model
+
+    def arguments(
+        self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays
+    ) -> tuple[Tensors, Tensors]:
+        variables, constants = super().arguments(phase, inputs, state, targets)
+        if self.layers:
+            # Here, because layers must not make their variables while a compiler traces.
+            self._graph(phase, self._env(self.programs[phase], variables, constants)[1])
+        return variables, constants
+
+    def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
+        if not self.layers:
+            return super().scripted(phase, mode, sizes)
+        self._graph(phase, sizes)  # before a compiler traces what is returned
+        return self.plain(phase, mode)
+
+    def _run(
+        self,
+        phase: Phase,
+        nodes: Sequence[Node],
+        env: dict[int, Any],
+        sizes: Mapping[str, int],
+        variables: Tensors,
+        watch: Watch | None,
+    ) -> None:
+        if self.layers and watch is None:
+            graph = self._graph(phase, sizes)
+            outputs, fixed = graph.model.stateless_call(
+                [variables[name] for name in graph.trained],
+                [env.get(before, variable.value) for variable, before, _ in graph.fixed],
+                [env[i] for i in graph.inputs],
+                training=phase == "training",
+            )
+            env.update(graph.constants)
+            env.update(zip(graph.outputs, _listed(outputs), strict=True))
+            env.update({a: t for (_, _, a), t in zip(graph.fixed, fixed, strict=True)})
+            nodes = [node for node in nodes if not graph.done.issuperset(node.outputs)]
+        super()._run(phase, nodes, env, sizes, variables, watch)
+
+    def _graph(self, phase: Phase, sizes: Mapping[str, int]) -> Graph:
+        key = (phase, *sorted(sizes.items()))
+        if key not in self._graphs:
+            self._graphs[key] = self._build(phase, sizes)
+        return self._graphs[key]
+
+    def _build(self, phase: Phase, sizes: Mapping[str, int]) -> Graph:
+        """What outputs, states and statistics need; the loss is walked after it, as in Keras."""
+        program, keras_tensor = self.programs[phase], self.keras.KerasTensor
+
+        def is_zero(value: Any) -> bool:
+            return not isinstance(value, keras_tensor) and not self.backend.numpy(value).any()
+
+        ends = [p.value for p in (*program.outputs, *program.new_state, *program.new_statistics)]
+        nodes = needed_nodes(program.nodes, ends)
+        done = frozenset(output for node in nodes for output in node.outputs)
+        env = self._inputs(program, set(free_values(Block((), nodes, tuple(ends)))), sizes)
+        inputs = dict(env)
+        kernels = {key: symbolic(layer, is_zero) for key, layer in self.layers.items()}
+        self._walker(sizes, self._kernels(phase, {}, env) | kernels).run(nodes, env)
+        rest = tuple(node for node in program.nodes if not done.issuperset(node.outputs))
+        wanted = [*ends, *(i for i in free_values(Block((), rest, ())) if i in done)]
+        outputs = {i: env[i] for i in wanted if isinstance(env[i], keras_tensor)}
+        constants = {i: env[i] for i in wanted if i not in outputs and env[i] is not None}
+        name = program.name.rpartition("/")[2]
+        model = self.keras.Model(list(inputs.values()), list(outputs.values()), name=name)
+        trained, fixed = self._variables(program, model)
+        return Graph(model, tuple(inputs), tuple(outputs), trained, fixed, constants, done)
+
+    def _inputs(self, program: Program, used: set[int], sizes: Mapping[str, int]) -> dict[int, Any]:
+        """An input for all that comes in and does not live in a claimed layer."""
+        made = {}
+        for prefix, port in crossing_ports(program):
+            owned = prefix in ("", "statistics.") and port.name.partition(".")[0] in self.layers
+            if port.value in used and not owned:
+                dtype = self.dtype if program.type_of(port).kind == "float" else "int32"
+                made[port.value] = self.keras.Input(
+                    batch_shape=program.shape(port, sizes), dtype=dtype, name=f"{prefix}{port.name}"
+                )
+        return made
+
+    def _variables(
+        self, program: Program, model: Any
+    ) -> tuple[tuple[str, ...], tuple[tuple[Any, int, int], ...]]:
+        """A model's variables by the names and the values of the program."""
+        owners = {
+            id(v): (key, v.name) for key, layer in self.layers.items() for v in layer.variables
+        }
+        before = {p.name: p.value for p in program.statistics}
+        after = {p.name: p.value for p in program.new_statistics}
+        fixed = []
+        for variable in model.non_trainable_variables:
+            name = ".".join(owners[id(variable)])
+            # No statistic is the random seed of a recurrent layer, which is never used.
+            ends = before.get(name, NO_VALUE), after.get(name, NO_VALUE)
+            fixed.append((variable, *ends))
+        trained = tuple("/".join(owners[id(v)]) for v in model.trainable_variables)
+        return trained, tuple(fixed)

@@ -1,0 +1,266 @@
+"""Layers that Keras does not have, as Python text over ``keras.ops``.
+
+One class a layer: its weights have the neutral names, its ``call`` the layer's equations. The text
+imports nothing but keras, so that a ``.keras`` file and the module beside it go without the
+harness. Classes are registered under a digest of their own text, so that two modules in one
+process never take each other's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from harness.convert.source.names import PYTHON, identifier, unique
+from harness.convert.source.vetting import Words
+from harness.convert.source.wrapping import INDENT, bracketed
+from harness.program.dims import Dim
+from harness.program.ir import Block, Node, Program, free_values
+
+from .sizes import bounds, free_sizes, place_of, settled, stacked_only
+
+# Operator and precedence; operands that are not infix themselves come after all of them.
+INFIX = {
+    "less": ("<", 0),
+    "less_equal": ("<=", 0),
+    "add": ("+", 1),
+    "subtract": ("-", 1),
+    "multiply": ("*", 2),
+    "divide": ("/", 2),
+}
+UNARY = ("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid")
+# Operands by number, attributes by name. Gradients alone are made of tensordot and segment_sum.
+CALLS = {
+    **{n: f"ops.{n}({{0}})" for n in UNARY},
+    **{n: f"ops.{n}({{0}}, {{1}})" for n in ("power", "equal", "matmul")},
+    **{n: f"ops.{n}({{0}}, axis={{axis}}, keepdims={{keepdims}})" for n in ("sum", "max", "mean")},
+    **{n: f"ops.{n}({{0}}, axis={{axis}})" for n in ("expand_dims", "squeeze", "flip")},
+    **{n: f"ops.{n}({{0}}, axis=-1)" for n in ("softmax", "log_softmax")},
+    "clip": "ops.clip({0}, {low}, {high})",
+    "where": "ops.where({0}, {1}, {2})",
+    "astype": "ops.cast({0}, self.compute_dtype)",
+    "permute_dims": "ops.transpose({0}, {axes})",
+    "broadcast_to": "ops.broadcast_to({0}, {shape})",
+    "take": "ops.take({0}, {1}, axis=0)",
+    "take_along_axis": "ops.take_along_axis({0}, {1}, axis=-1)",
+    "one_hot": "ops.one_hot({0}, {classes}, dtype=self.compute_dtype)",
+}
+# What is computed on numbers as they are written, in float64.
+FOLDED: Mapping[str, Callable[..., float]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "power": operator.pow,
+    "negative": operator.neg,
+    **{name: getattr(math, name) for name in ("exp", "log", "tanh", "sqrt")},
+}
+# What the text itself needs the names of, and what Keras takes for arguments of its own.
+RESERVED = PYTHON | {
+    *("self", "ops", "keras", "batch", "time", "inputs", "form", "training", "mask"),
+    *("step", "last", "stacked", "each", "carried", "slices", "sequence", "hard_sigmoid_fifth"),
+}
+DECORATOR = "keras.saving.register_keras_serializable"
+# What a module's source may use; see :mod:`harness.convert.source.vetting`.
+WORDS = Words(
+    imports=frozenset({"import keras", "from keras import ops"}),
+    roots=frozenset({"keras", "ops"}),
+    known=frozenset(
+        {
+            *(text.partition("(")[0] for text in CALLS.values()),
+            *("ops.shape", "ops.scan", "ops.arange", "ops.zeros", "ops.full", "ops.concatenate"),
+            *("ops.zeros_like", "ops.ones_like", "keras.layers.Layer", DECORATOR),
+        }
+    ),
+    methods=frozenset({"add_weight"}),
+    keywords=frozenset(
+        {
+            *("axis", "keepdims", "dtype", "reverse"),
+            *("name", "shape", "initializer", "trainable", "package"),
+        }
+    ),
+    python=frozenset({"super"}),
+    decorator=DECORATOR,
+)
+
+
+def registered(text: str) -> str:
+    """The text of a class or function, registered with Keras."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f'@{DECORATOR}(package="harness-{digest}")\n{text}'
+
+
+HARD_SIGMOID_FIFTH = registered(
+    '''def hard_sigmoid_fifth(x):
+    """The hard sigmoid of Keras 1 and 2: a line of slope 1/5, cut off at 0 and 1."""
+    y = 0.2 * x + 0.5
+    y = ops.where(y <= 0.0, ops.zeros_like(y), y)
+    return ops.where(y >= 1.0, ops.ones_like(y), y)
+'''
+)
+
+
+class Writer:
+    """The text of one layer's ``call``, for nodes over ``arguments`` and ``weights``.
+
+    Both map values to the names that they have in the text.
+    """
+
+    def __init__(
+        self, program: Program, arguments: Mapping[int, str], weights: Mapping[int, str]
+    ) -> None:
+        self.program = program
+        self.lines: list[str] = []
+        self._arguments = arguments
+        self._texts = {**arguments, **{v: f"self.{name}" for v, name in weights.items()}}
+        self._precedence: dict[int, int] = {}
+        self._numbers: dict[int, float] = {}
+        self._taken = {*RESERVED, *arguments.values()}
+        self._uses: Counter[int] = Counter()
+
+    def write(self, nodes: Sequence[Node], outputs: Sequence[int]) -> list[str]:
+        """The lines, the last of which returns the outputs."""
+        self._count(nodes, outputs)
+        for size in sorted(free_sizes(self.program, nodes)):
+            place = place_of(self.program, self._arguments, size)
+            assert place is not None
+            value, axis = place
+            self.lines.append(f"{size} = ops.shape({self._arguments[value]})[{axis}]")
+        self._block(nodes, "")
+        texts = [
+            f"ops.full((), {self._texts[value]}, dtype=self.compute_dtype)"
+            if value in self._numbers
+            else self._texts[value]
+            for value in outputs
+        ]
+        self.lines.append(f"return {texts[0]}" if len(texts) == 1 else f"return {_list(texts)}")
+        return self.lines
+
+    def _count(self, nodes: Iterable[Node], outputs: Iterable[int]) -> None:
+        self._uses.update(outputs)
+        for node in nodes:
+            self._uses.update(node.inputs)
+            if node.body is not None:
+                # Never moved into the loop, which would do it again in every step.
+                self._uses.update([*free_values(node.body)] * 2)
+                self._count(node.body.nodes, node.body.outputs)
+
+    def _block(self, nodes: Iterable[Node], indent: str) -> None:
+        for node in nodes:
+            if node.op == "scan":
+                self._scan(node)
+            elif node.op == "constant":
+                self._number(node.output, float(node.attributes["value"]))
+            elif node.op in FOLDED and self._numbers.keys() >= set(node.inputs):
+                numbers = [self._numbers[value] for value in node.inputs]
+                self._number(node.output, float(FOLDED[node.op](*numbers)))
+            else:
+                self._assign(node, indent)
+
+    def _number(self, value: int, number: float) -> None:
+        """A number of Python, which takes the dtype of what it meets."""
+        self._numbers[value], self._texts[value] = number, repr(number)
+        self._precedence[value] = 3 if number >= 0 else 0
+
+    def _assign(self, node: Node, indent: str) -> None:
+        text = self._expression(node)
+        if self._uses[node.output] == 1 and node.output not in self.program.names:
+            self._texts[node.output] = text
+            if node.op in INFIX:
+                self._precedence[node.output] = INFIX[node.op][1]
+        else:
+            name = self._texts[node.output] = self._name(node.output)
+            self.lines.append(f"{indent}{name} = {text}")
+
+    def _expression(self, node: Node) -> str:
+        operands = [self._texts[value] for value in node.inputs]
+        attributes = {name: self._value(value) for name, value in node.attributes.items()}
+        if node.op in INFIX:
+            sign, own = INFIX[node.op]
+            # Sums and products are taken from the left, as they stand.
+            left = self._wrapped(node.inputs[0], own)
+            return f"{left} {sign} {self._wrapped(node.inputs[1], own + 1)}"
+        if node.op == "concat":
+            return f"ops.concatenate({_list(operands)}, axis={attributes['axis']})"
+        if node.op in ("slice", "select"):
+            found = bounds(self.program, node)
+            part = f"{found.get('start', '')}:{found.get('stop', '')}"
+            index = ", ".join([":"] * node.attributes["axis"] + [str(found.get("index", part))])
+            return f"{self._wrapped(node.inputs[0], 3)}[{index}]"
+        if node.op == "extent":
+            factors = " * ".join(f"({self._dim(dim)})" for dim in node.attributes["dims"])
+            return f"ops.cast({factors}, self.compute_dtype)"
+        if node.op == "broadcast_to" and node.inputs[0] in self._numbers:
+            return f"ops.full({attributes['shape']}, {operands[0]}, dtype=self.compute_dtype)"
+        return CALLS[node.op].format(*operands, **attributes)
+
+    def _wrapped(self, value: int, least: int) -> str:
+        text = self._texts[value]
+        return f"({text})" if self._precedence.get(value, 3) < least else text
+
+    def _scan(self, node: Node) -> None:
+        """A loop. Keras on TensorFlow stacks nothing but what is carried, so all of it is; and it
+        takes one sequence of a free length, so several are read by the number of the step."""
+        body, count = node.body, node.attributes["carries"]
+        assert body is not None
+        made = stacked_only(node)
+        carried = [*body.outputs[:count], *made]
+        first = [self._texts[value] for value in node.inputs[:count]]
+        for value, text in zip(body.inputs, [*first, *node.inputs[count:]], strict=True):
+            old = f"old_{text}" if str(text).isidentifier() else "old"
+            self._texts[value] = self._name(value, old)
+        first += [self._zeros(value) for value in made]
+        names = [self._texts[value] for value in body.inputs]
+        over = _list([self._texts[value] for value in node.inputs[count:]])
+        slices = "slices"
+        if len(names) > count + 1:
+            self.lines.append(f"each = {over}")
+            over = "[ops.arange(ops.shape(each[0])[0])]"
+            slices = "[ops.take(sequence, slices[0], axis=0) for sequence in each]"
+        self.lines += [
+            *([""] if self.lines else []),
+            "def step(carried, slices):",
+            f"{INDENT}{_list(names[:count] + ['_'] * len(made))} = carried",
+            f"{INDENT}{_list(names[count:])} = {slices}",
+        ]
+        self._block(body.nodes, INDENT)
+        results = _list([self._texts[value] for value in carried])
+        self.lines += [f"{INDENT}return {results}, {results}", ""]
+        reverse = ["reverse=True"] if node.attributes["reverse"] else []
+        arguments = ["step", _list(first), over, *reverse]
+        # As it stands in a method, where it will be indented twice.
+        whole = bracketed(2, "last, stacked = ops.scan(", arguments, ")")
+        self.lines += [line[2 * len(INDENT) :] for line in whole]
+        self._after(node, body, carried)
+
+    def _after(self, node: Node, body: Block, carried: Sequence[int]) -> None:
+        count = node.attributes["carries"]
+        for number, value in enumerate(node.outputs[:count]):
+            self._texts[value] = f"last[{number}]"
+        for value, output in zip(node.outputs[count:], body.outputs[count:], strict=True):
+            self._texts[value] = f"stacked[{carried.index(output)}]"
+
+    def _zeros(self, value: int) -> str:
+        shape = self._value(self.program.types[value].shape)
+        return f"ops.zeros({shape}, dtype=self.compute_dtype)"
+
+    def _value(self, value: Any) -> str:
+        if isinstance(value, tuple):
+            return f"({', '.join(map(self._value, value))}{',' if len(value) == 1 else ''})"
+        return self._dim(value) if isinstance(value, Dim) else repr(value)
+
+    def _dim(self, dim: Dim) -> str:
+        return str(settled(self.program, dim))
+
+    def _name(self, value: int, otherwise: str = "t") -> str:
+        name = unique(identifier(self.program.names.get(value, "") or otherwise), self._taken)
+        self._taken.add(name)
+        return name
+
+
+def _list(texts: Sequence[str]) -> str:
+    return f"[{', '.join(texts)}]"

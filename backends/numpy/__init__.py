@@ -1,0 +1,1 @@
+"""numpy: the plain backend, and the one that needs no framework."""

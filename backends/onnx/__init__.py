@@ -1,0 +1,1 @@
+"""ONNX: a format, run by onnxruntime."""

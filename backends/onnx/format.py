@@ -1,0 +1,189 @@
+"""ONNX: a graph of standard operators, which onnxruntime and others run without anything of ours.
+
+Batch and time are free axes. State comes in as ``state.NAME`` and goes out as ``new_state.NAME``:
+feed the one to the other, zeros first. The parameters are initializers under their neutral names,
+so a file can be read back, unless another tool has folded them away. An index that is too large is
+an error in onnxruntime, but a negative one counts from the end of the table, as ONNX wants it:
+check indices where they come from. ``metadata_props`` has the model's name, and as JSON the
+vocabulary and what else is known of the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.convert.archive import Damaged, reading
+from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
+from harness.convert.formats import Array, Arrays, Exported, Format
+from harness.convert.staging import whole
+from harness.errors import UsageError, shorten
+from harness.files.user_file import read_bytes
+from harness.program.ir import Program
+from harness.runtime.hookspecs import hookimpl
+
+OPSET = 18  # of 2022: axes are inputs of all reductions, and scatters may add
+IR_VERSION = 8  # the one that came with it, so that runtimes of that time read the files
+PRODUCER = "backend-comparison-harness"
+# A protocol buffer has no more bytes; what is not parameters needs far less than the last of them.
+LIMIT = 2**31 - 2**24
+# Bytes of a graph without its parameters; that of a thousand layers has a tenth of them.
+GRAPH = 1 << 24
+
+
+class Onnx(Format):
+    """See the module."""
+
+    suffix = ".onnx"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.onnx = import_module("onnx")
+        self.runtime = import_module("onnxruntime")
+
+    def versions(self) -> Mapping[str, str]:
+        return {n: version(n) for n in ("onnx", "onnxruntime", "numpy")}
+
+    def write(self, exported: Exported, path: Path) -> list[Path]:
+        model = self._model(exported)
+        # Raises on a graph that is wrong in itself; shapes are inferred and compared on the way.
+        self.onnx.checker.check_model(model, full_check=True)
+        with whole(path) as new:
+            new.write_bytes(model.SerializeToString(deterministic=True))
+        return [path]
+
+    def _model(self, exported: Exported) -> Any:
+        graph = import_module("harness.backends.onnx.graph").Graph
+        arrays = {**exported.parameters, **exported.statistics}
+        size = sum(array.nbytes for array in arrays.values())
+        if size > LIMIT:
+            raise UsageError(
+                f"{exported.spec}: {size:,} bytes of parameters are more than one ONNX file holds "
+                f"({LIMIT:,}); export to another format, or in float32"
+            )
+        helper = self.onnx.helper
+        model = helper.make_model(
+            graph(exported.inference, exported.dtype).build(arrays),
+            producer_name=PRODUCER,
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+        )
+        properties = {
+            "spec": exported.spec,
+            "vocabulary": json.dumps(exported.vocabulary),
+            "metadata": json.dumps(exported.metadata, sort_keys=True),
+        }
+        helper.set_model_props(model, properties)
+        return model
+
+    def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
+        ports = (*training.parameters, *training.statistics)
+        wanted = {port.name: training.shape(port) for port in ports}
+        with reading(path, "an ONNX file", "write one with onnx.save_model(model, FILE)"):
+            model = self._load(path, bytes_of(wanted))
+            spec = next((p.value for p in model.metadata_props if p.key == "spec"), training.name)
+            if spec != training.name:
+                raise UsageError(f"{path} is of {shorten(spec)}, not of {training.name}")
+            declared = self._declared(path, model)
+            _check(path, training, wanted, declared)
+            found = read_arrays(path, {name: declared[name] for name in wanted}, wanted)
+        return (
+            {p.name: found[p.name] for p in training.parameters},
+            {p.name: found[p.name] for p in training.statistics},
+        )
+
+    def _load(self, path: Path, wanted: int) -> Any:
+        decode_error = import_module("google.protobuf.message").DecodeError
+        model = self.onnx.ModelProto()
+        # All of it is parsed at once, and what is not numbers takes many times its bytes.
+        content = read_bytes(path, 2 * wanted + GRAPH, "an ONNX file of this model")
+        try:
+            model.ParseFromString(content)
+        except decode_error as error:
+            raise Damaged(f"it is no protocol buffer: {error}") from error
+        # Nothing at all is a message too: one whose fields are all left out.
+        if not model.graph.node:
+            raise Damaged("it has no graph")
+        return model
+
+    def _declared(self, path: Path, model: Any) -> dict[str, Declared]:
+        """What the initializers are said to be, each with a way to read it."""
+        found = {}
+        for array in model.graph.initializer:
+            if array.data_location == array.EXTERNAL:
+                places = ", ".join(e.value for e in array.external_data if e.key == "location")
+                raise UsageError(
+                    f"{path} keeps {shorten(array.name)} in another file, {shorten(places)}; save "
+                    "it as one file, with "
+                    "onnx.save_model(model, FILE, save_as_external_data=False)"
+                )
+            found[array.name] = Declared(
+                tuple(array.dims), self._dtype(array.data_type), partial(self._array, array)
+            )
+        return found
+
+    def _dtype(self, element: int) -> str:
+        try:
+            return str(self.onnx.helper.tensor_dtype_to_np_dtype(element))
+        except (KeyError, ValueError, TypeError):
+            return f"element type {element}"
+
+    def _array(self, tensor: Any) -> Array:
+        try:
+            return np.asarray(self.onnx.numpy_helper.to_array(tensor))
+        except (ValueError, TypeError) as error:
+            raise Damaged(f"{shorten(tensor.name)} is damaged: {error}") from error
+
+    def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
+        options = self.runtime.SessionOptions()
+        options.log_severity_level = 3
+        session = self.runtime.InferenceSession(
+            path.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+        given = {**inputs, **{f"state.{n}": a for n, a in state.items()}}
+        dtypes = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(int64)": "int64"}
+        types = {port.name: dtypes[port.type] for port in session.get_inputs()}
+        arrays = {n: np.asarray(a, types.get(n)) for n, a in given.items()}
+        names = [port.name for port in session.get_outputs()]
+        return dict(zip(map(_result, names), session.run(names, arrays), strict=True))
+
+
+def _result(name: str) -> str:
+    stem = name.removeprefix("new_state.")
+    return f"output.{name}" if stem == name else f"state.{stem}"
+
+
+def _check(
+    path: Path,
+    program: Program,
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, Declared],
+) -> None:
+    """That a file has the model's arrays among others, which another tool may have added."""
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise UsageError(
+            f"{path} lacks {', '.join(missing)} of {program.name}; it has "
+            f"{shorten(', '.join(sorted(found)), 300) or 'no initializers'}. Read the file that "
+            "was exported, not one that another tool has optimised"
+        )
+    for name, shape in wanted.items():
+        one = found[name]
+        if one.shape != shape or one.dtype not in FLOATS:
+            raise UsageError(
+                f"{path}: {name} of {program.name} has shape {list(shape)} and dtype float32 or "
+                f"float64; found {shorten(str(list(one.shape)))} of {one.dtype} (other sizes than "
+                "the spec's are given by --size)"
+            )
+
+
+@hookimpl
+def harness_format(name: str) -> Format:
+    return Onnx(name)

@@ -1,0 +1,230 @@
+"""A program as an ONNX graph: every primitive one or a few standard operators, layers inlined.
+
+Axes that the arrays decide stay free: what needs their lengths takes them from the shapes of the
+inputs. A loop over time is a Scan, whose body sees the values around it by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from harness.errors import UsageError
+from harness.program.dims import Dim, Shape
+from harness.program.ir import Node, Port, Program, needed_nodes
+from harness.program.signature import Arrays
+
+from .operators import ELEMENTS, OPERATORS
+
+INTEGERS = onnx.TensorProto.INT64
+NEW_STATE = "new_state."
+
+
+class Graph:
+    """The graph of one program, whose parameters and statistics are initializers.
+
+    Inputs and outputs have the names of the spec, indices as int64; state comes in as
+    ``state.NAME`` and goes out as ``new_state.NAME``.
+    """
+
+    def __init__(self, program: Program, dtype: str) -> None:
+        self.program, self.dtype = program, dtype
+        self._names: dict[int, str] = {}
+        self._taken: set[str] = set()
+        # What the nodes need of constants and lengths comes before them, inside of no loop.
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._lengths: dict[Dim | Shape, str] = {}
+        self._prelude: list[onnx.NodeProto] = []
+        self._nodes: list[onnx.NodeProto] = []
+        self._label, self._place = "", ""
+
+    def build(self, arrays: Arrays) -> onnx.GraphProto:
+        """The graph, with ``arrays`` (parameters and statistics by name) inside."""
+        program = self.program
+        inputs = [*self._ports("", program.inputs), *self._ports("state.", program.state)]
+        self._ports("", (*program.parameters, *program.statistics))
+        ends = [*program.outputs, *program.new_state]
+        prefixes = [""] * len(program.outputs) + [NEW_STATE] * len(program.new_state)
+        names = [
+            self._unique(f"{prefix}{p.name}") for prefix, p in zip(prefixes, ends, strict=True)
+        ]
+        copies = self._name_ends(ends, names)
+        self._walk(needed_nodes(program.nodes, [p.value for p in ends]), "")
+        for value, name in copies:
+            self.emit("Identity", [self._names[value]], name)
+        return helper.make_graph(
+            [*self._prelude, *self._nodes],
+            program.name.rpartition("/")[2],
+            [self._info(p.value, name) for p, name in inputs],
+            [self._info(p.value, name) for p, name in zip(ends, names, strict=True)],
+            [numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in arrays.items()],
+        )
+
+    def _ports(self, prefix: str, ports: Sequence[Port]) -> list[tuple[Port, str]]:
+        for port in ports:
+            self._names[port.value] = self._unique(f"{prefix}{port.name}")
+        return [(port, self._names[port.value]) for port in ports]
+
+    def _name_ends(self, ends: Sequence[Port], names: Sequence[str]) -> list[tuple[int, str]]:
+        """Give values the names that they go out under; those that have one are copied."""
+        copies = []
+        for port, name in zip(ends, names, strict=True):
+            if port.value in self._names:
+                copies.append((port.value, name))
+            else:
+                self._names[port.value] = name
+        return copies
+
+    def _unique(self, wanted: str) -> str:
+        name, number = wanted, 1
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self._taken.add(name)
+        return name
+
+    def _info(self, value: int, name: str) -> onnx.ValueInfoProto:
+        """A value's name and type, with the names of its free axes."""
+        type_ = self.program.types[value]
+        kinds = {"index": INTEGERS, "bool": onnx.TensorProto.BOOL}
+        known = self.program.sizes
+        shape = [str(d) if self._is_free(d) else d.resolve(known) for d in type_.shape]
+        kind = kinds.get(type_.kind, ELEMENTS[self.dtype])
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    def _is_free(self, dim: Dim) -> bool:
+        return not self.program.sizes.keys() >= set(dim.names)
+
+    def _walk(self, nodes: Iterable[Node], label: str) -> None:
+        for node in nodes:
+            self._label, self._place = label, Path(node.place).name
+            if node.op == "call":
+                assert node.body is not None
+                self._walk(node.body.nodes, str(node.attributes["label"]))
+            elif node.op == "scan":
+                self._scan(node, label)
+            elif node.op == "constant":
+                self._names[node.output] = self.number(node.attributes["value"])
+            elif node.op == "extent":
+                dims = self.shape(node.attributes["dims"])
+                count = self._before("ReduceProd", [dims], "count", keepdims=0)
+                self.emit("Cast", [count], self._name(node.output), to=ELEMENTS[self.dtype])
+            else:
+                inputs = [self._names[value] for value in node.inputs]
+                OPERATORS[node.op](self, node, inputs, self._name(node.output))
+
+    def _name(self, value: int) -> str:
+        """The name of a value that is made now."""
+        if value not in self._names:
+            known = self.program.names.get(value)
+            made = f"{self._label}/{value}" if self._label else f"value/{value}"
+            self._names[value] = self._unique(known or made)
+        return self._names[value]
+
+    def _scan(self, node: Node, label: str) -> None:
+        body = node.body
+        assert body is not None
+        outer, self._nodes = self._nodes, []
+        inputs = [self._info(value, self._name(value)) for value in body.inputs]
+        self._walk(body.nodes, label)
+        own = {name for made in self._nodes for name in made.output}
+        outputs = []
+        for value in body.outputs:
+            name = self._names[value]
+            # What comes in, is of outside, or goes out twice needs a name of its own.
+            if name not in own:
+                name = self.emit("Identity", [name])
+            own.discard(name)
+            outputs.append(self._info(value, name))
+        name = self._unique(f"{label}/step")
+        step = helper.make_graph(self._nodes, name, inputs, outputs)
+        self._nodes = outer
+        count = node.attributes["carries"]
+        backwards = int(node.attributes["reverse"])
+        self._label, self._place = label, Path(node.place).name
+        self.emit(
+            "Scan",
+            [self._names[value] for value in node.inputs],
+            *[self._name(value) for value in node.outputs],
+            body=step,
+            num_scan_inputs=len(node.inputs) - count,
+            scan_input_directions=[backwards] * (len(node.inputs) - count),
+            scan_output_directions=[backwards] * (len(node.outputs) - count),
+        )
+
+    def emit(self, op: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> str:
+        """One node; without ``outputs`` it names its only one itself. Returns the first."""
+        outputs = outputs or (self._unique(f"{self._label or 'value'}/{op.lower()}"),)
+        node = helper.make_node(op, inputs, outputs, name=f"{outputs[0]}:{op}", **attributes)
+        node.doc_string = self._place
+        self._nodes.append(node)
+        return outputs[0]
+
+    def number(self, value: float) -> str:
+        """A scalar of the model's dtype."""
+        return self.constant(np.asarray(value, self.dtype))
+
+    def integers(self, *values: int) -> str:
+        """A vector of int64."""
+        return self.constant(np.asarray(values, np.int64))
+
+    def constant(self, array: npt.NDArray[Any]) -> str:
+        """A constant, made once."""
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self._constants:
+            text = ",".join(map(str, array.ravel()[:4].tolist()))
+            name = self._constants[key] = self._unique(f"constant/{text}")
+            value = numpy_helper.from_array(array)
+            node = helper.make_node("Constant", [], [name], name=f"{name}:Constant", value=value)
+            self._prelude.append(node)
+        return self._constants[key]
+
+    def _before(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        name = self._unique(name)
+        node = helper.make_node(op, inputs, [name], name=f"{name}:{op}", **attributes)
+        self._prelude.append(node)
+        return name
+
+    def length(self, dim: Dim) -> str:
+        """A dimension as an int64 vector of one entry."""
+        if dim not in self._lengths:
+            self._lengths[dim] = self._length(dim)
+        return self._lengths[dim]
+
+    def _length(self, dim: Dim) -> str:
+        free = [(size, c) for size, c in dim.terms if size not in self.program.sizes]
+        if dim.names and dim == Dim.of(dim.names[0]) and free:
+            return self._axis(dim)
+        total = self.integers((dim - Dim(0, tuple(free))).resolve(self.program.sizes))
+        for size, coefficient in free:
+            factors = [self.length(Dim.of(size)), self.integers(coefficient)]
+            term = self._before("Mul", factors, f"length/{Dim(0, ((size, coefficient),))}")
+            total = self._before("Add", [total, term], f"length/{dim}")
+        return total
+
+    def _axis(self, size: Dim) -> str:
+        """The length of an axis that the arrays decide."""
+        for port in (*self.program.inputs, *self.program.state):
+            shape = self.program.type_of(port).shape
+            if size in shape:
+                axis, value = shape.index(size), self._names[port.value]
+                return self._before("Shape", [value], f"length/{size}", start=axis, end=axis + 1)
+        raise UsageError(
+            f"{self.program.name} cannot become an ONNX graph: its equations need the length of "
+            f"{size}, and no input has an axis of just that length; add one that has"
+        )
+
+    def shape(self, dims: Shape) -> str:
+        """A shape as an int64 vector."""
+        if not any(map(self._is_free, dims)):
+            return self.integers(*(dim.resolve(self.program.sizes) for dim in dims))
+        if dims not in self._lengths:
+            lengths = [self.length(dim) for dim in dims]
+            self._lengths[dims] = self._before("Concat", lengths, "shape", axis=0)
+        return self._lengths[dims]

@@ -1,0 +1,148 @@
+"""The primitives as operators of ONNX's default domain.
+
+Each function adds the nodes of one primitive to a graph: ``(graph, node, inputs, output)``, the
+last two being names. Where operators have no kernel for float64 or int64 in onnxruntime (OneHot),
+others of the same meaning are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from string import ascii_letters
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from harness.program.dims import Dim
+from harness.program.ir import Node
+
+if TYPE_CHECKING:
+    from .graph import Graph
+
+Operator = Callable[["Graph", Node, list[str], str], Any]
+ELEMENTS = {"float32": onnx.TensorProto.FLOAT, "float64": onnx.TensorProto.DOUBLE}
+# Before the start of an axis that is read backwards.
+BEGINNING = -(2**63)
+# One operator of the same meaning, without attributes.
+SAME = {
+    "exp": "Exp",
+    "log": "Log",
+    "tanh": "Tanh",
+    "sqrt": "Sqrt",
+    "negative": "Neg",
+    "add": "Add",
+    "subtract": "Sub",
+    "multiply": "Mul",
+    "divide": "Div",
+    "power": "Pow",
+    "less": "Less",
+    "less_equal": "LessOrEqual",
+    "equal": "Equal",
+    "where": "Where",
+    "take": "Gather",
+    "matmul": "MatMul",
+    "stop_gradient": "Identity",
+}
+
+
+def _same(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit(SAME[node.op], inputs, output)
+
+
+def _astype(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Cast", inputs, output, to=ELEMENTS[graph.dtype])
+
+
+def _permute_dims(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Transpose", inputs, output, perm=list(node.attributes["axes"]))
+
+
+def _broadcast_to(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Expand", [*inputs, graph.shape(node.attributes["shape"])], output)
+
+
+def _expand_dims(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Unsqueeze", [*inputs, graph.integers(node.attributes["axis"])], output)
+
+
+def _squeeze(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Squeeze", [*inputs, graph.integers(node.attributes["axis"])], output)
+
+
+def _concat(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Concat", inputs, output, axis=node.attributes["axis"])
+
+
+def _slice(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    ends = [graph.length(Dim.of(node.attributes[end])) for end in ("start", "stop")]
+    graph.emit("Slice", [*inputs, *ends, graph.integers(node.attributes["axis"])], output)
+
+
+def _flip(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    axis = node.attributes["axis"]
+    bounds = [graph.integers(n) for n in (-1, BEGINNING, axis, -1)]
+    graph.emit("Slice", [*inputs, *bounds], output)
+
+
+def _take_along_axis(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("GatherElements", inputs, output, axis=-1)
+
+
+def _one_hot(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    count = node.attributes["classes"].resolve(graph.program.sizes)
+    classes = graph.constant(np.arange(count))
+    column = graph.emit("Unsqueeze", [*inputs, graph.integers(-1)])
+    graph.emit("Cast", [graph.emit("Equal", [column, classes])], output, to=ELEMENTS[graph.dtype])
+
+
+def _segment_sum(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    values, indices = (graph.program.types[value] for value in node.inputs)
+    rest = values.shape[len(indices.shape) :]
+    rows = Dim.of(node.attributes["rows"])
+    zeros = graph.emit("Expand", [graph.number(0.0), graph.shape((rows, *rest))])
+    column = graph.emit("Reshape", [inputs[1], graph.integers(-1, 1)])
+    # The axes of the indices become one, whose length Reshape finds out.
+    joined = graph.shape((Dim(-1), *rest))
+    flat = graph.emit("Reshape", [inputs[0], joined])
+    graph.emit("ScatterND", [zeros, column, flat], output, reduction="add")
+
+
+def _reduction(kind: str) -> Operator:
+    def reduce(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+        axes = graph.integers(*node.attributes["axis"])
+        keep = int(node.attributes["keepdims"])
+        graph.emit(kind, [*inputs, axes], output, keepdims=keep, noop_with_empty_axes=1)
+
+    return reduce
+
+
+def _tensordot(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    left_rank, right_rank = (len(graph.program.types[value].shape) for value in node.inputs)
+    left = list(ascii_letters[:left_rank])
+    right = list(ascii_letters[left_rank : left_rank + right_rank])
+    for a, b in zip(*node.attributes["axes"], strict=True):
+        right[b] = left[a]
+    summed = {left[a] for a in node.attributes["axes"][0]}
+    kept = [letter for letter in left + right if letter not in summed]
+    equation = f"{''.join(left)},{''.join(right)}->{''.join(kept)}"
+    graph.emit("Einsum", inputs, output, equation=equation)
+
+
+OPERATORS: Mapping[str, Operator] = {
+    **dict.fromkeys(SAME, _same),
+    "astype": _astype,
+    "permute_dims": _permute_dims,
+    "broadcast_to": _broadcast_to,
+    "expand_dims": _expand_dims,
+    "squeeze": _squeeze,
+    "concat": _concat,
+    "slice": _slice,
+    "flip": _flip,
+    "take_along_axis": _take_along_axis,
+    "one_hot": _one_hot,
+    "segment_sum": _segment_sum,
+    "sum": _reduction("ReduceSum"),
+    "max": _reduction("ReduceMax"),
+    "tensordot": _tensordot,
+}

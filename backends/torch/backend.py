@@ -1,0 +1,214 @@
+"""PyTorch, run eagerly, on the CPU or a CUDA device; gradients are autograd's."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.program.ir import UpdateRule
+from harness.program.plan import Plan
+from harness.runtime.backend import (
+    Backend,
+    F,
+    Function,
+    GradientFunction,
+    Layer,
+    Native,
+    NativeOptimizer,
+    Tensors,
+)
+from harness.runtime.executor import Tape
+from harness.runtime.hookspecs import hookimpl
+from harness.runtime.interpreter import Step, Table
+
+if TYPE_CHECKING:
+    import torch
+
+Tensor = Any
+
+
+def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """torch takes no axes to mean all of them; here they mean none."""
+
+    def run(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
+        return reduce(x, axis, keepdims) if axis else x
+
+    return run
+
+
+def _take(x: Tensor, indices: Tensor) -> Tensor:
+    rows = torch.index_select(x, 0, indices.reshape(-1))
+    return rows.reshape(indices.shape + x.shape[1:])
+
+
+def _one_hot(indices: Tensor, classes: int, dtype: str) -> Tensor:
+    every = torch.arange(classes, device=indices.device)
+    return (indices.unsqueeze(-1) == every).to(getattr(torch, dtype))
+
+
+def _segment_sum(x: Tensor, indices: Tensor, rows: int) -> Tensor:
+    rest = x.shape[indices.dim() :]
+    values = x.reshape(indices.numel(), *rest)
+    return x.new_zeros((rows, *rest)).index_add_(0, indices.reshape(-1), values)
+
+
+def _table() -> Table:
+    from .kernels import ELEMENTWISE
+
+    return {
+        **ELEMENTWISE,
+        "where": torch.where,
+        "astype": lambda x, dtype: x.to(getattr(torch, dtype)),
+        "permute_dims": lambda x, axes: x.permute(axes),
+        "broadcast_to": lambda x, shape: x.expand(shape),
+        "expand_dims": lambda x, axis: x.unsqueeze(axis),
+        "squeeze": lambda x, axis: x.squeeze(axis),
+        "concat": lambda arrays, axis: torch.cat(arrays, axis),
+        "slice": lambda x, axis, start, stop: x.narrow(axis, start, stop - start),
+        "flip": lambda x, axis: x.flip(axis),
+        "take": _take,
+        "take_along_axis": lambda x, indices: torch.gather(x, -1, indices),
+        "one_hot": _one_hot,
+        "segment_sum": _segment_sum,
+        "sum": _reduction(torch.sum),
+        "max": _reduction(torch.amax),
+        "matmul": torch.matmul,
+        "tensordot": lambda a, b, axes: torch.tensordot(a, b, dims=axes),
+        "stop_gradient": lambda x: x.detach(),
+    }
+
+
+class Torch(Backend):
+    """See the module."""
+
+    name = "torch"
+    rewrites = True
+
+    def __init__(self) -> None:
+        self.device, self.narrow = "cpu", False
+        self._table = _table()
+        from .kernels import FUSED
+
+        self.fused = FUSED
+
+    @property
+    def primitives(self) -> Table:
+        return self._table
+
+    def tensor(self, array: npt.NDArray[Any]) -> Tensor:
+        # A copy first: from_numpy shares memory, and refuses negative strides.
+        made = torch.from_numpy(np.array(array, order="C")).to(self.device)
+        return made.bfloat16() if self.narrow and made.is_floating_point() else made
+
+    def fill(self, tensor: Tensor, array: npt.NDArray[Any]) -> None:
+        tensor.copy_(torch.from_numpy(array))
+
+    def numpy(self, tensor: Tensor) -> npt.NDArray[Any]:
+        copy = tensor.detach().to("cpu", copy=True)
+        return copy.float().numpy() if copy.dtype == torch.bfloat16 else copy.numpy()
+
+    def versions(self) -> Mapping[str, str]:
+        return {**super().versions(), "torch": str(torch.__version__)}
+
+    def devices(self) -> Sequence[str]:
+        return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+    def dtypes(self) -> Sequence[str]:
+        tf32 = ("tf32",) if torch.cuda.is_available() else ()
+        return (*super().dtypes(), *tf32, "bfloat16")
+
+    def use(self, device: str, dtype: str) -> None:
+        self.device, self.narrow = device, dtype == "bfloat16"
+        torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+        torch.backends.cudnn.allow_tf32 = dtype == "tf32"
+        # cuDNN would rather have all weights of a layer in one piece of memory. Autograd's leaves
+        # are tensors of their own, so the copy that it makes at every call is accepted.
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
+
+    def scan(
+        self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
+    ) -> tuple[list[Any], list[Any]]:
+        slices = list(zip(*(sequence.unbind(0) for sequence in sequences), strict=True))
+        rows = []
+        for row in reversed(slices) if reverse else slices:
+            carries, outputs = step(carries, row)
+            rows.append(outputs)
+        if reverse:
+            rows.reverse()
+        return list(carries), [torch.stack(column) for column in zip(*rows, strict=True)]
+
+    def compile(self, function: F) -> F:
+        def quiet(variables: Tensors, constants: Tensors) -> Any:
+            with torch.no_grad():
+                return function(variables, constants)
+
+        return quiet
+
+    def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
+        from .kernels import TorchKernels
+
+        return Tape(plan, TorchKernels(plan.dtype, self.device))
+
+    def wait(self, tensors: Tensors) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def device_memory(self) -> int | None:
+        return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
+
+    def flush_denormals(self) -> bool:
+        return torch.set_flush_denormal(True)
+
+    def settings(self) -> Mapping[str, str]:
+        return {
+            "threads": str(torch.get_num_threads()),
+            "tf32": str(torch.backends.cuda.matmul.allow_tf32),
+            "deterministic": str(torch.are_deterministic_algorithms_enabled()),
+        }
+
+    def value_and_gradient(self, function: Function) -> GradientFunction:
+        def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+            leaves = {n: v.detach().requires_grad_() for n, v in variables.items()}
+            with torch.enable_grad():
+                results = function(leaves, constants)
+            if results["scalar"].requires_grad:
+                found = torch.autograd.grad(
+                    results["scalar"],
+                    list(leaves.values()),
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            else:
+                found = tuple(torch.zeros_like(v) for v in variables.values())
+            gradients = dict(zip(leaves, found, strict=True))
+            return {n: r.detach() for n, r in results.items()}, gradients
+
+        return run
+
+    def claim(self, layer: Layer) -> Native | None:
+        from .layers import CLAIMS, CUDNN
+
+        claim = CLAIMS.get(layer.definition)
+        native = claim(layer) if claim else None
+        if native is not None and self.device == "cuda" and native.label in CUDNN:
+            return replace(native, label=f"{native.label} (cuDNN)")
+        return native
+
+    def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
+        from .layers import claim_optimizer
+
+        return claim_optimizer(rule)
+
+
+@hookimpl
+def harness_backend(name: str) -> Backend:
+    # Imported here and not above: listing backends imports this module, and must stay cheap.
+    global torch
+    import torch
+
+    return Torch()

@@ -1,0 +1,119 @@
+"""Weights as a state_dict of torch, with a module in Python source beside it that takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.convert.archive import archive, reading
+from harness.convert.checked import bytes_of, read_arrays
+from harness.convert.formats import Array, Arrays, Exported, Format
+from harness.convert.generated import run_file
+from harness.convert.source.vetting import vetted
+from harness.convert.staging import whole
+from harness.errors import UsageError
+from harness.program.ir import Program
+from harness.runtime.hookspecs import hookimpl
+from harness.runtime.layout import Layout
+
+from .archive import tensors
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TorchFormat(Format):
+    """``NAME.pt``, a plain state_dict, and ``NAME.py``, source that imports torch alone."""
+
+    name = "torch"
+    suffix = ".pt"
+
+    def write(self, exported: Exported, path: Path) -> list[Path]:
+        from .module import Writer
+        from .source import WORDS
+
+        module = path.with_suffix(".py")
+        source = vetted(Writer(exported, module.name).source(), WORDS, module.name)
+        layout, keys = _layout(exported.training)
+        arrays = {**layout.pack(exported.parameters), **exported.statistics}
+        state = {keys[name]: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        # An open file: torch would keep the name of the new one inside it.
+        with whole(path) as new, new.open("wb") as file:
+            torch.save(state, file)
+        with whole(module) as new:
+            new.write_text(source, encoding="utf-8")
+        return [path, module]
+
+    def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
+        layout, keys = _layout(training)
+        shapes = {n: a.shape for n, a in layout.pack(_empty(training)).items()}
+        shapes |= {port.name: training.shape(port) for port in training.statistics}
+        wanted = {key: shapes[name] for name, key in keys.items()}
+        hint = "write one with torch.save(model.state_dict(), FILE)"
+        with reading(path, "a state_dict", hint), archive(path, "a state_dict") as parts:
+            found = read_arrays(path, tensors(parts, bytes_of(wanted)), wanted)
+        packed = {name: found[key] for name, key in keys.items()}
+        for name in sorted(layout.frozen):
+            if np.any(packed[name] != 0):
+                raise UsageError(
+                    f"{path}: {keys[name]} is not zero, and {training.name} has one bias there; "
+                    "add it to the other bias of that layer, and make it zero"
+                )
+        statistics = {port.name: packed.pop(port.name) for port in training.statistics}
+        return layout.unpack(packed), statistics
+
+    def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
+        from .source import WORDS
+
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        file = run_file(path.with_suffix(".py"), WORDS)
+        classes = [c for c in vars(file).values() if isinstance(c, type)]
+        model = [c for c in classes if issubclass(c, torch.nn.Module)][-1]()
+        model.load_state_dict(weights)
+        model.eval()
+        dtype = next((p.dtype for p in model.parameters()), torch.float32)
+
+        def tensor(array: Array) -> Any:
+            made = torch.from_numpy(np.array(array))
+            return made.to(dtype) if made.is_floating_point() else made
+
+        given = [tensor(inputs[name]) for name in file.INPUTS]
+        with torch.no_grad():
+            if file.STATE:
+                results, after = model(*given, {n: tensor(state[n]) for n in file.STATE})
+            else:
+                results, after = model(*given), {}
+        found = {f"output.{n}": t for n, t in results.items()}
+        found |= {f"state.{n}": t for n, t in after.items()}
+        return {n: np.array(t.numpy()) for n, t in found.items()}
+
+    def versions(self) -> Mapping[str, str]:
+        return {**super().versions(), "torch": str(torch.__version__)}
+
+
+def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
+    """Where parameters live, and the key of every packed tensor and statistic."""
+    from .modules import attribute, natives
+
+    layout = Layout(training, natives(training))
+    names = [*layout.plain, *(port.name for port in training.statistics)]
+    for instance, packing in layout.claimed.items():
+        names += [f"{instance}/{piece}" for piece in packing.pieces]
+    keys = {n: ".".join(attribute(part) for part in n.replace("/", ".").split(".")) for n in names}
+    return layout, keys
+
+
+def _empty(training: Program) -> dict[str, Array]:
+    return {p.name: np.zeros(training.shape(p), np.float32) for p in training.parameters}
+
+
+@hookimpl
+def harness_format(name: str) -> Format:
+    # Imported here and not above: listing formats must stay cheap.
+    global torch
+    import torch
+
+    return TorchFormat()

@@ -1,0 +1,81 @@
+"""The modules of torch.nn that are exactly a layer of a spec, and names of attributes."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from harness.convert.source.names import identifier
+from harness.program.ir import Program
+from harness.program.signature import call_key, local_shapes
+from harness.runtime.backend import Layer, Native
+
+from .layers import CLAIMS
+
+# What the classes of a file define themselves.
+OWN = re.compile(r"initial_state|forward_\d+")
+
+
+def _linear(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    rows, units = shapes["W"]
+    return f"nn.Linear({rows}, {units}{'' if 'b' in shapes else ', bias=False'}"
+
+
+def _embedding(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    rows, units = shapes["table"]
+    return f"nn.Embedding({rows}, {units}"
+
+
+def _rnn(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    rows, units = shapes["W"]
+    bias = "" if "b" in shapes else ", bias=False"
+    kind = "" if attributes["activation"] == "tanh" else ', nonlinearity="relu"'
+    return f"nn.RNN({rows}, {units}{kind}{bias}, batch_first=True"
+
+
+def _gated(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
+    def made(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+        rows, units = shapes["W_i" if name == "LSTM" else "W_z"]
+        return f"nn.{name}({rows}, {units}, batch_first=True"
+
+    return made
+
+
+# The modules of torch.nn behind what the backend claims. Not batch_norm: torch's moves towards
+# the unbiased variance in training.
+MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
+    "embedding": _embedding,
+    "dense": _linear,
+    "dense_without_bias": _linear,
+    "simple_rnn": _rnn,
+    "simple_rnn_two_biases": _rnn,
+    "simple_rnn_without_bias": _rnn,
+    "lstm": _gated("LSTM"),
+    "gru_reset_after": _gated("GRU"),
+}
+
+
+def natives(program: Program) -> dict[str, Native]:
+    """The layers that are modules of torch.nn, by instance."""
+    found: dict[str, Native] = {}
+    for node in program.calls:
+        layer = Layer(node, program.phase, local_shapes(program, node))
+        if layer.definition in MODULES:
+            native = CLAIMS[layer.definition](layer)
+            if native is not None:
+                found[call_key(node)] = native
+    return found
+
+
+def attribute(name: str) -> str:
+    """A layer's or parameter's name as an attribute of a module; no two have the same."""
+    # What ends in the underscores that tell a name from a taken one gets one more.
+    stem = name.rstrip("_")
+    taken = (
+        keyword.iskeyword(stem) or OWN.fullmatch(stem) or hasattr(torch.nn.Module(), stem or name)
+    )
+    return identifier(f"{name}_" if taken else name)

@@ -1,0 +1,154 @@
+"""The file of a run, in pytest-benchmark's own format: its classes make it, its commands read it.
+
+One benchmark a measured cell; a round's number is the seconds of one step. What pytest-benchmark
+has no place for is in each ``extra_info``, and under ``harness`` in ``machine_info`` (the
+environment) and at the top (cells without a speed, slopes, tunings).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pytest_benchmark.plugin import (
+    pytest_benchmark_generate_json,
+    pytest_benchmark_generate_machine_info,
+)
+from pytest_benchmark.stats import Metadata
+from pytest_benchmark.utils import get_commit_info, safe_dumps
+
+from harness.bench.contestant import CellResult
+from harness.bench.environment import environment
+from harness.bench.request import BenchRequest
+from harness.bench.result_file import ResultFile
+from harness.bench.sweep import slopes
+from harness.bench.tuning import gains
+from harness.errors import HarnessError
+from harness.files import kinds
+from harness.files.atomic import write_whole
+from harness.files.forms import Malformed, formed, read_json
+from harness.files.user_file import MAX_RESULTS, FileFault, displayed, read_bytes, why
+
+
+class DocumentError(HarnessError):
+    """A file of results cannot be read or written, or is none."""
+
+
+def document(request: BenchRequest, results: Sequence[CellResult]) -> dict[str, Any]:
+    """All of a run, ready for JSON."""
+    measured = [_benchmark(request, result) for result in results if result.measured]
+    machine = pytest_benchmark_generate_machine_info()
+    machine["harness"] = environment(request, results)
+    content = pytest_benchmark_generate_json(None, measured, True, machine, get_commit_info())
+    content["harness"] = {
+        "without_speed": [_without_speed(request, r) for r in results if not r.measured],
+        "slopes": slopes(results),
+        "tunings": gains(results),
+    }
+    plain: dict[str, Any] = _plain(content)
+    return plain
+
+
+def cell_name(request: BenchRequest, result: CellResult) -> str:
+    """``spec[backend-mode-b64-t8]``, and what of the run is not the default."""
+    name = str(result.cell)
+    usual = {"float32", "cpu", "fastest"}
+    further = [v for v in (request.dtype, request.device, request.path) if v not in usual]
+    return name if not further else f"{name[:-1]}-{'-'.join(further)}]"
+
+
+def parameters(request: BenchRequest, result: CellResult) -> dict[str, Any]:
+    """What identifies a cell."""
+    cell = result.cell
+    return {
+        "spec": cell.spec,
+        "backend": cell.backend,
+        "mode": cell.mode,
+        "batch": cell.batch,
+        "time": cell.time,
+        **cell.sizes,
+        "dtype": request.dtype,
+        "device": request.device,
+        "path": request.path,
+    }
+
+
+def _benchmark(request: BenchRequest, result: CellResult) -> Metadata:
+    name, cell = cell_name(request, result), result.cell
+    hidden = ("hello", "settings")
+    fixture = SimpleNamespace(
+        name=name,
+        fullname=name,
+        group=name.replace(f"[{cell.backend}-", "["),
+        param=name[name.index("[") + 1 : -1],
+        params=parameters(request, result),
+        extra_info={n: value for n, value in result.record.items() if n not in hidden},
+        cprofile_stats=None,
+        has_error=False,
+    )
+    options = {"timer": "time.perf_counter", "min_rounds": request.rounds, "warmup": True}
+    found = Metadata(fixture, iterations=result.steps, options=options)
+    for seconds in result.seconds:
+        found.update(seconds * result.steps)
+    return found
+
+
+def _without_speed(request: BenchRequest, result: CellResult) -> dict[str, Any]:
+    return {
+        "name": cell_name(request, result),
+        "params": parameters(request, result),
+        "status": result.status,
+        "reason": result.reason,
+        "traceback": result.traceback,
+        **{n: v for n, v in result.record.items() if n in ("values", "waits", "unseen", "path")},
+    }
+
+
+def check_writable(path: Path) -> None:
+    """:class:`DocumentError` now, and not after an hour, where results cannot be written."""
+    try:
+        kinds.check_place(path, kinds.RESULTS)
+    except FileFault as fault:
+        raise DocumentError(f"cannot write {displayed(path)}: {fault.reason}") from None
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all; what is there is replaced if it is results too."""
+    text = safe_dumps(content, ensure_ascii=True, indent=4)
+    try:
+        kinds.check_kind(path, kinds.RESULTS)
+        write_whole(path, text.encode())
+    except (OSError, FileFault) as error:
+        raise DocumentError(f"cannot write {displayed(path)}: {why(error)}") from None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a file; :class:`DocumentError` for one that is no result of a run."""
+    try:
+        data = read_bytes(path, MAX_RESULTS, "a file of results")
+        content: dict[str, Any] = read_json(data, displayed(path))
+    except FileFault as fault:
+        raise DocumentError(f"cannot read {fault}") from None
+    except Malformed as error:
+        raise DocumentError(str(error)) from None
+    try:
+        formed(content, ResultFile)
+    except Malformed as error:
+        raise DocumentError(
+            f"{displayed(path)} was not written by 'harness bench --json': {error}"
+        ) from None
+    return content
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity: such numbers become strings that ``float`` reads."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,121 @@
+"""A run of ``harness bench``: a worker for each contestant, group after group, all interleaved."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from harness.bench.contestant import CellResult, Entrant
+from harness.bench.request import (
+    BenchRequest,
+    Contestant,
+    Group,
+    check_request,
+    contestants_of,
+    groups_of,
+)
+from harness.bench.rounds import measure
+from harness.bench.workload import TimedCase
+from harness.oracle.case import BYTES, SECONDS, entries_of
+from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
+from harness.worker.worker import Worker
+
+
+class Events:
+    """What a run tells while it goes; override what is of interest."""
+
+    def planned(self, cells: int) -> None:
+        """The number of cells, before the first."""
+
+    def expecting(self, group: Group) -> None:
+        """The oracle computes what a group's results must be."""
+
+    def doing(self, result: CellResult, what: str) -> None:
+        """A part of a cell's measurement begins."""
+
+    def ended(self, result: CellResult) -> None:
+        """A cell is done."""
+
+
+class Bench:
+    """Times a request. Use as a context manager, so that no worker outlives it.
+
+    ``contestants`` are those of the request if left out. Raises :class:`UsageError` for a request
+    that cannot be.
+    """
+
+    def __init__(
+        self,
+        request: BenchRequest,
+        contestants: Sequence[Contestant] | None = None,
+        events: Events | None = None,
+    ) -> None:
+        check_request(request)
+        self.request, self.events = request, events or Events()
+        self.contestants = list(contestants_of(request) if contestants is None else contestants)
+        self.groups = groups_of(request)
+        self._workers = {c.label: Worker(c.launch) for c in self.contestants}
+        self._peaks: dict[str, dict[Any, float]] = {c.label: {} for c in self.contestants}
+        self._shuffle = random.Random(request.seed)
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self._workers.values():
+            worker.close()
+
+    def run(self) -> list[CellResult]:
+        """All cells, in the order of the plan."""
+        self.events.planned(len(self.groups) * len(self.contestants))
+        results: list[CellResult] = []
+        for group in self.groups:
+            found = self.run_group(group)
+            for result in found:
+                self.events.ended(result)
+            results += found
+        return results
+
+    def run_group(self, group: Group) -> list[CellResult]:
+        """The cells of one group, one for each contestant."""
+        request = self.request
+        try:
+            case = self._case(group)
+        except OracleFault as fault:
+            return [
+                CellResult(group.cell(c.label), c, "broken", str(fault)) for c in self.contestants
+            ]
+        entrants = [
+            Entrant(
+                contestant,
+                self._workers[contestant.label],
+                case,
+                request.device,
+                request.timeout,
+                self._peaks[contestant.label],
+            )
+            for contestant in self.contestants
+        ]
+        measure(entrants, request.path, request.rounds, self._shuffle, self.events.doing)
+        return [entrant.result for entrant in entrants]
+
+    def _case(self, group: Group) -> TimedCase:
+        """A group's case with all that is expected of it.
+
+        Raises:
+            OracleFault: there is not the time or the memory.
+        """
+        program = group.spec.program("training", **group.sizes)
+        entries = entries_of(program, group.batch, group.time)
+        patience = Patience(self.request.timeout)
+        with with_patience(patience), at_work(entries * BYTES, entries * SECONDS):
+            case = TimedCase(group, self.request.dtype, self.request.seed)
+            self.events.expecting(group)
+            # Computed before anyone is measured: the oracle takes all cores.
+            assert case.expected.values
+        return case

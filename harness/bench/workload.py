@@ -1,0 +1,239 @@
+"""What the contestants of a group are given, and what the oracle says must come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.bench.request import Group, characters_read
+from harness.errors import UsageError
+from harness.oracle.arguments import data, draw, target
+from harness.oracle.case import Expected, state_of, step_values
+from harness.oracle.oracle import ORDERS, Oracle
+from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, compare, relative_error, scales
+from harness.program.ir import Program
+from harness.program.serial import encode
+from harness.program.signature import result_ports
+from harness.runtime.session import Session
+
+Array = npt.NDArray[Any]
+Batch = dict[str, dict[str, Array]]
+
+# Batches that rotate, so that no result is of use twice.
+ROTATING = 8
+# The batches whose results are compared: the first of them twice, so that in training the second
+# pass over it differs from the first, whoever has kept the result. At a large batch two steps
+# and one order of summation must do: the oracle is slow.
+COMPARED = (0, ROTATING, 1)
+LARGE = 256
+# Operands nearer than this, relative to the largest, may compare the other way in float32.
+DOUBTFUL = 1e-6
+# What comparisons that fall the other way do to a result is allowed twice, where the noise of
+# float32 is allowed 16 times (harness.oracle.tolerance.K).
+KINKS = 8.0
+
+
+class TimedCase:
+    """Parameters, batches and expectations of a group. Everything is drawn from ``seed``."""
+
+    def __init__(self, group: Group, dtype: str, seed: int) -> None:
+        spec, self.group, self.dtype, self.seed = group.spec, group, dtype, seed
+        self.programs: Mapping[str, Program] = {
+            "train": spec.program("training", **group.sizes),
+            "forward": spec.program("inference", **group.sizes),
+        }
+        if group.mode == "train" and spec.update is None:
+            raise UsageError(f"{spec.name} has no optimizer: time it with --mode forward")
+        self.rule = spec.update
+        self.sizes = {"batch": group.batch, "time": group.time}
+        self.material = draw(self.programs["train"], group.batch, group.time, seed)
+        self.batches = self.fresh(0)
+        per_sample, self.unit = characters_read(spec, group.time)
+        self.read = group.batch * per_sample
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """The indices of the steps whose results are compared."""
+        return COMPARED[:2] if self.group.batch > LARGE else COMPARED
+
+    @property
+    def program(self) -> Program:
+        """The program of the group's mode."""
+        return self.programs[self.group.mode]
+
+    @cached_property
+    def learning_rate(self) -> float:
+        """The spec's own; smaller for plain descent, whose steps grow with a larger batch.
+
+        The losses of such models are sums, so that a large batch would drive them to infinity.
+        """
+        training = self.group.spec.model.training
+        if training is None or self.rule is None:
+            return 0.0
+        rate = float(training.phases[0].learning_rate)
+        return rate if self.rule.slots else rate * min(1.0, training.batch / self.group.batch)
+
+    def fresh(self, number: int) -> list[Batch]:
+        """The ``number``-th set of batches; none of another set is among them."""
+        program, sizes = self.programs["train"], self.sizes
+        seeds = range(number * ROTATING, (number + 1) * ROTATING)
+        return [
+            {
+                "inputs": {p.name: data(program, p, sizes, self._mixed(s)) for p in program.inputs},
+                "targets": {
+                    p.name: target(program, p, sizes, self._mixed(s)) for p in program.targets
+                },
+            }
+            for s in seeds
+        ]
+
+    def payload(self, path: str, device: str) -> dict[str, Any]:
+        """What a worker is asked to prepare."""
+        return {
+            "training": encode(self.programs["train"]),
+            "inference": encode(self.programs["forward"]),
+            "rule": encode(self.rule),
+            "path": path,
+            "dtype": self.dtype,
+            "device": device,
+            "mode": self.group.mode,
+            "parameters": self.material.parameters,
+            "statistics": self.material.statistics,
+            "state": self.material.state,
+            "batches": self.batches,
+            "learning_rate": self.learning_rate,
+        }
+
+    @cached_property
+    def expected(self) -> Expected:
+        """The results of the compared steps, and how far float32 may stray from them."""
+        run = self._train if self.group.mode == "train" else self._forward
+        return _expect(run, *self._sessions())
+
+    def found(
+        self, results: Sequence[Mapping[str, Array]], after: Mapping[str, Any]
+    ) -> dict[str, Array]:
+        """A worker's results of the compared steps, under the names of :attr:`expected`.
+
+        ``after`` is what the worker has made of the parameters; in a forward pass it is empty.
+        """
+        values: dict[str, Array] = {}
+        for number, result in enumerate(results, start=1):
+            values.update({f"step {number}: {n}": np.asarray(a) for n, a in result.items()})
+        if after:
+            step = {"results": results[-1], **after}
+            values.update(step_values(len(results), step, self.material))
+        return values
+
+    def compare(self, found: Mapping[str, Array]) -> list[Deviation]:
+        """One deviation for each tensor that was found, or that is missing."""
+        expected = self.expected
+        scale = PRECISION[self.dtype]
+        noise = {n: max(expected.noise[n], FLOOR) * scale for n in expected.values}
+        return compare(
+            found, expected.values, noise, "float64" if self.dtype == "float64" else "float32"
+        )
+
+    def _mixed(self, seed: int) -> int:
+        return self.seed * 1_000_003 + seed
+
+    def _sessions(self) -> tuple[Session, list[Session], list[Session]]:
+        """The oracle, the yardsticks, and the oracle whose comparisons waver."""
+        orders = ("nudged",) if self.group.batch > LARGE else tuple(ORDERS)
+
+        def session(oracle: Oracle, dtype: str) -> Session:
+            programs = (self.programs["train"], self.programs["forward"])
+            return Session(oracle, *programs, path="derived", dtype=dtype, rule=self.rule)
+
+        yardsticks = [session(Oracle(order), "float32") for order in orders]
+        # Outputs are continuous across a kink; only gradients jump.
+        wavering = [session(Wavering(), "float32")] if self.group.mode == "train" else []
+        return session(Oracle(), "float64"), yardsticks, wavering
+
+    def _train(self, session: Session) -> dict[str, Array]:
+        material = self.material
+        session.load(material.parameters, material.statistics)
+        state: Mapping[str, Array] = material.state
+        values: dict[str, Array] = {}
+        for number, index in enumerate(self.compared, start=1):
+            batch = self.batches[index % ROTATING]
+            results = session.step(batch["inputs"], state, batch["targets"], self.learning_rate)
+            state = state_of(results)
+            values[f"step {number}: loss"] = results["loss"]
+        step = {"results": results, **session.read()}
+        return values | step_values(len(self.compared), step, material)
+
+    @cached_property
+    def _ends(self) -> list[str]:
+        """The outputs that a timed forward pass gives."""
+        ends = result_ports(self.programs["forward"], "ends")
+        return [name for name in ends if name.startswith("output.")]
+
+    def _forward(self, session: Session) -> dict[str, Array]:
+        session.load(self.material.parameters, self.material.statistics)
+        state: Mapping[str, Array] = self.material.state
+        values = {}
+        for number, index in enumerate(self.compared, start=1):
+            inputs = self.batches[index % ROTATING]["inputs"]
+            results = session.forward("inference", inputs, state)
+            state = state_of(results)
+            values.update({f"step {number}: {n}": results[n] for n in self._ends})
+        return values
+
+
+class Wavering(Oracle):
+    """The oracle, but that comparisons fall the other way where float32 could not tell.
+
+    At a large batch some of millions of relus are always that near to their kink; what such a one
+    does to a gradient is no fault of a backend.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        doubtful = {"less": _doubtful(np.less), "less_equal": _doubtful(np.less_equal)}
+        self._table = {**self._table, **doubtful}
+
+
+def _doubtful(compare: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    def run(a: Array, b: Array) -> Array:
+        gap = np.abs(np.subtract(a, b))
+        size = max(float(np.max(np.abs(a))), float(np.max(np.abs(b))))
+        return np.asarray(compare(a, b) ^ ((gap > 0) & (gap <= DOUBTFUL * size)))
+
+    return run
+
+
+def _expect(
+    run: Callable[[Session], Mapping[str, Array]],
+    oracle: Session,
+    yardsticks: Sequence[Session],
+    wavering: Sequence[Session],
+) -> Expected:
+    values = {n: np.asarray(a, np.float64) for n, a in run(oracle).items()}
+    scale = scales(values)
+    noise = dict.fromkeys(values, 0.0)
+    for session, share in [*((y, 1.0) for y in yardsticks), *((w, 1 / KINKS) for w in wavering)]:
+        for name, array in run(session).items():
+            error = relative_error(array, values[name], scale[name])
+            noise[name] = max(noise[name], error * share)
+    return Expected(values, _typical(noise))
+
+
+def _typical(noise: Mapping[str, float]) -> dict[str, float]:
+    """No noise is below the median of its kind: a single number can be right by luck.
+
+    Losses are a kind of their own: they are far less noisy than what an optimizer makes of a
+    gradient.
+    """
+    kinds: dict[str, list[float]] = {}
+    for name, error in noise.items():
+        kinds.setdefault(_kind(name), []).append(error)
+    return {n: max(e, float(np.median(kinds[_kind(n)]))) for n, e in noise.items()}
+
+
+def _kind(name: str) -> str:
+    return "loss" if name.endswith(": loss") else "tensor"

@@ -1,0 +1,1 @@
+"""Who agrees: every backend held against the oracle, cell by cell."""

@@ -1,0 +1,61 @@
+"""The checks: each compares one backend with the oracle, or with itself, on one case.
+
+A check is a function from a :class:`Context` to findings; :data:`CHECKS` runs them in order. The
+name of a finding names the fault that it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from harness.check.checks import extremes, primitives, properties, training, values
+from harness.check.checks import initial_values as initial
+from harness.check.checks import whole_steps as pipeline
+from harness.check.checks.context import Context
+from harness.check.findings import Finding
+
+Check = Callable[[Context], Iterable[Finding]]
+
+# Group name -> check. One group's findings come from the same calls.
+CHECKS: Mapping[str, Check] = {
+    "primitives": primitives.primitives,
+    "values": values.values,
+    "cotangents": values.cotangents,
+    "inference": values.inference,
+    "carried-state": values.carried_state,
+    "training": training.own_optimizer,
+    "training-sgd": training.sgd,
+    "pipeline": pipeline.pipeline,
+    "shapes": properties.shapes,
+    "partial-batch": properties.partial_batch,
+    "batch-independence": properties.batch_independence,
+    "causality": properties.causality,
+    "repeatability": properties.repeatability,
+    "aliasing": properties.aliasing,
+    "extremes": extremes.extremes,
+    "saturation": extremes.saturation,
+    "kinks": extremes.kinks,
+    "embedding-rows": extremes.embedding_rows,
+    "bad-index": extremes.bad_index,
+    "nan": extremes.nan,
+    "initial-values": initial.initial_values,
+    "own-sizes": values.own_sizes,
+}
+
+# Checks of sums of many steps amplify rounding: they are compared in float64 only.
+FLOAT64_ONLY = frozenset({"training"})
+
+# Groups whose findings are not named after them: those findings, in the order of the checks.
+SEVERAL: Mapping[str, tuple[str, ...]] = {
+    "values": ("outputs", "loss", "state", "statistics", "gradients"),
+    "cotangents": ("cotangent-gradients",),
+    "pipeline": ("pipeline-forward", "pipeline-training"),
+    "kinks": ("kinks", "corners"),
+    "embedding-rows": ("index-zero", "repeated-index", "last-index"),
+}
+# Finding -> the group that makes it.
+FINDINGS: Mapping[str, str] = {
+    finding: group for group in CHECKS for finding in SEVERAL.get(group, (group,))
+}
+
+__all__ = ["CHECKS", "FINDINGS", "FLOAT64_ONLY", "Check", "Context"]

@@ -1,0 +1,95 @@
+"""What a check works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from harness.check.findings import Finding
+from harness.oracle.arguments import Material
+from harness.oracle.case import Case, Expected
+from harness.oracle.tolerance import compare
+from harness.program.ir import UpdateRule
+from harness.program.serial import encode
+from harness.runtime.tensors import Array, Misfit
+from harness.worker.remote import Remote, Tensors
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Context:
+    """One cell: a backend's session, opened on ``case``; ``own`` is the case at its own sizes."""
+
+    case: Case
+    own: Case
+    remote: Remote
+    path: str
+    dtype: str
+    device: str
+    outputs: dict[str, Array] = field(default_factory=dict)
+
+    def finding(
+        self, check: str, found: Mapping[str, Array | Misfit], expected: Expected
+    ) -> Finding:
+        """Compare everything that was expected, and whatever else was found."""
+        return Finding(check, compare(found, expected.values, expected.noise, self.dtype))
+
+    def forward(self, material: Material) -> Tensors:
+        """An inference pass with the material's batch; parameters must be loaded."""
+        return self.remote.forward("inference", material.inputs, material.state)
+
+    def timed(
+        self,
+        mode: str,
+        batches: Sequence[Mapping[str, Any]],
+        rule: UpdateRule | None,
+        learning_rate: float,
+    ) -> tuple[list[dict[str, Array]], dict[str, Any]]:
+        """Steps of a pipeline, twice as many as batches: the results of the later half, and what
+        all of them have made of parameters, statistics and slots."""
+        material, call, count = self.case.material, self.remote.call, len(batches)
+        call(
+            "prepare",
+            training=encode(self.case.training),
+            inference=encode(self.case.inference),
+            rule=encode(rule),
+            path=self.path,
+            dtype=self.dtype,
+            device=self.device,
+            mode=mode,
+            parameters=material.parameters,
+            statistics=material.statistics,
+            state=material.state,
+            batches=list(batches),
+            learning_rate=learning_rate,
+            quick=True,
+        )
+        call("throughput", first=0, count=count)
+        return call("values", first=count, count=count), call("parameters")
+
+
+def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:
+    """The entries whose names start so."""
+    return {n: a for n, a in found.items() if n.startswith(prefixes)}
+
+
+def time_major_names(case: Case) -> list[str]:
+    """The outputs that have one row for each time step: ``[batch, time, ...]``."""
+    program = case.inference
+    names = []
+    for port in program.outputs:
+        axes = [str(dim) for dim in program.types[port.value].shape[:2]]
+        if axes == ["batch", "time"]:
+            names.append(f"output.{port.name}")
+    return names
+
+
+def equal(a: Array | Misfit | None, b: Array | Misfit | None) -> bool:
+    """The same numbers, NaN included; or the same misfit."""
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return isinstance(a, Misfit) and isinstance(b, Misfit) and a == b
+    return bool(np.array_equal(a, b, equal_nan=True))

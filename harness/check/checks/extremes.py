@@ -1,0 +1,210 @@
+"""Values at the edge: saturation, exact kinks, odd indices, NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.check.checks.context import Context, part
+from harness.check.findings import Finding
+from harness.oracle.arguments import Material
+from harness.oracle.case import KINK_MARGIN, Case, kink_margin
+from harness.program.ir import Port
+from harness.runtime.session import Session
+
+# Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
+# frameworks rightly come out on either side of it.
+CORNERS = (-2.5, -1.0, 0.0, 1.0, 2.5, 6.0)
+SATURATING = (4.0, 4.5, 5.0, 5.5)
+# Check -> the one index of its pass.
+INDICES = {"index-zero": 0, "repeated-index": 1, "last-index": -1}
+ERRORS_FOR_BAD_INPUT = ("UsageError", "IndexError", "ValueError", "InvalidArgumentError")
+
+
+def _compare_gradients(context: Context, check: str, material: Material, key: str) -> Finding:
+    context.remote.load(material)
+    expected = context.case.gradients(material, key)
+    return context.finding(check, context.remote.gradients(material), expected)
+
+
+def _scaled(arrays: dict[str, Any], factor: float, only: Any) -> dict[str, npt.NDArray[Any]]:
+    return {n: a * factor if only(n) else a for n, a in arrays.items()}
+
+
+def extremes(context: Context) -> Iterator[Finding]:
+    """The last layer's weights times 1,024: logits far beyond what exp can hold in float32."""
+    finding = _compare_gradients(context, "extremes", extreme_material(context.case), "extremes")
+    for d in finding.deviations:
+        if d.error == float("inf") and not d.reason:
+            finding.faults.append(f"{d.name} is not finite where the oracle is")
+    yield finding
+
+
+def extreme_material(case: Case) -> Material:
+    """The last layer's weights times 1,024."""
+    last = _last_layer(case)
+    parameters = _scaled(case.material.parameters, 1024.0, lambda n: n.startswith(last))
+    return replace(case.material, parameters=parameters)
+
+
+def saturation(context: Context) -> Iterator[Finding]:
+    """State and all matrices but the last layer's times 4 or so: activations far on their ends."""
+    material = saturated_material(context.case)
+    yield _compare_gradients(context, "saturation", material, "saturation")
+
+
+def saturated_material(case: Case) -> Material:
+    """State and all matrices but the last layer's times one of :data:`SATURATING`."""
+    materials = (_saturated(case, factor) for factor in SATURATING)
+    # A value on a kink would fall to one side or the other by rounding alone.
+    return max(materials, key=lambda m: min(kink_margin(case.training, m), KINK_MARGIN))
+
+
+def _saturated(case: Case, factor: float) -> Material:
+    last = _last_layer(case)
+    parameters = {
+        n: a * factor if a.ndim > 1 and not n.startswith(last) else a
+        for n, a in case.material.parameters.items()
+    }
+    state = {n: a * factor for n, a in case.material.state.items()}
+    return replace(case.material, parameters=parameters, state=state)
+
+
+def _last_layer(case: Case) -> str:
+    return case.training.parameters[-1].name.partition(".")[0] + "."
+
+
+def kinks(context: Context) -> Iterator[Finding]:
+    """Pre-activations exactly on a kink: 0 all over (relu'(0) = 0), then corners elsewhere."""
+    case = context.case
+    yield _compare_gradients(context, "kinks", kink_material(case), "kinks")
+    yield _compare_gradients(context, "corners", corner_material(case), "corners")
+
+
+def corner_material(case: Case) -> Material:
+    """Matrices at 0 but for the last layer's and tables, so that biases alone are activated.
+
+    They go through :data:`CORNERS` in turn, each from another one on.
+    """
+    last = _last_layer(case)
+    parameters = {}
+    for number, port in enumerate(case.training.parameters):
+        array = np.array(case.material.parameters[port.name])
+        if array.ndim > 1 and not port.name.startswith(last) and not _is_table(port.name):
+            array[:] = 0.0
+        elif _starts_at(port, "zeros", "ones") and array.ndim == 1:
+            array[:] = np.resize(np.roll(CORNERS, number), array.shape)
+        parameters[port.name] = array
+    return replace(case.material, parameters=parameters)
+
+
+def _is_table(name: str) -> bool:
+    return name.endswith(".table")
+
+
+def _starts_at(port: Port, *laws: str) -> bool:
+    stripes = (port.init or {}).get("stripes", ())
+    return bool(stripes) and stripes[0]["law"] in laws
+
+
+def kink_material(case: Case) -> Material:
+    """Vectors that start at zero, inputs and states, all at 0; half of the embedding rows too."""
+    parameters = {}
+    for port in case.training.parameters:
+        array = np.array(case.material.parameters[port.name])
+        if array.ndim == 1 and _starts_at(port, "zeros"):
+            array[:] = 0.0
+        if _is_table(port.name):
+            array[::2] = 0.0
+        parameters[port.name] = array
+    inputs = {n: a * 0 if a.dtype.kind == "f" else a for n, a in case.material.inputs.items()}
+    state = {n: a * 0.0 for n, a in case.material.state.items()}
+    return replace(case.material, parameters=parameters, inputs=inputs, state=state)
+
+
+def embedding_rows(context: Context) -> Iterator[Finding]:
+    """One index all over: 0, another, and the last; so that other rows never occur."""
+    case = context.case
+    if all(a.dtype.kind != "i" for a in case.material.inputs.values()):
+        return
+    for check, value in INDICES.items():
+        yield _compare_gradients(context, check, index_material(case, value), check)
+
+
+def index_material(case: Case, value: int) -> Material:
+    """Every index is ``value``; -1 stands for the last one."""
+    bounds = _bounds(case)
+    inputs = {
+        n: np.full_like(a, value % bounds[n]) if a.dtype.kind == "i" else a
+        for n, a in case.material.inputs.items()
+    }
+    return replace(case.material, inputs=inputs)
+
+
+def bad_index(context: Context) -> Iterator[Finding]:
+    """An index out of range is an error, never a clamped, wrapped or zero row."""
+    case = context.case
+    bounds = _bounds(case)
+    if not bounds:
+        return
+    context.remote.load(case.material)
+    finding = Finding("bad-index")
+    for name in list(bounds)[:2]:
+        for value in (bounds[name], -1):
+            inputs = {n: np.array(a) for n, a in case.material.inputs.items()}
+            inputs[name].flat[0] = value
+            outcome = context.remote.outcome(
+                "forward", phase="inference", inputs=inputs, state=case.material.state
+            )
+            finding.held += 1
+            if outcome.status == "ok":
+                finding.faults.append(f"{name} = {value} was accepted")
+            elif not outcome.cause.startswith(ERRORS_FOR_BAD_INPUT):
+                finding.faults.append(f"{name} = {value} gave {outcome.cause}")
+    yield finding
+
+
+def _bounds(case: Case) -> dict[str, int]:
+    """The number of classes of every index input."""
+    program = case.inference
+    types = {port.name: program.type_of(port) for port in program.inputs}
+    return {n: t.bound.resolve(program.sizes) for n, t in types.items() if t.bound is not None}
+
+
+def nan(context: Context) -> Iterator[Finding]:
+    """NaN all over one parameter, each in turn, reaches every output and loss that it must."""
+    case = context.case
+    finding = Finding("nan")
+    for port in case.training.parameters:
+        parameters = dict(case.material.parameters)
+        parameters[port.name] = np.full_like(parameters[port.name], np.nan)
+        material = replace(case.material, parameters=parameters)
+        expected = _losses(case, material, f"nan in {port.name}")
+        context.remote.load(material)
+        found = context.remote.forward(
+            "training", material.inputs, material.state, material.targets
+        )
+        for tensor, array in expected.items():
+            finding.held += 1
+            got = found.get(tensor)
+            if not isinstance(got, np.ndarray) or got.shape != array.shape:
+                finding.faults.append(f"{tensor}: no array of shape {list(array.shape)} came back")
+                continue
+            lost = np.isnan(array) & ~np.isnan(np.asarray(got, np.float64))
+            if lost.any():
+                finding.faults.append(
+                    f"{tensor}: of NaN in {port.name}, {int(lost.sum())} NaN were lost"
+                )
+    yield finding
+
+
+def _losses(case: Case, material: Material, key: str) -> dict[str, npt.NDArray[Any]]:
+    def run(session: Session) -> dict[str, npt.NDArray[Any]]:
+        session.load(material.parameters, material.statistics)
+        return session.forward("training", material.inputs, material.state, material.targets)
+
+    return part(case.expect(key, run).values, "output.", "loss", "metric.")

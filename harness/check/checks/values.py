@@ -1,0 +1,93 @@
+"""Outputs, loss, state, statistics and gradients against the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from harness.check.checks.context import Context, equal, part
+from harness.check.findings import Finding
+from harness.oracle.case import state_of
+from harness.runtime.tensors import Array, Misfit, whole
+
+
+def values(context: Context) -> Iterator[Finding]:
+    """A training pass: outputs, loss and metrics, state, statistics, gradients of the loss."""
+    case = context.case
+    context.remote.load(case.material)
+    expected = case.gradients(case.material, "main")
+    found = context.remote.gradients(case.material)
+    for check, prefixes in (
+        ("outputs", ("output.",)),
+        ("loss", ("loss", "metric.")),
+        ("state", ("state.",)),
+        ("statistics", ("statistics.",)),
+        ("gradients", ("gradient.",)),
+    ):
+        wanted = expected.only(*prefixes)
+        if wanted.values:
+            yield context.finding(check, part(found, *prefixes), wanted)
+
+
+def cotangents(context: Context) -> Iterator[Finding]:
+    """Gradients along a random direction of every output and new state."""
+    case = context.case
+    context.remote.load(case.material)
+    expected = case.gradients(case.material, "main", case.cotangents).only("gradient.")
+    found = context.remote.gradients(case.material, case.cotangents)
+    yield context.finding("cotangent-gradients", part(found, "gradient."), expected)
+
+
+def inference(context: Context) -> Iterator[Finding]:
+    """An inference pass: moving statistics instead of the batch's."""
+    case = context.case
+    context.remote.load(case.material)
+    expected = case.forward("inference", case.material, "main")
+    found = context.forward(case.material)
+    outputs = part(found, "output.")
+    context.outputs.update({n: a for n, a in outputs.items() if not isinstance(a, Misfit)})
+    yield context.finding("inference", found, expected)
+
+
+def carried_state(context: Context) -> Iterator[Finding]:
+    """Two batches, the second from the first's state; then the first again, from the start."""
+    case = context.case
+    if not case.material.state:
+        return
+    second = case.batch_of(case.batch, case.time)
+    context.remote.load(case.material)
+    first_found = context.forward(case.material)
+    carried = state_of(whole(first_found))
+    second_found = context.remote.forward("inference", second.inputs, carried)
+
+    def chained(session):  # type: ignore[no-untyped-def]
+        session.load(case.material.parameters, case.material.statistics)
+        results = session.forward("inference", case.material.inputs, case.material.state)
+        return session.forward("inference", second.inputs, state_of(results))
+
+    finding = context.finding("carried-state", second_found, case.expect("carried", chained))
+    again = context.forward(case.material)
+    finding.faults += [
+        f"{name} differs after another batch: state was not reset"
+        for name, array in again.items()
+        if not _same_bits(array, first_found.get(name))
+    ]
+    yield finding
+
+
+def _same_bits(a: Array | Misfit, b: Array | Misfit | None) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.tobytes() == b.tobytes()
+    return equal(a, b)
+
+
+def own_sizes(context: Context) -> Iterator[Finding]:
+    """Results and gradients of the loss at the sizes that the spec names. Opens a new session."""
+    own = context.own
+    context.remote.open(
+        own.training, own.inference, None, context.path, context.dtype, context.device
+    )
+    context.remote.load(own.material)
+    expected = own.gradients(own.material, "main")
+    yield context.finding("own-sizes", context.remote.gradients(own.material), expected)

@@ -1,0 +1,79 @@
+"""Whole steps as they are timed: planned, compiled, memory used again, several in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from harness.check.checks.context import Context
+from harness.check.checks.training import round_log2
+from harness.check.findings import Finding
+from harness.oracle.case import Expected, state_of, step_values
+from harness.program.signature import result_ports
+from harness.runtime.session import Session
+
+# Half of the steps are made in a row, as many as there are batches: one call, where a backend has
+# a way. The results of the other half are looked at one by one.
+BATCHES, STEPS = 2, 4
+
+
+def pipeline(context: Context) -> Iterator[Finding]:
+    """Forward passes, then training steps. Descends by the gradient itself in float32."""
+    batches = _batches(context)
+    found, _ = context.timed("forward", batches, None, 0.0)
+    yield context.finding("pipeline-forward", _named(found), _forward(context, batches))
+    rule = context.case.spec.update
+    if rule is None:
+        return
+    rate = 2.0 ** round_log2(rule.attributes["learning_rate"])
+    if context.dtype != "float64":
+        rule, rate = context.case.spec.rule("sgd"), 2.0**-4
+    found, after = context.timed("train", batches, rule, rate)
+    step = {"results": found[-1], **after}
+    values = {**_named(found), **step_values(STEPS, step, context.case.material)}
+    steps = [{**batches[i % BATCHES], "learning_rate": rate} for i in range(STEPS)]
+    expected = context.case.train(rule, steps, context.case.material, ("pipeline", rate))
+    yield context.finding("pipeline-training", values, _last(expected))
+
+
+def _batches(context: Context) -> list[dict[str, Any]]:
+    case = context.case
+    materials = [
+        case.material,
+        *(case.batch_of(case.batch, case.time, n) for n in range(1, BATCHES)),
+    ]
+    return [{"inputs": m.inputs, "targets": m.targets} for m in materials]
+
+
+def _forward(context: Context, batches: list[dict[str, Any]]) -> Expected:
+    """The outputs of the last steps, the state handed from each to the next."""
+    material = context.case.material
+    ends = result_ports(context.case.inference, "ends")
+    wanted = [name for name in ends if name.startswith("output.")]
+
+    def run(session: Session) -> Mapping[str, Any]:
+        session.load(material.parameters, material.statistics)
+        state: Mapping[str, Any] = material.state
+        results = []
+        for number in range(STEPS):
+            found = session.forward("inference", batches[number % BATCHES]["inputs"], state)
+            state = state_of(found)
+            results.append({n: found[n] for n in wanted})
+        return _named(results[BATCHES:])
+
+    return context.case.expect("pipeline-forward", run)
+
+
+def _named(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The results of the last steps under one name each."""
+    first = STEPS - len(results) + 1
+    return {f"step {first + i}: {n}": a for i, r in enumerate(results) for n, a in r.items()}
+
+
+def _last(expected: Expected) -> Expected:
+    """The losses of the last steps, and all that the very last one left."""
+    losses = {f"step {n}: loss" for n in range(BATCHES + 1, STEPS + 1)}
+    values = {
+        n: a for n, a in expected.values.items() if n in losses or n.startswith(f"step {STEPS}: ")
+    }
+    return Expected(values, expected.noise)

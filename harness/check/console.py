@@ -1,0 +1,201 @@
+"""Runs of the command line: progress while they go, tables and words when they are done."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from harness.check import report as reports
+from harness.check.events import Events, Report
+from harness.check.findings import PASSING
+from harness.check.reproducer import check_writable, first_check, load, save
+from harness.check.request import Request, choose_backends
+from harness.check.run import Engine
+from harness.check.run_trial import Cell, CellResult, result_records
+from harness.errors import UsageError
+from harness.oracle.patience import OracleFault
+from harness.oracle.tolerance import compare, worst
+from harness.terminal import console, line, say, visible
+from harness.worker.remote import Remote, WorkerFault, with_trace
+from harness.worker.worker import Launch, Worker
+
+# Wide enough for a table of six backends where the output is no terminal.
+PIPED_WIDTH = 160
+
+
+class _Progress(Events):
+    """A bar on a terminal, a line for each cell elsewhere; on standard error."""
+
+    def __init__(self, console: Console, quiet: bool) -> None:
+        self.console, self.quiet = console, quiet
+        self.started: set[str] = set()
+        self.bar = Progress(
+            TextColumn("checking"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[cell]}", markup=False),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=None, cell="")
+
+    def planned(self, cells: Sequence[Cell]) -> None:
+        self.bar.update(self.task, total=len(cells))
+
+    def again(self, reasons: Sequence[str]) -> None:
+        for reason in reasons:
+            line(self.console, reason)
+
+    def began(self, cell: Cell) -> None:
+        self.bar.update(self.task, cell=visible(str(cell)))
+
+    def starting(self, backend: str, seconds: float) -> None:
+        text = f"starting {backend} (at most {seconds:g} s)"
+        self.bar.update(self.task, cell=text)
+        if not (self.console.is_terminal or self.quiet or backend in self.started):
+            self.console.print(text, markup=False, highlight=False)
+        self.started.add(backend)
+
+    def ended(self, result: CellResult) -> None:
+        self.bar.advance(self.task)
+        failing = result.verdict not in PASSING
+        if failing or not (self.console.is_terminal or self.quiet):
+            line(self.console, f"{result.cell}: {result.verdict} ({result.seconds:.1f} s)")
+
+
+def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[str]) -> int:
+    """Run a request and print what came of it; returns the exit code."""
+    started = time.monotonic()
+    progress = _Progress(console(error=True), quiet=bool(options["as_json"]))
+    with Engine(request, progress) as engine, progress.bar:
+        for told in engine.specs.hidden:
+            line(progress.console, told)
+        if options["reproducers"] is not None:
+            check_writable(options["reproducers"])
+        report = engine.run(arguments)
+        reproducers = _reproducers(engine, report, options["reproducers"])
+    if report.results and not any(r.findings for r in report.results):
+        listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
+        raise UsageError(f"none of the checks asked for applies to {listed}")
+    if options["as_json"]:
+        lines = [record for result in report.results for record in result_records(result)]
+        say(json.dumps({"exit_code": report.exit_code, "results": _finite(lines)}))
+        return report.exit_code
+    shown = console(piped_width=PIPED_WIDTH)
+    line(shown, reports.title(report))
+    shown.print(reports.table(report))
+    plain = [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
+    trouble = reports.problems(report, most=None if options["verbose"] else 2)
+    plain += trouble if options["verbose"] else reports.first_lines(trouble, 40)
+    plain += reproducers
+    if options["verbose"]:
+        plain += reports.details(report)
+    if engine.proofs:
+        plain.append(reports.proof(engine.proofs))
+    plain.append(reports.summary(report, time.monotonic() - started))
+    for text in plain:
+        line(shown, text)
+    return report.exit_code
+
+
+def _unsupported(report: Report) -> list[str]:
+    """What a backend does not offer, once for all of its cells."""
+    lines = [
+        f"{result.cell.backend}: unsupported: {finding.detail}"
+        for result in report.results
+        for finding in result.findings
+        if finding.verdict == "unsupported"
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[str]:
+    """Save what differs; a line for each cell that does, with the command to run it again."""
+    lines: list[str] = []
+    if folder is None:
+        return lines
+    for result in report.results:
+        cell = result.cell
+        differing = [f.check for f in result.findings if f.verdict == "differ"]
+        check = first_check(result.findings)
+        if check is not None:
+            try:
+                saved = save(folder, cell, engine.case(engine.specs[cell.spec], own=False), check)
+            except (
+                UsageError,
+                OracleFault,
+            ) as error:  # what the run has found is told all the same
+                lines.append(f"no reproducer of {cell}: {error}")
+            else:
+                lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
+        elif differing:
+            command = shlex.join(_check_again(engine.request, cell, differing))
+            lines.append(f"no reproducer: what differs is {', '.join(differing)}; run {command}")
+    return lines
+
+
+def _check_again(request: Request, cell: Cell, checks: Sequence[str]) -> list[str]:
+    """The command that runs some checks of a cell."""
+    command = ["harness", "check", cell.spec, "--backend", cell.backend, "--dtype", cell.dtype]
+    if cell.path != "native":
+        command += ["--path", cell.path]
+    if cell.device != "cpu":
+        command += ["--device", cell.device]
+    for option, values in (
+        ("--specs", request.folders),
+        ("--size", [f"{name}={size}" for name, size in request.sizes.items()]),
+        ("--seed", [request.seed] if request.seed else []),
+        ("--check", checks),
+    ):
+        command += [item for value in values for item in (option, str(value))]
+    return command
+
+
+def run_replay(folder: Path, backend: str | None) -> int:
+    """Run a reproducer; returns 0 if it agrees now, 1 if it differs, 3 if it cannot be run."""
+    found = load(folder)
+    if not found.expected.values:
+        raise UsageError(f"{folder} holds no expected values")
+    cell = found.cell
+    (name,) = choose_backends((backend or cell.backend,))
+    with Worker(Launch(name)) as worker:
+        remote = Remote(worker, 120.0)
+        try:
+            remote.open(found.training, found.inference, None, cell.path, cell.dtype, cell.device)
+            results = found.run.run(remote)
+        except WorkerFault as fault:
+            say(with_trace(f"{name}: {fault}", fault.traceback), error=True)
+            return 3
+    deviations = compare(results, found.expected.values, found.expected.noise, cell.dtype)
+    for d in deviations:
+        if not d.agrees:
+            what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick"
+            say(f"{d.name}: {d.reason or what}")
+    furthest = worst(deviations)
+    agrees = all(d.agrees for d in deviations)
+    verdict = "agrees" if agrees else "differs"
+    what = f"{cell.spec} on {name}, {cell.dtype}, check {found.run.check}"
+    say(f"{what}: {verdict}; worst is {furthest.name}")
+    return 0 if agrees else 1
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: such numbers become strings that ``float`` reads."""
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, float) and value != value:
+        return "NaN"
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return value

@@ -1,0 +1,172 @@
+"""A spec in words: its parameters, its program with shapes, its cost, and who runs what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from pathlib import Path
+
+from harness.check.request import DEFAULT_TIME, choose_backends
+from harness.program import flops
+from harness.program.autodiff.reverse import differentiate
+from harness.program.dims import Dim
+from harness.program.ir import Node, Port, Program
+from harness.program.signature import call_key, variable_ports
+from harness.spec.model import Spec, load_spec
+from harness.worker.remote import Remote, WorkerFault
+from harness.worker.worker import Launch, Worker
+
+
+def explain(
+    name: str, folders: Iterable[Path], sizes: Mapping[str, int], backends: Sequence[str]
+) -> str:
+    """The text that ``harness explain`` prints."""
+    spec = load_spec(name, folders)
+    if backends:
+        backends = choose_backends(backends)
+    training, data = spec.model.training, spec.model.data
+    free = {
+        "batch": sizes.get("batch", training.batch if training else 1),
+        "time": sizes.get("time", data.windows.length if data else DEFAULT_TIME),
+    }
+    own = {n: v for n, v in sizes.items() if n not in free}
+    program = spec.program("training", **own)
+    parts = [
+        f"{spec.name}: {spec.model.summary}",
+        f"source: {spec.model.source}",
+        "sizes: " + ", ".join(f"{n} {v}" for n, v in {**program.sizes, **free}.items()),
+        _crossings(program),
+        _parameters(program),
+        _listing(program),
+        _losses(spec, program),
+        _cost(program, free),
+    ]
+    if backends:
+        parts.append(_paths(spec, backends))
+    return "\n\n".join(parts)
+
+
+def _crossings(program: Program) -> str:
+    lines = []
+    for title, ports in (
+        ("inputs", program.inputs),
+        ("targets", program.targets),
+        ("state", program.state),
+        ("outputs", program.outputs),
+    ):
+        for port in ports:
+            type_ = program.type_of(port)
+            below = f" below {type_.bound}" if type_.bound is not None else ""
+            lines.append(f"  {title:8} {port.name:16} {type_}{below}")
+    return "in and out\n" + "\n".join(lines)
+
+
+def _parameters(program: Program) -> str:
+    """The table of ``model.summary()``: one line a parameter, subtotals a layer, a total."""
+    lines: list[str] = []
+    layers: dict[str, int] = {}
+    trained = 0
+    for port in (*program.parameters, *program.statistics):
+        shape = program.shape(port)
+        layer = port.name.partition(".")[0]
+        layers[layer] = layers.get(layer, 0) + prod(shape)
+        trained += prod(shape) if port in program.parameters else 0
+        kind = "" if port in program.parameters else "  (statistic)"
+        lines.append(f"  {port.name:24} {list(shape)!s:14} {prod(shape):>9,}  {_law(port)}{kind}")
+    total = sum(layers.values())
+    lines += [f"  {layer:24} {'':14} {number:>9,}" for layer, number in layers.items()]
+    lines.append(f"  {'total':24} {'':14} {total:>9,}  ({trained:,} trained)")
+    return "parameters\n" + "\n".join(lines)
+
+
+def _law(port: Port) -> str:
+    stripes = (port.init or {}).get("stripes", ())
+    texts = []
+    for stripe in stripes:
+        arguments = ", ".join(f"{n} {v:g}" for n, v in stripe["arguments"].items())
+        texts.append(f"{stripe['law']}({arguments})" if arguments else stripe["law"])
+    block = (port.init or {}).get("block")
+    return " over ".join(texts) + (f", drawn with block {block}" if block else "")
+
+
+def _listing(program: Program) -> str:
+    return "program\n" + "\n".join(_nodes(program, program.nodes, "  "))
+
+
+def _nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[str]:
+    lines = []
+    for node in nodes:
+        names = ", ".join(_value(program, o) for o in node.outputs)
+        if node.op == "call":
+            lines.append(f"{indent}{node.attributes['label']}: {node.attributes['definition']}")
+            assert node.body is not None
+            lines += _nodes(program, node.body.nodes, indent + "  ")
+        elif node.op == "scan":
+            first = node.inputs[node.attributes["carries"]]
+            length = program.types[first].shape[0]
+            lines.append(f"{indent}{names} = scan over {length}")
+            assert node.body is not None
+            lines += _nodes(program, node.body.nodes, indent + "  ")
+        else:
+            inputs = ", ".join(_value(program, i) for i in node.inputs)
+            given = ", ".join(f"{k}={_text(v)}" for k, v in node.attributes.items())
+            arguments = ", ".join(filter(None, (inputs, given)))
+            type_ = program.types[node.output]
+            lines.append(f"{indent}{names} = {node.op}({arguments})  {type_}")
+    return lines
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_text(item) for item in value) + "]"
+    return str(value) if isinstance(value, Dim | int | float) else repr(value)
+
+
+def _value(program: Program, number: int) -> str:
+    return program.names.get(number, f"%{number}")
+
+
+def _losses(spec: Spec, program: Program) -> str:
+    lines = [f"  loss      {spec.model.loss}"] if spec.model.loss else []
+    lines += [f"  metric    {n} = {text}" for n, text in spec.model.metrics.items()]
+    if spec.update is not None:
+        attributes = ", ".join(f"{n} {v:g}" for n, v in spec.update.attributes.items())
+        lines.append(f"  optimizer {spec.update.name} ({attributes})")
+    if spec.model.training is not None:
+        phases = ", ".join(
+            f"{p.epochs} epochs at {p.learning_rate:g}" for p in spec.model.training.phases
+        )
+        lines.append(f"  phases    {phases}")
+    return "training\n" + "\n".join(lines)
+
+
+def _cost(program: Program, free: Mapping[str, int]) -> str:
+    sizes = {**program.sizes, **free}
+    forward = flops.count(program.nodes, program.types, sizes)
+    lines = [f"  forward and loss       {_flops(forward)}"]
+    if program.loss is not None:
+        against = list(variable_ports(program).values())
+        derived = differentiate(program, [Port("loss", program.loss)], against).program
+        whole = flops.count(derived.nodes, derived.types, sizes)
+        lines.append(f"  with derived gradient  {_flops(whole)}")
+    return f"operations at batch {free['batch']}, time {free['time']}\n" + "\n".join(lines)
+
+
+def _flops(found: flops.Flops) -> str:
+    return f"{found.products:>14,} in products, {found.elementwise:>12,} elementwise"
+
+
+def _paths(spec: Spec, backends: Sequence[str]) -> str:
+    lines = []
+    training, inference = spec.program("training"), spec.program("inference")
+    for name in backends:
+        with Worker(Launch(name)) as worker:
+            try:
+                remote = Remote(worker, 120.0)
+                paths = remote.open(training, inference, spec.update, "native", "float32", "cpu")
+            except WorkerFault as fault:
+                lines.append(f"  {name}: {fault}")
+                continue
+        keys = [*dict.fromkeys(call_key(node) for node in training.calls), "optimizer"]
+        lines += [f"  {name:12} {key:24} {paths[key]}" for key in keys if key in paths]
+    return "paths\n" + "\n".join(lines)

@@ -1,0 +1,92 @@
+"""What a check found, and the verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.oracle.tolerance import Deviation, worst
+
+Verdict = Literal[
+    "agree",
+    "differ",
+    "known-difference",
+    "unsupported",
+    "error",
+    "crashed",
+    "timeout",
+    "out-of-memory",
+    "not-run",
+]
+# From harmless to grave: a cell shows the gravest of its checks.
+VERDICTS: tuple[Verdict, ...] = (
+    "agree",
+    "known-difference",
+    "unsupported",
+    "not-run",
+    "differ",
+    "error",
+    "timeout",
+    "out-of-memory",
+    "crashed",
+)
+PASSING: frozenset[Verdict] = frozenset({"agree", "known-difference", "unsupported"})
+# Verdicts of a backend that did not run, as opposed to one that ran and was wrong.
+BROKEN: frozenset[Verdict] = frozenset({"error", "crashed", "timeout", "out-of-memory", "not-run"})
+
+
+@dataclass(slots=True)
+class Finding:
+    """One check's result: tensors compared, properties that held, faults in words."""
+
+    check: str
+    deviations: list[Deviation] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    held: int = 0
+    verdict: Verdict = "agree"
+    seconds: float = 0.0
+    traceback: str = ""  # of what was raised, in the backend's process or in this one
+    words: str = ""  # the detail, of a finding from a record or one that has not kept all of it
+    compared: int = 0  # deviations there were, before most were dropped
+
+    def judge(self) -> Finding:
+        """Set the verdict from what was compared. Nothing compared is an error."""
+        if not self.deviations and not self.faults and not self.held:
+            self.verdict = "error"
+            self.faults.append("nothing was compared")
+        elif self.faults or not all(d.agrees for d in self.deviations):
+            self.verdict = "differ"
+        return self
+
+    def settle(self) -> None:
+        """Drop all deviations but the worst, and what tells nothing: no more is asked of it."""
+        if len(self.deviations) > 1:
+            self.words, self.compared = self.detail, len(self.deviations)
+            self.deviations = [worst(self.deviations)]
+
+    @property
+    def comparisons(self) -> int:
+        """How many tensors were compared and properties looked at."""
+        return max(len(self.deviations), self.compared) + self.held
+
+    @property
+    def worst(self) -> Deviation | None:
+        """The deviation that is furthest beyond what is allowed."""
+        return worst(self.deviations) if self.deviations else None
+
+    @property
+    def detail(self) -> str:
+        """What went wrong, in words; empty if nothing did."""
+        if self.words:
+            return self.words
+        parts = list(self.faults)
+        wrong = [d for d in self.deviations if not d.agrees]
+        parts += [str(d) for d in wrong[:3]]
+        if len(wrong) > 3:
+            parts.append(f"and {len(wrong) - 3} more tensors")
+        return "; ".join(parts)
+
+
+def gravest(verdicts: list[Verdict]) -> Verdict:
+    """The gravest of some verdicts; ``not-run`` of none."""
+    return max(verdicts, key=VERDICTS.index, default="not-run")

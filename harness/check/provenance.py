@@ -1,0 +1,172 @@
+"""What decides the numbers of a cell, so that those of a record file are known to be of today.
+
+A signature is what the parent knows before a cell is run; a greeting is what its worker says of
+itself. Both are flat maps of texts, for a record and for saying what has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from harness.check.differences import Differences
+from harness.check.request import Request, case_sizes
+from harness.check.run_trial import Cell
+from harness.convert.weights import fingerprint
+from harness.oracle import tolerance
+from harness.runtime.code_digest import digest
+from harness.runtime.plugins import available, code
+from harness.spec.model import Spec
+from harness.worker.machine import machine
+from harness.worker.serve import reported
+from harness.worker.worker import Worker
+
+# Entries that are checksums: of them it is said that they have changed, not what they are.
+CHECKSUMS: Mapping[str, str] = {
+    "spec": "the spec has changed",
+    "sizes": "the sizes have changed",
+    "differences": "the known differences have changed",
+    "harness code": "the code of the harness has changed",
+    "code": "the code of the backend has changed",
+}
+# Entries that decide whether there is a verdict of :data:`LIMITED`, and no other.
+LIMITS = ("--timeout", "--memory")
+LIMITED = frozenset({"timeout", "out-of-memory", "not-run"})
+# Variables that decide which code an interpreter finds: the parent's own search tells nothing then.
+SEARCHING = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PATH")
+PROSE = {"summary", "source"}
+
+
+class Signatures:
+    """The signatures of a run's cells."""
+
+    def __init__(self, request: Request, differences: Differences) -> None:
+        self.request = request
+        own = machine()
+        self._common = {
+            "harness": version("backend-comparison-harness"),
+            "harness code": digest("harness"),
+            "K": str(tolerance.K),
+            "numpy of the oracle": version("numpy"),
+            "Python of the oracle": platform.python_version(),
+            "differences": _checksum({n: d.model_dump() for n, d in differences.entries.items()}),
+            "--timeout": str(request.timeout),
+            "--memory": str(request.memory_limit),
+            **{name: str(own[name]) for name in ("host", "cpu", "architecture")},
+            **{f"variable {name}": text for name, text in reported(os.environ).items()},
+        }
+        self._specs: dict[str, dict[str, str]] = {}
+        self._backends = {name: _backend(name, request) for name in available()}
+
+    def of(self, cell: Cell, spec: Spec) -> dict[str, str]:
+        """What decides the numbers of a cell, beside what its own fields say."""
+        if spec.name not in self._specs:
+            self._specs[spec.name] = _spec(spec, self.request)
+        backend = self._backends.get(cell.backend, {})
+        cards = {} if cell.device == "cpu" else {"GPUs": self._cards}
+        return {**self._common, **self._specs[spec.name], **backend, **cards}
+
+    @cached_property
+    def _cards(self) -> str:
+        from harness.bench.environment import gpus
+
+        return "; ".join(" ".join(card.values()) for card in gpus())
+
+
+class Greetings:
+    """What the workers of a run would say of themselves.
+
+    A worker is started for it only where nothing else tells: it runs on another interpreter, or
+    what is installed here is not what the record says.
+    """
+
+    def __init__(self, request: Request, workers: Mapping[str, Worker]) -> None:
+        self.request, self.workers = request, workers
+        self._asked: dict[str, Mapping[str, str]] = {}
+        self._started: set[str] = set()
+
+    def now(self, backend: str, recorded: Mapping[str, str]) -> Mapping[str, str]:
+        """The greeting of today; empty if the worker cannot be started."""
+        if self._asked.get(backend) != recorded and backend not in self._started:
+            if self._is_own(backend) and _installed(backend, recorded) == recorded:
+                self._asked[backend] = recorded
+            else:
+                self._started.add(backend)
+                worker = self.workers[backend]
+                self._asked[backend] = (greeting(worker) or {}) if worker.start().ok else {}
+        return self._asked[backend]
+
+    def _is_own(self, backend: str) -> bool:
+        variables = self.request.environment.get(backend, {})
+        searched = any(name in variables for name in SEARCHING)
+        return self.request.pythons.get(backend, sys.executable) == sys.executable and not searched
+
+
+def greeting(worker: Worker) -> dict[str, str] | None:
+    """What a worker has said of itself, as far as it decides numbers; None if it never greeted."""
+    hello = worker.hello
+    if hello is None:
+        return None
+    versions = {name: str(text) for name, text in hello.get("versions", {}).items()}
+    said = {"Python": "python", "code": "code", "harness code": "harness"}
+    return {**versions, **{name: str(hello.get(entry, "")) for name, entry in said.items()}}
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """In words, how the entries of two signatures or greetings differ."""
+    found = []
+    for name in dict.fromkeys([*before, *now]):
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            told = ("none" if text is None else text for text in (old, new))
+            found.append(CHECKSUMS.get(name, f"{name} {' became '.join(told)}"))
+    return found
+
+
+def _spec(spec: Spec, request: Request) -> dict[str, str]:
+    own = spec.model.model_dump(exclude=PROSE)
+    sizes = [case_sizes(spec, request, own=case) for case in (False, True)]
+    return {"spec": _checksum([fingerprint(spec), own]), "sizes": _checksum(sizes)}
+
+
+def _backend(name: str, request: Request) -> dict[str, str]:
+    origin = available()[name]
+    python = request.pythons.get(name, sys.executable)
+    found = {"interpreter": python}
+    if python == sys.executable:
+        found["backend"] = f"{origin.distribution} {origin.version}"
+    variables = request.environment.get(name, {})
+    return {**found, **{f"--env {variable}": text for variable, text in variables.items()}}
+
+
+def _installed(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
+    """A recorded greeting as this interpreter would have it; without what nothing tells of."""
+    found = {
+        "Python": platform.python_version(),
+        "code": code(backend),
+        "harness code": digest("harness"),
+    }
+    for name in recorded:
+        try:
+            found.setdefault(name, _version(name, recorded[name]))
+        except (PackageNotFoundError, ValueError):  # an empty name is a ValueError
+            continue
+    return found
+
+
+def _version(name: str, recorded: str) -> str:
+    """What is installed; in the recorded form, where only a local part is left out of it."""
+    found = version(name)
+    public, plus, _ = recorded.partition("+")
+    return recorded if plus and found == public else found
+
+
+def _checksum(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()

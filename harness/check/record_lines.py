@@ -1,0 +1,114 @@
+"""The forms of the lines of a record file; ``docs/records.md`` says what they mean.
+
+Kinds and fields that are not here are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from harness.check.findings import Verdict
+from harness.files.forms import Form, Number, formed
+
+SCHEMA_VERSION = 1
+COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
+
+
+class Head(Form):
+    """The first line of a run."""
+
+    schema_: Annotated[int, Field(alias="schema")]
+    harness: str
+    started: str
+    arguments: list[str]
+    machine: dict[str, Any]
+    versions: dict[str, Any]
+    environment: dict[str, dict[str, str]]
+    request: dict[str, Any] | None = None
+
+
+class OfCell(Form):
+    """A line that is about a cell."""
+
+    spec: str
+    backend: str
+    device: str
+    dtype: str
+    path: str
+
+
+class Begin(OfCell):
+    """A cell starts. ``signature`` is what decides its numbers."""
+
+    signature: dict[str, str] | None = None
+
+
+class Result(OfCell):
+    """One check of a cell is decided. Numbers stand for a tensor that was compared, or for none."""
+
+    backend_version: str
+    check: str
+    verdict: Verdict
+    error: Number | None
+    yardstick: Annotated[Number, Field(gt=0)] | None
+    ratio: Number | None
+    tolerance: Number | None
+    seconds: Number
+    detail: str
+    worst: str | None
+    held: Annotated[int, Field(ge=0, lt=2**63)]
+    layers: dict[str, str]
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Result:
+        given = [name for name in COMPARED if getattr(self, name) is not None]
+        if given and len(given) < len(COMPARED):
+            lacking = ", ".join(name for name in COMPARED if name not in given)
+            raise ValueError(f"{', '.join(given)} without {lacking}: give all of them or none")
+        return self
+
+
+class End(OfCell):
+    """A cell is finished. ``greeting`` is what its worker said of itself."""
+
+    verdict: Verdict
+    seconds: Number
+    could_not_run: bool
+    location: str
+    greeting: dict[str, str] | None = None
+
+
+class Torn(Form):
+    """A writer found an incomplete line above."""
+
+    bytes: int
+
+
+FORMS: Mapping[str, type[Form]] = {
+    "head": Head,
+    "begin": Begin,
+    "result": Result,
+    "end": End,
+    "torn": Torn,
+}
+
+
+def check_line(line: Any) -> None:
+    """:class:`ValueError` for what is no line of a record file at all."""
+    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
+        raise ValueError("no record: it has no kind")
+    if line["kind"] == "head" and line.get("schema") != SCHEMA_VERSION:
+        raise ValueError(
+            f"schema {line.get('schema')!r} is unknown, and {SCHEMA_VERSION} is what this version "
+            "of the harness reads"
+        )
+
+
+def check_fields(line: Mapping[str, Any]) -> None:
+    """:class:`~harness.files.forms.Malformed` for a line that lacks what its kind has."""
+    form = FORMS.get(line["kind"])
+    if form is not None:
+        formed(line, form, line["kind"])

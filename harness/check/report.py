@@ -1,0 +1,204 @@
+"""What a run looks like to a person: a table of systems by backends, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from textwrap import indent
+
+from rich.table import Table
+from rich.text import Text
+
+from harness.check.events import Report
+from harness.check.findings import PASSING, Finding
+from harness.check.outliers import Group, group_of, outlier
+from harness.check.run_trial import CellResult
+from harness.oracle import tolerance
+from harness.terminal import entry
+
+MARKS: Mapping[str, str] = {
+    "agree": "",
+    "known-difference": "known",
+    "unsupported": "unsupported",
+    "differ": "DIFFER",
+    "error": "ERROR",
+    "crashed": "CRASHED",
+    "timeout": "TIMEOUT",
+    "out-of-memory": "OUT OF MEMORY",
+    "not-run": "not run",
+}
+STYLES: Mapping[str, str] = {"agree": "green", "known-difference": "cyan", "unsupported": "dim"}
+# The checks whose numbers say how closely a backend follows the oracle. The others test edges.
+MEASURING = frozenset(
+    {
+        "outputs",
+        "loss",
+        "state",
+        "statistics",
+        "gradients",
+        "cotangent-gradients",
+        "inference",
+        "carried-state",
+        "training",
+        "training-sgd",
+        "own-sizes",
+    }
+)
+
+
+def digits(result: CellResult) -> float | None:
+    """Decimal digits in which the worst tensor agrees with the oracle, 16 at most."""
+    errors = [f.worst.error for f in result.findings if f.worst and f.check in MEASURING]
+    if not errors:
+        return None
+    return tolerance.digits(max(errors))
+
+
+def cell_text(result: CellResult) -> str:
+    """``15.6`` where it agrees, ``DIFFER 2.1`` where not."""
+    number = digits(result)
+    shown = "" if number is None else f"{number:.1f}"
+    return f"{MARKS[result.verdict]} {shown}".strip()
+
+
+def _variants(report: Report) -> list[tuple[str, str]]:
+    """Dtypes and paths, in the order of the run."""
+    return list(dict.fromkeys((r.cell.dtype, r.cell.path) for r in report.results))
+
+
+def title(report: Report) -> str:
+    """What the entries of the table are."""
+    variants = _variants(report)
+    paths = {path for _, path in variants}
+    shown = [dtype if len(paths) == 1 else f"{dtype} {path}" for dtype, path in variants]
+    return f"digits of agreement with the oracle: {' | '.join(shown)}"
+
+
+def table(report: Report) -> Table:
+    """Systems by backends; each entry has one part for each dtype and path."""
+    results = report.results
+    backends = list(dict.fromkeys(r.cell.backend for r in results))
+    variants = _variants(report)
+    grid = Table()
+    grid.add_column("system", no_wrap=True)
+    for backend in backends:
+        grid.add_column(entry(backend), justify="right", no_wrap=True)
+    by_cell = {(r.cell.spec, r.cell.backend, r.cell.dtype, r.cell.path): r for r in results}
+    for spec in dict.fromkeys(r.cell.spec for r in results):
+        row = []
+        for backend in backends:
+            cells = [by_cell.get((spec, backend, *variant)) for variant in variants]
+            texts = [entry(cell_text(c), _style(c)) if c else Text("-") for c in cells]
+            row.append(Text(" | ").join(texts))
+        grid.add_row(entry(spec), *row)
+    return grid
+
+
+def _style(result: CellResult) -> str:
+    return STYLES.get(result.verdict, "bold red")
+
+
+def problems(report: Report, most: int | None = 2) -> list[str]:
+    """A paragraph for every cell that does not pass: where, and what its first checks saw.
+
+    After ``most`` checks in full (None: all) the others are named only.
+    """
+    lines = []
+    for result in report.results:
+        failing = [f for f in result.findings if f.verdict not in PASSING]
+        if not failing:
+            continue
+        lines.append(f"{result.cell}: {result.verdict}")
+        if result.location:
+            lines.append(f"  {result.location}")
+        ran = [f for f in failing if f.verdict != "not-run"]
+        lines += [f"  {f.check}: {f.verdict}: {f.detail}" for f in ran[:most]]
+        if ran[len(ran[:most]) :]:
+            others = ", ".join(f.check for f in ran[len(ran[:most]) :])
+            lines.append(f"  also: {others} (--verbose shows what they saw)")
+        if most is not None and any(f.traceback for f in ran):
+            lines.append("  --verbose shows the traceback")
+        lines += _tracebacks(ran) if most is None else []
+        skipped = [f.check for f in failing if f.verdict == "not-run"]
+        if skipped:
+            lines.append(f"  not run: {', '.join(skipped)} ({failing[-1].detail})")
+    return lines
+
+
+def _tracebacks(findings: Sequence[Finding]) -> list[str]:
+    """What was raised in each check; what is the same for several stands there once."""
+    checks: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.traceback:
+            checks.setdefault(finding.traceback, []).append(finding.check)
+    return [
+        f"  traceback of {', '.join(named)}:\n{indent(text.rstrip(), '    ')}"
+        for text, named in checks.items()
+    ]
+
+
+def details(report: Report) -> list[str]:
+    """Every check of every cell, one line each, and the path of every layer."""
+    lines = []
+    for result in report.results:
+        paths = ", ".join(f"{k}: {v}" for k, v in result.layers.items())
+        lines.append(f"{result.cell} ({result.version}; {paths}): {result.verdict}")
+        for f in result.findings:
+            worst = f.worst
+            numbers = (
+                f"error {worst.error:.2e}, {worst.ratio:.3g} x yardstick, in {worst.name}"
+                if worst
+                else f"{f.held} held"
+            )
+            lines.append(f"  {f.check:22} {f.verdict:16} {f.seconds:7.3f} s  {numbers}")
+    return lines
+
+
+def known(report: Report) -> list[str]:
+    """The known differences that were met."""
+    found = [
+        fault
+        for result in report.results
+        for finding in result.findings
+        if finding.verdict == "known-difference"
+        for fault in finding.faults
+        if fault.startswith("known difference")
+    ]
+    return list(dict.fromkeys(found))
+
+
+def outliers(report: Report) -> list[str]:
+    """Where backends part, who stands apart from the others, from their outputs pairwise."""
+    groups: dict[Group, list[CellResult]] = {}
+    for result in report.results:
+        groups.setdefault(group_of(result.cell), []).append(result)
+    return [*report.outliers, *filter(None, map(outlier, groups.values()))]
+
+
+def proof(gaps: Mapping[str, float]) -> str:
+    """How the oracle's own gradients are known to be right."""
+    specs = "1 spec" if len(gaps) == 1 else f"{len(gaps)} specs"
+    return (
+        f"oracle: the gradients of {specs} agree with the complex step to {max(gaps.values()):.1e}"
+    )
+
+
+def summary(report: Report, seconds: float) -> str:
+    """One line: how many cells, how many of each verdict, how long."""
+    counts: dict[str, int] = {}
+    ran = [r for r in report.results if not r.kept]
+    compared = sum(f.comparisons for r in ran for f in r.findings)
+    for result in report.results:
+        counts[result.verdict] = counts.get(result.verdict, 0) + 1
+    listed = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"
+    kept = len(report.results) - len(ran)
+    taken = f" ({kept} kept from the record file)" if kept else ""
+    cells = "1 cell" if len(report.results) == 1 else f"{len(report.results)} cells"
+    return f"{cells}: {listed}{taken}; {compared:,} comparisons in {seconds:.0f} s"
+
+
+def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
+    """At most ``limit`` lines, then how many more there are."""
+    lines = list(lines)
+    if len(lines) <= limit:
+        return lines
+    return [*lines[:limit], f"... and {len(lines) - limit} more lines (--verbose shows all)"]

@@ -1,0 +1,176 @@
+"""What a run is made of: the request, the specs and backends that it stands for, the sizes."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.check.checks import CHECKS, FINDINGS
+from harness.errors import UsageError, did_you_mean
+from harness.oracle.case import Case
+from harness.ranges import JOBS, MEMORY, SEED, SIZES, TIMEOUT, check_fields
+from harness.runtime.plugins import available
+from harness.spec.model import Spec
+
+# Small, and all different: a wrong axis cannot fit. Time exceeds what unrolled models need.
+SMALL_SIZES: Mapping[str, int] = {"vocab": 11, "characters": 10, "factors": 5, "hidden": 7}
+SMALL_BATCH, SMALL_TIME = 3, 4
+# Of models whose data do not say how long a sequence is.
+DEFAULT_TIME = 8
+# At the spec's own sizes a small batch is enough, and keeps the material off the kinks.
+OWN_BATCH = 4
+
+RANGES = {"timeout": TIMEOUT, "seed": SEED, "jobs": JOBS}
+DTYPES = ("float64", "float32")
+PATHS = ("native", "equations", "derived")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to check. Empty ``specs`` mean all of Lesson 6, empty ``backends`` all installed."""
+
+    specs: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = DTYPES
+    paths: tuple[str, ...] = ("native",)
+    device: str = "cpu"
+    folders: tuple[Path, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    timeout: float = 120.0
+    start_timeout: float | None = None
+    memory_limit: int | None = None
+    checks: tuple[str, ...] = ("*",)
+    records: Path | None = None
+    resume: bool = False
+    seed: int = 0
+    jobs: int = 0
+    handler: str | None = None
+
+
+def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
+    """The case of a spec: at small sizes that all differ, or at the spec's own."""
+    sizes, batch, time = case_sizes(spec, request, own=own)
+    return Case(spec, sizes, batch, time, request.seed)
+
+
+def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
+    """The sizes of a case, its batch and its time."""
+    given = dict(request.sizes)
+    if own:
+        training, data = spec.model.training, spec.model.data
+        time = data.windows.length if data else DEFAULT_TIME
+        batch = min(training.batch, OWN_BATCH) if training else OWN_BATCH
+        sizes: Mapping[str, int] = given
+    else:
+        batch, time = SMALL_BATCH, SMALL_TIME
+        sizes = {**small_sizes(spec), **given}
+    return sizes, given.get("batch", batch), given.get("time", time)
+
+
+def small_sizes(spec: Spec) -> dict[str, int]:
+    """A small number for every size of a spec, all different, never above the spec's own."""
+    taken = {SMALL_BATCH, SMALL_TIME, *SMALL_SIZES.values()}
+    sizes = {}
+    for name, own in spec.model.sizes.items():
+        small = SMALL_SIZES.get(name)
+        if small is None:
+            small = next(n for n in range(5, 10_000) if n not in taken)
+            taken.add(small)
+        sizes[name] = min(small, own)
+    return sizes
+
+
+def lesson6() -> tuple[str, ...]:
+    """The names of the Lesson 6 models, in the order of the notebook."""
+    return tuple(
+        f"lesson6/{name}"
+        for name in (
+            "three_char",
+            "first_rnn",
+            "simple_rnn",
+            "sequence_unrolled",
+            "sequence_rnn",
+            "sequence_onehot",
+            "stateful_lstm",
+            "theano_rnn",
+            "pure_python_rnn",
+            "keras_gru",
+            "theano_gru",
+            "theano_gru_combined",
+        )
+    )
+
+
+def choose_backends(names: Sequence[str]) -> tuple[str, ...]:
+    """The named backends, or all that are installed; :class:`UsageError` for an unknown name."""
+    known = available()
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"unknown backend {name!r}{did_you_mean(name, known)} "
+                f"(installed: {', '.join(known)})"
+            )
+    return tuple(dict.fromkeys(names)) or tuple(known)
+
+
+def choose_checks(patterns: Sequence[str]) -> tuple[str, ...]:
+    """The checks that any pattern matches, by their own name or by that of a finding of theirs.
+
+    :class:`UsageError` for a pattern that matches nothing.
+    """
+    known = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
+    if not patterns:
+        raise UsageError(f"no check is asked for (known: {', '.join(known)})")
+    for pattern in patterns:
+        if not fnmatch.filter(known, pattern):
+            raise UsageError(
+                f"unknown check {pattern!r}{did_you_mean(pattern, known)} "
+                f"(known: {', '.join(known)})"
+            )
+    found = {n for pattern in patterns for n in fnmatch.filter(known, pattern)}
+    wanted = {FINDINGS.get(name, name) for name in found}
+    return tuple(name for name in CHECKS if name in wanted)
+
+
+def check_request(request: Request, backends: Sequence[str]) -> None:
+    """:class:`UsageError` for what no run can do: a request may come from Python, unchecked."""
+    if request.resume and request.records is None:
+        raise UsageError("--resume needs --records FILE: the cells to keep are in it")
+    for name in request.specs:
+        if not isinstance(name, str):
+            raise UsageError(f"a spec is asked for by its name or its file's path, found {name!r}")
+    for kind, given, known in (("dtype", request.dtypes, DTYPES), ("path", request.paths, PATHS)):
+        if not given:
+            raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
+        for value in given:
+            if value not in known:
+                raise UsageError(
+                    f"unknown {kind} {value!r}{did_you_mean(value, known)} "
+                    f"(known: {', '.join(known)})"
+                )
+    check_fields(request, RANGES)
+    if request.start_timeout is not None:
+        TIMEOUT.check(request.start_timeout, "a start's timeout")
+    if request.memory_limit is not None:
+        MEMORY.check(request.memory_limit)
+    for size, number in request.sizes.items():
+        SIZES.check(number, f"size {size!r}")
+    for option, named in (
+        ("interpreter", tuple(request.pythons)),
+        ("environment", tuple(request.environment)),
+    ):
+        for name in named:
+            if name not in backends:
+                raise UsageError(
+                    f"an {option} is given for {name!r}, which is not checked"
+                    f"{did_you_mean(name, backends)} (checked: {', '.join(backends)})"
+                )
+
+
+def slowest_first(names: Sequence[str]) -> list[str]:
+    """Backends that take longest to start go first, so that they do not run alone at the end."""
+    return sorted(names, key=lambda n: (n == "numpy", "keras" not in n and "jax" not in n))

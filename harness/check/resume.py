@@ -1,0 +1,138 @@
+"""Taking up a run that was cut off: cells that had ended come back from the record file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.check.findings import Finding
+from harness.check.provenance import LIMITED, LIMITS, Greetings, changes
+from harness.check.records import read_records
+from harness.check.request import Request
+from harness.check.run_trial import Cell, CellResult
+from harness.errors import UsageError
+from harness.oracle.tolerance import Deviation
+
+CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
+
+
+def request_record(request: Request) -> dict[str, Any]:
+    """What all cells of two runs must share for those of one to stand in the other's report."""
+    return {
+        "sizes": dict(sorted(request.sizes.items())),
+        "checks": list(request.checks),
+        "seed": request.seed,
+    }
+
+
+def ended_cells(path: Path, request: Request) -> dict[Cell, CellResult]:
+    """The cells that a record file holds from begin to end; none if there is no file.
+
+    Of a cell that stands there several times, the last run counts.
+
+    Raises:
+        RecordError: the file cannot be read, or a line of it has not the fields of its kind.
+        UsageError: the file comes from a run with other sizes, checks or seed.
+    """
+    if not path.exists():
+        return {}
+    found: dict[Cell, CellResult] = {}
+    open_cells: dict[Cell, list[Mapping[str, Any]]] = {}
+    for line in read_records(path, complete=True).lines:
+        if line["kind"] == "head":
+            _check_same_run(path, line, request)
+            open_cells.clear()
+        elif line["kind"] == "begin":
+            open_cells[_cell(line)] = [line]
+            found.pop(_cell(line), None)
+        elif line["kind"] == "result" and _cell(line) in open_cells:
+            open_cells[_cell(line)].append(line)
+        elif line["kind"] == "end" and _cell(line) in open_cells:
+            begin, *results = open_cells.pop(_cell(line))
+            found[_cell(line)] = _result(begin, results, line)
+    return found
+
+
+def take_up(
+    plan: Sequence[Cell],
+    ended: Mapping[Cell, CellResult],
+    signature: Callable[[Cell], Mapping[str, str]],
+    greetings: Greetings,
+) -> tuple[dict[Cell, CellResult], list[str]]:
+    """The cells of a plan that need not be run again, and in words, why others must be.
+
+    ``signature`` is what decides a cell's numbers now; ``greetings`` know of the workers.
+    """
+    kept: dict[Cell, CellResult] = {}
+    reasons: Counter[str] = Counter()
+    for cell in plan:
+        if cell not in ended:
+            continue
+        result = ended[cell]
+        reason = _reason(result, signature(cell), greetings)
+        if reason:
+            reasons[reason] += 1
+        else:
+            kept[cell] = result
+    return kept, [
+        f"{count} cells are run again: {reason}" if count > 1 else f"1 cell is run again: {reason}"
+        for reason, count in reasons.items()
+    ]
+
+
+def _reason(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
+    """Why a cell must be run again; empty if it need not."""
+    if result.signature is None or result.greeting is None:
+        return "the record file does not say under what it was run"
+    wanted = dict(now)
+    if not LIMITED & {finding.verdict for finding in result.findings}:
+        # What was decided within a limit is decided.
+        wanted |= {name: text for name, text in result.signature.items() if name in LIMITS}
+    differing = changes(result.signature, wanted)
+    if not differing:
+        differing = changes(result.greeting, greetings.now(result.cell.backend, result.greeting))
+    return ", ".join(differing)
+
+
+def _check_same_run(path: Path, head: Mapping[str, Any], request: Request) -> None:
+    wanted, written = request_record(request), head.get("request")
+    if written != wanted:
+        before = written if isinstance(written, Mapping) else {}
+        found = [
+            f"{name} {json.dumps(before.get(name))}, now {json.dumps(wanted.get(name))}"
+            for name in dict.fromkeys([*before, *wanted])
+            if before.get(name) != wanted.get(name)
+        ]
+        raise UsageError(
+            f"{path} holds a run with other options ({'; '.join(found)}): give the same ones, or "
+            "another record file"
+        )
+
+
+def _cell(line: Mapping[str, Any]) -> Cell:
+    return Cell(**{name: line[name] for name in CELL_FIELDS})
+
+
+def _result(
+    begin: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], end: Mapping[str, Any]
+) -> CellResult:
+    result = CellResult(_cell(begin), seconds=float(end["seconds"]), location=end["location"])
+    result.kept = True
+    result.signature, result.greeting = begin.get("signature"), end.get("greeting")
+    result.could_not_run = end["could_not_run"]
+    for line in lines:
+        result.version, result.layers = line["backend_version"], line["layers"]
+        finding = Finding(line["check"], verdict=line["verdict"], seconds=float(line["seconds"]))
+        finding.held = line["held"]
+        finding.words = line["detail"]
+        finding.traceback = line.get("traceback", "")
+        if line["error"] is not None:
+            error, yardstick, tolerance = (
+                float(line[n]) for n in ("error", "yardstick", "tolerance")
+            )
+            finding.deviations.append(Deviation(line["worst"], error, yardstick, tolerance))
+        result.findings.append(finding)
+    return result

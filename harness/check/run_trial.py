@@ -1,0 +1,270 @@
+"""One cell: a spec on a backend, in a dtype, on a path; all its checks, one verdict each."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.check.checks import CHECKS, FLOAT64_ONLY, Context
+from harness.check.differences import Differences
+from harness.check.findings import BROKEN, PASSING, Finding, Verdict, gravest
+from harness.check.localise import forward_location, later_location
+from harness.check.request import choose_checks
+from harness.oracle.case import Case
+from harness.oracle.patience import OracleFault, at_work
+from harness.runtime.tensors import IllFormed
+from harness.worker.remote import Remote, WorkerFault, not_offered, told
+from harness.worker.worker import Outcome, Worker
+
+# The check of what every primitive gives: made of every cell, whatever else is asked for, and
+# shown where it fails.
+PRIMITIVES = "primitives"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is run."""
+
+    spec: str
+    backend: str
+    device: str
+    dtype: str
+    path: str
+
+    def record(self) -> dict[str, str]:
+        """The fields that identify it in a record."""
+        return {
+            "spec": self.spec,
+            "backend": self.backend,
+            "device": self.device,
+            "dtype": self.dtype,
+            "path": self.path,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
+
+
+@dataclass
+class CellResult:
+    """What came of it."""
+
+    cell: Cell
+    findings: list[Finding] = field(default_factory=list)
+    layers: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    seconds: float = 0.0
+    could_not_run: bool = False
+    kept: bool = False  # from a record file, not run now
+    signature: Mapping[str, str] | None = None  # where it was kept: see harness.check.provenance
+    greeting: Mapping[str, str] | None = None
+    location: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of its findings."""
+        return gravest([f.verdict for f in self.findings])
+
+    @property
+    def error(self) -> float | None:
+        """The largest error of any tensor that was compared as a number."""
+        errors = [f.worst.error for f in self.findings if f.worst is not None]
+        return max(errors, default=None)
+
+    @property
+    def ratio(self) -> float | None:
+        """The largest error over its yardstick."""
+        ratios = [f.worst.ratio for f in self.findings if f.worst is not None]
+        return max(ratios, default=None)
+
+    @property
+    def first_fault(self) -> Finding | None:
+        """The first finding that does not pass."""
+        return next((f for f in self.findings if f.verdict not in PASSING), None)
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """Everything that running a cell needs. ``checks`` are patterns of group names."""
+
+    cell: Cell
+    case: Case
+    own: Case
+    worker: Worker
+    differences: Differences
+    timeout: float = 120.0
+    checks: tuple[str, ...] = ("*",)
+
+    def run(self, tell: Callable[[Finding], None] = lambda _: None) -> CellResult:
+        """Run the cell's checks; ``tell`` is called with each finding as it comes.
+
+        Nothing that a backend does raises here, and a fault of the harness itself costs the cell
+        only.
+        """
+        result = CellResult(self.cell)
+        started = time.perf_counter()
+        for finding in self._guarded(result):
+            result.findings.append(finding)
+            tell(finding)
+        # What has failed once may have left anything behind, such as a device on which every
+        # later call fails: the next cell gets a process of its own.
+        if any(f.verdict in BROKEN for f in result.findings):
+            self.worker.close()
+        result.seconds = time.perf_counter() - started
+        return result
+
+    def _guarded(self, result: CellResult) -> Iterator[Finding]:
+        try:
+            for finding in self._findings(result):
+                self.differences.apply(self.cell, finding, result.version)
+                yield finding
+        except Exception as error:
+            result.could_not_run = True
+            yield own_fault(error)
+
+    def _findings(self, result: CellResult) -> Iterator[Finding]:
+        started = self.worker.start()
+        if not started.ok:
+            result.could_not_run = True
+            yield _fault("start", started)
+            return
+        hello = self.worker.hello or {}
+        result.version = ", ".join(f"{n} {v}" for n, v in hello.get("versions", {}).items())
+        # What a backend does not claim to have is no fault of it.
+        lacking = not_offered(hello, self.cell.device, self.cell.dtype)
+        if lacking:
+            yield Finding("open", faults=[lacking], verdict="unsupported")
+            return
+        remote = Remote(self.worker, self.timeout)
+        try:
+            result.layers = self._open(remote)
+        except WorkerFault as fault:
+            result.could_not_run = fault.outcome.status != "error"
+            yield _fault("open", fault.outcome)
+            return
+        context = Context(
+            self.case, self.own, remote, self.cell.path, self.cell.dtype, self.cell.device
+        )
+        yield from self._checks(context)
+        result.outputs = context.outputs
+        if self.worker.pid is not None and any(f.verdict == "differ" for f in result.findings):
+            result.location = self._locate(remote, result.findings)
+
+    def _checks(self, context: Context) -> Iterator[Finding]:
+        """The findings of all checks asked for; what comes after a worker that was lost is not
+        run."""
+        starts, lost = self.worker.starts, "open"
+        asked = choose_checks(self.checks)
+        float64 = self.cell.dtype == "float64"
+        wanted = [n for n in asked if float64 or n not in FLOAT64_ONLY]
+        for name in dict.fromkeys((PRIMITIVES, *wanted)):
+            if self.worker.starts != starts or self.worker.pid is None:
+                yield Finding(name, faults=[f"the worker was lost in {lost}"], verdict="not-run")
+                continue
+            lost = name
+            for finding in self._check(name, context):
+                if name in asked or finding.verdict not in PASSING:
+                    yield finding
+
+    def _locate(self, remote: Remote, findings: Sequence[Finding]) -> str:
+        """Where the forward pass first parts from the oracle; if it does not, which phase does."""
+        material = self.case.material
+        first = next((f for f in findings if f.verdict == "differ"), None)
+        if first is not None and first.check == PRIMITIVES:
+            return f"primitive: {first.faults[0]}"
+        try:
+            self._open(remote)
+            remote.load(material)
+            trace = remote.trace("training", material)
+        except WorkerFault as fault:
+            return f"no trace could be had: {fault}"
+        try:
+            with at_work():
+                location = forward_location(self.case, material, trace, self.cell.dtype)
+        except OracleFault as fault:
+            return f"no place could be found: {fault}"
+        if location is not None:
+            return str(location)
+        return later_location(findings, self.case.training)
+
+    def _open(self, remote: Remote) -> dict[str, str]:
+        cell = self.cell
+        return remote.open(
+            self.case.training,
+            self.case.inference,
+            self.case.spec.update,
+            cell.path,
+            cell.dtype,
+            cell.device,
+        )
+
+    def _check(self, name: str, context: Context) -> Iterator[Finding]:
+        before = time.perf_counter()
+        try:
+            for finding in CHECKS[name](context):
+                finding.seconds = time.perf_counter() - before
+                before = time.perf_counter()
+                yield finding.judge()
+        except WorkerFault as fault:
+            yield _fault(name, fault.outcome, time.perf_counter() - before)
+        except OracleFault as fault:
+            seconds = time.perf_counter() - before
+            yield Finding(name, faults=[str(fault)], verdict=fault.verdict, seconds=seconds)
+        except IllFormed as error:
+            seconds = time.perf_counter() - before
+            yield Finding(name, faults=[str(error)], seconds=seconds).judge()
+        except Exception as error:
+            yield own_fault(error, name, time.perf_counter() - before)
+
+
+def own_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
+    """The finding of a check, or of a whole cell, that the harness itself failed to judge."""
+    words = (
+        "the harness could not judge this, which is a fault of its own: "
+        f"{type(error).__name__}: {error}"
+    )
+    trace = "".join(traceback.format_exception(error))
+    return Finding(check, faults=[words], verdict="error", seconds=seconds, traceback=trace)
+
+
+def _fault(check: str, outcome: Outcome, seconds: float = 0.0) -> Finding:
+    verdict: Verdict = "error" if outcome.status == "ok" else outcome.status
+    return Finding(
+        check,
+        faults=[outcome.cause],
+        verdict=verdict,
+        seconds=seconds,
+        traceback=told(outcome),
+    )
+
+
+def result_records(result: CellResult) -> Iterable[dict[str, Any]]:
+    """One record for each finding."""
+    for finding in result.findings:
+        yield finding_record(result, finding)
+
+
+def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
+    """The record of one check; see ``docs/records.md``."""
+    worst = finding.worst
+    return {
+        "kind": "result",
+        **result.cell.record(),
+        "backend_version": result.version,
+        "check": finding.check,
+        "verdict": finding.verdict,
+        "error": worst.error if worst else None,
+        "yardstick": worst.yardstick if worst else None,
+        "ratio": worst.ratio if worst else None,
+        "tolerance": worst.tolerance if worst else None,
+        "worst": worst.name if worst else None,
+        "seconds": round(finding.seconds, 6),
+        "detail": finding.detail,
+        "traceback": finding.traceback,
+        "held": finding.held,
+        "layers": dict(result.layers),
+    }

@@ -1,0 +1,249 @@
+"""Formats by name: each turns weights into what a framework's user expects, and back.
+
+A distribution names its formats in the entry-point group ``harness.formats``; the entry point's
+value is a module that implements :class:`FormatHooks`. A format is listed without being imported,
+and imported only in a process of its own (:func:`launch`): frameworks never enter the parent.
+"""
+
+from __future__ import annotations
+
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pluggy
+
+from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.program.ir import Program
+from harness.program.serial import decode, encode
+from harness.runtime import plugins
+from harness.runtime.hookspecs import FORMATS_GROUP, PROJECT, hookspec
+from harness.runtime.plugins import Origin, installed
+from harness.worker.worker import Launch
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+
+class UnknownFormat(UsageError):
+    """No installed distribution names this format."""
+
+
+class BrokenFormat(HarnessError):
+    """A format is installed and cannot be used; ``traceback`` is what its own code raised."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model with its weights, as a format writes it.
+
+    Both programs have the sizes of the weights. ``parameters`` and ``statistics`` are C-contiguous,
+    float32 or float64, all of one dtype, by neutral names (``rnn.W``). ``vocabulary`` has the
+    characters by index, () where it is not known; ``metadata`` is plain JSON.
+    """
+
+    spec: str
+    training: Program
+    inference: Program
+    parameters: Arrays
+    statistics: Arrays
+    vocabulary: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of all arrays: float32 or float64."""
+        every = [*self.parameters.values(), *self.statistics.values()]
+        return str(every[0].dtype) if every else "float32"
+
+    def payload(self) -> dict[str, Any]:
+        """All of it as plain data, for the way to a worker."""
+        return {
+            "spec": self.spec,
+            "training": encode(self.training),
+            "inference": encode(self.inference),
+            "parameters": dict(self.parameters),
+            "statistics": dict(self.statistics),
+            "vocabulary": list(self.vocabulary),
+            "metadata": dict(self.metadata),
+        }
+
+    @staticmethod
+    def of(payload: Mapping[str, Any]) -> Exported:
+        """The inverse of :meth:`payload`, with arrays in the model's own order: files of weights
+        have them in any, and the same weights are to give the same bytes."""
+        training = decode(payload["training"])
+        parameters, statistics = payload["parameters"], payload["statistics"]
+        return Exported(
+            payload["spec"],
+            training,
+            decode(payload["inference"]),
+            {port.name: parameters[port.name] for port in training.parameters},
+            {port.name: statistics[port.name] for port in training.statistics},
+            tuple(payload["vocabulary"]),
+            payload["metadata"],
+        )
+
+
+class Format(ABC):
+    """One format. Instances live in a worker process of their own.
+
+    ``suffix`` is that of the file that is named on the command line, such as ``.pt``.
+    """
+
+    name: str
+    suffix: str
+
+    @abstractmethod
+    def write(self, exported: Exported, path: Path) -> list[Path]:
+        """Write the model, each file whole (:func:`harness.convert.staging.whole`).
+
+        Return the files, ``path`` first.
+
+        All lie in ``path``'s folder, and all names begin with its stem.
+        """
+
+    def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Neutral parameters and statistics of a file, of the shapes that ``training`` has.
+
+        Raises :class:`UsageError` for a file that is not of this format or model, and where the
+        format cannot be read back at all.
+        """
+        raise UsageError(f"format {self.name!r} is written only; it cannot be imported")
+
+    @abstractmethod
+    def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
+        """Run the written model with its framework alone, in the dtype of its weights.
+
+        Inputs and state come by name, indices as int64 and floats as float64. Returns
+        ``output.NAME`` for every output and ``state.NAME`` for every new state.
+        """
+
+    def versions(self) -> Mapping[str, str]:
+        """Distribution names and versions of what writes and runs."""
+        return {"numpy": np.__version__}
+
+
+class FormatHooks:
+    """What the module of a format must implement. Importing it must not import a framework."""
+
+    @hookspec(firstresult=True)
+    def harness_format(self, name: str) -> Format:  # type: ignore[empty-body]
+        """Import the framework and return format ``name``. Runs in a process of its own, so it may
+        set environment variables before the import."""
+
+
+def available() -> dict[str, Origin]:
+    """Every installed format by name, sorted; none is imported."""
+    return plugins.available(FORMATS_GROUP)
+
+
+def launch(name: str, **options: Any) -> Launch:
+    """How to start the process of a format; ``options`` are further fields of
+    :class:`~harness.worker.worker.Launch`.
+
+    Raises:
+        UnknownFormat: nothing of this name is installed.
+        BrokenFormat: two distributions claim the name.
+    """
+    _find(name)
+    return Launch(name, handler="harness.convert.formats:handler", **options)
+
+
+def load(name: str) -> Format:
+    """Import format ``name`` and its framework.
+
+    Raises:
+        UnknownFormat: nothing of this name is installed.
+        BrokenFormat: its module or framework fails to import, or implements no hook.
+    """
+    origin, entry = _find(name)
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(FormatHooks)
+    # SystemExit too: some frameworks end the process when they miss a library or a device.
+    try:
+        manager.register(entry.load(), name)
+        found: Format | None = manager.hook.harness_format(name=name)
+    except (Exception, SystemExit) as error:
+        hint = _hint(entry) if isinstance(error, ModuleNotFoundError) else ""
+        raise BrokenFormat(
+            f"format {name!r} ({origin.distribution} {origin.version}, {origin.module}) could not "
+            f"be loaded: {type(error).__name__}: {error}{hint}",
+            traceback.format_exc(),
+        ) from error
+    if found is None:
+        raise BrokenFormat(
+            f"format {name!r} is broken: {origin.module} implements no harness_format hook, or its "
+            "hook returned None"
+        )
+    return found
+
+
+def _hint(entry: EntryPoint) -> str:
+    """How to install what a format needs, where its distribution has an extra of its name."""
+    extras = (entry.dist.metadata.get_all("Provides-Extra") if entry.dist else None) or []
+    if entry.dist is None or entry.name not in extras:
+        return ""
+    return f"; install it with: pip install '{entry.dist.name}[{entry.name}]'"
+
+
+def _find(name: str) -> tuple[Origin, EntryPoint]:
+    found = installed(FORMATS_GROUP)
+    if name not in found:
+        names = ", ".join(sorted(found)) or "none"
+        raise UnknownFormat(
+            f"unknown format {name!r}{did_you_mean(name, found)}; installed are: {names}"
+        )
+    origin, entry = found[name]
+    if origin.rivals:
+        claims = ", ".join((origin.distribution, *origin.rivals))
+        raise BrokenFormat(
+            f"format {name!r} is claimed by several distributions: {claims}; uninstall all but one"
+        )
+    return origin, entry
+
+
+class Verbs:
+    """What the process of a format can be asked. Every verb takes and gives plain data."""
+
+    def __init__(self, format_: Format) -> None:
+        self.format, self.name = format_, format_.name
+
+    def __call__(self, verb: str, payload: dict[str, Any]) -> Any:
+        return getattr(self, verb)(**(payload or {}))
+
+    def versions(self) -> Mapping[str, str]:
+        """What the greeting of the process tells."""
+        return self.format.versions()
+
+    def suffix(self) -> str:
+        """The suffix of the format's files."""
+        return self.format.suffix
+
+    def write(self, exported: Mapping[str, Any], path: str) -> list[str]:
+        """See :meth:`Format.write`; ``exported`` is an :meth:`Exported.payload`."""
+        return [str(file) for file in self.format.write(Exported.of(exported), Path(path))]
+
+    def read(self, path: str, training: Any) -> dict[str, Any]:
+        """See :meth:`Format.read`: ``parameters`` and ``statistics``."""
+        parameters, statistics = self.format.read(Path(path), decode(training))
+        return {"parameters": parameters, "statistics": statistics}
+
+    def outputs(self, path: str, inputs: Arrays, state: Arrays) -> dict[str, Array]:
+        """See :meth:`Format.outputs`."""
+        return self.format.outputs(Path(path), inputs, state)
+
+
+def handler(name: str) -> Callable[[str, dict[str, Any]], Any]:
+    """What answers the calls that reach the worker of a format."""
+    return Verbs(load(name))

@@ -1,0 +1,1 @@
+"""A trained model as source code of a framework."""

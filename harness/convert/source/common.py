@@ -1,0 +1,154 @@
+"""What the dialects of all frameworks share: Python's own signs and indices, and whole bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.convert.source.emitter import Dialect, Emitter, count_reads
+from harness.convert.source.expression import (
+    COMPARISON,
+    PRODUCT,
+    SUM,
+    UNARY,
+    Code,
+    fill,
+    infix,
+    listed,
+)
+from harness.convert.source.idioms import Idioms
+from harness.convert.source.layers import Form, Method
+from harness.program.dims import Dim
+from harness.program.ir import Node, Program
+
+SIGNS: Mapping[str, tuple[str, int]] = {
+    "add": ("+", SUM),
+    "subtract": ("-", SUM),
+    "multiply": ("*", PRODUCT),
+    "divide": ("/", PRODUCT),
+    "matmul": ("@", PRODUCT),
+    "less": ("<", COMPARISON),
+    "less_equal": ("<=", COMPARISON),
+    "equal": ("==", COMPARISON),
+}
+
+
+def common(e: Emitter, node: Node, operands: Sequence[Code]) -> Code | None:
+    """What is written in the same way in every framework; None for what is not."""
+    if node.op in SIGNS:
+        sign, level = SIGNS[node.op]
+        return infix(sign, level, operands[0], operands[1])
+    if node.op == "negative":
+        return Code(("-", *operands[0].within(UNARY)), UNARY, operands[0].plain)
+    if node.op == "take":
+        return fill("^0[%1]", *operands)
+    if node.op == "slice":
+        axis, whole = node.attributes["axis"], e.types[node.inputs[0]].shape
+        start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
+        first = "" if start == Dim() else e.size(start)
+        last = "" if stop == whole[axis] else e.size(stop)
+        return fill(f"^0[{':, ' * axis}{first}:{last}]", *operands)
+    if node.op == "select":
+        index = e.size(node.attributes["index"])
+        return fill(f"^0[{':, ' * node.attributes['axis']}{index}]", *operands)
+    if node.op in ("permute_dims", "sum", "max") and not _axes(node):
+        return operands[0]
+    return None
+
+
+def _axes(node: Node) -> bool:
+    """Whether an operation does anything along its axes."""
+    if node.op == "permute_dims":
+        axes = node.attributes["axes"]
+        return bool(axes != tuple(range(len(axes))))
+    return bool(node.attributes["axis"])
+
+
+def swaps_first(node: Node | None) -> bool:
+    """Whether a node turns ``[batch, time, ...]`` into ``[time, batch, ...]`` or back."""
+    if node is None or node.op != "permute_dims":
+        return False
+    axes = node.attributes["axes"]
+    return bool(axes[:2] == (1, 0) and axes[2:] == tuple(range(2, len(axes))))
+
+
+def ends_of(e: Emitter, node: Node) -> list[str]:
+    """The names of a loop's carried values."""
+    assert node.body is not None
+    count = node.attributes["carries"]
+    return [
+        e.base(inner) or e.base(after) or e.base(last) or "carried"
+        for inner, after, last in zip(
+            node.body.inputs[:count], node.body.outputs, node.outputs, strict=False
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The equations of a layer's call in one phase, and what is wanted of them.
+
+    ``moves`` says that statistics are written before the function returns.
+    """
+
+    program: Program
+    call: Node
+    results: Sequence[int]
+    moves: bool = False
+
+    def emit(
+        self,
+        dialect: Dialect,
+        form: Form,
+        method: Method,
+        depth: int,
+        parameter: Callable[[str], str],
+        reserved: set[str],
+    ) -> tuple[Emitter, list[str], list[Code]]:
+        """Write the body: the emitter, the names of the arguments, the results' expressions."""
+        body, label = self.call.body, self.call.attributes["label"]
+        assert body is not None
+        names = dict(self.program.names)
+        idioms = Idioms(self.program.types, names)
+        nodes, wanted = idioms.block(body.nodes, [body.outputs[n] for n in self.results])
+
+        reads = count_reads(nodes, wanted)
+        # A result that nothing else reads is returned as an expression; in training what moves
+        # statistics comes between.
+        bare = {v for v in wanted if reads[v] == 1} if not self.moves else set()
+
+        def base(value: int) -> str:
+            name = "" if value in bare else names.get(value, "")
+            return name.removeprefix(f"{label}/") if name.startswith(f"{label}/") else ""
+
+        roles = form.roles(self.call)
+        texts = {role: parameter(role) for role in form.shapes}
+        like = next(iter(texts.values()), roles[0][0])
+        e = Emitter(dialect, self.program.types, base, self.program.sizes, like, depth)
+        e.reserved |= reserved
+        for role, value in zip(self.call.attributes["roles"], body.inputs, strict=True):
+            if role in texts:
+                e.text[value] = texts[role]
+        e.left = reads
+        e.left.update(value for _, value in roles)  # no argument's name is another's
+        arguments = [e.argument(value, role) for role, value in roles]
+        e.left.subtract(value for _, value in roles)
+        for (role, value), name in zip(roles, arguments, strict=True):
+            if role in method.optional:
+                zeros = Code(("0.0",), plain=True)
+                shape = self.program.types[value].shape
+                e.write(f"if {name} is None:")
+                e.depth += 1
+                e.write(f"{name} = {e.render(dialect.filled(e, zeros, shape))}")
+                e.depth -= 1
+        e.block(nodes, wanted)
+        results = e.operands(wanted)
+        given = [value for role, value in roles if role not in method.optional]
+        first = [f"{'    ' * depth}{line}" for line in e.free_sizes(given)]
+        e.lines[:0] = first
+        return e, arguments, results
+
+
+def result_text(e: Emitter, results: Sequence[Code]) -> str:
+    """What a function returns: one expression, or several side by side."""
+    return e.read(listed(results))

@@ -1,0 +1,104 @@
+"""The parts of a generated file that are prose or data: docstrings with shapes, the vocabulary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from harness.convert.source.layers import Form, Model
+from harness.convert.source.literals import prose, text, text_lines, told
+from harness.convert.source.wrapping import INDENT, LINE
+from harness.program.dims import Dim, Shape
+from harness.program.ir import Port, Program
+
+
+def described(model: Model, port: Port) -> str:
+    """``chars: integers [batch, time] from 0 to 85``."""
+    type_ = model.program.type_of(port)
+    shape = model.dims(type_.shape)
+    if type_.bound is None:
+        return f"{told(port.name)}: {shape}"
+    last = type_.bound.resolve(model.program.sizes) - 1
+    return f"{told(port.name)}: integers {shape} from 0 to {last}"
+
+
+def results(model: Model) -> list[str]:
+    """``logits: [batch, time, 86]`` for every output."""
+    types = model.types
+    return [f"{told(n)}: {model.dims(types[v].shape)}" for n, v in model.outputs.items()]
+
+
+def signature(model: Model) -> list[str]:
+    """What a model takes and gives, in lines."""
+    inputs = [described(model, port) for port in model.program.inputs]
+    lines = ["Takes", "", *(f"- {line}" for line in inputs)] if inputs else []
+    lines += ["", "and returns", "", *(f"- {line}" for line in results(model))]
+    if model.state:
+        lines += ["", "and the state after it, to hand to the next call."]
+    return lines
+
+
+def form_title(form: Form) -> str:
+    """``Layer gru: activation relu, gate hard_sigmoid_fifth.``"""
+    items = form.attributes.items()
+    given = [f"{told(n)} {told(str(v))}" for n, v in items if not isinstance(v, Dim)]
+    return f"Layer {told(form.definition)}{': ' if given else ''}{', '.join(given)}."
+
+
+def shapes(program: Program, named: Sequence[tuple[str, Shape]]) -> str:
+    """``x [batch, time, 86], h [batch, 256]``."""
+    known = {name: Dim(size) for name, size in program.sizes.items()}
+    texts = []
+    for name, shape in named:
+        inside = ", ".join(str(dim.substitute(known)) for dim in shape)
+        texts.append(f"{told(name)} [{inside}]")
+    return ", ".join(texts)
+
+
+def names(every: Sequence[str]) -> str:
+    """A tuple of names."""
+    texts = [text(name) for name in every]
+    return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
+
+
+def vocabulary(characters: Sequence[str]) -> list[str]:
+    """The lines of a constant with the characters by index; none without characters."""
+    if not characters:
+        return []
+    head = ["# The characters by index."]
+    pieces = text_lines("".join(characters), LINE - len(INDENT))
+    if len(pieces) == 1 and len(line := f"VOCABULARY = {pieces[0]}") <= LINE:
+        return [*head, line, ""]
+    return [*head, "VOCABULARY = (", *(f"{INDENT}{piece}" for piece in pieces), ")", ""]
+
+
+def docstring(lines: Sequence[str], indent: int = 0) -> list[str]:
+    """The lines of a docstring, which mean just ``lines``; named shapes are wrapped to fit."""
+    space = INDENT * indent
+    found: list[str] = []
+    for line in lines:
+        # What is indented is an example, which keeps its lines.
+        own = line.startswith(" ")
+        found += [prose(line)] if own else _wrapped(prose(line), LINE - len(space) - 3)
+    found[0] = f'"""{found[0]}'
+    if len(lines) == 1:
+        found[-1] += '"""'
+    else:
+        found.append('"""')
+    return [f"{space}{line}" if line else "" for line in found]
+
+
+def comment(line: str, indent: int = 0) -> str:
+    """One line of a comment."""
+    return f"{INDENT * indent}# {prose(line)}"
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Named shapes in lines that fit: ``x [batch, 3], h [batch, 4] -> y [batch, 4]``."""
+    lines: list[str] = []
+    for word in re.split(r"(?<=[,>]) (?![^\[]*\])", line):
+        if lines and len(lines[-1]) + len(word) + 1 <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

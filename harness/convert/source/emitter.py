@@ -1,0 +1,271 @@
+"""Writes the nodes of one function as Python source, in the words of a dialect.
+
+What is read once and has no name of its own is written where it is read. A variable is used again
+for a value of the same name once nobody reads the old one.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.convert.source.expression import Code, fill, number, value
+from harness.convert.source.names import PYTHON, identifier, unique
+from harness.convert.source.wrapping import statement
+from harness.errors import UsageError
+from harness.program.dims import Dim, Shape
+from harness.program.ir import Node, Type
+
+# Longer expressions are cut in two; no line is longer than 99.
+WIDTH = 72
+FREE = ("batch", "time")
+# What is computed on Python's numbers as on tensors.
+NUMERIC = ("negative", "add", "subtract", "multiply", "divide", "less", "less_equal", "equal")
+
+
+def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
+    """How often each value is read, in bodies too; wanted ones once more."""
+    reads = Counter(wanted)
+    for node in nodes:
+        reads.update(node.inputs)
+        if node.body is not None and node.op != "call":
+            reads.update(count_reads(node.body.nodes, node.body.outputs))
+    return reads
+
+
+class Dialect(ABC):
+    """The words of one framework."""
+
+    @abstractmethod
+    def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
+        """One operation on expressions."""
+
+    @abstractmethod
+    def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
+        """An array with one number in all places."""
+
+    @abstractmethod
+    def scan(self, e: Emitter, node: Node) -> None:
+        """Write a loop."""
+
+
+@dataclass
+class Emitter:
+    """One function. ``base`` gives a value's own name, "" where it has none."""
+
+    dialect: Dialect
+    types: Mapping[int, Type]
+    base: Callable[[int], str]
+    sizes: Mapping[str, int]
+    like: str
+    depth: int = 2
+    lines: list[str] = field(default_factory=list)
+    text: dict[int, str] = field(default_factory=dict)
+    pending: dict[int, Code] = field(default_factory=dict)
+    left: Counter[int] = field(default_factory=Counter)
+    owner: dict[str, int] = field(default_factory=dict)
+    home: dict[int, int] = field(default_factory=dict)
+    reserved: set[str] = field(default_factory=lambda: {*FREE, *PYTHON, "self"})
+    direct: Counter[int] = field(default_factory=Counter)
+    readers: dict[int, Node] = field(default_factory=dict)
+    words: dict[int, str] = field(default_factory=dict)
+    turned: dict[int, Code] = field(default_factory=dict)
+    skipped: set[int] = field(default_factory=set)
+    call: Callable[[Emitter, Node], None] | None = None
+
+    # --- Values and names
+
+    def argument(self, number_: int, name: str) -> str:
+        """Give a value the name of an argument; the name that it gets."""
+        found = self.name(name)
+        self.hold(number_, found)
+        return found
+
+    def hold(self, number_: int, name: str) -> None:
+        """A value is now in a variable."""
+        self.text[number_], self.owner[name], self.home[number_] = name, number_, self.depth
+
+    def name(self, base: str) -> str:
+        """A name for a new variable: ``base`` if nobody reads what it holds."""
+        base = identifier(base)
+        held = self.owner.get(base)
+        if held is not None and not self.left[held] and self.home.get(held) == self.depth:
+            return base
+        return unique(base, {*self.owner, *self.reserved})
+
+    def render(self, code: Code) -> str:
+        """The text of an expression."""
+        return "".join(p if isinstance(p, str) else self.text[p] for p in code.parts)
+
+    def read(self, code: Code) -> str:
+        """The text of an expression, once it is written: its values are read."""
+        self.left.subtract(p for p in code.parts if isinstance(p, int))
+        return self.render(code)
+
+    def write(self, line: str) -> None:
+        """Append a statement."""
+        self.lines += statement(self.depth, line)
+
+    def operand(self, number_: int) -> Code:
+        """A value where it is read."""
+        code = self.pending.get(number_)
+        if code is None:
+            return value(number_)
+        if not code.plain:
+            del self.pending[number_]
+        return code
+
+    def assign(self, number_: int, code: Code) -> None:
+        """Write ``name = code``."""
+        text = self.read(code)
+        name = self.name(self.base(number_) or self.words.get(number_, "part"))
+        if name != text:
+            self.write(f"{name} = {text}")
+        self.hold(number_, name)
+
+    def tensor(self, code: Code) -> Code:
+        """A number of Python as a tensor."""
+        return self.dialect.filled(self, code, ()) if code.plain else code
+
+    def size(self, dim: Dim | int) -> str:
+        """A dimension as an expression of numbers and of the sizes that arrays decide."""
+        known = {name: Dim(size) for name, size in self.sizes.items()}
+        dim = Dim.of(dim).substitute(known)
+        return str(dim).replace("*", " * ")
+
+    def shape(self, shape: Iterable[Dim | int]) -> str:
+        """A tuple of dimensions."""
+        sizes = [self.size(dim) for dim in shape]
+        return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
+
+    # --- Nodes
+
+    def block(self, nodes: Sequence[Node], outputs: Iterable[int]) -> None:
+        """Write the nodes of one body."""
+        before = self.direct, self.readers
+        self.direct, self.readers = Counter(outputs), {}
+        for node in nodes:
+            self.direct.update(node.inputs)
+            self.readers.update((i, node) for i in node.inputs)
+        for node in nodes:
+            self.node(node)
+        self.direct, self.readers = before
+
+    def alone(self, number_: int) -> bool:
+        """Whether a value is read once, in this same body."""
+        return self.left[number_] == 1 == self.direct[number_]
+
+    def node(self, node: Node) -> None:
+        """Write one node."""
+        if node.op == "call":
+            assert self.call is not None
+            self.call(self, node)
+        elif node.op == "scan":
+            self.dialect.scan(self, node)
+        elif node.outputs[0] not in self.skipped:
+            self.settle(node.output, self.built(node), node.op)
+
+    def settle(self, number_: int, code: Code, op: str = "") -> None:
+        """Write a value where it is read, if that is one place and it has no name; else here."""
+        self.words[number_] = WORDS.get(op, op or "part")
+        if code.plain or (self.alone(number_) and not self.base(number_)):
+            self.pending[number_] = code
+        else:
+            self.assign(number_, code)
+
+    def built(self, node: Node) -> Code:
+        """A node as an expression, no longer than a line may be."""
+        operands = [self.operand(i) for i in node.inputs]
+        while True:
+            code = self.expression(node, operands)
+            longest = max(
+                range(len(operands)), key=lambda n: len(self.render(operands[n])), default=0
+            )
+            if len(self.render(code)) <= WIDTH or not operands or len(operands[longest].parts) < 2:
+                return code
+            self.assign(node.inputs[longest], operands[longest])
+            operands[longest] = value(node.inputs[longest])
+
+    def expression(self, node: Node, operands: Sequence[Code]) -> Code:
+        """A node as an expression of its operands'."""
+        if node.op == "constant":
+            return number(node.attributes["value"])
+        if node.op == "extent":
+            sizes = [self.size(dim) for dim in node.attributes["dims"]]
+            factors = [f"({s})" if " " in s else s for s in sizes] or ["1"]
+            return Code((" * ".join(factors),), 3, plain=True)
+        if node.op == "stop_gradient" and operands[0].plain:
+            return operands[0]
+        if node.op in ("exp", "log", "tanh", "sqrt") and operands[0].plain:
+            return fill(f"math.{node.op}(%0)", operands[0], plain=True)
+        if node.op == "where" and operands[0].plain:
+            condition, chosen, other = operands
+            parts = (*chosen.within(1), " if ", *condition.parts, " else ", *other.within(1))
+            return Code(parts, 0, chosen.plain and other.plain)
+        if node.op == "astype" and operands[0].plain:
+            return fill("float(%0)", operands[0], plain=True)
+        if node.op == "broadcast_to" and operands[0].plain:
+            return self.dialect.filled(self, operands[0], node.attributes["shape"])
+        numeric = node.op in NUMERIC or (node.op == "power" and not all(o.plain for o in operands))
+        if not numeric:
+            # torch.where and jnp.where take one number, as long as the other is a tensor.
+            first = 2 if node.op == "where" and not operands[2].plain else 0
+            operands = [o if first and n == 1 else self.tensor(o) for n, o in enumerate(operands)]
+        return self.dialect.code(self, node, operands)
+
+    def operands(self, numbers: Sequence[int], width: int = WIDTH) -> list[Code]:
+        """Values where they are read together, no longer than a line may be."""
+        codes = [self.operand(n) for n in numbers]
+        for n, code in enumerate(codes):
+            total = sum(len(self.render(c)) for c in codes)
+            if total > width and len(code.parts) > 1:
+                self.assign(numbers[n], code)
+                codes[n] = value(numbers[n])
+        return codes
+
+    def free_sizes(self, arguments: Sequence[int], further: Sequence[str] = ()) -> list[str]:
+        """Lines that take the sizes that the function reads from the shapes of its arguments."""
+        lines = []
+        whole = "\n".join([*self.lines, *further])
+        for size in FREE:
+            if not re.search(rf'(?<![\w".]){size}(?![\w"])', whole):
+                continue
+            places = [
+                f"{self.text[a]}.shape[{axis}]"
+                for a in arguments
+                for axis, dim in enumerate(self.types[a].shape)
+                if dim == Dim.of(size)
+            ]
+            if not places:
+                raise UsageError(
+                    f"cannot be written as source: no input has {size!r} as one of its axes"
+                )
+            lines.append(f"{size} = {places[0]}")
+        return lines
+
+
+WORDS: Mapping[str, str] = {
+    "matmul": "product",
+    "tensordot": "product",
+    "add": "total",
+    "subtract": "difference",
+    "multiply": "product",
+    "divide": "quotient",
+    "permute_dims": "turned",
+    "max": "most",
+    "sum": "total",
+    "concat": "joined",
+    "where": "chosen",
+    "slice": "part",
+    "squeeze": "part",
+    "select": "part",
+    "expand_dims": "wide",
+    "broadcast_to": "wide",
+    "take": "rows",
+    "take_along_axis": "taken",
+    "negative": "negated",
+    "astype": "floats",
+}

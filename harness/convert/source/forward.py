@@ -1,0 +1,101 @@
+"""The function of a whole model, as the dialects of all frameworks write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from harness.convert.source.emitter import WIDTH, Dialect, Emitter, count_reads
+from harness.convert.source.expression import Code
+from harness.convert.source.layers import Model, is_zeros
+from harness.convert.source.literals import text
+from harness.program.ir import Node
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Names of arguments and of the state taken apart, and what is returned by name."""
+
+    emitter: Emitter
+    arguments: Sequence[str]
+    state: Sequence[str]
+    outputs: Sequence[tuple[str, str]]
+    after: Sequence[tuple[str, str]]
+
+    def lines(self, model: Model, start: Sequence[str]) -> list[str]:
+        """The body after ``start``, which makes the state where none is given."""
+        e = self.emitter
+        first = list(start) if self.state else []
+        for name, port in zip(self.state, model.program.state, strict=True):
+            first.append(f"{name} = state[{text(port.name)}]")
+        sizes = e.free_sizes([port.value for port in model.program.inputs], first)
+        return ["    " * e.depth + line for line in [*sizes, *first]] + e.lines
+
+
+def emitter(model: Model, dialect: Dialect, like: str, depth: int) -> Emitter:
+    """An emitter for the model's own equations."""
+    return Emitter(dialect, model.types, model.name, model.program.sizes, like, depth)
+
+
+def forward(
+    model: Model,
+    e: Emitter,
+    call: Callable[[Emitter, Node], None],
+    reserved: Collection[str],
+) -> Forward:
+    """Write the model's nodes."""
+    e.call, program = call, model.program
+    e.reserved.update(reserved)
+    wanted = [*model.outputs.values(), *model.state.values()]
+    e.left = count_reads(model.nodes, wanted)
+    ports = (*program.inputs, *program.state)
+    e.left.update(port.value for port in ports)  # no argument's name is another's
+    names = [e.argument(port.value, port.name) for port in ports]
+    e.left.subtract(port.value for port in ports)
+    e.block(model.nodes, wanted)
+    outputs = [(n, e.read(e.tensor(e.operand(v)))) for n, v in model.outputs.items()]
+    after = [(n, e.read(e.tensor(e.operand(v)))) for n, v in model.state.items()]
+    count = len(program.inputs)
+    return Forward(e, names[:count], names[count:], outputs, after)
+
+
+def given(e: Emitter, model: Model, node: Node, least: int = 0, width: int = WIDTH) -> list[Code]:
+    """The arguments of a call, in ``width`` characters where they are more than names.
+
+    Zeros at their end are left out, if they are ``least`` or more.
+    """
+    form, _ = model.calls[node.attributes["label"]]
+    values = [value for _, value in form.roles(node)]
+    made = {output: n for n in model.nodes for output in n.outputs}
+    count = len(values)
+    while count > 1 and is_zeros(made.get(values[count - 1]), made):
+        count -= 1
+    if len(values) - count >= least:
+        e.left.subtract(values[count:])
+        values = values[:count]
+    return e.operands(values, width)
+
+
+def first_state(e: Emitter, model: Model) -> list[tuple[str, str]]:
+    """The text of every state before the first call, by name."""
+    items = []
+    for port in model.program.state:
+        start = "1.0" if (port.init or {}).get("init") == "ones" else "0.0"
+        shape = model.program.type_of(port).shape
+        filled = e.dialect.filled(e, Code((start,), plain=True), shape)
+        items.append((port.name, e.render(filled)))
+    return items
+
+
+def settle(e: Emitter, values: Sequence[int], code: Code, word: str) -> None:
+    """What a call gives: an expression, or variables for several."""
+    if len(values) == 1:
+        e.settle(values[0], code, word)
+        return
+    called = e.read(code)
+    names = []
+    for value in values:
+        names.append(e.name(e.base(value) or word))
+        e.hold(value, names[-1])
+    if names:
+        e.write(f"{', '.join(names)} = {called}")

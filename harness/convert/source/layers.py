@@ -1,0 +1,185 @@
+"""The layers of a model as classes or functions of their own, one for all that are the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.convert.source.idioms import Idioms
+from harness.convert.source.names import camel, unique
+from harness.program.dims import Dim
+from harness.program.ir import Block, Node, Program, Type, needed_nodes
+from harness.program.signature import call_key, local_shapes
+
+
+@dataclass
+class Method:
+    """One way in which layers of a form are called: the equations of a call of theirs.
+
+    ``training`` is the same call in training where that has other equations. ``results`` are the
+    places of those results that any caller reads; ``optional`` are roles that are zeros where they
+    are left out.
+    """
+
+    call: Node
+    training: Node | None
+    results: tuple[int, ...] = ()
+    optional: frozenset[str] = frozenset()
+
+
+@dataclass
+class Form:
+    """Layers with the same definition, attributes and shapes."""
+
+    name: str
+    definition: str
+    attributes: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    statistics: frozenset[str]
+    methods: dict[Any, Method] = field(default_factory=dict)
+
+    def roles(self, call: Node) -> list[tuple[str, int]]:
+        """What a call is given beside parameters and statistics: roles and values."""
+        pairs = zip(call.attributes["roles"], call.inputs, strict=True)
+        return [(role, value) for role, value in pairs if role not in self.shapes]
+
+
+@dataclass
+class Model:
+    """A model's inference in words for writing.
+
+    ``calls`` has for every call of ``nodes``, by label, its form and method.
+    """
+
+    program: Program
+    types: Mapping[int, Type]
+    names: Mapping[int, str]
+    nodes: tuple[Node, ...]
+    outputs: Mapping[str, int]
+    state: Mapping[str, int]
+    instances: Mapping[str, Form]
+    calls: Mapping[str, tuple[Form, Method]]
+
+    def name(self, value: int) -> str:
+        """A value's own name, that of an output or state first; "" where it has none."""
+        for name, number in (*self.state.items(), *self.outputs.items()):
+            if number == value:
+                return name
+        name = self.names.get(value, "")
+        return "" if "/" in name else name
+
+    def dims(self, shape: Sequence[Dim]) -> str:
+        """A shape in numbers where they are known: ``[batch, time, 86]``."""
+        known = {name: Dim(size) for name, size in self.program.sizes.items()}
+        return "[" + ", ".join(str(dim.substitute(known)) for dim in shape) + "]"
+
+
+def model(training: Program, inference: Program) -> Model:
+    """What is to be written of a model."""
+    names = dict(inference.names)
+    idioms = Idioms(inference.types, names)
+    ports = (*inference.outputs, *inference.new_state)
+    nodes, wanted = idioms.block(inference.nodes, [port.value for port in ports])
+    values = [(port.name, value) for port, value in zip(ports, wanted, strict=True)]
+    count = len(inference.outputs)
+    instances, calls = _forms(training, inference, nodes, wanted)
+    return Model(
+        inference,
+        inference.types,
+        names,
+        nodes,
+        dict(values[:count]),
+        dict(values[count:]),
+        instances,
+        calls,
+    )
+
+
+def _forms(
+    training: Program, inference: Program, nodes: Sequence[Node], wanted: Iterable[int]
+) -> tuple[dict[str, Form], dict[str, tuple[Form, Method]]]:
+    originals = {node.attributes["label"]: node for node in inference.calls}
+    trained = {node.attributes["label"]: node for node in training.calls}
+    used = Counter(wanted) + Counter(i for node in nodes for i in node.inputs)
+    made = {output: node for node in nodes for output in node.outputs}
+    forms: dict[Any, Form] = {}
+    instances: dict[str, Form] = {}
+    calls: dict[str, tuple[Form, Method]] = {}
+    for node in nodes:
+        if node.op != "call":
+            continue
+        label = node.attributes["label"]
+        form = instances.get(call_key(node)) or _form(inference, originals[label], forms)
+        instances[call_key(node)] = form
+        method = _method(form, originals[label], trained[label])
+        # A result that is an argument handed through is read where the argument is.
+        made_here = [(n, o) for n, o in enumerate(node.outputs) if o not in node.inputs]
+        read = {n for n, output in made_here if used[output]}
+        method.results = tuple(sorted(read.union(method.results)))
+        method.optional |= _zeros(form, node, made)
+        calls[label] = form, method
+    return instances, calls
+
+
+def _form(program: Program, call: Node, forms: dict[Any, Form]) -> Form:
+    definition, attributes = call.attributes["definition"], call.attributes["attributes"]
+    shapes = local_shapes(program, call)
+    key = (definition, repr(attributes), tuple(shapes.items()))
+    if key not in forms:
+        statistics = {port.value for port in program.statistics}
+        roles = zip(call.attributes["roles"], call.inputs, strict=True)
+        own = frozenset(role for role, value in roles if value in statistics)
+        name = unique(camel(definition), {form.name for form in forms.values()})
+        forms[key] = Form(name, definition, attributes, shapes, own)
+    return forms[key]
+
+
+def _method(form: Form, call: Node, training: Node) -> Method:
+    key = canonical(call)
+    if key not in form.methods:
+        other = canonical(training) != key
+        form.methods[key] = Method(call, training if other else None)
+    return form.methods[key]
+
+
+def _zeros(form: Form, call: Node, made: Mapping[int, Node]) -> frozenset[str]:
+    """The last roles of a call, as long as they are zeros; never the first."""
+    found: set[str] = set()
+    for role, value in reversed(form.roles(call)[1:]):
+        node = made.get(value)
+        if not is_zeros(node, made):
+            break
+        found.add(role)
+    return frozenset(found)
+
+
+def is_zeros(node: Node | None, made: Mapping[int, Node]) -> bool:
+    """Whether a node makes an array of zeros."""
+    if node is None or node.op != "broadcast_to":
+        return False
+    source = made.get(node.inputs[0])
+    return source is not None and source.op == "constant" and source.attributes["value"] == 0
+
+
+def canonical(call: Node) -> Any:
+    """The equations of a call, the same for calls that differ in the numbers of values only."""
+    assert call.body is not None
+    numbers: dict[int, int] = {}
+
+    def known(value: int) -> int:
+        return numbers.setdefault(value, len(numbers))
+
+    def block(body: Block) -> Any:
+        nodes = needed_nodes(body.nodes, body.outputs)
+        inputs = tuple(known(i) for i in body.inputs)
+        return inputs, tuple(one(n) for n in nodes), tuple(known(o) for o in body.outputs)
+
+    def one(node: Node) -> Any:
+        inputs = tuple(known(i) for i in node.inputs)
+        inner = block(node.body) if node.body is not None else None
+        attributes = tuple(sorted((n, repr(v)) for n, v in node.attributes.items()))
+        return node.op, inputs, attributes, inner, tuple(known(o) for o in node.outputs)
+
+    return block(call.body)

@@ -1,0 +1,209 @@
+"""Generated source, read before it is written or run: it does what an export does, or is refused.
+
+Names and notes of others are in it as literals (:mod:`.literals`). Should one ever get out of its
+quotes, it meets a list of all that a format's source may consist of: the kinds of statements and
+expressions, the imports, every function that is called and every name that is read.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from harness.errors import UsageError, shorten
+
+# All kinds of nodes that emitters write; what is not here is not in a file.
+KINDS: tuple[type[ast.AST], ...] = (
+    *(ast.Module, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg, ast.Return),
+    *(ast.Import, ast.ImportFrom, ast.alias, ast.Assign, ast.Expr, ast.If, ast.For),
+    *(ast.With, ast.withitem, ast.Call, ast.keyword, ast.Starred, ast.Name, ast.Attribute),
+    *(ast.Subscript, ast.Slice, ast.Constant, ast.Tuple, ast.List, ast.Dict, ast.IfExp),
+    *(ast.ListComp, ast.comprehension, ast.BinOp, ast.UnaryOp, ast.Compare, ast.expr_context),
+    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.MatMult, ast.USub, ast.BitOr),
+    *(ast.Lt, ast.LtE, ast.GtE, ast.Eq, ast.Is),
+)
+# What may stand outside of classes and functions.
+TOP = (ast.Import, ast.ImportFrom, ast.Assign, ast.ClassDef, ast.FunctionDef, ast.Expr)
+LITERALS = (str, int, float, bool, type(None))
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the source of one format may use.
+
+    ``imports`` are whole statements; ``roots`` the names that they bind. ``known`` are names with
+    dots that begin with a root (``torch.zeros``), ``methods`` what is called on values, ``python``
+    names of Python itself, ``keywords`` those of arguments. What is defined may be decorated by a
+    call of ``decorator``.
+    """
+
+    imports: frozenset[str]
+    roots: frozenset[str]
+    known: frozenset[str]
+    methods: frozenset[str]
+    keywords: frozenset[str]
+    python: frozenset[str] = frozenset()
+    decorator: str = ""
+
+
+def vetted(source: str, words: Words, name: str) -> str:
+    """The source, if all that it does is what an export to the format does.
+
+    Raises:
+        UsageError: there is anything else in it; ``name`` says what the source is of.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UsageError(f"{name} is no source that can be run: {error}; nothing was run") from None
+    for node, problem in _Reader(words, tree).problems():
+        line = f", line {node.lineno}" if isinstance(node, ast.expr | ast.stmt | ast.arg) else ""
+        raise UsageError(
+            f"{name}{line}: an export writes no {problem}, so that nothing was run; "
+            "export the model anew"
+        )
+    return source
+
+
+@dataclass
+class _Reader:
+    """What is read of a tree before its nodes are judged.
+
+    ``inner`` are nodes that stand in front of a dot; ``attributes`` are what ``self`` is given.
+    """
+
+    words: Words
+    tree: ast.Module
+    functions: set[str] = field(default_factory=set)
+    methods: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
+    bound: set[str] = field(default_factory=set)
+    inner: set[ast.AST] = field(default_factory=set)
+
+    def problems(self) -> Iterator[tuple[ast.AST, str]]:
+        """Nodes that are out of place, each in words that follow "no"."""
+        nodes = list(ast.walk(self.tree))
+        for node in nodes:
+            self._note(node)
+        for node in self.tree.body:
+            if not isinstance(node, TOP):
+                yield node, f"{_kind(node)} outside of functions"
+            elif isinstance(node, ast.Expr) and not _is_text(node.value):
+                yield node, "expression outside of functions"
+            elif isinstance(node, ast.Assign) and not _is_data(node.value):
+                yield node, "computed value outside of functions"
+        for node in nodes:
+            problem = self._problem(node)
+            if problem:
+                yield node, problem
+
+    def _note(self, node: ast.AST) -> None:
+        match node:
+            case ast.ClassDef():
+                own = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+                self.methods.update(part.name for part in own)
+                self.functions.add(node.name)
+            case ast.FunctionDef():
+                self.functions.add(node.name)
+            case ast.Name(ctx=ast.Store()):
+                self.bound.add(node.id)
+            case ast.arg():
+                self.bound.add(node.arg)
+            case ast.Attribute():
+                self.inner.add(node.value)
+                if isinstance(node.ctx, ast.Store) and _dotted(node.value) == "self":
+                    self.attributes.add(node.attr)
+
+    def _problem(self, node: ast.AST) -> str:
+        if not isinstance(node, KINDS):
+            return _kind(node)
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                wanted = node in self.tree.body and ast.unparse(node) in self.words.imports
+                return "" if wanted else f"import like {shorten(ast.unparse(node))!r}"
+            case ast.Constant():
+                return "" if isinstance(node.value, LITERALS) else _kind(node)
+            case ast.ClassDef() | ast.FunctionDef():
+                return self._definition(node)
+            case ast.Call():
+                return "" if self._may_call(node.func) else f"call of {_shown(node.func)}"
+            case ast.keyword(arg=str(name)):
+                return "" if name in self.words.keywords else f"argument {name!r}"
+            case ast.Attribute():
+                return "" if self._may_read(node) else f"use of {_shown(node)}"
+            case ast.Name(ctx=ast.Load()):
+                return "" if self._is_known(node) else f"use of {node.id!r}"
+            case ast.Name():
+                return self._new(node.id)
+            case ast.arg():
+                return "" if node.arg == "self" else self._new(node.arg)
+        return ""
+
+    def _definition(self, node: ast.ClassDef | ast.FunctionDef) -> str:
+        for decorator in node.decorator_list:
+            call = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if not self.words.decorator or _dotted(call) != self.words.decorator:
+                return f"decorator {_shown(call)}"
+        return "" if node.name == "__init__" else self._new(node.name)
+
+    def _new(self, name: str) -> str:
+        """What is wrong with a name that is bound: it may not stand for something else."""
+        taken = name in self.words.roots or name in self.words.python or name.startswith("__")
+        return f"other meaning of {name!r}" if taken or name == "self" else ""
+
+    def _is_known(self, node: ast.Name) -> bool:
+        if node.id in self.words.roots:
+            return node.id in self.words.known or node in self.inner
+        return node.id in {"self", *self.bound, *self.functions, *self.words.python}
+
+    def _may_call(self, func: ast.expr) -> bool:
+        dotted = _dotted(func)
+        if dotted.partition(".")[0] in self.words.roots:
+            return dotted in self.words.known
+        match func:
+            case ast.Name(id=name):
+                return name in self.words.python or name in self.functions
+            case ast.Attribute(attr="__init__", value=ast.Call(func=ast.Name(id="super"))):
+                return True
+            case ast.Attribute(attr=name, value=ast.Name(id="self")):
+                return name in {*self.attributes, *self.methods, *self.words.methods}
+            case ast.Attribute(attr=name):
+                return name in self.words.methods or name in self.methods
+            case ast.Subscript(value=ast.List(elts=forms)):
+                return all(_dotted(form) in {f"self.{m}" for m in self.methods} for form in forms)
+        return False
+
+    def _may_read(self, node: ast.Attribute) -> bool:
+        dotted, known = _dotted(node), self.words.known
+        if dotted.partition(".")[0] in self.words.roots:
+            within = node in self.inner and any(k.startswith(f"{dotted}.") for k in known)
+            return dotted in known or within
+        if node.attr == "__init__":
+            return isinstance(node.value, ast.Call) and _dotted(node.value.func) == "super"
+        return not node.attr.startswith("__")
+
+
+def _dotted(node: ast.expr) -> str:
+    """``torch.nn.functional`` for names with dots; "" for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    inner = _dotted(node.value) if isinstance(node, ast.Attribute) else ""
+    return f"{inner}.{node.attr}" if inner and isinstance(node, ast.Attribute) else ""
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _is_data(node: ast.expr) -> bool:
+    """Whether a value is text, or a tuple of texts."""
+    return _is_text(node) or (isinstance(node, ast.Tuple) and all(map(_is_text, node.elts)))
+
+
+def _kind(node: ast.AST) -> str:
+    return type(node).__name__
+
+
+def _shown(node: ast.expr) -> str:
+    return repr(shorten(ast.unparse(node)))

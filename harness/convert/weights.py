@@ -1,0 +1,296 @@
+"""Weights as a file that every backend reads: safetensors, with what they are weights of.
+
+The tensors have their neutral names (``rnn.W``). The header's metadata are strings: ``format``,
+``spec`` and ``fingerprint`` as they are; ``sizes``, ``statistics`` (which tensors those are),
+``vocabulary`` and ``history`` as JSON; and ``sha256``, first of all, of the whole file with zeros
+in its own place, because safetensors itself would not notice a flipped bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load as from_safetensors
+from safetensors.numpy import save as to_safetensors
+
+from harness.convert.weights_header import (
+    DIGEST,
+    FORMATS,
+    MALFORMED,
+    ZEROS,
+    digest,
+    parse,
+    reason_of,
+    split,
+)
+from harness.errors import HarnessError, SpecError, did_you_mean
+from harness.files import kinds
+from harness.files.atomic import write_whole
+from harness.files.kinds import OPENING, Kind
+from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_head, why
+from harness.program.ir import Node, Program
+
+if TYPE_CHECKING:
+    from harness.spec.model import Spec
+
+Array = npt.NDArray[Any]
+
+GIVE = "give a file that 'harness train' or 'harness import' wrote"
+# What is not in a program's meaning: the model's name, numbers that the arrays decide, places in
+# files, and the names of values, for messages; those of inputs and outputs are in the ports.
+PROSE = {Program: {"name", "sizes", "names"}, Node: {"place"}}
+
+
+class WeightsError(HarnessError):
+    """Weights cannot be read or written, or are those of another model."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The arrays of a model that was trained, and what it needs to be run.
+
+    ``sizes`` are the program's, as the arrays have them. ``parameters`` and ``statistics`` have
+    neutral names, and are float32 or float64. ``vocabulary`` are the characters by index.
+    ``history`` is plain JSON: how the weights came about.
+    """
+
+    spec: str
+    fingerprint: str
+    sizes: Mapping[str, int]
+    parameters: Mapping[str, Array]
+    statistics: Mapping[str, Array]
+    vocabulary: tuple[str, ...] = ()
+    history: Mapping[str, Any] = field(default_factory=dict)
+
+
+def fingerprint(spec: Spec) -> str:
+    """The sha256 (hex) of what a spec means.
+
+    That is its programs at both phases, with the laws of the initial values and the loss, and its
+    optimizer; not its sizes, comments and prose, nor the names of values inside a definition.
+    """
+    meaning = _meaning([spec.programs["training"], spec.programs["inference"], spec.update])
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+
+
+def save(path: str | Path, weights: Weights, kind: Kind = kinds.WEIGHTS) -> None:
+    """Write weights, whole or not at all; the same weights give the same bytes.
+
+    ``kind`` is what they are written as: weights, or a checkpoint. A file of another kind that is
+    there stays.
+
+    Raises:
+        WeightsError: the file cannot be written, or cannot hold these weights.
+    """
+    header, tensors = _content(weights, kind)
+    try:
+        kinds.check_kind(Path(path), kind)
+        write_whole(Path(path), header, tensors)
+    except (OSError, FileFault) as error:
+        raise WeightsError(f"cannot write the weights {displayed(path)!r}: {why(error)}") from None
+
+
+def load(path: str | Path, kind: Kind = kinds.WEIGHTS) -> Weights:
+    """Read weights, or a checkpoint; their arrays are C-contiguous and may be written to.
+
+    Raises:
+        WeightsError: the file cannot be read, is no such file, or is damaged.
+    """
+    name = displayed(path)
+    try:
+        # A look first, as a file of something else may be large.
+        head = read_head(path, kinds.HEAD)
+        _check_start(name, Path(path), head, kind)
+        data = read_bytes(path, MAX_WEIGHTS, kind.name)
+    except FileFault as error:
+        raise WeightsError(f"cannot read the weights {name!r}: {error.reason}; {GIVE}") from None
+    _check_bytes(name, data)
+    try:
+        return _weights(data, FORMATS[kind])
+    except MALFORMED as error:
+        reason = reason_of(error)
+        raise WeightsError(f"{name!r} was not written as weights are: {reason}; {GIVE}") from None
+
+
+def stated_digest(path: str | Path) -> str:
+    """The checksum that the header of weights states: enough to tell two files apart.
+
+    Raises:
+        FileFault: the file cannot be read.
+    """
+    return read_head(path, DIGEST.stop)[DIGEST].decode("ascii", "replace")
+
+
+def check(weights: Weights, spec: Spec) -> None:
+    """Check that weights are those of a spec, at the sizes that the weights have, and finite.
+
+    Raises:
+        WeightsError: they are another model's, or of another form of it (says all that differs),
+            or are of no use.
+    """
+    if weights.spec != spec.name:
+        raise WeightsError(
+            f"these are weights of {weights.spec!r}, not of {spec.name!r}; "
+            f"name that model, or make weights with 'harness train {spec.name}'"
+        )
+    found = list(_differences(weights, spec))
+    now = fingerprint(spec)
+    if weights.fingerprint != now:
+        found.insert(
+            0,
+            f"its equations, layers, loss or optimizer have changed since (the fingerprint was "
+            f"{weights.fingerprint[:12]}, now it is {now[:12]})",
+        )
+    if found:
+        raise WeightsError(
+            f"the weights do not fit {spec.name}: {'; '.join(found)}. Take the spec that they "
+            f"were made with, or make others with 'harness train {spec.name}'"
+        )
+    odd = not_finite({**weights.parameters, **weights.statistics})
+    if odd is not None:
+        array = {**weights.parameters, **weights.statistics}[odd]
+        count = int(np.count_nonzero(~np.isfinite(array)))
+        raise WeightsError(
+            f"{count:,} of the {array.size:,} numbers of {odd} are NaN or infinite, so these "
+            f"weights of {spec.name} are of no use; take others, from before the training diverged"
+        )
+
+
+def not_finite(arrays: Mapping[str, Array]) -> str | None:
+    """The name of the first array with a NaN or an infinity; None where all are finite."""
+    return next((name for name, a in arrays.items() if not np.isfinite(a).all()), None)
+
+
+def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
+    """What of the sizes and the arrays is not as the spec has it."""
+    known = spec.programs["training"].sizes
+    missing = [name for name in known if name not in weights.sizes]
+    if missing:
+        yield f"they have no number for the size {', '.join(missing)}"
+        return
+    try:
+        program = spec.program("training", **weights.sizes)
+    except SpecError as error:
+        yield error.message
+        return
+    for kind, ports, arrays in (
+        ("parameter", program.parameters, weights.parameters),
+        ("statistic", program.statistics, weights.statistics),
+    ):
+        shapes = {port.name: program.shape(port) for port in ports}
+        for name, shape in shapes.items():
+            if name not in arrays:
+                yield f"{kind} {name!r} is missing"
+            elif arrays[name].shape != shape:
+                yield (
+                    f"{kind} {name!r} has shape {list(arrays[name].shape)}, expected "
+                    f"{list(shape)} at {', '.join(f'{n}={v}' for n, v in weights.sizes.items())}"
+                )
+        for name in arrays:
+            if name not in shapes:
+                yield f"{kind} {name!r} is unknown{did_you_mean(name, shapes)}"
+
+
+def _content(weights: Weights, kind: Kind) -> tuple[bytes, memoryview]:
+    """The file of weights: the header with its length, and the tensors."""
+    both = sorted(set(weights.parameters) & set(weights.statistics))
+    if both:
+        raise WeightsError(f"{both[0]!r} is both a parameter and a statistic")
+    arrays = {**weights.parameters, **weights.statistics}
+    try:
+        metadata = {
+            "sha256": ZEROS,
+            "format": FORMATS[kind],
+            "spec": weights.spec,
+            "fingerprint": weights.fingerprint,
+            "sizes": json.dumps(dict(sorted(weights.sizes.items()))),
+            "statistics": json.dumps(sorted(weights.statistics)),
+            "vocabulary": json.dumps(weights.vocabulary),
+            "history": json.dumps(dict(weights.history)),
+        }
+        data = memoryview(to_safetensors({n: _plain(n, a) for n, a in arrays.items()}))
+        tensors, end = split(data)
+        # safetensors writes metadata in a random order, so that the bytes would differ each time.
+        text = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        # Nothing is written that could not be read again.
+        parse(text)
+        if len(text) + len(data) > MAX_WEIGHTS:
+            raise ValueError(f"{len(data):,} bytes are too many; at most {MAX_WEIGHTS:,} are read")
+    except MALFORMED as error:
+        raise WeightsError(
+            f"weights of {weights.spec!r} cannot be written: {reason_of(error)}"
+        ) from None
+    header = bytearray(len(text).to_bytes(8, "little") + text)
+    header[DIGEST] = digest(header, data[end:]).encode()
+    return bytes(header), data[end:]
+
+
+def _plain(name: str, array: Array) -> Array:
+    """The array as safetensors must have it: of any other order it stores wrong values."""
+    found = np.asarray(array)
+    if found.dtype.kind != "f" or found.dtype.itemsize not in (4, 8):
+        raise WeightsError(f"{name!r} is {found.dtype}; weights are float32 or float64")
+    if name == "__metadata__":
+        raise WeightsError(f"no array can be named {name!r} in a safetensors file")
+    # Not ascontiguousarray, which makes shape [] into [1].
+    return np.asarray(found, order="C")
+
+
+def _check_start(name: str, path: Path, head: bytes, kind: Kind) -> None:
+    """:class:`WeightsError` for a file that does not start as one of a kind does."""
+    if head[8 : DIGEST.start] != OPENING:
+        what = "it is empty" if not head else "it does not begin as they do"
+        raise WeightsError(f"{name!r} is no file of weights, or damaged: {what}; {GIVE}")
+    other = next((k for k in FORMATS if k is not kind and k.matches(path, head)), None)
+    if other is not None:
+        raise WeightsError(f"{name!r} is {other.name}, not {kind.name}; {GIVE}")
+
+
+def _check_bytes(name: str, data: bytes) -> None:
+    """:class:`WeightsError` for what is not whole."""
+    stated = data[DIGEST].decode("ascii", "replace")
+    whole = memoryview(data)
+    actual = digest(whole[: DIGEST.start], ZEROS.encode(), whole[DIGEST.stop :])
+    if stated != actual:
+        raise WeightsError(
+            f"the weights {name!r} are damaged or cut off: {len(data):,} bytes with sha256 "
+            f"{actual}, and their header says {stated}; take another copy, or {GIVE}"
+        )
+
+
+def _weights(data: bytes, wanted: str) -> Weights:
+    """The weights in a file whose checksum is right; raises what :data:`MALFORMED` lists."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    metadata = parse(memoryview(data)[8:end]).metadata
+    if metadata.format != wanted:
+        raise ValueError(f"the format is {metadata.format!r}, and only {wanted!r} is known")
+    arrays, moving = from_safetensors(data), set(metadata.statistics)
+    return Weights(
+        metadata.spec,
+        metadata.fingerprint,
+        dict(metadata.sizes),
+        {name: array for name, array in arrays.items() if name not in moving},
+        {name: arrays[name] for name in metadata.statistics},
+        metadata.vocabulary,
+        dict(metadata.history),
+    )
+
+
+def _meaning(value: Any) -> Any:
+    """What a program, or a part of one, says to do, as JSON with maps in any order."""
+    if is_dataclass(value) and not isinstance(value, type):
+        told = [f.name for f in fields(value) if f.name not in PROSE.get(type(value), ())]
+        return [type(value).__name__, *(_meaning(getattr(value, name)) for name in told)]
+    if isinstance(value, Mapping):
+        return {str(key): _meaning(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_meaning(item) for item in value]
+    return value

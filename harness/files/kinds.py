@@ -1,0 +1,253 @@
+"""What a file is, by its content, so that an option never touches a file of another kind.
+
+Whatever writes to a place that a user names asks :func:`check_place` first: only an empty file, or
+one that the harness itself has made and of the very kind that is to be written, is replaced or
+appended to. A user's spec, text or model is left as it is, whatever option names it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.files.user_file import (
+    MAX_PROGRAM,
+    MAX_RESULTS,
+    NUL,
+    FileFault,
+    displayed,
+    other_kind,
+    read_bytes,
+    read_head,
+    read_tail,
+)
+
+PROJECT = b"backend-comparison-harness"
+# How the header of weights starts, after the 8 bytes with its length; the checksum follows.
+OPENING = b'{"__metadata__":{"sha256":"'
+# How a record file starts, and of which kinds its lines are.
+RECORD = b'{"kind":"head",'
+LINES = frozenset({"head", "begin", "result", "end", "torn"})
+# What the files of an export end in: the comment of an archive, the last line of a module.
+EXPORTED = b"written by backend-comparison-harness export"
+# Enough of a file to know it by; a record file's first line is not longer.
+HEAD = 1 << 16
+# Groups of arrays in a reproducer: what a pass is run on, and what it gives.
+GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
+ARCHIVED = (*GROUPS, "cotangents", "expected")
+PROGRAM_KEYS = frozenset({"cell", "check", "phase", "training", "inference"})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that the harness writes: ``name`` in words, and how one is recognised by its
+    path and its first :data:`HEAD` bytes, of which there is at least one."""
+
+    name: str
+    matches: Callable[[Path, bytes], bool]
+
+
+def check_place(path: Path, kind: Kind) -> bool:
+    """Whether a file of this kind, which may be replaced or appended to, is at a place.
+
+    False where there is none, or an empty one: then a file may be written there.
+
+    Raises:
+        FileFault: a file of another kind is there, or nothing can be written there.
+    """
+    target = _target(path)
+    there = check_kind(path, kind)
+    folder = target.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = f"nothing can be written to the folder {displayed(folder)}: {_words(error)}"
+        raise FileFault(displayed(path), reason) from None
+    return there
+
+
+def check_kind(path: Path, kind: Kind) -> bool:
+    """As :func:`check_place`, but for the folder: a look at the file that is there, if any.
+
+    Raises:
+        FileFault: what is there is not of this kind, or may not be written to.
+    """
+    name = displayed(path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        raise FileFault(name, _words(error)) from None
+    if other := other_kind(status):
+        null = status.st_rdev == os.makedev(1, 3) and stat.S_ISCHR(status.st_mode)
+        hint = "leave the option out to keep nothing" if null else "name a file"
+        raise FileFault(name, f"{other}; {hint}")
+    if not status.st_mode & 0o222 or not os.access(path, os.W_OK, effective_ids=True):
+        raise FileFault(name, "this file is write-protected; choose another name, or allow it")
+    if not status.st_size:
+        return False
+    if not kind.matches(path, read_head(path, HEAD)):
+        reason = (
+            f"this is {described(path)}, not {kind.name}, and stays as it is; choose another "
+            "name, or move it away"
+        )
+        raise FileFault(name, reason)
+    return True
+
+
+def described(path: Path) -> str:
+    """What a regular file is, in words."""
+    head = read_head(path, HEAD)
+    if not head:
+        return "an empty file"
+    for kind in KINDS:
+        if kind.matches(path, head):
+            return kind.name
+    return _other(head)
+
+
+def mark_export(path: Path) -> None:
+    """Mark a file of an export as one, where its form has a place for that: an archive's comment,
+    or the last line of a module.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if path.suffix == ".py":
+        with path.open("ab") as file:
+            file.write(b"\n# " + EXPORTED + b"\n")
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.comment = EXPORTED
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _target(path: Path) -> Path:
+    """The file that a path leads to, there or not; :class:`FileFault` for what cannot be one."""
+    name = displayed(path)
+    try:
+        target = Path(os.path.realpath(path))
+        if not target.parent.is_dir():
+            # As the user wrote it, unless a link leads elsewhere.
+            folder = target.parent if os.path.islink(path) else Path(path).parent
+            raise FileFault(name, f"there is no folder {displayed(folder)}")
+        longest = os.pathconf(target.parent, "PC_NAME_MAX")
+        if (length := len(os.fsencode(target.name))) > longest:
+            reason = f"a name of {length} bytes is too long, at most {longest} are allowed"
+            raise FileFault(name, f"{reason}; choose a shorter one")
+        if target.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    except (OSError, ValueError) as error:
+        raise FileFault(name, _words(error)) from None
+    return target
+
+
+def _words(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError):
+        return (error.strerror or "unknown error").lower()
+    return NUL
+
+
+def _of_format(pattern: bytes) -> Callable[[Path, bytes], bool]:
+    """Recognises a file of :mod:`harness.convert.weights` by its format."""
+    whole = re.compile(
+        rb".{8}" + re.escape(OPENING) + rb'[0-9a-f]{64}","format":"' + pattern + rb' \d+"', re.S
+    )
+    return lambda _, head: whole.match(head) is not None
+
+
+def _is_records(_: Path, head: bytes) -> bool:
+    first, end, rest = head.partition(b"\n")
+    if RECORD.startswith(first):
+        # A writer was killed in its first line; the next one has closed it and says so, or will.
+        return not end or _line_kind(rest.partition(b"\n")[0]) == "torn"
+    return first.startswith(RECORD) or _line_kind(first) in LINES
+
+
+def _line_kind(line: bytes) -> str:
+    kind = (_object(line) or {}).get("kind")
+    return kind if isinstance(kind, str) else ""
+
+
+def _is_results(path: Path, head: bytes) -> bool:
+    return {"benchmarks", "harness"} <= _keys(path, head, MAX_RESULTS)
+
+
+def _is_export(path: Path, head: bytes) -> bool:
+    if path.suffix == ".onnx":  # whose first field but for a number says who made a file
+        return head[4:].startswith(PROJECT)
+    return read_tail(path, len(EXPORTED) + 1).rstrip(b"\n").endswith(EXPORTED)
+
+
+def _is_program(path: Path, head: bytes) -> bool:
+    return _keys(path, head, MAX_PROGRAM) >= PROGRAM_KEYS
+
+
+def _is_arrays(path: Path, head: bytes) -> bool:
+    if not head.startswith(b"PK"):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    groups = {name.partition("/")[0] for name in names}
+    return "expected" in groups and groups <= set(ARCHIVED)
+
+
+def _keys(path: Path, head: bytes, limit: int) -> set[str]:
+    """The keys of a file that is a JSON object; none for whatever else it is."""
+    if not head.startswith(b"{"):
+        return set()
+    try:
+        return set(_object(read_bytes(path, limit, "JSON")) or ())
+    except FileFault:  # larger than one of ours
+        return set()
+
+
+def _object(text: bytes) -> dict[str, object] | None:
+    """A JSON object, or None for whatever else a text is."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _other(head: bytes) -> str:
+    """In words, what a file of somebody else seems to be."""
+    if head.startswith(b"PK\x03\x04"):
+        return "an archive of something else, such as a model"
+    if head[8:10] == b'{"':
+        return "a safetensors file of something else"
+    try:
+        # The last character may be cut off.
+        text = head.decode("utf-8-sig", "strict" if len(head) < HEAD else "ignore")
+    except UnicodeDecodeError:
+        return "a file of something else"
+    told = (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    first = next(told, "")
+    if re.match(r"(model|layer|function|loss|optimizer|differences)\s*:", first):
+        return "a spec"
+    return "JSON of something else" if first[:1] in ("{", "[") else "a text"
+
+
+WEIGHTS = Kind("weights", _of_format(PROJECT + b" weights"))
+CHECKPOINT = Kind("a checkpoint of a training", _of_format(PROJECT + b" checkpoint"))
+RECORDS = Kind("a record file of 'harness check'", _is_records)
+RESULTS = Kind("results of 'harness bench'", _is_results)
+EXPORT = Kind("a file that 'harness export' wrote", _is_export)
+PROGRAM = Kind("the program of a reproducer", _is_program)
+ARRAYS = Kind("the arrays of a reproducer", _is_arrays)
+KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS, PROGRAM, RESULTS)

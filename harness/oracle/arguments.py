@@ -1,0 +1,110 @@
+"""Numbers to check with, drawn so that faults show.
+
+Biases are not zero, gammas not one, moving statistics not those of the start, recurrent weights
+not symmetric: with the values of initialisation most planted faults do not reach an output. All
+values are representable in float32, so that every dtype computes on the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.oracle.patience import look
+from harness.program.ir import Port, Program
+from harness.program.signature import result_ports
+from harness.spec.initializers import generator
+from harness.text.vocabulary import one_hot
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Arrays by port name; float64 values that float32 holds exactly, or int64 indices."""
+
+    parameters: Arrays
+    statistics: Arrays
+    inputs: Arrays
+    state: Arrays
+    targets: Arrays
+
+    def with_batch(self, other: Material) -> Material:
+        """These parameters and statistics with another material's batch."""
+        return replace(self, inputs=other.inputs, state=other.state, targets=other.targets)
+
+
+def single(array: Array) -> Array:
+    """The nearest values that float32 holds, in float64."""
+    return array.astype(np.float32).astype(np.float64)
+
+
+def draw(program: Program, batch: int, time: int, seed: int) -> Material:
+    """Material for a program at its sizes, for one batch."""
+    sizes = {"batch": batch, "time": time}
+    return Material(
+        parameters={p.name: parameter(program, p, seed) for p in program.parameters},
+        statistics={p.name: parameter(program, p, seed) for p in program.statistics},
+        inputs={p.name: data(program, p, sizes, seed) for p in program.inputs},
+        state={p.name: data(program, p, sizes, seed) for p in program.state},
+        targets={p.name: target(program, p, sizes, seed) for p in program.targets},
+    )
+
+
+def parameter(program: Program, port: Port, seed: int) -> Array:
+    """A parameter or statistic, away from all special values.
+
+    Matrices have entries of standard deviation 1.2 / sqrt(rows), so that gates leave their linear
+    range without saturating. Vectors lie in 0.4 to 1.4 with either sign; what must be positive
+    (scales and variances, which start at ones) has none.
+    """
+    look()
+    shape = program.shape(port)
+    random = generator(seed, port.name)
+    if len(shape) >= 2:
+        return single(random.normal(size=shape) * (1.2 / math.sqrt(shape[0])))
+    magnitude = random.uniform(0.4, 1.4, shape)
+    if _starts_at_one(port):
+        return single(magnitude)
+    return single(magnitude * random.choice([-0.5, 0.5], shape))
+
+
+def _starts_at_one(port: Port) -> bool:
+    stripes = (port.init or {}).get("stripes", ())
+    return bool(stripes) and stripes[0]["law"] == "ones"
+
+
+def data(program: Program, port: Port, sizes: Mapping[str, int], seed: int) -> Array:
+    """An input or a state: indices over the whole range, or normal numbers."""
+    shape, type_ = program.shape(port, sizes), program.type_of(port)
+    random = generator(seed, f"{port.name} {shape}")
+    if type_.bound is not None:
+        return random.integers(0, type_.bound.resolve(program.sizes), shape)
+    return single(random.normal(size=shape) * 0.7)
+
+
+def target(program: Program, port: Port, sizes: Mapping[str, int], seed: int) -> Array:
+    """Classes, or for float targets 3/4 of one and 1/4 of another: sums that are exactly 1."""
+    shape, type_ = program.shape(port, sizes), program.type_of(port)
+    random = generator(seed, f"target {port.name} {shape}")
+    if type_.bound is not None:
+        return random.integers(0, type_.bound.resolve(program.sizes), shape)
+    most, least = (random.integers(0, shape[-1], shape[:-1]) for _ in range(2))
+    return 0.75 * one_hot(most, shape[-1]) + 0.25 * one_hot(least, shape[-1])
+
+
+def cotangents(program: Program, batch: int, time: int, seed: int) -> Arrays:
+    """A random direction for every output and new state. Never ones: a sum of softmax is flat."""
+    sizes = {**program.sizes, "batch": batch, "time": time}
+    found = {}
+    for name, value in result_ports(program, "forward").items():
+        if name.startswith(("output.", "state.")):
+            shape = tuple(d.resolve(sizes) for d in program.types[value].shape)
+            found[name] = single(generator(seed, f"cotangent {name}").normal(size=shape))
+    return found

@@ -1,0 +1,184 @@
+"""The oracle: numpy in float64, one plain line a primitive, never optimised.
+
+The same table runs on complex128, which proves the oracle's gradients: the complex step
+f'(x) = Im f(x + ih) / h has no cancellation, so h = 1e-30 gives the derivative to rounding
+(Squire and Trapp, 1998). Comparisons therefore look at real parts, and ``stop_gradient`` drops
+the imaginary one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.oracle.patience import patient
+from harness.program.ir import Node
+from harness.runtime.backend import Backend
+from harness.runtime.interpreter import Table, Walker, Watch
+
+Array = npt.NDArray[Any]
+
+
+def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
+    return x[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def _one_hot(indices: Array, classes: int, dtype: str) -> Array:
+    return np.asarray(indices[..., None] == np.arange(classes)).astype(dtype)
+
+
+def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
+    result = np.zeros((rows, *x.shape[indices.ndim :]), x.dtype)
+    np.add.at(result, indices, x)
+    return result
+
+
+_PRIMITIVES: Mapping[str, Callable[..., Any]] = {
+    "exp": np.exp,
+    "log": np.log,
+    "tanh": np.tanh,
+    "sqrt": np.sqrt,
+    "negative": np.negative,
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "divide": np.divide,
+    "power": np.power,
+    "less": lambda a, b: np.less(np.real(a), np.real(b)),
+    "less_equal": lambda a, b: np.less_equal(np.real(a), np.real(b)),
+    "equal": lambda a, b: np.equal(np.real(a), np.real(b)),
+    "where": np.where,
+    "astype": lambda x, dtype: np.asarray(x).astype(dtype),
+    "permute_dims": lambda x, axes: np.transpose(x, axes),
+    "broadcast_to": lambda x, shape: np.broadcast_to(x, shape),
+    "expand_dims": lambda x, axis: np.expand_dims(x, axis),
+    "squeeze": lambda x, axis: np.squeeze(x, axis),
+    "concat": lambda arrays, axis: np.concatenate(arrays, axis),
+    "slice": _slice,
+    "flip": lambda x, axis: np.flip(x, axis),
+    "take": lambda x, indices: x[indices],
+    "take_along_axis": lambda x, indices: np.take_along_axis(x, indices, -1),
+    "one_hot": _one_hot,
+    "segment_sum": _segment_sum,
+    "sum": lambda x, axis, keepdims: np.sum(x, axis=axis, keepdims=keepdims),
+    # Its only reader is stop_gradient, which drops the imaginary part anyway.
+    "max": lambda x, axis, keepdims: np.max(np.real(x), axis=axis, keepdims=keepdims),
+    "matmul": np.matmul,
+    "tensordot": lambda a, b, axes: np.tensordot(a, b, axes),
+    "stop_gradient": np.real,
+}
+# Each looks first whether there is time for it.
+TABLE: Mapping[str, Callable[..., Any]] = {n: patient(f) for n, f in _PRIMITIVES.items()}
+
+
+def run(
+    nodes: Sequence[Node],
+    env: Mapping[int, Array],
+    sizes: Mapping[str, int],
+    dtype: str = "float64",
+    watch: Watch | None = None,
+) -> dict[int, Array]:
+    """Run nodes on numpy arrays of ``dtype``: float64, float32 (the yardstick) or complex128."""
+    kind = np.dtype(dtype).type
+    walker = Walker(TABLE, sizes, dtype, lambda value: kind(value), watch=watch)
+    # Saturated exponentials and NaN inputs are part of what is checked, not accidents.
+    with np.errstate(all="ignore"):
+        return walker.run(nodes, dict(env))
+
+
+class Oracle(Backend):
+    """The oracle behind the contract, so that it trains and carries state by the same session.
+
+    In float32 it is the yardstick. ``order`` changes how sums are taken, or the last places of
+    transcendental functions, never what they mean: the spread is the noise that any honest
+    backend may show.
+    """
+
+    name = "oracle"
+
+    def __init__(self, order: str = "plain") -> None:
+        self._table: Table = {**TABLE, **{n: patient(f) for n, f in ORDERS[order].items()}}
+
+    @property
+    def primitives(self) -> Table:
+        return self._table
+
+    def tensor(self, array: Array) -> Array:
+        return array
+
+    def numpy(self, tensor: Array) -> Array:
+        return np.array(tensor)
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def quiet(*arguments: Any) -> Any:
+            with np.errstate(all="ignore"):
+                return function(*arguments)
+
+        return quiet
+
+
+def _reversed_matmul(a: Array, b: Array) -> Array:
+    return np.asarray(np.matmul(a[..., ::-1], b[..., ::-1, :]))
+
+
+def _halved_matmul(a: Array, b: Array) -> Array:
+    middle = a.shape[-1] // 2
+    first = np.matmul(a[..., :middle], b[..., :middle, :])
+    return np.asarray(first + np.matmul(a[..., middle:], b[..., middle:, :]))
+
+
+def _reversed_sum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    # One axis after the other, from its end, adding one entry at a time.
+    for a in sorted(axis, reverse=True):
+        x = np.add.accumulate(np.flip(x, a), a).take([-1], a) if x.shape[a] else x
+    return x if keepdims else x.reshape([n for a, n in enumerate(x.shape) if a not in axis])
+
+
+def _ordered_tensordot(matmul: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+    def tensordot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array:
+        left, right = axes
+        kept_a = [n for n in range(a.ndim) if n not in left]
+        kept_b = [n for n in range(b.ndim) if n not in right]
+        length = int(np.prod([a.shape[n] for n in left]))
+        rows = np.transpose(a, (*kept_a, *left)).reshape(-1, length)
+        columns = np.transpose(b, (*right, *kept_b)).reshape(length, -1)
+        shape = [a.shape[n] for n in kept_a] + [b.shape[n] for n in kept_b]
+        return matmul(rows, columns).reshape(shape)
+
+    return tensordot
+
+
+def _nudged(function: Callable[[Array], Array], bound: float = np.inf) -> Callable[[Array], Array]:
+    """A function four units in the last place off, up or down by a fixed coin.
+
+    No two libraries have the same exp, log or tanh, and what is computed from them may magnify
+    that.
+    """
+
+    def run(x: Array) -> Array:
+        y = np.asarray(function(x))
+        # Not up and down in turn: a sum over the entries would take that out again.
+        coins = np.random.default_rng(y.size).integers(0, 2, y.shape)
+        eps = np.finfo(y.dtype).eps
+        return np.asarray(np.clip(y * (1 + (8 * coins - 4) * eps), -bound, bound), y.dtype)
+
+    return run
+
+
+ORDERS: Mapping[str, Table] = {
+    "plain": {},
+    "reversed": {
+        "matmul": _reversed_matmul,
+        "sum": _reversed_sum,
+        "tensordot": _ordered_tensordot(_reversed_matmul),
+    },
+    "nudged": {
+        "exp": _nudged(np.exp),
+        "log": _nudged(np.log),
+        "tanh": _nudged(np.tanh, bound=1.0),
+    },
+    "halved": {"matmul": _halved_matmul, "tensordot": _ordered_tensordot(_halved_matmul)},
+}

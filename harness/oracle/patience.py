@@ -1,0 +1,173 @@
+"""How long the oracle may work on one cell, and how much memory it may ask for.
+
+The oracle runs in the parent, in a thread that nobody can kill, so it looks at the clock itself:
+before each primitive, and between the numbers that it draws. What a single step may overrun is
+kept small by refusing beforehand what cannot be done in the time or the memory there is.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Literal
+
+from harness.errors import HarnessError
+from harness.runtime.memory import available
+
+# Less than this is not worth asking the system whether it is there, in bytes.
+_SMALL = 64 << 20
+# The part of the available memory that the oracle may ask for at once: workers need some, too.
+_SHARE = 0.8
+# What each thread has asked for and may not have taken yet, in bytes.
+_asked: dict[int, int] = {}
+
+
+class OracleFault(HarnessError):
+    """The oracle could not do its part; no backend is to blame. ``verdict`` is the cell's."""
+
+    def __init__(self, message: str, verdict: Literal["timeout", "out-of-memory"]) -> None:
+        super().__init__(message, verdict)
+        self.verdict = verdict
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Patience:
+    """What is left of one cell's time for the oracle: ``limit`` and ``spent`` in seconds.
+
+    ``stopped`` tells that nobody waits for the result any more.
+    """
+
+    def __init__(self, limit: float, stopped: threading.Event | None = None) -> None:
+        self.limit, self.spent = limit, 0.0
+        self._stopped = stopped or threading.Event()
+        self._since: float | None = None
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Count the time of the block; inside another one it is counted already."""
+        if self._since is not None:
+            yield
+            return
+        self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent += time.monotonic() - self._since
+            self._since = None
+
+    def look(self) -> None:
+        """Raise :class:`OracleFault` if the time is over."""
+        if self._since is None:
+            return
+        if self._stopped.is_set():
+            raise OracleFault("the run was ended", "timeout")
+        if self.spent + time.monotonic() - self._since > self.limit:
+            raise too_slow(f"was not done in {self.limit:g} s")
+
+    def check(self, least: float) -> None:
+        """:class:`OracleFault` if work of so many seconds has no prospect of being done."""
+        left = self.left()
+        if least > left:
+            used = f", of which {left:.1f} s are left" if self.limit - left >= 0.1 else ""
+            raise too_slow(f"needs {least:,.1f} s or more, and has {self.limit:g} s{used}")
+
+    def left(self) -> float:
+        """Seconds that the oracle may still work."""
+        since = 0.0 if self._since is None else time.monotonic() - self._since
+        return self.limit - self.spent - since
+
+
+_current: ContextVar[Patience | None] = ContextVar("patience", default=None)
+
+
+@contextmanager
+def with_patience(patience: Patience) -> Iterator[None]:
+    """Hold the oracle's work in this thread to a limit, for the time of the block."""
+    before = _current.set(patience)
+    try:
+        yield
+    finally:
+        _current.reset(before)
+
+
+@contextmanager
+def at_work(need: int = 0, least: float = 0.0) -> Iterator[None]:
+    """Count the block as the oracle's work, which asks for ``need`` bytes and ``least`` seconds.
+
+    Raises:
+        OracleFault: it is too slow, or there is not so much memory. Without :func:`with_patience`
+            only the memory counts.
+    """
+    patience = _current.get() or Patience(math.inf)
+    try:
+        with _asking(need):
+            patience.check(least)
+            with patience.working():
+                yield
+    except MemoryError as error:
+        raise OracleFault(f"the oracle ran out of memory: {error}", "out-of-memory") from error
+
+
+@contextmanager
+def _asking(need: int) -> Iterator[None]:
+    """Have other threads know of it as long as the memory is being taken."""
+    own = threading.get_ident()
+    before = _asked.get(own, 0)
+    if need > max(_SMALL, before):
+        others = sum(asked for thread, asked in tuple(_asked.items()) if thread != own)
+        left = max(0.0, _SHARE * available() - others)
+        if need > left:
+            raise OracleFault(
+                f"the oracle needs some {need / 2**30:,.1f} GiB of memory, and may take "
+                f"{left / 2**30:,.1f} GiB, which is no fault of the backend; "
+                "choose smaller sizes (--size)",
+                "out-of-memory",
+            )
+    _asked[own] = max(need, before)
+    try:
+        yield
+    finally:
+        if before:
+            _asked[own] = before
+        else:
+            _asked.pop(own, None)
+
+
+def spent() -> float:
+    """Seconds that the oracle has worked for the cell of this thread."""
+    patience = _current.get()
+    return 0.0 if patience is None else patience.spent
+
+
+def look() -> None:
+    """Raise :class:`OracleFault` if the time of the oracle in this thread is over."""
+    patience = _current.get()
+    if patience is not None:
+        patience.look()
+
+
+def patient(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that looks at the clock before it begins."""
+
+    @wraps(function)
+    def run(*arguments: Any, **named: Any) -> Any:
+        look()
+        return function(*arguments, **named)
+
+    return run
+
+
+def too_slow(how: str) -> OracleFault:
+    """The fault of an oracle that takes too long; ``how`` goes on after "the oracle"."""
+    return OracleFault(
+        f"the oracle {how}, which is no fault of the backend; "
+        "choose smaller sizes (--size) or more time (--timeout)",
+        "timeout",
+    )

@@ -1,0 +1,144 @@
+"""How far a result may be off: measured against the noise of float32, with one factor K.
+
+The error of a tensor is its largest deviation from the oracle over the oracle's largest magnitude
+(see :func:`scales`).
+The yardstick is the same error of numpy in float32 on the same equations and numbers, the largest
+over several orders of summation. What is allowed is K times the yardstick, and never less than
+K times a floor of a quarter unit in the last place; other dtypes scale by their precision.
+``docs/method.md`` has the distribution that K was chosen from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.runtime.tensors import Misfit, tensor
+
+K = 16.0
+FLOOR = 2.0**-25  # of float32; K times it is 4.8e-7, four units in the last place
+
+# Unit roundoff of a dtype relative to float32's.
+PRECISION: Mapping[str, float] = {
+    "float32": 1.0,
+    "float64": 2.0**-29,
+    "tf32": 2.0**13,
+    "bfloat16": 2.0**16,
+}
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """How one tensor compares: ``error`` against ``yardstick``, both relative to the oracle."""
+
+    name: str
+    error: float
+    yardstick: float
+    tolerance: float
+    reason: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """The error over the yardstick."""
+        return self.error / self.yardstick
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"{self.name}: {self.reason}"
+        return (
+            f"{self.name} is off by {self.error:.2e}, {self.ratio:.3g} times the yardstick "
+            f"(allowed: {self.tolerance:.2e})"
+        )
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the error is allowed. A NaN error is not."""
+        return not self.reason and self.error <= self.tolerance
+
+
+def scales(expected: Arrays) -> dict[str, float]:
+    """What each tensor's error is relative to: its largest magnitude.
+
+    Not less than a millionth of the largest among its kind (the part of the name before a dot):
+    a gradient that is zero but for rounding (a bias before a normalisation) has no size of its
+    own. 1 where all are zero.
+    """
+    own = {}
+    kinds: dict[str, float] = {}
+    for name, array in expected.items():
+        finite = np.abs(array[np.isfinite(array)])
+        own[name] = float(finite.max()) if finite.size else 0.0
+        kind = name.partition(".")[0]
+        kinds[kind] = max(kinds.get(kind, 0.0), own[name])
+    return {n: max(size, kinds[n.partition(".")[0]] * 2.0**-20) or 1.0 for n, size in own.items()}
+
+
+def digits(error: float) -> float:
+    """Decimal digits that a relative error leaves, 16 at most."""
+    return max(0.0, min(16.0, -math.log10(max(error, 1e-16))))
+
+
+def relative_error(found: npt.NDArray[Any], expected: npt.NDArray[Any], scale: float) -> float:
+    """Largest deviation over ``scale``.
+
+    Places where both are NaN or the same infinity are equal; where only one is, the error is inf.
+    """
+    found = np.asarray(found, np.float64)
+    if found.size == 0:
+        return 0.0
+    with np.errstate(all="ignore"):
+        same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+        gap = np.where(same, 0.0, np.abs(found - expected))
+    worst = float(gap.max())
+    return worst / scale if np.isfinite(worst) else float("inf")
+
+
+def deviation(
+    name: str,
+    found: Any,
+    expected: npt.NDArray[Any],
+    scale: float,
+    noise: float,
+    dtype: str,
+) -> Deviation:
+    """Compare one tensor. ``noise`` is the float32 yardstick, before the floor."""
+    yardstick = max(noise, FLOOR) * PRECISION[dtype]
+    tolerance = K * yardstick
+    expected = np.asarray(expected, np.float64)
+    array, wrong = tensor(found), ""
+    if isinstance(array, Misfit):
+        wrong = array.reason
+    elif array.shape != expected.shape:
+        wrong = f"expected shape {list(expected.shape)}, found {list(array.shape)}"
+    elif array.dtype != np.dtype(dtype):
+        wrong = f"expected dtype {dtype}, found {array.dtype}"
+    if wrong or isinstance(array, Misfit):
+        return Deviation(name, float("inf"), yardstick, tolerance, wrong)
+    return Deviation(name, relative_error(array, expected, scale), yardstick, tolerance)
+
+
+def compare(
+    found: Mapping[str, Any], expected: Arrays, noise: Mapping[str, float], dtype: str
+) -> list[Deviation]:
+    """One deviation for every expected tensor; what was not expected differs too."""
+    scale = scales(expected)
+    deviations = [
+        deviation(name, found.get(name), array, scale[name], noise.get(name, 0.0), dtype)
+        for name, array in expected.items()
+    ]
+    unexpected = [name for name in found if name not in expected]
+    return deviations + [
+        Deviation(name, float("inf"), 1.0, 0.0, "was not expected") for name in unexpected
+    ]
+
+
+def worst(deviations: list[Deviation]) -> Deviation:
+    """The deviation that is furthest beyond what is allowed."""
+    return max(deviations, key=lambda d: (not d.agrees, np.nan_to_num(d.ratio, nan=np.inf)))

@@ -1,0 +1,55 @@
+"""What a derivative flows through, and what a loop need not do at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from harness.program.autodiff.rules import CONSTANT
+from harness.program.ir import Block, Node
+
+
+def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """Move what does not change from step to step out of the loops."""
+    result: list[Node] = []
+    for node in nodes:
+        if node.op != "scan" or node.body is None:
+            result.append(node)
+            continue
+        inside = set(node.body.inputs)
+        kept: list[Node] = []
+        for inner in node.body.nodes:
+            if inside.intersection(inner.inputs):
+                kept.append(inner)
+                inside.update(inner.outputs)
+            else:
+                result.append(inner)
+        result.append(replace(node, body=replace(node.body, nodes=tuple(kept))))
+    return tuple(result)
+
+
+def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
+    """The values through which a derivative with respect to ``against`` flows."""
+    active = set(against)
+    for node in nodes:
+        if node.op == "scan" and node.body is not None:
+            _activate_scan(node, node.body, active)
+        elif node.op not in CONSTANT and active.intersection(node.inputs):
+            active.update(node.outputs)
+    return active
+
+
+def _activate_scan(node: Node, body: Block, active: set[int]) -> None:
+    carries = node.attributes["carries"]
+    active.update(b for b, i in zip(body.inputs, node.inputs, strict=True) if i in active)
+    while True:
+        before = len(active)
+        active |= active_values(body.nodes, active)
+        active.update(
+            carry
+            for carry, after in zip(body.inputs[:carries], body.outputs[:carries], strict=True)
+            if after in active
+        )
+        if len(active) == before:
+            break
+    active.update(o for o, b in zip(node.outputs, body.outputs, strict=True) if b in active)

@@ -1,0 +1,292 @@
+"""Reverse-mode differentiation of a program: the result is again nodes in the same primitives.
+
+The backward pass is written as a careful engineer would write it: the forward loop stacks only
+what the backward loop reads, and a weight that is used at every step gets its gradient from one
+product over all steps after the loop, not from a sum of small ones inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.program.autodiff.activity import active_values, hoist
+from harness.program.autodiff.rules import CONSTANT, RULES
+from harness.program.autodiff.slices import Part, rows
+from harness.program.builder import Builder
+from harness.program.dims import Dim, Shape
+from harness.program.fused import emit
+from harness.program.ir import Node, Port, Program, Type, inline_calls, needed_nodes
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """A program with its gradient appended.
+
+    ``seeds`` are the cotangents that come in, one for each differentiated output; ``gradients``
+    are those that go out, one for each value differentiated against, in the order asked for.
+    """
+
+    program: Program
+    seeds: tuple[Port, ...]
+    gradients: tuple[Port, ...]
+
+
+def differentiate(
+    program: Program,
+    outputs: Sequence[Port],
+    against: Sequence[Port],
+    keep: Iterable[int] = (),
+    fused: Iterable[str] = (),
+) -> Derivative:
+    """The vector-Jacobian product of ``outputs`` with respect to ``against``.
+
+    The gradient of a value that no output depends on is zeros of its shape. Nodes that neither
+    the outputs, the gradients nor the values in ``keep`` need are left out. ``fused`` names the
+    fused operations that the backward pass may use.
+    """
+    builder = Builder(dict(program.types), dict(program.names))
+    wanted = [*(port.value for port in outputs), *keep]
+    forward = list(hoist(needed_nodes(inline_calls(program.nodes), wanted)))
+    reverse = Reverse(builder, forward, active_values(forward, {p.value for p in against}))
+    reverse.fused = frozenset(fused)
+    seeds = []
+    for port in outputs:
+        seed = builder.value(builder.types[port.value], f"cotangent of {port.name}")
+        seeds.append(Port(port.name, seed))
+        if reverse.active(port.value):
+            reverse.add(port.value, seed)
+    reverse.run(forward)
+    gradients = tuple(
+        Port(p.name, reverse.cotangent(p.value, builder.types[p.value].shape)) for p in against
+    )
+    nodes = needed_nodes([*forward, *builder.nodes], [*wanted, *(p.value for p in gradients)])
+    derived = replace(program, nodes=nodes, types=builder.types, names=builder.names)
+    return Derivative(derived, tuple(seeds), gradients)
+
+
+# What only looks at a value otherwise: the backward loop does it again rather than read a stack.
+VIEWS = frozenset({"slice", "permute_dims", "expand_dims", "squeeze"})
+
+
+@dataclass
+class Reverse:
+    """One backward pass over a list of nodes, collecting cotangents by value."""
+
+    builder: Builder
+    forward: list[Node]
+    live: set[int]
+    cotangents: dict[int, int] = field(default_factory=dict)
+    parts: dict[int, list[Part]] = field(default_factory=dict)
+    fused: frozenset[str] = frozenset()
+
+    def offers(self, op: str) -> bool:
+        """Whether a fused operation may be used."""
+        return op in self.fused
+
+    def active(self, value: int) -> bool:
+        """Whether a derivative is wanted for ``value``."""
+        return value in self.live
+
+    def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
+        """Append a primitive or a fused operation of the backward pass."""
+        return emit(self.builder, op, *inputs, **attributes)
+
+    def constant(self, value: float) -> int:
+        """A literal number."""
+        return self.builder.constant(value)
+
+    def see(self, value: int) -> int:
+        """The forward value, readable from the backward pass."""
+        return value
+
+    def add(self, value: int, cotangent: int) -> None:
+        """Add to a value's cotangent, summing over the axes along which it was broadcast."""
+        if not self.active(value):
+            return
+        cotangent = self.builder.reduce_to(cotangent, self.builder.types[value].shape)
+        if value in self.cotangents:
+            cotangent = self.emit("add", self.cotangents[value], cotangent)
+        self.cotangents[value] = cotangent
+
+    def add_part(self, value: int, axis: int, start: Dim, stop: Dim, cotangent: int) -> None:
+        """Add to the cotangent of ``start:stop`` of a value along one axis."""
+        if self.active(value):
+            self.parts.setdefault(value, []).append(Part(axis, start, stop, cotangent))
+
+    def settle(self, value: int) -> int | None:
+        """A value's whole cotangent, None if nothing came."""
+        parts = self.parts.pop(value, [])
+        shape = self.builder.types[value].shape
+        for axis in dict.fromkeys(part.axis for part in parts):
+            for row in rows([part for part in parts if part.axis == axis]):
+                self.add(value, self._side_by_side(row, axis, shape))
+        return self.cotangents.get(value)
+
+    def _side_by_side(self, row: Sequence[Part], axis: int, shape: Shape) -> int:
+        """Parts that do not overlap as one value, with zeros where there is none."""
+        pieces: list[int] = []
+        end = Dim()
+
+        def fill(stop: Dim) -> None:
+            if stop != end:
+                pieces.append(self.builder.zeros((*shape[:axis], stop - end, *shape[axis + 1 :])))
+
+        for part in row:
+            fill(part.start)
+            pieces.append(part.cotangent)
+            end = part.stop
+        fill(shape[axis])
+        return self.emit("concat", *pieces, axis=axis) if len(pieces) > 1 else pieces[0]
+
+    def add_product(self, weight: int, left: int, cotangent: int) -> None:
+        """Add ``left.T @ cotangent``, summed over all leading axes, to a weight's cotangent."""
+        rank = len(self.builder.types[left].shape)
+        axes = tuple(range(rank - 1))
+        self.add(weight, self.emit("tensordot", self.see(left), cotangent, axes=(axes, axes)))
+
+    def cotangent(self, value: int, shape: Shape) -> int:
+        """The collected cotangent, zeros if nothing came."""
+        found = self.settle(value)
+        return self.builder.zeros(shape) if found is None else found
+
+    def run(self, nodes: Sequence[Node]) -> None:
+        """Go through the nodes from the last to the first."""
+        for node in reversed(tuple(nodes)):
+            self.builder.place = node.place
+            if all(self.settle(o) is None for o in node.outputs):
+                continue
+            if node.op == "scan":
+                self._scan(node)
+            elif node.op not in CONSTANT:
+                RULES[node.op](self, node, self.cotangents[node.output])
+
+    def _scan(self, node: Node) -> None:
+        step = _ScanReverse(self.builder, node, self.live)
+        step.fused = self.fused
+        gradients, augmented = step.build(self.cotangents)
+        self.forward[self.forward.index(node)] = augmented
+        for value, cotangent in gradients:
+            self.add(value, cotangent)
+
+
+class _ScanReverse(Reverse):
+    """The backward pass of a loop's body, and the loop made of it."""
+
+    def __init__(self, builder: Builder, node: Node, live: set[int]) -> None:
+        assert node.body is not None
+        super().__init__(builder, [], live)
+        self.node, self.body = node, node.body
+        self.count: int = node.attributes["carries"]
+        self.local = set(self.body.inputs).union(*(n.outputs for n in self.body.nodes))
+        self.made = {o: n for n in self.body.nodes for o in n.outputs}
+        self.slices: dict[int, int] = {}  # forward value -> its slice in the backward body
+        self.views: dict[int, int] = {}  # forward value -> the same move in the backward body
+        self.products: list[tuple[int, int, int]] = []  # weight, left forward value, cotangent
+        self.sums: list[tuple[int, int]] = []  # outer value, cotangent of one step
+
+    def see(self, value: int) -> int:
+        if value not in self.local:
+            return value
+        node = self.made.get(value)
+        if node is not None and node.op in VIEWS:
+            if value not in self.views:
+                self.views[value] = self.emit(node.op, self.see(node.inputs[0]), **node.attributes)
+            return self.views[value]
+        if value not in self.slices:
+            self.slices[value] = self.builder.value(self.builder.types[value])
+        return self.slices[value]
+
+    def add(self, value: int, cotangent: int) -> None:
+        if value in self.local:
+            super().add(value, cotangent)
+        elif self.active(value):
+            self.sums.append((value, cotangent))
+
+    def add_part(self, value: int, axis: int, start: Dim, stop: Dim, cotangent: int) -> None:
+        if value in self.local:
+            super().add_part(value, axis, start, stop, cotangent)
+        elif self.active(value):
+            shape = self.builder.types[value].shape
+            row = [Part(axis, start, stop, cotangent)]
+            self.add(value, self._side_by_side(row, axis, shape))
+
+    def add_product(self, weight: int, left: int, cotangent: int) -> None:
+        if weight in self.local:
+            super().add_product(weight, left, cotangent)
+        elif left in self.local:
+            self.see(left)
+            self.products.append((weight, left, cotangent))
+        else:
+            super().add_product(weight, left, cotangent)
+
+    def build(self, outer: Mapping[int, int]) -> tuple[list[tuple[int, int]], Node]:
+        """The cotangents of the loop's inputs and captures, and the loop with its stacks."""
+        b, count = self.builder, self.count
+        types = b.types
+        carried = [i for i, v in enumerate(self.body.inputs[:count]) if self.active(v)]
+        start = [
+            outer.get(self.node.outputs[i]) or b.zeros(types[self.node.outputs[i]].shape)
+            for i in carried
+        ]
+        stacks = [
+            (body, outer[out])
+            for body, out in zip(self.body.outputs[count:], self.node.outputs[count:], strict=True)
+            if out in outer
+        ]
+        b.begin()
+        entering = [b.value(types[self.body.inputs[i]]) for i in carried]
+        arriving = [b.value(types[body]) for body, _ in stacks]
+        for i, cotangent in zip(carried, entering, strict=True):
+            self.add(self.body.outputs[i], cotangent)
+        for (body, _), cotangent in zip(stacks, arriving, strict=True):
+            self.add(body, cotangent)
+        self.run(self.body.nodes)
+        leaving = [self._of_input(self.body.inputs[i]) for i in carried]
+        wanted = [v for v in self.body.inputs[count:] if self.settle(v) is not None]
+        given = [self.cotangents[v] for v in wanted]
+        extra = list(dict.fromkeys([c for _, _, c in self.products] + [c for _, c in self.sums]))
+        residuals = list(self.slices)
+        inputs = [*entering, *arriving, *(self.slices[v] for v in residuals)]
+        block = b.end(inputs, [*leaving, *given, *extra])
+        augmented, whole = self._augment(residuals)
+        sequences = [*(c for _, c in stacks), *(whole[v] for v in residuals)]
+        last, stacked = b.scan(block, start, sequences, reverse=not self.node.attributes["reverse"])
+        results = [(self.node.inputs[i], c) for i, c in zip(carried, last, strict=True)]
+        position = {v: self.node.inputs[self.body.inputs.index(v)] for v in wanted}
+        results += [(position[v], c) for v, c in zip(wanted, stacked, strict=False)]
+        by_step = dict(zip(extra, stacked[len(wanted) :], strict=True))
+        results += self._captures(whole, by_step)
+        return results, augmented
+
+    def _of_input(self, value: int) -> int:
+        return self.cotangent(value, self.builder.types[value].shape)
+
+    def _captures(
+        self, whole: Mapping[int, int], by_step: Mapping[int, int]
+    ) -> list[tuple[int, int]]:
+        results = []
+        for weight, left, cotangent in self.products:
+            rank = len(self.builder.types[left].shape)
+            axes = tuple(range(rank))
+            stacks = (whole[left], by_step[cotangent])
+            results.append((weight, self.emit("tensordot", *stacks, axes=(axes, axes))))
+        for value, cotangent in self.sums:
+            results.append((value, self.emit("sum", by_step[cotangent], axis=(0,), keepdims=False)))
+        return results
+
+    def _augment(self, residuals: Sequence[int]) -> tuple[Node, dict[int, int]]:
+        """The forward loop, also stacking the residuals; and where each one's stack is."""
+        sequences = dict(
+            zip(self.body.inputs[self.count :], self.node.inputs[self.count :], strict=True)
+        )
+        whole = {v: sequences[v] for v in residuals if v in sequences}
+        length = self.builder.types[self.node.inputs[self.count]].shape[0]
+        added = [v for v in residuals if v not in sequences]
+        for value in added:
+            inner = self.builder.types[value]
+            whole[value] = self.builder.value(Type((length, *inner.shape), inner.kind, inner.bound))
+        body = replace(self.body, outputs=(*self.body.outputs, *added))
+        outputs = (*self.node.outputs, *(whole[v] for v in added))
+        return replace(self.node, body=body, outputs=outputs), whole

@@ -1,0 +1,230 @@
+"""The derivative rule of each primitive: from the output's cotangent to those of the inputs.
+
+Each rule adds, through ``r.add``, the vector-Jacobian product for every float input. ``r.see(v)``
+gives the forward value ``v`` where the backward pass can read it. What has no derivative is
+listed in :data:`CONSTANT`. Of the fused operations, those have a rule that may be in a program
+before it is differentiated. Formulas: Giles, "An extended collection of matrix derivative results"
+(2008) for the products; elementary calculus for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from harness.program.dims import Dim
+from harness.program.ir import Node
+
+if TYPE_CHECKING:
+    from harness.program.autodiff.reverse import Reverse
+
+Rule = Callable[["Reverse", Node, int], None]
+
+# Ops whose output carries no derivative, whatever goes in.
+CONSTANT = frozenset(
+    {"less", "less_equal", "equal", "astype", "one_hot", "stop_gradient", "constant", "extent"}
+)
+
+
+def _exp(r: Reverse, node: Node, g: int) -> None:
+    r.add(node.inputs[0], r.emit("multiply", g, r.see(node.output)))
+
+
+def _log(r: Reverse, node: Node, g: int) -> None:
+    r.add(node.inputs[0], r.emit("divide", g, r.see(node.inputs[0])))
+
+
+def _tanh(r: Reverse, node: Node, g: int) -> None:
+    y = r.see(node.output)
+    if r.offers("tanh_gradient"):
+        r.add(node.inputs[0], r.emit("tanh_gradient", g, y))
+        return
+    slope = r.emit("subtract", r.constant(1.0), r.emit("multiply", y, y))
+    r.add(node.inputs[0], r.emit("multiply", g, slope))
+
+
+def _sqrt(r: Reverse, node: Node, g: int) -> None:
+    half = r.emit("multiply", g, r.constant(0.5))
+    r.add(node.inputs[0], r.emit("divide", half, r.see(node.output)))
+
+
+def _negative(r: Reverse, node: Node, g: int) -> None:
+    r.add(node.inputs[0], r.emit("negative", g))
+
+
+def _add(r: Reverse, node: Node, g: int) -> None:
+    r.add(node.inputs[0], g)
+    r.add(node.inputs[1], g)
+
+
+def _subtract(r: Reverse, node: Node, g: int) -> None:
+    r.add(node.inputs[0], g)
+    if r.active(node.inputs[1]):
+        r.add(node.inputs[1], r.emit("negative", g))
+
+
+def _multiply(r: Reverse, node: Node, g: int) -> None:
+    a, b = node.inputs
+    if r.active(a):
+        r.add(a, r.emit("multiply", g, r.see(b)))
+    if r.active(b):
+        r.add(b, r.emit("multiply", g, r.see(a)))
+
+
+def _divide(r: Reverse, node: Node, g: int) -> None:
+    a, b = node.inputs
+    quotient = r.emit("divide", g, r.see(b))
+    r.add(a, quotient)
+    if r.active(b):
+        r.add(b, r.emit("negative", r.emit("multiply", quotient, r.see(node.output))))
+
+
+def _power(r: Reverse, node: Node, g: int) -> None:
+    a, b = node.inputs
+    if r.active(a):
+        below = r.emit("power", r.see(a), r.emit("subtract", r.see(b), r.constant(1.0)))
+        r.add(a, r.emit("multiply", g, r.emit("multiply", r.see(b), below)))
+    if r.active(b):
+        rate = r.emit("multiply", r.see(node.output), r.emit("log", r.see(a)))
+        r.add(b, r.emit("multiply", g, rate))
+
+
+def _where(r: Reverse, node: Node, g: int) -> None:
+    condition, a, b = node.inputs
+    zero = r.constant(0.0)
+    if r.active(a):
+        r.add(a, r.emit("where", r.see(condition), g, zero))
+    if r.active(b):
+        r.add(b, r.emit("where", r.see(condition), zero, g))
+
+
+def _permute_dims(r: Reverse, node: Node, g: int) -> None:
+    axes = node.attributes["axes"]
+    back = tuple(sorted(range(len(axes)), key=axes.__getitem__))
+    r.add(node.inputs[0], r.emit("permute_dims", g, axes=back))
+
+
+def _broadcast_to(r: Reverse, node: Node, g: int) -> None:
+    r.add(node.inputs[0], g)
+
+
+def _expand_dims(r: Reverse, node: Node, g: int) -> None:
+    r.add(node.inputs[0], r.emit("squeeze", g, axis=node.attributes["axis"]))
+
+
+def _squeeze(r: Reverse, node: Node, g: int) -> None:
+    r.add(node.inputs[0], r.emit("expand_dims", g, axis=node.attributes["axis"]))
+
+
+def _concat(r: Reverse, node: Node, g: int) -> None:
+    axis, start = node.attributes["axis"], Dim()
+    for part in node.inputs:
+        stop = start + r.builder.types[part].shape[axis]
+        if r.active(part):
+            r.add(part, r.builder.slice_axis(g, axis, start, stop))
+        start = stop
+
+
+def _slice(r: Reverse, node: Node, g: int) -> None:
+    start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
+    r.add_part(node.inputs[0], node.attributes["axis"], start, stop, g)
+
+
+def _flip(r: Reverse, node: Node, g: int) -> None:
+    r.add(node.inputs[0], r.emit("flip", g, axis=node.attributes["axis"]))
+
+
+def _take(r: Reverse, node: Node, g: int) -> None:
+    table, indices = node.inputs
+    rows = r.builder.types[table].shape[0]
+    r.add(table, r.emit("segment_sum", g, r.see(indices), rows=rows))
+
+
+def _take_along_axis(r: Reverse, node: Node, g: int) -> None:
+    table, indices = node.inputs
+    rank = len(r.builder.types[indices].shape)
+    classes = r.builder.types[table].shape[-1]
+    index = r.emit("squeeze", r.see(indices), axis=rank - 1)
+    r.add(table, r.emit("multiply", g, r.emit("one_hot", index, classes=classes)))
+
+
+def _sum(r: Reverse, node: Node, g: int) -> None:
+    if not node.attributes["keepdims"]:
+        for axis in sorted(node.attributes["axis"]):
+            g = r.emit("expand_dims", g, axis=axis)
+    r.add(node.inputs[0], r.emit("broadcast_to", g, shape=r.builder.types[node.inputs[0]].shape))
+
+
+def _matmul(r: Reverse, node: Node, g: int) -> None:
+    a, b = node.inputs
+    types = r.builder.types
+    if r.active(a):
+        rank = len(types[b].shape)
+        axes = (*range(rank - 2), rank - 1, rank - 2)
+        r.add(a, r.emit("matmul", g, r.emit("permute_dims", r.see(b), axes=axes)))
+    if not r.active(b):
+        return
+    if len(types[b].shape) == 2:
+        r.add_product(b, a, g)
+    else:
+        rank = len(types[a].shape)
+        axes = (*range(rank - 2), rank - 1, rank - 2)
+        r.add(b, r.emit("matmul", r.emit("permute_dims", r.see(a), axes=axes), g))
+
+
+def _sigmoid(r: Reverse, node: Node, g: int) -> None:
+    y = r.see(node.output)
+    if r.offers("sigmoid_gradient"):
+        r.add(node.inputs[0], r.emit("sigmoid_gradient", g, y))
+    else:
+        slope = r.emit("multiply", y, r.emit("subtract", r.constant(1.0), y))
+        r.add(node.inputs[0], r.emit("multiply", g, slope))
+
+
+def _relu(r: Reverse, node: Node, g: int) -> None:
+    y = r.see(node.output)
+    if r.offers("relu_gradient"):
+        r.add(node.inputs[0], r.emit("relu_gradient", g, y))
+    else:
+        zero = r.constant(0.0)
+        r.add(node.inputs[0], r.emit("where", r.emit("less_equal", y, zero), zero, g))
+
+
+def _clip(r: Reverse, node: Node, g: int) -> None:
+    """The result tells as well as the input whether that lay inside the bounds."""
+    y, bounds = r.see(node.output), node.attributes
+    if r.offers("clip_gradient"):
+        r.add(node.inputs[0], r.emit("clip_gradient", g, y, **bounds))
+        return
+    zero, low, high = (r.constant(v) for v in (0.0, bounds["low"], bounds["high"]))
+    above = r.emit("where", r.emit("less_equal", y, low), zero, g)
+    r.add(node.inputs[0], r.emit("where", r.emit("less_equal", high, y), zero, above))
+
+
+RULES: Mapping[str, Rule] = {
+    "exp": _exp,
+    "log": _log,
+    "tanh": _tanh,
+    "sqrt": _sqrt,
+    "negative": _negative,
+    "add": _add,
+    "subtract": _subtract,
+    "multiply": _multiply,
+    "divide": _divide,
+    "power": _power,
+    "where": _where,
+    "permute_dims": _permute_dims,
+    "broadcast_to": _broadcast_to,
+    "expand_dims": _expand_dims,
+    "squeeze": _squeeze,
+    "concat": _concat,
+    "slice": _slice,
+    "flip": _flip,
+    "take": _take,
+    "take_along_axis": _take_along_axis,
+    "sum": _sum,
+    "matmul": _matmul,
+    "sigmoid": _sigmoid,
+    "relu": _relu,
+    "clip": _clip,
+}

@@ -1,0 +1,34 @@
+"""Cotangents of parts of a value, collected until all have come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.program.dims import Dim
+
+
+@dataclass(frozen=True)
+class Part:
+    """The cotangent of ``start:stop`` of a value along an axis."""
+
+    axis: int
+    start: Dim
+    stop: Dim
+    cotangent: int
+
+
+def rows(parts: Sequence[Part]) -> list[list[Part]]:
+    """The parts in rows of such as do not overlap, as far as symbolic sizes can tell."""
+    found: list[list[Part]] = []
+    for part in sorted(parts, key=lambda p: (p.start.constant, sum(c for _, c in p.start.terms))):
+        row = next((r for r in found if _not_negative(part.start - r[-1].stop)), None)
+        if row is None:
+            found.append([part])
+        else:
+            row.append(part)
+    return found
+
+
+def _not_negative(dim: Dim) -> bool:
+    return dim.constant >= 0 and all(c >= 0 for _, c in dim.terms)

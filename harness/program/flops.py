@@ -1,0 +1,73 @@
+"""Floating-point operations of a program, counted node by node.
+
+A product of ``[m, k]`` and ``[k, n]`` counts 2mkn; an elementwise primitive counts one for each
+entry of its result, whatever it costs the machine; moving data counts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from harness.program.dims import resolve_shape
+from harness.program.ir import Node, Type
+
+ELEMENTWISE = frozenset(
+    {"exp", "log", "tanh", "sqrt", "negative", "add", "subtract", "multiply", "divide", "power"}
+    | {"less", "less_equal", "equal", "where"}
+)
+REDUCING = frozenset({"sum", "max", "segment_sum"})
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations of matrix products, and of everything else."""
+
+    products: int = 0
+    elementwise: int = 0
+
+    def __add__(self, other: Flops) -> Flops:
+        return Flops(self.products + other.products, self.elementwise + other.elementwise)
+
+    def __mul__(self, times: int) -> Flops:
+        return Flops(self.products * times, self.elementwise * times)
+
+    @property
+    def total(self) -> int:
+        """All operations."""
+        return self.products + self.elementwise
+
+
+def count(nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int]) -> Flops:
+    """The operations of some nodes; a loop's body counts once for each step."""
+    total = Flops()
+    for node in nodes:
+        if node.body is not None:
+            inner = count(node.body.nodes, types, sizes)
+            steps = 1
+            if node.op == "scan":
+                sequence = node.inputs[node.attributes["carries"]]
+                steps = types[sequence].shape[0].resolve(sizes)
+            total = total + inner * steps
+        else:
+            total = total + _of(node, types, sizes)
+    return total
+
+
+def _of(node: Node, types: Mapping[int, Type], sizes: Mapping[str, int]) -> Flops:
+    def entries(value: int) -> int:
+        return prod(resolve_shape(types[value].shape, sizes))
+
+    if node.op == "matmul":
+        inner = types[node.inputs[0]].shape[-1].resolve(sizes)
+        return Flops(products=2 * entries(node.output) * inner)
+    if node.op == "tensordot":
+        left = resolve_shape(types[node.inputs[0]].shape, sizes)
+        inner = prod(left[axis] for axis in node.attributes["axes"][0])
+        return Flops(products=2 * entries(node.output) * inner)
+    if node.op in ELEMENTWISE:
+        return Flops(elementwise=entries(node.output))
+    if node.op in REDUCING:
+        return Flops(elementwise=entries(node.inputs[0]))
+    return Flops()

@@ -1,0 +1,191 @@
+"""The program: what a specification means, as immutable, typed, named values.
+
+A program is a list of nodes over numbered values. Three ops have a body: ``scan`` (a loop over
+time), and ``call`` (one layer or loss, its equations inlined, so that a backend may run its own
+kernel for the whole of it). A body refers to the values around it by their numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from harness.program.dims import Dim, Shape, shape_text
+
+Kind = Literal["float", "index", "bool"]
+Phase = Literal["training", "inference"]
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """Shape and element kind of a value. ``bound`` is the number of classes of an index."""
+
+    shape: Shape
+    kind: Kind = "float"
+    bound: Dim | None = None
+
+    def __str__(self) -> str:
+        return (
+            shape_text(self.shape)
+            if self.kind == "float"
+            else f"{self.kind} {shape_text(self.shape)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Nodes in order. ``inputs`` are bound by the op that owns the block."""
+
+    inputs: tuple[int, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation: ``outputs = op(inputs, **attributes)``.
+
+    ``place`` is the ``file:line`` of the equation that it came from.
+    """
+
+    op: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    body: Block | None = None
+    place: str = ""
+
+    @property
+    def output(self) -> int:
+        """The only output."""
+        (only,) = self.outputs
+        return only
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A named value that crosses the program's border, with how it is first filled."""
+
+    name: str
+    value: int
+    init: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A model at one phase.
+
+    ``inputs``, ``targets``, ``state``, ``statistics`` and ``parameters`` come in; ``outputs``,
+    ``new_state``, ``new_statistics``, ``loss`` and ``metrics`` go out. State is carried from
+    batch to batch and reset to its initial value; statistics (moving means) are never reset.
+    ``sizes`` gives a number to every size name but those that the arrays decide.
+    """
+
+    name: str
+    phase: Phase
+    sizes: Mapping[str, int]
+    types: Mapping[int, Type]
+    names: Mapping[int, str]
+    nodes: tuple[Node, ...]
+    inputs: tuple[Port, ...]
+    targets: tuple[Port, ...]
+    state: tuple[Port, ...]
+    statistics: tuple[Port, ...]
+    parameters: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    new_state: tuple[Port, ...]
+    new_statistics: tuple[Port, ...]
+    loss: int | None = None
+    metrics: tuple[Port, ...] = ()
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+
+    def type_of(self, port: Port) -> Type:
+        """The type of a port's value."""
+        return self.types[port.value]
+
+    def shape(self, port: Port, sizes: Mapping[str, int] | None = None) -> tuple[int, ...]:
+        """A port's shape in numbers, under the program's sizes and those of the arrays."""
+        known = {**self.sizes, **(sizes or {})}
+        return tuple(dim.resolve(known) for dim in self.type_of(port).shape)
+
+    @property
+    def calls(self) -> tuple[Node, ...]:
+        """The layer and loss calls, in order."""
+        return tuple(node for node in self.nodes if node.op == "call")
+
+    def with_sizes(self, /, **sizes: int) -> Program:
+        """The same program at other sizes."""
+        return replace(self, sizes={**self.sizes, **sizes})
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """One step of an optimizer.
+
+    In: ``parameter``, ``gradient``, the scalars ``step`` (from 1) and ``learning_rate``, and the
+    ``slots``, which start as zeros. Out: ``new_parameter`` and ``new_slots``.
+    """
+
+    name: str
+    attributes: Mapping[str, float]
+    types: Mapping[int, Type]
+    nodes: tuple[Node, ...]
+    parameter: int
+    gradient: int
+    step: int
+    learning_rate: int
+    slots: tuple[Port, ...]
+    new_parameter: int
+    new_slots: tuple[Port, ...]
+
+
+def walk_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Every node, those inside bodies included."""
+    for node in nodes:
+        yield node
+        if node.body is not None:
+            yield from walk_nodes(node.body.nodes)
+
+
+def inline_calls(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """The nodes with every call replaced by its body."""
+    flat: list[Node] = []
+    for node in nodes:
+        if node.op == "call":
+            assert node.body is not None
+            flat.extend(inline_calls(node.body.nodes))
+        else:
+            flat.append(node)
+    return tuple(flat)
+
+
+def free_values(block: Block) -> tuple[int, ...]:
+    """The outer values that a block refers to, in order of first use."""
+    defined = set(block.inputs)
+    free: dict[int, None] = {}
+    for node in block.nodes:
+        used = list(node.inputs)
+        if node.body is not None:
+            used.extend(free_values(node.body))
+        for value in used:
+            if value not in defined:
+                free[value] = None
+        defined.update(node.outputs)
+    for value in block.outputs:
+        if value not in defined:
+            free[value] = None
+    return tuple(free)
+
+
+def needed_nodes(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
+    """Only the nodes that the wanted values depend on."""
+    needed = set(wanted)
+    kept: list[Node] = []
+    for node in reversed(tuple(nodes)):
+        if needed.intersection(node.outputs):
+            kept.append(node)
+            needed.update(node.inputs)
+            if node.body is not None:
+                needed.update(free_values(node.body))
+    return tuple(reversed(kept))

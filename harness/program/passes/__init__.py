@@ -1,0 +1,90 @@
+"""Passes over a program: the same values from less work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from harness.program.builder import Builder
+from harness.program.ir import Node
+from harness.program.passes import (
+    algebra,
+    biases,
+    classes,
+    fuse,
+    loops,
+    products,
+    sums,
+    tables,
+    unroll,
+)
+from harness.program.passes import reshapes as shapes
+from harness.program.passes import transposes as layout
+from harness.program.passes.order import nested
+from harness.program.passes.rebuild import prune, rebuild
+from harness.program.passes.rewriter import Rule
+
+
+def merged(*tables: Mapping[str, Sequence[Rule]]) -> dict[str, tuple[Rule, ...]]:
+    """The rules of several passes, tried in this order."""
+    rules: dict[str, tuple[Rule, ...]] = {}
+    for table in tables:
+        for op, some in table.items():
+            rules[op] = (*rules.get(op, ()), *some)
+    return rules
+
+
+def _simplify(steps: Mapping[str, Sequence[Rule]]) -> Mapping[str, Sequence[Rule]]:
+    return merged(algebra.RULES, shapes.RULES, classes.RULES, layout.RULES, steps, sums.RULES)
+
+
+# By whether loops stay as they are.
+SIMPLIFY = {False: _simplify(loops.RULES), True: _simplify(loops.STAYING)}
+TABLES = {stay: merged(rules, loops.SCALES, tables.RULES) for stay, rules in SIMPLIFY.items()}
+# Once there is nothing left to differentiate.
+FINAL: Mapping[str, tuple[Rule, ...]] = {"stop_gradient": (lambda g, inputs, _: inputs[0],)}
+
+
+def optimise(
+    nodes: Iterable[Node],
+    wanted: Iterable[int],
+    builder: Builder,
+    sizes: Mapping[str, int],
+    fused: Iterable[str],
+    *,
+    final: bool = True,
+    moved: bool = True,
+) -> tuple[Node, ...]:
+    """Nodes without calls that give the same ``wanted`` values, faster.
+
+    New values are numbered by ``builder``. ``sizes`` gives a number to every size; what pays
+    depends on them. ``fused`` names the fused operations that may be used. ``final`` is false for
+    nodes that are yet to be differentiated. Without ``moved`` no product is joined with another or
+    leaves its loop: a compiler that fuses a product with what follows may be faster so. Nor is a
+    loop written out that carries much, so that each step uses the memory of the last again; its
+    products are joined as far as they go, being too large for what follows to be fused with them.
+    """
+    wanted, fused = tuple(wanted), tuple(fused)
+    current = prune(nodes, wanted)
+    stay = not moved and unroll.carries_much(current, builder, sizes)
+    simplify, tabled = SIMPLIFY[stay], TABLES[stay]
+
+    def again(*rules: Mapping[str, Sequence[Rule]]) -> tuple[Node, ...]:
+        known = merged(*rules, FINAL) if final else merged(*rules)
+        lifts = loops.lifts if moved else None
+        return rebuild(current, wanted, builder, sizes, known, lifts, loops.sinks)
+
+    for rules in (merged(fuse.early_rules(fused), simplify), tabled):
+        current = again(rules)
+    for _ in range(3):
+        current = again(tabled)
+        if moved or stay:
+            current = products.join(current, builder, sizes)
+    current = again(biases.RULES, tabled)
+    if final:
+        current = unroll.unrolled(current, builder, sizes, every=moved)
+        for _ in range(2):
+            current = again(tabled, classes.FACTORS, unroll.RULES)
+        current = nested(current, builder)
+        current = again(fuse.late_rules(fused), tabled)
+        current = again(fuse.product_rules(fused), fuse.late_rules(fused), tabled)
+    return current

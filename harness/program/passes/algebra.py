@@ -1,0 +1,213 @@
+"""Rules of arithmetic: known numbers are computed, and what changes nothing is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from harness.program.dims import Dim
+from harness.program.passes.rewriter import Graph, Rule
+from harness.program.primitives import broadcast_shapes
+
+Attributes = Mapping[str, Any]
+
+UNARY = ("exp", "log", "tanh", "sqrt", "negative")
+BINARY = ("add", "subtract", "multiply", "divide", "power")
+COMPARISONS = ("less", "less_equal", "equal")
+ELEMENTWISE = (*UNARY, *BINARY, *COMPARISONS, "where")
+
+
+def common_shape(g: Graph, inputs: Sequence[int]) -> tuple[Dim, ...]:
+    """The shape that values broadcast to."""
+    return broadcast_shapes("", tuple(g.shape(i) for i in inputs))
+
+
+def _computed(op: str) -> Rule:
+    function: Callable[..., Any] = getattr(np, op)
+
+    def rule(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+        numbers = [g.number(i) for i in inputs]
+        if None in numbers:
+            return None
+        with np.errstate(all="ignore"):
+            value = float(function(*(np.float64(n) for n in numbers if n is not None)))
+        return g.full(value, common_shape(g, inputs))
+
+    return rule
+
+
+def _narrow(op: str) -> Rule:
+    """Take operands as they were before they were broadcast, where the result is the same."""
+
+    def rule(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+        shape = common_shape(g, inputs)
+        for position, value in enumerate(inputs):
+            node = g.node(value, "broadcast_to", "expand_dims")
+            if node is None or (node.op == "expand_dims" and node.attributes["axis"] != 0):
+                continue
+            narrow = (*inputs[:position], node.inputs[0], *inputs[position + 1 :])
+            if common_shape(g, narrow) == shape:
+                return g.apply(op, narrow, attributes)
+        return None
+
+    return rule
+
+
+def _same_shape(g: Graph, value: int, inputs: Sequence[int]) -> bool:
+    return g.shape(value) == common_shape(g, inputs)
+
+
+def _add(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    for a, b in (inputs, inputs[::-1]):
+        if g.number(a) == 0 and _same_shape(g, b, inputs):
+            return b
+        negative = g.node(a, "negative")
+        if negative is not None:
+            return g.emit("subtract", b, negative.inputs[0])
+    return None
+
+
+def _blend(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``z * a + (1 - z) * b`` is ``b + z * (a - b)``, whose gradient is shorter too."""
+    left, right = (g.node(i, "multiply") for i in inputs)
+    if left is None or right is None or any(g.uses[i] > 1 for i in inputs):
+        return None
+    for one, other in ((left, right), (right, left)):
+        for z, a in (one.inputs, one.inputs[::-1]):
+            for rest, b in (other.inputs, other.inputs[::-1]):
+                node = g.node(rest, "subtract")
+                if node is None or node.inputs[1] != z or g.number(node.inputs[0]) != 1:
+                    continue
+                if g.shape(a) == g.shape(b) == common_shape(g, inputs):
+                    return g.emit("add", b, g.emit("multiply", z, g.emit("subtract", a, b)))
+    return None
+
+
+def _subtract(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    a, b = inputs
+    if g.number(b) == 0 and _same_shape(g, a, inputs):
+        return a
+    if g.number(a) == 0 and _same_shape(g, b, inputs):
+        return g.emit("negative", b)
+    negative = g.node(b, "negative")
+    if negative is not None:
+        return g.emit("add", a, negative.inputs[0])
+    return None
+
+
+def _negative(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    node = g.node(inputs[0], "negative", "multiply", "subtract")
+    if node is None:
+        return None
+    if node.op == "negative":
+        return node.inputs[0]
+    if node.op == "subtract" and g.uses[inputs[0]] <= 1:
+        return g.emit("subtract", *node.inputs[::-1])
+    if node.op == "multiply":
+        for a, b in (node.inputs, node.inputs[::-1]):
+            number = g.number(a)
+            if number is not None:
+                return g.emit("multiply", g.full(-number, g.shape(a)), b)
+    return None
+
+
+def _multiply(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    for a, b in (inputs, inputs[::-1]):
+        number = g.number(a)
+        if number is None:
+            continue
+        if number == 1 and _same_shape(g, b, inputs):
+            return b
+        if number == -1 and _same_shape(g, b, inputs):
+            return g.emit("negative", b)
+        inner = g.node(b, "multiply", "negative")
+        if inner is None:
+            continue
+        if inner.op == "negative":
+            return g.emit("multiply", g.full(-number, g.shape(a)), inner.inputs[0])
+        for c, d in (inner.inputs, inner.inputs[::-1]):
+            factor = g.number(c)
+            if factor is not None and _same_shape(g, d, (a, c, d)):
+                return g.emit("multiply", g.constant(number * factor), d)
+    return None
+
+
+def _product_of_multiples(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``(c * x) * (d * x)`` is ``(c * d) * (x * x)``: one product less."""
+    (c, x), (d, y) = (_multiple(g, i) for i in inputs)
+    if x != y or inputs == (x, y) or not 1e-30 < abs(c * d) < 1e30:
+        return None
+    return g.emit("multiply", g.constant(c * d), g.emit("multiply", x, x))
+
+
+def _multiple(g: Graph, value: int) -> tuple[float, int]:
+    """The factor and the rest of a value; 1 and the value where there is no factor."""
+    node = g.node(value, "multiply")
+    for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
+        factor = g.number(a)
+        if factor is not None and g.shape(b) == g.shape(value):
+            return factor, b
+    return 1.0, value
+
+
+def _divide(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    number = g.number(inputs[1])
+    if number is None or number == 0 or not isfinite(1 / number):
+        return None
+    return g.emit("multiply", inputs[0], g.full(1 / number, g.shape(inputs[1])))
+
+
+def _power(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    base, exponent = inputs
+    if not _same_shape(g, base, inputs):
+        return None
+    if g.number(exponent) == 1:
+        return base
+    if g.number(exponent) == 2:
+        return g.emit("multiply", base, base)
+    return None
+
+
+def _extent(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    counts = [dim.resolve(g.sizes) for dim in attributes["dims"]]
+    return g.constant(float(np.prod(counts, dtype=np.int64)))
+
+
+def _sum(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Factors and signs move to the result, which is smaller."""
+    node = g.node(inputs[0], "negative", "multiply", "sum")
+    if node is None or g.uses[inputs[0]] > 1:
+        return None
+    if node.op == "negative":
+        return g.emit("negative", g.emit("sum", node.inputs[0], **attributes))
+    if node.op == "sum":
+        return _sum_of_sum(g, node.inputs[0], node.attributes, attributes)
+    for a, b in (node.inputs, node.inputs[::-1]):
+        if g.number(a) is not None and g.rank(a) == 0:
+            return g.emit("multiply", a, g.emit("sum", b, **attributes))
+    return None
+
+
+def _sum_of_sum(g: Graph, value: int, first: Attributes, second: Attributes) -> int | None:
+    if first["keepdims"] or second["keepdims"]:
+        return None
+    left = [axis for axis in range(g.rank(value)) if axis not in first["axis"]]
+    axes = sorted([*first["axis"], *(left[axis] for axis in second["axis"])])
+    return g.emit("sum", value, axis=tuple(axes), keepdims=False)
+
+
+RULES: Mapping[str, Sequence[Rule]] = {
+    **{op: (_computed(op),) for op in ("exp", "log", "tanh", "sqrt")},
+    **{op: (_narrow(op),) for op in (*COMPARISONS, "where")},
+    "negative": (_computed("negative"), _negative),
+    "add": (_computed("add"), _narrow("add"), _add, _blend),
+    "subtract": (_computed("subtract"), _narrow("subtract"), _subtract),
+    "multiply": (_computed("multiply"), _narrow("multiply"), _multiply, _product_of_multiples),
+    "divide": (_computed("divide"), _narrow("divide"), _divide),
+    "power": (_computed("power"), _narrow("power"), _power),
+    "extent": (_extent,),
+    "sum": (_sum,),
+}

@@ -1,0 +1,44 @@
+"""A bias is one more row of the weight that its product is with.
+
+``x @ W + b`` is ``[x, 1] @ [W; b]``: nothing is added to the product afterwards, and the gradient
+of ``W`` has that of ``b`` as its last row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.program.dims import ONE
+from harness.program.passes.rewriter import Graph, Rule
+
+Attributes = Mapping[str, Any]
+
+
+def _row_of_weight(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Where the rows come in, and are so narrow that a copy with ones costs less than adding.
+
+    A copy that is in the order of the steps is of use to the gradient too.
+    """
+    for bias, value in (inputs, inputs[::-1]):
+        product = g.node(value, "matmul")
+        if product is None or g.uses[value] > 1 or g.shape(bias) != g.shape(value)[-1:]:
+            continue
+        rows, weight = product.inputs
+        if g.rank(weight) != 2 or not _given(g, rows):
+            continue
+        if g.count(rows) + g.count(weight) <= g.count(value):
+            ones = g.full(1.0, (*g.shape(rows)[:-1], ONE))
+            wide = g.emit("concat", rows, ones, axis=g.rank(rows) - 1)
+            below = g.emit("expand_dims", bias, axis=0)
+            return g.emit("matmul", wide, g.emit("concat", weight, below, axis=0))
+    return None
+
+
+def _given(g: Graph, value: int) -> bool:
+    """Whether a value comes in, and is no matrix: that may be a weight, which has a gradient."""
+    node = g.node(value, "permute_dims")
+    return (node.inputs[0] if node is not None else value) not in g.made and g.rank(value) > 2
+
+
+RULES: Mapping[str, Sequence[Rule]] = {"add": (_row_of_weight,)}

@@ -1,0 +1,157 @@
+"""What need not be done step by step: sums are ordered so that it shows, and lifted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.program.dims import Dim
+from harness.program.ir import Node
+from harness.program.passes.rewriter import Graph, Rule
+
+MOVES = frozenset({"permute_dims", "expand_dims", "squeeze"})
+STEPWISE = frozenset({"matmul", "add", "subtract", "take", *MOVES})
+
+
+def lifts(g: Graph, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> bool:
+    """Whether work on slices of sequences alone is done for the whole sequence, before the loop."""
+    scaled = op == "multiply" and any(g.number(i) is not None for i in inputs)
+    return op in STEPWISE or scaled
+
+
+def sinks(g: Graph, node: Node) -> bool:
+    """Whether work for a stack alone is done after the loop."""
+    return node.op in ("matmul", *MOVES)
+
+
+def _sum_order(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """Terms that do not change come first, then those of sequences, then the rest.
+
+    Outside of loops small terms come first, so that biases are one.
+    """
+    depth = max(g.depth(i) for i in inputs)
+    terms = _terms(g, inputs, depth)
+    if depth:
+        ranks = [_when_known(g, term, depth) for term in terms]
+    else:
+        most = max(g.count(term) for term in terms)
+        ranks = [0 if 8 * g.count(term) <= most else 2 for term in terms]
+    early = [t for rank in (0, 1) for t, r in zip(terms, ranks, strict=True) if r == rank]
+    late = [t for t, r in zip(terms, ranks, strict=True) if r == 2]
+    if len(early) < 2 or not late or _summed(g, inputs, depth, sorted(early)):
+        return None
+    total = early[0]
+    for term in (*early[1:], *late):
+        total = g.emit("add", total, term)
+    return total
+
+
+def _terms(g: Graph, inputs: Sequence[int], depth: int) -> list[int]:
+    terms = []
+    for value in inputs:
+        node = g.node(value, "add")
+        if node is not None and g.depth(value) == depth and g.uses[value] <= 1:
+            terms += _terms(g, node.inputs, depth)
+        else:
+            terms.append(value)
+    return terms
+
+
+def _summed(g: Graph, inputs: Sequence[int], depth: int, terms: Sequence[int]) -> bool:
+    """Whether a part of a sum is the sum of just these terms already."""
+    for value in inputs:
+        node = g.node(value, "add")
+        if node is not None and (
+            sorted(_terms(g, (value,), depth)) == terms or _summed(g, node.inputs, depth, terms)
+        ):
+            return True
+    return False
+
+
+def _when_known(g: Graph, value: int, depth: int) -> int:
+    """0: before the loop; 1: with the sequences; 2: in the step."""
+    if g.depth(value) < depth:
+        return 0
+    return 1 if value in g.scopes[depth].slices else 2
+
+
+def _scaled(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """A factor of a sum with products goes into their weights, which are smaller."""
+    for number, value in (inputs, inputs[::-1]):
+        if g.number(number) is None or g.rank(number) or g.uses[value] > 1:
+            continue
+        depth = g.depth(value)
+        terms = _terms(g, (value,), depth)
+        products = [t for t in terms if _scalable(g, t, value)]
+        if not products or not all(t in products or _early(g, t, value) for t in terms):
+            continue
+        scaled = []
+        for term in terms:
+            node = g.node(term, "matmul") if term in products else None
+            if node is None:
+                scaled.append(g.emit("multiply", number, term))
+            else:
+                weight = g.emit("multiply", number, node.inputs[1])
+                scaled.append(g.emit("matmul", node.inputs[0], weight))
+        total = scaled[0]
+        for term in scaled[1:]:
+            total = g.emit("add", total, term)
+        return total
+    return None
+
+
+def _scalable(g: Graph, term: int, value: int) -> bool:
+    """Whether a term is a product with a weight so small that scaling that pays."""
+    node = g.node(term, "matmul")
+    if node is None or g.uses[term] > 1 or g.rank(node.inputs[1]) != 2:
+        return False
+    steps, weight = g.steps(g.depth(value)), node.inputs[1]
+    return g.depth(weight) == 0 and 2 * g.count(weight) <= steps * g.count(value)
+
+
+def _early(g: Graph, term: int, value: int) -> bool:
+    depth = g.depth(value)
+    small = 8 * g.count(term) <= g.count(value)
+    return small or (depth > 0 and _when_known(g, term, depth) < 2)
+
+
+def _of_joined(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """A step's product of values side by side, some known before, is a sum of products."""
+    joined = g.node(inputs[0], "concat")
+    depth = g.depth(inputs[0])
+    if joined is None or not depth or g.rank(inputs[1]) != 2:
+        return None
+    last = g.rank(inputs[0]) - 1
+    known = [_when_known(g, part, depth) < 2 for part in joined.inputs]
+    if joined.attributes["axis"] != last or not any(known):
+        return None
+    start, total = Dim(), None
+    for part in joined.inputs:
+        stop = start + g.shape(part)[last]
+        rows = g.emit("slice", inputs[1], axis=0, start=start, stop=stop)
+        product = g.emit("matmul", part, rows)
+        total = product if total is None else g.emit("add", total, product)
+        start = stop
+    return total
+
+
+def _beside(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """A step's sum of two products with weights is one product of their left sides joined."""
+    first, second = (g.node(value, "matmul") for value in inputs)
+    if first is None or second is None or any(g.uses[value] > 1 for value in inputs):
+        return None
+    (left, upper), (right, lower) = first.inputs, second.inputs
+    depth, last = g.depth(inputs[0]), g.rank(left) - 1
+    if not depth or any(g.rank(w) != 2 or g.depth(w) == depth for w in (upper, lower)):
+        return None
+    if g.shape(left)[:last] != g.shape(right)[:last]:
+        return None
+    weight = g.emit("concat", upper, lower, axis=0)
+    return g.emit("matmul", g.emit("concat", left, right, axis=last), weight)
+
+
+RULES: Mapping[str, Sequence[Rule]] = {"add": (_sum_order,), "matmul": (_of_joined,)}
+# Instead of those, in loops that products do not leave and that are not written out.
+STAYING: Mapping[str, Sequence[Rule]] = {"add": (_beside,)}
+# What would hide a fused operation from those that look for it.
+SCALES: Mapping[str, Sequence[Rule]] = {"multiply": (_scaled,)}

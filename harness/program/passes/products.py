@@ -1,0 +1,204 @@
+"""Many like operations as one of their operands side by side: the gates of a cell above all.
+
+Products with the same left side become one product with the right sides joined; so do products
+with the same right side, their rows joined. What is then done alike to neighbouring parts of one
+value is done to both at once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.program.builder import Builder
+from harness.program.dims import Dim
+from harness.program.ir import Block, Node
+from harness.program.passes.order import in_order, independent
+from harness.program.passes.rewriter import COMMUTATIVE, joined_type
+from harness.program.passes.slices import Finder, Group
+
+# What products of all kinds go through first.
+PASSING = frozenset({"add", "subtract", "take"})
+
+
+def join(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int]) -> tuple[Node, ...]:
+    """The nodes, and those of every loop, with like ones joined."""
+    nodes = tuple(
+        replace(n, body=replace(n.body, nodes=_Joiner(builder, sizes, n.body).run(n.body.nodes)))
+        if n.op == "scan" and n.body is not None
+        else n
+        for n in nodes
+    )
+    return _Joiner(builder, sizes, None).run(nodes)
+
+
+@dataclass
+class _Joiner:
+    builder: Builder
+    sizes: Mapping[str, int]
+    body: Block | None
+
+    def run(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
+        nodes = _parts_first(nodes)
+        while (group := self._find(nodes)) is not None:
+            nodes = _parts_first(self._joined(nodes, group))
+        return nodes
+
+    def _find(self, nodes: Sequence[Node]) -> Group | None:
+        finder = Finder(nodes, self.builder, self.sizes)
+        buckets: dict[Any, list[Any]] = defaultdict(list)
+        for node in nodes:
+            candidate = finder.candidate(node)
+            if candidate is not None:
+                buckets[candidate.key].append(candidate)
+        groups = [g for some in buckets.values() for g in finder.runs(some)]
+        # The largest first: a weight used in many places would be split up by its neighbours.
+        products = sorted(self._products(nodes, finder), key=lambda g: -len(g.nodes))
+        for group in (*groups, *products):
+            chosen = independent(nodes, group.nodes)
+            if len(chosen) == len(group.nodes):
+                return group
+        return None
+
+    def _products(self, nodes: Sequence[Node], finder: Finder) -> Iterator[Group]:
+        """Matrix products with one side in common."""
+        left: dict[int, list[Node]] = defaultdict(list)
+        right: dict[Any, list[Node]] = defaultdict(list)
+        types = self.builder.types
+        for node in nodes:
+            if node.op != "matmul" or len(types[node.inputs[1]].shape) != 2:
+                continue
+            if self._given(node.inputs[1], finder, node):
+                left[node.inputs[0]].append(node)
+            if self.body is None:
+                right[(node.inputs[1], types[node.inputs[0]].shape[1:])].append(node)
+        users = _users(nodes)
+        for some in left.values():
+            if len(some) > 1:
+                axis = len(types[some[0].output].shape) - 1
+                yield Group(_in_kinds(some, users), (None, 1), axis)
+        for some in right.values():
+            chosen = independent(nodes, some)
+            if len(chosen) > 1:
+                yield Group(chosen, (0, None), 0)
+
+    def _given(self, weight: int, finder: Finder, node: Node) -> bool:
+        """Whether joining a right side costs little: once for a loop, or less than the product."""
+        if self.body is not None:
+            return weight not in finder.made and weight not in self.body.inputs
+        return finder.count(weight) <= finder.count(node.output)
+
+    def _joined(self, nodes: Sequence[Node], group: Group) -> tuple[Node, ...]:
+        made = {o: n for n in nodes for o in n.outputs}
+        added: list[Node] = []
+        operands = []
+        for position, axis in enumerate(group.columns):
+            values = [node.inputs[position] for node in group.nodes]
+            operands.append(values[0] if axis is None else self._column(values, axis, made, added))
+        first, types = group.nodes[0], self.builder.types
+        shape = list(types[first.output].shape)
+        lengths = [types[node.output].shape[group.axis] for node in group.nodes]
+        shape[group.axis] = sum(lengths[1:], lengths[0])
+        whole = self.builder.value(replace(types[first.output], shape=tuple(shape)))
+        added.append(replace(first, inputs=tuple(operands), outputs=(whole,)))
+        start = Dim()
+        for node, length in zip(group.nodes, lengths, strict=True):
+            cut = {"axis": group.axis, "start": start, "stop": start + length}
+            added.append(Node("slice", (whole,), node.outputs, cut, place=node.place))
+            start = start + length
+        gone = {id(node) for node in group.nodes}
+        at = max(i for i, node in enumerate(nodes) if id(node) in gone)
+        kept = [[node] if id(node) not in gone else [] for node in nodes]
+        kept[at] = added
+        return in_order([node for some in kept for node in some])
+
+    def _column(
+        self, values: Sequence[int], axis: int, made: Mapping[int, Node], added: list[Node]
+    ) -> int:
+        """Operands side by side: one slice where they are neighbouring parts, else joined."""
+        parts = [made.get(v) for v in values]
+        first, last = parts[0], parts[-1]
+        if first is not None and last is not None and _neighbours(parts, axis):
+            cut = {**first.attributes, "stop": last.attributes["stop"]}
+            source = first.inputs[0]
+            whole = self.builder.types[source].shape[axis]
+            if Dim.of(cut["start"]) == Dim() and Dim.of(cut["stop"]) == whole:
+                return source
+            node = replace(first, attributes=cut, outputs=())
+            length = Dim.of(cut["stop"]) - Dim.of(cut["start"])
+            shape = list(self.builder.types[source].shape)
+            shape[axis] = length
+            value = self.builder.value(replace(self.builder.types[source], shape=tuple(shape)))
+            added.append(replace(node, outputs=(value,)))
+            return value
+        value = self.builder.value(joined_type([self.builder.types[v] for v in values], axis))
+        added.append(Node("concat", tuple(values), (value,), {"axis": axis}))
+        return value
+
+
+def _parts_first(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """The nodes with parts as the first operands of what commutes, so that like nodes look it."""
+    nodes = tuple(nodes)
+    parts = {node.output for node in nodes if node.op == "slice"}
+    return tuple(
+        replace(node, inputs=tuple(sorted(node.inputs, key=lambda v: v not in parts)))
+        if node.op in COMMUTATIVE
+        else node
+        for node in nodes
+    )
+
+
+def _neighbours(parts: Sequence[Node | None], axis: int) -> bool:
+    stop = None
+    source = None
+    for part in parts:
+        if part is None or part.op != "slice" or part.attributes["axis"] != axis:
+            return False
+        if source is not None and (
+            part.inputs != source or Dim.of(part.attributes["start"]) != stop
+        ):
+            return False
+        source, stop = part.inputs, Dim.of(part.attributes["stop"])
+    return True
+
+
+def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
+    """Who reads each value; a sequence of a loop is read by those who read its slice."""
+    users: dict[int, list[Node]] = defaultdict(list)
+    for node in nodes:
+        for value in node.inputs:
+            users[value].append(node)
+        if node.body is not None:
+            for value, some in _users(node.body.nodes).items():
+                users[value] += some
+            for whole, value in zip(node.inputs, node.body.inputs, strict=True):
+                users[whole] = [n for n in users[whole] if n is not node] + users[value]
+    return users
+
+
+def _in_kinds(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[Node, ...]:
+    """Products in an order such that those whose results go the same way are neighbours.
+
+    Products that end up in the same sums, such as those of a cell's input and state, get the same
+    order, because it goes by the sums.
+    """
+    ends = [_end(node.output, users) for node in nodes]
+    kinds = [_kind(users.get(end, [])) for end in ends]
+    first = {kind: min(e for e, k in zip(ends, kinds, strict=True) if k == kind) for kind in kinds}
+    places = sorted(range(len(nodes)), key=lambda place: (first[kinds[place]], ends[place]))
+    return tuple(nodes[place] for place in places)
+
+
+def _end(value: int, users: Mapping[int, list[Node]]) -> int:
+    """What a value has become when something else than a sum is done to it."""
+    readers = users.get(value, [])
+    while len(readers) == 1 and readers[0].op in PASSING:
+        value = readers[0].output
+        readers = users.get(value, [])
+    return value
+
+
+def _kind(readers: Iterable[Node]) -> tuple[str, ...]:
+    return tuple(sorted(f"{n.op} {sorted(n.attributes.items())!r}" for n in readers))

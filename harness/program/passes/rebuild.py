@@ -1,0 +1,227 @@
+"""One pass: a list of nodes emitted anew under some rules, with the same values coming out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.program.builder import Builder
+from harness.program.dims import Dim
+from harness.program.ir import Block, Node, free_values
+from harness.program.passes.rewriter import Graph, Policy, Rule, Scope, count_uses, renamed
+
+# (graph, node of a loop's body) -> whether the stack of its result is made after the loop, from
+# the stacks of what it is made of.
+Sinks = Callable[[Graph, Node], bool]
+
+
+@dataclass
+class Rebuild:
+    """The old nodes' values, by number, in the new graph."""
+
+    graph: Graph
+    sinks: Sinks | None = None
+    env: dict[int, int] = field(default_factory=dict)
+
+    def run(self, nodes: Iterable[Node], uses: Mapping[int, int]) -> None:
+        """Emit all nodes anew."""
+        for node in nodes:
+            self.graph.place = node.place
+            if node.op == "scan":
+                self._scan(node, uses)
+            else:
+                inputs = tuple(self._new(i) for i in node.inputs)
+                value = self.graph.apply(node.op, inputs, node.attributes, node.output)
+                self._bind(node.output, value, uses)
+
+    def _new(self, value: int) -> int:
+        return self.env.get(value, value)
+
+    def _bind(self, old: int, new: int, uses: Mapping[int, int]) -> None:
+        self.env[old] = new
+        self.graph.uses[new] += uses.get(old, 0)
+
+    def _scan(self, node: Node, uses: Mapping[int, int]) -> None:
+        assert node.body is not None
+        g, body, count = self.graph, node.body, node.attributes["carries"]
+        starts = [self._new(i) for i in node.inputs[:count]]
+        wholes = [self._new(i) for i in node.inputs[count:]]
+        scope = g.begin()
+        depth = len(g.scopes) - 1
+        for value in body.inputs[:count]:
+            self._bind(value, g.enter(value), uses)
+        for value, whole in zip(body.inputs[count:], wholes, strict=True):
+            self._bind(value, self._slice(whole, depth, value), uses)
+        self.run(body.nodes, uses)
+        after = [self._new(o) for o in body.outputs]
+        held = set(_leading_to(scope.nodes, after[:count]))
+        stacks = self._needed_stacks(scope, depth, after[count:], held)
+        inside = covered(g, stacks)
+        stacks = [v for v in stacks if v not in inside]
+        numbers = dict(zip(after[count:], node.outputs[count:], strict=True))
+        results = [
+            numbers[v] if v in numbers else g.builder.value(g.stacked_type(v, wholes[0]))
+            for v in stacks
+        ]
+        carries = [self._new(v) for v in body.inputs[:count]]
+        outputs = [*after[:count], *stacks]
+        g.end(node, carries, starts, outputs, [*node.outputs[:count], *results])
+        for last in node.outputs[:count]:
+            self._bind(last, last, uses)
+        known = {**scope.slices, **dict(zip(stacks, results, strict=True))}
+        for value, (whole, cut) in inside.items():
+            known[value] = g.apply("slice", (known[whole],), cut)
+        for old, value in zip(node.outputs[count:], after[count:], strict=True):
+            self._bind(old, self._whole(value, depth, known, wholes[0]), uses)
+
+    def _slice(self, whole: int, depth: int, number: int) -> int:
+        """A step's slice of a sequence; of a part of a sequence, the part of its slice."""
+        g = self.graph
+        part = g.node(whole, "slice")
+        if part is None or part.attributes["axis"] == 0:
+            return g.slice_of(whole, depth, number)
+        joined = self._slice(part.inputs[0], depth, g.builder.value(g.step_type(part.inputs[0])))
+        axis = part.attributes["axis"] - 1
+        return g.apply("slice", (joined,), {**part.attributes, "axis": axis})
+
+    def _needed_stacks(
+        self, scope: Scope, depth: int, wanted: Sequence[int], held: set[int]
+    ) -> list[int]:
+        """The body's values that must be stacked for all wanted stacks to be had."""
+        made = {o: n for n in scope.nodes for o in n.outputs}
+        found: dict[int, None] = {}
+        stack = list(wanted)
+        while stack:
+            value = stack.pop(0)
+            if value in scope.slices or self.graph.depth(value) < depth:
+                continue
+            node = made.get(value)
+            if node is None or value in held or not self._sunk(node):
+                found[value] = None
+            else:
+                stack.extend(node.inputs)
+        return list(found)
+
+    def _sunk(self, node: Node) -> bool:
+        return node.op != "scan" and self.sinks is not None and self.sinks(self.graph, node)
+
+    def _whole(self, value: int, depth: int, known: dict[int, int], like: int) -> int:
+        """A value of the closed body, stacked over all steps."""
+        g = self.graph
+        if value in known:
+            return known[value]
+        if g.depth(value) < depth:
+            shape = (g.shape(like)[0], *g.shape(value))
+            return g.emit("broadcast_to", value, shape=shape)
+        node = g.made[value]
+        step = [g.depth(i) == depth for i in node.inputs]
+        whole = [
+            self._whole(i, depth, known, like) if s else i
+            for i, s in zip(node.inputs, step, strict=True)
+        ]
+        known[value] = g.batched(node.op, whole, step, node.attributes)
+        return known[value]
+
+
+def covered(g: Graph, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str, Any]]]:
+    """Which stacks are parts of others: the other's value, and the slice of its stack."""
+    found: dict[int, tuple[int, dict[str, Any]]] = {}
+    for whole in stacks:
+        node = g.node(whole, "concat")
+        if node is None or whole in found:
+            continue
+        axis, ends = node.attributes["axis"], [Dim()]
+        for part in node.inputs:
+            ends.append(ends[-1] + g.shape(part)[axis])
+        for value in stacks:
+            inner = g.node(value, "concat")
+            same = inner is not None and inner.attributes["axis"] == axis
+            parts = inner.inputs if inner is not None and same else (value,)
+            for first in range(len(node.inputs) - len(parts) + 1):
+                last = first + len(parts)
+                if value != whole and value not in found and node.inputs[first:last] == parts:
+                    cut = {"axis": axis + 1, "start": ends[first], "stop": ends[last]}
+                    found[value] = (whole, cut)
+    return {v: w for v, w in found.items() if w[0] not in found}
+
+
+def _leading_to(nodes: Sequence[Node], wanted: Iterable[int]) -> set[int]:
+    """All values that the wanted ones depend on."""
+    needed = set(wanted)
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+            if node.body is not None:
+                needed.update(free_values(node.body))
+    return needed
+
+
+def rebuild(
+    nodes: Iterable[Node],
+    wanted: Iterable[int],
+    builder: Builder,
+    sizes: Mapping[str, int],
+    rules: Mapping[str, Sequence[Rule]],
+    lifts: Policy | None = None,
+    sinks: Sinks | None = None,
+) -> tuple[Node, ...]:
+    """The nodes emitted anew; the wanted values keep their numbers."""
+    nodes, wanted = tuple(nodes), tuple(dict.fromkeys(wanted))
+    pass_ = Rebuild(Graph(builder, sizes, rules, lifts), sinks)
+    pass_.run(nodes, count_uses(nodes, wanted))
+    return _named(pass_.graph, {w: pass_.env.get(w, w) for w in wanted})
+
+
+def _named(graph: Graph, wanted: Mapping[int, int]) -> tuple[Node, ...]:
+    """The graph's nodes, with each wanted value under its own number."""
+    names: dict[int, int] = {}
+    aliases = []
+    for own, found in wanted.items():
+        if own == found:
+            continue
+        if found in graph.made and found not in names and found not in wanted:
+            names[found] = own
+        else:
+            axes = tuple(range(graph.rank(found)))
+            aliases.append(Node("permute_dims", (found,), (own,), {"axes": axes}))
+    nodes = renamed(graph.scopes[0].nodes, names)
+    return prune((*nodes, *renamed(aliases, names)), wanted)
+
+
+def prune(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
+    """Only the nodes that the wanted values depend on; loops lose what nothing reads."""
+    needed = set(wanted)
+    kept: list[Node] = []
+    for node in reversed(tuple(nodes)):
+        if not needed.intersection(node.outputs):
+            continue
+        if node.op == "scan":
+            node = _pruned_scan(node, needed)
+        kept.append(node)
+        needed.update(node.inputs)
+        if node.body is not None:
+            needed.update(free_values(node.body))
+    return tuple(reversed(kept))
+
+
+def _pruned_scan(node: Node, needed: set[int]) -> Node:
+    assert node.body is not None
+    body, count = node.body, node.attributes["carries"]
+    stacks = [i for i in range(count, len(node.outputs)) if node.outputs[i] in needed]
+    carries = {i for i in range(count) if node.outputs[i] in needed}
+    while True:
+        outputs = [body.outputs[i] for i in (*sorted(carries), *stacks)]
+        inner = prune(body.nodes, outputs)
+        read = set(free_values(Block((), inner, tuple(outputs))))
+        more = {i for i in range(count) if body.inputs[i] in read}
+        if more <= carries:
+            break
+        carries |= more
+    kept = sorted(carries)
+    sequences = [i for i in range(count, len(body.inputs)) if body.inputs[i] in read] or [count]
+    inputs = tuple(node.inputs[i] for i in (*kept, *sequences))
+    block = Block(tuple(body.inputs[i] for i in (*kept, *sequences)), inner, tuple(outputs))
+    results = tuple(node.outputs[i] for i in (*kept, *stacks))
+    attributes = {**node.attributes, "carries": len(kept)}
+    return replace(node, inputs=inputs, outputs=results, attributes=attributes, body=block)

@@ -1,0 +1,182 @@
+"""Rules of layout: moves that undo each other, and moves of what is the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.program.dims import ONE, Dim
+from harness.program.passes.rewriter import Graph, Rule
+
+Attributes = Mapping[str, Any]
+
+
+def _uniform(g: Graph, value: int, shape: tuple[Dim, ...]) -> int | None:
+    number = g.number(value)
+    return None if number is None else g.full(number, shape)
+
+
+def _permute(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    (value,), axes = inputs, tuple(attributes["axes"])
+    if axes == tuple(range(len(axes))):
+        return value
+    inner = g.node(value, "permute_dims")
+    if inner is not None:
+        before = inner.attributes["axes"]
+        return g.emit("permute_dims", inner.inputs[0], axes=tuple(before[a] for a in axes))
+    return _uniform(g, value, tuple(g.shape(value)[a] for a in axes))
+
+
+def _broadcast(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    (value,), shape = inputs, tuple(attributes["shape"])
+    if g.shape(value) == shape:
+        return value
+    inner = g.node(value, "broadcast_to")
+    if inner is not None:
+        return g.emit("broadcast_to", inner.inputs[0], shape=shape)
+    number = g.number(value)
+    if number is not None and g.rank(value):
+        return g.full(number, shape)
+    inner = g.node(value, "expand_dims")
+    if inner is not None and inner.attributes["axis"] == 0:
+        return g.emit("broadcast_to", inner.inputs[0], shape=shape)
+    return None
+
+
+def _expand(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    (value,), axis = inputs, attributes["axis"]
+    inner = g.node(value, "squeeze")
+    if inner is not None and inner.attributes["axis"] == axis:
+        return inner.inputs[0]
+    shape = g.shape(value)
+    return _uniform(g, value, (*shape[:axis], ONE, *shape[axis:]))
+
+
+def _squeeze(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    (value,), axis = inputs, attributes["axis"]
+    inner = g.node(value, "expand_dims", "sum", "max")
+    if inner is not None and inner.op == "expand_dims":
+        if inner.attributes["axis"] == axis:
+            return inner.inputs[0]
+    elif inner is not None and inner.attributes["axis"] == (axis,) and g.uses[value] <= 1:
+        return g.emit(inner.op, inner.inputs[0], axis=(axis,), keepdims=False)
+    shape = g.shape(value)
+    return _uniform(g, value, (*shape[:axis], *shape[axis + 1 :]))
+
+
+def _slice(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    (value,), axis = inputs, attributes["axis"]
+    start, stop = Dim.of(attributes["start"]), Dim.of(attributes["stop"])
+    shape = g.shape(value)
+    if start == Dim() and stop == shape[axis]:
+        return value
+    inner = g.node(value, "slice")
+    if inner is not None and inner.attributes["axis"] == axis:
+        first = Dim.of(inner.attributes["start"])
+        return g.emit("slice", inner.inputs[0], axis=axis, start=start + first, stop=stop + first)
+    inner = g.node(value, "concat")
+    if inner is not None and inner.attributes["axis"] == axis:
+        return _slice_of_concat(g, inner.inputs, axis, start, stop)
+    return _uniform(g, value, (*shape[:axis], stop - start, *shape[axis + 1 :]))
+
+
+def _slice_of_concat(
+    g: Graph, parts: tuple[int, ...], axis: int, start: Dim, stop: Dim
+) -> int | None:
+    """The part that the slice lies in, if it lies in one."""
+    offset, low, high = Dim(), start.resolve(g.sizes), stop.resolve(g.sizes)
+    for part in parts:
+        end = offset + g.shape(part)[axis]
+        if offset.resolve(g.sizes) <= low < high <= end.resolve(g.sizes):
+            return g.emit("slice", part, axis=axis, start=start - offset, stop=stop - offset)
+        offset = end
+    return None
+
+
+def _concat(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    axis = attributes["axis"]
+    if len(inputs) == 1:
+        return inputs[0]
+    parts: list[int] = []
+    for value in inputs:
+        parts += parts_of(g, value, axis)
+    joined = [parts[0]]
+    for value in parts[1:]:
+        both = _adjacent(g, joined[-1], value, axis)
+        if both is None:
+            joined.append(value)
+        else:
+            joined[-1] = both
+    if tuple(joined) == inputs:
+        return None
+    return g.emit("concat", *joined, axis=axis)
+
+
+def parts_of(g: Graph, value: int, axis: int) -> tuple[int, ...]:
+    """What a value is put together of: all of a row, or a stretch of it."""
+    inner = g.node(value, "concat")
+    if inner is not None and inner.attributes["axis"] == axis:
+        return inner.inputs
+    cut = g.node(value, "slice")
+    row = g.node(cut.inputs[0], "concat") if cut is not None else None
+    if cut is None or row is None or {cut.attributes["axis"], row.attributes["axis"]} != {axis}:
+        return (value,)
+    ends = [Dim()]
+    for part in row.inputs:
+        ends.append(ends[-1] + g.shape(part)[axis])
+    start, stop = Dim.of(cut.attributes["start"]), Dim.of(cut.attributes["stop"])
+    if start not in ends or stop not in ends:
+        return (value,)
+    return row.inputs[ends.index(start) : ends.index(stop)]
+
+
+def _adjacent(g: Graph, left: int, right: int, axis: int) -> int | None:
+    """Two parts as one: slices that meet, or the same number everywhere."""
+    number = g.number(left)
+    if number is not None and repr(number) == repr(g.number(right)):
+        shape = g.shape(left)
+        length = shape[axis] + g.shape(right)[axis]
+        return g.full(number, (*shape[:axis], length, *shape[axis + 1 :]))
+    a, b = g.node(left, "slice"), g.node(right, "slice")
+    if a is None or b is None or a.inputs != b.inputs or a.attributes["axis"] != axis:
+        return None
+    if b.attributes["axis"] != axis or Dim.of(a.attributes["stop"]) != b.attributes["start"]:
+        return None
+    start, stop = a.attributes["start"], b.attributes["stop"]
+    return g.emit("slice", a.inputs[0], axis=axis, start=start, stop=stop)
+
+
+def _flip(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    inner = g.node(inputs[0], "flip")
+    if inner is not None and inner.attributes["axis"] == attributes["axis"]:
+        return inner.inputs[0]
+    return _uniform(g, inputs[0], g.shape(inputs[0]))
+
+
+def _last_step(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """The last row of a loop's stack is what the loop carries out, if it carries that."""
+    part = g.node(inputs[0], "slice")
+    if part is None or attributes["axis"] != 0 or part.attributes["axis"] != 0:
+        return None
+    loop = g.node(part.inputs[0], "scan")
+    if loop is None or loop.body is None:
+        return None
+    count, steps = loop.attributes["carries"], g.shape(part.inputs[0])[0].resolve(g.sizes)
+    position = loop.outputs.index(part.inputs[0])
+    first = Dim.of(part.attributes["start"]).resolve(g.sizes)
+    if position < count or first != (0 if loop.attributes["reverse"] else steps - 1):
+        return None
+    carried = loop.body.outputs[:count]
+    value = loop.body.outputs[position]
+    return loop.outputs[carried.index(value)] if value in carried else None
+
+
+RULES: Mapping[str, Sequence[Rule]] = {
+    "permute_dims": (_permute,),
+    "broadcast_to": (_broadcast,),
+    "expand_dims": (_expand,),
+    "squeeze": (_squeeze, _last_step),
+    "slice": (_slice,),
+    "concat": (_concat,),
+    "flip": (_flip,),
+}

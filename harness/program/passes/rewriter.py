@@ -1,0 +1,277 @@
+"""A program under rebuilding: nodes are emitted one by one, each once, as far out as they can be.
+
+Emitting applies the rules of the pass, finds a common subexpression if there is one, and puts the
+node into the outermost loop that holds all its inputs: what does not change from step to step
+leaves its loop by itself. What depends on nothing but slices of sequences may be lifted: done for
+the whole sequence at once, before the loop.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+from harness.program.builder import Builder
+from harness.program.dims import Dim
+from harness.program.fused import infer
+from harness.program.ir import Block, Node, Type, free_values
+
+COMMUTATIVE = frozenset({"add", "multiply", "equal"})
+
+# (graph, inputs, attributes) -> a value that is the same, or None where the rule does not apply.
+Rule = Callable[["Graph", tuple[int, ...], Mapping[str, Any]], "int | None"]
+# (graph, op, inputs, attributes) -> whether to do it for the whole sequence, before the loop.
+Policy = Callable[["Graph", str, tuple[int, ...], Mapping[str, Any]], bool]
+
+
+@dataclass
+class Scope:
+    """An open list of nodes; ``slices`` maps a slice of a step to its whole sequence."""
+
+    nodes: list[Node] = field(default_factory=list)
+    found: dict[Any, int] = field(default_factory=dict)
+    slices: dict[int, int] = field(default_factory=dict)
+    sequences: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class Graph:
+    """The nodes made so far, in a stack of open scopes: the outermost, and the loops inside it."""
+
+    builder: Builder
+    sizes: Mapping[str, int]
+    rules: Mapping[str, Sequence[Rule]] = field(default_factory=dict)
+    lifts: Policy | None = None
+    scopes: list[Scope] = field(default_factory=lambda: [Scope()])
+    home: dict[int, int] = field(default_factory=dict)
+    made: dict[int, Node] = field(default_factory=dict)
+    uses: Counter[int] = field(default_factory=Counter)
+    ages: dict[int, int] = field(default_factory=dict)
+    joins: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    place: str = ""
+
+    # --- What is known of a value
+
+    def type(self, value: int) -> Type:
+        """The type of a value."""
+        return self.builder.types[value]
+
+    def shape(self, value: int) -> tuple[Dim, ...]:
+        """The symbolic shape of a value."""
+        return self.builder.types[value].shape
+
+    def rank(self, value: int) -> int:
+        """The number of axes."""
+        return len(self.builder.types[value].shape)
+
+    def count(self, value: int) -> int:
+        """The number of entries."""
+        return prod(dim.resolve(self.sizes) for dim in self.shape(value))
+
+    def node(self, value: int, *ops: str) -> Node | None:
+        """The node that makes a value, if it is one of ``ops``."""
+        node = self.made.get(value)
+        return node if node is not None and node.op in ops else None
+
+    def depth(self, value: int) -> int:
+        """How many loops a value is inside of."""
+        return self.home.get(value, 0)
+
+    def steps(self, depth: int) -> int:
+        """How many steps the loop at a depth has; 1 outside of all."""
+        whole = next(iter(self.scopes[depth].sequences), None)
+        return 1 if whole is None else self.shape(whole)[0].resolve(self.sizes)
+
+    def number(self, value: int) -> float | None:
+        """The number that all entries of a value are, if that is known."""
+        node = self.made.get(value)
+        while node is not None and node.op in ("broadcast_to", "expand_dims"):
+            node = self.made.get(node.inputs[0])
+        if node is None or node.op != "constant":
+            return None
+        return float(node.attributes["value"])
+
+    # --- Emitting
+
+    def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
+        """A value made by ``op``, or one that is the same."""
+        return self.apply(op, inputs, attributes)
+
+    def constant(self, value: float) -> int:
+        """A literal number."""
+        return self.emit("constant", value=float(value))
+
+    def full(self, value: float, shape: Sequence[Dim]) -> int:
+        """One number in all places."""
+        number = self.constant(value)
+        return self.emit("broadcast_to", number, shape=tuple(shape)) if shape else number
+
+    def apply(
+        self,
+        op: str,
+        inputs: tuple[int, ...],
+        attributes: Mapping[str, Any],
+        number: int | None = None,
+    ) -> int:
+        """As :meth:`emit`; a node that is new makes the value ``number``, if one is given."""
+        for rule in self.rules.get(op, ()):
+            same = rule(self, inputs, attributes)
+            if same is not None:
+                return same
+        depth = max((self.depth(i) for i in inputs), default=0)
+        scope = self.scopes[depth]
+        if depth and self.lifts is not None:
+            local = [i for i in inputs if self.depth(i) == depth]
+            liftable = all(i in scope.slices for i in local)
+            if liftable and self.lifts(self, op, inputs, attributes):
+                return self._lift(op, inputs, attributes, depth)
+        key = _key(op, inputs, attributes)
+        if key in scope.found:
+            return scope.found[key]
+        types = tuple(self.type(i) for i in inputs)
+        joins = op == "concat"
+        type_ = joined_type(types, attributes["axis"]) if joins else infer(op, types, attributes)
+        if number is None or self.builder.types[number] != type_ or number in self.made:
+            number = self.builder.value(type_)
+        node = Node(op, inputs, (number,), attributes, place=self.place)
+        scope.nodes.append(node)
+        scope.found[key] = number
+        self.made[number] = node
+        self.home[number] = depth
+        self.ages[number] = len(self.ages) + 1
+        if op == "concat":
+            for value in inputs:
+                self.joins[value].append(number)
+        return number
+
+    def _lift(
+        self, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any], depth: int
+    ) -> int:
+        whole = tuple(self.scopes[depth].slices.get(i, i) for i in inputs)
+        step = tuple(i in self.scopes[depth].slices for i in inputs)
+        return self.slice_of(self.batched(op, whole, step, attributes), depth)
+
+    def slice_of(self, whole: int, depth: int, number: int | None = None) -> int:
+        """The slice of a sequence that the loop at ``depth`` has at each of its steps."""
+        scope = self.scopes[depth]
+        if whole not in scope.sequences:
+            value = self.builder.value(self.step_type(whole)) if number is None else number
+            scope.sequences[whole] = value
+            scope.slices[value] = whole
+            self.home[value] = depth
+        return scope.sequences[whole]
+
+    def batched(
+        self, op: str, whole: Sequence[int], step: Sequence[bool], attributes: Mapping[str, Any]
+    ) -> int:
+        """``op`` of one step, done for all steps: operands with ``step`` have a first axis more."""
+        attributes = dict(attributes)
+        if op in ("sum", "max"):
+            attributes["axis"] = tuple(axis + 1 for axis in attributes["axis"])
+        elif op in ("slice", "flip", "concat", "expand_dims", "squeeze"):
+            attributes["axis"] = attributes["axis"] + 1
+        elif op == "permute_dims":
+            attributes["axes"] = (0, *(axis + 1 for axis in attributes["axes"]))
+        elif op == "broadcast_to":
+            attributes["shape"] = (self.shape(whole[0])[0], *attributes["shape"])
+        ranks = [self.rank(v) - (1 if s else 0) for v, s in zip(whole, step, strict=True)]
+        operands = []
+        for value, stepped, rank in zip(whole, step, ranks, strict=True):
+            # Broadcasting aligns last axes, so that a first axis of steps needs equal ranks.
+            missing = max(ranks) - rank if stepped and op not in ("take", "matmul") else 0
+            if op == "broadcast_to":
+                missing = len(attributes["shape"]) - 1 - rank
+            for _ in range(missing):
+                value = self.emit("expand_dims", value, axis=1)
+            operands.append(value)
+        return self.apply(op, tuple(operands), attributes)
+
+    # --- Loops
+
+    def step_type(self, whole: int) -> Type:
+        """The type of one step's slice of a sequence."""
+        type_ = self.type(whole)
+        return Type(type_.shape[1:], type_.kind, type_.bound)
+
+    def stacked_type(self, value: int, like: int) -> Type:
+        """The type of a body's value stacked over as many steps as the sequence ``like`` has."""
+        type_ = self.type(value)
+        return Type((self.shape(like)[0], *type_.shape), type_.kind, type_.bound)
+
+    def begin(self) -> Scope:
+        """Open a loop's body."""
+        self.scopes.append(Scope())
+        return self.scopes[-1]
+
+    def enter(self, number: int) -> int:
+        """Make a value one that the innermost open body is given."""
+        self.home[number] = len(self.scopes) - 1
+        return number
+
+    def end(
+        self,
+        node: Node,
+        carries: Sequence[int],
+        starts: Sequence[int],
+        outputs: Sequence[int],
+        results: Sequence[int],
+    ) -> None:
+        """Close a body and append its loop, whose outputs are ``results``."""
+        scope = self.scopes.pop()
+        inputs = (*carries, *scope.slices)
+        block = Block(inputs, tuple(scope.nodes), tuple(outputs))
+        attributes = {**node.attributes, "carries": len(carries)}
+        loop = Node(
+            "scan", (*starts, *scope.slices.values()), tuple(results), attributes, block, node.place
+        )
+        outer = (*loop.inputs, *free_values(block))
+        depth = max((self.depth(v) for v in outer), default=0)
+        self.scopes[depth].nodes.append(loop)
+        for result in results:
+            self.made[result] = loop
+            self.home[result] = depth
+
+
+def joined_type(types: Sequence[Type], axis: int) -> Type:
+    """The type of values side by side; plans join indices too."""
+    shape = list(types[0].shape)
+    for type_ in types[1:]:
+        shape[axis] = shape[axis] + type_.shape[axis]
+    return replace(types[0], shape=tuple(shape))
+
+
+def _key(op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> Any:
+    if op in COMMUTATIVE:
+        inputs = tuple(sorted(inputs))
+    # repr tells 0.0 from -0.0, which are equal.
+    return op, inputs, tuple(sorted((name, repr(value)) for name, value in attributes.items()))
+
+
+def count_uses(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
+    """How often each value is read, in bodies too; ``wanted`` ones once more."""
+    uses = Counter(wanted)
+    for node in nodes:
+        uses.update(node.inputs)
+        if node.body is not None:
+            uses.update(count_uses(node.body.nodes, node.body.outputs))
+    return uses
+
+
+def renamed(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]:
+    """The nodes with values renumbered, in bodies too."""
+    result = []
+    for node in nodes:
+        body = node.body
+        if body is not None:
+            body = Block(
+                tuple(names.get(v, v) for v in body.inputs),
+                renamed(body.nodes, names),
+                tuple(names.get(v, v) for v in body.outputs),
+            )
+        inputs = tuple(names.get(v, v) for v in node.inputs)
+        outputs = tuple(names.get(v, v) for v in node.outputs)
+        result.append(replace(node, inputs=inputs, outputs=outputs, body=body))
+    return tuple(result)

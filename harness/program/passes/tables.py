@@ -1,0 +1,96 @@
+"""What is done to each row of a table that indices choose from is done to the table instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.program.dims import Dim
+from harness.program.passes.algebra import BINARY, UNARY
+from harness.program.passes.rewriter import Graph, Rule
+
+Attributes = Mapping[str, Any]
+
+
+def _chosen(g: Graph, value: int) -> tuple[int, int] | None:
+    """Table and indices of a take with more indices than the table has rows."""
+    node = g.node(value, "take")
+    if node is None:
+        return None
+    table, indices = node.inputs
+    if g.shape(table)[0].resolve(g.sizes) >= g.count(indices):
+        return None
+    return table, indices
+
+
+def _product(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    chosen = _chosen(g, inputs[0])
+    if chosen is None or g.rank(chosen[0]) != 2 or g.rank(inputs[1]) != 2:
+        return None
+    return g.emit("take", g.emit("matmul", chosen[0], inputs[1]), chosen[1])
+
+
+def _elementwise(op: str) -> Rule:
+    def rule(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+        found = [_chosen(g, i) for i in inputs]
+        chosen = [c for c in found if c is not None]
+        if not chosen or len({c[1] for c in chosen}) > 1:
+            return None
+        rank = max(g.rank(c[0]) for c in chosen)
+        shape = g.shape(next(c[0] for c in chosen if g.rank(c[0]) == rank))
+        operands = []
+        for value, choice in zip(inputs, found, strict=True):
+            if choice is None and not _fits_rows(g, value, shape):
+                return None
+            operands.append(value if choice is None else choice[0])
+        return g.emit("take", g.apply(op, tuple(operands), attributes), chosen[0][1])
+
+    return rule
+
+
+def _where(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """A choice by a comparison of chosen rows is itself made for each row of the table."""
+    compared = g.node(inputs[0], "less_equal", "less")
+    found = [_chosen(g, i) for i in inputs[1:]]
+    if compared is None:
+        return None
+    tests = [_chosen(g, i) for i in compared.inputs]
+    chosen = [c for c in (*tests, *found) if c is not None]
+    if not any(tests) or not any(found) or len(set(chosen)) > 1:
+        return None
+    table, indices = chosen[0]
+    whole = [*zip(compared.inputs, tests, strict=True), *zip(inputs[1:], found, strict=True)]
+    if not all(c is not None or _fits_rows(g, v, g.shape(table)) for v, c in whole):
+        return None
+    rows = [v if c is None else table for v, c in whole]
+    condition = g.apply(compared.op, tuple(rows[:2]), compared.attributes)
+    return g.emit("take", g.emit("where", condition, *rows[2:]), indices)
+
+
+def _fits_rows(g: Graph, value: int, table: tuple[Dim, ...]) -> bool:
+    """Whether a value is the same for every row of a table of this shape."""
+    own = g.shape(value)
+    return len(own) < len(table) and own == table[len(table) - len(own) :]
+
+
+def _sum(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """A sum over all chosen rows counts each row instead."""
+    chosen = _chosen(g, inputs[0])
+    if chosen is None or g.rank(chosen[0]) != 2:
+        return None
+    table, indices = chosen
+    if attributes["axis"] != tuple(range(g.rank(indices))) or attributes["keepdims"]:
+        return None
+    rows = g.shape(table)[0]
+    ones = g.full(1.0, g.shape(indices))
+    counts = g.emit("segment_sum", ones, indices, rows=rows)
+    total = g.emit("matmul", g.emit("expand_dims", counts, axis=0), table)
+    return g.emit("squeeze", total, axis=0)
+
+
+RULES: Mapping[str, Sequence[Rule]] = {
+    "matmul": (_product,),
+    **{op: (_elementwise(op),) for op in (*UNARY, *BINARY, "relu", "sigmoid", "clip")},
+    "where": (_where,),
+    "sum": (_sum,),
+}

@@ -1,0 +1,177 @@
+"""Short loops written out, and what that shows: first steps from zeros, last steps for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from harness.program.builder import Builder
+from harness.program.dims import ONE, Dim
+from harness.program.ir import Block, Node, Type
+from harness.program.passes.algebra import common_shape
+from harness.program.passes.rewriter import Graph, Rule
+
+# Loops of more steps stay loops.
+LONGEST = 32
+# Numbers that a loop carries: if it carries as many, 2 MiB in float32, its steps outgrow a cache.
+LARGE = 1 << 19
+
+
+def unrolled(
+    nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int], *, every: bool = True
+) -> tuple[Node, ...]:
+    """The nodes with short loops written out, step by step, and all sizes as numbers.
+
+    ``every`` short loop, or only those that do not carry much.
+    """
+    nodes = _numbered(nodes, sizes)
+    for value, type_ in builder.types.items():
+        shape, bound = (_number(x, sizes) for x in (type_.shape, type_.bound))
+        builder.types[value] = replace(type_, shape=shape, bound=bound)
+    result: list[Node] = []
+    for node in nodes:
+        short = node.op == "scan" and _steps(node, builder, sizes) <= LONGEST
+        if short and (every or not carries_much([node], builder, sizes)):
+            result += _Steps(node, builder).written(_steps(node, builder, sizes))
+        else:
+            result.append(node)
+    return tuple(result)
+
+
+def carries_much(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int]) -> bool:
+    """Whether any of the loops carries ``LARGE`` numbers or more."""
+
+    def carried(loop: Node) -> int:
+        values = loop.inputs[: loop.attributes["carries"]]
+        return sum(prod(d.resolve(sizes) for d in builder.types[v].shape) for v in values)
+
+    return any(node.op == "scan" and carried(node) >= LARGE for node in nodes)
+
+
+def _numbered(nodes: Iterable[Node], sizes: Mapping[str, int]) -> tuple[Node, ...]:
+    result = []
+    for node in nodes:
+        attributes = {name: _number(value, sizes) for name, value in node.attributes.items()}
+        body = node.body
+        if body is not None:
+            body = replace(body, nodes=_numbered(body.nodes, sizes))
+        result.append(replace(node, attributes=attributes, body=body))
+    return tuple(result)
+
+
+def _number(value: Any, sizes: Mapping[str, int]) -> Any:
+    """A dimension, or those in a tuple, as numbers."""
+    if isinstance(value, Dim):
+        return Dim(value.resolve(sizes))
+    if isinstance(value, tuple):
+        return tuple(_number(item, sizes) for item in value)
+    return value
+
+
+def _steps(node: Node, builder: Builder, sizes: Mapping[str, int]) -> int:
+    sequence = node.inputs[node.attributes["carries"]]
+    return builder.types[sequence].shape[0].resolve(sizes)
+
+
+class _Steps:
+    """One loop's steps."""
+
+    def __init__(self, node: Node, builder: Builder) -> None:
+        assert node.body is not None
+        self.node, self.body, self.builder = node, node.body, builder
+        self.made: list[Node] = []
+
+    def written(self, steps: int) -> list[Node]:
+        count = self.node.attributes["carries"]
+        carried = self.node.inputs[:count]
+        rows: dict[int, Sequence[int]] = {}
+        order = range(steps)
+        for step in reversed(order) if self.node.attributes["reverse"] else order:
+            outputs = self._step(step, carried)
+            carried, rows[step] = outputs[:count], outputs[count:]
+        for value, last in zip(self.node.outputs, carried, strict=False):
+            axes = tuple(range(len(self.builder.types[last].shape)))
+            self.made.append(Node("permute_dims", (last,), (value,), {"axes": axes}))
+        columns = zip(*(rows[step] for step in order), strict=True)
+        for value, column in zip(self.node.outputs[count:], columns, strict=True):
+            wide = [self._expanded(row) for row in column]
+            self.made.append(Node("concat", tuple(wide), (value,), {"axis": 0}))
+        return self.made
+
+    def _step(self, step: int, carried: Sequence[int]) -> tuple[int, ...]:
+        count = len(carried)
+        slices = [self._slice(sequence, step) for sequence in self.node.inputs[count:]]
+        env = dict(zip(self.body.inputs, (*carried, *slices), strict=True))
+        self.made += self._copied(self.body.nodes, env)
+        return tuple(env.get(v, v) for v in self.body.outputs)
+
+    def _copied(self, nodes: Sequence[Node], env: dict[int, int]) -> list[Node]:
+        """Nodes with values of their own; ``env`` maps the old ones."""
+        result = []
+        for node in nodes:
+            body = node.body
+            inputs = tuple(env.get(i, i) for i in node.inputs)
+            if body is not None:
+                env.update((v, self.builder.value(self.builder.types[v])) for v in body.inputs)
+                inner = self._copied(body.nodes, env)
+                first, last = (
+                    tuple(env.get(v, v) for v in vs) for vs in (body.inputs, body.outputs)
+                )
+                body = Block(first, tuple(inner), last)
+            env.update((o, self.builder.value(self.builder.types[o])) for o in node.outputs)
+            outputs = tuple(env[o] for o in node.outputs)
+            result.append(replace(node, inputs=inputs, outputs=outputs, body=body))
+        return result
+
+    def _slice(self, sequence: int, step: int) -> int:
+        type_ = self.builder.types[sequence]
+        cut = {"axis": 0, "start": Dim(step), "stop": Dim(step + 1)}
+        row = self.builder.value(replace(type_, shape=(ONE, *type_.shape[1:])))
+        value = self.builder.value(replace(type_, shape=type_.shape[1:]))
+        self.made.append(Node("slice", (sequence,), (row,), cut))
+        self.made.append(Node("squeeze", (row,), (value,), {"axis": 0}))
+        return value
+
+    def _expanded(self, value: int) -> int:
+        type_ = self.builder.types[value]
+        wide = self.builder.value(Type((ONE, *type_.shape), type_.kind, type_.bound))
+        self.made.append(Node("expand_dims", (value,), (wide,), {"axis": 0}))
+        return wide
+
+
+def _zero_product(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """A state that starts as zeros adds nothing to the first step, for finite weights."""
+    a, b = inputs
+    if g.number(a) != 0 or g.rank(a) != 2 or g.rank(b) != 2:
+        return None
+    return g.full(0.0, (g.shape(a)[0], g.shape(b)[1]))
+
+
+def _zeros(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """So does a part of it, for finite gates."""
+    if not any(g.number(i) == 0 for i in inputs):
+        return None
+    return g.full(0.0, common_shape(g, inputs))
+
+
+def _first_rows(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """Of a product of the states before each step, nothing is left of the first if it is zeros."""
+    left, right = inputs
+    row = g.node(left, "concat")
+    if row is None or row.attributes["axis"] != 0 or g.number(row.inputs[0]) != 0:
+        return None
+    if any(0 not in axes for axes in attributes["axes"]) or len(row.inputs) < 2:
+        return None
+    rest = g.emit("concat", *row.inputs[1:], axis=0)
+    count, whole = g.shape(row.inputs[0])[0], g.shape(right)[0]
+    later = g.emit("slice", right, axis=0, start=count, stop=whole)
+    return g.emit("tensordot", rest, later, **attributes)
+
+
+RULES: Mapping[str, Sequence[Rule]] = {
+    "matmul": (_zero_product,),
+    "multiply": (_zeros,),
+    "tensordot": (_first_rows,),
+}

@@ -1,0 +1,197 @@
+"""A plan: one whole step of a model, with every size known, as a backend runs it at speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from harness.program.autodiff.reverse import differentiate
+from harness.program.builder import Builder
+from harness.program.ir import (
+    Node,
+    Port,
+    Program,
+    Type,
+    UpdateRule,
+    inline_calls,
+    needed_nodes,
+    walk_nodes,
+)
+from harness.program.passes import optimise
+from harness.program.signature import crossing_ports, result_ports
+
+# How the names of what a batch holds begin.
+BATCH = ("input.", "target.")
+# The sum of losses, in and out.
+TOTAL = "loss.sum"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Nodes without calls, and what crosses the border by name.
+
+    ``inputs`` and ``outputs`` map names to values. ``carried`` maps the name of an output to that
+    of the input that it replaces in the next step: the caller gives such an input away, so that it
+    may be overwritten. ``sizes`` gives a number to every size, batch and time included. ``orders``
+    names the inputs of a batch that are taken with their axes in another order than the program's,
+    as ``permute_dims`` has it: who feeds batches arranges each once, not every step anew.
+    """
+
+    name: str
+    types: Mapping[int, Type]
+    sizes: Mapping[str, int]
+    dtype: str
+    nodes: tuple[Node, ...]
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+    carried: Mapping[str, str]
+    orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def shape(self, value: int) -> tuple[int, ...]:
+        """The shape of a value, in numbers."""
+        return tuple(dim.resolve(self.sizes) for dim in self.types[value].shape)
+
+
+def forward_plan(
+    program: Program,
+    sizes: Mapping[str, int],
+    dtype: str,
+    fused: Iterable[str],
+    *,
+    moved: bool = True,
+) -> Plan:
+    """A forward pass: the outputs that nothing else uses, and the state.
+
+    See :func:`harness.program.passes.optimise` for ``moved``.
+    """
+    builder = Builder(dict(program.types), dict(program.names))
+    outputs = result_ports(program, "ends")
+    nodes = inline_calls(needed_nodes(program.nodes, outputs.values()))
+    nodes = optimise(nodes, outputs.values(), builder, sizes, fused, moved=moved)
+    return _plan(program, builder, nodes, sizes, dtype, outputs, {})
+
+
+def training_plan(
+    program: Program,
+    rule: UpdateRule,
+    sizes: Mapping[str, int],
+    dtype: str,
+    fused: Iterable[str],
+    *,
+    learning_rate: float,
+    total: bool = False,
+) -> Plan:
+    """A training step: loss, gradient, update. Slots are named ``m.rnn.W``, as the rule has them.
+
+    ``step`` comes in as a float, from 1, and goes out as that of the next step. With ``total`` so
+    does :data:`TOTAL`, to which the loss is added. The program is
+    optimised before it is differentiated, so that the backward pass is that of the better
+    program, and once more as a whole.
+    """
+    fused = tuple(fused)
+    builder = Builder(dict(program.types), dict(program.names))
+    results = result_ports(program, "step")
+    nodes = inline_calls(needed_nodes(program.nodes, results.values()))
+    nodes = optimise(nodes, results.values(), builder, sizes, fused, final=False)
+    whole = replace(program, nodes=nodes, types=builder.types, names=builder.names)
+    (loss,) = (Port(n, v) for n, v in results.items() if n == "loss")
+    derivative = differentiate(whole, [loss], program.parameters, results.values(), fused)
+    builder = Builder(dict(derivative.program.types), dict(derivative.program.names))
+    (seed,) = derivative.seeds
+    one = Node("constant", (), (seed.value,), {"value": 1.0})
+    step = builder.value(Type(()), "step")
+    gradients = {
+        p.name: g.value for p, g in zip(program.parameters, derivative.gradients, strict=True)
+    }
+    further, updated = _updates(program, rule, gradients, builder, step, learning_rate)
+    further["step"] = step
+    if total:
+        further[TOTAL] = builder.value(Type(()), TOTAL)
+        updated[TOTAL] = builder.emit("add", further[TOTAL], results["loss"])
+    results |= updated
+    nodes = (one, *derivative.program.nodes, *builder.nodes)
+    nodes = optimise(nodes, results.values(), builder, sizes, fused)
+    return _plan(program, builder, nodes, sizes, dtype, results, further)
+
+
+def _updates(
+    program: Program,
+    rule: UpdateRule,
+    gradients: Mapping[str, int],
+    builder: Builder,
+    step: int,
+    learning_rate: float,
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The slots that come in and what goes out, by name; emits every parameter's update."""
+    rate = builder.constant(learning_rate)
+    after = builder.emit("add", step, builder.constant(1.0))
+    slots: dict[str, int] = {}
+    updated = {"step": after}
+    for parameter in program.parameters:
+        type_ = builder.types[parameter.value]
+        env = {
+            rule.parameter: parameter.value,
+            rule.gradient: gradients[parameter.name],
+            rule.step: step,
+            rule.learning_rate: rate,
+        }
+        for slot in rule.slots:
+            env[slot.value] = slots[f"{slot.name}.{parameter.name}"] = builder.value(type_)
+        _copy(rule, env, builder, type_)
+        updated[parameter.name] = env[rule.new_parameter]
+        for slot in rule.new_slots:
+            updated[f"{slot.name}.{parameter.name}"] = env[slot.value]
+    return slots, updated
+
+
+def _copy(rule: UpdateRule, env: dict[int, int], builder: Builder, parameter: Type) -> None:
+    """Append a rule's nodes for one parameter, with values of their own."""
+    wide = {rule.parameter, rule.gradient, *(slot.value for slot in rule.slots)}
+    for node in rule.nodes:
+        if wide.intersection(node.inputs):
+            wide.update(node.outputs)
+        for output in node.outputs:
+            env[output] = builder.value(parameter if output in wide else Type(()))
+        inputs = tuple(env[i] for i in node.inputs)
+        builder.append(replace(node, inputs=inputs, outputs=tuple(env[o] for o in node.outputs)))
+
+
+def _plan(
+    program: Program,
+    builder: Builder,
+    nodes: tuple[Node, ...],
+    sizes: Mapping[str, int],
+    dtype: str,
+    outputs: Mapping[str, int],
+    further: Mapping[str, int],
+) -> Plan:
+    inputs = {f"{prefix}{p.name}": p.value for prefix, p in crossing_ports(program)}
+    inputs |= further
+    used = {value for node in walk_nodes(nodes) for value in node.inputs} | set(outputs.values())
+    inputs = {name: value for name, value in inputs.items() if value in used}
+    carried = {name: name for name in outputs if name in inputs}
+    nodes, inputs, orders = _ordered(nodes, inputs)
+    return Plan(program.name, builder.types, sizes, dtype, nodes, inputs, outputs, carried, orders)
+
+
+def _ordered(
+    nodes: tuple[Node, ...], inputs: Mapping[str, int]
+) -> tuple[tuple[Node, ...], dict[str, int], dict[str, tuple[int, ...]]]:
+    """Take the inputs of a batch in the order of axes that they are brought into in any case.
+
+    What reads such an input as the program has it gets it by way of the inverse.
+    """
+    taken, orders, back = dict(inputs), {}, []
+    for name, value in inputs.items():
+        readers = [node for node in walk_nodes(nodes) if value in node.inputs]
+        moves = [n for n in nodes if n.op == "permute_dims" and n.inputs == (value,)]
+        if not name.startswith(BATCH) or len(moves) != 1:
+            continue
+        (move,) = moves
+        axes = move.attributes["axes"]
+        nodes = tuple(node for node in nodes if node is not move)
+        taken[name], orders[name] = move.output, axes
+        if len(readers) > 1:
+            inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))
+            back.append(Node("permute_dims", (move.output,), (value,), {"axes": inverse}))
+    return (*back, *nodes), taken, orders

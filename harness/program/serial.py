@@ -1,0 +1,133 @@
+"""Programs and update rules as plain data, for the way to a worker and into a reproducer."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from harness.errors import HarnessError, shorten
+from harness.program.dims import Dim
+from harness.program.ir import Block, Node, Port, Program, Type, UpdateRule
+
+CLASSES: Mapping[str, type] = {
+    cls.__name__: cls for cls in (Dim, Type, Block, Node, Port, Program, UpdateRule)
+}
+MOST_DEPTH = 100
+PLAIN = (bool, int, float, str, type(None))
+Test = Callable[[Any], bool]
+
+
+def encode(value: Any) -> Any:
+    """Lists, strings, numbers and None only. Lists come back as tuples."""
+    if is_dataclass(value) and not isinstance(value, type):
+        content = [encode(getattr(value, f.name)) for f in fields(value)]
+        return {"class": type(value).__name__, "fields": content}
+    if isinstance(value, Mapping):
+        return {"map": [[encode(k), encode(v)] for k, v in value.items()]}
+    if isinstance(value, tuple | list):
+        return [encode(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise HarnessError(f"a program cannot hold {value!r}")
+
+
+def decode(data: Any) -> Any:
+    """The value that :func:`encode` was given.
+
+    Raises:
+        HarnessError: the data are not what :func:`encode` gives: another class, a field of another
+            type, nesting without end.
+    """
+    return _decode(data, 0)
+
+
+def _decode(data: Any, depth: int) -> Any:
+    if depth > MOST_DEPTH:
+        raise HarnessError("a program is not nested so deeply")
+    if isinstance(data, list | tuple):
+        return tuple([_decode(item, depth + 1) for item in data])
+    if isinstance(data, Mapping):
+        return _mapping(data, depth + 1) if "map" in data else _instance(data, depth + 1)
+    if isinstance(data, str):
+        return _text(data)
+    # More than 64 bits no worker could be told.
+    if isinstance(data, PLAIN) and not (isinstance(data, int) and abs(data) >> 63):
+        return data
+    raise HarnessError(f"a program holds no {type(data).__name__} such as {shorten(repr(data))}")
+
+
+def _text(data: str) -> str:
+    try:
+        data.encode()
+    except UnicodeEncodeError:
+        raise HarnessError("a program holds no text that is not Unicode") from None
+    return data
+
+
+def _mapping(data: Mapping[str, Any], depth: int) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    pairs = data["map"]
+    for pair in pairs if isinstance(pairs, list | tuple) else [None]:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], PLAIN):
+            raise HarnessError("a mapping in a program is a list of pairs of a key and a value")
+        found[pair[0]] = _decode(pair[1], depth)
+    return found
+
+
+def _instance(data: Mapping[str, Any], depth: int) -> Any:
+    name, content = data.get("class"), data.get("fields")
+    if not isinstance(name, str) or name not in CLASSES:
+        found = shorten(repr(name))
+        raise HarnessError(f"a program holds no {found}; another version wrote it")
+    tests = _tests(CLASSES[name])
+    if not isinstance(content, list | tuple) or len(content) != len(tests):
+        raise HarnessError(f"a {name} has {len(tests)} fields; another version wrote it")
+    values = [_decode(item, depth) for item in content]
+    for (field, test), value in zip(tests.items(), values, strict=True):
+        if not test(value):
+            raise HarnessError(f"{field!r} of a {name} cannot be {shorten(repr(value))}")
+    return CLASSES[name](*values)
+
+
+@cache
+def _tests(cls: type) -> Mapping[str, Test]:
+    """For each field of a class, whether a value is of its type."""
+    hints = get_type_hints(cls)
+    return {field.name: _test(hints[field.name]) for field in fields(cls)}
+
+
+def _test(hint: Any) -> Test:
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return lambda value: True
+    if origin is Literal:
+        return lambda value: isinstance(value, str) and value in inner
+    if origin in (Union, types.UnionType):
+        tests = [_test(part) for part in inner]
+        return lambda value: any(test(value) for test in tests)
+    if origin is tuple:
+        return _tuple_test([_test(part) for part in inner if part is not ...], ... in inner)
+    if origin is not None:  # a mapping
+        key, item = map(_test, inner)
+        return lambda value: (
+            isinstance(value, dict) and all(key(k) and item(v) for k, v in value.items())
+        )
+    if hint is float:
+        return lambda value: isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return lambda value: isinstance(value, int) and not isinstance(value, bool)
+    return lambda value: isinstance(value, hint)
+
+
+def _tuple_test(tests: list[Test], endless: bool) -> Test:
+    if endless:
+        (test,) = tests
+        return lambda value: isinstance(value, tuple) and all(map(test, value))
+    return lambda value: (
+        isinstance(value, tuple)
+        and len(value) == len(tests)
+        and all(test(item) for test, item in zip(tests, value, strict=True))
+    )

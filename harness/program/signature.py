@@ -1,0 +1,117 @@
+"""What crosses a program's border, by name, and the checks that arrays must pass to come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UsageError
+from harness.program.ir import Node, Port, Program, needed_nodes
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+# What is asked of a program: its outputs; with the loss and metrics; along cotangents; or only
+# what a training step and a forward pass are run for, as they are timed.
+Mode = Literal["forward", "loss", "cotangents", "step", "ends"]
+
+
+def call_key(node: Node) -> str:
+    """A layer's instance, or a loss's name."""
+    return str(node.attributes.get("instance", node.attributes["label"]))
+
+
+def local_shapes(program: Program, node: Node) -> dict[str, tuple[int, ...]]:
+    """The shapes of a call's parameters and statistics, by local name."""
+    ports = {p.value: p for p in (*program.parameters, *program.statistics)}
+    roles = zip(node.attributes["roles"], node.inputs, strict=True)
+    return {role: program.shape(ports[i]) for role, i in roles if i in ports}
+
+
+def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
+    """Everything that comes in, with the prefix of its name."""
+    for prefix, ports in (
+        ("", program.parameters),
+        ("input.", program.inputs),
+        ("target.", program.targets),
+        ("state.", program.state),
+        ("statistics.", program.statistics),
+    ):
+        for port in ports:
+            yield prefix, port
+
+
+def variable_ports(program: Program) -> dict[str, Port]:
+    """What gradients are taken with respect to: parameters, float inputs and state."""
+    return {
+        f"{prefix}{port.name}": port
+        for prefix, port in crossing_ports(program)
+        if prefix in ("", "input.", "state.") and program.type_of(port).kind == "float"
+    }
+
+
+def result_ports(program: Program, mode: Mode) -> dict[str, int]:
+    """What goes out, by name; the loss and metrics only where there are targets.
+
+    ``step`` has no outputs and no metrics; ``ends`` has the outputs that nothing is made of.
+    """
+    results = {f"output.{p.name}": p.value for p in program.outputs if mode != "step"}
+    if mode == "ends":
+        nodes = needed_nodes(program.nodes, results.values())
+        used = {value for node in nodes for value in node.inputs}
+        results = {n: v for n, v in results.items() if v not in used}
+    results.update({f"state.{p.name}": p.value for p in program.new_state})
+    results.update({f"statistics.{p.name}": p.value for p in program.new_statistics})
+    if mode in ("loss", "step") and program.loss is not None:
+        results["loss"] = program.loss
+    if mode == "loss":
+        results.update({f"metric.{p.name}": p.value for p in program.metrics})
+    return results
+
+
+def group_of(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Those whose names begin so, by the rest of their names: ``state.`` gives the state."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def check_names(group: str, ports: Sequence[Port], given: Mapping[str, Any]) -> None:
+    """Every port has its array, and nothing else was given."""
+    wanted = [p.name for p in ports]
+    for name in wanted:
+        if name not in given:
+            raise UsageError(f"{group} {name!r} is missing (needed: {', '.join(wanted)})")
+    for name in given:
+        if name not in wanted:
+            raise UsageError(f"unknown {group} {name!r} (known: {', '.join(wanted) or 'none'})")
+
+
+def check_arrays(
+    group: str,
+    program: Program,
+    ports: Sequence[Port],
+    given: Mapping[str, Any],
+    sizes: Mapping[str, int] | None = None,
+) -> None:
+    """Every port has its array of its shape, and nothing else was given.
+
+    Raises:
+        UsageError: one is missing, unknown or of another shape.
+    """
+    check_names(group, ports, given)
+    for port in ports:
+        shape, found = program.shape(port, sizes), np.shape(given[port.name])
+        if found != shape:
+            raise UsageError(
+                f"{group} {port.name}: expected shape {list(shape)}, found {list(found)}"
+            )
+
+
+def check_index(name: str, array: npt.NDArray[Any], bound: int) -> None:
+    """Integers from 0 up to, not including, ``bound``."""
+    if array.dtype.kind not in "iu":
+        raise UsageError(f"{name}: expected integers, found {array.dtype}")
+    outside = (array < 0) | (array >= bound)
+    if outside.any():
+        where = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise UsageError(f"{name}{list(where)} is {array[where]}; allowed are 0 to {bound - 1}")

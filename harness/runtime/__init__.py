@@ -1,0 +1,1 @@
+"""A program, arrays and one framework: what runs in the process of a backend."""

@@ -1,0 +1,203 @@
+"""A tape: a plan made ready for an eager framework.
+
+Everything that can be known before the data comes is settled once: loops are unrolled, every
+value has its place in memory that was set aside, what only looks at memory otherwise costs
+nothing, and each remaining instruction is a call with its arguments bound. A run then makes
+these calls in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.program.ir import Kind
+from harness.program.plan import Plan
+from harness.runtime.executor.assignment import Block, Memory, lies_alike, needed
+from harness.runtime.executor.buffers import Buffer, Constant, Instruction, Region
+from harness.runtime.executor.linearize import Flattener
+from harness.runtime.executor.tiling import chains, tiles
+
+Call = Callable[[], object]
+Tensors = dict[str, Any]
+
+# Sets of inputs whose calls are kept bound: as many batches may rotate at no cost.
+KEPT = 16
+
+
+def in_turn(*calls: Call) -> Call:
+    """One call that makes several."""
+
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
+class Kernels(Protocol):
+    """What a framework gives a tape.
+
+    ``table[op](out, *inputs, **attributes)`` returns a call without arguments that fills ``out``.
+    Inputs are tensors, or plain numbers for constants; elementwise ones have the shape of ``out``.
+    Products and ``addmm`` are of matrices, or stacks of them; ``sum`` and ``max`` reduce the last
+    axis of two; row-wise ops (``softmax``, ``log_sum_exp``, ``take_along_axis``, ``scatter_add``)
+    have two axes; ``take`` and ``segment_sum`` have indices of one axis and rows of one. Indices
+    were checked by the caller. ``aliases`` gives, by op, the positions of the inputs whose memory
+    may be that of ``out``; ``tiled`` names the ops that are faster tile by tile.
+    """
+
+    tiled: Collection[str]
+    table: Mapping[str, Callable[..., Call]]
+    aliases: Mapping[str, frozenset[int]]
+
+    def memory(self, size: int, kind: Kind) -> Any:
+        """Uninitialised flat memory."""
+
+    def view(self, memory: Any, shape: Sequence[int], strides: Sequence[int], offset: int) -> Any:
+        """A tensor over flat memory; strides and offset count entries."""
+
+    def flat(self, tensor: Any, shape: Sequence[int], kind: Kind) -> tuple[Any, bool]:
+        """A given tensor flat, and whether that is its own memory: a copy if its axes are not in
+        order. Raises :class:`ValueError` for another shape or dtype."""
+
+    def copy(self, out: Any, tensor: Any) -> None:
+        """Copy a tensor's entries."""
+
+    def run(self, calls: Iterable[Call]) -> None:
+        """Make the calls in order."""
+
+
+class Tape:
+    """Runs a plan: inputs by name to outputs by name.
+
+    Inputs that the plan's ``carried`` replaces are read into memory of the tape's own, which the
+    results of that name are; no copy is made when they are passed back. Other inputs are never
+    written. Results are valid until the next run.
+    """
+
+    def __init__(self, plan: Plan, kernels: Kernels) -> None:
+        flattener = Flattener(plan)
+        results = flattener.results
+        wanted = [region.buffer for region in results.values()]
+        instructions = needed(flattener.instructions, wanted)
+        homes = {name: flattener.inputs[given] for name, given in plan.carried.items()}
+        replaced: dict[Buffer, Buffer] = {}
+        for name, home in homes.items():
+            if lies_alike(results[name], home):
+                replaced.setdefault(results[name].buffer, home.buffer)
+        memory = Memory(instructions, wanted, replaced, kernels.aliases)
+        for name, home in homes.items():
+            if memory.blocks[results[name].buffer] is not memory.blocks[home.buffer]:
+                instructions += (Instruction("copy", home, (results[name],)),)
+        self._kernels = kernels
+        found = chains(instructions, kernels.tiled, memory.block_of)
+        self._tiles = [tiles(chain, kernels.tiled, memory.block_of) for chain in found]
+        self._blocks = memory.blocks
+        self._memory: dict[Block, Any] = {}
+        self._views: dict[Region, Any] = {}
+        self._given: dict[Buffer, Any] = {}
+        self._results = {n: self._tensor(homes.get(n, r)) for n, r in results.items()}
+        self._carried = [
+            (name, self._tensor(region))
+            for name, region in flattener.inputs.items()
+            if region.buffer in memory.blocks
+        ]
+        self._bind(flattener)
+
+    def _bind(self, flattener: Flattener) -> None:
+        """Make the calls that read no input, and remember what to make of the others."""
+        self._calls: list[Call] = []
+        self._reading: dict[int, Instruction] = {}
+        for parts in self._tiles:
+            read = {r.buffer for i in parts[0] for r in i.reads() if r.buffer.role == "input"}
+            if read:
+                (instruction,) = (i for part in parts for i in part)
+                self._reading[len(self._calls)] = instruction
+                self._calls.append(_unbound)
+            else:
+                self._calls += [self._call(i) for part in parts for i in part]
+        read = {r.buffer for i in self._reading.values() for r in i.reads()}
+        self._inputs = [
+            (name, region) for name, region in flattener.inputs.items() if region.buffer in read
+        ]
+        self._bound: dict[tuple[int, ...], _Bound] = {}
+        self._copied: _Bound | None = None
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        """One run."""
+        for name, own in self._carried:
+            if inputs[name] is not own:
+                self._kernels.copy(own, inputs[name])
+        given = [inputs[name] for name, _ in self._inputs]
+        bound = self._bound.get(tuple(map(id, given))) or self._bind_to(given)
+        self._kernels.run(bound.calls)
+        return dict(self._results)
+
+    def _bind_to(self, given: Sequence[Any]) -> _Bound:
+        """All calls on these inputs: on themselves while there are few sets of them, which may
+        come again; else on a copy of them, which is what costs least where every set is new."""
+        flats, own = [], len(self._bound) < KEPT
+        for (_, region), tensor in zip(self._inputs, given, strict=True):
+            flat, same = self._kernels.flat(tensor, region.shape, region.buffer.kind)
+            flats.append(flat)
+            own = own and same
+        if own:
+            bound = self._bound[tuple(map(id, given))] = _Bound(self._calls_on(flats), given)
+            return bound
+        if self._copied is None:
+            buffers = [region.buffer for _, region in self._inputs]
+            copies = [self._kernels.memory(b.size, b.kind) for b in buffers]
+            self._copied = _Bound(self._calls_on(copies), copies)
+        for copy, flat in zip(self._copied.given, flats, strict=True):
+            self._kernels.copy(copy, flat)
+        return self._copied
+
+    def _calls_on(self, flats: Sequence[Any]) -> list[Call]:
+        """All calls, with the inputs in these flat tensors."""
+        for (_, region), flat in zip(self._inputs, flats, strict=True):
+            self._given[region.buffer] = flat
+        calls = list(self._calls)
+        for index, instruction in self._reading.items():
+            calls[index] = self._call(instruction)
+        return calls
+
+    def _call(self, instruction: Instruction) -> Call:
+        inputs = [
+            i.number if isinstance(i, Constant) else self._tensor(i) for i in instruction.inputs
+        ]
+        out = self._tensor(instruction.out)
+        return self._kernels.table[instruction.op](out, *inputs, **instruction.attributes)
+
+    def _tensor(self, region: Region) -> Any:
+        buffer = region.buffer
+        if buffer.role == "input":
+            return self._kernels.view(
+                self._given[buffer], region.shape, region.plain_strides(), region.offset
+            )
+        if region not in self._views:
+            block = self._blocks[buffer]
+            if block not in self._memory:
+                self._memory[block] = self._kernels.memory(block.size, block.kind)
+                if buffer.role == "constant":
+                    self._kernels.run(
+                        [self._kernels.table["copy"](self._memory[block], buffer.fill)]
+                    )
+            self._views[region] = self._kernels.view(
+                self._memory[block], region.shape, region.plain_strides(), region.offset
+            )
+        return self._views[region]
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """Calls on certain inputs, which are held so that no other tensor gets their identity."""
+
+    calls: Sequence[Call]
+    given: Sequence[Any]
+
+
+def _unbound() -> None:
+    """Takes the place of a call until the inputs that it reads are there."""
+    raise AssertionError("an input of this call was never bound")

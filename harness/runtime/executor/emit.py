@@ -1,0 +1,159 @@
+"""What instructions are made with: views that cost nothing, and places for what is joined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from harness.program.ir import Kind, Node
+from harness.runtime.executor.buffers import Constant, Instruction, Operand, Region, fresh
+
+Shape = tuple[int, ...]
+VIEWS = frozenset(
+    {"permute_dims", "broadcast_to", "expand_dims", "squeeze", "slice", "stop_gradient"}
+)
+
+
+class Frame:
+    """The instructions so far, and regions made on the way."""
+
+    def __init__(self) -> None:
+        self.instructions: list[Instruction] = []
+        self._constants: dict[tuple[float, Shape], Region] = {}
+        self._copies: dict[Any, Region] = {}
+
+    def emit(self, op: str, out: Region, *inputs: Operand, **attributes: Any) -> None:
+        """Append one instruction."""
+        self.instructions.append(Instruction(op, out, inputs, attributes))
+
+    def region(self, operand: Operand) -> Region:
+        """An operand in memory; a constant's is filled when the tape is made."""
+        if isinstance(operand, Region):
+            return operand
+        key = (operand.number, operand.shape)
+        if key not in self._constants:
+            region = fresh(operand.shape, role="constant")
+            region.buffer.fill = operand.number
+            self._constants[key] = region
+        return self._constants[key]
+
+    def compact(self, region: Region) -> Region:
+        """A copy with its axes in order; the same region is copied once."""
+        key = (region.buffer, region.offset, region.shape, region.strides)
+        if key not in self._copies:
+            self._copies[key] = fresh(region.shape, region.buffer.kind)
+            self.emit("copy", self._copies[key], region)
+        return self._copies[key]
+
+    def merged(self, region: Region, *groups: int) -> Region:
+        """Axes merged as by :meth:`Region.merge`, of a copy if it must be."""
+        found = region.merge(*groups) or self.compact(region).merge(*groups)
+        assert found is not None
+        return found
+
+    def matrix(self, region: Region, *groups: int) -> Region:
+        """Axes merged to two of which one is dense, as a product of matrices needs them."""
+        found = region.merge(*groups)
+        if found is None or (1 not in found.strides and 1 not in found.shape):
+            found = self.compact(region).merge(*groups)
+        assert found is not None
+        return found
+
+    def copy_to(self, place: Region, operand: Operand) -> None:
+        """Have a value lie in a place, if it does not already."""
+        if isinstance(operand, Constant) or not operand.same_place(place):
+            self.emit("copy", place, operand)
+
+    def into(
+        self, home: Region, op: str, *inputs: Operand, groups: Shape, **attributes: Any
+    ) -> None:
+        """An instruction whose result has the axes of ``home`` merged, by way of a copy if need
+        be."""
+        out = home.merge(*groups)
+        if out is not None:
+            self.emit(op, out, *inputs, **attributes)
+            return
+        aside = fresh(home.shape, home.buffer.kind)
+        self.into(aside, op, *inputs, groups=groups, **attributes)
+        self.copy_to(home, aside)
+
+
+def view(op: str, operand: Operand, attributes: Mapping[str, Any]) -> Operand:
+    """The same memory, seen otherwise."""
+    if isinstance(operand, Constant):
+        operand_ = fresh(operand.shape)
+        seen = view(op, operand_, attributes)
+        assert isinstance(seen, Region)
+        return Constant(operand.number, seen.shape)
+    match op:
+        case "permute_dims":
+            return operand.permute(attributes["axes"])
+        case "broadcast_to":
+            return operand.broadcast(attributes["shape"])
+        case "expand_dims":
+            return operand.expand(attributes["axis"])
+        case "squeeze":
+            return operand.squeeze(attributes["axis"])
+        case "slice":
+            return operand.narrow(attributes["axis"], attributes["start"], attributes["stop"])
+        case _:
+            return operand
+
+
+def homes_of(
+    nodes: Sequence[Node], homes: Mapping[int, Region], new: Callable[[int], Region]
+) -> dict[int, Region]:
+    """Places for the values of a block, such that what is joined is made where it is joined.
+
+    ``new`` gives a region of its own for a value.
+    """
+    found = dict(homes)
+    made = {o for node in nodes for o in node.outputs}
+
+    def offer(value: int, place: Region) -> None:
+        if value in made:
+            found.setdefault(value, place)
+
+    for node in reversed(nodes):
+        if node.op == "concat":
+            place = found.setdefault(node.output, new(node.output))
+            axis, start = node.attributes["axis"], 0
+            for part in node.inputs:
+                stop = start + new(part).shape[axis]
+                offer(part, place.narrow(axis, start, stop))
+                start = stop
+        elif node.op in VIEWS and node.output in found:
+            place = found[node.output]
+            if node.op == "permute_dims":
+                axes = node.attributes["axes"]
+                place = place.permute(sorted(range(len(axes)), key=axes.__getitem__))
+            elif node.op == "expand_dims":
+                place = place.squeeze(node.attributes["axis"])
+            elif node.op == "squeeze":
+                place = place.expand(node.attributes["axis"])
+            if place.shape == new(node.inputs[0]).shape:
+                offer(node.inputs[0], place)
+    return found
+
+
+def elementwise(
+    frame: Frame,
+    op: str,
+    inputs: Sequence[Operand],
+    attributes: Mapping[str, Any],
+    place: Region | Shape,
+    kind: Kind = "float",
+) -> Region:
+    """One instruction on whole regions. A new region has its axes in the order of an input's."""
+    shape = place.shape if isinstance(place, Region) else place
+    operands = list(inputs)
+    if all(isinstance(i, Constant) for i in operands):
+        operands[0] = frame.region(operands[0])
+    operands = [
+        i.broadcast(shape) if isinstance(i, Region) and i.shape != shape else i for i in operands
+    ]
+    if not isinstance(place, Region):
+        dense = (i for i in operands if isinstance(i, Region) and 0 not in i.strides)
+        place = fresh(shape, kind, next(dense, None))
+    frame.emit(op, place, *operands, **attributes)
+    return place

@@ -1,0 +1,166 @@
+"""From the nodes of a plan to a flat list of instructions over regions of memory.
+
+Loops are unrolled, as every length is known. What a loop stacks and what is joined is written
+into its place when it is made, not copied there afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from harness.program.dims import Dim
+from harness.program.ir import Block, Node
+from harness.program.plan import Plan
+from harness.runtime.executor.buffers import Constant, Operand, Region, fresh
+from harness.runtime.executor.emit import VIEWS, Frame, elementwise, homes_of, view
+from harness.runtime.executor.rules import RULES
+
+# Of numbers alone: worked out when the tape is made, in the plan's dtype.
+FOLDED = ("add", "subtract", "multiply", "divide", "power", "negative", "sqrt", "exp", "log")
+
+
+class Flattener(Frame):
+    """The instructions of a plan; ``env`` says where each value lies."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+        self.inputs: dict[str, Region] = {}
+        self.env: dict[int, Operand] = {}
+        given_away = set(plan.carried.values())
+        for name, value in plan.inputs.items():
+            region = self.new(value)
+            region.buffer.role = "carried" if name in given_away else "input"
+            self.inputs[name] = self.env[value] = region
+        self.run(plan.nodes, self.env, {})
+        self.results = {name: self._result(self.env[v]) for name, v in plan.outputs.items()}
+
+    def _result(self, operand: Operand) -> Region:
+        """An output, in memory that no input shares."""
+        if isinstance(operand, Region) and operand.buffer.role == "temporary":
+            return operand
+        place = fresh(
+            operand.shape, "float" if isinstance(operand, Constant) else operand.buffer.kind
+        )
+        self.emit("copy", place, operand)
+        return place
+
+    def run(
+        self, nodes: Iterable[Node], env: dict[int, Operand], homes: Mapping[int, Region]
+    ) -> None:
+        """Flatten nodes in order. ``homes`` are places where some values should come to lie."""
+        nodes = tuple(nodes)
+        homes = homes_of(nodes, homes, self.new)
+        for node in nodes:
+            if node.op == "scan":
+                self._scan(node, env)
+            elif node.op == "constant":
+                env[node.output] = Constant(self._rounded(node.attributes["value"]))
+            elif node.op == "extent":
+                counts = [self._number(dim) for dim in node.attributes["dims"]]
+                env[node.output] = Constant(self._rounded(float(prod(counts))))
+            else:
+                inputs = [env[i] for i in node.inputs]
+                env[node.output] = self._node(node, inputs, homes.get(node.output))
+
+    def new(self, value: int, *leading: int) -> Region:
+        """A region of its own for a value, or for several on new leading axes."""
+        return fresh((*leading, *self.plan.shape(value)), self.plan.types[value].kind)
+
+    def _node(self, node: Node, inputs: list[Operand], home: Region | None) -> Operand:
+        attributes = {name: self._number(v) for name, v in node.attributes.items()}
+        shape = self.plan.shape(node.output)
+        if node.op in VIEWS:
+            return view(node.op, inputs[0], attributes)
+        if node.op in FOLDED and all(isinstance(i, Constant) for i in inputs):
+            return self._fold(node.op, inputs, shape)
+        if node.op in RULES:
+            return RULES[node.op](self, inputs, attributes, shape, home)
+        kind = self.plan.types[node.output].kind
+        return elementwise(self, node.op, inputs, attributes, home or shape, kind)
+
+    def _fold(self, op: str, inputs: Iterable[Operand], shape: tuple[int, ...]) -> Constant:
+        type_ = np.dtype(self.plan.dtype).type
+        numbers = [type_(i.number) for i in inputs if isinstance(i, Constant)]
+        with np.errstate(all="ignore"):
+            return Constant(float(getattr(np, op)(*numbers)), shape)
+
+    def _rounded(self, number: float) -> float:
+        return float(np.dtype(self.plan.dtype).type(number))
+
+    def _number(self, value: Any) -> Any:
+        if isinstance(value, Dim):
+            return value.resolve(self.plan.sizes)
+        if isinstance(value, tuple):
+            return tuple(self._number(item) for item in value)
+        return value
+
+    def _scan(self, node: Node, env: dict[int, Operand]) -> None:
+        body, count = node.body, node.attributes["carries"]
+        assert body is not None
+        carries = [env[i] for i in node.inputs[:count]]
+        sequences = [env[i] for i in node.inputs[count:]]
+        reverse = node.attributes["reverse"]
+        length = self.plan.shape(node.inputs[count])[0]
+        stacks = _Stacks(self, body, count, length, reverse)
+        for place, index in stacks.starts:
+            self.copy_to(place, carries[index])
+            carries[index] = place
+        for time in range(length - 1, -1, -1) if reverse else range(length):
+            inner = dict(env)
+            slices = [_row(sequence, time) for sequence in sequences]
+            inner.update(zip(body.inputs, [*carries, *slices], strict=True))
+            self.run(body.nodes, inner, stacks.homes(time))
+            for value, stack in stacks.regions.items():
+                self.copy_to(stack.row(time), inner[value])
+            carries = [inner[value] for value in body.outputs[:count]]
+        env.update(zip(node.outputs[:count], carries, strict=True))
+        stacked = (stacks.regions[value] for value in body.outputs[count:])
+        env.update(zip(node.outputs[count:], stacked, strict=True))
+
+
+def _row(sequence: Operand, time: int) -> Operand:
+    if isinstance(sequence, Constant):
+        return Constant(sequence.number, sequence.shape[1:])
+    return sequence.row(time)
+
+
+class _Stacks:
+    """Where a loop's stacked values lie.
+
+    A carried value whose entering values are stacked has one row more than there are steps: its
+    start, then what each step leaves, so that entering and leaving values are two views of it.
+    """
+
+    def __init__(
+        self, frame: Flattener, body: Block, count: int, length: int, reverse: bool
+    ) -> None:
+        self.regions: dict[int, Region] = {}
+        self.starts: list[tuple[Region, int]] = []
+        self._homes: dict[int, Region] = {}
+        stacked = set(body.outputs[count:])
+        made = {o for inner in body.nodes for o in inner.outputs}
+        for index, (entering, leaving) in enumerate(
+            zip(body.inputs[:count], body.outputs[:count], strict=True)
+        ):
+            if entering in stacked and leaving in made and leaving not in self._homes:
+                track = frame.new(entering, length + 1)
+                early, late = track.narrow(0, 0, length), track.narrow(0, 1, length + 1)
+                self.regions[entering] = late if reverse else early
+                self._homes[leaving] = early if reverse else late
+                self.starts.append((track.row(length if reverse else 0), index))
+        for value in body.outputs[count:]:
+            if value in self._homes:
+                self.regions[value] = self._homes[value]
+            elif value not in self.regions:
+                self.regions[value] = frame.new(value, length)
+                if value in made:
+                    self._homes[value] = self.regions[value]
+
+    def homes(self, time: int) -> dict[int, Region]:
+        """Where the values that a step makes should come to lie."""
+        return {value: region.row(time) for value, region in self._homes.items()}

@@ -1,0 +1,278 @@
+"""A program as functions from tensors to tensors, and their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UsageError
+from harness.program.autodiff.reverse import Derivative, differentiate
+from harness.program.dims import bind
+from harness.program.ir import Node, Phase, Port, Program, needed_nodes
+from harness.program.signature import Mode, crossing_ports, result_ports, variable_ports
+from harness.runtime import promises
+from harness.runtime.backend import (
+    Backend,
+    F,
+    Function,
+    GradientFunction,
+    Native,
+    Tensors,
+    host_dtype,
+)
+from harness.runtime.interpreter import Kernel, Walker, Watch, perform
+from harness.runtime.layout import Layout, claims
+from harness.runtime.script import Claimed, Line, Script
+
+Path = Literal["native", "equations", "derived"]
+# Where a script finds the variables, among values that have numbers from 0.
+VARIABLES = -1
+COMPILED = "what compile() made"
+
+
+class Functions:
+    """The forward and gradient functions of one model on one backend.
+
+    ``path`` is ``native`` (claimed calls run the framework's own), ``equations`` (everything is
+    walked) or ``derived`` (walked, gradient program included). Functions map (variables,
+    constants) to results; see :mod:`harness.runtime.session` for the names.
+    """
+
+    def __init__(
+        self, backend: Backend, training: Program, inference: Program, path: Path, dtype: str
+    ) -> None:
+        self.backend, self.path = backend, path
+        # TF32 is how a GPU multiplies float32, not how anything is kept.
+        self.dtype = "float32" if dtype == "tf32" else dtype
+        self.programs: dict[Phase, Program] = {"training": training, "inference": inference}
+        found = {
+            phase: claims(backend, program, phase) if path == "native" else {}
+            for phase, program in self.programs.items()
+        }
+        # A layer's parameters are packed one way: it is native in both phases or in neither.
+        both = found["training"].keys() & found["inference"].keys()
+        self.natives = {
+            phase: {key: native for key, native in natives.items() if key in both}
+            for phase, natives in found.items()
+        }
+        self.layout = Layout(training, self.natives["training"])
+        self._compiled: dict[Any, Any] = {}
+
+    def function(self, phase: Phase, mode: Mode) -> Function:
+        """The compiled forward function."""
+        key = (phase, mode, "forward")
+        if key not in self._compiled:
+            self._compiled[key] = self.compiled(self.plain(phase, mode))
+        return self._compiled[key]  # type: ignore[no-any-return]
+
+    def plain(self, phase: Phase, mode: Mode) -> Function:
+        """The forward function as it is walked."""
+
+        def function(variables: Tensors, constants: Tensors) -> Tensors:
+            return self.walk(phase, mode, variables, constants)
+
+        return function
+
+    def gradient_function(self, phase: Phase, mode: Mode) -> GradientFunction:
+        """The framework's derivative of the forward function, or the derived one."""
+        key = (phase, mode, "gradient")
+        if key not in self._compiled:
+            made = self.automatic(self.plain(phase, mode)) if self.path != "derived" else None
+            self._compiled[key] = self.compiled(made) if made else self._derived(phase, mode)
+        return self._compiled[key]  # type: ignore[no-any-return]
+
+    def compiled(self, function: F) -> F:
+        """A function, or one with gradients, as the backend compiles it."""
+        return promises.function(self.backend.compile(function), "compile()")
+
+    def automatic(self, function: Function) -> GradientFunction | None:
+        """The framework's own derivative of a function, if it has any."""
+        made = self.backend.value_and_gradient(function)
+        return None if made is None else promises.function(made, "value_and_gradient()")
+
+    def _derived(self, phase: Phase, mode: Mode) -> GradientFunction:
+        if self.natives[phase]:
+            raise UsageError(
+                f"{self.backend.name} claims {', '.join(self.natives[phase])} and has no automatic "
+                "differentiation: what is inside a claimed call cannot be derived"
+            )
+        program = self.programs[phase]
+        results, against = result_ports(program, mode), variable_ports(program)
+        derivative = self.derivative(phase, mode)
+
+        def function(variables: Tensors, constants: Tensors) -> Tensors:
+            env, sizes = self._env(program, variables, constants)
+            one = self.float_tensor(np.asarray(1.0))
+            for seed in derivative.seeds:
+                env[seed.value] = one if mode == "loss" else constants[f"cotangent.{seed.name}"]
+            env = self._walker(sizes, {}).run(derivative.program.nodes, env)
+            found = {n: env[v] for n, v in results.items()}
+            names = zip(against, derivative.gradients, strict=True)
+            return found | {f"gradient.{n}": env[g.value] for n, g in names}
+
+        compiled = self.compiled(function)
+
+        def split(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+            found = dict(promises.named(compiled(variables, constants), COMPILED))
+            gradients = {n: found.pop(f"gradient.{n}") for n in against}
+            return found, gradients
+
+        return split
+
+    def derivative(self, phase: Phase, mode: Mode) -> Derivative:
+        """The program with its gradient, of the loss or along cotangents; made once."""
+        key = (phase, mode, "derivative")
+        if key not in self._compiled:
+            program = self.programs[phase]
+            results = result_ports(program, mode)
+            outputs = (
+                [Port("loss", results["loss"])]
+                if mode == "loss"
+                else [Port(n, v) for n, v in results.items() if n.startswith(("output.", "state."))]
+            )
+            against = list(variable_ports(program).values())
+            self._compiled[key] = differentiate(program, outputs, against, results.values())
+        return self._compiled[key]  # type: ignore[no-any-return]
+
+    def walk(
+        self,
+        phase: Phase,
+        mode: Mode,
+        variables: Tensors,
+        constants: Tensors,
+        watch: Watch | None = None,
+    ) -> Tensors:
+        """Run a program's nodes; ``watch`` is shown every value, and loops are then plain."""
+        program = self.programs[phase]
+        env, sizes = self._env(program, variables, constants)
+        ports = result_ports(program, mode)
+        nodes = needed_nodes(program.nodes, ports.values())
+        self._run(phase, nodes, env, sizes, variables, watch)
+        results = {name: env[value] for name, value in ports.items()}
+        if mode in ("loss", "step"):
+            results["scalar"] = results["loss"]
+        elif mode == "cotangents":
+            results["scalar"] = self._inner_product(results, constants)
+        return results
+
+    def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
+        """What :meth:`plain` is, prepared for many runs at some sizes. No cotangents."""
+        program, ports = self.programs[phase], result_ports(self.programs[phase], mode)
+        names = [(f"{prefix}{port.name}", port.value) for prefix, port in crossing_ports(program)]
+        script = Script(
+            self._walker(sizes, {}),
+            needed_nodes(program.nodes, ports.values()),
+            {key: self._line(key, native) for key, native in self.natives[phase].items()},
+        )
+
+        def function(variables: Tensors, constants: Tensors) -> Tensors:
+            values: dict[int, Any] = {VARIABLES: variables}
+            for name, value in names:
+                tensor = variables[name] if name in variables else constants.get(name)
+                if tensor is not None:
+                    values[value] = tensor
+            script.run(values)
+            results = {name: values[value] for name, value in ports.items()}
+            if "loss" in results:
+                results["scalar"] = results["loss"]
+            return results
+
+        return function
+
+    def _line(self, key: str, native: Native) -> Claimed:
+        """Makes the line of a script that runs a claimed call."""
+        names = [(name, f"{key}/{name}") for name in native.packing.pieces]
+
+        def claimed(node: Node) -> Line:
+            roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
+
+            def line(values: dict[int, Any]) -> None:
+                variables = values[VARIABLES]
+                given = {role: values[i] for role, i in roles if i in values}
+                made = native.run(given, {name: variables[full] for name, full in names})
+                try:
+                    values.update(zip(node.outputs, made, strict=True))
+                except (TypeError, ValueError):
+                    promises.each(made, node.outputs, native.label)
+                    raise
+
+            return line
+
+        return claimed
+
+    def _run(
+        self,
+        phase: Phase,
+        nodes: Sequence[Node],
+        env: dict[int, Any],
+        sizes: Mapping[str, int],
+        variables: Tensors,
+        watch: Watch | None,
+    ) -> None:
+        """Run nodes into ``env``; a backend with a model object of its own overrides this."""
+        self._walker(sizes, self._kernels(phase, variables, env), watch).run(nodes, env)
+
+    def _inner_product(self, results: Tensors, constants: Tensors) -> Any:
+        table = self.backend.primitives
+        total = None
+        for name, tensor in constants.items():
+            if name.startswith("cotangent."):
+                factors = [results[name.removeprefix("cotangent.")], tensor]
+                product = perform(table, "multiply", factors)
+                axes = tuple(range(len(product.shape)))
+                term = perform(table, "sum", [product], {"axis": axes, "keepdims": False})
+                total = term if total is None else perform(table, "add", [total, term])
+        return total
+
+    def _kernels(self, phase: Phase, variables: Tensors, env: dict[int, Any]) -> dict[str, Kernel]:
+        def kernel(key: str, native: Native) -> Kernel:
+            packed = {
+                n.removeprefix(f"{key}/"): t
+                for n, t in variables.items()
+                if n.startswith(f"{key}/")
+            }
+
+            def run(node: Node, env: Mapping[int, Any]) -> Sequence[Any]:
+                roles = zip(node.attributes["roles"], node.inputs, strict=True)
+                made = native.run({r: env[i] for r, i in roles if i in env}, packed)
+                return promises.each(made, node.outputs, native.label)
+
+            return run
+
+        return {key: kernel(key, native) for key, native in self.natives[phase].items()}
+
+    def _walker(
+        self, sizes: Mapping[str, int], kernels: Mapping[str, Kernel], watch: Watch | None = None
+    ) -> Walker:
+        scan = None if watch else self.backend.scan
+        return Walker(self.backend.primitives, sizes, self.dtype, self.scalar, scan, kernels, watch)
+
+    def sizes(self, phase: Phase, tensors: Tensors) -> dict[str, int]:
+        """A number for every size of a program, those included that its arrays decide."""
+        return self._env(self.programs[phase], {}, tensors)[1]
+
+    def scalar(self, value: float) -> Any:
+        """A number as a tensor of the session's dtype."""
+        return self.backend.tensor(np.asarray(value, host_dtype(self.dtype)))
+
+    def float_tensor(self, array: npt.NDArray[Any]) -> Any:
+        """An array as a tensor of the session's dtype."""
+        return self.backend.tensor(np.array(array, host_dtype(self.dtype)))
+
+    def _env(
+        self, program: Program, variables: Tensors, constants: Tensors
+    ) -> tuple[dict[int, Any], dict[str, int]]:
+        env: dict[int, Any] = {}
+        sizes: dict[str, int] = {}
+        for prefix, port in crossing_ports(program):
+            name = f"{prefix}{port.name}"
+            tensor = variables[name] if name in variables else constants.get(name)
+            if tensor is None:
+                continue
+            env[port.value] = tensor
+            if prefix in ("input.", "target.", "state."):
+                bind(name, program.types[port.value].shape, tensor.shape, program.sizes, sizes)
+        return env, {**program.sizes, **sizes}

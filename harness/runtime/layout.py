@@ -1,0 +1,82 @@
+"""Where parameters live: neutral names outside, the framework's packed tensors inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.program.ir import Phase, Program
+from harness.program.signature import Arrays, call_key, local_shapes
+from harness.runtime import promises
+from harness.runtime.backend import Backend, Layer, Native
+from harness.runtime.packing import Packing
+
+
+def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native]:
+    """What a backend claims of a program: layers by instance, losses by name.
+
+    A layer that is called several times is claimed only if every call is.
+    """
+    found: dict[str, list[Native | None]] = {}
+    for node in program.calls:
+        layer = Layer(node, phase, local_shapes(program, node))
+        claim = backend.claim(layer)
+        if claim is not None:
+            source = f"claim() of {layer.definition}"
+            promises.instance(claim, Native, source, "a Native, or None,")
+            promises.instance(claim.packing, Packing, f"the packing of {source}", "a Packing")
+        found.setdefault(call_key(node), []).append(claim)
+    return {key: c[0] for key, c in found.items() if c[0] is not None and None not in c}
+
+
+class Layout:
+    """The packings of a model's layers: ``rnn.W`` is a part of ``rnn/kernel``, or itself."""
+
+    def __init__(self, program: Program, natives: Mapping[str, Native]) -> None:
+        self.shapes = {p.name: program.shape(p) for p in program.parameters}
+        self.claimed: dict[str, Packing] = {}
+        self.plain: list[str] = []
+        for name in self.shapes:
+            instance = _owner(name)
+            if instance in natives:
+                self.claimed[instance] = natives[instance].packing
+            else:
+                self.plain.append(name)
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """The packed tensors that are not trained."""
+        return frozenset(f"{i}/{n}" for i, packing in self.claimed.items() for n in packing.frozen)
+
+    def pack(self, neutral: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Neutral arrays as the framework's."""
+        packed: dict[str, npt.NDArray[Any]] = {
+            n: np.ascontiguousarray(neutral[n]) for n in self.plain
+        }
+        for instance, packing in self.claimed.items():
+            local = {_local(n): a for n, a in neutral.items() if _owner(n) == instance}
+            packed.update({f"{instance}/{n}": a for n, a in packing.pack(local).items()})
+        return packed
+
+    def unpack(self, packed: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """The inverse of :meth:`pack`; tensors that are not there are skipped."""
+        neutral = {n: packed[n] for n in self.plain if n in packed}
+        for instance, packing in self.claimed.items():
+            found = {
+                n: packed[f"{instance}/{n}"] for n in packing.pieces if f"{instance}/{n}" in packed
+            }
+            shapes = {_local(n): s for n, s in self.shapes.items() if _owner(n) == instance}
+            local = packing.unpack(found, shapes)
+            neutral.update({f"{instance}.{n}": a for n, a in local.items()})
+        return neutral
+
+
+def _owner(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _local(name: str) -> str:
+    return name.partition(".")[2]

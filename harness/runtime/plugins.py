@@ -1,0 +1,154 @@
+"""Backends by name: listed from installed metadata, loaded one at a time.
+
+A backend is listed without being imported, and loading one imports no other: a broken plugin
+hurts nobody but those who ask for it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from harness.errors import HarnessError, did_you_mean
+from harness.runtime.code_digest import digest
+from harness.runtime.hookspecs import ENTRY_POINT_GROUP, PROJECT, BackendHooks
+
+if TYPE_CHECKING:
+    from harness.runtime.backend import Backend
+
+
+class UnknownBackend(HarnessError):
+    """No installed distribution names this backend."""
+
+
+class BrokenBackend(HarnessError):
+    """A backend is installed and cannot be used.
+
+    `traceback` is the text of the error that its own code raised, "" if there was none.
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backend comes from: what an installed distribution says of it.
+
+    `rivals` are other distributions that claim the same name; a name that has any is not loaded.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    rivals: tuple[str, ...] = ()
+
+
+def available(group: str = ENTRY_POINT_GROUP) -> dict[str, Origin]:
+    """Return every installed backend, or other plugin of a group, by name; none is imported."""
+    return {name: origin for name, (origin, _) in sorted(installed(group).items())}
+
+
+def load(name: str) -> Backend:
+    """Import the plugin of backend `name`, and no other, and return the backend ready to use.
+
+    This imports the framework, so it belongs into the worker process of that backend.
+
+    Raises:
+        UnknownBackend: nothing of this name is installed.
+        BrokenBackend: the plugin or its framework fails to import, two distributions claim the
+            name, or the plugin breaks the contract of the hooks.
+    """
+    backend: Backend | None = _call(name, "harness_backend")
+    if backend is None:
+        raise BrokenBackend(
+            f"backend {name!r} is broken: {_origin(name).module} implements no harness_backend "
+            "hook, or its hook returned None"
+        )
+    return backend
+
+
+def environment(name: str) -> dict[str, str]:
+    """Return the environment variables that backend `name` wants before its framework starts.
+
+    Raises:
+        UnknownBackend: nothing of this name is installed.
+        BrokenBackend: as `load`, or the variables are not strings.
+    """
+    wanted = _call(name, "harness_environment") or {}
+    strings = isinstance(wanted, Mapping) and all(
+        isinstance(text, str) for item in wanted.items() for text in item
+    )
+    if not strings:
+        raise BrokenBackend(
+            f"backend {name!r} is broken: harness_environment returned {wanted!r}; a mapping of "
+            "strings to strings is wanted"
+        )
+    return dict(wanted)
+
+
+def code(name: str) -> str:
+    """Return a checksum of the code of backend `name`, "" if none of this name is installed."""
+    origin = available().get(name)
+    return "" if origin is None else digest(origin.module)
+
+
+def installed(group: str) -> dict[str, tuple[Origin, EntryPoint]]:
+    """Return what distributions name in a group of entry points; nothing is imported."""
+    found: dict[str, tuple[Origin, EntryPoint]] = {}
+    for entry in entry_points(group=group):
+        distribution, version = (
+            (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")
+        )
+        if entry.name in found:
+            origin, first = found[entry.name]
+            rivals = (*origin.rivals, distribution)
+            found[entry.name] = (replace(origin, rivals=rivals), first)
+        else:
+            found[entry.name] = (Origin(entry.name, distribution, version, entry.value), entry)
+    return found
+
+
+def _origin(name: str) -> Origin:
+    return _find(name)[0]
+
+
+def _find(name: str) -> tuple[Origin, EntryPoint]:
+    found = installed(ENTRY_POINT_GROUP)
+    if name not in found:
+        names = ", ".join(sorted(found)) or "none"
+        raise UnknownBackend(
+            f"unknown backend {name!r}{did_you_mean(name, found)}; installed are: {names}"
+        )
+    origin, entry = found[name]
+    if origin.rivals:
+        claims = ", ".join((origin.distribution, *origin.rivals))
+        raise BrokenBackend(
+            f"backend {name!r} is claimed by several distributions: {claims}; uninstall all but one"
+        )
+    return origin, entry
+
+
+def _call(name: str, hook: str) -> Any:
+    """Return what the named hook of the plugin of backend `name` returns, None without one."""
+    origin, entry = _find(name)
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(BackendHooks)
+    # SystemExit too: some frameworks end the process when they miss a library or a device.
+    try:
+        manager.register(entry.load(), name)
+        manager.check_pending()
+        return getattr(manager.hook, hook)(name=name)
+    except (Exception, SystemExit) as error:
+        raise BrokenBackend(
+            f"backend {name!r} ({origin.distribution} {origin.version}, {origin.module}) could "
+            f"not be loaded: {type(error).__name__}: {error}",
+            traceback.format_exc(),
+        ) from error

@@ -1,0 +1,251 @@
+"""Each primitive by itself: what it gives at the types that a model asks it for.
+
+A wrong dtype may hide behind the next primitive, and a wrong shape shows only where it first does
+harm. So every primitive that a session walks is run once by itself, eagerly, on arrays of the
+types that it meets there, and what it gives is held against its type. Values are not compared:
+that is what all other checks do.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import shorten
+from harness.program.builder import Builder
+from harness.program.dims import Dim, resolve_shape
+from harness.program.ir import Kind, Node, Phase, Type
+from harness.program.signature import call_key
+from harness.runtime.backend import Backend, host_dtype
+from harness.runtime.interpreter import Walker, call_text, perform
+from harness.runtime.promises import ContractError, array
+from harness.runtime.session import Session
+
+# Entries of a parameter, as the rule of an optimizer sees it.
+ENTRIES = 5
+# What a walker makes without a primitive.
+WALKED = frozenset({"constant", "extent"})
+KINDS: Mapping[str, str] = {"index": "iu", "bool": "b"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """A type in numbers; ``bound`` is the number of classes of an index."""
+
+    shape: tuple[int, ...]
+    kind: Kind = "float"
+    bound: int = 0
+
+    def __str__(self) -> str:
+        return f"{'' if self.kind == 'float' else f'{self.kind} '}{list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A primitive with the forms of its inputs and of its result."""
+
+    op: str
+    inputs: tuple[Form, ...]
+    attributes: tuple[tuple[str, Any], ...]
+    result: Form
+
+
+@dataclass
+class Probe:
+    """What the primitives gave in one process; a call that was well made is not made again.
+
+    ``traceback`` is that of the one that raised.
+    """
+
+    traceback: str = ""
+    _right: set[Any] = field(default_factory=set)
+
+    def run(self, session: Session, sizes: Mapping[str, int], setting: Any) -> dict[str, Any]:
+        """How many calls were ``tried``, and the first fault of each primitive in words.
+
+        ``setting`` is what else a result may depend on, such as the dtype.
+        """
+        self.traceback = ""
+        trips = (Form((2, 3)), Form(()), Form((3,), "index", 4), Form((2,), "bool"))
+        broken = next(filter(None, (self._round_trip(session, form) for form in trips)), "")
+        if broken:  # then nothing of what a primitive gives can be judged
+            return {"tried": len(trips), "faults": [broken], "traceback": self.traceback}
+        faults: dict[str, str] = {}
+        tried = len(trips)
+        for call in dict.fromkeys([*calls(session, sizes), *every_primitive(session)]):
+            tried += 1
+            if (setting, call) in self._right or call.op in faults:
+                continue
+            if fault := self._fault(session, call):
+                faults[call.op] = fault
+            else:
+                self._right.add((setting, call))
+            if self.traceback:  # what comes after something raised may come of it
+                break
+        return {"tried": tried, "faults": list(faults.values()), "traceback": self.traceback}
+
+    def _round_trip(self, session: Session, form: Form) -> str:
+        try:
+            return self._wrong(session, _tensor(session, form), form, "tensor()")
+        except Exception as error:
+            return self._raised(f"tensor() of an array of shape {list(form.shape)}", error)
+
+    def _fault(self, session: Session, call: Call) -> str:
+        """What is wrong with a call, in words; empty if nothing is."""
+        attributes = dict(call.attributes)
+        try:
+            inputs = [_tensor(session, form) for form in call.inputs]
+            text = call_text(call.op, inputs, attributes)
+            made = perform(session.backend.primitives, call.op, inputs, attributes)
+        except Exception as error:
+            return self._raised(call.op, error)
+        return self._wrong(session, made, call.result, text)
+
+    def _wrong(self, session: Session, made: Any, form: Form, text: str) -> str:
+        shape = getattr(made, "shape", None)
+        try:
+            found = tuple(int(length) for length in shape)  # type: ignore[union-attr]
+        except Exception:
+            return f"{text} gave a {type(made).__name__} whose shape is no tuple of numbers"
+        if found != form.shape:
+            return f"{text} gave shape {list(found)}; {list(form.shape)} is right"
+        try:
+            values = array(session.backend.numpy(made), f"what {text} gave")
+        except ContractError as error:
+            return str(error)
+        except Exception as error:
+            return self._raised(f"numpy() of what {text} gave", error)
+        if values.shape != form.shape:
+            return f"{text} came back with shape {list(values.shape)}; {list(form.shape)} is right"
+        others = {"index": "int64", "bool": "bool"}
+        wanted = others.get(form.kind, host_dtype(session.dtype))
+        right = wanted == values.dtype.name or values.dtype.kind in KINDS.get(form.kind, "")
+        return "" if right else f"{text} gave dtype {values.dtype}; {wanted} is right"
+
+    def _raised(self, what: str, error: Exception) -> str:
+        self.traceback = "".join(traceback.format_exception(error))
+        notes = shorten("; ".join(getattr(error, "__notes__", ())), 200)
+        where = f" ({notes})" if notes else ""
+        return f"{what} raised {type(error).__name__}: {shorten(str(error), 200)}{where}"
+
+
+def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[Call]:
+    """Every call of a primitive that a session's functions may walk, in the order of its programs.
+
+    Of its own layers, losses and optimizers the framework asks no primitive, and where it has
+    automatic differentiation there is no derived gradient.
+    """
+    phases: tuple[Phase, ...] = ("training", "inference")
+    for phase in phases:
+        program = session.programs[phase]
+        claimed = session.natives[phase].keys()
+        every = {**program.sizes, **sizes}
+        yield from _of(_walked(program.nodes, claimed), program.types, every, session)
+    program = session.programs["training"]
+    derived = session.path == "derived" or not session.automatic(session.plain("training", "loss"))
+    if program.loss is not None and derived and not session.natives["training"]:
+        made = session.derivative("training", "loss").program
+        yield from _of(_walked(made.nodes, ()), made.types, {**made.sizes, **sizes}, session)
+    rule = session.rule
+    if rule is not None and session.optimizer is None:
+        yield from _of(_walked(rule.nodes, ()), rule.types, {"entries": ENTRIES}, session)
+
+
+def every_primitive(session: Session) -> Iterator[Call]:
+    """A call of every primitive, those included that a model has no use for: a backend promises
+    them all."""
+    builder = Builder()
+
+    def value(*shape: int, kind: Kind = "float", bound: int | None = None) -> int:
+        dims = tuple(map(Dim.of, shape))
+        return builder.value(Type(dims, kind, None if bound is None else Dim.of(bound)))
+
+    matrix, row, cube = value(2, 3), value(3), value(2, 3, 4)
+    for op in ("exp", "log", "tanh", "sqrt", "negative", "stop_gradient"):
+        builder.emit(op, matrix)
+    for op in ("add", "subtract", "multiply", "divide", "power", "less", "less_equal", "equal"):
+        builder.emit(op, matrix, row)
+    truth = value(2, 3, kind="bool")
+    builder.emit("where", truth, matrix, row)
+    builder.emit("astype", truth)
+    builder.emit("astype", value(2, kind="index", bound=4))
+    builder.emit("permute_dims", cube, axes=(2, 0, 1))
+    builder.emit("broadcast_to", row, shape=(Dim.of(2), Dim.of(3)))
+    builder.emit("expand_dims", matrix, axis=1)
+    builder.emit("squeeze", value(2, 1, 3), axis=1)
+    builder.emit("concat", matrix, value(4, 3), axis=0)
+    builder.emit("slice", cube, axis=1, start=1, stop=3)
+    builder.emit("flip", matrix, axis=1)
+    builder.emit("take", value(5, 3), value(2, 4, kind="index", bound=5))
+    builder.emit("take_along_axis", value(2, 5), value(2, 3, kind="index", bound=5))
+    builder.emit("one_hot", value(2, kind="index", bound=4), classes=Dim.of(4))
+    builder.emit("segment_sum", value(4, 3), value(4, kind="index", bound=5), rows=Dim.of(5))
+    for op in ("sum", "max"):
+        for axes in ((0, 2), (0, 1, 2), ()):
+            builder.emit(op, cube, axis=axes, keepdims=False)
+        builder.emit(op, cube, axis=(1,), keepdims=True)
+    builder.emit("matmul", matrix, value(3, 4))
+    builder.emit("tensordot", cube, value(3, 4, 5), axes=((1, 2), (0, 1)))
+    yield from _of(builder.nodes, builder.types, {}, session)
+
+
+def _walked(nodes: Iterable[Node], claimed: Iterable[str]) -> Iterator[Node]:
+    """Nodes with those inside of loops and calls, but for claimed calls."""
+    for node in nodes:
+        if node.op == "call" and call_key(node) in claimed:
+            continue
+        if node.op not in ("call", *WALKED):
+            yield node
+        if node.body is not None:
+            yield from _walked(node.body.nodes, claimed)
+
+
+def _of(
+    nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int], session: Session
+) -> Iterator[Call]:
+    def form(value: int) -> Form:
+        found = types[value]
+        bound = found.bound.resolve(sizes) if found.bound is not None else 0
+        return Form(resolve_shape(found.shape, sizes), found.kind, bound)
+
+    walker = Walker({}, sizes, session.dtype, session.scalar)
+    plain = type(session.backend).scan is Backend.scan
+    for node in nodes:
+        if node.op == "scan":
+            yield from _loop_calls(node, form) if plain else ()
+        else:
+            attributes = tuple(sorted(walker.attributes(node).items()))
+            yield Call(node.op, tuple(map(form, node.inputs)), attributes, form(node.output))
+
+
+def _loop_calls(node: Node, form: Callable[[int], Form]) -> Iterator[Call]:
+    """What :func:`harness.runtime.interpreter.loop` asks for beside the body of a loop."""
+    count = node.attributes["carries"]
+    for value in node.inputs[count:]:
+        whole = form(value)
+        one, row = (
+            replace(whole, shape=(1, *whole.shape[1:])),
+            replace(whole, shape=whole.shape[1:]),
+        )
+        yield Call("slice", (whole,), (("axis", 0), ("start", 0), ("stop", 1)), one)
+        yield Call("squeeze", (one,), (("axis", 0),), row)
+    for value in node.outputs[count:]:
+        stacked = form(value)
+        row = replace(stacked, shape=stacked.shape[1:])
+        one = replace(stacked, shape=(1, *stacked.shape[1:]))
+        yield Call("expand_dims", (row,), (("axis", 0),), one)
+        yield Call("concat", (one,) * stacked.shape[0], (("axis", 0),), stacked)
+
+
+def _tensor(session: Session, form: Form) -> Any:
+    """A tensor of a form: numbers above 0, indices over their range, both truth values."""
+    random = np.random.default_rng(0)
+    if form.kind == "float":
+        return session.float_tensor(random.uniform(0.5, 1.5, form.shape))
+    values: npt.NDArray[Any] = random.integers(0, max(form.bound, 2), form.shape)
+    return session.backend.tensor(values.astype(np.int64 if form.kind == "index" else np.bool_))

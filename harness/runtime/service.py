@@ -1,0 +1,181 @@
+"""What a worker can be asked: the few verbs through which the parent drives a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UsageError
+from harness.program.primitives import TABLE
+from harness.program.serial import decode
+from harness.program.signature import group_of
+from harness.runtime import promises
+from harness.runtime.backend import Backend
+from harness.runtime.opening import open_session
+from harness.runtime.probe import Probe
+from harness.runtime.promises import ContractError
+from harness.runtime.session import Session
+from harness.runtime.step_service import TimedVerbs
+from harness.train.service import TrainVerbs
+
+Payload = dict[str, Any]
+
+
+class Verbs(TimedVerbs):
+    """Holds the current session of one backend. Every verb takes and gives plain data."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        self._session: Session | None = None
+        self._probe, self._setting = Probe(), ("", "")
+
+    @property
+    def session(self) -> Session:
+        """The current session."""
+        if self._session is None:
+            raise UsageError("no session is open")
+        return self._session
+
+    def open(
+        self,
+        training: Any,
+        inference: Any,
+        rule: Any = None,
+        path: str = "native",
+        dtype: str = "float32",
+        device: str = "cpu",
+        quick: bool = False,
+    ) -> Payload:
+        """Start a session, in place of the last one; says which path each layer takes."""
+        self.backend.quick = quick
+        self._setting = (dtype, device)
+        self._session = open_session(self.backend, training, inference, rule, path, dtype, device)
+        return {"paths": self._session.paths()}
+
+    def use_rule(self, rule: Any) -> Payload:
+        """Train with another optimizer; parameters must be loaded anew."""
+        self.session.use_rule(decode(rule))
+        return {"paths": self.session.paths()}
+
+    def load(self, parameters: Payload, statistics: Payload) -> None:
+        """Set all parameters and statistics; optimizer state starts anew."""
+        self.session.load(parameters, statistics)
+
+    def read(self) -> Payload:
+        """Parameters, statistics and slots, by neutral names."""
+        return self.session.read()
+
+    def forward(
+        self, phase: Any, inputs: Payload, state: Payload, targets: Payload | None = None
+    ) -> Payload:
+        """Results by name."""
+        return self.session.forward(phase, inputs, state, targets)
+
+    def gradients(
+        self,
+        phase: Any,
+        inputs: Payload,
+        state: Payload,
+        targets: Payload,
+        cotangents: Payload | None = None,
+    ) -> Payload:
+        """``results`` and ``gradients``, of the loss or along cotangents."""
+        results, gradients = self.session.gradients(phase, inputs, state, targets, cotangents)
+        return {"results": results, "gradients": gradients}
+
+    def train(self, batches: Sequence[Payload], state: Payload) -> list[Payload]:
+        """One step for each batch (``inputs``, ``targets``, ``learning_rate``).
+
+        The state is carried. After each step: its results, and everything that training changes.
+        """
+        steps = []
+        for batch in batches:
+            results = self.session.step(
+                batch["inputs"], state, batch["targets"], batch["learning_rate"]
+            )
+            state = group_of(results, "state.")
+            steps.append({"results": results, **self.session.read()})
+        return steps
+
+    def primitives(self, batch: int, time: int) -> Payload:
+        """See :meth:`harness.runtime.probe.Probe.run`."""
+        sizes = {"batch": batch, "time": time}
+        return self._probe.run(self.session, sizes, self._setting)
+
+    def trace(self, phase: Any, inputs: Payload, state: Payload) -> list[Any]:
+        """Every named value of a forward pass."""
+        return [list(entry) for entry in self.session.trace(phase, inputs, state)]
+
+    def aliasing(
+        self, parameters: Payload, statistics: Payload, calls: Sequence[Payload]
+    ) -> list[str]:
+        """What is shared that must not be: faults in words, none if all is well.
+
+        Each call holds ``inputs`` and ``state``; two different ones are needed.
+        """
+        faults: list[str] = []
+        # Copies: what came over the wire is kept to compare with.
+        given = {n: np.array(a) for n, a in parameters.items()}
+        own_calls = [
+            {g: {n: np.array(a) for n, a in call[g].items()} for g in ("inputs", "state")}
+            for call in calls
+        ]
+        self.session.load(given, {n: np.array(a) for n, a in statistics.items()})
+        first = self.session.forward("inference", own_calls[0]["inputs"], own_calls[0]["state"])
+        kept = _copies(first)
+        self.session.forward("inference", own_calls[1]["inputs"], own_calls[1]["state"])
+        faults += _changed("output", kept, first, "by the next call")
+        for own, call in zip(own_calls, calls, strict=True):
+            for group in ("inputs", "state"):
+                faults += _changed(group, call[group], own[group], "by a call")
+        faults += _changed("parameter", parameters, given, "by a call")
+        for array in given.values():
+            array += 1.0
+        again = self.session.forward("inference", own_calls[0]["inputs"], own_calls[0]["state"])
+        faults += _changed("output", kept, again, "when the caller wrote to the arrays it loaded")
+        return faults
+
+
+def _copies(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {n: np.array(a) for n, a in arrays.items()}
+
+
+def _changed(
+    what: str, before: Mapping[str, Any], after: Mapping[str, Any], when: str
+) -> list[str]:
+    return [
+        f"{what} {name} was changed {when}"
+        for name, array in before.items()
+        if not np.array_equal(np.asarray(array), np.asarray(after[name]), equal_nan=True)
+    ]
+
+
+def handler(backend: Backend) -> Callable[[str, Payload], Any]:
+    """What answers the calls that reach a worker.
+
+    Raises:
+        UsageError: the table is incomplete.
+        ContractError: the backend is none, or has no name or no table.
+    """
+    promises.instance(backend, Backend, "harness_backend", "a harness.runtime.backend.Backend")
+    if not isinstance(getattr(backend, "name", None), str):
+        kind = type(backend).__name__
+        raise ContractError(f"{kind}.name is no text; the name of its entry point is wanted")
+    table = promises.table(backend.primitives)
+    promises.instance(backend.fused, Mapping, "fused", "a dictionary of functions by name")
+    missing = [primitive for primitive in TABLE if primitive not in table]
+    if missing:
+        raise UsageError(
+            f"the table of backend {backend.name!r} lacks {', '.join(missing)}; it must hold all "
+            f"{len(TABLE)} primitives of harness.program.primitives.TABLE"
+        )
+    verbs, training = Verbs(backend), TrainVerbs(backend)
+
+    def answer(verb: str, payload: Payload) -> Any:
+        asked = training if verb.startswith("train_") else verbs
+        return getattr(asked, verb)(**(payload or {}))
+
+    return answer

@@ -1,0 +1,286 @@
+"""A session: one model on one backend, on one path, in one dtype. Runs inside the worker.
+
+Tensors are passed by name: parameters under the framework's packed names (``rnn/kernel``) or
+their own (``rnn.W``), and ``input.NAME``, ``target.NAME``, ``state.NAME``, ``statistics.NAME``
+and ``cotangent.NAME``. Results are ``output.NAME``, ``state.NAME``, ``statistics.NAME``,
+``metric.NAME`` and ``loss``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.program.dims import bind
+from harness.program.ir import Phase, Program, UpdateRule
+from harness.program.signature import Arrays, Mode, call_key, check_arrays, check_index, check_names
+from harness.runtime import promises
+from harness.runtime.backend import Backend, NativeOptimizer, Tensors
+from harness.runtime.functions import COMPILED, Functions, Path
+
+# What an optimizer returns, for a message.
+UPDATED = ("update()", "the next state and the next variables")
+
+
+class Session(Functions):
+    """See the module, and :class:`~harness.runtime.functions.Functions` for ``path``."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        training: Program,
+        inference: Program,
+        *,
+        path: Path = "native",
+        dtype: str = "float32",
+        rule: UpdateRule | None = None,
+    ) -> None:
+        super().__init__(backend, training, inference, path, dtype)
+        self.rule: UpdateRule | None = None
+        self.optimizer: NativeOptimizer | None = None
+        self.variables: Tensors = {}
+        self.statistics: Tensors = {}
+        self.slots: dict[str, Tensors] = {}
+        self.optimizer_state: Any = None
+        self.steps = 0
+        self.use_rule(rule)
+
+    def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
+        """Train with another optimizer from the next :meth:`load` on.
+
+        Without ``claim`` its equations are run, whatever the framework has.
+        """
+        native = rule is not None and claim and self.path == "native"
+        claimed = self.backend.claim_optimizer(rule) if rule and native else None
+        if claimed is not None:
+            wanted = "a NativeOptimizer, or None,"
+            promises.instance(claimed, NativeOptimizer, "claim_optimizer()", wanted)
+        self.rule, self.optimizer = rule, claimed
+        self._compiled.pop("update", None)
+
+    def paths(self) -> dict[str, str]:
+        """Which implementation runs each layer and loss, and the optimizer."""
+        natives = self.natives["training"]
+        found = {}
+        for node in self.programs["training"].calls:
+            key = call_key(node)
+            found[key] = natives[key].label if key in natives else "equations"
+        if self.rule is not None:
+            found["optimizer"] = self.optimizer.label if self.optimizer else "equations"
+        return found
+
+    def trained(self) -> Tensors:
+        """The variables that are trained."""
+        return {n: v for n, v in self.variables.items() if n not in self.layout.frozen}
+
+    def neutral(self, tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
+        """Packed tensors as neutral arrays."""
+        return self.layout.unpack({n: self.array(t, n) for n, t in tensors.items()})
+
+    def load(self, parameters: Arrays, statistics: Arrays) -> None:
+        """Set parameters and statistics, and forget all optimizer state.
+
+        Raises :class:`UsageError` for one that is missing, unknown or of another shape.
+        """
+        program = self.programs["training"]
+        check_arrays("parameter", program, program.parameters, parameters)
+        check_arrays("statistic", program, program.statistics, statistics)
+        self.variables = {n: self.float_tensor(a) for n, a in self.layout.pack(parameters).items()}
+        self.statistics = {n: self.float_tensor(a) for n, a in statistics.items()}
+        trained = self.trained()
+        self.steps = 0
+        if self.optimizer is not None:
+            self.optimizer_state = self.optimizer.start(trained)
+        elif self.rule is not None:
+            self.slots = {
+                port.name: {
+                    n: self.float_tensor(np.zeros_like(self.array(v, n)))
+                    for n, v in trained.items()
+                }
+                for port in self.rule.slots
+            }
+
+    def forget(self) -> None:
+        """Let go of everything that :meth:`load` and later steps have made."""
+        self.variables, self.statistics, self.slots = {}, {}, {}
+        self.optimizer_state = None
+
+    def load_slots(self, slots: Mapping[str, Arrays], steps: int) -> None:
+        """Take up the optimizer's equations where they were after ``steps`` steps.
+
+        ``slots`` are neutral, by slot and parameter. Raises :class:`UsageError` for others than
+        the rule has.
+        """
+        assert self.rule is not None
+        assert self.optimizer is None
+        check_names("slot", self.rule.slots, slots)
+        for slot, arrays in slots.items():
+            packed = self.layout.pack(arrays)
+            self.slots[slot] = {n: self.float_tensor(packed[n]) for n in self.trained()}
+        self.steps = steps
+
+    def read(self) -> dict[str, Any]:
+        """Neutral ``parameters``, ``statistics`` and ``slots``."""
+        slots: Mapping[str, Tensors] = self.slots
+        if self.optimizer is not None:
+            slots = promises.named(self.optimizer.slots(self.optimizer_state), "slots()")
+        return {
+            "parameters": self.neutral(self.variables),
+            "statistics": {n: self.array(t, n) for n, t in self.statistics.items()},
+            "slots": {slot: self.neutral(tensors) for slot, tensors in slots.items()},
+        }
+
+    def forward(
+        self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Outputs, new state, new statistics; with targets, the loss and metrics too."""
+        mode: Mode = "forward" if targets is None else "loss"
+        variables, constants = self.arguments(phase, inputs, state, targets or {})
+        results = self.function(phase, mode)(variables, constants)
+        return self.to_numpy(promises.named(results, COMPILED))
+
+    def gradients(
+        self,
+        phase: Phase,
+        inputs: Arrays,
+        state: Arrays,
+        targets: Arrays,
+        cotangents: Arrays | None = None,
+    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+        """Results, and gradients by parameter, ``input.NAME`` and ``state.NAME``.
+
+        Of the loss; or, with ``cotangents`` by result name, of the inner product with them.
+        """
+        variables, constants = self.arguments(phase, inputs, state, targets)
+        mode: Mode = "loss" if cotangents is None else "cotangents"
+        for name, array in (cotangents or {}).items():
+            constants[f"cotangent.{name}"] = self.float_tensor(array)
+        results, gradients = self._differentiated(phase, mode, variables, constants)
+        arrays = self.to_numpy(gradients)
+        others = {n: a for n, a in arrays.items() if n not in self.variables}
+        return self.to_numpy(results), self.layout.unpack(arrays) | others
+
+    def trace(
+        self, phase: Phase, inputs: Arrays, state: Arrays
+    ) -> list[tuple[str, int | None, npt.NDArray[Any]]]:
+        """Every named value in the order it is made: (name, time step inside a loop, array).
+
+        Claimed layers show their results only. Loops run step by step.
+        """
+        traced: list[tuple[str, int | None, npt.NDArray[Any]]] = []
+        names = self.programs[phase].names
+
+        def watch(value: int, tensor: Any, time: int | None) -> None:
+            if value in names:
+                traced.append((names[value], time, self.array(tensor, names[value])))
+
+        variables, constants = self.arguments(phase, inputs, state, {})
+        self.walk(phase, "forward", variables, constants, watch)
+        return traced
+
+    def step(
+        self, inputs: Arrays, state: Arrays, targets: Arrays, learning_rate: float
+    ) -> dict[str, npt.NDArray[Any]]:
+        """One training step; the results are those from before the update."""
+        variables, constants = self.arguments("training", inputs, state, targets)
+        results, gradients = self._differentiated("training", "loss", variables, constants)
+        self.steps += 1
+        trained = self.trained()
+        wanted = {n: gradients[n] for n in trained}
+        if self.optimizer is not None:
+            updated = self.optimizer.update(self.optimizer_state, trained, wanted, learning_rate)
+            self.optimizer_state, trained = promises.pair(updated, *UPDATED)
+        else:
+            trained = self._apply_rule(trained, wanted, learning_rate)
+        self.variables.update(trained)
+        for port in self.programs["training"].statistics:
+            self.statistics[port.name] = results[f"statistics.{port.name}"]
+        return self.to_numpy(results)
+
+    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
+        assert self.rule is not None
+        constants: Tensors = {f"gradient.{n}": g for n, g in gradients.items()}
+        for slot, tensors in self.slots.items():
+            constants.update({f"{slot}.{n}": t for n, t in tensors.items()})
+        constants["step"] = self.float_tensor(np.asarray(self.steps))
+        constants["learning_rate"] = self.float_tensor(np.asarray(learning_rate))
+        if "update" not in self._compiled:
+            self._compiled["update"] = self.compiled(self.update_by_rule)
+        results = promises.named(self._compiled["update"](trained, constants), COMPILED)
+        for slot, tensors in self.slots.items():
+            self.slots[slot] = {n: results[f"{slot}.{n}"] for n in tensors}
+        return {n: results[f"parameter.{n}"] for n in trained}
+
+    def update_by_rule(self, variables: Tensors, constants: Tensors) -> Tensors:
+        """The optimizer's equations for every variable.
+
+        From ``gradient.NAME``, ``SLOT.NAME``, ``step`` and ``learning_rate`` to ``parameter.NAME``
+        and ``SLOT.NAME``.
+        """
+        rule = self.rule
+        assert rule is not None
+        results = {}
+        for name, tensor in variables.items():
+            env = {
+                rule.parameter: tensor,
+                rule.gradient: constants[f"gradient.{name}"],
+                rule.step: constants["step"],
+                rule.learning_rate: constants["learning_rate"],
+                **{p.value: constants[f"{p.name}.{name}"] for p in rule.slots},
+            }
+            env = self._walker({}, {}).run(rule.nodes, env)
+            results[f"parameter.{name}"] = env[rule.new_parameter]
+            results.update({f"{p.name}.{name}": env[p.value] for p in rule.new_slots})
+        return results
+
+    def arguments(
+        self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays
+    ) -> tuple[Tensors, Tensors]:
+        """Checked arrays as tensors: (what is differentiated against, the rest).
+
+        Raises :class:`UsageError` for a missing or unknown array, a wrong shape, or an index out
+        of range: frameworks clamp, wrap, or read zeros there, each in its own way.
+        """
+        program = self.programs[phase]
+        variables, constants = dict(self.variables), {}
+        bound: dict[str, int] = {}
+        groups = (
+            ("input", program.inputs, inputs),
+            ("state", program.state, state),
+            ("target", program.targets if targets else (), targets),
+        )
+        for group, ports, given in groups:
+            check_names(group, ports, given)
+            for port in ports:
+                name, array = f"{group}.{port.name}", np.asarray(given[port.name])
+                type_ = program.type_of(port)
+                bind(name, type_.shape, array.shape, program.sizes, bound)
+                if type_.bound is not None:
+                    check_index(name, array, type_.bound.resolve(program.sizes))
+                    constants[name] = self.backend.tensor(np.array(array, np.int64))
+                elif group == "target":
+                    constants[name] = self.float_tensor(array)
+                else:
+                    variables[name] = self.float_tensor(array)
+        constants.update({f"statistics.{n}": t for n, t in self.statistics.items()})
+        return variables, constants
+
+    def to_numpy(self, results: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+        """Results as arrays; ``scalar`` is left out."""
+        return {n: self.array(t, n) for n, t in results.items() if n != "scalar"}
+
+    def array(self, tensor: Any, name: str) -> npt.NDArray[Any]:
+        """A tensor's values; the name is for a message about what is none."""
+        return promises.array(self.backend.numpy(tensor), name)
+
+    def _differentiated(
+        self, phase: Phase, mode: Mode, variables: Tensors, constants: Tensors
+    ) -> tuple[Tensors, Tensors]:
+        """Results and gradients of a gradient function."""
+        made = self.gradient_function(phase, mode)(variables, constants)
+        results, gradients = promises.pair(made, COMPILED, "results and gradients")
+        named = {n: t for n, t in promises.named(results, COMPILED).items() if n != "scalar"}
+        return named, dict(promises.named(gradients, COMPILED))

@@ -1,0 +1,280 @@
+"""One whole step of a session, as one function: what a pipeline runs and a framework compiles.
+
+What goes from step to step is ``carried`` (in training: parameters, statistics, state and what the
+optimizer keeps; in a forward pass: the state); what does not is ``fixed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.errors import UsageError
+from harness.program.ir import needed_nodes
+from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
+from harness.program.signature import call_key, result_ports
+from harness.runtime import promises
+from harness.runtime.backend import Advance, Backend, Tensors
+from harness.runtime.promises import ContractError
+from harness.runtime.session import UPDATED, Session
+
+Purpose = Literal["train", "forward"]
+# What a framework's own optimizer keeps, as one opaque thing among the tensors.
+OPTIMIZER = "optimizer"
+# The number of the step that is next, which the equations of an optimizer may ask for.
+STEP = "step"
+RUN = "what execute() made"
+# What it leads to that results are not what they must be.
+BROKEN_PROMISE = (AttributeError, KeyError, TypeError)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step is ``around(run)``, where ``run`` is all that the framework does.
+
+    ``begin(state)`` gives the first of (carried, fixed), from what the session has loaded.
+    ``orders`` are those of the plan that the step runs, if it runs one: see
+    :class:`harness.program.plan.Plan`.
+    """
+
+    around: Callable[[Callable[..., Any]], Advance]
+    run: Callable[..., Any]
+    begin: Callable[[Tensors], tuple[Tensors, Tensors]]
+    orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def advance(self) -> Advance:
+        """(carried, fixed, batch) to (next carried, results)."""
+        return self.around(self.run)
+
+    def idle(self, carried: Tensors, fixed: Tensors, batch: Tensors) -> Advance:
+        """The step with the framework left out: what it returned once is returned again."""
+        returned: list[Any] = []
+
+        def record(*arguments: Any) -> Any:
+            returned.append(self.run(*arguments))
+            return returned[-1]
+
+        self.around(record)(carried, fixed, batch)
+        return self.around(lambda *arguments: returned[-1])
+
+
+def make_step(
+    session: Session,
+    purpose: Purpose,
+    batch: Tensors,
+    state: Tensors,
+    learning_rate: float,
+    *,
+    total: bool = False,
+) -> Step:
+    """A step of a session that is loaded; ``batch`` is one of those to come, for its shapes.
+
+    Training gives the ``loss``, a forward pass the outputs that nothing else is made of. With
+    ``total`` each loss of training is added to :data:`.plan.TOTAL`, which is carried.
+    :class:`UsageError` for a model without an optimizer.
+    """
+    if purpose == "forward":
+        return _forward(session, batch, state)
+    if session.rule is None:
+        raise UsageError(f"{session.programs['training'].name} has no optimizer to train with")
+    if session.path != "derived":
+        sizes = session.sizes("training", {**batch, **state})
+        step = _training(session, sizes, learning_rate, total)
+        if step is not None:
+            return step
+    return _planned_training(session, batch, state, learning_rate, total)
+
+
+def advanced(backend: Backend, step: Advance) -> Advance:
+    """A step as the backend compiles it."""
+    return promises.function(backend.advance(step), "advance()")
+
+
+def several(backend: Backend, step: Advance) -> Advance | None:
+    """Many steps in one call, if the backend has a way."""
+    made = backend.several(step)
+    return None if made is None else promises.function(made, "several()")
+
+
+def store(session: Session, carried: Tensors) -> None:
+    """Put what steps have made back into the session that they were made of."""
+    session.variables.update({n: t for n, t in carried.items() if n in session.variables})
+    session.statistics = {
+        n: carried.get(f"statistics.{n}", t) for n, t in session.statistics.items()
+    }
+    if OPTIMIZER in carried:
+        session.optimizer_state = carried[OPTIMIZER]
+    for slot, tensors in session.slots.items():
+        session.slots[slot] = {n: carried.get(f"{slot}.{n}", t) for n, t in tensors.items()}
+
+
+def _forward(session: Session, batch: Tensors, state: Tensors) -> Step:
+    program = session.programs["inference"]
+    wanted = result_ports(program, "ends")
+    sizes = session.sizes("inference", {**batch, **state})
+    calls = (n for n in needed_nodes(program.nodes, wanted.values()) if n.op == "call")
+    orders: Mapping[str, tuple[int, ...]] = {}
+    if any(call_key(node) in session.natives["inference"] for node in calls):
+        function = session.scripted("inference", "ends", sizes)
+        run: Callable[[Tensors], Tensors] = lambda inputs: function(inputs, {})  # noqa: E731
+    else:
+        moved = session.path != "equations"
+        plan = forward_plan(program, sizes, session.dtype, session.backend.fused, moved=moved)
+        run, orders = _executed(session, plan), plan.orders
+
+    def around(run: Callable[[Tensors], Tensors]) -> Advance:
+        def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
+            results = run({**fixed, **carried, **batch})
+            try:
+                following = {n: results[n] for n in carried}
+                return following, {n: t for n, t in results.items() if n.startswith("output.")}
+            except BROKEN_PROMISE:
+                _check_results(results, carried)
+                raise
+
+        return advance
+
+    def begin(state: Tensors) -> tuple[Tensors, Tensors]:
+        return state, {**session.variables, **_statistics(session)}
+
+    return Step(around, run, begin, orders)
+
+
+def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
+    """What runs a plan, given no more than it takes."""
+    run = promises.function(session.backend.execute(plan), "execute()")
+    names = tuple(plan.inputs)
+    return lambda inputs: run({n: inputs[n] for n in names})
+
+
+def _check_results(results: Any, wanted: Iterable[str]) -> None:
+    """Looked at where a step has failed, and not at every step.
+
+    Raises:
+        ContractError: the results of a plan are none, or lack some.
+    """
+    found = promises.named(results, RUN)
+    lacking = [name for name in wanted if name not in found]
+    if lacking:
+        raise ContractError(f"{RUN} returned no {', '.join(lacking)}")
+
+
+def _planned_training(
+    session: Session, batch: Tensors, state: Tensors, learning_rate: float, total: bool
+) -> Step:
+    """The derived gradient, in one plan with the update."""
+    assert session.rule is not None
+    if session.optimizer is not None:
+        raise UsageError(
+            f"{session.backend.name} claims {session.optimizer.label} and has no automatic "
+            "differentiation: a step with a derived gradient takes the optimizer's equations"
+        )
+    plan = training_plan(
+        session.programs["training"],
+        session.rule,
+        session.sizes("training", {**batch, **state}),
+        session.dtype,
+        session.backend.fused,
+        learning_rate=learning_rate,
+        total=total,
+    )
+    run, names = _executed(session, plan), tuple(plan.carried.items())
+
+    def around(run: Callable[[Tensors], Tensors]) -> Advance:
+        def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
+            outputs = run({**carried, **batch})
+            try:
+                return {given: outputs[n] for n, given in names}, {"loss": outputs["loss"]}
+            except BROKEN_PROMISE:
+                _check_results(outputs, ["loss", *(n for n, _ in names)])
+                raise
+
+        return advance
+
+    def begin(state: Tensors) -> tuple[Tensors, Tensors]:
+        start = {**session.variables, **_statistics(session), **state, **_slots(session)}
+        start[TOTAL] = session.scalar(0.0)
+        return {given: start[given] for _, given in names}, {}
+
+    return Step(around, run, begin, plan.orders)
+
+
+def _training(
+    session: Session, sizes: Mapping[str, int], learning_rate: float, total: bool
+) -> Step | None:
+    """The framework's own gradient, and its own optimizer if it is claimed."""
+    trained = tuple(session.trained())
+    frozen = tuple(n for n in session.variables if n not in trained)
+    function = session.scripted("training", "step", sizes)
+
+    def with_frozen(variables: Tensors, constants: Tensors) -> Tensors:
+        return function({**variables, **{n: constants[n] for n in frozen}}, constants)
+
+    gradient = session.automatic(with_frozen)
+    if gradient is None:
+        return None
+    update = _native_update if session.optimizer is not None else _rule_update
+    add, apart = session.backend.primitives["add"], {*trained, OPTIMIZER, TOTAL}
+
+    def run(variables: Tensors, constants: Tensors, carried: Tensors) -> tuple[Tensors, Tensors]:
+        results, gradients = gradient(variables, constants)
+        return results, update(session, variables, gradients, carried, learning_rate)
+
+    def around(run: Callable[..., tuple[Tensors, Tensors]]) -> Advance:
+        def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
+            variables = {n: carried[n] for n in trained}
+            rest = {n: t for n, t in carried.items() if n not in apart}
+            results, made = run(variables, {**fixed, **rest, **batch}, carried)
+            following = {n: results.get(n, t) for n, t in rest.items()}
+            if total:
+                following[TOTAL] = add(carried[TOTAL], results["loss"])
+            return following | made, {"loss": results["loss"]}
+
+        return advance
+
+    def begin(state: Tensors) -> tuple[Tensors, Tensors]:
+        carried = {**session.trained(), **_statistics(session), **state, **_slots(session)}
+        if total:
+            carried[TOTAL] = session.scalar(0.0)
+        return carried, {n: session.variables[n] for n in frozen}
+
+    return Step(around, run, begin)
+
+
+def _native_update(
+    session: Session, variables: Tensors, gradients: Tensors, carried: Tensors, rate: float
+) -> Tensors:
+    assert session.optimizer is not None
+    updated = session.optimizer.update(carried[OPTIMIZER], variables, gradients, rate, donate=True)
+    try:
+        kept, made = updated
+        return {**made, OPTIMIZER: kept}
+    except (TypeError, ValueError):
+        promises.pair(updated, *UPDATED)
+        raise
+
+
+def _rule_update(
+    session: Session, variables: Tensors, gradients: Tensors, carried: Tensors, rate: float
+) -> Tensors:
+    constants = {f"gradient.{n}": g for n, g in gradients.items()}
+    constants |= {f"{s}.{n}": carried[f"{s}.{n}"] for s in session.slots for n in variables}
+    constants |= {STEP: carried[STEP], "learning_rate": session.scalar(rate)}
+    results = session.update_by_rule(variables, constants)
+    made = {n.removeprefix("parameter."): t for n, t in results.items()}
+    step = session.backend.primitives["add"](carried[STEP], session.scalar(1.0))
+    return {**made, STEP: step}
+
+
+def _statistics(session: Session) -> Tensors:
+    return {f"statistics.{n}": t for n, t in session.statistics.items()}
+
+
+def _slots(session: Session) -> Tensors:
+    """What the optimizer goes on from; steps count from 1."""
+    if session.optimizer is not None:
+        return {OPTIMIZER: session.optimizer_state}
+    slots = {f"{slot}.{n}": t for slot, ts in session.slots.items() for n, t in ts.items()}
+    return {**slots, STEP: session.scalar(session.steps + 1.0)}

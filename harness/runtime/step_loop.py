@@ -1,0 +1,152 @@
+"""A pipeline: one model's steps at speed, over batches that are on the device and rotate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.errors import UsageError
+from harness.program.ir import Phase
+from harness.program.plan import BATCH
+from harness.program.signature import Arrays
+from harness.runtime.backend import Tensors
+from harness.runtime.clock import Results
+from harness.runtime.session import Session
+from harness.runtime.step import OPTIMIZER, Purpose, advanced, make_step, several, store
+
+Batch = Mapping[str, Arrays]
+
+
+class Pipeline:
+    """Steps (see :class:`harness.runtime.clock.Steps`) of a session from given parameters.
+
+    ``batches`` hold ``inputs`` and ``targets``, all of the same shapes; ``state`` is that of the
+    first step. Where the backend has a way to make several steps in one call, as many as there are
+    batches go into one, unless ``together`` is made false: that is not the faster way for all.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        purpose: Purpose,
+        parameters: Arrays,
+        statistics: Arrays,
+        state: Arrays,
+        batches: Sequence[Batch],
+        learning_rate: float,
+    ) -> None:
+        self.session, self.purpose = session, purpose
+        self._values = (parameters, statistics, state)
+        session.load(parameters, statistics)
+        batch = self._tensors(_some(batches)[0])
+        self._step = make_step(session, purpose, batch, self._state(), learning_rate)
+        self.feed(batches)
+        self._step_advance = self._step.advance
+        self._advance = advanced(session.backend, self._step_advance)
+        self._several = several(session.backend, self._step_advance)
+        self.together = True
+        self._carried, self._fixed = self._step.begin(self._state())
+
+    @property
+    def many(self) -> int:
+        """Steps in one call of :meth:`run`."""
+        return len(self._batches) if self._several is not None and self.together else 1
+
+    def feed(self, batches: Sequence[Batch]) -> None:
+        """Other batches in place of the present ones; :class:`UsageError` if there are none.
+
+        Each is laid out here as the step takes it, once.
+        """
+        self._batches = [self._arranged(self._tensors(batch)) for batch in _some(batches)]
+        self._stack: Tensors = {}
+
+    def restart(self) -> None:
+        """Parameters, statistics, state and optimizer as they were at first."""
+        parameters, statistics, _ = self._values
+        self.session.load(parameters, statistics)
+        self._carried, self._fixed = self._step.begin(self._state())
+
+    def start(self, index: int) -> Tensors:
+        """Begin a step; see :class:`harness.runtime.clock.Steps`."""
+        batch = self._batches[index % len(self._batches)]
+        self._carried, results = self._advance(self._carried, self._fixed, batch)
+        return results
+
+    def run(self, first: int, count: int) -> Tensors:
+        """Begin ``count`` steps; the handle of the last."""
+        results: Tensors = {}
+        index, end, many = first, first + count, self.many
+        several = self._several if self.together else None
+        while index < end:
+            if several is not None and index % many == 0 and end - index >= many:
+                self._carried, results = several(self._carried, self._fixed, self._stacked())
+                index += many
+            else:
+                results = self.start(index)
+                index += 1
+        return results
+
+    def finish(self, handle: Tensors) -> Results:
+        """Wait for a step and for all that it hands on."""
+        backend = self.session.backend
+        backend.wait({n: t for n, t in self._carried.items() if n != OPTIMIZER})
+        return {n: backend.numpy(t) for n, t in handle.items()}
+
+    def parameters(self) -> dict[str, Any]:
+        """Neutral ``parameters``, ``statistics`` and ``slots`` as they now are."""
+        store(self.session, self._carried)
+        return self.session.read()
+
+    def overhead(self, count: int) -> float:
+        """Seconds of a :meth:`start` with the framework left out; then it begins anew.
+
+        A step that the framework has compiled is left out whole.
+        """
+        arguments = self._carried, self._fixed, self._batches[0]
+        if self._advance is self._step_advance:
+            idle = self._step.idle(*arguments)
+        else:
+            returned = self._advance(*arguments)
+            self._carried = returned[0]
+            idle = lambda *_: returned  # noqa: E731
+        self._advance, whole = idle, self._advance
+        begin = time.perf_counter()
+        for index in range(count):
+            self.start(index)
+        seconds = time.perf_counter() - begin
+        self._advance = whole
+        self.restart()
+        return seconds / count
+
+    def _stacked(self) -> Tensors:
+        if not self._stack:
+            stack = self.session.backend.stack
+            self._stack = {n: stack([b[n] for b in self._batches]) for n in self._batches[0]}
+        return self._stack
+
+    def _state(self) -> Tensors:
+        return {f"state.{n}": self.session.float_tensor(a) for n, a in self._values[2].items()}
+
+    def _tensors(self, batch: Batch) -> Tensors:
+        phase: Phase = "training" if self.purpose == "train" else "inference"
+        targets = batch["targets"] if self.purpose == "train" else {}
+        variables, constants = self.session.arguments(
+            phase, batch["inputs"], self._values[2], targets
+        )
+        both = {**variables, **constants}
+        return {n: t for n, t in both.items() if n.startswith(BATCH)}
+
+    def _arranged(self, batch: Tensors) -> Tensors:
+        """The tensors of a batch in the orders of axes that the step asks for."""
+        backend, orders = self.session.backend, self._step.orders
+        moved = {n: backend.numpy(batch[n]).transpose(axes) for n, axes in orders.items()}
+        return {**batch, **{n: backend.tensor(np.ascontiguousarray(a)) for n, a in moved.items()}}
+
+
+def _some(batches: Sequence[Batch]) -> Sequence[Batch]:
+    if not batches:
+        raise UsageError("a pipeline needs at least one batch")
+    return batches

@@ -1,0 +1,165 @@
+"""What a worker can be asked about speed: the verbs that prepare a pipeline and run its clock."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from harness.errors import UsageError
+from harness.runtime import memory, promises
+from harness.runtime.backend import Backend, host_dtype
+from harness.runtime.clock import Clock, Results
+from harness.runtime.opening import open_session
+from harness.runtime.step_loop import Pipeline
+
+Payload = dict[str, Any]
+
+LARGE_PRODUCT = (2048, 2048, 2048)
+# Numbers in each of the three arrays of the bandwidth test: far beyond any cache.
+LARGE_ARRAY = 1 << 24
+TRIES = 5
+
+
+class TimedVerbs:
+    """Holds the pipeline of one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._pipelines: dict[str, Pipeline] = {}
+        self._path = ""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The current pipeline."""
+        if self._path not in self._pipelines:
+            raise UsageError("no pipeline is prepared")
+        return self._pipelines[self._path]
+
+    def prepare(
+        self,
+        training: Any,
+        inference: Any,
+        rule: Any,
+        path: str,
+        dtype: str,
+        device: str,
+        mode: Any,
+        parameters: Payload,
+        statistics: Payload,
+        state: Payload,
+        batches: Sequence[Payload],
+        learning_rate: float,
+        quick: bool = False,
+        beside: bool = False,
+    ) -> Payload:
+        """A pipeline in place of the last one, or beside those of other paths.
+
+        Returns the path of each layer, seconds, steps a call, and the backend's settings.
+        """
+        self._pipelines = self._pipelines if beside else {}
+        started = time.perf_counter()
+        self.backend.quick = quick
+        session = open_session(self.backend, training, inference, rule, path, dtype, device)
+        self._path, self._pipelines[path] = (
+            path,
+            Pipeline(session, mode, parameters, statistics, state, batches, learning_rate),
+        )
+        seconds = time.perf_counter() - started
+        memory.forget_peak()
+        return {
+            "paths": session.paths(),
+            "seconds": seconds,
+            "many": self.pipeline.many,
+            "settings": promises.texts(self.backend.settings(), "settings()"),
+        }
+
+    def select(self, path: str) -> None:
+        """Go on with the pipeline of a path, from its start, and let all others go."""
+        self._path, self._pipelines = path, {path: self._pipelines[path]}
+        self.pipeline.restart()
+        gc.collect()
+        memory.forget_peak()
+
+    def together(self, wanted: bool) -> int:
+        """Whether several steps go into one call, where the backend has a way; steps a call."""
+        self.pipeline.together = wanted
+        return self.pipeline.many
+
+    def feed(self, batches: Sequence[Payload]) -> None:
+        """Other batches of the same shapes."""
+        self.pipeline.feed(batches)
+
+    def restart(self) -> None:
+        """Begin anew from the values given to :meth:`prepare`."""
+        self.pipeline.restart()
+
+    def latency(self, first: int, count: int) -> list[float]:
+        """See :class:`harness.runtime.clock.Clock`."""
+        return Clock(self.pipeline).latency(first, count)
+
+    def throughput(self, first: int, count: int) -> float:
+        """See :class:`harness.runtime.clock.Clock`."""
+        return Clock(self.pipeline).throughput(first, count)
+
+    def values(self, first: int, count: int) -> list[Results]:
+        """See :class:`harness.runtime.clock.Clock`."""
+        steps = Clock(self.pipeline).values(first, count)
+        return [{n: promises.array(a, n) for n, a in step.items()} for step in steps]
+
+    def parameters(self) -> Payload:
+        """What training has changed, by neutral names."""
+        return self.pipeline.parameters()
+
+    def overhead(self, count: int) -> float:
+        """Seconds of a step that are the harness's own."""
+        return self.pipeline.overhead(count)
+
+    def memory(self) -> Payload:
+        """The most bytes that the process and the device held since :meth:`prepare`."""
+        return {
+            "resident": memory.peak(),
+            "device": promises.memory(self.backend.device_memory(), "device_memory()"),
+        }
+
+    def peaks(self, dtype: str, sizes: Sequence[Sequence[int]]) -> Payload:
+        """FLOP/s of matrix products ``(m, k, n)`` and bytes/s of an addition, on this device."""
+        table = self.backend.primitives
+        product = self._compiled(lambda a, b: table["matmul"](a, b))
+        addition = self._compiled(lambda a, b: table["add"](a, b))
+        products = []
+        for m, k, n in sizes:
+            left, right = self._filled((m, k), dtype), self._filled((k, n), dtype)
+            products.append(2 * m * k * n / self._seconds(product, left, right))
+        large = [self._filled((LARGE_ARRAY,), dtype) for _ in range(2)]
+        moved = 3 * promises.array(self.backend.numpy(large[0]), "an array of numbers").nbytes
+        return {"products": products, "bandwidth": moved / self._seconds(addition, *large)}
+
+    def _compiled(self, operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def function(variables: Payload, constants: Payload) -> Payload:
+            return {"result": operation(variables["a"], variables["b"])}
+
+        compiled = promises.function(self.backend.compile(function), "compile()")
+        return lambda a, b: compiled({"a": a, "b": b}, {})["result"]
+
+    def _filled(self, shape: tuple[int, ...], dtype: str) -> Any:
+        values = np.random.default_rng(0).standard_normal(shape, np.float32)
+        return self.backend.tensor(values.astype(host_dtype(dtype)))
+
+    def _seconds(self, run: Callable[[Any, Any], Any], a: Any, b: Any) -> float:
+        """The best of several tries; as many runs in each as take a hundredth of a second."""
+
+        def timed(count: int) -> float:
+            started = time.perf_counter()
+            for _ in range(count):
+                result = run(a, b)
+            self.backend.wait({"result": result})
+            return (time.perf_counter() - started) / count
+
+        timed(1)
+        count = max(1, round(0.01 / max(median(timed(1) for _ in range(3)), 1e-7)))
+        return min(timed(count) for _ in range(TRIES))

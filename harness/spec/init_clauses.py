@@ -1,0 +1,60 @@
+"""How a parameter's initial values are declared: a law, stripes of laws, or part of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.errors import Place, SpecError, UsageError
+from harness.program.dims import Dim, Shape, shape_text
+from harness.spec import schema
+from harness.spec.axes import read_dim
+from harness.spec.initializers import Law, arguments, expected
+
+
+def read_init(
+    init: schema.Initializer | Sequence[schema.Rows],
+    shape: Shape,
+    block: str | None,
+    sizes: Mapping[str, Dim],
+    place: Place,
+) -> dict[str, Any]:
+    """The law as plain data: ``stripes`` of ``{rows, law, arguments}``, and the ``block``.
+
+    A block's parameters are drawn as one matrix, side by side, so that its fans are those of the
+    whole (as Keras draws an LSTM's kernel).
+    """
+    if isinstance(init, str | dict):
+        rows = shape[0] if shape else Dim(1)
+        return {"stripes": ({"rows": rows, **_law(init, len(shape), place)},), "block": block}
+    if not shape or not init:
+        raise SpecError(f"stripes need rows to share out, and this is {shape_text(shape)}", place)
+    stripes = tuple(
+        {"rows": read_dim(part.rows, sizes, place), **_law(part.init, len(shape), place)}
+        for part in init
+    )
+    total = Dim()
+    for stripe in stripes:
+        total = total + stripe["rows"]
+    if total != shape[0]:
+        raise SpecError(f"the stripes have {total} rows, the parameter {shape[0]}", place)
+    return {"stripes": stripes, "block": block}
+
+
+def _law(init: schema.Initializer, rank: int, place: Place) -> dict[str, Any]:
+    """A law that exists, with the arguments that it takes, for a parameter of ``rank`` axes."""
+    given = {init: {}} if isinstance(init, str) else init
+    if len(given) != 1:
+        listed = ", ".join(given) or "none"
+        raise SpecError(f"one initializer, as in {{normal: {{std: 0.1}}}}; found {listed}", place)
+    ((name, values),) = given.items()
+    try:
+        wanted = arguments(name)
+        if set(wanted) != set(values):
+            listed = ", ".join(wanted) or "no arguments"
+            raise SpecError(f"{name} takes {listed}; found {', '.join(values) or 'none'}", place)
+        # Any size will do to see whether the arguments, and the number of axes, are possible.
+        expected(Law(name, 1, 1, values), (1,) * rank)
+    except UsageError as error:
+        raise SpecError(str(error), place) from None
+    return {"law": name, "arguments": {k: float(v) for k, v in values.items()}}

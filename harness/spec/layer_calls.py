@@ -1,0 +1,199 @@
+"""Calls of layers: states come in and go out, a scan loops over time, statistics move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.errors import SpecError, did_you_mean
+from harness.program.dims import shape_text
+from harness.program.ir import Phase, Type
+from harness.spec import schema
+from harness.spec.attributes import plain
+from harness.spec.expressions import Assignment, Call, parse_equations
+from harness.spec.instances import Instance, LayerCall, make_variables
+from harness.spec.library import Library
+from harness.spec.loss_calls import SINGULAR, CallEvaluator
+from harness.spec.scope import Scope, Tensor, check_assigned, check_read, check_used
+
+
+class LayerEvaluator(CallEvaluator):
+    """Evaluates equations in which layers and losses may be called."""
+
+    def __init__(self, library: Library, phase: Phase) -> None:
+        super().__init__(library)
+        self.phase = phase
+        self.instances: dict[str, Instance] = {}
+        self.moved: dict[int, int] = {}  # a statistic's value -> its new value
+
+    def callable_names(self, scope: Scope) -> tuple[str, ...]:
+        names = super().callable_names(scope)
+        return tuple(sorted([*names, *self.instances])) if scope.layers else names
+
+    def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
+        expr = assignment.value
+        if not (scope.layers and isinstance(expr, Call) and expr.function in self.instances):
+            return super().assigned(assignment, scope)
+        with self.at(expr.place):
+            results = self.layer(self.instances[expr.function], expr, scope)
+        count = len(assignment.targets)
+        if count in (1, len(results)):
+            return results[:count]
+        raise SpecError(
+            f"{expr.function} gives {len(results)} results (its output, then its state); "
+            f"{count} names are assigned",
+            assignment.place,
+        )
+
+    def call(self, expr: Call, scope: Scope) -> int:
+        if scope.layers and expr.function in self.instances:
+            return self.layer(self.instances[expr.function], expr, scope)[0]
+        return super().call(expr, scope)
+
+    def layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
+        """Call a layer: its output, then its final states."""
+        spec = instance.layer
+        values = self.arguments(expr, scope, list(spec.inputs), list(spec.state))
+        instance.calls += 1  # after its arguments, which may be calls of the same layer
+        label = instance.name + (f"#{instance.calls}" if instance.calls > 1 else "")
+        inner = Scope(dict(instance.attributes), frozenset({*spec.state, *spec.statistics}))
+        call = LayerCall(instance, expr.place, label, values, inner, instance.sizes)
+        inner.used.update(call.sizes)
+        self.bind_inputs(expr, spec.inputs, values, inner, call.sizes)
+        with self.called(instance.name, expr.place):
+            self._states(call)
+            make_variables(call, self.builder, self.places)
+            for name, port in {**instance.parameters, **instance.statistics}.items():
+                inner.names[name] = Tensor(self.moved.get(port.value, port.value))
+            inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
+            given = [values[n] for n in (*spec.inputs, *spec.state)]
+            given += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
+            self.builder.begin()
+            output, finals = self._scan(call) if spec.scan else self._equations(call)
+            self._check_total(call)
+        results = self.close(given, [output, *finals], _layer_info(call))
+        results = results[: 1 + len(spec.state)]
+        self.places.update(dict.fromkeys(results, expr.place))
+        return results
+
+    def _equations(self, call: LayerCall) -> tuple[int, list[int]]:
+        """The output and the new statistics of a layer without a scan."""
+        instance, inner = call.instance, call.scope
+        spec, document = instance.layer, instance.definition.document
+        key = "equations" if spec.equations is not None else self.phase
+        equations = parse_equations(getattr(spec, key), document.locator((key,)))
+        if key == "inference":
+            inner.changing = frozenset()
+        self.run(equations, inner, f"{call.label}/")
+        assert spec.output is not None
+        output = self.result(inner, spec.output, document.place_of(("output",)))
+        check_read(equations, inner, spec.statistics)
+        if key == "training":
+            names = spec.statistics
+            check_assigned(inner, names, instance.definition, "statistics", "statistic")
+        finals = []
+        for name, port in instance.statistics.items():
+            finals.append(inner.value(name))
+            self._check_kept(call, "statistics", name, self.type_of(port.value), finals[-1])
+            self.moved[port.value] = finals[-1]
+        return output, finals
+
+    def _check_kept(
+        self, call: LayerCall, section: str, name: str, wanted: Type, value: int
+    ) -> None:
+        """What is carried on keeps its shape."""
+        if self.type_of(value) != wanted:
+            at = call.instance.definition.document.place_of_key((section, name))
+            raise self.failure(value, call.scope.assigned.get(name, at))(
+                f"{SINGULAR[section]} {name!r} is {wanted}, and cannot become {self.type_of(value)}"
+            )
+
+    def _states(self, call: LayerCall) -> None:
+        """The initial states: those given, else zeros or ones."""
+        for name, state in call.instance.layer.state.items():
+            shape = call.dims("state", name, state.shape)
+            if name not in call.values:
+                fill = self.builder.constant(0.0 if state.init == "zeros" else 1.0)
+                call.values[name] = self.builder.emit("broadcast_to", fill, shape=shape)
+            elif self.type_of(call.values[name]) != Type(shape):
+                raise self.failure(call.values[name], call.place)(
+                    f"{call.instance.name}: state {name} is {shape_text(shape)}"
+                )
+
+    def _scan(self, call: LayerCall) -> tuple[int, list[int]]:
+        """The stacked output and the last states of a layer's loop over time."""
+        spec, document, inner = call.instance.layer, call.instance.definition.document, call.scope
+        assert spec.scan is not None
+        sequences, slices = self._slices(call, spec.scan)
+        carries = [self.builder.value(self.type_of(call.values[n])) for n in spec.state]
+        inner.names.update(zip(spec.state, map(Tensor, carries), strict=True))
+        self.builder.begin()
+        equations = parse_equations(spec.scan.step, document.locator(("scan", "step")))
+        self.run(equations, inner, f"{call.label}/")
+        at = document.place_of(("scan", "output"))
+        output = self.result(inner, spec.scan.output, at)
+        if not self.type_of(output).shape:
+            raise self.failure(output, at)("the output of a step needs the axis batch")
+        check_read(equations, inner, spec.state)
+        check_assigned(inner, spec.state, call.instance.definition, "state", "state")
+        after = [inner.value(name) for name in spec.state]
+        for name, value in zip(spec.state, after, strict=True):
+            self._check_kept(call, "state", name, self.type_of(call.values[name]), value)
+        body = self.builder.end([*carries, *slices], [*after, output])
+        first = [call.values[n] for n in spec.state]
+        last, stacked = self.builder.scan(body, first, sequences)
+        return self.builder.swap_first_two(stacked[0]), last
+
+    def _slices(self, call: LayerCall, scan: schema.Scan) -> tuple[list[int], list[int]]:
+        """The inputs with time first, and one step's slice of each, which come into scope."""
+        instance, inner = call.instance, call.scope
+        document = instance.definition.document
+        sequences: list[int] = []
+        slices: list[int] = []
+        for name, source in scan.over.items():
+            at = document.place_of(("scan", "over", name))
+            if source not in instance.layer.inputs:
+                hint = did_you_mean(source, instance.layer.inputs)
+                raise SpecError(f"cannot scan over {source!r}: it is no input{hint}", at)
+            value = call.values[source]
+            if len(self.type_of(value).shape) < 2:
+                raise self.failure(value, at)("a scan goes over axis 1, and there is none")
+            inner.used.add(source)
+            sequences.append(self.builder.swap_first_two(value))
+            type_ = self.type_of(sequences[-1])
+            if type_.shape[0] != self.type_of(sequences[0]).shape[0]:
+                raise self.failure(value, at)(
+                    f"the inputs of a scan have the same length, found {type_.shape[0]} "
+                    f"after {self.type_of(sequences[0]).shape[0]}"
+                )
+            one = Type(type_.shape[1:], type_.kind, type_.bound)
+            slices.append(self.builder.value(one, f"{call.label}/{name}"))
+            inner.names[name] = Tensor(slices[-1])
+        return sequences, slices
+
+    def _check_total(self, call: LayerCall) -> None:
+        spec, definition, inner = call.instance.layer, call.instance.definition, call.scope
+        if spec.inference is not None and self.phase == "inference":
+            return  # inference needs less: what the two forms use is checked in training
+        for section, singular in SINGULAR.items():
+            check_used(inner, getattr(spec, section), definition, section, singular)
+        for name in spec.scan.over if spec.scan else ():
+            if name not in inner.used:
+                at = definition.document.place_of_key(("scan", "over", name))
+                raise SpecError(f"slice {name!r} is declared but never used", at)
+
+
+def _layer_info(call: LayerCall) -> dict[str, Any]:
+    """What a backend is told of a call."""
+    spec = call.instance.layer
+    output = spec.scan.output if spec.scan else spec.output
+    return {
+        "kind": "layer",
+        "instance": call.instance.name,
+        "label": call.label,
+        "definition": spec.layer,
+        "attributes": plain(call.instance.attributes),
+        "sizes": dict(call.sizes),
+        "roles": (*spec.inputs, *spec.state, *spec.parameters, *spec.statistics),
+        "results": (output, *spec.state, *spec.statistics),
+    }

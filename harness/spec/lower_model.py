@@ -1,0 +1,213 @@
+"""One pass over a model at one phase, from its declarations and equations to a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from harness.errors import Place, SpecError, did_you_mean
+from harness.program.dims import Dim, shape_text
+from harness.program.ir import Phase, Port, Program, Type
+from harness.spec import schema
+from harness.spec.attributes import Given, read_attributes
+from harness.spec.axes import FREE_SIZES, RestAxes, read_dim, read_dims
+from harness.spec.definitions import check_distinct
+from harness.spec.expressions import parse_equations, parse_expression
+from harness.spec.instances import Instance
+from harness.spec.layer_calls import LayerEvaluator
+from harness.spec.library import content
+from harness.spec.nodes import Path
+from harness.spec.scope import Scope, Tensor
+from harness.spec.size_checks import check_numbers
+
+if TYPE_CHECKING:
+    from harness.spec.model import Spec
+
+SECTIONS = ("sizes", "inputs", "state", "layers", "targets", "metrics")
+
+
+class Lowering:
+    """One pass over a model at one phase."""
+
+    def __init__(self, spec: Spec, phase: Phase) -> None:
+        self.spec, self.model, self.document = spec, spec.model, spec.document
+        self.phase: Phase = phase
+        self.evaluator = LayerEvaluator(spec.library, phase)
+        self.sizes = {n: Dim.of(n) for n in (*self.model.sizes, *FREE_SIZES)}
+        self.used_sizes: set[str] = set()
+
+    def program(self) -> Program:
+        """Lower everything."""
+        model, evaluator = self.model, self.evaluator
+        self._check_names()
+        inputs = self._ports("inputs", model.inputs)
+        state = self._ports("state", model.state)
+        self._instances()
+        scope = Scope(dict(self.sizes), frozenset(model.state), layers=True)
+        scope.names.update({p.name: Tensor(p.value) for p in (*inputs, *state)})
+        equations = parse_equations(model.equations, self.document.locator(("equations",)))
+        evaluator.run(equations, scope, "")
+        self._name_results()
+        targets = self._ports("targets", model.targets)
+        self._check_assigned(scope, state)
+        scope.names.update({p.name: Tensor(p.value) for p in targets})
+        loss, metrics = self._losses(scope)
+        self._check_used(scope)
+        instances = evaluator.instances.values()
+        statistics = [p for i in instances for p in i.statistics.values()]
+        program = Program(
+            name=model.model,
+            phase=self.phase,
+            sizes=dict(model.sizes),
+            types=evaluator.builder.types,
+            names=evaluator.builder.names,
+            nodes=tuple(evaluator.builder.nodes),
+            inputs=tuple(inputs),
+            targets=tuple(targets),
+            state=tuple(state),
+            statistics=tuple(statistics),
+            parameters=tuple(p for i in instances for p in i.parameters.values()),
+            outputs=tuple(Port(n, scope.value(n)) for n in scope.assigned if n not in model.state),
+            new_state=tuple(Port(p.name, scope.value(p.name)) for p in state),
+            new_statistics=tuple(
+                Port(p.name, evaluator.moved.get(p.value, p.value)) for p in statistics
+            ),
+            loss=loss,
+            metrics=tuple(metrics),
+        )
+        check_numbers(program, evaluator.places, self.document.place_of_key(("sizes",)))
+        return program
+
+    def _check_names(self) -> None:
+        check_distinct(self.document, self.model, SECTIONS)
+        for name in self.model.sizes:
+            if name in FREE_SIZES:
+                at = self.document.place_of_key(("sizes", name))
+                raise SpecError(f"{name!r} is taken: it is what the arrays decide", at)
+        for name in self.model.layers:
+            for kind in ("function", "loss"):
+                if self.spec.library.has(kind, name):
+                    at = self.document.place_of_key(("layers", name))
+                    raise SpecError(f"{name!r} is taken: it is a {kind}", at)
+
+    def _ports(
+        self, section: str, declared: Mapping[str, schema.Input] | Mapping[str, schema.State]
+    ) -> list[Port]:
+        ports = []
+        for name, given in declared.items():
+            path = (section, name, "shape")
+            shape = read_dims(given.shape, self.sizes, RestAxes(), self._places(path))
+            bound = None
+            if isinstance(given, schema.Input) and given.index is not None:
+                at = self.document.place_of((section, name, "index"))
+                bound = read_dim(given.index, self.sizes, at)
+            for dim in (*shape, bound or Dim()):
+                self.used_sizes.update(dim.names)
+            type_ = Type(shape, "float" if bound is None else "index", bound)
+            value = self.evaluator.builder.value(type_, name)
+            self.evaluator.places[value] = self.document.place_of_key((section, name))
+            init = {"init": given.init} if isinstance(given, schema.State) else None
+            ports.append(Port(name, value, init))
+        return ports
+
+    def _places(self, path: Path) -> Callable[[int], Place]:
+        return lambda number: self.document.place_of((*path, number))
+
+    def _instances(self) -> None:
+        for name, use in self.model.layers.items():
+            at = self.document.place_of(("layers", name, "layer"))
+            definition = self.spec.library.find("layer", use.layer, at)
+            layer = content(definition, schema.Layer)
+
+            def place_of(attribute: str, key: bool, name: str = name) -> Place:
+                path = ("layers", name, attribute)
+                return self.document.place_of_key(path) if key else self.document.place_of(path)
+
+            def below(path: Path, name: str = name) -> Place:
+                return self.document.place_of(("layers", name, *path))
+
+            extra = use.model_extra or {}
+            given = Given(f"layer {use.layer!r}", extra, at, definition.document, place_of)
+            attributes = read_attributes(self.spec.library, layer.attributes, given, self.sizes)
+            for parameter in use.init:
+                if parameter not in layer.parameters:
+                    hint = did_you_mean(parameter, layer.parameters)
+                    known = ", ".join(layer.parameters) or "none"
+                    raise SpecError(
+                        f"{use.layer} has no parameter {parameter!r}{hint} (known: {known})",
+                        self.document.place_of_key(("layers", name, "init", parameter)),
+                    )
+            instance = Instance(name, definition, attributes, use.init, below)
+            for dim in instance.sizes.values():
+                self.used_sizes.update(dim.names)
+            self.evaluator.instances[name] = instance
+
+    def _check_assigned(self, scope: Scope, state: list[Port]) -> None:
+        """States get a next value of their shape; other declared names stay what they are."""
+        for section in ("layers", "targets", "metrics"):
+            for name in getattr(self.model, section):
+                if name in scope.assigned:
+                    at = self.document.place_of_key((section, name))
+                    raise SpecError(
+                        f"{name!r} cannot be assigned: it is declared at {at}", scope.assigned[name]
+                    )
+        for port in state:
+            if port.name not in scope.assigned:
+                at = self.document.place_of_key(("state", port.name))
+                raise SpecError(f"state {port.name!r} is declared but never assigned", at)
+            value, wanted = scope.value(port.name), self.evaluator.type_of(port.value)
+            if self.evaluator.type_of(value) != wanted:
+                raise self.evaluator.failure(value, scope.assigned[port.name])(
+                    f"state {port.name!r} is {wanted}, and cannot become "
+                    f"{self.evaluator.type_of(value)}"
+                )
+
+    def _name_results(self) -> None:
+        """A layer's result that no equation names is named after the layer, for messages."""
+        builder = self.evaluator.builder
+        for node in builder.nodes:
+            if node.op == "call":
+                label, results = node.attributes["label"], node.attributes["results"]
+                for output, result in zip(node.outputs, results, strict=True):
+                    builder.names.setdefault(output, f"{label}/{result}")
+
+    def _losses(self, scope: Scope) -> tuple[int | None, list[Port]]:
+        """The loss and the metrics: one number each."""
+        scope.losses = True
+        loss = None
+        if self.model.loss is not None:
+            loss = self._number(self.model.loss, ("loss",), scope)
+        metrics = [
+            Port(name, self._number(text, ("metrics", name), scope))
+            for name, text in self.model.metrics.items()
+        ]
+        return loss, metrics
+
+    def _number(self, text: str, path: Path, scope: Scope) -> int:
+        value = self.evaluator.tensor(parse_expression(text, self.document.locator(path)), scope)
+        found = self.evaluator.type_of(value)
+        if found.kind != "float":
+            raise SpecError(f"{path[-1]} is one float, found {found}", self.document.place_of(path))
+        if found.shape:
+            shape = shape_text(found.shape)
+            raise SpecError(
+                f"{path[-1]} is one number: reduce {shape} with mean(...) or sum(...)",
+                self.document.place_of(path),
+            )
+        return value
+
+    def _check_used(self, scope: Scope) -> None:
+        """All that is declared is used."""
+        self.used_sizes.update(scope.used)
+        called = {name for name, i in self.evaluator.instances.items() if i.calls}
+        for section, noun, used, verb in (
+            ("inputs", "input", scope.used, "used"),
+            ("state", "state", scope.used, "used"),
+            ("layers", "layer", called, "called"),
+            ("targets", "target", scope.used, "used"),
+            ("sizes", "size", self.used_sizes, "used"),
+        ):
+            for name in getattr(self.model, section):
+                if name not in used:
+                    at = self.document.place_of_key((section, name))
+                    raise SpecError(f"{noun} {name!r} is declared but never {verb}", at)

@@ -1,0 +1,72 @@
+"""An optimizer's update as a program: elementwise, so one rule serves parameters of any shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.errors import SpecError
+from harness.program.dims import Dim
+from harness.program.ir import Port, Type, UpdateRule
+from harness.spec import schema
+from harness.spec.attributes import Given, PlaceOf, read_attributes
+from harness.spec.evaluate import Evaluator
+from harness.spec.expressions import parse_equations
+from harness.spec.library import Definition, Library, content
+from harness.spec.scope import Scope, Tensor, check_assigned, check_read, check_used
+
+# Every parameter in turn, as one row of entries.
+ENTRIES = Type((Dim.of("entries"),))
+
+
+def lower_update(
+    library: Library, name: str, given: Mapping[str, Any], place_of: PlaceOf | None
+) -> UpdateRule:
+    """The rule of optimizer ``name`` with some attributes given."""
+    at = place_of("optimizer", False) if place_of else None
+    definition = library.find("optimizer", name, at)
+    spec, document = content(definition, schema.Optimizer), definition.document
+    if "learning_rate" not in spec.attributes:
+        raise SpecError("an optimizer has a learning_rate", document.place_of(("attributes",)))
+    owner = Given(f"optimizer {name!r}", given, at or document.place_of(()), document, place_of)
+    attributes = read_attributes(library, spec.attributes, owner, {})
+    evaluator = Evaluator(library)
+    builder = evaluator.builder
+    types = {"p": ENTRIES, "g": ENTRIES, "t": Type(()), "learning_rate": Type(())}
+    values = {n: builder.value(type_, n) for n, type_ in types.items()}
+    slots = {n: builder.value(ENTRIES, n) for n in spec.slots}
+    scope = Scope(dict(attributes), frozenset({"p", *spec.slots}))
+    scope.names.update({n: Tensor(v) for n, v in {**values, **slots}.items()})
+    equations = parse_equations(spec.update, document.locator(("update",)))
+    evaluator.run(equations, scope, "")
+    check_read(equations, scope, ["p", *spec.slots])
+    _check_total(evaluator, scope, definition, spec)
+    return UpdateRule(
+        name=name,
+        attributes={n: a for n, a in attributes.items() if isinstance(a, float)},
+        types=builder.types,
+        nodes=tuple(builder.nodes),
+        parameter=values["p"],
+        gradient=values["g"],
+        step=values["t"],
+        learning_rate=values["learning_rate"],
+        slots=tuple(Port(n, v) for n, v in slots.items()),
+        new_parameter=scope.value("p"),
+        new_slots=tuple(Port(n, scope.value(n)) for n in spec.slots),
+    )
+
+
+def _check_total(
+    evaluator: Evaluator, scope: Scope, definition: Definition, spec: schema.Optimizer
+) -> None:
+    """All that is declared is used, and what is carried on gets a next value of its shape."""
+    update = definition.document.place_of(("update",))
+    check_used(scope, spec.attributes, definition, "attributes", "attribute")
+    check_used(scope, spec.slots, definition, "slots", "slot")
+    check_assigned(scope, spec.slots, definition, "slots", "slot")
+    if "p" not in scope.assigned or "g" not in scope.used:
+        raise SpecError("an update assigns p, and makes use of g", update)
+    for name in ("p", *spec.slots):
+        found = evaluator.type_of(scope.value(name))
+        if found != ENTRIES:
+            raise SpecError(f"{name!r} is {ENTRIES}, and becomes {found}", scope.assigned[name])

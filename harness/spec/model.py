@@ -1,0 +1,145 @@
+"""From a model file to its program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import prod
+from pathlib import Path
+
+from harness.errors import Place, SpecError, did_you_mean
+from harness.program.ir import Phase, Program, UpdateRule
+from harness.spec import schema
+from harness.spec.axes import FREE_SIZES
+from harness.spec.library import Definition, Library, content
+from harness.spec.lower_model import Lowering
+from harness.spec.lower_optimizer import lower_update
+from harness.spec.rivals import clash, same_file
+from harness.spec.size_checks import check_numbers
+
+
+class Spec:
+    """A loaded model: its programs at both phases, its optimizer's update, its training and data.
+
+    Loading checks all of it; an instance that exists is right.
+    """
+
+    def __init__(self, library: Library, definition: Definition) -> None:
+        self.library = library
+        self.definition, self.document = definition, definition.document
+        self.model = content(definition, schema.Model)
+        self.name = self.model.model
+        self.programs: dict[Phase, Program] = {
+            "training": Lowering(self, "training").program(),
+            "inference": Lowering(self, "inference").program(),
+        }
+        self._check_parameters()
+        self.update: UpdateRule | None = self._update()
+        self._check_data()
+
+    def program(self, phase: Phase = "training", /, **sizes: int) -> Program:
+        """The program at a phase, with some sizes overridden; SpecError for a wrong one."""
+        known = self.programs[phase].sizes
+        at = self.document.place_of_key(("sizes",))
+        for name, size in sizes.items():
+            if name not in known:
+                names = sorted(known)
+                raise SpecError(
+                    f"{self.name} has no size {name!r}{did_you_mean(name, names)} "
+                    f"(known: {', '.join(names)})",
+                    at,
+                )
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise SpecError(f"size {name!r} is a whole number from 1 on, found {size!r}", at)
+        program = self.programs[phase].with_sizes(**sizes)
+        if sizes:
+            check_numbers(program, {}, at)
+        return program
+
+    def rule(self, name: str, **attributes: float) -> UpdateRule:
+        """The update rule of any optimizer in the spec's library."""
+        return lower_update(self.library, name, attributes, None)
+
+    def _check_parameters(self) -> None:
+        """The spec's own count, as a guard against a layer of another form."""
+        program, declared = self.programs["training"], self.model.parameters
+        counts = {
+            p.name: prod(program.shape(p)) for p in (*program.parameters, *program.statistics)
+        }
+        total = sum(counts.values())
+        if declared is not None and declared != total:
+            listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+            at = self.document.place_of(("parameters",))
+            raise SpecError(f"{declared:,} parameters are declared, found {total:,}: {listed}", at)
+
+    def _update(self) -> UpdateRule | None:
+        use = self.model.optimizer
+        if use is None:
+            if self.model.training is not None:
+                at = self.document.place_of_key(("training",))
+                raise SpecError("'training' needs an 'optimizer'", at)
+            return None
+        if self.model.loss is None:
+            at = self.document.place_of_key(("optimizer",))
+            raise SpecError("an 'optimizer' needs a 'loss'", at)
+
+        def place_of(name: str, key: bool) -> Place:
+            path = ("optimizer", name)
+            return self.document.place_of_key(path) if key else self.document.place_of(path)
+
+        return lower_update(self.library, use.optimizer, use.model_extra or {}, place_of)
+
+    def _check_data(self) -> None:
+        if self.model.data is None:
+            return
+        arrays = self.model.data.arrays
+        wanted = [*self.model.inputs, *self.model.targets]
+        for name, source in arrays.items():
+            at = self.document.place_of_key(("data", "arrays", name))
+            if name not in wanted:
+                hint = did_you_mean(name, wanted)
+                raise SpecError(f"{name!r} is neither an input nor a target{hint}", at)
+            if (source.offset is None) == (not source.zeros):
+                raise SpecError(f"{name}: give either offset or zeros", at)
+        for name in wanted:
+            if name not in arrays:
+                at = self.document.place_of(("data", "arrays"))
+                raise SpecError(f"no array for {name!r}", at)
+
+
+def load_spec(
+    name: str,
+    folders: Iterable[str | Path] = (),
+    overrides: Mapping[tuple[str, str], str] | None = None,
+) -> Spec:
+    """Load a model by name or by its file's path.
+
+    ``folders`` hold further definitions (``layers/NAME.yaml`` ...), found before those that ship.
+    Raises :class:`~harness.errors.SpecError` for a wrong file, ``UsageError`` for an unknown name.
+    """
+    library = Library(tuple(Path(f) for f in folders), dict(overrides or {}))
+    return Spec(library, library.model(name))
+
+
+def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list[Spec]:
+    """Load several models, each file once, however often and in whatever spelling it is named.
+
+    Raises what :func:`load_spec` does, and :class:`~harness.errors.SpecError` for two files that
+    declare one name: the results of the one would stand for both.
+    """
+    folders = tuple(folders)
+    found: dict[str, Spec] = {}
+    for name in dict.fromkeys(names):
+        spec = load_spec(name, folders)
+        first = found.setdefault(spec.name, spec)
+        if not same_file(first.definition.path, spec.definition.path):
+            places = (one.definition.name[1] for one in (spec, first))
+            raise clash("model", spec.name, *places)
+    return list(found.values())
+
+
+def hidden(specs: Iterable[Spec]) -> list[str]:
+    """What of the definitions that ship some specs do not use, for a folder has its own."""
+    return list(dict.fromkeys(told for spec in specs for told in spec.library.hidden))
+
+
+__all__ = ["FREE_SIZES", "Spec", "hidden", "load_spec", "load_specs"]

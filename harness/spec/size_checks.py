@@ -1,0 +1,49 @@
+"""Sizes in numbers: what a program's shapes come to, where the arrays leave no choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.errors import Place, SpecError
+from harness.program.dims import Dim, shape_text
+from harness.program.ir import Program, walk_nodes
+
+
+def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
+    """Raise :class:`SpecError` for an axis below 1, or a slice beyond its axis.
+
+    ``places`` tell where a value was made; errors about others stand at ``otherwise``.
+    """
+    sizes = program.sizes
+    for value, type_ in program.types.items():
+        for dim in type_.shape:
+            number = _number(dim, sizes)
+            if number is not None and number < 1:
+                raise SpecError(
+                    f"{program.names.get(value, 'a value')} is {shape_text(type_.shape)}, "
+                    f"where {dim} = {number}: an axis has 1 entry or more",
+                    places.get(value, otherwise),
+                )
+    for node in walk_nodes(program.nodes):
+        if node.op != "slice":
+            continue
+        length = program.types[node.inputs[0]].shape[node.attributes["axis"]]
+        start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
+        for low, high in ((Dim(), start), (stop, length)):
+            room = _number(high - low, sizes)
+            if room is not None and room < 0:
+                raise SpecError(
+                    f"this goes beyond the axis of {_number(length, sizes) or length} entries: "
+                    f"{start} to {stop}",
+                    places.get(node.output, otherwise),
+                )
+    for port in (*program.parameters, *program.statistics):
+        for stripe in (port.init or {}).get("stripes", ()):
+            rows = _number(stripe["rows"], sizes)
+            if rows is not None and rows < 1:
+                at = places.get(port.value, otherwise)
+                raise SpecError(f"{port.name}: a stripe of {stripe['rows']} = {rows} rows", at)
+
+
+def _number(dim: Dim, sizes: Mapping[str, int]) -> int | None:
+    return dim.resolve(sizes) if all(name in sizes for name in dim.names) else None

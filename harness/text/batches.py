@@ -1,0 +1,87 @@
+"""The order in which the rows of a text are trained on: batches of an epoch, by row numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal, get_args, overload
+
+import numpy as np
+
+from harness.errors import UsageError, did_you_mean
+from harness.spec.initializers import generator
+from harness.text.vocabulary import Array, IndexArray
+
+Order = Literal["shuffled", "sequential"]
+
+
+class Batches(Sequence[IndexArray]):
+    """The row numbers of each batch of one epoch; see :func:`batches`.
+
+    Nothing is drawn before a batch is asked for: how many there are, and of how many rows, is
+    known without.
+    """
+
+    def __init__(
+        self, rows: int, size: int, order: Order, whole_only: bool, seed: int, epoch: int
+    ) -> None:
+        self._rows, self._size, self._order = rows, size, order
+        self._stream = (seed, f"shuffle/{epoch}")
+        self.rows = rows // size * size if whole_only else rows
+
+    def __len__(self) -> int:
+        return -(-self.rows // self._size)
+
+    @overload
+    def __getitem__(self, index: int) -> IndexArray: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[IndexArray]: ...
+    def __getitem__(self, index: int | slice) -> IndexArray | list[IndexArray]:
+        if not isinstance(index, slice):
+            place = range(len(self))[index]
+            return self[place : place + 1][0]
+        first, last, step = index.indices(len(self))
+        if step != 1:
+            raise IndexError("the batches of an epoch come in their order: no step but 1")
+        stop = min(last * self._size, self.rows)
+        numbers = self._numbers(first * self._size, stop)
+        return [numbers[i : i + self._size] for i in range(0, len(numbers), self._size)]
+
+    def rows_of(self, first: int, last: int) -> int:
+        """Return how many rows the batches from `first` to before `last` have together."""
+        return min(last * self._size, self.rows) - min(first * self._size, self.rows)
+
+    def _numbers(self, start: int, stop: int) -> IndexArray:
+        if self._order == "sequential":
+            return np.arange(start, stop)
+        return self._shuffled[start:stop].astype(np.int64)
+
+    @cached_property
+    def _shuffled(self) -> Array:
+        # As `permutation(rows)` would be, in half the memory.
+        numbers = np.arange(self._rows, dtype=np.int32 if self._rows < 2**31 else np.int64)
+        generator(*self._stream).shuffle(numbers)
+        return numbers
+
+
+def batches(rows: int, size: int, order: Order, whole_only: bool, seed: int, epoch: int) -> Batches:
+    """Return the row numbers of each batch of one epoch, each of shape `[size]`.
+
+    Without `whole_only` the last batch holds the rows that remain. A shuffled order depends on
+    `seed` and `epoch` only. A model that carries its state from batch to batch needs
+    `order="sequential"` and `whole_only=True`: row j of a batch then follows row j of the last.
+
+    Raises:
+        UsageError: there is no batch, or the order is unknown.
+    """
+    if order not in get_args(Order):
+        raise UsageError(
+            f"unknown order {order!r}; allowed are {', '.join(get_args(Order))}"
+            f"{did_you_mean(order, get_args(Order))}"
+        )
+    if size < 1:
+        raise UsageError(f"the batch size must be at least 1, not {size}")
+    if rows < (size if whole_only else 1):
+        kind = f"a whole batch of {size}" if whole_only else "a batch"
+        raise UsageError(f"{rows} rows are too few for {kind}")
+    return Batches(rows, size, order, whole_only, seed, epoch)

@@ -1,0 +1,57 @@
+"""The command ``generate``: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from harness.spec.model import hidden
+from harness.terminal import emit, say
+from harness.train.generate.writing import GenerateError, GenerateRequest, prepare
+from harness.worker.remote import with_trace
+
+
+def run_generate(request: GenerateRequest, as_json: bool) -> int:
+    """Write on with every backend; returns the exit code."""
+    writer = prepare(request)
+    for told in hidden([writer.spec]):
+        say(told, error=True)
+    texts: dict[str, str] = {}
+    for backend in request.backends:
+        shown = not texts and not as_json
+        if shown:
+            emit(request.prompt)
+        characters = []
+        try:
+            for character in writer.write(backend):
+                characters.append(character)
+                if shown:
+                    emit(character)
+        except GenerateError as error:
+            text = with_trace(str(error), error.traceback)
+            say(f"{chr(10) if shown else ''}{text}", error=True)
+            return 3
+        finally:
+            if shown:
+                emit("\n")
+        texts[backend] = "".join(characters)
+    parted = differences(texts)
+    if as_json:
+        say(json.dumps({"prompt": request.prompt, "texts": texts, "same": not parted}))
+    elif len(texts) > 1:
+        say(parted or f"the same text on {', '.join(texts)}", error=True)
+    return 1 if parted else 0
+
+
+def differences(texts: Mapping[str, str]) -> str:
+    """Where the texts of backends part from the first one's; empty if they do not."""
+    (first, base), *others = texts.items()
+    lines = []
+    for backend, text in others:
+        if text != base:
+            at = next(i for i, (a, b) in enumerate(zip(base, text, strict=True)) if a != b)
+            lines.append(
+                f"{backend} parts from {first} at character {at + 1}: "
+                f"{text[at : at + 20]!r} instead of {base[at : at + 20]!r}"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""What a worker can be asked about training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.errors import UsageError
+from harness.runtime import memory, promises
+from harness.runtime.backend import Backend
+from harness.runtime.opening import open_session
+from harness.text.shared import mapped
+from harness.train.feed import Feed, Recipe
+from harness.train.trainer import Trainer
+
+Payload = dict[str, Any]
+
+
+class TrainVerbs:
+    """Holds the training of one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._trainer: Trainer | None = None
+
+    @property
+    def trainer(self) -> Trainer:
+        """The current training."""
+        if self._trainer is None:
+            raise UsageError("no training has begun")
+        return self._trainer
+
+    def train_begin(
+        self,
+        training: Any,
+        inference: Any,
+        rule: Any,
+        path: str,
+        dtype: str,
+        device: str,
+        recipe: Mapping[str, Any],
+        text: Mapping[str, str],
+        seed: int,
+    ) -> Payload:
+        """A training in place of the last one, on a text that another process has laid out.
+
+        Returns the path of each layer and the settings.
+        """
+        self.backend.quick = False
+        flushed = self.backend.flush_denormals()
+        session = open_session(self.backend, training, inference, rule, path, dtype, device)
+        session.use_rule(session.rule, claim=False)
+        given = Recipe(**recipe)
+        feed = Feed(session.programs["training"], given, mapped(text), session.dtype, seed)
+        self._trainer = Trainer(session, feed)
+        settings = promises.texts(self.backend.settings(), "settings()")
+        settings |= {"denormals": "flushed"} if flushed else {}
+        return {"paths": session.paths(), "settings": settings}
+
+    def train_load(
+        self,
+        parameters: Payload,
+        statistics: Payload,
+        slots: Payload,
+        state: Payload,
+        steps: int,
+    ) -> None:
+        """See :meth:`Trainer.load`."""
+        self.trainer.load(parameters, statistics, slots, state, steps)
+
+    def train_run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
+        """See :meth:`Trainer.run`."""
+        return self.trainer.run(rate, epoch, first, count)
+
+    def train_snapshot(self) -> Payload:
+        """See :meth:`Trainer.snapshot`."""
+        return self.trainer.snapshot()
+
+    def train_evaluate(self) -> float | None:
+        """See :meth:`Trainer.evaluate`."""
+        return self.trainer.evaluate()
+
+    def train_memory(self) -> Payload:
+        """Bytes: of the process now, and the most that were in use on a device of its own."""
+        return {
+            "resident": memory.resident(),
+            "device": promises.memory(self.backend.device_memory(), "device_memory()"),
+        }

@@ -1,0 +1,1 @@
+"""One process a backend, whatever the backend does to itself; knows no model."""

@@ -1,0 +1,300 @@
+"""Messages between the harness and a worker: msgpack frames with numpy arrays over a socket.
+
+A frame is a header of two 8-byte big-endian sizes (message, arrays), the msgpack message, and the
+bytes of its arrays one after the other. In the message an array is an extension of type 1 that
+holds its dtype and shape, so an array is written from where it lies and received into where it
+will stay: no copy is made of a C-contiguous array at either end. A numpy scalar is an extension
+of type 2 that holds its dtype and bytes.
+
+Values keep their bits, dtype (byte order included) and shape. Tuples arrive as lists. Subclasses
+of the built-in types arrive as the built-in type.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
+from struct import Struct
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import shorten
+from harness.program.dtypes import known, travels
+
+MAX_FRAME = 8 << 30  # bytes, where no other limit is given
+
+MAX_MESSAGE = 16 << 20
+"""The limit of the message without its arrays: names, programs, lists of numbers."""
+
+_HEADER = Struct(">QQ")
+_ARRAY, _SCALAR = 1, 2
+_WRITE_SIZE = 1 << 20
+# What one list, dictionary and shape may have: msgpack takes memory for a list as it is announced.
+_LONGEST_LIST, _LARGEST_MAP, _MOST_AXES = 1 << 20, 1 << 17, 32
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    Mapping: dict,
+    tuple: list,
+    list: list,
+    str: str.__str__,
+    bytes: bytes,
+}
+
+
+class FrameError(Exception):
+    """The stream holds no usable frame: cut off in the middle, too large or not understood."""
+
+
+class EndOfStream(EOFError):
+    """The other end closed the stream between two frames."""
+
+
+class Unencodable(TypeError):
+    """The message holds what cannot travel, or is too large; nothing was sent."""
+
+
+def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[memoryview]:
+    """Return the pieces of the frame of `message`; arrays in it must not change until sent.
+
+    `escape` sends half a surrogate pair, which has no bytes in UTF-8, as its escape sequence.
+
+    Raises:
+        Unencodable: a value has no encoding, or the frame is over `limit` bytes.
+    """
+    arrays: list[npt.NDArray[np.generic]] = []
+    errors = "backslashreplace" if escape else "strict"
+    default = partial(_extension, arrays)
+    # Strict, so that `default` sees numpy's float64, which is a subclass of float.
+    try:
+        body = msgpack.packb(message, default=default, strict_types=True, unicode_errors=errors)
+    except Unencodable:
+        raise
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Unencodable(f"the message cannot be encoded: {error}") from error
+    array_bytes = sum(array.nbytes for array in arrays)
+    for size, most, whole in (
+        (len(body) + array_bytes, limit, "frame"),
+        (len(body), MAX_MESSAGE, "frame without its arrays"),
+    ):
+        if size > most:
+            raise Unencodable(
+                f"the message has {size:,} bytes, more than the {most:,} of a {whole}"
+            )
+    head = memoryview(_HEADER.pack(len(body), array_bytes) + body)
+    return [head, *(_bytes_of(array) for array in arrays if array.nbytes)]
+
+
+def send(connection: socket.socket, message: Any, escape: bool = False) -> None:
+    """Send `message` over a blocking socket; `escape` as in `encode`.
+
+    Raises:
+        Unencodable: as `encode`; nothing was sent.
+        OSError: the other end is gone.
+    """
+    for piece in encode(message, escape=escape):
+        connection.sendall(piece)
+
+
+def receive(connection: socket.socket, limit: int = MAX_FRAME) -> Any:
+    """Return the next message of a blocking socket.
+
+    Raises:
+        EndOfStream: the other end closed the stream after a whole frame.
+        FrameError: the stream ended inside a frame, or the frame is over `limit` or malformed.
+    """
+    reader = Reader(limit)
+    while not reader.advance(connection):
+        pass
+    return reader.message
+
+
+class Writer:
+    """Writes one frame in as many pieces as a non-blocking socket asks for."""
+
+    def __init__(self, message: Any, limit: int = MAX_FRAME) -> None:
+        """Encode `message`; raises what `encode` raises."""
+        self._pieces = encode(message, limit)[::-1]
+
+    def advance(self, connection: socket.socket) -> bool:
+        """Write what the socket takes now; return whether the frame is complete.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        if self._pieces:
+            piece = self._pieces[-1]
+            try:
+                sent = connection.send(piece[:_WRITE_SIZE])
+            except BlockingIOError:
+                return False
+            if sent == len(piece):
+                self._pieces.pop()
+            else:
+                self._pieces[-1] = piece[sent:]
+        return not self._pieces
+
+
+class Reader:
+    """Reads one frame in whatever pieces a socket has it; then `message` is the message."""
+
+    def __init__(self, limit: int = MAX_FRAME) -> None:
+        self.message: Any = None
+        self._limit = limit
+        self._parts = self._plan()
+        self._rest = next(self._parts)
+        self._started = False
+
+    def advance(self, connection: socket.socket) -> bool:
+        """Read once; return whether the message is complete. A non-blocking socket may be empty.
+
+        Raises:
+            EndOfStream: the other end closed the stream, and this frame had not begun.
+            FrameError: the stream ended inside this frame, or the frame is unusable.
+        """
+        try:
+            count = connection.recv_into(self._rest)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            count = 0
+        if not count:
+            if self._started:
+                raise FrameError("the stream ended in the middle of a frame")
+            raise EndOfStream("the other end closed the stream")
+        self._started = True
+        self._rest = self._rest[count:]
+        if not self._rest:
+            try:
+                self._rest = next(self._parts)
+            except StopIteration as end:
+                self.message = end.value
+                return True
+        return False
+
+    def _plan(self) -> Generator[memoryview, None, Any]:
+        """Yield the memory to be filled next, part by part; return the message."""
+        header = bytearray(_HEADER.size)
+        yield memoryview(header)
+        size, array_bytes = _HEADER.unpack(header)
+        # Checked before any memory is taken: a stray print into the socket must not look like a
+        # frame of many exabytes.
+        for what, announced, allowed in (
+            ("frame", size + array_bytes, self._limit),
+            ("message without arrays", size, MAX_MESSAGE),
+        ):
+            if announced > allowed:
+                raise FrameError(
+                    f"a {what} of {announced:,} bytes is announced, and {allowed:,} are allowed; "
+                    "something else than a frame was written to the socket?"
+                )
+        body = bytearray(size)
+        if size:
+            yield memoryview(body)
+        arrays = _Arrays(array_bytes)
+        message = _decode(body, arrays)
+        for array in arrays.received:
+            if array.nbytes:
+                yield _bytes_of(array)
+        return message
+
+
+class _Arrays:
+    """The arrays that a message announces, within the bytes that its header announced."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.received: list[npt.NDArray[np.generic]] = []
+
+    def extension(self, code: int, data: bytes) -> Any:
+        if code not in (_ARRAY, _SCALAR):
+            raise FrameError(f"extension type {code} is unknown; 1 and 2 are known")
+        # Two entries, the second of which may be a shape.
+        pair = msgpack.unpackb(data, max_array_len=_MOST_AXES, max_map_len=0, max_ext_len=0)
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise FrameError("an array is announced without dtype and shape")
+        dtype = _plain_dtype(pair[0])
+        return self._scalar(dtype, pair[1]) if code == _SCALAR else self._array(dtype, pair[1])
+
+    def _scalar(self, dtype: np.dtype[Any], content: Any) -> Any:
+        if not isinstance(content, bytes) or len(content) != dtype.itemsize:
+            raise FrameError(f"a number of dtype {dtype} has other than {dtype.itemsize} bytes")
+        return np.frombuffer(content, dtype)[0]
+
+    def _array(self, dtype: np.dtype[Any], shape: Any) -> npt.NDArray[np.generic]:
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+            raise FrameError(f"an array of shape {shorten(repr(shape))} is announced")
+        self.budget -= math.prod(shape) * dtype.itemsize
+        if self.budget < 0:
+            raise FrameError("the arrays of a frame are larger than its header says")
+        # Linux gives it memory as it is filled, not as it is announced.
+        array = np.empty(shape, dtype)
+        self.received.append(array)
+        return array
+
+
+def _decode(body: bytearray, arrays: _Arrays) -> Any:
+    try:
+        message = msgpack.unpackb(
+            body,
+            ext_hook=arrays.extension,
+            strict_map_key=False,
+            max_array_len=_LONGEST_LIST,
+            max_map_len=_LARGEST_MAP,
+        )
+    except FrameError:
+        raise
+    # Anything else comes from bytes that were not made by this module, and msgpack and numpy have
+    # many ways to say so; what is too large for the memory is among them.
+    except Exception as error:
+        raise FrameError(f"a frame cannot be decoded: {type(error).__name__}: {error}") from error
+    if arrays.budget:
+        raise FrameError("the arrays of a frame are smaller than its header says")
+    return message
+
+
+def _extension(arrays: list[npt.NDArray[np.generic]], value: Any) -> Any:
+    """Return what stands in the message for a value that msgpack does not know."""
+    if type(value) is np.ndarray:
+        # Not ascontiguousarray: that would turn a 0-d array into one of shape [1].
+        array = np.asarray(value, order="C")
+        arrays.append(array)
+        return msgpack.ExtType(_ARRAY, msgpack.packb([_dtype_name(array.dtype), array.shape]))
+    for base, plain in _PLAIN.items():
+        if isinstance(value, base):
+            return plain(value)
+    if isinstance(value, np.generic):
+        name = _dtype_name(value.dtype)
+        return msgpack.ExtType(_SCALAR, msgpack.packb([name, value.tobytes()]))
+    for number in (int, float):
+        if isinstance(value, number):
+            return number(value)
+    raise Unencodable(
+        f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot travel; "
+        "numbers, strings, bytes, lists, dicts and plain numpy arrays can"
+    )
+
+
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    if not travels(dtype):
+        raise Unencodable(
+            f"an array of dtype {dtype} cannot travel: only numpy's own plain dtypes can; convert "
+            "it, or view it as unsigned integers of its width"
+        )
+    return dtype.str
+
+
+def _plain_dtype(name: Any) -> np.dtype[Any]:
+    dtype = known(name) if isinstance(name, str) else None
+    if dtype is None:
+        shown = shorten(repr(name))
+        raise FrameError(f"an array of dtype {shown} is announced, which cannot travel")
+    return dtype
+
+
+def _bytes_of(array: npt.NDArray[np.generic]) -> memoryview:
+    # Viewed as bytes first: a memoryview cannot cast from every format, as of another byte order.
+    return array.reshape(-1).view(np.uint8).data

@@ -1,0 +1,78 @@
+"""How the worker of one backend is started."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.errors import UsageError
+
+START_TIMEOUT = 300.0
+"""Seconds that a start may take: a large framework on a slow disk is imported in minutes."""
+VARIABLE = "HARNESS_START_TIMEOUT"
+"""Environment variable with another number of them, for all commands."""
+
+
+def usual_start_timeout() -> float:
+    """Seconds that a start may take if nobody says otherwise.
+
+    Raises:
+        UsageError: the environment variable for it is no positive number.
+    """
+    given = os.environ.get(VARIABLE, "") or START_TIMEOUT
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"{VARIABLE} takes a positive number of seconds, found {given!r}")
+    return seconds
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start the worker of one backend.
+
+    `environment` is added to the parent's. `memory_limit` is in resident bytes of the process and
+    its descendants, and None is no limit. `start_timeout` is in seconds. `handler`
+    (``module:function``) answers in place of the backend, which is then not loaded. `cores` is how
+    many of the processor's cores it may use, None for all.
+    """
+
+    backend: str
+    python: str = sys.executable
+    environment: Mapping[str, str] = field(default_factory=dict)
+    memory_limit: int | None = None
+    handler: str | None = None
+    cores: int | None = None
+    start_timeout: float = field(default_factory=usual_start_timeout)
+
+    def command(self) -> list[str]:
+        """Return the command line, but for the numbers of the descriptors."""
+        # -P keeps the current folder off the import path: a torch.py there must not be imported.
+        command = [
+            self.python,
+            "-P",
+            "-m",
+            "harness.worker.guardian",
+            str(os.getpid()),
+            "harness.worker.serve",
+        ]
+        command += ["--backend", self.backend]
+        if self.handler is not None:
+            command += ["--handler", self.handler]
+        return command if self.cores is None else [*command, "--cores", str(self.cores)]
+
+    def variables(self) -> dict[str, str]:
+        """Return the whole environment of the process."""
+        # Unbuffered, in C as well: what was printed before a crash must be in the log, and what
+        # a call has printed must be in the log of that call.
+        return {
+            **os.environ,
+            "PYTHONFAULTHANDLER": "1",
+            "PYTHONUNBUFFERED": "1",
+            **self.environment,
+        }

@@ -1,0 +1,247 @@
+"""Worker processes: started from one lasting thread, logged, measured, and surely ended.
+
+What is started is a :mod:`harness.worker.guardian`, whose child is the worker. Linux only: it uses
+pidfd, PR_SET_PDEATHSIG (set by guardian and worker) and /proc.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import select
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from harness.worker import stragglers
+from harness.worker.guardian import children
+from harness.worker.logs import Log
+
+_REAP_SECONDS = 1.0
+_WATCH_SECONDS = 0.5
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Process:
+    """One running worker process: its socket, its log, and the pidfd of its guardian.
+
+    The guardian ends when the worker has ended, and all that the worker had started with it.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start `command`, a guardian's but for its two descriptors: ``--fd N --report N``.
+
+        Raises:
+            OSError: the command cannot be started.
+        """
+        self.log = Log()
+        self.connection, theirs = socket.socketpair()
+        self._report, report = os.pipe()
+        self._told = b""
+        self._token = stragglers.new_token()
+        try:
+            self._popen = _in_spawner(
+                lambda: self._start(
+                    [*command, "--fd", str(theirs.fileno()), "--report", str(report)],
+                    {**environment, stragglers.VARIABLE: self._token},
+                    [theirs.fileno(), report],
+                )
+            )
+        except BaseException:
+            self._close()
+            self.log.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(report)
+        self.pidfd = os.pidfd_open(self._popen.pid)
+        self.connection.setblocking(False)
+        os.set_blocking(self._report, False)
+
+    def _start(
+        self, command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
+    ) -> subprocess.Popen[bytes]:
+        started = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log.fileno(),
+            stderr=self.log.fileno(),
+            env=environment,
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
+        _live[started.pid] = self.log
+        return started
+
+    @property
+    def pid(self) -> int:
+        """Process number of the worker; of its guardian as long as there is no worker yet."""
+        return (self._reported() or [self._popen.pid])[0]
+
+    def has_ended(self, wait: float = 0.0) -> bool:
+        """Return whether the process has ended, after waiting for that at most `wait` seconds."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(wait * 1000))
+
+    def end(self) -> int | None:
+        """Kill the worker and all that it started, free everything but the log; the exit status.
+
+        The status is negative for a signal, as in `subprocess`, and None if the kernel does not
+        end the process in time, as it may while a device driver holds it.
+        """
+        _tell_to_end(self._popen.pid)
+        if not self.has_ended(_REAP_SECONDS) and not self._reported():
+            self._popen.kill()  # it hangs before it has started a worker
+        _live.pop(self._popen.pid, None)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(_REAP_SECONDS)
+        code = self._popen.returncode
+        match self._reported():
+            case [_, status]:
+                code = os.waitstatus_to_exitcode(status)
+            case _:  # the guardian was killed before its work was done
+                stragglers.end_holders(self._token)
+        os.close(self.pidfd)
+        self._close()
+        return code
+
+    def memory(self) -> int:
+        """Return the resident bytes of the worker and its descendants; 0 once it has ended."""
+        processes = _descendants(self._popen.pid)
+        if len(processes) > 1:
+            return sum(map(_proportional, processes))
+        return sum(map(_resident, processes))
+
+    def _reported(self) -> list[int]:
+        """What the guardian has told: nothing yet, the worker's number, and its exit status."""
+        with contextlib.suppress(OSError):  # nothing new, or closed
+            self._told += os.read(self._report, 64)
+        return [int(line) for line in self._told.split(b"\n")[:-1]]
+
+    def _close(self) -> None:
+        self.connection.close()
+        os.close(self._report)
+        self._report = -1  # the number may be another file's soon
+
+
+def kill_all() -> None:
+    """Kill every worker of this process at once; safe in a signal handler."""
+    for guardian in tuple(_live):
+        _tell_to_end(guardian)
+
+
+_live: dict[int, Log] = {}
+"""Of the guardians that were not waited for yet: their numbers, and their workers' logs."""
+_jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+_spawner: threading.Thread | None = None
+_spawner_lock = threading.Lock()
+
+
+def _in_spawner(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Call `start` in the thread that starts all workers.
+
+    The kernel's parent-death signal comes when the *thread* that started a child ends, so a
+    worker started from a short-lived thread would die with it. This thread is a daemon because
+    Python joins other threads before the last user thread has finished with its workers.
+    """
+    global _spawner
+    with _spawner_lock:
+        if _spawner is None:
+            _spawner = threading.Thread(target=_spawn_forever, name="worker-spawner", daemon=True)
+            _spawner.start()
+    future: Future[subprocess.Popen[bytes]] = Future()
+
+    def job() -> None:
+        try:
+            future.set_result(start())
+        except BaseException as error:
+            future.set_exception(error)
+
+    _jobs.put(job)
+    try:
+        return future.result()
+    except BaseException:
+        future.add_done_callback(_end_unwanted)  # after Ctrl-C nobody else would
+        raise
+
+
+def _end_unwanted(future: Future[subprocess.Popen[bytes]]) -> None:
+    if future.exception() is None:
+        _tell_to_end(future.result().pid)
+
+
+def _spawn_forever() -> None:
+    """Start workers as they are asked for; in between, see to it that no log fills the disk."""
+    jobs, swept = _jobs, False
+    while True:
+        try:
+            jobs.get(timeout=_WATCH_SECONDS if _live else None)()
+        except queue.Empty:
+            for log in tuple(_live.values()):
+                log.watch()
+        if not swept:
+            swept = True
+            stragglers.end_abandoned()
+
+
+def _forget_parent() -> None:
+    """In a forked child: the workers are the parent's, and the spawner did not come along."""
+    global _spawner, _spawner_lock, _jobs
+    _live.clear()
+    _spawner, _spawner_lock, _jobs = None, threading.Lock(), queue.SimpleQueue()
+
+
+def _tell_to_end(guardian: int) -> None:
+    """Have a guardian kill its worker and all that this has started, should it be stopped too."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(guardian, signal.SIGTERM)
+        os.kill(guardian, signal.SIGCONT)
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for child in children(pid):
+        found += [child, *_descendants(child)]
+    return found
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def _proportional(pid: int) -> int:
+    """Return the resident bytes of a process, a page shared by n processes counted as 1/n.
+
+    A forked child shares nearly all of its parent's pages: plain sums would count them twice.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+atexit.register(kill_all)
+os.register_at_fork(after_in_child=_forget_parent)
+
+
+def exit_cause(code: int | None, when: str) -> str:
+    """For a person: the exit code, and when the process ended, or the name of its signal."""
+    if code is None:
+        return "it ended, and the kernel still holds it"
+    if code >= 0:
+        return f"exit code {code} {when}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,163 @@
+"""A session in another process, behind a deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from textwrap import indent
+from typing import Any
+
+from harness.oracle.arguments import Arrays, Material
+from harness.oracle.patience import spent
+from harness.program.ir import Phase, Program, UpdateRule
+from harness.program.serial import encode
+from harness.runtime.tensors import Array, IllFormed, Misfit
+from harness.worker import answers
+from harness.worker.answers import Forms
+from harness.worker.worker import Outcome, Worker
+
+# With what the faulthandler of a dying process begins.
+DYING = "Fatal Python error:"
+# What results hold: arrays, and what stands in the place of one.
+Tensors = dict[str, Array | Misfit]
+# One named value: its name, its time step where it was made in a loop, and the array.
+Traced = tuple[str, int | None, Array | Misfit]
+
+
+class WorkerFault(Exception):
+    """A call that did not succeed; ``outcome`` says how."""
+
+    def __init__(self, verb: str, outcome: Outcome) -> None:
+        super().__init__(f"{verb}: {outcome.cause}")
+        self.verb, self.outcome = verb, outcome
+
+    @property
+    def traceback(self) -> str:
+        """What is behind it."""
+        return told(self.outcome)
+
+
+def told(outcome: Outcome) -> str:
+    """The traceback of what was raised, or what Python wrote of itself as it crashed."""
+    start = outcome.log.find(DYING)
+    return outcome.traceback or (outcome.log[start:] if start >= 0 else "")
+
+
+def with_trace(message: str, traceback: str) -> str:
+    """A message for standard error, and under it the traceback that is behind it, if any."""
+    if not traceback:
+        return message
+    return f"{message}\nIts traceback:\n{indent(traceback.rstrip(), '  ')}"
+
+
+def not_offered(hello: Mapping[str, Any], device: str, dtype: str) -> str:
+    """What of these a worker does not claim, by its own greeting, to have; empty if nothing."""
+    for kind, wanted in (("device", device), ("dtype", dtype)):
+        offered = hello.get(f"{kind}s", ())
+        if wanted not in offered:
+            listed = ", ".join(offered) or "none"
+            return f"{kind} {wanted!r} is not offered (offered: {listed})"
+    return ""
+
+
+def asked(
+    worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
+) -> Outcome:
+    """What came of a call; an answer that is not of the verb's form is an error of the call."""
+    outcome = worker.call(verb, payload, timeout)
+    if not outcome.ok:
+        return outcome
+    try:
+        return replace(outcome, value=answers.answer(forms, verb, payload, outcome.value))
+    except IllFormed as error:
+        return replace(outcome, status="error", value=None, cause=f"IllFormed: {error}")
+
+
+class Remote:
+    """Drives one worker's session. All calls together must end ``timeout`` seconds from now, to
+    which is added what the oracle takes in between."""
+
+    def __init__(self, worker: Worker, timeout: float) -> None:
+        self.worker = worker
+        self.deadline = time.monotonic() + timeout - spent()
+
+    def call(self, verb: str, **payload: Any) -> Any:
+        """The verb's value; :class:`WorkerFault` if it failed, crashed or came too late."""
+        outcome = self.outcome(verb, **payload)
+        if outcome.status != "ok":
+            raise WorkerFault(verb, outcome)
+        return outcome.value
+
+    def outcome(self, verb: str, **payload: Any) -> Outcome:
+        """The outcome of a verb that is allowed to fail."""
+        left = max(self.deadline + spent() - time.monotonic(), 0.001)
+        return asked(self.worker, answers.BACKEND, verb, payload, left)
+
+    def open(
+        self,
+        training: Program,
+        inference: Program,
+        rule: UpdateRule | None,
+        path: str,
+        dtype: str,
+        device: str,
+    ) -> dict[str, str]:
+        """Start a session that is compiled quickly; returns the path of each layer."""
+        value = self.call(
+            "open",
+            training=encode(training),
+            inference=encode(inference),
+            rule=encode(rule),
+            path=path,
+            dtype=dtype,
+            device=device,
+            quick=True,
+        )
+        return dict(value["paths"])
+
+    def use_rule(self, rule: UpdateRule) -> dict[str, str]:
+        """Train with another optimizer."""
+        return dict(self.call("use_rule", rule=encode(rule))["paths"])
+
+    def load(self, material: Material) -> None:
+        """Set parameters and statistics."""
+        self.call("load", parameters=material.parameters, statistics=material.statistics)
+
+    def forward(
+        self, phase: Phase, inputs: Arrays, state: Mapping[str, Any], targets: Arrays | None = None
+    ) -> Tensors:
+        """Results of a forward pass."""
+        payload = {"phase": phase, "inputs": inputs, "state": state, "targets": targets}
+        found: Tensors = self.call("forward", **payload)
+        return found
+
+    def gradients(self, material: Material, along: Arrays | None = None) -> Tensors:
+        """Results, and ``gradient.NAME``, in training."""
+        value = self.call(
+            "gradients",
+            phase="training",
+            inputs=material.inputs,
+            state=material.state,
+            targets=material.targets,
+            cotangents=along,
+        )
+        gradients = {f"gradient.{n}": g for n, g in value["gradients"].items()}
+        return {**value["results"], **gradients}
+
+    def trace(self, phase: Phase, material: Material) -> list[Traced]:
+        """Every named value of a forward pass, with its time step in a loop."""
+        found = self.call("trace", phase=phase, inputs=material.inputs, state=material.state)
+        return [(name, step, value) for name, step, value in found]
+
+    def probe(self, batch: int, time: int) -> dict[str, Any]:
+        """How many primitives were ``tried`` by themselves, and their ``faults`` in words."""
+        probed: dict[str, Any] = self.call("primitives", batch=batch, time=time)
+        return probed
+
+    def train(
+        self, batches: Sequence[Mapping[str, Any]], state: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """One step for each batch: ``results``, ``parameters``, ``statistics`` and ``slots``."""
+        steps: list[dict[str, Any]] = self.call("train", batches=list(batches), state=state)
+        return steps

@@ -1,0 +1,288 @@
+"""The process that owns one backend: loads it, greets, then answers calls one after another.
+
+Started by :mod:`harness.worker.worker`, under a :mod:`harness.worker.guardian`, with
+``--backend NAME --fd N``, where N is its end of a socket pair. Only frames go over the socket: what
+the backend prints, from C too, goes to the file descriptors 1 and 2, which the parent has opened on
+the log of this worker.
+
+A request is ``{id, verb, payload}`` and its answer ``{id, status: ok, value, seconds}``, or
+``{id, status, kind, message, traceback, spent, seconds}`` with status ``error`` or
+``out-of-memory``; ``spent`` is true where the process must not be asked again.
+Before all calls comes a greeting in the form of an answer, whose value is what the worker says of
+itself; where the backend cannot be loaded it is an ``error``, and the process ends. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import importlib
+import os
+import platform
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from harness.errors import HarnessError, blamed
+from harness.runtime import plugins, promises
+from harness.runtime.code_digest import digest
+from harness.worker import frames
+
+Handler = Callable[[str, dict[str, Any]], Any]
+
+GREETING = 0
+"""The id of the greeting; calls count from 1."""
+
+DEFAULT_HANDLER = "harness.runtime.service:handler"
+REPORTED = (
+    "KERAS_BACKEND",
+    "OMP_NUM_THREADS",
+    "XLA_FLAGS",
+    "JAX_ENABLE_X64",
+    "CUDA_VISIBLE_DEVICES",
+)
+REPORTED_PREFIXES = ("MALLOC_", "OPENBLAS_", "TF_")
+
+_TEXT_LIMIT = 64 << 10
+_OUT_OF_MEMORY_KINDS = ("OutOfMemoryError", "ResourceExhaustedError")
+_OUT_OF_MEMORY_WORDS = (
+    "resource_exhausted",
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "cuda_error_out_of_memory",
+    "cudaerrormemoryallocation",
+)
+# What a device says after which every later call of the process may fail.
+_DEVICE_KINDS = ("AcceleratorError", "InternalError")
+_DEVICE_WORDS = (
+    "cuda error",
+    "cudaerror",
+    "cuda_error_",
+    "cublas_status_",
+    "cudnn_status_",
+    "cudnn error",
+    "cusolver_status_",
+    "cusparse_status_",
+    "cufft_",
+    "nccl error",
+    "device-side assert",
+    "illegal memory access",
+    "misaligned address",
+    "unspecified launch failure",
+    "hiperror",
+    "hip error",
+    "hip_error_",
+    "rocblas_status_",
+    "miopenstatus",
+    "ze_result_error_",
+    "mps backend",
+)
+# How XLA begins a message about a fault that is not the caller's.
+_XLA_KINDS, _XLA_WORDS = ("XlaRuntimeError", "JaxRuntimeError"), ("internal:", "data_loss:")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve one backend until the parent closes the socket or ends."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    own_pid = os.getpid()
+    if options.cores is not None:
+        # What XLA and others take for the number of cores; their threads inherit it.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+    faulthandler.enable()
+    connection = socket.socket(fileno=options.fd)
+    started = time.perf_counter()
+    answer = None
+    try:
+        answer, value = _prepare(options, arguments, own_pid)
+        greeting: dict[str, Any] = {"status": "ok", "value": value}
+    except BaseException as error:
+        greeting = _failure(error)
+    _leave_if_forked(own_pid)
+    greeting |= {"id": GREETING, "seconds": time.perf_counter() - started}
+    with contextlib.suppress(frames.EndOfStream, BrokenPipeError):
+        frames.send(connection, greeting)
+        if answer is not None:
+            _serve(connection, answer, own_pid)
+
+
+def _leave_if_forked(own_pid: int) -> None:
+    """End a child that a backend forked and let return: it must not answer for its parent."""
+    if os.getpid() != own_pid:
+        os._exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness.worker.serve", description=__doc__)
+    parser.add_argument("--backend", required=True, help="name of the backend to serve")
+    parser.add_argument("--fd", required=True, type=int, help="number of the inherited socket")
+    parser.add_argument("--handler", help="module:function that answers instead of a backend")
+    parser.add_argument("--cores", type=int, help="how many cores it may use")
+    parser.add_argument(
+        "--environment-set", action="store_true", help="the plugin's environment is in place"
+    )
+    return parser
+
+
+def _prepare(
+    options: argparse.Namespace, arguments: Sequence[str], own_pid: int
+) -> tuple[Handler, dict[str, Any]]:
+    """Return what answers the calls, and the greeting. May start the process anew instead."""
+    name: str = options.backend
+    if options.handler is not None:
+        served = answer = _resolve(options.handler)(name)
+    else:
+        if not options.environment_set:
+            environment = plugins.environment(name)
+            _leave_if_forked(own_pid)
+            _enter(environment, arguments)
+        served = plugins.load(name)
+        answer = _resolve(DEFAULT_HANDLER)(served)
+    return answer, _greeting(name, served)
+
+
+def _enter(environment: dict[str, str], arguments: Sequence[str]) -> None:
+    """Start this program anew under `environment`, unless that is what it already has.
+
+    A framework, and the C libraries under it, read their variables when the process starts.
+    """
+    if all(os.environ.get(name) == text for name, text in environment.items()):
+        return
+    command = [sys.executable, "-P", "-m", "harness.worker.serve", *arguments, "--environment-set"]
+    os.execve(sys.executable, command, {**os.environ, **environment})
+
+
+def _resolve(path: str) -> Callable[[Any], Any]:
+    module, _, function = path.partition(":")
+    resolved: Callable[[Any], Any] = getattr(importlib.import_module(module), function)
+    return resolved
+
+
+def _greeting(name: str, served: Any) -> dict[str, Any]:
+    versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
+    dtypes = getattr(served, "dtypes", list)
+    return {
+        "backend": getattr(served, "name", name),
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "code": plugins.code(name),
+        "harness": digest("harness"),
+        "versions": promises.texts(versions(), "versions()"),
+        "devices": promises.names(devices(), "devices()"),
+        "dtypes": promises.names(dtypes(), "dtypes()"),
+        "environment": reported(os.environ),
+    }
+
+
+def reported(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those of a process's variables that decide digits or speed."""
+    return {
+        variable: text
+        for variable, text in sorted(variables.items())
+        if variable in REPORTED or variable.startswith(REPORTED_PREFIXES)
+    }
+
+
+def _serve(connection: socket.socket, answer: Handler, own_pid: int) -> None:
+    while True:
+        # In a function of its own, so that nothing of a call stays in memory until the next one.
+        _serve_one(connection, answer, own_pid)
+
+
+def _serve_one(connection: socket.socket, answer: Handler, own_pid: int) -> None:
+    request = frames.receive(connection)
+    reply = _reply(answer, request)
+    _leave_if_forked(own_pid)
+    try:
+        # A plugin's text may hold anything, and is told all the same.
+        frames.send(connection, reply, escape=True)
+    except frames.Unencodable as error:
+        failed = {"id": reply["id"], "seconds": reply["seconds"], **_failure(error)}
+        frames.send(connection, failed)
+
+
+def _reply(answer: Handler, request: dict[str, Any]) -> dict[str, Any]:
+    started = time.perf_counter()
+    # Everything is caught, sys.exit too: no exception of one call may cost the warm worker.
+    try:
+        value = answer(request["verb"], request["payload"])
+        outcome: dict[str, Any] = {"status": "ok", "value": value}
+    except BaseException as error:
+        outcome = _failure(error)
+    return {"id": request["id"], "seconds": time.perf_counter() - started, **outcome}
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """Return the part of an answer that tells of `error`; all of it is plain, valid text."""
+    out_of_memory = any(map(_is_out_of_memory, _chain(error)))
+    return {
+        "status": "out-of-memory" if out_of_memory else "error",
+        "kind": type(error).__name__,
+        "message": _text(_message(error)),
+        "traceback": _text(_traceback(error)),
+        "spent": not out_of_memory and any(map(_is_of_the_device, _chain(error))),
+    }
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the traceback of `error`, or the one that it carries; "" for a user's error."""
+    inner = getattr(error, "traceback", "")
+    if isinstance(inner, str) and inner:
+        return inner
+    return "" if isinstance(error, HarnessError) else "".join(traceback.format_exception(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and all that it was raised from, or while it was handled."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        found = waiting.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        waiting += [found.__cause__, found.__context__]
+        if isinstance(found, BaseExceptionGroup):
+            waiting += found.exceptions
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY_KINDS:
+        return True
+    return _says(error, _OUT_OF_MEMORY_WORDS)
+
+
+def _is_of_the_device(error: BaseException) -> bool:
+    kind = type(error).__name__
+    xla = kind in _XLA_KINDS and _message(error).lower().startswith(_XLA_WORDS)
+    return kind in _DEVICE_KINDS or xla or _says(error, _DEVICE_WORDS)
+
+
+def _says(error: BaseException, words: Sequence[str]) -> bool:
+    message = _message(error).lower()
+    return any(found in message for found in words)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        note = blamed(error)
+        return f"{error} ({note})" if note else str(error)
+    except Exception as second:
+        return f"(its message cannot be shown: {type(second).__name__})"
+
+
+def _text(text: str) -> str:
+    # The last part of a long text: in a traceback that is where the error is.
+    return text[-_TEXT_LIMIT:].encode("utf-8", "backslashreplace").decode()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""One warm worker process per backend: calls it, and survives whatever the backend does.
+
+A call waits for the answer on the socket and for the end of the process on its pidfd, never for
+the end of the stream alone: a forked grandchild may hold the stream open for ever. Linux only.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+from harness.errors import shorten
+from harness.runtime.tensors import IllFormed
+from harness.worker import frames
+from harness.worker.answers import greeted, is_answer
+from harness.worker.launch import Launch
+from harness.worker.process import Process, exit_cause, kill_all
+from harness.worker.serve import GREETING
+
+__all__ = ["Launch", "Outcome", "Status", "Worker", "kill_all"]
+
+Status = Literal["ok", "error", "crashed", "timeout", "out-of-memory"]
+
+_TICK = 0.05
+_CLOSING = 0.3
+_STARTS_TRIED = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one call.
+
+    `value` is the result of an ok call. `cause` says for a person what went wrong: "SIGSEGV",
+    "exit code 0 in mid-call", "no answer in 4.0 s", "ValueError: ...". `log` is the last 64 KiB
+    of what was printed during the call, and `log_bytes` counts all of it. `seconds` is on the
+    worker's own clock, or how long was waited where no answer came. `start_failed` tells that
+    the worker could not be started, so that the call itself was never made.
+    """
+
+    status: Status
+    value: Any = None
+    cause: str = ""
+    traceback: str = ""
+    log: str = ""
+    log_bytes: int = 0
+    seconds: float = 0.0
+    start_failed: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+
+class _Lost(Exception):
+    """The worker is no longer of use: it has ended, or must be ended."""
+
+    def __init__(self, status: Status, cause: str) -> None:
+        super().__init__(status, cause)
+        self.status = status
+        self.cause = cause
+
+
+class Worker:
+    """A worker process that is started when it is needed and stays warm.
+
+    After a crash, a time-out or too much memory the next call starts a new process from the same
+    `Launch`; `starts` counts them. A start that hung, or the second in a row that failed in another
+    way, was the last one: later calls have its outcome at once. Calls from several threads take
+    turns.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        self.starts = 0
+        self._hello: Mapping[str, Any] | None = None
+        self._process: Process | None = None
+        self._calls = 0
+        self._failed_starts = 0
+        self._last_word: Outcome | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def hello(self) -> Mapping[str, Any] | None:
+        """What the running process, or the last one, said of itself; None before the first."""
+        return self._hello
+
+    @property
+    def pid(self) -> int | None:
+        """Process number of the worker, None while there is none."""
+        return self._process.pid if self._process else None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether no further start is tried."""
+        return self._last_word is not None
+
+    def start(self) -> Outcome:
+        """Start the process unless it runs; the value of an ok outcome is its hello."""
+        with self._lock:
+            return self._ready()
+
+    def call(self, verb: str, payload: Any = None, timeout: float | None = None) -> Outcome:
+        """Have the worker answer; `timeout` is in seconds, without the time of a start.
+
+        Nothing that the backend does raises here: every trouble is an `Outcome`. So is the end of
+        a process since the call before, whose session a new process would not have.
+
+        Raises:
+            harness.worker.frames.Unencodable: the payload cannot travel.
+        """
+        with self._lock:
+            self._calls += 1
+            request = frames.Writer({"id": self._calls, "verb": verb, "payload": payload or {}})
+            if self._process is None:
+                started = self._ready()
+                if not started.ok or self._process is None:
+                    return started
+            elif self._process.has_ended():
+                return self._buried(self._process, "between two calls")
+            return self._run(self._process, request, timeout)
+
+    def close(self) -> None:
+        """End the process and its whole group; a later call would start a new one."""
+        with self._lock:
+            if self._process is not None:
+                self._end(self._process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ready(self) -> Outcome:
+        if self._process is not None:
+            if not self._process.has_ended():
+                return Outcome("ok", self._hello)
+            self._end(self._process)
+        if self._last_word is not None:
+            return self._last_word
+        outcome = self._start()
+        if outcome.ok:
+            self._hello, self._failed_starts = outcome.value, 0
+            return outcome
+        if self._process is not None:
+            self._end(self._process)
+        outcome = replace(outcome, start_failed=True)
+        self._failed_starts += 1
+        if outcome.status == "timeout" or self._failed_starts == _STARTS_TRIED:
+            cause = f"not started again after this: {outcome.cause}"
+            self._last_word = replace(outcome, cause=cause, seconds=0.0)
+        return outcome
+
+    def _start(self) -> Outcome:
+        self.starts += 1
+        try:
+            self._process = Process(self.launch.command(), self.launch.variables())
+        except (OSError, ValueError) as error:
+            return Outcome("error", cause=f"cannot run {self.launch.python!r}: {error}")
+        outcome = self._run(self._process, None, self.launch.start_timeout)
+        if outcome.status == "timeout":
+            return replace(outcome, cause=f"{outcome.cause} at its start")
+        if outcome.status == "crashed" and outcome.log.strip():
+            # Such as "No module named harness", from an interpreter that the user has named.
+            last = shorten(outcome.log.strip().splitlines()[-1], 200)
+            return replace(outcome, cause=f"{outcome.cause}, after printing {last!r}")
+        if not outcome.ok:
+            return outcome
+        try:
+            return replace(outcome, value=greeted(outcome.value, self.launch.backend))
+        except IllFormed as error:
+            return replace(outcome, status="error", value=None, cause=str(error))
+
+    def _run(
+        self, process: Process, request: frames.Writer | None, timeout: float | None
+    ) -> Outcome:
+        """Send one request, or nothing at the start, and wait for one answer."""
+        started = time.monotonic()
+        if request:  # what a new process has printed before this line tells of its start
+            process.log.clear()
+        try:
+            answer = _exchange(process, request, timeout, self.launch.memory_limit)
+            if not is_answer(answer, self._calls if request else GREETING):
+                raise _Lost("crashed", "it sent something else than the answer to this call")
+        except _Lost as lost:
+            seconds = time.monotonic() - started
+            return self._buried(
+                process, "in mid-call" if request else "at its start", lost, seconds
+            )
+        except BaseException:
+            # Ctrl-C in mid-call: the answer that is still to come must never meet a later call.
+            self._end(process)
+            raise
+        outcome = _outcome(answer, *process.log.read())
+        if answer.get("spent"):
+            # After a fault of its device every call of a process may fail, whatever it is.
+            self._end(process)
+        return outcome
+
+    def _buried(
+        self, process: Process, when: str, lost: _Lost | None = None, seconds: float = 0.0
+    ) -> Outcome:
+        """End what is left of the process, and tell what became of it."""
+        code = process.end()
+        self._process = None
+        log, count = process.log.read()
+        process.log.close()
+        status, cause = (lost.status, lost.cause) if lost else ("crashed", "")
+        return Outcome(status, None, cause or exit_cause(code, when), "", log, count, seconds)
+
+    def _end(self, process: Process) -> None:
+        process.end()
+        process.log.close()
+        self._process = None
+
+
+def _exchange(
+    process: Process, request: frames.Writer | None, timeout: float | None, limit: int | None
+) -> Any:
+    """Return the next message of the process, after `request` has been sent to it.
+
+    Raises:
+        _Lost: the process ended, was too slow, or took more than `limit` bytes of memory.
+    """
+    # Nobody can send arrays that are larger than the memory that it may have.
+    allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)
+    connection, reader = process.connection, frames.Reader(allowed)
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    next_watch = time.monotonic() + _TICK
+    poll = select.poll()
+    poll.register(process.pidfd, select.POLLIN)
+    poll.register(connection, select.POLLIN | (select.POLLOUT if request else 0))
+    while True:
+        wait = max(0.0, min(next_watch, deadline) - time.monotonic())
+        ready = dict(poll.poll(wait * 1000))
+        events = ready.get(connection.fileno(), 0)
+        try:
+            if request and events & select.POLLOUT and request.advance(connection):
+                request = None
+                poll.modify(connection, select.POLLIN)
+            if events & ~select.POLLOUT and reader.advance(connection):
+                return reader.message
+            # An answer that was complete before the process ended is still an answer.
+            if process.pidfd in ready and _drain(reader, connection):
+                return reader.message
+        except (frames.EndOfStream, frames.FrameError, OSError) as error:
+            raise _Lost("crashed", "" if process.has_ended(_CLOSING) else str(error)) from None
+        now = time.monotonic()
+        if now >= deadline:
+            raise _Lost("timeout", f"no answer in {timeout:.1f} s")
+        if now >= next_watch:
+            next_watch = now + _TICK
+            _watch(process, limit)
+
+
+def _drain(reader: frames.Reader, connection: socket.socket) -> bool:
+    """Read what an ended process has left; return True, or raise where that is no whole frame."""
+    while select.select([connection], [], [], 0)[0]:
+        if reader.advance(connection):
+            return True
+    # Nothing left, and no end either: a forked child holds the other end of the stream.
+    raise frames.EndOfStream("the process ended without an answer")
+
+
+def _watch(process: Process, limit: int | None) -> None:
+    process.log.watch()
+    if limit is not None and (memory := process.memory()) > limit:
+        raise _Lost(
+            "out-of-memory",
+            f"resident memory of {memory >> 20:,} MiB is over the limit of {limit >> 20:,} MiB",
+        )
+
+
+def _outcome(answer: dict[str, Any], log: str, log_bytes: int) -> Outcome:
+    cause = "" if answer["status"] == "ok" else f"{answer['kind']}: {answer['message']}"
+    return Outcome(
+        answer["status"],
+        answer.get("value"),
+        cause,
+        answer.get("traceback", ""),
+        log,
+        log_bytes,
+        answer["seconds"],
+    )
