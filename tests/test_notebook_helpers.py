@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.oracle import oracle
-from harness.program.autodiff.reverse import differentiate
+from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Port, Program
 from harness.spec.model import load_spec
 

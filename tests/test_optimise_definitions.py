@@ -11,7 +11,7 @@ from golden.tiny import draw, draw_cotangents, environment, tiny
 from test_plan import REFERENCE
 
 from harness.backends.numpy.backend import PRIMITIVES
-from harness.program.autodiff.reverse import differentiate
+from harness.program.autodiff.differentiate import differentiate
 from harness.program.builder import Builder
 from harness.program.fused import FUSED
 from harness.program.ir import Node, inline_calls, walk_nodes

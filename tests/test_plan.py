@@ -12,7 +12,7 @@ import pytest
 from harness.backends.numpy.backend import PRIMITIVES
 from harness.check.request import lesson6, small_sizes
 from harness.oracle.arguments import Material, draw
-from harness.program.autodiff.reverse import differentiate
+from harness.program.autodiff.differentiate import differentiate
 from harness.program.fused import FUSED
 from harness.program.ir import Port, Program, walk_nodes
 from harness.program.plan import TOTAL, Plan, forward_plan, training_plan

@@ -10,7 +10,7 @@ import pytest
 from golden.tiny import Tiny, draw, environment, tiny
 
 from harness.oracle.oracle import TABLE
-from harness.program.autodiff.reverse import differentiate
+from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Node, walk_nodes
 from harness.runtime.interpreter import Walker, loop
 

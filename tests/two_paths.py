@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.oracle import oracle
-from harness.program.autodiff.reverse import differentiate
+from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Port, Program
 from harness.runtime.backend import Backend
 from harness.runtime.session import Session

@@ -10,7 +10,7 @@ from typing import Any
 from harness.bench.contestant import Entrant
 from harness.bench.proofs import check_hardware
 from harness.bench.workload import TimedCase
-from harness.program.autodiff.reverse import differentiate
+from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import resolve_shape
 from harness.program.flops import ELEMENTWISE, Flops, count
 from harness.program.ir import Node, Port, Program, Type, UpdateRule, inline_calls, needed_nodes

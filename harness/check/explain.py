@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.check.request import DEFAULT_TIME, choose_backends
 from harness.program import flops
-from harness.program.autodiff.reverse import differentiate
+from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import Dim
 from harness.program.ir import Node, Port, Program
 from harness.program.signature import call_key, variable_ports

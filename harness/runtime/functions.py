@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UsageError
-from harness.program.autodiff.reverse import Derivative, differentiate
+from harness.program.autodiff.differentiate import Derivative, differentiate
 from harness.program.dims import bind
 from harness.program.ir import Node, Phase, Port, Program, needed_nodes
 from harness.program.signature import Mode, crossing_ports, result_ports, variable_ports

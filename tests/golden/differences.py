@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.oracle import oracle
-from harness.program.autodiff.reverse import Derivative, differentiate
+from harness.program.autodiff.differentiate import Derivative, differentiate
 from harness.program.ir import Port, Program, needed_nodes
 from harness.spec.model import load_spec
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.oracle import oracle
-from harness.program.autodiff.reverse import differentiate
+from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Phase, Port, Program, needed_nodes
 from harness.spec import schema
 from harness.spec.library import Library

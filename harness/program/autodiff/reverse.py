@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation of a program: the result is again nodes in the same primitives.
+"""One reverse pass over nodes, whatever the rules of their operations.
 
 The backward pass is written as a careful engineer would write it: the forward loop stacks only
 what the backward loop reads, and a weight that is used at every step gets its gradient from one
@@ -7,64 +7,19 @@ product over all steps after the loop, not from a sum of small ones inside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.program.autodiff.activity import active_values, hoist
-from harness.program.autodiff.rules import CONSTANT, RULES
+from harness.program.autodiff.activity import CONSTANT
 from harness.program.autodiff.slices import Part, rows
 from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape
 from harness.program.fused import emit
-from harness.program.ir import Node, Port, Program, Type, inline_calls, needed_nodes
+from harness.program.ir import Node, Type
 
-
-@dataclass(frozen=True)
-class Derivative:
-    """A program with its gradient appended.
-
-    ``seeds`` are the cotangents that come in, one for each differentiated output; ``gradients``
-    are those that go out, one for each value differentiated against, in the order asked for.
-    """
-
-    program: Program
-    seeds: tuple[Port, ...]
-    gradients: tuple[Port, ...]
-
-
-def differentiate(
-    program: Program,
-    outputs: Sequence[Port],
-    against: Sequence[Port],
-    keep: Iterable[int] = (),
-    fused: Iterable[str] = (),
-) -> Derivative:
-    """The vector-Jacobian product of ``outputs`` with respect to ``against``.
-
-    The gradient of a value that no output depends on is zeros of its shape. Nodes that neither
-    the outputs, the gradients nor the values in ``keep`` need are left out. ``fused`` names the
-    fused operations that the backward pass may use.
-    """
-    builder = Builder(dict(program.types), dict(program.names))
-    wanted = [*(port.value for port in outputs), *keep]
-    forward = list(hoist(needed_nodes(inline_calls(program.nodes), wanted)))
-    reverse = Reverse(builder, forward, active_values(forward, {p.value for p in against}))
-    reverse.fused = frozenset(fused)
-    seeds = []
-    for port in outputs:
-        seed = builder.value(builder.types[port.value], f"cotangent of {port.name}")
-        seeds.append(Port(port.name, seed))
-        if reverse.active(port.value):
-            reverse.add(port.value, seed)
-    reverse.run(forward)
-    gradients = tuple(
-        Port(p.name, reverse.cotangent(p.value, builder.types[p.value].shape)) for p in against
-    )
-    nodes = needed_nodes([*forward, *builder.nodes], [*wanted, *(p.value for p in gradients)])
-    derived = replace(program, nodes=nodes, types=builder.types, names=builder.names)
-    return Derivative(derived, tuple(seeds), gradients)
-
+# Adds to the cotangents of a node's inputs, given that of its output.
+Rule = Callable[["Reverse", Node, int], None]
 
 # What only looks at a value otherwise: the backward loop does it again rather than read a stack.
 VIEWS = frozenset({"slice", "permute_dims", "expand_dims", "squeeze"})
@@ -77,9 +32,10 @@ class Reverse:
     builder: Builder
     forward: list[Node]
     live: set[int]
+    rules: Mapping[str, Rule]
+    fused: frozenset[str] = frozenset()
     cotangents: dict[int, int] = field(default_factory=dict)
     parts: dict[int, list[Part]] = field(default_factory=dict)
-    fused: frozenset[str] = frozenset()
 
     def offers(self, op: str) -> bool:
         """Whether a fused operation may be used."""
@@ -160,11 +116,10 @@ class Reverse:
             if node.op == "scan":
                 self._scan(node)
             elif node.op not in CONSTANT:
-                RULES[node.op](self, node, self.cotangents[node.output])
+                self.rules[node.op](self, node, self.cotangents[node.output])
 
     def _scan(self, node: Node) -> None:
-        step = _ScanReverse(self.builder, node, self.live)
-        step.fused = self.fused
+        step = _ScanReverse(self, node)
         gradients, augmented = step.build(self.cotangents)
         self.forward[self.forward.index(node)] = augmented
         for value, cotangent in gradients:
@@ -174,9 +129,9 @@ class Reverse:
 class _ScanReverse(Reverse):
     """The backward pass of a loop's body, and the loop made of it."""
 
-    def __init__(self, builder: Builder, node: Node, live: set[int]) -> None:
+    def __init__(self, outer: Reverse, node: Node) -> None:
         assert node.body is not None
-        super().__init__(builder, [], live)
+        super().__init__(outer.builder, [], outer.live, outer.rules, outer.fused)
         self.node, self.body = node, node.body
         self.count: int = node.attributes["carries"]
         self.local = set(self.body.inputs).union(*(n.outputs for n in self.body.nodes))

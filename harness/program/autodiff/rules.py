@@ -2,28 +2,18 @@
 
 Each rule adds, through ``r.add``, the vector-Jacobian product for every float input. ``r.see(v)``
 gives the forward value ``v`` where the backward pass can read it. What has no derivative is
-listed in :data:`CONSTANT`. Of the fused operations, those have a rule that may be in a program
-before it is differentiated. Formulas: Giles, "An extended collection of matrix derivative results"
-(2008) for the products; elementary calculus for the rest.
+listed in :data:`.activity.CONSTANT`. Of the fused operations, those have a rule that may be in a
+program before it is differentiated. Formulas: Giles, "An extended collection of matrix derivative
+results" (2008) for the products; elementary calculus for the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
+from harness.program.autodiff.reverse import Reverse, Rule
 from harness.program.dims import Dim
 from harness.program.ir import Node
-
-if TYPE_CHECKING:
-    from harness.program.autodiff.reverse import Reverse
-
-Rule = Callable[["Reverse", Node, int], None]
-
-# Ops whose output carries no derivative, whatever goes in.
-CONSTANT = frozenset(
-    {"less", "less_equal", "equal", "astype", "one_hot", "stop_gradient", "constant", "extent"}
-)
 
 
 def _exp(r: Reverse, node: Node, g: int) -> None:
