@@ -8,7 +8,7 @@ from typing import Any
 from harness.bench.contestant import CellResult
 from harness.bench.figures import rates, spread
 from harness.bench.request import BenchRequest, Cell, Contestant
-from harness.worker.worker import Launch
+from harness.worker.launch import Launch
 
 SPEC = "lesson6/sequence_rnn"
 REQUEST = BenchRequest(specs=(SPEC,), backends=("numpy", "torch"), rounds=5, threads=2)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.check.request import lesson6
 from harness.convert.formats import Exported, launch
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation, compare
 from harness.program.serial import encode
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 from harness.worker.worker import Worker
 

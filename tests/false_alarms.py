@@ -18,12 +18,15 @@ from rich.progress import track
 
 from harness.check.checks import CHECKS, Context
 from harness.check.findings import Finding
-from harness.check.request import Request, choose_backends, lesson6, make_case
+from harness.check.request import Request, make_case
 from harness.oracle.case import Case
 from harness.oracle.tolerance import FLOOR, K
+from harness.runtime.plugins import choose_backends
+from harness.spec.library import lesson6
 from harness.spec.model import Spec, load_spec
+from harness.worker.launch import Launch
 from harness.worker.remote import Remote
-from harness.worker.worker import Launch, Worker
+from harness.worker.worker import Worker
 
 GROUPS = ("values", "cotangents", "inference", "carried-state", "training-sgd", "kinks")
 TARGET = Path(__file__).parent.parent / "docs" / "false-alarms.md"

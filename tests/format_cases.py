@@ -12,9 +12,10 @@ import numpy as np
 
 import harness
 from harness.convert.formats import Exported
-from harness.oracle.arguments import Material, draw
+from harness.oracle.draw import draw
 from harness.oracle.oracle import Oracle
 from harness.program.serial import encode
+from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.spec.model import Spec
 from harness.worker.worker import Worker
@@ -129,7 +130,7 @@ class Case:
     """A model at small sizes with weights."""
 
     exported: Exported
-    material: Material
+    material: Arguments
 
     @staticmethod
     def of(spec: Spec, dtype: str, **changed: Any) -> Case:

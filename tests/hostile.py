@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from harness.convert import weights
 from harness.convert.formats import Exported
 from harness.convert.weights import Weights
-from harness.oracle.arguments import draw
+from harness.oracle.draw import draw
 from harness.program.ir import Block, Node, Port, Program
+from harness.spec.fingerprint import fingerprint
 from harness.spec.model import load_spec
 
 SENTINEL = "PWNED"
@@ -228,6 +229,6 @@ def weighted(folder: Path, file: str, text: str) -> Any:
         {n: a.astype(np.float32) for n, a in every.items()}
         for every in (drawn.parameters, drawn.statistics)
     ]
-    made = Weights(spec.name, weights.fingerprint(spec), dict(spec.program().sizes), *arrays)
+    made = Weights(spec.name, fingerprint(spec), dict(spec.program().sizes), *arrays)
     weights.save(folder / "w.st", made)
     return spec

@@ -19,6 +19,7 @@ from two_paths import Arrays, by_oracle, draw, everything, worst
 from harness.errors import HarnessError
 from harness.program.signature import local_shapes
 from harness.runtime.backend import Layer
+from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
 from harness.runtime.session import Session
 from harness.spec.library import Library
@@ -39,7 +40,7 @@ def start(spec: Spec, path: str, dtype: str) -> Session:
     backend.use("cpu", dtype)
     sizes = {n: v for n, v in SMALL.items() if n in spec.model.sizes}
     programs = (spec.program("training", **sizes), spec.program("inference", **sizes))
-    return backend.session(*programs, path=path, dtype=dtype, rule=spec.update)
+    return make_session(backend, *programs, path=path, dtype=dtype, rule=spec.update)
 
 
 def models(names: list[str], runs: list[tuple[str, str]]) -> dict[str, float]:
@@ -89,7 +90,9 @@ def trained(optimizer: str) -> dict[str, Any]:
     spec = spec_of(TINY.replace("OPTIMIZER", optimizer))
     mine = start(spec, "native", "float64")
     programs = (mine.programs["training"], mine.programs["inference"])
-    other = load("numpy").session(*programs, path="derived", dtype="float64", rule=spec.update)
+    other = make_session(
+        load("numpy"), *programs, path="derived", dtype="float64", rule=spec.update
+    )
     given, kept = draw(programs[0], FREE), []
     for session in (mine, other):
         session.load(given["parameters"], given["statistics"])

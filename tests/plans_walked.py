@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.backends.numpy.backend import PRIMITIVES
 from harness.backends.numpy.fused import FUSED
-from harness.oracle.arguments import draw
+from harness.oracle.draw import draw
 from harness.program.plan import Plan, forward_plan, training_plan
 from harness.runtime.interpreter import Walker
 from harness.spec.model import load_spec

@@ -15,6 +15,7 @@ from two_paths import Arrays, by_oracle, draw, start, worst
 from harness.errors import UsageError
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
+from harness.runtime.opening import make_session
 from harness.runtime.session import Session
 from harness.spec.model import Spec, load_spec
 
@@ -71,7 +72,7 @@ def gradients_of(backend: Backend, spec: Spec, path: str, dtype: str, **sizes: i
     program, inference = spec.program(**sizes), spec.program("inference", **sizes)
     given = draw(program, FREE)
     backend.use("cpu", dtype)
-    session = backend.session(program, inference, path=path, dtype=dtype, rule=spec.update)
+    session = make_session(backend, program, inference, path=path, dtype=dtype, rule=spec.update)
     session.load(given["parameters"], given["statistics"])
     batch = (given["inputs"], given["state"], given["targets"])
     results, gradients = session.gradients("training", *batch)

@@ -12,6 +12,7 @@ from two_paths import by_oracle, check_primitive, draw, worst
 
 from harness.program.primitives import TABLE
 from harness.runtime.backend import Backend
+from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
 from harness.spec.library import Library
 from harness.spec.model import load_spec
@@ -37,7 +38,7 @@ def test_lesson_6_agrees_with_the_oracle(
     program, inference = spec.program(**sizes), spec.program("inference", **sizes)
     given = draw(program, free)
     backend.use("cpu", dtype)
-    session = backend.session(program, inference, path=path, dtype=dtype, rule=spec.update)
+    session = make_session(backend, program, inference, path=path, dtype=dtype, rule=spec.update)
     session.load(given["parameters"], given["statistics"])
     batch = (given["inputs"], given["state"], given["targets"])
     results, gradients = session.gradients("training", *batch)

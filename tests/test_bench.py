@@ -15,7 +15,8 @@ from harness.bench.proofs import check_hardware
 from harness.bench.request import BenchRequest, Contestant, groups_of
 from harness.bench.run import Bench
 from harness.bench.workload import TimedCase
-from harness.worker.worker import Launch, Worker
+from harness.worker.launch import Launch
+from harness.worker.worker import Worker
 
 SPEC = "lesson6/sequence_rnn"
 FOLDER = str(Path(__file__).parent)

@@ -21,9 +21,9 @@ from harness.bench.request import (
     groups_of,
 )
 from harness.bench.workload import ROTATING, TimedCase
-from harness.check.request import lesson6
 from harness.cli import cli
 from harness.errors import UsageError
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
 

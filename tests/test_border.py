@@ -14,7 +14,8 @@ import pytest
 import wrong
 from click.testing import CliRunner
 
-from harness.check import checks, run_trial
+from harness.check import checks, run_cell
+from harness.check.cell import CellResult
 from harness.check.checks.context import Context
 from harness.check.events import Report
 from harness.check.records import read_records
@@ -22,7 +23,6 @@ from harness.check.report import problems
 from harness.check.request import Request
 from harness.check.resume import ended_cells
 from harness.check.run import Engine
-from harness.check.run_trial import CellResult
 from harness.cli import cli
 
 SPEC = "lesson6/three_char"
@@ -72,9 +72,9 @@ SIBLINGS: Mapping[str, tuple[str, str]] = {
     "several-text": ("pipeline", "several() returned a value of type str; a function is wanted"),
     "gradient-text": ("values", "value_and_gradient() returned a value of type str; a function"),
     "gradient-single": ("values", "returned a value of type tuple; results and gradients are"),
-    "session-none": (
+    "session-text": (
         "open",
-        "session() returned None; a harness.runtime.session.Session is wanted",
+        "session() returned a value of type str; a harness.runtime.session.Session, or None,",
     ),
     "claim-text": ("open", "claim() of embedding returned a value of type str; a Native, or None"),
     "claim-packing": ("open", "the packing of claim() of embedding returned None; a Packing is"),
@@ -283,7 +283,7 @@ def test_a_fault_of_the_localiser_costs_one_cell(monkeypatch: pytest.MonkeyPatch
     def lose_the_way(*_: Any) -> None:
         raise AttributeError("no way")
 
-    monkeypatch.setattr(run_trial, "forward_location", lose_the_way)
+    monkeypatch.setattr(run_cell, "forward_location", lose_the_way)
     report = run("trace-lists", "nothing")
     lost, other = report.results
     assert [f.check for f in lost.findings][-1] == "harness"

@@ -23,8 +23,9 @@ from harness.bench.run import Bench
 from harness.bench.table import tracebacks
 from harness.convert.formats import Verbs
 from harness.convert.run import Caller, Export, FormatFault, made_in
-from harness.convert.weights import Weights, fingerprint, save
+from harness.convert.weights import Weights, save
 from harness.runtime.tensors import IllFormed, Misfit, tensor, whole
+from harness.spec.fingerprint import fingerprint
 from harness.spec.initial_values import initial_parameters, initial_statistics
 from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary
@@ -34,7 +35,8 @@ from harness.train.request import TrainRequest
 from harness.train.request import prepare as prepare_training
 from harness.train.run import Training, TrainingError
 from harness.worker import answers
-from harness.worker.worker import Launch, Worker
+from harness.worker.launch import Launch
+from harness.worker.worker import Worker
 
 LETTERS = "abcdefghij"
 SYSTEM = "lesson6/sequence_rnn"

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.check.request import Request, lesson6, make_case
+from harness.check.request import Request, make_case
 from harness.oracle import case as cases
-from harness.oracle.arguments import Material, draw
 from harness.oracle.case import KINK_MARGIN, Case, kink_margin, state_of, step_values
+from harness.oracle.draw import draw
 from harness.oracle.oracle import ORDERS
+from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
 GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
@@ -29,11 +31,11 @@ def lstm() -> Case:
     return small("stateful_lstm")
 
 
-def arrays(material: Material) -> dict[str, Any]:
+def arrays(material: Arguments) -> dict[str, Any]:
     return {f"{g} {n}": a for g in GROUPS for n, a in getattr(material, g).items()}
 
 
-# --- Material ---------------------------------------------------------------------------------
+# --- Arguments ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", lesson6())

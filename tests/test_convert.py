@@ -15,8 +15,9 @@ from harness.cli import cli
 from harness.convert import run, weights
 from harness.convert.agreement import Agreement, agreement
 from harness.convert.weights import Weights
-from harness.oracle.arguments import draw
+from harness.oracle.draw import draw
 from harness.oracle.tolerance import Deviation
+from harness.spec.fingerprint import fingerprint
 from harness.spec.model import load_spec
 
 pytest.importorskip("jax")
@@ -32,7 +33,7 @@ def make(path: Path, name: str = SPEC, dtype: str = "float32", **sizes: int) -> 
     drawn = draw(program, 1, 1, 3)
     made = Weights(
         spec.name,
-        weights.fingerprint(spec),
+        fingerprint(spec),
         dict(program.sizes),
         {n: a.astype(dtype) for n, a in drawn.parameters.items()},
         {n: a.astype(dtype) for n, a in drawn.statistics.items()},

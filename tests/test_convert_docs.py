@@ -14,7 +14,8 @@ from harness.convert import weights
 from harness.convert.formats import available
 from harness.convert.run import Export, export
 from harness.convert.weights import Weights
-from harness.oracle.arguments import draw
+from harness.oracle.draw import draw
+from harness.spec.fingerprint import fingerprint
 from harness.spec.model import load_spec
 
 PAGE = (Path(__file__).parents[1] / "docs/formats.md").read_text(encoding="utf-8")
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = draw(program, 1, 1, 0)
     made = Weights(
         spec.name,
-        weights.fingerprint(spec),
+        fingerprint(spec),
         dict(program.sizes),
         {n: a.astype(np.float32) for n, a in drawn.parameters.items()},
         {n: a.astype(np.float32) for n, a in drawn.statistics.items()},

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.check.cell import Cell
 from harness.check.differences import Difference, Differences, Match, known_differences
 from harness.check.findings import VERDICTS, Finding, Verdict
-from harness.check.run_trial import Cell
 from harness.errors import SpecError
 
 ROOT = Path(__file__).parents[1]

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.check.cell import Cell, CellResult
 from harness.check.checks import CHECKS
 from harness.check.events import Events, Report
 from harness.check.findings import VERDICTS, Finding, Verdict
 from harness.check.records import read_records
-from harness.check.request import Request, choose_checks, lesson6
+from harness.check.request import Request, choose_checks
 from harness.check.run import Engine
-from harness.check.run_trial import Cell, CellResult
 from harness.errors import UsageError
 from harness.runtime.plugins import available
+from harness.spec.library import lesson6
 from harness.worker.process import kill_all
 
 ROOT = Path(__file__).parents[1]

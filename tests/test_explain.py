@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.check.explain import explain
-from harness.check.request import lesson6
 from harness.errors import HarnessError
+from harness.spec.library import lesson6
 
 DENSE = """model: dense_only
 summary: One dense layer.

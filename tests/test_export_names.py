@@ -22,7 +22,7 @@ from sources import WRITERS, jax_text, keras_text, torch_text
 
 from harness.convert.formats import Exported
 from harness.errors import HarnessError
-from harness.oracle.arguments import draw
+from harness.oracle.draw import draw
 from harness.spec.model import load_spec
 
 

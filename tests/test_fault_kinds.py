@@ -17,11 +17,11 @@ import pytest
 from faults.support import marked, wait_until
 from test_fault_matrix import MODEL
 
+from harness.check.cell import CellResult
 from harness.check.events import Report
 from harness.check.findings import Verdict
 from harness.check.request import Request
 from harness.check.run import Engine
-from harness.check.run_trial import CellResult
 
 TIMEOUT = 4.0
 # What it does -> the verdict, and words of the finding that has it.

@@ -17,12 +17,12 @@ import faulty
 import pytest
 from faults.support import group_members, is_gone
 
+from harness.check.cell import CellResult
 from harness.check.events import Report
 from harness.check.findings import Verdict
 from harness.check.records import Records, read_records
 from harness.check.request import Request
 from harness.check.run import Engine
-from harness.check.run_trial import CellResult
 
 HEAVY = ("torch", "jax", "keras", "keras-torch", "keras-jax")
 # In MiB; the heavy ones fill more than half a GiB by their imports alone.

@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
+from harness.check.cell import Cell, CellResult
 from harness.check.findings import BROKEN, PASSING, VERDICTS, Finding, Verdict, gravest
-from harness.check.run_trial import Cell, CellResult
 from harness.oracle.tolerance import Deviation
 
 GOOD = Deviation("good", 1e-8, 1e-8, 8e-8)

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.check.request import lesson6
-from harness.convert.weights import Weights, fingerprint, save
+from harness.convert.weights import Weights, save
 from harness.errors import HarnessError
 from harness.oracle.oracle import Oracle
 from harness.runtime.session import Session
+from harness.spec.fingerprint import fingerprint
 from harness.spec.initial_values import initial_parameters, initial_statistics
 from harness.spec.initializers import generator
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary
 from harness.train.generate.console import differences

@@ -22,9 +22,10 @@ from harness.bench.json_file import document, write
 from harness.check.records import RecordWriter
 from harness.cli import cli
 from harness.convert import weights
-from harness.convert.weights import Weights, fingerprint
+from harness.convert.weights import Weights
 from harness.files import kinds
 from harness.files.user_file import GIB
+from harness.spec.fingerprint import fingerprint
 from harness.spec.model import load_spec
 from harness.train.checkpoint import place
 

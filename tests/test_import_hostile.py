@@ -20,7 +20,8 @@ from foreign import (
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import Weights
-from harness.oracle.arguments import draw
+from harness.oracle.draw import draw
+from harness.spec.fingerprint import fingerprint
 from harness.spec.model import load_spec
 
 
@@ -57,7 +58,7 @@ def made(path: Path, **changed: Any) -> Weights:
     parameters = {n: a.astype(np.float32) for n, a in drawn.parameters.items()} | changed
     sizes = dict(program.sizes)
     found = Weights(
-        SPEC, weights.fingerprint(spec), sizes, parameters, {}, ("\0", *map(chr, range(32, 117)))
+        SPEC, fingerprint(spec), sizes, parameters, {}, ("\0", *map(chr, range(32, 117)))
     )
     weights.save(path, found)
     return found

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from golden.tiny import tiny
 
-from harness.check.request import lesson6
 from harness.program.ir import Program
 from harness.spec.initial_values import (
     blocks,
@@ -20,6 +19,7 @@ from harness.spec.initial_values import (
     initial_statistics,
     stripes,
 )
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
 Arrays = dict[str, Any]

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from faults.support import group_members, hearing, is_gone, wait_until
 
+from harness.check.cell import Cell
 from harness.check.reproducer import save
 from harness.check.request import Request, make_case
-from harness.check.run_trial import Cell
 from harness.spec.model import load_spec
 
 HARNESS = Path(sys.executable).with_name("harness")

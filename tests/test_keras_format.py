@@ -31,8 +31,8 @@ from format_cases import (
 )
 
 import harness
-from harness.check.request import lesson6
 from harness.convert.formats import launch
+from harness.spec.library import lesson6
 from harness.worker.worker import Worker
 
 ENGINES = ("tensorflow", "torch", "jax")

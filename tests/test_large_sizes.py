@@ -16,7 +16,7 @@ from harness.backends.numpy import segments as numpy_segments
 from harness.backends.numpy.backend import PRIMITIVES
 from harness.backends.numpy.kernels import NumpyKernels
 from harness.convert.weights import Weights, load, save
-from harness.oracle.arguments import target
+from harness.oracle.draw import target
 from harness.oracle.oracle import TABLE
 from harness.spec.initializers import generator
 from harness.spec.model import load_spec
@@ -25,8 +25,9 @@ from harness.text.vocabulary import Vocabulary, one_hot
 from harness.train.feed import Feed, recipe
 from harness.train.generate.model import Reader
 from harness.train.generate.writing import GenerateRequest, Writer
+from harness.worker.launch import Launch
 from harness.worker.remote import Remote
-from harness.worker.worker import Launch, Worker
+from harness.worker.worker import Worker
 
 MILLION = 1_000_000
 MB = 1_000_000

@@ -11,6 +11,7 @@ from test_train import TEXT
 from harness.runtime import plugins
 from harness.runtime.backend import Tensors
 from harness.runtime.executor import KEPT
+from harness.runtime.opening import make_session
 from harness.runtime.session import Session
 from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary
@@ -23,7 +24,9 @@ STEPS = 2 * KEPT + 5  # full sets of batches, and a rest
 def made(system: str, backend: str) -> tuple[Session, Feed]:
     spec = load_spec(f"lesson6/{system}")
     indices = Vocabulary.of(TEXT).encode(TEXT)
-    session = plugins.load(backend).session(spec.program("training"), spec.program("inference"))
+    session = make_session(
+        plugins.load(backend), spec.program("training"), spec.program("inference")
+    )
     return session, Feed(session.programs["training"], recipe(spec, 4), indices, "float32", 0)
 
 

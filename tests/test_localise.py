@@ -16,11 +16,12 @@ import pytest
 
 from harness.backends.numpy.backend import PRIMITIVES, Numpy
 from harness.check.localise import Location, forward_location, places
-from harness.check.request import Request, lesson6, make_case
+from harness.check.request import Request, make_case
 from harness.oracle.case import Case
 from harness.oracle.oracle import ORDERS, Oracle
 from harness.runtime.backend import Backend
 from harness.runtime.session import Session
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
 DTYPES = ("float64", "float32")

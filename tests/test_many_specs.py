@@ -12,10 +12,10 @@ import pytest
 from test_fault_matrix import MODEL
 
 from harness.check import shared_cases
+from harness.check.cell import CellResult
 from harness.check.events import Events
 from harness.check.request import Request, make_case
 from harness.check.run import Engine
-from harness.check.run_trial import CellResult
 from harness.check.shared_cases import SharedCases
 from harness.oracle.case import Case
 from harness.runtime.memory import resident

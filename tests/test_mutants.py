@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.check.cell import Cell, CellResult
 from harness.check.checks import CHECKS
 from harness.check.findings import BROKEN, Finding
-from harness.check.request import Request, lesson6
+from harness.check.request import Request
 from harness.check.run import Engine
-from harness.check.run_trial import Cell, CellResult
+from harness.spec.library import lesson6
 
 FOLDER = Path(__file__).parent / "mutants"
 with pytest.MonkeyPatch.context() as _path:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.check.request import lesson6
-from harness.oracle.arguments import draw
+from harness.oracle.draw import draw
 from harness.oracle.oracle import Oracle
 from harness.program.serial import encode
 from harness.runtime.session import Session
+from harness.spec.library import lesson6
 from harness.spec.model import Spec, load_spec
-from harness.worker.worker import Launch, Worker
+from harness.worker.launch import Launch
+from harness.worker.worker import Worker
 
 FOLDER = Path(__file__).parent / "benchmarks" / "native"
 # Keras reads its engine when it is imported; TensorFlow logs to the terminal unless told not to.

@@ -26,9 +26,9 @@ from format_cases import (
 )
 
 import harness
-from harness.check.request import lesson6
 from harness.convert.formats import launch
 from harness.program.serial import encode
+from harness.spec.library import lesson6
 from harness.worker.worker import Worker
 
 missing = [n for n in ("onnx", "onnxruntime") if find_spec(n) is None]

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from harness.check.request import lesson6
 from harness.program.builder import Builder
 from harness.program.flops import count
 from harness.program.ir import Node, walk_nodes
 from harness.program.passes import optimise
 from harness.program.plan import Plan, forward_plan, training_plan
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
 LONG = 40  # a loop of so many steps is not written out

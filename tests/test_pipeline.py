@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from harness.errors import UsageError
-from harness.oracle.arguments import Material, draw
+from harness.oracle.draw import draw
 from harness.runtime import plugins
+from harness.runtime.arguments import Arguments
 from harness.runtime.backend import Backend
+from harness.runtime.opening import make_session
 from harness.runtime.session import Session
 from harness.runtime.step import Purpose
 from harness.runtime.step_loop import Pipeline
@@ -40,15 +42,15 @@ def small(spec: Spec) -> tuple[Any, Any]:
 
 def opened(
     backend: Backend, spec: Spec, path: Any, device: str = "cpu", dtype: str = "float64"
-) -> tuple[Session, list[Material]]:
+) -> tuple[Session, list[Arguments]]:
     backend.quick = True
     backend.use(device, dtype)
     training, inference = small(spec)
-    session = backend.session(training, inference, path=path, dtype=dtype, rule=spec.update)
+    session = make_session(backend, training, inference, path=path, dtype=dtype, rule=spec.update)
     return session, [draw(training, BATCH, TIME, seed) for seed in range(BATCHES)]
 
 
-def pipeline(session: Session, purpose: Purpose, materials: list[Material]) -> Pipeline:
+def pipeline(session: Session, purpose: Purpose, materials: list[Arguments]) -> Pipeline:
     first = materials[0]
     batches = [{"inputs": m.inputs, "targets": m.targets} for m in materials]
     return Pipeline(
@@ -56,7 +58,7 @@ def pipeline(session: Session, purpose: Purpose, materials: list[Material]) -> P
     )
 
 
-def trained(session: Session, materials: list[Material], steps: int) -> tuple[list[float], Any]:
+def trained(session: Session, materials: list[Arguments], steps: int) -> tuple[list[float], Any]:
     """The losses of single steps, and all that they leave."""
     first = materials[0]
     session.load(first.parameters, first.statistics)

@@ -10,15 +10,17 @@ import numpy.typing as npt
 import pytest
 
 from harness.backends.numpy.backend import PRIMITIVES
-from harness.check.request import lesson6, small_sizes
-from harness.oracle.arguments import Material, draw
+from harness.check.request import small_sizes
+from harness.oracle.draw import draw
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.fused import FUSED
 from harness.program.ir import Port, Program, walk_nodes
 from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.program.primitives import TABLE
 from harness.program.signature import result_ports
+from harness.runtime.arguments import Arguments
 from harness.runtime.interpreter import Walker
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
 Array = npt.NDArray[Any]
@@ -69,7 +71,7 @@ def program_of(model: str, phase: Any) -> Program:
     return spec.program(phase).with_sizes(**small_sizes(spec))
 
 
-def named(program: Program, material: Material) -> dict[str, Array]:
+def named(program: Program, material: Arguments) -> dict[str, Array]:
     """Arrays by the names that plans have for them."""
     groups = {"input": material.inputs, "target": material.targets, "state": material.state}
     groups["statistics"] = material.statistics

@@ -17,8 +17,8 @@ import pytest
 from faults.support import MIB, PATH, VERBS, group_members, is_gone, launch, timed, wait_until
 
 from harness.worker import logs
-from harness.worker.serve import DEFAULT_HANDLER
-from harness.worker.worker import Launch, Worker
+from harness.worker.launch import Launch
+from harness.worker.worker import Worker
 
 PLUGIN = """
 import os
@@ -79,7 +79,7 @@ def test_plugin_s_environment_is_there_before_its_framework(tmp_path: Path) -> N
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-env\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[harness.backends]\nenv-test = plugin_env\n")
     # What answers the calls is not tested here, so anything may stand in its place.
-    module, _, function = DEFAULT_HANDLER.partition(":")
+    module, _, function = Launch("numpy").service.partition(":")
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, types\n"
         f"sys.modules['{module}'] = types.SimpleNamespace({function}=lambda backend: print)\n"

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from harness.check.request import Request, lesson6, make_case
+from harness.check.request import Request, make_case
 from harness.check.run import Engine
 from harness.errors import HarnessError
 from harness.oracle.complex_step import complex_step_gap
 from harness.program.autodiff import rules
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
 

@@ -15,13 +15,13 @@ from damage import ABSURD, GONE, changed, flips, mutations
 from rich.console import Console
 
 from harness.check import report as reports
+from harness.check.cell import result_records
 from harness.check.events import Report
 from harness.check.record_lines import FORMS
 from harness.check.records import RecordError, read_records
 from harness.check.request import Request
 from harness.check.resume import ended_cells
 from harness.check.run import Engine
-from harness.check.run_trial import result_records
 from harness.errors import HarnessError
 
 REQUEST = Request(

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from harness.check import report as reports
+from harness.check.cell import Cell, CellResult
 from harness.check.console import PIPED_WIDTH
 from harness.check.events import Report
 from harness.check.findings import VERDICTS, Finding, Verdict
-from harness.check.run_trial import Cell, CellResult
 from harness.oracle.tolerance import Deviation
 
 OUT = np.linspace(0.1, 0.9, 6).reshape(2, 3)

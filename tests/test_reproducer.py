@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from harness.check.cell import Cell
 from harness.check.checks import extremes
 from harness.check.findings import Finding
 from harness.check.reproducer import (
@@ -25,7 +26,6 @@ from harness.check.reproducer import (
     write_whole,
 )
 from harness.check.request import Request, make_case
-from harness.check.run_trial import Cell
 from harness.cli import cli
 from harness.errors import UsageError
 from harness.oracle.case import Case

@@ -17,13 +17,14 @@ import pytest
 from click.testing import CliRunner
 from damage import ABSURD, changed, flips, mutations, places
 
+from harness.check.cell import Cell
 from harness.check.reproducer import load, save
-from harness.check.request import Request, lesson6, make_case
-from harness.check.run_trial import Cell
+from harness.check.request import Request, make_case
 from harness.cli import cli
 from harness.errors import HarnessError, UsageError
 from harness.files.npz import read_npz
 from harness.program.serial import decode, encode
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 from harness.spec.wellformed import IllFormed, check_program
 

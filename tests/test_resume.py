@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.check.cell import Cell
 from harness.check.records import read_records
 from harness.check.request import Request
 from harness.check.resume import CELL_FIELDS, ended_cells
 from harness.check.run import Engine
-from harness.check.run_trial import Cell
 from harness.errors import UsageError
 
 HARNESS = Path(sys.executable).parent / "harness"

@@ -9,8 +9,9 @@ import pytest
 
 from harness.backends.numpy.backend import Numpy
 from harness.errors import UsageError
-from harness.oracle.arguments import Material, draw
+from harness.oracle.draw import draw
 from harness.program.ir import UpdateRule
+from harness.runtime.arguments import Arguments
 from harness.runtime.backend import (
     Function,
     GradientFunction,
@@ -32,7 +33,7 @@ def spec() -> Spec:
 
 
 @pytest.fixture(scope="module")
-def material(spec: Spec) -> Material:
+def material(spec: Spec) -> Arguments:
     return draw(spec.program("training", **SIZES), 3, 4, 0)
 
 
@@ -42,7 +43,7 @@ def opened(spec: Spec, backend: Numpy | None = None, **choices: Any) -> Session:
 
 
 @pytest.fixture
-def session(spec: Spec, material: Material) -> Session:
+def session(spec: Spec, material: Arguments) -> Session:
     found = opened(spec, dtype="float64", rule=spec.rule("sgd_momentum"))
     found.load(material.parameters, material.statistics)
     return found
@@ -127,7 +128,7 @@ def test_arrays_that_do_not_fit_are_refused_in_words(
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64])
-def test_any_integers_are_indices(session: Session, material: Material, dtype: Any) -> None:
+def test_any_integers_are_indices(session: Session, material: Arguments, dtype: Any) -> None:
     chars = material.inputs["chars"]
     one = session.forward("inference", {"chars": chars}, material.state)
     other = session.forward("inference", {"chars": chars.astype(dtype)}, material.state)
@@ -154,7 +155,7 @@ def test_any_integers_are_indices(session: Session, material: Material, dtype: A
     ],
 )
 def test_parameters_and_statistics_that_do_not_fit_are_refused(
-    session: Session, material: Material, group: str, change: dict[str, Any], words: str
+    session: Session, material: Arguments, group: str, change: dict[str, Any], words: str
 ) -> None:
     given = {"parameters": dict(material.parameters), "statistics": dict(material.statistics)}
     for name, array in change.items():
@@ -229,7 +230,7 @@ def test_paths_say_who_runs_what(spec: Spec) -> None:
     assert "optimizer" not in opened(spec).paths()
 
 
-def test_a_rule_is_used_from_the_next_load_on(spec: Spec, material: Material) -> None:
+def test_a_rule_is_used_from_the_next_load_on(spec: Spec, material: Arguments) -> None:
     session = opened(spec, Claiming(), dtype="float64", rule=spec.rule("sgd"))
     given = (material.inputs, material.state, material.targets)
 
@@ -249,7 +250,7 @@ def test_a_rule_is_used_from_the_next_load_on(spec: Spec, material: Material) ->
     assert "optimizer" not in session.paths()
 
 
-def test_what_is_frozen_is_neither_trained_nor_neutral(spec: Spec, material: Material) -> None:
+def test_what_is_frozen_is_neither_trained_nor_neutral(spec: Spec, material: Arguments) -> None:
     session = opened(spec, Claiming(), dtype="float64", rule=spec.rule("sgd_momentum"))
     session.load(material.parameters, material.statistics)
     assert set(session.variables) - set(session.trained()) == {"out/b2"}
@@ -262,7 +263,7 @@ def test_what_is_frozen_is_neither_trained_nor_neutral(spec: Spec, material: Mat
 
 
 def test_a_claim_without_automatic_differentiation_is_refused_in_words(
-    spec: Spec, material: Material
+    spec: Spec, material: Arguments
 ) -> None:
     class NoGradients(Claiming):
         def value_and_gradient(self, function: Function) -> GradientFunction | None:
@@ -279,7 +280,7 @@ def test_a_claim_without_automatic_differentiation_is_refused_in_words(
 
 
 def test_a_trace_names_every_value_once_in_the_order_of_making(
-    session: Session, material: Material
+    session: Session, material: Arguments
 ) -> None:
     found = [(n, t) for n, t, _ in session.trace("training", material.inputs, material.state)]
     assert len(found) == len(set(found))
@@ -291,7 +292,7 @@ def test_a_trace_names_every_value_once_in_the_order_of_making(
     assert names.index("norm/y") < names.index("lstm/i") < names.index("out/y")
 
 
-def test_a_claimed_layer_shows_its_results_only(spec: Spec, material: Material) -> None:
+def test_a_claimed_layer_shows_its_results_only(spec: Spec, material: Arguments) -> None:
     session = opened(spec, Claiming(), dtype="float64")
     session.load(material.parameters, material.statistics)
     traced = {n: a for n, _, a in session.trace("training", material.inputs, material.state)}

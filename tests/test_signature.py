@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from harness.check import provenance
+from harness.check.cell import Cell
 from harness.check.events import Events
 from harness.check.records import read_records
 from harness.check.request import Request
 from harness.check.run import Engine
-from harness.check.run_trial import Cell
 
 SHIPPED = Path(__file__).parents[1] / "specs"
 MODEL = (SHIPPED / "models/lesson6/simple_rnn.yaml").read_text()

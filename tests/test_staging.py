@@ -22,7 +22,8 @@ from harness.convert.staging import FILES, FOLDERS, staging, sweep, whole
 from harness.convert.weights import Weights
 from harness.errors import UsageError
 from harness.files.atomic import LEFT_OVER
-from harness.oracle.arguments import draw
+from harness.oracle.draw import draw
+from harness.spec.fingerprint import fingerprint
 from harness.spec.model import load_spec
 from harness.worker.worker import Worker
 
@@ -88,7 +89,7 @@ def test_an_export_that_is_killed_leaves_nothing_for_long(tmp_path: Path) -> Non
     spec = load_spec(SPEC)
     program = spec.program("training", hidden=8)
     arrays = {n: a.astype("f4") for n, a in draw(program, 1, 1, 3).parameters.items()}
-    made = Weights(SPEC, weights.fingerprint(spec), dict(program.sizes), arrays, {})
+    made = Weights(SPEC, fingerprint(spec), dict(program.sizes), arrays, {})
     weights.save(tmp_path / "w.st", made)
     program_ = "from harness.cli import main; main()"
     arguments = ["export", SPEC, "--weights", "w.st", "--to", "jax"]

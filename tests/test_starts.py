@@ -27,7 +27,7 @@ import os, sys, time
 {at_import}
 """
 HONEST = """
-from harness import plugins
+from harness.runtime import plugins
 from harness.runtime.hookspecs import hookimpl
 
 @hookimpl

@@ -11,10 +11,10 @@ from pathlib import Path
 import faulty
 import pytest
 
+from harness.check.cell import CellResult
 from harness.check.checks import CHECKS, FINDINGS
 from harness.check.request import Request
 from harness.check.run import Engine
-from harness.check.run_trial import CellResult
 from harness.suite.cells import Cells
 
 SPECS = ("lesson6/simple_rnn", "lesson6/theano_rnn")

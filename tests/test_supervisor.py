@@ -21,7 +21,8 @@ from faults.support import MIB, is_gone, launch, timed
 
 from harness.worker import frames, logs
 from harness.worker import worker as worker_module
-from harness.worker.worker import Launch, Worker
+from harness.worker.launch import Launch
+from harness.worker.worker import Worker
 
 
 @pytest.fixture

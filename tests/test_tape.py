@@ -10,13 +10,13 @@ from plans_walked import agree, arrays_of, plan_of, walk
 
 from harness.backends.numpy.fused import FUSED
 from harness.backends.numpy.kernels import NumpyKernels
-from harness.check.request import lesson6
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Type
 from harness.program.plan import Plan
 from harness.runtime.executor import Tape, tiling
 from harness.runtime.executor.assignment import Memory
+from harness.spec.library import lesson6
 
 CELLS = [(name, mode) for name in lesson6() for mode in ("train", "forward")]
 

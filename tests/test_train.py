@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.check.request import lesson6
 from harness.convert.weights import WeightsError, load
 from harness.errors import UsageError
 from harness.runtime.session import Session
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary, column, one_hot, windows
 from harness.train import checkpoint, run

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 import harness
-from harness.convert.weights import Weights, WeightsError, check, fingerprint, load, save
+from harness.convert.weights import Weights, WeightsError, check, load, save
+from harness.spec.fingerprint import fingerprint
 from harness.spec.model import Spec
 
 NAME = "lesson6/stateful_lstm"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.convert.weights import fingerprint
+from harness.spec.fingerprint import fingerprint
 
 SPECS = Path(__file__).parent.parent / "specs"
 NAME = "lesson6/stateful_lstm"
@@ -45,7 +45,7 @@ def of_definition(folder: Path, name: str, *changes: tuple[str, str]) -> str:
 
 
 def test_the_same_in_every_process(usual: str) -> None:
-    module = "harness.convert.weights"
+    module = "harness.spec.fingerprint"
     program = f"import harness, {module} as w; print(w.fingerprint(harness.load({NAME!r})))"
     for seed in ("0", "1", "12345"):
         printed = subprocess.run(

@@ -8,11 +8,11 @@ import json
 import numpy as np
 import pytest
 
-from harness.check.request import lesson6
 from harness.errors import HarnessError
 from harness.program.dims import Dim
 from harness.program.ir import Node
 from harness.program.serial import CLASSES, decode, encode
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
 

@@ -11,6 +11,7 @@ from harness.oracle import oracle
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Port, Program
 from harness.runtime.backend import Backend
+from harness.runtime.opening import make_session
 from harness.runtime.session import Session
 from harness.spec.model import Spec
 
@@ -35,7 +36,7 @@ def draw(program: Program, free: Mapping[str, int], seed: int = 0) -> dict[str, 
 def start(backend: Backend, spec: Spec, path: str, dtype: str, device: str = "cpu") -> Session:
     backend.use(device, dtype)
     programs = (spec.program("training"), spec.program("inference"))
-    return backend.session(*programs, path=path, dtype=dtype, rule=spec.update)
+    return make_session(backend, *programs, path=path, dtype=dtype, rule=spec.update)
 
 
 def everything(session: Session, given: dict[str, Arrays], steps: int = 3) -> Arrays:

@@ -21,9 +21,9 @@ from lesson6_pictures import draw
 from lesson6_speed import measure_speed
 from rich.console import Console
 
-from harness.check.request import lesson6
 from harness.errors import HarnessError
 from harness.files.atomic import write_whole
+from harness.spec.library import lesson6
 from harness.worker.machine import machine
 
 FOLDER = Path(__file__).parent

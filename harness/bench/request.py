@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.check.request import DEFAULT_TIME, choose_backends, lesson6
 from harness.errors import UsageError, did_you_mean
 from harness.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
 from harness.runtime.budget import check_fits
+from harness.runtime.plugins import choose_backends
+from harness.spec.library import lesson6
 from harness.spec.model import FREE_SIZES, Spec, load_specs
-from harness.worker.worker import Launch
+from harness.worker.launch import Launch, thread_settings
 
 MODES = ("forward", "train")
 DTYPES = ("float32", "tf32", "bfloat16", "float64")
@@ -192,13 +193,6 @@ def launch(
     return Launch(backend, python=python, environment=environment, cores=request.thread_count)
 
 
-def thread_settings(count: int) -> dict[str, str]:
-    """The variables from which numerical libraries take their number of threads."""
-    names = ("OMP", "OPENBLAS", "MKL")
-    found = {f"{name}_NUM_THREADS": str(count) for name in names}
-    return {**found, "TF_NUM_INTRAOP_THREADS": str(count), "TF_NUM_INTEROP_THREADS": "1"}
-
-
 def characters_read(spec: Spec, time: int) -> tuple[int, str]:
     """How many of what one sample of a batch is: the characters that the model reads, if any.
 
@@ -217,9 +211,7 @@ def _times(spec: Spec, asked: Sequence[int]) -> tuple[int, ...]:
     """The lengths to time: those asked for, where the model's inputs have a length at all."""
     if not has_time(spec):
         return (characters_read(spec, 1)[0],)
-    data = spec.model.data
-    own = data.windows.length if data else DEFAULT_TIME
-    return tuple(dict.fromkeys(asked)) or (own,)
+    return tuple(dict.fromkeys(asked)) or (spec.length,)
 
 
 def has_time(spec: Spec) -> bool:

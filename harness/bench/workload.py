@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from harness.bench.request import Group, characters_read
 from harness.errors import UsageError
-from harness.oracle.arguments import data, draw, target
 from harness.oracle.case import Expected, state_of, step_values
+from harness.oracle.draw import data, draw, target
 from harness.oracle.oracle import ORDERS, Oracle
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, compare, relative_error, scales
 from harness.program.ir import Program

@@ -13,18 +13,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from harness.check import report as reports
+from harness.check.cell import Cell, CellResult, result_records
 from harness.check.events import Events, Report
 from harness.check.findings import PASSING
 from harness.check.reproducer import check_writable, first_check, load, save
-from harness.check.request import Request, choose_backends
+from harness.check.request import Request
 from harness.check.run import Engine
-from harness.check.run_trial import Cell, CellResult, result_records
 from harness.errors import UsageError
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import compare, worst
+from harness.runtime.plugins import choose_backends
 from harness.terminal import console, line, say, visible
+from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
-from harness.worker.worker import Launch, Worker
+from harness.worker.worker import Worker
 
 # Wide enough for a table of six backends where the output is no terminal.
 PIPED_WIDTH = 160

@@ -12,15 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from harness.check.cell import Cell
 from harness.check.findings import Finding
 from harness.errors import SpecError
 from harness.spec.document import Document, load, parse, validate
 from harness.spec.schema import Strict
-
-if TYPE_CHECKING:
-    from harness.check.run_trial import Cell
 
 
 class Match(Strict):

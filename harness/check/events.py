@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from harness.check.cell import Cell, CellResult
 from harness.check.findings import PASSING, Finding
-from harness.check.run_trial import Cell, CellResult
 
 
 class Events:

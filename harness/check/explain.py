@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-from harness.check.request import DEFAULT_TIME, choose_backends
 from harness.program import flops
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import Dim
 from harness.program.ir import Node, Port, Program
 from harness.program.signature import call_key, variable_ports
+from harness.runtime.plugins import choose_backends
 from harness.spec.model import Spec, load_spec
+from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault
-from harness.worker.worker import Launch, Worker
+from harness.worker.worker import Worker
 
 
 def explain(
@@ -24,10 +25,10 @@ def explain(
     spec = load_spec(name, folders)
     if backends:
         backends = choose_backends(backends)
-    training, data = spec.model.training, spec.model.data
+    training = spec.model.training
     free = {
         "batch": sizes.get("batch", training.batch if training else 1),
-        "time": sizes.get("time", data.windows.length if data else DEFAULT_TIME),
+        "time": sizes.get("time", spec.length),
     }
     own = {n: v for n, v in sizes.items() if n not in free}
     program = spec.program("training", **own)

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.check.findings import PASSING, Finding
-from harness.oracle.arguments import Arrays, Material
 from harness.oracle.case import Case
 from harness.oracle.oracle import ORDERS, Oracle
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, K, relative_error, worst
 from harness.program.ir import Program, walk_nodes
+from harness.runtime.arguments import Arguments, Arrays
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
 from harness.worker.remote import Traced
@@ -77,7 +77,7 @@ class _Part:
 
 
 def forward_location(
-    case: Case, material: Material, found: Sequence[Traced], dtype: str
+    case: Case, material: Arguments, found: Sequence[Traced], dtype: str
 ) -> Location | None:
     """Compare a backend's trace of a training pass with the oracle's; None if all agrees."""
     parts = _parts(case, material, found, dtype)
@@ -96,7 +96,7 @@ def forward_location(
 
 
 def _oracle_trace(
-    case: Case, material: Material, dtype: str, order: str = "plain"
+    case: Case, material: Arguments, dtype: str, order: str = "plain"
 ) -> dict[tuple[str, int | None], Array]:
     """The oracle's values by name and time step."""
     session = Session(Oracle(order), case.training, case.inference, path="equations", dtype=dtype)
@@ -105,7 +105,7 @@ def _oracle_trace(
     return {(name, step): array for name, step, array in trace}
 
 
-def _parts(case: Case, material: Material, found: Sequence[Traced], dtype: str) -> list[_Part]:
+def _parts(case: Case, material: Arguments, found: Sequence[Traced], dtype: str) -> list[_Part]:
     """What can be compared, and what cannot though it should. A value that a native layer made as
     a whole sequence is taken step by step."""
     expected = _oracle_trace(case, material, "float64")
@@ -158,7 +158,7 @@ def places(program: Program) -> dict[str, str]:
     return found
 
 
-def _hint(case: Case, material: Material, part: _Part, tolerance: float) -> str:
+def _hint(case: Case, material: Arguments, part: _Part, tolerance: float) -> str:
     """The first change of parameters under which the oracle gives what was found, in words."""
     for text, parameters in _hypotheses(material.parameters):
         trace = _oracle_trace(case, replace(material, parameters=parameters), "float64")

@@ -8,8 +8,8 @@ from statistics import median_low
 
 import numpy as np
 
+from harness.check.cell import Cell, CellResult
 from harness.check.findings import PASSING
-from harness.check.run_trial import Cell, CellResult
 
 FEWEST = 3
 """Backends of which one can stand apart."""

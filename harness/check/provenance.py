@@ -16,13 +16,13 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from harness.check.cell import Cell
 from harness.check.differences import Differences
 from harness.check.request import Request, case_sizes
-from harness.check.run_trial import Cell
-from harness.convert.weights import fingerprint
 from harness.oracle import tolerance
 from harness.runtime.code_digest import digest
 from harness.runtime.plugins import available, code
+from harness.spec.fingerprint import fingerprint
 from harness.spec.model import Spec
 from harness.worker.machine import machine
 from harness.worker.serve import reported
@@ -75,7 +75,7 @@ class Signatures:
 
     @cached_property
     def _cards(self) -> str:
-        from harness.bench.environment import gpus
+        from harness.worker.machine import gpus
 
         return "; ".join(" ".join(card.values()) for card in gpus())
 

@@ -8,10 +8,10 @@ from textwrap import indent
 from rich.table import Table
 from rich.text import Text
 
+from harness.check.cell import CellResult
 from harness.check.events import Report
 from harness.check.findings import PASSING, Finding
 from harness.check.outliers import Group, group_of, outlier
-from harness.check.run_trial import CellResult
 from harness.oracle import tolerance
 from harness.terminal import entry
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from harness.check.cell import Cell
 from harness.check.checks.context import part
 from harness.check.checks.extremes import (
     INDICES,
@@ -27,7 +28,6 @@ from harness.check.checks.extremes import (
 )
 from harness.check.checks.properties import smaller_batch
 from harness.check.findings import Finding
-from harness.check.run_trial import Cell
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
@@ -35,11 +35,11 @@ from harness.files.forms import Form, Number, formed, read_json
 from harness.files.kinds import ARCHIVED, GROUPS
 from harness.files.npz import read_npz
 from harness.files.user_file import MAX_ARRAYS, MAX_PROGRAM, FileFault, displayed, read_bytes, why
-from harness.oracle.arguments import Arrays, Material
 from harness.oracle.case import Case, Expected
 from harness.program.dims import bind
 from harness.program.ir import Phase, Port, Program
 from harness.program.serial import decode, encode
+from harness.runtime.arguments import Arguments, Arrays
 from harness.runtime.budget import check_fits
 from harness.spec.wellformed import check_program
 from harness.worker.remote import Remote, Tensors
@@ -47,13 +47,13 @@ from harness.worker.remote import Remote, Tensors
 ARRAYS, PROGRAM = "arrays.npz", "program.json"
 
 
-def _main(case: Case) -> Material:
+def _main(case: Case) -> Arguments:
     return case.material
 
 
 # Checks that are one pass -> what it is run on. All but two are results and gradients of the loss.
 INFERENCE, ALONG = "inference", "cotangent-gradients"
-MATERIALS: Mapping[str, Callable[[Case], Material]] = {
+MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
     **dict.fromkeys(("outputs", "loss", "state", "statistics", "gradients"), _main),
     ALONG: _main,
     INFERENCE: _main,
@@ -72,7 +72,7 @@ class Pass:
 
     check: str
     phase: Phase
-    material: Material
+    material: Arguments
     cotangents: Arrays | None = None
 
     def run(self, remote: Remote) -> Tensors:
@@ -237,7 +237,7 @@ def _reproducer(meta: Meta, arrays: Mapping[str, npt.NDArray[Any]]) -> Reproduce
         Pass(
             meta.check,
             meta.phase,
-            Material(**{group: groups[group] for group in GROUPS}),
+            Arguments(**{group: groups[group] for group in GROUPS}),
             groups["cotangents"] or None,
         ),
         Expected(groups["expected"], meta.noise),

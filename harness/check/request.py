@@ -11,14 +11,11 @@ from harness.check.checks import CHECKS, FINDINGS
 from harness.errors import UsageError, did_you_mean
 from harness.oracle.case import Case
 from harness.ranges import JOBS, MEMORY, SEED, SIZES, TIMEOUT, check_fields
-from harness.runtime.plugins import available
 from harness.spec.model import Spec
 
 # Small, and all different: a wrong axis cannot fit. Time exceeds what unrolled models need.
 SMALL_SIZES: Mapping[str, int] = {"vocab": 11, "characters": 10, "factors": 5, "hidden": 7}
 SMALL_BATCH, SMALL_TIME = 3, 4
-# Of models whose data do not say how long a sequence is.
-DEFAULT_TIME = 8
 # At the spec's own sizes a small batch is enough, and keeps the material off the kinks.
 OWN_BATCH = 4
 
@@ -61,8 +58,8 @@ def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str,
     """The sizes of a case, its batch and its time."""
     given = dict(request.sizes)
     if own:
-        training, data = spec.model.training, spec.model.data
-        time = data.windows.length if data else DEFAULT_TIME
+        training = spec.model.training
+        time = spec.length
         batch = min(training.batch, OWN_BATCH) if training else OWN_BATCH
         sizes: Mapping[str, int] = given
     else:
@@ -82,39 +79,6 @@ def small_sizes(spec: Spec) -> dict[str, int]:
             taken.add(small)
         sizes[name] = min(small, own)
     return sizes
-
-
-def lesson6() -> tuple[str, ...]:
-    """The names of the Lesson 6 models, in the order of the notebook."""
-    return tuple(
-        f"lesson6/{name}"
-        for name in (
-            "three_char",
-            "first_rnn",
-            "simple_rnn",
-            "sequence_unrolled",
-            "sequence_rnn",
-            "sequence_onehot",
-            "stateful_lstm",
-            "theano_rnn",
-            "pure_python_rnn",
-            "keras_gru",
-            "theano_gru",
-            "theano_gru_combined",
-        )
-    )
-
-
-def choose_backends(names: Sequence[str]) -> tuple[str, ...]:
-    """The named backends, or all that are installed; :class:`UsageError` for an unknown name."""
-    known = available()
-    for name in names:
-        if name not in known:
-            raise UsageError(
-                f"unknown backend {name!r}{did_you_mean(name, known)} "
-                f"(installed: {', '.join(known)})"
-            )
-    return tuple(dict.fromkeys(names)) or tuple(known)
 
 
 def choose_checks(patterns: Sequence[str]) -> tuple[str, ...]:

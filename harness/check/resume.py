@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.check.cell import Cell, CellResult
 from harness.check.findings import Finding
 from harness.check.provenance import LIMITED, LIMITS, Greetings, changes
 from harness.check.records import read_records
 from harness.check.request import Request
-from harness.check.run_trial import Cell, CellResult
 from harness.errors import UsageError
 from harness.oracle.tolerance import Deviation
 

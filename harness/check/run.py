@@ -14,28 +14,22 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property
 from typing import Any
 
+from harness.check.cell import Cell, CellResult, finding_record, own_fault
 from harness.check.differences import Differences, known_differences
 from harness.check.events import Events, Report
 from harness.check.findings import Finding
 from harness.check.outliers import Outliers
 from harness.check.provenance import Greetings, Signatures, greeting
 from harness.check.records import RecordWriter, head
-from harness.check.request import (
-    Request,
-    check_request,
-    choose_backends,
-    choose_checks,
-    lesson6,
-    slowest_first,
-)
+from harness.check.request import Request, check_request, choose_checks, slowest_first
 from harness.check.resume import ended_cells, request_record, take_up
-from harness.check.run_trial import Cell, CellResult, CellRun, finding_record, own_fault
+from harness.check.run_cell import CellRun
 from harness.check.shared_cases import SharedCases
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
-from harness.runtime.plugins import available
-from harness.spec.library import Library
+from harness.runtime.plugins import available, choose_backends
+from harness.spec.library import Library, lesson6
 from harness.spec.model import FREE_SIZES, Spec
 from harness.spec.shelf import Shelf
 from harness.worker.launch import Launch, usual_start_timeout

@@ -10,9 +10,9 @@ from typing import Any
 import numpy.typing as npt
 
 from harness.convert.weights import Weights
-from harness.oracle.arguments import Arrays
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation, compare, worst
+from harness.runtime.arguments import Arrays
 from harness.spec.model import Spec
 
 # (inputs, state) -> outputs and new state by name.

@@ -25,7 +25,7 @@ from harness.program.serial import decode, encode
 from harness.runtime import plugins
 from harness.runtime.hookspecs import FORMATS_GROUP, PROJECT, hookspec
 from harness.runtime.plugins import Origin, installed
-from harness.worker.worker import Launch
+from harness.worker.launch import Launch
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -150,7 +150,7 @@ def available() -> dict[str, Origin]:
 
 def launch(name: str, **options: Any) -> Launch:
     """How to start the process of a format; ``options`` are further fields of
-    :class:`~harness.worker.worker.Launch`.
+    :class:`~harness.worker.launch.Launch`.
 
     Raises:
         UnknownFormat: nothing of this name is installed.

@@ -22,6 +22,7 @@ from harness.files.kinds import Kind
 from harness.files.lock import held
 from harness.files.user_file import MAX_WEIGHTS, FileFault, check_regular, displayed
 from harness.program.serial import encode
+from harness.spec.fingerprint import fingerprint
 from harness.spec.model import Spec, load_spec
 from harness.worker import answers
 from harness.worker.remote import asked, told
@@ -182,7 +183,7 @@ def import_(request: Import) -> Weights:
         source = {"format": request.format_, "file": displayed(request.file.name)}
         made = Weights(
             spec.name,
-            weights.fingerprint(spec),
+            fingerprint(spec),
             dict(program.sizes),
             found["parameters"],
             found["statistics"],

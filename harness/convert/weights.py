@@ -8,10 +8,9 @@ in its own place, because safetensors itself would not notice a flipped bit.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.kinds import OPENING, Kind
 from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_head, why
-from harness.program.ir import Node, Program
+from harness.spec.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from harness.spec.model import Spec
@@ -43,9 +42,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 GIVE = "give a file that 'harness train' or 'harness import' wrote"
-# What is not in a program's meaning: the model's name, numbers that the arrays decide, places in
-# files, and the names of values, for messages; those of inputs and outputs are in the ports.
-PROSE = {Program: {"name", "sizes", "names"}, Node: {"place"}}
 
 
 class WeightsError(HarnessError):
@@ -68,16 +64,6 @@ class Weights:
     statistics: Mapping[str, Array]
     vocabulary: tuple[str, ...] = ()
     history: Mapping[str, Any] = field(default_factory=dict)
-
-
-def fingerprint(spec: Spec) -> str:
-    """The sha256 (hex) of what a spec means.
-
-    That is its programs at both phases, with the laws of the initial values and the loss, and its
-    optimizer; not its sizes, comments and prose, nor the names of values inside a definition.
-    """
-    meaning = _meaning([spec.programs["training"], spec.programs["inference"], spec.update])
-    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 
 def save(path: str | Path, weights: Weights, kind: Kind = kinds.WEIGHTS) -> None:
@@ -282,15 +268,3 @@ def _weights(data: bytes, wanted: str) -> Weights:
         metadata.vocabulary,
         dict(metadata.history),
     )
-
-
-def _meaning(value: Any) -> Any:
-    """What a program, or a part of one, says to do, as JSON with maps in any order."""
-    if is_dataclass(value) and not isinstance(value, type):
-        told = [f.name for f in fields(value) if f.name not in PROSE.get(type(value), ())]
-        return [type(value).__name__, *(_meaning(getattr(value, name)) for name in told)]
-    if isinstance(value, Mapping):
-        return {str(key): _meaning(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_meaning(item) for item in value]
-    return value

@@ -10,7 +10,11 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from harness.errors import did_you_mean, shorten
-from harness.spec.nodes import Data, Path
+
+Scalar = str | int | float | bool
+Data = Scalar | list["Data"] | dict[str, "Data"]
+# Where in data a value is: keys and numbers of list items, outermost first.
+KeyPath = tuple[str | int, ...]
 
 _EXPECTED = {
     "int_type": "an integer",
@@ -32,7 +36,7 @@ _EXPECTED = {
 class Complaint:
     """One thing wrong with the data, at the key or at the value of `path`."""
 
-    path: Path
+    path: KeyPath
     message: str
     at_key: bool = False
 
@@ -47,10 +51,10 @@ class _Located:
     """
 
     details: ErrorDetails
-    path: Path
+    path: KeyPath
     annotation: Any
     holder: Any
-    choices: tuple[tuple[Path, str], ...]
+    choices: tuple[tuple[KeyPath, str], ...]
 
 
 def complaints(error: ValidationError, model: type[BaseModel], data: Data) -> list[Complaint]:
@@ -60,8 +64,8 @@ def complaints(error: ValidationError, model: type[BaseModel], data: Data) -> li
 
 
 def _locate(details: ErrorDetails, model: type[BaseModel], data: Any) -> _Located:
-    path: Path = ()
-    choices: tuple[tuple[Path, str], ...] = ()
+    path: KeyPath = ()
+    choices: tuple[tuple[KeyPath, str], ...] = ()
     annotation: Any = model
     holder: Any = None
     for step in details["loc"]:
@@ -133,7 +137,7 @@ def _fields(model: type[BaseModel]) -> dict[str, Any]:
 
 def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint]:
     """Yield complaints; of each union only those of the member that fits best."""
-    unions: dict[Path, list[_Located]] = {}
+    unions: dict[KeyPath, list[_Located]] = {}
     for item in located:
         if len(item.choices) > level:
             unions.setdefault(item.choices[level][0], []).append(item)
@@ -152,7 +156,7 @@ def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint
             yield _wrong_type(group)
 
 
-def _misses(item: _Located, path: Path) -> bool:
+def _misses(item: _Located, path: KeyPath) -> bool:
     """Tell whether the value at `path` is of another type than this one altogether."""
     return item.path == path and bool(_expectation(item))
 

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.oracle.arguments import Material, cotangents, draw
+from harness.oracle.draw import cotangents, draw
 from harness.oracle.oracle import ORDERS, TABLE, Oracle
 from harness.oracle.patience import OracleFault, at_work
 from harness.oracle.tolerance import relative_error, scales
 from harness.program.dims import resolve_shape
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.signature import group_of
+from harness.runtime.arguments import Arguments
 from harness.runtime.interpreter import Table
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
@@ -79,14 +80,14 @@ class Case:
         """The program at a phase."""
         return self.training if phase == "training" else self.inference
 
-    def batch_of(self, batch: int, time: int, seed: int = 1) -> Material:
+    def batch_of(self, batch: int, time: int, seed: int = 1) -> Arguments:
         """The same parameters with another batch."""
         with at_work(self.entries * BYTES):
             other = draw(self.training, batch, time, self.seed + 7919 * seed)
         return self.material.with_batch(other)
 
-    def _draw(self, seed: int) -> tuple[int, Material]:
-        best: tuple[float, int, Material] | None = None
+    def _draw(self, seed: int) -> tuple[int, Arguments]:
+        best: tuple[float, int, Arguments] | None = None
         for number in range(seed * SEEDS_TRIED, (seed + 1) * SEEDS_TRIED):
             material = draw(self.training, self.batch, self.time, number)
             margin = kink_margin(self.training, material)
@@ -144,7 +145,7 @@ class Case:
             session.forget()
         return Expected(values, _at_least_typical(noise))
 
-    def forward(self, phase: Phase, material: Material, key: Any) -> Expected:
+    def forward(self, phase: Phase, material: Arguments, key: Any) -> Expected:
         """Results of a forward pass without targets."""
 
         def run(session: Session) -> Mapping[str, Array]:
@@ -154,7 +155,7 @@ class Case:
         return self.expect(("forward", phase, key), run)
 
     def gradients(
-        self, material: Material, key: Any, along: Mapping[str, Array] | None = None
+        self, material: Arguments, key: Any, along: Mapping[str, Array] | None = None
     ) -> Expected:
         """Results, and ``gradient.NAME``, in training."""
 
@@ -168,7 +169,7 @@ class Case:
         return self.expect(("gradients", key, along is None), run)
 
     def train(
-        self, rule: UpdateRule, batches: Sequence[Mapping[str, Any]], material: Material, key: Any
+        self, rule: UpdateRule, batches: Sequence[Mapping[str, Any]], material: Arguments, key: Any
     ) -> Expected:
         """Every step's :func:`step_values`."""
 
@@ -210,7 +211,7 @@ def state_of(results: Mapping[str, Array]) -> dict[str, Array]:
     return group_of(results, "state.")
 
 
-def step_values(number: int, step: Mapping[str, Any], material: Material) -> dict[str, Array]:
+def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> dict[str, Array]:
     """What a training step is compared by: loss, displacements, slots and statistics.
 
     Parameters are compared by how far they moved: a step is small beside the parameter, so a
@@ -235,7 +236,7 @@ def _moved(array: Any, start: Array | None) -> Any:
     return moved.astype(array.dtype)
 
 
-def kink_margin(program: Program, material: Material) -> float:
+def kink_margin(program: Program, material: Arguments) -> float:
     """The smallest gap of any comparison in a forward pass, over the size of its operands."""
     gaps: list[float] = [np.inf]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,6 @@ from harness.program.plan import Plan
 from harness.runtime.interpreter import Step, Table, Walker, loop, stack
 from harness.runtime.packing import Packing
 from harness.runtime.script import Script
-
-if TYPE_CHECKING:
-    from harness.runtime.session import Session
 
 Tensors = dict[str, Any]
 # (variables, constants) -> results; all three map names to tensors.
@@ -252,8 +249,9 @@ class Backend(ABC):
         """The framework's own optimizer, if its update is exactly this one."""
         return None
 
-    def session(self, training: Program, inference: Program, **choices: Any) -> Session:
-        """What runs one model; a backend with its own notion of a model overrides this."""
-        from harness.runtime.session import Session
+    def session(self, training: Program, inference: Program, **choices: Any) -> Any:
+        """The :class:`~harness.runtime.session.Session` of a model, or None for the plain one.
 
-        return Session(self, training, inference, **choices)
+        For a backend with its own notion of a model; ``choices`` are the arguments of a session.
+        """
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.program.ir import Program
 from harness.program.serial import decode
 from harness.runtime import promises
 from harness.runtime.backend import Backend
@@ -15,7 +16,21 @@ def open_session(
 ) -> Session:
     """A session of programs that came over the wire, on a backend that is made ready for it."""
     backend.use(device, dtype)
-    made = backend.session(
-        decode(training), decode(inference), path=path, dtype=dtype, rule=decode(rule)
-    )
-    return promises.instance(made, Session, "session()", "a harness.runtime.session.Session")
+    programs = (decode(training), decode(inference))
+    return make_session(backend, *programs, path=path, dtype=dtype, rule=decode(rule))
+
+
+def make_session(
+    backend: Backend, training: Program, inference: Program, **choices: Any
+) -> Session:
+    """The session of a model that a backend makes, or the plain one.
+
+    Raises:
+        ContractError: what the backend made is no session.
+    """
+    made = backend.session(training, inference, **choices)
+    if made is None:
+        return Session(backend, training, inference, **choices)
+    wanted = "a harness.runtime.session.Session, or None,"
+    found: Session = promises.instance(made, Session, "session()", wanted)
+    return found

@@ -7,14 +7,14 @@ hurts nobody but those who ask for it.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from harness.errors import HarnessError, did_you_mean
+from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.runtime.code_digest import digest
 from harness.runtime.hookspecs import ENTRY_POINT_GROUP, PROJECT, BackendHooks
 
@@ -54,6 +54,18 @@ class Origin:
 def available(group: str = ENTRY_POINT_GROUP) -> dict[str, Origin]:
     """Return every installed backend, or other plugin of a group, by name; none is imported."""
     return {name: origin for name, (origin, _) in sorted(installed(group).items())}
+
+
+def choose_backends(names: Sequence[str]) -> tuple[str, ...]:
+    """The named backends, or all that are installed; :class:`UsageError` for an unknown name."""
+    known = available()
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"unknown backend {name!r}{did_you_mean(name, known)} "
+                f"(installed: {', '.join(known)})"
+            )
+    return tuple(dict.fromkeys(names)) or tuple(known)
 
 
 def load(name: str) -> Backend:

@@ -19,7 +19,6 @@ from harness.runtime.probe import Probe
 from harness.runtime.promises import ContractError
 from harness.runtime.session import Session
 from harness.runtime.step_service import TimedVerbs
-from harness.train.service import TrainVerbs
 
 Payload = dict[str, Any]
 
@@ -172,10 +171,9 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
             f"the table of backend {backend.name!r} lacks {', '.join(missing)}; it must hold all "
             f"{len(TABLE)} primitives of harness.program.primitives.TABLE"
         )
-    verbs, training = Verbs(backend), TrainVerbs(backend)
+    verbs = Verbs(backend)
 
     def answer(verb: str, payload: Payload) -> Any:
-        asked = training if verb.startswith("train_") else verbs
-        return getattr(asked, verb)(**(payload or {}))
+        return getattr(verbs, verb)(**(payload or {}))
 
     return answer

@@ -9,10 +9,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import Place, SpecError, one_or_many, shorten
-from harness.files.complaints import complaints
+from harness.files.complaints import Data, KeyPath, complaints
 from harness.files.user_file import displayed
-from harness.spec.nodes import Data, Nodes, Spot, read_nodes
-from harness.spec.nodes import Path as DataPath
+from harness.spec.nodes import Nodes, Spot, read_nodes
 from harness.spec.source import MAX_BYTES, read_text
 
 M = TypeVar("M", bound=BaseModel)
@@ -35,17 +34,17 @@ class Document:
         """The content: dict, list, str, int, float and bool only."""
         return self.nodes.data
 
-    def place_of(self, path: DataPath) -> Place:
+    def place_of(self, path: KeyPath) -> Place:
         """Return where the value at `path` starts, or the nearest value that encloses it."""
         while path not in self.nodes.values:
             path = path[:-1]
         return self.nodes.values[path].place
 
-    def place_of_key(self, path: DataPath) -> Place:
+    def place_of_key(self, path: KeyPath) -> Place:
         """Return where the key of the value at `path` starts; for a list's item, the item."""
         return self.nodes.keys.get(path) or self.place_of(path)
 
-    def locator(self, path: DataPath) -> Callable[[int, int], Place]:
+    def locator(self, path: KeyPath) -> Callable[[int, int], Place]:
         """Return a function from (line, column) in the scalar at `path`, from 0, to its place.
 
         Raises SpecError where there is no such function: for a folded text (`>`), and

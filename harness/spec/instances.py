@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from harness.errors import Place, SpecError
+from harness.files.complaints import KeyPath
 from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Port, Type
@@ -14,7 +15,6 @@ from harness.spec.attributes import Attribute
 from harness.spec.axes import FREE_SIZES, read_dims
 from harness.spec.init_clauses import read_init
 from harness.spec.library import Definition, content
-from harness.spec.nodes import Path
 from harness.spec.scope import Scope
 
 Initial = schema.Initializer | list[schema.Rows]
@@ -31,7 +31,7 @@ class Instance:
     definition: Definition
     attributes: dict[str, Attribute]
     init: Mapping[str, Initial]
-    place_of: Callable[[Path], Place]
+    place_of: Callable[[KeyPath], Place]
     parameters: dict[str, Port] = field(default_factory=dict)
     statistics: dict[str, Port] = field(default_factory=dict)
     calls: int = 0

@@ -193,3 +193,24 @@ def content(definition: Definition, kind: type[D]) -> D:
     """The definition's content, typed."""
     assert isinstance(definition.content, kind)
     return definition.content
+
+
+def lesson6() -> tuple[str, ...]:
+    """The names of the Lesson 6 models, in the order of the notebook."""
+    return tuple(
+        f"lesson6/{name}"
+        for name in (
+            "three_char",
+            "first_rnn",
+            "simple_rnn",
+            "sequence_unrolled",
+            "sequence_rnn",
+            "sequence_onehot",
+            "stateful_lstm",
+            "theano_rnn",
+            "pure_python_rnn",
+            "keras_gru",
+            "theano_gru",
+            "theano_gru_combined",
+        )
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from harness.errors import Place, SpecError, did_you_mean
+from harness.files.complaints import KeyPath
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Phase, Port, Program, Type
 from harness.spec import schema
@@ -16,7 +17,6 @@ from harness.spec.expressions import parse_equations, parse_expression
 from harness.spec.instances import Instance
 from harness.spec.layer_calls import LayerEvaluator
 from harness.spec.library import content
-from harness.spec.nodes import Path
 from harness.spec.scope import Scope, Tensor
 from harness.spec.size_checks import check_numbers
 
@@ -110,7 +110,7 @@ class Lowering:
             ports.append(Port(name, value, init))
         return ports
 
-    def _places(self, path: Path) -> Callable[[int], Place]:
+    def _places(self, path: KeyPath) -> Callable[[int], Place]:
         return lambda number: self.document.place_of((*path, number))
 
     def _instances(self) -> None:
@@ -123,7 +123,7 @@ class Lowering:
                 path = ("layers", name, attribute)
                 return self.document.place_of_key(path) if key else self.document.place_of(path)
 
-            def below(path: Path, name: str = name) -> Place:
+            def below(path: KeyPath, name: str = name) -> Place:
                 return self.document.place_of(("layers", name, *path))
 
             extra = use.model_extra or {}
@@ -183,7 +183,7 @@ class Lowering:
         ]
         return loss, metrics
 
-    def _number(self, text: str, path: Path, scope: Scope) -> int:
+    def _number(self, text: str, path: KeyPath, scope: Scope) -> int:
         value = self.evaluator.tensor(parse_expression(text, self.document.locator(path)), scope)
         found = self.evaluator.type_of(value)
         if found.kind != "float":

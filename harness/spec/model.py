@@ -16,6 +16,9 @@ from harness.spec.lower_optimizer import lower_update
 from harness.spec.rivals import clash, same_file
 from harness.spec.size_checks import check_numbers
 
+# Of models whose data do not say how long a sequence is.
+DEFAULT_LENGTH = 8
+
 
 class Spec:
     """A loaded model: its programs at both phases, its optimizer's update, its training and data.
@@ -54,6 +57,11 @@ class Spec:
         if sizes:
             check_numbers(program, {}, at)
         return program
+
+    @property
+    def length(self) -> int:
+        """Time steps of a sequence, for models that read any number: those of the spec's data."""
+        return self.model.data.windows.length if self.model.data else DEFAULT_LENGTH
 
     def rule(self, name: str, **attributes: float) -> UpdateRule:
         """The update rule of any optimizer in the spec's library."""

@@ -12,13 +12,11 @@ from typing import Any
 import yaml
 
 from harness.errors import Place, SpecError, shorten
-from harness.spec.scalars import Scalar, plain_value
+from harness.files.complaints import Data, KeyPath, Scalar
+from harness.spec.scalars import plain_value
 
 MAX_DEPTH = 30
 MAX_NODES = 20_000
-
-Path = tuple[str | int, ...]
-Data = Scalar | list["Data"] | dict[str, "Data"]
 
 # libyaml's loader only ever hands out events here: it constructs nothing.
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -46,8 +44,8 @@ class Nodes:
     """The data of one file, with the place of every value and of every key by its path."""
 
     data: Data = ""
-    values: dict[Path, Spot] = field(default_factory=dict)
-    keys: dict[Path, Place] = field(default_factory=dict)
+    values: dict[KeyPath, Spot] = field(default_factory=dict)
+    keys: dict[KeyPath, Place] = field(default_factory=dict)
 
 
 def read_nodes(text: str, file: str) -> Nodes:
@@ -85,14 +83,14 @@ def _place(file: str, mark: Any) -> Place:
 class _Frame:
     """A list or mapping that is still open; `key` is a key that waits for its value."""
 
-    path: Path
+    path: KeyPath
     items: list[Data] | dict[str, Data]
     key: str | None = None
 
     def wants_key(self) -> bool:
         return isinstance(self.items, dict) and self.key is None
 
-    def next_path(self) -> Path:
+    def next_path(self) -> KeyPath:
         return (*self.path, len(self.items) if self.key is None else self.key)
 
     def add(self, value: Data) -> None:

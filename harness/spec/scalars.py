@@ -7,9 +7,9 @@ spelling that two YAML versions read differently is refused, with what to write.
 import math
 import re
 
-MAX_INTEGER = 2**63 - 1
+from harness.files.complaints import Scalar
 
-Scalar = str | int | float | bool
+MAX_INTEGER = 2**63 - 1
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import pytest
 
+from harness.check.cell import Cell, CellResult
 from harness.check.checks import FINDINGS
 from harness.check.findings import Finding
 from harness.check.run import Engine
-from harness.check.run_trial import Cell, CellResult
 
 ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness.check.cell import Cell
 from harness.check.findings import PASSING
-from harness.check.run_trial import Cell
 from harness.suite.cells import Cells
 from harness.terminal import visible
 

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from harness import ranges
-from harness.bench.request import thread_settings
-from harness.check.request import choose_backends
 from harness.errors import UsageError, did_you_mean
 from harness.files.user_file import MAX_WEIGHTS
 from harness.program.ir import Program
 from harness.runtime.budget import check_fits
+from harness.runtime.plugins import choose_backends
 from harness.spec.model import Spec, load_spec
 from harness.text.corpus import Corpus, corpus
 from harness.text.vocabulary import Vocabulary
 from harness.train.feed import Feed, Recipe, needed_sizes, phases_of, recipe
-from harness.worker.worker import Launch
+from harness.worker.launch import Launch, thread_settings
 
 PATHS = ("derived", "native", "equations")
 FASTEST = "fastest"  # of these, as trials before the training find it
@@ -29,6 +28,7 @@ HELD_OUT = 0.05
 # Steps from one checkpoint to the next.
 EVERY = 1000
 TEN_MINUTES = 600.0
+SERVICE = "harness.train.service:handler"
 RANGES = {
     "epochs": ranges.EPOCHS,
     "batch": ranges.BATCH,
@@ -72,7 +72,7 @@ class TrainRequest:
         """How the worker is started."""
         cores = self.threads or len(os.sched_getaffinity(0))
         environment = {**thread_settings(cores), **self.environment}
-        return Launch(self.backend, python=self.python, environment=environment, cores=cores)
+        return Launch(self.backend, self.python, environment, service=SERVICE, cores=cores)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.convert import weights
-from harness.convert.weights import Weights, WeightsError, fingerprint
+from harness.convert.weights import Weights, WeightsError
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.atomic import sweep
 from harness.files.lock import held
+from harness.spec.fingerprint import fingerprint
 from harness.train import checkpoint, taken_up
 from harness.train.checkpoint import Checkpoint
 from harness.train.kept import TrainingError, check_kept

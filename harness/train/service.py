@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.errors import UsageError
-from harness.runtime import memory, promises
+from harness.runtime import memory, promises, service
 from harness.runtime.backend import Backend
 from harness.runtime.opening import open_session
 from harness.text.shared import mapped
@@ -86,3 +86,18 @@ class TrainVerbs:
             "resident": memory.resident(),
             "device": promises.memory(self.backend.device_memory(), "device_memory()"),
         }
+
+
+def handler(backend: Backend) -> Callable[[str, Payload], Any]:
+    """What answers calls about training, and all that any worker is asked.
+
+    Raises what :func:`harness.runtime.service.handler` does.
+    """
+    others, verbs = service.handler(backend), TrainVerbs(backend)
+
+    def answer(verb: str, payload: Payload) -> Any:
+        if verb.startswith("train_"):
+            return getattr(verbs, verb)(**(payload or {}))
+        return others(verb, payload)
+
+    return answer

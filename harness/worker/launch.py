@@ -37,8 +37,9 @@ class Launch:
     """How to start the worker of one backend.
 
     `environment` is added to the parent's. `memory_limit` is in resident bytes of the process and
-    its descendants, and None is no limit. `start_timeout` is in seconds. `handler`
-    (``module:function``) answers in place of the backend, which is then not loaded. `cores` is how
+    its descendants, and None is no limit. `start_timeout` is in seconds. `service`
+    (``module:function``) answers calls with the backend; `handler` in its place, and the backend is
+    then not loaded. `cores` is how
     many of the processor's cores it may use, None for all.
     """
 
@@ -46,6 +47,7 @@ class Launch:
     python: str = sys.executable
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_limit: int | None = None
+    service: str = "harness.runtime.service:handler"
     handler: str | None = None
     cores: int | None = None
     start_timeout: float = field(default_factory=usual_start_timeout)
@@ -62,7 +64,9 @@ class Launch:
             "harness.worker.serve",
         ]
         command += ["--backend", self.backend]
-        if self.handler is not None:
+        if self.handler is None:
+            command += ["--service", self.service]
+        else:
             command += ["--handler", self.handler]
         return command if self.cores is None else [*command, "--cores", str(self.cores)]
 
@@ -76,3 +80,10 @@ class Launch:
             "PYTHONUNBUFFERED": "1",
             **self.environment,
         }
+
+
+def thread_settings(count: int) -> dict[str, str]:
+    """The variables from which numerical libraries take their number of threads."""
+    names = ("OMP", "OPENBLAS", "MKL")
+    found = {f"{name}_NUM_THREADS": str(count) for name in names}
+    return {**found, "TF_NUM_INTRAOP_THREADS": str(count), "TF_NUM_INTEROP_THREADS": "1"}

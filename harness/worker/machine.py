@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
+
+CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+SMI_FIELDS = ("name", "driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")
 
 
 def machine() -> dict[str, Any]:
@@ -29,3 +34,29 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"
+
+
+def clocks() -> dict[str, Any]:
+    """The governor and the clock of the first core, in MHz, where they can be read."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError):
+        found["governor"] = (CPU / "scaling_governor").read_text().strip()
+        found["highest_mhz"] = int((CPU / "cpuinfo_max_freq").read_text()) / 1000
+    with contextlib.suppress(OSError):
+        clock = re.search(r"cpu MHz\s*: ([\d.]+)", Path("/proc/cpuinfo").read_text())
+        if clock:
+            found["mhz"] = float(clock[1])
+    return found
+
+
+def gpus() -> list[dict[str, str]]:
+    """Name, driver, power limit and clocks of each GPU; none where nvidia-smi is not there."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    if done.returncode:
+        return []
+    rows = [line.split(", ") for line in done.stdout.splitlines() if line.strip()]
+    return [dict(zip(SMI_FIELDS, row, strict=False)) for row in rows]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from textwrap import indent
 from typing import Any
 
-from harness.oracle.arguments import Arrays, Material
-from harness.oracle.patience import spent
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.serial import encode
+from harness.runtime.arguments import Arguments, Arrays
 from harness.runtime.tensors import Array, IllFormed, Misfit
 from harness.worker import answers
 from harness.worker.answers import Forms
@@ -76,11 +75,13 @@ def asked(
 
 class Remote:
     """Drives one worker's session. All calls together must end ``timeout`` seconds from now, to
-    which is added what the oracle takes in between."""
+    which is added what is ``excused`` in between: the seconds that the caller took for itself."""
 
-    def __init__(self, worker: Worker, timeout: float) -> None:
-        self.worker = worker
-        self.deadline = time.monotonic() + timeout - spent()
+    def __init__(
+        self, worker: Worker, timeout: float, excused: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self.worker, self.excused = worker, excused
+        self.deadline = time.monotonic() + timeout - excused()
 
     def call(self, verb: str, **payload: Any) -> Any:
         """The verb's value; :class:`WorkerFault` if it failed, crashed or came too late."""
@@ -91,7 +92,7 @@ class Remote:
 
     def outcome(self, verb: str, **payload: Any) -> Outcome:
         """The outcome of a verb that is allowed to fail."""
-        left = max(self.deadline + spent() - time.monotonic(), 0.001)
+        left = max(self.deadline + self.excused() - time.monotonic(), 0.001)
         return asked(self.worker, answers.BACKEND, verb, payload, left)
 
     def open(
@@ -120,7 +121,7 @@ class Remote:
         """Train with another optimizer."""
         return dict(self.call("use_rule", rule=encode(rule))["paths"])
 
-    def load(self, material: Material) -> None:
+    def load(self, material: Arguments) -> None:
         """Set parameters and statistics."""
         self.call("load", parameters=material.parameters, statistics=material.statistics)
 
@@ -132,7 +133,7 @@ class Remote:
         found: Tensors = self.call("forward", **payload)
         return found
 
-    def gradients(self, material: Material, along: Arrays | None = None) -> Tensors:
+    def gradients(self, material: Arguments, along: Arrays | None = None) -> Tensors:
         """Results, and ``gradient.NAME``, in training."""
         value = self.call(
             "gradients",
@@ -145,7 +146,7 @@ class Remote:
         gradients = {f"gradient.{n}": g for n, g in value["gradients"].items()}
         return {**value["results"], **gradients}
 
-    def trace(self, phase: Phase, material: Material) -> list[Traced]:
+    def trace(self, phase: Phase, material: Arguments) -> list[Traced]:
         """Every named value of a forward pass, with its time step in a loop."""
         found = self.call("trace", phase=phase, inputs=material.inputs, state=material.state)
         return [(name, step, value) for name, step, value in found]

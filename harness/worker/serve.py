@@ -37,7 +37,6 @@ Handler = Callable[[str, dict[str, Any]], Any]
 GREETING = 0
 """The id of the greeting; calls count from 1."""
 
-DEFAULT_HANDLER = "harness.runtime.service:handler"
 REPORTED = (
     "KERAS_BACKEND",
     "OMP_NUM_THREADS",
@@ -123,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness.worker.serve", description=__doc__)
     parser.add_argument("--backend", required=True, help="name of the backend to serve")
     parser.add_argument("--fd", required=True, type=int, help="number of the inherited socket")
-    parser.add_argument("--handler", help="module:function that answers instead of a backend")
+    parser.add_argument("--service", help="module:function that answers with the backend")
+    parser.add_argument("--handler", help="module:function that answers in its place")
     parser.add_argument("--cores", type=int, help="how many cores it may use")
     parser.add_argument(
         "--environment-set", action="store_true", help="the plugin's environment is in place"
@@ -144,7 +144,7 @@ def _prepare(
             _leave_if_forked(own_pid)
             _enter(environment, arguments)
         served = plugins.load(name)
-        answer = _resolve(DEFAULT_HANDLER)(served)
+        answer = _resolve(options.service)(served)
     return answer, _greeting(name, served)
 
 

@@ -27,17 +27,11 @@ from harness.bench.contestant import CellResult, Entrant
 from harness.bench.environment import environment
 from harness.bench.figures import finish
 from harness.bench.json_file import write
-from harness.bench.request import (
-    BenchRequest,
-    Contestant,
-    Group,
-    groups_of,
-    launch,
-    thread_settings,
-)
+from harness.bench.request import BenchRequest, Contestant, Group, groups_of, launch
 from harness.bench.rounds import one_round, prepare, warm_up
 from harness.bench.workload import TimedCase
-from harness.worker.worker import Launch, Worker
+from harness.worker.launch import Launch, thread_settings
+from harness.worker.worker import Worker
 
 NATIVE = Path(__file__).parent / "native"
 RECORD = Path(__file__).parent / "ratios.json"

@@ -9,7 +9,8 @@ import signal
 import sys
 import time
 
-from harness.worker.worker import Launch, Worker
+from harness.worker.launch import Launch
+from harness.worker.worker import Worker
 
 
 def main(verb: str, ending: str = "time.sleep(60)") -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.worker.worker import Launch, Outcome
+from harness.worker.launch import Launch
+from harness.worker.worker import Outcome
 
 FOLDER = str(Path(__file__).parents[1])
 PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [FOLDER, os.environ.get("PYTHONPATH")]))}

@@ -31,14 +31,15 @@ import harness
 from fuzz.mutations import damaged, retyped
 from harness.bench import json_file
 from harness.check import reproducer
+from harness.check.cell import Cell
 from harness.check.request import Request, make_case
 from harness.check.resume import ended_cells
-from harness.check.run_trial import Cell
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import DIGEST, OPENING, ZEROS, Weights
 from harness.errors import HarnessError
 from harness.program.serial import decode, encode
+from harness.spec.fingerprint import fingerprint
 from harness.spec.initial_values import initial_parameters, initial_statistics
 from harness.spec.model import Spec, load_spec
 from harness.text.corpus import corpus
@@ -75,7 +76,7 @@ def real_weights() -> Weights:
     program = spec().program("training", **SIZES)
     return Weights(
         MODEL,
-        weights.fingerprint(spec()),
+        fingerprint(spec()),
         dict(program.sizes),
         initial_parameters(program, 0),
         initial_statistics(program),

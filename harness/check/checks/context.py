@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harness.check.findings import Finding
-from harness.oracle.arguments import Material
 from harness.oracle.case import Case, Expected
 from harness.oracle.tolerance import compare
 from harness.program.ir import UpdateRule
 from harness.program.serial import encode
+from harness.runtime.arguments import Arguments
 from harness.runtime.tensors import Array, Misfit
 from harness.worker.remote import Remote, Tensors
 
@@ -38,7 +38,7 @@ class Context:
         """Compare everything that was expected, and whatever else was found."""
         return Finding(check, compare(found, expected.values, expected.noise, self.dtype))
 
-    def forward(self, material: Material) -> Tensors:
+    def forward(self, material: Arguments) -> Tensors:
         """An inference pass with the material's batch; parameters must be loaded."""
         return self.remote.forward("inference", material.inputs, material.state)
 

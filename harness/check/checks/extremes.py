@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from harness.check.checks.context import Context, part
 from harness.check.findings import Finding
-from harness.oracle.arguments import Material
 from harness.oracle.case import KINK_MARGIN, Case, kink_margin
 from harness.program.ir import Port
+from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 
 # Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
@@ -25,7 +25,7 @@ INDICES = {"index-zero": 0, "repeated-index": 1, "last-index": -1}
 ERRORS_FOR_BAD_INPUT = ("UsageError", "IndexError", "ValueError", "InvalidArgumentError")
 
 
-def _compare_gradients(context: Context, check: str, material: Material, key: str) -> Finding:
+def _compare_gradients(context: Context, check: str, material: Arguments, key: str) -> Finding:
     context.remote.load(material)
     expected = context.case.gradients(material, key)
     return context.finding(check, context.remote.gradients(material), expected)
@@ -44,7 +44,7 @@ def extremes(context: Context) -> Iterator[Finding]:
     yield finding
 
 
-def extreme_material(case: Case) -> Material:
+def extreme_material(case: Case) -> Arguments:
     """The last layer's weights times 1,024."""
     last = _last_layer(case)
     parameters = _scaled(case.material.parameters, 1024.0, lambda n: n.startswith(last))
@@ -57,14 +57,14 @@ def saturation(context: Context) -> Iterator[Finding]:
     yield _compare_gradients(context, "saturation", material, "saturation")
 
 
-def saturated_material(case: Case) -> Material:
+def saturated_material(case: Case) -> Arguments:
     """State and all matrices but the last layer's times one of :data:`SATURATING`."""
     materials = (_saturated(case, factor) for factor in SATURATING)
     # A value on a kink would fall to one side or the other by rounding alone.
     return max(materials, key=lambda m: min(kink_margin(case.training, m), KINK_MARGIN))
 
 
-def _saturated(case: Case, factor: float) -> Material:
+def _saturated(case: Case, factor: float) -> Arguments:
     last = _last_layer(case)
     parameters = {
         n: a * factor if a.ndim > 1 and not n.startswith(last) else a
@@ -85,7 +85,7 @@ def kinks(context: Context) -> Iterator[Finding]:
     yield _compare_gradients(context, "corners", corner_material(case), "corners")
 
 
-def corner_material(case: Case) -> Material:
+def corner_material(case: Case) -> Arguments:
     """Matrices at 0 but for the last layer's and tables, so that biases alone are activated.
 
     They go through :data:`CORNERS` in turn, each from another one on.
@@ -111,7 +111,7 @@ def _starts_at(port: Port, *laws: str) -> bool:
     return bool(stripes) and stripes[0]["law"] in laws
 
 
-def kink_material(case: Case) -> Material:
+def kink_material(case: Case) -> Arguments:
     """Vectors that start at zero, inputs and states, all at 0; half of the embedding rows too."""
     parameters = {}
     for port in case.training.parameters:
@@ -135,7 +135,7 @@ def embedding_rows(context: Context) -> Iterator[Finding]:
         yield _compare_gradients(context, check, index_material(case, value), check)
 
 
-def index_material(case: Case, value: int) -> Material:
+def index_material(case: Case, value: int) -> Arguments:
     """Every index is ``value``; -1 stands for the last one."""
     bounds = _bounds(case)
     inputs = {
@@ -202,7 +202,7 @@ def nan(context: Context) -> Iterator[Finding]:
     yield finding
 
 
-def _losses(case: Case, material: Material, key: str) -> dict[str, npt.NDArray[Any]]:
+def _losses(case: Case, material: Arguments, key: str) -> dict[str, npt.NDArray[Any]]:
     def run(session: Session) -> dict[str, npt.NDArray[Any]]:
         session.load(material.parameters, material.statistics)
         return session.forward("training", material.inputs, material.state, material.targets)

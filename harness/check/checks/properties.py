@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from harness.check.checks.context import Context, equal, time_major_names
 from harness.check.findings import Finding
-from harness.oracle.arguments import Material
 from harness.oracle.case import Case
 from harness.oracle.tolerance import compare
+from harness.runtime.arguments import Arguments
 from harness.runtime.tensors import Array, IllFormed, whole
 
 
@@ -57,7 +57,7 @@ def partial_batch(context: Context) -> Iterator[Finding]:
     yield context.finding("partial-batch", found, case.gradients(smaller, "partial"))
 
 
-def smaller_batch(case: Case) -> Material:
+def smaller_batch(case: Case) -> Arguments:
     """The same parameters with a batch of one example less."""
     return case.batch_of(case.batch - 1, case.time)
 
@@ -106,12 +106,12 @@ def _names_with_batch(case: Case) -> list[str]:
     return [n for n, p in ports if [str(d) for d in program.types[p.value].shape[:1]] == ["batch"]]
 
 
-def _example(case: Case, row: int) -> Material:
+def _example(case: Case, row: int) -> Arguments:
     def one(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         return {n: a[row : row + 1] for n, a in arrays.items()}
 
     material = case.material
-    return Material(
+    return Arguments(
         material.parameters,
         material.statistics,
         one(material.inputs),

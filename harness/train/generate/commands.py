@@ -64,7 +64,7 @@ def generate(spec: str, backends: tuple[str, ...], **options: Any) -> None:
     Exit code 0: done; 1: the backends' texts part; 2: wrong usage or a wrong file; 3: a backend
     failed.
     """
-    from harness.check.request import choose_backends
+    from harness.runtime.plugins import choose_backends
     from harness.train.generate.console import run_generate
     from harness.train.generate.writing import GenerateRequest
 

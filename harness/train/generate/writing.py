@@ -19,8 +19,9 @@ from harness.spec.initializers import generator
 from harness.spec.model import Spec, load_spec
 from harness.text.vocabulary import Vocabulary
 from harness.train.generate.model import Reader, reader, vocabulary
+from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault
-from harness.worker.worker import Launch, Worker
+from harness.worker.worker import Worker
 
 DAY = 24 * 3600.0
 RANGES = {"length": LENGTH, "temperature": TEMPERATURE, "top_k": TOP_K, "seed": SEED}

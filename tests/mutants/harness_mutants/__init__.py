@@ -12,6 +12,7 @@ from harness.backends.numpy.backend import Numpy
 from harness.program.ir import Program
 from harness.runtime.backend import Backend
 from harness.runtime.hookspecs import hookimpl
+from harness.runtime.opening import make_session
 from harness.runtime.session import Session
 from harness_mutants import (  # noqa: F401
     arrays,
@@ -50,7 +51,7 @@ class Mutants(Numpy):
         self._chosen = _make(device)
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Session:
-        return self._chosen.session(training, inference, **choices)
+        return make_session(self._chosen, training, inference, **choices)
 
 
 @hookimpl

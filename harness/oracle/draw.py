@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,26 +17,11 @@ import numpy.typing as npt
 from harness.oracle.patience import look
 from harness.program.ir import Port, Program
 from harness.program.signature import result_ports
+from harness.runtime.arguments import Arguments, Arrays
 from harness.spec.initializers import generator
 from harness.text.vocabulary import one_hot
 
 Array = npt.NDArray[Any]
-Arrays = dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Material:
-    """Arrays by port name; float64 values that float32 holds exactly, or int64 indices."""
-
-    parameters: Arrays
-    statistics: Arrays
-    inputs: Arrays
-    state: Arrays
-    targets: Arrays
-
-    def with_batch(self, other: Material) -> Material:
-        """These parameters and statistics with another material's batch."""
-        return replace(self, inputs=other.inputs, state=other.state, targets=other.targets)
 
 
 def single(array: Array) -> Array:
@@ -45,10 +29,10 @@ def single(array: Array) -> Array:
     return array.astype(np.float32).astype(np.float64)
 
 
-def draw(program: Program, batch: int, time: int, seed: int) -> Material:
-    """Material for a program at its sizes, for one batch."""
+def draw(program: Program, batch: int, time: int, seed: int) -> Arguments:
+    """Arguments for a program at its sizes, for one batch."""
     sizes = {"batch": batch, "time": time}
-    return Material(
+    return Arguments(
         parameters={p.name: parameter(program, p, seed) for p in program.parameters},
         statistics={p.name: parameter(program, p, seed) for p in program.statistics},
         inputs={p.name: data(program, p, sizes, seed) for p in program.inputs},

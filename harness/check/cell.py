@@ -1,0 +1,111 @@
+"""One cell of a run, what came of it, and its records."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.check.findings import PASSING, Finding, Verdict, gravest
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is run."""
+
+    spec: str
+    backend: str
+    device: str
+    dtype: str
+    path: str
+
+    def record(self) -> dict[str, str]:
+        """The fields that identify it in a record."""
+        return {
+            "spec": self.spec,
+            "backend": self.backend,
+            "device": self.device,
+            "dtype": self.dtype,
+            "path": self.path,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
+
+
+@dataclass
+class CellResult:
+    """What came of it."""
+
+    cell: Cell
+    findings: list[Finding] = field(default_factory=list)
+    layers: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    seconds: float = 0.0
+    could_not_run: bool = False
+    kept: bool = False  # from a record file, not run now
+    signature: Mapping[str, str] | None = None  # where it was kept: see harness.check.provenance
+    greeting: Mapping[str, str] | None = None
+    location: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of its findings."""
+        return gravest([f.verdict for f in self.findings])
+
+    @property
+    def error(self) -> float | None:
+        """The largest error of any tensor that was compared as a number."""
+        errors = [f.worst.error for f in self.findings if f.worst is not None]
+        return max(errors, default=None)
+
+    @property
+    def ratio(self) -> float | None:
+        """The largest error over its yardstick."""
+        ratios = [f.worst.ratio for f in self.findings if f.worst is not None]
+        return max(ratios, default=None)
+
+    @property
+    def first_fault(self) -> Finding | None:
+        """The first finding that does not pass."""
+        return next((f for f in self.findings if f.verdict not in PASSING), None)
+
+
+def own_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
+    """The finding of a check, or of a whole cell, that the harness itself failed to judge."""
+    words = (
+        "the harness could not judge this, which is a fault of its own: "
+        f"{type(error).__name__}: {error}"
+    )
+    trace = "".join(traceback.format_exception(error))
+    return Finding(check, faults=[words], verdict="error", seconds=seconds, traceback=trace)
+
+
+def result_records(result: CellResult) -> Iterable[dict[str, Any]]:
+    """One record for each finding."""
+    for finding in result.findings:
+        yield finding_record(result, finding)
+
+
+def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
+    """The record of one check; see ``docs/records.md``."""
+    worst = finding.worst
+    return {
+        "kind": "result",
+        **result.cell.record(),
+        "backend_version": result.version,
+        "check": finding.check,
+        "verdict": finding.verdict,
+        "error": worst.error if worst else None,
+        "yardstick": worst.yardstick if worst else None,
+        "ratio": worst.ratio if worst else None,
+        "tolerance": worst.tolerance if worst else None,
+        "worst": worst.name if worst else None,
+        "seconds": round(finding.seconds, 6),
+        "detail": finding.detail,
+        "traceback": finding.traceback,
+        "held": finding.held,
+        "layers": dict(result.layers),
+    }
