@@ -32,6 +32,8 @@ AGAIN = 0.01
 # Seconds that the ending may take, until the process is ended as it is.
 LONGEST = 10.0
 
+# What a process does as it leaves, whatever its threads are doing; safe in a signal handler.
+before_leaving: list[Callable[[], None]] = []
 _armed: list[signal.Signals] = []
 _last = -ENDING
 _heard = False
@@ -77,9 +79,8 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
 
 def leave() -> NoReturn:
     """End the process and its workers now, whatever its other threads are doing."""
-    processes = sys.modules.get("harness.worker.process")
-    if processes is not None:
-        processes.kill_all()
+    for end in before_leaving:
+        end()
     os._exit(INTERRUPTED)
 
 

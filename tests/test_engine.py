@@ -1,11 +1,8 @@
-"""The engine: its plan, its exit codes, what it refuses, and who may import what."""
+"""The engine: its plan, its exit codes, what it refuses, and the same from Python."""
 
 from __future__ import annotations
 
-import ast
-import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,45 +16,12 @@ from harness.check.records import read_records
 from harness.check.request import Request, choose_checks
 from harness.check.run import Engine
 from harness.errors import UsageError
-from harness.runtime.plugins import available
 from harness.spec.library import lesson6
 from harness.worker.process import kill_all
 
 ROOT = Path(__file__).parents[1]
 SPEC = "lesson6/simple_rnn"
 CELL = Cell(SPEC, "numpy", "cpu", "float32", "native")
-FRAMEWORKS = frozenset(
-    {"torch", "jax", "jaxlib", "optax", "keras", "tensorflow", "onnx", "onnxruntime"}
-)
-# What a backend may use of the harness: the same for ours as for anybody's.
-PUBLIC = frozenset(
-    f"harness.{name}"
-    for name in (
-        "contract",
-        "convert",
-        "dims",
-        "errors",
-        "files",
-        "formats",
-        "hookspecs",
-        "layout",
-        "packing",
-        "plan",
-        "ports",
-        "program",
-        "session",
-        "tape",
-        "walk",
-    )
-)
-# Backend files by the start of their names -> the frameworks that they may import.
-OWN = {
-    "numpy": frozenset[str](),
-    "torch": frozenset({"torch"}),
-    "jax": frozenset({"jax", "optax"}),
-    "keras": frozenset({"keras", "tensorflow", "torch", "jax"}),
-    "onnx": frozenset({"onnx", "onnxruntime"}),
-}
 
 
 def report(*verdicts: Verdict | None, could_not_run: bool = False) -> Report:
@@ -195,83 +159,3 @@ def test_check_from_python_is_the_check_of_the_command_line() -> None:
     found = harness.check([SPEC], backends=["numpy"], checks=("values",))
     assert found.exit_code == 0
     assert len(found.results) == 2
-
-
-# Who may import what.
-
-
-def imports(path: Path) -> Iterator[str]:
-    """The modules that a file imports, inside functions and under TYPE_CHECKING too.
-
-    Only backends import relatively.
-    """
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level < 2
-            parts = ["harness.backends"] if node.level else []
-            module = ".".join([*parts, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
-
-
-def is_of_a_backend(module: str) -> bool:
-    return module.partition(".")[0] in FRAMEWORKS or (module + ".").startswith("harness.backends.")
-
-
-def named_backend_modules(path: Path) -> list[str]:
-    """Strings that name a module of a backend, as a call to ``import_module`` would."""
-    return [
-        node.value
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and node.value.startswith("harness.backends.")
-    ]
-
-
-HARNESS_FILES = sorted((ROOT / "harness").rglob("*.py"))
-BACKEND_FILES = sorted(p for p in (ROOT / "backends").glob("*.py") if p.name != "__init__.py")
-
-
-@pytest.mark.parametrize("path", HARNESS_FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_harness_names_no_backend_and_no_framework(path: Path) -> None:
-    assert [m for m in imports(path) if is_of_a_backend(m)] == []
-    assert named_backend_modules(path) == []
-
-
-@pytest.mark.parametrize("path", BACKEND_FILES, ids=lambda p: p.name)
-def test_backend_imports_the_contract_and_its_own_framework(path: Path) -> None:
-    family = path.stem.partition("_")[0]
-    # Keras on JAX compiles as the jax backend does, and on torch plans run as in the torch backend.
-    siblings = {"keras": "keras|jax|torch"}.get(family, family)
-    for module in imports(path):
-        top = module.partition(".")[0]
-        if top in FRAMEWORKS:
-            assert top in OWN[family], module
-        elif module.startswith("harness.backends."):
-            assert re.match(rf"harness\.backends\.({siblings})(_\w+)?(\.|$)", module), module
-        elif top == "harness" and module not in ("harness", "harness.backends"):
-            assert any((module + ".").startswith(f"{p}.") for p in PUBLIC), module
-
-
-def test_the_scan_sees_what_it_is_for(tmp_path: Path) -> None:
-    file = tmp_path / "wrong.py"
-    file.write_text(
-        "from harness.backends import numpy\n"
-        "def f():\n    import torch.nn\n    import_module('harness.backends.jax.backend')\n"
-    )
-    found = [m for m in imports(file) if is_of_a_backend(m)]
-    assert found == ["harness.backends", "harness.backends.numpy.backend", "torch.nn"]
-    assert named_backend_modules(file) == ["harness.backends.jax.backend"]
-    assert len(HARNESS_FILES) > 50
-    assert len(BACKEND_FILES) >= 4
-
-
-def test_own_backends_have_the_entry_points_of_anybody() -> None:
-    own = {n: o for n, o in available().items() if o.distribution == "backend-comparison-harness"}
-    assert set(own) == {"numpy", "torch", "jax", "keras", "keras-torch", "keras-jax"}
-    for name, origin in own.items():
-        assert origin.module == f"harness.backends.{name.partition('-')[0]}"
-        assert not origin.rivals

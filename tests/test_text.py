@@ -9,17 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.arrays import IndexArray
 from harness.errors import UsageError
 from harness.text.batches import batches
 from harness.text.reading import builtin_text, read_text
-from harness.text.vocabulary import (
-    PADDING,
-    IndexArray,
-    Vocabulary,
-    column,
-    one_hot,
-    windows,
-)
+from harness.text.vocabulary import PADDING, Vocabulary, column, one_hot, windows
 
 SMALL = "PREFACE\n\n\nSUPPOSING that Truth is a woman--what then? Is there not ground"
 

@@ -6,15 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from harness.arrays import IndexArray
 from harness.text.batches import batches
 from harness.text.reading import read_text
-from harness.text.vocabulary import (
-    IndexArray,
-    Vocabulary,
-    column,
-    one_hot,
-    windows,
-)
+from harness.text.vocabulary import Vocabulary, column, one_hot, windows
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.errors import UsageError
 from harness.program.ir import UpdateRule
 from harness.runtime.backend import (
@@ -98,7 +98,7 @@ def _table() -> Table:
     }
 
 
-def _narrow(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _narrow(array: Array) -> Array:
     narrowed = array.astype(np.int32)
     if not np.array_equal(narrowed, array):
         raise UsageError(
@@ -163,7 +163,7 @@ class Jax(Backend):
     def primitives(self) -> Table:
         return self._table
 
-    def tensor(self, array: npt.NDArray[Any]) -> Any:
+    def tensor(self, array: Array) -> Any:
         """See the contract. Index arrays are int32 in a float32 session, JAX's widest there.
 
         Raises :class:`UsageError` for what JAX would narrow without a word: float64 outside of a
@@ -181,7 +181,7 @@ class Jax(Backend):
         made = jnp.asarray(np.array(array, order="C"))
         return made.astype(jnp.bfloat16) if self.narrow and array.dtype.kind == "f" else made
 
-    def numpy(self, tensor: Any) -> npt.NDArray[Any]:
+    def numpy(self, tensor: Any) -> Array:
         if tensor.dtype == jnp.bfloat16:
             tensor = tensor.astype(jnp.float32)
         return np.array(tensor)  # a copy: what JAX gives is read-only

@@ -18,9 +18,10 @@ from numpy.lib.format import (
     read_magic,
 )
 
+from harness.arrays import Array, Arrays
 from harness.convert.archive import Archive, Damaged, archive, reading
 from harness.convert.checked import Declared, read_arrays
-from harness.convert.formats import Array, Arrays, Exported, Format
+from harness.convert.formats import Exported, Format
 from harness.convert.generated import run_file
 from harness.convert.source.vetting import vetted
 from harness.convert.staging import whole

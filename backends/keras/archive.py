@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.arrays import Array
 from harness.convert.archive import DESCRIBED, Archive, Damaged
-from harness.convert.checked import Array, Declared
+from harness.convert.checked import Declared
 from harness.errors import shorten
 
 PARTS = ("config.json", "model.weights.h5")

@@ -14,8 +14,8 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.errors import HarnessError
 from harness.program.ir import Program, UpdateRule
 from harness.program.plan import Plan
@@ -105,17 +105,17 @@ class Keras(Backend):
     def primitives(self) -> Table:
         return self._table
 
-    def tensor(self, array: npt.NDArray[Any]) -> Any:
+    def tensor(self, array: Array) -> Any:
         # An array of nobody else's; numpy has no bfloat16.
         narrow = array.dtype.kind == "f" and self.keras.config.floatx() == "bfloat16"
         dtype = "bfloat16" if narrow else None
         return self.keras.ops.convert_to_tensor(np.array(array, order="C"), dtype)
 
-    def fill(self, tensor: Any, array: npt.NDArray[Any]) -> None:
+    def fill(self, tensor: Any, array: Array) -> None:
         assert isinstance(self.engine, Torch)
         self.engine.fill(tensor, array)
 
-    def numpy(self, tensor: Any) -> npt.NDArray[Any]:
+    def numpy(self, tensor: Any) -> Array:
         if self.keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
             tensor = self.keras.ops.cast(tensor, "float32")
         return np.array(self.keras.ops.convert_to_numpy(tensor))
@@ -257,10 +257,10 @@ class Keras(Backend):
         return Native(f"keras.losses.{function.__name__}", run, Packing({}))
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
-        return claim_optimizer(self, rule)
+        return claim_optimizer(self, self.keras, self.engine, rule)
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Session:
-        return KerasSession(self, training, inference, **choices)
+        return KerasSession(self.keras, self, training, inference, **choices)
 
 
 @hookimpl

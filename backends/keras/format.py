@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.arrays import Array, Arrays
 from harness.convert.archive import DESCRIBED, Archive, Damaged, archive, reading
 from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
-from harness.convert.formats import Array, Arrays, Exported, Format
+from harness.convert.formats import Exported, Format
 from harness.convert.generated import run_file
 from harness.convert.source.document import docstring
 from harness.convert.source.literals import text as literal

@@ -8,15 +8,14 @@ floats to float32 on their way into a float64 tensor.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from harness.program.ir import UpdateRule
-from harness.runtime.backend import NativeOptimizer, Tensors
+from harness.runtime.backend import Backend, NativeOptimizer, Tensors
 
-if TYPE_CHECKING:
-    from .backend import Keras
+from .engines import Engine
 
 # definition -> (class, its arguments, the slots in the order of Keras)
 OPTIMIZERS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
@@ -31,13 +30,20 @@ class Optimizer(NativeOptimizer):
     """A class of ``keras.optimizers`` with its settings."""
 
     def __init__(
-        self, backend: Keras, kind: str, settings: Mapping[str, float], slots: Sequence[str]
+        self,
+        backend: Backend,
+        keras: Any,
+        engine: Engine,
+        kind: str,
+        settings: Mapping[str, float],
+        slots: Sequence[str],
     ) -> None:
         self.label = f"keras.optimizers.{kind}"
-        self.backend, self.kind, self.settings, self.names = backend, kind, settings, slots
+        self.backend, self.keras, self.engine = backend, keras, engine
+        self.kind, self.settings, self.names = kind, settings, slots
 
     def start(self, variables: Tensors) -> Any:
-        keras = self.backend.keras
+        keras = self.keras
         self.order = list(variables)
         number = np.float64 if keras.config.floatx() == "float64" else float  # see the module
         settings = {name: number(value) for name, value in self.settings.items()}
@@ -49,11 +55,11 @@ class Optimizer(NativeOptimizer):
             tensors = [variables[n] for n in self.order]
             gradients = [constants[f"gradient.{n}"] for n in self.order]
             state = [constants[f"state.{i}"] for i in range(len(optimizer.variables))]
-            made = self.backend.engine.apply(optimizer, trained, tensors, state, gradients)
+            made = self.engine.apply(optimizer, trained, tensors, state, gradients)
             named = zip(self.order, made[0], strict=True)
             return {**dict(named), **{f"state.{i}": t for i, t in enumerate(made[1])}}
 
-        self.step = self.backend.engine.compile_part(step)
+        self.step = self.engine.compile_part(step)
         return [self.backend.tensor(self.backend.numpy(v.value)) for v in optimizer.variables]
 
     def update(
@@ -64,7 +70,7 @@ class Optimizer(NativeOptimizer):
         learning_rate: float,
         donate: bool = False,
     ) -> tuple[Any, Tensors]:
-        rate = self.backend.tensor(np.array(learning_rate, self.backend.keras.config.floatx()))
+        rate = self.backend.tensor(np.array(learning_rate, self.keras.config.floatx()))
         state = [state[0], rate, *state[2:]]
         constants = {f"gradient.{n}": g for n, g in gradients.items()}
         constants |= {f"state.{i}": t for i, t in enumerate(state)}
@@ -80,9 +86,12 @@ class Optimizer(NativeOptimizer):
         }
 
 
-def claim_optimizer(backend: Keras, rule: UpdateRule) -> NativeOptimizer | None:
+def claim_optimizer(
+    backend: Backend, keras: Any, engine: Engine, rule: UpdateRule
+) -> NativeOptimizer | None:
     """Keras' class of the same update."""
     if rule.name not in OPTIMIZERS:
         return None
     kind, names, slots = OPTIMIZERS[rule.name]
-    return Optimizer(backend, kind, {n: rule.attributes[n] for n in names}, slots)
+    settings = {n: rule.attributes[n] for n in names}
+    return Optimizer(backend, keras, engine, kind, settings, slots)

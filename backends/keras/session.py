@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from harness.arrays import Arrays
 from harness.program.ir import Block, Node, Phase, Program, free_values, needed_nodes
-from harness.program.signature import Arrays, Mode, crossing_ports
-from harness.runtime.backend import Function, Native, Tensors
+from harness.program.signature import Mode, crossing_ports
+from harness.runtime.backend import Backend, Function, Native, Tensors
 from harness.runtime.interpreter import Kernel, Watch
 from harness.runtime.session import Session
-
-if TYPE_CHECKING:
-    from .backend import Keras
 
 NO_VALUE = -1
 
@@ -96,9 +94,9 @@ class KerasSession(Session):
     puts them into the layers' variables. With nothing claimed there is no model.
     """
 
-    def __init__(self, backend: Keras, *programs: Program, **choices: Any) -> None:
+    def __init__(self, keras: Any, backend: Backend, *programs: Program, **choices: Any) -> None:
         super().__init__(backend, *programs, **choices)
-        self.keras = backend.keras
+        self.keras = keras
         natives = self.natives["training"].items()
         self.layers = {key: n.layer for key, n in natives if isinstance(n, KerasLayer)}
         self._graphs: dict[Any, Graph] = {}

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.program.plan import Plan
 from harness.runtime.backend import Backend, Tensors
 from harness.runtime.executor import Tape
@@ -19,8 +19,6 @@ from harness.runtime.hookspecs import hookimpl
 
 from .fused import FUSED
 from .kernels import UFUNCS, NumpyKernels
-
-Array = npt.NDArray[Any]
 
 
 def _slice(x: Array, axis: int, start: int, stop: int) -> Array:

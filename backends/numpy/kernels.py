@@ -13,13 +13,11 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.runtime.executor import Call, in_turn
 
 from .segments import segment_sum
-
-Array = npt.NDArray[Any]
 
 # The ufunc that numpy's own clip calls, three times as fast on small arrays; 2.0 moved it.
 _UMATH = "numpy._core.umath" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core.umath"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from harness.arrays import Array
+
 Call = Callable[[], object]
 
 FEW = 2  # times as many rows as sums: up to there one product beats a call for every sum

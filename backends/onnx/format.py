@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.arrays import Array, Arrays
 from harness.convert.archive import Damaged, reading
 from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
-from harness.convert.formats import Array, Arrays, Exported, Format
+from harness.convert.formats import Exported, Format
 from harness.convert.staging import whole
 from harness.errors import UsageError, shorten
 from harness.files.user_file import read_bytes
@@ -61,6 +62,7 @@ class Onnx(Format):
 
     def _model(self, exported: Exported) -> Any:
         graph = import_module("harness.backends.onnx.graph").Graph
+        operators = import_module("harness.backends.onnx.operators").OPERATORS
         arrays = {**exported.parameters, **exported.statistics}
         size = sum(array.nbytes for array in arrays.values())
         if size > LIMIT:
@@ -70,7 +72,7 @@ class Onnx(Format):
             )
         helper = self.onnx.helper
         model = helper.make_model(
-            graph(exported.inference, exported.dtype).build(arrays),
+            graph(exported.inference, exported.dtype, operators).build(arrays),
             producer_name=PRODUCER,
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET)],

@@ -6,35 +6,36 @@ inputs. A loop over time is a Scan, whose body sees the values around it by name
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from harness.arrays import Array, Arrays
 from harness.errors import UsageError
 from harness.program.dims import Dim, Shape
 from harness.program.ir import Node, Port, Program, needed_nodes
-from harness.program.signature import Arrays
 
-from .operators import ELEMENTS, OPERATORS
-
+ELEMENTS = {"float32": onnx.TensorProto.FLOAT, "float64": onnx.TensorProto.DOUBLE}
 INTEGERS = onnx.TensorProto.INT64
 NEW_STATE = "new_state."
+Operator = Callable[["Graph", Node, list[str], str], Any]
 
 
 class Graph:
     """The graph of one program, whose parameters and statistics are initializers.
 
+    ``operators`` write the nodes of one primitive each: see :mod:`harness.backends.onnx.operators`.
+
     Inputs and outputs have the names of the spec, indices as int64; state comes in as
     ``state.NAME`` and goes out as ``new_state.NAME``.
     """
 
-    def __init__(self, program: Program, dtype: str) -> None:
-        self.program, self.dtype = program, dtype
+    def __init__(self, program: Program, dtype: str, operators: Mapping[str, Operator]) -> None:
+        self.program, self.dtype, self._operators = program, dtype, operators
         self._names: dict[int, str] = {}
         self._taken: set[str] = set()
         # What the nodes need of constants and lengths comes before them, inside of no loop.
@@ -117,7 +118,7 @@ class Graph:
                 self.emit("Cast", [count], self._name(node.output), to=ELEMENTS[self.dtype])
             else:
                 inputs = [self._names[value] for value in node.inputs]
-                OPERATORS[node.op](self, node, inputs, self._name(node.output))
+                self._operators[node.op](self, node, inputs, self._name(node.output))
 
     def _name(self, value: int) -> str:
         """The name of a value that is made now."""
@@ -174,7 +175,7 @@ class Graph:
         """A vector of int64."""
         return self.constant(np.asarray(values, np.int64))
 
-    def constant(self, array: npt.NDArray[Any]) -> str:
+    def constant(self, array: Array) -> str:
         """A constant, made once."""
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:

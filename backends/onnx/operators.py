@@ -7,21 +7,16 @@ others of the same meaning are taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from string import ascii_letters
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from harness.program.dims import Dim
 from harness.program.ir import Node
 
-if TYPE_CHECKING:
-    from .graph import Graph
+from .graph import ELEMENTS, Graph, Operator
 
-Operator = Callable[["Graph", Node, list[str], str], Any]
-ELEMENTS = {"float32": onnx.TensorProto.FLOAT, "float64": onnx.TensorProto.DOUBLE}
 # Before the start of an axis that is read backwards.
 BEGINNING = -(2**63)
 # One operator of the same meaning, without attributes.

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.program.ir import UpdateRule
 from harness.program.plan import Plan
 from harness.runtime.backend import (
@@ -100,15 +100,15 @@ class Torch(Backend):
     def primitives(self) -> Table:
         return self._table
 
-    def tensor(self, array: npt.NDArray[Any]) -> Tensor:
+    def tensor(self, array: Array) -> Tensor:
         # A copy first: from_numpy shares memory, and refuses negative strides.
         made = torch.from_numpy(np.array(array, order="C")).to(self.device)
         return made.bfloat16() if self.narrow and made.is_floating_point() else made
 
-    def fill(self, tensor: Tensor, array: npt.NDArray[Any]) -> None:
+    def fill(self, tensor: Tensor, array: Array) -> None:
         tensor.copy_(torch.from_numpy(array))
 
-    def numpy(self, tensor: Tensor) -> npt.NDArray[Any]:
+    def numpy(self, tensor: Tensor) -> Array:
         copy = tensor.detach().to("cpu", copy=True)
         return copy.float().numpy() if copy.dtype == torch.bfloat16 else copy.numpy()
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.arrays import Array, Arrays
 from harness.convert.archive import archive, reading
 from harness.convert.checked import bytes_of, read_arrays
-from harness.convert.formats import Array, Arrays, Exported, Format
+from harness.convert.formats import Exported, Format
 from harness.convert.generated import run_file
 from harness.convert.source.vetting import vetted
 from harness.convert.staging import whole

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.bench.request import Group, characters_read
 from harness.errors import UsageError
 from harness.oracle.case import Expected, state_of, step_values
@@ -20,7 +20,6 @@ from harness.program.serial import encode
 from harness.program.signature import result_ports
 from harness.runtime.session import Session
 
-Array = npt.NDArray[Any]
 Batch = dict[str, dict[str, Array]]
 
 # Batches that rotate, so that no result is of use twice.

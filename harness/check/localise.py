@@ -12,19 +12,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array, ArrayDict
 from harness.check.findings import PASSING, Finding
 from harness.oracle.case import Case
 from harness.oracle.oracle import ORDERS, Oracle
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, K, relative_error, worst
 from harness.program.ir import Program, walk_nodes
-from harness.runtime.arguments import Arguments, Arrays
+from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
 from harness.worker.remote import Traced
 
-Array = npt.NDArray[Any]
 # What a hypothesis changes must be this many tolerances, or its fit would say nothing.
 DECISIVE = 10.0
 NAMED = 3
@@ -170,7 +169,7 @@ def _hint(case: Case, material: Arguments, part: _Part, tolerance: float) -> str
     return ""
 
 
-def _hypotheses(parameters: Arrays) -> Iterator[tuple[str, Arrays]]:
+def _hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
     """Mistakes in handing over parameters, each with the parameters that would make up for it."""
     trades = list(_trades(parameters))
     for layer, one, other, stems in trades:
@@ -187,7 +186,7 @@ def _hypotheses(parameters: Arrays) -> Iterator[tuple[str, Arrays]]:
             yield f"{local} of {layer} is transposed", {**parameters, name: array.T}
 
 
-def _trades(parameters: Arrays) -> Iterator[tuple[str, str, str, list[str]]]:
+def _trades(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
     """Every layer with two of its gates, and the stems (W, U, b) that both have in one shape."""
     gates: dict[str, dict[str, list[str]]] = {}
     for name in parameters:
@@ -206,7 +205,7 @@ def _trades(parameters: Arrays) -> Iterator[tuple[str, str, str, list[str]]]:
 
 
 def _traded(
-    parameters: Arrays, layer: str, one: str, other: str, stems: Sequence[str]
+    parameters: ArrayDict, layer: str, one: str, other: str, stems: Sequence[str]
 ) -> dict[str, Array]:
     traded = dict(parameters)
     for stem in stems:

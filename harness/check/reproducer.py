@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.check.cell import Cell
 from harness.check.checks.context import part
 from harness.check.checks.extremes import (
@@ -39,7 +39,7 @@ from harness.oracle.case import Case, Expected
 from harness.program.dims import bind
 from harness.program.ir import Phase, Port, Program
 from harness.program.serial import decode, encode
-from harness.runtime.arguments import Arguments, Arrays
+from harness.runtime.arguments import Arguments
 from harness.runtime.budget import check_fits
 from harness.spec.wellformed import check_program
 from harness.worker.remote import Remote, Tensors
@@ -73,7 +73,7 @@ class Pass:
     check: str
     phase: Phase
     material: Arguments
-    cotangents: Arrays | None = None
+    cotangents: ArrayDict | None = None
 
     def run(self, remote: Remote) -> Tensors:
         """What an open session gives; raises :class:`harness.worker.remote.WorkerFault`."""
@@ -219,13 +219,13 @@ def _check(found: Reproducer) -> None:
         check_fits(program, bound.get("batch", 1), bound.get("time", 1), {})
 
 
-def _named(arrays: Arrays, group: str, port: Port) -> npt.NDArray[Any]:
+def _named(arrays: ArrayDict, group: str, port: Port) -> Array:
     if port.name not in arrays:
         raise UsageError(f"there is no array {group}/{port.name}")
     return arrays[port.name]
 
 
-def _reproducer(meta: Meta, arrays: Mapping[str, npt.NDArray[Any]]) -> Reproducer:
+def _reproducer(meta: Meta, arrays: Arrays) -> Reproducer:
     groups = {
         group: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{group}/")}
         for group in ARCHIVED

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy.typing as npt
-
+from harness.arrays import ArrayDict, Arrays
 from harness.convert.weights import Weights
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation, compare, worst
-from harness.runtime.arguments import Arrays
 from harness.spec.model import Spec
 
 # (inputs, state) -> outputs and new state by name.
-Run = Callable[[Arrays, Arrays], Mapping[str, npt.NDArray[Any]]]
+Run = Callable[[ArrayDict, ArrayDict], Arrays]
 # Batch and time of each run: one of them is not enough for a file that holds only for one size.
 SIZES = ((3, 7), (2, 1))
 

@@ -10,15 +10,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.files.user_file import displayed
 
-Array = npt.NDArray[Any]
 SHOWN = 5
 FLOATS = ("float32", "float64")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pluggy
 
+from harness.arrays import Array, Arrays
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.program.ir import Program
 from harness.program.serial import decode, encode
@@ -26,9 +26,6 @@ from harness.runtime import plugins
 from harness.runtime.hookspecs import FORMATS_GROUP, PROJECT, hookspec
 from harness.runtime.plugins import Origin, installed
 from harness.worker.launch import Launch
-
-Array = npt.NDArray[Any]
-Arrays = Mapping[str, Array]
 
 
 class UnknownFormat(UsageError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.arrays import Arrays
 from harness.convert import formats, weights
 from harness.convert.agreement import Agreement, agreement
 from harness.convert.checked import FLOATS
@@ -204,7 +205,7 @@ def _check(given: Weights, spec: Spec, file: Path) -> None:
 
 
 def _outputs(caller: Caller, path: Path) -> Any:
-    def outputs(inputs: formats.Arrays, state: formats.Arrays) -> Any:
+    def outputs(inputs: Arrays, state: Arrays) -> Any:
         return caller.call("outputs", path=str(path), inputs=inputs, state=state)
 
     return outputs

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 
+from harness.arrays import Array
 from harness.convert.weights_header import (
     DIGEST,
     FORMATS,
@@ -39,7 +39,6 @@ from harness.spec.fingerprint import fingerprint
 if TYPE_CHECKING:
     from harness.spec.model import Spec
 
-Array = npt.NDArray[Any]
 
 GIVE = "give a file that 'harness train' or 'harness import' wrote"
 

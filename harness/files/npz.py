@@ -14,9 +14,9 @@ from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib import format as npy
 
+from harness.arrays import Array, ArrayDict
 from harness.errors import shorten
 
 MOST_ARRAYS = 10_000
@@ -30,7 +30,7 @@ UNREADABLE = (ValueError, TypeError, SyntaxError, TokenError, RecursionError, Me
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def read_npz(content: bytes, limit: int) -> dict[str, npt.NDArray[Any]]:
+def read_npz(content: bytes, limit: int) -> ArrayDict:
     """The arrays by name, of at most ``limit`` bytes together.
 
     Raises:
@@ -59,7 +59,7 @@ def _check_members(members: list[zipfile.ZipInfo], limit: int) -> None:
         raise ValueError(f"its arrays have {total:,} bytes; at most {limit:,} are allowed")
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
     name = shorten(member.filename)
     with archive.open(member) as file:
         shape, fortran, dtype = _header(name, file)

@@ -15,8 +15,8 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.oracle.draw import cotangents, draw
 from harness.oracle.oracle import ORDERS, TABLE, Oracle
 from harness.oracle.patience import OracleFault, at_work
@@ -30,7 +30,6 @@ from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
 from harness.spec.model import Spec
 
-Array = npt.NDArray[Any]
 # A comparison nearer than this (relative to its operands) may fall the other way in float32.
 KINK_MARGIN = 1e-5
 SEEDS_TRIED = 40

@@ -7,11 +7,9 @@ nothing to the rules by which the gradient was derived.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.errors import HarnessError
 from harness.oracle import oracle
 from harness.oracle.case import Case
@@ -23,8 +21,6 @@ from harness.spec.initializers import generator
 STEP = 1e-30
 # Measured: about 1e-15 over all models and definitions.
 ALLOWED = 1e-12
-
-Array = npt.NDArray[Any]
 
 
 def complex_step_gap(case: Case) -> float:

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array, ArrayDict
 from harness.oracle.patience import look
 from harness.program.ir import Port, Program
 from harness.program.signature import result_ports
-from harness.runtime.arguments import Arguments, Arrays
+from harness.runtime.arguments import Arguments
 from harness.spec.initializers import generator
 from harness.text.vocabulary import one_hot
-
-Array = npt.NDArray[Any]
 
 
 def single(array: Array) -> Array:
@@ -83,7 +80,7 @@ def target(program: Program, port: Port, sizes: Mapping[str, int], seed: int) ->
     return 0.75 * one_hot(most, shape[-1]) + 0.25 * one_hot(least, shape[-1])
 
 
-def cotangents(program: Program, batch: int, time: int, seed: int) -> Arrays:
+def cotangents(program: Program, batch: int, time: int, seed: int) -> ArrayDict:
     """A random direction for every output and new state. Never ones: a sum of softmax is flat."""
     sizes = {**program.sizes, "batch": batch, "time": time}
     found = {}

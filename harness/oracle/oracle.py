@@ -12,14 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.oracle.patience import patient
 from harness.program.ir import Node
 from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Table, Walker, Watch
-
-Array = npt.NDArray[Any]
 
 
 def _slice(x: Array, axis: int, start: int, stop: int) -> Array:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array, Arrays
 from harness.runtime.tensors import Misfit, tensor
 
 K = 16.0
@@ -30,8 +30,6 @@ PRECISION: Mapping[str, float] = {
     "tf32": 2.0**13,
     "bfloat16": 2.0**16,
 }
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ def digits(error: float) -> float:
     return max(0.0, min(16.0, -math.log10(max(error, 1e-16))))
 
 
-def relative_error(found: npt.NDArray[Any], expected: npt.NDArray[Any], scale: float) -> float:
+def relative_error(found: Array, expected: Array, scale: float) -> float:
     """Largest deviation over ``scale``.
 
     Places where both are NaN or the same infinity are equal; where only one is, the error is inf.
@@ -103,7 +101,7 @@ def relative_error(found: npt.NDArray[Any], expected: npt.NDArray[Any], scale: f
 def deviation(
     name: str,
     found: Any,
-    expected: npt.NDArray[Any],
+    expected: Array,
     scale: float,
     noise: float,
     dtype: str,

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.errors import UsageError
 from harness.program.ir import Node, Port, Program, needed_nodes
 
-Arrays = Mapping[str, npt.NDArray[Any]]
 # What is asked of a program: its outputs; with the loss and metrics; along cotangents; or only
 # what a training step and a forward pass are run for, as they are timed.
 Mode = Literal["forward", "loss", "cotangents", "step", "ends"]
@@ -107,7 +106,7 @@ def check_arrays(
             )
 
 
-def check_index(name: str, array: npt.NDArray[Any], bound: int) -> None:
+def check_index(name: str, array: Array, bound: int) -> None:
     """Integers from 0 up to, not including, ``bound``."""
     if array.dtype.kind not in "iu":
         raise UsageError(f"{name}: expected integers, found {array.dtype}")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy.typing as npt
-
-Array = npt.NDArray[Any]
-Arrays = dict[str, Array]
+from harness.arrays import ArrayDict
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Arrays by port name; float64 values that float32 holds exactly, or int64 indices."""
+    """ArrayDict by port name; float64 values that float32 holds exactly, or int64 indices."""
 
-    parameters: Arrays
-    statistics: Arrays
-    inputs: Arrays
-    state: Arrays
-    targets: Arrays
+    parameters: ArrayDict
+    statistics: ArrayDict
+    inputs: ArrayDict
+    state: ArrayDict
+    targets: ArrayDict
 
     def with_batch(self, other: Arguments) -> Arguments:
         """These parameters and statistics with those of another batch."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.errors import UsageError
 from harness.program.ir import Node, Phase, Program, UpdateRule
 from harness.program.plan import Plan
@@ -120,14 +120,14 @@ class Backend(ABC):
         """A function for every name in :data:`harness.program.primitives.TABLE`."""
 
     @abstractmethod
-    def tensor(self, array: npt.NDArray[Any]) -> Any:
+    def tensor(self, array: Array) -> Any:
         """A tensor on the session's device; dtypes are float64, float32, int64 and bool.
 
         In a session of bfloat16, which numpy does not have, floats come and go as float32.
         """
 
     @abstractmethod
-    def numpy(self, tensor: Any) -> npt.NDArray[Any]:
+    def numpy(self, tensor: Any) -> Array:
         """The values, in the tensor's own dtype, once they are there: this waits for the device."""
 
     def versions(self) -> Mapping[str, str]:
@@ -202,7 +202,7 @@ class Backend(ABC):
         parts = (table["slice"](tensor, axis=0, start=i, stop=i + 1) for i in range(len(tensor)))
         return [table["squeeze"](part, axis=0) for part in parts]
 
-    def fill(self, tensor: Any, array: npt.NDArray[Any]) -> None:
+    def fill(self, tensor: Any, array: Array) -> None:
         """Write an array of a tensor's shape into it and so into all its views.
 
         Raises :class:`NotImplementedError` where :attr:`rewrites` is false.

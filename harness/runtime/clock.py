@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol, runtime_checkable
 
-import numpy.typing as npt
+from harness.arrays import ArrayDict
 
-Results = dict[str, npt.NDArray[Any]]
+Results = ArrayDict
 
 
 class Steps(Protocol):

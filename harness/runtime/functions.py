@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.errors import UsageError
 from harness.program.autodiff.differentiate import Derivative, differentiate
 from harness.program.dims import bind
@@ -258,7 +258,7 @@ class Functions:
         """A number as a tensor of the session's dtype."""
         return self.backend.tensor(np.asarray(value, host_dtype(self.dtype)))
 
-    def float_tensor(self, array: npt.NDArray[Any]) -> Any:
+    def float_tensor(self, array: Array) -> Any:
         """An array as a tensor of the session's dtype."""
         return self.backend.tensor(np.array(array, host_dtype(self.dtype)))
 

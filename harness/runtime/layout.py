@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import ArrayDict, Arrays
 from harness.program.ir import Phase, Program
-from harness.program.signature import Arrays, call_key, local_shapes
+from harness.program.signature import call_key, local_shapes
 from harness.runtime import promises
 from harness.runtime.backend import Backend, Layer, Native
 from harness.runtime.packing import Packing
@@ -51,17 +50,15 @@ class Layout:
         """The packed tensors that are not trained."""
         return frozenset(f"{i}/{n}" for i, packing in self.claimed.items() for n in packing.frozen)
 
-    def pack(self, neutral: Arrays) -> dict[str, npt.NDArray[Any]]:
+    def pack(self, neutral: Arrays) -> ArrayDict:
         """Neutral arrays as the framework's."""
-        packed: dict[str, npt.NDArray[Any]] = {
-            n: np.ascontiguousarray(neutral[n]) for n in self.plain
-        }
+        packed: ArrayDict = {n: np.ascontiguousarray(neutral[n]) for n in self.plain}
         for instance, packing in self.claimed.items():
             local = {_local(n): a for n, a in neutral.items() if _owner(n) == instance}
             packed.update({f"{instance}/{n}": a for n, a in packing.pack(local).items()})
         return packed
 
-    def unpack(self, packed: Arrays) -> dict[str, npt.NDArray[Any]]:
+    def unpack(self, packed: Arrays) -> ArrayDict:
         """The inverse of :meth:`pack`; tensors that are not there are skipped."""
         neutral = {n: packed[n] for n in self.plain if n in packed}
         for instance, packing in self.claimed.items():

@@ -12,10 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.generic]
-Arrays = dict[str, Array]
+from harness.arrays import Array, ArrayDict
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Part:
         array = neutral[self.name]
         return np.ascontiguousarray(array.T) if self.transpose else np.ascontiguousarray(array)
 
-    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: Arrays) -> None:
+    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: ArrayDict) -> None:
         array = packed.T if self.transpose else packed
         into[self.name] = np.ascontiguousarray(array).reshape(shapes[self.name])
 
@@ -48,7 +46,7 @@ class Join:
     def pack(self, neutral: Mapping[str, Array]) -> Array:
         return np.concatenate([part.pack(neutral) for part in self.parts], self.axis)
 
-    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: Arrays) -> None:
+    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: ArrayDict) -> None:
         lengths = [part.length(self.axis, shapes) for part in self.parts]
         pieces = np.split(packed, np.cumsum(lengths)[:-1], self.axis)
         for part, piece in zip(self.parts, pieces, strict=True):
@@ -64,7 +62,7 @@ class Stack:
     def pack(self, neutral: Mapping[str, Array]) -> Array:
         return np.stack([row.pack(neutral) for row in self.rows])
 
-    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: Arrays) -> None:
+    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: ArrayDict) -> None:
         for row, piece in zip(self.rows, packed, strict=True):
             row.unpack(piece, shapes, into)
 
@@ -79,7 +77,7 @@ class FrozenZeros:
         dtype = next(iter(neutral.values())).dtype
         return np.zeros(self.shape, dtype)
 
-    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: Arrays) -> None:
+    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: ArrayDict) -> None:
         """Nothing of it is neutral."""
 
 
@@ -102,13 +100,15 @@ class Packing:
         """The tensors that are not trained."""
         return frozenset(n for n, piece in self.pieces.items() if isinstance(piece, FrozenZeros))
 
-    def pack(self, neutral: Mapping[str, Array]) -> Arrays:
+    def pack(self, neutral: Mapping[str, Array]) -> ArrayDict:
         """The framework's tensors."""
         return {name: piece.pack(neutral) for name, piece in self.pieces.items()}
 
-    def unpack(self, packed: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
+    def unpack(
+        self, packed: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]
+    ) -> ArrayDict:
         """The neutral arrays, of ``shapes``. Tensors missing from ``packed`` are skipped."""
-        neutral: Arrays = {}
+        neutral: ArrayDict = {}
         for name, piece in self.pieces.items():
             if name in packed:
                 piece.unpack(packed[name], shapes, neutral)

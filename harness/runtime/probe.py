@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.errors import shorten
 from harness.program.builder import Builder
 from harness.program.dims import Dim, resolve_shape
@@ -247,5 +247,5 @@ def _tensor(session: Session, form: Form) -> Any:
     random = np.random.default_rng(0)
     if form.kind == "float":
         return session.float_tensor(random.uniform(0.5, 1.5, form.shape))
-    values: npt.NDArray[Any] = random.integers(0, max(form.bound, 2), form.shape)
+    values: Array = random.integers(0, max(form.bound, 2), form.shape)
     return session.backend.tensor(values.astype(np.int64 if form.kind == "index" else np.bool_))

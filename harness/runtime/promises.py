@@ -11,8 +11,8 @@ from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.errors import shorten
 from harness.program.dtypes import travels
 
@@ -144,7 +144,7 @@ def each(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:
     return values
 
 
-def array(value: Any, name: str) -> npt.NDArray[Any]:
+def array(value: Any, name: str) -> Array:
     """An array that ``numpy()`` made of a tensor, the result ``name``.
 
     Raises:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import ArrayDict, Arrays
 from harness.errors import UsageError
 from harness.program.primitives import TABLE
 from harness.program.serial import decode
@@ -138,7 +138,7 @@ class Verbs(TimedVerbs):
         return faults
 
 
-def _copies(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+def _copies(arrays: Arrays) -> ArrayDict:
     return {n: np.array(a) for n, a in arrays.items()}
 
 

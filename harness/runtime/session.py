@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.program.dims import bind
 from harness.program.ir import Phase, Program, UpdateRule
-from harness.program.signature import Arrays, Mode, call_key, check_arrays, check_index, check_names
+from harness.program.signature import Mode, call_key, check_arrays, check_index, check_names
 from harness.runtime import promises
 from harness.runtime.backend import Backend, NativeOptimizer, Tensors
 from harness.runtime.functions import COMPILED, Functions, Path
@@ -76,7 +76,7 @@ class Session(Functions):
         """The variables that are trained."""
         return {n: v for n, v in self.variables.items() if n not in self.layout.frozen}
 
-    def neutral(self, tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
+    def neutral(self, tensors: Tensors) -> ArrayDict:
         """Packed tensors as neutral arrays."""
         return self.layout.unpack({n: self.array(t, n) for n, t in tensors.items()})
 
@@ -135,7 +135,7 @@ class Session(Functions):
 
     def forward(
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
-    ) -> dict[str, npt.NDArray[Any]]:
+    ) -> ArrayDict:
         """Outputs, new state, new statistics; with targets, the loss and metrics too."""
         mode: Mode = "forward" if targets is None else "loss"
         variables, constants = self.arguments(phase, inputs, state, targets or {})
@@ -149,7 +149,7 @@ class Session(Functions):
         state: Arrays,
         targets: Arrays,
         cotangents: Arrays | None = None,
-    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+    ) -> tuple[ArrayDict, ArrayDict]:
         """Results, and gradients by parameter, ``input.NAME`` and ``state.NAME``.
 
         Of the loss; or, with ``cotangents`` by result name, of the inner product with them.
@@ -165,12 +165,12 @@ class Session(Functions):
 
     def trace(
         self, phase: Phase, inputs: Arrays, state: Arrays
-    ) -> list[tuple[str, int | None, npt.NDArray[Any]]]:
+    ) -> list[tuple[str, int | None, Array]]:
         """Every named value in the order it is made: (name, time step inside a loop, array).
 
         Claimed layers show their results only. Loops run step by step.
         """
-        traced: list[tuple[str, int | None, npt.NDArray[Any]]] = []
+        traced: list[tuple[str, int | None, Array]] = []
         names = self.programs[phase].names
 
         def watch(value: int, tensor: Any, time: int | None) -> None:
@@ -183,7 +183,7 @@ class Session(Functions):
 
     def step(
         self, inputs: Arrays, state: Arrays, targets: Arrays, learning_rate: float
-    ) -> dict[str, npt.NDArray[Any]]:
+    ) -> ArrayDict:
         """One training step; the results are those from before the update."""
         variables, constants = self.arguments("training", inputs, state, targets)
         results, gradients = self._differentiated("training", "loss", variables, constants)
@@ -268,11 +268,11 @@ class Session(Functions):
         constants.update({f"statistics.{n}": t for n, t in self.statistics.items()})
         return variables, constants
 
-    def to_numpy(self, results: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    def to_numpy(self, results: Mapping[str, Any]) -> ArrayDict:
         """Results as arrays; ``scalar`` is left out."""
         return {n: self.array(t, n) for n, t in results.items() if n != "scalar"}
 
-    def array(self, tensor: Any, name: str) -> npt.NDArray[Any]:
+    def array(self, tensor: Any, name: str) -> Array:
         """A tensor's values; the name is for a message about what is none."""
         return promises.array(self.backend.numpy(tensor), name)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.arrays import Arrays
 from harness.errors import UsageError
 from harness.program.ir import Phase
 from harness.program.plan import BATCH
-from harness.program.signature import Arrays
 from harness.runtime.backend import Tensors
 from harness.runtime.clock import Results
 from harness.runtime.session import Session

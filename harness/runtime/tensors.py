@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from harness.arrays import Array
+
 # Kinds of dtype that are numbers to compare: bool, signed and unsigned integers, floats.
 NUMBERS = "biuf"
 

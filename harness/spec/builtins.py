@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from harness.errors import SpecError, did_you_mean
 from harness.program.dims import Dim, shape_text
 from harness.spec.expressions import Call, Expr, List, Name, Negate, Number, Rest
+from harness.spec.scope import Scope
+from harness.spec.values import Values
 
-if TYPE_CHECKING:
-    from harness.spec.evaluate import Evaluator
-    from harness.spec.scope import Scope
-
-Builtin = Callable[["Evaluator", Call, "Scope"], int]
+Builtin = Callable[[Values, Call, Scope], int]
 
 
 def _arity(expr: Call, count: int, allowed: tuple[str, ...] = ()) -> dict[str, Expr]:
@@ -48,7 +45,7 @@ def _axis(expr: Expr, rank: int) -> int:
     return axis % rank
 
 
-def _axes(evaluator: Evaluator, value: int, given: Expr | None, scope: Scope) -> tuple[int, ...]:
+def _axes(evaluator: Values, value: int, given: Expr | None, scope: Scope) -> tuple[int, ...]:
     rank = len(evaluator.type_of(value).shape)
     if given is None:
         return tuple(range(rank))
@@ -62,7 +59,7 @@ def _axes(evaluator: Evaluator, value: int, given: Expr | None, scope: Scope) ->
     return axes
 
 
-def _rest_axes(evaluator: Evaluator, value: int, given: Rest, scope: Scope) -> tuple[int, ...]:
+def _rest_axes(evaluator: Values, value: int, given: Rest, scope: Scope) -> tuple[int, ...]:
     """The axes that ``...`` stands for in the declared shapes, wherever it stands there."""
     dims, starts = scope.rest.dims, scope.rest.starts
     if dims is None:
@@ -81,7 +78,7 @@ def _rest_axes(evaluator: Evaluator, value: int, given: Rest, scope: Scope) -> t
     return tuple(range(start, stop))
 
 
-def _take(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
+def _take(evaluator: Values, expr: Call, scope: Scope) -> int:
     """``take(table, i)``: table ``[rows, ...]``; one row for each index."""
     _arity(expr, 2)
     table, index = (evaluator.tensor(a, scope) for a in expr.arguments)
@@ -89,7 +86,7 @@ def _take(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
     return evaluator.emit("take", table, index, place=expr.place)
 
 
-def _check_indexable(evaluator: Evaluator, value: int, expr: Call) -> None:
+def _check_indexable(evaluator: Values, value: int, expr: Call) -> None:
     type_ = evaluator.type_of(value)
     if type_.kind != "float" or not type_.shape:
         raise SpecError(
@@ -99,7 +96,7 @@ def _check_indexable(evaluator: Evaluator, value: int, expr: Call) -> None:
 
 
 def _plain(op: str, count: int) -> Builtin:
-    def builtin(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
+    def builtin(evaluator: Values, expr: Call, scope: Scope) -> int:
         _arity(expr, count)
         values = [evaluator.tensor(a, scope) for a in expr.arguments]
         return evaluator.emit(op, *values, place=expr.place)
@@ -108,7 +105,7 @@ def _plain(op: str, count: int) -> Builtin:
 
 
 def _reduction(op: str) -> Builtin:
-    def builtin(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
+    def builtin(evaluator: Values, expr: Call, scope: Scope) -> int:
         keywords = _arity(expr, 1, ("axis", "keepdims"))
         value = evaluator.tensor(expr.arguments[0], scope)
         axes = _axes(evaluator, value, keywords.get("axis"), scope)
@@ -122,7 +119,7 @@ def _reduction(op: str) -> Builtin:
     return builtin
 
 
-def _concat(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
+def _concat(evaluator: Values, expr: Call, scope: Scope) -> int:
     keywords = _arity(expr, 1, ("axis",))
     parts = expr.arguments[0]
     if not isinstance(parts, List) or not parts.items:
@@ -134,7 +131,7 @@ def _concat(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
     return evaluator.emit("concat", *values, place=expr.place, axis=axis)
 
 
-def _take_along_axis(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
+def _take_along_axis(evaluator: Values, expr: Call, scope: Scope) -> int:
     """``take_along_axis(x, i)``: x ``[..., classes]``, i ``[...]``; one entry for each index."""
     _arity(expr, 2)
     value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
@@ -146,7 +143,7 @@ def _take_along_axis(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
     return evaluator.builder.emit("squeeze", entry, axis=rank)
 
 
-def _one_hot(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
+def _one_hot(evaluator: Values, expr: Call, scope: Scope) -> int:
     _arity(expr, 2)
     index = evaluator.tensor(expr.arguments[0], scope)
     size = expr.arguments[1]
@@ -158,7 +155,7 @@ def _one_hot(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
     return evaluator.emit("one_hot", index, place=expr.place, classes=bound)
 
 
-def _expand_dims(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
+def _expand_dims(evaluator: Values, expr: Call, scope: Scope) -> int:
     keywords = _arity(expr, 1, ("axis",))
     value = evaluator.tensor(expr.arguments[0], scope)
     if "axis" not in keywords:
@@ -167,7 +164,7 @@ def _expand_dims(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
     return evaluator.builder.emit("expand_dims", value, axis=axis)
 
 
-def _permute_dims(evaluator: Evaluator, expr: Call, scope: Scope) -> int:
+def _permute_dims(evaluator: Values, expr: Call, scope: Scope) -> int:
     keywords = _arity(expr, 1, ("axes",))
     value = evaluator.tensor(expr.arguments[0], scope)
     axes = keywords.get("axes")

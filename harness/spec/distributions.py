@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import FloatArray
 from harness.errors import UsageError
 
-FloatArray = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
 
 # The standard deviation of N(0, 1) cut off at -2 and 2.

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from harness.errors import Place, SpecError, SpecErrors, did_you_mean
-from harness.program.builder import Builder
 from harness.program.dims import Dim
-from harness.program.ir import Type
-from harness.program.primitives import TypeMismatch
 from harness.spec import schema
 from harness.spec.axes import match
 from harness.spec.builtins import BUILTINS
@@ -31,6 +27,7 @@ from harness.spec.expressions import (
 from harness.spec.indexing import indexed
 from harness.spec.library import Library, content
 from harness.spec.scope import FunctionName, Scope, Tensor, check_read, check_used
+from harness.spec.values import Values
 
 OPERATORS: Mapping[str, str] = {
     "+": "add",
@@ -53,28 +50,15 @@ MAX_FUNCTIONS = 20
 MAX_DEPTH = 120
 
 
-class Evaluator:
+class Evaluator(Values):
     """Evaluates the equations of functions; subclasses add what else may be called."""
 
     def __init__(self, library: Library) -> None:
+        super().__init__()
         self.library = library
-        self.builder = Builder()
-        self.places: dict[int, Place] = {}  # where a value was made, for messages
         self._inside: list[str] = []  # the functions being written out, to find cycles
         self._parsed: dict[str, tuple[Assignment, ...]] = {}  # the equations of functions
         self._depth = 0
-
-    @contextmanager
-    def at(self, place: Place) -> Iterator[None]:
-        """Give the place of an equation to the nodes made inside, and to their errors."""
-        before = self.builder.place
-        self.builder.place = f"{place.file}:{place.line}"
-        try:
-            yield
-        except TypeMismatch as mismatch:
-            raise SpecError(str(mismatch), place) from None
-        finally:
-            self.builder.place = before
 
     @contextmanager
     def called(self, name: str, place: Place) -> Iterator[None]:
@@ -88,28 +72,6 @@ class Evaluator:
                 raise
             raise SpecError(f"{error.message}; in {name} called at {place}", error.place) from None
 
-    def type_of(self, value: int) -> Type:
-        """A value's type."""
-        return self.builder.types[value]
-
-    def tell(self, value: int) -> str:
-        """A value's name, type and origin, for messages."""
-        name = self.builder.names.get(value, "the value")
-        place = self.places.get(value)
-        return f"{name} {self.type_of(value)}" + (f" (from {place})" if place else "")
-
-    def failure(self, value: int, place: Place) -> Callable[[str], SpecError]:
-        """Makes errors about a value handed to a call at ``place``."""
-        return lambda message: SpecError(f"{message}: {self.tell(value)}", place)
-
-    def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:
-        """Append a primitive; an error tells where each operand came from."""
-        try:
-            return self.builder.emit(op, *values, **attributes)
-        except TypeMismatch as mismatch:
-            origins = " and ".join(map(self.tell, dict.fromkeys(values)))
-            raise SpecError(f"{mismatch}: {origins}", place) from None
-
     def run(self, equations: Sequence[Assignment], scope: Scope, label: str | None) -> None:
         """Evaluate assignments in order, adding their names to the scope.
 
@@ -118,6 +80,12 @@ class Evaluator:
         for assignment in equations:
             values = self.assigned(assignment, scope)
             for target, value in zip(assignment.targets, values, strict=True):
+                if target.id in BUILTINS:
+                    raise SpecError(
+                        f"{target.id!r} is taken: it is a function of the language; "
+                        "choose another name",
+                        target.place,
+                    )
                 scope.assign(target, value)
                 if label is not None:
                     at = f"{target.place.file}:{target.place.line}"
@@ -246,7 +214,7 @@ class Evaluator:
             equations = self._parsed[name]
             self.run(equations, inner, None)
             result = self.result(inner, spec.output, document.place_of(("output",)))
-            check_used(inner, spec.inputs, definition, "inputs", "input")
+            check_used(inner, spec.inputs, document, "inputs", "input")
             check_read(equations, inner, ())
         self._inside.pop()
         self.places[result] = expr.place

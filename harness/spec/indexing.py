@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from harness.errors import Place, SpecError
 from harness.program.dims import Dim, shape_text
 from harness.spec.expressions import IndexItem, Item, Rest, SliceItem
-
-if TYPE_CHECKING:
-    from harness.spec.evaluate import Evaluator
+from harness.spec.values import Values
 
 
-def indexed(evaluator: Evaluator, value: int, items: Sequence[Item], place: Place) -> int:
+def indexed(evaluator: Values, value: int, items: Sequence[Item], place: Place) -> int:
     """The part of a value that the items choose; a position drops its axis."""
     rank = len(evaluator.type_of(value).shape)
     given = sum(not isinstance(item, Rest) for item in items)
@@ -33,7 +30,7 @@ def indexed(evaluator: Evaluator, value: int, items: Sequence[Item], place: Plac
     return value
 
 
-def _picked(evaluator: Evaluator, value: int, axis: int, item: IndexItem) -> int:
+def _picked(evaluator: Values, value: int, axis: int, item: IndexItem) -> int:
     length = evaluator.type_of(value).shape[axis]
     start = Dim(item.value) if item.value >= 0 else length + item.value
     if not length.terms and not 0 <= start.constant < length.constant:
@@ -45,7 +42,7 @@ def _picked(evaluator: Evaluator, value: int, axis: int, item: IndexItem) -> int
     return evaluator.builder.emit("squeeze", part, axis=axis)
 
 
-def _sliced(evaluator: Evaluator, value: int, axis: int, item: SliceItem) -> int:
+def _sliced(evaluator: Values, value: int, axis: int, item: SliceItem) -> int:
     length = evaluator.type_of(value).shape[axis]
     if item.step not in (None, 1, -1):
         raise SpecError(f"a slice's step is 1 or -1, found {item.step}", item.place)

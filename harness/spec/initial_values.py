@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.program.ir import Port, Program
 from harness.spec.initializers import Law, check_law, draw, generator
-
-Array = npt.NDArray[Any]
 
 
 def initial_parameters(program: Program, seed: int) -> dict[str, Array]:

@@ -33,10 +33,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from harness.arrays import FloatArray
 from harness.errors import UsageError, did_you_mean
 from harness.spec.distributions import (
     Fixed,
-    FloatArray,
     Independent,
     Moments,
     Orthogonal,

@@ -90,7 +90,7 @@ class LayerEvaluator(CallEvaluator):
         check_read(equations, inner, spec.statistics)
         if key == "training":
             names = spec.statistics
-            check_assigned(inner, names, instance.definition, "statistics", "statistic")
+            check_assigned(inner, names, document, "statistics", "statistic")
         finals = []
         for name, port in instance.statistics.items():
             finals.append(inner.value(name))
@@ -135,7 +135,7 @@ class LayerEvaluator(CallEvaluator):
         if not self.type_of(output).shape:
             raise self.failure(output, at)("the output of a step needs the axis batch")
         check_read(equations, inner, spec.state)
-        check_assigned(inner, spec.state, call.instance.definition, "state", "state")
+        check_assigned(inner, spec.state, call.instance.definition.document, "state", "state")
         after = [inner.value(name) for name in spec.state]
         for name, value in zip(spec.state, after, strict=True):
             self._check_kept(call, "state", name, self.type_of(call.values[name]), value)
@@ -176,7 +176,7 @@ class LayerEvaluator(CallEvaluator):
         if spec.inference is not None and self.phase == "inference":
             return  # inference needs less: what the two forms use is checked in training
         for section, singular in SINGULAR.items():
-            check_used(inner, getattr(spec, section), definition, section, singular)
+            check_used(inner, getattr(spec, section), definition.document, section, singular)
         for name in spec.scan.over if spec.scan else ():
             if name not in inner.used:
                 at = definition.document.place_of_key(("scan", "over", name))

@@ -55,7 +55,7 @@ class CallEvaluator(Evaluator):
             self.run(equations, inner, f"{name}/")
             output = self.result(inner, spec.output, document.place_of(("output",)))
             for section in ("inputs", "attributes"):
-                check_used(inner, getattr(spec, section), definition, section, SINGULAR[section])
+                check_used(inner, getattr(spec, section), document, section, SINGULAR[section])
             check_read(equations, inner, ())
         info = {
             "kind": "loss",

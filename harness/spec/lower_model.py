@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from harness.errors import Place, SpecError, did_you_mean
 from harness.files.complaints import KeyPath
@@ -13,15 +12,13 @@ from harness.spec import schema
 from harness.spec.attributes import Given, read_attributes
 from harness.spec.axes import FREE_SIZES, RestAxes, read_dim, read_dims
 from harness.spec.definitions import check_distinct
+from harness.spec.document import Document
 from harness.spec.expressions import parse_equations, parse_expression
 from harness.spec.instances import Instance
 from harness.spec.layer_calls import LayerEvaluator
-from harness.spec.library import content
+from harness.spec.library import Library, content
 from harness.spec.scope import Scope, Tensor
 from harness.spec.size_checks import check_numbers
-
-if TYPE_CHECKING:
-    from harness.spec.model import Spec
 
 SECTIONS = ("sizes", "inputs", "state", "layers", "targets", "metrics")
 
@@ -29,10 +26,12 @@ SECTIONS = ("sizes", "inputs", "state", "layers", "targets", "metrics")
 class Lowering:
     """One pass over a model at one phase."""
 
-    def __init__(self, spec: Spec, phase: Phase) -> None:
-        self.spec, self.model, self.document = spec, spec.model, spec.document
+    def __init__(
+        self, library: Library, model: schema.Model, document: Document, phase: Phase
+    ) -> None:
+        self.library, self.model, self.document = library, model, document
         self.phase: Phase = phase
-        self.evaluator = LayerEvaluator(spec.library, phase)
+        self.evaluator = LayerEvaluator(library, phase)
         self.sizes = {n: Dim.of(n) for n in (*self.model.sizes, *FREE_SIZES)}
         self.used_sizes: set[str] = set()
 
@@ -86,7 +85,7 @@ class Lowering:
                 raise SpecError(f"{name!r} is taken: it is what the arrays decide", at)
         for name in self.model.layers:
             for kind in ("function", "loss"):
-                if self.spec.library.has(kind, name):
+                if self.library.has(kind, name):
                     at = self.document.place_of_key(("layers", name))
                     raise SpecError(f"{name!r} is taken: it is a {kind}", at)
 
@@ -116,7 +115,7 @@ class Lowering:
     def _instances(self) -> None:
         for name, use in self.model.layers.items():
             at = self.document.place_of(("layers", name, "layer"))
-            definition = self.spec.library.find("layer", use.layer, at)
+            definition = self.library.find("layer", use.layer, at)
             layer = content(definition, schema.Layer)
 
             def place_of(attribute: str, key: bool, name: str = name) -> Place:
@@ -128,7 +127,7 @@ class Lowering:
 
             extra = use.model_extra or {}
             given = Given(f"layer {use.layer!r}", extra, at, definition.document, place_of)
-            attributes = read_attributes(self.spec.library, layer.attributes, given, self.sizes)
+            attributes = read_attributes(self.library, layer.attributes, given, self.sizes)
             for parameter in use.init:
                 if parameter not in layer.parameters:
                     hint = did_you_mean(parameter, layer.parameters)

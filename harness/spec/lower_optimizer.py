@@ -60,10 +60,11 @@ def _check_total(
     evaluator: Evaluator, scope: Scope, definition: Definition, spec: schema.Optimizer
 ) -> None:
     """All that is declared is used, and what is carried on gets a next value of its shape."""
-    update = definition.document.place_of(("update",))
-    check_used(scope, spec.attributes, definition, "attributes", "attribute")
-    check_used(scope, spec.slots, definition, "slots", "slot")
-    check_assigned(scope, spec.slots, definition, "slots", "slot")
+    document = definition.document
+    update = document.place_of(("update",))
+    check_used(scope, spec.attributes, document, "attributes", "attribute")
+    check_used(scope, spec.slots, document, "slots", "slot")
+    check_assigned(scope, spec.slots, document, "slots", "slot")
     if "p" not in scope.assigned or "g" not in scope.used:
         raise SpecError("an update assigns p, and makes use of g", update)
     for name in ("p", *spec.slots):

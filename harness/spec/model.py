@@ -16,6 +16,7 @@ from harness.spec.lower_optimizer import lower_update
 from harness.spec.rivals import clash, same_file
 from harness.spec.size_checks import check_numbers
 
+PHASES: tuple[Phase, ...] = ("training", "inference")
 # Of models whose data do not say how long a sequence is.
 DEFAULT_LENGTH = 8
 
@@ -32,8 +33,7 @@ class Spec:
         self.model = content(definition, schema.Model)
         self.name = self.model.model
         self.programs: dict[Phase, Program] = {
-            "training": Lowering(self, "training").program(),
-            "inference": Lowering(self, "inference").program(),
+            phase: Lowering(library, self.model, self.document, phase).program() for phase in PHASES
         }
         self._check_parameters()
         self.update: UpdateRule | None = self._update()

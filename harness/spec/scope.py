@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from harness.errors import Place, SpecError, did_you_mean
 from harness.program.dims import Dim
 from harness.spec.axes import RestAxes
-from harness.spec.builtins import BUILTINS
+from harness.spec.document import Document
 from harness.spec.expressions import Assignment, Name
-from harness.spec.library import Definition
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,6 @@ class Scope:
             raise SpecError(
                 f"{name!r} cannot be assigned: it is given; choose another name", target.place
             )
-        if name in BUILTINS:
-            raise SpecError(
-                f"{name!r} is taken: it is a function of the language; choose another name",
-                target.place,
-            )
 
     def assign(self, target: Name, value: int) -> None:
         """Bind a name to a value that an equation has computed."""
@@ -90,22 +84,22 @@ class Scope:
 
 
 def check_used(
-    scope: Scope, names: Iterable[str], definition: Definition, section: str, kind: str
+    scope: Scope, names: Iterable[str], document: Document, section: str, kind: str
 ) -> None:
     """What is declared must be used, or changing it would silently change nothing."""
     for name in names:
         if name not in scope.used:
-            place = definition.document.place_of_key((section, name))
+            place = document.place_of_key((section, name))
             raise SpecError(f"{kind} {name!r} is declared but never used", place)
 
 
 def check_assigned(
-    scope: Scope, names: Iterable[str], definition: Definition, section: str, kind: str
+    scope: Scope, names: Iterable[str], document: Document, section: str, kind: str
 ) -> None:
     """What is carried on must be given a next value."""
     for name in names:
         if name not in scope.assigned:
-            place = definition.document.place_of_key((section, name))
+            place = document.place_of_key((section, name))
             raise SpecError(f"{kind} {name!r} is declared but never assigned", place)
 
 

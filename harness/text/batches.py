@@ -8,9 +8,9 @@ from typing import Literal, get_args, overload
 
 import numpy as np
 
+from harness.arrays import Array, IndexArray
 from harness.errors import UsageError, did_you_mean
 from harness.spec.initializers import generator
-from harness.text.vocabulary import Array, IndexArray
 
 Order = Literal["shuffled", "sequential"]
 

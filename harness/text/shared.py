@@ -14,11 +14,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.errors import UsageError
-
-Array = npt.NDArray[Any]
 
 
 class Shared:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.arrays import Array, IndexArray
 from harness.errors import UsageError
-
-Array = npt.NDArray[Any]
-IndexArray = npt.NDArray[np.int64]
 
 PADDING = "\0"
 CODE_POINTS = 0x110000
@@ -225,9 +222,7 @@ def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int,
     return rows
 
 
-def one_hot(
-    indices: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.float64
-) -> npt.NDArray[Any]:
+def one_hot(indices: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.float64) -> Array:
     """Return 1 at each index and 0 elsewhere: shape `[...]` becomes `[..., classes]`.
 
     Raises:

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
+from harness.arrays import Array
 from harness.convert import weights
-from harness.convert.weights import Array, Weights, WeightsError
+from harness.convert.weights import Weights, WeightsError
 from harness.convert.weights_header import Part, told
 from harness.files import kinds
 

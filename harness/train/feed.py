@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.arrays import Array, IndexArray
 from harness.errors import UsageError
 from harness.program.ir import Port, Program
 from harness.ranges import EPOCHS
 from harness.runtime.backend import host_dtype
 from harness.spec.model import Spec
 from harness.text.batches import Batches, Order, batches
-from harness.text.vocabulary import Array, IndexArray, column_view, hot_rows, row_count, window_view
+from harness.text.vocabulary import column_view, hot_rows, row_count, window_view
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.runtime.backend import Tensors
 from harness.runtime.executor import KEPT
 from harness.runtime.session import Session
@@ -19,7 +18,7 @@ GIVEN = 1 << 21
 # batches have few bytes, as then it is calls that cost.
 MANY, MANY_SMALL, SMALL = 8, 64, 1 << 20
 
-Rows = npt.NDArray[Any]
+Rows = Array
 
 
 class Loader:
@@ -87,7 +86,7 @@ class Loader:
         parts = {n: backend.unstack(tensor) for n, tensor in self._given.items()}
         self._parts = [{n: p[step] for n, p in parts.items()} for step in range(count)]
 
-    def _write(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Sequence[Tensors]:
+    def _write(self, arrays: Arrays) -> Sequence[Tensors]:
         """The parts that hold these batches now: all, or as many as there are batches."""
         fill = self._backend.fill
         parts = self._parts[: len(next(iter(arrays.values())))]
@@ -99,7 +98,7 @@ class Loader:
                     fill(part[name], single)
         return parts
 
-    def _arrays(self, rows: Rows) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, rows: Rows) -> ArrayDict:
         """What is to be one-hot is put in order before, while it is small."""
         arrays, lead = {}, rows.ndim - 1
         for name, array in self._feed.batch(rows, compact=self._early).items():

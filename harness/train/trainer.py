@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from harness.arrays import Arrays
 from harness.program.plan import TOTAL
-from harness.program.signature import Arrays, group_of
+from harness.program.signature import group_of
 from harness.runtime.backend import Advance, Tensors
 from harness.runtime.session import Session
 from harness.runtime.step import advanced, make_step, several, store

@@ -15,8 +15,9 @@ from typing import Annotated, Any, NotRequired
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic brings it, and takes no other before Python 3.12
 
+from harness.arrays import Array
 from harness.errors import shorten
-from harness.runtime.tensors import Array, IllFormed, Misfit, tensor
+from harness.runtime.tensors import IllFormed, Misfit, tensor
 
 
 def _strict(value: Any) -> Array:

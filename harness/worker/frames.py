@@ -21,8 +21,8 @@ from typing import Any
 
 import msgpack
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array
 from harness.errors import shorten
 from harness.program.dtypes import known, travels
 
@@ -65,7 +65,7 @@ def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[m
     Raises:
         Unencodable: a value has no encoding, or the frame is over `limit` bytes.
     """
-    arrays: list[npt.NDArray[np.generic]] = []
+    arrays: list[Array] = []
     errors = "backslashreplace" if escape else "strict"
     default = partial(_extension, arrays)
     # Strict, so that `default` sees numpy's float64, which is a subclass of float.
@@ -207,7 +207,7 @@ class _Arrays:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self.received: list[npt.NDArray[np.generic]] = []
+        self.received: list[Array] = []
 
     def extension(self, code: int, data: bytes) -> Any:
         if code not in (_ARRAY, _SCALAR):
@@ -224,7 +224,7 @@ class _Arrays:
             raise FrameError(f"a number of dtype {dtype} has other than {dtype.itemsize} bytes")
         return np.frombuffer(content, dtype)[0]
 
-    def _array(self, dtype: np.dtype[Any], shape: Any) -> npt.NDArray[np.generic]:
+    def _array(self, dtype: np.dtype[Any], shape: Any) -> Array:
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
             raise FrameError(f"an array of shape {shorten(repr(shape))} is announced")
         self.budget -= math.prod(shape) * dtype.itemsize
@@ -256,7 +256,7 @@ def _decode(body: bytearray, arrays: _Arrays) -> Any:
     return message
 
 
-def _extension(arrays: list[npt.NDArray[np.generic]], value: Any) -> Any:
+def _extension(arrays: list[Array], value: Any) -> Any:
     """Return what stands in the message for a value that msgpack does not know."""
     if type(value) is np.ndarray:
         # Not ascontiguousarray: that would turn a 0-d array into one of shape [1].
@@ -295,6 +295,6 @@ def _plain_dtype(name: Any) -> np.dtype[Any]:
     return dtype
 
 
-def _bytes_of(array: npt.NDArray[np.generic]) -> memoryview:
+def _bytes_of(array: Array) -> memoryview:
     # Viewed as bytes first: a memoryview cannot cast from every format, as of another byte order.
     return array.reshape(-1).view(np.uint8).data

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from harness.interrupts import before_leaving
 from harness.worker import stragglers
 from harness.worker.guardian import children
 from harness.worker.logs import Log
@@ -136,6 +137,8 @@ def kill_all() -> None:
     for guardian in tuple(_live):
         _tell_to_end(guardian)
 
+
+before_leaving.append(kill_all)
 
 _live: dict[int, Log] = {}
 """Of the guardians that were not waited for yet: their numbers, and their workers' logs."""

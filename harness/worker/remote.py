@@ -8,10 +8,11 @@ from dataclasses import replace
 from textwrap import indent
 from typing import Any
 
+from harness.arrays import Array, Arrays
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.serial import encode
-from harness.runtime.arguments import Arguments, Arrays
-from harness.runtime.tensors import Array, IllFormed, Misfit
+from harness.runtime.arguments import Arguments
+from harness.runtime.tensors import IllFormed, Misfit
 from harness.worker import answers
 from harness.worker.answers import Forms
 from harness.worker.worker import Outcome, Worker
@@ -126,7 +127,11 @@ class Remote:
         self.call("load", parameters=material.parameters, statistics=material.statistics)
 
     def forward(
-        self, phase: Phase, inputs: Arrays, state: Mapping[str, Any], targets: Arrays | None = None
+        self,
+        phase: Phase,
+        inputs: Arrays,
+        state: Mapping[str, Any],
+        targets: Arrays | None = None,
     ) -> Tensors:
         """Results of a forward pass."""
         payload = {"phase": phase, "inputs": inputs, "state": state, "targets": targets}

@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from harness.arrays import Array
 from harness.check.findings import Finding
 from harness.oracle.case import Case, Expected
 from harness.oracle.tolerance import compare
 from harness.program.ir import UpdateRule
 from harness.program.serial import encode
 from harness.runtime.arguments import Arguments
-from harness.runtime.tensors import Array, Misfit
+from harness.runtime.tensors import Misfit
 from harness.worker.remote import Remote, Tensors
 
 T = TypeVar("T")

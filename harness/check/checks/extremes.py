@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import ArrayDict
 from harness.check.checks.context import Context, part
 from harness.check.findings import Finding
 from harness.oracle.case import KINK_MARGIN, Case, kink_margin
@@ -31,7 +31,7 @@ def _compare_gradients(context: Context, check: str, material: Arguments, key: s
     return context.finding(check, context.remote.gradients(material), expected)
 
 
-def _scaled(arrays: dict[str, Any], factor: float, only: Any) -> dict[str, npt.NDArray[Any]]:
+def _scaled(arrays: dict[str, Any], factor: float, only: Any) -> ArrayDict:
     return {n: a * factor if only(n) else a for n, a in arrays.items()}
 
 
@@ -202,8 +202,8 @@ def nan(context: Context) -> Iterator[Finding]:
     yield finding
 
 
-def _losses(case: Case, material: Arguments, key: str) -> dict[str, npt.NDArray[Any]]:
-    def run(session: Session) -> dict[str, npt.NDArray[Any]]:
+def _losses(case: Case, material: Arguments, key: str) -> ArrayDict:
+    def run(session: Session) -> ArrayDict:
         session.load(material.parameters, material.statistics)
         return session.forward("training", material.inputs, material.state, material.targets)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.check.checks.context import Context, equal, time_major_names
 from harness.check.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.tolerance import compare
 from harness.runtime.arguments import Arguments
-from harness.runtime.tensors import Array, IllFormed, whole
+from harness.runtime.tensors import IllFormed, whole
 
 
 def shapes(context: Context) -> Iterator[Finding]:
@@ -70,7 +69,7 @@ def batch_independence(context: Context) -> Iterator[Finding]:
     oracle = case.forward("inference", case.material, "main")
     per_example = _names_with_batch(case)
     shapes = {name: oracle.values[name].shape for name in per_example}
-    rows: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in per_example}
+    rows: dict[str, list[Array]] = {name: [] for name in per_example}
     for row in range(case.batch):
         one = whole(context.forward(_example(case, row)))
         for name in per_example:
@@ -86,7 +85,7 @@ def batch_independence(context: Context) -> Iterator[Finding]:
     yield finding
 
 
-def _wanted(found: Mapping[str, Array], name: str, shape: Sequence[int]) -> Array:
+def _wanted(found: Arrays, name: str, shape: Sequence[int]) -> Array:
     """One of the results that a model must have.
 
     Raises:
@@ -107,7 +106,7 @@ def _names_with_batch(case: Case) -> list[str]:
 
 
 def _example(case: Case, row: int) -> Arguments:
-    def one(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def one(arrays: Arrays) -> ArrayDict:
         return {n: a[row : row + 1] for n, a in arrays.items()}
 
     material = case.material

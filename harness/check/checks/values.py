@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from harness.arrays import Array
 from harness.check.checks.context import Context, equal, part
 from harness.check.findings import Finding
 from harness.oracle.case import state_of
-from harness.runtime.tensors import Array, Misfit, whole
+from harness.runtime.tensors import Misfit, whole
 
 
 def values(context: Context) -> Iterator[Finding]:

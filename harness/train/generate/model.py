@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.convert.weights import Array, Weights, check
+from harness.arrays import Array
+from harness.convert.weights import Weights, check
 from harness.errors import UsageError
 from harness.program.dims import resolve_shape
 from harness.program.ir import Port, Program

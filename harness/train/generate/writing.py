@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.convert.weights import Array, Weights, load
+from harness.arrays import Array
+from harness.convert.weights import Weights, load
 from harness.errors import HarnessError
 from harness.program.signature import group_of
 from harness.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_fields

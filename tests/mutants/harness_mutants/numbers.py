@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.backends.numpy.backend import Array
+from harness.arrays import Array
 from harness.runtime.session import Session
 from harness_mutants.registry import FLOAT32, FLOAT64, primitive, session
 

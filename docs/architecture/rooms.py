@@ -1,0 +1,177 @@
+"""Who imports whom: read from the source, and held against the rule of imports.
+
+The rule: the rooms of ``harness/`` stand on floors, and a file imports from its own room and from
+floors below it only. No circle is allowed, not even one that is closed inside of a function or
+for a type. Nothing in ``harness/`` names a backend or a framework, and a backend imports its own
+framework and :mod:`harness.extend`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+# From the top; rooms on one floor know nothing of each other.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("cli",),
+    ("commands", "suite"),
+    ("train",),
+    ("bench", "check", "convert"),
+    ("oracle", "worker"),
+    ("text",),
+    ("spec", "runtime"),
+    ("program",),
+    ("options",),
+    ("interrupts",),
+    ("terminal",),
+    ("files",),
+    ("ranges",),
+    ("arrays", "errors"),
+)
+FLOOR: Mapping[str, int] = {
+    room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor
+}
+# The frameworks that each family of backends may import.
+FRAMEWORKS: Mapping[str, frozenset[str]] = {
+    "numpy": frozenset(),
+    "torch": frozenset({"torch"}),
+    "jax": frozenset({"jax", "jaxlib", "optax"}),
+    "keras": frozenset({"keras", "tensorflow", "torch", "jax"}),
+    "onnx": frozenset({"onnx", "onnxruntime", "google"}),
+}
+# Keras on JAX compiles as the jax backend does, and on torch plans run as in the torch backend.
+SIBLINGS: Mapping[str, frozenset[str]] = {"keras": frozenset({"jax", "torch"})}
+# What prints or reads the command line.
+SPEAKERS = frozenset({"click", "rich"})
+SPEAKING = frozenset(
+    {"cli", "options", "commands", "console", "progress", "table", "report", "terminal", "ranges"}
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of one module, or of a name in it."""
+
+    file: str  # relative to the root of the repository
+    line: int
+    source: str  # the module that imports
+    target: str  # the module that is imported
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.target}"
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """The files of ``harness/`` and ``backends/`` by the names of their modules."""
+    found = {}
+    for folder, package in (("harness", "harness"), ("backends", "harness.backends")):
+        for path in sorted((root / folder).rglob("*.py")):
+            parts = [package, *path.relative_to(root / folder).with_suffix("").parts]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(root: Path) -> list[Import]:
+    """Every import of every file, inside of functions and for types too."""
+    known = modules(root)
+    return [
+        Import(str(path.relative_to(root)), line, module, target)
+        for module, path in known.items()
+        for line, target in _targets(module, path, known)
+    ]
+
+
+def _targets(module: str, path: Path, known: Mapping[str, Path]) -> Iterator[tuple[int, str]]:
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level]
+            base = ".".join([*(above if node.level else []), *filter(None, [node.module])])
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield node.lineno, inner if inner in known else base
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # As import_module("...") has it, and "module:function".
+            named = node.value.partition(":")[0]
+            if named.startswith("harness.") and named in known and named != "harness.backends":
+                yield node.lineno, named
+
+
+def room(module: str) -> str:
+    """The room of a module of ``harness/``: its folder, or its file at the root."""
+    return module.split(".")[1] if "." in module else "harness"
+
+
+def broken(found: Iterable[Import]) -> list[str]:
+    """In words, the imports that break the rule."""
+    told = []
+    for one in found:
+        reason = _reason(one)
+        if reason:
+            told.append(f"{one}: {reason}")
+    return told
+
+
+def _reason(one: Import) -> str:
+    if one.source.startswith("harness.backends"):
+        return _of_a_backend(one)
+    top = one.target.partition(".")[0]
+    if one.target.startswith("harness.backends"):
+        return "the harness names no backend; backends are found through their entry points"
+    if any(top in names for names in FRAMEWORKS.values()):
+        return "the harness imports no framework; a backend does"
+    if top in SPEAKERS and one.source.rpartition(".")[2] not in SPEAKING:
+        return f"only {', '.join(sorted(SPEAKING))} print and read options"
+    if top != "harness" or "harness" in (one.source, one.target):
+        return ""
+    own, other = room(one.source), room(one.target)
+    if own == other:
+        return ""
+    for name in (own, other):
+        if name not in FLOOR:
+            return f"{name} is on no floor of docs/architecture/rooms.py"
+    if FLOOR[other] >= FLOOR[own]:
+        return f"{own} may import from the floors below it, and {other} is on none of them"
+    return ""
+
+
+def _of_a_backend(one: Import) -> str:
+    family, top = one.file.split("/")[1], one.target.partition(".")[0]
+    if family.endswith(".py"):
+        return ""
+    if any(top in names for names in FRAMEWORKS.values()):
+        allowed = FRAMEWORKS[family]
+        return "" if top in allowed else f"a backend of {family} imports its own framework only"
+    if one.target.startswith("harness.backends."):
+        other = one.target.split(".")[2]
+        if other != family and other not in SIBLINGS.get(family, ()):
+            return f"a backend of {family} imports nothing of {other}"
+    return ""
+
+
+def circles(found: Iterable[Import]) -> list[list[str]]:
+    """The modules that import each other, directly or by way of others: sorted groups."""
+    arrows: dict[str, set[str]] = {}
+    for one in found:
+        if one.source != one.target and one.target.startswith("harness."):
+            arrows.setdefault(one.source, set()).add(one.target)
+    reach = {module: _reached(module, arrows) for module in arrows}
+    groups = {
+        tuple(sorted(n for n in reach[module] if module in reach.get(n, ()))) for module in arrows
+    }
+    return sorted(list(group) for group in groups if group)
+
+
+def _reached(start: str, arrows: Mapping[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for target in arrows.get(waiting.pop(), ()):
+            if target not in seen:
+                seen.add(target)
+                waiting.append(target)
+    return seen

@@ -1,0 +1,61 @@
+"""The values of equations that are being evaluated, and where each was made."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from harness.errors import Place, SpecError
+from harness.program.builder import Builder
+from harness.program.ir import Type
+from harness.program.primitives import TypeMismatch
+from harness.spec.expressions import Expr
+from harness.spec.scope import Scope
+
+
+class Values(ABC):
+    """What the functions of the language work on; ``places`` are for messages."""
+
+    def __init__(self) -> None:
+        self.builder = Builder()
+        self.places: dict[int, Place] = {}
+
+    @abstractmethod
+    def tensor(self, expr: Expr, scope: Scope) -> int:
+        """The value of an expression."""
+
+    @contextmanager
+    def at(self, place: Place) -> Iterator[None]:
+        """Give the place of an equation to the nodes made inside, and to their errors."""
+        before = self.builder.place
+        self.builder.place = f"{place.file}:{place.line}"
+        try:
+            yield
+        except TypeMismatch as mismatch:
+            raise SpecError(str(mismatch), place) from None
+        finally:
+            self.builder.place = before
+
+    def type_of(self, value: int) -> Type:
+        """A value's type."""
+        return self.builder.types[value]
+
+    def tell(self, value: int) -> str:
+        """A value's name, type and origin, for messages."""
+        name = self.builder.names.get(value, "the value")
+        place = self.places.get(value)
+        return f"{name} {self.type_of(value)}" + (f" (from {place})" if place else "")
+
+    def failure(self, value: int, place: Place) -> Callable[[str], SpecError]:
+        """Makes errors about a value handed to a call at ``place``."""
+        return lambda message: SpecError(f"{message}: {self.tell(value)}", place)
+
+    def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:
+        """Append a primitive; an error tells where each operand came from."""
+        try:
+            return self.builder.emit(op, *values, **attributes)
+        except TypeMismatch as mismatch:
+            origins = " and ".join(map(self.tell, dict.fromkeys(values)))
+            raise SpecError(f"{mismatch}: {origins}", place) from None
