@@ -46,6 +46,7 @@ WRONG = {
     "harness/bench/rounds.py": ("from rich.table import Table", "print and read options"),
     "harness/misplaced.py": ("import harness.check.run", "misplaced is on no floor"),
     "backends/torch/other.py": ("import jax", "imports its own framework only"),
+    "backends/keras/other.py": ("from harness.check import run", "imports harness.extend"),
     "backends/numpy/other.py": ("from ..jax import backend", "imports nothing of jax"),
 }
 

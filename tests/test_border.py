@@ -38,7 +38,7 @@ NAMED: Mapping[str, tuple[str, str]] = {
     "execute-empty": ("pipeline", "what execute() made returned no loss, step, "),
     "dict": (
         "start",
-        "harness_backend returned a value of type dict; a harness.runtime.backend.Backend",
+        "harness_backend returned a value of type dict; a harness.extend.Backend",
     ),
     "trace-lists": ("outputs", "output.h1: nothing was returned"),
 }
@@ -74,7 +74,7 @@ SIBLINGS: Mapping[str, tuple[str, str]] = {
     "gradient-single": ("values", "returned a value of type tuple; results and gradients are"),
     "session-text": (
         "open",
-        "session() returned a value of type str; a harness.runtime.session.Session, or None,",
+        "session() returned a value of type str; a harness.extend.Session, or None,",
     ),
     "claim-text": ("open", "claim() of embedding returned a value of type str; a Native, or None"),
     "claim-packing": ("open", "the packing of claim() of embedding returned None; a Packing is"),

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.arrays import Array
-from harness.errors import UsageError
-from harness.program.ir import UpdateRule
-from harness.runtime.backend import (
+from harness.extend import (
     Advance,
+    Array,
     Backend,
     F,
     Function,
@@ -25,11 +23,14 @@ from harness.runtime.backend import (
     Layer,
     Native,
     NativeOptimizer,
+    Packing,
+    Step,
+    Table,
     Tensors,
+    UpdateRule,
+    UsageError,
+    hookimpl,
 )
-from harness.runtime.hookspecs import hookimpl
-from harness.runtime.interpreter import Step, Table
-from harness.runtime.packing import Packing
 
 from .compile import PROMISE, Options, advance, quick_options, scan, several, takes
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from harness.runtime.backend import Advance, Tensors
-from harness.runtime.interpreter import Step
+from harness.extend import Advance, Step, Tensors
 
 # The longest loop that is written out.
 UNROLLED = 32

@@ -18,17 +18,27 @@ from numpy.lib.format import (
     read_magic,
 )
 
-from harness.arrays import Array, Arrays
-from harness.convert.archive import Archive, Damaged, archive, reading
-from harness.convert.checked import Declared, read_arrays
-from harness.convert.formats import Exported, Format
-from harness.convert.generated import run_file
-from harness.convert.source.vetting import vetted
-from harness.convert.staging import whole
-from harness.errors import UsageError, shorten
-from harness.files.user_file import MAX_WEIGHTS, opened
-from harness.program.ir import Program
-from harness.runtime.hookspecs import hookimpl
+from harness.extend import (
+    MAX_WEIGHTS,
+    Archive,
+    Array,
+    Arrays,
+    Damaged,
+    Declared,
+    Exported,
+    Format,
+    Program,
+    UsageError,
+    archive,
+    hookimpl,
+    opened,
+    read_arrays,
+    reading,
+    run_file,
+    shorten,
+    vetted,
+    whole,
+)
 
 if TYPE_CHECKING:
     import jax

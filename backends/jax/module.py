@@ -5,18 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.convert.formats import Exported
-from harness.convert.source import document
-from harness.convert.source.common import Phase, result_text
-from harness.convert.source.emitter import Emitter
-from harness.convert.source.expression import Code, fill
-from harness.convert.source.forward import emitter, first_state, forward, given, settle
-from harness.convert.source.layers import Form, Method, Model, model
-from harness.convert.source.literals import text, told
-from harness.convert.source.names import CONSTANTS, PYTHON, identifier, unique, uses
-from harness.convert.source.wrapping import bracketed, mapping
-from harness.program.ir import Node
-from harness.program.signature import call_key
+from harness.extend import (
+    CONSTANTS,
+    PYTHON,
+    Code,
+    Emitter,
+    Exported,
+    Form,
+    LayerBody,
+    Method,
+    Model,
+    Node,
+    bracketed,
+    call_key,
+    document,
+    fill,
+    forward,
+    identifier,
+    layers,
+    literals,
+    mapping,
+    result_text,
+    unique,
+    uses,
+)
 
 from .source import JaxDialect
 
@@ -26,7 +38,7 @@ IMPORTED = frozenset(
 
 
 def _key(*names: str) -> str:
-    return "params" + "".join(f"[{text(name)}]" for name in names)
+    return "params" + "".join(f"[{literals.text(name)}]" for name in names)
 
 
 class Writer:
@@ -34,7 +46,7 @@ class Writer:
 
     def __init__(self, exported: Exported, file: str) -> None:
         self.exported, self.file = exported, file
-        self.model: Model = model(exported.training, exported.inference)
+        self.model: Model = layers.model(exported.training, exported.inference)
         self.dialect = JaxDialect()
         self.functions: dict[int, str] = {}
         taken = {*IMPORTED, *CONSTANTS, *PYTHON}
@@ -69,14 +81,15 @@ class Writer:
 
     def _docstring(self) -> list[str]:
         name, state = self.file.removesuffix(".py"), self.model.state
-        arguments = ", ".join(told(p.name) for p in self.model.program.inputs[:3])
+        arguments = ", ".join(literals.told(p.name) for p in self.model.program.inputs[:3])
         more = ", ..." if len(self.model.program.inputs) > 3 else ""
         left = "outputs, state" if state else "outputs"
         weights = f"{name}.npz"
         lines = [
-            f"{told(self.exported.spec)} as functions of JAX; its weights lie in {told(weights)}.",
+            f"{literals.told(self.exported.spec)} as functions of JAX; "
+            f"its weights lie in {literals.told(weights)}.",
             "",
-            f"    params = load({text(weights)})",
+            f"    params = load({literals.text(weights)})",
             f"    {left} = jax.jit(apply)(params, {arguments}{more})",
             "",
             f"Made by harness export. Weights are {self.exported.dtype}.",
@@ -103,7 +116,7 @@ class Writer:
     def _function(self, form: Form, method: Method) -> list[str]:
         program, call, results = self.exported.inference, method.call, list(method.results)
         reserved = set(self.reserved)
-        made = Phase(program, call, results)
+        made = LayerBody(program, call, results)
         e, arguments, codes = made.emit(self.dialect, form, method, 1, _key, reserved)
         values = [(r, program.types[v].shape) for r, v in form.roles(call)]
         assert call.body is not None
@@ -127,15 +140,15 @@ class Writer:
     def _initial_state(self) -> list[str]:
         if not self.model.state:
             return []
-        e = emitter(self.model, self.dialect, self._like, 1)
+        e = forward.emitter(self.model, self.dialect, self._like, 1)
         lines = ["", "", "def initial_state(params, batch):"]
         lines.append('    """The state before the first call."""')
-        return [*lines, *mapping(1, "return ", first_state(e, self.model))]
+        return [*lines, *mapping(1, "return ", forward.first_state(e, self.model))]
 
     def _apply(self) -> list[str]:
         state = self.model.state
-        e = emitter(self.model, self.dialect, self._like, 1)
-        made = forward(self.model, e, self._call, self.reserved)
+        e = forward.emitter(self.model, self.dialect, self._like, 1)
+        made = forward.forward(self.model, e, self._call, self.reserved)
         signature = ["params", *made.arguments, *(["state=None"] if state else [])]
         lines = bracketed(0, "def apply(", signature, "):")
         lines += document.docstring(document.signature(self.model), 1)
@@ -147,9 +160,9 @@ class Writer:
     def _call(self, e: Emitter, node: Node) -> None:
         key = call_key(node)
         form, method = self.model.calls[node.attributes["label"]]
-        codes = given(e, self.model, node)
+        codes = forward.given(e, self.model, node)
         own = Code((_key(key),)) if form.shapes else Code(("{}",))
         places = ", ".join(f"%{n}" for n in range(len(codes) + 1))
         results: Sequence[Any] = [node.outputs[n] for n in method.results]
         code = fill(f"{self.functions[id(method)]}({places})", own, *codes)
-        settle(e, results, code, identifier(key))
+        forward.settle(e, results, code, identifier(key))

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.convert.source.common import common, ends_of, swaps_first
-from harness.convert.source.emitter import Dialect, Emitter
-from harness.convert.source.expression import Code, fill, listed
-from harness.convert.source.vetting import Words
-from harness.convert.source.wrapping import bracketed
-from harness.program.dims import Shape
-from harness.program.ir import Node, free_values
+from harness.extend import (
+    Code,
+    Dialect,
+    Emitter,
+    Node,
+    Shape,
+    Words,
+    bracketed,
+    common_code,
+    ends_of,
+    fill,
+    free_values,
+    listed,
+    swaps_first,
+)
 
 TEMPLATES: Mapping[str, str] = {
     "exp": "jnp.exp(%0)",
@@ -53,7 +61,7 @@ class JaxDialect(Dialect):
     """The words of JAX."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
-        found = common(e, node, operands)
+        found = common_code(e, node, operands)
         if found is not None:
             return found
         attributes = node.attributes

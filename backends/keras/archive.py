@@ -16,10 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
-from harness.convert.archive import DESCRIBED, Archive, Damaged
-from harness.convert.checked import Declared
-from harness.errors import shorten
+from harness.extend import DESCRIBED, Archive, Array, Damaged, Declared, shorten
 
 PARTS = ("config.json", "model.weights.h5")
 # Numbers of HDF5's own filters, and of that which h5py brings along: others are code from a disk.

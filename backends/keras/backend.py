@@ -15,25 +15,31 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
-from harness.errors import HarnessError
-from harness.program.ir import Program, UpdateRule
-from harness.program.plan import Plan
-from harness.runtime.backend import (
+from harness.extend import (
     Advance,
+    Array,
     Backend,
     F,
     Function,
     GradientFunction,
+    HarnessError,
+    Join,
     Layer,
     Native,
     NativeOptimizer,
+    Packing,
+    Part,
+    Plan,
+    Program,
+    Session,
+    Stack,
+    Step,
+    Table,
     Tensors,
+    UpdateRule,
+    hookimpl,
+    loop,
 )
-from harness.runtime.hookspecs import hookimpl
-from harness.runtime.interpreter import Step, Table, loop
-from harness.runtime.packing import Join, Packing, Part, Stack
-from harness.runtime.session import Session
 
 from ..jax.compile import scan
 from .engines import ENGINES, Jax, TensorFlow, Torch

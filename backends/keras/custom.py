@@ -6,14 +6,21 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from keyword import iskeyword
 
-from harness.convert.source.document import docstring
-from harness.convert.source.idioms import Idioms
-from harness.convert.source.literals import text, told
-from harness.convert.source.names import identifier, unique
-from harness.convert.source.wrapping import INDENT
-from harness.errors import UsageError
-from harness.program.dims import Dim
-from harness.program.ir import Block, Node, Program, free_values, inline_calls
+from harness.extend import (
+    INDENT,
+    Block,
+    Dim,
+    Idioms,
+    Node,
+    Program,
+    UsageError,
+    document,
+    free_values,
+    identifier,
+    inline_calls,
+    literals,
+    unique,
+)
 
 from .sizes import free_sizes, place_of, settled
 from .source import RESERVED, Writer, registered
@@ -56,7 +63,8 @@ class Custom:
 
     def _weight(self, local: str) -> str:
         frozen = "" if local in self.trained else ", trainable=False"
-        options = f'name={text(local)}, shape={self.shapes[local]!r}, initializer="zeros"{frozen}'
+        name, shape = literals.text(local), self.shapes[local]
+        options = f'name={name}, shape={shape!r}, initializer="zeros"{frozen}'
         return f"self.{self.attributes[local]} = self.add_weight({options})"
 
 
@@ -64,7 +72,7 @@ def class_text(name: str, forms: Sequence[Custom]) -> str:
     """The class of a layer, registered. One that is called in several forms, which differ in the
     number of axes or in what is left out, takes a list of tensors and the number of the form."""
     first = forms[0]
-    lines = [f"class {name}(keras.layers.Layer):", *docstring([first.summary], 1), ""]
+    lines = [f"class {name}(keras.layers.Layer):", *document.docstring([first.summary], 1), ""]
     lines += first.start()
     if len(forms) == 1:
         return registered("\n".join([*lines, *first.method("call")]) + "\n")
@@ -135,8 +143,8 @@ def _summary(program: Program, node: Node) -> str:
         return f"One operation, {node.op}, on a number or on the length of an axis."
     given = node.attributes["attributes"].items()
     values = ((n, settled(program, v) if isinstance(v, Dim) else v) for n, v in given)
-    listed = ", ".join(f"{told(n)} {told(str(v))}" for n, v in values)
-    return f"{told(node.attributes['definition'])}{': ' if listed else ''}{listed}."
+    listed = ", ".join(f"{literals.told(n)} {literals.told(str(v))}" for n, v in values)
+    return f"{literals.told(node.attributes['definition'])}{': ' if listed else ''}{listed}."
 
 
 def _arguments(

@@ -12,9 +12,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from harness.program.plan import Plan
-from harness.runtime.backend import Advance, Function, GradientFunction, Tensors
-from harness.runtime.executor import Tape
+from harness.extend import Advance, Function, GradientFunction, Plan, Tape, Tensors
 
 from ..jax.compile import Options, advance, quick_options, several, takes
 

@@ -24,19 +24,30 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, Arrays
-from harness.convert.archive import DESCRIBED, Archive, Damaged, archive, reading
-from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
-from harness.convert.formats import Exported, Format
-from harness.convert.generated import run_file
-from harness.convert.source.document import docstring
-from harness.convert.source.literals import text as literal
-from harness.convert.source.literals import told
-from harness.convert.source.vetting import vetted
-from harness.convert.staging import whole
-from harness.errors import UsageError, shorten
-from harness.program.ir import Program
-from harness.runtime.hookspecs import hookimpl
+from harness.extend import (
+    DESCRIBED,
+    FLOATS,
+    Archive,
+    Array,
+    Arrays,
+    Damaged,
+    Declared,
+    Exported,
+    Format,
+    Program,
+    UsageError,
+    archive,
+    bytes_of,
+    document,
+    hookimpl,
+    literals,
+    read_arrays,
+    reading,
+    run_file,
+    shorten,
+    vetted,
+    whole,
+)
 
 from .archive import PARTS, declared, layers, spec_of, text, variables
 from .backend import harness_environment
@@ -203,11 +214,11 @@ def _finish(path: Path, notes: Mapping[str, Any]) -> None:
 def _module_text(path: Path, texts: Mapping[str, str]) -> str:
     """The module beside ``path``."""
     told_of = [
-        HEAD.format(told(path.name)),
+        HEAD.format(literals.told(path.name)),
         "",
-        f"Import it before keras.models.load_model({literal(path.name)}).",
+        f"Import it before keras.models.load_model({literals.text(path.name)}).",
     ]
-    head = [*docstring(told_of), "", "import keras", "from keras import ops", ""]
+    head = [*document.docstring(told_of), "", "import keras", "from keras import ops", ""]
     source = "\n\n".join(["\n".join(head), *texts.values()])
     return vetted(source, WORDS, path.with_suffix(".py").name)
 

@@ -12,13 +12,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from harness.convert.source.idioms import Idioms
-from harness.convert.source.names import PYTHON, camel, identifier
-from harness.convert.source.vetting import vetted
-from harness.program.ir import Node, Port, Program
-from harness.program.signature import call_key, local_shapes
-from harness.runtime.backend import Layer
-from harness.runtime.interpreter import Table
+from harness.extend import (
+    PYTHON,
+    Idioms,
+    Layer,
+    Node,
+    Port,
+    Program,
+    Table,
+    call_key,
+    camel,
+    identifier,
+    local_shapes,
+    vetted,
+)
 
 from .backend import Keras
 from .custom import Custom, class_text, custom

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.program.ir import UpdateRule
-from harness.runtime.backend import Backend, NativeOptimizer, Tensors
+from harness.extend import Backend, NativeOptimizer, Tensors, UpdateRule
 
 from .engines import Engine
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.runtime.interpreter import Table
+from harness.extend import Table
 
 
 def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:

@@ -6,12 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.arrays import Arrays
-from harness.program.ir import Block, Node, Phase, Program, free_values, needed_nodes
-from harness.program.signature import Mode, crossing_ports
-from harness.runtime.backend import Backend, Function, Native, Tensors
-from harness.runtime.interpreter import Kernel, Watch
-from harness.runtime.session import Session
+from harness.extend import (
+    Arrays,
+    Backend,
+    Block,
+    Function,
+    Kernel,
+    Mode,
+    Native,
+    Node,
+    Phase,
+    Program,
+    Session,
+    Tensors,
+    Watch,
+    crossing_ports,
+    free_values,
+    needed_nodes,
+)
 
 NO_VALUE = -1
 

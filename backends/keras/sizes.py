@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from harness.program.dims import Dim
-from harness.program.ir import Node, Program, walk_nodes
+from harness.extend import Dim, Node, Program, walk_nodes
 
 
 def bounds(program: Program, node: Node) -> dict[str, Dim]:

@@ -15,11 +15,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.convert.source.names import PYTHON, identifier, unique
-from harness.convert.source.vetting import Words
-from harness.convert.source.wrapping import INDENT, bracketed
-from harness.program.dims import Dim
-from harness.program.ir import Block, Node, Program, free_values
+from harness.extend import (
+    INDENT,
+    PYTHON,
+    Block,
+    Dim,
+    Node,
+    Program,
+    Words,
+    bracketed,
+    free_values,
+    identifier,
+    unique,
+)
 
 from .sizes import bounds, free_sizes, place_of, settled, stacked_only
 

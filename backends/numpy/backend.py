@@ -11,11 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
-from harness.program.plan import Plan
-from harness.runtime.backend import Backend, Tensors
-from harness.runtime.executor import Tape
-from harness.runtime.hookspecs import hookimpl
+from harness.extend import Array, Backend, Plan, Tape, Tensors, hookimpl
 
 from .fused import FUSED
 from .kernels import UFUNCS, NumpyKernels

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.extend import Array
 
 
 def _softmax(x: Array) -> Array:

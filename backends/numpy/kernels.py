@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
-from harness.runtime.executor import Call, in_turn
+from harness.extend import Array, Call, in_turn
 
 from .segments import segment_sum
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.extend import Array
 
 Call = Callable[[], object]
 

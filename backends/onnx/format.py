@@ -20,15 +20,24 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, Arrays
-from harness.convert.archive import Damaged, reading
-from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
-from harness.convert.formats import Exported, Format
-from harness.convert.staging import whole
-from harness.errors import UsageError, shorten
-from harness.files.user_file import read_bytes
-from harness.program.ir import Program
-from harness.runtime.hookspecs import hookimpl
+from harness.extend import (
+    FLOATS,
+    Array,
+    Arrays,
+    Damaged,
+    Declared,
+    Exported,
+    Format,
+    Program,
+    UsageError,
+    bytes_of,
+    hookimpl,
+    read_arrays,
+    read_bytes,
+    reading,
+    shorten,
+    whole,
+)
 
 OPSET = 18  # of 2022: axes are inputs of all reductions, and scatters may add
 IR_VERSION = 8  # the one that came with it, so that runtimes of that time read the files

@@ -14,10 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from harness.arrays import Array, Arrays
-from harness.errors import UsageError
-from harness.program.dims import Dim, Shape
-from harness.program.ir import Node, Port, Program, needed_nodes
+from harness.extend import Array, Arrays, Dim, Node, Port, Program, Shape, UsageError, needed_nodes
 
 ELEMENTS = {"float32": onnx.TensorProto.FLOAT, "float64": onnx.TensorProto.DOUBLE}
 INTEGERS = onnx.TensorProto.INT64

@@ -12,8 +12,7 @@ from string import ascii_letters
 
 import numpy as np
 
-from harness.program.dims import Dim
-from harness.program.ir import Node
+from harness.extend import Dim, Node
 
 from .graph import ELEMENTS, Graph, Operator
 

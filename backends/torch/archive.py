@@ -18,9 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from harness.arrays import Array
-from harness.convert.archive import DESCRIBED, Archive, Damaged
-from harness.convert.checked import Declared
+from harness.extend import DESCRIBED, Archive, Array, Damaged, Declared
 
 # Storages as pickles name them. What has no numpy dtype is told by torch's own name.
 STORAGES: Mapping[str, str] = {

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.arrays import Array
-from harness.program.ir import UpdateRule
-from harness.program.plan import Plan
-from harness.runtime.backend import (
+from harness.extend import (
+    Array,
     Backend,
     F,
     Function,
@@ -20,11 +18,14 @@ from harness.runtime.backend import (
     Layer,
     Native,
     NativeOptimizer,
+    Plan,
+    Step,
+    Table,
+    Tape,
     Tensors,
+    UpdateRule,
+    hookimpl,
 )
-from harness.runtime.executor import Tape
-from harness.runtime.hookspecs import hookimpl
-from harness.runtime.interpreter import Step, Table
 
 if TYPE_CHECKING:
     import torch

@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.arrays import Array, Arrays
-from harness.convert.archive import archive, reading
-from harness.convert.checked import bytes_of, read_arrays
-from harness.convert.formats import Exported, Format
-from harness.convert.generated import run_file
-from harness.convert.source.vetting import vetted
-from harness.convert.staging import whole
-from harness.errors import UsageError
-from harness.program.ir import Program
-from harness.runtime.hookspecs import hookimpl
-from harness.runtime.layout import Layout
+from harness.extend import (
+    Array,
+    Arrays,
+    Exported,
+    Format,
+    Layout,
+    Program,
+    UsageError,
+    archive,
+    bytes_of,
+    hookimpl,
+    read_arrays,
+    reading,
+    run_file,
+    vetted,
+    whole,
+)
 
 from .archive import tensors
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from harness.runtime.executor import Call, in_turn
+from harness.extend import Call, in_turn
 
 Tensor = Any
 

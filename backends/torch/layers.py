@@ -11,9 +11,18 @@ from typing import Any
 
 import torch
 
-from harness.program.ir import UpdateRule
-from harness.runtime.backend import Layer, Native, NativeOptimizer, Tensors
-from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece
+from harness.extend import (
+    FrozenZeros,
+    Join,
+    Layer,
+    Native,
+    NativeOptimizer,
+    Packing,
+    Part,
+    Piece,
+    Tensors,
+    UpdateRule,
+)
 
 Tensor = Any
 Claim = Callable[[Layer], Native | None]

@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.convert.formats import Exported
-from harness.convert.source import document
-from harness.convert.source.common import Phase, result_text
-from harness.convert.source.emitter import Emitter
-from harness.convert.source.expression import Code, fill
-from harness.convert.source.forward import emitter, first_state, forward, given, settle
-from harness.convert.source.layers import Form, Method, Model, model
-from harness.convert.source.literals import text, told
-from harness.convert.source.names import CONSTANTS, PYTHON, camel, unique, uses
-from harness.convert.source.wrapping import bracketed, mapping
-from harness.program.ir import Node, Program
-from harness.program.signature import call_key
+from harness.extend import (
+    CONSTANTS,
+    PYTHON,
+    Code,
+    Emitter,
+    Exported,
+    Form,
+    LayerBody,
+    Method,
+    Model,
+    Node,
+    Program,
+    bracketed,
+    call_key,
+    camel,
+    document,
+    fill,
+    forward,
+    layers,
+    literals,
+    mapping,
+    result_text,
+    unique,
+    uses,
+)
 
 from .modules import MODULES, attribute, natives
 from .source import TorchDialect
@@ -29,7 +42,7 @@ class Writer:
 
     def __init__(self, exported: Exported, file: str) -> None:
         self.exported, self.file = exported, file
-        self.model: Model = model(exported.training, exported.inference)
+        self.model: Model = layers.model(exported.training, exported.inference)
         self.natives = natives(exported.training)
         self.dialect = TorchDialect()
         self.forms = {
@@ -63,17 +76,18 @@ class Writer:
         name = self.file.removesuffix(".py")
         state = ", state" if self.model.state else ""
         double = self.exported.dtype == "float64"
-        arguments = ", ".join(told(p.name) for p in self.model.program.inputs[:3])
+        arguments = ", ".join(literals.told(p.name) for p in self.model.program.inputs[:3])
         more = ", ..." if len(self.model.program.inputs) > 3 else ""
         call = f"outputs{state} = model({arguments}{more})"
         weights = f"{name}.pt"
+        load = f"torch.load({literals.text(weights)}, weights_only=True)"
         return document.docstring(
             [
-                f"{told(self.exported.spec)} as a module of torch; "
-                f"its weights lie in {told(weights)}.",
+                f"{literals.told(self.exported.spec)} as a module of torch; "
+                f"its weights lie in {literals.told(weights)}.",
                 "",
                 f"    model = {self.name}()",
-                f"    model.load_state_dict(torch.load({text(weights)}, weights_only=True))",
+                f"    model.load_state_dict({load})",
                 "    model.eval()",
                 f"    {call}",
                 "",
@@ -93,7 +107,9 @@ class Writer:
         for role, shape in form.shapes.items():
             zeros = f"torch.zeros({', '.join(map(str, shape)) or '()'}, dtype=dtype)"
             if role in form.statistics:
-                lines.append(f"        self.register_buffer({text(attribute(role))}, {zeros})")
+                lines.append(
+                    f"        self.register_buffer({literals.text(attribute(role))}, {zeros})"
+                )
             else:
                 lines.append(f"        self.{attribute(role)} = nn.Parameter({zeros})")
         for number, method in enumerate(form.methods.values(), start=1):
@@ -105,7 +121,7 @@ class Writer:
             return f"self.{attribute(role)}"
 
         def phase(program: Program, call: Node, results: list[int], depth: int) -> Any:
-            made = Phase(program, call, results, moves=depth == 3)
+            made = LayerBody(program, call, results, moves=depth == 3)
             return made.emit(self.dialect, form, method, depth, parameter, set(IMPORTED))
 
         results, call = list(method.results), method.call
@@ -163,7 +179,9 @@ class Writer:
         made = MODULES[form.definition](form.shapes, form.attributes)
         lines = [f"        self.{name} = {made}, dtype=dtype)"]
         for frozen in sorted(self.natives[key].packing.frozen):
-            told_of = f"{told(form.definition)} has one bias: torch's second one stays zero."
+            told_of = (
+                f"{literals.told(form.definition)} has one bias: torch's second one stays zero."
+            )
             lines.append(document.comment(told_of, 2))
             lines.append(f"        self.{name}.{frozen}.requires_grad_(False)")
         return lines
@@ -179,15 +197,15 @@ class Writer:
     def _initial_state(self) -> list[str]:
         if not self.model.state:
             return []
-        e = emitter(self.model, self.dialect, self._like, 2)
+        e = forward.emitter(self.model, self.dialect, self._like, 2)
         head = "    def initial_state(self, batch: int) -> dict[str, Tensor]:"
         lines = ["", head, '        """The state before the first call."""']
-        return [*lines, *mapping(2, "return ", first_state(e, self.model))]
+        return [*lines, *mapping(2, "return ", forward.first_state(e, self.model))]
 
     def _forward(self) -> list[str]:
         state = self.model.state
-        e = emitter(self.model, self.dialect, self._like, 2)
-        made = forward(self.model, e, self._call, IMPORTED)
+        e = forward.emitter(self.model, self.dialect, self._like, 2)
+        made = forward.forward(self.model, e, self._call, IMPORTED)
         signature = ["self", *(f"{name}: Tensor" for name in made.arguments)]
         returns = "dict[str, Tensor]"
         if state:
@@ -204,7 +222,7 @@ class Writer:
         form, method = self.model.calls[node.attributes["label"]]
         # Modules of torch take all states or none.
         least = len(form.roles(node)) - 1 if key in self.natives else 0
-        codes = given(e, self.model, node, least, 50)
+        codes = forward.given(e, self.model, node, least, 50)
         target = f"self.{attribute(key)}"
         if key in self.natives:
             self._native(e, node, target, form, codes)
@@ -213,7 +231,7 @@ class Writer:
         name = target if number == 1 else f"{target}.forward_{number}"
         places = ", ".join(f"%{n}" for n in range(len(codes)))
         results = [node.outputs[n] for n in method.results]
-        settle(e, results, fill(f"{name}({places})", *codes), attribute(key))
+        forward.settle(e, results, fill(f"{name}({places})", *codes), attribute(key))
 
     def _native(
         self, e: Emitter, node: Node, target: str, form: Form, codes: Sequence[Code]

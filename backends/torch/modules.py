@@ -9,10 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.convert.source.names import identifier
-from harness.program.ir import Program
-from harness.program.signature import call_key, local_shapes
-from harness.runtime.backend import Layer, Native
+from harness.extend import Layer, Native, Program, call_key, identifier, local_shapes
 
 from .layers import CLAIMS
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.convert.source.common import common, ends_of, swaps_first
-from harness.convert.source.emitter import Dialect, Emitter
-from harness.convert.source.expression import Code, fill, listed
-from harness.convert.source.vetting import Words
-from harness.program.dims import Shape
-from harness.program.ir import Node
+from harness.extend import (
+    Code,
+    Dialect,
+    Emitter,
+    Node,
+    Shape,
+    Words,
+    common_code,
+    ends_of,
+    fill,
+    listed,
+    swaps_first,
+)
 
 TEMPLATES: Mapping[str, str] = {
     "exp": "torch.exp(%0)",
@@ -62,7 +69,7 @@ class TorchDialect(Dialect):
     """The words of torch."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
-        found = common(e, node, operands)
+        found = common_code(e, node, operands)
         if found is not None:
             return found
         attributes = node.attributes

@@ -159,7 +159,7 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
         UsageError: the table is incomplete.
         ContractError: the backend is none, or has no name or no table.
     """
-    promises.instance(backend, Backend, "harness_backend", "a harness.runtime.backend.Backend")
+    promises.instance(backend, Backend, "harness_backend", "a harness.extend.Backend")
     if not isinstance(getattr(backend, "name", None), str):
         kind = type(backend).__name__
         raise ContractError(f"{kind}.name is no text; the name of its entry point is wanted")

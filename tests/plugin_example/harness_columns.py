@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.runtime.backend import Backend
-from harness.runtime.hookspecs import hookimpl
+from harness.extend import Backend, hookimpl
 
 
 @dataclass(frozen=True)

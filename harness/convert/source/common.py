@@ -33,7 +33,7 @@ SIGNS: Mapping[str, tuple[str, int]] = {
 }
 
 
-def common(e: Emitter, node: Node, operands: Sequence[Code]) -> Code | None:
+def common_code(e: Emitter, node: Node, operands: Sequence[Code]) -> Code | None:
     """What is written in the same way in every framework; None for what is not."""
     if node.op in SIGNS:
         sign, level = SIGNS[node.op]
@@ -85,7 +85,7 @@ def ends_of(e: Emitter, node: Node) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Phase:
+class LayerBody:
     """The equations of a layer's call in one phase, and what is wanted of them.
 
     ``moves`` says that statistics are written before the function returns.

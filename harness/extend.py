@@ -1,0 +1,171 @@
+"""All that a backend or a format may import of the harness, in one place.
+
+A backend is a module with :func:`hookimpl` functions named as in
+:class:`harness.runtime.hookspecs.BackendHooks` and one class of :class:`Backend`, whose methods say
+what each is given, in which shapes and dtypes, and what it may raise. A format is the same with
+:class:`harness.convert.formats.FormatHooks` and :class:`Format`. ``docs/adding-a-backend.md`` and
+``docs/formats.md`` go through one of each, line by line.
+"""
+
+from __future__ import annotations
+
+# What a file holds that a framework wrote: read with limits, held against the model, never run.
+# What goes in and out.
+from harness.arrays import Array, ArrayDict, Arrays
+from harness.convert.archive import DESCRIBED, Archive, Damaged, archive, reading
+from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
+from harness.convert.formats import Exported, Format
+from harness.convert.generated import run_file
+
+# A model as source code: the equations as expressions of a dialect, vetted before it is run.
+from harness.convert.source import document, forward, layers, literals
+from harness.convert.source.common import (
+    LayerBody,
+    common_code,
+    ends_of,
+    result_text,
+    swaps_first,
+)
+from harness.convert.source.emitter import Dialect, Emitter
+from harness.convert.source.expression import Code, fill, listed
+from harness.convert.source.idioms import Idioms
+from harness.convert.source.layers import Form, Method, Model
+from harness.convert.source.names import CONSTANTS, PYTHON, camel, identifier, unique, uses
+from harness.convert.source.vetting import Words, vetted
+from harness.convert.source.wrapping import INDENT, bracketed, mapping
+from harness.convert.staging import whole
+from harness.errors import HarnessError, UsageError, shorten
+from harness.files.user_file import MAX_WEIGHTS, opened, read_bytes
+
+# The program of a model.
+from harness.program.dims import Dim, Shape
+from harness.program.ir import (
+    Block,
+    Node,
+    Phase,
+    Port,
+    Program,
+    UpdateRule,
+    free_values,
+    inline_calls,
+    needed_nodes,
+    walk_nodes,
+)
+from harness.program.plan import Plan
+from harness.program.signature import Mode, call_key, crossing_ports, local_shapes
+
+# The backend and its offers.
+from harness.runtime.backend import (
+    Advance,
+    Backend,
+    F,
+    Function,
+    GradientFunction,
+    Layer,
+    Native,
+    NativeOptimizer,
+    Tensors,
+)
+from harness.runtime.executor import Call, Tape, in_turn
+from harness.runtime.hookspecs import hookimpl
+from harness.runtime.interpreter import Kernel, Step, Table, Watch, loop
+from harness.runtime.layout import Layout
+from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
+from harness.runtime.session import Session
+
+__all__ = [
+    "CONSTANTS",
+    "DESCRIBED",
+    "FLOATS",
+    "INDENT",
+    "MAX_WEIGHTS",
+    "PYTHON",
+    "Advance",
+    "Archive",
+    "Array",
+    "ArrayDict",
+    "Arrays",
+    "Backend",
+    "Block",
+    "Call",
+    "Code",
+    "Damaged",
+    "Declared",
+    "Dialect",
+    "Dim",
+    "Emitter",
+    "Exported",
+    "F",
+    "Form",
+    "Format",
+    "FrozenZeros",
+    "Function",
+    "GradientFunction",
+    "HarnessError",
+    "Idioms",
+    "Join",
+    "Kernel",
+    "Layer",
+    "LayerBody",
+    "Layout",
+    "Method",
+    "Mode",
+    "Model",
+    "Native",
+    "NativeOptimizer",
+    "Node",
+    "Packing",
+    "Part",
+    "Phase",
+    "Piece",
+    "Plan",
+    "Port",
+    "Program",
+    "Session",
+    "Shape",
+    "Stack",
+    "Step",
+    "Table",
+    "Tape",
+    "Tensors",
+    "UpdateRule",
+    "UsageError",
+    "Watch",
+    "Words",
+    "archive",
+    "bracketed",
+    "bytes_of",
+    "call_key",
+    "camel",
+    "common_code",
+    "crossing_ports",
+    "document",
+    "ends_of",
+    "fill",
+    "forward",
+    "free_values",
+    "hookimpl",
+    "identifier",
+    "in_turn",
+    "inline_calls",
+    "layers",
+    "listed",
+    "literals",
+    "local_shapes",
+    "loop",
+    "mapping",
+    "needed_nodes",
+    "opened",
+    "read_arrays",
+    "read_bytes",
+    "reading",
+    "result_text",
+    "run_file",
+    "shorten",
+    "swaps_first",
+    "unique",
+    "uses",
+    "vetted",
+    "walk_nodes",
+    "whole",
+]
