@@ -37,7 +37,7 @@ lowest newest: install
 
 fuzz: install
 	HARNESS_FUZZ=10000 HARNESS_INTERRUPT_STEP=0.02 \
-	  $(BIN)/python -m pytest tests/fuzz tests/test_interrupts.py
+	  $(BIN)/python -m pytest tests/fuzz tests/cli/test_interrupts.py
 
 constraints: install
 	$(BIN)/python tests/versions.py constraints

@@ -105,8 +105,13 @@ def commands(part: str) -> list[str]:
             "pre-commit validate-config {root}/.pre-commit-config.yaml",
         ]
     if part == "test":
-        names = ("expressions", "flops", "onnx_operators", "notebook_helpers")
-        files = " ".join(f"{{root}}/tests/test_{name}.py" for name in names)
+        names = (
+            "spec/test_expressions",
+            "program/test_flops",
+            "convert/test_onnx_operators",
+            "spec/test_notebook_helpers",
+        )
+        files = " ".join(f"{{root}}/tests/{name}.py" for name in names)
         return [
             f"python -m pytest -q -W default {files}",
             "python -m build --no-isolation --outdir built {root}",

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from harness.check.checks import extremes, primitives, properties, training, values
-from harness.check.checks import initial_values as initial
-from harness.check.checks import whole_steps as pipeline
+from harness.check.checks import (
+    extremes,
+    initial_values,
+    primitives,
+    properties,
+    training,
+    values,
+    whole_steps,
+)
 from harness.check.checks.context import Context
 from harness.check.findings import Finding
 
@@ -25,7 +31,7 @@ CHECKS: Mapping[str, Check] = {
     "carried-state": values.carried_state,
     "training": training.own_optimizer,
     "training-sgd": training.sgd,
-    "pipeline": pipeline.pipeline,
+    "pipeline": whole_steps.pipeline,
     "shapes": properties.shapes,
     "partial-batch": properties.partial_batch,
     "batch-independence": properties.batch_independence,
@@ -38,7 +44,7 @@ CHECKS: Mapping[str, Check] = {
     "embedding-rows": extremes.embedding_rows,
     "bad-index": extremes.bad_index,
     "nan": extremes.nan,
-    "initial-values": initial.initial_values,
+    "initial-values": initial_values.initial_values,
     "own-sizes": values.own_sizes,
 }
 

@@ -1,0 +1,155 @@
+"""``harness bench`` on real worker processes: honest ones get a speed, cheats are refused."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+from places import SUPPORT
+
+from harness.bench import proofs, rounds
+from harness.bench.console import results_exit_code
+from harness.bench.contestant import CellResult, Entrant, Refused
+from harness.bench.proofs import check_hardware
+from harness.bench.request import BenchRequest, Contestant, groups_of
+from harness.bench.run import Bench
+from harness.bench.workload import TimedCase
+from harness.worker.launch import Launch
+from harness.worker.worker import Worker
+
+SPEC = "lesson6/sequence_rnn"
+FOLDER = str(SUPPORT)
+PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [FOLDER, os.environ.get("PYTHONPATH")]))}
+# Handler -> what the refusal says, in training and in a forward pass; None where it goes through.
+# On a busy machine a few skipped steps of training may show in the results first.
+WAITS, SKIPS = "does not wait for its work", "differs: after 8 steps as they are timed"
+CHEATS: dict[str, tuple[str | tuple[str, ...] | None, str | None]] = {
+    "early": (WAITS, WAITS),
+    "lazy": ((WAITS, SKIPS), WAITS),
+    "wrong": ("differs: step", "differs: step"),
+    "stale": ("differs: step", "differs: step"),
+    "caching": ("differs: step", "answers from a cache"),
+    "one_batch": (SKIPS, None),
+    "drifting": ("differs: step", "differs: step"),
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short runs: what is proved does not depend on their length."""
+    for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.03), ("WAITED", 0.01)):
+        monkeypatch.setattr(rounds, name, seconds)
+    monkeypatch.setattr(proofs, "SHORT", 0.004)
+
+
+def request(mode: str, **options: object) -> BenchRequest:
+    known = {"hidden": (64,), "vocab": (17,), "factors": (5,)}
+    chosen: dict[str, object] = {"batches": (48,), "sizes": known, "rounds": 2, "threads": 1}
+    chosen |= {"modes": (mode,), "specs": (SPEC,), "path": "derived", **options}
+    return BenchRequest(**chosen)  # type: ignore[arg-type]
+
+
+def contestants(*names: str) -> list[Contestant]:
+    return [
+        Contestant(name, Launch(name, handler=f"timed.handlers:{name}", environment=PATH))
+        for name in names
+    ]
+
+
+def run(wanted: BenchRequest, *names: str) -> dict[str, CellResult]:
+    with Bench(wanted, contestants(*names)) as bench:
+        return {result.cell.backend: result for result in bench.run()}
+
+
+@pytest.mark.parametrize(("mode", "column"), [("train", 0), ("forward", 1)])
+def test_cheats_are_refused_and_the_honest_are_not(mode: str, column: int) -> None:
+    found = run(request(mode), "honest", *CHEATS)
+    honest = found.pop("honest")
+    assert (honest.status, honest.reason) == ("measured", "")
+    assert len(honest.seconds) == 2
+    for name, result in found.items():
+        reason = CHEATS[name][column]
+        if reason is None:
+            assert result.measured, result.reason
+        else:
+            assert result.status == "refused", name
+            assert result.reason.startswith(reason), name
+            assert result.seconds == [], name
+    assert results_exit_code([honest, *found.values()]) == 1
+
+
+def test_faster_than_the_hardware_is_refused() -> None:
+    case = TimedCase(groups_of(request("forward"))[0], "float32", 0)
+    (contestant,) = contestants("honest")
+    entrant = Entrant(contestant, Worker(contestant.launch), case, "cpu", 1.0)
+    # A million operations at three times a peak of 1 GFLOP/s: no less than a third of a ms.
+    check_hardware(entrant, products=10**6, peak=1e9, seconds=3.4e-4)
+    with pytest.raises(Refused, match="faster than the hardware: a step takes"):
+        check_hardware(entrant, products=10**6, peak=1e9, seconds=3.0e-4)
+
+
+def test_record_of_an_honest_cell() -> None:
+    result = run(request("train"), "honest")["honest"]
+    record = result.record
+    assert record["rate"]["unit"] == "characters"
+    # 48 sequences of 8 characters.
+    step = record["step"]["median"]
+    assert record["rate"]["median"] == pytest.approx(48 * 8 / step)
+    assert record["flops_per_second"] == pytest.approx(sum(record["flops"].values()) / step)
+    assert record["values"]["agrees"]
+    assert record["values"]["compared"] > 10
+    assert record["values"]["timed_way"] < 1e-5
+    assert max(record["waits"]["ratios"]) >= 8
+    assert record["warm_up"]["steps"] >= 4
+    assert record["memory"]["resident"] > 2**20
+    assert record["overhead"]["share"] < 1
+    assert record["path"] == "derived"
+    assert record["hardware"]["least_seconds"] < step
+    assert results_exit_code([result]) == 0
+
+
+def test_fastest_path_is_chosen_among_the_right_ones() -> None:
+    record = run(request("train", path="fastest"), "honest")["honest"].record
+    tried = {c["path"]: c for c in record["candidates"]}
+    assert set(tried) == {"native", "derived"}
+    assert all(c["right"] for c in tried.values())
+    assert record["path"] == min(tried, key=lambda path: tried[path]["seconds"])
+
+
+@pytest.mark.parametrize("path", ["fastest", "derived"])
+@pytest.mark.parametrize(("name", "many"), [("slow_together", 1), ("slow_alone", 8)])
+def test_several_steps_go_into_a_call_where_that_is_faster(name: str, many: int, path: str) -> None:
+    result = run(request("train", path=path), name)[name]
+    assert result.measured, result.reason
+    assert result.record["many"] == many
+    assert result.record["step"]["median"] < 0.005
+
+
+def test_faults_cost_their_own_cell_only() -> None:
+    found = run(request("forward", timeout=10.0), "dying", "failing", "hanging", "honest")
+    assert found["honest"].measured
+    assert found["dying"].status == "broken"
+    assert found["dying"].reason.startswith("crashed: throughput: exit code 3")
+    assert found["hanging"].status == "broken"
+    assert found["hanging"].reason.startswith("timeout: throughput: no answer in 10.0 s")
+    assert found["failing"].status == "refused"
+    assert "ValueError: no such layer" in found["failing"].reason
+    assert results_exit_code(list(found.values())) == 3
+
+
+def test_what_is_not_offered_is_no_failure() -> None:
+    found = run(request("forward", device="cuda"), "honest")["honest"]
+    assert found.status == "unsupported"
+    assert found.reason == "device 'cuda' is not offered (offered: cpu)"
+    measured = replace(found, status="measured")
+    assert results_exit_code([found, measured]) == 0
+    assert results_exit_code([found]) == 3
+
+
+def test_workers_are_gone_after_a_run() -> None:
+    with Bench(request("forward"), contestants("honest")) as bench:
+        bench.run()
+        pids = [worker.pid for worker in bench._workers.values()]
+    assert all(pids)
+    assert all(worker.pid is None for worker in bench._workers.values())

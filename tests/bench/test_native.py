@@ -1,0 +1,186 @@
+"""The hand-written baselines compute what their specs say: else their speed means nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from places import TESTS
+
+from harness.oracle.draw import draw
+from harness.oracle.oracle import Oracle
+from harness.program.serial import encode
+from harness.runtime.session import Session
+from harness.spec.library import lesson6
+from harness.spec.model import Spec, load_spec
+from harness.worker.launch import Launch
+from harness.worker.worker import Worker
+
+FOLDER = TESTS / "benchmarks" / "native"
+# Keras reads its engine when it is imported; TensorFlow logs to the terminal unless told not to.
+ENVIRONMENT: dict[str, dict[str, str]] = {
+    "numpy": {},
+    "torch": {},
+    "jax": {},
+    "keras": {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"},
+    "keras-torch": {"KERAS_BACKEND": "torch"},
+    "keras-jax": {"KERAS_BACKEND": "jax"},
+    "python": {},
+}
+FRAMEWORKS = tuple(name for name in ENVIRONMENT if name != "python")
+BATCH, STEPS, BATCHES = 4, 3, 2
+TIMEOUT = 300.0
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[dict[str, Worker]]:
+    started = {
+        name: Worker(
+            Launch(name, handler="worker:handler", environment={"PYTHONPATH": str(FOLDER), **more})
+        )
+        for name, more in ENVIRONMENT.items()
+    }
+    yield started
+    for worker in started.values():
+        worker.close()
+
+
+class Given:
+    """A system with its parameters and batches, and what the oracle makes of them."""
+
+    def __init__(self, system: str) -> None:
+        self.spec: Spec = load_spec(system)
+        self.training = self.spec.program("training")
+        self.inference = self.spec.program("inference")
+        self.rate = self.spec.model.training.phases[0].learning_rate
+        time = self.spec.model.data.windows.length
+        self.material, *others = (draw(self.training, BATCH, time, n) for n in range(BATCHES))
+        self.batches = [
+            {"inputs": m.inputs, "targets": m.targets} for m in (self.material, *others)
+        ]
+
+    def payload(self, mode: str) -> dict[str, Any]:
+        """What ``prepare`` takes."""
+        return {
+            "training": encode(self.training),
+            "inference": encode(self.inference),
+            "rule": encode(self.spec.update),
+            "path": "native",
+            "dtype": "float32",
+            "device": "cpu",
+            "mode": mode,
+            "parameters": self.material.parameters,
+            "statistics": self.material.statistics,
+            "state": self.material.state,
+            "batches": self.batches,
+            "learning_rate": self.rate,
+        }
+
+    @cache  # noqa: B019 - lives as long as the module's tests
+    def expected(self, mode: str) -> list[dict[str, Any]]:
+        """The loss, or the outputs, of each step in float64; the state is carried."""
+        session = Session(
+            Oracle(),
+            self.training,
+            self.inference,
+            path="derived",
+            dtype="float64",
+            rule=self.spec.update,
+        )
+        session.load(self.material.parameters, self.material.statistics)
+        state, steps = self.material.state, []
+        for index in range(STEPS):
+            batch = self.batches[index % BATCHES]
+            if mode == "train":
+                results = session.step(batch["inputs"], state, batch["targets"], self.rate)
+            else:
+                results = session.forward("inference", batch["inputs"], state)
+            state = {n: results[f"state.{n}"] for n in state}
+            steps.append(results)
+        return steps
+
+
+given = cache(Given)
+
+
+def call(worker: Worker, verb: str, **payload: Any) -> Any:
+    outcome = worker.call(verb, payload, TIMEOUT)
+    assert outcome.ok, f"{outcome.cause}\n{outcome.traceback}\n{outcome.log}"
+    return outcome.value
+
+
+def framework(name: str) -> Any:
+    marks = [pytest.mark.slow] if name.startswith("keras") else []
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("system", lesson6())
+@pytest.mark.parametrize("name", [framework(n) for n in FRAMEWORKS])
+def test_three_losses_are_those_of_the_oracle(
+    workers: dict[str, Worker], name: str, system: str
+) -> None:
+    compare_losses(workers[name], given(system))
+
+
+def test_the_notebooks_loop_has_the_losses_of_the_oracle(workers: dict[str, Worker]) -> None:
+    compare_losses(workers["python"], given("lesson6/pure_python_rnn"))
+
+
+def compare_losses(worker: Worker, case: Given) -> None:
+    call(worker, "prepare", **case.payload("train"))
+    found = [float(step["loss"]) for step in call(worker, "values", first=0, count=STEPS)]
+    wanted = [float(step["loss"]) for step in case.expected("train")]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("system", lesson6())
+@pytest.mark.parametrize("name", [framework(n) for n in FRAMEWORKS])
+def test_probabilities_are_those_of_the_oracle(
+    workers: dict[str, Worker], name: str, system: str
+) -> None:
+    case = given(system)
+    call(workers[name], "prepare", **case.payload("forward"))
+    found = call(workers[name], "values", first=0, count=STEPS)
+    for index, (step, wanted) in enumerate(zip(found, case.expected("forward"), strict=True)):
+        probabilities = {n for n in wanted if n.startswith("output.next_")}
+        assert probabilities <= set(step), f"step {index} gave {sorted(step)}"
+        for output in probabilities:
+            np.testing.assert_allclose(
+                step[output], wanted[output], rtol=1e-4, atol=1e-6, err_msg=f"{index} {output}"
+            )
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_a_baseline_starts_anew_and_takes_other_batches(
+    workers: dict[str, Worker], name: str
+) -> None:
+    case, worker = given("lesson6/stateful_lstm"), workers[name]
+    call(worker, "prepare", **case.payload("train"))
+
+    def losses() -> list[float]:
+        return [float(step["loss"]) for step in call(worker, "values", first=0, count=STEPS)]
+
+    first = losses()
+    assert losses() != first, "training goes on"
+    call(worker, "restart")
+    assert losses() == first
+    call(worker, "feed", batches=case.batches[::-1])
+    call(worker, "restart")
+    assert losses()[0] != first[0]
+
+
+def test_a_baseline_is_timed(workers: dict[str, Worker]) -> None:
+    worker = workers["numpy"]
+    prepared = call(worker, "prepare", **given("lesson6/sequence_rnn").payload("train"))
+    assert prepared["paths"] == {"model": "native_numpy"}
+    assert prepared["seconds"] > 0
+    latencies = call(worker, "latency", first=0, count=4)
+    assert len(latencies) == 4
+    assert min(latencies) > 0
+    assert call(worker, "throughput", first=0, count=8) > min(latencies)
+    memory = call(worker, "memory")
+    assert memory["resident"] > 10 << 20
+    assert memory["device"] is None

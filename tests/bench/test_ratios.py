@@ -1,0 +1,167 @@
+"""The ratios to hand-written code: what is measured, what counts as a miss, the page."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from performance_page import limit, render
+from places import TESTS
+from ratio_targets import cells, missed, outcome
+from ratios import BACKENDS, by_hand, wanted
+
+SCRIPT = TESTS / "benchmarks" / "ratios.py"
+LESSON6 = "lesson6/sequence_rnn"
+
+
+def side(step: float, **more: Any) -> dict[str, Any]:
+    """One side of a pair, whose steps take so many seconds."""
+    return {
+        "status": "measured",
+        "reason": "",
+        "seconds": [step * f for f in (0.99, 1.0, 1.01)],
+        "path": "derived",
+        "many": 1,
+        "rate": {"median": 512 / step, "unit": "characters"},
+        "overhead": {"seconds": 1e-6, "share": 0.001},
+        "share_of_peak": 0.9,
+        "share_of_own_peak": 0.87,
+        "share_of_bandwidth": 0.1,
+        **more,
+    }
+
+
+def record(**pairs: dict[str, Any]) -> dict[str, Any]:
+    """A record with pairs under ``backend_mode_batch``."""
+    named = {}
+    for short, pair in pairs.items():
+        backend, mode, batch, *path = short.split("_")
+        named[" ".join([f"{LESSON6}[{backend}-{mode}-b{batch}-t8]", *path])] = pair
+    return {
+        "pairs": named,
+        "commands": {"--help": 0.1, "list": 0.2},
+        "environment": {
+            "machine": {"cpu": "a processor"},
+            "threads": 2,
+            "rounds": 3,
+            "workers": {"torch": {"versions": {"torch": "2.0"}}},
+        },
+    }
+
+
+def pair(ratio: float, **ours: Any) -> dict[str, Any]:
+    """A pair of that ratio."""
+    return {"ours": side(0.001, **ours), "native": side(0.001 * ratio)}
+
+
+def test_a_ratio_is_that_of_the_medians() -> None:
+    (cell,) = cells(record(torch_train_64=pair(1.5)))
+    assert cell.ratio == pytest.approx(1.5)
+    assert (cell.system, cell.backend, cell.mode, cell.batch) == (
+        *("sequence_rnn", "torch", "train"),
+        64,
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "lines"),
+    [
+        ({"torch_train_64": pair(0.98)}, 0),
+        ({"torch_train_64": pair(0.96)}, 1),
+        ({"numpy_train_64": pair(0.96)}, 0),
+        ({"numpy_train_64": pair(0.94)}, 1),
+        ({"torch_train_1024_derived": pair(1.45)}, 1),
+        ({"jax_train_1024_derived": pair(1.45)}, 0),
+        ({"python_train_64": pair(31)}, 0),
+        ({"python_train_1024": pair(31)}, 1),
+        ({"numpy_train_1024": pair(1, share_of_own_peak=0.8)}, 1),
+        ({"numpy_train_1024": pair(1, share_of_own_peak=0.9)}, 0),
+        ({"jax_forward_64": pair(1, overhead={"share": 0.02})}, 1),
+    ],
+)
+def test_what_counts_as_a_miss(found: dict[str, Any], lines: int) -> None:
+    assert len(missed(record(**found))) == lines
+
+
+def test_a_slow_command_is_a_miss() -> None:
+    found = record(torch_train_64=pair(1))
+    found["commands"]["--help"] = 0.6
+    (line,) = missed(found)
+    assert "harness --help" in line
+
+
+def test_a_pair_without_a_speed_is_a_miss_and_says_why() -> None:
+    bad = pair(2, status="refused", reason="differs: loss", seconds=[])
+    found = record(torch_train_64=bad)
+    assert missed(found)
+    assert outcome(bad) == "ours: refused: differs: loss"
+    assert "refused: differs: loss" in render(found)
+
+
+def test_the_page_marks_misses() -> None:
+    page = render(record(torch_train_64=pair(0.95), torch_forward_64=pair(0.85)))
+    assert "| sequence_rnn | **0.95** (d) |  | ***0.85*** (d) |  |" in page
+    assert "missed in 2" in page
+
+
+def test_the_path_is_native_only_where_something_native_ran() -> None:
+    def ran(short: str, **paths: str) -> str:
+        (cell,) = cells(record(**{short: pair(1, path="native", paths=paths)}))
+        return cell.ran
+
+    assert ran("torch_train_64", rnn="torch.nn.RNN", out="equations") == "native"
+    assert ran("jax_train_64", rnn="equations", optimizer="optax.sgd") == "equations"
+    assert ran("numpy_train_64", rnn="equations") == "derived"
+
+
+def test_the_page_names_what_limits() -> None:
+    found = record(
+        torch_train_64=pair(1, share_of_own_peak=0.8),
+        torch_train_1024=pair(1, share_of_own_peak=0.1, share_of_bandwidth=0.5),
+    )
+    assert ["matrix products" in limit(c) for c in cells(found)] == [True, False]
+    assert "memory" in limit(cells(found)[1])
+
+
+def test_all_systems_are_measured_on_all_backends() -> None:
+    keys = [
+        key for _, pairs in wanted(BACKENDS, (), (64, 1024), ("train", "forward")) for key in pairs
+    ]
+    usual = [name for name, backend, path in keys if path == "fastest" and backend != "python"]
+    assert len(set(usual)) == len(usual) == 12 * 6 * 2 * 2
+    derived = [name for name, _, path in keys if path == "derived"]
+    assert derived == [
+        f"lesson6/{system}[{backend}-train-b1024-t8] derived"
+        for system in ("sequence_rnn", "keras_gru")
+        for backend in ("torch", "jax")
+    ]
+    assert [name for name, backend, _ in keys if backend == "python"] == [
+        "lesson6/pure_python_rnn[python-train-b64-t8]",
+        "lesson6/pure_python_rnn[python-train-b1024-t8]",
+    ]
+
+
+def test_the_hand_written_keras_runs_on_the_engine_of_its_backend() -> None:
+    assert by_hand("keras-jax", 2).launch.environment["KERAS_BACKEND"] == "jax"
+
+
+def test_a_pair_is_measured_once(tmp_path: Path) -> None:
+    kept = tmp_path / "record.json"
+    options = ["--spec", "lesson6/three_char", "--backend", "numpy", "--batch", "64"]
+    command = [sys.executable, str(SCRIPT), "measure", "--record", str(kept), "--rounds", "1"]
+    command += [*options, "--mode", "forward"]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    name = "lesson6/three_char[numpy-forward-b64-t3]"
+    assert name in run.stderr
+    (found,) = json.loads(kept.read_text())["pairs"].values()
+    assert found["ours"]["status"] == found["native"]["status"] == "measured", found
+    again = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert name not in again.stderr
+    page = [sys.executable, str(SCRIPT), "page", "--record", str(kept)]
+    page += ["--output", str(tmp_path / "page.md")]
+    subprocess.run(page, check=False, capture_output=True, timeout=60)
+    assert "| three_char |" in (tmp_path / "page.md").read_text()

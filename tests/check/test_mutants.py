@@ -1,0 +1,118 @@
+"""Planted faults: every wrong backend is caught, by the check that names its fault.
+
+The mutants are installed as any third-party plugin is: an importable package beside its metadata,
+on ``PYTHONPATH``. They run through the engine, at the tolerances that ship; each is a device of a
+backend, so that a few workers serve them all. By hand:
+
+    export PYTHONPATH=tests/mutants
+    harness check lesson6/first_rnn --backend mutants-1 --device leaky-relu
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import Distribution
+from typing import TYPE_CHECKING
+
+import pytest
+from places import TESTS
+
+from harness.check.cell import Cell, CellResult
+from harness.check.checks import CHECKS
+from harness.check.findings import BROKEN, Finding
+from harness.check.request import Request
+from harness.check.run import Engine
+from harness.spec.library import lesson6
+
+FOLDER = TESTS / "mutants"
+with pytest.MonkeyPatch.context() as _path:
+    _path.syspath_prepend(FOLDER)
+    from harness_mutants import BACKENDS, CONTROL, MUTANTS
+
+if TYPE_CHECKING:
+    from harness_mutants.registry import Mutant
+
+DTYPES = ("float64", "float32")
+Results = Mapping[tuple[str, str, str], CellResult]
+
+
+class Planned(Engine):
+    """Runs every mutant on the one system that it is meant for, and the control on all."""
+
+    def cells(self) -> list[Cell]:
+        wanted = [(m.name, m.spec, dtype) for m in MUTANTS.values() for dtype in m.dtypes]
+        # The control comes last: it shows that no mutant leaves anything behind for the next.
+        wanted += [(CONTROL, spec, dtype) for spec in lesson6() for dtype in DTYPES]
+        return [
+            Cell(spec, BACKENDS[number % len(BACKENDS)], device, dtype, "native")
+            for number, (device, spec, dtype) in enumerate(wanted)
+        ]
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    """Every cell's result, by mutant, system and dtype."""
+    # One thread a worker: as many workers as cores run at once.
+    variables = {"PYTHONPATH": str(FOLDER), "OPENBLAS_NUM_THREADS": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        with Planned(Request(backends=BACKENDS)) as engine:
+            found = engine.run().results
+    return {(r.cell.device, r.cell.spec, r.cell.dtype): r for r in found}
+
+
+def findings(mutant: Mutant, dtype: str, results: Results) -> dict[str, Finding]:
+    """A mutant's findings by check."""
+    result = results[mutant.name, mutant.spec, dtype]
+    return {f.check: f for f in result.findings}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_is_caught_by_the_check_that_names_it(name: str, results: Results) -> None:
+    mutant = MUTANTS[name]
+    for dtype in mutant.dtypes:
+        found = findings(mutant, dtype, results)
+        assert mutant.check in found, f"{dtype}: {mutant.check} did not run"
+        caught = [check for check, f in found.items() if f.verdict == "differ"]
+        assert mutant.check in caught, f"{dtype}: {mutant.check} did not fire; {caught} did"
+        accidents = {c: f.detail for c, f in found.items() if f.verdict in BROKEN}
+        assert not accidents, f"{dtype}: {accidents}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("spec", lesson6())
+def test_the_control_agrees(spec: str, dtype: str, results: Results) -> None:
+    result = results[CONTROL, spec, dtype]
+    assert result.verdict == "agree", [f.detail for f in result.findings if f.detail]
+
+
+def test_there_are_enough() -> None:
+    assert len(MUTANTS) >= 80
+
+
+def test_every_check_has_a_mutant_that_names_it(results: Results) -> None:
+    checks = {f.check for result in results.values() for f in result.findings}
+    assert checks == {m.check for m in MUTANTS.values()}
+    assert len(checks) >= len(CHECKS)
+
+
+def test_every_mutant_says_what_is_wrong_and_no_two_say_the_same() -> None:
+    summaries = [m.summary for m in MUTANTS.values()]
+    assert all(summaries)
+    assert len(set(summaries)) == len(summaries)
+
+
+def test_the_metadata_name_exactly_these_backends() -> None:
+    (metadata,) = FOLDER.glob("*.dist-info")
+    entries = Distribution.at(metadata).entry_points
+    assert {e.name for e in entries} == set(BACKENDS)
+    assert {(e.group, e.value) for e in entries} == {("harness.backends", "harness_mutants")}
+
+
+def test_no_worker_path_leaks_into_other_tests() -> None:
+    assert str(FOLDER) not in sys.path
+    assert str(FOLDER) not in os.environ.get("PYTHONPATH", "")

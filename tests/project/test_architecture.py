@@ -1,0 +1,98 @@
+"""The rule of imports: rooms on floors, no circle, no framework in the harness."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rooms
+from places import ROOT
+
+from harness.runtime.plugins import available
+
+IMPORTS = rooms.imports(ROOT)
+
+
+def test_every_import_goes_down() -> None:
+    assert rooms.broken(IMPORTS) == []
+
+
+def test_nothing_is_imported_in_a_circle() -> None:
+    assert rooms.circles(IMPORTS) == []
+
+
+def test_every_room_is_on_a_floor() -> None:
+    found = {rooms.room(m) for m in rooms.modules(ROOT) if not m.startswith("harness.backends")}
+    assert found - {"harness"} == set(rooms.FLOOR)
+
+
+WRONG = {
+    "harness/spec/up.py": ("import harness.check.run", "spec may import from the floors below"),
+    "harness/bench/side.py": ("from harness.check import run", "bench may import from the floors"),
+    "harness/program/late.py": (
+        "def f():\n    from harness.runtime import session",
+        "program may import from the floors below",
+    ),
+    "harness/worker/typed.py": (
+        "if TYPE_CHECKING:\n    from harness.check.run import run",
+        "worker may import from the floors below",
+    ),
+    "harness/worker/named.py": ("load('harness.check.run:run')", "worker may import"),
+    "harness/oracle/fast.py": ("def f():\n    import torch.nn", "imports no framework"),
+    "harness/check/own.py": ("from harness.backends import numpy", "names no backend"),
+    "harness/check/named.py": ("load('harness.backends.jax.backend')", "names no backend"),
+    "harness/bench/rounds.py": ("from rich.table import Table", "print and read options"),
+    "harness/misplaced.py": ("import harness.check.run", "misplaced is on no floor"),
+    "backends/torch/other.py": ("import jax", "imports its own framework only"),
+    "backends/keras/other.py": ("from harness.check import run", "imports harness.extend"),
+    "backends/numpy/other.py": ("from ..jax import backend", "imports nothing of jax"),
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("harness/check/run.py", "harness/runtime/session.py", "backends/jax/backend.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_breaks_the_rule_is_told_with_file_import_and_rule(name: str, tree: Path) -> None:
+    text, reason = WRONG[name]
+    path = tree / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    told = rooms.broken(rooms.imports(tree))
+    assert told
+    line = len(text.splitlines())
+    assert all(one.startswith(f"{name}:{line} imports ") for one in told)
+    assert any(reason in one for one in told)
+
+
+@pytest.mark.parametrize("how", ["from harness.check import run", "def f():\n    import {}"])
+def test_a_circle_is_found_wherever_it_is_closed(how: str, tree: Path) -> None:
+    (tree / "harness/check/run.py").write_text("from harness.check.a import x")
+    (tree / "harness/check/a.py").write_text("from harness.check import b")
+    (tree / "harness/check/b.py").write_text(how.format("harness.check.run"))
+    names = ["harness.check.a", "harness.check.b", "harness.check.run"]
+    assert rooms.circles(rooms.imports(tree)) == [names]
+
+
+def test_a_room_of_the_name_of_a_function_does_not_take_its_place() -> None:
+    program = (
+        "import harness, harness.check.request, harness.bench.request, harness.train.request\n"
+        "assert all(callable(getattr(harness, name)) for name in harness.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_own_backends_have_the_entry_points_of_anybody() -> None:
+    own = {n: o for n, o in available().items() if o.distribution == "backend-comparison-harness"}
+    assert set(own) == {"numpy", "torch", "jax", "keras", "keras-torch", "keras-jax"}
+    for name, origin in own.items():
+        assert origin.module == f"harness.backends.{name.partition('-')[0]}.backend"
+        assert not origin.rivals

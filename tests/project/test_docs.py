@@ -1,0 +1,110 @@
+"""The documentation's examples run, its links lead somewhere, and its tables are complete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from places import ROOT
+
+from harness.check.checks import FINDINGS
+from harness.check.records import RESULT_FIELDS, VERDICTS
+from harness.oracle.case import Case
+from harness.spec.library import FOLDERS
+from harness.spec.model import Spec, load_spec
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def yaml_blocks(page: str) -> dict[tuple[str, str], str]:
+    """The YAML files that a page shows, by kind and name."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    found = {}
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        kind, name = re.match(r"(\w+): (\S+)", block).groups()
+        found[kind, name] = block
+    return found
+
+
+@pytest.fixture
+def documented(tmp_path: Path) -> Spec:
+    """The model of the language's page, with the definitions beside it."""
+    blocks = yaml_blocks("spec-language.md")
+    for (kind, name), block in blocks.items():
+        path = tmp_path / FOLDERS[kind] / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block, encoding="utf-8")
+    return load_spec("next_number", [tmp_path])
+
+
+def test_the_page_shows_every_kind_of_file() -> None:
+    assert {kind for kind, _ in yaml_blocks("spec-language.md")} == set(FOLDERS)
+
+
+def test_the_documented_model_trains(documented: Spec) -> None:
+    case = Case(documented, {}, batch=4, time=5)
+    batch = {
+        "inputs": case.material.inputs,
+        "targets": case.material.targets,
+        "learning_rate": 0.05,
+    }
+    assert documented.update is not None
+    expected = case.train(documented.update, [batch] * 20, case.material, "docs")
+    losses = [expected.values[f"step {n}: loss"] for n in range(1, 21)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "old", "new"),
+    [
+        ("function", "softsign", "activation: tanh", "activation: softsign"),
+        ("loss", "absolute_error", "squared_error(y", "absolute_error(y"),
+    ],
+)
+def test_the_documented_function_and_loss_can_be_used(
+    documented: Spec, tmp_path: Path, kind: str, name: str, old: str, new: str
+) -> None:
+    changed = 0
+    for path in [tmp_path / "layers/leaky.yaml", tmp_path / "models/next_number.yaml"]:
+        text = path.read_text(encoding="utf-8")
+        changed += text.count(old)
+        path.write_text(text.replace(old, new), encoding="utf-8")
+    assert changed == 1
+    before, after = (
+        Case(spec, {}, 4, 5).gradients(Case(spec, {}, 4, 5).material, "docs").values["loss"]
+        for spec in (documented, load_spec("next_number", [tmp_path]))
+    )
+    assert np.isfinite(after)
+    assert before != after
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_method_page_tells_of_every_check() -> None:
+    text = (ROOT / "docs/method.md").read_text(encoding="utf-8")
+    named = {
+        name.strip()
+        for row in re.findall(r"^\| ([a-z][a-z, -]+?) \|", text, re.MULTILINE)
+        for name in row.split(",")
+    }
+    assert named - {"check"} == set(FINDINGS)
+
+
+def test_the_records_page_tells_of_every_field_and_verdict() -> None:
+    text = (ROOT / "docs/records.md").read_text(encoding="utf-8")
+    for name in (*RESULT_FIELDS, *VERDICTS):
+        assert f"`{name}`" in text, name
+
+
+def test_no_page_names_a_machine() -> None:
+    for page in PAGES:
+        assert not re.search(r"(^|[\s`(])/(work|root|opt|home|farm)/", page.read_text("utf-8")), (
+            page
+        )

@@ -1,0 +1,188 @@
+"""Every definition, run by the oracle, against kernels that know nothing of the definitions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import pytest
+from golden.tiny import evaluate, tiny, train
+from places import TESTS
+
+from harness.spec import schema
+from harness.spec.library import FOLDERS, Library, content
+from harness.spec.model import load_spec
+
+GOLDEN = TESTS / "golden"
+KINDS = ("layer", "function", "loss", "optimizer")
+# Largest error over the array's largest entry. The float32 kernels round at every step.
+TOLERANCE = {"float64": 1e-14, "float32": 1e-6}
+Case = Mapping[str, Any]
+
+
+def read(kind: str) -> list[Case]:
+    return json.loads((GOLDEN / f"{kind}.json").read_text(encoding="utf-8"))["cases"]
+
+
+CASES = [(kind, case) for kind in KINDS for case in read(kind)]
+
+
+def title(entry: tuple[str, Case]) -> str:
+    _, case = entry
+    values = [str(v) for v in case["attributes"].values()]
+    return "-".join([case["definition"], case["source"], *values])
+
+
+def differences(
+    kind: str, case: Case, overrides: Mapping[tuple[str, str], str] | None = None
+) -> dict[str, float]:
+    """The relative error of every golden array that the oracle does not reproduce."""
+    name, attributes, given = case["definition"], dict(case["attributes"]), case["given"]
+    changed = dict(overrides or {})
+    if kind == "optimizer":
+        found = train(name, attributes, given, changed)
+    else:
+        if kind == "loss" and attributes:
+            changed |= {("loss", name): with_attributes(name, attributes, changed)}
+            attributes = {}
+        small = tiny(kind, name, attributes, case["phase"], changed)
+        found = evaluate(small, given, case["cotangents"])
+    assert case["expected"], "a case without expected arrays"
+    assert set(case["expected"]) <= set(found)
+    errors = {n: relative(found[n], np.asarray(e)) for n, e in case["expected"].items()}
+    limit = TOLERANCE[case["dtype"]]
+    return {n: error for n, error in errors.items() if not error <= limit}
+
+
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape
+    largest = float(np.max(np.abs(expected)))
+    return float(np.max(np.abs(found - expected))) / (largest or 1.0)
+
+
+def with_attributes(
+    name: str, attributes: Mapping[str, float], overrides: Mapping[tuple[str, str], str]
+) -> str:
+    """A loss takes no attributes at its call: the definition's own defaults are exchanged."""
+    text = overrides.get(("loss", name), shipped("loss", name))
+    loss = content(Library().find("loss", name), schema.Loss)
+    assert set(attributes) == set(loss.attributes)
+    (before,) = [line for line in text.splitlines() if line.startswith("attributes:")]
+    return text.replace(before, f"attributes: {json.dumps(dict(attributes))}")
+
+
+def shipped(kind: str, name: str) -> str:
+    return files("harness.specs").joinpath(f"{FOLDERS[kind]}/{name}.yaml").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("kind", "case"), CASES, ids=[title(entry) for entry in CASES])
+def test_the_definition_gives_what_the_kernel_gave(kind: str, case: Case) -> None:
+    assert differences(kind, case) == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_definition_and_attribute_has_vectors(kind: str) -> None:
+    missing = []
+    for name in Library().names(kind):
+        cases = [case for case in read(kind) if case["definition"] == name]
+        definition = Library().find(kind, name).content
+        defaults: Mapping[str, Any] = getattr(definition, "attributes", {})
+        missing.extend([] if cases else [name])
+        for attribute, default in defaults.items():
+            if attribute == "learning_rate":
+                values = {rate for case in cases for rate in case["given"]["learning_rates"]}
+            elif default == "size":
+                continue  # the oracle's shapes would not fit the kernel's
+            else:
+                values = {case["attributes"].get(attribute, default) for case in cases}
+            missing.extend([] if len(values) > 1 else [f"{name}: {attribute} only at {values}"])
+    assert missing == []
+
+
+def test_every_vector_names_its_source_and_versions() -> None:
+    for _, case in CASES:
+        assert case["source"].split(".")[0] in case["versions"]
+        assert all(case["versions"].values())
+
+
+def test_every_layer_has_gradients_of_everything() -> None:
+    for name in Library().names("layer"):
+        full = [c for c in read("layer") if c["definition"] == name and c["dtype"] == "float64"]
+        assert full, name
+        for case in full:
+            small = tiny("layer", name, case["attributes"], case["phase"])
+            assert {f"gradient.{n}" for n in small.against} <= set(case["expected"])
+
+
+def test_what_the_models_use_has_vectors() -> None:
+    """A model's own choice of activation and gate is witnessed, not only the defaults."""
+    missing = []
+    for model in Library().names("model"):
+        for call in load_spec(model).programs["training"].calls:
+            name, kind = call.attributes["definition"], call.attributes["kind"]
+            used = {n: v for n, v in call.attributes["attributes"].items() if isinstance(v, str)}
+            pairs = [c["attributes"] for c in read(kind) if c["definition"] == name]
+            if not any(used.items() <= attributes.items() for attributes in pairs):
+                missing.append((model, name, used))
+    assert missing == []
+
+
+# A wrong text for every definition: each one would go unseen if only backends were compared.
+FAULTS = [
+    ("layer", "lstm", "x_t @ W_f + h @ U_f + b_f", "x_t @ W_f + h @ U_f - b_f"),
+    ("layer", "lstm", "c = f * c + i * g", "c = i * c + f * g"),
+    ("layer", "lstm", "h = o * activation(c)", "h = activation(o * c)"),
+    ("layer", "gru", "(h * r) @ U_n", "r * (h @ U_n)"),
+    ("layer", "gru", "z * h + (1 - z) * n", "(1 - z) * h + z * n"),
+    ("layer", "gru_concatenated", "concat([h * r, x_t]", "concat([h * r * r, x_t]"),
+    ("layer", "gru_reset_after", "r * (h @ U_n + c_n)", "r * (h @ U_n) + c_n"),
+    ("layer", "simple_rnn", "h @ U + b", "h @ U - b"),
+    ("layer", "simple_rnn_two_biases", "h @ U + c", "h @ U + 2 * c"),
+    ("layer", "simple_rnn_without_bias", "+ h @ U", "- h @ U"),
+    ("layer", "dense", "activation(x @ W + b)", "activation(x @ W) + b"),
+    ("layer", "dense_without_bias", "activation(x @ W)", "-activation(x @ W)"),
+    ("layer", "embedding", "y = take(table, indices)", "y = 1.001 * take(table, indices)"),
+    ("layer", "batch_norm", "sqrt(variance + epsilon)", "(sqrt(variance) + epsilon)"),
+    ("layer", "batch_norm", "+ (1 - momentum) * center", "+ momentum * center"),
+    ("layer", "batch_norm", "(1 - momentum) * variance", "1.07 * (1 - momentum) * variance"),
+    ("function", "hard_sigmoid_fifth", "0.2 * x", "x / 6"),
+    ("function", "hard_sigmoid_sixth", "x / 6", "0.2 * x"),
+    ("function", "relu", "where(x <= 0, 0, x)", "where(x < 0, 0.001 * x, x)"),
+    ("function", "relu", "where(x <= 0, 0, x)", "where(x < 0, 0, x)"),
+    ("function", "sigmoid", "tanh(0.5 * x)", "tanh(0.51 * x)"),
+    ("function", "softmax", "max(x, axis=-1", "0 * max(x, axis=-1"),
+    ("function", "log_softmax", "log(sum(exp(z), axis=-1", "log(sum(exp(z), axis=1"),
+    ("function", "linear", "1 * x", "1.0001 * x"),
+    ("function", "last", "x[:, -1]", "x[:, 0]"),
+    ("function", "reverse", "x[:, ::-1]", "x[::-1]"),
+    ("function", "maximum", "a <= b", "a >= b"),
+    ("function", "minimum", "a >= b", "a <= b"),
+    ("loss", "squared_error", "** 2", "** 2 / 2"),
+    ("loss", "cross_entropy", "-sum(target *", "-sum(target * target *"),
+    ("loss", "sparse_cross_entropy", "log_softmax(logits)", "logits"),
+    ("loss", "clipped_cross_entropy", "maximum(probabilities, epsilon)", "probabilities + epsilon"),
+    ("optimizer", "sgd", "p - learning_rate * g", "p - 1.0001 * learning_rate * g"),
+    ("optimizer", "sgd_momentum", "momentum * velocity + g", "momentum * (velocity + g)"),
+    ("optimizer", "sgd_momentum_scaled", "p + velocity", "p + momentum * velocity"),
+    ("optimizer", "adam", "(1 - beta_2 ** t)) + epsilon)", "(1 - beta_2 ** t) + epsilon))"),
+    ("optimizer", "adam_epsilon_hat", "sqrt(1 - beta_2 ** t) / (1", "1 / (1"),
+    ("optimizer", "rmsprop", "(sqrt(v) + epsilon)", "sqrt(v + epsilon)"),
+    ("optimizer", "rmsprop_epsilon_inside", "sqrt(v + epsilon)", "(sqrt(v) + epsilon)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name", "right", "wrong"), FAULTS)
+def test_a_planted_fault_is_seen(kind: str, name: str, right: str, wrong: str) -> None:
+    text = shipped(kind, name)
+    assert right in text
+    overrides = {(kind, name): text.replace(right, wrong)}
+    cases = [case for case in read(kind) if case["definition"] == name]
+    assert any(differences(kind, case, overrides) for case in cases)
+
+
+def test_every_definition_has_a_planted_fault() -> None:
+    planted = {(kind, name) for kind, name, _, _ in FAULTS}
+    assert planted == {(kind, name) for kind in KINDS for name in Library().names(kind)}

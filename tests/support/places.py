@@ -1,0 +1,11 @@
+"""Where the repository is, and its folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TESTS = ROOT / "tests"
+SUPPORT = TESTS / "support"
+SPECS = ROOT / "specs"
+DOCS = ROOT / "docs"

@@ -1,0 +1,72 @@
+"""Models that take no time: of one layer, and of what a test writes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.oracle import oracle
+from harness.spec.library import Library
+from harness.spec.model import load_spec
+
+ARRAYS = {"batch": 2, "time": 3}
+LIBRARY = Library()
+
+# To be formatted with a name.
+ONE_LAYER = """\
+model: {name}
+summary: One dense layer, so that a cell takes no time.
+source: of these tests
+sizes: {{features: 5, vocab: 4}}
+inputs:
+  x: {{shape: [batch, features]}}
+layers:
+  out: {{layer: dense, units: vocab}}
+equations: |
+  logits = out(x)
+targets:
+  target: {{shape: [batch], index: vocab}}
+loss: mean(sparse_cross_entropy(logits, target))
+optimizer: {{optimizer: sgd, learning_rate: 0.125}}
+"""
+
+TINY = """\
+model: tiny
+summary: Uses one definition.
+source: Made for a test.
+sizes: {width: 4}
+inputs:
+INPUTS
+layers:
+LAYERS
+equations: |
+EQUATIONS
+targets:
+  target: {shape: [batch, time, width]}
+loss: LOSS
+"""
+
+
+def tiny(equations, layers="{}", loss="mean(squared_error(y, target))", overrides=None, inputs=""):
+    """A small model over floats ``x`` [batch, time, width] and what ``inputs`` add."""
+    text = TINY.replace("INPUTS", "  x: {shape: [batch, time, width]}\n" + inputs)
+    text = text.replace("layers:\nLAYERS", f"layers: {layers}")
+    text = text.replace("EQUATIONS", "\n".join(f"  {line}" for line in equations))
+    text = text.replace("LOSS", loss)
+    if "vocab" in text:
+        text = text.replace("width: 4", "width: 4, vocab: 5")
+    return load_spec("tiny", overrides={("model", "tiny"): text, **(overrides or {})})
+
+
+def computed(program, seed=0):
+    """Every value of the program on random arrays, by the oracle."""
+    generator = np.random.default_rng(seed)
+    sizes, env = {**program.sizes, **ARRAYS}, {}
+    ports = (program.inputs, program.targets, program.state, program.parameters)
+    for port in (*(p for group in ports for p in group), *program.statistics):
+        type_, shape = program.type_of(port), program.shape(port, ARRAYS)
+        if type_.kind == "index":
+            env[port.value] = generator.integers(0, type_.bound.resolve(sizes), shape)
+        else:
+            # Positive, and wide enough to reach the flat parts of what is bounded.
+            env[port.value] = np.abs(generator.normal(size=shape)) + 0.1
+    return oracle.run(program.nodes, env, sizes)

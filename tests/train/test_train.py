@@ -1,0 +1,305 @@
+"""Training on a text: the same numbers everywhere, checkpoints, and what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from texts import FOX
+
+from harness.convert.weights import WeightsError, load
+from harness.errors import UsageError
+from harness.runtime.session import Session
+from harness.spec.library import lesson6
+from harness.spec.model import load_spec
+from harness.text.vocabulary import Vocabulary, column, one_hot, windows
+from harness.train import checkpoint, run
+from harness.train.feed import Feed, needed_sizes, phases_of, recipe
+from harness.train.request import PATHS, Setup, TrainRequest, prepare
+from harness.train.run import Diverged, Events, Training
+from harness.worker.worker import Worker
+
+TEXT = 40 * FOX
+BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
+# One of each optimizer and kind of input; one with statistics and state.
+SYSTEMS = ("lesson6/three_char", "lesson6/stateful_lstm", "lesson6/pure_python_rnn")
+SMALL = {"hidden": 7}
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[dict[str, Worker]]:
+    started: dict[str, Worker] = {}
+    yield started
+    for worker in started.values():
+        worker.close()
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT)
+    return file
+
+
+def setup(text: Path, system: str = "lesson6/sequence_rnn", **changes: Any) -> Setup:
+    """A small training."""
+    given = {"backend": "numpy", "epochs": 2, "batch": 4, "dtype": "float64", "sizes": SMALL}
+    return prepare(TrainRequest(system, text=str(text), **{**given, **changes}))
+
+
+def train(made: Setup, workers: dict[str, Worker], path: Path | None = None, **more: Any) -> Any:
+    """What came of a training, and its history."""
+    name = made.request.backend
+    worker = workers.setdefault(name, Worker(made.request.launch))
+    with Training(made, path, worker=worker) as training:
+        weights = training.run(**more)
+    return weights, training.history
+
+
+@pytest.mark.parametrize("system", lesson6())
+def test_every_system_learns(system: str, text: Path, workers: dict[str, Worker]) -> None:
+    made = setup(text, system, epochs=None)
+    rates = [max(rate, 0.003) for rate in made.rates[:1]] * 3
+    _, history = train(replace(made, rates=rates), workers)
+    losses = [entry["loss"] for entry in history]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_all_backends_have_the_same_losses(
+    system: str, backend: str, text: Path, workers: dict[str, Worker]
+) -> None:
+    weights, history = train(setup(text, system, backend=backend), workers)
+    expected, base = train(setup(text, system), workers)
+    for found, wanted in zip(history, base, strict=True):
+        for name in ("loss", "held_out_loss"):
+            assert found[name] == pytest.approx(wanted[name], rel=1e-9), name
+    for name, array in expected.parameters.items():
+        np.testing.assert_allclose(weights.parameters[name], array, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", ["native", "equations"])
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_all_paths_have_the_same_losses(
+    path: str, backend: str, text: Path, workers: dict[str, Worker]
+) -> None:
+    _, history = train(setup(text, backend=backend, path=path), workers)
+    _, base = train(setup(text), workers)
+    assert history[-1]["loss"] == pytest.approx(base[-1]["loss"], rel=1e-9)
+
+
+def test_the_losses_are_those_of_single_steps(text: Path, workers: dict[str, Worker]) -> None:
+    """The epoch's loss is the mean over rows, the last batch of fewer rows included."""
+    from harness.oracle.oracle import Oracle
+    from harness.spec.initial_values import initial_parameters
+
+    made = setup(text, epochs=1)
+    weights, history = train(made, workers)
+    session = Session(
+        Oracle(), made.training, made.inference, dtype="float64", rule=made.spec.update
+    )
+    session.load(initial_parameters(made.training, 0), {})
+    total, sizes = 0.0, set()
+    for rows in made.feed.epoch(0):
+        arrays = made.feed.batch(rows)
+        inputs, targets = {"chars": arrays["input.chars"]}, {"target": arrays["target.target"]}
+        results = session.step(inputs, {}, targets, made.rates[0])
+        total += float(results["loss"]) * len(rows)
+        sizes.add(len(rows))
+    assert len(sizes) == 2, "the test needs a last batch that is smaller"
+    assert history[0]["loss"] == pytest.approx(total / made.feed.rows, rel=1e-12)
+    for name, array in session.read()["parameters"].items():
+        np.testing.assert_allclose(weights.parameters[name], array, rtol=1e-9, atol=1e-12)
+
+
+def test_the_batches_are_those_of_the_text_module() -> None:
+    spec = load_spec("lesson6/sequence_unrolled")
+    vocabulary = Vocabulary.of(TEXT)
+    indices = vocabulary.encode(TEXT)
+    feed = Feed(spec.program("training"), recipe(spec, 4), indices, "float32", 0)
+    rows = feed.epoch(0)[0]
+    batch = feed.batch(rows)
+    for number in range(1, 9):
+        expected = column(indices, 8, 8, number - 1, 2)[rows]
+        np.testing.assert_array_equal(batch[f"input.c{number}"], expected)
+    assert batch["input.zero"].shape == (4, 42)
+    assert not batch["input.zero"].any()
+
+
+def test_one_hot_batches() -> None:
+    spec = load_spec("lesson6/sequence_onehot")
+    indices = Vocabulary.of(TEXT).encode(TEXT)
+    feed = Feed(spec.program("training"), recipe(spec, 4), indices, "float32", 0)
+    rows = np.stack([feed.epoch(0)[0], feed.epoch(0)[1]])
+    found = feed.batch(rows)["input.chars"]
+    expected = one_hot(windows(indices, 8, 8, 0, 2)[rows], 86, np.float32)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float32
+
+
+def test_held_out_rows_are_never_trained_on() -> None:
+    spec = load_spec("lesson6/sequence_rnn")
+    indices = Vocabulary.of(TEXT).encode(TEXT)
+    made = recipe(spec, 4, 0.2, len(TEXT))
+    feed = Feed(spec.program("training"), made, indices, "float32", 0)
+    trained = {int(r) for epoch in range(3) for rows in feed.epoch(epoch) for r in rows}
+    tested = {int(r) for rows in feed.held_out() for r in rows}
+    assert trained
+    assert tested
+    assert not trained & tested
+
+
+def test_a_text_with_more_characters_makes_the_model_wider() -> None:
+    assert needed_sizes(load_spec("lesson6/sequence_unrolled"), 90) == {
+        "characters": 90,
+        "vocab": 90,
+    }
+    assert needed_sizes(load_spec("lesson6/sequence_unrolled"), 86) == {"characters": 86}
+    assert needed_sizes(load_spec("lesson6/theano_rnn"), 90) == {"vocab": 90}
+    assert needed_sizes(load_spec("lesson6/sequence_rnn"), 85) == {}
+
+
+def test_phases() -> None:
+    spec = load_spec("lesson6/stateful_lstm")
+    assert list(phases_of(spec, None)) == [0.001] * 4 + [0.0001] * 8
+    assert list(phases_of(spec, 5)) == [0.001] * 4 + [0.0001]
+    assert len(phases_of(spec, 20)) == 20
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("system", ["lesson6/sequence_rnn", "lesson6/stateful_lstm"])
+def test_a_run_that_is_taken_up_ends_with_the_same_bits(
+    backend: str, system: str, tmp_path: Path, text: Path, workers: dict[str, Worker]
+) -> None:
+    class Stop(Exception):
+        pass
+
+    class Stopping(Events):
+        def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
+            if (epoch, step) >= (1, 64):
+                raise Stop
+
+    made = setup(text, system, backend=backend, dtype="float32", every=64, batch=1, epochs=3)
+    whole, history = train(made, workers, tmp_path / "whole")
+    kept = tmp_path / "parts"
+    with (
+        pytest.raises(Stop),
+        Training(made, kept, Stopping(), worker=workers[backend]) as training,
+    ):
+        training.run()
+    resumed, taken_up = train(made, workers, kept, resume=True)
+    assert [e["loss"] for e in taken_up] == [e["loss"] for e in history]
+    for name, array in whole.parameters.items():
+        np.testing.assert_array_equal(resumed.parameters[name], array)
+    np.testing.assert_equal(load(kept).parameters, load(tmp_path / "whole").parameters)
+
+
+def test_the_fastest_path_is_taken_and_kept(
+    tmp_path: Path, text: Path, workers: dict[str, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Mapping[str, float]] = []
+
+    class Telling(Events):
+        def tried(self, seconds: Mapping[str, float]) -> None:
+            tried.append(seconds)
+
+    made = setup(text, backend="torch", path="fastest", dtype="float32")
+    kept = tmp_path / "weights"
+    worker = workers.setdefault("torch", Worker(made.request.launch))
+    with Training(made, kept, Telling(), worker=worker) as training:
+        path = training.run().history["path"]
+    (seconds,) = tried
+    assert set(seconds) == set(PATHS)
+    assert path == min(seconds, key=seconds.__getitem__)
+    # The trials leave no trace in the training.
+    expected, _ = train(setup(text, backend="torch", path=path, dtype="float32"), workers)
+    np.testing.assert_equal(load(kept).parameters, expected.parameters)
+    monkeypatch.setattr(run, "trials", lambda *_: pytest.fail("it was tried again"))
+    longer = setup(text, backend="torch", path="fastest", dtype="float32", epochs=3)
+    weights, _ = train(longer, workers, kept, resume=True)
+    assert weights.history["path"] == path
+
+
+def test_another_backend_may_take_up_a_run(
+    tmp_path: Path, text: Path, workers: dict[str, Worker]
+) -> None:
+    kept = tmp_path / "weights"
+    train(setup(text, epochs=1), workers, kept)
+    _, history = train(setup(text, epochs=2, backend="torch"), workers, kept, resume=True)
+    _, base = train(setup(text, epochs=2), workers)
+    assert history[-1]["loss"] == pytest.approx(base[-1]["loss"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"seed": 1}, "seed"), ({"batch": 8}, "recipe"), ({"dtype": "float32"}, "dtype")],
+)
+def test_a_checkpoint_of_another_run_is_an_error(
+    change: dict[str, Any], word: str, tmp_path: Path, text: Path, workers: dict[str, Worker]
+) -> None:
+    kept = tmp_path / "weights"
+    train(setup(text, epochs=1), workers, kept)
+    with pytest.raises(UsageError, match=f"another {word}"):
+        train(setup(text, **change), workers, kept, resume=True)
+
+
+def test_another_spec_cannot_take_up_a_run(
+    tmp_path: Path, text: Path, workers: dict[str, Worker]
+) -> None:
+    kept = tmp_path / "weights"
+    train(setup(text, epochs=1), workers, kept)
+    with pytest.raises(WeightsError, match="three_char"):
+        train(setup(text, "lesson6/three_char"), workers, kept, resume=True)
+
+
+def test_weights_are_no_checkpoint(tmp_path: Path, text: Path, workers: dict[str, Worker]) -> None:
+    kept = tmp_path / "weights"
+    train(setup(text, epochs=1), workers, kept)
+    with pytest.raises(WeightsError, match="is weights, not a checkpoint of a training"):
+        checkpoint.load(kept)
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_weights(
+    tmp_path: Path, text: Path, workers: dict[str, Worker]
+) -> None:
+    kept = tmp_path / "weights"
+    made = setup(text, "lesson6/theano_rnn")
+    made = replace(made, rates=[0.01, 1e300, 0.01])
+    with pytest.raises(Diverged, match=r"epoch 2.*1e\+300.*last good weights"):
+        train(made, workers, kept)
+    good = load(kept)
+    assert good.history["epochs"][-1]["epoch"] == 1
+    assert all(np.isfinite(a).all() for a in good.parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epochs": 0}, "--epochs is a positive whole number, found 0"),
+        ({"batch": -1}, "--batch is a positive whole number, found -1"),
+        ({"held_out": 1.0}, "held out is from 0 to below 1, found 1.0"),
+        ({"path": "fast"}, "unknown path 'fast'"),
+        ({"backend": "nunpy"}, "unknown backend 'nunpy'"),
+        ({"sizes": {"hiden": 3}}, "no size 'hiden'"),
+        ({"text": "nietsche"}, "nietzsche"),
+        ({"batch": 10**21}, "--batch is a positive whole number, found 1000"),
+        ({"every": 10**30}, "a number of steps is a positive whole number, found 1000"),
+        ({"seed": 10**30}, "a seed is a whole number, found 1000"),
+        ({"timeout": float("nan")}, "a timeout is a positive number of seconds, found nan"),
+        ({"epochs": 10**9}, r"--epochs .* found 1000000000 \(allowed: 1 to 20,000\)"),
+        ({"sizes": {"hidden": 2**31 - 1}}, "parameters at .*hidden=2147483647: .* smaller sizes"),
+        ({"batch": 100_000, "system": "lesson6/stateful_lstm"}, "too few for a whole batch"),
+    ],
+)
+def test_what_cannot_be(change: dict[str, Any], words: str, text: Path) -> None:
+    from harness.errors import HarnessError
+
+    given = {"text": str(text), "backend": "numpy", "system": "lesson6/sequence_rnn"} | change
+    with pytest.raises(HarnessError, match=words):
+        prepare(TrainRequest(given.pop("system"), **given))  # type: ignore[arg-type]
