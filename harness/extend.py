@@ -67,8 +67,9 @@ from harness.runtime.backend import (
     Tensors,
 )
 from harness.runtime.executor import Call, Tape, in_turn
+from harness.runtime.functions import VARIABLES
 from harness.runtime.hookspecs import hookimpl
-from harness.runtime.interpreter import Kernel, Step, Table, Watch, loop
+from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, Watch, loop
 from harness.runtime.layout import Layout
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
 from harness.runtime.session import Session
@@ -80,6 +81,7 @@ __all__ = [
     "INDENT",
     "MAX_WEIGHTS",
     "PYTHON",
+    "VARIABLES",
     "Advance",
     "Archive",
     "Array",
@@ -88,6 +90,7 @@ __all__ = [
     "Backend",
     "Block",
     "Call",
+    "Claimed",
     "Code",
     "Damaged",
     "Declared",
@@ -104,10 +107,10 @@ __all__ = [
     "HarnessError",
     "Idioms",
     "Join",
-    "Kernel",
     "Layer",
     "LayerBody",
     "Layout",
+    "Line",
     "Method",
     "Mode",
     "Model",
@@ -130,6 +133,7 @@ __all__ = [
     "Tensors",
     "UpdateRule",
     "UsageError",
+    "Values",
     "Watch",
     "Words",
     "archive",

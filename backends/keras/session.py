@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.extend import (
+    VARIABLES,
     Arrays,
     Backend,
     Block,
+    Claimed,
     Function,
-    Kernel,
+    Line,
     Mode,
     Native,
     Node,
@@ -19,13 +21,12 @@ from harness.extend import (
     Program,
     Session,
     Tensors,
+    Values,
     Watch,
     crossing_ports,
     free_values,
     needed_nodes,
 )
-
-NO_VALUE = -1
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,23 @@ def eager(layer: Any, training: bool) -> Callable[[Tensors, Tensors], Sequence[A
     return run
 
 
-def symbolic(layer: Any, is_zero: Callable[[Any], bool]) -> Kernel:
+def symbolic(layer: Any, is_zero: Callable[[Any], bool]) -> Claimed:
     """The layer as a part of a model. A first state of constant zeros is left to Keras."""
 
-    def run(node: Node, env: Mapping[int, Any]) -> Sequence[Any]:
-        roles = zip(node.attributes["roles"], node.inputs, strict=True)
-        values = {role: env[i] for role, i in roles if i in env}
-        states = _states(values)
-        free = {} if all(map(is_zero, states)) else {"initial_state": states}
-        made = _listed(layer(_source(values), **free))
-        # New statistics are no tensors of the graph: Keras gives them beside its outputs.
-        return [*made, *[None] * (len(node.outputs) - len(made))]
+    def claimed(node: Node) -> Line:
+        roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
 
-    return run
+        def line(values: Values) -> None:
+            given = {role: values[i] for role, i in roles if i in values}
+            states = _states(given)
+            free = {} if all(map(is_zero, states)) else {"initial_state": states}
+            made = _listed(layer(_source(given), **free))
+            # New statistics are no tensors of the graph: Keras gives them beside its outputs.
+            values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
+
+        return line
+
+    return claimed
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Graph:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     trained: tuple[str, ...]
-    fixed: tuple[tuple[Any, int, int], ...]
+    fixed: tuple[tuple[Any, int | None, int | None], ...]
     constants: Mapping[int, Any]
     done: frozenset[int]
 
@@ -153,13 +158,17 @@ class KerasSession(Session):
             graph = self._graph(phase, sizes)
             outputs, fixed = graph.model.stateless_call(
                 [variables[name] for name in graph.trained],
-                [env.get(before, variable.value) for variable, before, _ in graph.fixed],
+                [
+                    variable.value if before is None else env[before]
+                    for variable, before, _ in graph.fixed
+                ],
                 [env[i] for i in graph.inputs],
                 training=phase == "training",
             )
             env.update(graph.constants)
             env.update(zip(graph.outputs, _listed(outputs), strict=True))
-            env.update({a: t for (_, _, a), t in zip(graph.fixed, fixed, strict=True)})
+            after = zip(graph.fixed, fixed, strict=True)
+            env.update({value: tensor for (_, _, value), tensor in after if value is not None})
             nodes = [node for node in nodes if not graph.done.issuperset(node.outputs)]
         super()._run(phase, nodes, env, sizes, variables, watch)
 
@@ -181,8 +190,9 @@ class KerasSession(Session):
         done = frozenset(output for node in nodes for output in node.outputs)
         env = self._inputs(program, set(free_values(Block((), nodes, tuple(ends)))), sizes)
         inputs = dict(env)
-        kernels = {key: symbolic(layer, is_zero) for key, layer in self.layers.items()}
-        self._walker(sizes, self._kernels(phase, {}, env) | kernels).run(nodes, env)
+        layers = {key: symbolic(layer, is_zero) for key, layer in self.layers.items()}
+        env[VARIABLES] = {}
+        self.interpreter(sizes, self.claimed(phase) | layers).run(nodes, env)
         rest = tuple(node for node in program.nodes if not done.issuperset(node.outputs))
         wanted = [*ends, *(i for i in free_values(Block((), rest, ())) if i in done)]
         outputs = {i: env[i] for i in wanted if isinstance(env[i], keras_tensor)}
@@ -206,7 +216,7 @@ class KerasSession(Session):
 
     def _variables(
         self, program: Program, model: Any
-    ) -> tuple[tuple[str, ...], tuple[tuple[Any, int, int], ...]]:
+    ) -> tuple[tuple[str, ...], tuple[tuple[Any, int | None, int | None], ...]]:
         """A model's variables by the names and the values of the program."""
         owners = {
             id(v): (key, v.name) for key, layer in self.layers.items() for v in layer.variables
@@ -217,7 +227,6 @@ class KerasSession(Session):
         for variable in model.non_trainable_variables:
             name = ".".join(owners[id(variable)])
             # No statistic is the random seed of a recurrent layer, which is never used.
-            ends = before.get(name, NO_VALUE), after.get(name, NO_VALUE)
-            fixed.append((variable, *ends))
+            fixed.append((variable, before.get(name), after.get(name)))
         trained = tuple("/".join(owners[id(v)]) for v in model.trainable_variables)
         return trained, tuple(fixed)

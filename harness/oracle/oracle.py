@@ -17,7 +17,7 @@ from harness.arrays import Array
 from harness.oracle.patience import patient
 from harness.program.ir import Node
 from harness.runtime.backend import Backend
-from harness.runtime.interpreter import Table, Walker, Watch
+from harness.runtime.interpreter import Interpreter, Table, Watch
 
 
 def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
@@ -81,10 +81,10 @@ def run(
 ) -> dict[int, Array]:
     """Run nodes on numpy arrays of ``dtype``: float64, float32 (the yardstick) or complex128."""
     kind = np.dtype(dtype).type
-    walker = Walker(TABLE, sizes, dtype, lambda value: kind(value), watch=watch)
+    interpreter = Interpreter(TABLE, sizes, dtype, lambda value: kind(value), watch=watch)
     # Saturated exponentials and NaN inputs are part of what is checked, not accidents.
     with np.errstate(all="ignore"):
-        return walker.run(nodes, dict(env))
+        return interpreter.run(nodes, dict(env))
 
 
 class Oracle(Backend):

@@ -19,9 +19,8 @@ from harness.arrays import Array
 from harness.errors import UsageError
 from harness.program.ir import Node, Phase, Program, UpdateRule
 from harness.program.plan import Plan
-from harness.runtime.interpreter import Step, Table, Walker, loop, stack
+from harness.runtime.interpreter import Interpreter, Step, Table, loop, stack
 from harness.runtime.packing import Packing
-from harness.runtime.script import Script
 
 Tensors = dict[str, Any]
 # (variables, constants) -> results; all three map names to tensors.
@@ -173,7 +172,8 @@ class Backend(ABC):
         def scalar(value: float) -> Any:
             return self.tensor(np.asarray(value, host_dtype(plan.dtype)))
 
-        script = Script(Walker(table, plan.sizes, plan.dtype, scalar, self.scan), plan.nodes)
+        interpreter = Interpreter(table, plan.sizes, plan.dtype, scalar, self.scan)
+        script = interpreter.prepared(plan.nodes)
 
         def run(inputs: Tensors) -> Tensors:
             values = script.run({v: inputs[n] for n, v in plan.inputs.items()})

@@ -23,12 +23,11 @@ from harness.runtime.backend import (
     Tensors,
     host_dtype,
 )
-from harness.runtime.interpreter import Kernel, Walker, Watch, perform
+from harness.runtime.interpreter import Claimed, Interpreter, Line, Values, Watch, perform
 from harness.runtime.layout import Layout, claims
-from harness.runtime.script import Claimed, Line, Script
 
 Path = Literal["native", "equations", "derived"]
-# Where a script finds the variables, among values that have numbers from 0.
+# Where claimed calls find the variables, among values that have numbers from 0.
 VARIABLES = -1
 COMPILED = "what compile() made"
 
@@ -108,7 +107,7 @@ class Functions:
             one = self.float_tensor(np.asarray(1.0))
             for seed in derivative.seeds:
                 env[seed.value] = one if mode == "loss" else constants[f"cotangent.{seed.name}"]
-            env = self._walker(sizes, {}).run(derivative.program.nodes, env)
+            env = self.interpreter(sizes).run(derivative.program.nodes, env)
             found = {n: env[v] for n, v in results.items()}
             names = zip(against, derivative.gradients, strict=True)
             return found | {f"gradient.{n}": env[g.value] for n, g in names}
@@ -162,14 +161,11 @@ class Functions:
         """What :meth:`plain` is, prepared for many runs at some sizes. No cotangents."""
         program, ports = self.programs[phase], result_ports(self.programs[phase], mode)
         names = [(f"{prefix}{port.name}", port.value) for prefix, port in crossing_ports(program)]
-        script = Script(
-            self._walker(sizes, {}),
-            needed_nodes(program.nodes, ports.values()),
-            {key: self._line(key, native) for key, native in self.natives[phase].items()},
-        )
+        interpreter = self.interpreter(sizes, self.claimed(phase))
+        script = interpreter.prepared(needed_nodes(program.nodes, ports.values()))
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
-            values: dict[int, Any] = {VARIABLES: variables}
+            values: Values = {VARIABLES: variables}
             for name, value in names:
                 tensor = variables[name] if name in variables else constants.get(name)
                 if tensor is not None:
@@ -182,26 +178,9 @@ class Functions:
 
         return function
 
-    def _line(self, key: str, native: Native) -> Claimed:
-        """Makes the line of a script that runs a claimed call."""
-        names = [(name, f"{key}/{name}") for name in native.packing.pieces]
-
-        def claimed(node: Node) -> Line:
-            roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
-
-            def line(values: dict[int, Any]) -> None:
-                variables = values[VARIABLES]
-                given = {role: values[i] for role, i in roles if i in values}
-                made = native.run(given, {name: variables[full] for name, full in names})
-                try:
-                    values.update(zip(node.outputs, made, strict=True))
-                except (TypeError, ValueError):
-                    promises.each(made, node.outputs, native.label)
-                    raise
-
-            return line
-
-        return claimed
+    def claimed(self, phase: Phase) -> dict[str, Claimed]:
+        """What runs the claimed calls of a phase, by key."""
+        return {key: _claimed(key, native) for key, native in self.natives[phase].items()}
 
     def _run(
         self,
@@ -213,7 +192,8 @@ class Functions:
         watch: Watch | None,
     ) -> None:
         """Run nodes into ``env``; a backend with a model object of its own overrides this."""
-        self._walker(sizes, self._kernels(phase, variables, env), watch).run(nodes, env)
+        env[VARIABLES] = variables
+        self.interpreter(sizes, self.claimed(phase), watch).run(nodes, env)
 
     def _inner_product(self, results: Tensors, constants: Tensors) -> Any:
         table = self.backend.primitives
@@ -227,28 +207,16 @@ class Functions:
                 total = term if total is None else perform(table, "add", [total, term])
         return total
 
-    def _kernels(self, phase: Phase, variables: Tensors, env: dict[int, Any]) -> dict[str, Kernel]:
-        def kernel(key: str, native: Native) -> Kernel:
-            packed = {
-                n.removeprefix(f"{key}/"): t
-                for n, t in variables.items()
-                if n.startswith(f"{key}/")
-            }
-
-            def run(node: Node, env: Mapping[int, Any]) -> Sequence[Any]:
-                roles = zip(node.attributes["roles"], node.inputs, strict=True)
-                made = native.run({r: env[i] for r, i in roles if i in env}, packed)
-                return promises.each(made, node.outputs, native.label)
-
-            return run
-
-        return {key: kernel(key, native) for key, native in self.natives[phase].items()}
-
-    def _walker(
-        self, sizes: Mapping[str, int], kernels: Mapping[str, Kernel], watch: Watch | None = None
-    ) -> Walker:
+    def interpreter(
+        self,
+        sizes: Mapping[str, int],
+        claimed: Mapping[str, Claimed] | None = None,
+        watch: Watch | None = None,
+    ) -> Interpreter:
+        """The interpreter of the session's nodes; a watch is shown loops step by step."""
         scan = None if watch else self.backend.scan
-        return Walker(self.backend.primitives, sizes, self.dtype, self.scalar, scan, kernels, watch)
+        table = self.backend.primitives
+        return Interpreter(table, sizes, self.dtype, self.scalar, scan, claimed or {}, watch)
 
     def sizes(self, phase: Phase, tensors: Tensors) -> dict[str, int]:
         """A number for every size of a program, those included that its arrays decide."""
@@ -276,3 +244,25 @@ class Functions:
             if prefix in ("input.", "target.", "state."):
                 bind(name, program.types[port.value].shape, tensor.shape, program.sizes, sizes)
         return env, {**program.sizes, **sizes}
+
+
+def _claimed(key: str, native: Native) -> Claimed:
+    """Makes the line of a claimed call."""
+    names = [(name, f"{key}/{name}") for name in native.packing.pieces]
+
+    def claimed(node: Node) -> Line:
+        roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
+
+        def line(values: Values) -> None:
+            variables = values[VARIABLES]
+            given = {role: values[i] for role, i in roles if i in values}
+            made = native.run(given, {name: variables[full] for name, full in names})
+            try:
+                values.update(zip(node.outputs, made, strict=True))
+            except (TypeError, ValueError):
+                promises.each(made, node.outputs, native.label)
+                raise
+
+        return line
+
+    return claimed

@@ -1,8 +1,12 @@
-"""The walk: runs the nodes of a program over a backend's table of primitives."""
+"""The interpreter: nodes of a program as a list of calls into a backend's table of primitives.
+
+Nodes are prepared for a set of sizes, so that a run looks nothing up: that is the harness's own
+share of a small step. Compilers trace such a run whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -11,13 +15,18 @@ import numpy as np
 
 from harness.errors import blame
 from harness.program.dims import Dim
-from harness.program.ir import Block, Node
+from harness.program.ir import Node
+from harness.program.signature import call_key
 
 Table = Mapping[str, Callable[..., Any]]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING_MADE = "it returned None; a tensor is wanted"
 Step = Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]]
-# Runs one call its own way: (node, values by number) -> outputs.
-Kernel = Callable[[Node, Mapping[int, Any]], Sequence[Any]]
+Values = dict[int, Any]
+# Adds what a node makes to the values.
+Line = Callable[[Values], None]
+# Makes the line of a call that a backend has claimed.
+Claimed = Callable[[Node], Line]
 # Is shown every value that is made: (number, value, time step or None).
 Watch = Callable[[int, Any, "int | None"], None]
 
@@ -32,11 +41,11 @@ class Loop(Protocol):
 
 
 @dataclass
-class Walker:
-    """Everything a walk needs beside the nodes.
+class Interpreter:
+    """Everything that a run needs beside the nodes.
 
     ``scalar`` makes a constant of the run's dtype; ``dtype`` is handed to the primitives that
-    make floats of something else; ``kernels`` run the calls that a backend has claimed.
+    make floats of something else; ``claimed`` runs the calls that a backend has claimed, by key.
     """
 
     table: Table
@@ -44,33 +53,17 @@ class Walker:
     dtype: str
     scalar: Callable[[float], Any]
     scan: Loop | None = None
-    kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    claimed: Mapping[str, Claimed] = field(default_factory=dict)
     watch: Watch | None = None
     _time: int | None = None
 
-    def run(self, nodes: Iterable[Node], env: dict[int, Any]) -> dict[int, Any]:
-        """Run nodes in order; ``env`` maps value numbers to tensors, and is added to."""
-        for node in nodes:
-            self._node(node, env)
-            # A call that was walked has shown its results already, as those of its body.
-            if self.watch is not None and (node.op != "call" or self._kernel(node)):
-                for output in node.outputs:
-                    self.watch(output, env[output], self._time)
-        return env
+    def run(self, nodes: Iterable[Node], values: Values) -> Values:
+        """Run nodes once; ``values`` maps value numbers to tensors, and is added to."""
+        return self.prepared(nodes).run(values)
 
-    def _node(self, node: Node, env: dict[int, Any]) -> None:
-        if node.op == "call":
-            self._call(node, env)
-        elif node.op == "scan":
-            self._scan(node, env)
-        elif node.op == "constant":
-            env[node.output] = self.scalar(node.attributes["value"])
-        elif node.op == "extent":
-            counts = [dim.resolve(self.sizes) for dim in node.attributes["dims"]]
-            env[node.output] = self.scalar(float(np.prod(counts, dtype=np.int64)))
-        else:
-            inputs = [env[i] for i in node.inputs]
-            env[node.output] = perform(self.table, node.op, inputs, self.attributes(node))
+    def prepared(self, nodes: Iterable[Node]) -> Script:
+        """Nodes made ready for many runs."""
+        return Script([entry for node in nodes for entry in self._lines(node)], self)
 
     def attributes(self, node: Node) -> dict[str, Any]:
         """A node's attributes in numbers, as the table's functions take them."""
@@ -86,40 +79,59 @@ class Walker:
             return tuple(self._resolve(item) for item in value)
         return value
 
-    def _call(self, node: Node, env: dict[int, Any]) -> None:
-        kernel = self._kernel(node)
-        if kernel is not None:
-            env.update(zip(node.outputs, kernel(node, env), strict=True))
-        else:
+    def _lines(self, node: Node) -> Iterator[tuple[Line, Node]]:
+        if node.op == "call" and call_key(node) not in self.claimed:
             assert node.body is not None
-            self.run(node.body.nodes, env)
+            for inner in node.body.nodes:
+                yield from self._lines(inner)
+        else:
+            line = self._line(node)
+            yield (line if self.watch is None else self._watched(line, node)), node
 
-    def _kernel(self, node: Node) -> Kernel | None:
-        return self.kernels.get(node.attributes.get("instance", node.attributes["label"]))
+    def _line(self, node: Node) -> Line:
+        if node.op == "call":
+            return self.claimed[call_key(node)](node)
+        if node.op == "scan":
+            return self._scan(node)
+        if node.op == "constant":
+            return self._number(node, node.attributes["value"])
+        if node.op == "extent":
+            counts = [dim.resolve(self.sizes) for dim in node.attributes["dims"]]
+            return self._number(node, float(np.prod(counts, dtype=np.int64)))
+        return _operation(node, self.table[node.op], self.attributes(node))
 
-    def _scan(self, node: Node, env: dict[int, Any]) -> None:
-        assert node.body is not None
-        body, count = node.body, node.attributes["carries"]
-        values = [env[i] for i in node.inputs]
-        last, stacked = self.loop(
-            self._step(body, count, env), values[:count], values[count:], node.attributes["reverse"]
-        )
-        env.update(zip(node.outputs, [*last, *stacked], strict=True))
+    def _watched(self, line: Line, node: Node) -> Line:
+        def shown(values: Values) -> None:
+            line(values)
+            assert self.watch is not None
+            for output in node.outputs:
+                self.watch(output, values[output], self._time)
 
-    @property
-    def loop(self) -> Loop:
-        """What runs a scan."""
-        return self.scan or self._loop
+        return shown
 
-    def _step(self, body: Block, count: int, outer: Mapping[int, Any]) -> Step:
-        def step(carries: Sequence[Any], slices: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-            env = dict(outer)
-            env.update(zip(body.inputs, [*carries, *slices], strict=True))
-            self.run(body.nodes, env)
-            results = [env[o] for o in body.outputs]
-            return results[:count], results[count:]
+    def _number(self, node: Node, number: float) -> Line:
+        made = {node.output: self.scalar(number)}
+        return lambda values: values.update(made)
 
-        return step
+    def _scan(self, node: Node) -> Line:
+        body, count, reverse = node.body, node.attributes["carries"], node.attributes["reverse"]
+        assert body is not None
+        script, scan = self.prepared(body.nodes), self.scan or self._loop
+        names, ends = body.inputs, body.outputs
+
+        def line(values: Values) -> None:
+            def step(carries: Sequence[Any], slices: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+                inner = dict(values)
+                inner.update(zip(names, (*carries, *slices), strict=True))
+                script.run(inner)
+                results = [inner[o] for o in ends]
+                return results[:count], results[count:]
+
+            given = [values[i] for i in node.inputs]
+            last, stacked = scan(step, given[:count], given[count:], reverse)
+            values.update(zip(node.outputs, (*last, *stacked), strict=True))
+
+        return line
 
     def _loop(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
@@ -130,6 +142,64 @@ class Walker:
         result = loop(self.table, step, carries, sequences, reverse, timed)
         self._time = None
         return result
+
+
+class Script:
+    """Nodes that an interpreter has prepared."""
+
+    def __init__(self, lines: Sequence[tuple[Line, Node]], interpreter: Interpreter) -> None:
+        self._lines = [line for line, _ in lines]
+        self._nodes, self._interpreter = dict(lines), interpreter
+
+    def run(self, values: Values) -> Values:
+        """Add every value that the nodes make. An error of a primitive says which one it was."""
+        try:
+            for line in self._lines:
+                line(values)
+        except Exception as error:
+            node = self._nodes[line]
+            empty = self._empty(node, values)
+            if empty is not None:
+                missing = TypeError(NOTHING_MADE)
+                self._blame(missing, empty, values)
+                raise missing from error
+            if node.op not in ("call", "scan"):
+                self._blame(error, node, values)
+            raise
+        return values
+
+    def _empty(self, node: Node, values: Values) -> Node | None:
+        """The node that made nothing where ``node`` wants a value: looked for once it failed."""
+        nothing = {i for i in node.inputs if i in values and values[i] is None}
+        return next((n for n in self._nodes.values() if nothing.intersection(n.outputs)), None)
+
+    def _blame(self, error: Exception, node: Node, values: Values) -> None:
+        inputs = [values.get(i) for i in node.inputs]
+        blame(error, call_text(node.op, inputs, self._interpreter.attributes(node)))
+
+
+def _operation(node: Node, function: Callable[..., Any], attributes: Mapping[str, Any]) -> Line:
+    """The line of a primitive, by how many inputs it has: a small step is a few hundred lines."""
+    inputs, output = node.inputs, node.output
+    first, second = (*inputs, -1, -1)[:2]
+
+    def join(values: Values) -> None:
+        values[output] = function([values[i] for i in inputs], **attributes)
+
+    def one(values: Values) -> None:
+        values[output] = function(values[first], **attributes)
+
+    def two(values: Values) -> None:
+        values[output] = function(values[first], values[second])
+
+    def several(values: Values) -> None:
+        values[output] = function(*[values[i] for i in inputs], **attributes)
+
+    if node.op == "concat":
+        return join
+    if len(inputs) == 1:
+        return one
+    return two if len(inputs) == 2 and not attributes else several
 
 
 def loop(
@@ -176,14 +246,13 @@ def perform(
     """What a primitive makes of its inputs. An error that it raises says which one it was.
 
     Raises:
-        TypeError: it made nothing.
+        TypeError: it made nothing; or whatever the primitive itself raises.
     """
     try:
-        made = (
-            table[op](inputs, **attributes) if op == "concat" else table[op](*inputs, **attributes)
-        )
+        given = [inputs] if op == "concat" else inputs
+        made = table[op](*given, **attributes)
         if made is None:
-            raise TypeError("it returned None; a tensor is wanted")
+            raise TypeError(NOTHING_MADE)
     except Exception as error:
         blame(error, call_text(op, inputs, attributes))
         raise

@@ -22,7 +22,7 @@ from harness.program.dims import Dim, resolve_shape
 from harness.program.ir import Kind, Node, Phase, Type
 from harness.program.signature import call_key
 from harness.runtime.backend import Backend, host_dtype
-from harness.runtime.interpreter import Walker, call_text, perform
+from harness.runtime.interpreter import Interpreter, call_text, perform
 from harness.runtime.promises import ContractError, array
 from harness.runtime.session import Session
 
@@ -213,13 +213,13 @@ def _of(
         bound = found.bound.resolve(sizes) if found.bound is not None else 0
         return Form(resolve_shape(found.shape, sizes), found.kind, bound)
 
-    walker = Walker({}, sizes, session.dtype, session.scalar)
+    interpreter = Interpreter({}, sizes, session.dtype, session.scalar)
     plain = type(session.backend).scan is Backend.scan
     for node in nodes:
         if node.op == "scan":
             yield from _loop_calls(node, form) if plain else ()
         else:
-            attributes = tuple(sorted(walker.attributes(node).items()))
+            attributes = tuple(sorted(interpreter.attributes(node).items()))
             yield Call(node.op, tuple(map(form, node.inputs)), attributes, form(node.output))
 
 

@@ -231,7 +231,7 @@ class Session(Functions):
                 rule.learning_rate: constants["learning_rate"],
                 **{p.value: constants[f"{p.name}.{name}"] for p in rule.slots},
             }
-            env = self._walker({}, {}).run(rule.nodes, env)
+            env = self.interpreter({}).run(rule.nodes, env)
             results[f"parameter.{name}"] = env[rule.new_parameter]
             results.update({f"{p.name}.{name}": env[p.value] for p in rule.new_slots})
         return results

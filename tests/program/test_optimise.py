@@ -15,7 +15,7 @@ from harness.program.flops import count
 from harness.program.fused import FUSED
 from harness.program.ir import Node, Type
 from harness.program.passes import optimise
-from harness.runtime.interpreter import Walker
+from harness.runtime.interpreter import Interpreter
 
 SIZES = {"batch": 6, "time": 5, "units": 4, "rows": 3}
 BATCH, TIME, UNITS, ROWS = (Dim.of(name) for name in SIZES)
@@ -48,7 +48,7 @@ class Small:
         env = {v: generator.standard_normal(shape) for v, shape in sorted(shapes.items())}
         before = tuple(self.builder.nodes)
         after = self.optimised(*wanted, **sizes)
-        walker = Walker(PRIMITIVES, numbers, "float64", np.float64)
+        walker = Interpreter(PRIMITIVES, numbers, "float64", np.float64)
         expected, found = (walker.run(nodes, dict(env)) for nodes in (before, after))
         for value in wanted:
             np.testing.assert_allclose(found[value], expected[value], rtol=1e-12, atol=1e-12)

@@ -16,7 +16,7 @@ from harness.program.builder import Builder
 from harness.program.fused import FUSED
 from harness.program.ir import Node, inline_calls, walk_nodes
 from harness.program.passes import optimise
-from harness.runtime.interpreter import Walker
+from harness.runtime.interpreter import Interpreter
 from harness.spec.library import Library
 
 DEFINITIONS = [(kind, n) for kind in ("layer", "function", "loss") for n in Library().names(kind)]
@@ -37,7 +37,7 @@ def test_a_definition_keeps_its_values(
 
     plain = differentiate(case.program, case.outputs, against)
     seeded = {p.value: cotangents[p.name] for p in plain.seeds}
-    found = Walker(PRIMITIVES, sizes, "float64", np.float64).run(
+    found = Interpreter(PRIMITIVES, sizes, "float64", np.float64).run(
         plain.program.nodes, {**env, **seeded}
     )
     expected = [found[v] for v in (*outputs, *(p.value for p in plain.gradients))]
@@ -53,7 +53,7 @@ def test_a_definition_keeps_its_values(
     table = {**PRIMITIVES, **{op: REFERENCE[op] for op in fused}}
     assert {node.op for node in walk_nodes(nodes)} <= {*table, "constant", "scan"}
     seeded = {p.value: cotangents[p.name] for p in derived.seeds}
-    found = Walker(table, sizes, "float64", np.float64).run(nodes, {**env, **seeded})
+    found = Interpreter(table, sizes, "float64", np.float64).run(nodes, {**env, **seeded})
     for value, array in zip(wanted, expected, strict=True):
         np.testing.assert_allclose(found[value], array, rtol=1e-10, atol=1e-13)
 
@@ -70,7 +70,7 @@ def test_a_definition_keeps_its_values_where_its_loops_stay(
     stayed = optimise(nodes, outputs, builder, case.sizes, (), moved=False)
     assert loops(stayed) == loops(nodes)
     env = environment(case, draw(case, 5))
-    walker = Walker(PRIMITIVES, case.sizes, "float64", np.float64)
+    walker = Interpreter(PRIMITIVES, case.sizes, "float64", np.float64)
     before, after = (walker.run(some, dict(env)) for some in (nodes, stayed))
     for value in outputs:
         np.testing.assert_allclose(after[value], before[value], rtol=1e-12, atol=1e-13)

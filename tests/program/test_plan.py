@@ -20,7 +20,7 @@ from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.program.primitives import TABLE
 from harness.program.signature import result_ports
 from harness.runtime.arguments import Arguments
-from harness.runtime.interpreter import Walker
+from harness.runtime.interpreter import Interpreter
 from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
@@ -60,7 +60,7 @@ def run_plan(plan: Plan, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """A plan's outputs, walked in float64; every value is of the type that the plan says."""
     ops = {node.op for node in walk_nodes(plan.nodes)} & set(REFERENCE)
     table = {**PRIMITIVES, **{op: REFERENCE[op] for op in ops}}
-    walker = Walker(
+    walker = Interpreter(
         table,
         plan.sizes,
         "float64",
@@ -73,7 +73,7 @@ def run_plan(plan: Plan, inputs: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def walk(program: Program, sizes: Mapping[str, int], env: dict[int, Any]) -> dict[int, Any]:
-    return Walker(PRIMITIVES, sizes, "float64", np.float64).run(program.nodes, env)
+    return Interpreter(PRIMITIVES, sizes, "float64", np.float64).run(program.nodes, env)
 
 
 def environment(program: Program, arrays: Mapping[str, Array]) -> dict[int, Any]:
@@ -100,7 +100,7 @@ def trained(
             rule.learning_rate: np.float64(RATE),
         }
         local |= {slot.value: arrays[f"{slot.name}.{port.name}"] for slot in rule.slots}
-        local = Walker(PRIMITIVES, {}, "float64", np.float64).run(rule.nodes, local)
+        local = Interpreter(PRIMITIVES, {}, "float64", np.float64).run(rule.nodes, local)
         results[port.name] = local[rule.new_parameter]
         results |= {f"{s.name}.{port.name}": local[s.value] for s in rule.new_slots}
     return results

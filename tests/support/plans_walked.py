@@ -11,7 +11,7 @@ from harness.backends.numpy.backend import PRIMITIVES
 from harness.backends.numpy.fused import FUSED
 from harness.oracle.draw import draw
 from harness.program.plan import Plan, forward_plan, training_plan
-from harness.runtime.interpreter import Walker
+from harness.runtime.interpreter import Interpreter
 from harness.spec.model import load_spec
 
 Arrays = dict[str, Any]
@@ -52,7 +52,7 @@ def walk(plan: Plan, arrays: Arrays) -> Arrays:
     def scalar(value: float) -> Any:
         return np.asarray(value, plan.dtype)
 
-    walker = Walker({**PRIMITIVES, **FUSED}, plan.sizes, plan.dtype, scalar)
+    walker = Interpreter({**PRIMITIVES, **FUSED}, plan.sizes, plan.dtype, scalar)
     with np.errstate(all="ignore"):
         env = walker.run(plan.nodes, {v: arrays[n] for n, v in plan.inputs.items()})
     return {n: np.array(env[v]) for n, v in plan.outputs.items()}

@@ -1,4 +1,4 @@
-"""The walk: the order of loops, who runs calls, and what a watch is shown."""
+"""The interpreter: the order of loops, who runs calls, and what a watch is shown."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from golden.tiny import Tiny, draw, environment, tiny
 
+from harness.errors import blamed
 from harness.oracle.oracle import TABLE
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Node, walk_nodes
-from harness.runtime.interpreter import Walker, loop
+from harness.runtime.interpreter import Interpreter, Line, Values, loop
 
 NUMBERS = np.arange(1.0, 5.0)
 SUMS = [1.0, 3.0, 6.0, 10.0]
@@ -40,36 +41,43 @@ def test_a_loop_tells_its_steps_and_stacks_in_the_order_of_time(
     assert same.tolist() == NUMBERS.tolist()
 
 
-def run(case: Tiny, **choices: Any) -> tuple[dict[int, Any], Walker]:
-    walker = Walker(TABLE, case.sizes, "float64", np.float64, **choices)
-    return walker.run(case.program.nodes, environment(case, draw(case, 3))), walker
+def run(case: Tiny, **choices: Any) -> tuple[dict[int, Any], Interpreter]:
+    interpreter = Interpreter(TABLE, case.sizes, "float64", np.float64, **choices)
+    return interpreter.run(case.program.nodes, environment(case, draw(case, 3))), interpreter
 
 
-def test_a_kernel_runs_the_call_in_place_of_its_equations() -> None:
+def test_a_claimed_call_runs_in_place_of_its_equations() -> None:
     case = tiny("layer", "lstm")
     (call,) = case.program.calls
     seen: list[Mapping[int, Any]] = []
 
-    def kernel(node: Node, env: Mapping[int, Any]) -> Sequence[Any]:
+    def claimed(node: Node) -> Line:
         assert node is call
-        seen.append(dict(env))
-        return [np.full(3, float(n)) for n, _ in enumerate(node.outputs)]
 
-    env, _ = run(case, kernels={"cell": kernel})
+        def line(values: Values) -> None:
+            seen.append(dict(values))
+            values.update({o: np.full(3, float(n)) for n, o in enumerate(node.outputs)})
+
+        return line
+
+    env, _ = run(case, claimed={"cell": claimed})
     assert len(seen) == 1
     assert set(call.inputs) <= set(seen[0])
     for number, output in enumerate(call.outputs):
         assert env[output].tolist() == [float(number)] * 3
     inner = {o for n in walk_nodes(call.body.nodes) for o in n.outputs} - set(call.outputs)
     assert not inner & set(env)
-    plain, _ = run(case, kernels={"another": kernel})
+    plain, _ = run(case, claimed={"another": claimed})
     assert plain[call.outputs[0]].shape == (3, 5, 4)
 
 
-def test_a_kernel_with_too_few_results_is_an_error() -> None:
+def test_what_makes_nothing_is_named_where_the_next_primitive_fails() -> None:
     case = tiny("layer", "lstm")
-    with pytest.raises(ValueError, match="shorter"):
-        run(case, kernels={"cell": lambda node, env: [1.0]})
+    table = {**TABLE, "matmul": lambda a, b: None}
+    interpreter = Interpreter(table, case.sizes, "float64", np.float64)
+    with pytest.raises(TypeError, match="it returned None") as caught:
+        interpreter.run(case.program.nodes, environment(case, draw(case, 3)))
+    assert blamed(caught.value).startswith("in the primitive matmul([3, ")
 
 
 def test_a_watch_sees_every_value_and_its_step() -> None:
@@ -95,9 +103,9 @@ def test_a_watch_sees_a_reversed_loop_backwards_and_is_past_it_afterwards() -> N
         shape = derived.program.types[seed.value].shape
         env[seed.value] = np.ones([dim.resolve(case.sizes) for dim in shape])
     shown: list[tuple[int, int | None]] = []
-    walker = Walker(TABLE, case.sizes, "float64", np.float64)
-    walker.watch = lambda number, _, time: shown.append((number, time))
-    walker.run(nodes, env)
+    interpreter = Interpreter(TABLE, case.sizes, "float64", np.float64)
+    interpreter.watch = lambda number, _, time: shown.append((number, time))
+    interpreter.run(nodes, env)
     assert scan.body is not None
     first = scan.body.nodes[0].outputs[0]
     assert [time for number, time in shown if number == first] == [4, 3, 2, 1, 0]
@@ -127,7 +135,7 @@ def test_sizes_become_numbers_and_the_dtype_is_handed_on() -> None:
             given.append({"arrays": arrays, **attributes}) or "made"
         ),
     }
-    walker = Walker(table, {**case.sizes, "classes": 7}, "float16", np.float16)
+    interpreter = Interpreter(table, {**case.sizes, "classes": 7}, "float16", np.float16)
     dim = next(iter(case.program.types.values())).shape[0]
     nodes = [
         Node("one_hot", (0,), (1,), {"classes": dim}),
@@ -135,7 +143,7 @@ def test_sizes_become_numbers_and_the_dtype_is_handed_on() -> None:
         Node("constant", (), (3,), {"value": 0.1}),
         Node("extent", (), (4,), {"dims": (dim, dim)}),
     ]
-    env = walker.run(nodes, {0: "x"})
+    env = interpreter.run(nodes, {0: "x"})
     assert given == [
         {"classes": 3, "dtype": "float16"},
         {"arrays": ["x", "x"], "axis": 0},
