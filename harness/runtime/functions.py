@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, ArrayDict
 from harness.errors import UsageError
 from harness.program.autodiff.differentiate import Derivative, differentiate
 from harness.program.dims import bind
@@ -229,6 +229,14 @@ class Functions:
     def float_tensor(self, array: Array) -> Any:
         """An array as a tensor of the session's dtype."""
         return self.backend.tensor(np.array(array, host_dtype(self.dtype)))
+
+    def to_numpy(self, results: Mapping[str, Any]) -> ArrayDict:
+        """Results as arrays; ``scalar`` is left out."""
+        return {n: self.array(t, n) for n, t in results.items() if n != "scalar"}
+
+    def array(self, tensor: Any, name: str) -> Array:
+        """A tensor's values; the name is for a message about what is none."""
+        return promises.array(self.backend.numpy(tensor), name)
 
     def _env(
         self, program: Program, variables: Tensors, constants: Tensors

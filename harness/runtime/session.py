@@ -18,9 +18,11 @@ from harness.program.dims import bind
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.signature import Mode, call_key, check_arrays, check_index, check_names
 from harness.runtime import promises
-from harness.runtime.backend import Backend, NativeOptimizer, Tensors
+from harness.runtime.backend import Backend, Function, NativeOptimizer, Tensors
 from harness.runtime.functions import COMPILED, Functions, Path
 
+# The number of the step, from 1, which the equations of an optimizer may ask for.
+STEP = "step"
 # What an optimizer returns, for a message.
 UPDATED = ("update()", "the next state and the next variables")
 
@@ -201,18 +203,32 @@ class Session(Functions):
         return self.to_numpy(results)
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
-        assert self.rule is not None
-        constants: Tensors = {f"gradient.{n}": g for n, g in gradients.items()}
-        for slot, tensors in self.slots.items():
-            constants.update({f"{slot}.{n}": t for n, t in tensors.items()})
-        constants["step"] = self.float_tensor(np.asarray(self.steps))
-        constants["learning_rate"] = self.float_tensor(np.asarray(learning_rate))
         if "update" not in self._compiled:
             self._compiled["update"] = self.compiled(self.update_by_rule)
-        results = promises.named(self._compiled["update"](trained, constants), COMPILED)
+        kept = {f"{slot}.{n}": t for slot, ts in self.slots.items() for n, t in ts.items()}
+        kept[STEP] = self.scalar(float(self.steps))
+        made = self.updated(trained, gradients, kept, learning_rate, self._compiled["update"])
         for slot, tensors in self.slots.items():
-            self.slots[slot] = {n: results[f"{slot}.{n}"] for n in tensors}
-        return {n: results[f"parameter.{n}"] for n in trained}
+            self.slots[slot] = {n: made[f"{slot}.{n}"] for n in tensors}
+        return {n: made[n] for n in trained}
+
+    def updated(
+        self,
+        variables: Tensors,
+        gradients: Tensors,
+        kept: Tensors,
+        learning_rate: float,
+        update: Function | None = None,
+    ) -> Tensors:
+        """Variables by name and slots as ``SLOT.NAME``, after the optimizer's equations.
+
+        ``kept`` are the slots before, and :data:`STEP`; ``update`` is a compiled update_by_rule.
+        """
+        constants = {f"gradient.{n}": gradients[n] for n in variables}
+        constants |= {f"{s}.{n}": kept[f"{s}.{n}"] for s in self.slots for n in variables}
+        constants |= {STEP: kept[STEP], "learning_rate": self.scalar(learning_rate)}
+        results = promises.named((update or self.update_by_rule)(variables, constants), COMPILED)
+        return {n.removeprefix("parameter."): t for n, t in results.items()}
 
     def update_by_rule(self, variables: Tensors, constants: Tensors) -> Tensors:
         """The optimizer's equations for every variable.
@@ -227,7 +243,7 @@ class Session(Functions):
             env = {
                 rule.parameter: tensor,
                 rule.gradient: constants[f"gradient.{name}"],
-                rule.step: constants["step"],
+                rule.step: constants[STEP],
                 rule.learning_rate: constants["learning_rate"],
                 **{p.value: constants[f"{p.name}.{name}"] for p in rule.slots},
             }
@@ -267,14 +283,6 @@ class Session(Functions):
                     variables[name] = self.float_tensor(array)
         constants.update({f"statistics.{n}": t for n, t in self.statistics.items()})
         return variables, constants
-
-    def to_numpy(self, results: Mapping[str, Any]) -> ArrayDict:
-        """Results as arrays; ``scalar`` is left out."""
-        return {n: self.array(t, n) for n, t in results.items() if n != "scalar"}
-
-    def array(self, tensor: Any, name: str) -> Array:
-        """A tensor's values; the name is for a message about what is none."""
-        return promises.array(self.backend.numpy(tensor), name)
 
     def _differentiated(
         self, phase: Phase, mode: Mode, variables: Tensors, constants: Tensors

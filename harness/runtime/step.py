@@ -17,13 +17,11 @@ from harness.program.signature import call_key, result_ports
 from harness.runtime import promises
 from harness.runtime.backend import Advance, Backend, Tensors
 from harness.runtime.promises import ContractError
-from harness.runtime.session import UPDATED, Session
+from harness.runtime.session import STEP, UPDATED, Session
 
 Purpose = Literal["train", "forward"]
 # What a framework's own optimizer keeps, as one opaque thing among the tensors.
 OPTIMIZER = "optimizer"
-# The number of the step that is next, which the equations of an optimizer may ask for.
-STEP = "step"
 RUN = "what execute() made"
 # What it leads to that results are not what they must be.
 BROKEN_PROMISE = (AttributeError, KeyError, TypeError)
@@ -87,15 +85,38 @@ def make_step(
     return _planned_training(session, batch, state, learning_rate, total)
 
 
-def advanced(backend: Backend, step: Advance) -> Advance:
-    """A step as the backend compiles it."""
-    return promises.function(backend.advance(step), "advance()")
+@dataclass(frozen=True)
+class StepLoop:
+    """Steps in a row: ``one`` at a time, or ``several`` in a call where the backend has a way."""
 
+    one: Advance
+    several: Advance | None = None
 
-def several(backend: Backend, step: Advance) -> Advance | None:
-    """Many steps in one call, if the backend has a way."""
-    made = backend.several(step)
-    return None if made is None else promises.function(made, "several()")
+    @staticmethod
+    def of(backend: Backend, step: Advance) -> StepLoop:
+        """A step as the backend compiles it.
+
+        Raises:
+            ContractError: what the backend gives is no function.
+        """
+        one, several = backend.advance(step), backend.several(step)
+        return StepLoop(
+            promises.function(one, "advance()"),
+            None if several is None else promises.function(several, "several()"),
+        )
+
+    def run(
+        self, carried: Tensors, fixed: Tensors, batches: Iterable[tuple[Tensors, bool]]
+    ) -> tuple[Tensors, Tensors]:
+        """The last carried tensors and results; a batch is a stack of several where that is true.
+
+        There is at least one.
+        """
+        results: Tensors = {}
+        several = self.several or self.one
+        for batch, stacked in batches:
+            carried, results = (several if stacked else self.one)(carried, fixed, batch)
+        return carried, results
 
 
 def store(session: Session, carried: Tensors) -> None:
@@ -259,11 +280,7 @@ def _native_update(
 def _rule_update(
     session: Session, variables: Tensors, gradients: Tensors, carried: Tensors, rate: float
 ) -> Tensors:
-    constants = {f"gradient.{n}": g for n, g in gradients.items()}
-    constants |= {f"{s}.{n}": carried[f"{s}.{n}"] for s in session.slots for n in variables}
-    constants |= {STEP: carried[STEP], "learning_rate": session.scalar(rate)}
-    results = session.update_by_rule(variables, constants)
-    made = {n.removeprefix("parameter."): t for n, t in results.items()}
+    made = session.updated(variables, gradients, carried, rate)
     step = session.backend.primitives["add"](carried[STEP], session.scalar(1.0))
     return {**made, STEP: step}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from harness.program.plan import BATCH
 from harness.runtime.backend import Tensors
 from harness.runtime.clock import Results
 from harness.runtime.session import Session
-from harness.runtime.step import OPTIMIZER, Purpose, advanced, make_step, several, store
+from harness.runtime.step import OPTIMIZER, Purpose, StepLoop, make_step, store
 
 Batch = Mapping[str, Arrays]
 
@@ -45,15 +45,14 @@ class Pipeline:
         self._step = make_step(session, purpose, batch, self._state(), learning_rate)
         self.feed(batches)
         self._step_advance = self._step.advance
-        self._advance = advanced(session.backend, self._step_advance)
-        self._several = several(session.backend, self._step_advance)
+        self._loop = StepLoop.of(session.backend, self._step_advance)
         self.together = True
         self._carried, self._fixed = self._step.begin(self._state())
 
     @property
     def many(self) -> int:
         """Steps in one call of :meth:`run`."""
-        return len(self._batches) if self._several is not None and self.together else 1
+        return len(self._batches) if self._loop.several is not None and self.together else 1
 
     def feed(self, batches: Sequence[Batch]) -> None:
         """Other batches in place of the present ones; :class:`UsageError` if there are none.
@@ -72,22 +71,27 @@ class Pipeline:
     def start(self, index: int) -> Tensors:
         """Begin a step; see :class:`harness.runtime.clock.Steps`."""
         batch = self._batches[index % len(self._batches)]
-        self._carried, results = self._advance(self._carried, self._fixed, batch)
+        self._carried, results = self._loop.one(self._carried, self._fixed, batch)
         return results
 
     def run(self, first: int, count: int) -> Tensors:
         """Begin ``count`` steps; the handle of the last."""
-        results: Tensors = {}
-        index, end, many = first, first + count, self.many
-        several = self._several if self.together else None
+        batches = self._cycle(first, first + count)
+        # Not kept beside what follows from it: it may be as large as all memory that is left.
+        carried, self._carried = [self._carried], {}
+        self._carried, results = self._loop.run(carried.pop(), self._fixed, batches)
+        return results
+
+    def _cycle(self, index: int, end: int) -> Iterator[tuple[Tensors, bool]]:
+        """The batches of some steps in turn; all in one stack where several steps are one call."""
+        count, many = len(self._batches), self.many
         while index < end:
-            if several is not None and index % many == 0 and end - index >= many:
-                self._carried, results = several(self._carried, self._fixed, self._stacked())
+            if many > 1 and index % many == 0 and end - index >= many:
+                yield self._stacked(), True
                 index += many
             else:
-                results = self.start(index)
+                yield self._batches[index % count], False
                 index += 1
-        return results
 
     def finish(self, handle: Tensors) -> Results:
         """Wait for a step and for all that it hands on."""
@@ -106,18 +110,18 @@ class Pipeline:
         A step that the framework has compiled is left out whole.
         """
         arguments = self._carried, self._fixed, self._batches[0]
-        if self._advance is self._step_advance:
+        if self._loop.one is self._step_advance:
             idle = self._step.idle(*arguments)
         else:
-            returned = self._advance(*arguments)
+            returned = self._loop.one(*arguments)
             self._carried = returned[0]
             idle = lambda *_: returned  # noqa: E731
-        self._advance, whole = idle, self._advance
+        self._loop, whole = StepLoop(idle), self._loop
         begin = time.perf_counter()
         for index in range(count):
             self.start(index)
         seconds = time.perf_counter() - begin
-        self._advance = whole
+        self._loop = whole
         self.restart()
         return seconds / count
 

@@ -60,6 +60,15 @@ class Loader:
         made = {n: one_hot(batch[n], classes, dtype) for n, classes in self._classes.items()}
         return {**batch, **made}
 
+    def batches(self, rows: Rows, stacked: bool) -> Iterator[tuple[Tensors, bool]]:
+        """The batches of rows ``[steps, batch]``, and whether each is a stack of :attr:`many`."""
+        done = 0
+        while stacked and len(rows) - done >= self.many:
+            yield self.batch(rows[done : done + self.many]), True
+            done += self.many
+        for batch in self.each(rows[done:]):
+            yield batch, False
+
     def each(self, rows: Rows) -> Iterator[Tensors]:
         """One batch after the other of rows ``[steps, batch]``; each must be used before the next.
 

@@ -12,7 +12,7 @@ from harness.program.plan import TOTAL
 from harness.program.signature import group_of
 from harness.runtime.backend import Advance, Tensors
 from harness.runtime.session import Session
-from harness.runtime.step import advanced, make_step, several, store
+from harness.runtime.step import StepLoop, make_step, store
 from harness.spec.initial_values import initial_state
 from harness.train.feed import Feed
 from harness.train.loader import Loader
@@ -23,10 +23,9 @@ SUMMED = 64  # a multiple of what goes into one call
 
 
 class _Steps(NamedTuple):
-    """One step, several in a call where the backend has a way, and what both are given."""
+    """Steps, and what they are given."""
 
-    one: Advance
-    several: Advance | None
+    loop: StepLoop
     loader: Loader
 
 
@@ -107,15 +106,11 @@ class Trainer:
 
     def _run_whole(self, rate: float, rows: Any) -> float:
         """Steps on batches of one size, whose rows are ``[steps, batch]``; the sum of losses."""
-        one, several, loader = self._made(rate, rows[0])
+        loop, loader = self._made(rate, rows[0])
         self._carried[TOTAL] = self.session.scalar(0.0)
-        done = 0
-        while several is not None and len(rows) - done >= loader.many:
-            stacked = loader.batch(rows[done : done + loader.many])
-            self._carried, _ = several(self._carried, self._fixed, stacked)
-            done += loader.many
-        for batch in loader.each(rows[done:]):
-            self._carried, _ = one(self._carried, self._fixed, batch)
+        batches = loader.batches(rows, stacked=loop.several is not None)
+        carried, self._carried = [self._carried], {}  # not kept beside what follows from it
+        self._carried, _ = loop.run(carried.pop(), self._fixed, batches)
         self._steps += len(rows)
         return float(self.session.array(self._carried[TOTAL], "the sum of losses"))
 
@@ -130,8 +125,7 @@ class Trainer:
             step = make_step(self.session, "train", example, self._state, rate, total=True)
             loader = Loader(self.session, self.feed, rows, step.orders)
             advance = self._expanding(step.advance, loader)
-            made = _Steps(advanced(backend, advance), several(backend, advance), loader)
-            self._steps_made[key] = made
+            self._steps_made[key] = _Steps(StepLoop.of(backend, advance), loader)
             self._begin = step.begin
         if not self._carried:
             self._carried, self._fixed = self._begin(self._state)
