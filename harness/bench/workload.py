@@ -11,10 +11,11 @@ import numpy as np
 from harness.arrays import Array
 from harness.bench.request import Group, characters_read
 from harness.errors import UsageError
-from harness.oracle.case import Expected, state_of, step_values
+from harness.oracle.case import state_of, step_values
 from harness.oracle.draw import data, draw, target
 from harness.oracle.oracle import ORDERS, Oracle
-from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, compare, relative_error, scales
+from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, compare
+from harness.oracle.yardstick import Expected, expect
 from harness.program.ir import Program
 from harness.program.serial import encode
 from harness.program.signature import result_ports
@@ -111,7 +112,7 @@ class TimedCase:
     def expected(self) -> Expected:
         """The results of the compared steps, and how far float32 may stray from them."""
         run = self._train if self.group.mode == "train" else self._forward
-        return _expect(run, *self._sessions())
+        return expect(lambda session: [run(session)], *self._sessions(), _kind)
 
     def found(
         self, results: Sequence[Mapping[str, Array]], after: Mapping[str, Any]
@@ -140,18 +141,19 @@ class TimedCase:
     def _mixed(self, seed: int) -> int:
         return self.seed * 1_000_003 + seed
 
-    def _sessions(self) -> tuple[Session, list[Session], list[Session]]:
-        """The oracle, the yardsticks, and the oracle whose comparisons waver."""
+    def _sessions(self) -> tuple[Session, list[tuple[Session, float]]]:
+        """The oracle and the yardsticks, among them the oracle whose comparisons waver."""
         orders = ("nudged",) if self.group.batch > LARGE else tuple(ORDERS)
 
         def session(oracle: Oracle, dtype: str) -> Session:
             programs = (self.programs["train"], self.programs["forward"])
             return Session(oracle, *programs, path="derived", dtype=dtype, rule=self.rule)
 
-        yardsticks = [session(Oracle(order), "float32") for order in orders]
+        yardsticks = [(session(Oracle(order), "float32"), 1.0) for order in orders]
         # Outputs are continuous across a kink; only gradients jump.
-        wavering = [session(Wavering(), "float32")] if self.group.mode == "train" else []
-        return session(Oracle(), "float64"), yardsticks, wavering
+        if self.group.mode == "train":
+            yardsticks.append((session(Wavering(), "float32"), 1 / KINKS))
+        return session(Oracle(), "float64"), yardsticks
 
     def _train(self, session: Session) -> dict[str, Array]:
         material = self.material
@@ -206,33 +208,7 @@ def _doubtful(compare: Callable[[Array, Array], Array]) -> Callable[[Array, Arra
     return run
 
 
-def _expect(
-    run: Callable[[Session], Mapping[str, Array]],
-    oracle: Session,
-    yardsticks: Sequence[Session],
-    wavering: Sequence[Session],
-) -> Expected:
-    values = {n: np.asarray(a, np.float64) for n, a in run(oracle).items()}
-    scale = scales(values)
-    noise = dict.fromkeys(values, 0.0)
-    for session, share in [*((y, 1.0) for y in yardsticks), *((w, 1 / KINKS) for w in wavering)]:
-        for name, array in run(session).items():
-            error = relative_error(array, values[name], scale[name])
-            noise[name] = max(noise[name], error * share)
-    return Expected(values, _typical(noise))
-
-
-def _typical(noise: Mapping[str, float]) -> dict[str, float]:
-    """No noise is below the median of its kind: a single number can be right by luck.
-
-    Losses are a kind of their own: they are far less noisy than what an optimizer makes of a
-    gradient.
-    """
-    kinds: dict[str, list[float]] = {}
-    for name, error in noise.items():
-        kinds.setdefault(_kind(name), []).append(error)
-    return {n: max(e, float(np.median(kinds[_kind(n)]))) for n, e in noise.items()}
-
-
 def _kind(name: str) -> str:
+    """Losses are a kind of their own: they are far less noisy than what an optimizer makes of a
+    gradient."""
     return "loss" if name.endswith(": loss") else "tensor"

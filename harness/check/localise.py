@@ -18,6 +18,7 @@ from harness.check.findings import PASSING, Finding
 from harness.oracle.case import Case
 from harness.oracle.oracle import ORDERS, Oracle
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, K, relative_error, worst
+from harness.oracle.yardstick import at_least_typical
 from harness.program.ir import Program, walk_nodes
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
@@ -54,7 +55,7 @@ class Location:
         return f"{self.phase}: first differs at {where}{step}{place}{how}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Part:
     """A traced value, or one time step of it, and what it may be off by.
 
@@ -80,11 +81,9 @@ def forward_location(
 ) -> Location | None:
     """Compare a backend's trace of a training pass with the oracle's; None if all agrees."""
     parts = _parts(case, material, found, dtype)
-    # As in a case: no value's noise is below the median, it can be right by luck.
-    compared = [part.noise for part in parts if not part.reason]
-    typical = float(np.median(compared)) if compared else 0.0
+    noise = at_least_typical({part: part.noise for part in parts if not part.reason})
     for part in parts:
-        yardstick = max(part.noise, typical, FLOOR) * PRECISION[dtype]
+        yardstick = max(noise.get(part, 0.0), FLOOR) * PRECISION[dtype]
         place = places(case.training).get(part.name, "")
         if part.reason:
             return Location("forward", part.name, part.step, place, np.inf, reason=part.reason)

@@ -35,7 +35,8 @@ from harness.files.forms import Form, Number, formed, read_json
 from harness.files.kinds import ARCHIVED, GROUPS
 from harness.files.npz import read_npz
 from harness.files.user_file import MAX_ARRAYS, MAX_PROGRAM, FileFault, displayed, read_bytes, why
-from harness.oracle.case import Case, Expected
+from harness.oracle.case import Case
+from harness.oracle.yardstick import Expected
 from harness.program.dims import bind
 from harness.program.ir import Phase, Port, Program
 from harness.program.serial import decode, encode

@@ -8,8 +8,7 @@ summation, tensor by tensor.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -20,7 +19,7 @@ from harness.arrays import Array
 from harness.oracle.draw import cotangents, draw
 from harness.oracle.oracle import ORDERS, TABLE, Oracle
 from harness.oracle.patience import OracleFault, at_work
-from harness.oracle.tolerance import relative_error, scales
+from harness.oracle.yardstick import Expected, Run, expect
 from harness.program.dims import resolve_shape
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.signature import group_of
@@ -37,19 +36,6 @@ SEEDS_TRIED = 40
 # and the least time to draw and walk with it on any machine. Measured: 60 to 100, and 3e-7.
 BYTES = 64
 SECONDS = 1e-7
-
-
-@dataclass(frozen=True)
-class Expected:
-    """Values by name in float64, and their noise in float32."""
-
-    values: Mapping[str, Array]
-    noise: Mapping[str, float]
-
-    def only(self, *prefixes: str) -> Expected:
-        """The part whose names start so."""
-        values = {n: a for n, a in self.values.items() if n.startswith(prefixes)}
-        return Expected(values, self.noise)
 
 
 class Case:
@@ -114,9 +100,7 @@ class Case:
         """
         return self._expect(key, lambda session: [run(session)])
 
-    def _expect(
-        self, key: Any, run: Callable[[Session], Iterable[Mapping[str, Array]]]
-    ) -> Expected:
+    def _expect(self, key: Any, run: Run) -> Expected:
         """As :meth:`expect`; of several parts, those in float32 are held one at a time."""
         with at_work(), self._lock:
             if self._fault is not None:
@@ -124,25 +108,12 @@ class Case:
             if key not in self._known:
                 try:
                     with at_work(self.entries * BYTES):
-                        self._known[key] = self._expected(run)
+                        oracle, *others = self._sessions
+                        self._known[key] = expect(run, oracle, ((one, 1.0) for one in others))
                 except OracleFault as fault:
                     self._fault = fault
                     raise
             return self._known[key]
-
-    def _expected(self, run: Callable[[Session], Iterable[Mapping[str, Array]]]) -> Expected:
-        oracle, *yardsticks = self._sessions
-        values = {n: np.asarray(a, np.float64) for part in run(oracle) for n, a in part.items()}
-        oracle.forget()
-        scale = scales(values)
-        noise = dict.fromkeys(values, 0.0)
-        for session in yardsticks:
-            for part in run(session):
-                for name, array in part.items():
-                    error = relative_error(array, values[name], scale[name])
-                    noise[name] = max(noise[name], error)
-            session.forget()
-        return Expected(values, _at_least_typical(noise))
 
     def forward(self, phase: Phase, material: Arguments, key: Any) -> Expected:
         """Results of a forward pass without targets."""
@@ -196,13 +167,6 @@ def entries_of(program: Program, batch: int, time: int) -> int:
     return sum(prod(program.shape(port, free)) for port in ports) + sum(
         prod(resolve_shape(program.types[output].shape, sizes)) for output in kept
     )
-
-
-def _at_least_typical(noise: Mapping[str, float]) -> dict[str, float]:
-    """No tensor's noise is below the median of the pass: a single number can be right by luck."""
-    finite = {n: e if np.isfinite(e) else 0.0 for n, e in noise.items()}
-    typical = float(np.median(list(finite.values()))) if finite else 0.0
-    return {n: max(e, typical) for n, e in finite.items()}
 
 
 def state_of(results: Mapping[str, Array]) -> dict[str, Array]:

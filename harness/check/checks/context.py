@@ -10,8 +10,9 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.check.findings import Finding
-from harness.oracle.case import Case, Expected
+from harness.oracle.case import Case
 from harness.oracle.tolerance import compare
+from harness.oracle.yardstick import Expected
 from harness.program.ir import UpdateRule
 from harness.program.serial import encode
 from harness.runtime.arguments import Arguments

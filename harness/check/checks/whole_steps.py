@@ -8,7 +8,8 @@ from typing import Any
 from harness.check.checks.context import Context
 from harness.check.checks.training import round_log2
 from harness.check.findings import Finding
-from harness.oracle.case import Expected, state_of, step_values
+from harness.oracle.case import state_of, step_values
+from harness.oracle.yardstick import Expected
 from harness.program.signature import result_ports
 from harness.runtime.session import Session
 
