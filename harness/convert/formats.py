@@ -7,24 +7,21 @@ and imported only in a process of its own (:func:`launch`): frameworks never ent
 
 from __future__ import annotations
 
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pluggy
 
 from harness.arrays import Array, Arrays
-from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.errors import UsageError
 from harness.program.ir import Program
 from harness.program.serial import decode, encode
 from harness.runtime import plugins
-from harness.runtime.hookspecs import FORMATS_GROUP, PROJECT, hookspec
-from harness.runtime.plugins import Origin, installed
+from harness.runtime.hookspecs import FORMATS_GROUP, hookspec
+from harness.runtime.plugins import BrokenPlugin, Kind, Origin
 from harness.worker.launch import Launch
 
 
@@ -32,12 +29,8 @@ class UnknownFormat(UsageError):
     """No installed distribution names this format."""
 
 
-class BrokenFormat(HarnessError):
+class BrokenFormat(BrokenPlugin):
     """A format is installed and cannot be used; ``traceback`` is what its own code raised."""
-
-    def __init__(self, message: str, traceback: str = "") -> None:
-        super().__init__(message)
-        self.traceback = traceback
 
 
 @dataclass(frozen=True)
@@ -140,6 +133,9 @@ class FormatHooks:
         set environment variables before the import."""
 
 
+FORMATS = Kind("format", FORMATS_GROUP, FormatHooks, UnknownFormat, BrokenFormat)
+
+
 def available() -> dict[str, Origin]:
     """Every installed format by name, sorted; none is imported."""
     return plugins.available(FORMATS_GROUP)
@@ -153,7 +149,7 @@ def launch(name: str, **options: Any) -> Launch:
         UnknownFormat: nothing of this name is installed.
         BrokenFormat: two distributions claim the name.
     """
-    _find(name)
+    FORMATS.find(name)
     return Launch(name, handler="harness.convert.formats:handler", **options)
 
 
@@ -164,50 +160,8 @@ def load(name: str) -> Format:
         UnknownFormat: nothing of this name is installed.
         BrokenFormat: its module or framework fails to import, or implements no hook.
     """
-    origin, entry = _find(name)
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(FormatHooks)
-    # SystemExit too: some frameworks end the process when they miss a library or a device.
-    try:
-        manager.register(entry.load(), name)
-        found: Format | None = manager.hook.harness_format(name=name)
-    except (Exception, SystemExit) as error:
-        hint = _hint(entry) if isinstance(error, ModuleNotFoundError) else ""
-        raise BrokenFormat(
-            f"format {name!r} ({origin.distribution} {origin.version}, {origin.module}) could not "
-            f"be loaded: {type(error).__name__}: {error}{hint}",
-            traceback.format_exc(),
-        ) from error
-    if found is None:
-        raise BrokenFormat(
-            f"format {name!r} is broken: {origin.module} implements no harness_format hook, or its "
-            "hook returned None"
-        )
+    found: Format = FORMATS.load(name, "harness_format")
     return found
-
-
-def _hint(entry: EntryPoint) -> str:
-    """How to install what a format needs, where its distribution has an extra of its name."""
-    extras = (entry.dist.metadata.get_all("Provides-Extra") if entry.dist else None) or []
-    if entry.dist is None or entry.name not in extras:
-        return ""
-    return f"; install it with: pip install '{entry.dist.name}[{entry.name}]'"
-
-
-def _find(name: str) -> tuple[Origin, EntryPoint]:
-    found = installed(FORMATS_GROUP)
-    if name not in found:
-        names = ", ".join(sorted(found)) or "none"
-        raise UnknownFormat(
-            f"unknown format {name!r}{did_you_mean(name, found)}; installed are: {names}"
-        )
-    origin, entry = found[name]
-    if origin.rivals:
-        claims = ", ".join((origin.distribution, *origin.rivals))
-        raise BrokenFormat(
-            f"format {name!r} is claimed by several distributions: {claims}; uninstall all but one"
-        )
-    return origin, entry
 
 
 class Verbs:

@@ -22,12 +22,8 @@ if TYPE_CHECKING:
     from harness.runtime.backend import Backend
 
 
-class UnknownBackend(HarnessError):
-    """No installed distribution names this backend."""
-
-
-class BrokenBackend(HarnessError):
-    """A backend is installed and cannot be used.
+class BrokenPlugin(HarnessError):
+    """A plugin is installed and cannot be used.
 
     `traceback` is the text of the error that its own code raised, "" if there was none.
     """
@@ -35,6 +31,14 @@ class BrokenBackend(HarnessError):
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)
         self.traceback = traceback
+
+
+class UnknownBackend(HarnessError):
+    """No installed distribution names this backend."""
+
+
+class BrokenBackend(BrokenPlugin):
+    """A backend is installed and cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,7 @@ def load(name: str) -> Backend:
         BrokenBackend: the plugin or its framework fails to import, two distributions claim the
             name, or the plugin breaks the contract of the hooks.
     """
-    backend: Backend | None = _call(name, "harness_backend")
-    if backend is None:
-        raise BrokenBackend(
-            f"backend {name!r} is broken: {_origin(name).module} implements no harness_backend "
-            "hook, or its hook returned None"
-        )
+    backend: Backend = BACKENDS.load(name, "harness_backend")
     return backend
 
 
@@ -94,7 +93,7 @@ def environment(name: str) -> dict[str, str]:
         UnknownBackend: nothing of this name is installed.
         BrokenBackend: as `load`, or the variables are not strings.
     """
-    wanted = _call(name, "harness_environment") or {}
+    wanted = BACKENDS.call(name, "harness_environment") or {}
     strings = isinstance(wanted, Mapping) and all(
         isinstance(text, str) for item in wanted.items() for text in item
     )
@@ -128,39 +127,84 @@ def installed(group: str) -> dict[str, tuple[Origin, EntryPoint]]:
     return found
 
 
-def _origin(name: str) -> Origin:
-    return _find(name)[0]
+@dataclass(frozen=True)
+class Kind:
+    """A kind of plugin: its ``noun``, its group of entry points, and its hooks.
+
+    ``unknown`` and ``broken`` are raised of a name that nothing has, and of a plugin that cannot be
+    used.
+    """
+
+    noun: str
+    group: str
+    hooks: type
+    unknown: type[HarnessError]
+    broken: type[BrokenPlugin]
+
+    def find(self, name: str) -> tuple[Origin, EntryPoint]:
+        """Return where a plugin comes from, and its entry point.
+
+        Raises:
+            HarnessError: nothing of this name is installed (`unknown`), or several distributions
+                claim it (`broken`).
+        """
+        found = installed(self.group)
+        if name not in found:
+            names = ", ".join(sorted(found)) or "none"
+            hint = did_you_mean(name, found)
+            raise self.unknown(f"unknown {self.noun} {name!r}{hint}; installed are: {names}")
+        origin, entry = found[name]
+        if origin.rivals:
+            claims = ", ".join((origin.distribution, *origin.rivals))
+            raise self.broken(
+                f"{self.noun} {name!r} is claimed by several distributions: {claims}; uninstall "
+                "all but one"
+            )
+        return origin, entry
+
+    def call(self, name: str, hook: str) -> Any:
+        """Import a plugin and return what a hook of it returns, None without one.
+
+        Raises:
+            HarnessError: as `find`, or the plugin or its framework fails (`broken`).
+        """
+        origin, entry = self.find(name)
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(self.hooks)
+        # SystemExit too: some frameworks end the process when they miss a library or a device.
+        try:
+            manager.register(entry.load(), name)
+            manager.check_pending()
+            return getattr(manager.hook, hook)(name=name)
+        except (Exception, SystemExit) as error:
+            hint = _extra(entry) if isinstance(error, ModuleNotFoundError) else ""
+            raise self.broken(
+                f"{self.noun} {name!r} ({origin.distribution} {origin.version}, {origin.module}) "
+                f"could not be loaded: {type(error).__name__}: {error}{hint}",
+                traceback.format_exc(),
+            ) from error
+
+    def load(self, name: str, hook: str) -> Any:
+        """Import a plugin and return what its main hook makes.
+
+        Raises:
+            HarnessError: as `call`, or the hook makes nothing (`broken`).
+        """
+        made = self.call(name, hook)
+        if made is None:
+            raise self.broken(
+                f"{self.noun} {name!r} is broken: {self.find(name)[0].module} implements no {hook} "
+                "hook, or its hook returned None"
+            )
+        return made
 
 
-def _find(name: str) -> tuple[Origin, EntryPoint]:
-    found = installed(ENTRY_POINT_GROUP)
-    if name not in found:
-        names = ", ".join(sorted(found)) or "none"
-        raise UnknownBackend(
-            f"unknown backend {name!r}{did_you_mean(name, found)}; installed are: {names}"
-        )
-    origin, entry = found[name]
-    if origin.rivals:
-        claims = ", ".join((origin.distribution, *origin.rivals))
-        raise BrokenBackend(
-            f"backend {name!r} is claimed by several distributions: {claims}; uninstall all but one"
-        )
-    return origin, entry
+def _extra(entry: EntryPoint) -> str:
+    """How to install what a plugin needs, where its distribution has an extra of its name."""
+    extras = (entry.dist.metadata.get_all("Provides-Extra") if entry.dist else None) or []
+    if entry.dist is None or entry.name not in extras:
+        return ""
+    return f"; install it with: pip install '{entry.dist.name}[{entry.name}]'"
 
 
-def _call(name: str, hook: str) -> Any:
-    """Return what the named hook of the plugin of backend `name` returns, None without one."""
-    origin, entry = _find(name)
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(BackendHooks)
-    # SystemExit too: some frameworks end the process when they miss a library or a device.
-    try:
-        manager.register(entry.load(), name)
-        manager.check_pending()
-        return getattr(manager.hook, hook)(name=name)
-    except (Exception, SystemExit) as error:
-        raise BrokenBackend(
-            f"backend {name!r} ({origin.distribution} {origin.version}, {origin.module}) could "
-            f"not be loaded: {type(error).__name__}: {error}",
-            traceback.format_exc(),
-        ) from error
+BACKENDS = Kind("backend", ENTRY_POINT_GROUP, BackendHooks, UnknownBackend, BrokenBackend)
