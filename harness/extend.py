@@ -1,16 +1,14 @@
 """All that a backend or a format may import of the harness, in one place.
 
-A backend is a module with :func:`hookimpl` functions named as in
-:class:`harness.runtime.hookspecs.BackendHooks` and one class of :class:`Backend`, whose methods say
-what each is given, in which shapes and dtypes, and what it may raise. A format is the same with
-:class:`harness.convert.formats.FormatHooks` and :class:`Format`. ``docs/adding-a-backend.md`` and
-``docs/formats.md`` go through one of each, line by line.
+A plugin is a module with :func:`hookimpl` functions named as in
+:class:`harness.runtime.hookspecs.Hooks`, and a class of :class:`Backend`, of :class:`Format`, or
+both, whose methods say what each is given, in which shapes and dtypes, and what it may raise.
+``docs/adding-a-backend.md`` and ``docs/formats.md`` go through one of each, line by line.
 """
 
 from __future__ import annotations
 
-# What a file holds that a framework wrote: read with limits, held against the model, never run.
-# What goes in and out.
+# Files of a framework: read with limits, held against the model, never run.
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.convert.archive import DESCRIBED, Archive, Damaged, archive, reading
 from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
@@ -33,8 +31,8 @@ from harness.convert.source.layers import Form, Method, Model
 from harness.convert.source.names import CONSTANTS, PYTHON, camel, identifier, unique, uses
 from harness.convert.source.vetting import Words, vetted
 from harness.convert.source.wrapping import INDENT, bracketed, mapping
-from harness.convert.staging import whole
 from harness.errors import HarnessError, UsageError, shorten
+from harness.files.atomic import whole
 from harness.files.user_file import MAX_WEIGHTS, opened, read_bytes
 
 # The program of a model.

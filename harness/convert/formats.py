@@ -1,8 +1,9 @@
 """Formats by name: each turns weights into what a framework's user expects, and back.
 
 A distribution names its formats in the entry-point group ``harness.formats``; the entry point's
-value is a module that implements :class:`FormatHooks`. A format is listed without being imported,
-and imported only in a process of its own (:func:`launch`): frameworks never enter the parent.
+value is a module that implements :class:`harness.runtime.hookspecs.Hooks`. A format is listed
+without being imported, and imported only in a process of its own (:func:`launch`): frameworks never
+enter the parent.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from harness.errors import UsageError
 from harness.program.ir import Program
 from harness.program.serial import decode, encode
 from harness.runtime import plugins
-from harness.runtime.hookspecs import FORMATS_GROUP, hookspec
+from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.plugins import BrokenPlugin, Kind, Origin
 from harness.worker.launch import Launch
 
@@ -96,7 +97,7 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, exported: Exported, path: Path) -> list[Path]:
-        """Write the model, each file whole (:func:`harness.convert.staging.whole`).
+        """Write the model, each file whole (:func:`harness.files.atomic.whole`).
 
         Return the files, ``path`` first.
 
@@ -124,16 +125,7 @@ class Format(ABC):
         return {"numpy": np.__version__}
 
 
-class FormatHooks:
-    """What the module of a format must implement. Importing it must not import a framework."""
-
-    @hookspec(firstresult=True)
-    def harness_format(self, name: str) -> Format:  # type: ignore[empty-body]
-        """Import the framework and return format ``name``. Runs in a process of its own, so it may
-        set environment variables before the import."""
-
-
-FORMATS = Kind("format", FORMATS_GROUP, FormatHooks, UnknownFormat, BrokenFormat)
+FORMATS = Kind("format", FORMATS_GROUP, UnknownFormat, BrokenFormat)
 
 
 def available() -> dict[str, Origin]:

@@ -14,11 +14,10 @@ from harness.arrays import Arrays
 from harness.convert import formats, weights
 from harness.convert.agreement import Agreement, agreement
 from harness.convert.checked import FLOATS
-from harness.convert.staging import staging
 from harness.convert.weights import Weights, WeightsError
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
-from harness.files.atomic import sync_folder
+from harness.files.atomic import staging, sync_folder
 from harness.files.kinds import Kind
 from harness.files.lock import held
 from harness.files.user_file import MAX_WEIGHTS, FileFault, check_regular, displayed

@@ -1,4 +1,8 @@
-"""Files that are written whole: a crash at any moment leaves the old content or the new."""
+"""Files that are written whole: a crash at any moment leaves the old content or the new.
+
+What is new is made beside its place, under a hidden name and a lock, and put there once it is
+whole. A process that is killed meanwhile may leave it; :func:`sweep` takes that away.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,27 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
+import shutil
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 
-# Seconds after which a temporary file that nobody has open is left over from a killed process.
+from harness.errors import UsageError
+
+# Seconds after which what nobody has open is left over from a killed process.
 LEFT_OVER = 60.0
+# How the hidden names begin: of folders, of files that a library writes, and of other files.
+FOLDERS, FILES, PREFIX, SUFFIX = ".harness-export-", ".harness-part-", ".harness-", ".tmp"
+PATTERNS = (f"{PREFIX}*{SUFFIX}", f"{FOLDERS}*", f"{FILES}*")
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file: beside it first, then in its place, and on the disk when this returns.
 
-    Its content are the parts, one after the other.
-
-    What a link points to is replaced, and the link stays. A process that is killed may leave a
-    hidden ``.harness-*.tmp`` in the folder, which :func:`sweep` takes away.
+    Its content are the parts, one after the other. What a link points to is replaced, and the link
+    stays.
 
     Raises:
         OSError: the file cannot be written, or is no regular file (a device, a folder); an old
@@ -35,50 +44,53 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     except ValueError as error:  # a NUL character
         raise OSError(errno.EINVAL, str(error), str(path)) from None
-    temporary = target.with_name(f".harness-{secrets.token_hex(8)}.tmp")
-    # Not mkstemp, whose files nobody else may read: here the umask decides.
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(handle, "wb", buffering=0) as file:
-            # Held until the file is closed, by whatever end the process comes to.
-            with contextlib.suppress(OSError):  # some file systems know no locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            for part in parts:
-                _write(file.fileno(), part)
+    with _replacing(target, f"{PREFIX}{token_hex(8)}{SUFFIX}") as (handle, _):
+        for part in parts:
+            _write(handle, part)
+        os.fsync(handle)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A new file beside ``path`` to write to, which takes its place once it is whole, or never.
+
+    Its name ends as ``path``'s does, because some libraries go by that.
+    """
+    with _replacing(path, f"{FILES}{token_hex(8)}{path.suffix}") as (_, new):
+        yield new
+        with new.open("rb+") as file:  # whoever wrote it may have made another of its name
             os.fsync(file.fileno())
-            os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):  # what went wrong first is to be told
-            os.unlink(temporary)
-        raise
-    sync_folder(target.parent)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what processes that were killed in :func:`write_whole` have left in a folder."""
-    for path in folder.glob(".harness-*.tmp"):
-        # Of any kind: somebody is writing it, has just put it in its place, or it is not ours.
-        with contextlib.suppress(OSError):
-            _remove_left_over(path)
+@contextlib.contextmanager
+def staging(place: Path) -> Iterator[Path]:
+    """A folder beside ``place``, so that a rename is all that is left to do.
 
-
-def _remove_left_over(path: Path) -> None:
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = os.open(path, flags)  # neither waits for a pipe nor goes where a link leads
+    Raises:
+        UsageError: none can be made.
+    """
+    sweep(place.parent)
+    folder = place.parent / f"{FOLDERS}{token_hex(8)}"
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        status = os.fstat(handle)
-        if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > LEFT_OVER:
-            path.unlink()
+        folder.mkdir(0o700)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"cannot write {place}: {error.strerror}") from None
+    try:
+        _claim(handle)
+        yield folder
     finally:
+        shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
 
-def _write(handle: int, part: bytes | memoryview) -> None:
-    """Write all of a part: one call of the system takes at most 2 GiB of it."""
-    left = memoryview(part)
-    while left:
-        left = left[os.write(handle, left) :]
+def sweep(folder: Path) -> None:
+    """Remove what is left in a folder of processes that were killed: old, and held by nobody."""
+    for pattern in PATTERNS:
+        for path in folder.glob(pattern):
+            # Of any kind: somebody is writing it, has just put it in its place, or it is not ours.
+            with contextlib.suppress(OSError):
+                _remove_left_over(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -96,5 +108,55 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _replacing(target: Path, name: str) -> Iterator[tuple[int, Path]]:
+    """A new file of that name beside ``target``, open and claimed; at the end it takes its place.
+
+    The claim is held until then, by whatever end the process comes to.
+    """
+    new = target.with_name(name)
+    # Not mkstemp, whose files nobody else may read: here the umask decides.
+    handle = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        _claim(handle)
+        yield handle, new
+        os.replace(new, target)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what went wrong first is to be told
+            os.unlink(new)
+        raise
+    finally:
+        os.close(handle)
+    sync_folder(target.parent)
+
+
+def _claim(handle: int) -> None:
+    with contextlib.suppress(OSError):  # some file systems know no locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _write(handle: int, part: bytes | memoryview) -> None:
+    """Write all of a part: one call of the system takes at most 2 GiB of it."""
+    left = memoryview(part)
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+def _remove_left_over(path: Path) -> None:
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(path, flags)  # neither waits for a pipe nor goes where a link leads
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(handle)
+        if time.time() - status.st_mtime <= LEFT_OVER:
+            return
+        if stat.S_ISREG(status.st_mode):
+            path.unlink()
+        elif stat.S_ISDIR(status.st_mode) and path.name.startswith(FOLDERS):
+            shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(handle)

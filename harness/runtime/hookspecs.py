@@ -1,15 +1,16 @@
-"""The hooks of a backend plugin: the whole extension point.
+"""The hooks of a plugin: the whole extension point.
 
-A distribution names its backends in the entry-point group ``harness.backends``; the entry point's
-value is a module that implements these hooks. One module may serve several names: each hook is
-told which one was asked for. Importing the module must be cheap and must not import a framework;
-that is for :func:`harness_backend`, which runs in the worker process of that one backend.
+A distribution names its backends in the entry-point group ``harness.backends`` and its formats in
+``harness.formats``; the entry point's value is a module that implements these hooks. One module
+may serve several names, and both groups: each hook is told which name was asked for. Importing the
+module must be cheap and must not import a framework; that is for :func:`harness_backend` and
+:func:`harness_format`, which run in a process of that one name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -24,8 +25,9 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-class BackendHooks:
-    """What a plugin module may implement; only :func:`harness_backend` is needed."""
+class Hooks:
+    """What a plugin's module may implement: :func:`harness_backend`, :func:`harness_format`, or
+    both."""
 
     @hookspec(firstresult=True)
     def harness_environment(self, name: str) -> Mapping[str, str] | None:
@@ -34,3 +36,8 @@ class BackendHooks:
     @hookspec(firstresult=True)
     def harness_backend(self, name: str) -> Backend:  # type: ignore[empty-body]
         """Import the framework and return backend ``name``, ready to be used."""
+
+    @hookspec(firstresult=True)
+    def harness_format(self, name: str) -> Any:
+        """Import the framework and return format ``name``, a :class:`harness.extend.Format`. It may
+        set environment variables before the import."""

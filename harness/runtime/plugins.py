@@ -16,7 +16,7 @@ import pluggy
 
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.runtime.code_digest import digest
-from harness.runtime.hookspecs import ENTRY_POINT_GROUP, PROJECT, BackendHooks
+from harness.runtime.hookspecs import ENTRY_POINT_GROUP, PROJECT, Hooks
 
 if TYPE_CHECKING:
     from harness.runtime.backend import Backend
@@ -129,7 +129,7 @@ def installed(group: str) -> dict[str, tuple[Origin, EntryPoint]]:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of plugin: its ``noun``, its group of entry points, and its hooks.
+    """A kind of plugin: its ``noun``, and its group of entry points.
 
     ``unknown`` and ``broken`` are raised of a name that nothing has, and of a plugin that cannot be
     used.
@@ -137,7 +137,6 @@ class Kind:
 
     noun: str
     group: str
-    hooks: type
     unknown: type[HarnessError]
     broken: type[BrokenPlugin]
 
@@ -170,7 +169,7 @@ class Kind:
         """
         origin, entry = self.find(name)
         manager = pluggy.PluginManager(PROJECT)
-        manager.add_hookspecs(self.hooks)
+        manager.add_hookspecs(Hooks)
         # SystemExit too: some frameworks end the process when they miss a library or a device.
         try:
             manager.register(entry.load(), name)
@@ -207,4 +206,4 @@ def _extra(entry: EntryPoint) -> str:
     return f"; install it with: pip install '{entry.dist.name}[{entry.name}]'"
 
 
-BACKENDS = Kind("backend", ENTRY_POINT_GROUP, BackendHooks, UnknownBackend, BrokenBackend)
+BACKENDS = Kind("backend", ENTRY_POINT_GROUP, UnknownBackend, BrokenBackend)

@@ -13,8 +13,8 @@ import pytest
 
 from harness.convert import formats
 from harness.convert.formats import BrokenFormat, Exported, UnknownFormat, Verbs, launch, load
-from harness.convert.staging import whole
 from harness.errors import UsageError
+from harness.files.atomic import whole
 from harness.runtime import hookspecs
 from harness.spec.model import load_spec
 from harness.worker.worker import Worker
@@ -204,3 +204,8 @@ def test_what_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> N
         interrupted()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["m.txt"]
+
+
+def test_a_module_may_serve_a_backend_and_a_format(install: Install) -> None:
+    install("both", GOOD + "\n@hookimpl\ndef harness_backend(name):\n    return None\n")
+    assert load("both").name == "echo"

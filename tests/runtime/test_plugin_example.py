@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import SUPPORT
+from places import DOCS, ROOT, SUPPORT
 
 from harness.program.primitives import TABLE
 
-HERE = SUPPORT
-EXAMPLE = HERE / "plugin_example"
+EXAMPLE = SUPPORT / "plugin_example"
 SOURCE = EXAMPLE / "harness_columns.py"
-DOCUMENT = HERE.parent / "docs" / "adding-a-backend.md"
+DOCUMENT = DOCS / "adding-a-backend.md"
 BIN = Path(sys.executable).parent
 
 
@@ -31,7 +30,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("installed")
     # A copy: setuptools builds beside the source.
     sources = [
-        str(shutil.copytree(HERE / name, folder / "sources" / name))
+        str(shutil.copytree(SUPPORT / name, folder / "sources" / name))
         for name in ("plugin_example", "plugin_broken")
     ]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
@@ -117,11 +116,11 @@ def test_documentation_lists_every_primitive() -> None:
 def test_documentation_names_what_the_contract_has() -> None:
     """Every method of the contract and every hook is described, and nothing else is."""
     from harness.runtime.backend import Backend
-    from harness.runtime.hookspecs import BackendHooks
+    from harness.runtime.hookspecs import Hooks
 
     text = DOCUMENT.read_text()
     names = [n for n in vars(Backend) if not n.startswith("_")]
-    names += [n for n in vars(BackendHooks) if not n.startswith("_")]
+    names += [n for n in vars(Hooks) if not n.startswith("_")]
     missing = [name for name in names if f"`{name}" not in text and f"def {name}" not in text]
     assert missing == []
 
@@ -129,7 +128,7 @@ def test_documentation_names_what_the_contract_has() -> None:
 def test_the_suite_s_options_in_the_documentation_are_the_real_ones() -> None:
     text = DOCUMENT.read_text()
     assert "pytest --pyargs harness.suite --backend columns" in text
-    options = (HERE.parent / "harness" / "suite" / "options.py").read_text()
+    options = (ROOT / "harness" / "suite" / "options.py").read_text()
     named: list[Any] = [word.strip("`.,;()") for word in text.split() if "--harness-" in word]
     assert named
     assert [n for n in named if f'"{n}"' not in options] == []

@@ -18,10 +18,9 @@ from format_cases import Case, everything, written
 import harness
 from harness.convert import weights
 from harness.convert.formats import launch
-from harness.convert.staging import FILES, FOLDERS, staging, sweep, whole
 from harness.convert.weights import Weights
 from harness.errors import UsageError
-from harness.files.atomic import LEFT_OVER
+from harness.files.atomic import FILES, FOLDERS, LEFT_OVER, staging, sweep, whole
 from harness.oracle.draw import draw
 from harness.spec.fingerprint import fingerprint
 from harness.spec.model import load_spec
