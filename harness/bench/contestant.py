@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness.bench.record import Record
 from harness.bench.request import Cell, Contestant
 from harness.bench.workload import ROTATING, TimedCase
 from harness.worker import answers
-from harness.worker.remote import WorkerFault, asked, not_offered
+from harness.worker.remote import WorkerFault, answered, not_offered
 from harness.worker.worker import Worker
 
 # Whether there is a speed; else whether the backend was right but not to be trusted, does not
@@ -36,7 +37,7 @@ class CellResult:
     reason: str = ""
     seconds: list[float] = field(default_factory=list)
     steps: int = 0
-    record: dict[str, Any] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
     traceback: str = ""
 
     @property
@@ -70,7 +71,7 @@ class Entrant:
         self.result = CellResult(cell, self.contestant)
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """What is known of the cell."""
         return self.result.record
 
@@ -98,9 +99,7 @@ class Entrant:
 
     def timed_call(self, verb: str, **payload: Any) -> tuple[Any, float]:
         """The verb's value, and the seconds that the worker took to answer."""
-        outcome = asked(self.worker, answers.BACKEND, verb, payload, self.timeout)
-        if not outcome.ok:
-            raise WorkerFault(verb, outcome)
+        outcome = answered(self.worker, answers.BACKEND, verb, payload, self.timeout)
         return outcome.value, outcome.seconds
 
     def start(self) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -33,13 +33,13 @@ def workers(results: Iterable[CellResult]) -> dict[str, Any]:
     """By contestant: versions, interpreter, the variables that were set, flags of the backend."""
     found: dict[str, Any] = {}
     for result in results:
-        hello: Mapping[str, Any] = result.record.get("hello", {})
+        hello = result.record.hello
         if not hello or result.contestant.label in found:
             continue
         found[result.contestant.label] = {
             "versions": dict(hello.get("versions", {})),
             "python": hello.get("python", ""),
             "environment": {**hello.get("environment", {}), **result.contestant.launch.environment},
-            "settings": dict(result.record.get("settings", {})),
+            "settings": dict(result.record.settings),
         }
     return found

@@ -28,29 +28,30 @@ def finish(entrant: Entrant) -> None:
     """Complete the record of a cell; refused if it was faster than its hardware."""
     record, case, seconds = entrant.record, entrant.case, entrant.result.seconds
     step = median(seconds)
-    latencies = record.pop("latencies")
-    record["step"] = spread(seconds)
-    record["rate"] = {"unit": case.unit, **rates(case.read, record["step"])}
-    record["latency"] = spread(latencies)
-    record["compile"] = max(0.0, record["prepare"] + record["first"] - median(latencies))
+    latencies = record.latencies
+    record.step = spread(seconds)
+    record.rate = {"unit": case.unit, **rates(case.read, record.step)}
+    record.latency = spread(latencies)
+    prepared = (record.prepare or 0.0) + (record.first or 0.0)
+    record.compile = max(0.0, prepared - median(latencies))
     operations = work(case)
-    record["flops"] = operations
+    record.flops = operations
     total = sum(operations.values())
     products = sum(n for name, n in operations.items() if name.endswith("products"))
-    record["flops_per_second"] = total / step
-    record["memory"] = dict(entrant.call("memory"))
+    record.flops_per_second = total / step
+    record.memory = dict(entrant.call("memory"))
     if entrant.contestant.baseline:
         return
     overhead = float(entrant.call("overhead", count=OVERHEAD_STEPS))
-    record["overhead"] = {"seconds": overhead, "share": overhead / step}
+    record.overhead = {"seconds": overhead, "share": overhead / step}
     own = largest_product(case)
     peaks, bandwidth = measured_peaks(entrant, own)
-    record["peak"] = {"large": peaks[LARGE], "own": peaks[own], "own_size": list(own)}
-    record["share_of_peak"] = products / step / peaks[LARGE]
-    record["share_of_own_peak"] = products / step / peaks[own]
+    record.peak = {"large": peaks[LARGE], "own": peaks[own], "own_size": list(own)}
+    record.share_of_peak = products / step / peaks[LARGE]
+    record.share_of_own_peak = products / step / peaks[own]
     moved = least_bytes(case)
-    record["bandwidth"] = {"measured": bandwidth, "least_bytes": moved}
-    record["share_of_bandwidth"] = moved / step / bandwidth
+    record.bandwidth = {"measured": bandwidth, "least_bytes": moved}
+    record.share_of_bandwidth = moved / step / bandwidth
     check_hardware(entrant, products, max(peaks.values()), step)
 
 

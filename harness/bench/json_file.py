@@ -32,6 +32,9 @@ from harness.files.atomic import write_whole
 from harness.files.forms import Malformed, formed, read_json
 from harness.files.user_file import MAX_RESULTS, FileFault, displayed, read_bytes, why
 
+# What is told of a cell without a speed.
+PROOFS = ("path", "values", "waits", "unseen")
+
 
 class DocumentError(HarnessError):
     """A file of results cannot be read or written, or is none."""
@@ -78,14 +81,13 @@ def parameters(request: BenchRequest, result: CellResult) -> dict[str, Any]:
 
 def _benchmark(request: BenchRequest, result: CellResult) -> Metadata:
     name, cell = cell_name(request, result), result.cell
-    hidden = ("hello", "settings")
     fixture = SimpleNamespace(
         name=name,
         fullname=name,
         group=name.replace(f"[{cell.backend}-", "["),
         param=name[name.index("[") + 1 : -1],
         params=parameters(request, result),
-        extra_info={n: value for n, value in result.record.items() if n not in hidden},
+        extra_info=result.record.told(),
         cprofile_stats=None,
         has_error=False,
     )
@@ -103,7 +105,7 @@ def _without_speed(request: BenchRequest, result: CellResult) -> dict[str, Any]:
         "status": result.status,
         "reason": result.reason,
         "traceback": result.traceback,
-        **{n: v for n, v in result.record.items() if n in ("values", "waits", "unseen", "path")},
+        **{n: v for n, v in result.record.told().items() if n in PROOFS},
     }
 
 

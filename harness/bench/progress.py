@@ -40,7 +40,7 @@ class BenchProgress(Events):
     def ended(self, result: CellResult) -> None:
         self.bar.advance(self.task)
         if result.measured:
-            rate = result.record["rate"]
+            rate = result.record.rate
             text = f"{result.cell}: {rate['median']:,.0f} {rate['unit']} per second"
         else:
             text = f"{result.cell}: {result.status}: {result.reason}"

@@ -43,7 +43,7 @@ def check_values(entrant: Entrant) -> None:
         return
     deviations = case.compare(found)
     furthest = worst(deviations)
-    entrant.record["values"] = {
+    entrant.record.values = {
         "compared": len(deviations),
         "worst": furthest.name,
         "error": furthest.error,
@@ -75,7 +75,7 @@ def _check_baseline(entrant: Entrant, found: Mapping[str, Any]) -> None:
     furthest = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
     error = errors[furthest]
     agrees = error <= BASELINE
-    entrant.record["values"] = {"compared": len(errors), "worst": furthest, "error": error}
+    entrant.record.values = {"compared": len(errors), "worst": furthest, "error": error}
     if not agrees:
         raise Refused(f"differs: {furthest} is off by {error:.2e} (allowed: {BASELINE:.0e})")
 
@@ -87,7 +87,7 @@ def check_waits(entrant: Entrant) -> None:
         tried.append(_scaling(entrant, SHORT * LONGER**attempt))
         if not _unconvincing(tried[-1]) or _gross(tried[-1]):
             break
-    entrant.record["waits"] = {**tried[-1], "attempts": len(tried)}
+    entrant.record.waits = {**tried[-1], "attempts": len(tried)}
     reason = _unconvincing(tried[-1])
     if reason:
         raise Refused(f"does not wait for its work: {reason}")
@@ -152,7 +152,7 @@ def check_unseen(entrant: Entrant) -> None:
         seen += entrant.latencies(ROTATING)[1:]
     entrant.call("feed", batches=entrant.case.batches)
     ratio = median(unseen) / median(seen)
-    entrant.record["unseen"] = {"ratio": ratio, "unseen": median(unseen), "seen": median(seen)}
+    entrant.record.unseen = {"ratio": ratio, "unseen": median(unseen), "seen": median(seen)}
     if ratio > UNSEEN and quantiles(unseen)[0] > quantiles(seen)[2]:
         raise Refused(
             f"answers from a cache: a step on a batch that it has not seen takes {ratio:.3g} times "
@@ -167,16 +167,16 @@ def check_again(entrant: Entrant) -> None:
     A training step, or a stateful forward pass, shows in its result whether those before it were
     made.
     """
-    first = entrant.record.pop("values")
+    first = entrant.record.values
     check_values(entrant)
-    entrant.record["values"] = {**first, "ratio_after": entrant.record["values"].get("ratio")}
+    after = entrant.record.values.get("ratio")
     entrant.call("restart")
     (*_, slow) = entrant.call("values", first=0, count=ROTATING + 1)
     entrant.call("restart")
     entrant.call("throughput", first=0, count=ROTATING)
     (fast,) = entrant.call("values", first=ROTATING, count=1)
     gap = max(_gap(np.asarray(fast[n]), np.asarray(a, np.float64)) for n, a in slow.items())
-    entrant.record["values"]["timed_way"] = gap
+    entrant.record.values = {**first, "ratio_after": after, "timed_way": gap}
     if not gap <= REPEATED[entrant.case.dtype]:
         raise Refused(
             f"differs: after {ROTATING} steps as they are timed the next result is off by "
@@ -187,7 +187,7 @@ def check_again(entrant: Entrant) -> None:
 def check_hardware(entrant: Entrant, products: int, peak: float, seconds: float) -> None:
     """A step takes no less than its products need at several times the measured peak."""
     least = products / (HARDWARE * peak)
-    entrant.record["hardware"] = {"least_seconds": least, "peak": peak}
+    entrant.record.hardware = {"least_seconds": least, "peak": peak}
     if seconds < least:
         raise Refused(
             f"faster than the hardware: a step takes {seconds:.3g} s, and its matrix products at "

@@ -57,7 +57,7 @@ def measure(
 
 def prepare(entrant: Entrant, path: str) -> None:
     """Start the worker and have it ready on the path asked for, or on the fastest right one."""
-    entrant.record["hello"] = dict(entrant.start())
+    entrant.record.hello = dict(entrant.start())
     if entrant.contestant.baseline:
         chosen = _prepare_path(entrant, "native")
         chosen["right"] = True
@@ -69,9 +69,8 @@ def prepare(entrant: Entrant, path: str) -> None:
         check_values(entrant)
     if chosen["several"] > 1:
         _pace(entrant, chosen)
-    entrant.record.update(
-        {n: chosen[n] for n in ("path", "paths", "prepare", "first", "many", "settings")}
-    )
+    for name in ("path", "paths", "prepare", "first", "many", "settings"):
+        setattr(entrant.record, name, chosen[name])
 
 
 def _fastest(entrant: Entrant) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def _fastest(entrant: Entrant) -> dict[str, Any]:
             tried.append(_try_path(entrant, path, beside=bool(tried)))
     right = [c for c in tried if c["right"]]
     names = ("path", "right", "seconds", "reason")
-    entrant.record["candidates"] = [{n: c[n] for n in names} for c in tried]
+    entrant.record.candidates = [{n: c[n] for n in names} for c in tried]
     if not right:
         raise Refused("; ".join(dict.fromkeys(f"{c['path']}: {c['reason']}" for c in tried)))
     best = min(right, key=lambda c: float(c["seconds"]))
@@ -188,7 +187,7 @@ def warm_up(entrant: Entrant) -> None:
         entrant.latency = max(min(latencies), least)
         steps += count
         steady = len(medians) > 1 and abs(medians[-1] / medians[-2] - 1) <= STEADY
-    entrant.record["warm_up"] = {"steps": steps, "steady": steady, "medians": medians}
+    entrant.record.warm_up = {"steps": steps, "steady": steady, "medians": medians}
 
 
 def one_round(entrant: Entrant) -> None:
@@ -198,4 +197,4 @@ def one_round(entrant: Entrant) -> None:
     entrant.result.seconds.append(entrant.throughput(count) / count)
     entrant.result.steps = count
     waited = entrant.latencies(max(3, min(ROTATING * 8, entrant.steps_in(WAITED))))
-    entrant.record.setdefault("latencies", []).extend(waited)
+    entrant.record.latencies += waited

@@ -98,15 +98,15 @@ def _text(result: CellResult, best: bool, notes: list[str]) -> str:
     """``*123 ±4%`` over the path that ran and the digits that are right; or why not."""
     if not result.measured:
         return f"{result.status} [{_note(result, notes)}]"
-    rate = result.record["rate"]
+    rate = result.record.rate
     share = (rate["q3"] - rate["q1"]) / 2 / rate["median"]
     speed = f"{'*' if best else ''}{thousands(rate['median'])} ±{share:.0%}"
-    return f"{speed}\n{_path(result)}\n{result.record['values']['digits']:.1f} digits"
+    return f"{speed}\n{_path(result)}\n{result.record.values['digits']:.1f} digits"
 
 
 def _path(result: CellResult) -> str:
-    many = result.record.get("many", 1)
-    return f"{result.record.get('path', '')}{f' x{many}' if many > 1 else ''}"
+    many = result.record.many or 1
+    return f"{result.record.path}{f' x{many}' if many > 1 else ''}"
 
 
 def _note(result: CellResult, notes: list[str]) -> int:
@@ -131,15 +131,15 @@ def thousands(rate: float) -> str:
 def details(results: Sequence[CellResult]) -> Grid:
     """Every measured cell: the figures beside its speed."""
     columns: dict[str, Callable[[CellResult], str]] = {
-        "latency ms": lambda r: f"{r.record['latency']['median'] * 1e3:.3g}",
-        "step ms": lambda r: f"{r.record['step']['median'] * 1e3:.3g}",
-        "GFLOP/s": lambda r: f"{r.record['flops_per_second'] / 1e9:.3g}",
+        "latency ms": lambda r: f"{r.record.latency['median'] * 1e3:.3g}",
+        "step ms": lambda r: f"{r.record.step['median'] * 1e3:.3g}",
+        "GFLOP/s": lambda r: f"{(r.record.flops_per_second or 0.0) / 1e9:.3g}",
         "of peak": lambda r: _share(r, "share_of_peak"),
         "own peak": lambda r: _share(r, "share_of_own_peak"),
-        "compile s": lambda r: f"{r.record['compile']:.2f}",
-        "first s": lambda r: f"{r.record['first']:.2f}",
+        "compile s": lambda r: f"{r.record.compile:.2f}",
+        "first s": lambda r: f"{r.record.first:.2f}",
         "warm-up": _warm,
-        "MiB": lambda r: f"{r.record['memory']['resident'] / 2**20:.0f}",
+        "MiB": lambda r: f"{r.record.memory['resident'] / 2**20:.0f}",
     }
     grid = Grid("figures", ["cell", *columns])
     for result in results:
@@ -151,11 +151,12 @@ def details(results: Sequence[CellResult]) -> Grid:
 
 
 def _share(result: CellResult, name: str) -> str:
-    return f"{result.record[name]:.0%}" if name in result.record else "-"
+    share = getattr(result.record, name)
+    return "-" if share is None else f"{share:.0%}"
 
 
 def _warm(result: CellResult) -> str:
-    found = result.record["warm_up"]
+    found = result.record.warm_up
     return f"{found['steps']}{'' if found['steady'] else ' unsteady'}"
 
 

@@ -25,7 +25,7 @@ from harness.program.serial import encode
 from harness.spec.fingerprint import fingerprint
 from harness.spec.model import Spec, load_spec
 from harness.worker import answers
-from harness.worker.remote import asked, told
+from harness.worker.remote import WorkerFault, answered
 from harness.worker.worker import Worker
 
 
@@ -99,16 +99,16 @@ class Caller:
 
     def call(self, verb: str, **payload: Any) -> Any:
         """The verb's value; :class:`UsageError` for a user's error, else :class:`FormatFault`."""
-        outcome = asked(self.worker, answers.FORMAT, verb, payload, self.timeout)
-        if outcome.ok:
-            return outcome.value
-        kind, _, message = outcome.cause.partition(": ")
-        if kind == "UsageError":
-            raise UsageError(message)
-        # A format that cannot be loaded says so itself.
-        if kind != "BrokenFormat":
-            message = f"format {self.name!r}: {outcome.cause}"
-        raise FormatFault(message, told(outcome))
+        try:
+            return answered(self.worker, answers.FORMAT, verb, payload, self.timeout).value
+        except WorkerFault as fault:
+            kind, _, message = fault.outcome.cause.partition(": ")
+            if kind == "UsageError":
+                raise UsageError(message) from None
+            # A format that cannot be loaded says so itself.
+            if kind != "BrokenFormat":
+                message = f"format {self.name!r}: {fault.outcome.cause}"
+            raise FormatFault(message, fault.traceback) from None
 
 
 def export(request: Export) -> Exporting:

@@ -25,7 +25,7 @@ from harness.train.request import FASTEST, Setup
 from harness.train.start import begin, load_first, trials
 from harness.train.trainer import SUMMED
 from harness.worker import answers
-from harness.worker.remote import asked, not_offered, told
+from harness.worker.remote import WorkerFault, answered, not_offered, told
 from harness.worker.worker import Worker
 
 # Seconds of work that go into one call of the worker: how often the progress moves.
@@ -275,11 +275,12 @@ class Training:
 
     def _call(self, verb: str, **payload: Any) -> Any:
         request, asked_for = self.setup.request, f"train_{verb}"
-        outcome = asked(self.worker, answers.BACKEND, asked_for, payload, request.timeout)
-        if not outcome.ok:
-            message = f"{request.backend} failed: {verb}: {outcome.cause}"
-            raise TrainingError(message, told(outcome))
-        return outcome.value
+        try:
+            given = (self.worker, answers.BACKEND, asked_for, payload, request.timeout)
+            return answered(*given).value
+        except WorkerFault as fault:
+            message = f"{request.backend} failed: {verb}: {fault.outcome.cause}"
+            raise TrainingError(message, fault.traceback) from None
 
 
 def _count(per_step: float, left: int) -> int:

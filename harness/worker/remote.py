@@ -74,6 +74,20 @@ def asked(
         return replace(outcome, status="error", value=None, cause=f"IllFormed: {error}")
 
 
+def answered(
+    worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
+) -> Outcome:
+    """The outcome of a call that succeeded.
+
+    Raises:
+        WorkerFault: it did not, or its answer is not of the verb's form.
+    """
+    outcome = asked(worker, forms, verb, payload, timeout)
+    if not outcome.ok:
+        raise WorkerFault(verb, outcome)
+    return outcome
+
+
 class Remote:
     """Drives one worker's session. All calls together must end ``timeout`` seconds from now, to
     which is added what is ``excused`` in between: the seconds that the caller took for itself."""
@@ -86,15 +100,14 @@ class Remote:
 
     def call(self, verb: str, **payload: Any) -> Any:
         """The verb's value; :class:`WorkerFault` if it failed, crashed or came too late."""
-        outcome = self.outcome(verb, **payload)
-        if outcome.status != "ok":
-            raise WorkerFault(verb, outcome)
-        return outcome.value
+        return answered(self.worker, answers.BACKEND, verb, payload, self._left()).value
 
     def outcome(self, verb: str, **payload: Any) -> Outcome:
         """The outcome of a verb that is allowed to fail."""
-        left = max(self.deadline + self.excused() - time.monotonic(), 0.001)
-        return asked(self.worker, answers.BACKEND, verb, payload, left)
+        return asked(self.worker, answers.BACKEND, verb, payload, self._left())
+
+    def _left(self) -> float:
+        return max(self.deadline + self.excused() - time.monotonic(), 0.001)
 
     def open(
         self,

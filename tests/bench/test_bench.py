@@ -92,29 +92,29 @@ def test_faster_than_the_hardware_is_refused() -> None:
 def test_record_of_an_honest_cell() -> None:
     result = run(request("train"), "honest")["honest"]
     record = result.record
-    assert record["rate"]["unit"] == "characters"
+    assert record.rate["unit"] == "characters"
     # 48 sequences of 8 characters.
-    step = record["step"]["median"]
-    assert record["rate"]["median"] == pytest.approx(48 * 8 / step)
-    assert record["flops_per_second"] == pytest.approx(sum(record["flops"].values()) / step)
-    assert record["values"]["agrees"]
-    assert record["values"]["compared"] > 10
-    assert record["values"]["timed_way"] < 1e-5
-    assert max(record["waits"]["ratios"]) >= 8
-    assert record["warm_up"]["steps"] >= 4
-    assert record["memory"]["resident"] > 2**20
-    assert record["overhead"]["share"] < 1
-    assert record["path"] == "derived"
-    assert record["hardware"]["least_seconds"] < step
+    step = record.step["median"]
+    assert record.rate["median"] == pytest.approx(48 * 8 / step)
+    assert record.flops_per_second == pytest.approx(sum(record.flops.values()) / step)
+    assert record.values["agrees"]
+    assert record.values["compared"] > 10
+    assert record.values["timed_way"] < 1e-5
+    assert max(record.waits["ratios"]) >= 8
+    assert record.warm_up["steps"] >= 4
+    assert record.memory["resident"] > 2**20
+    assert record.overhead["share"] < 1
+    assert record.path == "derived"
+    assert record.hardware["least_seconds"] < step
     assert results_exit_code([result]) == 0
 
 
 def test_fastest_path_is_chosen_among_the_right_ones() -> None:
     record = run(request("train", path="fastest"), "honest")["honest"].record
-    tried = {c["path"]: c for c in record["candidates"]}
+    tried = {c["path"]: c for c in record.candidates}
     assert set(tried) == {"native", "derived"}
     assert all(c["right"] for c in tried.values())
-    assert record["path"] == min(tried, key=lambda path: tried[path]["seconds"])
+    assert record.path == min(tried, key=lambda path: tried[path]["seconds"])
 
 
 @pytest.mark.parametrize("path", ["fastest", "derived"])
@@ -122,8 +122,8 @@ def test_fastest_path_is_chosen_among_the_right_ones() -> None:
 def test_several_steps_go_into_a_call_where_that_is_faster(name: str, many: int, path: str) -> None:
     result = run(request("train", path=path), name)[name]
     assert result.measured, result.reason
-    assert result.record["many"] == many
-    assert result.record["step"]["median"] < 0.005
+    assert result.record.many == many
+    assert result.record.step["median"] < 0.005
 
 
 def test_faults_cost_their_own_cell_only() -> None:

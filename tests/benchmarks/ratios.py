@@ -119,12 +119,12 @@ def side(result: CellResult) -> dict[str, Any]:
         *("path", "paths", "candidates", "many", "rate", "latency", "values", "overhead"),
         *("share_of_peak", "share_of_own_peak", "share_of_bandwidth", "warm_up", "compile"),
     )
-    kept = {name: result.record[name] for name in names if name in result.record}
+    kept = {name: value for name, value in result.record.told().items() if name in names}
     return {
         "status": result.status,
         "reason": result.reason,
         "seconds": result.seconds,
-        "memory": result.record.get("memory", {}).get("resident"),
+        "memory": result.record.memory.get("resident"),
         **kept,
     }
 

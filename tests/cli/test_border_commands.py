@@ -224,7 +224,7 @@ def test_a_path_that_costs_the_process_leaves_the_others_their_speed(quick: None
     """The device is lost while a second path is tried; the first is prepared anew."""
     _, found = bench("second-path-lost", path="fastest")
     assert found["second-path-lost"].measured, found["second-path-lost"].reason
-    candidates = {c["path"]: c for c in found["second-path-lost"].record["candidates"]}
+    candidates = {c["path"]: c for c in found["second-path-lost"].record.candidates}
     assert "CUDA error" in candidates["equations"]["reason"]
 
 

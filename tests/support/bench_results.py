@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.bench.contestant import CellResult
 from harness.bench.figures import rates, spread
+from harness.bench.record import Record
 from harness.bench.request import BenchRequest, Cell, Contestant
 from harness.worker.launch import Launch
 
@@ -33,7 +34,7 @@ def result(
     cell = Cell(SPEC, label, mode, batch, time, dict(sizes or {}))
     contestant = Contestant(label, Launch(backend, environment={"OMP_NUM_THREADS": "2"}), tuning)
     seconds = [step * factor for factor in noise]
-    record: dict[str, Any] = {
+    record = {
         "hello": {"versions": {backend: "1.0"}, "python": "3.11.7", "environment": {}},
         "settings": {"tf32": "False"},
         "path": "derived",
@@ -50,7 +51,7 @@ def result(
         "warm_up": {"steps": 40, "steady": True, "medians": [step, step]},
         "memory": {"resident": 100 << 20, "device": None},
     }
-    return CellResult(cell, contestant, seconds=seconds, steps=100, record=record)
+    return CellResult(cell, contestant, seconds=seconds, steps=100, record=Record(**record))
 
 
 def refused(
