@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.bench import sweep, table, tuning
 from harness.bench.compare import Change, check_comparable, compare, exit_code, records
-from harness.bench.contestant import CellResult
+from harness.bench.contestant import TimedResult
 from harness.bench.json_file import check_writable, document, read, write
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
@@ -61,7 +61,7 @@ def run_compare(old: Path, new: Path, options: Mapping[str, Any]) -> int:
     return exit_code(printer.comparison(before, after, options["threshold"], options["force"]))
 
 
-def results_exit_code(results: Sequence[CellResult]) -> int:
+def results_exit_code(results: Sequence[TimedResult]) -> int:
     """0: every cell has a speed; 1: one was refused or differs; 3: one could not be run.
 
     What a backend does not offer has no say, unless nothing was measured at all.
@@ -79,7 +79,7 @@ class _Printer:
         self.markdown = markdown
         self.console = console(piped_width=PIPED_WIDTH)
 
-    def results(self, results: Sequence[CellResult], verbose: bool) -> None:
+    def results(self, results: Sequence[TimedResult], verbose: bool) -> None:
         """Tables of speeds, then what is to be said about them."""
         grids, notes = table.grids(results)
         for grid in [*grids, *([table.details(results)] if verbose else [])]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.bench.record import Record
-from harness.bench.request import Cell, Contestant
+from harness.bench.request import Entry, TimedCell
 from harness.bench.workload import ROTATING, TimedCase
 from harness.worker import answers
 from harness.worker.remote import WorkerFault, answered, not_offered
@@ -28,11 +28,11 @@ class Unsupported(Exception):
 
 
 @dataclass
-class CellResult:
+class TimedResult:
     """What came of a cell. ``seconds`` are those of one step, one number a round."""
 
-    cell: Cell
-    contestant: Contestant
+    cell: TimedCell
+    entry: Entry
     status: Status = "measured"
     reason: str = ""
     seconds: list[float] = field(default_factory=list)
@@ -47,7 +47,7 @@ class CellResult:
 
 
 @dataclass
-class Entrant:
+class Contestant:
     """See the module.
 
     ``next`` is the index of the next step, ``many`` the steps that go into one call, ``latency``
@@ -55,27 +55,27 @@ class Entrant:
     group: what this contestant's processes have shown by (process, size).
     """
 
-    contestant: Contestant
+    entry: Entry
     worker: Worker
     case: TimedCase
     device: str
     timeout: float
     peaks: dict[Any, float] = field(default_factory=dict)
-    result: CellResult = field(init=False)
+    result: TimedResult = field(init=False)
     many: int = 1
     next: int = 0
     latency: float = 0.0
 
     def __post_init__(self) -> None:
-        cell = self.case.group.cell(self.contestant.label)
-        self.result = CellResult(cell, self.contestant)
+        cell = self.case.group.cell(self.entry.label)
+        self.result = TimedResult(cell, self.entry)
 
     @property
     def record(self) -> Record:
         """What is known of the cell."""
         return self.result.record
 
-    def attempt(self, part: Callable[[Entrant], None]) -> None:
+    def attempt(self, part: Callable[[Contestant], None]) -> None:
         """Do a part of the measurement, unless the cell has lost its speed already."""
         if not self.result.measured:
             return
@@ -109,7 +109,7 @@ class Entrant:
             raise WorkerFault("start", outcome)
         hello: Mapping[str, Any] = self.worker.hello or {}
         lacking = not_offered(hello, self.device, self.case.dtype)
-        if lacking and not self.contestant.baseline:
+        if lacking and not self.entry.baseline:
             raise Unsupported(lacking)
         return hello
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
-from harness.bench.contestant import CellResult
+from harness.bench.contestant import TimedResult
 from harness.bench.request import BenchRequest
 from harness.worker.machine import clocks, gpus, machine
 
 
-def environment(request: BenchRequest, results: Iterable[CellResult]) -> dict[str, Any]:
+def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[str, Any]:
     """Machine, request, and what each worker said of itself."""
     return {
         "harness": version("backend-comparison-harness"),
@@ -29,17 +29,17 @@ def environment(request: BenchRequest, results: Iterable[CellResult]) -> dict[st
     }
 
 
-def workers(results: Iterable[CellResult]) -> dict[str, Any]:
-    """By contestant: versions, interpreter, the variables that were set, flags of the backend."""
+def workers(results: Iterable[TimedResult]) -> dict[str, Any]:
+    """By entry: versions, interpreter, the variables that were set, flags of the backend."""
     found: dict[str, Any] = {}
     for result in results:
         hello = result.record.hello
-        if not hello or result.contestant.label in found:
+        if not hello or result.entry.label in found:
             continue
-        found[result.contestant.label] = {
+        found[result.entry.label] = {
             "versions": dict(hello.get("versions", {})),
             "python": hello.get("python", ""),
-            "environment": {**hello.get("environment", {}), **result.contestant.launch.environment},
+            "environment": {**hello.get("environment", {}), **result.entry.launch.environment},
             "settings": dict(result.record.settings),
         }
     return found

@@ -7,7 +7,7 @@ from math import prod
 from statistics import median, quantiles
 from typing import Any
 
-from harness.bench.contestant import Entrant
+from harness.bench.contestant import Contestant
 from harness.bench.proofs import check_hardware
 from harness.bench.workload import TimedCase
 from harness.program.autodiff.differentiate import differentiate
@@ -24,9 +24,9 @@ WIDTHS = {"float64": 8, "float32": 4, "tf32": 4, "bfloat16": 2}
 Size = tuple[int, int, int]
 
 
-def finish(entrant: Entrant) -> None:
+def finish(contestant: Contestant) -> None:
     """Complete the record of a cell; refused if it was faster than its hardware."""
-    record, case, seconds = entrant.record, entrant.case, entrant.result.seconds
+    record, case, seconds = contestant.record, contestant.case, contestant.result.seconds
     step = median(seconds)
     latencies = record.latencies
     record.step = spread(seconds)
@@ -39,20 +39,20 @@ def finish(entrant: Entrant) -> None:
     total = sum(operations.values())
     products = sum(n for name, n in operations.items() if name.endswith("products"))
     record.flops_per_second = total / step
-    record.memory = dict(entrant.call("memory"))
-    if entrant.contestant.baseline:
+    record.memory = dict(contestant.call("memory"))
+    if contestant.entry.baseline:
         return
-    overhead = float(entrant.call("overhead", count=OVERHEAD_STEPS))
+    overhead = float(contestant.call("overhead", count=OVERHEAD_STEPS))
     record.overhead = {"seconds": overhead, "share": overhead / step}
     own = largest_product(case)
-    peaks, bandwidth = measured_peaks(entrant, own)
+    peaks, bandwidth = measured_peaks(contestant, own)
     record.peak = {"large": peaks[LARGE], "own": peaks[own], "own_size": list(own)}
     record.share_of_peak = products / step / peaks[LARGE]
     record.share_of_own_peak = products / step / peaks[own]
     moved = least_bytes(case)
     record.bandwidth = {"measured": bandwidth, "least_bytes": moved}
     record.share_of_bandwidth = moved / step / bandwidth
-    check_hardware(entrant, products, max(peaks.values()), step)
+    check_hardware(contestant, products, max(peaks.values()), step)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -75,14 +75,14 @@ def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
     return {name: read / step[other] for name, other in mirrored.items()}
 
 
-def measured_peaks(entrant: Entrant, own: Size) -> tuple[dict[Size, float], float]:
+def measured_peaks(contestant: Contestant, own: Size) -> tuple[dict[Size, float], float]:
     """FLOP/s at the sizes, and bytes/s; measured once for each size and process."""
-    known: dict[Any, float] = entrant.peaks
-    key = entrant.worker.pid
+    known: dict[Any, float] = contestant.peaks
+    key = contestant.worker.pid
     wanted = [size for size in dict.fromkeys((LARGE, own)) if (key, size) not in known]
     if wanted:
         sizes = [list(size) for size in wanted]
-        found = entrant.call("peaks", dtype=entrant.case.dtype, sizes=sizes)
+        found = contestant.call("peaks", dtype=contestant.case.dtype, sizes=sizes)
         known.update({(key, s): float(p) for s, p in zip(wanted, found["products"], strict=True)})
         known[key, "bandwidth"] = float(found["bandwidth"])
     return {size: known[key, size] for size in (LARGE, own)}, known[key, "bandwidth"]

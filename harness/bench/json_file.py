@@ -20,7 +20,7 @@ from pytest_benchmark.plugin import (
 from pytest_benchmark.stats import Metadata
 from pytest_benchmark.utils import get_commit_info, safe_dumps
 
-from harness.bench.contestant import CellResult
+from harness.bench.contestant import TimedResult
 from harness.bench.environment import environment
 from harness.bench.request import BenchRequest
 from harness.bench.result_file import ResultFile
@@ -40,7 +40,7 @@ class DocumentError(HarnessError):
     """A file of results cannot be read or written, or is none."""
 
 
-def document(request: BenchRequest, results: Sequence[CellResult]) -> dict[str, Any]:
+def document(request: BenchRequest, results: Sequence[TimedResult]) -> dict[str, Any]:
     """All of a run, ready for JSON."""
     measured = [_benchmark(request, result) for result in results if result.measured]
     machine = pytest_benchmark_generate_machine_info()
@@ -55,7 +55,7 @@ def document(request: BenchRequest, results: Sequence[CellResult]) -> dict[str, 
     return plain
 
 
-def cell_name(request: BenchRequest, result: CellResult) -> str:
+def cell_name(request: BenchRequest, result: TimedResult) -> str:
     """``spec[backend-mode-b64-t8]``, and what of the run is not the default."""
     name = str(result.cell)
     usual = {"float32", "cpu", "fastest"}
@@ -63,7 +63,7 @@ def cell_name(request: BenchRequest, result: CellResult) -> str:
     return name if not further else f"{name[:-1]}-{'-'.join(further)}]"
 
 
-def parameters(request: BenchRequest, result: CellResult) -> dict[str, Any]:
+def parameters(request: BenchRequest, result: TimedResult) -> dict[str, Any]:
     """What identifies a cell."""
     cell = result.cell
     return {
@@ -79,7 +79,7 @@ def parameters(request: BenchRequest, result: CellResult) -> dict[str, Any]:
     }
 
 
-def _benchmark(request: BenchRequest, result: CellResult) -> Metadata:
+def _benchmark(request: BenchRequest, result: TimedResult) -> Metadata:
     name, cell = cell_name(request, result), result.cell
     fixture = SimpleNamespace(
         name=name,
@@ -98,7 +98,7 @@ def _benchmark(request: BenchRequest, result: CellResult) -> Metadata:
     return found
 
 
-def _without_speed(request: BenchRequest, result: CellResult) -> dict[str, Any]:
+def _without_speed(request: BenchRequest, result: TimedResult) -> dict[str, Any]:
     return {
         "name": cell_name(request, result),
         "params": parameters(request, result),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from harness.bench.contestant import CellResult
+from harness.bench.contestant import TimedResult
 from harness.bench.request import Group
 from harness.bench.run import Events
 from harness.terminal import line, visible
@@ -34,10 +34,10 @@ class BenchProgress(Events):
     def expecting(self, group: Group) -> None:
         self._show(f"{group.cell('oracle')}: what must come of it")
 
-    def doing(self, result: CellResult, what: str) -> None:
+    def doing(self, result: TimedResult, what: str) -> None:
         self._show(f"{result.cell}: {what}")
 
-    def ended(self, result: CellResult) -> None:
+    def ended(self, result: TimedResult) -> None:
         self.bar.advance(self.task)
         if result.measured:
             rate = result.record.rate

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.bench.contestant import Entrant, Refused
+from harness.bench.contestant import Contestant, Refused
 from harness.bench.workload import ROTATING
 from harness.oracle.tolerance import digits, worst
 
@@ -33,17 +33,17 @@ BASELINE = 1e-3
 Values = Sequence[Mapping[str, Any]]
 
 
-def check_values(entrant: Entrant) -> None:
+def check_values(contestant: Contestant) -> None:
     """The results of the first steps are those of the oracle; :class:`Refused` if not."""
-    results, after = compared_steps(entrant)
-    case = entrant.case
+    results, after = compared_steps(contestant)
+    case = contestant.case
     found = case.found(results, after)
-    if entrant.contestant.baseline:
-        _check_baseline(entrant, found)
+    if contestant.entry.baseline:
+        _check_baseline(contestant, found)
         return
     deviations = case.compare(found)
     furthest = worst(deviations)
-    entrant.record.values = {
+    contestant.record.values = {
         "compared": len(deviations),
         "worst": furthest.name,
         "error": furthest.error,
@@ -57,53 +57,53 @@ def check_values(entrant: Entrant) -> None:
         raise Refused(f"differs: {furthest}{more}")
 
 
-def compared_steps(entrant: Entrant) -> tuple[Values, Mapping[str, Any]]:
+def compared_steps(contestant: Contestant) -> tuple[Values, Mapping[str, Any]]:
     """The results of the steps that the oracle has made too, from the start, and what is left."""
-    entrant.call("restart")
+    contestant.call("restart")
     results: list[Mapping[str, Any]] = []
-    for index in entrant.case.compared:
-        results += entrant.call("values", first=index, count=1)
-    train = entrant.case.group.mode == "train" and not entrant.contestant.baseline
-    return results, entrant.call("parameters") if train else {}
+    for index in contestant.case.compared:
+        results += contestant.call("values", first=index, count=1)
+    train = contestant.case.group.mode == "train" and not contestant.entry.baseline
+    return results, contestant.call("parameters") if train else {}
 
 
-def _check_baseline(entrant: Entrant, found: Mapping[str, Any]) -> None:
-    expected = entrant.case.expected.values
+def _check_baseline(contestant: Contestant, found: Mapping[str, Any]) -> None:
+    expected = contestant.case.expected.values
     errors = {n: _gap(a, expected[n]) for n, a in found.items() if n in expected}
     if not errors:
         raise Refused("differs: nothing was compared")
     furthest = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
     error = errors[furthest]
     agrees = error <= BASELINE
-    entrant.record.values = {"compared": len(errors), "worst": furthest, "error": error}
+    contestant.record.values = {"compared": len(errors), "worst": furthest, "error": error}
     if not agrees:
         raise Refused(f"differs: {furthest} is off by {error:.2e} (allowed: {BASELINE:.0e})")
 
 
-def check_waits(entrant: Entrant) -> None:
+def check_waits(contestant: Contestant) -> None:
     """Ten times the steps take ten times as long, and nothing is left to do after them."""
     tried = []
     for attempt in range(ATTEMPTS):
-        tried.append(_scaling(entrant, SHORT * LONGER**attempt))
+        tried.append(_scaling(contestant, SHORT * LONGER**attempt))
         if not _unconvincing(tried[-1]) or _gross(tried[-1]):
             break
-    entrant.record.waits = {**tried[-1], "attempts": len(tried)}
+    contestant.record.waits = {**tried[-1], "attempts": len(tried)}
     reason = _unconvincing(tried[-1])
     if reason:
         raise Refused(f"does not wait for its work: {reason}")
 
 
-def _scaling(entrant: Entrant, seconds: float) -> dict[str, Any]:
-    count = entrant.steps_in(seconds, least=1)
+def _scaling(contestant: Contestant, seconds: float) -> dict[str, Any]:
+    count = contestant.steps_in(seconds, least=1)
     short, long, left, alone = [], [], [], []
     for _ in range(TRIES):
-        entrant.latencies(1)
-        short.append(entrant.throughput(count))
-        entrant.latencies(1)
-        long.append(entrant.throughput(FACTOR * count))
+        contestant.latencies(1)
+        short.append(contestant.throughput(count))
+        contestant.latencies(1)
+        long.append(contestant.throughput(FACTOR * count))
         # One step more takes as long as one after it, or something was still to be done.
-        left.append(_one_step(entrant))
-        alone.append(_one_step(entrant))
+        left.append(_one_step(contestant))
+        alone.append(_one_step(contestant))
     return {
         "steps": count,
         "ratio": median(long) / median(short),
@@ -114,9 +114,9 @@ def _scaling(entrant: Entrant, seconds: float) -> dict[str, Any]:
     }
 
 
-def _one_step(entrant: Entrant) -> float:
+def _one_step(contestant: Contestant) -> float:
     """Seconds in which the worker answers with the result of a step, by its own outer clock."""
-    return entrant.timed_call("values", first=entrant.take(1), count=1)[1]
+    return contestant.timed_call("values", first=contestant.take(1), count=1)[1]
 
 
 def _unconvincing(found: Mapping[str, Any]) -> str:
@@ -141,18 +141,18 @@ def _gross(found: Mapping[str, Any]) -> bool:
     return excess > FACTOR / 2 * float(found["step_alone"])
 
 
-def check_unseen(entrant: Entrant) -> None:
+def check_unseen(contestant: Contestant) -> None:
     """Batches that were never seen take no longer than those that were: nothing is looked up."""
     unseen: list[float] = []
     seen: list[float] = []
     for attempt in range(TRIES):
-        entrant.call("feed", batches=entrant.case.fresh(1 + attempt))
+        contestant.call("feed", batches=contestant.case.fresh(1 + attempt))
         # Both times the first step, which finds nothing warm, is left out.
-        unseen += entrant.latencies(ROTATING)[1:]
-        seen += entrant.latencies(ROTATING)[1:]
-    entrant.call("feed", batches=entrant.case.batches)
+        unseen += contestant.latencies(ROTATING)[1:]
+        seen += contestant.latencies(ROTATING)[1:]
+    contestant.call("feed", batches=contestant.case.batches)
     ratio = median(unseen) / median(seen)
-    entrant.record.unseen = {"ratio": ratio, "unseen": median(unseen), "seen": median(seen)}
+    contestant.record.unseen = {"ratio": ratio, "unseen": median(unseen), "seen": median(seen)}
     if ratio > UNSEEN and quantiles(unseen)[0] > quantiles(seen)[2]:
         raise Refused(
             f"answers from a cache: a step on a batch that it has not seen takes {ratio:.3g} times "
@@ -160,34 +160,34 @@ def check_unseen(entrant: Entrant) -> None:
         )
 
 
-def check_again(entrant: Entrant) -> None:
+def check_again(contestant: Contestant) -> None:
     """After the timed rounds the results are still right, and the timed way leads to them too.
 
     What is timed is many steps with one wait; what is compared with the oracle is step by step.
     A training step, or a stateful forward pass, shows in its result whether those before it were
     made.
     """
-    first = entrant.record.values
-    check_values(entrant)
-    after = entrant.record.values.get("ratio")
-    entrant.call("restart")
-    (*_, slow) = entrant.call("values", first=0, count=ROTATING + 1)
-    entrant.call("restart")
-    entrant.call("throughput", first=0, count=ROTATING)
-    (fast,) = entrant.call("values", first=ROTATING, count=1)
+    first = contestant.record.values
+    check_values(contestant)
+    after = contestant.record.values.get("ratio")
+    contestant.call("restart")
+    (*_, slow) = contestant.call("values", first=0, count=ROTATING + 1)
+    contestant.call("restart")
+    contestant.call("throughput", first=0, count=ROTATING)
+    (fast,) = contestant.call("values", first=ROTATING, count=1)
     gap = max(_gap(np.asarray(fast[n]), np.asarray(a, np.float64)) for n, a in slow.items())
-    entrant.record.values = {**first, "ratio_after": after, "timed_way": gap}
-    if not gap <= REPEATED[entrant.case.dtype]:
+    contestant.record.values = {**first, "ratio_after": after, "timed_way": gap}
+    if not gap <= REPEATED[contestant.case.dtype]:
         raise Refused(
             f"differs: after {ROTATING} steps as they are timed the next result is off by "
             f"{gap:.2e} from that after the same steps one by one"
         )
 
 
-def check_hardware(entrant: Entrant, products: int, peak: float, seconds: float) -> None:
+def check_hardware(contestant: Contestant, products: int, peak: float, seconds: float) -> None:
     """A step takes no less than its products need at several times the measured peak."""
     least = products / (HARDWARE * peak)
-    entrant.record.hardware = {"least_seconds": least, "peak": peak}
+    contestant.record.hardware = {"least_seconds": least, "peak": peak}
     if seconds < least:
         raise Refused(
             f"faster than the hardware: a step takes {seconds:.3g} s, and its matrix products at "

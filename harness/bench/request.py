@@ -69,7 +69,7 @@ class BenchRequest:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Entry:
     """A worker that takes part, under the name that its cells bear.
 
     A ``baseline`` is code outside the harness: it has no paths to choose from, no parameters to
@@ -89,7 +89,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Group:
-    """One model at some sizes, in one mode: what is measured interleaved, on every contestant."""
+    """One model at some sizes, in one mode: what is measured interleaved, on every entry."""
 
     spec: Spec
     mode: str
@@ -97,13 +97,13 @@ class Group:
     time: int
     sizes: Mapping[str, int]
 
-    def cell(self, label: str) -> Cell:
-        """The cell of a contestant."""
-        return Cell(self.spec.name, label, self.mode, self.batch, self.time, dict(self.sizes))
+    def cell(self, label: str) -> TimedCell:
+        """The cell of an entry."""
+        return TimedCell(self.spec.name, label, self.mode, self.batch, self.time, dict(self.sizes))
 
 
 @dataclass(frozen=True)
-class Cell:
+class TimedCell:
     """One number of a table."""
 
     spec: str
@@ -159,7 +159,7 @@ def groups_of(request: BenchRequest) -> list[Group]:
     return groups
 
 
-def contestants_of(request: BenchRequest) -> list[Contestant]:
+def entries_from(request: BenchRequest) -> list[Entry]:
     """A contestant for each backend; with ``tune`` one more for each known setting."""
     backends = choose_backends(request.backends)
     for option, named in (("interpreter", request.pythons), ("environment", request.environment)):
@@ -172,9 +172,9 @@ def contestants_of(request: BenchRequest) -> list[Contestant]:
     tunings = TUNINGS if request.tune else {}
     found = []
     for name in backends:
-        found.append(Contestant(name, launch(request, name)))
+        found.append(Entry(name, launch(request, name)))
         found += [
-            Contestant(f"{name}+{tuning}", launch(request, name, settings), tuning)
+            Entry(f"{name}+{tuning}", launch(request, name, settings), tuning)
             for tuning, settings in tunings.items()
         ]
     return found

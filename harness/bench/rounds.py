@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from harness.bench.contestant import CellResult, Entrant, Refused
+from harness.bench.contestant import Contestant, Refused, TimedResult
 from harness.bench.figures import finish
 from harness.bench.proofs import check_again, check_unseen, check_values, check_waits
 from harness.bench.workload import ROTATING
@@ -32,67 +32,71 @@ MOST_BATCHES = 60
 # The time of a step is first taken from the best of so many tries.
 ESTIMATES = 3
 
-Tell = Callable[[CellResult, str], None]
+Tell = Callable[[TimedResult, str], None]
 
 
 def measure(
-    entrants: Sequence[Entrant], path: str, rounds: int, shuffle: random.Random, tell: Tell
+    contestants: Sequence[Contestant], path: str, rounds: int, shuffle: random.Random, tell: Tell
 ) -> None:
-    """Measure all entrants of a group; what came of it is in their results."""
+    """Measure all contestants of a group; what came of it is in their results."""
 
-    def each(what: str, part: Callable[[Entrant], None], order: Sequence[Entrant]) -> None:
-        for entrant in order:
-            if entrant.result.measured:
-                tell(entrant.result, what)
-                entrant.attempt(part)
+    def each(what: str, part: Callable[[Contestant], None], order: Sequence[Contestant]) -> None:
+        for contestant in order:
+            if contestant.result.measured:
+                tell(contestant.result, what)
+                contestant.attempt(part)
 
-    each("preparing", lambda e: prepare(e, path), entrants)
-    each("warming up", warm_up, entrants)
+    each("preparing", lambda e: prepare(e, path), contestants)
+    each("warming up", warm_up, contestants)
     for number in range(rounds):
-        order = shuffle.sample(list(entrants), len(entrants))
+        order = shuffle.sample(list(contestants), len(contestants))
         each(f"round {number + 1} of {rounds}", one_round, order)
     for part in (check_waits, check_unseen, check_again, finish):
-        each("proving", part, entrants)
+        each("proving", part, contestants)
 
 
-def prepare(entrant: Entrant, path: str) -> None:
+def prepare(contestant: Contestant, path: str) -> None:
     """Start the worker and have it ready on the path asked for, or on the fastest right one."""
-    entrant.record.hello = dict(entrant.start())
-    if entrant.contestant.baseline:
-        chosen = _prepare_path(entrant, "native")
+    contestant.record.hello = dict(contestant.start())
+    if contestant.entry.baseline:
+        chosen = _prepare_path(contestant, "native")
         chosen["right"] = True
-        check_values(entrant)
+        check_values(contestant)
     elif path == "fastest":
-        chosen = _fastest(entrant)
+        chosen = _fastest(contestant)
     else:
-        chosen = _prepare_path(entrant, path)
-        check_values(entrant)
+        chosen = _prepare_path(contestant, path)
+        check_values(contestant)
     if chosen["several"] > 1:
-        _pace(entrant, chosen)
+        _pace(contestant, chosen)
     for name in ("path", "paths", "prepare", "first", "many", "settings"):
-        setattr(entrant.record, name, chosen[name])
+        setattr(contestant.record, name, chosen[name])
 
 
-def _fastest(entrant: Entrant) -> dict[str, Any]:
+def _fastest(contestant: Contestant) -> dict[str, Any]:
     """Try every path that may differ, and prepare the fastest of those that are right."""
     tried: list[dict[str, Any]] = []
-    starts = entrant.worker.starts
-    repeated = REPEATED[entrant.case.group.mode]
+    starts = contestant.worker.starts
+    repeated = REPEATED[contestant.case.group.mode]
     for path in CANDIDATES:
         if path != repeated or not _all_equations(tried[0]):
-            tried.append(_try_path(entrant, path, beside=bool(tried)))
+            tried.append(_try_path(contestant, path, beside=bool(tried)))
     right = [c for c in tried if c["right"]]
     names = ("path", "right", "seconds", "reason")
-    entrant.record.candidates = [{n: c[n] for n in names} for c in tried]
+    contestant.record.candidates = [{n: c[n] for n in names} for c in tried]
     if not right:
         raise Refused("; ".join(dict.fromkeys(f"{c['path']}: {c['reason']}" for c in tried)))
     best = min(right, key=lambda c: float(c["seconds"]))
-    if entrant.worker.starts == starts and entrant.worker.pid is not None:
-        entrant.call("select", path=best["path"])
+    if contestant.worker.starts == starts and contestant.worker.pid is not None:
+        contestant.call("select", path=best["path"])
     else:
         # A path that was tried has cost the process, and with it what was prepared before.
-        best = {**_prepare_path(entrant, best["path"]), "right": True, "seconds": best["seconds"]}
-    check_values(entrant)
+        best = {
+            **_prepare_path(contestant, best["path"]),
+            "right": True,
+            "seconds": best["seconds"],
+        }
+    check_values(contestant)
     return best
 
 
@@ -102,13 +106,13 @@ def _all_equations(tried: Mapping[str, Any]) -> bool:
     return bool(tried["right"]) and layers == {"equations"}
 
 
-def _try_path(entrant: Entrant, path: str, beside: bool) -> dict[str, Any]:
+def _try_path(contestant: Contestant, path: str, beside: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"path": path, "right": False, "seconds": None, "reason": ""}
     try:
-        found |= _prepare_path(entrant, path, beside)
-        check_values(entrant)
-        _settle(entrant)
-        found |= {"right": True, "seconds": _tried(entrant)}
+        found |= _prepare_path(contestant, path, beside)
+        check_values(contestant)
+        _settle(contestant)
+        found |= {"right": True, "seconds": _tried(contestant)}
     except Refused as error:
         found["reason"] = str(error)
     except WorkerFault as fault:
@@ -118,36 +122,38 @@ def _try_path(entrant: Entrant, path: str, beside: bool) -> dict[str, Any]:
     return found
 
 
-def _pace(entrant: Entrant, chosen: dict[str, Any]) -> None:
+def _pace(contestant: Contestant, chosen: dict[str, Any]) -> None:
     """Try several steps in a call, and leave it at that if it is faster.
 
     They save what a call costs; in one loop, though, XLA spreads the work over fewer threads.
     """
-    _settle(entrant)
-    alone = _tried(entrant)
-    entrant.many = int(entrant.call("together", wanted=True))
-    first = entrant.throughput(entrant.many)
-    if _tried(entrant) < alone:
+    _settle(contestant)
+    alone = _tried(contestant)
+    contestant.many = int(contestant.call("together", wanted=True))
+    first = contestant.throughput(contestant.many)
+    if _tried(contestant) < alone:
         chosen["first"] += first
     else:
-        entrant.many = int(entrant.call("together", wanted=False))
-    chosen["many"] = entrant.many
+        contestant.many = int(contestant.call("together", wanted=False))
+    chosen["many"] = contestant.many
 
 
-def _tried(entrant: Entrant) -> float:
+def _tried(contestant: Contestant) -> float:
     """The best of some tries: one that the machine was busy in must not decide."""
-    count = entrant.steps_in(TRIAL)
-    return min(entrant.throughput(count) / count for _ in range(TRIALS))
+    count = contestant.steps_in(TRIAL)
+    return min(contestant.throughput(count) / count for _ in range(TRIALS))
 
 
-def _prepare_path(entrant: Entrant, path: str, beside: bool = False) -> dict[str, Any]:
-    payload = entrant.case.payload(path, entrant.device) | ({"beside": True} if beside else {})
-    reply = entrant.call("prepare", **payload)
-    entrant.next, entrant.many = 0, 1
+def _prepare_path(contestant: Contestant, path: str, beside: bool = False) -> dict[str, Any]:
+    payload = contestant.case.payload(path, contestant.device) | (
+        {"beside": True} if beside else {}
+    )
+    reply = contestant.call("prepare", **payload)
+    contestant.next, contestant.many = 0, 1
     several = int(reply.get("many", 1))
     if several > 1:
-        entrant.call("together", wanted=False)
-    (first,) = entrant.latencies(1)
+        contestant.call("together", wanted=False)
+    (first,) = contestant.latencies(1)
     return {
         "path": path,
         "paths": dict(reply["paths"]),
@@ -159,7 +165,7 @@ def _prepare_path(entrant: Entrant, path: str, beside: bool = False) -> dict[str
     }
 
 
-def _settle(entrant: Entrant) -> float:
+def _settle(contestant: Contestant) -> float:
     """Estimate the time of a step, from the backend's own word and from what it leaves undone.
 
     Returns the part that does not rest on its word: a backend that says at once that it is done
@@ -167,34 +173,34 @@ def _settle(entrant: Entrant) -> float:
     """
     count, tries, undone = 3, [], []
     for _ in range(ESTIMATES):
-        tries += entrant.latencies(count)
-        undone.append(entrant.timed_call("values", first=entrant.take(1), count=1)[1])
+        tries += contestant.latencies(count)
+        undone.append(contestant.timed_call("values", first=contestant.take(1), count=1)[1])
     least = min(undone) / (count + 1)
-    entrant.latency = max(min(tries), least)
+    contestant.latency = max(min(tries), least)
     return least
 
 
-def warm_up(entrant: Entrant) -> None:
+def warm_up(contestant: Contestant) -> None:
     """Run batches of steps until two in a row take the same; shown in the record."""
-    least = _settle(entrant)
+    least = _settle(contestant)
     medians: list[float] = []
     steps, steady = 0, False
     deadline = time.monotonic() + WARMED
     while not steady and len(medians) < MOST_BATCHES and time.monotonic() < deadline:
-        count = entrant.steps_in(WARMING, least=2)
-        latencies = entrant.latencies(count)
+        count = contestant.steps_in(WARMING, least=2)
+        latencies = contestant.latencies(count)
         medians.append(median(latencies))
-        entrant.latency = max(min(latencies), least)
+        contestant.latency = max(min(latencies), least)
         steps += count
         steady = len(medians) > 1 and abs(medians[-1] / medians[-2] - 1) <= STEADY
-    entrant.record.warm_up = {"steps": steps, "steady": steady, "medians": medians}
+    contestant.record.warm_up = {"steps": steps, "steady": steady, "medians": medians}
 
 
-def one_round(entrant: Entrant) -> None:
+def one_round(contestant: Contestant) -> None:
     """One number of throughput and some of latency, after untimed steps of both kinds."""
-    count = entrant.steps_in(ROUND)
-    entrant.throughput(entrant.steps_in(WARMING, least=1))
-    entrant.result.seconds.append(entrant.throughput(count) / count)
-    entrant.result.steps = count
-    waited = entrant.latencies(max(3, min(ROTATING * 8, entrant.steps_in(WAITED))))
-    entrant.record.latencies += waited
+    count = contestant.steps_in(ROUND)
+    contestant.throughput(contestant.steps_in(WARMING, least=1))
+    contestant.result.seconds.append(contestant.throughput(count) / count)
+    contestant.result.steps = count
+    waited = contestant.latencies(max(3, min(ROTATING * 8, contestant.steps_in(WAITED))))
+    contestant.record.latencies += waited

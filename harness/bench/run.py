@@ -1,4 +1,4 @@
-"""A run of ``harness bench``: a worker for each contestant, group after group, all interleaved."""
+"""A run of ``harness bench``: a worker for each entry, group after group, all interleaved."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from harness.bench.contestant import CellResult, Entrant
+from harness.bench.contestant import Contestant, TimedResult
 from harness.bench.request import (
     BenchRequest,
-    Contestant,
+    Entry,
     Group,
     check_request,
-    contestants_of,
+    entries_from,
     groups_of,
 )
 from harness.bench.rounds import measure
@@ -31,32 +31,32 @@ class Events:
     def expecting(self, group: Group) -> None:
         """The oracle computes what a group's results must be."""
 
-    def doing(self, result: CellResult, what: str) -> None:
+    def doing(self, result: TimedResult, what: str) -> None:
         """A part of a cell's measurement begins."""
 
-    def ended(self, result: CellResult) -> None:
+    def ended(self, result: TimedResult) -> None:
         """A cell is done."""
 
 
 class Bench:
     """Times a request. Use as a context manager, so that no worker outlives it.
 
-    ``contestants`` are those of the request if left out. Raises :class:`UsageError` for a request
+    ``entries`` are those of the request if left out. Raises :class:`UsageError` for a request
     that cannot be.
     """
 
     def __init__(
         self,
         request: BenchRequest,
-        contestants: Sequence[Contestant] | None = None,
+        entries: Sequence[Entry] | None = None,
         events: Events | None = None,
     ) -> None:
         check_request(request)
         self.request, self.events = request, events or Events()
-        self.contestants = list(contestants_of(request) if contestants is None else contestants)
+        self.entries = list(entries_from(request) if entries is None else entries)
         self.groups = groups_of(request)
-        self._workers = {c.label: Worker(c.launch) for c in self.contestants}
-        self._peaks: dict[str, dict[Any, float]] = {c.label: {} for c in self.contestants}
+        self._workers = {c.label: Worker(c.launch) for c in self.entries}
+        self._peaks: dict[str, dict[Any, float]] = {c.label: {} for c in self.entries}
         self._shuffle = random.Random(request.seed)
 
     def __enter__(self) -> Bench:
@@ -70,10 +70,10 @@ class Bench:
         for worker in self._workers.values():
             worker.close()
 
-    def run(self) -> list[CellResult]:
+    def run(self) -> list[TimedResult]:
         """All cells, in the order of the plan."""
-        self.events.planned(len(self.groups) * len(self.contestants))
-        results: list[CellResult] = []
+        self.events.planned(len(self.groups) * len(self.entries))
+        results: list[TimedResult] = []
         for group in self.groups:
             found = self.run_group(group)
             for result in found:
@@ -81,28 +81,26 @@ class Bench:
             results += found
         return results
 
-    def run_group(self, group: Group) -> list[CellResult]:
-        """The cells of one group, one for each contestant."""
+    def run_group(self, group: Group) -> list[TimedResult]:
+        """The cells of one group, one for each entry."""
         request = self.request
         try:
             case = self._case(group)
         except OracleFault as fault:
-            return [
-                CellResult(group.cell(c.label), c, "broken", str(fault)) for c in self.contestants
-            ]
-        entrants = [
-            Entrant(
-                contestant,
-                self._workers[contestant.label],
+            return [TimedResult(group.cell(c.label), c, "broken", str(fault)) for c in self.entries]
+        contestants = [
+            Contestant(
+                entry,
+                self._workers[entry.label],
                 case,
                 request.device,
                 request.timeout,
-                self._peaks[contestant.label],
+                self._peaks[entry.label],
             )
-            for contestant in self.contestants
+            for entry in self.entries
         ]
-        measure(entrants, request.path, request.rounds, self._shuffle, self.events.doing)
-        return [entrant.result for entrant in entrants]
+        measure(contestants, request.path, request.rounds, self._shuffle, self.events.doing)
+        return [contestant.result for contestant in contestants]
 
     def _case(self, group: Group) -> TimedCase:
         """A group's case with all that is expected of it.

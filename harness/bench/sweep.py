@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.bench.contestant import CellResult
-from harness.bench.request import Cell
+from harness.bench.contestant import TimedResult
+from harness.bench.request import TimedCell
 
 
-def slopes(results: Sequence[CellResult]) -> list[dict[str, Any]]:
+def slopes(results: Sequence[TimedResult]) -> list[dict[str, Any]]:
     """A fit of log(seconds) over log(value) for every value that varies while others stay.
 
     The slope is 1 where twice the work takes twice as long, and 0 where it is free. ``r_squared``
@@ -47,11 +47,11 @@ def _fit(points: Sequence[tuple[int, float]]) -> dict[str, Any]:
     }
 
 
-def _values(cell: Cell) -> dict[str, int]:
+def _values(cell: TimedCell) -> dict[str, int]:
     return {"batch": cell.batch, "time": cell.time, **cell.sizes}
 
 
-def _name(cell: Cell) -> str:
+def _name(cell: TimedCell) -> str:
     return f"{cell.spec} {cell.backend} {cell.mode}"
 
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from harness.bench.compare import Change
-from harness.bench.contestant import CellResult
+from harness.bench.contestant import TimedResult
 from harness.bench.noise import beyond_noise
 from harness.terminal import entry
 from harness.worker.remote import with_trace
@@ -45,31 +45,31 @@ def _pipe(texts: Iterable[str]) -> str:
     return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"
 
 
-def grids(results: Sequence[CellResult]) -> tuple[list[Grid], list[str]]:
+def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
     """A table for every mode and sizes, and the footnotes of all of them."""
     notes: list[str] = []
-    families: dict[str, list[CellResult]] = {}
+    families: dict[str, list[TimedResult]] = {}
     for result in results:
-        if not result.contestant.tuning:
+        if not result.entry.tuning:
             families.setdefault(_family(result), []).append(result)
     found = [_grid(title, cells, notes) for title, cells in families.items()]
     for result in results:
         # Settings are told of below the tables, but what lost its speed under one is a footnote.
-        if result.contestant.tuning and not result.measured:
+        if result.entry.tuning and not result.measured:
             _note(result, notes)
     return found, notes
 
 
-def _family(result: CellResult) -> str:
+def _family(result: TimedResult) -> str:
     cell = result.cell
     sizes = "".join(f", {name} {size}" for name, size in sorted(cell.sizes.items()))
     return f"{cell.mode}, batch {cell.batch}{sizes}"
 
 
-def _grid(title: str, cells: Sequence[CellResult], notes: list[str]) -> Grid:
+def _grid(title: str, cells: Sequence[TimedResult], notes: list[str]) -> Grid:
     backends = list(dict.fromkeys(c.cell.backend for c in cells))
     grid = Grid(title, ["system", *backends])
-    rows: dict[str, dict[str, CellResult]] = {}
+    rows: dict[str, dict[str, TimedResult]] = {}
     for cell in cells:
         rows.setdefault(_row(cell, cells), {})[cell.cell.backend] = cell
     for name, row in rows.items():
@@ -79,13 +79,13 @@ def _grid(title: str, cells: Sequence[CellResult], notes: list[str]) -> Grid:
     return grid
 
 
-def _row(result: CellResult, cells: Sequence[CellResult]) -> str:
+def _row(result: TimedResult, cells: Sequence[TimedResult]) -> str:
     name, time = result.cell.spec.removeprefix("lesson6/"), result.cell.time
     several = len({c.cell.time for c in cells if c.cell.spec == result.cell.spec}) > 1
     return f"{name} t{time}" if several else name
 
 
-def _best(cells: Sequence[CellResult]) -> list[CellResult]:
+def _best(cells: Sequence[TimedResult]) -> list[TimedResult]:
     """The fastest, and those that noise does not tell from it."""
     measured = [c for c in cells if c.measured]
     if len(measured) < 2:
@@ -94,7 +94,7 @@ def _best(cells: Sequence[CellResult]) -> list[CellResult]:
     return [c for c in measured if not beyond_noise(first.seconds, c.seconds) or c is first]
 
 
-def _text(result: CellResult, best: bool, notes: list[str]) -> str:
+def _text(result: TimedResult, best: bool, notes: list[str]) -> str:
     """``*123 ±4%`` over the path that ran and the digits that are right; or why not."""
     if not result.measured:
         return f"{result.status} [{_note(result, notes)}]"
@@ -104,21 +104,21 @@ def _text(result: CellResult, best: bool, notes: list[str]) -> str:
     return f"{speed}\n{_path(result)}\n{result.record.values['digits']:.1f} digits"
 
 
-def _path(result: CellResult) -> str:
+def _path(result: TimedResult) -> str:
     many = result.record.many or 1
     return f"{result.record.path}{f' x{many}' if many > 1 else ''}"
 
 
-def _note(result: CellResult, notes: list[str]) -> int:
-    text = f"{result.contestant.label}: {result.reason}"
+def _note(result: TimedResult, notes: list[str]) -> int:
+    text = f"{result.entry.label}: {result.reason}"
     if text not in notes:
         notes.append(text)
     return notes.index(text) + 1
 
 
-def tracebacks(results: Sequence[CellResult]) -> list[str]:
+def tracebacks(results: Sequence[TimedResult]) -> list[str]:
     """What was raised where there is no speed, once for each backend."""
-    found = {(r.contestant.label, r.traceback): r for r in results if r.traceback}
+    found = {(r.entry.label, r.traceback): r for r in results if r.traceback}
     return [with_trace(f"{label}: {r.reason}", r.traceback) for (label, _), r in found.items()]
 
 
@@ -128,9 +128,9 @@ def thousands(rate: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def details(results: Sequence[CellResult]) -> Grid:
+def details(results: Sequence[TimedResult]) -> Grid:
     """Every measured cell: the figures beside its speed."""
-    columns: dict[str, Callable[[CellResult], str]] = {
+    columns: dict[str, Callable[[TimedResult], str]] = {
         "latency ms": lambda r: f"{r.record.latency['median'] * 1e3:.3g}",
         "step ms": lambda r: f"{r.record.step['median'] * 1e3:.3g}",
         "GFLOP/s": lambda r: f"{(r.record.flops_per_second or 0.0) / 1e9:.3g}",
@@ -150,12 +150,12 @@ def details(results: Sequence[CellResult]) -> Grid:
     return grid
 
 
-def _share(result: CellResult, name: str) -> str:
+def _share(result: TimedResult, name: str) -> str:
     share = getattr(result.record, name)
     return "-" if share is None else f"{share:.0%}"
 
 
-def _warm(result: CellResult) -> str:
+def _warm(result: TimedResult) -> str:
     found = result.record.warm_up
     return f"{found['steps']}{'' if found['steady'] else ' unsteady'}"
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from harness.bench.contestant import CellResult
+from harness.bench.contestant import TimedResult
 from harness.bench.noise import beyond_noise
 from harness.bench.request import TUNINGS
 
@@ -15,13 +15,13 @@ from harness.bench.request import TUNINGS
 WORTH = 0.03
 
 
-def gains(results: Sequence[CellResult]) -> list[dict[str, Any]]:
+def gains(results: Sequence[TimedResult]) -> list[dict[str, Any]]:
     """For every cell that ran under a setting: its speed relative to the plain one."""
-    plain = {str(r.cell): r for r in results if not r.contestant.tuning and r.measured}
+    plain = {str(r.cell): r for r in results if not r.entry.tuning and r.measured}
     found = []
     for result in results:
-        base = plain.get(str(replace(result.cell, backend=result.contestant.backend)))
-        if not result.contestant.tuning or base is None or not result.measured:
+        base = plain.get(str(replace(result.cell, backend=result.entry.backend)))
+        if not result.entry.tuning or base is None or not result.measured:
             continue
         ratio = median(base.seconds) / median(result.seconds)
         known = beyond_noise(base.seconds, result.seconds)
@@ -32,8 +32,8 @@ def gains(results: Sequence[CellResult]) -> list[dict[str, Any]]:
             {
                 "cell": str(base.cell),
                 "backend": base.cell.backend,
-                "tuning": result.contestant.tuning,
-                "environment": dict(TUNINGS[result.contestant.tuning]),
+                "tuning": result.entry.tuning,
+                "environment": dict(TUNINGS[result.entry.tuning]),
                 "speed_ratio": ratio,
                 "verdict": verdict,
             }

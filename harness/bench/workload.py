@@ -1,4 +1,4 @@
-"""What the contestants of a group are given, and what the oracle says must come of it."""
+"""What the entries of a group are given, and what the oracle says must come of it."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from places import SUPPORT
 
 from harness.bench import proofs, rounds
 from harness.bench.console import results_exit_code
-from harness.bench.contestant import CellResult, Entrant, Refused
+from harness.bench.contestant import Contestant, Refused, TimedResult
 from harness.bench.proofs import check_hardware
-from harness.bench.request import BenchRequest, Contestant, groups_of
+from harness.bench.request import BenchRequest, Entry, groups_of
 from harness.bench.run import Bench
 from harness.bench.workload import TimedCase
 from harness.worker.launch import Launch
@@ -50,15 +50,15 @@ def request(mode: str, **options: object) -> BenchRequest:
     return BenchRequest(**chosen)  # type: ignore[arg-type]
 
 
-def contestants(*names: str) -> list[Contestant]:
+def entries(*names: str) -> list[Entry]:
     return [
-        Contestant(name, Launch(name, handler=f"timed.handlers:{name}", environment=PATH))
+        Entry(name, Launch(name, handler=f"timed.handlers:{name}", environment=PATH))
         for name in names
     ]
 
 
-def run(wanted: BenchRequest, *names: str) -> dict[str, CellResult]:
-    with Bench(wanted, contestants(*names)) as bench:
+def run(wanted: BenchRequest, *names: str) -> dict[str, TimedResult]:
+    with Bench(wanted, entries(*names)) as bench:
         return {result.cell.backend: result for result in bench.run()}
 
 
@@ -81,12 +81,12 @@ def test_cheats_are_refused_and_the_honest_are_not(mode: str, column: int) -> No
 
 def test_faster_than_the_hardware_is_refused() -> None:
     case = TimedCase(groups_of(request("forward"))[0], "float32", 0)
-    (contestant,) = contestants("honest")
-    entrant = Entrant(contestant, Worker(contestant.launch), case, "cpu", 1.0)
+    (entry,) = entries("honest")
+    contestant = Contestant(entry, Worker(entry.launch), case, "cpu", 1.0)
     # A million operations at three times a peak of 1 GFLOP/s: no less than a third of a ms.
-    check_hardware(entrant, products=10**6, peak=1e9, seconds=3.4e-4)
+    check_hardware(contestant, products=10**6, peak=1e9, seconds=3.4e-4)
     with pytest.raises(Refused, match="faster than the hardware: a step takes"):
-        check_hardware(entrant, products=10**6, peak=1e9, seconds=3.0e-4)
+        check_hardware(contestant, products=10**6, peak=1e9, seconds=3.0e-4)
 
 
 def test_record_of_an_honest_cell() -> None:
@@ -148,7 +148,7 @@ def test_what_is_not_offered_is_no_failure() -> None:
 
 
 def test_workers_are_gone_after_a_run() -> None:
-    with Bench(request("forward"), contestants("honest")) as bench:
+    with Bench(request("forward"), entries("honest")) as bench:
         bench.run()
         pids = [worker.pid for worker in bench._workers.values()]
     assert all(pids)

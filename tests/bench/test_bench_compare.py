@@ -13,7 +13,7 @@ from bench_results import REQUEST, refused, result
 from click.testing import CliRunner
 
 from harness.bench.compare import compare, differences, exit_code
-from harness.bench.contestant import CellResult
+from harness.bench.contestant import TimedResult
 from harness.bench.json_file import document, write
 from harness.bench.noise import beyond_noise
 from harness.cli import cli
@@ -21,7 +21,7 @@ from harness.cli import cli
 WIDE = (0.5, 0.8, 1.0, 1.3, 1.6)
 
 
-def made(*results: CellResult) -> dict[str, Any]:
+def made(*results: TimedResult) -> dict[str, Any]:
     return document(REQUEST, results)
 
 
@@ -41,7 +41,7 @@ BASE = made(result())
         (result(batch=128), "missing"),
     ],
 )
-def test_verdict(after: CellResult, verdict: str) -> None:
+def test_verdict(after: TimedResult, verdict: str) -> None:
     (change, *_) = compare(BASE, made(after), 0.1)
     assert change.verdict == verdict
     assert exit_code([change]) == (verdict in ("slower", "lost"))

@@ -12,7 +12,7 @@ from bench_results import REQUEST, refused, result
 
 from harness.bench import console, sweep, table, tuning
 from harness.bench.console import results_exit_code
-from harness.bench.contestant import CellResult, Status
+from harness.bench.contestant import Status, TimedResult
 from harness.bench.environment import environment
 from harness.bench.json_file import DocumentError, check_writable, document, read, write
 from harness.bench.request import TUNINGS
@@ -114,7 +114,7 @@ def test_what_cannot_be_kept_is_shown(
 
         def __exit__(self, *_: object) -> None: ...
 
-        def run(self) -> list[CellResult]:
+        def run(self) -> list[TimedResult]:
             path.write_text("mine")
             return [result()]
 

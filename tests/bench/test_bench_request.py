@@ -17,7 +17,7 @@ from harness.bench.request import (
     Group,
     characters_read,
     check_request,
-    contestants_of,
+    entries_from,
     groups_of,
 )
 from harness.bench.workload import ROTATING, TimedCase
@@ -89,15 +89,15 @@ def test_unknown_sizes_and_names() -> None:
     with pytest.raises(UsageError, match=r"--batch"):
         groups_of(BenchRequest(sizes={"batch": (3,)}))
     with pytest.raises(UsageError, match=r"environment is given for 'tosch'.*did you mean 'torch'"):
-        contestants_of(BenchRequest(backends=("torch",), environment={"tosch": {"A": "1"}}))
+        entries_from(BenchRequest(backends=("torch",), environment={"tosch": {"A": "1"}}))
 
 
 def test_environment_of_workers() -> None:
     request = BenchRequest(
         backends=("torch",), threads=3, environment={"torch": {"A": "1", "MKL_NUM_THREADS": "1"}}
     )
-    (contestant,) = contestants_of(request)
-    assert contestant.launch.environment == {
+    (entry,) = entries_from(request)
+    assert entry.launch.environment == {
         "OMP_NUM_THREADS": "3",
         "OPENBLAS_NUM_THREADS": "3",
         "MKL_NUM_THREADS": "1",
@@ -108,7 +108,7 @@ def test_environment_of_workers() -> None:
 
 
 def test_tunings_run_beside_the_plain_worker() -> None:
-    found = contestants_of(BenchRequest(backends=("torch",), tune=True))
+    found = entries_from(BenchRequest(backends=("torch",), tune=True))
     assert [c.label for c in found] == ["torch", "torch+malloc", "torch+hugepages"]
     plain, malloc, _ = (c.launch.environment for c in found)
     assert {n: v for n, v in malloc.items() if n not in plain} == TUNINGS["malloc"]

@@ -23,11 +23,11 @@ from performance_page import render
 from ratio_targets import missed, outcome
 from rich.console import Console
 
-from harness.bench.contestant import CellResult, Entrant
+from harness.bench.contestant import Contestant, TimedResult
 from harness.bench.environment import environment
 from harness.bench.figures import finish
 from harness.bench.json_file import write
-from harness.bench.request import BenchRequest, Contestant, Group, groups_of, launch
+from harness.bench.request import BenchRequest, Entry, Group, groups_of, launch
 from harness.bench.rounds import one_round, prepare, warm_up
 from harness.bench.workload import TimedCase
 from harness.worker.launch import Launch, thread_settings
@@ -73,47 +73,47 @@ class Pairs:
 
     def measure(self, case: TimedCase, backend: str, path: str) -> Pair:
         """Time a backend and its hand-written match, round after round."""
-        ours = Contestant(backend, launch(self.request(path), backend))
+        ours = Entry(backend, launch(self.request(path), backend))
         return self._time(case, ours, by_hand(backend, self.threads), path)
 
     def measure_loop(self, case: TimedCase) -> Pair:
         """Time the backend that stands beside the notebook's loop."""
-        ours = Contestant(LOOP_BESIDE, launch(self.request("fastest"), LOOP_BESIDE))
+        ours = Entry(LOOP_BESIDE, launch(self.request("fastest"), LOOP_BESIDE))
         return self._time(case, ours, by_hand(LOOP, self.threads), "fastest")
 
-    def _time(self, case: TimedCase, ours: Contestant, native: Contestant, path: str) -> Pair:
-        entrants = [self._entrant(case, contestant) for contestant in (ours, native)]
-        for entrant in entrants:
-            entrant.attempt(lambda e: prepare(e, path))
-        for entrant in entrants:
-            entrant.attempt(warm_up)
+    def _time(self, case: TimedCase, ours: Entry, native: Entry, path: str) -> Pair:
+        contestants = [self._contestant(case, entry) for entry in (ours, native)]
+        for contestant in contestants:
+            contestant.attempt(lambda e: prepare(e, path))
+        for contestant in contestants:
+            contestant.attempt(warm_up)
         for _ in range(self.rounds):
-            for entrant in self._shuffle.sample(entrants, len(entrants)):
-                entrant.attempt(one_round)
-        for entrant in entrants:
-            entrant.attempt(finish)
-        found = {"ours": side(entrants[0].result), "native": side(entrants[1].result)}
-        found["environment"] = environment(self.request(path), [e.result for e in entrants])
+            for contestant in self._shuffle.sample(contestants, len(contestants)):
+                contestant.attempt(one_round)
+        for contestant in contestants:
+            contestant.attempt(finish)
+        found = {"ours": side(contestants[0].result), "native": side(contestants[1].result)}
+        found["environment"] = environment(self.request(path), [e.result for e in contestants])
         return found
 
-    def _entrant(self, case: TimedCase, contestant: Contestant) -> Entrant:
-        label = contestant.label
+    def _contestant(self, case: TimedCase, entry: Entry) -> Contestant:
+        label = entry.label
         if label not in self._workers:
-            self._workers[label] = Worker(contestant.launch)
+            self._workers[label] = Worker(entry.launch)
         peaks = self._peaks.setdefault(label, {})
-        return Entrant(contestant, self._workers[label], case, "cpu", TIMEOUT, peaks)
+        return Contestant(entry, self._workers[label], case, "cpu", TIMEOUT, peaks)
 
 
-def by_hand(backend: str, threads: int) -> Contestant:
+def by_hand(backend: str, threads: int) -> Entry:
     """The hand-written code of a backend's framework."""
     settings = {**thread_settings(threads), "PYTHONPATH": str(NATIVE)}
     if backend in ENGINES:
         settings |= {"KERAS_BACKEND": ENGINES[backend], "TF_CPP_MIN_LOG_LEVEL": "2"}
     worker = Launch(backend, handler="worker:handler", environment=settings, cores=threads)
-    return Contestant(f"{backend} by hand", worker, baseline=True)
+    return Entry(f"{backend} by hand", worker, baseline=True)
 
 
-def side(result: CellResult) -> dict[str, Any]:
+def side(result: TimedResult) -> dict[str, Any]:
     """What the record keeps of one side of a pair."""
     names = (
         *("path", "paths", "candidates", "many", "rate", "latency", "values", "overhead"),

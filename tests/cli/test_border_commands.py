@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.bench import rounds
-from harness.bench.contestant import Entrant
+from harness.bench.contestant import Contestant
 from harness.bench.json_file import document
-from harness.bench.request import BenchRequest, Contestant
+from harness.bench.request import BenchRequest, Entry
 from harness.bench.run import Bench
 from harness.bench.table import tracebacks
 from harness.convert.formats import Verbs
@@ -176,9 +176,9 @@ def bench(*faults: str, mode: str = "forward", path: str = "derived") -> Any:
         threads=1,
         path=path,
     )
-    made = [Contestant(f, Launch(f"wrong-{f}", environment=wrong.variables())) for f in faults]
+    made = [Entry(f, Launch(f"wrong-{f}", environment=wrong.variables())) for f in faults]
     with Bench(asked, made) as running:
-        found = {r.contestant.label: r for r in running.run()}
+        found = {r.entry.label: r for r in running.run()}
     return asked, found
 
 
@@ -207,10 +207,10 @@ def test_a_fault_of_the_harness_costs_one_cell_of_bench(
 ) -> None:
     right = rounds.one_round
 
-    def slip(entrant: Entrant) -> None:
-        if entrant.contestant.label == "equal-floats":
+    def slip(contestant: Contestant) -> None:
+        if contestant.entry.label == "equal-floats":
             raise LookupError("a slip of the harness")
-        right(entrant)
+        right(contestant)
 
     monkeypatch.setattr(rounds, "one_round", slip)
     _, found = bench("equal-floats", "nothing")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.bench.contestant import CellResult
+from harness.bench.contestant import TimedResult
 from harness.bench.figures import rates, spread
 from harness.bench.record import Record
-from harness.bench.request import BenchRequest, Cell, Contestant
+from harness.bench.request import BenchRequest, Entry, TimedCell
 from harness.worker.launch import Launch
 
 SPEC = "lesson6/sequence_rnn"
@@ -28,11 +28,11 @@ def result(
     tuning: str = "",
     ratio: float = 2.0,
     noise: Sequence[float] = NOISE,
-) -> CellResult:
+) -> TimedResult:
     """A measured cell whose steps take ``step`` seconds."""
     label = f"{backend}+{tuning}" if tuning else backend
-    cell = Cell(SPEC, label, mode, batch, time, dict(sizes or {}))
-    contestant = Contestant(label, Launch(backend, environment={"OMP_NUM_THREADS": "2"}), tuning)
+    cell = TimedCell(SPEC, label, mode, batch, time, dict(sizes or {}))
+    entry = Entry(label, Launch(backend, environment={"OMP_NUM_THREADS": "2"}), tuning)
     seconds = [step * factor for factor in noise]
     record = {
         "hello": {"versions": {backend: "1.0"}, "python": "3.11.7", "environment": {}},
@@ -51,12 +51,12 @@ def result(
         "warm_up": {"steps": 40, "steady": True, "medians": [step, step]},
         "memory": {"resident": 100 << 20, "device": None},
     }
-    return CellResult(cell, contestant, seconds=seconds, steps=100, record=Record(**record))
+    return TimedResult(cell, entry, seconds=seconds, steps=100, record=Record(**record))
 
 
 def refused(
     backend: str = "torch", reason: str = "differs: step 1: loss", **where: Any
-) -> CellResult:
+) -> TimedResult:
     """A cell without a speed."""
     found = result(backend, **where)
     found.status, found.reason, found.seconds = "refused", reason, []
