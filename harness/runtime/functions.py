@@ -19,12 +19,11 @@ from harness.runtime.backend import (
     F,
     Function,
     GradientFunction,
-    Native,
-    Tensors,
     host_dtype,
 )
 from harness.runtime.interpreter import Claimed, Interpreter, Line, Values, Watch, perform
 from harness.runtime.layout import Layout, claims
+from harness.runtime.native import Native, Tensors
 
 Path = Literal["native", "equations", "derived"]
 # Where claimed calls find the variables, among values that have numbers from 0.

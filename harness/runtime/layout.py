@@ -10,7 +10,8 @@ from harness.arrays import ArrayDict, Arrays
 from harness.program.ir import Phase, Program
 from harness.program.signature import call_key, local_shapes
 from harness.runtime import promises
-from harness.runtime.backend import Backend, Layer, Native
+from harness.runtime.backend import Backend
+from harness.runtime.native import Layer, Native
 from harness.runtime.packing import Packing
 
 

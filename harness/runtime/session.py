@@ -18,8 +18,9 @@ from harness.program.dims import bind
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.signature import Mode, call_key, check_arrays, check_index, check_names
 from harness.runtime import promises
-from harness.runtime.backend import Backend, Function, NativeOptimizer, Tensors
+from harness.runtime.backend import Backend, Function
 from harness.runtime.functions import COMPILED, Functions, Path
+from harness.runtime.native import NativeOptimizer, Tensors
 
 # The number of the step, from 1, which the equations of an optimizer may ask for.
 STEP = "step"

@@ -15,7 +15,8 @@ from harness.program.ir import needed_nodes
 from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.program.signature import call_key, result_ports
 from harness.runtime import promises
-from harness.runtime.backend import Advance, Backend, Tensors
+from harness.runtime.backend import Advance, Backend
+from harness.runtime.native import Tensors
 from harness.runtime.promises import ContractError
 from harness.runtime.session import STEP, UPDATED, Session
 
