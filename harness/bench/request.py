@@ -160,7 +160,11 @@ def groups_of(request: BenchRequest) -> list[Group]:
 
 
 def contestants_of(request: BenchRequest) -> list[Contestant]:
-    """A contestant for each backend; with ``tune`` one more for each known setting."""
+    """A contestant for each backend; with ``tune`` one more for each known setting.
+
+    Raises:
+        UsageError: a backend is unknown, or something is given for one that is not timed.
+    """
     backends = choose_backends(request.backends)
     for option, named in (("interpreter", request.pythons), ("environment", request.environment)):
         for name in named:

@@ -39,7 +39,10 @@ SECONDS = 1e-7
 
 
 class Case:
-    """See the module. ``sizes`` override the spec's; the material is drawn off all kinks."""
+    """One model at some sizes, its material, and what the oracle says of it.
+
+    ``sizes`` override the spec's; the material is drawn off all kinks.
+    """
 
     def __init__(
         self,

@@ -33,7 +33,11 @@ class Verbs(TimedVerbs):
 
     @property
     def session(self) -> Session:
-        """The current session."""
+        """The current session.
+
+        Raises:
+            UsageError: none is open.
+        """
         if self._session is None:
             raise UsageError("no session is open")
         return self._session
@@ -100,7 +104,7 @@ class Verbs(TimedVerbs):
         return steps
 
     def primitives(self, batch: int, time: int) -> Payload:
-        """See :meth:`harness.runtime.probe.Probe.run`."""
+        """How many calls of primitives were ``tried``, the ``faults`` in words, a ``traceback``."""
         sizes = {"batch": batch, "time": time}
         return self._probe.run(self.session, sizes, self._setting)
 

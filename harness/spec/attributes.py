@@ -45,7 +45,11 @@ def read_attributes(
     given: Given,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
-    """The value of every declared attribute, checked by kind: a size, a function or a number."""
+    """The value of every declared attribute, checked by kind: a size, a function or a number.
+
+    Raises:
+        SpecError: one is unknown, or not of its kind.
+    """
     for name in given.values:
         if name not in declared:
             raise SpecError(

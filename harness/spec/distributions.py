@@ -199,7 +199,11 @@ def _shape_fault(deviations: FloatArray, law: Independent) -> str | None:
 
 
 def identity_matrix(shape: Shape) -> FloatArray:
-    """Ones where row and column are the same; need not be square."""
+    """Ones where row and column are the same; need not be square.
+
+    Raises:
+        UsageError: the shape has not two axes.
+    """
     if len(shape) != 2:
         raise UsageError(f"identity needs two axes, not shape {list(shape)}")
     return np.eye(*shape)
@@ -211,7 +215,11 @@ def constant(value: float) -> Fixed:
 
 
 def uniform(low: float, high: float) -> Independent:
-    """U(low, high)."""
+    """The law U(low, high).
+
+    Raises:
+        UsageError: low is not below high.
+    """
     if not low < high:
         raise UsageError(f"uniform needs low < high, not low = {low:g} and high = {high:g}")
     root = math.sqrt(3)
@@ -235,7 +243,11 @@ def _normal_cdf(z: float) -> float:
 
 
 def normal(std: float) -> Independent:
-    """N(0, std), not truncated."""
+    """The law N(0, std), not truncated.
+
+    Raises:
+        UsageError: std is not above 0.
+    """
     if not std > 0:
         raise UsageError(f"normal needs std > 0, not {std:g}")
     return Independent(
@@ -267,7 +279,11 @@ def truncated_normal(std: float) -> Independent:
 
 
 def uniform_fan(fan: float) -> Independent:
-    """U(-a, a) with a = 1 / sqrt(fan)."""
+    """The law U(-a, a) with a = 1 / sqrt(fan).
+
+    Raises:
+        UsageError: fan is not above 0.
+    """
     if not fan > 0:
         raise UsageError(f"uniform_fan needs fan > 0, not {fan:g}")
     return limited(1 / math.sqrt(fan))

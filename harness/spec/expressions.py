@@ -141,7 +141,7 @@ def parse_equations(text: str, locate: Locate) -> tuple[Assignment, ...]:
 
 
 def parse_expression(text: str, locate: Locate) -> Expr:
-    """Parse one expression; see `parse_equations` for `locate` and what is raised."""
+    """Parse one expression, as `parse_equations` does; SpecError for what is none."""
     reader = _Reader(text, locate)
     if not reader.code.strip():
         raise SpecError("no expression here; write one, as in 'mean(x, axis=-1)'", locate(0, 0))

@@ -31,6 +31,11 @@ class LayerEvaluator(CallEvaluator):
         return tuple(sorted([*names, *self.instances])) if scope.layers else names
 
     def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
+        """The values of an assignment's targets; a layer gives its output, then its states.
+
+        Raises:
+            SpecError: there are more or fewer targets than results.
+        """
         expr = assignment.value
         if not (scope.layers and isinstance(expr, Call) and expr.function in self.instances):
             return super().assigned(assignment, scope)

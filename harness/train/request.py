@@ -113,7 +113,11 @@ class Setup:
 
 
 def prepare(request: TrainRequest) -> Setup:
-    """Load, read and check everything; :class:`HarnessError` for what cannot be."""
+    """Load, read and check everything; :class:`HarnessError` for what cannot be.
+
+    Raises:
+        UsageError: the spec has no optimizer.
+    """
     _check(request)
     spec = load_spec(request.spec, request.folders)
     if spec.update is None:
