@@ -88,7 +88,7 @@ def blame(error: BaseException, note: str) -> None:
 
 
 def blamed(error: BaseException) -> str:
-    """What :func:`blame` has left in an error, "" if nothing."""
+    """The note that :func:`blame` has left in an error, "" if none."""
     notes = getattr(error, "__notes__", ())
     found = (n for n in notes if isinstance(n, str) and n.startswith(_BLAME))
     return next(found, "")

@@ -1,4 +1,4 @@
-"""What is to be timed: the request, the cells that it stands for, and who takes part."""
+"""The request of a timing, the cells that it stands for, and who takes part."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
 
 
 def _unsupported(report: Report) -> list[str]:
-    """What a backend does not offer, once for all of its cells."""
+    """In words, what a backend does not offer, once for all of its cells."""
     lines = [
         f"{result.cell.backend}: unsupported: {finding.detail}"
         for result in report.results

@@ -190,7 +190,7 @@ def load(name: str) -> Format:
 
 
 class Verbs:
-    """What the process of a format can be asked. Every verb takes and gives plain data."""
+    """The verbs of the process of a format. Each takes and gives plain data."""
 
     def __init__(self, format_: Format) -> None:
         self.format, self.name = format_, format_.name
@@ -199,7 +199,7 @@ class Verbs:
         return getattr(self, verb)(**(payload or {}))
 
     def versions(self) -> Mapping[str, str]:
-        """What the greeting of the process tells."""
+        """The versions for the greeting of the process."""
         return self.format.versions()
 
     def suffix(self) -> str:
@@ -221,7 +221,7 @@ class Verbs:
 
 
 def handler(name: str) -> Callable[[str, dict[str, Any]], Any]:
-    """What answers the calls that reach the worker of a format.
+    """The function that answers the calls that reach the worker of a format.
 
     Raises:
         UnknownFormat: nothing of this name is installed.

@@ -96,7 +96,7 @@ class Case:
         return [oracle, *orders]
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
-        """What ``run`` gives on the oracle, and how far float32 strays; cached under ``key``.
+        """The values of ``run`` on the oracle, and how far float32 strays; cached under ``key``.
 
         Raises:
             OracleFault: there is not the time or the memory; for every later call, too.
@@ -178,7 +178,7 @@ def state_of(results: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> dict[str, Array]:
-    """What a training step is compared by: loss, displacements, slots and statistics.
+    """The values that a training step is compared by: loss, displacements, slots, statistics.
 
     Parameters are compared by how far they moved: a step is small beside the parameter, so a
     wrong one would hide behind it.

@@ -42,7 +42,7 @@ def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
 
 
 def variable_ports(program: Program) -> dict[str, Port]:
-    """What gradients are taken with respect to: parameters, float inputs and state."""
+    """The ports that gradients are taken with respect to: parameters, float inputs and state."""
     return {
         f"{prefix}{port.name}": port
         for prefix, port in crossing_ports(program)
@@ -51,7 +51,7 @@ def variable_ports(program: Program) -> dict[str, Port]:
 
 
 def result_ports(program: Program, mode: Mode) -> dict[str, int]:
-    """What goes out, by name; the loss and metrics only where there are targets.
+    """The values that go out, by name; the loss and metrics only where there are targets.
 
     ``step`` has no outputs and no metrics; ``ends`` has the outputs that nothing is made of.
     """

@@ -103,11 +103,11 @@ class Backend(ABC):
         return {"numpy": np.__version__}
 
     def devices(self) -> Sequence[str]:
-        """What ``--device`` may name; a check on another is ``unsupported``."""
+        """The devices that ``--device`` may name; a check on another is ``unsupported``."""
         return ("cpu",)
 
     def dtypes(self) -> Sequence[str]:
-        """What ``--dtype`` may name, of ``float64``, ``float32``, ``bfloat16`` and ``tf32``."""
+        """The names for ``--dtype``, of ``float64``, ``float32``, ``bfloat16`` and ``tf32``."""
         return ("float64", "float32")
 
     def use(self, device: str, dtype: str) -> None:
@@ -221,7 +221,7 @@ class Backend(ABC):
         return False
 
     def settings(self) -> Mapping[str, str]:
-        """What decides speed and digits beside versions, 100 texts at most: threads, TF32."""
+        """Settings that decide speed and digits beside versions, 100 at most: threads, TF32."""
         return {}
 
     def device_memory(self) -> int | None:

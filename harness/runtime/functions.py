@@ -174,7 +174,7 @@ class Functions:
         return results
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
-        """What :meth:`plain` is, prepared for many runs at some sizes. No cotangents."""
+        """The function of :meth:`plain`, prepared for many runs at some sizes. No cotangents."""
         program, ports = self.programs[phase], result_ports(self.programs[phase], mode)
         names = [(f"{prefix}{port.name}", port.value) for prefix, port in crossing_ports(program)]
         interpreter = self.interpreter(sizes, self.claimed(phase))
@@ -195,7 +195,7 @@ class Functions:
         return function
 
     def claimed(self, phase: Phase) -> dict[str, Claimed]:
-        """What runs the claimed calls of a phase, by key."""
+        """The claimed calls of a phase, by key, as the interpreter runs them."""
         return {key: _claimed(key, native) for key, native in self.natives[phase].items()}
 
     def _run(

@@ -16,7 +16,7 @@ from harness.runtime.packing import Packing
 
 
 def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native]:
-    """What a backend claims of a program: layers by instance, losses by name.
+    """The claims of a backend on a program: layers by instance, losses by name.
 
     A layer that is called several times is claimed only if every call is.
     """

@@ -116,7 +116,7 @@ class NativeOptimizer(ABC):
 
     @abstractmethod
     def slots(self, state: Any) -> Mapping[str, Tensors]:
-        """What the state holds beside the variables, as the definition has it.
+        """The slots in a state, as the definition has them.
 
         Args:
             state: As :meth:`update` takes it; it is used again afterwards.

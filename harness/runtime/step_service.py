@@ -1,4 +1,4 @@
-"""What a worker can be asked about speed: the verbs that prepare a pipeline and run its clock."""
+"""The verbs of a worker that are about speed: they prepare a pipeline and run its clock."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class TimedVerbs:
         return [{n: promises.array(a, n) for n, a in step.items()} for step in steps]
 
     def parameters(self) -> Payload:
-        """What training has changed, by neutral names."""
+        """Parameters, statistics and slots as they now are, by neutral names."""
         return self.pipeline.parameters()
 
     def overhead(self, count: int) -> float:

@@ -21,7 +21,7 @@ PlaceOf = Callable[[str, bool], Place]
 
 @dataclass(frozen=True)
 class Given:
-    """What a model gives to ``owner``, at ``place``; ``place_of`` finds the single attributes.
+    """The attributes that a model gives to ``owner``, at ``place``; ``place_of`` finds each.
 
     ``definition`` declares them, and so holds the defaults of those that are not given.
     """

@@ -18,7 +18,7 @@ FREE_SIZES = ("batch", "time")
 
 @dataclass
 class RestAxes:
-    """What ``...`` stands for in the shapes of one definition: bound by the first input with it.
+    """The axes that ``...`` stands for in one definition: bound by the first input with it.
 
     ``starts`` are the positions of the ``...`` in those shapes; None dims until one is bound.
     """

@@ -191,7 +191,7 @@ class Evaluator(Values):
         return self.function(name, expr, scope)
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
-        """What may be called in a scope, for messages."""
+        """The names that may be called in a scope, for messages."""
         attributes = [n for n, b in scope.names.items() if isinstance(b, FunctionName)]
         return tuple(sorted([*BUILTINS, *self.library.names("function"), *attributes]))
 

@@ -106,7 +106,7 @@ class LayerEvaluator(CallEvaluator):
     def _check_kept(
         self, call: LayerCall, section: str, name: str, wanted: Type, value: int
     ) -> None:
-        """What is carried on keeps its shape."""
+        """Check that a state or a statistic keeps its shape."""
         if self.type_of(value) != wanted:
             at = call.instance.definition.document.place_of_key((section, name))
             raise self.failure(value, call.scope.assigned.get(name, at))(
@@ -189,7 +189,7 @@ class LayerEvaluator(CallEvaluator):
 
 
 def _layer_info(call: LayerCall) -> dict[str, Any]:
-    """What a backend is told of a call."""
+    """The attributes of a call's node, for the backend that may claim it."""
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
     return {

@@ -1,4 +1,4 @@
-"""What an unquoted word of a spec file means: YAML 1.2's core schema, less its traps.
+"""The meaning of an unquoted word of a spec file: YAML 1.2's core schema, less its traps.
 
 YAML 1.1 readers take 1e-3 for text, `no` for false, 010 for 8 and 1:30 for 90. A
 spelling that two YAML versions read differently is refused, with what to write.

@@ -90,7 +90,7 @@ class Scope:
 def check_used(
     scope: Scope, names: Iterable[str], document: Document, section: str, kind: str
 ) -> None:
-    """What is declared must be used, or changing it would silently change nothing.
+    """Check that what is declared is used, or changing it would silently change nothing.
 
     Raises:
         SpecError: a name is not.
@@ -104,7 +104,7 @@ def check_used(
 def check_assigned(
     scope: Scope, names: Iterable[str], document: Document, section: str, kind: str
 ) -> None:
-    """What is carried on must be given a next value.
+    """Check that what is carried on is given a next value.
 
     Raises:
         SpecError: a name is not.
@@ -116,7 +116,7 @@ def check_assigned(
 
 
 def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str]) -> None:
-    """What an equation computes must be read by another, or be an output.
+    """Check that what an equation computes is read by another, or is kept.
 
     Raises:
         SpecError: a name is not.

@@ -23,7 +23,7 @@ KEPT = 64
 
 @dataclass(frozen=True)
 class _Text:
-    """What a model is made from again: its file may be another by then."""
+    """The text that a model is made from again: its file may be another by then."""
 
     file: str
     text: str

@@ -16,7 +16,7 @@ from harness.spec.scope import Scope
 
 
 class Values(ABC):
-    """What the functions of the language work on; ``places`` are for messages."""
+    """The values that the functions of the language work on; ``places`` are for messages."""
 
     def __init__(self) -> None:
         self.builder = Builder()

@@ -90,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _number(allowed: Range) -> Callable[[str], float]:
-    """What argparse reads a number with."""
+    """The function that argparse reads a number with."""
 
     def read(text: str) -> float:
         try:

@@ -1,4 +1,4 @@
-"""What to train, and all that follows from it before anything is run."""
+"""The request of a training, and all that follows from it before anything is run."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Setup:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What decides every number of the run beside backend and versions: as JSON."""
+        """All that decides the numbers of the run beside backend and versions: as JSON."""
         request = self.request
         return {
             "text": {"name": self.text.name, "sha256": self.text.sha256},

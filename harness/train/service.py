@@ -1,4 +1,4 @@
-"""What a worker can be asked about training."""
+"""The verbs of a worker that are about training."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class TrainVerbs:
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """What answers calls about training, and all that any worker is asked.
+    """The function that answers calls about training, and all that any worker is asked.
 
     Raises what :func:`harness.runtime.service.handler` does.
     """

@@ -1,4 +1,4 @@
-"""What worker processes print."""
+"""The output of worker processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOG_ON_DISK = 16 << 20
 
 
 class Log:
-    """What a worker prints: a file without a name, of which the tail is kept and the rest counted.
+    """The output of a worker: a file without a name; its tail is kept, and the rest counted.
 
     Having no name, it is gone with the last process that holds it, however that one ends.
     """

@@ -34,7 +34,7 @@ _STARTS_TRIED = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one call.
+    """The outcome of one call.
 
     `value` is the result of an ok call. `cause` says for a person what went wrong: "SIGSEGV",
     "exit code 0 in mid-call", "no answer in 4.0 s", "ValueError: ...". `log` is the last 64 KiB
