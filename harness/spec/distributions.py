@@ -28,7 +28,7 @@ ORTHONORMAL_TOLERANCE = 1e-4
 class Moments:
     """Mean and standard deviation over the entries, and the largest distance from the mean.
 
-    `bound` is None where a value can be arbitrarily large.
+    ``bound`` is None where a value can be arbitrarily large.
     """
 
     mean: float
@@ -38,7 +38,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Fixed:
-    """The same values in every draw: `array(shape)`."""
+    """The same values in every draw: ``array(shape)``."""
 
     array: Callable[[Shape], FloatArray]
 
@@ -64,9 +64,9 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Independent:
-    """Independent entries, symmetric about `mean`, none further from it than `bound`.
+    """Independent entries, symmetric about ``mean``, none further from it than ``bound``.
 
-    `sample(generator, count)` draws standardised deviations (mean 0, std 1) and `cdf(z)` is the
+    ``sample(generator, count)`` draws standardised deviations (mean 0, std 1) and ``cdf(z)`` is the
     probability of a standardised deviation below z.
     """
 
@@ -94,7 +94,7 @@ class Independent:
 class Orthogonal:
     """Orthonormal rows or columns, whichever are fewer, in a uniformly random direction.
 
-    More than two axes count as a matrix of shape `[product of all but the last, last]`.
+    More than two axes count as a matrix of shape ``[product of all but the last, last]``.
     """
 
     def draw(self, shape: Shape, generator: np.random.Generator) -> FloatArray:

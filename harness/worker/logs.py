@@ -51,7 +51,7 @@ class Log:
                 os.ftruncate(self.fileno(), 0)
 
     def read(self) -> tuple[str, int]:
-        """Return the tail of what was printed since `clear`, and the number of bytes in all."""
+        """The tail of what was printed since ``clear``, and the number of bytes in all."""
         with self._lock:
             size = os.fstat(self.fileno()).st_size
             tail = (self._tail + self._read_tail(size))[-LOG_TAIL:]
