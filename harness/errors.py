@@ -29,7 +29,7 @@ class UsageError(HarnessError):
 
 
 class SpecError(HarnessError):
-    """A spec file is wrong: `message` says how, `place` where (None where no file is at hand)."""
+    """A spec file is wrong: ``message`` says how, ``place`` where (None: no file is at hand)."""
 
     def __init__(self, message: str, place: Place | None = None) -> None:
         super().__init__(message, place)
@@ -41,7 +41,7 @@ class SpecError(HarnessError):
 
 
 class SpecErrors(SpecError):
-    """Several errors of one file, reported together; `errors` holds them in file order."""
+    """Several errors of one file, reported together; ``errors`` holds them in file order."""
 
     def __init__(self, errors: Sequence[SpecError]) -> None:
         if not errors:
@@ -55,12 +55,12 @@ class SpecErrors(SpecError):
 
 
 def one_or_many(errors: Sequence[SpecError]) -> SpecError:
-    """Return the only error itself, or all of them as one `SpecErrors`."""
+    """The only error itself, or all of them as one ``SpecErrors``."""
     return errors[0] if len(errors) == 1 else SpecErrors(errors)
 
 
 def closest(value: object, allowed: Iterable[str]) -> str | None:
-    """Return the allowed name that `value` is most likely a misspelling of, if any."""
+    """The allowed name that ``value`` is most likely a misspelling of, if any."""
     if not isinstance(value, str) or len(value) > 100:
         return None
     # Case is folded first: difflib finds no likeness between 'RELU' and 'relu'.
@@ -76,7 +76,7 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
 
 
 def shorten(text: str, limit: int = 60) -> str:
-    """Return `text` on one line of at most `limit` characters, for use inside a message."""
+    """Return ``text`` on one line of at most ``limit`` characters, for use inside a message."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
@@ -88,7 +88,7 @@ def blame(error: BaseException, note: str) -> None:
 
 
 def blamed(error: BaseException) -> str:
-    """What :func:`blame` has left in an error, "" if nothing."""
+    """The note that :func:`blame` has left in an error, "" if none."""
     notes = getattr(error, "__notes__", ())
     found = (n for n in notes if isinstance(n, str) and n.startswith(_BLAME))
     return next(found, "")

@@ -59,16 +59,13 @@ from harness.runtime.backend import (
     F,
     Function,
     GradientFunction,
-    Layer,
-    Native,
-    NativeOptimizer,
-    Tensors,
 )
 from harness.runtime.executor import Call, Tape, in_turn
 from harness.runtime.functions import VARIABLES
 from harness.runtime.hookspecs import hookimpl
 from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, Watch, loop
 from harness.runtime.layout import Layout
+from harness.runtime.native import Layer, Native, NativeOptimizer, Tensors
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
 from harness.runtime.session import Session
 

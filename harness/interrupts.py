@@ -56,7 +56,7 @@ def disarm() -> None:
 
 
 def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
-    """What ``run`` returns, or 130 where it was interrupted; then its own cleaning up is done.
+    """The value of ``run``, or 130 where it was interrupted; then its own cleaning up is done.
 
     After a semicolon the line says what the interrupt's notes say, or else what ``told`` gives.
     """

@@ -146,7 +146,11 @@ def request_of(options: Mapping[str, Any]) -> Any:
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
-    """Positive whole numbers with commas between them; each once."""
+    """Positive whole numbers with commas between them; each once.
+
+    Raises:
+        UsageError: a part is none, or outside of what is allowed.
+    """
     found = []
     for part in text.split(","):
         try:
@@ -160,7 +164,11 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def share(text: str) -> float:
-    """``10%`` or ``0.1``."""
+    """A share as a number, from ``10%`` or ``0.1``.
+
+    Raises:
+        UsageError: it is none, or outside of what is allowed.
+    """
     try:
         found = THRESHOLD.read(text.removesuffix("%"))
     except UsageError as error:

@@ -83,7 +83,7 @@ def _accuracy(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What makes the speeds of two files incomparable, in words."""
+    """The reasons why the speeds of two files cannot be compared, in words."""
     first, second = (d["machine_info"]["harness"] for d in (old, new))
     found = []
     for what, a, b in (

@@ -103,7 +103,7 @@ class _Printer:
     def comparison(
         self, old: Mapping[str, Any], new: Mapping[str, Any], threshold: float, force: bool
     ) -> list[Change]:
-        """What changed from one file to the other."""
+        """The changes from one file to the other."""
         differing = check_comparable(old, new, force)
         self.lines([f"not the same: {what}" for what in differing])
         found = compare(old, new, threshold)

@@ -48,7 +48,7 @@ class TimedResult:
 
 @dataclass
 class Contestant:
-    """See the module.
+    """An entry in one group: its worker, and what it has come to.
 
     ``next`` is the index of the next step, ``many`` the steps that go into one call, ``latency``
     the seconds that a step takes at best, by which others are counted. ``peaks`` outlives the
@@ -98,12 +98,21 @@ class Contestant:
         return self.timed_call(verb, **payload)[0]
 
     def timed_call(self, verb: str, **payload: Any) -> tuple[Any, float]:
-        """The verb's value, and the seconds that the worker took to answer."""
+        """The verb's value, and the seconds that the worker took to answer.
+
+        Raises:
+            WorkerFault: the verb failed.
+        """
         outcome = answered(self.worker, answers.BACKEND, verb, payload, self.timeout)
         return outcome.value, outcome.seconds
 
     def start(self) -> Mapping[str, Any]:
-        """What the worker says of itself; raises what :meth:`attempt` knows."""
+        """Start the worker if it is not running; what it says of itself.
+
+        Raises:
+            WorkerFault: it does not start.
+            Unsupported: it does not offer the device or the dtype.
+        """
         outcome = self.worker.start()
         if not outcome.ok:
             raise WorkerFault("start", outcome)

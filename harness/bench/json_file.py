@@ -118,7 +118,11 @@ def check_writable(path: Path) -> None:
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all; what is there is replaced if it is results too."""
+    """Write a file whole or not at all; what is there is replaced if it is results too.
+
+    Raises:
+        DocumentError: it cannot be written, or the file there is of another kind.
+    """
     text = safe_dumps(content, ensure_ascii=True, indent=4)
     try:
         kinds.check_kind(path, kinds.RESULTS)

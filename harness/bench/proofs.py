@@ -81,7 +81,11 @@ def _check_baseline(contestant: Contestant, found: Mapping[str, Any]) -> None:
 
 
 def check_waits(contestant: Contestant) -> None:
-    """Ten times the steps take ten times as long, and nothing is left to do after them."""
+    """Ten times the steps take ten times as long, and nothing is left to do after them.
+
+    Raises:
+        Refused: they do not.
+    """
     tried = []
     for attempt in range(ATTEMPTS):
         tried.append(_scaling(contestant, SHORT * LONGER**attempt))
@@ -142,7 +146,11 @@ def _gross(found: Mapping[str, Any]) -> bool:
 
 
 def check_unseen(contestant: Contestant) -> None:
-    """Batches that were never seen take no longer than those that were: nothing is looked up."""
+    """Batches that were never seen take no longer than those that were: nothing is looked up.
+
+    Raises:
+        Refused: they take longer.
+    """
     unseen: list[float] = []
     seen: list[float] = []
     for attempt in range(TRIES):
@@ -166,6 +174,9 @@ def check_again(contestant: Contestant) -> None:
     What is timed is many steps with one wait; what is compared with the oracle is step by step.
     A training step, or a stateful forward pass, shows in its result whether those before it were
     made.
+
+    Raises:
+        Refused: they are not, or it does not.
     """
     first = contestant.record.values
     check_values(contestant)
@@ -185,7 +196,11 @@ def check_again(contestant: Contestant) -> None:
 
 
 def check_hardware(contestant: Contestant, products: int, peak: float, seconds: float) -> None:
-    """A step takes no less than its products need at several times the measured peak."""
+    """A step takes no less than its products need at several times the measured peak.
+
+    Raises:
+        Refused: it takes less.
+    """
     least = products / (HARDWARE * peak)
     contestant.record.hardware = {"least_seconds": least, "peak": peak}
     if seconds < least:

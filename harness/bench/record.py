@@ -12,7 +12,7 @@ NOT_TOLD = frozenset({"hello", "settings", "latencies"})
 
 @dataclass
 class Record:
-    """See the module: what was not reached is None or empty. Seconds, bytes, and FLOP/s."""
+    """A cell as far as it was measured; the rest is None or empty. Seconds, bytes, and FLOP/s."""
 
     # What the worker says of itself, and the flags of its backend.
     hello: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What is to be timed: the request, the cells that it stands for, and who takes part."""
+"""The request of a timing, the cells that it stands for, and who takes part."""
 
 from __future__ import annotations
 
@@ -160,7 +160,11 @@ def groups_of(request: BenchRequest) -> list[Group]:
 
 
 def entries_from(request: BenchRequest) -> list[Entry]:
-    """A contestant for each backend; with ``tune`` one more for each known setting."""
+    """An entry for each backend; with ``tune`` one more for each known setting.
+
+    Raises:
+        UsageError: a backend is unknown, or something is given for one that is not timed.
+    """
     backends = choose_backends(request.backends)
     for option, named in (("interpreter", request.pythons), ("environment", request.environment)):
         for name in named:

@@ -26,7 +26,7 @@ class Values(Form):
 
 
 class Extra(Form):
-    """What pytest-benchmark has no place for."""
+    """The fields that pytest-benchmark has no place for."""
 
     values: Values = Values()
 
@@ -60,7 +60,7 @@ class Machine(Form):
 
 
 class WorkerSaid(Form):
-    """What a worker said of itself."""
+    """The greeting of a worker."""
 
     versions: dict[str, str]
     environment: dict[str, str]

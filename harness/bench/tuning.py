@@ -1,4 +1,4 @@
-"""What settings of the environment were worth, beside the plain worker of the same backend."""
+"""The worth of settings of the environment, beside the plain worker of the same backend."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def gains(results: Sequence[TimedResult]) -> list[dict[str, Any]]:
 
 
 def lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What paid, where and by how much; what harmed too."""
+    """In words, which settings paid or harmed, where and by how much."""
     told = [
         f"{gain['cell']}: {gain['tuning']} {gain['verdict']}: {gain['speed_ratio']:.2f} times the "
         f"speed"

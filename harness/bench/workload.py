@@ -1,4 +1,4 @@
-"""What the entries of a group are given, and what the oracle says must come of it."""
+"""The work of a group's contestants, and what the oracle says must come of it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class TimedCase:
         ]
 
     def payload(self, path: str, device: str) -> dict[str, Any]:
-        """What a worker is asked to prepare."""
+        """The arguments of the verb ``prepare``."""
         return {
             "training": encode(self.programs["train"]),
             "inference": encode(self.programs["forward"]),

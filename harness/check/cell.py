@@ -12,7 +12,7 @@ from harness.check.findings import PASSING, Finding, Verdict, gravest
 
 @dataclass(frozen=True)
 class Cell:
-    """What is run."""
+    """A spec on a backend and a device, in a dtype, on a path."""
 
     spec: str
     backend: str
@@ -36,7 +36,7 @@ class Cell:
 
 @dataclass
 class CellResult:
-    """What came of it."""
+    """The outcome of a cell."""
 
     cell: Cell
     findings: list[Finding] = field(default_factory=list)

@@ -75,7 +75,11 @@ class _Progress(Events):
 
 
 def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[str]) -> int:
-    """Run a request and print what came of it; returns the exit code."""
+    """Run a request and print what came of it; returns the exit code.
+
+    Raises:
+        UsageError: nothing applies of what was asked for.
+    """
     started = time.monotonic()
     progress = _Progress(console(error=True), quiet=bool(options["as_json"]))
     with Engine(request, progress) as engine, progress.bar:
@@ -110,7 +114,7 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
 
 
 def _unsupported(report: Report) -> list[str]:
-    """What a backend does not offer, once for all of its cells."""
+    """In words, what a backend does not offer, once for all of its cells."""
     lines = [
         f"{result.cell.backend}: unsupported: {finding.detail}"
         for result in report.results
@@ -163,7 +167,11 @@ def _check_again(request: Request, cell: Cell, checks: Sequence[str]) -> list[st
 
 
 def run_replay(folder: Path, backend: str | None) -> int:
-    """Run a reproducer; returns 0 if it agrees now, 1 if it differs, 3 if it cannot be run."""
+    """Run a reproducer; returns 0 if it agrees now, 1 if it differs, 3 if it cannot be run.
+
+    Raises:
+        UsageError: the folder holds no expected values.
+    """
     found = load(folder)
     if not found.expected.values:
         raise UsageError(f"{folder} holds no expected values")

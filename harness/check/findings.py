@@ -1,4 +1,4 @@
-"""What a check found, and the verdicts."""
+"""The findings of checks, and the verdicts."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Group = tuple[str, str, str, str]
 
 
 def group_of(cell: Cell) -> Group:
-    """What cells share whose outputs are compared: all but the backend."""
+    """All but the backend of a cell: cells that share it are compared."""
     return (cell.spec, cell.dtype, cell.path, cell.device)
 
 

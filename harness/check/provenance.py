@@ -1,4 +1,4 @@
-"""What decides the numbers of a cell, so that those of a record file are known to be of today.
+"""All that decides the numbers of a cell: those of a record file are to be of today.
 
 A signature is what the parent knows before a cell is run; a greeting is what its worker says of
 itself. Both are flat maps of texts, for a record and for saying what has changed.
@@ -66,7 +66,7 @@ class Signatures:
         self._backends = {name: _backend(name, request) for name in available()}
 
     def of(self, cell: Cell, spec: Spec) -> dict[str, str]:
-        """What decides the numbers of a cell, beside what its own fields say."""
+        """The signature of a cell: what decides its numbers, beside its own fields."""
         if spec.name not in self._specs:
             self._specs[spec.name] = _spec(spec, self.request)
         backend = self._backends.get(cell.backend, {})
@@ -81,7 +81,7 @@ class Signatures:
 
 
 class Greetings:
-    """What the workers of a run would say of themselves.
+    """The greetings that the workers of a run would give.
 
     A worker is started for it only where nothing else tells: it runs on another interpreter, or
     what is installed here is not what the record says.
@@ -110,7 +110,7 @@ class Greetings:
 
 
 def greeting(worker: Worker) -> dict[str, str] | None:
-    """What a worker has said of itself, as far as it decides numbers; None if it never greeted."""
+    """The greeting of a worker, as far as it decides numbers; None if it never greeted."""
     hello = worker.hello
     if hello is None:
         return None
@@ -162,7 +162,7 @@ def _installed(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
 
 
 def _version(name: str, recorded: str) -> str:
-    """What is installed; in the recorded form, where only a local part is left out of it."""
+    """The version installed; in the recorded form, where only a local part is left out of it."""
     found = version(name)
     public, plus, _ = recorded.partition("+")
     return recorded if plus and found == public else found

@@ -61,8 +61,8 @@ class RecordError(HarnessError):
 class Records:
     """The lines of a record file, in file order.
 
-    `torn` is the text of an incomplete last line, which a writer that was killed left behind;
-    None if the file is whole. `repaired` are such lines that a later writer has closed.
+    ``torn`` is the text of an incomplete last line, which a writer that was killed left behind;
+    None if the file is whole. ``repaired`` are such lines that a later writer has closed.
     """
 
     lines: tuple[dict[str, Any], ...]
@@ -70,15 +70,15 @@ class Records:
     repaired: tuple[str, ...] = ()
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
-        """Return the lines of one kind, in file order."""
+        """The lines of one kind, in file order."""
         return [line for line in self.lines if line["kind"] == kind]
 
 
 class RecordWriter:
-    """Appends to a record file: a line is on the disk, whole, when `append` has returned."""
+    """Appends to a record file: a line is on the disk, whole, when ``append`` has returned."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open `path` for appending; it is created if it does not exist.
+        """Open ``path`` for appending; it is created if it does not exist.
 
         Raises:
             RecordError: the file cannot be opened, or is something else than records.
@@ -92,7 +92,7 @@ class RecordWriter:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line, with its `kind`, and wait until the disk has it.
+        """Write one line, with its ``kind``, and wait until the disk has it.
 
         Raises:
             RecordError: the record is not of the documented form, or the disk is full or broken;
@@ -139,7 +139,7 @@ class RecordWriter:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _torn_bytes(self) -> int:
-        """Return the length of an incomplete last line, 0 if the file ends in a whole one."""
+        """The length of an incomplete last line, 0 if the file ends in a whole one."""
         end = position = os.fstat(self._fd).st_size
         while position:
             start = max(0, position - 65536)
@@ -162,7 +162,7 @@ def _opened(path: Path) -> int:
 
 
 def read_records(path: str | os.PathLike[str], *, complete: bool = False) -> Records:
-    """Return the lines of a record file; an incomplete last line is accepted and reported.
+    """The lines of a record file; an incomplete last line is accepted and reported.
 
     With ``complete``, every line has the fields of its kind, of their types.
 
@@ -202,9 +202,9 @@ def read_records(path: str | os.PathLike[str], *, complete: bool = False) -> Rec
 def head(
     arguments: Sequence[str], versions: Mapping[str, Any], environment: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the first line of a run: the schema, the machine, and what was asked for.
+    """The first line of a run: the schema, the machine, and what was asked for.
 
-    `versions` and `environment` are by backend, as the workers greeted with them.
+    ``versions`` and ``environment`` are by backend, as the workers greeted with them.
     """
     return {
         "kind": "head",
@@ -244,7 +244,7 @@ def _check_result(record: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` in JSON's own types; numbers that JSON has not become what float() reads."""
+    """Return ``value`` in JSON's own types; numbers that JSON has not become what float() reads."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, float) and not math.isfinite(value):
@@ -275,7 +275,7 @@ def _complete(text: bytes) -> dict[str, Any]:
 
 
 def _tells_of_torn(text: bytes, torn: bytes) -> bool:
-    """Return whether a writer that found the line `torn` has left word of it in this line."""
+    """Whether a writer that found the line ``torn`` has left word of it in this line."""
     with contextlib.suppress(ValueError):
         line = _decode(text)
         return line["kind"] == _TORN and line.get("bytes") == len(torn)

@@ -1,4 +1,4 @@
-"""What a run looks like to a person: a table of systems by backends, and what went wrong."""
+"""A run as a person sees it: a table of systems by backends, and what went wrong."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _variants(report: Report) -> list[tuple[str, str]]:
 
 
 def title(report: Report) -> str:
-    """What the entries of the table are."""
+    """The title: what the entries of the table are."""
     variants = _variants(report)
     paths = {path for _, path in variants}
     shown = [dtype if len(paths) == 1 else f"{dtype} {path}" for dtype, path in variants]
@@ -125,7 +125,7 @@ def problems(report: Report, most: int | None = 2) -> list[str]:
 
 
 def _tracebacks(findings: Sequence[Finding]) -> list[str]:
-    """What was raised in each check; what is the same for several stands there once."""
+    """The tracebacks of each check; one that several share stands there once."""
     checks: dict[str, list[str]] = {}
     for finding in findings:
         if finding.traceback:

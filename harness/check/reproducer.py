@@ -77,7 +77,7 @@ class Pass:
     cotangents: ArrayDict | None = None
 
     def run(self, remote: Remote) -> Tensors:
-        """What an open session gives; raises :class:`harness.worker.remote.WorkerFault`."""
+        """The results of an open session; :class:`harness.worker.remote.WorkerFault` if none."""
         remote.load(self.material)
         if self.phase == "inference":
             return remote.forward("inference", self.material.inputs, self.material.state)
@@ -85,7 +85,7 @@ class Pass:
         return found if self.cotangents is None else part(found, "gradient.")
 
     def expected(self, case: Case) -> Expected:
-        """What the oracle gives."""
+        """The results of the oracle."""
         key = f"reproducer of {self.check}"
         if self.phase == "inference":
             return case.forward("inference", self.material, key)
@@ -116,7 +116,7 @@ class Meta(Form):
 
 @dataclass(frozen=True)
 class Reproducer:
-    """What :func:`load` finds in a folder."""
+    """The contents of a reproducer's folder, as :func:`load` finds them."""
 
     cell: Cell
     training: Program

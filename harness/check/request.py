@@ -1,4 +1,4 @@
-"""What a run is made of: the request, the specs and backends that it stands for, the sizes."""
+"""The request of a run, the specs and backends that it stands for, the sizes."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class Engine:
         return kept
 
     def _signature(self, cell: Cell) -> dict[str, str]:
-        """What decides the numbers of a cell."""
+        """The signature of a cell: what decides its numbers."""
         return self._signatures.of(cell, self.specs[cell.spec])
 
     @cached_property

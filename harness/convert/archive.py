@@ -115,7 +115,11 @@ def archive(path: Path, what: str) -> Iterator[Archive]:
 
 @contextmanager
 def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
-    """Whatever keeps a file from being read is told: as what it was read, and what to do."""
+    """While a file is read: what keeps it from that is told, as what, and what to do.
+
+    Raises:
+        UsageError: the file is damaged, or cannot be read.
+    """
     try:
         yield
     except (Damaged, FileFault) as error:

@@ -1,4 +1,4 @@
-"""What a framework's file says that it holds, held against what a model has; then its arrays.
+"""The contents of a framework's file, held against what a model has; then its arrays.
 
 A file is compared by what it declares, before memory is taken for any array of it: the model says
 how many numbers there are.

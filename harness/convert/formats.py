@@ -38,9 +38,15 @@ class BrokenFormat(BrokenPlugin):
 class Exported:
     """A model with its weights, as a format writes it.
 
-    Both programs have the sizes of the weights. ``parameters`` and ``statistics`` are C-contiguous,
-    float32 or float64, all of one dtype, by neutral names (``rnn.W``). ``vocabulary`` has the
-    characters by index, () where it is not known; ``metadata`` is plain JSON.
+    Attributes:
+        spec: The name of the model, such as ``lesson6/stateful_lstm``.
+        training: The program at that phase, in the sizes of the weights.
+        inference: The program that is to be written, in the same sizes.
+        parameters: By neutral name (``rnn.W``), in the model's own order. C-contiguous, of shape
+            ``training.shape(port)``, float32 or float64, all of one dtype.
+        statistics: Like them; moving means and such.
+        vocabulary: The characters by index; () where they are not known.
+        metadata: Plain JSON: the fingerprint of the spec, and how the weights came about.
     """
 
     spec: str
@@ -89,7 +95,12 @@ class Exported:
 class Format(ABC):
     """One format. Instances live in a worker process of their own.
 
-    ``suffix`` is that of the file that is named on the command line, such as ``.pt``.
+    A :class:`UsageError` that a method raises is told to the user as it is. Anything else is told
+    as a fault of the format, with its traceback.
+
+    Attributes:
+        name: That of the entry point.
+        suffix: That of the file that is named on the command line, such as ``.pt``.
     """
 
     name: str
@@ -99,16 +110,32 @@ class Format(ABC):
     def write(self, exported: Exported, path: Path) -> list[Path]:
         """Write the model, each file whole (:func:`harness.files.atomic.whole`).
 
-        Return the files, ``path`` first.
+        Args:
+            exported: What is written.
+            path: Where. Its folder is new and empty; the name is the one that the user asked for,
+                and ends in :attr:`suffix`.
 
-        All lie in ``path``'s folder, and all names begin with its stem.
+        Returns:
+            The files, ``path`` first. All lie in ``path``'s folder, and all names begin with its
+            stem. The same model gives the same bytes.
+
+        Raises:
+            UsageError: the model cannot be written in this format.
         """
 
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Neutral parameters and statistics of a file, of the shapes that ``training`` has.
+        """Neutral parameters and statistics of a file of a stranger, read as data and never run.
 
-        Raises :class:`UsageError` for a file that is not of this format or model, and where the
-        format cannot be read back at all.
+        Args:
+            path: A regular file, of any name and content.
+            training: The program that the arrays must fit.
+
+        Returns:
+            By neutral name an array for every port, of shape ``training.shape(port)``: float32 or
+            float64, all of one dtype, to the bit as the file has them.
+
+        Raises:
+            UsageError: the file is not of this format or model, or the format cannot be read back.
         """
         raise UsageError(f"format {self.name!r} is written only; it cannot be imported")
 
@@ -116,12 +143,18 @@ class Format(ABC):
     def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
         """Run the written model with its framework alone, in the dtype of its weights.
 
-        Inputs and state come by name, indices as int64 and floats as float64. Returns
-        ``output.NAME`` for every output and ``state.NAME`` for every new state.
+        Args:
+            path: As it was given to :meth:`write`, by the same process. The other files lie beside.
+            inputs: By name, ``[batch, ...]``: int64 indices and float64 floats. Batch and time are
+                others from call to call.
+            state: By name, ``[batch, ...]``, float64: what the first step begins with.
+
+        Returns:
+            ``output.NAME`` for every output and ``state.NAME`` for every new state.
         """
 
     def versions(self) -> Mapping[str, str]:
-        """Distribution names and versions of what writes and runs."""
+        """Distribution names and versions of what writes and runs, 100 at most."""
         return {"numpy": np.__version__}
 
 
@@ -157,7 +190,7 @@ def load(name: str) -> Format:
 
 
 class Verbs:
-    """What the process of a format can be asked. Every verb takes and gives plain data."""
+    """The verbs of the process of a format. Each takes and gives plain data."""
 
     def __init__(self, format_: Format) -> None:
         self.format, self.name = format_, format_.name
@@ -166,7 +199,7 @@ class Verbs:
         return getattr(self, verb)(**(payload or {}))
 
     def versions(self) -> Mapping[str, str]:
-        """What the greeting of the process tells."""
+        """The versions for the greeting of the process."""
         return self.format.versions()
 
     def suffix(self) -> str:
@@ -174,19 +207,24 @@ class Verbs:
         return self.format.suffix
 
     def write(self, exported: Mapping[str, Any], path: str) -> list[str]:
-        """See :meth:`Format.write`; ``exported`` is an :meth:`Exported.payload`."""
+        """The files that :meth:`Format.write` made; ``exported`` is an :meth:`Exported.payload`."""
         return [str(file) for file in self.format.write(Exported.of(exported), Path(path))]
 
     def read(self, path: str, training: Any) -> dict[str, Any]:
-        """See :meth:`Format.read`: ``parameters`` and ``statistics``."""
+        """``parameters`` and ``statistics``, as :meth:`Format.read` has them."""
         parameters, statistics = self.format.read(Path(path), decode(training))
         return {"parameters": parameters, "statistics": statistics}
 
     def outputs(self, path: str, inputs: Arrays, state: Arrays) -> dict[str, Array]:
-        """See :meth:`Format.outputs`."""
+        """Outputs and new state by name, as :meth:`Format.outputs` has them."""
         return self.format.outputs(Path(path), inputs, state)
 
 
 def handler(name: str) -> Callable[[str, dict[str, Any]], Any]:
-    """What answers the calls that reach the worker of a format."""
+    """The function that answers the calls that reach the worker of a format.
+
+    Raises:
+        UnknownFormat: nothing of this name is installed.
+        BrokenFormat: as :func:`load`.
+    """
     return Verbs(load(name))

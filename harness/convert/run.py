@@ -165,7 +165,8 @@ def import_(request: Import) -> Weights:
     """Read a framework's file and write it as weights.
 
     Raises:
-        HarnessError: the spec, the file or the place are wrong, or the format is unknown.
+        UsageError: the file or the place are wrong, or the format is unknown.
+        HarnessError: the spec or the weights are.
         FormatFault: the format could not be run.
     """
     spec = load_spec(request.spec, request.folders)

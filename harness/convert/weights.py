@@ -154,7 +154,7 @@ def not_finite(arrays: Mapping[str, Array]) -> str | None:
 
 
 def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
-    """What of the sizes and the arrays is not as the spec has it."""
+    """In words, the sizes and arrays that are not as the spec has them."""
     known = spec.programs["training"].sizes
     missing = [name for name in known if name not in weights.sizes]
     if missing:

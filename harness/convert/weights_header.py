@@ -70,7 +70,7 @@ class Tensor(Part):
 
 
 class Metadata(Part):
-    """What the tensors are weights of; see :class:`harness.convert.weights.Weights`."""
+    """The header in Python's types; see :class:`harness.convert.weights.Weights`."""
 
     sha256: str
     format: Name

@@ -34,7 +34,7 @@ _EXPECTED = {
 
 @dataclass(frozen=True)
 class Complaint:
-    """One thing wrong with the data, at the key or at the value of `path`."""
+    """One thing wrong with the data, at the key or at the value of ``path``."""
 
     path: KeyPath
     message: str
@@ -45,8 +45,8 @@ class Complaint:
 class _Located:
     """A pydantic error and where it arose.
 
-    `annotation` is the type that refused the value at `path`, `holder` the one of the
-    mapping or list around it. `choices` are the unions on the way, outermost first:
+    ``annotation`` is the type that refused the value at ``path``, ``holder`` the one of the
+    mapping or list around it. ``choices`` are the unions on the way, outermost first:
     the path of each, and pydantic's label of the member tried.
     """
 
@@ -58,7 +58,7 @@ class _Located:
 
 
 def complaints(error: ValidationError, model: type[BaseModel], data: Data) -> list[Complaint]:
-    """Say each error of validating `data` as `model` in a user's words; never empty."""
+    """Say each error of validating ``data`` as ``model`` in a user's words; never empty."""
     located = [_locate(details, model, data) for details in error.errors(include_url=False)]
     return list(dict.fromkeys(_complain_all(located, 0)))
 
@@ -82,7 +82,7 @@ def _locate(details: ErrorDetails, model: type[BaseModel], data: Any) -> _Locate
 
 
 def _members(annotation: Any) -> list[Any]:
-    """Return the members of a union without None, or the annotation alone."""
+    """The members of a union without None, or the annotation alone."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])
@@ -108,7 +108,7 @@ def _is_labelled(member: Any, label: str) -> bool:
 
 
 def _literals(annotation: Any) -> tuple[str, ...]:
-    """Return the values allowed by a Literal or an enum; () for any other type."""
+    """The values allowed by a Literal or an enum; () for any other type."""
     if get_origin(annotation) is Literal:
         return tuple(map(str, get_args(annotation)))
     if _is_class(annotation, enum.Enum):
@@ -117,7 +117,7 @@ def _literals(annotation: Any) -> tuple[str, ...]:
 
 
 def _below(holder: Any, step: str | int) -> Any:
-    """Return the annotation of the value under `step`, or None if that is unknown."""
+    """The annotation of the value under ``step``, or None if that is unknown."""
     if _is_class(holder, BaseModel):
         return _fields(holder).get(str(step))
     arguments = get_args(holder)
@@ -130,13 +130,13 @@ def _below(holder: Any, step: str | int) -> Any:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the annotation of each field, by the key that a file gives it."""
+    """The annotation of each field, by the key that a file gives it."""
     fields = model.model_fields.items()
     return {str(each.validation_alias or name): each.annotation for name, each in fields}
 
 
 def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint]:
-    """Yield complaints; of each union only those of the member that fits best."""
+    """Complaints; of each union only those of the member that fits best."""
     unions: dict[KeyPath, list[_Located]] = {}
     for item in located:
         if len(item.choices) > level:
@@ -157,7 +157,7 @@ def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint
 
 
 def _misses(item: _Located, path: KeyPath) -> bool:
-    """Tell whether the value at `path` is of another type than this one altogether."""
+    """Tell whether the value at ``path`` is of another type than this one altogether."""
     return item.path == path and bool(_expectation(item))
 
 

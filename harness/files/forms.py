@@ -43,7 +43,7 @@ Number = Annotated[float, BeforeValidator(_number)]
 
 
 def read_json(text: bytes | str, what: str) -> Any:
-    """What JSON stands for.
+    """The value that JSON stands for.
 
     Raises:
         Malformed: ``what`` the text is is no JSON, or is nested too deeply.

@@ -1,4 +1,4 @@
-"""What a file is, by its content, so that an option never touches a file of another kind.
+"""The kind of a file, by its content: an option never touches a file of another kind.
 
 Whatever writes to a place that a user names asks :func:`check_place` first: only an empty file, or
 one that the harness itself has made and of the very kind that is to be written, is replaced or
@@ -106,7 +106,7 @@ def check_kind(path: Path, kind: Kind) -> bool:
 
 
 def described(path: Path) -> str:
-    """What a regular file is, in words."""
+    """The kind of a regular file, in words."""
     head = read_head(path, HEAD)
     if not head:
         return "an empty file"

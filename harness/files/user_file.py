@@ -67,7 +67,7 @@ def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
 
 
 def read_pieces(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[bytes]:
-    """What :func:`read_bytes` gives, in pieces of :data:`PIECE` bytes; the last one may be less.
+    """The bytes of :func:`read_bytes`, in pieces of :data:`PIECE`; the last one may be less.
 
     Raises:
         FileFault: as there, a file that grows beyond the limit with the piece that is too much.
@@ -185,7 +185,7 @@ def displayed(path: str | os.PathLike[str]) -> str:
 
 
 def why(error: OSError | FileFault) -> str:
-    """What went wrong with a file, without its name."""
+    """The reason why a file cannot be used, without its name."""
     if isinstance(error, FileFault):
         return error.reason
     return error.strerror or str(error)

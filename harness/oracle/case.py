@@ -39,7 +39,10 @@ SECONDS = 1e-7
 
 
 class Case:
-    """See the module. ``sizes`` override the spec's; the material is drawn off all kinks."""
+    """One model at some sizes, its material, and what the oracle says of it.
+
+    ``sizes`` override the spec's; the material is drawn off all kinks.
+    """
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class Case:
         return [oracle, *orders]
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
-        """What ``run`` gives on the oracle, and how far float32 strays; cached under ``key``.
+        """The values of ``run`` on the oracle, and how far float32 strays; cached under ``key``.
 
         Raises:
             OracleFault: there is not the time or the memory; for every later call, too.
@@ -175,7 +178,7 @@ def state_of(results: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> dict[str, Array]:
-    """What a training step is compared by: loss, displacements, slots and statistics.
+    """The values that a training step is compared by: loss, displacements, slots, statistics.
 
     Parameters are compared by how far they moved: a step is small beside the parameter, so a
     wrong one would hide behind it.

@@ -39,7 +39,7 @@ class OracleFault(HarnessError):
 
 
 class Patience:
-    """What is left of one cell's time for the oracle: ``limit`` and ``spent`` in seconds.
+    """The oracle's share of one cell's time: ``limit`` and ``spent`` in seconds.
 
     ``stopped`` tells that nobody waits for the result any more.
     """

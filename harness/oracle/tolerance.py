@@ -62,7 +62,7 @@ class Deviation:
 
 
 def scales(expected: Arrays) -> dict[str, float]:
-    """What each tensor's error is relative to: its largest magnitude.
+    """The scale of each tensor's error: its largest magnitude.
 
     Not less than a millionth of the largest among its kind (the part of the name before a dot):
     a gradient that is zero but for rounding (a bias before a normalisation) has no size of its

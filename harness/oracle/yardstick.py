@@ -41,7 +41,7 @@ def expect(
     yardsticks: Iterable[tuple[Session, float]],
     kind: Callable[[str], str] = lambda name: "",
 ) -> Expected:
-    """What ``run`` gives on the oracle, and how far the yardsticks stray from it.
+    """The values of ``run`` on the oracle, and how far the yardsticks stray from them.
 
     Each yardstick comes with the share of its error that counts. Sessions are left empty, and of
     several parts those of a yardstick are held one at a time. ``kind`` is that of a name, as in

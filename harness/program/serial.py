@@ -21,7 +21,11 @@ Test = Callable[[Any], bool]
 
 
 def encode(value: Any) -> Any:
-    """Lists, strings, numbers and None only. Lists come back as tuples."""
+    """A value as lists, strings, numbers and None only. Lists come back as tuples.
+
+    Raises:
+        HarnessError: it holds something that a program cannot.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         content = [encode(getattr(value, f.name)) for f in fields(value)]
         return {"class": type(value).__name__, "fields": content}

@@ -42,7 +42,7 @@ def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
 
 
 def variable_ports(program: Program) -> dict[str, Port]:
-    """What gradients are taken with respect to: parameters, float inputs and state."""
+    """The ports that gradients are taken with respect to: parameters, float inputs and state."""
     return {
         f"{prefix}{port.name}": port
         for prefix, port in crossing_ports(program)
@@ -51,7 +51,7 @@ def variable_ports(program: Program) -> dict[str, Port]:
 
 
 def result_ports(program: Program, mode: Mode) -> dict[str, int]:
-    """What goes out, by name; the loss and metrics only where there are targets.
+    """The values that go out, by name; the loss and metrics only where there are targets.
 
     ``step`` has no outputs and no metrics; ``ends`` has the outputs that nothing is made of.
     """
@@ -75,7 +75,11 @@ def group_of(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def check_names(group: str, ports: Sequence[Port], given: Mapping[str, Any]) -> None:
-    """Every port has its array, and nothing else was given."""
+    """Check that every port has its array, and that nothing else was given.
+
+    Raises:
+        UsageError: one is missing or unknown.
+    """
     wanted = [p.name for p in ports]
     for name in wanted:
         if name not in given:
@@ -92,7 +96,7 @@ def check_arrays(
     given: Mapping[str, Any],
     sizes: Mapping[str, int] | None = None,
 ) -> None:
-    """Every port has its array of its shape, and nothing else was given.
+    """Check that every port has its array of its shape, and that nothing else was given.
 
     Raises:
         UsageError: one is missing, unknown or of another shape.
@@ -107,7 +111,11 @@ def check_arrays(
 
 
 def check_index(name: str, array: Array, bound: int) -> None:
-    """Integers from 0 up to, not including, ``bound``."""
+    """Check that all are integers from 0 up to, not including, ``bound``.
+
+    Raises:
+        UsageError: one is not; the message says which.
+    """
     if array.dtype.kind not in "iu":
         raise UsageError(f"{name}: expected integers, found {array.dtype}")
     outside = (array < 0) | (array >= bound)

@@ -3,94 +3,34 @@
 A backend must give a table of primitives and the way of an array in and out; the rest of this
 class then runs every program, trains it with the gradient that the program derives for itself,
 and is checked like any other. All further methods are offers: automatic differentiation,
-compilation, a loop of its own, native layers and optimizers.
+compilation, a loop of its own, native layers and optimizers (:mod:`harness.runtime.native`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from harness.arrays import Array
 from harness.errors import UsageError
-from harness.program.ir import Node, Phase, Program, UpdateRule
+from harness.program.ir import Program, UpdateRule
 from harness.program.plan import Plan
 from harness.runtime.interpreter import Interpreter, Step, Table, loop, stack
-from harness.runtime.packing import Packing
+from harness.runtime.native import Layer, Native, NativeOptimizer, Tensors
 
-Tensors = dict[str, Any]
-# (variables, constants) -> results; all three map names to tensors.
+# (variables, constants) -> results; all three map names to tensors, see harness.runtime.session.
+# Variables are floats. What is passed in is not written into.
 Function = Callable[[Tensors, Tensors], Tensors]
 # (variables, constants) -> (results, gradient of results["scalar"] for every variable).
 GradientFunction = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
 F = TypeVar("F", Function, GradientFunction)
 # One whole step: (what is carried to the next, what stays, a batch) -> (next carried, results).
+# What is carried is given away, and may be written into; nothing else is. Of a claimed optimizer it
+# holds, under "optimizer", the state that the optimizer made: in any form.
 Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A call that a backend may claim, with everything that decides whether it can.
-
-    ``shapes`` are the neutral parameters' and statistics' by local name (``W_i``), in numbers.
-    """
-
-    node: Node
-    phase: Phase
-    shapes: Mapping[str, tuple[int, ...]]
-
-    @property
-    def definition(self) -> str:
-        """The definition's name, such as ``lstm``; a loss is ``sparse_cross_entropy``."""
-        return str(self.node.attributes["definition"])
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """Function names and numbers by attribute."""
-        return self.node.attributes["attributes"]  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Native:
-    """A claimed layer or loss.
-
-    ``run(values, packed)`` takes the inputs, states and statistics by role, and the packed
-    parameters by the framework's names; it returns the outputs in the order of the call's
-    results. ``label`` names the framework's own class, for the record.
-    """
-
-    label: str
-    run: Callable[[Tensors, Tensors], Sequence[Any]]
-    packing: Packing
-
-
-class NativeOptimizer(ABC):
-    """A framework's own optimizer over named variables."""
-
-    label: str
-
-    @abstractmethod
-    def start(self, variables: Tensors) -> Any:
-        """The state before the first step."""
-
-    @abstractmethod
-    def update(
-        self,
-        state: Any,
-        variables: Tensors,
-        gradients: Tensors,
-        learning_rate: float,
-        donate: bool = False,
-    ) -> tuple[Any, Tensors]:
-        """One step: (next state, next variables). Donated variables may be written into."""
-
-    @abstractmethod
-    def slots(self, state: Any) -> Mapping[str, Tensors]:
-        """The slots by the names of the definition, then by variable."""
 
 
 def host_dtype(dtype: str) -> str:
@@ -102,47 +42,80 @@ def host_dtype(dtype: str) -> str:
 
 
 class Backend(ABC):
-    """One framework. Instances live in a worker process of their own."""
+    """One framework. Instances live in a worker process of their own.
+
+    Of a tensor nothing is asked but a ``shape``, a tuple of numbers. Tensors that a method is given
+    belong to the harness, which may pass them again: they are written into only where it says that
+    they are given away. What a method raises becomes the verdict of the check that asked: ``error``
+    or ``out-of-memory``. What it returns is looked at, and where a promise is broken the harness
+    raises :class:`harness.runtime.promises.ContractError`, which names the method.
+
+    :meth:`versions`, :meth:`devices` and :meth:`dtypes` are asked when the worker starts. A session
+    begins with :attr:`quick`, :meth:`use`, :meth:`session`, then the claims.
+
+    Attributes:
+        name: That of the entry point.
+        fused: Operations of :data:`harness.program.fused.FUSED` that are faster as one, called as
+            primitives are. Plans hold none but those that are here.
+        quick: Set by the harness where functions run a few times at many shapes, as in checks:
+            compile quickly rather than for speed, where the framework lets one choose.
+        rewrites: Whether :meth:`fill` can write into tensors, and so into their views.
+    """
 
     name: str
-    # Operations beyond the primitives, of harness.program.fused.FUSED, that are faster as one.
     fused: Mapping[str, Callable[..., Any]] = {}
-    # Set while functions run a few times at many shapes, as in checks: compile quickly rather
-    # than for speed, where the framework lets one choose.
     quick: bool = False
-    # Whether tensors can be written to; `fill` then does, and what `unstack` gives are views.
     rewrites: bool = False
 
     @property
     @abstractmethod
     def primitives(self) -> Table:
-        """A function for every name in :data:`harness.program.primitives.TABLE`."""
+        """A function for every name in :data:`harness.program.primitives.TABLE`.
+
+        Tensors come by position (``concat`` takes one list of them), attributes by keyword, as
+        plain numbers, tuples and strings. Operands are not written into; a result may be a view.
+        """
 
     @abstractmethod
     def tensor(self, array: Array) -> Any:
-        """A tensor on the session's device; dtypes are float64, float32, int64 and bool.
+        """A tensor of an array's shape on the session's device.
 
-        In a session of bfloat16, which numpy does not have, floats come and go as float32.
+        Floats get the session's dtype, and integers what the framework takes for indices.
+
+        Args:
+            array: ``[...]``, of any strides; int64, bool, float64 in a session of float64 and
+                float32 in any other, that of bfloat16 included. To copy it is the safe way.
+                Sessions keep nothing of what they pass, so a framework on the host's memory may
+                keep it instead.
         """
 
     @abstractmethod
     def numpy(self, tensor: Any) -> Array:
-        """The values, in the tensor's own dtype, once they are there: this waits for the device."""
+        """The values of a tensor, once they are there: this waits for the device.
+
+        Returns:
+            An array of the tensor's shape and dtype, float32 for bfloat16. It is the caller's:
+            no later call changes it.
+        """
 
     def versions(self) -> Mapping[str, str]:
-        """Distribution names and versions of what computes."""
+        """Distribution names and versions of what computes, 100 at most."""
         return {"numpy": np.__version__}
 
     def devices(self) -> Sequence[str]:
-        """What ``--device`` may name."""
+        """The devices that ``--device`` may name; a check on another is ``unsupported``."""
         return ("cpu",)
 
     def dtypes(self) -> Sequence[str]:
-        """What ``--dtype`` may name."""
+        """The names for ``--dtype``, of ``float64``, ``float32``, ``bfloat16`` and ``tf32``."""
         return ("float64", "float32")
 
     def use(self, device: str, dtype: str) -> None:
-        """Prepare for a session on a device, in a dtype; :class:`UsageError` if it has neither."""
+        """Prepare for the sessions to come, all on one device and in one dtype.
+
+        Raises:
+            UsageError: there is no such device or dtype.
+        """
         for what, value, offered in (
             ("device", device, self.devices()),
             ("dtype", dtype, self.dtypes()),
@@ -153,19 +126,33 @@ class Backend(ABC):
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
-        """Run a loop over the first axis; see :func:`harness.runtime.interpreter.loop`."""
+        """Run a loop over the first axis. It holds inside of what the other methods compile.
+
+        Args:
+            step: From carried tensors and one slice ``[...]`` of each sequence to the next carried
+                tensors, of the same shapes, and the outputs of the step.
+            carries: The carried tensors before the first step.
+            sequences: At least one, each ``[time, ...]``.
+            reverse: Whether to go from the last time step to the first.
+
+        Returns:
+            The carried tensors after the last step, and each output ``[time, ...]``, in the order
+            of time whichever way the loop went.
+        """
         return loop(self.primitives, step, carries, sequences, reverse)
 
     def compile(self, function: F) -> F:
-        """The same function, faster: a :data:`Function` or a :data:`GradientFunction`."""
+        """The same function, faster. Names are the same at every call, shapes may differ."""
         return function
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        """What runs a plan: inputs by name to outputs by name.
+        """Make what runs a plan; :meth:`advance` is applied to what calls it.
 
-        Inputs come with their axes in the plan's ``orders``. Those that the plan carries are given
-        away: they may be written into. Results are valid until the next run. :meth:`advance` is
-        applied to what calls it.
+        Returns:
+            A function from inputs to outputs, by the plan's names. An input has the shape
+            ``plan.shape(plan.inputs[name])``, where ``plan.orders`` has been seen to. Those among
+            ``plan.carried.values()`` are given away, others are not written into. Outputs are
+            valid until the next run.
         """
         table = {**self.primitives, **self.fused}
 
@@ -182,35 +169,45 @@ class Backend(ABC):
         return run
 
     def advance(self, step: Advance) -> Advance:
-        """The same step, faster; what is carried is given away."""
+        """The same step, faster. Its shapes stay those of the first call."""
         return step
 
     def several(self, step: Advance) -> Advance | None:
-        """Many steps in one call, on batches stacked on a new first axis, if that is faster.
+        """Many steps in one call, if that is faster; None if not.
 
-        The results are those of the last step.
+        Returns:
+            A step whose batch holds several, each tensor ``[steps, ...]``. What it carries is that
+            after the last one, and so are its results.
         """
         return None
 
     def stack(self, tensors: Sequence[Any]) -> Any:
-        """Tensors of one shape, on a new first axis."""
+        """Tensors ``[...]`` of one shape as one ``[len(tensors), ...]``."""
         return stack(self.primitives, tensors)
 
     def unstack(self, tensor: Any) -> Sequence[Any]:
-        """The tensors along the first axis; views of it where :attr:`rewrites` is true."""
+        """The tensors ``[...]`` along the first axis of one ``[count, ...]``, as views of it.
+
+        Called where :attr:`rewrites` is true, and not otherwise.
+        """
         table = self.primitives
         parts = (table["slice"](tensor, axis=0, start=i, stop=i + 1) for i in range(len(tensor)))
         return [table["squeeze"](part, axis=0) for part in parts]
 
     def fill(self, tensor: Any, array: Array) -> None:
-        """Write an array of a tensor's shape into it and so into all its views.
+        """Write an array into a tensor, and so into all its views.
 
-        Raises :class:`NotImplementedError` where :attr:`rewrites` is false.
+        Args:
+            tensor: What :meth:`tensor` or :meth:`unstack` made.
+            array: Of the tensor's shape, in the dtypes of :meth:`tensor`; nothing of it is kept.
+
+        Raises:
+            NotImplementedError: :attr:`rewrites` is false.
         """
         raise NotImplementedError(f"tensors of {self.name} cannot be written to")
 
     def wait(self, tensors: Tensors) -> None:
-        """Return when these are computed; reads them all where a framework has no better way."""
+        """Return when these are computed; left out, they are read."""
         for tensor in tensors.values():
             self.numpy(tensor)
 
@@ -224,7 +221,7 @@ class Backend(ABC):
         return False
 
     def settings(self) -> Mapping[str, str]:
-        """What decides speed and digits beside versions: threads, TF32, determinism."""
+        """Settings that decide speed and digits beside versions, 100 at most: threads, TF32."""
         return {}
 
     def device_memory(self) -> int | None:
@@ -232,26 +229,44 @@ class Backend(ABC):
         return None
 
     def value_and_gradient(self, function: Function) -> GradientFunction | None:
-        """Automatic differentiation of ``results["scalar"]``, or None: then it is derived.
+        """Automatic differentiation, or None: then the gradient is derived on the program.
 
         It must hold inside of what :meth:`compile` and :meth:`advance` make.
+
+        Args:
+            function: Its ``results["scalar"]``, of shape ``[]``, is what is differentiated.
+
+        Returns:
+            A function of the same arguments. It gives all results, and by name the gradient of
+            every variable, of the variable's shape: zeros where the scalar does not depend on it.
         """
         return None
 
     def claim(self, layer: Layer) -> Native | None:
-        """The framework's own layer or loss, if it is exactly this one.
+        """The framework's own layer or loss, if it is exactly this one; else None.
 
-        Answered before anything runs. A claim is a promise: a claimed call that fails is an error.
+        Asked for each call and phase before anything runs, on the path ``native`` only. A layer
+        runs natively if all of its calls are claimed, in both phases. A claim is a promise: a
+        claimed call that fails is an error. Its gradient needs :meth:`value_and_gradient`.
         """
         return None
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
-        """The framework's own optimizer, if its update is exactly this one."""
+        """The framework's own optimizer, if its update is exactly this one; else None.
+
+        Asked on the path ``native`` only. Whole steps, as they are timed, can take it only where
+        there is :meth:`value_and_gradient`.
+        """
         return None
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Any:
         """The :class:`~harness.runtime.session.Session` of a model, or None for the plain one.
 
-        For a backend with its own notion of a model; ``choices`` are the arguments of a session.
+        For a backend with its own notion of a model.
+
+        Args:
+            training: The program at that phase.
+            inference: The same model's program at the other.
+            choices: The further arguments of a session: ``path``, ``dtype`` and ``rule``.
         """
         return None

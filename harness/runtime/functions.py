@@ -19,12 +19,11 @@ from harness.runtime.backend import (
     F,
     Function,
     GradientFunction,
-    Native,
-    Tensors,
     host_dtype,
 )
 from harness.runtime.interpreter import Claimed, Interpreter, Line, Values, Watch, perform
 from harness.runtime.layout import Layout, claims
+from harness.runtime.native import Native, Tensors
 
 Path = Literal["native", "equations", "derived"]
 # Where claimed calls find the variables, among values that have numbers from 0.
@@ -37,7 +36,12 @@ class Functions:
 
     ``path`` is ``native`` (claimed calls run the framework's own), ``equations`` (everything is
     walked) or ``derived`` (walked, gradient program included). Functions map (variables,
-    constants) to results; see :mod:`harness.runtime.session` for the names.
+    constants) to results; see :mod:`harness.runtime.session` for the names. Variables are the
+    parameters, float inputs and float state; constants are all else. A mode says which results
+    there are, see :data:`harness.program.signature.Mode`.
+
+    Raises:
+        ContractError: the backend claims with something else than a :class:`.native.Native`.
     """
 
     def __init__(
@@ -61,14 +65,14 @@ class Functions:
         self._compiled: dict[Any, Any] = {}
 
     def function(self, phase: Phase, mode: Mode) -> Function:
-        """The compiled forward function."""
+        """The compiled forward function; made once."""
         key = (phase, mode, "forward")
         if key not in self._compiled:
             self._compiled[key] = self.compiled(self.plain(phase, mode))
         return self._compiled[key]  # type: ignore[no-any-return]
 
     def plain(self, phase: Phase, mode: Mode) -> Function:
-        """The forward function as it is walked."""
+        """The forward function as it is walked, not compiled."""
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
             return self.walk(phase, mode, variables, constants)
@@ -76,7 +80,11 @@ class Functions:
         return function
 
     def gradient_function(self, phase: Phase, mode: Mode) -> GradientFunction:
-        """The framework's derivative of the forward function, or the derived one."""
+        """The framework's derivative of the forward function, or the derived one; made once.
+
+        Raises:
+            UsageError: the backend has no automatic differentiation, and something is claimed.
+        """
         key = (phase, mode, "gradient")
         if key not in self._compiled:
             made = self.automatic(self.plain(phase, mode)) if self.path != "derived" else None
@@ -84,11 +92,19 @@ class Functions:
         return self._compiled[key]  # type: ignore[no-any-return]
 
     def compiled(self, function: F) -> F:
-        """A function, or one with gradients, as the backend compiles it."""
+        """A function, or one with gradients, as the backend compiles it.
+
+        Raises:
+            ContractError: what comes of it is no function.
+        """
         return promises.function(self.backend.compile(function), "compile()")
 
     def automatic(self, function: Function) -> GradientFunction | None:
-        """The framework's own derivative of a function, if it has any."""
+        """The framework's own derivative of a function, not compiled; None if it has none.
+
+        Raises:
+            ContractError: what comes of it is no function.
+        """
         made = self.backend.value_and_gradient(function)
         return None if made is None else promises.function(made, "value_and_gradient()")
 
@@ -158,7 +174,7 @@ class Functions:
         return results
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
-        """What :meth:`plain` is, prepared for many runs at some sizes. No cotangents."""
+        """The function of :meth:`plain`, prepared for many runs at some sizes. No cotangents."""
         program, ports = self.programs[phase], result_ports(self.programs[phase], mode)
         names = [(f"{prefix}{port.name}", port.value) for prefix, port in crossing_ports(program)]
         interpreter = self.interpreter(sizes, self.claimed(phase))
@@ -179,7 +195,7 @@ class Functions:
         return function
 
     def claimed(self, phase: Phase) -> dict[str, Claimed]:
-        """What runs the claimed calls of a phase, by key."""
+        """The claimed calls of a phase, by key, as the interpreter runs them."""
         return {key: _claimed(key, native) for key, native in self.natives[phase].items()}
 
     def _run(
@@ -235,7 +251,11 @@ class Functions:
         return {n: self.array(t, n) for n, t in results.items() if n != "scalar"}
 
     def array(self, tensor: Any, name: str) -> Array:
-        """A tensor's values; the name is for a message about what is none."""
+        """A tensor's values, the caller's own; the name is for a message.
+
+        Raises:
+            ContractError: what the backend makes of it is no array.
+        """
         return promises.array(self.backend.numpy(tensor), name)
 
     def _env(

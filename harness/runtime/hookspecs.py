@@ -27,17 +27,46 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 class Hooks:
     """What a plugin's module may implement: :func:`harness_backend`, :func:`harness_format`, or
-    both."""
+    both.
+
+    Whatever a hook raises, and SystemExit too, is told with its traceback as the plugin's fault; so
+    is a hook that returns None where something is wanted.
+    """
 
     @hookspec(firstresult=True)
     def harness_environment(self, name: str) -> Mapping[str, str] | None:
-        """Environment variables that backend ``name`` needs before its framework is imported."""
+        """Environment variables that backend ``name`` needs before its framework is imported.
+
+        Called in the worker, which starts anew under them: they go before those of the user. None
+        if there are none.
+
+        Args:
+            name: That of the entry point.
+
+        Returns:
+            Strings by string.
+        """
 
     @hookspec(firstresult=True)
     def harness_backend(self, name: str) -> Backend:  # type: ignore[empty-body]
-        """Import the framework and return backend ``name``, ready to be used."""
+        """Import the framework and make backend ``name``. Called once, in the worker.
+
+        Args:
+            name: That of the entry point, which is the backend's own ``name`` too.
+
+        Returns:
+            A backend with every primitive in its table.
+        """
 
     @hookspec(firstresult=True)
     def harness_format(self, name: str) -> Any:
-        """Import the framework and return format ``name``, a :class:`harness.extend.Format`. It may
-        set environment variables before the import."""
+        """Import the framework and make format ``name``. Called once, in a process of its own.
+
+        It may set environment variables before the import.
+
+        Args:
+            name: That of the entry point, which is the format's own ``name`` too.
+
+        Returns:
+            A :class:`harness.extend.Format`.
+        """

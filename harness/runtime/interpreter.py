@@ -243,7 +243,7 @@ def stack(table: Table, tensors: Sequence[Any]) -> Any:
 def perform(
     table: Table, op: str, inputs: Sequence[Any], attributes: Mapping[str, Any] = NOTHING
 ) -> Any:
-    """What a primitive makes of its inputs. An error that it raises says which one it was.
+    """The result of a primitive. An error that it raises says which one it was.
 
     Raises:
         TypeError: it made nothing; or whatever the primitive itself raises.

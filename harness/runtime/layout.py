@@ -10,12 +10,13 @@ from harness.arrays import ArrayDict, Arrays
 from harness.program.ir import Phase, Program
 from harness.program.signature import call_key, local_shapes
 from harness.runtime import promises
-from harness.runtime.backend import Backend, Layer, Native
+from harness.runtime.backend import Backend
+from harness.runtime.native import Layer, Native
 from harness.runtime.packing import Packing
 
 
 def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native]:
-    """What a backend claims of a program: layers by instance, losses by name.
+    """The claims of a backend on a program: layers by instance, losses by name.
 
     A layer that is called several times is claimed only if every call is.
     """

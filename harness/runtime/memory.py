@@ -29,7 +29,7 @@ def available() -> int:
 
 
 def _left_to_groups() -> list[int]:
-    """What the memory limits of the control groups leave, version 1 and 2; more than any has."""
+    """Bytes that the limits of the control groups leave, version 1 and 2; more than any has."""
     left = [1 << 62]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

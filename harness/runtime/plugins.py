@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class BrokenPlugin(HarnessError):
     """A plugin is installed and cannot be used.
 
-    `traceback` is the text of the error that its own code raised, "" if there was none.
+    ``traceback`` is the text of the error that its own code raised, "" if there was none.
     """
 
     def __init__(self, message: str, traceback: str = "") -> None:
@@ -45,7 +45,7 @@ class BrokenBackend(BrokenPlugin):
 class Origin:
     """Where a backend comes from: what an installed distribution says of it.
 
-    `rivals` are other distributions that claim the same name; a name that has any is not loaded.
+    ``rivals`` are other distributions that claim the same name; a name that has any is not loaded.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Origin:
 
 
 def available(group: str = ENTRY_POINT_GROUP) -> dict[str, Origin]:
-    """Return every installed backend, or other plugin of a group, by name; none is imported."""
+    """Every installed backend, or other plugin of a group, by name; none is imported."""
     return {name: origin for name, (origin, _) in sorted(installed(group).items())}
 
 
@@ -73,7 +73,7 @@ def choose_backends(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def load(name: str) -> Backend:
-    """Import the plugin of backend `name`, and no other, and return the backend ready to use.
+    """Import the plugin of backend ``name``, and no other, and return the backend ready to use.
 
     This imports the framework, so it belongs into the worker process of that backend.
 
@@ -87,11 +87,11 @@ def load(name: str) -> Backend:
 
 
 def environment(name: str) -> dict[str, str]:
-    """Return the environment variables that backend `name` wants before its framework starts.
+    """The environment variables that backend ``name`` wants before its framework starts.
 
     Raises:
         UnknownBackend: nothing of this name is installed.
-        BrokenBackend: as `load`, or the variables are not strings.
+        BrokenBackend: as ``load``, or the variables are not strings.
     """
     wanted = BACKENDS.call(name, "harness_environment") or {}
     strings = isinstance(wanted, Mapping) and all(
@@ -106,13 +106,13 @@ def environment(name: str) -> dict[str, str]:
 
 
 def code(name: str) -> str:
-    """Return a checksum of the code of backend `name`, "" if none of this name is installed."""
+    """A checksum of the code of backend ``name``, "" if none of this name is installed."""
     origin = available().get(name)
     return "" if origin is None else digest(origin.module)
 
 
 def installed(group: str) -> dict[str, tuple[Origin, EntryPoint]]:
-    """Return what distributions name in a group of entry points; nothing is imported."""
+    """What distributions name in a group of entry points; nothing is imported."""
     found: dict[str, tuple[Origin, EntryPoint]] = {}
     for entry in entry_points(group=group):
         distribution, version = (
@@ -141,11 +141,11 @@ class Kind:
     broken: type[BrokenPlugin]
 
     def find(self, name: str) -> tuple[Origin, EntryPoint]:
-        """Return where a plugin comes from, and its entry point.
+        """Where a plugin comes from, and its entry point.
 
         Raises:
-            HarnessError: nothing of this name is installed (`unknown`), or several distributions
-                claim it (`broken`).
+            HarnessError: nothing of this name is installed (``unknown``), or several distributions
+                claim it (``broken``).
         """
         found = installed(self.group)
         if name not in found:
@@ -165,7 +165,7 @@ class Kind:
         """Import a plugin and return what a hook of it returns, None without one.
 
         Raises:
-            HarnessError: as `find`, or the plugin or its framework fails (`broken`).
+            HarnessError: as ``find``, or the plugin or its framework fails (``broken``).
         """
         origin, entry = self.find(name)
         manager = pluggy.PluginManager(PROJECT)
@@ -187,7 +187,7 @@ class Kind:
         """Import a plugin and return what its main hook makes.
 
         Raises:
-            HarnessError: as `call`, or the hook makes nothing (`broken`).
+            HarnessError: as ``call``, or the hook makes nothing (``broken``).
         """
         made = self.call(name, hook)
         if made is None:

@@ -57,7 +57,7 @@ class Call:
 
 @dataclass
 class Probe:
-    """What the primitives gave in one process; a call that was well made is not made again.
+    """The primitives of one process, tried one by one; what was well made is not made again.
 
     ``traceback`` is that of the one that raised.
     """
@@ -96,7 +96,7 @@ class Probe:
             return self._raised(f"tensor() of an array of shape {list(form.shape)}", error)
 
     def _fault(self, session: Session, call: Call) -> str:
-        """What is wrong with a call, in words; empty if nothing is."""
+        """The fault of a call, in words; empty if there is none."""
         attributes = dict(call.attributes)
         try:
             inputs = [_tensor(session, form) for form in call.inputs]
@@ -224,7 +224,7 @@ def _of(
 
 
 def _loop_calls(node: Node, form: Callable[[int], Form]) -> Iterator[Call]:
-    """What :func:`harness.runtime.interpreter.loop` asks for beside the body of a loop."""
+    """The calls that :func:`harness.runtime.interpreter.loop` makes beside the body of a loop."""
     count = node.attributes["carries"]
     for value in node.inputs[count:]:
         whole = form(value)

@@ -1,4 +1,4 @@
-"""What the methods of a backend promise to return: the border of the worker.
+"""The promises of a backend's methods: the border of the worker.
 
 What comes from a plugin is looked at where it comes in, so that a broken promise is an error that
 names the method, and not another one deep in what was built on it.

@@ -1,4 +1,4 @@
-"""What a worker can be asked: the few verbs through which the parent drives a session."""
+"""The verbs of a worker: the few calls through which the parent drives a session."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ class Verbs(TimedVerbs):
 
     @property
     def session(self) -> Session:
-        """The current session."""
+        """The current session.
+
+        Raises:
+            UsageError: none is open.
+        """
         if self._session is None:
             raise UsageError("no session is open")
         return self._session
@@ -100,7 +104,7 @@ class Verbs(TimedVerbs):
         return steps
 
     def primitives(self, batch: int, time: int) -> Payload:
-        """See :meth:`harness.runtime.probe.Probe.run`."""
+        """How many calls of primitives were ``tried``, the ``faults`` in words, a ``traceback``."""
         sizes = {"batch": batch, "time": time}
         return self._probe.run(self.session, sizes, self._setting)
 
@@ -111,7 +115,7 @@ class Verbs(TimedVerbs):
     def aliasing(
         self, parameters: Payload, statistics: Payload, calls: Sequence[Payload]
     ) -> list[str]:
-        """What is shared that must not be: faults in words, none if all is well.
+        """Arrays that are shared and must not be: faults in words, none if all is well.
 
         Each call holds ``inputs`` and ``state``; two different ones are needed.
         """
@@ -153,7 +157,7 @@ def _changed(
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """What answers the calls that reach a worker.
+    """The function that answers the calls that reach a worker.
 
     Raises:
         UsageError: the table is incomplete.

@@ -3,7 +3,9 @@
 Tensors are passed by name: parameters under the framework's packed names (``rnn/kernel``) or
 their own (``rnn.W``), and ``input.NAME``, ``target.NAME``, ``state.NAME``, ``statistics.NAME``
 and ``cotangent.NAME``. Results are ``output.NAME``, ``state.NAME``, ``statistics.NAME``,
-``metric.NAME`` and ``loss``.
+``metric.NAME`` and ``loss``. Arrays have the shapes of the program's ports (``[batch, time]``).
+Those given are copied: floats into the session's dtype, indices of any integers into int64. Those
+returned are the caller's; their floats are float64 in a session of float64, else float32.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from harness.program.dims import bind
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.signature import Mode, call_key, check_arrays, check_index, check_names
 from harness.runtime import promises
-from harness.runtime.backend import Backend, Function, NativeOptimizer, Tensors
+from harness.runtime.backend import Backend, Function
 from harness.runtime.functions import COMPILED, Functions, Path
+from harness.runtime.native import NativeOptimizer, Tensors
 
 # The number of the step, from 1, which the equations of an optimizer may ask for.
 STEP = "step"
@@ -28,7 +31,7 @@ UPDATED = ("update()", "the next state and the next variables")
 
 
 class Session(Functions):
-    """See the module, and :class:`~harness.runtime.functions.Functions` for ``path``."""
+    """One model in training; :class:`~harness.runtime.functions.Functions` has its functions."""
 
     def __init__(
         self,
@@ -51,10 +54,8 @@ class Session(Functions):
         self.use_rule(rule)
 
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
-        """Train with another optimizer from the next :meth:`load` on.
-
-        Without ``claim`` its equations are run, whatever the framework has.
-        """
+        """Train with another optimizer from the next :meth:`load` on; without ``claim`` by its
+        equations, whatever the framework has. :class:`.promises.ContractError` as for claims."""
         native = rule is not None and claim and self.path == "native"
         claimed = self.backend.claim_optimizer(rule) if rule and native else None
         if claimed is not None:
@@ -64,7 +65,7 @@ class Session(Functions):
         self._compiled.pop("update", None)
 
     def paths(self) -> dict[str, str]:
-        """Which implementation runs each layer and loss, and the optimizer."""
+        """What runs each layer and loss, and the ``optimizer``: a label, or ``equations``."""
         natives = self.natives["training"]
         found = {}
         for node in self.programs["training"].calls:
@@ -75,17 +76,17 @@ class Session(Functions):
         return found
 
     def trained(self) -> Tensors:
-        """The variables that are trained."""
+        """The variables that are trained, by packed name."""
         return {n: v for n, v in self.variables.items() if n not in self.layout.frozen}
 
     def neutral(self, tensors: Tensors) -> ArrayDict:
-        """Packed tensors as neutral arrays."""
+        """Packed tensors as neutral arrays by parameter; those that are not there are skipped."""
         return self.layout.unpack({n: self.array(t, n) for n, t in tensors.items()})
 
     def load(self, parameters: Arrays, statistics: Arrays) -> None:
-        """Set parameters and statistics, and forget all optimizer state.
+        """Set neutral parameters and statistics, and forget all optimizer state.
 
-        Raises :class:`UsageError` for one that is missing, unknown or of another shape.
+        :class:`UsageError` for one that is missing, unknown or of another shape.
         """
         program = self.programs["training"]
         check_arrays("parameter", program, program.parameters, parameters)
@@ -111,10 +112,9 @@ class Session(Functions):
         self.optimizer_state = None
 
     def load_slots(self, slots: Mapping[str, Arrays], steps: int) -> None:
-        """Take up the optimizer's equations where they were after ``steps`` steps.
+        """Take up the optimizer's equations (not a claimed one) after ``steps`` steps.
 
-        ``slots`` are neutral, by slot and parameter. Raises :class:`UsageError` for others than
-        the rule has.
+        ``slots`` are neutral, by slot and parameter. :class:`UsageError` for other slots.
         """
         assert self.rule is not None
         assert self.optimizer is None
@@ -125,7 +125,7 @@ class Session(Functions):
         self.steps = steps
 
     def read(self) -> dict[str, Any]:
-        """Neutral ``parameters``, ``statistics`` and ``slots``."""
+        """``parameters`` and ``statistics`` by neutral name, ``slots`` by slot and parameter."""
         slots: Mapping[str, Tensors] = self.slots
         if self.optimizer is not None:
             slots = promises.named(self.optimizer.slots(self.optimizer_state), "slots()")
@@ -138,7 +138,10 @@ class Session(Functions):
     def forward(
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
     ) -> ArrayDict:
-        """Outputs, new state, new statistics; with targets, the loss and metrics too."""
+        """Outputs, new state, new statistics; with targets, the loss and metrics too.
+
+        :class:`UsageError` as for :meth:`arguments`.
+        """
         mode: Mode = "forward" if targets is None else "loss"
         variables, constants = self.arguments(phase, inputs, state, targets or {})
         results = self.function(phase, mode)(variables, constants)
@@ -152,9 +155,10 @@ class Session(Functions):
         targets: Arrays,
         cotangents: Arrays | None = None,
     ) -> tuple[ArrayDict, ArrayDict]:
-        """Results, and gradients by parameter, ``input.NAME`` and ``state.NAME``.
+        """Results, and gradients by neutral parameter, ``input.NAME`` and ``state.NAME``.
 
         Of the loss; or, with ``cotangents`` by result name, of the inner product with them.
+        :class:`UsageError` as for :meth:`arguments`, and where a claimed call has no gradient.
         """
         variables, constants = self.arguments(phase, inputs, state, targets)
         mode: Mode = "loss" if cotangents is None else "cotangents"
@@ -186,7 +190,7 @@ class Session(Functions):
     def step(
         self, inputs: Arrays, state: Arrays, targets: Arrays, learning_rate: float
     ) -> ArrayDict:
-        """One training step; the results are those from before the update."""
+        """One training step from what was loaded; the results are from before the update."""
         variables, constants = self.arguments("training", inputs, state, targets)
         results, gradients = self._differentiated("training", "loss", variables, constants)
         self.steps += 1
@@ -222,7 +226,7 @@ class Session(Functions):
     ) -> Tensors:
         """Variables by name and slots as ``SLOT.NAME``, after the optimizer's equations.
 
-        ``kept`` are the slots before, and :data:`STEP`; ``update`` is a compiled update_by_rule.
+        ``kept`` holds the slots before, and :data:`STEP`; ``update`` is a compiled update_by_rule.
         """
         constants = {f"gradient.{n}": gradients[n] for n in variables}
         constants |= {f"{s}.{n}": kept[f"{s}.{n}"] for s in self.slots for n in variables}
@@ -257,8 +261,8 @@ class Session(Functions):
     ) -> tuple[Tensors, Tensors]:
         """Checked arrays as tensors: (what is differentiated against, the rest).
 
-        Raises :class:`UsageError` for a missing or unknown array, a wrong shape, or an index out
-        of range: frameworks clamp, wrap, or read zeros there, each in its own way.
+        :class:`UsageError` for a missing or unknown array, a wrong shape, or an index out of range:
+        frameworks clamp, wrap, or read zeros there, each in its own way.
         """
         program = self.programs[phase]
         variables, constants = dict(self.variables), {}

@@ -15,7 +15,8 @@ from harness.program.ir import needed_nodes
 from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.program.signature import call_key, result_ports
 from harness.runtime import promises
-from harness.runtime.backend import Advance, Backend, Tensors
+from harness.runtime.backend import Advance, Backend
+from harness.runtime.native import Tensors
 from harness.runtime.promises import ContractError
 from harness.runtime.session import STEP, UPDATED, Session
 
@@ -164,7 +165,7 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> Step:
 
 
 def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
-    """What runs a plan, given no more than it takes."""
+    """A plan as a function, given no more than it takes."""
     run = promises.function(session.backend.execute(plan), "execute()")
     names = tuple(plan.inputs)
     return lambda inputs: run({n: inputs[n] for n in names})
@@ -290,7 +291,7 @@ def _statistics(session: Session) -> Tensors:
 
 
 def _slots(session: Session) -> Tensors:
-    """What the optimizer goes on from; steps count from 1."""
+    """The optimizer's part of what is carried; steps count from 1."""
     if session.optimizer is not None:
         return {OPTIMIZER: session.optimizer_state}
     slots = {f"{slot}.{n}": t for slot, ts in session.slots.items() for n, t in ts.items()}

@@ -12,8 +12,8 @@ from harness.arrays import Arrays
 from harness.errors import UsageError
 from harness.program.ir import Phase
 from harness.program.plan import BATCH
-from harness.runtime.backend import Tensors
 from harness.runtime.clock import Results
+from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness.runtime.step import OPTIMIZER, Purpose, StepLoop, make_step, store
 

@@ -1,4 +1,4 @@
-"""What a worker can be asked about speed: the verbs that prepare a pipeline and run its clock."""
+"""The verbs of a worker that are about speed: they prepare a pipeline and run its clock."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ class TimedVerbs:
 
     @property
     def pipeline(self) -> Pipeline:
-        """The current pipeline."""
+        """The current pipeline.
+
+        Raises:
+            UsageError: none is prepared.
+        """
         if self._path not in self._pipelines:
             raise UsageError("no pipeline is prepared")
         return self._pipelines[self._path]
@@ -99,20 +103,20 @@ class TimedVerbs:
         self.pipeline.restart()
 
     def latency(self, first: int, count: int) -> list[float]:
-        """See :class:`harness.runtime.clock.Clock`."""
+        """Seconds of each of ``count`` steps from ``first`` on, every one waited for."""
         return Clock(self.pipeline).latency(first, count)
 
     def throughput(self, first: int, count: int) -> float:
-        """See :class:`harness.runtime.clock.Clock`."""
+        """Seconds of ``count`` steps in a row with one wait at their end."""
         return Clock(self.pipeline).throughput(first, count)
 
     def values(self, first: int, count: int) -> list[Results]:
-        """See :class:`harness.runtime.clock.Clock`."""
+        """The results of each of ``count`` steps from ``first`` on."""
         steps = Clock(self.pipeline).values(first, count)
         return [{n: promises.array(a, n) for n, a in step.items()} for step in steps]
 
     def parameters(self) -> Payload:
-        """What training has changed, by neutral names."""
+        """Parameters, statistics and slots as they now are, by neutral names."""
         return self.pipeline.parameters()
 
     def overhead(self, count: int) -> float:

@@ -15,12 +15,12 @@ NUMBERS = "biuf"
 
 
 class IllFormed(Exception):
-    """What came from a worker is not of the form that is wanted; the message says in what."""
+    """An answer of a worker that is not of the form that is wanted; the message says in what."""
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """What stands where an array of numbers is wanted; ``reason`` says what it is."""
+    """Something else in the place of an array of numbers; ``reason`` says what it is."""
 
     reason: str
 

@@ -21,7 +21,7 @@ PlaceOf = Callable[[str, bool], Place]
 
 @dataclass(frozen=True)
 class Given:
-    """What a model gives to ``owner``, at ``place``; ``place_of`` finds the single attributes.
+    """The attributes that a model gives to ``owner``, at ``place``; ``place_of`` finds each.
 
     ``definition`` declares them, and so holds the defaults of those that are not given.
     """
@@ -45,7 +45,11 @@ def read_attributes(
     given: Given,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
-    """The value of every declared attribute, checked by kind: a size, a function or a number."""
+    """The value of every declared attribute, checked by kind: a size, a function or a number.
+
+    Raises:
+        SpecError: one is unknown, or not of its kind.
+    """
     for name in given.values:
         if name not in declared:
             raise SpecError(

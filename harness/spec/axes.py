@@ -18,7 +18,7 @@ FREE_SIZES = ("batch", "time")
 
 @dataclass
 class RestAxes:
-    """What ``...`` stands for in the shapes of one definition: bound by the first input with it.
+    """The axes that ``...`` stands for in one definition: bound by the first input with it.
 
     ``starts`` are the positions of the ``...`` in those shapes; None dims until one is bound.
     """
@@ -77,7 +77,11 @@ def read_dims(
     rest: RestAxes,
     place_of: Callable[[int], Place],
 ) -> Shape:
-    """Declared axes as dimensions, ``...`` included; ``place_of`` tells where an axis stands."""
+    """Declared axes as dimensions, ``...`` included; ``place_of`` tells where an axis stands.
+
+    Raises:
+        SpecError: a size is unknown, or there is nothing that ``...`` stands for.
+    """
     result: list[Dim] = []
     for number, axis in enumerate(axes):
         if axis != REST:

@@ -39,7 +39,11 @@ def check_distinct(
     sections: Iterable[str],
     taken: Iterable[str] = (),
 ) -> None:
-    """A name is declared in one section only, and is none of the language's own."""
+    """Check that a name is declared in one section only, and is none of the language's own.
+
+    Raises:
+        SpecError: it is declared twice, or taken.
+    """
     seen: dict[str, str] = {}
     taken = (*BUILTINS, *taken)
     for section in sections:

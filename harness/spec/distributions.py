@@ -28,7 +28,7 @@ ORTHONORMAL_TOLERANCE = 1e-4
 class Moments:
     """Mean and standard deviation over the entries, and the largest distance from the mean.
 
-    `bound` is None where a value can be arbitrarily large.
+    ``bound`` is None where a value can be arbitrarily large.
     """
 
     mean: float
@@ -38,7 +38,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Fixed:
-    """The same values in every draw: `array(shape)`."""
+    """The same values in every draw: ``array(shape)``."""
 
     array: Callable[[Shape], FloatArray]
 
@@ -64,9 +64,9 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Independent:
-    """Independent entries, symmetric about `mean`, none further from it than `bound`.
+    """Independent entries, symmetric about ``mean``, none further from it than ``bound``.
 
-    `sample(generator, count)` draws standardised deviations (mean 0, std 1) and `cdf(z)` is the
+    ``sample(generator, count)`` draws standardised deviations (mean 0, std 1) and ``cdf(z)`` is the
     probability of a standardised deviation below z.
     """
 
@@ -94,7 +94,7 @@ class Independent:
 class Orthogonal:
     """Orthonormal rows or columns, whichever are fewer, in a uniformly random direction.
 
-    More than two axes count as a matrix of shape `[product of all but the last, last]`.
+    More than two axes count as a matrix of shape ``[product of all but the last, last]``.
     """
 
     def draw(self, shape: Shape, generator: np.random.Generator) -> FloatArray:
@@ -199,7 +199,11 @@ def _shape_fault(deviations: FloatArray, law: Independent) -> str | None:
 
 
 def identity_matrix(shape: Shape) -> FloatArray:
-    """Ones where row and column are the same; need not be square."""
+    """Ones where row and column are the same; need not be square.
+
+    Raises:
+        UsageError: the shape has not two axes.
+    """
     if len(shape) != 2:
         raise UsageError(f"identity needs two axes, not shape {list(shape)}")
     return np.eye(*shape)
@@ -211,7 +215,11 @@ def constant(value: float) -> Fixed:
 
 
 def uniform(low: float, high: float) -> Independent:
-    """U(low, high)."""
+    """The law U(low, high).
+
+    Raises:
+        UsageError: low is not below high.
+    """
     if not low < high:
         raise UsageError(f"uniform needs low < high, not low = {low:g} and high = {high:g}")
     root = math.sqrt(3)
@@ -235,7 +243,11 @@ def _normal_cdf(z: float) -> float:
 
 
 def normal(std: float) -> Independent:
-    """N(0, std), not truncated."""
+    """The law N(0, std), not truncated.
+
+    Raises:
+        UsageError: std is not above 0.
+    """
     if not std > 0:
         raise UsageError(f"normal needs std > 0, not {std:g}")
     return Independent(
@@ -267,7 +279,11 @@ def truncated_normal(std: float) -> Independent:
 
 
 def uniform_fan(fan: float) -> Independent:
-    """U(-a, a) with a = 1 / sqrt(fan)."""
+    """The law U(-a, a) with a = 1 / sqrt(fan).
+
+    Raises:
+        UsageError: fan is not above 0.
+    """
     if not fan > 0:
         raise UsageError(f"uniform_fan needs fan > 0, not {fan:g}")
     return limited(1 / math.sqrt(fan))

@@ -21,7 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 class Document:
     """One spec file: plain data, and where each part of it stands.
 
-    A path is the keys and indices from the root, as in `("layers", "rnn", "units")`;
+    A path is the keys and indices from the root, as in ``("layers", "rnn", "units")``;
     the empty path is the root.
     """
 
@@ -35,21 +35,21 @@ class Document:
         return self.nodes.data
 
     def place_of(self, path: KeyPath) -> Place:
-        """Return where the value at `path` starts, or the nearest value that encloses it."""
+        """Where the value at ``path`` starts, or the nearest value that encloses it."""
         while path not in self.nodes.values:
             path = path[:-1]
         return self.nodes.values[path].place
 
     def place_of_key(self, path: KeyPath) -> Place:
-        """Return where the key of the value at `path` starts; for a list's item, the item."""
+        """Where the key of the value at ``path`` starts; for a list's item, the item."""
         return self.nodes.keys.get(path) or self.place_of(path)
 
     def locator(self, path: KeyPath) -> Callable[[int, int], Place]:
-        """Return a function from (line, column) in the scalar at `path`, from 0, to its place.
+        """A function from (line, column) in the scalar at ``path``, from 0, to its place.
 
-        Raises SpecError where there is no such function: for a folded text (`>`), and
-        for one outside a `|` block that has several lines or escapes. Raises KeyError
-        if nothing stands at `path`.
+        Raises SpecError where there is no such function: for a folded text (``>``), and
+        for one outside a ``|`` block that has several lines or escapes. Raises KeyError
+        if nothing stands at ``path``.
         """
         spot = self.nodes.values[path]
         place = spot.place
@@ -78,7 +78,7 @@ def load(path: Path) -> Document:
 
 
 def parse(text: str, file: str) -> Document:
-    """Parse the text of a spec file; `file` is the name that places show. Raises SpecError."""
+    """Parse the text of a spec file; ``file`` is the name that places show. Raises SpecError."""
     if len(text) > MAX_BYTES:
         message = f"{len(text):,} characters are too many for a spec; at most {MAX_BYTES:,}"
         raise SpecError(message, Place(file, 1, 1))
@@ -87,9 +87,9 @@ def parse(text: str, file: str) -> Document:
 
 
 def validate(document: Document, model: type[M]) -> M:
-    """Return the document's data as an instance of `model`.
+    """The document's data as an instance of ``model``.
 
-    Validation is pydantic's for JSON, so that under `strict` a list may fill a tuple.
+    Validation is pydantic's for JSON, so that under ``strict`` a list may fill a tuple.
     Raises SpecError, or SpecErrors for several, each at the key or value at fault.
     """
     try:

@@ -62,7 +62,11 @@ class Evaluator(Values):
 
     @contextmanager
     def called(self, name: str, place: Place) -> Iterator[None]:
-        """Add to the errors of a definition's own equations which call led to them."""
+        """Add to the errors of a definition's own equations which call led to them.
+
+        Raises:
+            SpecError: that of the equations, with the call in its message.
+        """
         try:
             yield
         except SpecError as error:
@@ -76,6 +80,9 @@ class Evaluator(Values):
         """Evaluate assignments in order, adding their names to the scope.
 
         Values are named ``label + name``; those inside functions (None) stay nameless.
+
+        Raises:
+            SpecError: an equation is wrong, or assigns to a name that is taken.
         """
         for assignment in equations:
             values = self.assigned(assignment, scope)
@@ -93,13 +100,21 @@ class Evaluator(Values):
                 self.places.setdefault(value, target.place)
 
     def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
-        """The values of an assignment's targets."""
+        """The values of an assignment's targets.
+
+        Raises:
+            SpecError: there are several targets.
+        """
         if len(assignment.targets) > 1:
             raise SpecError("only a call of a layer has several results", assignment.place)
         return [self.tensor(assignment.value, scope)]
 
     def tensor(self, expr: Expr, scope: Scope) -> int:
-        """The value of an expression."""
+        """The value of an expression.
+
+        Raises:
+            SpecError: it has none, or the equations are too deep or too many.
+        """
         if self._depth >= MAX_DEPTH:
             raise SpecError(f"more than {MAX_DEPTH} levels of functions deep", expr.place)
         if len(self.builder.types) > MAX_VALUES:
@@ -159,7 +174,11 @@ class Evaluator(Values):
         return self.emit(op, *((b, a) if swapped else (a, b)), place=expr.place)
 
     def call(self, expr: Call, scope: Scope) -> int:
-        """The value of a call: an attribute's function, a built-in, or a defined function."""
+        """The value of a call: an attribute's function, a built-in, or a defined function.
+
+        Raises:
+            SpecError: what is called is no function, or takes other arguments.
+        """
         name = expr.function
         bound = scope.names.get(name)
         if isinstance(bound, FunctionName):
@@ -172,12 +191,16 @@ class Evaluator(Values):
         return self.function(name, expr, scope)
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
-        """What may be called in a scope, for messages."""
+        """The names that may be called in a scope, for messages."""
         attributes = [n for n, b in scope.names.items() if isinstance(b, FunctionName)]
         return tuple(sorted([*BUILTINS, *self.library.names("function"), *attributes]))
 
     def function(self, name: str, expr: Call, scope: Scope) -> int:
-        """Write out a defined function."""
+        """Write out a defined function.
+
+        Raises:
+            SpecError: there is none of the name, it takes other arguments, or calls itself.
+        """
         if self.library.has("loss", name) and not self.library.has("function", name):
             raise SpecError(
                 f"{name!r} is a loss: call it in the model's 'loss' or 'metrics'", expr.place
@@ -234,14 +257,22 @@ class Evaluator(Values):
         return inner
 
     def result(self, scope: Scope, name: str, place: Place) -> int:
-        """The value of a definition's output name, which an equation must have computed."""
+        """The value of a definition's output name, which an equation must have computed.
+
+        Raises:
+            SpecError: none has.
+        """
         bound = scope.look_up(Name(name, place=place))
         if name not in scope.assigned or not isinstance(bound, Tensor):
             raise SpecError(f"output {name!r} is not computed by the equations", place)
         return bound.value
 
     def positional(self, expr: Call, scope: Scope) -> list[int]:
-        """The values of a call that takes no keywords."""
+        """The values of a call that takes no keywords.
+
+        Raises:
+            SpecError: it has keywords.
+        """
         if expr.keywords:
             name, value = expr.keywords[0]
             raise SpecError(

@@ -41,7 +41,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Number(Node):
-    """A decimal integer or a finite float; never negative (see `Negate`)."""
+    """A decimal integer or a finite float; never negative (see ``Negate``)."""
 
     value: int | float
 
@@ -53,7 +53,7 @@ class Name(Node):
 
 @dataclass(frozen=True)
 class Rest(Node):
-    """`...`: all axes that are not named, in an index or as the value of a keyword."""
+    """``...``: all axes that are not named, in an index or as the value of a keyword."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Call(Node):
 
 @dataclass(frozen=True)
 class Binary(Node):
-    """`operator` is one of + - * / ** @."""
+    """``operator`` is one of + - * / ** @."""
 
     operator: str
     left: "Expr"
@@ -79,7 +79,7 @@ class Negate(Node):
 
 @dataclass(frozen=True)
 class Compare(Node):
-    """`operator` is one of < <= > >= == !=."""
+    """``operator`` is one of < <= > >= == !=."""
 
     operator: str
     left: "Expr"
@@ -108,14 +108,14 @@ class Index(Node):
 
 @dataclass(frozen=True)
 class List(Node):
-    """`[a, b]`, which only an argument of a call can be."""
+    """``[a, b]``, which only an argument of a call can be."""
 
     items: tuple["Expr", ...]
 
 
 @dataclass(frozen=True)
 class Assignment(Node):
-    """`a = value`, or `a, b = value` for a call with several results."""
+    """``a = value``, or ``a, b = value`` for a call with several results."""
 
     targets: tuple[Name, ...]
     value: "Expr"
@@ -128,7 +128,7 @@ Item = IndexItem | SliceItem | Rest
 def parse_equations(text: str, locate: Locate) -> tuple[Assignment, ...]:
     """Parse a block of equations, one assignment a line.
 
-    `locate(line, column)` turns a position inside `text`, counted from 0, into a
+    ``locate(line, column)`` turns a position inside ``text``, counted from 0, into a
     place of the file. Raises SpecError at the first thing that is not part of the
     language, and for a block without any equation.
     """
@@ -141,7 +141,7 @@ def parse_equations(text: str, locate: Locate) -> tuple[Assignment, ...]:
 
 
 def parse_expression(text: str, locate: Locate) -> Expr:
-    """Parse one expression; see `parse_equations` for `locate` and what is raised."""
+    """Parse one expression, as ``parse_equations`` does; SpecError for what is none."""
     reader = _Reader(text, locate)
     if not reader.code.strip():
         raise SpecError("no expression here; write one, as in 'mean(x, axis=-1)'", locate(0, 0))

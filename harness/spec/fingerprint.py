@@ -1,4 +1,4 @@
-"""What a spec means, as one checksum: weights and records are of a meaning, not of a text."""
+"""The meaning of a spec as one checksum: weights and records are of that, not of a text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fingerprint(spec: Spec) -> str:
 
 
 def _meaning(value: Any) -> Any:
-    """What a program, or a part of one, says to do, as JSON with maps in any order."""
+    """A program, or a part of one, as JSON: all but its prose, with maps in any order."""
     if is_dataclass(value) and not isinstance(value, type):
         told = [f.name for f in fields(value) if f.name not in PROSE.get(type(value), ())]
         return [type(value).__name__, *(_meaning(getattr(value, name)) for name in told)]

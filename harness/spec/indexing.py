@@ -11,7 +11,11 @@ from harness.spec.values import Values
 
 
 def indexed(evaluator: Values, value: int, items: Sequence[Item], place: Place) -> int:
-    """The part of a value that the items choose; a position drops its axis."""
+    """The part of a value that the items choose; a position drops its axis.
+
+    Raises:
+        SpecError: there are more items than axes, two ``...``, or one that does not fit.
+    """
     rank = len(evaluator.type_of(value).shape)
     given = sum(not isinstance(item, Rest) for item in items)
     if given > rank:

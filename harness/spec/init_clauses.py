@@ -23,6 +23,9 @@ def read_init(
 
     A block's parameters are drawn as one matrix, side by side, so that its fans are those of the
     whole (as Keras draws an LSTM's kernel).
+
+    Raises:
+        SpecError: the stripes are not the rows of the parameter.
     """
     if isinstance(init, str | dict):
         rows = shape[0] if shape else Dim(1)

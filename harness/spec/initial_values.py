@@ -26,7 +26,7 @@ def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
 
 
 def initial_statistics(program: Program) -> dict[str, Array]:
-    """What moving statistics start from."""
+    """The first values of moving statistics."""
     drawn: dict[str, Array] = {}
     for port in program.statistics:
         ((law, shape),) = stripes(program, [port])

@@ -110,17 +110,17 @@ class Law:
         self.distribution()
 
     def distribution(self) -> Distribution:
-        """Return what the entries follow."""
+        """What the entries follow."""
         return _TABLE[self.name][1](self)
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all initializers."""
+    """The names of all initializers."""
     return tuple(_TABLE)
 
 
 def arguments(name: str) -> tuple[str, ...]:
-    """Return the arguments that an initializer requires; there are no optional ones.
+    """The arguments that an initializer requires; there are no optional ones.
 
     Raises:
         UsageError: no initializer has that name.
@@ -134,38 +134,38 @@ def arguments(name: str) -> tuple[str, ...]:
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """Return the generator of one named array: other names and seeds give independent streams."""
+    """The generator of one named array: other names and seeds give independent streams."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def draw(law: Law, shape: Shape, generator: np.random.Generator) -> FloatArray:
-    """Return initial values of that shape.
+    """Initial values of that shape.
 
     Raises:
-        UsageError: the law needs a matrix and `shape` is none (identity, orthogonal).
+        UsageError: the law needs a matrix and ``shape`` is none (identity, orthogonal).
     """
     return law.distribution().draw(shape, generator)
 
 
 def expected(law: Law, shape: Shape) -> Moments:
-    """Return the mean, std and bound of the entries of an array of that shape.
+    """The mean, std and bound of the entries of an array of that shape.
 
     Raises:
-        UsageError: as `draw`.
+        UsageError: as ``draw``.
     """
     return law.distribution().moments(shape)
 
 
 def check_law(values: npt.ArrayLike, law: Law) -> str | None:
-    """Return how `values` contradict the law, or None.
+    """How ``values`` contradict the law, or None.
 
     Range, mean, std and the whole distribution are tested, or every value where the law leaves
     no choice. Right values are blamed less than once in 10 million calls, at any size; a std that
     is off by sqrt(3) is seen from some 400 values on.
 
     Raises:
-        UsageError: as `draw`; or there are no values.
+        UsageError: as ``draw``; or there are no values.
     """
     array = np.asarray(values, dtype=np.float64)
     if not array.size:

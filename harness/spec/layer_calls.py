@@ -31,6 +31,11 @@ class LayerEvaluator(CallEvaluator):
         return tuple(sorted([*names, *self.instances])) if scope.layers else names
 
     def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
+        """The values of an assignment's targets; a layer gives its output, then its states.
+
+        Raises:
+            SpecError: there are more or fewer targets than results.
+        """
         expr = assignment.value
         if not (scope.layers and isinstance(expr, Call) and expr.function in self.instances):
             return super().assigned(assignment, scope)
@@ -101,7 +106,7 @@ class LayerEvaluator(CallEvaluator):
     def _check_kept(
         self, call: LayerCall, section: str, name: str, wanted: Type, value: int
     ) -> None:
-        """What is carried on keeps its shape."""
+        """Check that a state or a statistic keeps its shape."""
         if self.type_of(value) != wanted:
             at = call.instance.definition.document.place_of_key((section, name))
             raise self.failure(value, call.scope.assigned.get(name, at))(
@@ -184,7 +189,7 @@ class LayerEvaluator(CallEvaluator):
 
 
 def _layer_info(call: LayerCall) -> dict[str, Any]:
-    """What a backend is told of a call."""
+    """The attributes of a call's node, for the backend that may claim it."""
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
     return {

@@ -154,7 +154,7 @@ def _shipped_names(kind: str) -> tuple[str, ...]:
 
 @cache
 def _shipped(kind: str, name: str) -> Definition:
-    """What ships does not change while a process lives, so it is read and checked once."""
+    """A definition that ships; none changes while a process lives, so it is read once."""
     relative = f"{FOLDERS[kind]}/{name}.yaml"
     path = files("harness.specs").joinpath(relative)
     document = parse(path.read_text(encoding="utf-8"), f"specs/{relative}")

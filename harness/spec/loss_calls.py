@@ -72,7 +72,11 @@ class CallEvaluator(Evaluator):
     def arguments(
         self, expr: Call, scope: Scope, inputs: Sequence[str], optional: Sequence[str]
     ) -> dict[str, int]:
-        """Positional arguments are inputs; keywords are inputs or initial states."""
+        """Positional arguments are inputs; keywords are inputs or initial states.
+
+        Raises:
+            SpecError: an argument is missing, unknown or given twice.
+        """
         if len(expr.arguments) > len(inputs):
             raise SpecError(
                 f"{expr.function} takes {', '.join(inputs)}; found {len(expr.arguments)} arguments",

@@ -22,7 +22,11 @@ ENTRIES = Type((Dim.of("entries"),))
 def lower_update(
     library: Library, name: str, given: Mapping[str, Any], place_of: PlaceOf | None
 ) -> UpdateRule:
-    """The rule of optimizer ``name`` with some attributes given."""
+    """The rule of optimizer ``name`` with some attributes given.
+
+    Raises:
+        SpecError: there is no such optimizer, it has no learning_rate, or is wrong in another way.
+    """
     at = place_of("optimizer", False) if place_of else None
     definition = library.find("optimizer", name, at)
     spec, document = content(definition, schema.Optimizer), definition.document

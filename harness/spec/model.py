@@ -146,7 +146,7 @@ def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list
 
 
 def hidden(specs: Iterable[Spec]) -> list[str]:
-    """What of the definitions that ship some specs do not use, for a folder has its own."""
+    """In words, the definitions that ship and are not used, for those of a folder are."""
     return list(dict.fromkeys(told for spec in specs for told in spec.library.hidden))
 
 

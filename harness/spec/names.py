@@ -1,4 +1,4 @@
-"""What a spec's names are made of; ``docs/spec-language.md`` has the same in words."""
+"""The form of a spec's names; ``docs/spec-language.md`` has the same in words."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _UNPRINTABLE = re.compile(
 class Spot:
     """Where a value stands and, for a scalar, its text and how it was written.
 
-    `style` is "" for an unquoted scalar, else the mark that begins it: ' " | or >.
+    ``style`` is "" for an unquoted scalar, else the mark that begins it: ' " | or >.
     """
 
     place: Place
@@ -49,7 +49,7 @@ class Nodes:
 
 
 def read_nodes(text: str, file: str) -> Nodes:
-    """Read one YAML document; `text` has "\\n" as its only line break. Raises SpecError."""
+    """Read one YAML document; ``text`` has "\\n" as its only line break. Raises SpecError."""
     if bad := _UNPRINTABLE.search(text):
         line_start = text.rfind("\n", 0, bad.start()) + 1
         line = text.count("\n", 0, bad.start()) + 1
@@ -81,7 +81,7 @@ def _place(file: str, mark: Any) -> Place:
 
 @dataclass
 class _Frame:
-    """A list or mapping that is still open; `key` is a key that waits for its value."""
+    """A list or mapping that is still open; ``key`` is a key that waits for its value."""
 
     path: KeyPath
     items: list[Data] | dict[str, Data]

@@ -1,6 +1,6 @@
-"""What an unquoted word of a spec file means: YAML 1.2's core schema, less its traps.
+"""The meaning of an unquoted word of a spec file: YAML 1.2's core schema, less its traps.
 
-YAML 1.1 readers take 1e-3 for text, `no` for false, 010 for 8 and 1:30 for 90. A
+YAML 1.1 readers take 1e-3 for text, ``no`` for false, 010 for 8 and 1:30 for 90. A
 spelling that two YAML versions read differently is refused, with what to write.
 """
 
@@ -30,7 +30,7 @@ _TRAPS = [(re.compile(pattern, re.IGNORECASE | re.ASCII), hint) for pattern, hin
 
 
 def plain_value(text: str) -> Scalar:
-    """Return the value of an unquoted scalar; raises ValueError with what to write instead."""
+    """The value of an unquoted scalar; raises ValueError with what to write instead."""
     if not text:
         raise ValueError("a value is missing")
     if text in _BOOLEANS:

@@ -1,4 +1,4 @@
-"""What a spec file may hold: the shape of the data, before any of it is given a meaning.
+"""The form of a spec file: the shape of the data, before any of it is given a meaning.
 
 The same models give the JSON Schema for editors (:func:`json_schema`). Names, shapes and
 equations are text here; ``harness.spec.model`` reads them and says what is wrong with them.
@@ -62,7 +62,7 @@ class Scan(Strict):
 
 
 class Documented(Strict):
-    """What every definition says about itself."""
+    """The part that all definitions have: what each says about itself."""
 
     summary: str
     source: str

@@ -59,7 +59,11 @@ class Scope:
         return self.names[name.id]
 
     def check_assignable(self, target: Name) -> None:
-        """A name is given a value once, and never one that is given from outside."""
+        """Check that a name is given a value once, and never one that is given from outside.
+
+        Raises:
+            SpecError: it is assigned already, or given.
+        """
         name = target.id
         if name in self.assigned:
             raise SpecError(
@@ -86,7 +90,11 @@ class Scope:
 def check_used(
     scope: Scope, names: Iterable[str], document: Document, section: str, kind: str
 ) -> None:
-    """What is declared must be used, or changing it would silently change nothing."""
+    """Check that what is declared is used, or changing it would silently change nothing.
+
+    Raises:
+        SpecError: a name is not.
+    """
     for name in names:
         if name not in scope.used:
             place = document.place_of_key((section, name))
@@ -96,7 +104,11 @@ def check_used(
 def check_assigned(
     scope: Scope, names: Iterable[str], document: Document, section: str, kind: str
 ) -> None:
-    """What is carried on must be given a next value."""
+    """Check that what is carried on is given a next value.
+
+    Raises:
+        SpecError: a name is not.
+    """
     for name in names:
         if name not in scope.assigned:
             place = document.place_of_key((section, name))
@@ -104,7 +116,11 @@ def check_assigned(
 
 
 def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str]) -> None:
-    """What an equation computes must be read by another, or be an output."""
+    """Check that what an equation computes is read by another, or is kept.
+
+    Raises:
+        SpecError: a name is not.
+    """
     kept = frozenset(kept)
     for assignment in equations:
         for target in assignment.targets:

@@ -23,7 +23,7 @@ KEPT = 64
 
 @dataclass(frozen=True)
 class _Text:
-    """What a model is made from again: its file may be another by then."""
+    """The text that a model is made from again: its file may be another by then."""
 
     file: str
     text: str
@@ -90,7 +90,7 @@ class Shelf:
 
     @property
     def hidden(self) -> list[str]:
-        """See :func:`harness.spec.model.hidden`."""
+        """In words, the definitions that ship and are not used, for those of a folder are."""
         return list(self.library.hidden)
 
     def _keep(self, spec: Spec) -> None:

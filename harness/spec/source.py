@@ -9,10 +9,10 @@ MAX_BYTES = 1 << 20
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file (a byte-order mark is dropped).
+    """The text of a UTF-8 file (a byte-order mark is dropped).
 
     Raises SpecError for a file that is missing, unreadable, not a regular file,
-    larger than `MAX_BYTES` or not UTF-8.
+    larger than ``MAX_BYTES`` or not UTF-8.
     """
     place = Place(displayed(path), 1, 1)
     try:

@@ -62,7 +62,7 @@ _SIGNS = {
 
 
 def check_tokens(text: str, locate: Callable[[int, int], Place]) -> str:
-    """Return `text` without its comments, or raise SpecError at the first word refused."""
+    """Return ``text`` without its comments, or raise SpecError at the first word refused."""
     if len(text) > MAX_BLOCK:
         message = f"{len(text):,} characters of equations; at most {MAX_BLOCK:,} are allowed"
         raise SpecError(message, locate(0, 0))

@@ -16,7 +16,7 @@ from harness.spec.scope import Scope
 
 
 class Values(ABC):
-    """What the functions of the language work on; ``places`` are for messages."""
+    """The values that the functions of the language work on; ``places`` are for messages."""
 
     def __init__(self) -> None:
         self.builder = Builder()
@@ -28,7 +28,11 @@ class Values(ABC):
 
     @contextmanager
     def at(self, place: Place) -> Iterator[None]:
-        """Give the place of an equation to the nodes made inside, and to their errors."""
+        """Give the place of an equation to the nodes made inside, and to their errors.
+
+        Raises:
+            SpecError: what is made inside does not fit.
+        """
         before = self.builder.place
         self.builder.place = f"{place.file}:{place.line}"
         try:
@@ -53,7 +57,11 @@ class Values(ABC):
         return lambda message: SpecError(f"{message}: {self.tell(value)}", place)
 
     def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:
-        """Append a primitive; an error tells where each operand came from."""
+        """Append a primitive; an error tells where each operand came from.
+
+        Raises:
+            SpecError: the operands do not fit.
+        """
         try:
             return self.builder.emit(op, *values, **attributes)
         except TypeMismatch as mismatch:

@@ -31,7 +31,7 @@ class Cells:
         self._results: dict[Cell, CellResult] = {}
 
     def findings(self, cell: Cell, check: str) -> list[Finding]:
-        """What a cell says of a check, and whatever kept it from saying anything.
+        """The findings of a cell for a check, and whatever kept it from having any.
 
         Raises:
             LookupError: the cell has a finding that no test of the suite would show.

@@ -55,7 +55,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the engine: a wrong name ends pytest before anything is collected."""
+    """Open the engine: a wrong name ends pytest before anything is collected.
+
+    Raises:
+        UsageError: no backend is named, or something asked for cannot be. pytest's own.
+    """
     if config.option.help:
         return
     from harness.check.request import Request
@@ -86,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _number(allowed: Range) -> Callable[[str], float]:
-    """What argparse reads a number with."""
+    """The function that argparse reads a number with."""
 
     def read(text: str) -> float:
         try:

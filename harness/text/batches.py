@@ -48,7 +48,7 @@ class Batches(Sequence[IndexArray]):
         return [numbers[i : i + self._size] for i in range(0, len(numbers), self._size)]
 
     def rows_of(self, first: int, last: int) -> int:
-        """Return how many rows the batches from `first` to before `last` have together."""
+        """How many rows the batches from ``first`` to before ``last`` have together."""
         return min(last * self._size, self.rows) - min(first * self._size, self.rows)
 
     def _numbers(self, start: int, stop: int) -> IndexArray:
@@ -65,11 +65,11 @@ class Batches(Sequence[IndexArray]):
 
 
 def batches(rows: int, size: int, order: Order, whole_only: bool, seed: int, epoch: int) -> Batches:
-    """Return the row numbers of each batch of one epoch, each of shape `[size]`.
+    """The row numbers of each batch of one epoch, each of shape ``[size]``.
 
-    Without `whole_only` the last batch holds the rows that remain. A shuffled order depends on
-    `seed` and `epoch` only. A model that carries its state from batch to batch needs
-    `order="sequential"` and `whole_only=True`: row j of a batch then follows row j of the last.
+    Without ``whole_only`` the last batch holds the rows that remain. A shuffled order depends on
+    ``seed`` and ``epoch`` only. A model that carries its state from batch to batch needs
+    ``order="sequential"`` and ``whole_only=True``: row j of a batch then follows row j of the last.
 
     Raises:
         UsageError: there is no batch, or the order is unknown.

@@ -31,7 +31,7 @@ class Corpus:
 
     @property
     def sha256(self) -> str:
-        """See :class:`harness.text.reading.Text`."""
+        """The checksum of the text."""
         return self.text.sha256
 
 

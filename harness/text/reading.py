@@ -85,9 +85,9 @@ def _hashed(pieces: Iterable[str], digest: hashlib._Hash) -> Iterator[str]:
 
 
 def builtin_text() -> str:
-    """Return an English text of over 300,000 characters that needs no network.
+    """An English text of over 300,000 characters that needs no network.
 
-    It is the language reference that Python ships for `help()`: the topics sorted by name, a
+    It is the language reference that Python ships for ``help()``: the topics sorted by name, a
     blank line between two. It is the same on every machine for one version of Python only.
 
     Raises:
@@ -105,7 +105,7 @@ def builtin_text() -> str:
 
 
 def read_text(path: str | Path, encoding: str = "utf-8") -> str:
-    """Return the text of a file whole, as `text_pieces` gives it.
+    """The text of a file whole, as ``text_pieces`` gives it.
 
     Raises:
         UsageError: as there.

@@ -48,7 +48,7 @@ class Shared:
         return len(self.array)
 
     def told(self) -> dict[str, str]:
-        """What another process of this user needs for :func:`mapped`, while this object lives."""
+        """The way to the vector for :func:`mapped` in another process, while this object lives."""
         place = f"/proc/{os.getpid()}/fd/{self._handle}"
         return {"place": place, "dtype": self.array.dtype.str}
 

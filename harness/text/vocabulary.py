@@ -18,13 +18,13 @@ CODE_POINTS = 0x110000
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The characters of a text; a character's index is its place in `characters`.
+    """The characters of a text; a character's index is its place in ``characters``.
 
-    `characters` is the padding character first, then all others in ascending order. No text
+    ``characters`` is the padding character first, then all others in ascending order. No text
     contains the padding character, so index 0 never occurs in data.
 
     Raises:
-        UsageError: `characters` is not of that form.
+        UsageError: ``characters`` is not of that form.
     """
 
     characters: tuple[str, ...]
@@ -40,7 +40,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, text: str | Iterable[str]) -> Vocabulary:
-        """Return the vocabulary of a text, which may come in pieces.
+        """The vocabulary of a text, which may come in pieces.
 
         Raises:
             UsageError: the text is empty or contains the padding character.
@@ -64,7 +64,7 @@ class Vocabulary:
         return len(self.characters)
 
     def encode(self, text: str) -> IndexArray:
-        """Return the index of every character, shape `[len(text)]`.
+        """The index of every character, shape ``[len(text)]``.
 
         Raises:
             UsageError: a character is not in the vocabulary.
@@ -80,7 +80,7 @@ class Vocabulary:
         return indices.astype(np.int64)
 
     def narrow(self, text: str) -> Array:
-        """Return the index of every character, `len(self)` for one that is unknown.
+        """The index of every character, ``len(self)`` for one that is unknown.
 
         They are in the smallest unsigned dtype that fits all of them, for any text the same.
         """
@@ -95,7 +95,7 @@ class Vocabulary:
         return table
 
     def decode(self, indices: npt.ArrayLike) -> str:
-        """Return the characters of `indices`, shape `[length]`.
+        """The characters of ``indices``, shape ``[length]``.
 
         Raises:
             UsageError: an index has no character.
@@ -105,7 +105,7 @@ class Vocabulary:
         return points.tobytes().decode("utf-32-le", "surrogatepass")
 
     def check_classes(self, classes: int) -> None:
-        """Check that a model with `classes` classes can read this vocabulary.
+        """Check that a model with ``classes`` classes can read this vocabulary.
 
         More classes than characters are fine: the others just never occur.
 
@@ -142,11 +142,11 @@ def _checked_indices(indices: npt.ArrayLike, limit: int, of: str) -> IndexArray:
 def windows(
     indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
 ) -> IndexArray:
-    """Return the windows of `length` indices that start `stride` apart, shape `[rows, length]`.
+    """The windows of ``length`` indices that start ``stride`` apart, shape ``[rows, length]``.
 
-    Row r is `indices[r * stride + offset:][:length]`. The number of rows depends on neither
-    `offset` nor the values: offset 0 gives the inputs and offset 1 the targets that belong to
-    them, each the character after its input. The last `drop_last` rows are left out.
+    Row r is ``indices[r * stride + offset:][:length]``. The number of rows depends on neither
+    ``offset`` nor the values: offset 0 gives the inputs and offset 1 the targets that belong to
+    them, each the character after its input. The last ``drop_last`` rows are left out.
 
     Raises:
         UsageError: no row is left, a row would pass the end of the text, or an argument is
@@ -158,10 +158,10 @@ def windows(
 def window_view(
     indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
 ) -> Array:
-    """Return `windows` where they lie in the text: no memory of their own, and read-only.
+    """Return ``windows`` where they lie in the text: no memory of their own, and read-only.
 
     Raises:
-        UsageError: as `windows`.
+        UsageError: as ``windows``.
     """
     rows = _row_count(len(indices), length, stride, offset, drop_last, width=length)
     every = np.lib.stride_tricks.sliding_window_view(indices, length)
@@ -171,13 +171,13 @@ def window_view(
 def column(
     indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
 ) -> IndexArray:
-    """Return one index for each row of `windows(indices, length, stride)`, shape `[rows]`.
+    """One index for each row of ``windows(indices, length, stride)``, shape ``[rows]``.
 
-    Row r is `indices[r * stride + offset]`: offset n is column n of the windows, and
-    `offset=length` is the character after each window.
+    Row r is ``indices[r * stride + offset]``: offset n is column n of the windows, and
+    ``offset=length`` is the character after each window.
 
     Raises:
-        UsageError: as `windows`.
+        UsageError: as ``windows``.
     """
     return column_view(indices, length, stride, offset, drop_last).astype(np.int64)
 
@@ -185,22 +185,22 @@ def column(
 def column_view(
     indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
 ) -> Array:
-    """Return `column` where it lies in the text.
+    """Return ``column`` where it lies in the text.
 
     Raises:
-        UsageError: as `windows`.
+        UsageError: as ``windows``.
     """
     rows = _row_count(len(indices), length, stride, offset, drop_last, width=1)
     return indices[offset::stride][:rows]
 
 
 def row_count(size: int, length: int, stride: int, drop_last: int) -> int:
-    """Return how many windows a text of `size` characters has; below 1 if it is too short."""
+    """How many windows a text of ``size`` characters has; below 1 if it is too short."""
     return len(range(0, size - 1 - length, stride)) - drop_last
 
 
 def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int, width: int) -> int:
-    """The rows of windows, of which `width` characters each must lie in the text."""
+    """The rows of windows, of which ``width`` characters each must lie in the text."""
     smallest = {"length": (length, 1), "stride": (stride, 1), "offset": (offset, 0)}
     smallest["drop_last"] = (drop_last, 0)
     for name, (value, least) in smallest.items():
@@ -223,16 +223,16 @@ def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int,
 
 
 def one_hot(indices: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.float64) -> Array:
-    """Return 1 at each index and 0 elsewhere: shape `[...]` becomes `[..., classes]`.
+    """1 at each index and 0 elsewhere: shape ``[...]`` becomes ``[..., classes]``.
 
     Raises:
-        UsageError: an index is negative, or not below `classes`.
+        UsageError: an index is negative, or not below ``classes``.
     """
     return hot_rows(_checked_indices(indices, classes, f"the {classes} classes"), classes, dtype)
 
 
 def hot_rows(indices: Array, classes: int, dtype: npt.DTypeLike) -> Array:
-    """Return `one_hot` of indices that are known to be in its range."""
+    """Return ``one_hot`` of indices that are known to be in its range."""
     # A row of zeros for each and nothing else: rows of an identity would need classes^2 entries.
     rows = np.zeros(indices.size * classes, dtype)
     rows[np.arange(0, rows.size, classes) + indices.reshape(-1)] = 1

@@ -37,7 +37,7 @@ class Position(Part):
 
 
 class Epoch(Part):
-    """What is kept of an epoch that is done."""
+    """The figures of an epoch that is done."""
 
     epoch: Positive
     learning_rate: FiniteFloat
@@ -50,7 +50,7 @@ class Epoch(Part):
 
 
 class History(Part):
-    """What a checkpoint tells of its run; more than this is kept as it is.
+    """The run in a checkpoint; more than this is kept as it is.
 
     ``run`` tells it from other runs. ``replaces`` is the checksum of the weights of another run
     that this one was told to replace, and may not yet have.
@@ -89,7 +89,7 @@ class Checkpoint:
 
     @property
     def more(self) -> dict[str, Array]:
-        """What is no weight, by the names that it has in the file."""
+        """The arrays that are no weights, by the names that they have in the file."""
         slots = {
             f"{SLOT}{slot}/{name}": array
             for slot, arrays in self.slots.items()

@@ -78,7 +78,7 @@ def _check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> N
 
 
 def _kept(training: Training) -> str:
-    """What an interrupted run leaves, and how to go on."""
+    """In words, what an interrupted run leaves, and how to go on."""
     path = training.path
     if path is None:
         return "nothing was kept (--weights FILE keeps what was trained)"

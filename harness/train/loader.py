@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.runtime.backend import Tensors
 from harness.runtime.executor import KEPT
+from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness.train.feed import Feed
 

@@ -1,4 +1,4 @@
-"""What to train, and all that follows from it before anything is run."""
+"""The request of a training, and all that follows from it before anything is run."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Setup:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What decides every number of the run beside backend and versions: as JSON."""
+        """All that decides the numbers of the run beside backend and versions: as JSON."""
         request = self.request
         return {
             "text": {"name": self.text.name, "sha256": self.text.sha256},
@@ -113,7 +113,11 @@ class Setup:
 
 
 def prepare(request: TrainRequest) -> Setup:
-    """Load, read and check everything; :class:`HarnessError` for what cannot be."""
+    """Load, read and check everything; :class:`HarnessError` for what cannot be.
+
+    Raises:
+        UsageError: the spec has no optimizer.
+    """
     _check(request)
     spec = load_spec(request.spec, request.folders)
     if spec.update is None:

@@ -1,4 +1,4 @@
-"""What a worker can be asked about training."""
+"""The verbs of a worker that are about training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ class TrainVerbs:
 
     @property
     def trainer(self) -> Trainer:
-        """The current training."""
+        """The current training.
+
+        Raises:
+            UsageError: none has begun.
+        """
         if self._trainer is None:
             raise UsageError("no training has begun")
         return self._trainer
@@ -65,19 +69,19 @@ class TrainVerbs:
         state: Payload,
         steps: int,
     ) -> None:
-        """See :meth:`Trainer.load`."""
+        """Go on from these arrays; empty ``slots`` and ``state`` are those of the start."""
         self.trainer.load(parameters, statistics, slots, state, steps)
 
     def train_run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
-        """See :meth:`Trainer.run`."""
+        """Sums of losses of some steps of an epoch: see :meth:`Trainer.run`."""
         return self.trainer.run(rate, epoch, first, count)
 
     def train_snapshot(self) -> Payload:
-        """See :meth:`Trainer.snapshot`."""
+        """Neutral parameters, statistics, slots and state, and the number of steps made."""
         return self.trainer.snapshot()
 
     def train_evaluate(self) -> float | None:
-        """See :meth:`Trainer.evaluate`."""
+        """The mean loss on the rows that are held out; None if there are none."""
         return self.trainer.evaluate()
 
     def train_memory(self) -> Payload:
@@ -89,7 +93,7 @@ class TrainVerbs:
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """What answers calls about training, and all that any worker is asked.
+    """The function that answers calls about training, and all that any worker is asked.
 
     Raises what :func:`harness.runtime.service.handler` does.
     """

@@ -96,7 +96,7 @@ def _alike(found: Any, wanted: Any) -> bool:
 
 
 def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
-    """What a run like this one cannot have left."""
+    """In words, what a run like this one cannot have left."""
     position, recipe = found.position, setup.recipe
     step, epoch = position["step"], position["epoch"]
     batches = len(setup.feed.epoch(0))
@@ -129,7 +129,7 @@ def _listed(names: Mapping[str, Any]) -> str:
 
 
 def _difference(found: Any, wanted: Any) -> str:
-    """What is not alike in two values, briefly."""
+    """The difference of two values, briefly."""
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
         names = [n for n in {**found, **wanted} if found.get(n) != wanted.get(n)]
         return ", ".join(f"{n} {found.get(n)!r}, now {wanted.get(n)!r}" for n in names)

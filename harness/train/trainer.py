@@ -10,7 +10,8 @@ import numpy as np
 from harness.arrays import Arrays
 from harness.program.plan import TOTAL
 from harness.program.signature import group_of
-from harness.runtime.backend import Advance, Tensors
+from harness.runtime.backend import Advance
+from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness.runtime.step import StepLoop, make_step, store
 from harness.spec.initial_values import initial_state

@@ -1,4 +1,4 @@
-"""What workers answer, in the forms that the parent relies on: the border of the parent.
+"""The answers of workers, in the forms that the parent relies on: the border of the parent.
 
 A worker holds foreign code, so that nothing of what it sends is taken on trust. Each verb has a
 form; an answer of another form is an error of that call, never an exception of the parent. A
@@ -199,7 +199,7 @@ def formed(form: TypeAdapter[Any], value: Any) -> Any:
 
 
 def answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> Any:
-    """What a worker answered to a verb, in the form that the verb has.
+    """The answer of a worker to a verb, in the form that the verb has.
 
     Raises:
         IllFormed: it has another.
@@ -215,7 +215,7 @@ def answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> A
 
 
 def greeted(value: Any, backend: str) -> Mapping[str, Any]:
-    """What the worker of a backend says of itself.
+    """The greeting of a backend's worker.
 
     Raises:
         IllFormed: it is not of the form of a greeting, or another's.

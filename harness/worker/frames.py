@@ -58,12 +58,12 @@ class Unencodable(TypeError):
 
 
 def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[memoryview]:
-    """Return the pieces of the frame of `message`; arrays in it must not change until sent.
+    """The pieces of the frame of ``message``; arrays in it must not change until sent.
 
-    `escape` sends half a surrogate pair, which has no bytes in UTF-8, as its escape sequence.
+    ``escape`` sends half a surrogate pair, which has no bytes in UTF-8, as its escape sequence.
 
     Raises:
-        Unencodable: a value has no encoding, or the frame is over `limit` bytes.
+        Unencodable: a value has no encoding, or the frame is over ``limit`` bytes.
     """
     arrays: list[Array] = []
     errors = "backslashreplace" if escape else "strict"
@@ -89,10 +89,10 @@ def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[m
 
 
 def send(connection: socket.socket, message: Any, escape: bool = False) -> None:
-    """Send `message` over a blocking socket; `escape` as in `encode`.
+    """Send ``message`` over a blocking socket; ``escape`` as in ``encode``.
 
     Raises:
-        Unencodable: as `encode`; nothing was sent.
+        Unencodable: as ``encode``; nothing was sent.
         OSError: the other end is gone.
     """
     for piece in encode(message, escape=escape):
@@ -100,11 +100,11 @@ def send(connection: socket.socket, message: Any, escape: bool = False) -> None:
 
 
 def receive(connection: socket.socket, limit: int = MAX_FRAME) -> Any:
-    """Return the next message of a blocking socket.
+    """The next message of a blocking socket.
 
     Raises:
         EndOfStream: the other end closed the stream after a whole frame.
-        FrameError: the stream ended inside a frame, or the frame is over `limit` or malformed.
+        FrameError: the stream ended inside a frame, or the frame is over ``limit`` or malformed.
     """
     reader = Reader(limit)
     while not reader.advance(connection):
@@ -116,7 +116,7 @@ class Writer:
     """Writes one frame in as many pieces as a non-blocking socket asks for."""
 
     def __init__(self, message: Any, limit: int = MAX_FRAME) -> None:
-        """Encode `message`; raises what `encode` raises."""
+        """Encode ``message``; raises what ``encode`` raises."""
         self._pieces = encode(message, limit)[::-1]
 
     def advance(self, connection: socket.socket) -> bool:
@@ -139,7 +139,7 @@ class Writer:
 
 
 class Reader:
-    """Reads one frame in whatever pieces a socket has it; then `message` is the message."""
+    """Reads one frame in whatever pieces a socket has it; then ``message`` is the message."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self.message: Any = None
@@ -176,7 +176,7 @@ class Reader:
         return False
 
     def _plan(self) -> Generator[memoryview, None, Any]:
-        """Yield the memory to be filled next, part by part; return the message."""
+        """The memory to be filled next, part by part; returns the message."""
         header = bytearray(_HEADER.size)
         yield memoryview(header)
         size, array_bytes = _HEADER.unpack(header)
@@ -257,7 +257,7 @@ def _decode(body: bytearray, arrays: _Arrays) -> Any:
 
 
 def _extension(arrays: list[Array], value: Any) -> Any:
-    """Return what stands in the message for a value that msgpack does not know."""
+    """What stands in the message for a value that msgpack does not know."""
     if type(value) is np.ndarray:
         # Not ascontiguousarray: that would turn a 0-d array into one of shape [1].
         array = np.asarray(value, order="C")

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes whose parent is `pid`; it may miss some while others end."""
+    """The processes whose parent is ``pid``; it may miss some while others end."""
     found: list[int] = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -57,7 +57,7 @@ def children(pid: int) -> list[int]:
 
 
 def _hear_of_the_end_of(parent: int, number: signal.Signals) -> None:
-    """Have the kernel send `number` to this process when the thread that started it ends."""
+    """Have the kernel send ``number`` to this process when the thread that started it ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
     # The parent may have ended before the line above: then no signal will ever come.
     if os.getppid() != parent:

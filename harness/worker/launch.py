@@ -36,11 +36,10 @@ def usual_start_timeout() -> float:
 class Launch:
     """How to start the worker of one backend.
 
-    `environment` is added to the parent's. `memory_limit` is in resident bytes of the process and
-    its descendants, and None is no limit. `start_timeout` is in seconds. `service`
-    (``module:function``) answers calls with the backend; `handler` in its place, and the backend is
-    then not loaded. `cores` is how
-    many of the processor's cores it may use, None for all.
+    ``environment`` is added to the parent's. ``memory_limit`` is in resident bytes of the process
+    and its descendants, and None is no limit. ``start_timeout`` is in seconds. ``service``
+    (``module:function``) answers calls with the backend; ``handler`` in its place, and the backend
+    is then not loaded. ``cores`` is how many of the processor's cores it may use, None for all.
     """
 
     backend: str
@@ -53,7 +52,7 @@ class Launch:
     start_timeout: float = field(default_factory=usual_start_timeout)
 
     def command(self) -> list[str]:
-        """Return the command line, but for the numbers of the descriptors."""
+        """The command line, but for the numbers of the descriptors."""
         # -P keeps the current folder off the import path: a torch.py there must not be imported.
         command = [
             self.python,
@@ -71,7 +70,7 @@ class Launch:
         return command if self.cores is None else [*command, "--cores", str(self.cores)]
 
     def variables(self) -> dict[str, str]:
-        """Return the whole environment of the process."""
+        """The whole environment of the process."""
         # Unbuffered, in C as well: what was printed before a crash must be in the log, and what
         # a call has printed must be in the log of that call.
         return {

@@ -1,4 +1,4 @@
-"""What worker processes print."""
+"""The output of worker processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOG_ON_DISK = 16 << 20
 
 
 class Log:
-    """What a worker prints: a file without a name, of which the tail is kept and the rest counted.
+    """The output of a worker: a file without a name; its tail is kept, and the rest counted.
 
     Having no name, it is gone with the last process that holds it, however that one ends.
     """
@@ -51,7 +51,7 @@ class Log:
                 os.ftruncate(self.fileno(), 0)
 
     def read(self) -> tuple[str, int]:
-        """Return the tail of what was printed since `clear`, and the number of bytes in all."""
+        """The tail of what was printed since ``clear``, and the number of bytes in all."""
         with self._lock:
             size = os.fstat(self.fileno()).st_size
             tail = (self._tail + self._read_tail(size))[-LOG_TAIL:]

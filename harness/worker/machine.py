@@ -15,7 +15,7 @@ SMI_FIELDS = ("name", "driver_version", "power.limit", "clocks.max.sm", "clocks.
 
 
 def machine() -> dict[str, Any]:
-    """Return what this machine is: processor, cores, memory in bytes, kernel and Python."""
+    """What this machine is: processor, cores, memory in bytes, kernel and Python."""
     return {
         "host": platform.node(),
         "cpu": _cpu_model(),

@@ -36,7 +36,7 @@ class Process:
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start `command`, a guardian's but for its two descriptors: ``--fd N --report N``.
+        """Start ``command``, a guardian's but for its two descriptors: ``--fd N --report N``.
 
         Raises:
             OSError: the command cannot be started.
@@ -86,7 +86,7 @@ class Process:
         return (self._reported() or [self._popen.pid])[0]
 
     def has_ended(self, wait: float = 0.0) -> bool:
-        """Return whether the process has ended, after waiting for that at most `wait` seconds."""
+        """Whether the process has ended, after waiting for that at most ``wait`` seconds."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(wait * 1000))
@@ -94,7 +94,7 @@ class Process:
     def end(self) -> int | None:
         """Kill the worker and all that it started, free everything but the log; the exit status.
 
-        The status is negative for a signal, as in `subprocess`, and None if the kernel does not
+        The status is negative for a signal, as in ``subprocess``, and None if the kernel does not
         end the process in time, as it may while a device driver holds it.
         """
         _tell_to_end(self._popen.pid)
@@ -114,7 +114,7 @@ class Process:
         return code
 
     def memory(self) -> int:
-        """Return the resident bytes of the worker and its descendants; 0 once it has ended."""
+        """The resident bytes of the worker and its descendants; 0 once it has ended."""
         processes = _descendants(self._popen.pid)
         if len(processes) > 1:
             return sum(map(_proportional, processes))
@@ -148,7 +148,7 @@ _spawner_lock = threading.Lock()
 
 
 def _in_spawner(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    """Call `start` in the thread that starts all workers.
+    """Call ``start`` in the thread that starts all workers.
 
     The kernel's parent-death signal comes when the *thread* that started a child ends, so a
     worker started from a short-lived thread would die with it. This thread is a daemon because
@@ -223,7 +223,7 @@ def _resident(pid: int) -> int:
 
 
 def _proportional(pid: int) -> int:
-    """Return the resident bytes of a process, a page shared by n processes counted as 1/n.
+    """The resident bytes of a process, a page shared by n processes counted as 1/n.
 
     A forked child shares nearly all of its parent's pages: plain sums would count them twice.
     """

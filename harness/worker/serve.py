@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 def _prepare(
     options: argparse.Namespace, arguments: Sequence[str], own_pid: int
 ) -> tuple[Handler, dict[str, Any]]:
-    """Return what answers the calls, and the greeting. May start the process anew instead."""
+    """What answers the calls, and the greeting. May start the process anew instead."""
     name: str = options.backend
     if options.handler is not None:
         served = answer = _resolve(options.handler)(name)
@@ -149,7 +149,7 @@ def _prepare(
 
 
 def _enter(environment: dict[str, str], arguments: Sequence[str]) -> None:
-    """Start this program anew under `environment`, unless that is what it already has.
+    """Start this program anew under ``environment``, unless that is what it already has.
 
     A framework, and the C libraries under it, read their variables when the process starts.
     """
@@ -220,7 +220,7 @@ def _reply(answer: Handler, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    """Return the part of an answer that tells of `error`; all of it is plain, valid text."""
+    """The part of an answer that tells of ``error``; all of it is plain, valid text."""
     out_of_memory = any(map(_is_out_of_memory, _chain(error)))
     return {
         "status": "out-of-memory" if out_of_memory else "error",
@@ -232,7 +232,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 
 def _traceback(error: BaseException) -> str:
-    """Return the traceback of `error`, or the one that it carries; "" for a user's error."""
+    """The traceback of ``error``, or the one that it carries; "" for a user's error."""
     inner = getattr(error, "traceback", "")
     if isinstance(inner, str) and inner:
         return inner
@@ -240,7 +240,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and all that it was raised from, or while it was handled."""
+    """An error and all that it was raised from, or while it was handled."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:

@@ -23,7 +23,7 @@ _numbers = itertools.count()
 
 
 def new_token() -> str:
-    """Return a token for a worker of this process."""
+    """A token for a worker of this process."""
     return f"{_namespace()} {os.getpid()} {_started(os.getpid())} {next(_numbers)}"
 
 
@@ -44,7 +44,7 @@ def _end(condemned: Callable[[str], bool]) -> None:
 
 
 def _kill(pid: int, condemned: Callable[[str], bool]) -> bool:
-    """Kill the process `pid` if its token is condemned; return whether it was alive."""
+    """Kill the process ``pid`` if its token is condemned; return whether it was alive."""
     if not condemned(_token_of(pid)):
         return False
     with contextlib.suppress(OSError):
@@ -74,7 +74,7 @@ def _processes() -> Iterator[int]:
 
 
 def _token_of(pid: int) -> str:
-    """Return the token of a process, empty where it has none, or has ended, or is another's."""
+    """The token of a process, empty where it has none, or has ended, or is another's."""
     prefix = VARIABLE.encode() + b"="
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
@@ -88,7 +88,7 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process was started, in the kernel's ticks; empty once it has ended."""
+    """When a process was started, in the kernel's ticks; empty once it has ended."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]

@@ -34,12 +34,12 @@ _STARTS_TRIED = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one call.
+    """The outcome of one call.
 
-    `value` is the result of an ok call. `cause` says for a person what went wrong: "SIGSEGV",
-    "exit code 0 in mid-call", "no answer in 4.0 s", "ValueError: ...". `log` is the last 64 KiB
-    of what was printed during the call, and `log_bytes` counts all of it. `seconds` is on the
-    worker's own clock, or how long was waited where no answer came. `start_failed` tells that
+    ``value`` is the result of an ok call. ``cause`` says for a person what went wrong: "SIGSEGV",
+    "exit code 0 in mid-call", "no answer in 4.0 s", "ValueError: ...". ``log`` is the last 64 KiB
+    of what was printed during the call, and ``log_bytes`` counts all of it. ``seconds`` is on the
+    worker's own clock, or how long was waited where no answer came. ``start_failed`` tells that
     the worker could not be started, so that the call itself was never made.
     """
 
@@ -70,9 +70,9 @@ class Worker:
     """A worker process that is started when it is needed and stays warm.
 
     After a crash, a time-out or too much memory the next call starts a new process from the same
-    `Launch`; `starts` counts them. A start that hung, or the second in a row that failed in another
-    way, was the last one: later calls have its outcome at once. Calls from several threads take
-    turns.
+    ``Launch``; ``starts`` counts them. A start that hung, or the second in a row that failed in
+    another way, was the last one: later calls have its outcome at once. Calls from several threads
+    take turns.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -106,9 +106,9 @@ class Worker:
             return self._ready()
 
     def call(self, verb: str, payload: Any = None, timeout: float | None = None) -> Outcome:
-        """Have the worker answer; `timeout` is in seconds, without the time of a start.
+        """Have the worker answer; ``timeout`` is in seconds, without the time of a start.
 
-        Nothing that the backend does raises here: every trouble is an `Outcome`. So is the end of
+        Nothing that the backend does raises here: every trouble is an ``Outcome``. So is the end of
         a process since the call before, whose session a new process would not have.
 
         Raises:
@@ -223,10 +223,10 @@ class Worker:
 def _exchange(
     process: Process, request: frames.Writer | None, timeout: float | None, limit: int | None
 ) -> Any:
-    """Return the next message of the process, after `request` has been sent to it.
+    """The next message of the process, after ``request`` has been sent to it.
 
     Raises:
-        _Lost: the process ended, was too slow, or took more than `limit` bytes of memory.
+        _Lost: the process ended, was too slow, or took more than ``limit`` bytes of memory.
     """
     # Nobody can send arrays that are larger than the memory that it may have.
     allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)

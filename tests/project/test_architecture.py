@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import picture
 import pytest
 import rooms
-from places import ROOT
+from places import DOCS, ROOT
 
 from harness.runtime.plugins import available
 
@@ -26,6 +28,39 @@ def test_nothing_is_imported_in_a_circle() -> None:
 def test_every_room_is_on_a_floor() -> None:
     found = {rooms.room(m) for m in rooms.modules(ROOT) if not m.startswith("harness.backends")}
     assert found - {"harness"} == set(rooms.FLOOR)
+
+
+def test_the_picture_is_that_of_the_imports() -> None:
+    committed = picture.PICTURE.read_text(encoding="utf-8")
+    stale = f"{picture.PICTURE.name} is not that of the imports: run {picture.COMMAND}"
+    # Not compared in the assertion, which would print both.
+    same = committed == picture.picture(IMPORTS)
+    assert same, stale
+
+
+def test_arrows_go_down() -> None:
+    floors = picture.drawn_floors()
+    floor_of = {room: number for number, floor in enumerate(floors) for room in floor}
+    drawn = picture.arrows(IMPORTS)
+    assert drawn
+    assert all(floor_of[arrow.source] < floor_of[arrow.target] for arrow in drawn)
+
+
+def test_the_page_names_files_that_are_there() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_/]+/|[a-z_0-9/]+\.(?:py|yaml))`", text)
+    assert named
+    missing = [
+        name for name in named if not any((r / name).exists() for r in (ROOT, ROOT / "harness"))
+    ]
+    assert missing == []
+
+
+def test_the_page_has_a_line_for_every_room() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("## The rooms")[2].partition("\n## ")[0]
+    named = {name.rstrip("/").removesuffix(".py") for name in re.findall(r"`([^`]+)`", table)}
+    assert set(rooms.FLOOR) <= named
 
 
 WRONG = {

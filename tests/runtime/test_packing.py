@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from harness.backends.numpy.backend import Numpy
-from harness.runtime.backend import Layer, Native
 from harness.runtime.layout import Layout, claims
+from harness.runtime.native import Layer, Native
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
 from harness.runtime.session import Session
 from harness.spec.model import load_spec

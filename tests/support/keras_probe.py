@@ -18,7 +18,7 @@ from two_paths import Arrays, by_oracle, draw, everything, worst
 
 from harness.errors import HarnessError
 from harness.program.signature import local_shapes
-from harness.runtime.backend import Layer
+from harness.runtime.native import Layer
 from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
 from harness.runtime.session import Session

@@ -9,8 +9,8 @@ import pytest
 from texts import FOX
 
 from harness.runtime import plugins
-from harness.runtime.backend import Tensors
 from harness.runtime.executor import KEPT
+from harness.runtime.native import Tensors
 from harness.runtime.opening import make_session
 from harness.runtime.session import Session
 from harness.spec.model import load_spec

@@ -1,4 +1,4 @@
-"""What a check works with."""
+"""All that a check works with."""
 
 from __future__ import annotations
 

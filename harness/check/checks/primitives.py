@@ -1,4 +1,4 @@
-"""What every primitive gives by itself: its shape and its dtype."""
+"""Every primitive by itself: the shape and the dtype of what it gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the dialects of all frameworks share: Python's own signs and indices, and whole bodies."""
+"""The common part of all dialects: Python's own signs and indices, and whole bodies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SIGNS: Mapping[str, tuple[str, int]] = {
 
 
 def common_code(e: Emitter, node: Node, operands: Sequence[Code]) -> Code | None:
-    """What is written in the same way in every framework; None for what is not."""
+    """The code of a node that every framework writes in the same way; None for others."""
     if node.op in SIGNS:
         sign, level = SIGNS[node.op]
         return infix(sign, level, operands[0], operands[1])
@@ -150,5 +150,5 @@ class LayerBody:
 
 
 def result_text(e: Emitter, results: Sequence[Code]) -> str:
-    """What a function returns: one expression, or several side by side."""
+    """The text of what a function returns: one expression, or several side by side."""
     return e.read(listed(results))

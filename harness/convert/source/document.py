@@ -29,7 +29,7 @@ def results(model: Model) -> list[str]:
 
 
 def signature(model: Model) -> list[str]:
-    """What a model takes and gives, in lines."""
+    """The shapes of what a model takes and gives, in lines."""
     inputs = [described(model, port) for port in model.program.inputs]
     lines = ["Takes", "", *(f"- {line}" for line in inputs)] if inputs else []
     lines += ["", "and returns", "", *(f"- {line}" for line in results(model))]

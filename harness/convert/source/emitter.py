@@ -227,7 +227,11 @@ class Emitter:
         return codes
 
     def free_sizes(self, arguments: Sequence[int], further: Sequence[str] = ()) -> list[str]:
-        """Lines that take the sizes that the function reads from the shapes of its arguments."""
+        """Lines that take the sizes that the function reads from the shapes of its arguments.
+
+        Raises:
+            UsageError: no argument has one of them as an axis.
+        """
         lines = []
         whole = "\n".join([*self.lines, *further])
         for size in FREE:

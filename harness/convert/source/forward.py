@@ -88,7 +88,7 @@ def first_state(e: Emitter, model: Model) -> list[tuple[str, str]]:
 
 
 def settle(e: Emitter, values: Sequence[int], code: Code, word: str) -> None:
-    """What a call gives: an expression, or variables for several."""
+    """The results of a call: an expression, or variables for several."""
     if len(values) == 1:
         e.settle(values[0], code, word)
         return

@@ -41,7 +41,7 @@ class Form:
     methods: dict[Any, Method] = field(default_factory=dict)
 
     def roles(self, call: Node) -> list[tuple[str, int]]:
-        """What a call is given beside parameters and statistics: roles and values."""
+        """The inputs and states of a call: roles and values."""
         pairs = zip(call.attributes["roles"], call.inputs, strict=True)
         return [(role, value) for role, value in pairs if role not in self.shapes]
 
@@ -77,7 +77,7 @@ class Model:
 
 
 def model(training: Program, inference: Program) -> Model:
-    """What is to be written of a model."""
+    """The parts of a model that are to be written."""
     names = dict(inference.names)
     idioms = Idioms(inference.types, names)
     ports = (*inference.outputs, *inference.new_state)

@@ -30,7 +30,7 @@ LITERALS = (str, int, float, bool, type(None))
 
 @dataclass(frozen=True)
 class Words:
-    """What the source of one format may use.
+    """The words that the source of one format may use.
 
     ``imports`` are whole statements; ``roots`` the names that they bind. ``known`` are names with
     dots that begin with a root (``torch.zeros``), ``methods`` what is called on values, ``python``
@@ -148,7 +148,7 @@ class _Reader:
         return "" if node.name == "__init__" else self._new(node.name)
 
     def _new(self, name: str) -> str:
-        """What is wrong with a name that is bound: it may not stand for something else."""
+        """The fault of a name that is bound: it may not stand for something else."""
         taken = name in self.words.roots or name in self.words.python or name.startswith("__")
         return f"other meaning of {name!r}" if taken or name == "self" else ""
 

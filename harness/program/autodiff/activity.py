@@ -1,4 +1,4 @@
-"""What a derivative flows through, and what a loop need not do at every step."""
+"""The values that a derivative flows through, and the work that no step of a loop changes."""
 
 from __future__ import annotations
 

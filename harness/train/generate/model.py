@@ -1,4 +1,4 @@
-"""What a model needs to write on: its context as arrays, and which output is the next character."""
+"""A model that writes on: its context as arrays, and which output is the next character."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Reader:
         return initial_state(self.program, 1)
 
     def check_results(self, results: Mapping[str, Array], read: int) -> None:
-        """What a backend returned for ``read`` characters is what this model has.
+        """Check that what a backend returned for ``read`` characters is what this model has.
 
         Raises:
             IllFormed: the output or a state is missing, or of another shape.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from harness.program.plan import Plan
-from harness.runtime.backend import Tensors
+from harness.runtime.native import Tensors
 from harness_mutants.registry import FLOAT64, Faulty, backend
 
 Run = Callable[[Tensors], Tensors]

@@ -15,7 +15,8 @@ import numpy as np
 
 from harness.program.plan import Plan
 from harness.runtime import plugins
-from harness.runtime.backend import Advance, Tensors
+from harness.runtime.backend import Advance
+from harness.runtime.native import Tensors
 from harness.runtime.service import handler
 
 Answer = Callable[[str, dict[str, Any]], Any]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from harness.oracle.oracle import TABLE
-from harness.runtime.backend import Backend, Native, NativeOptimizer
+from harness.runtime.backend import Backend
 from harness.runtime.hookspecs import hookimpl
+from harness.runtime.native import Native, NativeOptimizer
 from harness.runtime.packing import Packing, Part
 from harness.runtime.session import Session
 

@@ -1,0 +1,239 @@
+"""Draws ``rooms.svg``: the rooms on their floors, and an arrow from each to those it imports.
+
+    python docs/architecture/picture.py
+
+All that is drawn comes from the imports as :mod:`rooms` reads them; only where a box stands on its
+floor, and what is written in it, is said here. The same source gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import rooms
+
+ROOT = Path(__file__).parents[2]
+PICTURE = Path(__file__).with_name("rooms.svg")
+COMMAND = "python docs/architecture/picture.py"
+
+# Where the middle of a box stands, and what is in the room.
+BOXES: Mapping[str, tuple[int, str]] = {
+    "harness": (150, "load, check"),
+    "cli": (480, "how a command starts and ends"),
+    "backends": (820, "numpy, torch, jax, keras, onnx"),
+    "suite": (150, "the checks as a pytest suite"),
+    "commands": (480, "the group of commands"),
+    "extend": (820, "all that a backend imports"),
+    "train": (480, "train, checkpoint, write on"),
+    "check": (200, "who agrees"),
+    "bench": (480, "how fast, with proofs"),
+    "convert": (770, "weights and models, in and out"),
+    "oracle": (280, "the float64 reference"),
+    "worker": (680, "a process for each backend"),
+    "text": (420, "texts as indices"),
+    "spec": (270, "YAML to program"),
+    "runtime": (660, "program and one framework"),
+    "program": (470, "equations, and their rewriting"),
+}
+# Everything below this room is imported from everywhere: boxes without arrows.
+LOWEST = "program"
+# Stand above the floors: the package itself, and the folder beside it.
+GUESTS = ("harness", "backends")
+# An arrow has the colour of the room that it leads to; all others are grey.
+COLOURS: Mapping[str, str] = {
+    "oracle": "#cf4f5f",
+    "worker": "#8d6cc4",
+    "text": "#a8842c",
+    "spec": "#2f9a5d",
+    "runtime": "#d67f2a",
+    "program": "#3f80d6",
+}
+WIDTH, HEIGHT, STEP, TOP = 204, 44, 94, 16
+CANVAS, ARROW, MARGIN, LANE = 980, 7, 8, 5
+# At so many imports a line gets so thick.
+THICK = ((1, 1.0), (5, 2.0), (15, 3.5), (30, 5.5))
+STYLE = """
+  svg { --paper: #ffffff; --ink: #1f2328; --soft: #59636e; --line: #8c959f; --room: #eef4fb;
+        --edge: #54799f; --base: #f3f4f6; }
+  @media (prefers-color-scheme: dark) {
+    svg { --paper: #0d1117; --ink: #e6edf3; --soft: #9ba4ae; --line: #7d8590; --room: #17263a;
+          --edge: #6d9bd1; --base: #1c2128; }
+  }
+  .paper { fill: var(--paper); }
+  text { font: 11px system-ui, -apple-system, "Segoe UI", sans-serif; text-anchor: middle;
+         fill: var(--soft); }
+  .name { font: 600 14px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
+          fill: var(--ink); }
+  .room { fill: var(--room); stroke: var(--edge); stroke-width: 1.2; }
+  .guest { fill: var(--paper); stroke: var(--edge); stroke-width: 1.2; stroke-dasharray: 4 3; }
+  .base { fill: var(--base); stroke: none; }
+  .arrow { fill: none; stroke: var(--line); }
+  .tip { fill: var(--line); }
+""" + "".join(
+    f"  .arrow.{name}, .room.{name} {{ stroke: {colour}; }} .tip.{name} {{ fill: {colour}; }}\n"
+    for name, colour in COLOURS.items()
+)
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """From one room down to another, with the number of files that it stands for."""
+
+    source: str
+    target: str
+    imports: int
+
+    @property
+    def width(self) -> float:
+        """How thick its line is."""
+        return max(width for least, width in THICK if self.imports >= least)
+
+
+def drawn_floors() -> list[tuple[str, ...]]:
+    """The rooms that get arrows, from the top; the guests first."""
+    last = next(n for n, floor in enumerate(rooms.FLOORS) if LOWEST in floor)
+    return [GUESTS + rooms.FLOORS[0], *rooms.FLOORS[1 : last + 1]]
+
+
+def base() -> list[str]:
+    """The rooms below all others."""
+    shown = {room for floor in drawn_floors() for room in floor}
+    return [room for floor in rooms.FLOORS for room in floor if room not in shown]
+
+
+def arrows(found: Sequence[rooms.Import]) -> list[Arrow]:
+    """What the rooms with boxes import of each other: each pair of modules counts once."""
+    pairs = {(one.source, one.target) for one in found}
+    counts: dict[tuple[str, str], int] = {}
+    for source, target in pairs:
+        own, other = _box(source), _box(target)
+        if own != other and own in BOXES and other in BOXES and other != "harness":
+            counts[own, other] = counts.get((own, other), 0) + 1
+    return [Arrow(*names, count) for names, count in sorted(counts.items())]
+
+
+def _box(module: str) -> str:
+    if module.startswith("harness.backends"):
+        return "backends"
+    return rooms.room(module) if module.partition(".")[0] == "harness" else ""
+
+
+def picture(found: Sequence[rooms.Import]) -> str:
+    """The picture as SVG."""
+    floors = drawn_floors()
+    missing = {room for floor in floors for room in floor} - BOXES.keys()
+    assert not missing, f"give {', '.join(sorted(missing))} a place in BOXES of {COMMAND}"
+    bottom = TOP + STEP * len(floors) - 24
+    height = bottom + 62
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {CANVAS} {height}" '
+        f'width="{CANVAS}" height="{height}" role="img">',
+        "<title>The rooms of harness/, and which imports which</title>",
+        f"<style>{STYLE}</style>",
+        f'<rect class="paper" width="{CANVAS}" height="{height}"/>',
+        *_arrows(floors, arrows(found)),
+    ]
+    for number, floor in enumerate(floors):
+        for room in floor:
+            lines += _room(room, TOP + STEP * number)
+    lines += _base(bottom)
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def _room(room: str, top: int) -> Iterator[str]:
+    middle, text = BOXES[room]
+    kind = "guest" if room in GUESTS else "room"
+    yield (
+        f'<rect class="{kind} {room}" x="{middle - WIDTH // 2}" y="{top}" width="{WIDTH}" '
+        f'height="{HEIGHT}" rx="7"/>'
+    )
+    yield f'<text class="name" x="{middle}" y="{top + 19}">{escape(room)}</text>'
+    yield f'<text x="{middle}" y="{top + 35}">{escape(text)}</text>'
+
+
+def _base(top: int) -> Iterator[str]:
+    yield f'<rect class="base" x="16" y="{top}" width="{CANVAS - 32}" height="{HEIGHT}" rx="7"/>'
+    names = " · ".join(sorted(base()))
+    yield f'<text class="name" x="{CANVAS // 2}" y="{top + 19}">{escape(names)}</text>'
+    yield f'<text x="{CANVAS // 2}" y="{top + 35}">every room may import these: no arrows</text>'
+
+
+def _arrows(floors: Sequence[Sequence[str]], found: Sequence[Arrow]) -> Iterator[str]:
+    floor_of = {room: n for n, floor in enumerate(floors) for room in floor}
+    ways = {arrow: _way(arrow, floors, floor_of) for arrow in found}
+    starts = _ports(found, ways, "source")
+    ends = _ports(found, ways, "target")
+    # The thick ones last: they lie above the others.
+    for arrow in sorted(found, key=lambda a: (a.width, a.source, a.target)):
+        top = TOP + STEP * floor_of[arrow.source] + HEIGHT
+        bottom = TOP + STEP * floor_of[arrow.target]
+        points = [(starts[arrow], top), *ways[arrow], (ends[arrow], bottom - ARROW)]
+        yield (
+            f'<path class="arrow {arrow.target}" stroke-width="{arrow.width}" d="{_curve(points)}">'
+            f"<title>{arrow.source} imports {arrow.target}</title></path>"
+        )
+        x, half, edge = ends[arrow], 3 + arrow.width / 2, bottom - ARROW - 1
+        outline = f"M{x - half:.1f} {edge}H{x + half:.1f}L{x:.1f} {bottom - 0.5}Z"
+        yield f'<path class="tip {arrow.target}" d="{outline}"/>'
+
+
+def _way(arrow: Arrow, floors: Sequence[Sequence[str]], floor_of: Mapping[str, int]) -> list[Point]:
+    """Where an arrow passes the floors between: beside the boxes, straight down as they are."""
+    first, last = floor_of[arrow.source], floor_of[arrow.target]
+    begin, end = BOXES[arrow.source][0], BOXES[arrow.target][0]
+    points: list[Point] = []
+    for number in range(first + 1, last):
+        wanted = begin + (end - begin) * (number - first) / (last - first)
+        x = _beside(wanted, floors[number], arrow.target)
+        top = TOP + STEP * number
+        points += [(x, top - MARGIN), (x, top + HEIGHT + MARGIN)]
+    return points
+
+
+def _beside(wanted: float, floor: Sequence[str], target: str) -> float:
+    """The place nearest to the one wanted that is in no box; arrows to one room share a lane."""
+    lane = list(COLOURS).index(target) if target in COLOURS else -1
+    room = WIDTH / 2 + MARGIN + LANE * (1 + lane)
+    for middle in sorted((BOXES[box][0] for box in floor), key=lambda x: abs(x - wanted)):
+        if abs(wanted - middle) < room:
+            return middle + (room if wanted >= middle else -room)
+    return wanted
+
+
+def _ports(
+    found: Sequence[Arrow], ways: Mapping[Arrow, Sequence[Point]], end: str
+) -> dict[Arrow, float]:
+    """Where arrows touch a box: side by side, in the order of where they come from or go to."""
+    places: dict[Arrow, float] = {}
+    for room in BOXES:
+        here = [arrow for arrow in found if getattr(arrow, end) == room]
+
+        def far(arrow: Arrow) -> float:
+            way = ways[arrow]
+            if way:
+                return way[0][0] if end == "source" else way[-1][0]
+            return BOXES[arrow.target if end == "source" else arrow.source][0]
+
+        here.sort(key=lambda arrow: (far(arrow), arrow.source, arrow.target))
+        gap = min(26.0, (WIDTH - 24) / max(len(here), 1))
+        for number, arrow in enumerate(here):
+            places[arrow] = BOXES[room][0] + gap * (number - (len(here) - 1) / 2)
+    return places
+
+
+def _curve(points: Sequence[Point]) -> str:
+    """A line that leaves and arrives straight down, and passes boxes so."""
+    text = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
+    for (x, y), (to_x, to_y) in pairwise(points):
+        half = (to_y - y) / 2
+        text += f"C{x:.1f} {y + half:.1f} {to_x:.1f} {to_y - half:.1f} {to_x:.1f} {to_y:.1f}"
+    return text
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(picture(rooms.imports(ROOT)), encoding="utf-8")

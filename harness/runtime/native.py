@@ -1,0 +1,127 @@
+"""What a backend may claim as the framework's own: layers, losses and optimizers.
+
+Tensors are passed by name. Those that a function here is given belong to the harness, which may
+pass them again: they are written into only where it says so. Floats have the dtype of the session,
+indices the one that :meth:`harness.runtime.backend.Backend.tensor` gives int64 arrays.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.program.ir import Node, Phase
+from harness.runtime.packing import Packing
+
+Tensors = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A call that a backend may claim, with everything that decides whether it can.
+
+    Lengths of a batch are not among it: one claim serves all of them.
+
+    Attributes:
+        node: The call. Its ``attributes`` say what it is: ``kind`` (``layer`` or ``loss``),
+            ``definition``, ``attributes``, ``roles`` (what its inputs are, in order) and
+            ``results`` (what it gives, in order); of a layer also ``instance``, its name in the
+            model.
+        phase: ``training`` or ``inference``. Each is asked for apart.
+        shapes: Those of the neutral parameters and statistics by local name, in numbers. An LSTM
+            has ``W_i`` ``[features, units]`` and ``b_i`` ``[units]``; a loss has none.
+    """
+
+    node: Node
+    phase: Phase
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def definition(self) -> str:
+        """The definition's name, such as ``lstm``; a loss is ``sparse_cross_entropy``."""
+        return str(self.node.attributes["definition"])
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Function names and numbers by attribute."""
+        return self.node.attributes["attributes"]  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Native:
+    """A claimed layer or loss.
+
+    ``run(values, packed)`` is the call. ``values`` holds inputs, states and statistics by role: an
+    LSTM's ``x`` ``[batch, time, features]``, ``h`` and ``c`` ``[batch, units]``; a loss's
+    ``logits`` ``[..., classes]`` and ``target``. ``packed`` holds the parameters by the names of
+    ``packing``. Neither is written into. What comes back is a list or a tuple of as many tensors
+    as ``node.attributes["results"]`` names, in that order: the output, the last states, the new
+    statistics (in inference those that came in). A loss gives one number for each example, not
+    their mean. The backend's own differentiation goes through all of it.
+
+    Attributes:
+        label: The framework's own class or function, for the record: ``torch.lstm``.
+        run: The call, as above.
+        packing: How the neutral parameters lie in the framework's tensors.
+    """
+
+    label: str
+    run: Callable[[Tensors, Tensors], Sequence[Any]]
+    packing: Packing
+
+
+class NativeOptimizer(ABC):
+    """A framework's own optimizer over named variables.
+
+    The variables are the parameters that are trained, under the framework's packed names.
+
+    Attributes:
+        label: The framework's own class, for the record: ``torch.optim.Adam``.
+    """
+
+    label: str
+
+    @abstractmethod
+    def start(self, variables: Tensors) -> Any:
+        """The state before the first step, in any form; the harness only hands it on.
+
+        Args:
+            variables: By name, with their first values; not written into.
+        """
+
+    @abstractmethod
+    def update(
+        self,
+        state: Any,
+        variables: Tensors,
+        gradients: Tensors,
+        learning_rate: float,
+        donate: bool = False,
+    ) -> tuple[Any, Tensors]:
+        """One step. May be traced by :meth:`harness.runtime.backend.Backend.advance`.
+
+        Args:
+            state: What :meth:`start` or the step before returned; given away.
+            variables: By name, each of its own shape.
+            gradients: By the same names, of the same shapes and dtype.
+            learning_rate: It may change from step to step; the state goes on.
+            donate: Whether the variables are given away as well, and may be written into. Else
+                they keep their values.
+
+        Returns:
+            The next state, and the next value of every variable by name.
+        """
+
+    @abstractmethod
+    def slots(self, state: Any) -> Mapping[str, Tensors]:
+        """The slots in a state, as the definition has them.
+
+        Args:
+            state: As :meth:`update` takes it; it is used again afterwards.
+
+        Returns:
+            By slot (``m``, ``v``) a tensor for every variable, of the variable's shape: zeros
+            before the first step. Empty for an optimizer without slots.
+        """

@@ -1,0 +1,39 @@
+"""The table of how long each room's tests take: a row for every room, and rows that are kept."""
+
+from __future__ import annotations
+
+import pytest
+import times
+
+PAGE = times.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_page_has_a_row_for_every_room_of_tests() -> None:
+    assert list(times.rows_of(PAGE)) == times.rooms(), "run python tests/times.py ROOM for the new"
+
+
+def test_what_is_written_is_read_again() -> None:
+    rows = {"spec": ("1,234", "75 s"), "text": times.UNKNOWN}
+    assert times.rows_of(times.with_rows(PAGE, rows)) == rows
+
+
+def test_all_but_the_table_stays() -> None:
+    written = times.with_rows(PAGE, {})
+    assert written.partition(times.START)[0] == PAGE.partition(times.START)[0]
+    assert written.partition(times.END)[2] == PAGE.partition(times.END)[2]
+
+
+@pytest.mark.parametrize("marker", [times.START, times.END])
+def test_a_page_without_a_marker_is_an_error(marker: str) -> None:
+    with pytest.raises(ValueError, match=f"lacks {marker.strip()}"):
+        times.with_rows(PAGE.replace(marker, ""), {})
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (75.4, "75 s"), (130, "2 min")])
+def test_a_time_has_two_digits(seconds: float, words: str) -> None:
+    assert times.in_words(seconds) == words
+
+
+def test_an_unknown_room_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert times.main(["specs"]) == 2
+    assert "no tests in tests/specs; there are: backends, bench" in capsys.readouterr().err
