@@ -66,7 +66,7 @@ from harness.runtime.backend import (
     NativeOptimizer,
     Tensors,
 )
-from harness.runtime.executor import Call, Tape, in_turn
+from harness.runtime.executor import Call, Executor, in_turn
 from harness.runtime.hookspecs import hookimpl
 from harness.runtime.interpreter import Kernel, Step, Table, Watch, loop
 from harness.runtime.layout import Layout
@@ -94,6 +94,7 @@ __all__ = [
     "Dialect",
     "Dim",
     "Emitter",
+    "Executor",
     "Exported",
     "F",
     "Form",
@@ -126,7 +127,6 @@ __all__ = [
     "Stack",
     "Step",
     "Table",
-    "Tape",
     "Tensors",
     "UpdateRule",
     "UsageError",
