@@ -60,7 +60,7 @@ from harness.runtime.backend import (
     Function,
     GradientFunction,
 )
-from harness.runtime.executor import Call, Tape, in_turn
+from harness.runtime.executor import Call, Executor, in_turn
 from harness.runtime.functions import VARIABLES
 from harness.runtime.hookspecs import hookimpl
 from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, Watch, loop
@@ -92,6 +92,7 @@ __all__ = [
     "Dialect",
     "Dim",
     "Emitter",
+    "Executor",
     "Exported",
     "F",
     "Form",
@@ -124,7 +125,6 @@ __all__ = [
     "Stack",
     "Step",
     "Table",
-    "Tape",
     "Tensors",
     "UpdateRule",
     "UsageError",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from harness.extend import Advance, Function, GradientFunction, Plan, Tape, Tensors
+from harness.extend import Advance, Executor, Function, GradientFunction, Plan, Tensors
 
 from ..jax.compile import Options, advance, quick_options, several, takes
 
@@ -156,9 +156,9 @@ class Torch:
         tensor.copy_(self.torch.from_numpy(array))
 
     def execute(self, plan: Plan, device: str) -> Callable[[Tensors], Tensors]:
-        """torch's own tape: Keras' operations would only add to the time of each call."""
+        """torch's own executor: Keras' operations would only add to the time of each call."""
         kernels = import_module("harness.backends.torch.kernels").TorchKernels
-        return Tape(plan, kernels(plan.dtype, device))
+        return Executor(plan, kernels(plan.dtype, device))
 
     def advance(self, step: Advance) -> Advance:
         """Eager."""

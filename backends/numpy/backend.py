@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import Array, Backend, Plan, Tape, Tensors, hookimpl
+from harness.extend import Array, Backend, Executor, Plan, Tensors, hookimpl
 
 from .fused import FUSED
 from .kernels import UFUNCS, NumpyKernels
@@ -86,7 +86,7 @@ class Numpy(Backend):
         return quiet
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        return Tape(plan, NumpyKernels(plan.dtype))
+        return Executor(plan, NumpyKernels(plan.dtype))
 
 
 @hookimpl

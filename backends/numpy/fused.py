@@ -1,4 +1,4 @@
-"""The fused operations of numpy outside a tape, in a walk."""
+"""The fused operations of numpy outside an executor, in a walk."""
 
 from __future__ import annotations
 

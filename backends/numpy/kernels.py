@@ -1,4 +1,4 @@
-"""numpy's kernels for a tape: ufuncs and products that write where they are told.
+"""numpy's kernels for an executor: ufuncs and products that write where they are told.
 
 Each maker binds its arguments and returns a call. Masks choose between floats through their bits,
 at the speed of integer arithmetic: numpy's own ``where`` is 20 times slower on random masks, and a

@@ -1,4 +1,4 @@
-"""Sums of the rows that have the same index, for numpy's tape: the gradient of a gather."""
+"""Sums of the rows that have the same index, for numpy's executor: the gradient of a gather."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import numpy as np
 from harness.extend import (
     Array,
     Backend,
+    Executor,
     F,
     Function,
     GradientFunction,
@@ -21,7 +22,6 @@ from harness.extend import (
     Plan,
     Step,
     Table,
-    Tape,
     Tensors,
     UpdateRule,
     hookimpl,
@@ -153,7 +153,7 @@ class Torch(Backend):
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
         from .kernels import TorchKernels
 
-        return Tape(plan, TorchKernels(plan.dtype, self.device))
+        return Executor(plan, TorchKernels(plan.dtype, self.device))
 
     def wait(self, tensors: Tensors) -> None:
         if self.device == "cuda":

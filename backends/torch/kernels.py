@@ -1,4 +1,4 @@
-"""torch's kernels for a tape, on the CPU or a CUDA device: operations with ``out=``, no autograd.
+"""torch's kernels for an executor, on the CPU or CUDA: operations with ``out=``, no autograd.
 
 Each maker binds its arguments and returns a call.
 """
@@ -36,7 +36,7 @@ GRADIENTS: Mapping[str, Callable[..., Any]] = {
     "sigmoid_gradient": torch.ops.aten.sigmoid_backward.grad_input,
     "tanh_gradient": torch.ops.aten.tanh_backward.grad_input,
 }
-# The fused operations outside a tape, in a walk.
+# The fused operations outside an executor, in a walk.
 FUSED: Mapping[str, Callable[..., Any]] = {
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,

@@ -7,14 +7,16 @@ kernel for the whole of it). A body refers to the values around it by their numb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from harness.program.dims import Dim, Shape, shape_text
 
 Kind = Literal["float", "index", "bool"]
 Phase = Literal["training", "inference"]
+T = TypeVar("T")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +180,34 @@ def free_values(block: Block) -> tuple[int, ...]:
     return tuple(free)
 
 
-def needed_nodes(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
-    """Only the nodes that the wanted values depend on."""
-    needed = set(wanted)
-    kept: list[Node] = []
-    for node in reversed(tuple(nodes)):
-        if needed.intersection(node.outputs):
-            kept.append(node)
-            needed.update(node.inputs)
-            if node.body is not None:
-                needed.update(free_values(node.body))
+def reads(node: Node) -> tuple[int, ...]:
+    """What a node reads from around it, its body included."""
+    return (*node.inputs, *free_values(node.body)) if node.body is not None else node.inputs
+
+
+def needed(
+    items: Iterable[T],
+    wanted: Iterable[V],
+    writes: Callable[[T], Iterable[V]],
+    reads: Callable[[T], Iterable[V]],
+    narrowed: Callable[[T, set[V]], T] | None = None,
+) -> tuple[T, ...]:
+    """Dead-code elimination: only the items that write what later ones read, or what is wanted.
+
+    ``narrowed(item, needed)`` is an item without what nothing needs of it.
+    """
+    live = set(wanted)
+    kept: list[T] = []
+    for item in reversed(tuple(items)):
+        if live.isdisjoint(writes(item)):
+            continue
+        if narrowed is not None:
+            item = narrowed(item, live)
+        kept.append(item)
+        live.update(reads(item))
     return tuple(reversed(kept))
+
+
+def needed_nodes(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
+    """Only the nodes that the wanted values depend on; loops stay whole."""
+    return needed(nodes, wanted, lambda node: node.outputs, reads)

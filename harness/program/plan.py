@@ -14,7 +14,6 @@ from harness.program.ir import (
     Type,
     UpdateRule,
     inline_calls,
-    needed_nodes,
     walk_nodes,
 )
 from harness.program.passes import optimise
@@ -66,7 +65,7 @@ def forward_plan(
     """
     builder = Builder(dict(program.types), dict(program.names))
     outputs = result_ports(program, "ends")
-    nodes = inline_calls(needed_nodes(program.nodes, outputs.values()))
+    nodes = inline_calls(program.nodes)
     nodes = optimise(nodes, outputs.values(), builder, sizes, fused, moved=moved)
     return _plan(program, builder, nodes, sizes, dtype, outputs, {})
 
@@ -91,7 +90,7 @@ def training_plan(
     fused = tuple(fused)
     builder = Builder(dict(program.types), dict(program.names))
     results = result_ports(program, "step")
-    nodes = inline_calls(needed_nodes(program.nodes, results.values()))
+    nodes = inline_calls(program.nodes)
     nodes = optimise(nodes, results.values(), builder, sizes, fused, final=False)
     whole = replace(program, nodes=nodes, types=builder.types, names=builder.names)
     (loss,) = (Port(n, v) for n, v in results.items() if n == "loss")

@@ -73,7 +73,7 @@ class Loader:
         """One batch after the other of rows ``[steps, batch]``; each must be used before the next.
 
         A backend that can write into tensors gets many batches at once, always in the same memory:
-        a tape then knows its inputs, and nothing is left to do for the single step.
+        an executor then knows its inputs, and nothing is left to do for the single step.
         """
         if not self._backend.rewrites:
             yield from map(self.batch, rows)

@@ -1,4 +1,4 @@
-"""numpy's kernels for a tape give what the walk gives, where numbers are special too."""
+"""numpy's kernels for an executor give what the walk gives, where numbers are special too."""
 
 from __future__ import annotations
 

@@ -11,10 +11,14 @@ from golden.differences import FREE, Run, central, complex_step, model_run, run_
 from golden.tiny import Tiny, draw, draw_cotangents, environment, evaluate, project, tiny
 
 from harness.program.autodiff import rules
+from harness.program.autodiff.activity import hoist
 from harness.program.autodiff.differentiate import differentiate
-from harness.program.ir import Node, walk_nodes
+from harness.program.builder import Builder
+from harness.program.dims import Dim
+from harness.program.ir import Node, Type, walk_nodes
 from harness.spec.library import Library
 
+ROWS = Dim.of("rows")
 MODELS = Library().names("model")
 DEFINITIONS = [(kind, n) for kind in ("layer", "function", "loss") for n in Library().names(kind)]
 
@@ -240,6 +244,21 @@ scan:
         assert loop.body is not None
         assert "exp" not in [node.op for node in loop.body.nodes]
     assert definition_error(case, 1e-30j) < 1e-13
+
+
+def test_a_loop_that_reads_the_state_of_the_loop_around_it_stays_inside() -> None:
+    builder = Builder()
+    start, sequence = builder.value(Type((ROWS,))), builder.value(Type((ROWS, ROWS)))
+    outer, inner = builder.value(Type((ROWS,))), builder.value(Type((ROWS,)))
+    rows = [builder.value(Type((ROWS,))) for _ in range(2)]
+    builder.begin()
+    builder.begin()
+    total = builder.emit("add", inner, outer)
+    last, _ = builder.scan(builder.end([inner, rows[0]], [total]), [start], [sequence])
+    builder.scan(builder.end([outer, rows[1]], last), [start], [sequence])
+    (loop,) = hoist(builder.nodes)
+    assert loop.body is not None
+    assert [node.op for node in loop.body.nodes] == ["scan"]
 
 
 def test_the_backward_loop_stacks_nothing_twice() -> None:

@@ -73,7 +73,7 @@ def test_axes_come_in_the_order_that_the_step_wants(backend: str, axes: tuple[in
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_batches_come_in_the_same_memory_again(backend: str) -> None:
-    """A tape binds its calls to the inputs that it has seen; new ones would be copied."""
+    """An executor binds its calls to the inputs that it has seen; new ones would be copied."""
     session, feed = made("sequence_rnn", backend)
     rows = rows_of(feed)
     loader = Loader(session, feed, rows[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from harness.program.ir import Block, Node
+from harness.program.ir import Block, Node, reads
 
 # Ops whose output carries no derivative, whatever goes in.
 CONSTANT = frozenset(
@@ -14,7 +14,12 @@ CONSTANT = frozenset(
 
 
 def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Move what does not change from step to step out of the loops."""
+    """Loops without what does not change from step to step, and that before them.
+
+    The passes hoist too, node by node as they emit a program anew; that also merges common
+    subexpressions and asks for sizes. A derivative is taken of a program as it was written: that
+    of the oracle must not be one that the passes have changed.
+    """
     result: list[Node] = []
     for node in nodes:
         if node.op != "scan" or node.body is None:
@@ -23,7 +28,7 @@ def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
         inside = set(node.body.inputs)
         kept: list[Node] = []
         for inner in node.body.nodes:
-            if inside.intersection(inner.inputs):
+            if inside.intersection(reads(inner)):
                 kept.append(inner)
                 inside.update(inner.outputs)
             else:

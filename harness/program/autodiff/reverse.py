@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.program.autodiff.activity import CONSTANT
-from harness.program.autodiff.slices import Part, rows
+from harness.program.autodiff.slices import SliceCotangent, rows
 from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape
 from harness.program.fused import emit
@@ -35,7 +35,7 @@ class Reverse:
     rules: Mapping[str, Rule]
     fused: frozenset[str] = frozenset()
     cotangents: dict[int, int] = field(default_factory=dict)
-    parts: dict[int, list[Part]] = field(default_factory=dict)
+    pieces: dict[int, list[SliceCotangent]] = field(default_factory=dict)
 
     def offers(self, op: str) -> bool:
         """Whether a fused operation may be used."""
@@ -66,22 +66,22 @@ class Reverse:
             cotangent = self.emit("add", self.cotangents[value], cotangent)
         self.cotangents[value] = cotangent
 
-    def add_part(self, value: int, axis: int, start: Dim, stop: Dim, cotangent: int) -> None:
+    def add_slice(self, value: int, axis: int, start: Dim, stop: Dim, cotangent: int) -> None:
         """Add to the cotangent of ``start:stop`` of a value along one axis."""
         if self.active(value):
-            self.parts.setdefault(value, []).append(Part(axis, start, stop, cotangent))
+            self.pieces.setdefault(value, []).append(SliceCotangent(axis, start, stop, cotangent))
 
     def settle(self, value: int) -> int | None:
         """A value's whole cotangent, None if nothing came."""
-        parts = self.parts.pop(value, [])
+        pieces = self.pieces.pop(value, [])
         shape = self.builder.types[value].shape
-        for axis in dict.fromkeys(part.axis for part in parts):
-            for row in rows([part for part in parts if part.axis == axis]):
+        for axis in dict.fromkeys(piece.axis for piece in pieces):
+            for row in rows([piece for piece in pieces if piece.axis == axis]):
                 self.add(value, self._side_by_side(row, axis, shape))
         return self.cotangents.get(value)
 
-    def _side_by_side(self, row: Sequence[Part], axis: int, shape: Shape) -> int:
-        """Parts that do not overlap as one value, with zeros where there is none."""
+    def _side_by_side(self, row: Sequence[SliceCotangent], axis: int, shape: Shape) -> int:
+        """Slices that do not overlap as one value, with zeros where there is none."""
         pieces: list[int] = []
         end = Dim()
 
@@ -89,10 +89,10 @@ class Reverse:
             if stop != end:
                 pieces.append(self.builder.zeros((*shape[:axis], stop - end, *shape[axis + 1 :])))
 
-        for part in row:
-            fill(part.start)
-            pieces.append(part.cotangent)
-            end = part.stop
+        for piece in row:
+            fill(piece.start)
+            pieces.append(piece.cotangent)
+            end = piece.stop
         fill(shape[axis])
         return self.emit("concat", *pieces, axis=axis) if len(pieces) > 1 else pieces[0]
 
@@ -159,12 +159,12 @@ class _ScanReverse(Reverse):
         elif self.active(value):
             self.sums.append((value, cotangent))
 
-    def add_part(self, value: int, axis: int, start: Dim, stop: Dim, cotangent: int) -> None:
+    def add_slice(self, value: int, axis: int, start: Dim, stop: Dim, cotangent: int) -> None:
         if value in self.local:
-            super().add_part(value, axis, start, stop, cotangent)
+            super().add_slice(value, axis, start, stop, cotangent)
         elif self.active(value):
             shape = self.builder.types[value].shape
-            row = [Part(axis, start, stop, cotangent)]
+            row = [SliceCotangent(axis, start, stop, cotangent)]
             self.add(value, self._side_by_side(row, axis, shape))
 
     def add_product(self, weight: int, left: int, cotangent: int) -> None:

@@ -117,7 +117,7 @@ def _concat(r: Reverse, node: Node, g: int) -> None:
 
 def _slice(r: Reverse, node: Node, g: int) -> None:
     start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
-    r.add_part(node.inputs[0], node.attributes["axis"], start, stop, g)
+    r.add_slice(node.inputs[0], node.attributes["axis"], start, stop, g)
 
 
 def _flip(r: Reverse, node: Node, g: int) -> None:

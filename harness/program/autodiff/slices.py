@@ -1,4 +1,4 @@
-"""Cotangents of parts of a value, collected until all have come."""
+"""Cotangents of slices of a value, collected until all have come."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.program.dims import Dim
 
 
 @dataclass(frozen=True)
-class Part:
+class SliceCotangent:
     """The cotangent of ``start:stop`` of a value along an axis."""
 
     axis: int
@@ -18,15 +18,15 @@ class Part:
     cotangent: int
 
 
-def rows(parts: Sequence[Part]) -> list[list[Part]]:
-    """The parts in rows of such as do not overlap, as far as symbolic sizes can tell."""
-    found: list[list[Part]] = []
-    for part in sorted(parts, key=lambda p: (p.start.constant, sum(c for _, c in p.start.terms))):
-        row = next((r for r in found if _not_negative(part.start - r[-1].stop)), None)
+def rows(pieces: Sequence[SliceCotangent]) -> list[list[SliceCotangent]]:
+    """Rows of pieces that do not overlap, as far as symbolic sizes can tell."""
+    found: list[list[SliceCotangent]] = []
+    for piece in sorted(pieces, key=lambda p: (p.start.constant, sum(c for _, c in p.start.terms))):
+        row = next((r for r in found if _not_negative(piece.start - r[-1].stop)), None)
         if row is None:
-            found.append([part])
+            found.append([piece])
         else:
-            row.append(part)
+            row.append(piece)
     return found
 
 

@@ -13,12 +13,12 @@ from harness.program.passes import (
     fuse,
     loops,
     products,
+    reshapes,
     sums,
     tables,
+    transposes,
     unroll,
 )
-from harness.program.passes import reshapes as shapes
-from harness.program.passes import transposes as layout
 from harness.program.passes.order import nested
 from harness.program.passes.rebuild import prune, rebuild
 from harness.program.passes.rewriter import Rule
@@ -34,7 +34,7 @@ def merged(*tables: Mapping[str, Sequence[Rule]]) -> dict[str, tuple[Rule, ...]]
 
 
 def _simplify(steps: Mapping[str, Sequence[Rule]]) -> Mapping[str, Sequence[Rule]]:
-    return merged(algebra.RULES, shapes.RULES, classes.RULES, layout.RULES, steps, sums.RULES)
+    return merged(algebra.RULES, reshapes.RULES, classes.RULES, transposes.RULES, steps, sums.RULES)
 
 
 # By whether loops stay as they are.

@@ -1,4 +1,4 @@
-"""Rules of arithmetic: known numbers are computed, and what changes nothing is left out."""
+"""Arithmetic: known numbers computed, and what changes nothing left out: ``1 * x -> x``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.program.dims import Dim
-from harness.program.passes.rewriter import Graph, Rule
+from harness.program.passes.rewriter import Rewriter, Rule
 from harness.program.primitives import broadcast_shapes
 
 Attributes = Mapping[str, Any]
@@ -20,7 +20,7 @@ COMPARISONS = ("less", "less_equal", "equal")
 ELEMENTWISE = (*UNARY, *BINARY, *COMPARISONS, "where")
 
 
-def common_shape(g: Graph, inputs: Sequence[int]) -> tuple[Dim, ...]:
+def common_shape(g: Rewriter, inputs: Sequence[int]) -> tuple[Dim, ...]:
     """The shape that values broadcast to."""
     return broadcast_shapes("", tuple(g.shape(i) for i in inputs))
 
@@ -28,7 +28,7 @@ def common_shape(g: Graph, inputs: Sequence[int]) -> tuple[Dim, ...]:
 def _computed(op: str) -> Rule:
     function: Callable[..., Any] = getattr(np, op)
 
-    def rule(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         numbers = [g.number(i) for i in inputs]
         if None in numbers:
             return None
@@ -40,9 +40,9 @@ def _computed(op: str) -> Rule:
 
 
 def _narrow(op: str) -> Rule:
-    """Take operands as they were before they were broadcast, where the result is the same."""
+    """Operands without a broadcast that the result does not need: ``broadcast(a) + b -> a + b``."""
 
-    def rule(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         shape = common_shape(g, inputs)
         for position, value in enumerate(inputs):
             node = g.node(value, "broadcast_to", "expand_dims")
@@ -56,11 +56,12 @@ def _narrow(op: str) -> Rule:
     return rule
 
 
-def _same_shape(g: Graph, value: int, inputs: Sequence[int]) -> bool:
+def _same_shape(g: Rewriter, value: int, inputs: Sequence[int]) -> bool:
     return g.shape(value) == common_shape(g, inputs)
 
 
-def _add(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _add(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``0 + x -> x``; ``-a + b -> b - a``."""
     for a, b in (inputs, inputs[::-1]):
         if g.number(a) == 0 and _same_shape(g, b, inputs):
             return b
@@ -70,8 +71,8 @@ def _add(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | Non
     return None
 
 
-def _blend(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``z * a + (1 - z) * b`` is ``b + z * (a - b)``, whose gradient is shorter too."""
+def _blend(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``z * a + (1 - z) * b -> b + z * (a - b)``, whose gradient is shorter too."""
     left, right = (g.node(i, "multiply") for i in inputs)
     if left is None or right is None or any(g.uses[i] > 1 for i in inputs):
         return None
@@ -86,7 +87,8 @@ def _blend(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | N
     return None
 
 
-def _subtract(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _subtract(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``x - 0 -> x``; ``0 - x -> -x``; ``a - (-b) -> a + b``."""
     a, b = inputs
     if g.number(b) == 0 and _same_shape(g, a, inputs):
         return a
@@ -98,7 +100,8 @@ def _subtract(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int 
     return None
 
 
-def _negative(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _negative(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``-(-x) -> x``; ``-(a - b) -> b - a``; ``-(c * x) -> (-c) * x``."""
     node = g.node(inputs[0], "negative", "multiply", "subtract")
     if node is None:
         return None
@@ -114,7 +117,8 @@ def _negative(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int 
     return None
 
 
-def _multiply(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _multiply(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``1 * x -> x``; ``c * (-x) -> (-c) * x``; ``c * (d * x) -> (c * d) * x``."""
     for a, b in (inputs, inputs[::-1]):
         number = g.number(a)
         if number is None:
@@ -135,15 +139,17 @@ def _multiply(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int 
     return None
 
 
-def _product_of_multiples(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``(c * x) * (d * x)`` is ``(c * d) * (x * x)``: one product less."""
+def _product_of_multiples(
+    g: Rewriter, inputs: tuple[int, ...], attributes: Attributes
+) -> int | None:
+    """One scaling less: ``(c * x) * (d * x) -> (c * d) * (x * x)``."""
     (c, x), (d, y) = (_multiple(g, i) for i in inputs)
     if x != y or inputs == (x, y) or not 1e-30 < abs(c * d) < 1e30:
         return None
     return g.emit("multiply", g.constant(c * d), g.emit("multiply", x, x))
 
 
-def _multiple(g: Graph, value: int) -> tuple[float, int]:
+def _multiple(g: Rewriter, value: int) -> tuple[float, int]:
     """The factor and the rest of a value; 1 and the value where there is no factor."""
     node = g.node(value, "multiply")
     for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
@@ -153,14 +159,16 @@ def _multiple(g: Graph, value: int) -> tuple[float, int]:
     return 1.0, value
 
 
-def _divide(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _divide(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``x / c -> (1 / c) * x``."""
     number = g.number(inputs[1])
     if number is None or number == 0 or not isfinite(1 / number):
         return None
     return g.emit("multiply", inputs[0], g.full(1 / number, g.shape(inputs[1])))
 
 
-def _power(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _power(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``x ** 1 -> x``; ``x ** 2 -> x * x``."""
     base, exponent = inputs
     if not _same_shape(g, base, inputs):
         return None
@@ -171,13 +179,13 @@ def _power(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | N
     return None
 
 
-def _extent(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _extent(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     counts = [dim.resolve(g.sizes) for dim in attributes["dims"]]
     return g.constant(float(np.prod(counts, dtype=np.int64)))
 
 
-def _sum(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Factors and signs move to the result, which is smaller."""
+def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Factors and signs moved to the result, which is smaller: ``sum(c * x) -> c * sum(x)``."""
     node = g.node(inputs[0], "negative", "multiply", "sum")
     if node is None or g.uses[inputs[0]] > 1:
         return None
@@ -191,7 +199,8 @@ def _sum(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | Non
     return None
 
 
-def _sum_of_sum(g: Graph, value: int, first: Attributes, second: Attributes) -> int | None:
+def _sum_of_sum(g: Rewriter, value: int, first: Attributes, second: Attributes) -> int | None:
+    """``sum(sum(x, 1), 0) -> sum(x, (0, 1))``."""
     if first["keepdims"] or second["keepdims"]:
         return None
     left = [axis for axis in range(g.rank(value)) if axis not in first["axis"]]

@@ -1,7 +1,7 @@
-"""A bias is one more row of the weight that its product is with.
+"""Biases as a row of the weight: ``x @ W + b -> [x, 1] @ [W; b]``.
 
-``x @ W + b`` is ``[x, 1] @ [W; b]``: nothing is added to the product afterwards, and the gradient
-of ``W`` has that of ``b`` as its last row.
+Nothing is added to the product afterwards, and the gradient of ``W`` has that of ``b`` as its last
+row.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.program.dims import ONE
-from harness.program.passes.rewriter import Graph, Rule
+from harness.program.passes.rewriter import Rewriter, Rule
 
 Attributes = Mapping[str, Any]
 
 
-def _row_of_weight(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Where the rows come in, and are so narrow that a copy with ones costs less than adding.
+def _row_of_weight(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``x @ W + b -> [x, 1] @ [W; b]``, where ``x`` comes in and is narrow.
 
-    A copy that is in the order of the steps is of use to the gradient too.
+    A copy of it with ones then costs less than adding. The copy is in the order of the steps,
+    which is of use to the gradient too.
     """
     for bias, value in (inputs, inputs[::-1]):
         product = g.node(value, "matmul")
@@ -35,7 +36,7 @@ def _row_of_weight(g: Graph, inputs: tuple[int, ...], attributes: Attributes) ->
     return None
 
 
-def _given(g: Graph, value: int) -> bool:
+def _given(g: Rewriter, value: int) -> bool:
     """Whether a value comes in, and is no matrix: that may be a weight, which has a gradient."""
     node = g.node(value, "permute_dims")
     return (node.inputs[0] if node is not None else value) not in g.made and g.rank(value) > 2

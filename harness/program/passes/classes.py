@@ -1,7 +1,7 @@
-"""Rules for what is computed for each class and then reduced: losses above all.
+"""Work for each class that is then reduced: ``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``.
 
-What is the same for all classes of a row is taken out, so that neither the loss nor its gradient
-goes over all classes for it.
+What is the same for all classes of a row is taken out, so that neither a loss nor its gradient goes
+over all classes for it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.program.dims import ONE
-from harness.program.passes.rewriter import Graph, Rule
+from harness.program.passes.rewriter import Rewriter, Rule
 
 Attributes = Mapping[str, Any]
 
 
-def _entry(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """One entry of ``a - b`` with one ``b`` for each row is the entry of ``a``, minus ``b``."""
+def _entry(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Entry of a difference: ``(a - b)[i] -> a[i] - b``, with one ``b`` for each row."""
     value, indices = inputs
     node = g.node(value, "add", "subtract", "multiply", "divide")
     if node is None or g.uses[value] > 1:
@@ -33,8 +33,8 @@ def _entry(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | N
     return g.apply(node.op, tuple(operands), node.attributes)
 
 
-def _weighted_sum(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``sum(t * (a - b))`` with one ``b`` for each row is ``sum(t * a) - b * sum(t)``."""
+def _weighted_sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``, with one ``b`` for each row."""
     product = g.node(inputs[0], "multiply")
     last = g.rank(inputs[0]) - 1
     if product is None or attributes["axis"] != (last,):
@@ -53,8 +53,8 @@ def _weighted_sum(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> 
     return None
 
 
-def _common_factor(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``c * a + r * b`` with one ``r`` for each row is ``c * (a + (r / c) * b)``."""
+def _common_factor(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``c * a + r * b -> c * (a + (r / c) * b)``, with one ``r`` for each row."""
     for scaled, weighted in (inputs, inputs[::-1]):
         left, right = g.node(scaled, "multiply"), g.node(weighted, "multiply")
         if left is None or right is None or any(g.uses[i] > 1 for i in inputs):
@@ -70,12 +70,12 @@ def _common_factor(g: Graph, inputs: tuple[int, ...], attributes: Attributes) ->
     return None
 
 
-def _by_row(g: Graph, value: int, like: int) -> bool:
+def _by_row(g: Rewriter, value: int, like: int) -> bool:
     """Whether a value has one entry for each row of another."""
     return g.rank(like) > 0 and g.shape(value) == (*g.shape(like)[:-1], ONE) != g.shape(like)
 
 
-def _scaled(g: Graph, value: int) -> tuple[int, int] | None:
+def _scaled(g: Rewriter, value: int) -> tuple[int, int] | None:
     """The number and the rest of a value that is a multiple."""
     node = g.node(value, "multiply")
     for c, rest in (node.inputs, node.inputs[::-1]) if node is not None else ():
@@ -84,16 +84,16 @@ def _scaled(g: Graph, value: int) -> tuple[int, int] | None:
     return None
 
 
-def _scaled_rows(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """A factor of many rows goes into the weight that they are multiplied with."""
+def _scaled_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Factor of many rows, moved to their weight: ``(c * x) @ W -> x @ (c * W)``."""
     found = _scaled(g, inputs[0])
     if found is None or g.rank(inputs[1]) != 2 or g.count(inputs[1]) >= g.count(inputs[0]):
         return None
     return g.emit("matmul", found[1], g.emit("multiply", found[0], inputs[1]))
 
 
-def _scaled_product(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """A factor of many rows moves to the sum of their products, or to their sum."""
+def _scaled_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Factor of many rows, moved to their sum: ``sum(c * x) -> c * sum(x)``; of products alike."""
     for position, value in enumerate(inputs):
         found = _scaled(g, value)
         if found is not None:

@@ -1,4 +1,4 @@
-"""Compositions of primitives that a backend has as one operation are written as that."""
+"""Fused operations, for a backend that has them: ``where(x <= 0, 0, x) -> relu(x)``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from harness.program.dims import ONE
 from harness.program.ir import Node
-from harness.program.passes.rewriter import Graph, Rule
+from harness.program.passes.rewriter import Rewriter, Rule
 
 Attributes = Mapping[str, Any]
 
 
-def _chosen_bound(g: Graph, inputs: tuple[int, ...]) -> tuple[int, float, bool] | None:
+def _chosen_bound(g: Rewriter, inputs: tuple[int, ...]) -> tuple[int, float, bool] | None:
     """``(x, bound, below)`` of ``where(x <= bound, bound, x)``, or of that with ``bound <= x``."""
     compared = g.node(inputs[0], "less_equal")
     bound = g.number(inputs[1])
@@ -26,14 +26,16 @@ def _chosen_bound(g: Graph, inputs: tuple[int, ...]) -> tuple[int, float, bool] 
     return None
 
 
-def _relu(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _relu(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``where(x <= 0, 0, x) -> relu(x)``."""
     found = _chosen_bound(g, inputs)
     if found is None or found[1] != 0 or not found[2]:
         return None
     return g.emit("relu", found[0])
 
 
-def _clip(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _clip(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``where(h <= y, h, y) -> clip(x, l, h)`` for ``y = where(x <= l, l, x)``."""
     outer = _chosen_bound(g, inputs)
     if outer is None or outer[2]:
         return None
@@ -48,7 +50,7 @@ def _clip(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | No
     return g.emit("clip", inner[0], low=inner[1], high=outer[1])
 
 
-def _times(g: Graph, value: int, number: float) -> int | None:
+def _times(g: Rewriter, value: int, number: float) -> int | None:
     """x where a value is ``number * x``."""
     node = g.node(value, "multiply")
     if node is None:
@@ -59,7 +61,8 @@ def _times(g: Graph, value: int, number: float) -> int | None:
     return None
 
 
-def _sigmoid(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _sigmoid(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``0.5 + 0.5 * tanh(0.5 * x) -> sigmoid(x)``."""
     for a, b in (inputs, inputs[::-1]):
         half = _times(g, b, 0.5) if g.number(a) == 0.5 else None
         tanh = g.node(half, "tanh") if half is not None else None
@@ -69,8 +72,8 @@ def _sigmoid(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int |
     return None
 
 
-def _softmax(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Only where nothing else needs the exponentials: a gradient does."""
+def _softmax(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``e / sum(e) -> softmax(x)`` for ``e = exp(x - max(x))``, unless a gradient needs ``e``."""
     exp, total = g.node(inputs[0], "exp"), g.node(inputs[1], "sum")
     if exp is None or total is None or total.inputs != (exp.output,) or g.uses[exp.output] != 2:
         return None
@@ -83,13 +86,14 @@ def _softmax(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int |
     return g.emit("softmax", value)
 
 
-def _last(g: Graph, node: Node) -> bool:
+def _last(g: Rewriter, node: Node) -> bool:
     """Whether a reduction is over the last axis, and keeps it."""
     last = g.rank(node.inputs[0]) - 1
     return node.attributes["axis"] == (last,) and bool(node.attributes["keepdims"])
 
 
-def _addmm(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _addmm(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``c + a @ b -> addmm(c, a, b)``."""
     for a, b in (inputs, inputs[::-1]):
         product = g.node(b, "matmul")
         if product is None or g.uses[b] > 1 or any(g.rank(i) != 2 for i in product.inputs):
@@ -100,9 +104,9 @@ def _addmm(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | N
 
 
 def _scatter(sign: int) -> Rule:
-    """``x + g * one_hot(i)``, with one ``g`` for each row."""
+    """``x + g * one_hot(i) -> scatter_add(x, i, g)``, with one ``g`` for each row."""
 
-    def rule(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for x, chosen in (inputs, inputs[::-1]) if sign == 1 else (inputs,):
             node = g.node(chosen, "multiply", "one_hot")
             if node is None or g.shape(x) != g.shape(chosen) or g.uses[chosen] > 1:

@@ -1,4 +1,7 @@
-"""What need not be done step by step: sums are ordered so that it shows, and lifted."""
+"""Work taken out of loops: ``x[t] @ W -> (x @ W)[t]``.
+
+Sums are put in an order that shows what can be: ``h @ U + x[t] @ W + b -> (b + x[t] @ W) + h @ U``.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,27 @@ from typing import Any
 
 from harness.program.dims import Dim
 from harness.program.ir import Node
-from harness.program.passes.rewriter import Graph, Rule
+from harness.program.passes.rewriter import Rewriter, Rule
 
 MOVES = frozenset({"permute_dims", "expand_dims", "squeeze"})
 STEPWISE = frozenset({"matmul", "add", "subtract", "take", *MOVES})
 
 
-def lifts(g: Graph, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> bool:
-    """Whether work on slices of sequences alone is done for the whole sequence, before the loop."""
+def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> bool:
+    """Whether work on slices of sequences goes before the loop: ``x[t] @ W -> (x @ W)[t]``."""
     scaled = op == "multiply" and any(g.number(i) is not None for i in inputs)
     return op in STEPWISE or scaled
 
 
-def sinks(g: Graph, node: Node) -> bool:
-    """Whether work for a stack alone is done after the loop."""
+def sinks(g: Rewriter, node: Node) -> bool:
+    """Whether work for a stack goes after the loop: ``stack(h @ W) -> stack(h) @ W``."""
     return node.op in ("matmul", *MOVES)
 
 
-def _sum_order(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
-    """Terms that do not change come first, then those of sequences, then the rest.
+def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """Terms that do not change first, then those of sequences, then the rest.
 
-    Outside of loops small terms come first, so that biases are one.
+    Outside of loops small terms come first, so that biases are one: ``(x + b) + c -> (b + c) + x``.
     """
     depth = max(g.depth(i) for i in inputs)
     terms = _terms(g, inputs, depth)
@@ -46,7 +49,7 @@ def _sum_order(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any])
     return total
 
 
-def _terms(g: Graph, inputs: Sequence[int], depth: int) -> list[int]:
+def _terms(g: Rewriter, inputs: Sequence[int], depth: int) -> list[int]:
     terms = []
     for value in inputs:
         node = g.node(value, "add")
@@ -57,7 +60,7 @@ def _terms(g: Graph, inputs: Sequence[int], depth: int) -> list[int]:
     return terms
 
 
-def _summed(g: Graph, inputs: Sequence[int], depth: int, terms: Sequence[int]) -> bool:
+def _summed(g: Rewriter, inputs: Sequence[int], depth: int, terms: Sequence[int]) -> bool:
     """Whether a part of a sum is the sum of just these terms already."""
     for value in inputs:
         node = g.node(value, "add")
@@ -68,15 +71,15 @@ def _summed(g: Graph, inputs: Sequence[int], depth: int, terms: Sequence[int]) -
     return False
 
 
-def _when_known(g: Graph, value: int, depth: int) -> int:
-    """0: before the loop; 1: with the sequences; 2: in the step."""
+def _when_known(g: Rewriter, value: int, depth: int) -> int:
+    """When a term is known. 0: before the loop; 1: with the sequences; 2: in the step."""
     if g.depth(value) < depth:
         return 0
     return 1 if value in g.scopes[depth].slices else 2
 
 
-def _scaled(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
-    """A factor of a sum with products goes into their weights, which are smaller."""
+def _scaled(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """Factor of a sum, moved to smaller weights: ``c * (x @ W + b) -> x @ (c * W) + c * b``."""
     for number, value in (inputs, inputs[::-1]):
         if g.number(number) is None or g.rank(number) or g.uses[value] > 1:
             continue
@@ -100,7 +103,7 @@ def _scaled(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) ->
     return None
 
 
-def _scalable(g: Graph, term: int, value: int) -> bool:
+def _scalable(g: Rewriter, term: int, value: int) -> bool:
     """Whether a term is a product with a weight so small that scaling that pays."""
     node = g.node(term, "matmul")
     if node is None or g.uses[term] > 1 or g.rank(node.inputs[1]) != 2:
@@ -109,14 +112,15 @@ def _scalable(g: Graph, term: int, value: int) -> bool:
     return g.depth(weight) == 0 and 2 * g.count(weight) <= steps * g.count(value)
 
 
-def _early(g: Graph, term: int, value: int) -> bool:
+def _early(g: Rewriter, term: int, value: int) -> bool:
+    """Whether scaling a term costs little: it is small, or known before the step."""
     depth = g.depth(value)
     small = 8 * g.count(term) <= g.count(value)
     return small or (depth > 0 and _when_known(g, term, depth) < 2)
 
 
-def _of_joined(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
-    """A step's product of values side by side, some known before, is a sum of products."""
+def _of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """A step's product of values, some known before: ``[x, h] @ [W; U] -> x @ W + h @ U``."""
     joined = g.node(inputs[0], "concat")
     depth = g.depth(inputs[0])
     if joined is None or not depth or g.rank(inputs[1]) != 2:
@@ -135,8 +139,8 @@ def _of_joined(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any])
     return total
 
 
-def _beside(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
-    """A step's sum of two products with weights is one product of their left sides joined."""
+def _beside(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """A step's two products with weights as one: ``x @ W + h @ U -> [x, h] @ [W; U]``."""
     first, second = (g.node(value, "matmul") for value in inputs)
     if first is None or second is None or any(g.uses[value] > 1 for value in inputs):
         return None

@@ -1,4 +1,4 @@
-"""Which nodes depend on each other, and lists of them in an order that respects it."""
+"""Order of nodes by what they read; rows cut out of longer ones: ``[a, b] -> [a, b, c][:2]``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from itertools import permutations
 
 from harness.program.builder import Builder
 from harness.program.dims import Dim
-from harness.program.ir import Node, free_values
+from harness.program.ir import Node, reads
 from harness.program.passes.rewriter import joined_type
 
 
 def nested(nodes: Sequence[Node], builder: Builder) -> tuple[Node, ...]:
-    """The nodes with every row that is a stretch of a longer one cut out of that.
+    """Nodes with rows cut out of longer ones: ``[a, b] -> [a, b, c][:2]``.
 
-    Rows that overlap, such as a loop's states before and after each step, become one first: a part
+    Rows that overlap, such as a loop's states before and after each step, become one first: a value
     can be made in the place of one row only.
     """
     nodes = _one_row(tuple(nodes), builder)
@@ -35,7 +35,7 @@ def nested(nodes: Sequence[Node], builder: Builder) -> tuple[Node, ...]:
 
 
 def _one_row(nodes: tuple[Node, ...], builder: Builder) -> tuple[Node, ...]:
-    """The nodes with a row in place of every two of which one ends as the other begins."""
+    """Nodes with overlapping rows as one: ``[a, b], [b, c] -> [a, b, c]``, and cut out of that."""
     rows = [node for node in nodes if node.op == "concat"]
     for left, right in permutations(rows, 2):
         shared = _overlap(left, right)
@@ -49,7 +49,7 @@ def _one_row(nodes: tuple[Node, ...], builder: Builder) -> tuple[Node, ...]:
 
 
 def _overlap(left: Node, right: Node) -> int:
-    """How many parts at the end of a row begin another that goes on from there."""
+    """How many values at the end of a row begin another that goes on from there."""
     if left.attributes["axis"] != right.attributes["axis"]:
         return 0
     most = min(len(left.inputs), len(right.inputs)) - 1
@@ -58,6 +58,7 @@ def _overlap(left: Node, right: Node) -> int:
 
 
 def _stretch(part: Node, row: Node, builder: Builder) -> Node | None:
+    """A row cut out of a longer one that has its values side by side, None if it has not."""
     axis, count = row.attributes["axis"], len(part.inputs)
     if part.attributes["axis"] != axis or count >= len(row.inputs):
         return None
@@ -72,7 +73,7 @@ def _stretch(part: Node, row: Node, builder: Builder) -> Node | None:
 
 
 def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...]:
-    """The largest run of a group's nodes, from the first on, of which none needs another."""
+    """The largest run of some nodes, from the first on, of which none needs another."""
     places = {id(node): 1 << i for i, node in enumerate(group)}
     behind: dict[int, int] = {}
     chosen: list[Node] = []
@@ -89,11 +90,6 @@ def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...
             behind[output] = before | own
     kept = {id(node) for node in chosen}
     return tuple(node for node in group if id(node) in kept)
-
-
-def reads(node: Node) -> tuple[int, ...]:
-    """What a node reads from around it, its body included."""
-    return (*node.inputs, *free_values(node.body)) if node.body is not None else node.inputs
 
 
 def in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:

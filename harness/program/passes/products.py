@@ -1,8 +1,7 @@
-"""Many like operations as one of their operands side by side: the gates of a cell above all.
+"""Like operations joined, the gates of a cell above all: ``x @ W, x @ V -> x @ [W, V]``.
 
-Products with the same left side become one product with the right sides joined; so do products
-with the same right side, their rows joined. What is then done alike to neighbouring parts of one
-value is done to both at once.
+Products with the same right side have their rows joined: ``x @ W, y @ W -> [x; y] @ W``. What is
+then done alike to neighbouring slices is done to both at once: ``f(x[:n]), f(x[n:]) -> f(x)``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from harness.program.dims import Dim
 from harness.program.ir import Block, Node
 from harness.program.passes.order import in_order, independent
 from harness.program.passes.rewriter import COMMUTATIVE, joined_type
-from harness.program.passes.slices import Finder, Group
+from harness.program.passes.slices import Finder, Siblings
 
 # What products of all kinds go through first.
 PASSING = frozenset({"add", "subtract", "take"})
@@ -41,12 +40,12 @@ class _Joiner:
     body: Block | None
 
     def run(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
-        nodes = _parts_first(nodes)
-        while (group := self._find(nodes)) is not None:
-            nodes = _parts_first(self._joined(nodes, group))
+        nodes = _slices_first(nodes)
+        while (siblings := self._find(nodes)) is not None:
+            nodes = _slices_first(self._joined(nodes, siblings))
         return nodes
 
-    def _find(self, nodes: Sequence[Node]) -> Group | None:
+    def _find(self, nodes: Sequence[Node]) -> Siblings | None:
         finder = Finder(nodes, self.builder, self.sizes)
         buckets: dict[Any, list[Any]] = defaultdict(list)
         for node in nodes:
@@ -56,13 +55,13 @@ class _Joiner:
         groups = [g for some in buckets.values() for g in finder.runs(some)]
         # The largest first: a weight used in many places would be split up by its neighbours.
         products = sorted(self._products(nodes, finder), key=lambda g: -len(g.nodes))
-        for group in (*groups, *products):
-            chosen = independent(nodes, group.nodes)
-            if len(chosen) == len(group.nodes):
-                return group
+        for siblings in (*groups, *products):
+            chosen = independent(nodes, siblings.nodes)
+            if len(chosen) == len(siblings.nodes):
+                return siblings
         return None
 
-    def _products(self, nodes: Sequence[Node], finder: Finder) -> Iterator[Group]:
+    def _products(self, nodes: Sequence[Node], finder: Finder) -> Iterator[Siblings]:
         """Matrix products with one side in common."""
         left: dict[int, list[Node]] = defaultdict(list)
         right: dict[Any, list[Node]] = defaultdict(list)
@@ -78,11 +77,11 @@ class _Joiner:
         for some in left.values():
             if len(some) > 1:
                 axis = len(types[some[0].output].shape) - 1
-                yield Group(_in_kinds(some, users), (None, 1), axis)
+                yield Siblings(_in_kinds(some, users), (None, 1), axis)
         for some in right.values():
             chosen = independent(nodes, some)
             if len(chosen) > 1:
-                yield Group(chosen, (0, None), 0)
+                yield Siblings(chosen, (0, None), 0)
 
     def _given(self, weight: int, finder: Finder, node: Node) -> bool:
         """Whether joining a right side costs little: once for a loop, or less than the product."""
@@ -90,25 +89,25 @@ class _Joiner:
             return weight not in finder.made and weight not in self.body.inputs
         return finder.count(weight) <= finder.count(node.output)
 
-    def _joined(self, nodes: Sequence[Node], group: Group) -> tuple[Node, ...]:
+    def _joined(self, nodes: Sequence[Node], siblings: Siblings) -> tuple[Node, ...]:
         made = {o: n for n in nodes for o in n.outputs}
         added: list[Node] = []
         operands = []
-        for position, axis in enumerate(group.columns):
-            values = [node.inputs[position] for node in group.nodes]
+        for position, axis in enumerate(siblings.columns):
+            values = [node.inputs[position] for node in siblings.nodes]
             operands.append(values[0] if axis is None else self._column(values, axis, made, added))
-        first, types = group.nodes[0], self.builder.types
+        first, types = siblings.nodes[0], self.builder.types
         shape = list(types[first.output].shape)
-        lengths = [types[node.output].shape[group.axis] for node in group.nodes]
-        shape[group.axis] = sum(lengths[1:], lengths[0])
+        lengths = [types[node.output].shape[siblings.axis] for node in siblings.nodes]
+        shape[siblings.axis] = sum(lengths[1:], lengths[0])
         whole = self.builder.value(replace(types[first.output], shape=tuple(shape)))
         added.append(replace(first, inputs=tuple(operands), outputs=(whole,)))
         start = Dim()
-        for node, length in zip(group.nodes, lengths, strict=True):
-            cut = {"axis": group.axis, "start": start, "stop": start + length}
+        for node, length in zip(siblings.nodes, lengths, strict=True):
+            cut = {"axis": siblings.axis, "start": start, "stop": start + length}
             added.append(Node("slice", (whole,), node.outputs, cut, place=node.place))
             start = start + length
-        gone = {id(node) for node in group.nodes}
+        gone = {id(node) for node in siblings.nodes}
         at = max(i for i, node in enumerate(nodes) if id(node) in gone)
         kept = [[node] if id(node) not in gone else [] for node in nodes]
         kept[at] = added
@@ -117,7 +116,7 @@ class _Joiner:
     def _column(
         self, values: Sequence[int], axis: int, made: Mapping[int, Node], added: list[Node]
     ) -> int:
-        """Operands side by side: one slice where they are neighbouring parts, else joined."""
+        """Operands side by side: one slice where they are neighbouring slices, else joined."""
         parts = [made.get(v) for v in values]
         first, last = parts[0], parts[-1]
         if first is not None and last is not None and _neighbours(parts, axis):
@@ -138,8 +137,8 @@ class _Joiner:
         return value
 
 
-def _parts_first(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """The nodes with parts as the first operands of what commutes, so that like nodes look it."""
+def _slices_first(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """The nodes with slices as the first operands of what commutes, so that like nodes look it."""
     nodes = tuple(nodes)
     parts = {node.output for node in nodes if node.op == "slice"}
     return tuple(
@@ -181,8 +180,8 @@ def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
 def _in_kinds(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[Node, ...]:
     """Products in an order such that those whose results go the same way are neighbours.
 
-    Products that end up in the same sums, such as those of a cell's input and state, get the same
-    order, because it goes by the sums.
+    The order goes by the sums that products end up in: those of a cell's input and state get the
+    same one.
     """
     ends = [_end(node.output, users) for node in nodes]
     kinds = [_kind(users.get(end, [])) for end in ends]

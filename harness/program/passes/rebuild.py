@@ -1,4 +1,4 @@
-"""One pass: a list of nodes emitted anew under some rules, with the same values coming out."""
+"""A list of nodes emitted anew under some rules, with the same values coming out."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 
 from harness.program.builder import Builder
 from harness.program.dims import Dim
-from harness.program.ir import Block, Node, free_values
-from harness.program.passes.rewriter import Graph, Policy, Rule, Scope, count_uses, renamed
+from harness.program.ir import Block, Node, free_values, needed, needed_nodes, reads
+from harness.program.passes.rewriter import Policy, Rewriter, Rule, Scope, count_uses, renamed
 
-# (graph, node of a loop's body) -> whether the stack of its result is made after the loop, from
+# (rewriter, node of a loop's body) -> whether the stack of its result is made after the loop, from
 # the stacks of what it is made of.
-Sinks = Callable[[Graph, Node], bool]
+Sinks = Callable[[Rewriter, Node], bool]
 
 
 @dataclass
 class Rebuild:
-    """The old nodes' values, by number, in the new graph."""
+    """The values of the old nodes, by number, and the rewriter that emits the new ones."""
 
-    graph: Graph
+    rewriter: Rewriter
     sinks: Sinks | None = None
     env: dict[int, int] = field(default_factory=dict)
 
     def run(self, nodes: Iterable[Node], uses: Mapping[int, int]) -> None:
         """Emit all nodes anew."""
         for node in nodes:
-            self.graph.place = node.place
+            self.rewriter.place = node.place
             if node.op == "scan":
                 self._scan(node, uses)
             else:
                 inputs = tuple(self._new(i) for i in node.inputs)
-                value = self.graph.apply(node.op, inputs, node.attributes, node.output)
+                value = self.rewriter.apply(node.op, inputs, node.attributes, node.output)
                 self._bind(node.output, value, uses)
 
     def _new(self, value: int) -> int:
@@ -40,11 +40,11 @@ class Rebuild:
 
     def _bind(self, old: int, new: int, uses: Mapping[int, int]) -> None:
         self.env[old] = new
-        self.graph.uses[new] += uses.get(old, 0)
+        self.rewriter.uses[new] += uses.get(old, 0)
 
     def _scan(self, node: Node, uses: Mapping[int, int]) -> None:
         assert node.body is not None
-        g, body, count = self.graph, node.body, node.attributes["carries"]
+        g, body, count = self.rewriter, node.body, node.attributes["carries"]
         starts = [self._new(i) for i in node.inputs[:count]]
         wholes = [self._new(i) for i in node.inputs[count:]]
         scope = g.begin()
@@ -55,7 +55,7 @@ class Rebuild:
             self._bind(value, self._slice(whole, depth, value), uses)
         self.run(body.nodes, uses)
         after = [self._new(o) for o in body.outputs]
-        held = set(_leading_to(scope.nodes, after[:count]))
+        held = set(after[:count]).union(*map(reads, needed_nodes(scope.nodes, after[:count])))
         stacks = self._needed_stacks(scope, depth, after[count:], held)
         inside = covered(g, stacks)
         stacks = [v for v in stacks if v not in inside]
@@ -76,8 +76,8 @@ class Rebuild:
             self._bind(old, self._whole(value, depth, known, wholes[0]), uses)
 
     def _slice(self, whole: int, depth: int, number: int) -> int:
-        """A step's slice of a sequence; of a part of a sequence, the part of its slice."""
-        g = self.graph
+        """A step's slice of a sequence; ``x[:, a:b][t] -> x[t][a:b]``."""
+        g = self.rewriter
         part = g.node(whole, "slice")
         if part is None or part.attributes["axis"] == 0:
             return g.slice_of(whole, depth, number)
@@ -94,7 +94,7 @@ class Rebuild:
         stack = list(wanted)
         while stack:
             value = stack.pop(0)
-            if value in scope.slices or self.graph.depth(value) < depth:
+            if value in scope.slices or self.rewriter.depth(value) < depth:
                 continue
             node = made.get(value)
             if node is None or value in held or not self._sunk(node):
@@ -104,11 +104,11 @@ class Rebuild:
         return list(found)
 
     def _sunk(self, node: Node) -> bool:
-        return node.op != "scan" and self.sinks is not None and self.sinks(self.graph, node)
+        return node.op != "scan" and self.sinks is not None and self.sinks(self.rewriter, node)
 
     def _whole(self, value: int, depth: int, known: dict[int, int], like: int) -> int:
         """A value of the closed body, stacked over all steps."""
-        g = self.graph
+        g = self.rewriter
         if value in known:
             return known[value]
         if g.depth(value) < depth:
@@ -124,8 +124,8 @@ class Rebuild:
         return known[value]
 
 
-def covered(g: Graph, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str, Any]]]:
-    """Which stacks are parts of others: the other's value, and the slice of its stack."""
+def covered(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str, Any]]]:
+    """Stacks that are slices of others: by value the other's value, and the slice of its stack."""
     found: dict[int, tuple[int, dict[str, Any]]] = {}
     for whole in stacks:
         node = g.node(whole, "concat")
@@ -146,17 +146,6 @@ def covered(g: Graph, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str, A
     return {v: w for v, w in found.items() if w[0] not in found}
 
 
-def _leading_to(nodes: Sequence[Node], wanted: Iterable[int]) -> set[int]:
-    """All values that the wanted ones depend on."""
-    needed = set(wanted)
-    for node in reversed(nodes):
-        if needed.intersection(node.outputs):
-            needed.update(node.inputs)
-            if node.body is not None:
-                needed.update(free_values(node.body))
-    return needed
-
-
 def rebuild(
     nodes: Iterable[Node],
     wanted: Iterable[int],
@@ -168,48 +157,39 @@ def rebuild(
 ) -> tuple[Node, ...]:
     """The nodes emitted anew; the wanted values keep their numbers."""
     nodes, wanted = tuple(nodes), tuple(dict.fromkeys(wanted))
-    pass_ = Rebuild(Graph(builder, sizes, rules, lifts), sinks)
+    pass_ = Rebuild(Rewriter(builder, sizes, rules, lifts), sinks)
     pass_.run(nodes, count_uses(nodes, wanted))
-    return _named(pass_.graph, {w: pass_.env.get(w, w) for w in wanted})
+    return _named(pass_.rewriter, {w: pass_.env.get(w, w) for w in wanted})
 
 
-def _named(graph: Graph, wanted: Mapping[int, int]) -> tuple[Node, ...]:
-    """The graph's nodes, with each wanted value under its own number."""
+def _named(rewriter: Rewriter, wanted: Mapping[int, int]) -> tuple[Node, ...]:
+    """The rewriter's nodes, with each wanted value under its own number."""
     names: dict[int, int] = {}
     aliases = []
     for own, found in wanted.items():
         if own == found:
             continue
-        if found in graph.made and found not in names and found not in wanted:
+        if found in rewriter.made and found not in names and found not in wanted:
             names[found] = own
         else:
-            axes = tuple(range(graph.rank(found)))
+            axes = tuple(range(rewriter.rank(found)))
             aliases.append(Node("permute_dims", (found,), (own,), {"axes": axes}))
-    nodes = renamed(graph.scopes[0].nodes, names)
+    nodes = renamed(rewriter.scopes[0].nodes, names)
     return prune((*nodes, *renamed(aliases, names)), wanted)
 
 
 def prune(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
     """Only the nodes that the wanted values depend on; loops lose what nothing reads."""
-    needed = set(wanted)
-    kept: list[Node] = []
-    for node in reversed(tuple(nodes)):
-        if not needed.intersection(node.outputs):
-            continue
-        if node.op == "scan":
-            node = _pruned_scan(node, needed)
-        kept.append(node)
-        needed.update(node.inputs)
-        if node.body is not None:
-            needed.update(free_values(node.body))
-    return tuple(reversed(kept))
+    return needed(nodes, wanted, lambda node: node.outputs, reads, _pruned_loop)
 
 
-def _pruned_scan(node: Node, needed: set[int]) -> Node:
-    assert node.body is not None
+def _pruned_loop(node: Node, live: set[int]) -> Node:
+    """A loop without the carries and stacks that nothing reads; any other node as it is."""
+    if node.op != "scan" or node.body is None:
+        return node
     body, count = node.body, node.attributes["carries"]
-    stacks = [i for i in range(count, len(node.outputs)) if node.outputs[i] in needed]
-    carries = {i for i in range(count) if node.outputs[i] in needed}
+    stacks = [i for i in range(count, len(node.outputs)) if node.outputs[i] in live]
+    carries = {i for i in range(count) if node.outputs[i] in live}
     while True:
         outputs = [body.outputs[i] for i in (*sorted(carries), *stacks)]
         inner = prune(body.nodes, outputs)

@@ -1,4 +1,4 @@
-"""Rules of layout: moves that undo each other, and moves of what is the same everywhere."""
+"""Moves that undo each other, and moves of one number everywhere: ``squeeze(expand(x)) -> x``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.program.dims import ONE, Dim
-from harness.program.passes.rewriter import Graph, Rule
+from harness.program.passes.rewriter import Rewriter, Rule
 
 Attributes = Mapping[str, Any]
 
 
-def _uniform(g: Graph, value: int, shape: tuple[Dim, ...]) -> int | None:
+def _uniform(g: Rewriter, value: int, shape: tuple[Dim, ...]) -> int | None:
     number = g.number(value)
     return None if number is None else g.full(number, shape)
 
 
-def _permute(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _permute(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     (value,), axes = inputs, tuple(attributes["axes"])
     if axes == tuple(range(len(axes))):
         return value
@@ -27,7 +27,7 @@ def _permute(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int |
     return _uniform(g, value, tuple(g.shape(value)[a] for a in axes))
 
 
-def _broadcast(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _broadcast(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     (value,), shape = inputs, tuple(attributes["shape"])
     if g.shape(value) == shape:
         return value
@@ -43,7 +43,7 @@ def _broadcast(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int
     return None
 
 
-def _expand(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _expand(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     (value,), axis = inputs, attributes["axis"]
     inner = g.node(value, "squeeze")
     if inner is not None and inner.attributes["axis"] == axis:
@@ -52,7 +52,7 @@ def _expand(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | 
     return _uniform(g, value, (*shape[:axis], ONE, *shape[axis:]))
 
 
-def _squeeze(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _squeeze(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     (value,), axis = inputs, attributes["axis"]
     inner = g.node(value, "expand_dims", "sum", "max")
     if inner is not None and inner.op == "expand_dims":
@@ -64,7 +64,7 @@ def _squeeze(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int |
     return _uniform(g, value, (*shape[:axis], *shape[axis + 1 :]))
 
 
-def _slice(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _slice(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     (value,), axis = inputs, attributes["axis"]
     start, stop = Dim.of(attributes["start"]), Dim.of(attributes["stop"])
     shape = g.shape(value)
@@ -81,9 +81,9 @@ def _slice(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | N
 
 
 def _slice_of_concat(
-    g: Graph, parts: tuple[int, ...], axis: int, start: Dim, stop: Dim
+    g: Rewriter, parts: tuple[int, ...], axis: int, start: Dim, stop: Dim
 ) -> int | None:
-    """The part that the slice lies in, if it lies in one."""
+    """The joined value that a slice lies in, if it lies in one: ``[a, b][:n] -> a[:n]``."""
     offset, low, high = Dim(), start.resolve(g.sizes), stop.resolve(g.sizes)
     for part in parts:
         end = offset + g.shape(part)[axis]
@@ -93,7 +93,7 @@ def _slice_of_concat(
     return None
 
 
-def _concat(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _concat(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     axis = attributes["axis"]
     if len(inputs) == 1:
         return inputs[0]
@@ -112,8 +112,8 @@ def _concat(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | 
     return g.emit("concat", *joined, axis=axis)
 
 
-def parts_of(g: Graph, value: int, axis: int) -> tuple[int, ...]:
-    """What a value is put together of: all of a row, or a stretch of it."""
+def parts_of(g: Rewriter, value: int, axis: int) -> tuple[int, ...]:
+    """The values that a row is joined of, or a stretch of one."""
     inner = g.node(value, "concat")
     if inner is not None and inner.attributes["axis"] == axis:
         return inner.inputs
@@ -130,8 +130,8 @@ def parts_of(g: Graph, value: int, axis: int) -> tuple[int, ...]:
     return row.inputs[ends.index(start) : ends.index(stop)]
 
 
-def _adjacent(g: Graph, left: int, right: int, axis: int) -> int | None:
-    """Two parts as one: slices that meet, or the same number everywhere."""
+def _adjacent(g: Rewriter, left: int, right: int, axis: int) -> int | None:
+    """Neighbours as one value: ``[x[:n], x[n:m]] -> x[:m]``; the same number twice."""
     number = g.number(left)
     if number is not None and repr(number) == repr(g.number(right)):
         shape = g.shape(left)
@@ -146,15 +146,15 @@ def _adjacent(g: Graph, left: int, right: int, axis: int) -> int | None:
     return g.emit("slice", a.inputs[0], axis=axis, start=start, stop=stop)
 
 
-def _flip(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _flip(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     inner = g.node(inputs[0], "flip")
     if inner is not None and inner.attributes["axis"] == attributes["axis"]:
         return inner.inputs[0]
     return _uniform(g, inputs[0], g.shape(inputs[0]))
 
 
-def _last_step(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """The last row of a loop's stack is what the loop carries out, if it carries that."""
+def _last_step(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Last row of a loop's stack: ``stack[-1] -> carried``, if the loop carries that out."""
     part = g.node(inputs[0], "slice")
     if part is None or attributes["axis"] != 0 or part.attributes["axis"] != 0:
         return None

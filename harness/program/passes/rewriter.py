@@ -1,4 +1,4 @@
-"""A program under rebuilding: nodes are emitted one by one, each once, as far out as they can be.
+"""Rewriter of a program: nodes emitted one by one, each once, as far out as they can be.
 
 Emitting applies the rules of the pass, finds a common subexpression if there is one, and puts the
 node into the outermost loop that holds all its inputs: what does not change from step to step
@@ -21,10 +21,10 @@ from harness.program.ir import Block, Node, Type, free_values
 
 COMMUTATIVE = frozenset({"add", "multiply", "equal"})
 
-# (graph, inputs, attributes) -> a value that is the same, or None where the rule does not apply.
-Rule = Callable[["Graph", tuple[int, ...], Mapping[str, Any]], "int | None"]
-# (graph, op, inputs, attributes) -> whether to do it for the whole sequence, before the loop.
-Policy = Callable[["Graph", str, tuple[int, ...], Mapping[str, Any]], bool]
+# (rewriter, inputs, attributes) -> a value that is the same, or None where the rule does not apply.
+Rule = Callable[["Rewriter", tuple[int, ...], Mapping[str, Any]], "int | None"]
+# (rewriter, op, inputs, attributes) -> whether to do it for the whole sequence, before the loop.
+Policy = Callable[["Rewriter", str, tuple[int, ...], Mapping[str, Any]], bool]
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Scope:
 
 
 @dataclass
-class Graph:
+class Rewriter:
     """The nodes made so far, in a stack of open scopes: the outermost, and the loops inside it."""
 
     builder: Builder

@@ -1,4 +1,4 @@
-"""How several like nodes can be one: which of their operands are parts of one value."""
+"""Operands that are slices of one value, and the like nodes on them that can be one node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALONG_AXES = frozenset({*ELEMENTWISE, *FUSED, "clip_gradient", "stop_gradient", 
 
 
 @dataclass(frozen=True)
-class Part:
+class Slice:
     """A value that is ``start:stop`` of a source along one axis; ``start`` in numbers too."""
 
     source: int
@@ -26,8 +26,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Nodes that are one node of their joined operands.
+class Siblings:
+    """Like nodes, which are one node of their joined operands.
 
     ``columns`` are the axes along which the operands are joined, None where all nodes share one.
     """
@@ -45,14 +45,11 @@ class Candidate:
     key: Any
     columns: tuple[int | None, ...]
     axis: int
-    parts: tuple[Part | None, ...]
+    cuts: tuple[Slice | None, ...]
 
 
 class Finder:
-    """Reads a list of nodes for what can be joined.
-
-    ``early`` tells values that are there before the list begins.
-    """
+    """Reads a list of nodes for what can be joined."""
 
     def __init__(self, nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> None:
         self.nodes, self.builder, self.sizes = nodes, builder, sizes
@@ -65,13 +62,13 @@ class Finder:
             total *= dim.resolve(self.sizes)
         return total
 
-    def part(self, value: int) -> Part | None:
-        """A value as a part of another."""
+    def as_slice(self, value: int) -> Slice | None:
+        """A value as a slice of another."""
         node = self.made.get(value)
         if node is None or node.op != "slice":
             return None
         start, stop = (Dim.of(node.attributes[name]) for name in ("start", "stop"))
-        return Part(node.inputs[0], node.attributes["axis"], start, stop)
+        return Slice(node.inputs[0], node.attributes["axis"], start, stop)
 
     def out_axis(self, node: Node, position: int, axis: int) -> int | None:
         """The axis of a node's result that an axis of an operand becomes, if it stays whole."""
@@ -102,41 +99,41 @@ class Finder:
         return axis if node.attributes["keepdims"] else axis - sum(a < axis for a in axes)
 
     def candidate(self, node: Node) -> Candidate | None:
-        """The node as one that works on parts, if an operand is a part."""
+        """The node as one that works on slices, if an operand is a slice."""
         if node.body is not None or len(node.outputs) != 1:
             return None
-        found = [self.part(i) for i in node.inputs]
-        for position, part in enumerate(found):
-            if part is None:
+        found = [self.as_slice(i) for i in node.inputs]
+        for position, cut in enumerate(found):
+            if cut is None:
                 continue
-            axis = self.out_axis(node, position, part.axis)
+            axis = self.out_axis(node, position, cut.axis)
             if axis is not None:
                 return self._with_axis(node, found, axis)
         return None
 
-    def _with_axis(self, node: Node, found: Sequence[Part | None], axis: int) -> Candidate | None:
+    def _with_axis(self, node: Node, found: Sequence[Slice | None], axis: int) -> Candidate | None:
         columns: list[int | None] = []
-        parts: list[Part | None] = []
+        cuts: list[Slice | None] = []
         key: list[Any] = [node.op, axis, repr(sorted(node.attributes.items()))]
-        for position, (value, part) in enumerate(zip(node.inputs, found, strict=True)):
+        for position, (value, cut) in enumerate(zip(node.inputs, found, strict=True)):
             own = self._own_axis(node, position, value, axis)
             if own is None:
                 columns.append(None)
-                parts.append(None)
+                cuts.append(None)
                 key.append(("shared", value))
-            elif part is not None and part.axis == own:
+            elif cut is not None and cut.axis == own:
                 columns.append(own)
-                parts.append(part)
-                key.append(("part", part.source, own))
+                cuts.append(cut)
+                key.append(("slice", cut.source, own))
             elif self._cheap(value, node):
                 columns.append(own)
-                parts.append(None)
+                cuts.append(None)
                 shape = list(self.builder.types[value].shape)
                 shape[own] = ONE
                 key.append(("own", tuple(shape)))
             else:
                 return None
-        return Candidate(node, tuple(key), tuple(columns), axis, tuple(parts))
+        return Candidate(node, tuple(key), tuple(columns), axis, tuple(cuts))
 
     def _own_axis(self, node: Node, position: int, value: int, axis: int) -> int | None:
         """The axis of an operand that becomes ``axis`` of the result, None if it has none."""
@@ -150,33 +147,33 @@ class Finder:
         return None
 
     def _cheap(self, value: int, node: Node) -> bool:
-        """Whether joining operands that are no parts costs little beside the work on them."""
+        """Whether joining operands that are no slices costs little beside the work on them."""
         index = self.builder.types[value].kind == "index"
         return index or 4 * self.count(value) <= self.count(node.output)
 
-    def runs(self, candidates: Iterable[Candidate]) -> Iterable[Group]:
-        """Candidates whose parts lie side by side."""
+    def runs(self, candidates: Iterable[Candidate]) -> Iterable[Siblings]:
+        """Runs of candidates whose slices lie side by side."""
         run: list[Candidate] = []
         for candidate in sorted(candidates, key=self._first):
             if run and not _follows(run[-1], candidate):
                 if len(run) > 1:
-                    yield _group(run)
+                    yield _siblings(run)
                 run = []
             run.append(candidate)
         if len(run) > 1:
-            yield _group(run)
+            yield _siblings(run)
 
     def _first(self, candidate: Candidate) -> int:
-        part = next(p for p in candidate.parts if p is not None)
-        return part.start.resolve(self.sizes)
+        cut = next(p for p in candidate.cuts if p is not None)
+        return cut.start.resolve(self.sizes)
 
 
 def _follows(left: Candidate, right: Candidate) -> bool:
     return all(
         a is None or (b is not None and a.stop == b.start)
-        for a, b in zip(left.parts, right.parts, strict=True)
+        for a, b in zip(left.cuts, right.cuts, strict=True)
     )
 
 
-def _group(run: Sequence[Candidate]) -> Group:
-    return Group(tuple(c.node for c in run), run[0].columns, run[0].axis)
+def _siblings(run: Sequence[Candidate]) -> Siblings:
+    return Siblings(tuple(c.node for c in run), run[0].columns, run[0].axis)

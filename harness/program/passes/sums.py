@@ -1,7 +1,6 @@
-"""Sums of like contributions, such as those of a layer that is used several times.
+"""Sums of like products, as of a layer used twice: ``a.T @ x + b.T @ y -> [a; b].T @ [x; y]``.
 
-``a.T @ x + b.T @ y`` is one product of the rows of both, side by side, and sums over rows are one
-sum. The rows are made where they are joined, so that joining costs nothing.
+The joined rows are made where they are joined, so that joining costs nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from typing import Any
 
 from harness.program.ir import Node
 from harness.program.passes.reshapes import parts_of
-from harness.program.passes.rewriter import Graph, Rule
+from harness.program.passes.rewriter import Rewriter, Rule
 
 Attributes = Mapping[str, Any]
 
 
-def _pair(g: Graph, inputs: tuple[int, ...], op: str) -> tuple[Node, Node] | None:
+def _pair(g: Rewriter, inputs: tuple[int, ...], op: str) -> tuple[Node, Node] | None:
     """Two terms that nothing else reads, made alike outside of all loops."""
     a, b = (g.node(i, op) for i in inputs)
     if a is None or b is None or a.attributes != b.attributes or inputs[0] == inputs[1]:
@@ -28,15 +27,15 @@ def _pair(g: Graph, inputs: tuple[int, ...], op: str) -> tuple[Node, Node] | Non
     return (a, b) if _age(g, a.inputs[0]) <= _age(g, b.inputs[0]) else (b, a)
 
 
-def _age(g: Graph, value: int) -> int:
+def _age(g: Rewriter, value: int) -> int:
     """When a value, or the first of those in a row, was made."""
     return min(g.ages.get(part, 0) for part in parts_of(g, value, 0))
 
 
-def _made_in_place(g: Graph, value: int) -> bool:
-    """Whether a row costs nothing: it is part of one that there is, or the only one of its parts.
+def _made_in_place(g: Rewriter, value: int) -> bool:
+    """Whether a row costs nothing: it is a slice of another, or the only one of its values.
 
-    Memory can be that of one row only, so that parts of two rows are copied into the second.
+    A value can be made in the place of one row only; it is copied into a second.
     """
     node = g.node(value, "concat")
     if node is None:
@@ -44,7 +43,8 @@ def _made_in_place(g: Graph, value: int) -> bool:
     return not any(g.uses[j] for part in node.inputs for j in g.joins[part] if j != value)
 
 
-def _products(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _products(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``a.T @ x + b.T @ y -> [a; b].T @ [x; y]``."""
     pair = _pair(g, inputs, "tensordot")
     if pair is None or any(0 not in axes for axes in pair[0].attributes["axes"]):
         return None
@@ -57,7 +57,8 @@ def _products(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int 
     return g.emit("tensordot", lefts, rights, **pair[0].attributes)
 
 
-def _rows(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``sum(x) + sum(y) -> sum([x; y])``, over rows."""
     pair = _pair(g, inputs, "sum")
     if pair is None or 0 not in pair[0].attributes["axis"] or pair[0].attributes["keepdims"]:
         return None
@@ -66,13 +67,13 @@ def _rows(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | No
     return g.emit("sum", rows, **pair[0].attributes)
 
 
-def _rows_of(g: Graph, pair: tuple[Node, Node]) -> list[int]:
+def _rows_of(g: Rewriter, pair: tuple[Node, Node]) -> list[int]:
     operands = zip(pair[0].inputs, pair[1].inputs, strict=True)
     return [g.emit("concat", *both, axis=0) for both in operands]
 
 
-def _factor(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """A factor that both terms have in common is taken out of their sum."""
+def _factor(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``c * x + c * y -> c * (x + y)``."""
     a, b = (g.node(i, "multiply") for i in inputs)
     if a is None or b is None or any(g.uses[i] > 1 for i in inputs):
         return None
@@ -83,8 +84,8 @@ def _factor(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | 
     return None
 
 
-def _part_of_joined(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Values side by side that lie side by side in a larger row already."""
+def _part_of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Row cut out of a longer one: ``[a, b] -> [a, b, c][:2]``."""
     axis, count = attributes["axis"], len(inputs)
     for value in g.joins[inputs[0]]:
         node = g.made[value]

@@ -1,4 +1,4 @@
-"""What is done to each row of a table that indices choose from is done to the table instead."""
+"""Work on a table before rows are chosen from it: ``table[i] @ W -> (table @ W)[i]``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from harness.program.dims import Dim
 from harness.program.passes.algebra import BINARY, UNARY
-from harness.program.passes.rewriter import Graph, Rule
+from harness.program.passes.rewriter import Rewriter, Rule
 
 Attributes = Mapping[str, Any]
 
 
-def _chosen(g: Graph, value: int) -> tuple[int, int] | None:
+def _chosen(g: Rewriter, value: int) -> tuple[int, int] | None:
     """Table and indices of a take with more indices than the table has rows."""
     node = g.node(value, "take")
     if node is None:
@@ -23,7 +23,8 @@ def _chosen(g: Graph, value: int) -> tuple[int, int] | None:
     return table, indices
 
 
-def _product(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``table[i] @ W -> (table @ W)[i]``."""
     chosen = _chosen(g, inputs[0])
     if chosen is None or g.rank(chosen[0]) != 2 or g.rank(inputs[1]) != 2:
         return None
@@ -31,7 +32,9 @@ def _product(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int |
 
 
 def _elementwise(op: str) -> Rule:
-    def rule(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``f(table[i], b) -> f(table, b)[i]``."""
+
+    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         found = [_chosen(g, i) for i in inputs]
         chosen = [c for c in found if c is not None]
         if not chosen or len({c[1] for c in chosen}) > 1:
@@ -48,8 +51,8 @@ def _elementwise(op: str) -> Rule:
     return rule
 
 
-def _where(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """A choice by a comparison of chosen rows is itself made for each row of the table."""
+def _where(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``where(table[i] <= 0, 0, table[i]) -> where(table <= 0, 0, table)[i]``."""
     compared = g.node(inputs[0], "less_equal", "less")
     found = [_chosen(g, i) for i in inputs[1:]]
     if compared is None:
@@ -67,14 +70,14 @@ def _where(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | N
     return g.emit("take", g.emit("where", condition, *rows[2:]), indices)
 
 
-def _fits_rows(g: Graph, value: int, table: tuple[Dim, ...]) -> bool:
+def _fits_rows(g: Rewriter, value: int, table: tuple[Dim, ...]) -> bool:
     """Whether a value is the same for every row of a table of this shape."""
     own = g.shape(value)
     return len(own) < len(table) and own == table[len(table) - len(own) :]
 
 
-def _sum(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """A sum over all chosen rows counts each row instead."""
+def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Sum over chosen rows by how often each is: ``sum(table[i]) -> counts(i) @ table``."""
     chosen = _chosen(g, inputs[0])
     if chosen is None or g.rank(chosen[0]) != 2:
         return None

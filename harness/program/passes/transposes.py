@@ -1,8 +1,7 @@
-"""Permutations move down the program until they meet their inverse, or something small.
+"""Permutations moved down until they meet their inverse, or something small: ``f(x.T) -> f(x).T``.
 
-A loop runs over the first axis, data come batch first: so that what follows a loop stays in the
-loop's own order, ``op(permute(x))`` becomes ``permute(op(x))``. Only a program's inputs, indices
-above all, are permuted where they come in.
+A loop runs over the first axis, data come batch first: what follows a loop so stays in the loop's
+own order. Only a program's inputs, indices above all, are permuted where they come in.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 
 from harness.program.dims import Dim
 from harness.program.passes.algebra import BINARY, COMPARISONS, UNARY
-from harness.program.passes.rewriter import Graph, Rule
+from harness.program.passes.rewriter import Rewriter, Rule
 
 Attributes = Mapping[str, Any]
 Axes = tuple[int, ...]
@@ -23,7 +22,7 @@ def inverse(axes: Sequence[int]) -> Axes:
     return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 
-def _moved(g: Graph, value: int) -> tuple[int, Axes] | None:
+def _moved(g: Rewriter, value: int) -> tuple[int, Axes] | None:
     """What a permutation is of, and its axes, unless it is one of an input of the program."""
     node = g.node(value, "permute_dims")
     if node is None or not g.made.get(node.inputs[0]):
@@ -31,7 +30,7 @@ def _moved(g: Graph, value: int) -> tuple[int, Axes] | None:
     return node.inputs[0], tuple(node.attributes["axes"])
 
 
-def _given(g: Graph, value: int) -> bool:
+def _given(g: Rewriter, value: int) -> bool:
     """Whether a value is an input of the program, or an index, seen through moves."""
     while (node := g.node(value, "permute_dims", "expand_dims", "squeeze")) is not None:
         value = node.inputs[0]
@@ -39,7 +38,7 @@ def _given(g: Graph, value: int) -> bool:
 
 
 def _elementwise(op: str) -> Rule:
-    def rule(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         found = next((m for m in (_moved(g, i) for i in inputs) if m is not None), None)
         if found is None or len(found[1]) < max(map(g.rank, inputs)):
             return None
@@ -53,7 +52,7 @@ def _elementwise(op: str) -> Rule:
     return rule
 
 
-def _unmoved(g: Graph, value: int, axes: Axes) -> int | None:
+def _unmoved(g: Rewriter, value: int, axes: Axes) -> int | None:
     """The operand such that permuting it by ``axes`` gives ``value``, where that is cheap."""
     moved = _moved(g, value)
     if moved is not None and moved[1] == axes:
@@ -66,7 +65,8 @@ def _unmoved(g: Graph, value: int, axes: Axes) -> int | None:
     return None
 
 
-def _product(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``x.T @ W -> (x @ W).T``, where the last axis stays."""
     moved = _moved(g, inputs[0])
     if moved is None or g.rank(inputs[1]) != 2 or moved[1][-1] != len(moved[1]) - 1:
         return None
@@ -74,7 +74,7 @@ def _product(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int |
 
 
 def _same_axes(op: str) -> Rule:
-    def rule(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         moved = _moved(g, inputs[0])
         if moved is None:
             return None
@@ -84,7 +84,7 @@ def _same_axes(op: str) -> Rule:
 
 
 def _one_axis(op: str) -> Rule:
-    def rule(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         moved = _moved(g, inputs[0])
         if moved is None:
             return None
@@ -96,7 +96,7 @@ def _one_axis(op: str) -> Rule:
 
 
 def _reduction(op: str) -> Rule:
-    def rule(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         moved = _moved(g, inputs[0])
         if moved is None:
             return None
@@ -112,7 +112,7 @@ def _reduction(op: str) -> Rule:
     return rule
 
 
-def _squeeze(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _squeeze(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     moved = _moved(g, inputs[0])
     if moved is None:
         return None
@@ -122,8 +122,8 @@ def _squeeze(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int |
     return g.emit("permute_dims", g.emit("squeeze", value, axis=gone), axes=kept)
 
 
-def _expand(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """The new axis comes last inside, so that all others keep their numbers."""
+def _expand(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``expand(x.T) -> expand(x).T``; the new axis is last inside; others keep their numbers."""
     moved = _moved(g, inputs[0])
     if moved is None:
         return None
@@ -133,7 +133,7 @@ def _expand(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | 
     return g.emit("permute_dims", wide, axes=(*axes[:new], last, *axes[new:]))
 
 
-def _broadcast(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _broadcast(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     moved = _moved(g, inputs[0])
     if moved is None or len(moved[1]) != len(attributes["shape"]):
         return None
@@ -142,8 +142,8 @@ def _broadcast(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int
     return g.emit("permute_dims", g.emit("broadcast_to", value, shape=shape), axes=axes)
 
 
-def _take(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """A permutation of taken rows is one of the indices."""
+def _take(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``table[i].T -> table[i.T]``, where the permutation is of the indices' axes."""
     (value,), axes = inputs, tuple(attributes["axes"])
     node = g.node(value, "take", "one_hot")
     if node is None:
@@ -155,7 +155,7 @@ def _take(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | No
     return g.apply(node.op, (*node.inputs[:-1], indices), node.attributes)
 
 
-def _take_along(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+def _take_along(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     moved = _moved(g, inputs[0])
     if moved is None or moved[1][-1] != len(moved[1]) - 1:
         return None
@@ -164,8 +164,8 @@ def _take_along(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> in
     return g.emit("permute_dims", found, axes=moved[1])
 
 
-def _of_expanded(g: Graph, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """A permutation moves inside a new last axis that it leaves in place."""
+def _of_expanded(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``expand(x).T -> expand(x.T)``, where the new last axis stays."""
     (value,), axes = inputs, tuple(attributes["axes"])
     node = g.node(value, "expand_dims")
     last = len(axes) - 1

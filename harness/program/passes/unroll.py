@@ -1,4 +1,4 @@
-"""Short loops written out, and what that shows: first steps from zeros, last steps for nothing."""
+"""Loop unrolling: steps written out, first ones from zeros, last ones that nothing reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.program.builder import Builder
 from harness.program.dims import ONE, Dim
 from harness.program.ir import Block, Node, Type
 from harness.program.passes.algebra import common_shape
-from harness.program.passes.rewriter import Graph, Rule
+from harness.program.passes.rewriter import Rewriter, Rule
 
 # Loops of more steps stay loops.
 LONGEST = 32
@@ -141,23 +141,25 @@ class _Steps:
         return wide
 
 
-def _zero_product(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
-    """A state that starts as zeros adds nothing to the first step, for finite weights."""
+def _zero_product(
+    g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]
+) -> int | None:
+    """Product with a state of zeros: ``0 @ U -> 0``, for finite weights."""
     a, b = inputs
     if g.number(a) != 0 or g.rank(a) != 2 or g.rank(b) != 2:
         return None
     return g.full(0.0, (g.shape(a)[0], g.shape(b)[1]))
 
 
-def _zeros(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
-    """So does a part of it, for finite gates."""
+def _zeros(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """Gate of a state of zeros: ``z * 0 -> 0``, for finite gates."""
     if not any(g.number(i) == 0 for i in inputs):
         return None
     return g.full(0.0, common_shape(g, inputs))
 
 
-def _first_rows(g: Graph, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
-    """Of a product of the states before each step, nothing is left of the first if it is zeros."""
+def _first_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    """Product of states of which the first is zeros: ``[0; h].T @ [a; b] -> h.T @ b``."""
     left, right = inputs
     row = g.node(left, "concat")
     if row is None or row.attributes["axis"] != 0 or g.number(row.inputs[0]) != 0:

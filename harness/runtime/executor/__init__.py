@@ -1,4 +1,4 @@
-"""A tape: a plan made ready for an eager framework.
+"""An executor: a plan made ready for an eager framework.
 
 Everything that can be known before the data comes is settled once: loops are unrolled, every
 value has its place in memory that was set aside, what only looks at memory otherwise costs
@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.program.ir import Kind
+from harness.program.ir import Kind, needed
 from harness.program.plan import Plan
-from harness.runtime.executor.assignment import Block, Memory, lies_alike, needed
-from harness.runtime.executor.buffers import Buffer, Constant, Instruction, Region
+from harness.runtime.executor.assignment import Allocation, Memory, lies_alike
+from harness.runtime.executor.buffers import Buffer, Constant, Instruction, View
 from harness.runtime.executor.linearize import Flattener
 from harness.runtime.executor.tiling import chains, tiles
 
@@ -37,7 +37,7 @@ def in_turn(*calls: Call) -> Call:
 
 
 class Kernels(Protocol):
-    """What a framework gives a tape.
+    """What a framework gives an executor.
 
     ``table[op](out, *inputs, **attributes)`` returns a call without arguments that fills ``out``.
     Inputs are tensors, or plain numbers for constants; elementwise ones have the shape of ``out``.
@@ -60,7 +60,11 @@ class Kernels(Protocol):
 
     def flat(self, tensor: Any, shape: Sequence[int], kind: Kind) -> tuple[Any, bool]:
         """A given tensor flat, and whether that is its own memory: a copy if its axes are not in
-        order. Raises :class:`ValueError` for another shape or dtype."""
+        order.
+
+        Raises:
+            ValueError: it has another shape or dtype.
+        """
 
     def copy(self, out: Any, tensor: Any) -> None:
         """Copy a tensor's entries."""
@@ -69,10 +73,10 @@ class Kernels(Protocol):
         """Make the calls in order."""
 
 
-class Tape:
+class Executor:
     """Runs a plan: inputs by name to outputs by name.
 
-    Inputs that the plan's ``carried`` replaces are read into memory of the tape's own, which the
+    Inputs that the plan's ``carried`` replaces are read into the executor's own memory, which the
     results of that name are; no copy is made when they are passed back. Other inputs are never
     written. Results are valid until the next run.
     """
@@ -80,8 +84,13 @@ class Tape:
     def __init__(self, plan: Plan, kernels: Kernels) -> None:
         flattener = Flattener(plan)
         results = flattener.results
-        wanted = [region.buffer for region in results.values()]
-        instructions = needed(flattener.instructions, wanted)
+        wanted = [view.buffer for view in results.values()]
+        instructions = needed(
+            flattener.instructions,
+            wanted,
+            lambda instruction: [instruction.out.buffer],
+            lambda instruction: [view.buffer for view in instruction.reads()],
+        )
         homes = {name: flattener.inputs[given] for name, given in plan.carried.items()}
         replaced: dict[Buffer, Buffer] = {}
         for name, home in homes.items():
@@ -89,20 +98,20 @@ class Tape:
                 replaced.setdefault(results[name].buffer, home.buffer)
         memory = Memory(instructions, wanted, replaced, kernels.aliases)
         for name, home in homes.items():
-            if memory.blocks[results[name].buffer] is not memory.blocks[home.buffer]:
+            if memory.allocations[results[name].buffer] is not memory.allocations[home.buffer]:
                 instructions += (Instruction("copy", home, (results[name],)),)
         self._kernels = kernels
-        found = chains(instructions, kernels.tiled, memory.block_of)
-        self._tiles = [tiles(chain, kernels.tiled, memory.block_of) for chain in found]
-        self._blocks = memory.blocks
-        self._memory: dict[Block, Any] = {}
-        self._views: dict[Region, Any] = {}
+        found = chains(instructions, kernels.tiled, memory.allocation_of)
+        self._tiles = [tiles(chain, kernels.tiled, memory.allocation_of) for chain in found]
+        self._allocations = memory.allocations
+        self._memory: dict[Allocation, Any] = {}
+        self._tensors: dict[View, Any] = {}
         self._given: dict[Buffer, Any] = {}
         self._results = {n: self._tensor(homes.get(n, r)) for n, r in results.items()}
         self._carried = [
-            (name, self._tensor(region))
-            for name, region in flattener.inputs.items()
-            if region.buffer in memory.blocks
+            (name, self._tensor(view))
+            for name, view in flattener.inputs.items()
+            if view.buffer in memory.allocations
         ]
         self._bind(flattener)
 
@@ -120,13 +129,18 @@ class Tape:
                 self._calls += [self._call(i) for part in parts for i in part]
         read = {r.buffer for i in self._reading.values() for r in i.reads()}
         self._inputs = [
-            (name, region) for name, region in flattener.inputs.items() if region.buffer in read
+            (name, view) for name, view in flattener.inputs.items() if view.buffer in read
         ]
         self._bound: dict[tuple[int, ...], _Bound] = {}
         self._copied: _Bound | None = None
 
     def __call__(self, inputs: Tensors) -> Tensors:
-        """One run."""
+        """One run.
+
+        Raises:
+            KeyError: an input is missing.
+            ValueError: an input has another shape or dtype than the plan's.
+        """
         for name, own in self._carried:
             if inputs[name] is not own:
                 self._kernels.copy(own, inputs[name])
@@ -139,15 +153,15 @@ class Tape:
         """All calls on these inputs: on themselves while there are few sets of them, which may
         come again; else on a copy of them, which is what costs least where every set is new."""
         flats, own = [], len(self._bound) < KEPT
-        for (_, region), tensor in zip(self._inputs, given, strict=True):
-            flat, same = self._kernels.flat(tensor, region.shape, region.buffer.kind)
+        for (_, view), tensor in zip(self._inputs, given, strict=True):
+            flat, same = self._kernels.flat(tensor, view.shape, view.buffer.kind)
             flats.append(flat)
             own = own and same
         if own:
             bound = self._bound[tuple(map(id, given))] = _Bound(self._calls_on(flats), given)
             return bound
         if self._copied is None:
-            buffers = [region.buffer for _, region in self._inputs]
+            buffers = [view.buffer for _, view in self._inputs]
             copies = [self._kernels.memory(b.size, b.kind) for b in buffers]
             self._copied = _Bound(self._calls_on(copies), copies)
         for copy, flat in zip(self._copied.given, flats, strict=True):
@@ -156,8 +170,8 @@ class Tape:
 
     def _calls_on(self, flats: Sequence[Any]) -> list[Call]:
         """All calls, with the inputs in these flat tensors."""
-        for (_, region), flat in zip(self._inputs, flats, strict=True):
-            self._given[region.buffer] = flat
+        for (_, view), flat in zip(self._inputs, flats, strict=True):
+            self._given[view.buffer] = flat
         calls = list(self._calls)
         for index, instruction in self._reading.items():
             calls[index] = self._call(instruction)
@@ -170,24 +184,24 @@ class Tape:
         out = self._tensor(instruction.out)
         return self._kernels.table[instruction.op](out, *inputs, **instruction.attributes)
 
-    def _tensor(self, region: Region) -> Any:
-        buffer = region.buffer
+    def _tensor(self, view: View) -> Any:
+        buffer = view.buffer
         if buffer.role == "input":
             return self._kernels.view(
-                self._given[buffer], region.shape, region.plain_strides(), region.offset
+                self._given[buffer], view.shape, view.plain_strides(), view.offset
             )
-        if region not in self._views:
-            block = self._blocks[buffer]
-            if block not in self._memory:
-                self._memory[block] = self._kernels.memory(block.size, block.kind)
+        if view not in self._tensors:
+            allocation = self._allocations[buffer]
+            if allocation not in self._memory:
+                self._memory[allocation] = self._kernels.memory(allocation.size, allocation.kind)
                 if buffer.role == "constant":
                     self._kernels.run(
-                        [self._kernels.table["copy"](self._memory[block], buffer.fill)]
+                        [self._kernels.table["copy"](self._memory[allocation], buffer.fill)]
                     )
-            self._views[region] = self._kernels.view(
-                self._memory[block], region.shape, region.plain_strides(), region.offset
+            self._tensors[view] = self._kernels.view(
+                self._memory[allocation], view.shape, view.plain_strides(), view.offset
             )
-        return self._views[region]
+        return self._tensors[view]
 
 
 @dataclass(frozen=True)

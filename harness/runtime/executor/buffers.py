@@ -1,7 +1,7 @@
 """Where values lie: strided pieces of flat buffers, described without any framework.
 
 Axes in another order, slices, broadcasts and new axes are then other descriptions of the same
-memory, found once when a tape is made, and cost nothing when it runs.
+memory, found once when an executor is made, and cost nothing when it runs.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from harness.program.ir import Kind
 
-# temporary: reused when dead. input: the caller's array. carried: the tape's own, kept between
-# runs. constant: filled when the tape is made.
+# temporary: reused when dead. input: the caller's array. carried: the executor's own, kept between
+# runs. constant: filled when the executor is made.
 Role = Literal["temporary", "input", "carried", "constant"]
 
 
@@ -39,7 +39,7 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class View:
     """A strided piece of a buffer; ``offset`` and ``strides`` count entries."""
 
     buffer: Buffer
@@ -65,43 +65,43 @@ class Region:
             dense *= length
         return tuple(reversed(plain))
 
-    def permute(self, axes: Sequence[int]) -> Region:
+    def permute(self, axes: Sequence[int]) -> View:
         """Axes in another order."""
         shape = tuple(self.shape[a] for a in axes)
-        return Region(self.buffer, shape, tuple(self.strides[a] for a in axes), self.offset)
+        return View(self.buffer, shape, tuple(self.strides[a] for a in axes), self.offset)
 
-    def expand(self, axis: int) -> Region:
+    def expand(self, axis: int) -> View:
         """A new axis of length 1."""
         stride = self.strides[axis] * self.shape[axis] if axis < len(self.shape) else 1
         shape = (*self.shape[:axis], 1, *self.shape[axis:])
         strides = (*self.strides[:axis], stride, *self.strides[axis:])
-        return Region(self.buffer, shape, strides, self.offset)
+        return View(self.buffer, shape, strides, self.offset)
 
-    def squeeze(self, axis: int) -> Region:
+    def squeeze(self, axis: int) -> View:
         """Without one axis, at its first place."""
         shape = (*self.shape[:axis], *self.shape[axis + 1 :])
         strides = (*self.strides[:axis], *self.strides[axis + 1 :])
-        return Region(self.buffer, shape, strides, self.offset)
+        return View(self.buffer, shape, strides, self.offset)
 
-    def narrow(self, axis: int, start: int, stop: int) -> Region:
+    def narrow(self, axis: int, start: int, stop: int) -> View:
         """``start:stop`` along an axis."""
         shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
         offset = self.offset + start * self.strides[axis]
-        return Region(self.buffer, shape, self.strides, offset)
+        return View(self.buffer, shape, self.strides, offset)
 
-    def row(self, index: int) -> Region:
+    def row(self, index: int) -> View:
         """One place of the first axis."""
         return self.narrow(0, index, index + 1).squeeze(0)
 
-    def broadcast(self, shape: tuple[int, ...]) -> Region:
+    def broadcast(self, shape: tuple[int, ...]) -> View:
         """Repeated along axes of length 1 and along new leading axes."""
         extra = len(shape) - len(self.shape)
         strides = [0] * extra
         for length, stride, wanted in zip(self.shape, self.strides, shape[extra:], strict=True):
             strides.append(stride if length == wanted else 0)
-        return Region(self.buffer, shape, tuple(strides), self.offset)
+        return View(self.buffer, shape, tuple(strides), self.offset)
 
-    def merge(self, *groups: int) -> Region | None:
+    def merge(self, *groups: int) -> View | None:
         """Neighbouring axes as one: ``groups`` counts the axes of each; None if that needs a copy.
 
         A group of no axes becomes an axis of length 1.
@@ -118,13 +118,13 @@ class Region:
                     return None
             shape.append(prod(self.shape[a] for a in axes))
             strides.append(self.strides[wide[-1]] if wide else 1)
-        return Region(self.buffer, tuple(shape), tuple(strides), self.offset)
+        return View(self.buffer, tuple(shape), tuple(strides), self.offset)
 
-    def same_place(self, other: Region) -> bool:
+    def same_place(self, other: View) -> bool:
         """Whether both name the same entries in the same order."""
         return self.buffer is other.buffer and self.lies_as(other)
 
-    def lies_as(self, other: Region) -> bool:
+    def lies_as(self, other: View) -> bool:
         """Whether both have the same entries of their buffers in the same order."""
         return (self.offset, self.shape, self.plain_strides()) == (
             other.offset,
@@ -141,7 +141,7 @@ class Region:
         return tuple(sorted(range(len(self.shape)), key=lambda a: -self.strides[a]))
 
 
-Operand = Region | Constant
+Operand = View | Constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,21 +149,21 @@ class Instruction:
     """One kernel's work: ``out = op(inputs, **attributes)``."""
 
     op: str
-    out: Region
+    out: View
     inputs: tuple[Operand, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
 
-    def reads(self) -> tuple[Region, ...]:
+    def reads(self) -> tuple[View, ...]:
         """The inputs that lie in memory."""
-        return tuple(i for i in self.inputs if isinstance(i, Region))
+        return tuple(i for i in self.inputs if isinstance(i, View))
 
 
 def fresh(
     shape: tuple[int, ...],
     kind: Kind = "float",
-    like: Region | None = None,
+    like: View | None = None,
     role: Role = "temporary",
-) -> Region:
+) -> View:
     """A buffer of its own; its axes lie in the order of those of ``like``, of the same rank."""
     order = like.memory_order() if like is not None else tuple(range(len(shape)))
     strides = [0] * len(shape)
@@ -171,4 +171,4 @@ def fresh(
     for axis in reversed(order):
         strides[axis] = stride
         stride *= max(shape[axis], 1)
-    return Region(Buffer(prod(shape), kind, role), shape, tuple(strides))
+    return View(Buffer(prod(shape), kind, role), shape, tuple(strides))

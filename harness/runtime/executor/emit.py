@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.program.ir import Kind, Node
-from harness.runtime.executor.buffers import Constant, Instruction, Operand, Region, fresh
+from harness.runtime.executor.buffers import Constant, Instruction, Operand, View, fresh
 
 Shape = tuple[int, ...]
 VIEWS = frozenset(
@@ -14,59 +14,57 @@ VIEWS = frozenset(
 )
 
 
-class Frame:
-    """The instructions so far, and regions made on the way."""
+class Assembler:
+    """The instructions so far, and views made on the way."""
 
     def __init__(self) -> None:
         self.instructions: list[Instruction] = []
-        self._constants: dict[tuple[float, Shape], Region] = {}
-        self._copies: dict[Any, Region] = {}
+        self._constants: dict[tuple[float, Shape], View] = {}
+        self._copies: dict[Any, View] = {}
 
-    def emit(self, op: str, out: Region, *inputs: Operand, **attributes: Any) -> None:
+    def emit(self, op: str, out: View, *inputs: Operand, **attributes: Any) -> None:
         """Append one instruction."""
         self.instructions.append(Instruction(op, out, inputs, attributes))
 
-    def region(self, operand: Operand) -> Region:
-        """An operand in memory; a constant's is filled when the tape is made."""
-        if isinstance(operand, Region):
+    def in_memory(self, operand: Operand) -> View:
+        """An operand in memory; a constant's is filled when the executor is made."""
+        if isinstance(operand, View):
             return operand
         key = (operand.number, operand.shape)
         if key not in self._constants:
-            region = fresh(operand.shape, role="constant")
-            region.buffer.fill = operand.number
-            self._constants[key] = region
+            view = fresh(operand.shape, role="constant")
+            view.buffer.fill = operand.number
+            self._constants[key] = view
         return self._constants[key]
 
-    def compact(self, region: Region) -> Region:
-        """A copy with its axes in order; the same region is copied once."""
-        key = (region.buffer, region.offset, region.shape, region.strides)
+    def compact(self, view: View) -> View:
+        """A copy with its axes in order; the same view is copied once."""
+        key = (view.buffer, view.offset, view.shape, view.strides)
         if key not in self._copies:
-            self._copies[key] = fresh(region.shape, region.buffer.kind)
-            self.emit("copy", self._copies[key], region)
+            self._copies[key] = fresh(view.shape, view.buffer.kind)
+            self.emit("copy", self._copies[key], view)
         return self._copies[key]
 
-    def merged(self, region: Region, *groups: int) -> Region:
-        """Axes merged as by :meth:`Region.merge`, of a copy if it must be."""
-        found = region.merge(*groups) or self.compact(region).merge(*groups)
+    def merged(self, view: View, *groups: int) -> View:
+        """Axes merged as by :meth:`View.merge`, of a copy if it must be."""
+        found = view.merge(*groups) or self.compact(view).merge(*groups)
         assert found is not None
         return found
 
-    def matrix(self, region: Region, *groups: int) -> Region:
+    def matrix(self, view: View, *groups: int) -> View:
         """Axes merged to two of which one is dense, as a product of matrices needs them."""
-        found = region.merge(*groups)
+        found = view.merge(*groups)
         if found is None or (1 not in found.strides and 1 not in found.shape):
-            found = self.compact(region).merge(*groups)
+            found = self.compact(view).merge(*groups)
         assert found is not None
         return found
 
-    def copy_to(self, place: Region, operand: Operand) -> None:
+    def copy_to(self, place: View, operand: Operand) -> None:
         """Have a value lie in a place, if it does not already."""
         if isinstance(operand, Constant) or not operand.same_place(place):
             self.emit("copy", place, operand)
 
-    def into(
-        self, home: Region, op: str, *inputs: Operand, groups: Shape, **attributes: Any
-    ) -> None:
+    def into(self, home: View, op: str, *inputs: Operand, groups: Shape, **attributes: Any) -> None:
         """An instruction whose result has the axes of ``home`` merged, by way of a copy if need
         be."""
         out = home.merge(*groups)
@@ -78,12 +76,12 @@ class Frame:
         self.copy_to(home, aside)
 
 
-def view(op: str, operand: Operand, attributes: Mapping[str, Any]) -> Operand:
+def viewed(op: str, operand: Operand, attributes: Mapping[str, Any]) -> Operand:
     """The same memory, seen otherwise."""
     if isinstance(operand, Constant):
         operand_ = fresh(operand.shape)
-        seen = view(op, operand_, attributes)
-        assert isinstance(seen, Region)
+        seen = viewed(op, operand_, attributes)
+        assert isinstance(seen, View)
         return Constant(operand.number, seen.shape)
     match op:
         case "permute_dims":
@@ -101,16 +99,16 @@ def view(op: str, operand: Operand, attributes: Mapping[str, Any]) -> Operand:
 
 
 def homes_of(
-    nodes: Sequence[Node], homes: Mapping[int, Region], new: Callable[[int], Region]
-) -> dict[int, Region]:
+    nodes: Sequence[Node], homes: Mapping[int, View], new: Callable[[int], View]
+) -> dict[int, View]:
     """Places for the values of a block, such that what is joined is made where it is joined.
 
-    ``new`` gives a region of its own for a value.
+    ``new`` gives a view of its own for a value.
     """
     found = dict(homes)
     made = {o for node in nodes for o in node.outputs}
 
-    def offer(value: int, place: Region) -> None:
+    def offer(value: int, place: View) -> None:
         if value in made:
             found.setdefault(value, place)
 
@@ -137,23 +135,23 @@ def homes_of(
 
 
 def elementwise(
-    frame: Frame,
+    assembler: Assembler,
     op: str,
     inputs: Sequence[Operand],
     attributes: Mapping[str, Any],
-    place: Region | Shape,
+    place: View | Shape,
     kind: Kind = "float",
-) -> Region:
-    """One instruction on whole regions. A new region has its axes in the order of an input's."""
-    shape = place.shape if isinstance(place, Region) else place
+) -> View:
+    """One instruction on whole views. A new view has its axes in the order of an input's."""
+    shape = place.shape if isinstance(place, View) else place
     operands = list(inputs)
     if all(isinstance(i, Constant) for i in operands):
-        operands[0] = frame.region(operands[0])
+        operands[0] = assembler.in_memory(operands[0])
     operands = [
-        i.broadcast(shape) if isinstance(i, Region) and i.shape != shape else i for i in operands
+        i.broadcast(shape) if isinstance(i, View) and i.shape != shape else i for i in operands
     ]
-    if not isinstance(place, Region):
-        dense = (i for i in operands if isinstance(i, Region) and 0 not in i.strides)
+    if not isinstance(place, View):
+        dense = (i for i in operands if isinstance(i, View) and 0 not in i.strides)
         place = fresh(shape, kind, next(dense, None))
-    frame.emit(op, place, *operands, **attributes)
+    assembler.emit(op, place, *operands, **attributes)
     return place

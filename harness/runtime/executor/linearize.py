@@ -1,4 +1,4 @@
-"""From the nodes of a plan to a flat list of instructions over regions of memory.
+"""From the nodes of a plan to a flat list of instructions over views of memory.
 
 Loops are unrolled, as every length is known. What a loop stacks and what is joined is written
 into its place when it is made, not copied there afterwards.
@@ -15,33 +15,33 @@ import numpy as np
 from harness.program.dims import Dim
 from harness.program.ir import Block, Node
 from harness.program.plan import Plan
-from harness.runtime.executor.buffers import Constant, Operand, Region, fresh
-from harness.runtime.executor.emit import VIEWS, Frame, elementwise, homes_of, view
-from harness.runtime.executor.rules import RULES
+from harness.runtime.executor.buffers import Constant, Operand, View, fresh
+from harness.runtime.executor.emit import VIEWS, Assembler, elementwise, homes_of, viewed
+from harness.runtime.executor.rules import RULES, Work
 
-# Of numbers alone: worked out when the tape is made, in the plan's dtype.
+# Of numbers alone: worked out when the executor is made, in the plan's dtype.
 FOLDED = ("add", "subtract", "multiply", "divide", "power", "negative", "sqrt", "exp", "log")
 
 
-class Flattener(Frame):
+class Flattener(Assembler):
     """The instructions of a plan; ``env`` says where each value lies."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         self.plan = plan
-        self.inputs: dict[str, Region] = {}
+        self.inputs: dict[str, View] = {}
         self.env: dict[int, Operand] = {}
         given_away = set(plan.carried.values())
         for name, value in plan.inputs.items():
-            region = self.new(value)
-            region.buffer.role = "carried" if name in given_away else "input"
-            self.inputs[name] = self.env[value] = region
+            view = self.new(value)
+            view.buffer.role = "carried" if name in given_away else "input"
+            self.inputs[name] = self.env[value] = view
         self.run(plan.nodes, self.env, {})
         self.results = {name: self._result(self.env[v]) for name, v in plan.outputs.items()}
 
-    def _result(self, operand: Operand) -> Region:
+    def _result(self, operand: Operand) -> View:
         """An output, in memory that no input shares."""
-        if isinstance(operand, Region) and operand.buffer.role == "temporary":
+        if isinstance(operand, View) and operand.buffer.role == "temporary":
             return operand
         place = fresh(
             operand.shape, "float" if isinstance(operand, Constant) else operand.buffer.kind
@@ -50,7 +50,7 @@ class Flattener(Frame):
         return place
 
     def run(
-        self, nodes: Iterable[Node], env: dict[int, Operand], homes: Mapping[int, Region]
+        self, nodes: Iterable[Node], env: dict[int, Operand], homes: Mapping[int, View]
     ) -> None:
         """Flatten nodes in order. ``homes`` are places where some values should come to lie."""
         nodes = tuple(nodes)
@@ -67,19 +67,19 @@ class Flattener(Frame):
                 inputs = [env[i] for i in node.inputs]
                 env[node.output] = self._node(node, inputs, homes.get(node.output))
 
-    def new(self, value: int, *leading: int) -> Region:
-        """A region of its own for a value, or for several on new leading axes."""
+    def new(self, value: int, *leading: int) -> View:
+        """A view of its own for a value, or for several on new leading axes."""
         return fresh((*leading, *self.plan.shape(value)), self.plan.types[value].kind)
 
-    def _node(self, node: Node, inputs: list[Operand], home: Region | None) -> Operand:
+    def _node(self, node: Node, inputs: list[Operand], home: View | None) -> Operand:
         attributes = {name: self._number(v) for name, v in node.attributes.items()}
         shape = self.plan.shape(node.output)
         if node.op in VIEWS:
-            return view(node.op, inputs[0], attributes)
+            return viewed(node.op, inputs[0], attributes)
         if node.op in FOLDED and all(isinstance(i, Constant) for i in inputs):
             return self._fold(node.op, inputs, shape)
         if node.op in RULES:
-            return RULES[node.op](self, inputs, attributes, shape, home)
+            return RULES[node.op](Work(self, inputs, attributes, shape, home))
         kind = self.plan.types[node.output].kind
         return elementwise(self, node.op, inputs, attributes, home or shape, kind)
 
@@ -115,11 +115,11 @@ class Flattener(Frame):
             slices = [_row(sequence, time) for sequence in sequences]
             inner.update(zip(body.inputs, [*carries, *slices], strict=True))
             self.run(body.nodes, inner, stacks.homes(time))
-            for value, stack in stacks.regions.items():
+            for value, stack in stacks.views.items():
                 self.copy_to(stack.row(time), inner[value])
             carries = [inner[value] for value in body.outputs[:count]]
         env.update(zip(node.outputs[:count], carries, strict=True))
-        stacked = (stacks.regions[value] for value in body.outputs[count:])
+        stacked = (stacks.views[value] for value in body.outputs[count:])
         env.update(zip(node.outputs[count:], stacked, strict=True))
 
 
@@ -137,30 +137,30 @@ class _Stacks:
     """
 
     def __init__(
-        self, frame: Flattener, body: Block, count: int, length: int, reverse: bool
+        self, flattener: Flattener, body: Block, count: int, length: int, reverse: bool
     ) -> None:
-        self.regions: dict[int, Region] = {}
-        self.starts: list[tuple[Region, int]] = []
-        self._homes: dict[int, Region] = {}
+        self.views: dict[int, View] = {}
+        self.starts: list[tuple[View, int]] = []
+        self._homes: dict[int, View] = {}
         stacked = set(body.outputs[count:])
         made = {o for inner in body.nodes for o in inner.outputs}
         for index, (entering, leaving) in enumerate(
             zip(body.inputs[:count], body.outputs[:count], strict=True)
         ):
             if entering in stacked and leaving in made and leaving not in self._homes:
-                track = frame.new(entering, length + 1)
+                track = flattener.new(entering, length + 1)
                 early, late = track.narrow(0, 0, length), track.narrow(0, 1, length + 1)
-                self.regions[entering] = late if reverse else early
+                self.views[entering] = late if reverse else early
                 self._homes[leaving] = early if reverse else late
                 self.starts.append((track.row(length if reverse else 0), index))
         for value in body.outputs[count:]:
             if value in self._homes:
-                self.regions[value] = self._homes[value]
-            elif value not in self.regions:
-                self.regions[value] = frame.new(value, length)
+                self.views[value] = self._homes[value]
+            elif value not in self.views:
+                self.views[value] = flattener.new(value, length)
                 if value in made:
-                    self._homes[value] = self.regions[value]
+                    self._homes[value] = self.views[value]
 
-    def homes(self, time: int) -> dict[int, Region]:
+    def homes(self, time: int) -> dict[int, View]:
         """Where the values that a step makes should come to lie."""
-        return {value: region.row(time) for value, region in self._homes.items()}
+        return {value: view.row(time) for value, view in self._homes.items()}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from harness.runtime.executor.assignment import Block
-from harness.runtime.executor.buffers import Instruction, Region
+from harness.runtime.executor.assignment import Allocation
+from harness.runtime.executor.buffers import Instruction, View
 
 TILE = 2**16  # entries of a tile's widest result: several such arrays fit a core's cache
 WORTH = 4  # times as much, and a chain goes tile by tile: below, its calls would cost more
@@ -19,22 +19,22 @@ WORTH = 4  # times as much, and a chain goes tile by tile: below, its calls woul
 def chains(
     instructions: Sequence[Instruction],
     ops: Collection[str],
-    block_of: Callable[[Region], Block | None],
+    allocation_of: Callable[[View], Allocation | None],
 ) -> list[list[Instruction]]:
     """The instructions in order, neighbours that can go tile by tile together.
 
-    ``ops`` may be done on some rows alone. ``block_of`` gives a region's memory; None for that of
-    an input, which is never in a chain.
+    ``ops`` may be done on some rows alone. ``allocation_of`` gives a view's memory; None for
+    that of an input, which is never in a chain.
     """
     found: list[list[Instruction]] = []
     for instruction in instructions:
         last = found[-1] if found else []
         if (
             last
-            and _divisible(instruction, ops, block_of)
-            and _divisible(last[0], ops, block_of)
+            and _divisible(instruction, ops, allocation_of)
+            and _divisible(last[0], ops, allocation_of)
             and instruction.out.shape[0] == last[0].out.shape[0]
-            and all(_independent(earlier, instruction, block_of) for earlier in last)
+            and all(_independent(earlier, instruction, allocation_of) for earlier in last)
         ):
             last.append(instruction)
         else:
@@ -45,11 +45,11 @@ def chains(
 def tiles(
     chain: Sequence[Instruction],
     ops: Collection[str],
-    block_of: Callable[[Region], Block | None],
+    allocation_of: Callable[[View], Allocation | None],
 ) -> list[list[Instruction]]:
     """A chain's instructions for each tile; one tile where that holds all."""
     widest = max(instruction.out.size for instruction in chain)
-    if widest < WORTH * TILE or not _divisible(chain[0], ops, block_of):
+    if widest < WORTH * TILE or not _divisible(chain[0], ops, allocation_of):
         return [list(chain)]
     rows = chain[0].out.shape[0]
     step = max(1, rows * TILE // widest)
@@ -61,7 +61,7 @@ def tiles(
 
 def _some_rows(instruction: Instruction, start: int, stop: int) -> Instruction:
     inputs = tuple(
-        i.narrow(0, start, stop) if isinstance(i, Region) and i.shape else i
+        i.narrow(0, start, stop) if isinstance(i, View) and i.shape else i
         for i in instruction.inputs
     )
     return replace(instruction, out=instruction.out.narrow(0, start, stop), inputs=inputs)
@@ -70,29 +70,29 @@ def _some_rows(instruction: Instruction, start: int, stop: int) -> Instruction:
 def _divisible(
     instruction: Instruction,
     ops: Collection[str],
-    block_of: Callable[[Region], Block | None],
+    allocation_of: Callable[[View], Allocation | None],
 ) -> bool:
     shape = instruction.out.shape
     return (
         instruction.op in ops
         and len(shape) > 0
         and shape[0] > 1
-        and all(r.shape == shape and block_of(r) is not None for r in instruction.reads())
+        and all(r.shape == shape and allocation_of(r) is not None for r in instruction.reads())
     )
 
 
 def _independent(
-    earlier: Instruction, later: Instruction, block_of: Callable[[Region], Block | None]
+    earlier: Instruction, later: Instruction, allocation_of: Callable[[View], Allocation | None]
 ) -> bool:
     """Whether what one reads or writes never is another row of what the other writes."""
     pairs = [(earlier.out, later.out)]
-    pairs += [(earlier.out, region) for region in later.reads()]
-    pairs += [(region, later.out) for region in earlier.reads()]
-    return all(block_of(a) is not block_of(b) or _by_rows(a, b) for a, b in pairs)
+    pairs += [(earlier.out, view) for view in later.reads()]
+    pairs += [(view, later.out) for view in earlier.reads()]
+    return all(allocation_of(a) is not allocation_of(b) or _by_rows(a, b) for a, b in pairs)
 
 
-def _by_rows(a: Region, b: Region) -> bool:
-    """Whether two regions of one block never share memory between different rows."""
+def _by_rows(a: View, b: View) -> bool:
+    """Whether two views of one allocation never share memory between different rows."""
     if a.offset + _extent(a) < b.offset or b.offset + _extent(b) < a.offset:
         return True
     if a.strides[0] != b.strides[0] or a.shape[0] != b.shape[0]:
@@ -107,6 +107,6 @@ def _by_rows(a: Region, b: Region) -> bool:
     )
 
 
-def _extent(region: Region) -> int:
+def _extent(view: View) -> int:
     """How far the last entry lies from the first."""
-    return sum((n - 1) * s for n, s in zip(region.shape, region.strides, strict=True))
+    return sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))

@@ -1,4 +1,4 @@
-"""The tape against the walk of the same model: all of Lesson 6, forward and training."""
+"""The executor against the walk of the same model: all of Lesson 6, forward and training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Type
 from harness.program.plan import Plan
-from harness.runtime.executor import Tape, tiling
+from harness.runtime.executor import Executor, tiling
 from harness.runtime.executor.assignment import Memory
 from harness.spec.library import lesson6
 
@@ -22,7 +22,7 @@ CELLS = [(name, mode) for name in lesson6() for mode in ("train", "forward")]
 
 
 def three_steps(
-    name: str, mode: str, tape: Tape, reference: Plan, tensor: Any, numpy: Any, rtol: float
+    name: str, mode: str, executor: Executor, reference: Plan, tensor: Any, numpy: Any, rtol: float
 ) -> None:
     """Run and compare three steps on other batches, each from what the one before carried."""
     wanted_inputs = arrays_of(name, mode, reference, 0)
@@ -31,7 +31,7 @@ def three_steps(
         for port, array in arrays_of(name, mode, reference, seed).items():
             if port.startswith(("input.", "target.")):
                 wanted_inputs[port], inputs[port] = array, tensor(array)
-        wanted, found = walk(reference, wanted_inputs), tape(inputs)
+        wanted, found = walk(reference, wanted_inputs), executor(inputs)
         agree({n: numpy(t) for n, t in found.items()}, wanted, rtol)
         for output, port in reference.carried.items():
             wanted_inputs[port], inputs[port] = wanted[output], found[output]
@@ -40,9 +40,9 @@ def three_steps(
 @pytest.mark.parametrize("fused", [(), tuple(FUSED)], ids=["primitives", "fused"])
 @pytest.mark.parametrize(("name", "mode"), CELLS)
 def test_numpy_agrees_with_the_walk(name: str, mode: str, fused: tuple[str, ...]) -> None:
-    tape = Tape(plan_of(name, mode, "float64", fused), NumpyKernels("float64"))
+    executor = Executor(plan_of(name, mode, "float64", fused), NumpyKernels("float64"))
     reference = plan_of(name, mode, "float64")
-    three_steps(name, mode, tape, reference, np.array, np.array, 1e-12)
+    three_steps(name, mode, executor, reference, np.array, np.array, 1e-12)
 
 
 @pytest.mark.parametrize(("name", "mode"), CELLS)
@@ -63,9 +63,9 @@ def test_torch_agrees_with_the_walk(name: str, mode: str, dtype: str, rtol: floa
         floats = array.dtype == np.float64
         return torch.from_numpy(np.array(array, dtype if floats else array.dtype))
 
-    tape = Tape(plan_of(name, mode, dtype, FUSED), TorchKernels(dtype, "cpu"))
+    executor = Executor(plan_of(name, mode, dtype, FUSED), TorchKernels(dtype, "cpu"))
     reference = plan_of(name, mode, "float64")
-    three_steps(name, mode, tape, reference, tensor, lambda t: t.numpy(), rtol)
+    three_steps(name, mode, executor, reference, tensor, lambda t: t.numpy(), rtol)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
@@ -74,7 +74,7 @@ def test_what_is_not_finite_passes_as_in_the_walk(name: str, poison: float) -> N
     plan = plan_of(name, "forward", "float64", FUSED)
     inputs = arrays_of(name, "forward", plan, 0)
     inputs["out.W"][3, 5] = poison
-    agree(Tape(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
+    agree(Executor(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -83,9 +83,9 @@ def test_loops_of_any_length_both_ways(length: int, reverse: bool) -> None:
     plan = loop_plan(length, reverse)
     random = np.random.default_rng(0)
     inputs = {n: random.normal(size=plan.shape(v)) for n, v in plan.inputs.items()}
-    tape = Tape(plan, NumpyKernels("float64"))
+    executor = Executor(plan, NumpyKernels("float64"))
     for _ in range(2):
-        agree(tape(inputs), walk(plan, inputs), 1e-12)
+        agree(executor(inputs), walk(plan, inputs), 1e-12)
 
 
 def loop_plan(length: int, reverse: bool) -> Plan:
@@ -124,11 +124,11 @@ def test_carried_values_may_change_places() -> None:
     names = {"a": a, "b": b, "c": builder.value(Type((Dim(3),)))}
     carried = {name: name for name in names}
     plan = Plan("swap", builder.types, {}, "float64", tuple(builder.nodes), names, outputs, carried)
-    tape = Tape(plan, NumpyKernels("float64"))
+    executor = Executor(plan, NumpyKernels("float64"))
     inputs = {n: np.arange(3.0) + i for i, n in enumerate(names)}
     for _ in range(3):
         wanted = walk(plan, {n: np.array(t) for n, t in inputs.items()})
-        found = tape(inputs)
+        found = executor(inputs)
         agree(found, wanted, 0.0)
         inputs = {n: found[n] for n in names}
 
@@ -138,8 +138,8 @@ def test_memory_that_is_freed_too_early_shows(monkeypatch: pytest.MonkeyPatch) -
 
     def early(memory: Memory) -> None:
         for index, instruction in reversed(list(enumerate(memory.instructions))):
-            for region in instruction.reads():
-                memory.lives[region.buffer].last = index  # of its reads, the first
+            for view in instruction.reads():
+                memory.lives[view.buffer].last = index  # of its reads, the first
         assign(memory)
 
     monkeypatch.setattr(Memory, "_assign", early)
@@ -163,7 +163,7 @@ def test_rows_that_need_other_rows_are_not_tiled(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tiling, "TILE", 64)
     plan = square_plan()
     inputs = {"x": np.random.default_rng(0).normal(size=(32, 32))}
-    agree(Tape(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
+    agree(Executor(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
     monkeypatch.setattr(tiling, "_by_rows", lambda a, b: True)
     with pytest.raises(AssertionError):
-        agree(Tape(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
+        agree(Executor(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)

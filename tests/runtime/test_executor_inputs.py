@@ -1,4 +1,4 @@
-"""How a tape takes its inputs: in place, from elsewhere, in any order of axes."""
+"""How an executor takes its inputs: in place, from elsewhere, in any order of axes."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from plans_walked import agree, arrays_of, plan_of, walk
 from harness.backends.numpy.fused import FUSED
 from harness.backends.numpy.kernels import NumpyKernels
 from harness.runtime import executor
-from harness.runtime.executor import Tape
+from harness.runtime.executor import Executor
 
 
 def test_inputs_are_never_written_and_results_go_round() -> None:
     plan = plan_of("lesson6/stateful_lstm", "train", "float64", FUSED)
-    tape = Tape(plan, NumpyKernels("float64"))
+    executor = Executor(plan, NumpyKernels("float64"))
     inputs = arrays_of("lesson6/stateful_lstm", "train", plan, 0)
     before = {n: a.copy() for n, a in inputs.items()}
-    first = tape(inputs)
+    first = executor(inputs)
     for name, array in before.items():
         np.testing.assert_array_equal(inputs[name], array, err_msg=name)
-    second = tape({**inputs, **{i: first[o] for o, i in plan.carried.items()}})
+    second = executor({**inputs, **{i: first[o] for o, i in plan.carried.items()}})
     assert all(second[name] is first[name] for name in plan.carried)
 
 
 def test_inputs_in_another_order_of_axes_are_read_anew() -> None:
     plan = plan_of("lesson6/keras_gru", "forward", "float64", FUSED)
-    tape = Tape(plan, NumpyKernels("float64"))
+    executor = Executor(plan, NumpyKernels("float64"))
     inputs = arrays_of("lesson6/keras_gru", "forward", plan, 0)
     inputs["input.chars"] = np.asfortranarray(inputs["input.chars"])
     for _ in range(2):
-        agree(tape(inputs), walk(plan, inputs), 1e-12)
+        agree(executor(inputs), walk(plan, inputs), 1e-12)
         inputs["input.chars"] *= 0.5
     with pytest.raises(ValueError, match=r"expected float64 \[8, 6, 86\], found float32"):
-        tape({**inputs, "input.chars": inputs["input.chars"].astype(np.float32)})
+        executor({**inputs, "input.chars": inputs["input.chars"].astype(np.float32)})
 
 
 def test_a_missing_input_is_named() -> None:
@@ -43,7 +43,7 @@ def test_a_missing_input_is_named() -> None:
     inputs = arrays_of("lesson6/sequence_rnn", "forward", plan, 0)
     del inputs["rnn.U"]
     with pytest.raises(KeyError, match=r"rnn\.U"):
-        Tape(plan, NumpyKernels("float64"))(inputs)
+        Executor(plan, NumpyKernels("float64"))(inputs)
 
 
 def test_batches_that_rotate_are_bound_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ def test_batches_that_rotate_are_bound_once(monkeypatch: pytest.MonkeyPatch) -> 
     batches = [arrays_of("lesson6/sequence_rnn", "forward", plan, seed) for seed in range(4)]
     for batch in batches[1:]:
         batch |= {n: a for n, a in batches[0].items() if n != "input.chars"}
-    made = Tape(plan, NumpyKernels("float64"))
+    made = Executor(plan, NumpyKernels("float64"))
     bound: list[Any] = []
     bind = made._calls_on
     monkeypatch.setattr(made, "_calls_on", lambda flats: bound.append(flats) or bind(flats))
@@ -65,7 +65,7 @@ def test_batches_that_rotate_are_bound_once(monkeypatch: pytest.MonkeyPatch) -> 
 def test_inputs_that_change_in_place_are_read_anew() -> None:
     plan = plan_of("lesson6/sequence_rnn", "forward", "float64", FUSED)
     inputs = arrays_of("lesson6/sequence_rnn", "forward", plan, 0)
-    made = Tape(plan, NumpyKernels("float64"))
+    made = Executor(plan, NumpyKernels("float64"))
     for _ in range(2):
         agree(made(inputs), walk(plan, inputs), 1e-12)
         inputs["input.chars"][...] = (inputs["input.chars"] + 1) % 86
@@ -85,7 +85,7 @@ def test_an_input_may_be_a_part_of_something_larger(framework: str) -> None:
 
         kernels = TorchKernels("float64", "cpu")
     whole = {n: make(array) for n, array in stacked.items()}
-    tape = Tape(plan, kernels)
+    executor = Executor(plan, kernels)
     for index, batch in enumerate(batches):
-        found = tape({n: tensor[index] for n, tensor in whole.items()})
+        found = executor({n: tensor[index] for n, tensor in whole.items()})
         agree({n: np.asarray(t) for n, t in found.items()}, walk(plan, batch), 1e-11)
