@@ -119,9 +119,8 @@ class Writer:
         made = LayerBody(program, call, results)
         e, arguments, codes = made.emit(self.dialect, form, method, 1, _key, reserved)
         values = [(r, program.types[v].shape) for r, v in form.roles(call)]
-        assert call.body is not None
         names = call.attributes["results"]
-        given_back = [(names[n], program.types[call.body.outputs[n]].shape) for n in results]
+        given_back = [(names[n], program.types[call.block.outputs[n]].shape) for n in results]
         shapes = f"{document.shapes(program, values)} -> {document.shapes(program, given_back)}"
         signature = [
             f"{name}=None" if role in method.optional else name

@@ -118,7 +118,7 @@ class JaxDialect(Dialect):
 
     def scan(self, e: Emitter, node: Node) -> None:
         """A ``jax.lax.scan`` of a function that is defined in front of it."""
-        count = node.attributes["carries"]
+        count = node.carries
         codes = e.operands(node.inputs, 40)
         starts = [e.read(code) for code in codes[:count]]
         sequences = [e.read(code) for code in codes[count:]]
@@ -131,21 +131,19 @@ class JaxDialect(Dialect):
             names.append(e.name(name) if e.left[value] else "_")
             if e.left[value]:
                 e.hold(value, names[-1])
-        assert node.body is not None
         results = []
         for n in stacks:
-            name = e.base(node.outputs[n]) or f"{e.base(node.body.outputs[n]) or 'step'}s"
+            name = e.base(node.outputs[n]) or f"{e.base(node.block.outputs[n]) or 'step'}s"
             results.append(e.name(name))
             e.hold(node.outputs[n], results[-1])
         last, whole = _tuple(names, "_"), _tuple(results, "_")
-        reverse = ["reverse=True"] if node.attributes["reverse"] else []
+        reverse = ["reverse=True"] if node.reverse else []
         items = [step, _tuple(starts, "None"), _tuple(sequences, "None"), *reverse]
         e.lines += bracketed(e.depth, f"{last}, {whole} = jax.lax.scan(", items, ")")
 
     def _step(self, e: Emitter, node: Node, step: str, stacks: Sequence[int]) -> None:
         """The function of one step. Its variables are its own: it may read those around it."""
-        assert node.body is not None
-        body, count = node.body, node.attributes["carries"]
+        body, count = node.block, node.carries
         outside = {e.text[v] for v in free_values(body) if v in e.text}
         around, e.owner = e.owner, {}
         before, e.reserved = e.reserved, e.reserved | outside | {"carry", "steps"}

@@ -48,8 +48,7 @@ def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
 
 def stacked_only(node: Node) -> list[int]:
     """What a loop stacks and does not carry."""
-    assert node.body is not None
-    outputs, count = node.body.outputs, node.attributes["carries"]
+    outputs, count = node.block.outputs, node.carries
     return [value for value in outputs[count:] if value not in outputs[:count]]
 
 

@@ -213,8 +213,7 @@ class Writer:
     def _scan(self, node: Node) -> None:
         """A loop. Keras on TensorFlow stacks nothing but what is carried, so all of it is; and it
         takes one sequence of a free length, so several are read by the number of the step."""
-        body, count = node.body, node.attributes["carries"]
-        assert body is not None
+        body, count = node.block, node.carries
         made = stacked_only(node)
         carried = [*body.outputs[:count], *made]
         first = [self._texts[value] for value in node.inputs[:count]]
@@ -238,7 +237,7 @@ class Writer:
         self._block(body.nodes, INDENT)
         results = _list([self._texts[value] for value in carried])
         self.lines += [f"{INDENT}return {results}, {results}", ""]
-        reverse = ["reverse=True"] if node.attributes["reverse"] else []
+        reverse = ["reverse=True"] if node.reverse else []
         arguments = ["step", _list(first), over, *reverse]
         # As it stands in a method, where it will be indented twice.
         whole = bracketed(2, "last, stacked = ops.scan(", arguments, ")")
@@ -246,7 +245,7 @@ class Writer:
         self._after(node, body, carried)
 
     def _after(self, node: Node, body: Block, carried: Sequence[int]) -> None:
-        count = node.attributes["carries"]
+        count = node.carries
         for number, value in enumerate(node.outputs[:count]):
             self._texts[value] = f"last[{number}]"
         for value, output in zip(node.outputs[count:], body.outputs[count:], strict=True):

@@ -103,8 +103,7 @@ class Graph:
         for node in nodes:
             self._label, self._place = label, Path(node.place).name
             if node.op == "call":
-                assert node.body is not None
-                self._walk(node.body.nodes, str(node.attributes["label"]))
+                self._walk(node.block.nodes, str(node.attributes["label"]))
             elif node.op == "scan":
                 self._scan(node, label)
             elif node.op == "constant":
@@ -126,8 +125,7 @@ class Graph:
         return self._names[value]
 
     def _scan(self, node: Node, label: str) -> None:
-        body = node.body
-        assert body is not None
+        body = node.block
         outer, self._nodes = self._nodes, []
         inputs = [self._info(value, self._name(value)) for value in body.inputs]
         self._walk(body.nodes, label)
@@ -143,8 +141,8 @@ class Graph:
         name = self._unique(f"{label}/step")
         step = helper.make_graph(self._nodes, name, inputs, outputs)
         self._nodes = outer
-        count = node.attributes["carries"]
-        backwards = int(node.attributes["reverse"])
+        count = node.carries
+        backwards = int(node.reverse)
         self._label, self._place = label, Path(node.place).name
         self.emit(
             "Scan",

@@ -129,8 +129,7 @@ class Writer:
         e, arguments, codes = phase(program, call, results, 2)
         values = [(r, program.types[v].shape) for r, v in form.roles(call)]
         names = call.attributes["results"]
-        assert call.body is not None
-        made = [(names[n], program.types[call.body.outputs[n]].shape) for n in results]
+        made = [(names[n], program.types[call.block.outputs[n]].shape) for n in results]
         shapes = f"{document.shapes(program, values)} -> {document.shapes(program, made)}"
         annotated = [
             f"{name}: Tensor | None = None" if role in method.optional else f"{name}: Tensor"

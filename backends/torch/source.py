@@ -129,11 +129,10 @@ class TorchDialect(Dialect):
 
     def scan(self, e: Emitter, node: Node) -> None:
         """A ``for`` loop over the steps, which appends to a list for each stacked result."""
-        assert node.body is not None
-        body, count = node.body, node.attributes["carries"]
+        body, count = node.block, node.carries
         for inner, start, name in zip(body.inputs, node.inputs, ends_of(e, node), strict=False):
             self._start(e, inner, start, name)
-        sequences = [self._steps(e, s, node.attributes["reverse"]) for s in node.inputs[count:]]
+        sequences = [self._steps(e, s, node.reverse) for s in node.inputs[count:]]
         stacks = [
             (after, whole)
             for after, whole in zip(body.outputs[count:], node.outputs[count:], strict=True)
@@ -158,7 +157,7 @@ class TorchDialect(Dialect):
         for inner, last in zip(body.inputs, node.outputs[:count], strict=False):
             e.hold(last, e.text[inner])
         for (_, whole), name in zip(stacks, lists, strict=True):
-            self._stacked(e, whole, f"{name}[::-1]" if node.attributes["reverse"] else name)
+            self._stacked(e, whole, f"{name}[::-1]" if node.reverse else name)
 
     def _start(self, e: Emitter, inner: int, start: int, name: str) -> None:
         """The carried value before the first step: its source's own variable, if that is free."""

@@ -100,14 +100,12 @@ def _nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[str]:
         names = ", ".join(_value(program, o) for o in node.outputs)
         if node.op == "call":
             lines.append(f"{indent}{node.attributes['label']}: {node.attributes['definition']}")
-            assert node.body is not None
-            lines += _nodes(program, node.body.nodes, indent + "  ")
+            lines += _nodes(program, node.block.nodes, indent + "  ")
         elif node.op == "scan":
-            first = node.inputs[node.attributes["carries"]]
+            first = node.inputs[node.carries]
             length = program.types[first].shape[0]
             lines.append(f"{indent}{names} = scan over {length}")
-            assert node.body is not None
-            lines += _nodes(program, node.body.nodes, indent + "  ")
+            lines += _nodes(program, node.block.nodes, indent + "  ")
         else:
             inputs = ", ".join(_value(program, i) for i in node.inputs)
             given = ", ".join(f"{k}={_text(v)}" for k, v in node.attributes.items())

@@ -47,7 +47,7 @@ def count(nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, 
             inner = count(node.body.nodes, types, sizes)
             steps = 1
             if node.op == "scan":
-                sequence = node.inputs[node.attributes["carries"]]
+                sequence = node.inputs[node.carries]
                 steps = types[sequence].shape[0].resolve(sizes)
             total = total + inner * steps
         else:

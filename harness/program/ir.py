@@ -64,6 +64,23 @@ class Node:
         (only,) = self.outputs
         return only
 
+    @property
+    def block(self) -> Block:
+        """The body of a scan or of a call."""
+        assert self.body is not None
+        return self.body
+
+    @property
+    def carries(self) -> int:
+        """How many of a scan's inputs are carried from step to step; the others are sequences."""
+        count: int = self.attributes["carries"]
+        return count
+
+    @property
+    def reverse(self) -> bool:
+        """Whether a scan goes from the last step to the first."""
+        return bool(self.attributes["reverse"])
+
 
 @dataclass(frozen=True, slots=True)
 class Port:
@@ -155,8 +172,7 @@ def inline_calls(nodes: Iterable[Node]) -> tuple[Node, ...]:
     flat: list[Node] = []
     for node in nodes:
         if node.op == "call":
-            assert node.body is not None
-            flat.extend(inline_calls(node.body.nodes))
+            flat.extend(inline_calls(node.block.nodes))
         else:
             flat.append(node)
     return tuple(flat)

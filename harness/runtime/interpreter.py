@@ -81,8 +81,7 @@ class Interpreter:
 
     def _lines(self, node: Node) -> Iterator[tuple[Line, Node]]:
         if node.op == "call" and call_key(node) not in self.claimed:
-            assert node.body is not None
-            for inner in node.body.nodes:
+            for inner in node.block.nodes:
                 yield from self._lines(inner)
         else:
             line = self._line(node)
@@ -114,8 +113,7 @@ class Interpreter:
         return lambda values: values.update(made)
 
     def _scan(self, node: Node) -> Line:
-        body, count, reverse = node.body, node.attributes["carries"], node.attributes["reverse"]
-        assert body is not None
+        body, count, reverse = node.block, node.carries, node.reverse
         script, scan = self.prepared(body.nodes), self.scan or self._loop
         names, ends = body.inputs, body.outputs
 

@@ -225,7 +225,7 @@ def _of(
 
 def _loop_calls(node: Node, form: Callable[[int], Form]) -> Iterator[Call]:
     """The calls that :func:`harness.runtime.interpreter.loop` makes beside the body of a loop."""
-    count = node.attributes["carries"]
+    count = node.carries
     for value in node.inputs[count:]:
         whole = form(value)
         one, row = (

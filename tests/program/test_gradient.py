@@ -205,11 +205,10 @@ def test_a_weight_gradient_is_one_product_after_the_loop(layer: str) -> None:
     assert made == {gradients[f"cell.{n}"] for n in matrices}
     forward, backward = scans(derived.program.nodes)
     for node in (forward, backward):
-        assert node.body is not None
-        assert not [inner for inner in walk_nodes(node.body.nodes) if inner.op == "tensordot"]
-    assert backward.attributes["reverse"] is not forward.attributes["reverse"]
+        assert not [inner for inner in walk_nodes(node.block.nodes) if inner.op == "tensordot"]
+    assert backward.reverse is not forward.reverse
     # Only the states' cotangents are carried: no weight's gradient is accumulated in the loop.
-    assert backward.attributes["carries"] == forward.attributes["carries"]
+    assert backward.carries == forward.carries
 
 
 def test_the_gradient_of_an_index_input_is_a_segment_sum() -> None:
@@ -241,8 +240,7 @@ scan:
     assert outer.count("exp") == 1
     assert "permute_dims" in outer  # W transposed for the backward loop: once, or in its body
     for loop in scans(derived.program.nodes):
-        assert loop.body is not None
-        assert "exp" not in [node.op for node in loop.body.nodes]
+        assert "exp" not in [node.op for node in loop.block.nodes]
     assert definition_error(case, 1e-30j) < 1e-13
 
 
@@ -257,8 +255,7 @@ def test_a_loop_that_reads_the_state_of_the_loop_around_it_stays_inside() -> Non
     last, _ = builder.scan(builder.end([inner, rows[0]], [total]), [start], [sequence])
     builder.scan(builder.end([outer, rows[1]], last), [start], [sequence])
     (loop,) = hoist(builder.nodes)
-    assert loop.body is not None
-    assert [node.op for node in loop.body.nodes] == ["scan"]
+    assert [node.op for node in loop.block.nodes] == ["scan"]
 
 
 def test_the_backward_loop_stacks_nothing_twice() -> None:
@@ -266,6 +263,5 @@ def test_the_backward_loop_stacks_nothing_twice() -> None:
         case = tiny("layer", name)
         derived = differentiate(case.program, case.outputs, list(case.against.values()))
         for loop in scans(derived.program.nodes):
-            assert loop.body is not None
             assert len(set(loop.inputs)) == len(loop.inputs)
             assert len(set(loop.outputs)) == len(loop.outputs)

@@ -81,24 +81,22 @@ def test_a_loop_that_carries_much_stays_one_where_products_stay(batch: int, kept
 def test_what_depends_on_sequences_alone_is_one_product() -> None:
     (forward, backward) = loops(plan_of("theano_rnn", time=LONG))
     for loop in (forward, backward):
-        assert loop.body is not None
-        assert ops_of(loop.body.nodes)["matmul"] == 1  # with U, and with its transpose
-    assert forward.body is not None
+        assert ops_of(loop.block.nodes)["matmul"] == 1  # with U, and with its transpose
     # The input's part and both biases come summed; relu is less_equal and where.
-    assert ops_of(forward.body.nodes) == Counter(matmul=1, add=1, less_equal=1, where=1)
+    assert ops_of(forward.block.nodes) == Counter(matmul=1, add=1, less_equal=1, where=1)
 
 
 def test_a_loop_stacks_only_what_is_read() -> None:
     """simple_rnn reads the last state, which is carried out."""
     (loop,) = loops(plan_of("simple_rnn", "forward", time=LONG))
-    assert len(loop.outputs) == loop.attributes["carries"] == 1
+    assert len(loop.outputs) == loop.carries == 1
 
 
 @pytest.mark.parametrize("model", ["stateful_lstm", "keras_gru"])
 def test_the_gates_gradients_are_stacked_once(model: str) -> None:
     """The recurrent weights' gradient reads parts of what the input's reads."""
     backward = loops(plan_of(model, time=LONG))[1]
-    assert len(backward.outputs) == backward.attributes["carries"] + 1
+    assert len(backward.outputs) == backward.carries + 1
 
 
 def test_short_loops_are_written_out() -> None:
@@ -114,24 +112,21 @@ def test_gates_are_joined(model: str, products: int) -> None:
     """All gates of a state in one product a step, in both directions."""
     plan = plan_of(model, time=LONG)
     for loop in loops(plan):
-        assert loop.body is not None
-        assert ops_of(loop.body.nodes)["matmul"] == products
+        assert ops_of(loop.block.nodes)["matmul"] == products
     # The gradients: of the recurrent weights, of the input's, and of the output layer's.
     assert ops_of(plan.nodes)["tensordot"] == products + 2 + (2 if model == "stateful_lstm" else 0)
 
 
 def test_like_gates_go_through_their_function_together() -> None:
     (loop,) = loops(plan_of("stateful_lstm", "forward", time=LONG))
-    assert loop.body is not None
-    ops = ops_of(loop.body.nodes)
+    ops = ops_of(loop.block.nodes)
     assert (ops["where"], ops["tanh"]) == (2, 2)  # the bounds of i, f and o; g, and the new c
     assert ops["add"] == 2  # the input's part to the state's, for all gates in the same order; c
 
 
 def test_the_slopes_of_hard_gates_are_in_the_weights() -> None:
     (loop,) = loops(plan_of("stateful_lstm", "forward", time=LONG))
-    assert loop.body is not None
-    assert ops_of(loop.body.nodes)["multiply"] == 3  # i * g, f * c, o * tanh(c): none by 0.2
+    assert ops_of(loop.block.nodes)["multiply"] == 3  # i * g, f * c, o * tanh(c): none by 0.2
 
 
 def test_a_layer_used_many_times_gets_its_gradient_from_one_product() -> None:

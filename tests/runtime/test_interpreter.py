@@ -97,7 +97,7 @@ def test_a_watch_sees_a_reversed_loop_backwards_and_is_past_it_afterwards() -> N
     case = tiny("layer", "simple_rnn")
     derived = differentiate(case.program, case.outputs, list(case.against.values()))
     nodes = derived.program.nodes
-    (scan,) = [n for n in nodes if n.op == "scan" and n.attributes["reverse"]]
+    (scan,) = [n for n in nodes if n.op == "scan" and n.reverse]
     env = environment(case, draw(case, 3))
     for seed in derived.seeds:
         shape = derived.program.types[seed.value].shape
@@ -106,8 +106,7 @@ def test_a_watch_sees_a_reversed_loop_backwards_and_is_past_it_afterwards() -> N
     interpreter = Interpreter(TABLE, case.sizes, "float64", np.float64)
     interpreter.watch = lambda number, _, time: shown.append((number, time))
     interpreter.run(nodes, env)
-    assert scan.body is not None
-    first = scan.body.nodes[0].outputs[0]
+    first = scan.block.nodes[0].outputs[0]
     assert [time for number, time in shown if number == first] == [4, 3, 2, 1, 0]
     assert shown[-1][1] is None
 

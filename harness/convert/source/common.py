@@ -74,12 +74,11 @@ def swaps_first(node: Node | None) -> bool:
 
 def ends_of(e: Emitter, node: Node) -> list[str]:
     """The names of a loop's carried values."""
-    assert node.body is not None
-    count = node.attributes["carries"]
+    count = node.carries
     return [
         e.base(inner) or e.base(after) or e.base(last) or "carried"
         for inner, after, last in zip(
-            node.body.inputs[:count], node.body.outputs, node.outputs, strict=False
+            node.block.inputs[:count], node.block.outputs, node.outputs, strict=False
         )
     ]
 
@@ -106,8 +105,7 @@ class LayerBody:
         reserved: set[str],
     ) -> tuple[Emitter, list[str], list[Code]]:
         """Write the body: the emitter, the names of the arguments, the results' expressions."""
-        body, label = self.call.body, self.call.attributes["label"]
-        assert body is not None
+        body, label = self.call.block, self.call.attributes["label"]
         names = dict(self.program.names)
         idioms = Idioms(self.program.types, names)
         nodes, wanted = idioms.block(body.nodes, [body.outputs[n] for n in self.results])

@@ -41,9 +41,8 @@ class Idioms:
         inputs = tuple(self._now(i) for i in node.inputs)
         node = replace(node, inputs=inputs)
         if node.op == "scan":
-            assert node.body is not None
-            nodes, outputs = self.block(node.body.nodes, node.body.outputs)
-            node = replace(node, body=Block(node.body.inputs, nodes, outputs))
+            nodes, outputs = self.block(node.block.nodes, node.block.outputs)
+            node = replace(node, body=Block(node.block.inputs, nodes, outputs))
         elif node.op in RULES:
             for rule in RULES[node.op]:
                 found = rule(self, node)

@@ -165,7 +165,6 @@ def is_zeros(node: Node | None, made: Mapping[int, Node]) -> bool:
 
 def canonical(call: Node) -> Any:
     """The equations of a call, the same for calls that differ in the numbers of values only."""
-    assert call.body is not None
     numbers: dict[int, int] = {}
 
     def known(value: int) -> int:
@@ -182,4 +181,4 @@ def canonical(call: Node) -> Any:
         attributes = tuple(sorted((n, repr(v)) for n, v in node.attributes.items()))
         return node.op, inputs, attributes, inner, tuple(known(o) for o in node.outputs)
 
-    return block(call.body)
+    return block(call.block)

@@ -22,18 +22,18 @@ def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
     """
     result: list[Node] = []
     for node in nodes:
-        if node.op != "scan" or node.body is None:
+        if node.op != "scan":
             result.append(node)
             continue
-        inside = set(node.body.inputs)
+        inside = set(node.block.inputs)
         kept: list[Node] = []
-        for inner in node.body.nodes:
+        for inner in node.block.nodes:
             if inside.intersection(reads(inner)):
                 kept.append(inner)
                 inside.update(inner.outputs)
             else:
                 result.append(inner)
-        result.append(replace(node, body=replace(node.body, nodes=tuple(kept))))
+        result.append(replace(node, body=replace(node.block, nodes=tuple(kept))))
     return tuple(result)
 
 
@@ -41,15 +41,15 @@ def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
     """The values through which a derivative with respect to ``against`` flows."""
     active = set(against)
     for node in nodes:
-        if node.op == "scan" and node.body is not None:
-            _activate_scan(node, node.body, active)
+        if node.op == "scan":
+            _activate_scan(node, node.block, active)
         elif node.op not in CONSTANT and active.intersection(node.inputs):
             active.update(node.outputs)
     return active
 
 
 def _activate_scan(node: Node, body: Block, active: set[int]) -> None:
-    carries = node.attributes["carries"]
+    carries = node.carries
     active.update(b for b, i in zip(body.inputs, node.inputs, strict=True) if i in active)
     while True:
         before = len(active)

@@ -130,10 +130,9 @@ class _ScanReverse(Reverse):
     """The backward pass of a loop's body, and the loop made of it."""
 
     def __init__(self, outer: Reverse, node: Node) -> None:
-        assert node.body is not None
         super().__init__(outer.builder, [], outer.live, outer.rules, outer.fused)
-        self.node, self.body = node, node.body
-        self.count: int = node.attributes["carries"]
+        self.node, self.body = node, node.block
+        self.count: int = node.carries
         self.local = set(self.body.inputs).union(*(n.outputs for n in self.body.nodes))
         self.made = {o: n for n in self.body.nodes for o in n.outputs}
         self.slices: dict[int, int] = {}  # forward value -> its slice in the backward body
@@ -207,7 +206,7 @@ class _ScanReverse(Reverse):
         block = b.end(inputs, [*leaving, *given, *extra])
         augmented, whole = self._augment(residuals)
         sequences = [*(c for _, c in stacks), *(whole[v] for v in residuals)]
-        last, stacked = b.scan(block, start, sequences, reverse=not self.node.attributes["reverse"])
+        last, stacked = b.scan(block, start, sequences, reverse=not self.node.reverse)
         results = [(self.node.inputs[i], c) for i, c in zip(carried, last, strict=True)]
         position = {v: self.node.inputs[self.body.inputs.index(v)] for v in wanted}
         results += [(position[v], c) for v, c in zip(wanted, stacked, strict=False)]

@@ -25,8 +25,8 @@ PASSING = frozenset({"add", "subtract", "take"})
 def join(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int]) -> tuple[Node, ...]:
     """The nodes, and those of every loop, with like ones joined."""
     nodes = tuple(
-        replace(n, body=replace(n.body, nodes=_Joiner(builder, sizes, n.body).run(n.body.nodes)))
-        if n.op == "scan" and n.body is not None
+        replace(n, body=replace(n.block, nodes=_Joiner(builder, sizes, n.block).run(n.block.nodes)))
+        if n.op == "scan"
         else n
         for n in nodes
     )

@@ -43,8 +43,7 @@ class Rebuild:
         self.rewriter.uses[new] += uses.get(old, 0)
 
     def _scan(self, node: Node, uses: Mapping[int, int]) -> None:
-        assert node.body is not None
-        g, body, count = self.rewriter, node.body, node.attributes["carries"]
+        g, body, count = self.rewriter, node.block, node.carries
         starts = [self._new(i) for i in node.inputs[:count]]
         wholes = [self._new(i) for i in node.inputs[count:]]
         scope = g.begin()
@@ -185,9 +184,9 @@ def prune(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
 
 def _pruned_loop(node: Node, live: set[int]) -> Node:
     """A loop without the carries and stacks that nothing reads; any other node as it is."""
-    if node.op != "scan" or node.body is None:
+    if node.op != "scan":
         return node
-    body, count = node.body, node.attributes["carries"]
+    body, count = node.block, node.carries
     stacks = [i for i in range(count, len(node.outputs)) if node.outputs[i] in live]
     carries = {i for i in range(count) if node.outputs[i] in live}
     while True:

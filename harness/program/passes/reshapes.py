@@ -161,10 +161,10 @@ def _last_step(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> 
     loop = g.node(part.inputs[0], "scan")
     if loop is None or loop.body is None:
         return None
-    count, steps = loop.attributes["carries"], g.shape(part.inputs[0])[0].resolve(g.sizes)
+    count, steps = loop.carries, g.shape(part.inputs[0])[0].resolve(g.sizes)
     position = loop.outputs.index(part.inputs[0])
     first = Dim.of(part.attributes["start"]).resolve(g.sizes)
-    if position < count or first != (0 if loop.attributes["reverse"] else steps - 1):
+    if position < count or first != (0 if loop.reverse else steps - 1):
         return None
     carried = loop.body.outputs[:count]
     value = loop.body.outputs[position]

@@ -44,7 +44,7 @@ def carries_much(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, in
     """Whether any of the loops carries ``LARGE`` numbers or more."""
 
     def carried(loop: Node) -> int:
-        values = loop.inputs[: loop.attributes["carries"]]
+        values = loop.inputs[: loop.carries]
         return sum(prod(d.resolve(sizes) for d in builder.types[v].shape) for v in values)
 
     return any(node.op == "scan" and carried(node) >= LARGE for node in nodes)
@@ -71,7 +71,7 @@ def _number(value: Any, sizes: Mapping[str, int]) -> Any:
 
 
 def _steps(node: Node, builder: Builder, sizes: Mapping[str, int]) -> int:
-    sequence = node.inputs[node.attributes["carries"]]
+    sequence = node.inputs[node.carries]
     return builder.types[sequence].shape[0].resolve(sizes)
 
 
@@ -79,16 +79,15 @@ class _Steps:
     """One loop's steps."""
 
     def __init__(self, node: Node, builder: Builder) -> None:
-        assert node.body is not None
-        self.node, self.body, self.builder = node, node.body, builder
+        self.node, self.body, self.builder = node, node.block, builder
         self.made: list[Node] = []
 
     def written(self, steps: int) -> list[Node]:
-        count = self.node.attributes["carries"]
+        count = self.node.carries
         carried = self.node.inputs[:count]
         rows: dict[int, Sequence[int]] = {}
         order = range(steps)
-        for step in reversed(order) if self.node.attributes["reverse"] else order:
+        for step in reversed(order) if self.node.reverse else order:
             outputs = self._step(step, carried)
             carried, rows[step] = outputs[:count], outputs[count:]
         for value, last in zip(self.node.outputs, carried, strict=False):

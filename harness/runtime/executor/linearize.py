@@ -100,11 +100,10 @@ class Flattener(Assembler):
         return value
 
     def _scan(self, node: Node, env: dict[int, Operand]) -> None:
-        body, count = node.body, node.attributes["carries"]
-        assert body is not None
+        body, count = node.block, node.carries
         carries = [env[i] for i in node.inputs[:count]]
         sequences = [env[i] for i in node.inputs[count:]]
-        reverse = node.attributes["reverse"]
+        reverse = node.reverse
         length = self.plan.shape(node.inputs[count])[0]
         stacks = _Stacks(self, body, count, length, reverse)
         for place, index in stacks.starts:
