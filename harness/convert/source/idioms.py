@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.program import patterns
 from harness.program.dims import Dim
 from harness.program.ir import Block, Node, Type, needed_nodes
+from harness.program.patterns import Found
 
-Found = tuple[str, int, dict[str, Any]]
+Rule = Callable[["Idioms", Node], Found | None]
 
 
 @dataclass
@@ -76,87 +78,13 @@ class Idioms:
         node = self.node(value, "constant")
         return None if node is None else float(node.attributes["value"])
 
-    def last(self, node: Node) -> bool:
-        """Whether a reduction is over the last axis alone, and keeps it."""
-        rank = len(self.types[node.inputs[0]].shape)
-        return bool(node.attributes["keepdims"]) and node.attributes["axis"] == (rank - 1,)
+    def rank(self, value: int) -> int:
+        """The number of axes."""
+        return len(self.types[value].shape)
 
 
-def _bound(g: Idioms, node: Node) -> tuple[int, float, bool] | None:
-    """``(x, bound, below)`` of ``where(x <= bound, bound, x)``, or of that with ``bound <= x``."""
-    compared, bound, x = (
-        g.node(node.inputs[0], "less_equal"),
-        g.number(node.inputs[1]),
-        node.inputs[2],
-    )
-    if compared is None or bound is None:
-        return None
-    for position in (0, 1):
-        if compared.inputs[position] == x and g.number(compared.inputs[1 - position]) == bound:
-            return x, bound, position == 0
-    return None
-
-
-def _relu(g: Idioms, node: Node) -> Found | None:
-    found = _bound(g, node)
-    if found is None or found[1] != 0 or not found[2]:
-        return None
-    return "relu", found[0], {}
-
-
-def _clip(g: Idioms, node: Node) -> Found | None:
-    outer = _bound(g, node)
-    inner = None if outer is None or outer[2] else g.node(outer[0], "relu")
-    if outer is None or inner is None:
-        return None
-    return "clip", inner.inputs[0], {"low": 0.0, "high": outer[1]}
-
-
-def _times(g: Idioms, value: int, figure: float) -> int | None:
-    """``x`` where a value is ``figure * x``."""
-    node = g.node(value, "multiply")
-    for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
-        if g.number(a) == figure:
-            return b
-    return None
-
-
-def _sigmoid(g: Idioms, node: Node) -> Found | None:
-    for a, b in (node.inputs, node.inputs[::-1]):
-        half = _times(g, b, 0.5) if g.number(a) == 0.5 else None
-        tanh = g.node(half, "tanh") if half is not None else None
-        x = _times(g, tanh.inputs[0], 0.5) if tanh is not None else None
-        if x is not None:
-            return "sigmoid", x, {}
-    return None
-
-
-def _shifted(g: Idioms, value: int) -> int | None:
-    """``x`` where a value is ``x`` less its largest entry along the last axis."""
-    node = g.node(value, "subtract")
-    most = None if node is None else g.node(node.inputs[1], "stop_gradient")
-    most = None if most is None else g.node(most.inputs[0], "max")
-    if node is None or most is None or most.inputs != node.inputs[:1] or not g.last(most):
-        return None
-    return node.inputs[0]
-
-
-def _softmax(g: Idioms, node: Node) -> Found | None:
-    exp, total = g.node(node.inputs[0], "exp"), g.node(node.inputs[1], "sum")
-    if exp is None or total is None or total.inputs != (exp.output,) or not g.last(total):
-        return None
-    x = _shifted(g, exp.inputs[0])
-    return None if x is None else ("softmax", x, {})
-
-
-def _log_softmax(g: Idioms, node: Node) -> Found | None:
-    log = g.node(node.inputs[1], "log")
-    total = None if log is None else g.node(log.inputs[0], "sum")
-    exp = None if total is None else g.node(total.inputs[0], "exp")
-    if total is None or exp is None or exp.inputs != node.inputs[:1] or not g.last(total):
-        return None
-    x = _shifted(g, node.inputs[0])
-    return None if x is None else ("log_softmax", x, {})
+def _named(find: Callable[[Idioms, tuple[int, ...]], Found | None]) -> Rule:
+    return lambda g, node: find(g, node.inputs)
 
 
 def _mean(g: Idioms, node: Node) -> Found | None:
@@ -187,11 +115,11 @@ def _select(g: Idioms, node: Node) -> Found | None:
     return "select", part.inputs[0], {"axis": axis, "index": index}
 
 
-RULES: Mapping[str, tuple[Callable[[Idioms, Node], Found | None], ...]] = {
-    "where": (_relu, _clip),
-    "add": (_sigmoid,),
-    "divide": (_softmax, _mean),
-    "subtract": (_log_softmax,),
+RULES: Mapping[str, tuple[Rule, ...]] = {
+    "where": (_named(patterns.relu), _named(patterns.clip)),
+    "add": (_named(patterns.sigmoid),),
+    "divide": (_named(patterns.softmax), _mean),
+    "subtract": (_named(patterns.log_softmax),),
     "multiply": (_once,),
     "squeeze": (_select,),
 }

@@ -2,94 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from harness.program import patterns
 from harness.program.dims import ONE
-from harness.program.ir import Node
 from harness.program.passes.rewriter import Rewriter, Rule
 
 Attributes = Mapping[str, Any]
 
 
-def _chosen_bound(g: Rewriter, inputs: tuple[int, ...]) -> tuple[int, float, bool] | None:
-    """``(x, bound, below)`` of ``where(x <= bound, bound, x)``, or of that with ``bound <= x``."""
-    compared = g.node(inputs[0], "less_equal")
-    bound = g.number(inputs[1])
-    x = inputs[2]
-    if compared is None or bound is None:
-        return None
-    for position in (0, 1):
-        other = g.number(compared.inputs[1 - position])
-        if compared.inputs[position] == x and other == bound:
-            return x, bound, position == 0
-    return None
+def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Found | None]) -> Rule:
+    """The rule that writes what a pattern finds as one operation."""
+
+    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+        found = find(g, inputs)
+        return None if found is None else g.emit(found[0], found[1], **found[2])
+
+    return rule
 
 
-def _relu(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``where(x <= 0, 0, x) -> relu(x)``."""
-    found = _chosen_bound(g, inputs)
-    if found is None or found[1] != 0 or not found[2]:
-        return None
-    return g.emit("relu", found[0])
-
-
-def _clip(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``where(h <= y, h, y) -> clip(x, l, h)`` for ``y = where(x <= l, l, x)``."""
-    outer = _chosen_bound(g, inputs)
-    if outer is None or outer[2]:
-        return None
-    limited = g.node(outer[0], "relu", "where")
-    if limited is None:
-        return None
-    if limited.op == "relu":
-        return g.emit("clip", limited.inputs[0], low=0.0, high=outer[1])
-    inner = _chosen_bound(g, limited.inputs)
-    if inner is None or not inner[2]:
-        return None
-    return g.emit("clip", inner[0], low=inner[1], high=outer[1])
-
-
-def _times(g: Rewriter, value: int, number: float) -> int | None:
-    """x where a value is ``number * x``."""
-    node = g.node(value, "multiply")
-    if node is None:
-        return None
-    for a, b in (node.inputs, node.inputs[::-1]):
-        if g.number(a) == number:
-            return b
-    return None
-
-
-def _sigmoid(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``0.5 + 0.5 * tanh(0.5 * x) -> sigmoid(x)``."""
-    for a, b in (inputs, inputs[::-1]):
-        half = _times(g, b, 0.5) if g.number(a) == 0.5 else None
-        tanh = g.node(half, "tanh") if half is not None else None
-        x = _times(g, tanh.inputs[0], 0.5) if tanh is not None else None
-        if x is not None:
-            return g.emit("sigmoid", x)
-    return None
-
-
-def _softmax(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``e / sum(e) -> softmax(x)`` for ``e = exp(x - max(x))``, unless a gradient needs ``e``."""
-    exp, total = g.node(inputs[0], "exp"), g.node(inputs[1], "sum")
-    if exp is None or total is None or total.inputs != (exp.output,) or g.uses[exp.output] != 2:
-        return None
-    shifted = g.node(exp.inputs[0], "subtract")
-    if shifted is None or not _last(g, total):
-        return None
-    value, most = shifted.inputs[0], g.node(shifted.inputs[1], "max")
-    if most is None or most.inputs != (value,) or not _last(g, most):
-        return None
-    return g.emit("softmax", value)
-
-
-def _last(g: Rewriter, node: Node) -> bool:
-    """Whether a reduction is over the last axis, and keeps it."""
-    last = g.rank(node.inputs[0]) - 1
-    return node.attributes["axis"] == (last,) and bool(node.attributes["keepdims"])
+def _softmax(g: Rewriter, inputs: tuple[int, ...]) -> patterns.Found | None:
+    """As the pattern, unless a gradient needs the exponentials too."""
+    return patterns.softmax(g, inputs) if g.uses[inputs[0]] == 2 else None
 
 
 def _addmm(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
@@ -127,12 +62,12 @@ def _scatter(sign: int) -> Rule:
 
 
 EARLY: Mapping[str, tuple[str, Rule]] = {
-    "relu": ("where", _relu),
-    "clip": ("where", _clip),
-    "sigmoid": ("add", _sigmoid),
+    "relu": ("where", _named(patterns.relu)),
+    "clip": ("where", _named(patterns.clip)),
+    "sigmoid": ("add", _named(patterns.sigmoid)),
 }
 LATE: Mapping[str, tuple[tuple[str, Rule], ...]] = {
-    "softmax": (("divide", _softmax),),
+    "softmax": (("divide", _named(_softmax)),),
     "scatter_add": (("add", _scatter(1)), ("subtract", _scatter(-1))),
 }
 

@@ -1,0 +1,118 @@
+"""Compositions of primitives that have a name: what plans run as one, and source is written with.
+
+Each function is given what is known of the values so far and the inputs of the last node of a
+composition; it gives the name, the operand and the attributes, or None for anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from harness.program.ir import Node
+
+Found = tuple[str, int, dict[str, Any]]
+
+
+class Known(Protocol):
+    """The nodes met so far."""
+
+    def node(self, value: int, *ops: str) -> Node | None:
+        """The node that makes a value, if it is one of ``ops``."""
+
+    def number(self, value: int) -> float | None:
+        """The number that a value is, if that is known."""
+
+    def rank(self, value: int) -> int:
+        """The number of axes."""
+
+
+def relu(g: Known, inputs: Sequence[int]) -> Found | None:
+    """``where(x <= 0, 0, x) -> relu(x)``."""
+    found = _bound(g, inputs)
+    if found is None or found[1] != 0 or not found[2]:
+        return None
+    return "relu", found[0], {}
+
+
+def clip(g: Known, inputs: Sequence[int]) -> Found | None:
+    """``where(h <= y, h, y) -> clip(x, l, h)`` for ``y = where(x <= l, l, x)``."""
+    outer = _bound(g, inputs)
+    limited = None if outer is None or outer[2] else g.node(outer[0], "relu", "where")
+    if outer is None or limited is None:
+        return None
+    if limited.op == "relu":
+        return "clip", limited.inputs[0], {"low": 0.0, "high": outer[1]}
+    inner = _bound(g, limited.inputs)
+    if inner is None or not inner[2]:
+        return None
+    return "clip", inner[0], {"low": inner[1], "high": outer[1]}
+
+
+def sigmoid(g: Known, inputs: Sequence[int]) -> Found | None:
+    """``0.5 + 0.5 * tanh(0.5 * x) -> sigmoid(x)``."""
+    for a, b in (inputs, inputs[::-1]):
+        half = _times(g, b, 0.5) if g.number(a) == 0.5 else None
+        tanh = g.node(half, "tanh") if half is not None else None
+        x = _times(g, tanh.inputs[0], 0.5) if tanh is not None else None
+        if x is not None:
+            return "sigmoid", x, {}
+    return None
+
+
+def softmax(g: Known, inputs: Sequence[int]) -> Found | None:
+    """``e / sum(e) -> softmax(x)`` for ``e = exp(x - max(x))``."""
+    exp, total = g.node(inputs[0], "exp"), g.node(inputs[1], "sum")
+    if exp is None or total is None or total.inputs != (exp.output,) or not _last(g, total):
+        return None
+    x = _shifted(g, exp.inputs[0])
+    return None if x is None else ("softmax", x, {})
+
+
+def log_softmax(g: Known, inputs: Sequence[int]) -> Found | None:
+    """``y - log(sum(exp(y))) -> log_softmax(x)`` for ``y = x - max(x)``."""
+    log = g.node(inputs[1], "log")
+    total = None if log is None else g.node(log.inputs[0], "sum")
+    exp = None if total is None else g.node(total.inputs[0], "exp")
+    if total is None or exp is None or exp.inputs != (inputs[0],) or not _last(g, total):
+        return None
+    x = _shifted(g, inputs[0])
+    return None if x is None else ("log_softmax", x, {})
+
+
+def _bound(g: Known, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
+    """``(x, bound, below)`` of ``where(x <= bound, bound, x)``, or of that with ``bound <= x``."""
+    compared, bound, x = g.node(inputs[0], "less_equal"), g.number(inputs[1]), inputs[2]
+    if compared is None or bound is None:
+        return None
+    for position in (0, 1):
+        if compared.inputs[position] == x and g.number(compared.inputs[1 - position]) == bound:
+            return x, bound, position == 0
+    return None
+
+
+def _times(g: Known, value: int, figure: float) -> int | None:
+    """x where a value is ``figure * x``."""
+    node = g.node(value, "multiply")
+    for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
+        if g.number(a) == figure:
+            return b
+    return None
+
+
+def _shifted(g: Known, value: int) -> int | None:
+    """x where a value is x less its largest entry along the last axis."""
+    node = g.node(value, "subtract")
+    if node is None:
+        return None
+    whole = g.node(node.inputs[1], "stop_gradient")  # where something is yet to be differentiated
+    most = g.node(node.inputs[1] if whole is None else whole.inputs[0], "max")
+    if most is None or most.inputs != node.inputs[:1] or not _last(g, most):
+        return None
+    return node.inputs[0]
+
+
+def _last(g: Known, node: Node) -> bool:
+    """Whether a reduction is over the last axis, and keeps it."""
+    last = g.rank(node.inputs[0]) - 1
+    return node.attributes["axis"] == (last,) and bool(node.attributes["keepdims"])
