@@ -63,9 +63,9 @@ from harness.runtime.backend import (
 from harness.runtime.executor import Call, Executor, in_turn
 from harness.runtime.functions import VARIABLES
 from harness.runtime.hookspecs import hookimpl
-from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, Watch, loop
+from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, loop
 from harness.runtime.layout import Layout
-from harness.runtime.native import Layer, Native, NativeOptimizer, Tensors
+from harness.runtime.native import Layer, Native, NativeOptimizer, Tensors, WholeModel
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
 from harness.runtime.session import Session
 
@@ -129,7 +129,7 @@ __all__ = [
     "UpdateRule",
     "UsageError",
     "Values",
-    "Watch",
+    "WholeModel",
     "Words",
     "archive",
     "bracketed",

@@ -43,9 +43,9 @@ from harness.extend import (
 
 from ..jax.compile import scan
 from .engines import ENGINES, Jax, TensorFlow, Torch
+from .graph import KerasLayer, KerasModels, eager
 from .optimizers import claim_optimizer
 from .primitives import table
-from .session import KerasLayer, KerasSession, eager
 
 NAMES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
 
@@ -266,7 +266,10 @@ class Keras(Backend):
         return claim_optimizer(self, self.keras, self.engine, rule)
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Session:
-        return KerasSession(self.keras, self, training, inference, **choices)
+        session = Session(self, training, inference, **choices)
+        models = KerasModels(self.keras, session)
+        session.whole = models if models.layers else None
+        return session
 
 
 @hookimpl

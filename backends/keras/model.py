@@ -29,8 +29,8 @@ from harness.extend import (
 
 from .backend import Keras
 from .custom import Custom, class_text, custom
+from .graph import KerasLayer
 from .primitives import table
-from .session import KerasLayer
 from .sizes import bounds, free_sizes
 from .source import HARD_SIGMOID_FIFTH, WORDS
 

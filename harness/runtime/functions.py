@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from harness.runtime.backend import (
 )
 from harness.runtime.interpreter import Claimed, Interpreter, Line, Values, Watch, perform
 from harness.runtime.layout import Layout, claims
-from harness.runtime.native import Native, Tensors
+from harness.runtime.native import Native, Tensors, WholeModel
 
 Path = Literal["native", "equations", "derived"]
 # Where claimed calls find the variables, among values that have numbers from 0.
@@ -62,6 +62,7 @@ class Functions:
             for phase, natives in found.items()
         }
         self.layout = Layout(training, self.natives["training"])
+        self.whole: WholeModel | None = None
         self._compiled: dict[Any, Any] = {}
 
     def function(self, phase: Phase, mode: Mode) -> Function:
@@ -165,7 +166,11 @@ class Functions:
         env, sizes = self._env(program, variables, constants)
         ports = result_ports(program, mode)
         nodes = needed_nodes(program.nodes, ports.values())
-        self._run(phase, nodes, env, sizes, variables, watch)
+        if self.whole is not None and watch is None:
+            done = self.whole.run(phase, sizes, env, variables)
+            nodes = tuple(node for node in nodes if not done.issuperset(node.outputs))
+        env[VARIABLES] = variables
+        self.interpreter(sizes, self.claimed(phase), watch).run(nodes, env)
         results = {name: env[value] for name, value in ports.items()}
         if mode in ("loss", "step"):
             results["scalar"] = results["loss"]
@@ -175,6 +180,9 @@ class Functions:
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
         """The function of :meth:`plain`, prepared for many runs at some sizes. No cotangents."""
+        if self.whole is not None:
+            self.whole.build(phase, sizes)
+            return self.plain(phase, mode)
         program, ports = self.programs[phase], result_ports(self.programs[phase], mode)
         names = [(f"{prefix}{port.name}", port.value) for prefix, port in crossing_ports(program)]
         interpreter = self.interpreter(sizes, self.claimed(phase))
@@ -197,19 +205,6 @@ class Functions:
     def claimed(self, phase: Phase) -> dict[str, Claimed]:
         """The claimed calls of a phase, by key, as the interpreter runs them."""
         return {key: _claimed(key, native) for key, native in self.natives[phase].items()}
-
-    def _run(
-        self,
-        phase: Phase,
-        nodes: Sequence[Node],
-        env: dict[int, Any],
-        sizes: Mapping[str, int],
-        variables: Tensors,
-        watch: Watch | None,
-    ) -> None:
-        """Run nodes into ``env``; a backend with a model object of its own overrides this."""
-        env[VARIABLES] = variables
-        self.interpreter(sizes, self.claimed(phase), watch).run(nodes, env)
 
     def _inner_product(self, results: Tensors, constants: Tensors) -> Any:
         table = self.backend.primitives

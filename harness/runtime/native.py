@@ -72,6 +72,39 @@ class Native:
     packing: Packing
 
 
+class WholeModel(ABC):
+    """A framework's own object for a whole model, which computes most of a session's program.
+
+    A backend that has one sets it as ``whole`` of the session that its
+    :meth:`harness.runtime.backend.Backend.session` returns.
+    """
+
+    @abstractmethod
+    def build(self, phase: Phase, sizes: Mapping[str, int]) -> None:
+        """Make the object, if it is not there yet: asked before a compiler traces a run of it.
+
+        Args:
+            phase: ``training`` or ``inference``.
+            sizes: A number for every size of the program, those of a batch included.
+        """
+
+    @abstractmethod
+    def run(
+        self, phase: Phase, sizes: Mapping[str, int], values: dict[int, Any], variables: Tensors
+    ) -> frozenset[int]:
+        """Compute what the object computes; all else of the program is interpreted.
+
+        Args:
+            phase: As in :meth:`build`.
+            sizes: As in :meth:`build`.
+            values: The tensors that came in, by the numbers of the program; results are added.
+            variables: The parameters by their packed names; not written into.
+
+        Returns:
+            The numbers of the values that need not be computed any more.
+        """
+
+
 class NativeOptimizer(ABC):
     """A framework's own optimizer over named variables.
 

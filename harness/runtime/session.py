@@ -26,7 +26,6 @@ from harness.runtime.native import NativeOptimizer, Tensors
 
 # The number of the step, from 1, which the equations of an optimizer may ask for.
 STEP = "step"
-# What an optimizer returns, for a message.
 UPDATED = ("update()", "the next state and the next variables")
 
 
@@ -286,6 +285,8 @@ class Session(Functions):
                 else:
                     variables[name] = self.float_tensor(array)
         constants.update({f"statistics.{n}": t for n, t in self.statistics.items()})
+        if self.whole is not None:
+            self.whole.build(phase, self.sizes(phase, {**variables, **constants}))
         return variables, constants
 
     def _differentiated(

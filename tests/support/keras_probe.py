@@ -132,7 +132,7 @@ def model_object() -> dict[str, Any]:
     session: Any = start(load_spec("lesson6/stateful_lstm"), "native", "float32")
     given = draw(session.programs["inference"], FREE)
     session.load(given["parameters"], given["statistics"])
-    model = session.model("inference", **FREE)
+    model = session.whole.model("inference", **FREE)
     lines: list[str] = []
     model.summary(line_length=160, print_fn=lines.append)
     order = [tensor.name for tensor in model.inputs]

@@ -1,4 +1,4 @@
-"""Keras' native path: a program as a ``keras.Model``, and a session that runs it."""
+"""Keras' native path: a program as a ``keras.Model``, and what runs it in a session."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from typing import Any
 
 from harness.extend import (
     VARIABLES,
-    Arrays,
-    Backend,
     Block,
     Claimed,
-    Function,
     Line,
-    Mode,
     Native,
     Node,
     Phase,
@@ -22,7 +18,7 @@ from harness.extend import (
     Session,
     Tensors,
     Values,
-    Watch,
+    WholeModel,
     crossing_ports,
     free_values,
     needed_nodes,
@@ -103,74 +99,53 @@ class Graph:
     done: frozenset[int]
 
 
-class KerasSession(Session):
-    """A session whose native path is a ``keras.Model``, one for each phase and set of sizes.
+class KerasModels(WholeModel):
+    """The native path of a session: a ``keras.Model`` for each phase and set of sizes.
 
     The models share their layers. Parameters are passed to them at each call, as
     ``stateless_call`` allows, so that the gradients are those of plain functions; :meth:`model`
-    puts them into the layers' variables. With nothing claimed there is no model.
+    puts them into the layers' variables.
     """
 
-    def __init__(self, keras: Any, backend: Backend, *programs: Program, **choices: Any) -> None:
-        super().__init__(backend, *programs, **choices)
-        self.keras = keras
-        natives = self.natives["training"].items()
+    def __init__(self, keras: Any, session: Session) -> None:
+        self.keras, self.session = keras, session
+        natives = session.natives["training"].items()
         self.layers = {key: n.layer for key, n in natives if isinstance(n, KerasLayer)}
         self._graphs: dict[Any, Graph] = {}
 
     def model(self, phase: Phase, /, **sizes: int) -> Any:
         """The ``keras.Model`` for these sizes of the inputs, holding the present parameters."""
-        program = self.programs[phase]
+        program = self.session.programs[phase]
         graph = self._graph(phase, {**program.sizes, **sizes})
         for variable, name in zip(graph.model.trainable_variables, graph.trained, strict=True):
-            variable.assign(self.variables[name])
+            variable.assign(self.session.variables[name])
         names = {port.value: port.name for port in program.statistics}
         for variable, before, _ in graph.fixed:
             if before in names:
-                variable.assign(self.statistics[names[before]])
+                variable.assign(self.session.statistics[names[before]])
         return graph.model
 
-    def arguments(
-        self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays
-    ) -> tuple[Tensors, Tensors]:
-        variables, constants = super().arguments(phase, inputs, state, targets)
-        if self.layers:
-            # Here, because layers must not make their variables while a compiler traces.
-            self._graph(phase, self._env(self.programs[phase], variables, constants)[1])
-        return variables, constants
+    def build(self, phase: Phase, sizes: Mapping[str, int]) -> None:
+        self._graph(phase, sizes)
 
-    def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
-        if not self.layers:
-            return super().scripted(phase, mode, sizes)
-        self._graph(phase, sizes)  # before a compiler traces what is returned
-        return self.plain(phase, mode)
-
-    def _run(
-        self,
-        phase: Phase,
-        nodes: Sequence[Node],
-        env: dict[int, Any],
-        sizes: Mapping[str, int],
-        variables: Tensors,
-        watch: Watch | None,
-    ) -> None:
-        if self.layers and watch is None:
-            graph = self._graph(phase, sizes)
-            outputs, fixed = graph.model.stateless_call(
-                [variables[name] for name in graph.trained],
-                [
-                    variable.value if before is None else env[before]
-                    for variable, before, _ in graph.fixed
-                ],
-                [env[i] for i in graph.inputs],
-                training=phase == "training",
-            )
-            env.update(graph.constants)
-            env.update(zip(graph.outputs, _listed(outputs), strict=True))
-            after = zip(graph.fixed, fixed, strict=True)
-            env.update({value: tensor for (_, _, value), tensor in after if value is not None})
-            nodes = [node for node in nodes if not graph.done.issuperset(node.outputs)]
-        super()._run(phase, nodes, env, sizes, variables, watch)
+    def run(
+        self, phase: Phase, sizes: Mapping[str, int], values: Values, variables: Tensors
+    ) -> frozenset[int]:
+        graph = self._graph(phase, sizes)
+        outputs, fixed = graph.model.stateless_call(
+            [variables[name] for name in graph.trained],
+            [
+                variable.value if before is None else values[before]
+                for variable, before, _ in graph.fixed
+            ],
+            [values[i] for i in graph.inputs],
+            training=phase == "training",
+        )
+        values.update(graph.constants)
+        values.update(zip(graph.outputs, _listed(outputs), strict=True))
+        after = zip(graph.fixed, fixed, strict=True)
+        values.update({value: tensor for (_, _, value), tensor in after if value is not None})
+        return graph.done
 
     def _graph(self, phase: Phase, sizes: Mapping[str, int]) -> Graph:
         key = (phase, *sorted(sizes.items()))
@@ -180,10 +155,12 @@ class KerasSession(Session):
 
     def _build(self, phase: Phase, sizes: Mapping[str, int]) -> Graph:
         """What outputs, states and statistics need; the loss is walked after it, as in Keras."""
-        program, keras_tensor = self.programs[phase], self.keras.KerasTensor
+        program, keras_tensor = self.session.programs[phase], self.keras.KerasTensor
 
         def is_zero(value: Any) -> bool:
-            return not isinstance(value, keras_tensor) and not self.backend.numpy(value).any()
+            return (
+                not isinstance(value, keras_tensor) and not self.session.backend.numpy(value).any()
+            )
 
         ends = [p.value for p in (*program.outputs, *program.new_state, *program.new_statistics)]
         nodes = needed_nodes(program.nodes, ends)
@@ -192,7 +169,7 @@ class KerasSession(Session):
         inputs = dict(env)
         layers = {key: symbolic(layer, is_zero) for key, layer in self.layers.items()}
         env[VARIABLES] = {}
-        self.interpreter(sizes, self.claimed(phase) | layers).run(nodes, env)
+        self.session.interpreter(sizes, self.session.claimed(phase) | layers).run(nodes, env)
         rest = tuple(node for node in program.nodes if not done.issuperset(node.outputs))
         wanted = [*ends, *(i for i in free_values(Block((), rest, ())) if i in done)]
         outputs = {i: env[i] for i in wanted if isinstance(env[i], keras_tensor)}
@@ -208,7 +185,7 @@ class KerasSession(Session):
         for prefix, port in crossing_ports(program):
             owned = prefix in ("", "statistics.") and port.name.partition(".")[0] in self.layers
             if port.value in used and not owned:
-                dtype = self.dtype if program.type_of(port).kind == "float" else "int32"
+                dtype = self.session.dtype if program.type_of(port).kind == "float" else "int32"
                 made[port.value] = self.keras.Input(
                     batch_shape=program.shape(port, sizes), dtype=dtype, name=f"{prefix}{port.name}"
                 )
