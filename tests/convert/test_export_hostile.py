@@ -166,7 +166,7 @@ def test_one_quote_that_gets_out_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
     """The second door holds where the first one is open."""
     monkeypatch.setattr("harness.convert.source.document.prose", str)
     changed = replace(plain(), spec=PAYLOADS[0])
-    monkeypatch.setattr(torch_module, "told", str)
+    monkeypatch.setattr("harness.convert.source.literals.told", str)
     with pytest.raises(UsageError, match="an export writes no expression outside"):
         torch_text(changed)
 

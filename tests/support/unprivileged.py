@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,10 @@ def unprivileged(folder: Path) -> Iterator[None]:
     """Not root in this block, but able to reach a folder; whoever is not root stays who it is."""
     user = os.geteuid()
     if user == 0:
-        for parent in folder.parents[:3]:
-            parent.chmod(0o755)
+        top = Path(tempfile.gettempdir())
+        for parent in folder.parents:
+            if top in parent.parents:
+                parent.chmod(0o755)
         os.seteuid(NOBODY)
     try:
         yield
