@@ -24,7 +24,7 @@ from hostile import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sources import WRITERS, torch_module, torch_source, torch_text
+from sources import WRITERS, torch_source, torch_text
 
 from harness.cli import cli
 from harness.convert import weights
