@@ -18,6 +18,8 @@ from harness.bench.workload import TimedCase
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
+pytestmark = pytest.mark.alone
+
 SPEC = "lesson6/sequence_rnn"
 FOLDER = str(SUPPORT)
 PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [FOLDER, os.environ.get("PYTHONPATH")]))}

@@ -14,6 +14,8 @@ from places import TESTS
 from ratio_targets import cells, missed, outcome
 from ratios import BACKENDS, by_hand, wanted
 
+pytestmark = pytest.mark.alone
+
 SCRIPT = TESTS / "benchmarks" / "ratios.py"
 LESSON6 = "lesson6/sequence_rnn"
 

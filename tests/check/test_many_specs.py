@@ -23,6 +23,8 @@ from harness.spec.library import Library
 from harness.spec.model import load_spec
 from harness.spec.shelf import Shelf
 
+pytestmark = pytest.mark.alone
+
 # In bytes a spec: what the report says of the 44 findings of its two cells, and no array.
 ALLOWED = 40 << 10
 

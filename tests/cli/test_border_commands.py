@@ -38,6 +38,8 @@ from harness.worker import answers
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
+pytestmark = pytest.mark.alone
+
 LETTERS = "abcdefghij"
 SYSTEM = "lesson6/sequence_rnn"
 

@@ -22,6 +22,8 @@ from harness.oracle.patience import OracleFault, Patience, at_work, spent, with_
 from harness.runtime import memory
 from harness.spec.model import load_spec
 
+pytestmark = pytest.mark.alone
+
 HARNESS = str(Path(sys.executable).parent / "harness")
 SPEC = "lesson6/simple_rnn"
 OTHER = "lesson6/three_char"

@@ -20,6 +20,8 @@ from harness.worker import logs
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
+pytestmark = pytest.mark.alone
+
 PLUGIN = """
 import os
 from harness.runtime.hookspecs import hookimpl

@@ -24,6 +24,8 @@ from harness.worker import worker as worker_module
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
