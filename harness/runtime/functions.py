@@ -25,7 +25,7 @@ from harness.runtime.interpreter import Claimed, Interpreter, Line, Values, Watc
 from harness.runtime.layout import Layout, claims
 from harness.runtime.native import Native, Tensors, WholeModel
 
-Path = Literal["native", "equations", "derived"]
+ExecutionPath = Literal["native", "equations", "derived"]
 # Where claimed calls find the variables, among values that have numbers from 0.
 VARIABLES = -1
 COMPILED = "what compile() made"
@@ -45,7 +45,7 @@ class Functions:
     """
 
     def __init__(
-        self, backend: Backend, training: Program, inference: Program, path: Path, dtype: str
+        self, backend: Backend, training: Program, inference: Program, path: ExecutionPath, dtype: str
     ) -> None:
         self.backend, self.path = backend, path
         # TF32 is how a GPU multiplies float32, not how anything is kept.

@@ -21,7 +21,7 @@ from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.signature import Mode, call_key, check_arrays, check_index, check_names
 from harness.runtime import promises
 from harness.runtime.backend import Backend, Function
-from harness.runtime.functions import COMPILED, Functions, Path
+from harness.runtime.functions import COMPILED, ExecutionPath, Functions
 from harness.runtime.native import NativeOptimizer, Tensors
 
 # The number of the step, from 1, which the equations of an optimizer may ask for.
@@ -38,7 +38,7 @@ class Session(Functions):
         training: Program,
         inference: Program,
         *,
-        path: Path = "native",
+        path: ExecutionPath = "native",
         dtype: str = "float32",
         rule: UpdateRule | None = None,
     ) -> None:
