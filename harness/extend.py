@@ -27,7 +27,7 @@ from harness.convert.source.common import (
 from harness.convert.source.emitter import Dialect, Emitter
 from harness.convert.source.expression import Code, fill, listed
 from harness.convert.source.idioms import Idioms
-from harness.convert.source.layers import Form, Method, Model
+from harness.convert.source.layers import LayerForm, Method, SourceModel
 from harness.convert.source.names import CONSTANTS, PYTHON, camel, identifier, unique, uses
 from harness.convert.source.vetting import Words, vetted
 from harness.convert.source.wrapping import INDENT, bracketed, mapping
@@ -95,7 +95,6 @@ __all__ = [
     "Executor",
     "Exported",
     "F",
-    "Form",
     "Format",
     "FrozenZeros",
     "Function",
@@ -105,11 +104,11 @@ __all__ = [
     "Join",
     "Layer",
     "LayerBody",
+    "LayerForm",
     "Layout",
     "Line",
     "Method",
     "Mode",
-    "Model",
     "Native",
     "NativeOptimizer",
     "Node",
@@ -122,6 +121,7 @@ __all__ = [
     "Program",
     "Session",
     "Shape",
+    "SourceModel",
     "Stack",
     "Step",
     "Table",

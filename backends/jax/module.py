@@ -11,11 +11,11 @@ from harness.extend import (
     Code,
     Emitter,
     Exported,
-    Form,
     LayerBody,
+    LayerForm,
     Method,
-    Model,
     Node,
+    SourceModel,
     bracketed,
     call_key,
     document,
@@ -46,7 +46,7 @@ class Writer:
 
     def __init__(self, exported: Exported, file: str) -> None:
         self.exported, self.file = exported, file
-        self.model: Model = layers.model(exported.training, exported.inference)
+        self.model: SourceModel = layers.model(exported.training, exported.inference)
         self.dialect = JaxDialect()
         self.functions: dict[int, str] = {}
         taken = {*IMPORTED, *CONSTANTS, *PYTHON}
@@ -113,7 +113,7 @@ class Writer:
             "    return params",
         ]
 
-    def _function(self, form: Form, method: Method) -> list[str]:
+    def _function(self, form: LayerForm, method: Method) -> list[str]:
         program, call, results = self.exported.inference, method.call, list(method.results)
         reserved = set(self.reserved)
         made = LayerBody(program, call, results)

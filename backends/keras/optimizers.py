@@ -25,7 +25,7 @@ OPTIMIZERS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-class Optimizer(NativeOptimizer):
+class KerasOptimizer(NativeOptimizer):
     """A class of ``keras.optimizers`` with its settings."""
 
     def __init__(
@@ -93,4 +93,4 @@ def claim_optimizer(
         return None
     kind, names, slots = OPTIMIZERS[rule.name]
     settings = {n: rule.attributes[n] for n in names}
-    return Optimizer(backend, keras, engine, kind, settings, slots)
+    return KerasOptimizer(backend, keras, engine, kind, settings, slots)

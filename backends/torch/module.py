@@ -11,12 +11,12 @@ from harness.extend import (
     Code,
     Emitter,
     Exported,
-    Form,
     LayerBody,
+    LayerForm,
     Method,
-    Model,
     Node,
     Program,
+    SourceModel,
     bracketed,
     call_key,
     camel,
@@ -42,7 +42,7 @@ class Writer:
 
     def __init__(self, exported: Exported, file: str) -> None:
         self.exported, self.file = exported, file
-        self.model: Model = layers.model(exported.training, exported.inference)
+        self.model: SourceModel = layers.model(exported.training, exported.inference)
         self.natives = natives(exported.training)
         self.dialect = TorchDialect()
         self.forms = {
@@ -97,7 +97,7 @@ class Writer:
 
     # --- Layers of equations
 
-    def _form(self, form: Form) -> list[str]:
+    def _form(self, form: LayerForm) -> list[str]:
         lines = [f"class {self.classes[form.name]}(nn.Module):"]
         lines += [*document.docstring([document.form_title(form)], 1), ""]
         lines += [
@@ -116,7 +116,7 @@ class Writer:
             lines += ["", *self._method(form, method, number)]
         return lines
 
-    def _method(self, form: Form, method: Method, number: int) -> list[str]:
+    def _method(self, form: LayerForm, method: Method, number: int) -> list[str]:
         def parameter(role: str) -> str:
             return f"self.{attribute(role)}"
 
@@ -143,7 +143,7 @@ class Writer:
             lines += ["        if self.training:", *self._training(form, method, phase)]
         return [*lines, *e.lines, f"        return {result_text(e, codes)}"]
 
-    def _training(self, form: Form, method: Method, phase: Any) -> list[str]:
+    def _training(self, form: LayerForm, method: Method, phase: Any) -> list[str]:
         """The equations of training, which move the statistics."""
         call = method.training
         assert call is not None
@@ -171,7 +171,7 @@ class Writer:
         lines += self._initial_state()
         return [*lines, "", *self._forward()]
 
-    def _submodule(self, key: str, form: Form) -> list[str]:
+    def _submodule(self, key: str, form: LayerForm) -> list[str]:
         name = attribute(key)
         if key not in self.natives:
             return [f"        self.{name} = {self.classes[form.name]}(dtype)"]
@@ -233,7 +233,7 @@ class Writer:
         forward.settle(e, results, fill(f"{name}({places})", *codes), attribute(key))
 
     def _native(
-        self, e: Emitter, node: Node, target: str, form: Form, codes: Sequence[Code]
+        self, e: Emitter, node: Node, target: str, form: LayerForm, codes: Sequence[Code]
     ) -> None:
         """A call of a module of torch.nn."""
         word = target.removeprefix("self.")

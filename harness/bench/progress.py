@@ -7,11 +7,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from harness.bench.contestant import TimedResult
 from harness.bench.request import Group
-from harness.bench.run import Events
+from harness.bench.run import BenchEvents
 from harness.terminal import line, visible
 
 
-class BenchProgress(Events):
+class BenchProgress(BenchEvents):
     """A bar on a terminal, a line for each cell elsewhere."""
 
     def __init__(self, console: Console) -> None:

@@ -19,7 +19,7 @@ class Stats(Form):
     data: Annotated[list[Seconds], Field(min_length=1, max_length=100_000)]
 
 
-class Values(Form):
+class ValuesForm(Form):
     """``ratio`` is the largest error over its yardstick."""
 
     ratio: Number | None = None
@@ -28,10 +28,10 @@ class Values(Form):
 class Extra(Form):
     """The fields that pytest-benchmark has no place for."""
 
-    values: Values = Values()
+    values: ValuesForm = ValuesForm()
 
 
-class Entry(Form):
+class BenchmarkForm(Form):
     """A cell with a speed."""
 
     fullname: str
@@ -88,5 +88,5 @@ class ResultFile(Form):
     """The whole."""
 
     machine_info: Info
-    benchmarks: list[Entry]
+    benchmarks: list[BenchmarkForm]
     harness: Further

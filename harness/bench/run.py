@@ -22,7 +22,7 @@ from harness.oracle.patience import OracleFault, Patience, at_work, with_patienc
 from harness.worker.worker import Worker
 
 
-class Events:
+class BenchEvents:
     """What a run tells while it goes; override what is of interest."""
 
     def planned(self, cells: int) -> None:
@@ -49,10 +49,10 @@ class Bench:
         self,
         request: BenchRequest,
         entries: Sequence[Entry] | None = None,
-        events: Events | None = None,
+        events: BenchEvents | None = None,
     ) -> None:
         check_request(request)
-        self.request, self.events = request, events or Events()
+        self.request, self.events = request, events or BenchEvents()
         self.entries = list(entries_from(request) if entries is None else entries)
         self.groups = groups_of(request)
         self._workers = {c.label: Worker(c.launch) for c in self.entries}

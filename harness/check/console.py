@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from harness.check import report as reports
 from harness.check.cell import Cell, CellResult, result_records
-from harness.check.events import Events, Report
+from harness.check.events import CheckEvents, Report
 from harness.check.findings import PASSING
 from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request
@@ -32,7 +32,7 @@ from harness.worker.worker import Worker
 PIPED_WIDTH = 160
 
 
-class _Progress(Events):
+class _Progress(CheckEvents):
     """A bar on a terminal, a line for each cell elsewhere; on standard error."""
 
     def __init__(self, console: Console, quiet: bool) -> None:

@@ -9,7 +9,7 @@ from harness.check.cell import Cell, CellResult
 from harness.check.findings import PASSING, Finding
 
 
-class Events:
+class CheckEvents:
     """What a run tells while it goes; override what is of interest. Called from several threads,
     one call at a time."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.check.cell import Cell, CellResult, finding_record, own_fault
 from harness.check.differences import Differences, known_differences
-from harness.check.events import Events, Report
+from harness.check.events import CheckEvents, Report
 from harness.check.findings import Finding
 from harness.check.outliers import Outliers
 from harness.check.provenance import Greetings, Signatures, greeting
@@ -43,9 +43,9 @@ STOPPING = 2.0
 class Engine:
     """One run of a request. Use as a context manager, so that no worker outlives it."""
 
-    def __init__(self, request: Request, events: Events | None = None) -> None:
+    def __init__(self, request: Request, events: CheckEvents | None = None) -> None:
         self.request = request
-        self.events = events or Events()
+        self.events = events or CheckEvents()
         self.backends = choose_backends(request.backends)
         choose_checks(request.checks)
         check_request(request, self.backends)

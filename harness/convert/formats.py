@@ -22,7 +22,7 @@ from harness.program.ir import Program
 from harness.program.serial import decode, encode
 from harness.runtime import plugins
 from harness.runtime.hookspecs import FORMATS_GROUP
-from harness.runtime.plugins import BrokenPlugin, Kind, Origin
+from harness.runtime.plugins import BrokenPlugin, Origin, PluginKind
 from harness.worker.launch import Launch
 
 
@@ -158,7 +158,7 @@ class Format(ABC):
         return {"numpy": np.__version__}
 
 
-FORMATS = Kind("format", FORMATS_GROUP, UnknownFormat, BrokenFormat)
+FORMATS = PluginKind("format", FORMATS_GROUP, UnknownFormat, BrokenFormat)
 
 
 def available() -> dict[str, Origin]:
@@ -189,7 +189,7 @@ def load(name: str) -> Format:
     return found
 
 
-class Verbs:
+class FormatService:
     """The verbs of the process of a format. Each takes and gives plain data."""
 
     def __init__(self, format_: Format) -> None:
@@ -227,4 +227,4 @@ def handler(name: str) -> Callable[[str, dict[str, Any]], Any]:
         UnknownFormat: nothing of this name is installed.
         BrokenFormat: as :func:`load`.
     """
-    return Verbs(load(name))
+    return FormatService(load(name))

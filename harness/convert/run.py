@@ -18,7 +18,7 @@ from harness.convert.weights import Weights, WeightsError
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.atomic import staging, sync_folder
-from harness.files.kinds import Kind
+from harness.files.kinds import FileKind
 from harness.files.lock import held
 from harness.files.user_file import MAX_WEIGHTS, FileFault, check_regular, displayed
 from harness.program.serial import encode
@@ -250,7 +250,7 @@ def made_in(folder: Path, file: Path, request: Export) -> Path:
     return file.relative_to(folder)
 
 
-def _refuse(files: Sequence[Path], kind: Kind, force: bool) -> None:
+def _refuse(files: Sequence[Path], kind: FileKind, force: bool) -> None:
     """:class:`UsageError` for files that cannot be written, are there already, or are something
     else, which no option replaces."""
     for file in files:

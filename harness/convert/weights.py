@@ -32,7 +32,7 @@ from harness.convert.weights_header import (
 from harness.errors import HarnessError, SpecError, did_you_mean
 from harness.files import kinds
 from harness.files.atomic import write_whole
-from harness.files.kinds import OPENING, Kind
+from harness.files.kinds import OPENING, FileKind
 from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_head, why
 from harness.spec.fingerprint import fingerprint
 
@@ -65,7 +65,7 @@ class Weights:
     history: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save(path: str | Path, weights: Weights, kind: Kind = kinds.WEIGHTS) -> None:
+def save(path: str | Path, weights: Weights, kind: FileKind = kinds.WEIGHTS) -> None:
     """Write weights, whole or not at all; the same weights give the same bytes.
 
     ``kind`` is what they are written as: weights, or a checkpoint. A file of another kind that is
@@ -82,7 +82,7 @@ def save(path: str | Path, weights: Weights, kind: Kind = kinds.WEIGHTS) -> None
         raise WeightsError(f"cannot write the weights {displayed(path)!r}: {why(error)}") from None
 
 
-def load(path: str | Path, kind: Kind = kinds.WEIGHTS) -> Weights:
+def load(path: str | Path, kind: FileKind = kinds.WEIGHTS) -> Weights:
     """Read weights, or a checkpoint; their arrays are C-contiguous and may be written to.
 
     Raises:
@@ -183,7 +183,7 @@ def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
                 yield f"{kind} {name!r} is unknown{did_you_mean(name, shapes)}"
 
 
-def _content(weights: Weights, kind: Kind) -> tuple[bytes, memoryview]:
+def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
     """The file of weights: the header with its length, and the tensors."""
     both = sorted(set(weights.parameters) & set(weights.statistics))
     if both:
@@ -229,7 +229,7 @@ def _plain(name: str, array: Array) -> Array:
     return np.asarray(found, order="C")
 
 
-def _check_start(name: str, path: Path, head: bytes, kind: Kind) -> None:
+def _check_start(name: str, path: Path, head: bytes, kind: FileKind) -> None:
     """:class:`WeightsError` for a file that does not start as one of a kind does."""
     if head[8 : DIGEST.start] != OPENING:
         what = "it is empty" if not head else "it does not begin as they do"

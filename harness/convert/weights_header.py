@@ -55,13 +55,13 @@ Hex = Annotated[str, Field(max_length=64)]
 Axes = Annotated[tuple[Annotated[int, Field(ge=0, le=2**48)], ...], Field(max_length=64)]
 
 
-class Part(BaseModel):
+class HeaderPart(BaseModel):
     """Unknown keys are errors, types are not converted, text is valid Unicode."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Tensor(Part):
+class TensorHeader(HeaderPart):
     """Where the numbers of a tensor are; whether they are there is for safetensors to check."""
 
     dtype: Literal["F32", "F64"]
@@ -69,7 +69,7 @@ class Tensor(Part):
     data_offsets: tuple[int, int]
 
 
-class Metadata(Part):
+class Metadata(HeaderPart):
     """The header in Python's types; see :class:`harness.convert.weights.Weights`."""
 
     sha256: str
@@ -86,12 +86,12 @@ class Header(BaseModel):
     """All of it: the metadata, and the tensors by name."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-    __pydantic_extra__: dict[str, Tensor]
+    __pydantic_extra__: dict[str, TensorHeader]
 
     metadata: Metadata = Field(alias="__metadata__")
 
     @property
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, TensorHeader]:
         """By name."""
         return self.__pydantic_extra__
 

@@ -47,7 +47,7 @@ PROGRAM_KEYS = frozenset({"cell", "check", "phase", "training", "inference"})
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """A kind of file that the harness writes: ``name`` in words, and how one is recognised by its
     path and its first :data:`HEAD` bytes, of which there is at least one."""
 
@@ -55,7 +55,7 @@ class Kind:
     matches: Callable[[Path, bytes], bool]
 
 
-def check_place(path: Path, kind: Kind) -> bool:
+def check_place(path: Path, kind: FileKind) -> bool:
     """Whether a file of this kind, which may be replaced or appended to, is at a place.
 
     False where there is none, or an empty one: then a file may be written there.
@@ -75,7 +75,7 @@ def check_place(path: Path, kind: Kind) -> bool:
     return there
 
 
-def check_kind(path: Path, kind: Kind) -> bool:
+def check_kind(path: Path, kind: FileKind) -> bool:
     """As :func:`check_place`, but for the folder: a look at the file that is there, if any.
 
     Raises:
@@ -243,11 +243,11 @@ def _other(head: bytes) -> str:
     return "JSON of something else" if first[:1] in ("{", "[") else "a text"
 
 
-WEIGHTS = Kind("weights", _of_format(PROJECT + b" weights"))
-CHECKPOINT = Kind("a checkpoint of a training", _of_format(PROJECT + b" checkpoint"))
-RECORDS = Kind("a record file of 'harness check'", _is_records)
-RESULTS = Kind("results of 'harness bench'", _is_results)
-EXPORT = Kind("a file that 'harness export' wrote", _is_export)
-PROGRAM = Kind("the program of a reproducer", _is_program)
-ARRAYS = Kind("the arrays of a reproducer", _is_arrays)
+WEIGHTS = FileKind("weights", _of_format(PROJECT + b" weights"))
+CHECKPOINT = FileKind("a checkpoint of a training", _of_format(PROJECT + b" checkpoint"))
+RECORDS = FileKind("a record file of 'harness check'", _is_records)
+RESULTS = FileKind("results of 'harness bench'", _is_results)
+EXPORT = FileKind("a file that 'harness export' wrote", _is_export)
+PROGRAM = FileKind("the program of a reproducer", _is_program)
+ARRAYS = FileKind("the arrays of a reproducer", _is_arrays)
 KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS, PROGRAM, RESULTS)

@@ -45,7 +45,12 @@ class Functions:
     """
 
     def __init__(
-        self, backend: Backend, training: Program, inference: Program, path: ExecutionPath, dtype: str
+        self,
+        backend: Backend,
+        training: Program,
+        inference: Program,
+        path: ExecutionPath,
+        dtype: str,
     ) -> None:
         self.backend, self.path = backend, path
         # TF32 is how a GPU multiplies float32, not how anything is kept.

@@ -128,7 +128,7 @@ def installed(group: str) -> dict[str, tuple[Origin, EntryPoint]]:
 
 
 @dataclass(frozen=True)
-class Kind:
+class PluginKind:
     """A kind of plugin: its ``noun``, and its group of entry points.
 
     ``unknown`` and ``broken`` are raised of a name that nothing has, and of a plugin that cannot be
@@ -206,4 +206,4 @@ def _extra(entry: EntryPoint) -> str:
     return f"; install it with: pip install '{entry.dist.name}[{entry.name}]'"
 
 
-BACKENDS = Kind("backend", ENTRY_POINT_GROUP, UnknownBackend, BrokenBackend)
+BACKENDS = PluginKind("backend", ENTRY_POINT_GROUP, UnknownBackend, BrokenBackend)

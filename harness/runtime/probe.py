@@ -34,7 +34,7 @@ KINDS: Mapping[str, str] = {"index": "iu", "bool": "b"}
 
 
 @dataclass(frozen=True)
-class Form:
+class TensorForm:
     """A type in numbers; ``bound`` is the number of classes of an index."""
 
     shape: tuple[int, ...]
@@ -46,13 +46,13 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Call:
+class PrimitiveCall:
     """A primitive with the forms of its inputs and of its result."""
 
     op: str
-    inputs: tuple[Form, ...]
+    inputs: tuple[TensorForm, ...]
     attributes: tuple[tuple[str, Any], ...]
-    result: Form
+    result: TensorForm
 
 
 @dataclass
@@ -71,7 +71,12 @@ class Probe:
         ``setting`` is what else a result may depend on, such as the dtype.
         """
         self.traceback = ""
-        trips = (Form((2, 3)), Form(()), Form((3,), "index", 4), Form((2,), "bool"))
+        trips = (
+            TensorForm((2, 3)),
+            TensorForm(()),
+            TensorForm((3,), "index", 4),
+            TensorForm((2,), "bool"),
+        )
         broken = next(filter(None, (self._round_trip(session, form) for form in trips)), "")
         if broken:  # then nothing of what a primitive gives can be judged
             return {"tried": len(trips), "faults": [broken], "traceback": self.traceback}
@@ -89,13 +94,13 @@ class Probe:
                 break
         return {"tried": tried, "faults": list(faults.values()), "traceback": self.traceback}
 
-    def _round_trip(self, session: Session, form: Form) -> str:
+    def _round_trip(self, session: Session, form: TensorForm) -> str:
         try:
             return self._wrong(session, _tensor(session, form), form, "tensor()")
         except Exception as error:
             return self._raised(f"tensor() of an array of shape {list(form.shape)}", error)
 
-    def _fault(self, session: Session, call: Call) -> str:
+    def _fault(self, session: Session, call: PrimitiveCall) -> str:
         """The fault of a call, in words; empty if there is none."""
         attributes = dict(call.attributes)
         try:
@@ -106,7 +111,7 @@ class Probe:
             return self._raised(call.op, error)
         return self._wrong(session, made, call.result, text)
 
-    def _wrong(self, session: Session, made: Any, form: Form, text: str) -> str:
+    def _wrong(self, session: Session, made: Any, form: TensorForm, text: str) -> str:
         shape = getattr(made, "shape", None)
         try:
             found = tuple(int(length) for length in shape)  # type: ignore[union-attr]
@@ -134,7 +139,7 @@ class Probe:
         return f"{what} raised {type(error).__name__}: {shorten(str(error), 200)}{where}"
 
 
-def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[Call]:
+def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]:
     """Every call of a primitive that a session's functions may walk, in the order of its programs.
 
     Of its own layers, losses and optimizers the framework asks no primitive, and where it has
@@ -156,7 +161,7 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[Call]:
         yield from _of(_walked(rule.nodes, ()), rule.types, {"entries": ENTRIES}, session)
 
 
-def every_primitive(session: Session) -> Iterator[Call]:
+def every_primitive(session: Session) -> Iterator[PrimitiveCall]:
     """A call of every primitive, those included that a model has no use for: a backend promises
     them all."""
     builder = Builder()
@@ -207,11 +212,11 @@ def _walked(nodes: Iterable[Node], claimed: Iterable[str]) -> Iterator[Node]:
 
 def _of(
     nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int], session: Session
-) -> Iterator[Call]:
-    def form(value: int) -> Form:
+) -> Iterator[PrimitiveCall]:
+    def form(value: int) -> TensorForm:
         found = types[value]
         bound = found.bound.resolve(sizes) if found.bound is not None else 0
-        return Form(resolve_shape(found.shape, sizes), found.kind, bound)
+        return TensorForm(resolve_shape(found.shape, sizes), found.kind, bound)
 
     interpreter = Interpreter({}, sizes, session.dtype, session.scalar)
     plain = type(session.backend).scan is Backend.scan
@@ -220,10 +225,12 @@ def _of(
             yield from _loop_calls(node, form) if plain else ()
         else:
             attributes = tuple(sorted(interpreter.attributes(node).items()))
-            yield Call(node.op, tuple(map(form, node.inputs)), attributes, form(node.output))
+            yield PrimitiveCall(
+                node.op, tuple(map(form, node.inputs)), attributes, form(node.output)
+            )
 
 
-def _loop_calls(node: Node, form: Callable[[int], Form]) -> Iterator[Call]:
+def _loop_calls(node: Node, form: Callable[[int], TensorForm]) -> Iterator[PrimitiveCall]:
     """The calls that :func:`harness.runtime.interpreter.loop` makes beside the body of a loop."""
     count = node.carries
     for value in node.inputs[count:]:
@@ -232,17 +239,17 @@ def _loop_calls(node: Node, form: Callable[[int], Form]) -> Iterator[Call]:
             replace(whole, shape=(1, *whole.shape[1:])),
             replace(whole, shape=whole.shape[1:]),
         )
-        yield Call("slice", (whole,), (("axis", 0), ("start", 0), ("stop", 1)), one)
-        yield Call("squeeze", (one,), (("axis", 0),), row)
+        yield PrimitiveCall("slice", (whole,), (("axis", 0), ("start", 0), ("stop", 1)), one)
+        yield PrimitiveCall("squeeze", (one,), (("axis", 0),), row)
     for value in node.outputs[count:]:
         stacked = form(value)
         row = replace(stacked, shape=stacked.shape[1:])
         one = replace(stacked, shape=(1, *stacked.shape[1:]))
-        yield Call("expand_dims", (row,), (("axis", 0),), one)
-        yield Call("concat", (one,) * stacked.shape[0], (("axis", 0),), stacked)
+        yield PrimitiveCall("expand_dims", (row,), (("axis", 0),), one)
+        yield PrimitiveCall("concat", (one,) * stacked.shape[0], (("axis", 0),), stacked)
 
 
-def _tensor(session: Session, form: Form) -> Any:
+def _tensor(session: Session, form: TensorForm) -> Any:
     """A tensor of a form: numbers above 0, indices over their range, both truth values."""
     random = np.random.default_rng(0)
     if form.kind == "float":

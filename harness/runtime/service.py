@@ -18,12 +18,12 @@ from harness.runtime.opening import open_session
 from harness.runtime.probe import Probe
 from harness.runtime.promises import ContractError
 from harness.runtime.session import Session
-from harness.runtime.step_service import TimedVerbs
+from harness.runtime.step_service import StepService
 
 Payload = dict[str, Any]
 
 
-class Verbs(TimedVerbs):
+class SessionService(StepService):
     """Holds the current session of one backend. Every verb takes and gives plain data."""
 
     def __init__(self, backend: Backend) -> None:
@@ -175,7 +175,7 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
             f"the table of backend {backend.name!r} lacks {', '.join(missing)}; it must hold all "
             f"{len(TABLE)} primitives of harness.program.primitives.TABLE"
         )
-    verbs = Verbs(backend)
+    verbs = SessionService(backend)
 
     def answer(verb: str, payload: Payload) -> Any:
         return getattr(verbs, verb)(**(payload or {}))

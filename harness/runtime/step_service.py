@@ -25,7 +25,7 @@ LARGE_ARRAY = 1 << 24
 TRIES = 5
 
 
-class TimedVerbs:
+class StepService:
     """Holds the pipeline of one backend."""
 
     def __init__(self, backend: Backend) -> None:

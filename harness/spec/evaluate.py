@@ -26,7 +26,7 @@ from harness.spec.expressions import (
 )
 from harness.spec.indexing import indexed
 from harness.spec.library import Library, content
-from harness.spec.scope import FunctionName, Scope, Tensor, check_read, check_used
+from harness.spec.scope import BoundValue, FunctionName, Scope, check_read, check_used
 from harness.spec.values import Values
 
 OPERATORS: Mapping[str, str] = {
@@ -152,7 +152,7 @@ class Evaluator(Values):
         if name.id not in scope.names and name.id in self.callable_names(scope):
             raise SpecError(f"{name.id!r} is a function: call it, as in {name.id}(x)", name.place)
         match scope.look_up(name):
-            case Tensor(value):
+            case BoundValue(value):
                 return value
             case float() as number:
                 return self.builder.constant(number)
@@ -253,7 +253,7 @@ class Evaluator(Values):
             if axes != "any":
                 fail = self.failure(value, place)
                 match(f"{name}: {given}", axes, self.type_of(value), sizes, inner.rest, fail)
-            inner.names[given] = Tensor(value)
+            inner.names[given] = BoundValue(value)
         return inner
 
     def result(self, scope: Scope, name: str, place: Place) -> int:
@@ -263,7 +263,7 @@ class Evaluator(Values):
             SpecError: none has.
         """
         bound = scope.look_up(Name(name, place=place))
-        if name not in scope.assigned or not isinstance(bound, Tensor):
+        if name not in scope.assigned or not isinstance(bound, BoundValue):
             raise SpecError(f"output {name!r} is not computed by the equations", place)
         return bound.value
 

@@ -33,38 +33,38 @@ _COMPARE: dict[type[ast.cmpop], str] = {
 
 
 @dataclass(frozen=True)
-class Node:
+class ExprNode:
     """Part of an equation. Two nodes are equal if they say the same, wherever they stand."""
 
     place: Place = field(kw_only=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Number(Node):
+class Number(ExprNode):
     """A decimal integer or a finite float; never negative (see ``Negate``)."""
 
     value: int | float
 
 
 @dataclass(frozen=True)
-class Name(Node):
+class Name(ExprNode):
     id: str
 
 
 @dataclass(frozen=True)
-class Rest(Node):
+class Rest(ExprNode):
     """``...``: all axes that are not named, in an index or as the value of a keyword."""
 
 
 @dataclass(frozen=True)
-class Call(Node):
+class Call(ExprNode):
     function: str
     arguments: tuple["Expr", ...]
     keywords: tuple[tuple[str, "Expr"], ...]
 
 
 @dataclass(frozen=True)
-class Binary(Node):
+class Binary(ExprNode):
     """``operator`` is one of + - * / ** @."""
 
     operator: str
@@ -73,12 +73,12 @@ class Binary(Node):
 
 
 @dataclass(frozen=True)
-class Negate(Node):
+class Negate(ExprNode):
     operand: "Expr"
 
 
 @dataclass(frozen=True)
-class Compare(Node):
+class Compare(ExprNode):
     """``operator`` is one of < <= > >= == !=."""
 
     operator: str
@@ -87,34 +87,34 @@ class Compare(Node):
 
 
 @dataclass(frozen=True)
-class IndexItem(Node):
+class IndexItem(ExprNode):
     """One position along an axis; negative ones count from its end."""
 
     value: int
 
 
 @dataclass(frozen=True)
-class SliceItem(Node):
+class SliceItem(ExprNode):
     start: int | None
     stop: int | None
     step: int | None
 
 
 @dataclass(frozen=True)
-class Index(Node):
+class Index(ExprNode):
     value: "Expr"
     items: tuple["Item", ...]
 
 
 @dataclass(frozen=True)
-class List(Node):
+class List(ExprNode):
     """``[a, b]``, which only an argument of a call can be."""
 
     items: tuple["Expr", ...]
 
 
 @dataclass(frozen=True)
-class Assignment(Node):
+class Assignment(ExprNode):
     """``a = value``, or ``a, b = value`` for a call with several results."""
 
     targets: tuple[Name, ...]

@@ -14,7 +14,7 @@ from harness.spec.expressions import Assignment, Call, parse_equations
 from harness.spec.instances import Instance, LayerCall, make_variables
 from harness.spec.library import Library
 from harness.spec.loss_calls import SINGULAR, CallEvaluator
-from harness.spec.scope import Scope, Tensor, check_assigned, check_read, check_used
+from harness.spec.scope import BoundValue, Scope, check_assigned, check_read, check_used
 
 
 class LayerEvaluator(CallEvaluator):
@@ -69,7 +69,7 @@ class LayerEvaluator(CallEvaluator):
             self._states(call)
             make_variables(call, self.builder, self.places)
             for name, port in {**instance.parameters, **instance.statistics}.items():
-                inner.names[name] = Tensor(self.moved.get(port.value, port.value))
+                inner.names[name] = BoundValue(self.moved.get(port.value, port.value))
             inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
             given = [values[n] for n in (*spec.inputs, *spec.state)]
             given += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
@@ -131,7 +131,7 @@ class LayerEvaluator(CallEvaluator):
         assert spec.scan is not None
         sequences, slices = self._slices(call, spec.scan)
         carries = [self.builder.value(self.type_of(call.values[n])) for n in spec.state]
-        inner.names.update(zip(spec.state, map(Tensor, carries), strict=True))
+        inner.names.update(zip(spec.state, map(BoundValue, carries), strict=True))
         self.builder.begin()
         equations = parse_equations(spec.scan.step, document.locator(("scan", "step")))
         self.run(equations, inner, f"{call.label}/")
@@ -173,7 +173,7 @@ class LayerEvaluator(CallEvaluator):
                 )
             one = Type(type_.shape[1:], type_.kind, type_.bound)
             slices.append(self.builder.value(one, f"{call.label}/{name}"))
-            inner.names[name] = Tensor(slices[-1])
+            inner.names[name] = BoundValue(slices[-1])
         return sequences, slices
 
     def _check_total(self, call: LayerCall) -> None:

@@ -14,7 +14,7 @@ from harness.spec.axes import match
 from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import Call, Expr, Name, Negate, Number, parse_equations
 from harness.spec.library import content
-from harness.spec.scope import Scope, Tensor, check_read, check_used
+from harness.spec.scope import BoundValue, Scope, check_read, check_used
 
 SINGULAR: Mapping[str, str] = {
     "inputs": "input",
@@ -113,7 +113,7 @@ class CallEvaluator(Evaluator):
             axes = declared.shape if isinstance(declared, schema.Input) else declared
             fail = self.failure(value, expr.place)
             match(f"{expr.function}: {name}", axes, self.type_of(value), sizes, inner.rest, fail)
-            inner.names[name] = Tensor(value)
+            inner.names[name] = BoundValue(value)
         for name, declared in inputs.items():
             found = self.type_of(values[name])
             fail = self.failure(values[name], expr.place)

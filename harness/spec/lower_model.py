@@ -17,7 +17,7 @@ from harness.spec.expressions import parse_equations, parse_expression
 from harness.spec.instances import Instance
 from harness.spec.layer_calls import LayerEvaluator
 from harness.spec.library import Library, content
-from harness.spec.scope import Scope, Tensor
+from harness.spec.scope import BoundValue, Scope
 from harness.spec.size_checks import check_numbers
 
 SECTIONS = ("sizes", "inputs", "state", "layers", "targets", "metrics")
@@ -43,13 +43,13 @@ class Lowering:
         state = self._ports("state", model.state)
         self._instances()
         scope = Scope(dict(self.sizes), frozenset(model.state), layers=True)
-        scope.names.update({p.name: Tensor(p.value) for p in (*inputs, *state)})
+        scope.names.update({p.name: BoundValue(p.value) for p in (*inputs, *state)})
         equations = parse_equations(model.equations, self.document.locator(("equations",)))
         evaluator.run(equations, scope, "")
         self._name_results()
         targets = self._ports("targets", model.targets)
         self._check_assigned(scope, state)
-        scope.names.update({p.name: Tensor(p.value) for p in targets})
+        scope.names.update({p.name: BoundValue(p.value) for p in targets})
         loss, metrics = self._losses(scope)
         self._check_used(scope)
         instances = evaluator.instances.values()

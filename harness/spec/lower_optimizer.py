@@ -13,7 +13,7 @@ from harness.spec.attributes import Given, PlaceOf, read_attributes
 from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import parse_equations
 from harness.spec.library import Definition, Library, content
-from harness.spec.scope import Scope, Tensor, check_assigned, check_read, check_used
+from harness.spec.scope import BoundValue, Scope, check_assigned, check_read, check_used
 
 # Every parameter in turn, as one row of entries.
 ENTRIES = Type((Dim.of("entries"),))
@@ -40,7 +40,7 @@ def lower_update(
     values = {n: builder.value(type_, n) for n, type_ in types.items()}
     slots = {n: builder.value(ENTRIES, n) for n in spec.slots}
     scope = Scope(dict(attributes), frozenset({"p", *spec.slots}))
-    scope.names.update({n: Tensor(v) for n, v in {**values, **slots}.items()})
+    scope.names.update({n: BoundValue(v) for n, v in {**values, **slots}.items()})
     equations = parse_equations(spec.update, document.locator(("update",)))
     evaluator.run(equations, scope, "")
     check_read(equations, scope, ["p", *spec.slots])

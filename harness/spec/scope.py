@@ -13,7 +13,7 @@ from harness.spec.expressions import Assignment, Name
 
 
 @dataclass(frozen=True)
-class Tensor:
+class BoundValue:
     """A name bound to a value of the program."""
 
     value: int
@@ -27,7 +27,7 @@ class FunctionName:
 
 
 # What a name can stand for. A float is an attribute, a Dim a size.
-Binding = Tensor | FunctionName | float | Dim
+Binding = BoundValue | FunctionName | float | Dim
 
 
 @dataclass
@@ -78,12 +78,12 @@ class Scope:
         """Bind a name to a value that an equation has computed."""
         self.check_assignable(target)
         self.assigned[target.id] = target.place
-        self.names[target.id] = Tensor(value)
+        self.names[target.id] = BoundValue(value)
 
     def value(self, name: str) -> int:
         """The value of a name that is known to be a tensor."""
         bound = self.names[name]
-        assert isinstance(bound, Tensor)
+        assert isinstance(bound, BoundValue)
         return bound.value
 
 

@@ -20,7 +20,7 @@ INCOMING = ("inputs", "targets", "state", "statistics", "parameters")
 OUTGOING = ("outputs", "new_state", "new_statistics", "metrics")
 
 
-class IllFormed(HarnessError):
+class MalformedProgram(HarnessError):
     """Data are no program; the message says what is wrong."""
 
 
@@ -28,11 +28,11 @@ def check_program(program: Program) -> None:
     """Check a program in all its parts.
 
     Raises:
-        IllFormed: a value is unknown, defined twice or of another type, an operation is unknown or
-            has other operands, a size has no number or an absurd one.
+        MalformedProgram: a value is unknown, defined twice or of another type, an operation is
+            unknown or has other operands, a size has no number or an absurd one.
     """
     if not isinstance(program, Program):
-        raise IllFormed(f"this is no program but {shorten(repr(program))}")
+        raise MalformedProgram(f"this is no program but {shorten(repr(program))}")
     _check_sizes(program)
     known: set[int] = set()
     for group in INCOMING:
@@ -48,34 +48,34 @@ def check_program(program: Program) -> None:
     try:
         check_numbers(program, {}, Place("program.json", 1, 1))
     except MISFITS as error:
-        raise IllFormed(f"its sizes do not fit: {error}") from None
+        raise MalformedProgram(f"its sizes do not fit: {error}") from None
 
 
 def _check_sizes(program: Program) -> None:
     names = {*program.sizes, *FREE_SIZES}
     for name, size in program.sizes.items():
         if not 0 < size < 2**31:
-            raise IllFormed(f"size {shorten(name)!r} is {shorten(str(size))}")
+            raise MalformedProgram(f"size {shorten(name)!r} is {shorten(str(size))}")
     for type_ in program.types.values():
         for dim in (*type_.shape, *([type_.bound] if type_.bound else [])):
             lacking = [name for name in dim.names if name not in names]
             if lacking:
-                raise IllFormed(f"size {shorten(lacking[0])!r} has no number")
+                raise MalformedProgram(f"size {shorten(lacking[0])!r} has no number")
 
 
 def _define(program: Program, known: set[int], values: Iterable[int], what: str) -> None:
     for value in values:
         if value in known:
-            raise IllFormed(f"{shorten(what)} defines value {value} a second time")
+            raise MalformedProgram(f"{shorten(what)} defines value {value} a second time")
         if value not in program.types:
-            raise IllFormed(f"{shorten(what)}: value {value} has no type")
+            raise MalformedProgram(f"{shorten(what)}: value {value} has no type")
         known.add(value)
 
 
 def _require(known: set[int], values: Iterable[int], what: str) -> None:
     for value in values:
         if value not in known:
-            raise IllFormed(f"{shorten(what)} needs value {value}, which nothing defines")
+            raise MalformedProgram(f"{shorten(what)} needs value {value}, which nothing defines")
 
 
 def _check_node(program: Program, known: set[int], node: Node) -> None:
@@ -84,23 +84,25 @@ def _check_node(program: Program, known: set[int], node: Node) -> None:
         _check_body(program, known, node)
         return
     if node.op not in INFER or node.body is not None:
-        raise IllFormed(f"{shorten(repr(node.op))} is no operation")
+        raise MalformedProgram(f"{shorten(repr(node.op))} is no operation")
     try:
         found = INFER[node.op](tuple(program.types[i] for i in node.inputs), node.attributes)
         (output,) = node.outputs
     except MISFITS as error:
-        raise IllFormed(f"{node.op} does not fit its operands: {shorten(str(error))}") from None
+        raise MalformedProgram(
+            f"{node.op} does not fit its operands: {shorten(str(error))}"
+        ) from None
     _define(program, known, (output,), node.op)
     # The bound of an index is a promise of whoever made it; shape and kind follow.
     wanted = program.types[output]
     if (found.shape, found.kind) != (wanted.shape, wanted.kind):
-        raise IllFormed(f"{node.op} gives {found}, and value {output} is {wanted}")
+        raise MalformedProgram(f"{node.op} gives {found}, and value {output} is {wanted}")
 
 
 def _check_body(program: Program, known: set[int], node: Node) -> None:
     body = node.body
     if body is None:
-        raise IllFormed(f"a {node.op} has no body")
+        raise MalformedProgram(f"a {node.op} has no body")
     inner = set(known)
     if node.op == "scan":
         _check_scan(program, node, body)
@@ -111,7 +113,7 @@ def _check_body(program: Program, known: set[int], node: Node) -> None:
     if node.op == "call":
         labels = (node.attributes.get("label"), node.attributes.get("definition"))
         if body.outputs != node.outputs or not all(isinstance(label, str) for label in labels):
-            raise IllFormed("a call's results are not those of its body, or it has no name")
+            raise MalformedProgram("a call's results are not those of its body, or it has no name")
         known |= inner
     else:
         _define(program, known, node.outputs, "scan")
@@ -122,14 +124,14 @@ def _check_scan(program: Program, node: Node, body: Block) -> None:
     count, reverse = node.attributes.get("carries"), node.attributes.get("reverse")
     fits = len(body.inputs) == len(node.inputs) and isinstance(reverse, bool)
     if not isinstance(count, int) or not 0 <= count < len(node.inputs) or not fits:
-        raise IllFormed("a scan has carried values, then sequences, and its body as many")
+        raise MalformedProgram("a scan has carried values, then sequences, and its body as many")
     if len(body.outputs) != len(node.outputs) or len(body.outputs) < count:
-        raise IllFormed("a scan gives what its body gives")
+        raise MalformedProgram("a scan gives what its body gives")
     length = _length(program, node.inputs[count])
     types = program.types
     for outer, within in zip(node.inputs[count:], body.inputs[count:], strict=True):
         if _length(program, outer) != length:
-            raise IllFormed("the sequences of a scan are not of one length")
+            raise MalformedProgram("the sequences of a scan are not of one length")
         _agree(types.get(within), Type(types[outer].shape[1:], types[outer].kind))
     for outer, within, after in zip(node.inputs[:count], body.inputs, body.outputs, strict=False):
         _agree(types.get(within), types[outer])
@@ -143,10 +145,10 @@ def _check_scan(program: Program, node: Node, body: Block) -> None:
 def _length(program: Program, value: int) -> Dim:
     shape = program.types[value].shape
     if not shape:
-        raise IllFormed("a scan goes over an axis, and this has none")
+        raise MalformedProgram("a scan goes over an axis, and this has none")
     return shape[0]
 
 
 def _agree(found: Type | None, wanted: Type) -> None:
     if found is None or (found.shape, found.kind) != (wanted.shape, wanted.kind):
-        raise IllFormed(f"a scan carries {wanted}, and its body has {found}")
+        raise MalformedProgram(f"a scan carries {wanted}, and its body has {found}")

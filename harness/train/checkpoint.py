@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 from harness.arrays import Array
 from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
-from harness.convert.weights_header import Part, told
+from harness.convert.weights_header import HeaderPart, told
 from harness.files import kinds
 
 SLOT, STATE = "slot/", "state/"
@@ -26,7 +26,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[int, Field(ge=1, le=2**53)]
 
 
-class Position(Part):
+class Position(HeaderPart):
     """Where in the run: ``epoch``, ``step`` in the epoch, ``steps`` in all, and ``sums``: of the
     losses, and the rows, of each stretch of the epoch so far."""
 
@@ -36,7 +36,7 @@ class Position(Part):
     sums: list[tuple[FiniteFloat, Positive]]
 
 
-class Epoch(Part):
+class Epoch(HeaderPart):
     """The figures of an epoch that is done."""
 
     epoch: Positive
@@ -49,7 +49,7 @@ class Epoch(Part):
     memory: dict[str, JsonValue]
 
 
-class History(Part):
+class History(HeaderPart):
     """The run in a checkpoint; more than this is kept as it is.
 
     ``run`` tells it from other runs. ``replaces`` is the checksum of the weights of another run

@@ -10,10 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from harness.terminal import line
 from harness.train.request import Setup
-from harness.train.run import Events
+from harness.train.run import TrainEvents
 
 
-class TrainProgress(Events):
+class TrainProgress(TrainEvents):
     """A bar on a terminal, a line for each epoch everywhere."""
 
     def __init__(self, console: Console) -> None:

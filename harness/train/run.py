@@ -38,7 +38,7 @@ class Diverged(HarnessError):
     """The loss is no number any more."""
 
 
-class Events:
+class TrainEvents:
     """What a run tells while it goes; override what is of interest."""
 
     def tried(self, seconds: Mapping[str, float]) -> None:
@@ -66,10 +66,10 @@ class Training:
         self,
         setup: Setup,
         path: Path | None = None,
-        events: Events | None = None,
+        events: TrainEvents | None = None,
         worker: Worker | None = None,
     ) -> None:
-        self.setup, self.path, self.events = setup, path, events or Events()
+        self.setup, self.path, self.events = setup, path, events or TrainEvents()
         self.worker = worker or Worker(setup.request.launch)
         self._own = worker is None
         self.history: list[dict[str, Any]] = []
@@ -294,7 +294,7 @@ def _whole(steps: int) -> int:
     return -(-steps // SUMMED) * SUMMED
 
 
-__all__ = ["Diverged", "Events", "Training", "TrainingError", "WeightsError"]
+__all__ = ["Diverged", "TrainEvents", "Training", "TrainingError", "WeightsError"]
 
 
 def _curve(sums: list[list[float]]) -> list[float]:

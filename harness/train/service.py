@@ -16,7 +16,7 @@ from harness.train.trainer import Trainer
 Payload = dict[str, Any]
 
 
-class TrainVerbs:
+class TrainService:
     """Holds the training of one backend."""
 
     def __init__(self, backend: Backend) -> None:
@@ -97,7 +97,7 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
 
     Raises what :func:`harness.runtime.service.handler` does.
     """
-    others, verbs = service.handler(backend), TrainVerbs(backend)
+    others, verbs = service.handler(backend), TrainService(backend)
 
     def answer(verb: str, payload: Payload) -> Any:
         if verb.startswith("train_"):

@@ -16,13 +16,13 @@ from harness.train.trainer import SUMMED
 TRIES, LONG = 3, 1.0
 
 
-class Call(Protocol):
+class Ask(Protocol):
     """Has the worker answer to a verb of training."""
 
     def __call__(self, verb: str, **payload: Any) -> Any: ...
 
 
-def begin(call: Call, setup: Setup, path: str) -> Mapping[str, Any]:
+def begin(call: Ask, setup: Setup, path: str) -> Mapping[str, Any]:
     """A training on a path, still without parameters; the path of each layer and the settings."""
     request = setup.request
     told: Mapping[str, Any] = call(
@@ -40,7 +40,7 @@ def begin(call: Call, setup: Setup, path: str) -> Mapping[str, Any]:
     return told
 
 
-def load_first(call: Call, setup: Setup) -> None:
+def load_first(call: Ask, setup: Setup) -> None:
     """The parameters that the seed gives."""
     call(
         "load",
@@ -52,7 +52,7 @@ def load_first(call: Call, setup: Setup) -> None:
     )
 
 
-def trials(call: Call, setup: Setup) -> dict[str, float]:
+def trials(call: Ask, setup: Setup) -> dict[str, float]:
     """Seconds a step on each path, compiled, from the first parameters. Nothing of it is kept."""
     count = min(SUMMED, len(setup.feed.epoch(0)))
 

@@ -109,7 +109,7 @@ class Changed(TypedDict):
 
 
 @with_config(FORM)
-class Memory(TypedDict):
+class MemoryAnswer(TypedDict):
     resident: Bytes | None
     device: Bytes | None
 
@@ -166,14 +166,14 @@ BACKEND = _forms(
     values=list[Arrays],
     parameters=Changed,
     overhead=Seconds,
-    memory=Memory,
+    memory=MemoryAnswer,
     peaks=Peaks,
     train_begin=Begun,
     train_load=None,
     train_run=list[float],
     train_snapshot=Snapshot,
     train_evaluate=float | None,
-    train_memory=Memory,
+    train_memory=MemoryAnswer,
 )
 # The verbs of a format.
 FORMAT = _forms(suffix=str, write=list[str], read=ReadWeights, outputs=Arrays)

@@ -106,13 +106,13 @@ def receive(connection: socket.socket, limit: int = MAX_FRAME) -> Any:
         EndOfStream: the other end closed the stream after a whole frame.
         FrameError: the stream ended inside a frame, or the frame is over ``limit`` or malformed.
     """
-    reader = Reader(limit)
+    reader = FrameReader(limit)
     while not reader.advance(connection):
         pass
     return reader.message
 
 
-class Writer:
+class FrameWriter:
     """Writes one frame in as many pieces as a non-blocking socket asks for."""
 
     def __init__(self, message: Any, limit: int = MAX_FRAME) -> None:
@@ -138,7 +138,7 @@ class Writer:
         return not self._pieces
 
 
-class Reader:
+class FrameReader:
     """Reads one frame in whatever pieces a socket has it; then ``message`` is the message."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:

@@ -116,7 +116,9 @@ class Worker:
         """
         with self._lock:
             self._calls += 1
-            request = frames.Writer({"id": self._calls, "verb": verb, "payload": payload or {}})
+            request = frames.FrameWriter(
+                {"id": self._calls, "verb": verb, "payload": payload or {}}
+            )
             if self._process is None:
                 started = self._ready()
                 if not started.ok or self._process is None:
@@ -178,7 +180,7 @@ class Worker:
             return replace(outcome, status="error", value=None, cause=str(error))
 
     def _run(
-        self, process: Process, request: frames.Writer | None, timeout: float | None
+        self, process: Process, request: frames.FrameWriter | None, timeout: float | None
     ) -> Outcome:
         """Send one request, or nothing at the start, and wait for one answer."""
         started = time.monotonic()
@@ -221,7 +223,7 @@ class Worker:
 
 
 def _exchange(
-    process: Process, request: frames.Writer | None, timeout: float | None, limit: int | None
+    process: Process, request: frames.FrameWriter | None, timeout: float | None, limit: int | None
 ) -> Any:
     """The next message of the process, after ``request`` has been sent to it.
 
@@ -230,7 +232,7 @@ def _exchange(
     """
     # Nobody can send arrays that are larger than the memory that it may have.
     allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)
-    connection, reader = process.connection, frames.Reader(allowed)
+    connection, reader = process.connection, frames.FrameReader(allowed)
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     next_watch = time.monotonic() + _TICK
     poll = select.poll()
@@ -259,7 +261,7 @@ def _exchange(
             _watch(process, limit)
 
 
-def _drain(reader: frames.Reader, connection: socket.socket) -> bool:
+def _drain(reader: frames.FrameReader, connection: socket.socket) -> bool:
     """Read what an ended process has left; return True, or raise where that is no whole frame."""
     while select.select([connection], [], [], 0)[0]:
         if reader.advance(connection):

@@ -10,7 +10,7 @@ import pytest
 import harness
 from harness.check.cell import Cell, CellResult
 from harness.check.checks import CHECKS
-from harness.check.events import Events, Report
+from harness.check.events import CheckEvents, Report
 from harness.check.findings import VERDICTS, Finding, Verdict
 from harness.check.records import read_records
 from harness.check.request import Request, choose_checks
@@ -94,7 +94,7 @@ def test_checks_are_chosen_by_patterns_in_the_order_of_the_run() -> None:
 
 
 def test_events_tell_the_run_in_order_and_the_worker_stays_warm() -> None:
-    class Kept(Events):
+    class Kept(CheckEvents):
         def __init__(self) -> None:
             self.told: list[str] = []
 
@@ -124,7 +124,7 @@ def test_cell_that_is_interrupted_gets_no_verdict(tmp_path: Path) -> None:
     records = tmp_path / "r.jsonl"
     request = Request(specs=(SPEC,), backends=("numpy",), records=records)
 
-    class Interrupt(Events):
+    class Interrupt(CheckEvents):
         def began(self, cell: Cell) -> None:
             if cell.dtype == "float32":
                 threading.Timer(0.0, stop).start()

@@ -13,7 +13,7 @@ from small_models import ONE_LAYER
 
 from harness.check import shared_cases
 from harness.check.cell import CellResult
-from harness.check.events import Events
+from harness.check.events import CheckEvents
 from harness.check.request import Request, make_case
 from harness.check.run import Engine
 from harness.check.shared_cases import SharedCases
@@ -44,7 +44,7 @@ def folder_of(path: Path, count: int) -> tuple[str, ...]:
 def test_memory_of_a_run_is_flat(tmp_path: Path, count: int, checks: tuple[str, ...]) -> None:
     marks: list[int] = []
 
-    class Marks(Events):
+    class Marks(CheckEvents):
         ended_cells = 0
 
         def ended(self, result: CellResult) -> None:

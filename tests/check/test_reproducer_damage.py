@@ -26,7 +26,7 @@ from harness.files.npz import read_npz
 from harness.program.serial import decode, encode
 from harness.spec.library import lesson6
 from harness.spec.model import load_spec
-from harness.spec.wellformed import IllFormed, check_program
+from harness.spec.wellformed import MalformedProgram, check_program
 
 CELL = Cell("lesson6/stateful_lstm", "numpy", "cpu", "float64", "derived")
 
@@ -237,5 +237,5 @@ def test_what_is_decoded_is_a_program_or_refused() -> None:
 def test_what_is_wrong_is_told(old: str, new: str, words: str) -> None:
     text = json.dumps(encode(load_spec("lesson6/stateful_lstm").program()))
     assert old in text
-    with pytest.raises((IllFormed, HarnessError), match=words):
+    with pytest.raises((MalformedProgram, HarnessError), match=words):
         check_program(decode(json.loads(text.replace(old, new))))

@@ -14,7 +14,7 @@ from places import SPECS
 
 from harness.check import provenance
 from harness.check.cell import Cell
-from harness.check.events import Events
+from harness.check.events import CheckEvents
 from harness.check.records import read_records
 from harness.check.request import Request
 from harness.check.run import Engine
@@ -31,7 +31,7 @@ def model(folder: Path, name: str) -> Path:
     return path
 
 
-class Told(Events):
+class Told(CheckEvents):
     """Keeps what is said, and which cells are run."""
 
     def __init__(self) -> None:

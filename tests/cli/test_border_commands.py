@@ -21,7 +21,7 @@ from harness.bench.json_file import document
 from harness.bench.request import BenchRequest, Entry
 from harness.bench.run import Bench
 from harness.bench.table import tracebacks
-from harness.convert.formats import Verbs
+from harness.convert.formats import FormatService
 from harness.convert.run import Caller, Export, FormatFault, made_in
 from harness.convert.weights import Weights, save
 from harness.runtime.tensors import IllFormed, Misfit, tensor, whole
@@ -268,8 +268,8 @@ def test_any_message_is_an_answer_or_not(value: Any) -> None:
 
 
 def test_every_verb_has_a_form() -> None:
-    from harness.runtime.service import Verbs as BackendVerbs
-    from harness.train.service import TrainVerbs
+    from harness.runtime.service import SessionService
+    from harness.train.service import TrainService
 
     def verbs(*kinds: type) -> set[str]:
         return {
@@ -279,8 +279,8 @@ def test_every_verb_has_a_form() -> None:
             if not name.startswith("_") and callable(getattr(kind, name))
         }
 
-    assert verbs(BackendVerbs, TrainVerbs) == {*answers.BACKEND}
-    assert verbs(Verbs) - {"versions"} == {*answers.FORMAT}
+    assert verbs(SessionService, TrainService) == {*answers.BACKEND}
+    assert verbs(FormatService) - {"versions"} == {*answers.FORMAT}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from harness.convert import formats
-from harness.convert.formats import BrokenFormat, Exported, UnknownFormat, Verbs, launch, load
+from harness.convert.formats import (
+    BrokenFormat,
+    Exported,
+    FormatService,
+    UnknownFormat,
+    launch,
+    load,
+)
 from harness.errors import UsageError
 from harness.files.atomic import whole
 from harness.runtime import hookspecs
@@ -163,7 +170,7 @@ def test_verbs_are_those_of_the_format() -> None:
             return {}
 
     with pytest.raises(UsageError, match="not this one"):
-        Verbs(Refusing())("write", {"exported": tiny().payload(), "path": "m.x"})
+        FormatService(Refusing())("write", {"exported": tiny().payload(), "path": "m.x"})
 
 
 # Files that come whole.

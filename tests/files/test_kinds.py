@@ -17,7 +17,7 @@ from harness.check.records import RecordError, RecordWriter
 from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
 from harness.files import kinds
-from harness.files.kinds import Kind, check_kind, check_place, described
+from harness.files.kinds import FileKind, check_kind, check_place, described
 from harness.files.user_file import FileFault
 
 SMALL = Weights("my/model", "f" * 64, {"hidden": 3}, {"m.W": np.ones((2, 3))}, {})
@@ -26,7 +26,7 @@ RESULTS = {"machine_info": {}, "benchmarks": [], "harness": {}}
 PROGRAM = {"cell": {}, "check": "", "phase": "", "noise": {}, "training": {}, "inference": {}}
 
 
-def make(folder: Path) -> dict[Kind, Path]:
+def make(folder: Path) -> dict[FileKind, Path]:
     """A file of each kind, as the harness makes it."""
     made = {kind: folder / str(number) for number, kind in enumerate(ALL)}
     weights.save(made[kinds.WEIGHTS], SMALL)
@@ -72,7 +72,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("wanted", ALL, ids=lambda kind: kind.name)
-def test_only_its_own_kind_is_replaced(wanted: Kind, tmp_path: Path) -> None:
+def test_only_its_own_kind_is_replaced(wanted: FileKind, tmp_path: Path) -> None:
     for kind, path in make(tmp_path).items():
         before = path.read_bytes()
         if kind is wanted:
@@ -106,7 +106,7 @@ def test_a_foreign_archive_with_arrays_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
-def test_where_nothing_is_lost_a_file_may_be_written(kind: Kind, tmp_path: Path) -> None:
+def test_where_nothing_is_lost_a_file_may_be_written(kind: FileKind, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "dangling").symlink_to(tmp_path / "absent")
     for name in ("empty", "absent", "dangling", "é" * 127):
@@ -115,7 +115,7 @@ def test_where_nothing_is_lost_a_file_may_be_written(kind: Kind, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
-def test_what_is_no_regular_file_stays(kind: Kind, tmp_path: Path) -> None:
+def test_what_is_no_regular_file_stays(kind: FileKind, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")

@@ -15,7 +15,7 @@ from harness.program.dims import Dim
 from harness.program.ir import Type
 from harness.program.plan import Plan
 from harness.runtime.executor import Executor, tiling
-from harness.runtime.executor.assignment import Memory
+from harness.runtime.executor.assignment import MemoryPlan
 from harness.spec.library import lesson6
 
 CELLS = [(name, mode) for name in lesson6() for mode in ("train", "forward")]
@@ -134,15 +134,15 @@ def test_carried_values_may_change_places() -> None:
 
 
 def test_memory_that_is_freed_too_early_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    assign = Memory._assign
+    assign = MemoryPlan._assign
 
-    def early(memory: Memory) -> None:
+    def early(memory: MemoryPlan) -> None:
         for index, instruction in reversed(list(enumerate(memory.instructions))):
             for view in instruction.reads():
                 memory.lives[view.buffer].last = index  # of its reads, the first
         assign(memory)
 
-    monkeypatch.setattr(Memory, "_assign", early)
+    monkeypatch.setattr(MemoryPlan, "_assign", early)
     with pytest.raises(AssertionError):
         test_numpy_agrees_with_the_walk("lesson6/sequence_rnn", "train", ())
 

@@ -14,7 +14,7 @@ from harness.oracle.case import Case
 from harness.program.ir import Program
 from harness.program.serial import encode
 from harness.runtime.backend import Backend
-from harness.runtime.service import Verbs, handler
+from harness.runtime.service import SessionService, handler
 from harness.runtime.session import Session
 from harness.spec.model import load_spec
 
@@ -24,25 +24,25 @@ def case() -> Case:
     return make_case(load_spec("lesson6/stateful_lstm"), Request(), own=False)
 
 
-def opened(case: Case, backend: Backend, **choices: Any) -> Verbs:
-    verbs = Verbs(backend)
+def opened(case: Case, backend: Backend, **choices: Any) -> SessionService:
+    verbs = SessionService(backend)
     given = {"dtype": "float64", "rule": encode(case.spec.update), **choices}
     verbs.open(encode(case.training), encode(case.inference), **given)
     return verbs
 
 
 @pytest.fixture
-def verbs(case: Case) -> Verbs:
+def verbs(case: Case) -> SessionService:
     found = opened(case, Numpy())
     found.load(case.material.parameters, case.material.statistics)
     return found
 
 
-# --- Verbs ------------------------------------------------------------------------------------
+# --- Verbs -------------------------------------------------------------------------------------
 
 
 def test_open_says_the_paths_and_use_rule_changes_them(case: Case) -> None:
-    verbs = Verbs(Numpy())
+    verbs = SessionService(Numpy())
     found = verbs.open(encode(case.training), encode(case.inference))
     names = ["embed", "norm", "lstm", "out", "sparse_cross_entropy"]
     assert found == {"paths": dict.fromkeys(names, "equations")}
@@ -67,7 +67,7 @@ def test_nothing_is_answered_before_open() -> None:
     ],
 )
 def test_what_a_backend_has_not_is_refused_and_the_session_kept(
-    case: Case, verbs: Verbs, choices: dict[str, str], words: str
+    case: Case, verbs: SessionService, choices: dict[str, str], words: str
 ) -> None:
     before = verbs.session
     with pytest.raises(UsageError, match=words):
@@ -75,7 +75,7 @@ def test_what_a_backend_has_not_is_refused_and_the_session_kept(
     assert verbs.session is before
 
 
-def test_values_are_those_of_the_session(case: Case, verbs: Verbs) -> None:
+def test_values_are_those_of_the_session(case: Case, verbs: SessionService) -> None:
     m = case.material
     answer = handler(verbs.backend)
     answer("open", {"training": encode(case.training), "inference": encode(case.inference)})
@@ -95,7 +95,7 @@ def test_values_are_those_of_the_session(case: Case, verbs: Verbs) -> None:
     assert trace[0][:2] == ["embed/y", None]
 
 
-def test_train_carries_the_state_and_shows_every_step(case: Case, verbs: Verbs) -> None:
+def test_train_carries_the_state_and_shows_every_step(case: Case, verbs: SessionService) -> None:
     materials = (case.material, case.batch_of(3, 4))
     batches = [{"inputs": m.inputs, "targets": m.targets, "learning_rate": 0.01} for m in materials]
     first, second = verbs.train(batches, case.material.state)

@@ -20,7 +20,7 @@ from harness.text.vocabulary import Vocabulary, column, one_hot, windows
 from harness.train import checkpoint, run
 from harness.train.feed import Feed, needed_sizes, phases_of, recipe
 from harness.train.request import PATHS, Setup, TrainRequest, prepare
-from harness.train.run import Diverged, Events, Training
+from harness.train.run import Diverged, TrainEvents, Training
 from harness.worker.worker import Worker
 
 TEXT = 40 * FOX
@@ -180,7 +180,7 @@ def test_a_run_that_is_taken_up_ends_with_the_same_bits(
     class Stop(Exception):
         pass
 
-    class Stopping(Events):
+    class Stopping(TrainEvents):
         def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
             if (epoch, step) >= (1, 64):
                 raise Stop
@@ -205,7 +205,7 @@ def test_the_fastest_path_is_taken_and_kept(
 ) -> None:
     tried: list[Mapping[str, float]] = []
 
-    class Telling(Events):
+    class Telling(TrainEvents):
         def tried(self, seconds: Mapping[str, float]) -> None:
             tried.append(seconds)
 

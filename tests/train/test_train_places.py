@@ -25,7 +25,7 @@ from harness.files import kinds
 from harness.files.lock import check_free, held
 from harness.train import checkpoint, taken_up
 from harness.train.request import Setup, TrainRequest, prepare
-from harness.train.run import Diverged, Events, Training, TrainingError
+from harness.train.run import Diverged, TrainEvents, Training, TrainingError
 from harness.worker.worker import Worker
 
 TEXT = 40 * FOX
@@ -36,7 +36,7 @@ class Stop(Exception):
     """Stands for a kill: what is on the disk at that moment stays."""
 
 
-class Stopping(Events):
+class Stopping(TrainEvents):
     """Stops after some steps of an epoch."""
 
     def __init__(self, epoch: int, step: int) -> None:
@@ -72,7 +72,7 @@ def setup(text: Path, **changes: Any) -> Setup:
 
 
 def train(
-    made: Setup, worker: Worker, kept: Path, events: Events | None = None, **more: bool
+    made: Setup, worker: Worker, kept: Path, events: TrainEvents | None = None, **more: bool
 ) -> weights.Weights:
     with Training(made, kept, events, worker=worker) as training:
         return training.run(**more)
@@ -188,7 +188,7 @@ class TestForce:
             train(setup(text), worker, kept, Stopping(0, 1))
         begun: list[tuple[int, int]] = []
 
-        class Telling(Events):
+        class Telling(TrainEvents):
             def began(self, setup: Setup, epoch: int, step: int) -> None:
                 begun.append((epoch, step))
 

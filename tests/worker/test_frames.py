@@ -214,7 +214,7 @@ def test_reader_and_writer_take_what_a_non_blocking_socket_gives(pair: Pair) -> 
     ours.setblocking(False)
     theirs.setblocking(False)
     array = np.arange(500_000)
-    writer, reader = frames.Writer({"array": array}), frames.Reader()
+    writer, reader = frames.FrameWriter({"array": array}), frames.FrameReader()
     assert not reader.advance(theirs)
     rounds, written, read = 0, False, False
     while not read:
@@ -337,7 +337,7 @@ def test_body_that_is_none_is_refused(body: bytes) -> None:
 )
 def test_what_is_announced_takes_no_memory(size: int, arrays: int, body: bytes) -> None:
     before = memory.resident()
-    reader = frames.Reader()
+    reader = frames.FrameReader()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setblocking(False)

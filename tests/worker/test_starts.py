@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from faults.support import launch
 
-from harness.check.events import Events
+from harness.check.events import CheckEvents
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.errors import UsageError
@@ -81,7 +81,7 @@ def test_a_backend_that_cannot_start_is_not_started_for_every_cell(
     write(installed, at_import)
     told: list[tuple[str, float]] = []
 
-    class Kept(Events):
+    class Kept(CheckEvents):
         def starting(self, backend: str, seconds: float) -> None:
             told.append((backend, seconds))
 

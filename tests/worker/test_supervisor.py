@@ -195,7 +195,7 @@ def test_answer_that_was_complete_before_the_end_counts(worker: Worker) -> None:
     # By hand: a parent that is slow to look finds the answer and the end at the same moment.
     process = worker._process
     assert process is not None
-    request = frames.Writer({"id": 1, "verb": "echo", "payload": {"value": "last words"}})
+    request = frames.FrameWriter({"id": 1, "verb": "echo", "payload": {"value": "last words"}})
     assert request.advance(process.connection)
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)

@@ -17,7 +17,7 @@ from harness.convert.source.expression import (
     listed,
 )
 from harness.convert.source.idioms import Idioms
-from harness.convert.source.layers import Form, Method
+from harness.convert.source.layers import LayerForm, Method
 from harness.program.dims import Dim
 from harness.program.ir import Node, Program
 
@@ -98,7 +98,7 @@ class LayerBody:
     def emit(
         self,
         dialect: Dialect,
-        form: Form,
+        form: LayerForm,
         method: Method,
         depth: int,
         parameter: Callable[[str], str],

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.convert.source.layers import Form, Model
+from harness.convert.source.layers import LayerForm, SourceModel
 from harness.convert.source.literals import prose, text, text_lines, told
 from harness.convert.source.wrapping import INDENT, LINE
 from harness.program.dims import Dim, Shape
 from harness.program.ir import Port, Program
 
 
-def described(model: Model, port: Port) -> str:
+def described(model: SourceModel, port: Port) -> str:
     """``chars: integers [batch, time] from 0 to 85``."""
     type_ = model.program.type_of(port)
     shape = model.dims(type_.shape)
@@ -22,13 +22,13 @@ def described(model: Model, port: Port) -> str:
     return f"{told(port.name)}: integers {shape} from 0 to {last}"
 
 
-def results(model: Model) -> list[str]:
+def results(model: SourceModel) -> list[str]:
     """``logits: [batch, time, 86]`` for every output."""
     types = model.types
     return [f"{told(n)}: {model.dims(types[v].shape)}" for n, v in model.outputs.items()]
 
 
-def signature(model: Model) -> list[str]:
+def signature(model: SourceModel) -> list[str]:
     """The shapes of what a model takes and gives, in lines."""
     inputs = [described(model, port) for port in model.program.inputs]
     lines = ["Takes", "", *(f"- {line}" for line in inputs)] if inputs else []
@@ -38,7 +38,7 @@ def signature(model: Model) -> list[str]:
     return lines
 
 
-def form_title(form: Form) -> str:
+def form_title(form: LayerForm) -> str:
     """``Layer gru: activation relu, gate hard_sigmoid_fifth.``"""
     items = form.attributes.items()
     given = [f"{told(n)} {told(str(v))}" for n, v in items if not isinstance(v, Dim)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.convert.source.emitter import WIDTH, Dialect, Emitter, count_reads
 from harness.convert.source.expression import Code
-from harness.convert.source.layers import Model, is_zeros
+from harness.convert.source.layers import SourceModel, is_zeros
 from harness.convert.source.literals import text
 from harness.program.ir import Node
 
@@ -22,7 +22,7 @@ class Forward:
     outputs: Sequence[tuple[str, str]]
     after: Sequence[tuple[str, str]]
 
-    def lines(self, model: Model, start: Sequence[str]) -> list[str]:
+    def lines(self, model: SourceModel, start: Sequence[str]) -> list[str]:
         """The body after ``start``, which makes the state where none is given."""
         e = self.emitter
         first = list(start) if self.state else []
@@ -32,13 +32,13 @@ class Forward:
         return ["    " * e.depth + line for line in [*sizes, *first]] + e.lines
 
 
-def emitter(model: Model, dialect: Dialect, like: str, depth: int) -> Emitter:
+def emitter(model: SourceModel, dialect: Dialect, like: str, depth: int) -> Emitter:
     """An emitter for the model's own equations."""
     return Emitter(dialect, model.types, model.name, model.program.sizes, like, depth)
 
 
 def forward(
-    model: Model,
+    model: SourceModel,
     e: Emitter,
     call: Callable[[Emitter, Node], None],
     reserved: Collection[str],
@@ -59,7 +59,9 @@ def forward(
     return Forward(e, names[:count], names[count:], outputs, after)
 
 
-def given(e: Emitter, model: Model, node: Node, least: int = 0, width: int = WIDTH) -> list[Code]:
+def given(
+    e: Emitter, model: SourceModel, node: Node, least: int = 0, width: int = WIDTH
+) -> list[Code]:
     """The arguments of a call, in ``width`` characters where they are more than names.
 
     Zeros at their end are left out, if they are ``least`` or more.
@@ -76,7 +78,7 @@ def given(e: Emitter, model: Model, node: Node, least: int = 0, width: int = WID
     return e.operands(values, width)
 
 
-def first_state(e: Emitter, model: Model) -> list[tuple[str, str]]:
+def first_state(e: Emitter, model: SourceModel) -> list[tuple[str, str]]:
     """The text of every state before the first call, by name."""
     items = []
     for port in model.program.state:

@@ -30,7 +30,7 @@ class Method:
 
 
 @dataclass
-class Form:
+class LayerForm:
     """Layers with the same definition, attributes and shapes."""
 
     name: str
@@ -47,7 +47,7 @@ class Form:
 
 
 @dataclass
-class Model:
+class SourceModel:
     """A model's inference in words for writing.
 
     ``calls`` has for every call of ``nodes``, by label, its form and method.
@@ -59,8 +59,8 @@ class Model:
     nodes: tuple[Node, ...]
     outputs: Mapping[str, int]
     state: Mapping[str, int]
-    instances: Mapping[str, Form]
-    calls: Mapping[str, tuple[Form, Method]]
+    instances: Mapping[str, LayerForm]
+    calls: Mapping[str, tuple[LayerForm, Method]]
 
     def name(self, value: int) -> str:
         """A value's own name, that of an output or state first; "" where it has none."""
@@ -76,7 +76,7 @@ class Model:
         return "[" + ", ".join(str(dim.substitute(known)) for dim in shape) + "]"
 
 
-def model(training: Program, inference: Program) -> Model:
+def model(training: Program, inference: Program) -> SourceModel:
     """The parts of a model that are to be written."""
     names = dict(inference.names)
     idioms = Idioms(inference.types, names)
@@ -85,7 +85,7 @@ def model(training: Program, inference: Program) -> Model:
     values = [(port.name, value) for port, value in zip(ports, wanted, strict=True)]
     count = len(inference.outputs)
     instances, calls = _forms(training, inference, nodes, wanted)
-    return Model(
+    return SourceModel(
         inference,
         inference.types,
         names,
@@ -99,14 +99,14 @@ def model(training: Program, inference: Program) -> Model:
 
 def _forms(
     training: Program, inference: Program, nodes: Sequence[Node], wanted: Iterable[int]
-) -> tuple[dict[str, Form], dict[str, tuple[Form, Method]]]:
+) -> tuple[dict[str, LayerForm], dict[str, tuple[LayerForm, Method]]]:
     originals = {node.attributes["label"]: node for node in inference.calls}
     trained = {node.attributes["label"]: node for node in training.calls}
     used = Counter(wanted) + Counter(i for node in nodes for i in node.inputs)
     made = {output: node for node in nodes for output in node.outputs}
-    forms: dict[Any, Form] = {}
-    instances: dict[str, Form] = {}
-    calls: dict[str, tuple[Form, Method]] = {}
+    forms: dict[Any, LayerForm] = {}
+    instances: dict[str, LayerForm] = {}
+    calls: dict[str, tuple[LayerForm, Method]] = {}
     for node in nodes:
         if node.op != "call":
             continue
@@ -123,7 +123,7 @@ def _forms(
     return instances, calls
 
 
-def _form(program: Program, call: Node, forms: dict[Any, Form]) -> Form:
+def _form(program: Program, call: Node, forms: dict[Any, LayerForm]) -> LayerForm:
     definition, attributes = call.attributes["definition"], call.attributes["attributes"]
     shapes = local_shapes(program, call)
     key = (definition, repr(attributes), tuple(shapes.items()))
@@ -132,11 +132,11 @@ def _form(program: Program, call: Node, forms: dict[Any, Form]) -> Form:
         roles = zip(call.attributes["roles"], call.inputs, strict=True)
         own = frozenset(role for role, value in roles if value in statistics)
         name = unique(camel(definition), {form.name for form in forms.values()})
-        forms[key] = Form(name, definition, attributes, shapes, own)
+        forms[key] = LayerForm(name, definition, attributes, shapes, own)
     return forms[key]
 
 
-def _method(form: Form, call: Node, training: Node) -> Method:
+def _method(form: LayerForm, call: Node, training: Node) -> Method:
     key = canonical(call)
     if key not in form.methods:
         other = canonical(training) != key
@@ -144,7 +144,7 @@ def _method(form: Form, call: Node, training: Node) -> Method:
     return form.methods[key]
 
 
-def _zeros(form: Form, call: Node, made: Mapping[int, Node]) -> frozenset[str]:
+def _zeros(form: LayerForm, call: Node, made: Mapping[int, Node]) -> frozenset[str]:
     """The last roles of a call, as long as they are zeros; never the first."""
     found: set[str] = set()
     for role, value in reversed(form.roles(call)[1:]):

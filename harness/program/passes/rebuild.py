@@ -9,7 +9,7 @@ from typing import Any
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Block, Node, free_values, needed, needed_nodes, reads
-from harness.program.passes.rewriter import Policy, Rewriter, Rule, Scope, count_uses, renamed
+from harness.program.passes.rewriter import LoopScope, Policy, Rewriter, Rule, count_uses, renamed
 
 # (rewriter, node of a loop's body) -> whether the stack of its result is made after the loop, from
 # the stacks of what it is made of.
@@ -85,7 +85,7 @@ class Rebuild:
         return g.apply("slice", (joined,), {**part.attributes, "axis": axis})
 
     def _needed_stacks(
-        self, scope: Scope, depth: int, wanted: Sequence[int], held: set[int]
+        self, scope: LoopScope, depth: int, wanted: Sequence[int], held: set[int]
     ) -> list[int]:
         """The body's values that must be stacked for all wanted stacks to be had."""
         made = {o: n for n in scope.nodes for o in n.outputs}

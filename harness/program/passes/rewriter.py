@@ -28,7 +28,7 @@ Policy = Callable[["Rewriter", str, tuple[int, ...], Mapping[str, Any]], bool]
 
 
 @dataclass
-class Scope:
+class LoopScope:
     """An open list of nodes; ``slices`` maps a slice of a step to its whole sequence."""
 
     nodes: list[Node] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Rewriter:
     sizes: Mapping[str, int]
     rules: Mapping[str, Sequence[Rule]] = field(default_factory=dict)
     lifts: Policy | None = None
-    scopes: list[Scope] = field(default_factory=lambda: [Scope()])
+    scopes: list[LoopScope] = field(default_factory=lambda: [LoopScope()])
     home: dict[int, int] = field(default_factory=dict)
     made: dict[int, Node] = field(default_factory=dict)
     uses: Counter[int] = field(default_factory=Counter)
@@ -201,9 +201,9 @@ class Rewriter:
         type_ = self.type(value)
         return Type((self.shape(like)[0], *type_.shape), type_.kind, type_.bound)
 
-    def begin(self) -> Scope:
+    def begin(self) -> LoopScope:
         """Open a loop's body."""
-        self.scopes.append(Scope())
+        self.scopes.append(LoopScope())
         return self.scopes[-1]
 
     def enter(self, number: int) -> int:

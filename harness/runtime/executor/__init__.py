@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from harness.program.ir import Kind, needed
 from harness.program.plan import Plan
-from harness.runtime.executor.assignment import Allocation, Memory, lies_alike
+from harness.runtime.executor.assignment import Allocation, MemoryPlan, lies_alike
 from harness.runtime.executor.buffers import Buffer, Constant, Instruction, View
 from harness.runtime.executor.linearize import Flattener
 from harness.runtime.executor.tiling import chains, tiles
@@ -96,7 +96,7 @@ class Executor:
         for name, home in homes.items():
             if lies_alike(results[name], home):
                 replaced.setdefault(results[name].buffer, home.buffer)
-        memory = Memory(instructions, wanted, replaced, kernels.aliases)
+        memory = MemoryPlan(instructions, wanted, replaced, kernels.aliases)
         for name, home in homes.items():
             if memory.allocations[results[name].buffer] is not memory.allocations[home.buffer]:
                 instructions += (Instruction("copy", home, (results[name],)),)

@@ -41,7 +41,7 @@ def lives(instructions: Sequence[Instruction], wanted: Iterable[Buffer]) -> dict
     return found
 
 
-class Memory:
+class MemoryPlan:
     """Assigns an allocation to every buffer but the inputs.
 
     ``aliases`` gives, by op, the positions of the inputs whose memory its result may have, if it
