@@ -12,11 +12,22 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.extend import DESCRIBED, Archive, Array, Damaged, Declared, shorten
+from harness.extend import (
+    DESCRIBED,
+    FLOATS,
+    Archive,
+    Array,
+    Damaged,
+    Declared,
+    Program,
+    UsageError,
+    shorten,
+)
 
 PARTS = ("config.json", "model.weights.h5")
 # Numbers of HDF5's own filters, and of that which h5py brings along: others are code from a disk.
@@ -140,3 +151,49 @@ def spec_of(archive: Archive, notes: str) -> str | None:
     if not isinstance(found, Mapping) or not isinstance(found.get("spec"), str):
         raise Damaged(f"its {notes} names no spec")
     return str(found["spec"])
+
+
+def instances(program: Program) -> list[str]:
+    """The layers that have weights."""
+    ports = (*program.parameters, *program.statistics)
+    return list(dict.fromkeys(port.name.partition(".")[0] for port in ports))
+
+
+def declared_of(
+    path: Path,
+    program: Program,
+    built: Any,
+    there: Mapping[str, tuple[str, str]],
+    file: Any,
+) -> dict[str, Declared]:
+    """What a file has of each variable of each layer, which is to be as in the model's own."""
+    found = {}
+    for key in instances(program):
+        wanted = built.layers[key]
+        kind, group = there.get(wanted.name, ("", ""))
+        if not kind:
+            names = ", ".join(map(shorten, there))
+            raise UsageError(
+                f"{path} has no layer {wanted.name!r}, which holds {key} of {program.name}; "
+                f"it has {names}"
+            )
+        if kind != type(wanted).__name__:
+            raise UsageError(
+                f"{path}: layer {wanted.name!r} is to be a {type(wanted).__name__}; "
+                f"found a {shorten(kind)}"
+            )
+        inner = ("cell",) if hasattr(wanted, "cell") else ()
+        owner = wanted.cell if inner else wanted
+        for index, variable in enumerate(owner.weights):
+            if str(variable.dtype) not in FLOATS:
+                continue
+            one = declared(file, group, wanted.name, inner, index)
+            if one.shape != tuple(variable.shape) or one.dtype not in FLOATS:
+                raise UsageError(
+                    f"{path}: layer {wanted.name!r} is to have {variable.name} of shape "
+                    f"{list(variable.shape)}, float32 or float64, as a {kind} has; found "
+                    f"{shorten(str(list(one.shape)))} of {shorten(one.dtype)} (other sizes than "
+                    "the spec's are given by --size)"
+                )
+            found[f"{key}/{variable.name}"] = one
+    return found

@@ -31,7 +31,6 @@ from harness.extend import (
     Array,
     Arrays,
     Damaged,
-    Declared,
     Exported,
     Format,
     Program,
@@ -49,7 +48,7 @@ from harness.extend import (
     whole,
 )
 
-from .archive import PARTS, declared, layers, spec_of, text, variables
+from .archive import PARTS, declared_of, instances, layers, spec_of, text, variables
 from .backend import harness_environment
 from .source import WORDS
 
@@ -131,7 +130,7 @@ class KerasFormat(Format):
         built = self.models.build(self.backend, training, "float32")
         wanted = {
             f"{key}/{variable.name}": tuple(variable.shape)
-            for key in _instances(training)
+            for key in instances(training)
             for variable in built.layers[key].weights
             if str(variable.dtype) in FLOATS
         }
@@ -142,10 +141,10 @@ class KerasFormat(Format):
                 raise UsageError(f"{path} is of {spec}, not of {training.name}")
             _check_known(path, config, built.module.defined)
             with variables(parts, bytes_of(wanted)) as file:
-                declared = _declared(path, training, built, layers(config), file)
+                declared = declared_of(path, training, built, layers(config), file)
                 tensors = read_arrays(path, declared, wanted)
         found: dict[str, Array] = {}
-        for key in _instances(training):
+        for key in instances(training):
             local = {n.partition("/")[2]: a for n, a in tensors.items() if n.startswith(f"{key}/")}
             native = built.natives.get(key)
             shapes = {
@@ -238,52 +237,6 @@ def _opened(path: Path) -> Iterator[Archive]:
         if missing:
             raise Damaged(f"it has no {' and no '.join(missing)}")
         yield parts
-
-
-def _instances(program: Program) -> list[str]:
-    """The layers that have weights."""
-    ports = (*program.parameters, *program.statistics)
-    return list(dict.fromkeys(port.name.partition(".")[0] for port in ports))
-
-
-def _declared(
-    path: Path,
-    program: Program,
-    built: Any,
-    there: Mapping[str, tuple[str, str]],
-    file: Any,
-) -> dict[str, Declared]:
-    """What a file has of each variable of each layer, which is to be as in the model's own."""
-    found = {}
-    for key in _instances(program):
-        wanted = built.layers[key]
-        kind, group = there.get(wanted.name, ("", ""))
-        if not kind:
-            names = ", ".join(map(shorten, there))
-            raise UsageError(
-                f"{path} has no layer {wanted.name!r}, which holds {key} of {program.name}; "
-                f"it has {names}"
-            )
-        if kind != type(wanted).__name__:
-            raise UsageError(
-                f"{path}: layer {wanted.name!r} is to be a {type(wanted).__name__}; "
-                f"found a {shorten(kind)}"
-            )
-        inner = ("cell",) if hasattr(wanted, "cell") else ()
-        owner = wanted.cell if inner else wanted
-        for index, variable in enumerate(owner.weights):
-            if str(variable.dtype) not in FLOATS:
-                continue
-            one = declared(file, group, wanted.name, inner, index)
-            if one.shape != tuple(variable.shape) or one.dtype not in FLOATS:
-                raise UsageError(
-                    f"{path}: layer {wanted.name!r} is to have {variable.name} of shape "
-                    f"{list(variable.shape)}, float32 or float64, as a {kind} has; found "
-                    f"{shorten(str(list(one.shape)))} of {shorten(one.dtype)} (other sizes than "
-                    "the spec's are given by --size)"
-                )
-            found[f"{key}/{variable.name}"] = one
-    return found
 
 
 def _dtype(config: str) -> str:

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from harness.terminal import line
+from harness.train.events import TrainEvents
 from harness.train.request import Setup
-from harness.train.run import TrainEvents
 
 
 class TrainProgress(TrainEvents):

@@ -20,6 +20,7 @@ from harness.files.lock import held
 from harness.spec.fingerprint import fingerprint
 from harness.train import checkpoint, taken_up
 from harness.train.checkpoint import Checkpoint
+from harness.train.events import TrainEvents
 from harness.train.kept import TrainingError, check_kept
 from harness.train.request import FASTEST, Setup
 from harness.train.start import begin, load_first, trials
@@ -36,22 +37,6 @@ POINTS = 20
 
 class Diverged(HarnessError):
     """The loss is no number any more."""
-
-
-class TrainEvents:
-    """What a run tells while it goes; override what is of interest."""
-
-    def tried(self, seconds: Mapping[str, float]) -> None:
-        """The paths were tried: seconds a step on each, of which the fastest is taken."""
-
-    def began(self, setup: Setup, epoch: int, step: int) -> None:
-        """The run begins, or is taken up, at a step of an epoch."""
-
-    def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
-        """Steps were made: the mean loss of the epoch so far, characters a second of late."""
-
-    def ended(self, entry: Mapping[str, Any]) -> None:
-        """An epoch is done."""
 
 
 class Training:
@@ -294,7 +279,7 @@ def _whole(steps: int) -> int:
     return -(-steps // SUMMED) * SUMMED
 
 
-__all__ = ["Diverged", "TrainEvents", "Training", "TrainingError", "WeightsError"]
+__all__ = ["Diverged", "Training", "TrainingError", "WeightsError"]
 
 
 def _curve(sums: list[list[float]]) -> list[float]:

@@ -18,9 +18,10 @@ from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary, column, one_hot, windows
 from harness.train import checkpoint, run
+from harness.train.events import TrainEvents
 from harness.train.feed import Feed, needed_sizes, phases_of, recipe
 from harness.train.request import PATHS, Setup, TrainRequest, prepare
-from harness.train.run import Diverged, TrainEvents, Training
+from harness.train.run import Diverged, Training
 from harness.worker.worker import Worker
 
 TEXT = 40 * FOX

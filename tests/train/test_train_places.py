@@ -24,8 +24,9 @@ from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.lock import check_free, held
 from harness.train import checkpoint, taken_up
+from harness.train.events import TrainEvents
 from harness.train.request import Setup, TrainRequest, prepare
-from harness.train.run import Diverged, TrainEvents, Training, TrainingError
+from harness.train.run import Diverged, Training, TrainingError
 from harness.worker.worker import Worker
 
 TEXT = 40 * FOX

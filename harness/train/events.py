@@ -1,0 +1,24 @@
+"""What is told of a training while it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.train.request import Setup
+
+
+class TrainEvents:
+    """What a run tells while it goes; override what is of interest."""
+
+    def tried(self, seconds: Mapping[str, float]) -> None:
+        """The paths were tried: seconds a step on each, of which the fastest is taken."""
+
+    def began(self, setup: Setup, epoch: int, step: int) -> None:
+        """The run begins, or is taken up, at a step of an epoch."""
+
+    def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
+        """Steps were made: the mean loss of the epoch so far, characters a second of late."""
+
+    def ended(self, entry: Mapping[str, Any]) -> None:
+        """An epoch is done."""
