@@ -100,10 +100,9 @@ def _moves(session: Session, inputs: Any, targets: Any, **choices: Any) -> dict[
 def harness_backend(name: str) -> Backend:
     backend = plugins.load("numpy")
     backend.name = name
-    right = backend.session
 
     def session(training: Program, inference: Program, **choices: Any) -> Session:
-        made = right(training, inference, **choices)
+        made = Session(backend, training, inference, **choices)
         MISTAKES[name](made)
         return made
 
