@@ -28,7 +28,7 @@ def test_a_plan_without_a_pass_keeps_its_values(name: str, mode: str) -> None:
 def test_a_pass_that_is_off_is_on_again_afterwards() -> None:
     before = passes.merged
     plan = plan_of("lesson6/sequence_rnn", "forward", "float64")
-    with without("tables"):
+    with without("unroll"):
         other = plan_of("lesson6/sequence_rnn", "forward", "float64")
     assert canonical(other) != canonical(plan)
     assert canonical(plan_of("lesson6/sequence_rnn", "forward", "float64")) == canonical(plan)
@@ -36,18 +36,18 @@ def test_a_pass_that_is_off_is_on_again_afterwards() -> None:
 
 
 def cells(**ratios: Any) -> dict[str, Any]:
-    return {f"{key} train 64": {"ratios": {"sums": found}} for key, found in ratios.items()}
+    return {f"{key} train 64": {"ratios": {"tables": found}} for key, found in ratios.items()}
 
 
 def test_a_pass_pays_on_two_systems_of_one_backend() -> None:
     one = cells(a=[1.04, 1.02, 1.05], b=[1.029, 1.02, 1.03], c=None, d=[1.2, 0.9, 1.4])
     two = cells(a=[1.04, 1.02, 1.05], b=[1.03, 1.02, 1.03], c=None)
-    assert systems(one, "sums") == ["a"]
-    assert not pays({"cells": {"numpy": one, "torch": one}}, "sums")
-    assert pays({"cells": {"numpy": one, "torch": two}}, "sums")
-    assert not pays({"cells": {"numpy": one, "torch": two}}, "tables")
+    assert systems(one, "tables") == ["a"]
+    assert not pays({"cells": {"numpy": one, "torch": one}}, "tables")
+    assert pays({"cells": {"numpy": one, "torch": two}}, "tables")
+    assert not pays({"cells": {"numpy": one, "torch": two}}, "loops")
 
 
 def test_the_table_counts_a_plan_that_stays_the_same_as_one() -> None:
     found = {"cells": {"numpy": cells(a=None, b=None, c=[1.5, 1.4, 1.6]), "jax": {}}}
-    assert table(found, ["sums"]).splitlines()[-1] == "| `sums` | 1.00, 1 (1.00 to 1.50) |  |"
+    assert table(found, ["tables"]).splitlines()[-1] == "| `tables` | 1.00, 1 (1.00 to 1.50) |  |"

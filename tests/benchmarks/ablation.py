@@ -34,7 +34,6 @@ from harness.program.plan import Plan
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
 from harness.runtime.clock import Clock
-from harness.runtime.executor import tiling
 from harness.runtime.opening import make_session
 from harness.runtime.step_loop import Pipeline
 from harness.worker.launch import thread_settings
@@ -52,7 +51,6 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "algebra": ("algebra",),
     "reshapes, transposes": ("reshapes", "transposes"),
     "classes": ("classes",),
-    "sums": ("sums",),
     "tables": ("tables",),
     "biases": ("biases",),
     "loops": ("loops",),
@@ -64,8 +62,6 @@ REPLACED: Mapping[str, tuple[tuple[Any, str, Any], ...]] = {
     "loops": ((loops, "lifts", lambda *_: False), (loops, "sinks", lambda *_: False)),
     "products, slices": ((products, "join", lambda nodes, *_: tuple(nodes)),),
     "unroll": ((unroll, "LONGEST", 0),),
-    "order": ((passes, "nested", lambda nodes, _: nodes),),
-    "tiling": ((tiling, "WORTH", 1 << 40),),
 }
 PASSES = (*RULES, *(name for name in REPLACED if name not in RULES))
 
@@ -126,7 +122,7 @@ class Cell:
         texts: set[str] = set()
         for name in ("", *names):
             pipeline, text = self._made(name)
-            if text in texts and name != "tiling":
+            if text in texts:
                 self.same.append(name)
             else:
                 self.pipelines[name] = pipeline
@@ -246,8 +242,7 @@ def one(
     request = BenchRequest(specs=tuple(systems), batches=tuple(map(int, batches)))
     loads = [os.getloadavg()[0]]
     for group in groups_of(request):
-        wanted = [p for p in names.split("|") if p != "tiling" or name == "numpy"]
-        cell = Cell(backend, TimedCase(group, "float32", 0), wanted)
+        cell = Cell(backend, TimedCase(group, "float32", 0), names.split("|"))
         cell.check()
         timed = cell.time(rounds, turns)
         loads.append(os.getloadavg()[0])

@@ -253,22 +253,3 @@ def test_nothing_is_left_of_a_gated_state_of_zeros() -> None:
     total = small.emit("matmul", gated, small.given(UNITS, ROWS))
     ops = [node.op for node in small.same(small.emit("exp", total))]
     assert ops == ["constant", "broadcast_to"]
-
-
-def test_rows_that_overlap_are_one() -> None:
-    """As a loop's states before and after each step."""
-    small = Small()
-    parts = [small.emit("exp", small.given(BATCH, UNITS)) for _ in range(4)]
-    rows = [small.emit("concat", *some, axis=0) for some in (parts[:3], parts[1:])]
-    nodes = small.same(*(small.emit("tanh", row) for row in rows))
-    ops = [node.op for node in nodes]
-    assert (ops.count("concat"), ops.count("slice")) == (1, 2)
-
-
-def test_rows_of_which_one_needs_the_other_stay_two() -> None:
-    small = Small()
-    parts = [small.emit("exp", small.given(BATCH, UNITS)) for _ in range(2)]
-    row = small.emit("concat", *parts, axis=0)
-    last = small.emit("sum", row, axis=(0,), keepdims=True)
-    nodes = small.same(row, small.emit("concat", parts[1], last, axis=0))
-    assert [node.op for node in nodes].count("concat") == 2

@@ -14,12 +14,10 @@ from harness.program.passes import (
     loops,
     products,
     reshapes,
-    sums,
     tables,
     transposes,
     unroll,
 )
-from harness.program.passes.order import nested
 from harness.program.passes.rebuild import prune, rebuild
 from harness.program.passes.rewriter import Rule
 
@@ -34,7 +32,7 @@ def merged(*tables: Mapping[str, Sequence[Rule]]) -> dict[str, tuple[Rule, ...]]
 
 
 def _simplify(steps: Mapping[str, Sequence[Rule]]) -> Mapping[str, Sequence[Rule]]:
-    return merged(algebra.RULES, reshapes.RULES, classes.RULES, transposes.RULES, steps, sums.RULES)
+    return merged(algebra.RULES, reshapes.RULES, classes.RULES, transposes.RULES, steps)
 
 
 # By whether loops stay as they are.
@@ -84,7 +82,6 @@ def optimise(
         current = unroll.unrolled(current, builder, sizes, every=moved)
         for _ in range(2):
             current = again(tabled, classes.FACTORS, unroll.RULES)
-        current = nested(current, builder)
         current = again(fuse.late_rules(fused), tabled)
         current = again(fuse.product_rules(fused), fuse.late_rules(fused), tabled)
     return current

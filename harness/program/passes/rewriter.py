@@ -8,7 +8,7 @@ the whole sequence at once, before the loop.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -49,8 +49,6 @@ class Rewriter:
     home: dict[int, int] = field(default_factory=dict)
     made: dict[int, Node] = field(default_factory=dict)
     uses: Counter[int] = field(default_factory=Counter)
-    ages: dict[int, int] = field(default_factory=dict)
-    joins: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     place: str = ""
 
     # --- What is known of a value
@@ -141,10 +139,6 @@ class Rewriter:
         scope.found[key] = number
         self.made[number] = node
         self.home[number] = depth
-        self.ages[number] = len(self.ages) + 1
-        if op == "concat":
-            for value in inputs:
-                self.joins[value].append(number)
         return number
 
     def _lift(
