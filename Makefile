@@ -2,6 +2,7 @@
 #   make check   set up, then run all of Lesson 6 on every backend
 #   make bench   set up, then time them all, training and forward
 #   make test    set up, then lint, type-check and test
+#   make test-quick   in two minutes: the rooms of tests that start few processes
 #   make lowest  run the lowest versions that are declared, each in an environment of its own
 #   make newest  the same with the newest ones; PARTS="torch lint" runs only these
 #   make fuzz    10,000 damaged files, drawn anew, and Ctrl-C at each fiftieth of a second
@@ -11,9 +12,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+QUICK := $(addprefix tests/,files oracle program project spec text)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: check bench test lint types install lowest newest fuzz constraints clean
+.PHONY: check bench test test-quick lint types install lowest newest fuzz constraints clean
 
 check: install
 	$(BIN)/harness check
@@ -21,8 +23,13 @@ check: install
 bench: install
 	$(BIN)/harness bench $(BENCH)
 
+# Most tests run beside each other, a process a core; those that measure, or kill at a moment, do not.
 test: install lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto -m "not alone"
+	$(BIN)/python -m pytest -m alone
+
+test-quick: install
+	$(BIN)/python -m pytest -n auto -m "not alone and not slow" $(QUICK)
 
 lint: install
 	$(BIN)/ruff check .
