@@ -15,7 +15,7 @@ from harness.program.serial import encode
 from harness.program.signature import group_of
 from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
 from harness.train.request import Setup, TrainRequest, prepare
-from harness.train.start import begin, load_first
+from harness.train.start import load_first
 from harness.train.trainer import SUMMED
 from harness.worker.remote import Remote, WorkerFault
 from harness.worker.worker import Worker
@@ -76,11 +76,9 @@ def _begin(remote: Remote, setup: Setup) -> None:
         learning_rate=setup.rates[0],
     )
 
-    def call(verb: str, **payload: Any) -> Any:
-        return remote.call(f"train_{verb}", **payload)
-
-    begin(call, setup, request.path)
-    load_first(call, setup)
+    training = TrainRemote(remote.worker, setup)
+    training.begin(request.path)
+    load_first(training)
 
 
 def _train(remote: Remote, setup: Setup, first: int, count: int) -> float:

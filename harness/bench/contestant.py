@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.bench.record import Record
+from harness.bench.remote import StepRemote
 from harness.bench.request import Entry, TimedCell
 from harness.bench.workload import ROTATING, TimedCase
-from harness.worker import answers
-from harness.worker.remote import WorkerFault, answered, not_offered
+from harness.worker.remote import WorkerFault, not_offered
 from harness.worker.worker import Worker
 
 # Whether there is a speed; else whether the backend was right but not to be trusted, does not
@@ -93,18 +93,10 @@ class Contestant:
             trace = "".join(traceback.format_exception(error))
             self._lose("broken", f"{words}{type(error).__name__}: {error}", trace)
 
-    def call(self, verb: str, **payload: Any) -> Any:
-        """The verb's value; :class:`~harness.worker.remote.WorkerFault` if it failed."""
-        return self.timed_call(verb, **payload)[0]
-
-    def timed_call(self, verb: str, **payload: Any) -> tuple[Any, float]:
-        """The verb's value, and the seconds that the worker took to answer.
-
-        Raises:
-            WorkerFault: the verb failed.
-        """
-        outcome = answered(self.worker, answers.BACKEND, verb, payload, self.timeout)
-        return outcome.value, outcome.seconds
+    @property
+    def steps(self) -> StepRemote:
+        """The pipeline in its worker."""
+        return StepRemote(self.worker, self.timeout)
 
     def start(self) -> Mapping[str, Any]:
         """Start the worker if it is not running; what it says of itself.
@@ -130,11 +122,11 @@ class Contestant:
 
     def throughput(self, count: int) -> float:
         """Seconds of ``count`` steps with one wait at their end."""
-        return float(self.call("throughput", first=self.take(count), count=count))
+        return self.steps.throughput(self.take(count), count)
 
     def latencies(self, count: int) -> list[float]:
         """Seconds of each of ``count`` steps, every one waited for."""
-        return [float(s) for s in self.call("latency", first=self.take(count), count=count)]
+        return self.steps.latency(self.take(count), count)
 
     def steps_in(self, seconds: float, least: int = 3) -> int:
         """How many steps take so long; a multiple of those that go into one call."""

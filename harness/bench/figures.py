@@ -39,10 +39,10 @@ def finish(contestant: Contestant) -> None:
     total = sum(operations.values())
     products = sum(n for name, n in operations.items() if name.endswith("products"))
     record.flops_per_second = total / step
-    record.memory = dict(contestant.call("memory"))
+    record.memory = contestant.steps.memory()
     if contestant.entry.baseline:
         return
-    overhead = float(contestant.call("overhead", count=OVERHEAD_STEPS))
+    overhead = contestant.steps.overhead(OVERHEAD_STEPS)
     record.overhead = {"seconds": overhead, "share": overhead / step}
     own = largest_product(case)
     peaks, bandwidth = measured_peaks(contestant, own)
@@ -81,10 +81,8 @@ def measured_peaks(contestant: Contestant, own: Size) -> tuple[dict[Size, float]
     key = contestant.worker.pid
     wanted = [size for size in dict.fromkeys((LARGE, own)) if (key, size) not in known]
     if wanted:
-        sizes = [list(size) for size in wanted]
-        found = contestant.call("peaks", dtype=contestant.case.dtype, sizes=sizes)
-        known.update({(key, s): float(p) for s, p in zip(wanted, found["products"], strict=True)})
-        known[key, "bandwidth"] = float(found["bandwidth"])
+        products, known[key, "bandwidth"] = contestant.steps.peaks(contestant.case.dtype, wanted)
+        known.update({(key, size): p for size, p in zip(wanted, products, strict=True)})
     return {size: known[key, size] for size in (LARGE, own)}, known[key, "bandwidth"]
 
 

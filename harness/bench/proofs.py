@@ -59,12 +59,12 @@ def check_values(contestant: Contestant) -> None:
 
 def compared_steps(contestant: Contestant) -> tuple[Values, Mapping[str, Any]]:
     """The results of the steps that the oracle has made too, from the start, and what is left."""
-    contestant.call("restart")
+    contestant.steps.restart()
     results: list[Mapping[str, Any]] = []
     for index in contestant.case.compared:
-        results += contestant.call("values", first=index, count=1)
+        results += contestant.steps.values(index, 1)
     train = contestant.case.group.mode == "train" and not contestant.entry.baseline
-    return results, contestant.call("parameters") if train else {}
+    return results, contestant.steps.parameters() if train else {}
 
 
 def _check_baseline(contestant: Contestant, found: Mapping[str, Any]) -> None:
@@ -120,7 +120,7 @@ def _scaling(contestant: Contestant, seconds: float) -> dict[str, Any]:
 
 def _one_step(contestant: Contestant) -> float:
     """Seconds in which the worker answers with the result of a step, by its own outer clock."""
-    return contestant.timed_call("values", first=contestant.take(1), count=1)[1]
+    return contestant.steps.seconds_of_values(contestant.take(1), 1)
 
 
 def _unconvincing(found: Mapping[str, Any]) -> str:
@@ -154,11 +154,11 @@ def check_unseen(contestant: Contestant) -> None:
     unseen: list[float] = []
     seen: list[float] = []
     for attempt in range(TRIES):
-        contestant.call("feed", batches=contestant.case.fresh(1 + attempt))
+        contestant.steps.feed(contestant.case.fresh(1 + attempt))
         # Both times the first step, which finds nothing warm, is left out.
         unseen += contestant.latencies(ROTATING)[1:]
         seen += contestant.latencies(ROTATING)[1:]
-    contestant.call("feed", batches=contestant.case.batches)
+    contestant.steps.feed(contestant.case.batches)
     ratio = median(unseen) / median(seen)
     contestant.record.unseen = {"ratio": ratio, "unseen": median(unseen), "seen": median(seen)}
     if ratio > UNSEEN and quantiles(unseen)[0] > quantiles(seen)[2]:
@@ -181,11 +181,11 @@ def check_again(contestant: Contestant) -> None:
     first = contestant.record.values
     check_values(contestant)
     after = contestant.record.values.get("ratio")
-    contestant.call("restart")
-    (*_, slow) = contestant.call("values", first=0, count=ROTATING + 1)
-    contestant.call("restart")
-    contestant.call("throughput", first=0, count=ROTATING)
-    (fast,) = contestant.call("values", first=ROTATING, count=1)
+    contestant.steps.restart()
+    (*_, slow) = contestant.steps.values(0, ROTATING + 1)
+    contestant.steps.restart()
+    contestant.steps.throughput(0, ROTATING)
+    (fast,) = contestant.steps.values(ROTATING, 1)
     gap = max(_gap(np.asarray(fast[n]), np.asarray(a, np.float64)) for n, a in slow.items())
     contestant.record.values = {**first, "ratio_after": after, "timed_way": gap}
     if not gap <= REPEATED[contestant.case.dtype]:

@@ -88,7 +88,7 @@ def _fastest(contestant: Contestant) -> dict[str, Any]:
         raise Refused("; ".join(dict.fromkeys(f"{c['path']}: {c['reason']}" for c in tried)))
     best = min(right, key=lambda c: float(c["seconds"]))
     if contestant.worker.starts == starts and contestant.worker.pid is not None:
-        contestant.call("select", path=best["path"])
+        contestant.steps.select(best["path"])
     else:
         # A path that was tried has cost the process, and with it what was prepared before.
         best = {
@@ -129,12 +129,12 @@ def _pace(contestant: Contestant, chosen: dict[str, Any]) -> None:
     """
     _settle(contestant)
     alone = _tried(contestant)
-    contestant.many = int(contestant.call("together", wanted=True))
+    contestant.many = contestant.steps.together(True)
     first = contestant.throughput(contestant.many)
     if _tried(contestant) < alone:
         chosen["first"] += first
     else:
-        contestant.many = int(contestant.call("together", wanted=False))
+        contestant.many = contestant.steps.together(False)
     chosen["many"] = contestant.many
 
 
@@ -145,14 +145,12 @@ def _tried(contestant: Contestant) -> float:
 
 
 def _prepare_path(contestant: Contestant, path: str, beside: bool = False) -> dict[str, Any]:
-    payload = contestant.case.payload(path, contestant.device) | (
-        {"beside": True} if beside else {}
-    )
-    reply = contestant.call("prepare", **payload)
+    payload = contestant.case.payload(path, contestant.device)
+    reply = contestant.steps.prepare(payload, beside)
     contestant.next, contestant.many = 0, 1
     several = int(reply.get("many", 1))
     if several > 1:
-        contestant.call("together", wanted=False)
+        contestant.steps.together(False)
     (first,) = contestant.latencies(1)
     return {
         "path": path,
@@ -174,7 +172,7 @@ def _settle(contestant: Contestant) -> float:
     count, tries, undone = 3, [], []
     for _ in range(ESTIMATES):
         tries += contestant.latencies(count)
-        undone.append(contestant.timed_call("values", first=contestant.take(1), count=1)[1])
+        undone.append(contestant.steps.seconds_of_values(contestant.take(1), 1))
     least = min(undone) / (count + 1)
     contestant.latency = max(min(tries), least)
     return least

@@ -22,11 +22,11 @@ from harness.train import checkpoint, taken_up
 from harness.train.checkpoint import Checkpoint
 from harness.train.events import TrainEvents
 from harness.train.kept import TrainingError, check_kept
+from harness.train.remote import TrainRemote
 from harness.train.request import FASTEST, Setup
-from harness.train.start import begin, load_first, trials
+from harness.train.start import load_first, trials
 from harness.train.trainer import SUMMED
-from harness.worker import answers
-from harness.worker.remote import WorkerFault, answered, not_offered, told
+from harness.worker.remote import not_offered, told
 from harness.worker.worker import Worker
 
 # Seconds of work that go into one call of the worker: how often the progress moves.
@@ -57,6 +57,7 @@ class Training:
         self.setup, self.path, self.events = setup, path, events or TrainEvents()
         self.worker = worker or Worker(setup.request.launch)
         self._own = worker is None
+        self._remote = TrainRemote(self.worker, setup)
         self.history: list[dict[str, Any]] = []
         self._position: dict[str, Any] = {"epoch": 0, "step": 0, "steps": 0, "sums": []}
         self._told: Mapping[str, Any] = {}
@@ -92,9 +93,9 @@ class Training:
             sweep(Path(os.path.realpath(self.path)).parent)
         self._start()
         path = self._chosen(found)
-        self._told = {**begin(self._call, self.setup, path), "path": path}
+        self._told = {**self._remote.begin(path), "path": path}
         if found is None:
-            load_first(self._call, self.setup)
+            load_first(self._remote)
             self._replace()
             return
         self._run = found.weights.history["run"]
@@ -103,14 +104,8 @@ class Training:
         self.saved = self.path is not None and taken_up.has_weights(self.path, found)
         self.history = list(found.weights.history["epochs"])
         self._position = dict(found.position)
-        self._call(
-            "load",
-            parameters=found.weights.parameters,
-            statistics=found.weights.statistics,
-            slots=found.slots,
-            state=found.state,
-            steps=self._position["steps"],
-        )
+        made, steps = found.weights, self._position["steps"]
+        self._remote.load(made.parameters, made.statistics, found.slots, found.state, steps)
 
     def _chosen(self, found: Checkpoint | None) -> str:
         """The path asked for. The fastest is that of the checkpoint, as another rounds otherwise,
@@ -121,7 +116,7 @@ class Training:
         made_with = found.weights.history if found is not None else {}
         if "path" in made_with and made_with["backend"] == request.backend:
             return str(made_with["path"])
-        seconds = trials(self._call, self.setup)
+        seconds = trials(self._remote)
         self.events.tried(seconds)
         return min(seconds, key=seconds.__getitem__)
 
@@ -159,7 +154,7 @@ class Training:
             step = position["step"]
             count = _count(per_step, min(steps, saved + _whole(request.every)) - step)
             started = time.perf_counter()
-            sums = self._call("run", rate=rate, epoch=epoch, first=step, count=count)
+            sums = self._remote.run(rate, epoch, step, count)
             per_step = (time.perf_counter() - started) / count
             self._add(epoch, step, count, sums)
             speed = self.setup.recipe.batch * self.setup.recipe.length / per_step
@@ -196,7 +191,7 @@ class Training:
 
     def _end(self, epoch: int, rate: float, steps: int, seconds: float) -> None:
         """Close an epoch: its entry, the loss on what is held out, a checkpoint."""
-        held_out = self._call("evaluate")
+        held_out = self._remote.evaluate()
         read = self._summed()[1] * self.setup.recipe.length
         share = steps / len(self.setup.feed.epoch(epoch))
         entry = {
@@ -207,7 +202,7 @@ class Training:
             "held_out_loss": held_out,
             "seconds": seconds,
             "characters_per_second": read * share / seconds,
-            "memory": self._call("memory"),
+            "memory": self._remote.memory(),
         }
         self.history.append(entry)
         self._position |= {"epoch": epoch + 1, "step": 0, "sums": []}
@@ -225,7 +220,7 @@ class Training:
 
     def _snapshot(self) -> Checkpoint:
         setup, request = self.setup, self.setup.request
-        found = self._call("snapshot")
+        found = self._remote.snapshot()
         check_kept(setup, found)
         hello: Mapping[str, Any] = self.worker.hello or {}
         history = {
@@ -257,15 +252,6 @@ class Training:
 
     def _last_good(self) -> str:
         return f"; the last good weights are in {self.path}" if self.saved else ""
-
-    def _call(self, verb: str, **payload: Any) -> Any:
-        request, asked_for = self.setup.request, f"train_{verb}"
-        try:
-            given = (self.worker, answers.BACKEND, asked_for, payload, request.timeout)
-            return answered(*given).value
-        except WorkerFault as fault:
-            message = f"{request.backend} failed: {verb}: {fault.outcome.cause}"
-            raise TrainingError(message, fault.traceback) from None
 
 
 def _count(per_step: float, left: int) -> int:
