@@ -14,6 +14,7 @@ from harness.bench.workload import ROTATING
 from harness.program.serial import encode
 from harness.program.signature import group_of
 from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
+from harness.train.remote import TrainRemote
 from harness.train.request import Setup, TrainRequest, prepare
 from harness.train.start import load_first
 from harness.train.trainer import SUMMED
@@ -76,9 +77,9 @@ def _begin(remote: Remote, setup: Setup) -> None:
         learning_rate=setup.rates[0],
     )
 
-    training = TrainRemote(remote.worker, setup)
-    training.begin(request.path)
-    load_first(training)
+    trained = TrainRemote(remote.worker, setup)
+    trained.begin(request.path)
+    load_first(trained)
 
 
 def _train(remote: Remote, setup: Setup, first: int, count: int) -> float:
