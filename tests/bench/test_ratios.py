@@ -12,7 +12,7 @@ import pytest
 from performance_page import limit, render
 from places import TESTS
 from ratio_targets import cells, missed, outcome
-from ratios import BACKENDS, by_hand, wanted
+from ratios import BACKENDS, by_hand, keep, read, wanted
 
 pytestmark = pytest.mark.alone
 
@@ -167,3 +167,11 @@ def test_a_pair_is_measured_once(tmp_path: Path) -> None:
     page += ["--output", str(tmp_path / "page.md")]
     subprocess.run(page, check=False, capture_output=True, timeout=60)
     assert "| three_char |" in (tmp_path / "page.md").read_text()
+
+
+def test_a_record_is_added_to_pair_by_pair(tmp_path: Path) -> None:
+    place = tmp_path / "kept.json"
+    for ratio in (1.0, 2.0):
+        keep(place, {"pairs": {"one": pair(ratio)}})
+    assert read(place)["pairs"]["one"]["native"]["seconds"][1] == 0.002
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]

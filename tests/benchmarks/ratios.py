@@ -20,16 +20,17 @@ from typing import Any
 
 import click
 from performance_page import render
+from pytest_benchmark.utils import safe_dumps
 from ratio_targets import missed, outcome
 from rich.console import Console
 
 from harness.bench.contestant import Contestant, TimedResult
 from harness.bench.environment import environment
 from harness.bench.figures import finish
-from harness.bench.json_file import write
 from harness.bench.request import BenchRequest, Entry, Group, groups_of, launch
 from harness.bench.rounds import one_round, prepare, warm_up
 from harness.bench.workload import TimedCase
+from harness.files.atomic import write_whole
 from harness.worker.launch import Launch, thread_settings
 from harness.worker.worker import Worker
 
@@ -157,6 +158,11 @@ def read(record: Path) -> dict[str, Any]:
     return found
 
 
+def keep(record: Path, found: dict[str, Any]) -> None:
+    """Write what was found so far, whole, in place of what there was."""
+    write_whole(record, safe_dumps(found, ensure_ascii=True, indent=4).encode())
+
+
 def add_environment(found: dict[str, Any], new: dict[str, Any]) -> None:
     """Keep the environment of the last pair, with the workers of all, without names and places."""
     new["machine"].pop("host", None)
@@ -230,7 +236,7 @@ def measure(
                 pair = pairs.measure_loop(case) if loop else pairs.measure(case, backend, path)
                 add_environment(found, pair.pop("environment"))
                 found["pairs"][name] = pair
-                write(record, found)
+                keep(record, found)
                 console.print(f"{name}: {outcome(pair)}", markup=False)
 
 
