@@ -25,11 +25,11 @@ bench: install
 
 # Most tests run beside each other, a process a core; those that measure, or kill at a moment, do not.
 test: install lint types
-	$(BIN)/python -m pytest -n auto -m "not alone"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 test-quick: install
-	$(BIN)/python -m pytest -n auto -m "not alone and not slow" $(QUICK)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not slow" $(QUICK)
 
 lint: install
 	$(BIN)/ruff check .

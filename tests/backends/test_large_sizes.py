@@ -29,8 +29,6 @@ from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker
 
-pytestmark = pytest.mark.alone
-
 MILLION = 1_000_000
 MB = 1_000_000
 FEW = np.array([[0, 7], [MILLION - 1, 123_456]])

@@ -24,7 +24,7 @@ HARNESS = Path(sys.executable).with_name("harness")
 MODEL = "lesson6/simple_rnn"
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60
 # Seconds of a start in which signals are sent, and between two of them: ``make fuzz`` takes 0.02.
-LATEST, STEP = 1.2, float(os.environ.get("HARNESS_INTERRUPT_STEP", "0.1"))
+LATEST, STEP = 1.2, float(os.environ.get("HARNESS_INTERRUPT_STEP", "0.2"))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_ctrl_c_at_any_moment(name: str, made: Path) -> None:
 def test_other_signals_end_a_command_likewise(
     name: str, number: signal.Signals, made: Path
 ) -> None:
-    for moment in (0.0, 0.6):
+    for moment in (0.0, 0.3):
         assert interrupted(made, (name, *COMMANDS[name]), moment, number)
 
 

@@ -17,8 +17,6 @@ from texts import FOX
 from harness.convert.weights import Weights, load, save
 from harness.train import checkpoint
 
-pytestmark = pytest.mark.alone
-
 TEXT = 60 * FOX
 KILLS = 6
 # Seconds from the start of a process until it is killed: from before the first checkpoint on.

@@ -23,8 +23,6 @@ from harness.check.findings import Verdict
 from harness.check.request import Request
 from harness.check.run import Engine
 
-pytestmark = pytest.mark.alone
-
 TIMEOUT = 4.0
 # What it does -> the verdict, and words of the finding that has it.
 KINDS: dict[str, tuple[Verdict, str]] = {

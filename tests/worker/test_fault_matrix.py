@@ -25,8 +25,6 @@ from harness.check.records import Records, read_records
 from harness.check.request import Request
 from harness.check.run import Engine
 
-pytestmark = pytest.mark.alone
-
 HEAVY = ("torch", "jax", "keras", "keras-torch", "keras-jax")
 # In MiB; the heavy ones fill more than half a GiB by their imports alone.
 MEMORY = {"numpy": 512, **dict.fromkeys(HEAVY, 2048)}

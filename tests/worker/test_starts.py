@@ -18,8 +18,6 @@ from harness.errors import UsageError
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
-pytestmark = pytest.mark.alone
-
 SPECS = ("lesson6/simple_rnn", "lesson6/three_char", "lesson6/first_rnn")
 # Seconds; the good one must start in them on a machine that is busy.
 LIMIT = 6.0
