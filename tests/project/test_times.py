@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import times
 
@@ -9,11 +11,11 @@ PAGE = times.PAGE.read_text(encoding="utf-8")
 
 
 def test_the_page_has_a_row_for_every_room_of_tests() -> None:
-    assert list(times.rows_of(PAGE)) == times.rooms(), "run python tests/times.py ROOM for the new"
+    assert list(times.rows_of(PAGE)) == times.rooms(), "run python tests/times.py"
 
 
 def test_what_is_written_is_read_again() -> None:
-    rows = {"spec": ("1,234", "75 s"), "text": times.UNKNOWN}
+    rows = {"spec": ("1,234", "75 s"), "text": ("", "")}
     assert times.rows_of(times.with_rows(PAGE, rows)) == rows
 
 
@@ -34,6 +36,12 @@ def test_a_time_has_two_digits(seconds: float, words: str) -> None:
     assert times.in_words(seconds) == words
 
 
-def test_an_unknown_room_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert times.main(["specs"]) == 2
-    assert "no tests in tests/specs; there are: backends, bench" in capsys.readouterr().err
+def test_times_are_summed_by_room(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    case = '<testcase classname="tests.spec.test_a.TestB" name="test_c" time="1.25"/>'
+    report.write_text(f"<testsuites><testsuite>{case}{case}</testsuite></testsuites>")
+    assert times.rows_in([report, report])["spec"] == ("4", "5 s")
+    assert times.rows_in([report])["text"] == ("0", "1 s")
+    report.write_text(report.read_text().replace("/>", "><failure/></testcase>"))
+    with pytest.raises(ValueError, match=r"spec\.test_a\.TestB\.test_c failed"):
+        times.rows_in([report])
