@@ -113,7 +113,7 @@ def commands(part: str) -> list[str]:
         )
         files = " ".join(f"{{root}}/tests/{name}.py" for name in names)
         return [
-            f"python -m pytest -q -W default {files}",
+            f"python -m pytest -q -W default -n 2 {files}",
             "python -m build --no-isolation --outdir built {root}",
         ]
     return list(harness_commands(part))
