@@ -15,7 +15,7 @@ from harness.program.ir import needed_nodes
 from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.program.signature import call_key, result_ports
 from harness.runtime import promises
-from harness.runtime.backend import Advance, Backend
+from harness.runtime.backend import Advance
 from harness.runtime.native import Tensors
 from harness.runtime.promises import ContractError
 from harness.runtime.session import STEP, UPDATED, Session
@@ -84,40 +84,6 @@ def make_step(
         if step is not None:
             return step
     return _planned_training(session, batch, state, learning_rate, total)
-
-
-@dataclass(frozen=True)
-class StepLoop:
-    """Steps in a row: ``one`` at a time, or ``several`` in a call where the backend has a way."""
-
-    one: Advance
-    several: Advance | None = None
-
-    @staticmethod
-    def of(backend: Backend, step: Advance) -> StepLoop:
-        """A step as the backend compiles it.
-
-        Raises:
-            ContractError: what the backend gives is no function.
-        """
-        one, several = backend.advance(step), backend.several(step)
-        return StepLoop(
-            promises.function(one, "advance()"),
-            None if several is None else promises.function(several, "several()"),
-        )
-
-    def run(
-        self, carried: Tensors, fixed: Tensors, batches: Iterable[tuple[Tensors, bool]]
-    ) -> tuple[Tensors, Tensors]:
-        """The last carried tensors and results; a batch is a stack of several where that is true.
-
-        There is at least one.
-        """
-        results: Tensors = {}
-        several = self.several or self.one
-        for batch, stacked in batches:
-            carried, results = (several if stacked else self.one)(carried, fixed, batch)
-        return carried, results
 
 
 def store(session: Session, carried: Tensors) -> None:

@@ -1,9 +1,10 @@
-"""A pipeline: one model's steps at speed, over batches that are on the device and rotate."""
+"""Steps in a row; and a pipeline: one model's steps, over batches on the device that rotate."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,56 @@ from harness.arrays import Arrays
 from harness.errors import UsageError
 from harness.program.ir import Phase
 from harness.program.plan import BATCH
+from harness.runtime import promises
+from harness.runtime.backend import Advance, Backend
 from harness.runtime.clock import Results
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
-from harness.runtime.step import OPTIMIZER, Purpose, StepLoop, make_step, store
+from harness.runtime.step import OPTIMIZER, Purpose, make_step, store
 
 Batch = Mapping[str, Arrays]
+
+
+@dataclass
+class Carry:
+    """What goes from step to step, and what does not.
+
+    Steps put what they make in the place of what they were given, which may be as large as all
+    memory that is left: nothing else is to hold it.
+    """
+
+    carried: Tensors = field(default_factory=dict)
+    fixed: Tensors = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepLoop:
+    """Steps in a row: ``one`` at a time, or ``several`` in a call where the backend has a way."""
+
+    one: Advance
+    several: Advance | None = None
+
+    @staticmethod
+    def of(backend: Backend, step: Advance) -> StepLoop:
+        """A step as the backend compiles it.
+
+        Raises:
+            ContractError: what the backend gives is no function.
+        """
+        one, several = backend.advance(step), backend.several(step)
+        return StepLoop(
+            promises.function(one, "advance()"),
+            None if several is None else promises.function(several, "several()"),
+        )
+
+    def run(self, carry: Carry, batches: Iterable[tuple[Tensors, bool]]) -> Tensors:
+        """The results of the last step; a batch is a stack of several where that is true."""
+        results: Tensors = {}
+        several = self.several or self.one
+        for batch, stacked in batches:
+            step = several if stacked else self.one
+            carry.carried, results = step(carry.carried, carry.fixed, batch)
+        return results
 
 
 class Pipeline:
@@ -47,7 +92,7 @@ class Pipeline:
         self._step_advance = self._step.advance
         self._loop = StepLoop.of(session.backend, self._step_advance)
         self.together = True
-        self._carried, self._fixed = self._step.begin(self._state())
+        self._carry = Carry(*self._step.begin(self._state()))
 
     @property
     def many(self) -> int:
@@ -66,21 +111,15 @@ class Pipeline:
         """Parameters, statistics, state and optimizer as they were at first."""
         parameters, statistics, _ = self._values
         self.session.load(parameters, statistics)
-        self._carried, self._fixed = self._step.begin(self._state())
+        self._carry = Carry(*self._step.begin(self._state()))
 
     def start(self, index: int) -> Tensors:
         """Begin a step; see :class:`harness.runtime.clock.Steps`."""
-        batch = self._batches[index % len(self._batches)]
-        self._carried, results = self._loop.one(self._carried, self._fixed, batch)
-        return results
+        return self._loop.run(self._carry, [(self._batches[index % len(self._batches)], False)])
 
     def run(self, first: int, count: int) -> Tensors:
         """Begin ``count`` steps; the handle of the last."""
-        batches = self._cycle(first, first + count)
-        # Not kept beside what follows from it: it may be as large as all memory that is left.
-        carried, self._carried = [self._carried], {}
-        self._carried, results = self._loop.run(carried.pop(), self._fixed, batches)
-        return results
+        return self._loop.run(self._carry, self._cycle(first, first + count))
 
     def _cycle(self, index: int, end: int) -> Iterator[tuple[Tensors, bool]]:
         """The batches of some steps in turn; all in one stack where several steps are one call."""
@@ -96,12 +135,12 @@ class Pipeline:
     def finish(self, handle: Tensors) -> Results:
         """Wait for a step and for all that it hands on."""
         backend = self.session.backend
-        backend.wait({n: t for n, t in self._carried.items() if n != OPTIMIZER})
+        backend.wait({n: t for n, t in self._carry.carried.items() if n != OPTIMIZER})
         return {n: backend.numpy(t) for n, t in handle.items()}
 
     def parameters(self) -> dict[str, Any]:
         """Neutral ``parameters``, ``statistics`` and ``slots`` as they now are."""
-        store(self.session, self._carried)
+        store(self.session, self._carry.carried)
         return self.session.read()
 
     def overhead(self, count: int) -> float:
@@ -109,12 +148,12 @@ class Pipeline:
 
         A step that the framework has compiled is left out whole.
         """
-        arguments = self._carried, self._fixed, self._batches[0]
+        arguments = self._carry.carried, self._carry.fixed, self._batches[0]
         if self._loop.one is self._step_advance:
             idle = self._step.idle(*arguments)
         else:
             returned = self._loop.one(*arguments)
-            self._carried = returned[0]
+            self._carry.carried = returned[0]
             idle = lambda *_: returned  # noqa: E731
         self._loop, whole = StepLoop(idle), self._loop
         begin = time.perf_counter()

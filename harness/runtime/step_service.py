@@ -19,7 +19,6 @@ from harness.runtime.step_loop import Pipeline
 
 Payload = dict[str, Any]
 
-LARGE_PRODUCT = (2048, 2048, 2048)
 # Numbers in each of the three arrays of the bandwidth test: far beyond any cache.
 LARGE_ARRAY = 1 << 24
 TRIES = 5

@@ -13,7 +13,8 @@ from harness.program.signature import group_of
 from harness.runtime.backend import Advance
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
-from harness.runtime.step import StepLoop, make_step, store
+from harness.runtime.step import make_step, store
+from harness.runtime.step_loop import Carry, StepLoop
 from harness.spec.initial_values import initial_state
 from harness.train.feed import Feed
 from harness.train.loader import Loader
@@ -40,8 +41,7 @@ class Trainer:
     def __init__(self, session: Session, feed: Feed) -> None:
         self.session, self.feed = session, feed
         self._steps_made: dict[Any, _Steps] = {}
-        self._fixed: Tensors = {}
-        self._carried: Tensors = {}
+        self._carry = Carry()
         self._size = feed.recipe.batch
         self._steps = 0
 
@@ -58,7 +58,7 @@ class Trainer:
         if slots:
             self.session.load_slots(slots, steps)
         self._steps = steps
-        self._carried = {}
+        self._carry.carried = {}
         self._state = self._tensors_of(state) if state else self._first_state()
 
     def run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
@@ -108,12 +108,11 @@ class Trainer:
     def _run_whole(self, rate: float, rows: Any) -> float:
         """Steps on batches of one size, whose rows are ``[steps, batch]``; the sum of losses."""
         loop, loader = self._made(rate, rows[0])
-        self._carried[TOTAL] = self.session.scalar(0.0)
+        self._carry.carried[TOTAL] = self.session.scalar(0.0)
         batches = loader.batches(rows, stacked=loop.several is not None)
-        carried, self._carried = [self._carried], {}  # not kept beside what follows from it
-        self._carried, _ = loop.run(carried.pop(), self._fixed, batches)
+        loop.run(self._carry, batches)
         self._steps += len(rows)
-        return float(self.session.array(self._carried[TOTAL], "the sum of losses"))
+        return float(self.session.array(self._carry.carried[TOTAL], "the sum of losses"))
 
     def _made(self, rate: float, rows: Any) -> _Steps:
         """The step at a learning rate, for a batch like these rows; what is carried suits it."""
@@ -128,8 +127,8 @@ class Trainer:
             advance = self._expanding(step.advance, loader)
             self._steps_made[key] = _Steps(StepLoop.of(backend, advance), loader)
             self._begin = step.begin
-        if not self._carried:
-            self._carried, self._fixed = self._begin(self._state)
+        if not self._carry.carried:
+            self._carry = Carry(*self._begin(self._state))
         return self._steps_made[key]
 
     def _expanding(self, advance: Advance, loader: Loader) -> Advance:
@@ -142,11 +141,11 @@ class Trainer:
 
     def _store(self) -> None:
         """Put what is carried back into the session."""
-        if self._carried:
-            store(self.session, self._carried)
+        if self._carry.carried:
+            store(self.session, self._carry.carried)
             self.session.steps = self._steps
-            self._state = {n: t for n, t in self._carried.items() if n.startswith("state.")}
-            self._carried = {}
+            self._state = {n: t for n, t in self._carry.carried.items() if n.startswith("state.")}
+            self._carry.carried = {}
 
     def _restart_state(self) -> None:
         """Each epoch begins with the first state."""
