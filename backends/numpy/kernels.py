@@ -7,7 +7,7 @@ product with 0 would not stop a NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -41,6 +41,12 @@ UFUNCS: Mapping[str, Any] = {
 
 class NumpyKernels:
     """See :class:`harness.runtime.executor.Kernels`; for one dtype of floats."""
+
+    # Of one pass over all rows, most of the time goes into fetching them.
+    tiled: Collection[str] = frozenset(UFUNCS) | {
+        *("copy", "where", "relu", "clip", "sigmoid"),
+        *("sigmoid_gradient", "tanh_gradient", "relu_gradient", "clip_gradient"),
+    }
 
     def __init__(self, dtype: str) -> None:
         self.dtype = np.dtype(dtype)

@@ -5,7 +5,7 @@ Each maker binds its arguments and returns a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -54,6 +54,8 @@ FUSED: Mapping[str, Callable[..., Any]] = {
 
 class TorchKernels:
     """See :class:`harness.runtime.executor.Kernels`; for one dtype of floats on one device."""
+
+    tiled: Collection[str] = frozenset()
 
     def __init__(self, dtype: str, device: str) -> None:
         self.dtype, self.device = getattr(torch, dtype), device

@@ -34,6 +34,7 @@ from harness.program.plan import Plan
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
 from harness.runtime.clock import Clock
+from harness.runtime.executor import tiling
 from harness.runtime.opening import make_session
 from harness.runtime.step_loop import Pipeline
 from harness.worker.launch import thread_settings
@@ -62,6 +63,7 @@ REPLACED: Mapping[str, tuple[tuple[Any, str, Any], ...]] = {
     "loops": ((loops, "lifts", lambda *_: False), (loops, "sinks", lambda *_: False)),
     "products, slices": ((products, "join", lambda nodes, *_: tuple(nodes)),),
     "unroll": ((unroll, "LONGEST", 0),),
+    "tiling": ((tiling, "WORTH", 1 << 40),),
 }
 PASSES = (*RULES, *(name for name in REPLACED if name not in RULES))
 
@@ -122,7 +124,7 @@ class Cell:
         texts: set[str] = set()
         for name in ("", *names):
             pipeline, text = self._made(name)
-            if text in texts:
+            if text in texts and name != "tiling":
                 self.same.append(name)
             else:
                 self.pipelines[name] = pipeline
@@ -242,7 +244,8 @@ def one(
     request = BenchRequest(specs=tuple(systems), batches=tuple(map(int, batches)))
     loads = [os.getloadavg()[0]]
     for group in groups_of(request):
-        cell = Cell(backend, TimedCase(group, "float32", 0), names.split("|"))
+        wanted = [p for p in names.split("|") if p != "tiling" or name == "numpy"]
+        cell = Cell(backend, TimedCase(group, "float32", 0), wanted)
         cell.check()
         timed = cell.time(rounds, turns)
         loads.append(os.getloadavg()[0])

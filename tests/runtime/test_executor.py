@@ -14,7 +14,7 @@ from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Type
 from harness.program.plan import Plan
-from harness.runtime.executor import Executor
+from harness.runtime.executor import Executor, tiling
 from harness.runtime.executor.assignment import MemoryPlan
 from harness.spec.library import lesson6
 
@@ -43,6 +43,14 @@ def test_numpy_agrees_with_the_walk(name: str, mode: str, fused: tuple[str, ...]
     executor = Executor(plan_of(name, mode, "float64", fused), NumpyKernels("float64"))
     reference = plan_of(name, mode, "float64")
     three_steps(name, mode, executor, reference, np.array, np.array, 1e-12)
+
+
+@pytest.mark.parametrize(("name", "mode"), CELLS)
+def test_tile_by_tile_agrees_with_the_walk(
+    name: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiling, "TILE", 75)
+    test_numpy_agrees_with_the_walk(name, mode, tuple(FUSED))
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-11), ("float32", 2e-3)])
@@ -137,3 +145,25 @@ def test_memory_that_is_freed_too_early_shows(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(MemoryPlan, "_assign", early)
     with pytest.raises(AssertionError):
         test_numpy_agrees_with_the_walk("lesson6/sequence_rnn", "train", ())
+
+
+def square_plan() -> Plan:
+    """exp(x) and what is added to its own transpose: each row needs all rows before."""
+    builder = Builder()
+    x = builder.value(Type((Dim(32), Dim(32))))
+    y = builder.emit("exp", x)
+    z = builder.emit("add", y, builder.emit("permute_dims", y, axes=(1, 0)))
+    outputs = {"x": y, "z": z}
+    return Plan(
+        "square", builder.types, {}, "float64", tuple(builder.nodes), {"x": x}, outputs, {"x": "x"}
+    )
+
+
+def test_rows_that_need_other_rows_are_not_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiling, "TILE", 64)
+    plan = square_plan()
+    inputs = {"x": np.random.default_rng(0).normal(size=(32, 32))}
+    agree(Executor(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)
+    monkeypatch.setattr(tiling, "_by_rows", lambda a, b: True)
+    with pytest.raises(AssertionError):
+        agree(Executor(plan, NumpyKernels("float64"))(inputs), walk(plan, inputs), 1e-12)

@@ -8,7 +8,7 @@ these calls in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from harness.program.plan import Plan
 from harness.runtime.executor.assignment import Allocation, MemoryPlan, lies_alike
 from harness.runtime.executor.buffers import Buffer, Constant, Instruction, View
 from harness.runtime.executor.linearize import Flattener
+from harness.runtime.executor.tiling import chains, tiles
 
 Call = Callable[[], object]
 Tensors = dict[str, Any]
@@ -44,9 +45,10 @@ class Kernels(Protocol):
     axis of two; row-wise ops (``softmax``, ``log_sum_exp``, ``take_along_axis``, ``scatter_add``)
     have two axes; ``take`` and ``segment_sum`` have indices of one axis and rows of one. Indices
     were checked by the caller. ``aliases`` gives, by op, the positions of the inputs whose memory
-    may be that of ``out``.
+    may be that of ``out``; ``tiled`` names the ops that are faster tile by tile.
     """
 
+    tiled: Collection[str]
     table: Mapping[str, Callable[..., Call]]
     aliases: Mapping[str, frozenset[int]]
 
@@ -99,6 +101,8 @@ class Executor:
             if memory.allocations[results[name].buffer] is not memory.allocations[home.buffer]:
                 instructions += (Instruction("copy", home, (results[name],)),)
         self._kernels = kernels
+        found = chains(instructions, kernels.tiled, memory.allocation_of)
+        self._tiles = [tiles(chain, kernels.tiled, memory.allocation_of) for chain in found]
         self._allocations = memory.allocations
         self._memory: dict[Allocation, Any] = {}
         self._tensors: dict[View, Any] = {}
@@ -109,18 +113,20 @@ class Executor:
             for name, view in flattener.inputs.items()
             if view.buffer in memory.allocations
         ]
-        self._bind(flattener, instructions)
+        self._bind(flattener)
 
-    def _bind(self, flattener: Flattener, instructions: Iterable[Instruction]) -> None:
+    def _bind(self, flattener: Flattener) -> None:
         """Make the calls that read no input, and remember what to make of the others."""
         self._calls: list[Call] = []
         self._reading: dict[int, Instruction] = {}
-        for instruction in instructions:
-            if any(view.buffer.role == "input" for view in instruction.reads()):
+        for parts in self._tiles:
+            read = {r.buffer for i in parts[0] for r in i.reads() if r.buffer.role == "input"}
+            if read:
+                (instruction,) = (i for part in parts for i in part)
                 self._reading[len(self._calls)] = instruction
                 self._calls.append(_unbound)
             else:
-                self._calls.append(self._call(instruction))
+                self._calls += [self._call(i) for part in parts for i in part]
         read = {r.buffer for i in self._reading.values() for r in i.reads()}
         self._inputs = [
             (name, view) for name, view in flattener.inputs.items() if view.buffer in read

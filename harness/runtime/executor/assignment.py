@@ -66,6 +66,10 @@ class MemoryPlan:
             self._replace(new, old)
         self._assign()
 
+    def allocation_of(self, view: View) -> Allocation | None:
+        """The allocation that a view lies in; None for an input's."""
+        return self.allocations.get(view.buffer)
+
     def in_place(self, index: int, buffer: Buffer) -> bool:
         """Whether an instruction may write its result over an input's buffer."""
         instruction = self.instructions[index]
