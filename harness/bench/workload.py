@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,9 +13,8 @@ from harness.bench.request import Group, characters_read
 from harness.errors import UsageError
 from harness.oracle.case import state_of, step_values
 from harness.oracle.draw import data, draw, target
-from harness.oracle.oracle import ORDERS, Oracle
-from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, compare
-from harness.oracle.yardstick import Expected, expect
+from harness.oracle.tolerance import Deviation, compare
+from harness.oracle.yardstick import OTHERS, Expected, Reference
 from harness.program.ir import Program
 from harness.program.serial import encode
 from harness.program.signature import result_ports
@@ -30,11 +29,6 @@ ROTATING = 8
 # and one order of summation must do: the oracle is slow.
 COMPARED = (0, ROTATING, 1)
 LARGE = 256
-# Operands nearer than this, relative to the largest, may compare the other way in float32.
-DOUBTFUL = 1e-6
-# What comparisons that fall the other way do to a result is allowed twice, where the noise of
-# float32 is allowed 16 times (harness.oracle.tolerance.K).
-KINKS = 8.0
 
 
 class TimedCase:
@@ -110,9 +104,12 @@ class TimedCase:
 
     @cached_property
     def expected(self) -> Expected:
-        """The results of the compared steps, and how far float32 may stray from them."""
+        """The results of the compared steps, and how far the dtype itself may stray from them."""
+        programs = (self.programs["train"], self.programs["forward"])
+        orders = () if self.group.batch > LARGE else OTHERS
         run = self._train if self.group.mode == "train" else self._forward
-        return expect(lambda session: [run(session)], *self._sessions(), _kind)
+        reference = Reference(*programs, self.rule, orders=orders, kind=_kind)
+        return reference.expect(lambda session: [run(session)])
 
     def found(
         self, results: Sequence[Mapping[str, Array]], after: Mapping[str, Any]
@@ -132,28 +129,11 @@ class TimedCase:
     def compare(self, found: Mapping[str, Array]) -> list[Deviation]:
         """One deviation for each tensor that was found, or that is missing."""
         expected = self.expected
-        scale = PRECISION[self.dtype]
-        noise = {n: max(expected.noise[n], FLOOR) * scale for n in expected.values}
-        return compare(
-            found, expected.values, noise, "float64" if self.dtype == "float64" else "float32"
-        )
+        kind = "float64" if self.dtype == "float64" else "float32"
+        return compare(found, expected.values, expected.noise(self.dtype), kind)
 
     def _mixed(self, seed: int) -> int:
         return self.seed * 1_000_003 + seed
-
-    def _sessions(self) -> tuple[Session, list[tuple[Session, float]]]:
-        """The oracle and the yardsticks, among them the oracle whose comparisons waver."""
-        orders = ("nudged",) if self.group.batch > LARGE else tuple(ORDERS)
-
-        def session(oracle: Oracle, dtype: str) -> Session:
-            programs = (self.programs["train"], self.programs["forward"])
-            return Session(oracle, *programs, path="derived", dtype=dtype, rule=self.rule)
-
-        yardsticks = [(session(Oracle(order), "float32"), 1.0) for order in orders]
-        # Outputs are continuous across a kink; only gradients jump.
-        if self.group.mode == "train":
-            yardsticks.append((session(Wavering(), "float32"), 1 / KINKS))
-        return session(Oracle(), "float64"), yardsticks
 
     def _train(self, session: Session) -> dict[str, Array]:
         material = self.material
@@ -184,28 +164,6 @@ class TimedCase:
             state = state_of(results)
             values.update({f"step {number}: {n}": results[n] for n in self._ends})
         return values
-
-
-class Wavering(Oracle):
-    """The oracle, but that comparisons fall the other way where float32 could not tell.
-
-    At a large batch some of millions of relus are always that near to their kink; what such a one
-    does to a gradient is no fault of a backend.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        doubtful = {"less": _doubtful(np.less), "less_equal": _doubtful(np.less_equal)}
-        self._table = {**self._table, **doubtful}
-
-
-def _doubtful(compare: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    def run(a: Array, b: Array) -> Array:
-        gap = np.abs(np.subtract(a, b))
-        size = max(float(np.max(np.abs(a))), float(np.max(np.abs(b))))
-        return np.asarray(compare(a, b) ^ ((gap > 0) & (gap <= DOUBTFUL * size)))
-
-    return run
 
 
 def _kind(name: str) -> str:

@@ -100,6 +100,7 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
     line(shown, reports.title(report))
     shown.print(reports.table(report))
     plain = [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
+    plain += reports.no_answers(report)
     trouble = reports.problems(report, most=None if options["verbose"] else 2)
     plain += trouble if options["verbose"] else reports.first_lines(trouble, 40)
     plain += reproducers
@@ -185,7 +186,8 @@ def run_replay(folder: Path, backend: str | None) -> int:
         except WorkerFault as fault:
             say(with_trace(f"{name}: {fault}", fault.traceback), error=True)
             return 3
-    deviations = compare(results, found.expected.values, found.expected.noise, cell.dtype)
+    noise = found.expected.noise(cell.dtype)
+    deviations = compare(results, found.expected.values, noise, cell.dtype)
     for d in deviations:
         if not d.agrees:
             what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick"

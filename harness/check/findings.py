@@ -8,6 +8,7 @@ from typing import Literal
 from harness.oracle.tolerance import Deviation, worst
 
 Verdict = Literal[
+    "not-applicable",
     "agree",
     "differ",
     "known-difference",
@@ -20,6 +21,7 @@ Verdict = Literal[
 ]
 # From harmless to grave: a cell shows the gravest of its checks.
 VERDICTS: tuple[Verdict, ...] = (
+    "not-applicable",
     "agree",
     "known-difference",
     "unsupported",
@@ -30,19 +32,25 @@ VERDICTS: tuple[Verdict, ...] = (
     "out-of-memory",
     "crashed",
 )
-PASSING: frozenset[Verdict] = frozenset({"agree", "known-difference", "unsupported"})
+PASSING: frozenset[Verdict] = frozenset(
+    {"not-applicable", "agree", "known-difference", "unsupported"}
+)
 # Verdicts of a backend that did not run, as opposed to one that ran and was wrong.
 BROKEN: frozenset[Verdict] = frozenset({"error", "crashed", "timeout", "out-of-memory", "not-run"})
 
 
 @dataclass(slots=True)
 class Finding:
-    """One check's result: tensors compared, properties that held, faults in words."""
+    """One check's result: tensors compared, properties that held, faults in words.
+
+    ``note`` says what could not be looked at, and why.
+    """
 
     check: str
     deviations: list[Deviation] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     held: int = 0
+    note: str = ""
     verdict: Verdict = "agree"
     seconds: float = 0.0
     traceback: str = ""  # of what was raised, in the backend's process or in this one
@@ -50,12 +58,14 @@ class Finding:
     compared: int = 0  # deviations there were, before most were dropped
 
     def judge(self) -> Finding:
-        """Set the verdict from what was compared. Nothing compared is an error."""
-        if not self.deviations and not self.faults and not self.held:
-            self.verdict = "error"
-            self.faults.append("nothing was compared")
-        elif self.faults or not all(d.agrees for d in self.deviations):
+        """Set the verdict from what was compared. Nothing, and no word why, is an error."""
+        if self.faults or not all(d.agrees for d in self.deviations):
             self.verdict = "differ"
+        elif all(d.void for d in self.deviations) and not self.held:
+            self.verdict = "not-applicable"
+            if not self.deviations and not self.note:
+                self.verdict = "error"
+                self.faults.append("nothing was compared")
         return self
 
     def settle(self) -> None:
@@ -71,20 +81,27 @@ class Finding:
 
     @property
     def worst(self) -> Deviation | None:
-        """The deviation that is furthest beyond what is allowed."""
-        return worst(self.deviations) if self.deviations else None
+        """The deviation that is furthest beyond what is allowed; None if nothing was compared."""
+        compared = [d for d in self.deviations if not d.void]
+        return worst(compared) if compared else None
 
     @property
     def detail(self) -> str:
-        """What went wrong, in words; empty if nothing did."""
+        """What went wrong, in words, and what could not be looked at; empty if nothing."""
         if self.words:
             return self.words
-        parts = list(self.faults)
         wrong = [d for d in self.deviations if not d.agrees]
-        parts += [str(d) for d in wrong[:3]]
-        if len(wrong) > 3:
-            parts.append(f"and {len(wrong) - 3} more tensors")
-        return "; ".join(parts)
+        void = [d for d in self.deviations if d.void]
+        parts = [*self.faults, *_some(wrong), *_some(void)]
+        return "; ".join([*parts, self.note] if self.note else parts)
+
+
+def _some(deviations: list[Deviation], shown: int = 3) -> list[str]:
+    more = len(deviations) - shown
+    return [
+        *map(str, deviations[:shown]),
+        *([f"and {more} more tensors"] if more > 0 else []),
+    ]
 
 
 def gravest(verdicts: list[Verdict]) -> Verdict:

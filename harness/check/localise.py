@@ -83,7 +83,7 @@ def forward_location(
     parts = _parts(case, material, found, dtype)
     noise = at_least_typical({part: part.noise for part in parts if not part.reason})
     for part in parts:
-        yardstick = max(noise.get(part, 0.0), FLOOR) * PRECISION[dtype]
+        yardstick = max(noise.get(part, 0.0), FLOOR * PRECISION[dtype])
         place = places(case.training).get(part.name, "")
         if part.reason:
             return Location("forward", part.name, part.step, place, np.inf, reason=part.reason)
@@ -107,7 +107,7 @@ def _parts(case: Case, material: Arguments, found: Sequence[Traced], dtype: str)
     """What can be compared, and what cannot though it should. A value that a native layer made as
     a whole sequence is taken step by step."""
     expected = _oracle_trace(case, material, "float64")
-    rough = [_oracle_trace(case, material, "float32", order) for order in ORDERS]
+    rough = [_oracle_trace(case, material, dtype, order) for order in ORDERS]
     parts = []
     for name, step, array in found:
         key = (name, step)

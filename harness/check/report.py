@@ -16,6 +16,7 @@ from harness.oracle import tolerance
 from harness.terminal import entry
 
 MARKS: Mapping[str, str] = {
+    "not-applicable": "no answer",
     "agree": "",
     "known-difference": "known",
     "unsupported": "unsupported",
@@ -26,7 +27,12 @@ MARKS: Mapping[str, str] = {
     "out-of-memory": "OUT OF MEMORY",
     "not-run": "not run",
 }
-STYLES: Mapping[str, str] = {"agree": "green", "known-difference": "cyan", "unsupported": "dim"}
+STYLES: Mapping[str, str] = {
+    "agree": "green",
+    "known-difference": "cyan",
+    "unsupported": "dim",
+    "not-applicable": "dim",
+}
 # The checks whose numbers say how closely a backend follows the oracle. The others test edges.
 MEASURING = frozenset(
     {
@@ -150,7 +156,17 @@ def details(report: Report) -> list[str]:
                 else f"{f.held} held"
             )
             lines.append(f"  {f.check:22} {f.verdict:16} {f.seconds:7.3f} s  {numbers}")
+            lines += [f"    {f.detail}"] if f.detail and f.verdict in PASSING else []
     return lines
+
+
+def no_answers(report: Report) -> list[str]:
+    """How many checks had nothing that could be compared."""
+    silent = [f for r in report.results for f in r.findings if f.verdict == "not-applicable"]
+    if not silent:
+        return []
+    checks = ", ".join(dict.fromkeys(f.check for f in silent))
+    return [f"no answer, as --verbose explains: {checks} ({len(silent)} in all)"]
 
 
 def known(report: Report) -> list[str]:

@@ -104,7 +104,8 @@ class CellForm(Form):
 
 
 class Meta(Form):
-    """``program.json``. ``noise`` is the yardstick of each tensor, before the floor."""
+    """``program.json``. ``noise`` is the yardstick of each tensor in the cell's dtype, before
+    the floor."""
 
     cell: CellForm
     check: str
@@ -169,7 +170,7 @@ def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
         "cell": cell.record(),
         "check": check,
         "phase": run.phase,
-        "noise": dict(expected.noise),
+        "noise": dict(expected.noise(cell.dtype)),
         "training": encode(case.training),
         "inference": encode(case.inference),
     }
@@ -241,5 +242,5 @@ def _reproducer(meta: Meta, arrays: Arrays) -> Reproducer:
             Arguments(**{group: groups[group] for group in GROUPS}),
             groups["cotangents"] or None,
         ),
-        Expected(groups["expected"], meta.noise),
+        Expected(groups["expected"], lambda _: meta.noise),
     )

@@ -47,5 +47,5 @@ def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Ag
         material = replace(case.batch_of(batch, time), **own)
         expected = case.forward("inference", material, (batch, time)).only("output.", "state.")
         results = run(material.inputs, material.state)
-        found += compare(results, expected.values, expected.noise, dtype)
+        found += compare(results, expected.values, expected.noise(dtype), dtype)
     return Agreement(len(found), worst(found))

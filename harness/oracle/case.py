@@ -1,15 +1,14 @@
 """A case: one model at some sizes with its material, and what the oracle says of it.
 
-Expected values are computed once and shared by all backends, dtypes and paths. With each comes
-its noise: the error of numpy in float32 on the same equations, the largest over four orders of
-summation, tensor by tensor.
+Expected values are computed once and shared by all backends, dtypes and paths; see
+:mod:`harness.oracle.yardstick` for their noise.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -17,21 +16,21 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.oracle.draw import cotangents, draw
-from harness.oracle.oracle import ORDERS, TABLE, Oracle
+from harness.oracle.kinks import KINK_MARGIN, kink_margin
+from harness.oracle.oracle import Oracle
 from harness.oracle.patience import OracleFault, at_work
-from harness.oracle.yardstick import Expected, Run, expect
+from harness.oracle.yardstick import Expected, Reference, Run
 from harness.program.dims import resolve_shape
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.signature import group_of
 from harness.runtime.arguments import Arguments
-from harness.runtime.interpreter import Table
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
 from harness.spec.model import Spec
 
-# A comparison nearer than this (relative to its operands) may fall the other way in float32.
-KINK_MARGIN = 1e-5
 SEEDS_TRIED = 40
+# What matrices are multiplied by; the first with which float32 does not overflow.
+GAINS = (1.0, 2.0**-2, 2.0**-4, 2.0**-8)
 # For each number of a model: what the oracle takes at its peak beyond what it has taken before,
 # and the least time to draw and walk with it on any machine. Measured: 60 to 100, and 3e-7.
 BYTES = 64
@@ -60,6 +59,7 @@ class Case:
         self._known: dict[Any, Expected] = {}
         self._fault: OracleFault | None = None
         self._lock = threading.RLock()
+        self._reference = Reference(self.training, self.inference, guard=self._guarded)
         with at_work(self.entries * BYTES, self.entries * SECONDS):
             self.seed, self.material = self._draw(seed)
             self.cotangents = cotangents(self.training, batch, time, self.seed)
@@ -75,9 +75,17 @@ class Case:
         return self.material.with_batch(other)
 
     def _draw(self, seed: int) -> tuple[int, Arguments]:
+        """Off all kinks, and with weights as large as float32 can do with."""
+        for gain in GAINS:
+            number, material = self._off_kinks(seed, gain)
+            if self.finite(material):
+                break
+        return number, material
+
+    def _off_kinks(self, seed: int, gain: float) -> tuple[int, Arguments]:
         best: tuple[float, int, Arguments] | None = None
         for number in range(seed * SEEDS_TRIED, (seed + 1) * SEEDS_TRIED):
-            material = draw(self.training, self.batch, self.time, number)
+            material = draw(self.training, self.batch, self.time, number, gain)
             margin = kink_margin(self.training, material)
             if best is None or margin > best[0]:
                 best = (margin, number, material)
@@ -86,17 +94,29 @@ class Case:
         assert best is not None
         return best[1], best[2]
 
-    @cached_property
-    def _sessions(self) -> list[Session]:
+    def finite(self, material: Arguments) -> bool:
+        """Whether a forward pass in float32 overflows nowhere that shows."""
         programs = (self.training, self.inference)
-        oracle = Session(Oracle(), *programs, path="derived", dtype="float64")
-        orders = [
-            Session(Oracle(order), *programs, path="derived", dtype="float32") for order in ORDERS
-        ]
-        return [oracle, *orders]
+        session = Session(Oracle(), *programs, path="equations", dtype="float32")
+        session.load(material.parameters, material.statistics)
+        results = session.forward("training", material.inputs, material.state)
+        return all(bool(np.isfinite(array).all()) for array in results.values())
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """The oracle's work, one thread at a time; what was once too much is so ever after."""
+        with at_work(), self._lock:
+            if self._fault is not None:
+                raise self._fault
+            try:
+                with at_work(self.entries * BYTES):
+                    yield
+            except OracleFault as fault:
+                self._fault = fault
+                raise
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
-        """The values of ``run`` on the oracle, and how far float32 strays; cached under ``key``.
+        """The values of ``run`` on the oracle; cached under ``key``.
 
         Raises:
             OracleFault: there is not the time or the memory; for every later call, too.
@@ -104,18 +124,9 @@ class Case:
         return self._expect(key, lambda session: [run(session)])
 
     def _expect(self, key: Any, run: Run) -> Expected:
-        """As :meth:`expect`; of several parts, those in float32 are held one at a time."""
         with at_work(), self._lock:
-            if self._fault is not None:
-                raise self._fault
             if key not in self._known:
-                try:
-                    with at_work(self.entries * BYTES):
-                        oracle, *others = self._sessions
-                        self._known[key] = expect(run, oracle, ((one, 1.0) for one in others))
-                except OracleFault as fault:
-                    self._fault = fault
-                    raise
+                self._known[key] = self._reference.expect(run)
             return self._known[key]
 
     def forward(self, phase: Phase, material: Arguments, key: Any) -> Expected:
@@ -202,31 +213,4 @@ def _moved(array: Any, start: Array | None) -> Any:
     return moved.astype(array.dtype)
 
 
-def kink_margin(program: Program, material: Arguments) -> float:
-    """The smallest gap of any comparison in a forward pass, over the size of its operands."""
-    gaps: list[float] = [np.inf]
-
-    def watched(compare: Callable[..., Array]) -> Callable[[Array, Array], Array]:
-        def run(a: Array, b: Array) -> Array:
-            scale = max(float(np.max(np.abs(a))), float(np.max(np.abs(b))), 1e-300)
-            gaps.append(float(np.min(np.abs(np.subtract(a, b)))) / scale)
-            return compare(a, b)
-
-        return run
-
-    compared = {op: watched(TABLE[op]) for op in ("less", "less_equal")}
-    session = _Watched(program, {**TABLE, **compared})
-    with at_work():
-        session.load(material.parameters, material.statistics)
-        session.forward("training", material.inputs, material.state)
-    return min(gaps)
-
-
-class _Watched(Session):
-    def __init__(self, program: Program, table: Table) -> None:
-        oracle = Oracle()
-        oracle._table = table
-        super().__init__(oracle, program, program, path="equations", dtype="float64")
-
-
-__all__ = ["Case", "Expected", "entries_of", "kink_margin", "state_of", "step_values"]
+__all__ = ["Case", "Expected", "entries_of", "state_of", "step_values"]

@@ -26,11 +26,13 @@ def single(array: Array) -> Array:
     return array.astype(np.float32).astype(np.float64)
 
 
-def draw(program: Program, batch: int, time: int, seed: int) -> Arguments:
-    """Arguments for a program at its sizes, for one batch."""
+def draw(program: Program, batch: int, time: int, seed: int, gain: float = 1.0) -> Arguments:
+    """Arguments for a program at its sizes, for one batch; matrices are multiplied by ``gain``, a
+    power of two."""
     sizes = {"batch": batch, "time": time}
+    parameters = {p.name: parameter(program, p, seed) for p in program.parameters}
     return Arguments(
-        parameters={p.name: parameter(program, p, seed) for p in program.parameters},
+        parameters={n: a * gain if a.ndim > 1 else a for n, a in parameters.items()},
         statistics={p.name: parameter(program, p, seed) for p in program.statistics},
         inputs={p.name: data(program, p, sizes, seed) for p in program.inputs},
         state={p.name: data(program, p, sizes, seed) for p in program.state},

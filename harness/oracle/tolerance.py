@@ -2,9 +2,10 @@
 
 The error of a tensor is its largest deviation from the oracle over the oracle's largest magnitude
 (see :func:`scales`).
-The yardstick is the same error of numpy in float32 on the same equations and numbers, the largest
-over several orders of summation. What is allowed is K times the yardstick, and never less than
-K times a floor of a quarter unit in the last place; other dtypes scale by their precision.
+The yardstick is the same error of numpy in the same dtype on the same equations and numbers, the
+largest over several orders of summation (see :mod:`harness.oracle.yardstick`). What is allowed is K
+times the yardstick, and never less than K times a floor of a quarter unit in the last place. Where
+that is half of the tensor or more, the dtype has no answer, and nothing is compared.
 ``docs/method.md`` has the distribution that K was chosen from.
 """
 
@@ -22,6 +23,8 @@ from harness.runtime.tensors import Misfit, tensor
 
 K = 16.0
 FLOOR = 2.0**-25  # of float32; K times it is 4.8e-7, four units in the last place
+VOID = 0.5
+"""A tolerance that says nothing."""
 
 # Unit roundoff of a dtype relative to float32's.
 PRECISION: Mapping[str, float] = {
@@ -44,21 +47,30 @@ class Deviation:
 
     @property
     def ratio(self) -> float:
-        """The error over the yardstick."""
-        return self.error / self.yardstick
+        """The error over the yardstick; 0 where nothing is compared."""
+        return 0.0 if self.void else self.error / self.yardstick
 
     def __str__(self) -> str:
         if self.reason:
             return f"{self.name}: {self.reason}"
+        if self.void:
+            return (
+                f"{self.name} was not compared: rounding alone changes it by {self.yardstick:.1e}"
+            )
         return (
             f"{self.name} is off by {self.error:.2e}, {self.ratio:.3g} times the yardstick "
             f"(allowed: {self.tolerance:.2e})"
         )
 
     @property
+    def void(self) -> bool:
+        """Whether the dtype itself has no answer here, as after a trajectory that diverges."""
+        return not self.reason and self.tolerance >= VOID
+
+    @property
     def agrees(self) -> bool:
-        """Whether the error is allowed. A NaN error is not."""
-        return not self.reason and self.error <= self.tolerance
+        """Whether the error is allowed, or nothing can be said of it. A NaN error is not."""
+        return self.void or (not self.reason and self.error <= self.tolerance)
 
 
 def scales(expected: Arrays) -> dict[str, float]:
@@ -106,8 +118,8 @@ def deviation(
     noise: float,
     dtype: str,
 ) -> Deviation:
-    """Compare one tensor. ``noise`` is the float32 yardstick, before the floor."""
-    yardstick = max(noise, FLOOR) * PRECISION[dtype]
+    """Compare one tensor. ``noise`` is the yardstick of the dtype, before the floor."""
+    yardstick = max(noise, FLOOR * PRECISION[dtype])
     tolerance = K * yardstick
     expected = np.asarray(expected, np.float64)
     array, wrong = tensor(found), ""

@@ -1,72 +1,145 @@
-"""The yardstick: how far float32 itself strays from the oracle, tensor by tensor.
+"""The yardstick: how far a dtype itself strays from the oracle, tensor by tensor.
 
-It is measured, never assumed: the same equations are run by numpy in float32 in several ways that
+It is measured, never assumed: the same equations are run by numpy in the dtype in several ways that
 are all right (orders of summation, last places of transcendental functions; see
-:data:`harness.oracle.oracle.ORDERS`), and the largest error of a tensor is its noise.
+:data:`harness.oracle.oracle.ORDERS`), and the largest error of a tensor is its noise. So is, in
+part, what rounding each result at random does. Where a comparison is so near that rounding may turn
+it, what turning it does is part of the noise, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 
 from harness.arrays import Arrays
-from harness.oracle.tolerance import relative_error, scales
+from harness.oracle.kinks import KINKS, Watching, Wavering
+from harness.oracle.oracle import ORDERS, Oracle
+from harness.oracle.rounding import SHARE, Rounded
+from harness.oracle.tolerance import FLOOR, PRECISION, relative_error, scales
+from harness.program.ir import Program, UpdateRule
 from harness.runtime.session import Session
 
 K = TypeVar("K", bound=Hashable)
+Noise = Mapping[str, float]
 # What is compared: of a session, values by name, in one part or in several.
 Run = Callable[[Session], Iterable[Arrays]]
+OTHERS = tuple(order for order in ORDERS if order != "plain")
+# Operands of float32 nearer than this, relative to the largest, may compare the other way; and
+# those nearer than so many times the typical noise.
+DOUBTFUL, DOUBTS = 1e-6, 4.0
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Values by name in float64, and their noise in float32."""
+    """Values by name in float64. ``measured`` gives their noise in float32 or in float64."""
 
     values: Arrays
-    noise: Mapping[str, float]
+    measured: Callable[[str], Noise]
+
+    def noise(self, dtype: str) -> Noise:
+        """How far honest numbers of a dtype stray, by name, relative to the scale of the values.
+
+        Measured in float64 or in float32; that of a coarser dtype is scaled from float32.
+        """
+        base = "float64" if dtype == "float64" else "float32"
+        factor = PRECISION[dtype] / PRECISION[base]
+        measured = self.measured(base)
+        if factor == 1.0:
+            return measured
+        return {name: max(error, FLOOR) * factor for name, error in measured.items()}
 
     def only(self, *prefixes: str) -> Expected:
         """The part whose names start so."""
         values = {n: a for n, a in self.values.items() if n.startswith(prefixes)}
-        return Expected(values, self.noise)
+        return replace(self, values=values)
 
 
-def expect(
-    run: Run,
-    oracle: Session,
-    yardsticks: Iterable[tuple[Session, float]],
-    kind: Callable[[str], str] = lambda name: "",
-) -> Expected:
-    """The values of ``run`` on the oracle, and how far the yardsticks stray from them.
+class Reference:
+    """The oracle and its yardsticks for one model. Sessions are left empty after each run.
 
-    Each yardstick comes with the share of its error that counts. Sessions are left empty, and of
-    several parts those of a yardstick are held one at a time. ``kind`` is that of a name, as in
-    :func:`at_least_typical`.
+    ``guard`` is entered around all work; ``orders`` are those of :data:`OTHERS` that are tried
+    beside the plain one, ``kind`` is that of a name, as in :func:`at_least_typical`.
     """
-    values = {n: np.asarray(a, np.float64) for part in run(oracle) for n, a in part.items()}
-    oracle.forget()
-    scale = scales(values)
-    noise = dict.fromkeys(values, 0.0)
-    for session, share in yardsticks:
-        for part in run(session):
-            for name, array in part.items():
-                error = relative_error(array, values[name], scale[name])
-                noise[name] = max(noise[name], error * share)
-        session.forget()
-    return Expected(values, at_least_typical(noise, kind))
+
+    def __init__(
+        self,
+        training: Program,
+        inference: Program,
+        rule: UpdateRule | None = None,
+        *,
+        orders: Iterable[str] = OTHERS,
+        kind: Callable[[str], str] = lambda name: "",
+        guard: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self._programs, self._rule = (training, inference), rule
+        self._orders, self._kind, self._guard = tuple(orders), kind, guard
+        self._watching = Watching()
+        self.oracle = self._session(self._watching, "float64")
+        self._sessions: dict[tuple[str, str], Session] = {}
+
+    def expect(self, run: Run) -> Expected:
+        """The values of ``run``; of several parts, those of a yardstick are held one at a time."""
+        with self._guard():
+            self._watching.forget()
+            parts = (part for part in run(self.oracle))
+            values = {n: np.asarray(a, np.float64) for part in parts for n, a in part.items()}
+            doubt = self._watching.doubt
+            self._watching.forget()
+            self.oracle.forget()
+
+        @cache
+        def measured(dtype: str) -> Noise:
+            with self._guard():
+                return self._noise(run, values, doubt, dtype)
+
+        return Expected(values, measured)
+
+    def _noise(self, run: Run, values: Arrays, doubt: float, dtype: str) -> Noise:
+        scale, noise = scales(values), dict.fromkeys(values, 0.0)
+
+        def stray(session: Session, share: float = 1.0) -> None:
+            for part in run(session):
+                for name, array in part.items():
+                    error = relative_error(array, values[name], scale[name])
+                    noise[name] = max(noise[name], error * share)
+            session.forget()
+
+        plain = Watching()
+        stray(self._session(plain, dtype))
+        stray(self._session(Rounded(plain.decisions), dtype), SHARE)
+        for order in self._orders:
+            stray(self._yardstick(order, dtype))
+        typical = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
+        band = max(DOUBTFUL * PRECISION[dtype], DOUBTS * typical)
+        if doubt <= band:
+            stray(self._session(Wavering(band), dtype), 1 / KINKS)
+        return at_least_typical(noise, self._kind)
+
+    def _yardstick(self, order: str, dtype: str) -> Session:
+        if (order, dtype) not in self._sessions:
+            self._sessions[order, dtype] = self._session(Oracle(order), dtype)
+        return self._sessions[order, dtype]
+
+    def _session(self, oracle: Oracle, dtype: str) -> Session:
+        return Session(oracle, *self._programs, path="derived", dtype=dtype, rule=self._rule)
 
 
 def at_least_typical(
     noise: Mapping[K, float], kind: Callable[[K], str] = lambda name: ""
 ) -> dict[K, float]:
-    """No noise is below the median of its kind: a single number can be right by luck."""
-    finite = {n: e if np.isfinite(e) else 0.0 for n, e in noise.items()}
+    """No noise is below the median of its kind: a single number can be right by luck.
+
+    Noise that is not finite stays so: there the dtype itself has no answer.
+    """
     kinds: dict[str, list[float]] = {}
-    for name, error in finite.items():
-        kinds.setdefault(kind(name), []).append(error)
+    for name, error in noise.items():
+        if np.isfinite(error):
+            kinds.setdefault(kind(name), []).append(error)
     typical = {name: float(np.median(errors)) for name, errors in kinds.items()}
-    return {n: max(e, typical[kind(n)]) for n, e in finite.items()}
+    return {n: max(e, typical.get(kind(n), 0.0)) for n, e in noise.items()}

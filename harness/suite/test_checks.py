@@ -21,7 +21,7 @@ def test_check(cell: Cell, check: str, cells: Cells) -> None:
             text = f"{cell}\n{finding.check}: {finding.verdict}: {finding.detail}\n{place}"
             pytest.fail(visible(text.strip()), pytrace=False)
     for finding in findings:
-        if finding.verdict == "unsupported":
+        if finding.verdict in ("unsupported", "not-applicable"):
             pytest.skip(visible(finding.detail))
         if finding.verdict == "known-difference":
             pytest.xfail(visible(finding.detail))

@@ -152,7 +152,7 @@ def test_plain_descent_slows_with_the_batch() -> None:
 
 
 def test_expectation_of_equal_comparisons_is_sharp() -> None:
-    noise = case("train").expected.noise
+    noise = case("train").expected.noise("float32")
     assert max(n for name, n in noise.items() if name.endswith(": loss")) < 1e-6
     assert min(noise.values()) > 0
 

@@ -28,12 +28,24 @@ def bad(name: str, error: float = 1e-3) -> Deviation:
         (Finding("c", [GOOD, bad("b")]), "differ"),
         (Finding("c", [GOOD], ["wrong"]), "differ"),
         (Finding("c", held=3, faults=["wrong"]), "differ"),
-        (Finding("c", [Deviation("n", float("nan"), 1.0, 8.0)]), "differ"),
+        (Finding("c", [Deviation("n", float("nan"), 1e-8, 8e-8)]), "differ"),
         (Finding("c", [Deviation("s", 0.0, 1.0, 8.0, "expected shape [1]")]), "differ"),
     ],
 )
 def test_verdict(finding: Finding, verdict: Verdict) -> None:
     assert finding.judge().verdict == verdict
+
+
+def test_what_rounding_alone_changes_is_not_compared() -> None:
+    void = Deviation("v", float("inf"), float("inf"), float("inf"))
+    finding = Finding("c", [void]).judge()
+    assert (finding.verdict, finding.worst) == ("not-applicable", None)
+    assert finding.detail == "v was not compared: rounding alone changes it by inf"
+    assert Finding("c", [void, GOOD]).judge().verdict == "agree"
+    assert Finding("c", [void, bad("b")]).judge().verdict == "differ"
+    shape = Deviation("s", float("inf"), 1.0, 16.0, "expected shape [1]")
+    assert Finding("c", [shape]).judge().verdict == "differ"
+    assert Finding("c", note="examples are not independent").judge().verdict == "not-applicable"
 
 
 def test_nothing_compared_is_an_error() -> None:

@@ -134,7 +134,7 @@ def test_what_is_no_such_array_differs_and_says_why(found: Any, reason: str) -> 
 
 def test_a_nan_is_never_agreement() -> None:
     assert not judged(np.full((2, 3), np.nan, np.float32)).agrees
-    assert not Deviation("y", float("nan"), 1.0, 8.0).agrees
+    assert not Deviation("y", float("nan"), 1e-8, 8e-8).agrees
 
 
 def test_missing_and_unexpected_tensors_differ() -> None:
@@ -155,7 +155,7 @@ def test_worst_is_what_is_furthest_beyond_what_is_allowed() -> None:
     assert worst([wide, near]).name == "near"
     assert worst([near, far, wide]).name == "far"
     assert worst([near, shape]).name == "shape"
-    assert worst([far, Deviation("nan", float("nan"), 1.0, 8.0)]).name == "nan"
+    assert worst([far, Deviation("nan", float("nan"), 1e-8, 8e-8)]).name == "nan"
     assert "9.00e-08, 9 times the yardstick" in str(far)
 
 
@@ -177,7 +177,7 @@ def deviations(
     results, gradients = session.gradients("training", m.inputs, m.state, m.targets)
     found = results | {f"gradient.{n}": g for n, g in gradients.items()}
     expected = case.gradients(m, "main")
-    return compare(found, expected.values, expected.noise, dtype)
+    return compare(found, expected.values, expected.noise(dtype), dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

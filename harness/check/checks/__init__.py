@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from harness.check.checks import (
     extremes,
+    independence,
     initial_values,
     primitives,
     properties,
@@ -34,8 +35,8 @@ CHECKS: Mapping[str, Check] = {
     "pipeline": whole_steps.pipeline,
     "shapes": properties.shapes,
     "partial-batch": properties.partial_batch,
-    "batch-independence": properties.batch_independence,
-    "causality": properties.causality,
+    "batch-independence": independence.batch_independence,
+    "causality": independence.causality,
     "repeatability": properties.repeatability,
     "aliasing": properties.aliasing,
     "extremes": extremes.extremes,

@@ -38,7 +38,8 @@ class Context:
         self, check: str, found: Mapping[str, Array | Misfit], expected: Expected
     ) -> Finding:
         """Compare everything that was expected, and whatever else was found."""
-        return Finding(check, compare(found, expected.values, expected.noise, self.dtype))
+        noise = expected.noise(self.dtype)
+        return Finding(check, compare(found, expected.values, noise, self.dtype))
 
     def forward(self, material: Arguments) -> Tensors:
         """An inference pass with the material's batch; parameters must be loaded."""
@@ -77,17 +78,6 @@ class Context:
 def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:
     """The entries whose names start so."""
     return {n: a for n, a in found.items() if n.startswith(prefixes)}
-
-
-def time_major_names(case: Case) -> list[str]:
-    """The outputs that have one row for each time step: ``[batch, time, ...]``."""
-    program = case.inference
-    names = []
-    for port in program.outputs:
-        axes = [str(dim) for dim in program.types[port.value].shape[:2]]
-        if axes == ["batch", "time"]:
-            names.append(f"output.{port.name}")
-    return names
 
 
 def equal(a: Array | Misfit | None, b: Array | Misfit | None) -> bool:

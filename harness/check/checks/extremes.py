@@ -11,7 +11,8 @@ import numpy as np
 from harness.arrays import ArrayDict
 from harness.check.checks.context import Context, part
 from harness.check.findings import Finding
-from harness.oracle.case import KINK_MARGIN, Case, kink_margin
+from harness.oracle.case import Case
+from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.program.ir import Port
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
@@ -19,7 +20,8 @@ from harness.runtime.session import Session
 # Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
 # frameworks rightly come out on either side of it.
 CORNERS = (-2.5, -1.0, 0.0, 1.0, 2.5, 6.0)
-SATURATING = (4.0, 4.5, 5.0, 5.5)
+# What saturates, the largest first: what grows without end overflows at any but the last.
+SATURATING = ((4.0, 4.5, 5.0, 5.5), (2.0, 2.25, 2.5), (1.25, 1.5))
 # Check -> the one index of its pass.
 INDICES = {"index-zero": 0, "repeated-index": 1, "last-index": -1}
 ERRORS_FOR_BAD_INPUT = ("UsageError", "IndexError", "ValueError", "InvalidArgumentError")
@@ -59,9 +61,13 @@ def saturation(context: Context) -> Iterator[Finding]:
 
 def saturated_material(case: Case) -> Arguments:
     """State and all matrices but the last layer's times one of :data:`SATURATING`."""
-    materials = (_saturated(case, factor) for factor in SATURATING)
+    for factors in SATURATING:
+        materials = [_saturated(case, factor) for factor in factors]
+        finite = [material for material in materials if case.finite(material)]
+        if finite:
+            break
     # A value on a kink would fall to one side or the other by rounding alone.
-    return max(materials, key=lambda m: min(kink_margin(case.training, m), KINK_MARGIN))
+    return max(finite or materials, key=lambda m: min(kink_margin(case.training, m), KINK_MARGIN))
 
 
 def _saturated(case: Case, factor: float) -> Arguments:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.check.checks.context import Context
-from harness.check.checks.training import round_log2
+from harness.check.checks.training import RATE, stable
 from harness.check.findings import Finding
 from harness.oracle.case import state_of, step_values
 from harness.oracle.yardstick import Expected
+from harness.program.ir import UpdateRule
 from harness.program.signature import result_ports
 from harness.runtime.session import Session
 
@@ -26,15 +28,21 @@ def pipeline(context: Context) -> Iterator[Finding]:
     rule = context.case.spec.update
     if rule is None:
         return
-    rate = 2.0 ** round_log2(rule.attributes["learning_rate"])
+    rate = rule.attributes["learning_rate"]
     if context.dtype != "float64":
-        rule, rate = context.case.spec.rule("sgd"), 2.0**-4
+        rule, rate = context.case.spec.rule("sgd"), RATE
+    rate, expected = stable(rate, context.dtype, lambda rate: _train(context, batches, rule, rate))
     found, after = context.timed("train", batches, rule, rate)
     step = {"results": found[-1], **after}
     values = {**_named(found), **step_values(STEPS, step, context.case.material)}
-    steps = [{**batches[i % BATCHES], "learning_rate": rate} for i in range(STEPS)]
-    expected = context.case.train(rule, steps, context.case.material, ("pipeline", rate))
     yield context.finding("pipeline-training", values, _last(expected))
+
+
+def _train(
+    context: Context, batches: list[dict[str, Any]], rule: UpdateRule, rate: float
+) -> Expected:
+    steps = [{**batches[i % BATCHES], "learning_rate": rate} for i in range(STEPS)]
+    return context.case.train(rule, steps, context.case.material, ("pipeline", rate))
 
 
 def _batches(context: Context) -> list[dict[str, Any]]:
@@ -77,4 +85,4 @@ def _last(expected: Expected) -> Expected:
     values = {
         n: a for n, a in expected.values.items() if n in losses or n.startswith(f"step {STEPS}: ")
     }
-    return Expected(values, expected.noise)
+    return replace(expected, values=values)

@@ -1,8 +1,9 @@
-"""Batches of a feed as tensors, at little cost for each. Runs inside the worker."""
+"""Batches of a source as tensors, at little cost for each. Runs inside the worker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -10,7 +11,6 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.runtime.executor import KEPT
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
-from harness.train.feed import Feed
 
 # Bytes of batches that a backend gets at once.
 GIVEN = 1 << 21
@@ -21,8 +21,23 @@ MANY, MANY_SMALL, SMALL = 8, 64, 1 << 20
 Rows = Array
 
 
+class Source(Protocol):
+    """Batches by the numbers of their rows."""
+
+    @property
+    def classes(self) -> Mapping[str, int]:
+        """How many classes each array of one-hot rows has that can be had as indices."""
+
+    def batch(self, rows: Rows, compact: Collection[str] = ()) -> Arrays:
+        """By ``input.NAME`` and ``target.NAME``: rows of any shape ``[..., batch]`` give arrays
+        ``[..., batch, ...]``. Those in ``compact`` are indices in place of their one-hot form."""
+
+    def expand(self, name: str, taken: Array) -> Array:
+        """The one-hot form of indices, if the array is to have it."""
+
+
 class Loader:
-    """The batches of a feed, as a step takes them; ``rows`` ``[batch]`` are those of one of them.
+    """The batches of a source, as a step takes them; ``rows`` ``[batch]`` are those of one of them.
 
     ``orders`` are the axes of those tensors that the step wants in another order; see
     :class:`harness.program.plan.Plan`. Where the backend cannot write into tensors, indices are
@@ -32,15 +47,15 @@ class Loader:
     def __init__(
         self,
         session: Session,
-        feed: Feed,
+        source: Source,
         rows: Rows,
         orders: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
-        self._session, self._backend, self._feed = session, session.backend, feed
+        self._session, self._backend, self._source = session, session.backend, source
         self._orders = orders or {}
         kept = {n: axes[-1] == len(axes) - 1 for n, axes in self._orders.items()}
         # Those whose classes stay the last axis.
-        self._early = {n: count for n, count in feed.classes.items() if kept.get(n, True)}
+        self._early = {n: count for n, count in source.classes.items() if kept.get(n, True)}
         self._classes = {} if self._backend.rewrites else self._early
         self._given: Tensors = {}
         self._parts: list[Tensors] = []
@@ -110,11 +125,11 @@ class Loader:
     def _arrays(self, rows: Rows) -> ArrayDict:
         """What is to be one-hot is put in order before, while it is small."""
         arrays, lead = {}, rows.ndim - 1
-        for name, array in self._feed.batch(rows, compact=self._early).items():
+        for name, array in self._source.batch(rows, compact=self._early).items():
             axes = self._orders.get(name)
             if axes is not None:
                 kept = axes[:-1] if name in self._early else axes
                 array = array.transpose((*range(lead), *(lead + axis for axis in kept)))
             late = name in self._early and name not in self._classes
-            arrays[name] = self._feed.expand(name, array) if late else array
+            arrays[name] = self._source.expand(name, array) if late else array
         return arrays

@@ -10,13 +10,13 @@ from texts import FOX
 
 from harness.runtime import plugins
 from harness.runtime.executor import KEPT
+from harness.runtime.loader import Loader
 from harness.runtime.native import Tensors
 from harness.runtime.opening import make_session
 from harness.runtime.session import Session
 from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary
 from harness.train.feed import Feed, recipe
-from harness.train.loader import Loader
 
 TEXT = 40 * FOX
 STEPS = 2 * KEPT + 5  # full sets of batches, and a rest

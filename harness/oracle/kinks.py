@@ -1,0 +1,102 @@
+"""Comparisons that rounding may turn: how near a run comes to one, and what turning them does.
+
+A relu's gradient jumps at 0, so that a value within rounding of 0 makes two honest gradients
+differ by far more than rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.oracle.oracle import TABLE, Oracle
+from harness.oracle.patience import at_work
+from harness.program.ir import Program
+from harness.runtime.arguments import Arguments
+from harness.runtime.session import Session
+
+# A comparison nearer than this (relative to its operands) may fall the other way in float32.
+KINK_MARGIN = 1e-5
+# What turning comparisons does to a result is allowed twice, where noise is allowed 16 times
+# (harness.oracle.tolerance.K).
+KINKS = 8.0
+
+Comparison = Callable[[Array, Array], Array]
+ORDERED = ("less", "less_equal")
+
+
+class Watching(Oracle):
+    """The oracle; it keeps what its comparisons came to, and how near the nearest was.
+
+    ``margin`` is the smallest gap relative to the operands' size, ``doubt`` the smallest that is
+    not 0: operands that are equal on purpose are equal for all. ``decisions`` are what all
+    comparisons gave, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        watched = {op: self._watched(TABLE[op]) for op in ORDERED}
+        self._table = {**self._table, **watched, "equal": self._kept(TABLE["equal"])}
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.margin = self.doubt = np.inf
+        self.decisions: list[Array] = []
+
+    def _kept(self, compare: Comparison) -> Comparison:
+        def run(a: Array, b: Array) -> Array:
+            self.decisions.append(compare(a, b))
+            return self.decisions[-1]
+
+        return run
+
+    def _watched(self, compare: Comparison) -> Comparison:
+        kept = self._kept(compare)
+
+        def run(a: Array, b: Array) -> Array:
+            gaps = np.abs(np.subtract(a, b))
+            size = max(_size(a), _size(b), 1e-300)
+            self.margin = min(self.margin, float(np.min(gaps, initial=np.inf)) / size)
+            positive = np.min(gaps, initial=np.inf, where=gaps > 0)
+            self.doubt = min(self.doubt, float(positive) / size)
+            return kept(a, b)
+
+        return run
+
+
+class Wavering(Oracle):
+    """The oracle, but that comparisons of operands nearer than ``band`` fall the other way.
+
+    ``band`` is relative to the larger operand. Of millions of relus some are always that near to
+    their kink; what such a one does to a gradient is no fault of a backend.
+    """
+
+    def __init__(self, band: float) -> None:
+        super().__init__()
+        self._table = {**self._table, **{op: _turned(TABLE[op], band) for op in ORDERED}}
+
+
+def _turned(compare: Comparison, band: float) -> Comparison:
+    def run(a: Array, b: Array) -> Array:
+        gap = np.abs(np.subtract(a, b))
+        near = (gap > 0) & (gap <= band * max(_size(a), _size(b)))
+        return np.asarray(compare(a, b) ^ near)
+
+    return run
+
+
+def _size(array: Array) -> float:
+    return float(np.max(np.abs(array), initial=0.0))
+
+
+def kink_margin(program: Program, material: Arguments) -> float:
+    """The smallest gap of any comparison in a forward pass, over the size of its operands."""
+    oracle = Watching()
+    session = Session(oracle, program, program, path="equations", dtype="float64")
+    with at_work():
+        session.load(material.parameters, material.statistics)
+        session.forward("training", material.inputs, material.state)
+    return oracle.margin

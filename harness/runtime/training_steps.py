@@ -1,0 +1,84 @@
+"""Steps of training over batches that come as they are asked for. Runs inside the worker."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from harness.program.plan import TOTAL
+from harness.runtime.backend import Advance
+from harness.runtime.loader import Loader, Rows, Source
+from harness.runtime.native import Tensors
+from harness.runtime.session import Session
+from harness.runtime.step import make_step, store
+from harness.runtime.step_loop import Carry, StepLoop
+
+
+class _Steps(NamedTuple):
+    """Steps, and what they are given."""
+
+    loop: StepLoop
+    loader: Loader
+
+
+class TrainingSteps:
+    """A session that trains at the speed of a pipeline: compiled steps, several in a call where
+    the backend has a way, batches written into memory that is used again.
+
+    ``state`` is that of the next step, and ``count`` how many steps were made; both hold after
+    :meth:`store`.
+    """
+
+    def __init__(self, session: Session, source: Source) -> None:
+        self.session, self.source = session, source
+        self.state: Tensors = {}
+        self.count = 0
+        self._made: dict[Any, _Steps] = {}
+        self._carry = Carry()
+
+    def begin(self, state: Tensors, count: int = 0) -> None:
+        """Go on from what the session has loaded, and from a state."""
+        self.state, self.count = state, count
+        self._carry.carried = {}
+
+    def run(self, rate: float, rows: Rows) -> float:
+        """Steps on batches of one size, whose rows are ``[steps, batch]``; the sum of losses."""
+        loop, loader = self._steps(rate, rows[0])
+        self._carry.carried[TOTAL] = self.session.scalar(0.0)
+        batches = loader.batches(rows, stacked=loop.several is not None)
+        loop.run(self._carry, batches)
+        self.count += len(rows)
+        return float(self.session.array(self._carry.carried[TOTAL], "the sum of losses"))
+
+    def store(self) -> None:
+        """Put what is carried back into the session."""
+        if self._carry.carried:
+            store(self.session, self._carry.carried)
+            self.session.steps = self.count
+            self.state = {n: t for n, t in self._carry.carried.items() if n.startswith("state.")}
+            self._carry.carried = {}
+
+    def _steps(self, rate: float, rows: Rows) -> _Steps:
+        """The step at a learning rate, for a batch like these rows; what is carried suits it."""
+        key = (rate, len(rows))
+        if key not in self._made:
+            self.store()
+            backend = self.session.backend
+            plain = Loader(self.session, self.source, rows)
+            example = plain.expand(plain.batch(rows))
+            step = make_step(self.session, "train", example, self.state, rate, total=True)
+            loader = Loader(self.session, self.source, rows, step.orders)
+            advance = _expanding(step.advance, loader)
+            self._made[key] = _Steps(StepLoop.of(backend, advance), loader)
+            self._begin = step.begin
+        if not self._carry.carried:
+            self._carry = Carry(*self._begin(self.state))
+        return self._made[key]
+
+
+def _expanding(advance: Advance, loader: Loader) -> Advance:
+    """A step of what the loader gives; of its results only what is carried is of interest."""
+
+    def expanding(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
+        return advance(carried, fixed, loader.expand(batch))[0], {}
+
+    return expanding
