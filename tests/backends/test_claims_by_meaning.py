@@ -1,0 +1,84 @@
+"""No backend runs its own layer for a definition that means something else, whatever its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from golden.tiny import tiny
+from planted import OTHER, changed, shipped
+
+from harness.program.ir import Phase, UpdateRule
+from harness.spec import schema
+from harness.spec.library import Library, content
+from harness.spec.lower_optimizer import lower_update
+from harness.worker.launch import Launch
+from harness.worker.remote import Remote
+from harness.worker.worker import Worker
+
+Overrides = dict[tuple[str, str], str]
+BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
+OWN = ("layer", "loss", "optimizer")
+PHASES: tuple[Phase, ...] = ("training", "inference")
+# Attributes that name functions; what has no layers with any of them.
+GATES = {"activation", "gate"}
+NONE = ("numpy", "jax")
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def remote(request: pytest.FixtureRequest) -> Iterator[Remote]:
+    with Worker(Launch(request.param)) as worker:
+        yield Remote(worker, 600.0)
+
+
+def runs(
+    remote: Remote,
+    kind: str,
+    name: str,
+    overrides: Overrides | None = None,
+    attributes: dict[str, str] | None = None,
+) -> str:
+    """What runs one call of a layer or a loss, or an optimizer."""
+    rule: UpdateRule | None = None
+    if kind == "optimizer":
+        rule = lower_update(Library((), dict(overrides or {})), name, {}, None)
+        kind, name, overrides = "layer", "dense", {}
+    training, inference = (
+        tiny(kind, name, attributes, phase, overrides).program for phase in PHASES
+    )
+    paths = remote.open(training, inference, rule, "native", "float32", "cpu")
+    return paths["optimizer"] if rule else next(path for key, path in paths.items())
+
+
+def test_a_definition_of_another_meaning_runs_as_its_equations(remote: Remote) -> None:
+    found = {
+        (kind, name, new): runs(remote, kind, name, {(kind, name): changed(kind, name, old, new)})
+        for kind, name, old, new in OTHER
+        if kind in OWN
+    }
+    assert {case: path for case, path in found.items() if path != "equations"} == {}
+
+
+def test_a_layer_with_a_function_of_another_meaning_runs_as_its_equations(remote: Remote) -> None:
+    """The layer ships, and so does the name of its activation or gate."""
+    native = 0
+    for _, name, old, new in (case for case in OTHER if case[0] == "function"):
+        other = {("function", name): changed("function", name, old, new)}
+        for layer in Library().names("layer"):
+            given = content(Library().find("layer", layer), schema.Layer).attributes
+            for attribute in GATES.intersection(given):
+                plain = runs(remote, "layer", layer, {}, {attribute: name})
+                assert runs(remote, "layer", layer, other, {attribute: name}) == "equations"
+                native += plain != "equations"
+    assert native > 0 or remote.worker.launch.backend in NONE
+
+
+def test_a_copy_under_another_name_runs_as_what_it_copies(remote: Remote) -> None:
+    native = 0
+    for kind in OWN:
+        for name in Library().names(kind):
+            copy = shipped(kind, name).replace(f"{kind}: {name}\n", f"{kind}: copy\n")
+            plain = runs(remote, kind, name)
+            assert runs(remote, kind, "copy", {(kind, "copy"): copy}) == plain
+            native += plain != "equations"
+    assert native > 2 or remote.worker.launch.backend in NONE
