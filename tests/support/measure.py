@@ -5,15 +5,17 @@ is rewritten on the way is smaller than that which it is emitted for, by an orde
 descents. :func:`of` is that order: a tuple of numbers from 0 on, of which the first that differs
 decides.
 
+0. The loops around it: what leaves one is done with.
 1. Sums that a rule folds into a product against the grain of the others: ``c * a + r * b``, and
    ``x @ W + b`` and its like where those rules are in use.
 2. The weight: an interpretation by polynomials (Lankford, "On proving term rewriting systems are
    noetherian", 1979) that grow with each operand, such that what is moved out, left out or
    distributed has the smaller one. A permutation weighs nothing.
 3. Entries that are multiplied by numbers: factors go where there are fewer.
-4. Partial sums that hold a late term beside an early one.
-5. Above how much permutations and takes stand that go down; 6. how many those permutations are.
-7. Below how much permutations of what is given stand, which go up; 8. the number of nodes.
+4. Below how much permutations stand that go down; 5. how many these are.
+6. Partial sums that hold a late term beside an early one.
+7. Below how much takes stand, which go down too.
+8. Above how much permutations of what is given stand, which go up; 9. the number of nodes.
 """
 
 from __future__ import annotations
@@ -81,6 +83,8 @@ class Term:
     known: dict[tuple[str, int], Any] = field(default_factory=dict)
 
     def node(self, value: int) -> Node | None:
+        """What makes a value; of a step's slice, what makes the whole sequence."""
+        value = _source(self.rewriter, value)
         node = None if value in self.variables else self.rewriter.made.get(value)
         return node if node is not None and node.op != "scan" else None
 
@@ -97,7 +101,10 @@ class Term:
 
     def weight(self, node: Node) -> Weight:
         def leaf(value: int) -> Weight:
-            return Weight(2 if self._index(value) else 4 + value * 7919 % 13)
+            if self._index(value):
+                return Weight(2)
+            value = _source(self.rewriter, value)
+            return Weight(4 if value in self.rewriter.made else 4 + value * 7919 % 13)
 
         def own(node: Node, weights: list[Weight]) -> Weight:
             if node.outputs and self._index(node.output):
@@ -117,17 +124,14 @@ class Term:
         """Whether it is a permutation that goes down."""
         return node.op == "permute_dims" and not given(self.rewriter, node.inputs[0])
 
-    def mover(self, node: Node) -> bool:
-        return node.op == "take" or self.down(node)
-
-    def above(self, node: Node) -> int:
-        """What stands above permutations and takes, summed over these."""
+    def above(self, name: str, node: Node, moves: Callable[[Node], bool]) -> int:
+        """How much stands above what moves down, summed over that."""
 
         def own(node: Node, found: list[tuple[int, int]]) -> tuple[int, int]:
             movers, above = (sum(column) for column in zip((0, 0), *found, strict=True))
-            return (movers + 1, above) if self.mover(node) else (movers, above + movers)
+            return (movers + 1, above) if moves(node) else (movers, above + movers)
 
-        return self.fold("above", node, own, lambda value: (0, 0))[1]
+        return self.fold(name, node, own, lambda value: (0, 0))[1]
 
     def nodes(self, node: Node) -> int:
         return self.total("nodes", node, lambda n: 1)
@@ -199,15 +203,23 @@ class Term:
         return 1 + sum(late[value] for value, part in parts if part is not None)
 
 
+def _source(rewriter: Rewriter, value: int) -> int:
+    """The sequence that a value is a step's slice of, else the value itself."""
+    for scope in reversed(rewriter.scopes):
+        value = scope.slices.get(value, value)
+    return value
+
+
 def _cut(rewriter: Rewriter, inputs: Sequence[int]) -> frozenset[int]:
     """The values that stand too deep below some inputs for any rule to see."""
     level, seen = list(inputs), set(inputs)
     for _ in range(DEPTH):
-        made = [rewriter.made.get(value) for value in level]
+        made = [rewriter.made.get(_source(rewriter, value)) for value in level]
         below = [i for node in made if node is not None for i in node.inputs]
         level = [i for i in dict.fromkeys(below) if i not in seen]
         seen.update(level)
-    return frozenset(level)
+    # Numbers count as what they are, wherever they stand.
+    return frozenset(value for value in level if rewriter.node(value, "constant") is None)
 
 
 def of(
@@ -217,12 +229,14 @@ def of(
     op, inputs, attributes = request
     node, term = Node(op, inputs, (), attributes), Term(rewriter, _cut(rewriter, like))
     return (
+        max((rewriter.depth(value) for value in inputs), default=0),
         term.folded(node),
         term.weight(node),
         term.scaled(node),
+        term.above("permutations above", node, term.down),
+        term.total("permutations", node, lambda n: int(term.down(n))),
         term.mixed(node),
-        term.above(node),
-        term.total("down", node, lambda n: int(term.down(n))),
+        term.above("takes above", node, lambda n: n.op == "take"),
         term.below(node),
         term.nodes(node),
     )
