@@ -62,7 +62,7 @@ class Library:
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _declaring: dict[str, dict[str, list[tuple[Path, Place]]]] = field(default_factory=dict)
     replaced: dict[tuple[str, str], tuple[Place, Place]] = field(default_factory=dict)
-    """Where the definitions stand that a folder has in place of those that ship, and where those."""
+    """Where a folder's definition stands that is in place of one that ships, and where that is."""
     checksums: dict[tuple[str, str], str] = field(default_factory=dict)
     """What definitions mean, by kind and name, as far as it was asked for."""
 

@@ -40,14 +40,14 @@ from harness.spec.scope import FunctionName
 
 # Digits of a checksum: enough that no two definitions have one by chance.
 DIGITS = 16
+# The forms of a layer without a scan.
+FORMS = ("equations", "training", "inference")
 # What a name stands for in a body of equations, as a checksum.
 Names = dict[str, str]
 Shapes = Mapping[str, Any]
 
 
-def meaning(
-    library: Library, kind: str, name: str, attributes: Mapping[str, Attribute]
-) -> Meaning:
+def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Attribute]) -> Meaning:
     """What a definition means, and the functions that a use of it has among its attributes."""
     functions = {
         attribute: known(library, "function", value.function)
@@ -134,22 +134,17 @@ class _Reader:
         for group in (spec.inputs, spec.parameters, spec.state, spec.statistics):
             given |= {name: _sum("given", name) for name in group}
         kept = [*spec.state, *spec.statistics]
+        output, texts = spec.output, {form: getattr(spec, form) for form in FORMS}
         if spec.scan is not None:
-            over = {name: _sum("slice", source) for name, source in spec.scan.over.items()}
-            bodies = {("scan", "step"): [spec.scan.output, *kept]}
-        else:
-            over = {}
-            forms = ("equations", "training", "inference")
-            bodies = {
-                (form,): [str(spec.output), *kept] for form in forms if getattr(spec, form)
-            }
+            output, texts = spec.scan.output, {"step": spec.scan.step}
+            given |= {name: _sum("slice", source) for name, source in spec.scan.over.items()}
         results = []
-        for path, wanted in bodies.items():
-            text = spec.scan.step if spec.scan else getattr(spec, path[0])
-            names = self._run(parse_equations(text, document.locator(path)), given | over)
-            results.append((path, [names[name] for name in wanted]))
-        kinds = _kinds(spec.attributes)
-        return _sum("layer", inputs, kinds, groups, kept, sorted(over.items()), results)
+        for form, text in texts.items():
+            if text is not None:
+                path = ("scan", form) if spec.scan else (form,)
+                names = self._run(parse_equations(text, document.locator(path)), given)
+                results.append((form, [names[name] for name in (str(output), *kept)]))
+        return _sum("layer", inputs, _kinds(spec.attributes), groups, kept, results)
 
     def _loss(self, spec: schema.Loss, document: Document) -> str:
         axes = Axes(spec.attributes)

@@ -107,7 +107,6 @@ def test_a_copy_of_a_function_is_known_by_what_it_copies() -> None:
 
 def test_the_fingerprint_of_a_spec_has_the_nodes_and_not_their_names_for_backends() -> None:
     """Weights stay weights of what they were of: how names are made is no part of it."""
-    kind, name, old, new = SAME[0]
     overrides = {("model", "mine"): MODEL.replace("GATE", "sigmoid")}
     usual = fingerprint(load_spec("mine", (), overrides))
     renamed = {("function", "sigmoid"): shipped("function", "sigmoid") + "# told\n"}

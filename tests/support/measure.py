@@ -225,7 +225,7 @@ def _cut(rewriter: Rewriter, inputs: Sequence[int]) -> frozenset[int]:
 def of(
     rewriter: Rewriter, request: tuple[str, tuple[int, ...], Mapping[str, Any]], like: Sequence[int]
 ) -> tuple[Any, ...]:
-    """The measure of a node that is asked for, with what stands deep below ``like`` as variables."""
+    """The measure of a node that is asked for, with what is deep below ``like`` as variables."""
     op, inputs, attributes = request
     node, term = Node(op, inputs, (), attributes), Term(rewriter, _cut(rewriter, like))
     return (

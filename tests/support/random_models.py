@@ -1,4 +1,4 @@
-"""Random models of the spec language, drawn by hypothesis: they shrink to the smallest that fails."""
+"""Random models of the spec language, drawn by hypothesis: they shrink to what still fails."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ INPUTS = {
 }
 INDEX = "{shape: [batch, time], index: vocab}"
 MOST_AXES = 4
-RECURRENT = ("simple_rnn", "simple_rnn_two_biases", "lstm", "gru", "gru_reset_after")
+RECURRENT = (
+    *("simple_rnn, activation: relu", "simple_rnn_two_biases", "simple_rnn_without_bias", "lstm"),
+    *("lstm, gate: hard_sigmoid_fifth", "gru", "gru_reset_after, gate: hard_sigmoid_sixth"),
+    *("gru_concatenated", "gru_concatenated, gate: hard_sigmoid_fifth"),
+)
 FUNCTIONS = (
-    *("tanh({0})", "relu({0})", "sigmoid({0})", "softmax({0})", "log_softmax({0})", "-{0}", "{0} ** 2"),
-    *("linear({0})", "hard_sigmoid_fifth({0})", "exp(0.1 * {0})", "sqrt({0} * {0} + 1)"),
-    *("stop_gradient({0})", "0.5 * {0}", "{0} * 2", "{0} / 4", "{0} + 0", "1 - {0}", "-1 * {0}", "0 * {0}"),
-    *("{0} - 0.5", "0 - {0}", "{0} ** 1", "{0} / (1 + {0} * {0})", "1 * {0}"),
+    *("tanh({0})", "relu({0})", "sigmoid({0})", "softmax({0})", "log_softmax({0})", "linear({0})"),
+    *("hard_sigmoid_fifth({0})", "exp(0.1 * {0})", "sqrt({0} * {0} + 1)", "stop_gradient({0})"),
+    *("-{0}", "{0} ** 2", "{0} ** 1", "0.5 * {0}", "{0} * 2", "{0} / 4", "{0} + 0", "1 - {0}"),
+    *("-1 * {0}", "0 * {0}", "{0} - 0.5", "0 - {0}", "1 * {0}", "{0} / (1 + {0} * {0})"),
 )
 BINARY = (
-    *("{0} + {1}", "{0} - {1}", "{0} * {1}", "maximum({0}, {1})", "minimum({0}, {1})", "{0} / (1 + {1} * {1})"),
-    *("where({0} < {1}, {0}, 0.5 * {1})", "{0} * {1} + (1 - {0}) * {1}", "-{0} + {1}"),
+    *("{0} + {1}", "{0} - {1}", "{0} * {1}", "-{0} + {1}", "{0} / (1 + {1} * {1})"),
+    *("maximum({0}, {1})", "minimum({0}, {1})", "where({0} < {1}, {0}, 0.5 * {1})"),
+    "{0} * {1} + (1 - {0}) * {1}",
 )
 
 
@@ -48,7 +53,9 @@ class Model:
     def value(self, fits: Callable[[Shape], bool] = lambda shape: True) -> tuple[str, Shape] | None:
         """A value whose shape fits, the newest ones first."""
         found = [pair for pair in reversed(self.values) if fits(pair[1])]
-        return self.pick(found) if found else None
+        if not found:
+            return None
+        return found[0] if self.choose(st.booleans()) else self.pick(found)
 
     def add(self, text: str, shape: Shape) -> None:
         name = f"v{len(self.equations)}"
@@ -178,6 +185,13 @@ class Model:
             layer = self.layer(f"{{layer: {kind}, units: width, activation: {function}}}")
             self.add(f"{layer}({name})", (*shape[:-1], WIDTH))
 
+    def logits(self) -> None:
+        """One number for each class, whose loss is then that of a classifier."""
+        found = self.value(lambda s: len(s) == 3 and s[:2] == (BATCH, TIME) and fixed(s[2]))
+        if found:
+            layer = self.layer("{layer: dense, units: vocab}")
+            self.add(f"{layer}({found[0]})", (BATCH, TIME, VOCAB))
+
     def normal(self) -> None:
         found = self.value(lambda s: len(s) > 1 and fixed(s[-1]))
         if found:
@@ -216,6 +230,7 @@ class Model:
         if way == "embedding":
             layer = self.layer("{layer: embedding, rows: vocab, units: width}")
             self.add(f"{layer}(i)", (BATCH, TIME, WIDTH))
+            self.pick((self.function, self.dense, self.binary, self.reduce))()
         elif way == "entry":
             found = self.value(lambda s: s == (BATCH, TIME, VOCAB))
             if found:
@@ -225,13 +240,13 @@ class Model:
 
     def text(self) -> str:
         """The model's file. Its loss is of what was made last; of the rest what it needs."""
-        ends = [name for name, _ in self.values if name.startswith("v")][-3:]
-        loss = " + ".join(f"mean({name})" for name in ends)
+        ends = [(name, shape) for name, shape in self.values if name.startswith("v")][-3:]
+        loss = " + ".join(self.choose(st.sampled_from(_losses(*end))) for end in ends)
         whole = "\n".join([*self.equations, loss])
         lines = ["model: random", "summary: Drawn.", "source: none"]
         used = [n for n in INPUTS if any(self.reads(n, e) for e in self.equations)]
         declared = {n: INPUTS[n][1] for n in used}
-        if any(self.reads("i", e) for e in self.equations):
+        if any(self.reads("i", e) for e in (*self.equations, f"loss = {loss}")):
             declared["i"] = INDEX
         texts = [*declared.values(), *self.layers.values(), whole]
         sizes = {n: k for n, k in self.widths.items() if any(n in text for text in texts)}
@@ -251,6 +266,14 @@ class Model:
         return name in words[1:]
 
 
+def _losses(name: str, shape: Shape) -> tuple[str, ...]:
+    if shape == (BATCH, TIME, VOCAB):
+        rest = "mean(clipped_cross_entropy(softmax({0}), one_hot(i, vocab)))"
+        losses = ("mean(sparse_cross_entropy({0}, i))", "sum(cross_entropy({0}, softmax({0})))")
+        return tuple(loss.format(name) for loss in (*losses, rest))
+    return f"mean({name})", f"mean(squared_error({name}, 0 * {name}))"
+
+
 def fixed(dim: Dim) -> bool:
     """Whether no array decides a size."""
     return not {"batch", "time"}.intersection(dim.names)
@@ -266,8 +289,9 @@ def broadcast(one: Shape, other: Shape) -> Shape | None:
 
 
 STEPS = (
-    *("expand", "permute", "index", "concat", "function", "function", "reduce", "binary", "binary"),
-    *("product", "dense", "normal", "recurrent", "again", "indexed", "expand", "permute"),
+    *("expand", "expand", "permute", "permute", "index", "concat", "reduce", "binary", "binary"),
+    *("function", "function", "function", "product", "dense", "normal", "logits", "again"),
+    *("recurrent", "recurrent", "indexed", "indexed"),
 )
 
 
@@ -277,8 +301,8 @@ def models(draw: Callable[[Any], Any], most: int = 10) -> tuple[str, dict[str, i
     sizes = {name: draw(st.sampled_from((3, 1, 2))) for name in ("width", "vocab")}
     model = Model(draw, sizes)
     model.values = [(name, shape) for name, (shape, _) in INPUTS.items()]
-    for _ in range(draw(st.integers(1, most))):
-        getattr(model, model.pick(STEPS))()
+    for step in draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=most)):
+        getattr(model, step)()
     if not model.equations:
         model.add("tanh(x)", INPUTS["x"][0])
     free = {"batch": draw(st.sampled_from((2, 3, 1))), "time": draw(st.sampled_from((3, 2, 1, 34)))}
