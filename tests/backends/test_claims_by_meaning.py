@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from golden.tiny import tiny
 from planted import OTHER, changed, shipped
 
 from harness.program.ir import Phase, UpdateRule
-from harness.spec.library import Library
+from harness.spec.library import FOLDERS, Library
 from harness.spec.lower_optimizer import lower_update
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote
@@ -22,6 +25,28 @@ PHASES: tuple[Phase, ...] = ("training", "inference")
 # Attributes that name functions; what has no layers with any of them.
 GATED = {"dense": ("activation",), "lstm": ("gate",)}
 NONE = ("numpy", "jax")
+
+
+PLANTED = [("layer", "dense"), ("layer", "batch_norm"), ("layer", "embedding")]
+PLANTED += [("function", "sigmoid"), ("loss", "sparse_cross_entropy"), ("optimizer", "adam")]
+HARNESS = Path(sys.executable).with_name("harness")
+MINE = """\
+model: mine
+summary: Of layers that ship, and of a folder's own in place of them.
+source: none
+sizes: {vocab: 7, units: 5}
+inputs: {i: {shape: [batch, time], index: vocab}}
+layers:
+  table: {layer: embedding, rows: vocab, units: units}
+  cell: {layer: lstm, units: units}
+  scaled: {layer: batch_norm}
+  out: {layer: dense, units: vocab}
+equations: |
+  y = out(scaled(cell(table(i))))
+targets: {target: {shape: [batch, time], index: vocab}}
+loss: mean(sparse_cross_entropy(y, target))
+optimizer: {optimizer: adam, learning_rate: 0.0078125}
+"""
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -80,3 +105,29 @@ def test_a_copy_under_another_name_runs_as_what_it_copies(remote: Remote) -> Non
             assert runs(remote, kind, "copy", {(kind, "copy"): copy}) == plain
             native += plain != "equations"
     assert native > 2 or remote.worker.launch.backend in NONE
+
+
+@pytest.mark.slow
+def test_a_folder_of_other_meanings_agrees_with_the_oracle_everywhere(tmp_path: Path) -> None:
+    """The command says what runs, and every value is that of the folder's equations."""
+    for kind, name in PLANTED:
+        _, _, old, new = next(case for case in OTHER if case[:2] == (kind, name))
+        path = tmp_path / FOLDERS[kind] / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(changed(kind, name, old, new))
+    (tmp_path / "mine.yaml").write_text(MINE)
+    options = ["check", str(tmp_path / "mine.yaml"), "--specs", str(tmp_path), "--verbose"]
+    for backend in ("numpy", "torch", "jax", "keras"):
+        options += ["--backend", backend]
+    for check in ("values", "gradients", "training", "pipeline"):
+        options += ["--check", check]
+    run = subprocess.run([HARNESS, *options], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    told = [line for line in run.stdout.splitlines() if "cell: " in line]
+    assert len(told) == 8, run.stdout
+    for line in told:
+        layers = line[line.index("(") + 1 : line.rindex(")")].partition("; ")[2]
+        assert {part.rpartition(": ")[2] for part in layers.split(", ")} == {"equations"}, line
+    for kind, name in PLANTED:
+        assert f"{kind} {name!r} is that of" in run.stderr
+    assert run.stderr.count("means something else") == len(PLANTED)
