@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from planted import OTHER, SAME, changed, shipped
 
+from harness.program.signature import local_shapes
+from harness.runtime.native import Layer
 from harness.spec.fingerprint import fingerprint
 from harness.spec.library import FOLDERS, Library
 from harness.spec.meaning import DIGITS, checksum, hidden, known
@@ -127,3 +129,19 @@ def test_every_run_says_whether_a_folder_changes_what_a_name_means(
     library.find(kind, name)
     (line,) = hidden(library)
     assert told in line
+
+
+def test_a_backend_may_claim_what_does_not_ship_by_its_checksum() -> None:
+    """Whoever else has a layer of that name."""
+    text = changed("layer", "lstm", "h = o *", "h = o * o *").replace("layer: lstm", "layer: own")
+    other = text.replace("o * o", "o * o * o")
+    layers = []
+    for one in (text, other):
+        model = MODEL.replace("GATE", "sigmoid").replace("layer: lstm", "layer: own")
+        overrides = {("model", "mine"): model, ("layer", "own"): one}
+        program = load_spec("mine", (), overrides).program()
+        layers.append(Layer(program.calls[0], "training", local_shapes(program, program.calls[0])))
+    assert [layer.definition for layer in layers] == ["own", "own"]
+    assert layers[0].checksum != layers[1].checksum
+    assert layers[0].checksum == checksum(Library((), {("layer", "own"): text}), "layer", "own")
+    assert layers[0].attributes["gate"] == "sigmoid"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,8 +73,6 @@ class Model:
         axis = self.choose(st.integers(0, rank - 1 + more))
         return axis, str(self.pick((axis, axis - rank - more)))
 
-    # --- Each way to go on; nothing where no value fits.
-
     def expand(self) -> None:
         found = self.value(lambda s: len(s) < MOST_AXES)
         if found:
@@ -95,8 +94,8 @@ class Model:
             name, shape = found
             axis, _ = self.axis(len(shape))
             before, after = [":"] * axis, [":"] * (len(shape) - axis - 1)
-            if self.choose(st.booleans()):
-                before = ["..."] if after and axis else before
+            if before and after and self.choose(st.booleans()):
+                before = ["..."]
             long = shape[axis] == WIDTH and self.widths["width"] > 1
             texts = ["0", "-1", ":1", "-1:", "::-1", *(["1:", ":-1"] if long else [])]
             item = self.pick(texts)
@@ -205,12 +204,11 @@ class Model:
             kind = self.pick(RECURRENT)
             calls = [self.layer(f"{{layer: {kind}, units: width}}") for _ in range(ways)]
             text = f"{calls[0]}({name})"
-            width = WIDTH * ways
             if ways == 2:
                 back = f"reverse({calls[1]}(reverse({name})))"
                 text = f"concat([{text}, {back}], axis=-1)"
             last = self.choose(st.booleans())
-            self.add(f"last({text})" if last else text, (*shape[: 1 if last else 2], width))
+            self.add(f"last({text})" if last else text, (*shape[: 1 if last else 2], WIDTH * ways))
 
     def again(self) -> None:
         """The last layer once more, with the same parameters."""
@@ -219,14 +217,12 @@ class Model:
         if made and made[0].count("layer") == 1 and made[0].endswith(")"):
             before, _, call = made[0].partition(" = layer0(")
             given = call[:-1]
-            known = shapes.get(given)
-            others = [n for n, s in self.values if s == known and n != given]
+            others = [n for n, s in self.values if s == shapes.get(given) and n != given]
             if others:
                 self.add(f"layer0({self.pick(others)})", shapes[before])
 
     def indexed(self) -> None:
-        ways = ["one_hot(i, vocab)", "embedding", "entry"]
-        way = self.pick(ways)
+        way = self.pick(("one_hot(i, vocab)", "embedding", "entry"))
         if way == "embedding":
             layer = self.layer("{layer: embedding, rows: vocab, units: width}")
             self.add(f"{layer}(i)", (BATCH, TIME, WIDTH))
@@ -262,8 +258,7 @@ class Model:
 
     @staticmethod
     def reads(name: str, equation: str) -> bool:
-        words = "".join(c if c.isalnum() or c == "_" else " " for c in equation).split()
-        return name in words[1:]
+        return name in re.findall(r"\w+", equation)[1:]
 
 
 def _losses(name: str, shape: Shape) -> tuple[str, ...]:

@@ -25,10 +25,9 @@ from harness.program.fused import infer
 from harness.program.ir import Block, Node, Type, free_values
 
 COMMUTATIVE = frozenset({"add", "multiply", "equal"})
-# Applications of rules inside of each other. The plans of Lesson 6 need three.
-DEEPEST = 60
-# Applications in a pass, for each node. They need less than one.
-MOST = 100
+# Applications of rules inside of each other, and in a pass for each node; plans of Lesson 6 need 3
+# and less than 1.
+DEEPEST, MOST = 60, 100
 
 # (rewriter, inputs, attributes) -> a value that is the same, or None where the rule does not apply.
 Rule = Callable[["Rewriter", tuple[int, ...], Mapping[str, Any]], "int | None"]
@@ -159,11 +158,11 @@ class Rewriter:
         self, key: Any, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]
     ) -> int | None:
         """What the first rule makes of it that applies."""
-        rules = self.rules.get(op, ())
-        if not rules or key in self.open or len(self.open) >= DEEPEST or self.most <= 0:
+        if op not in self.rules or key in self.open or len(self.open) >= DEEPEST or self.most <= 0:
             return None
         self.open.add(key)
-        for rule in rules:
+        same = None
+        for rule in self.rules[op]:
             same = rule(self, inputs, attributes)
             if same is not None:
                 self.most -= 1
