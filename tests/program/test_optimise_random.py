@@ -16,7 +16,7 @@ from harness.program.plan import forward_plan, training_plan
 from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
-MANY = int(os.environ.get("HARNESS_RANDOM_MODELS", "60"))
+MANY = int(os.environ.get("HARNESS_RANDOM_MODELS", "30"))
 random_models = settings(
     max_examples=MANY,
     deadline=None,
@@ -25,6 +25,7 @@ random_models = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("large", [unroll.LARGE, 1], ids=["unrolled", "loops"])
 @pytest.mark.parametrize("fused", SETS)
 @random_models
@@ -37,6 +38,7 @@ def test_the_plans_of_any_model_keep_its_values(
         plans(*drawn, SETS[fused])
 
 
+@pytest.mark.slow
 @random_models
 @given(drawn=models())
 def test_every_application_of_a_rule_is_nearer_to_the_end(

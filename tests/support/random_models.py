@@ -48,7 +48,6 @@ class Model:
     layers: dict[str, str] = field(default_factory=dict)
 
     def pick(self, items: Sequence[Any]) -> Any:
-        """One of some items."""
         return items[self.choose(st.integers(0, len(items) - 1))]
 
     def value(self, fits: Callable[[Shape], bool] = lambda shape: True) -> tuple[str, Shape] | None:
@@ -185,7 +184,6 @@ class Model:
             self.add(f"{layer}({name})", (*shape[:-1], WIDTH))
 
     def logits(self) -> None:
-        """One number for each class, whose loss is then that of a classifier."""
         found = self.value(lambda s: len(s) == 3 and s[:2] == (BATCH, TIME) and fixed(s[2]))
         if found:
             layer = self.layer("{layer: dense, units: vocab}")
@@ -211,7 +209,6 @@ class Model:
             self.add(f"last({text})" if last else text, (*shape[: 1 if last else 2], WIDTH * ways))
 
     def again(self) -> None:
-        """The last layer once more, with the same parameters."""
         made = [e for e in self.equations if "layer0(" in e and not e.startswith("last")]
         shapes = dict(self.values)
         if made and made[0].count("layer") == 1 and made[0].endswith(")"):
@@ -270,12 +267,10 @@ def _losses(name: str, shape: Shape) -> tuple[str, ...]:
 
 
 def fixed(dim: Dim) -> bool:
-    """Whether no array decides a size."""
     return not {"batch", "time"}.intersection(dim.names)
 
 
 def broadcast(one: Shape, other: Shape) -> Shape | None:
-    """The common shape, None if there is none."""
     rank = max(len(one), len(other))
     wide = [(*[ONE] * (rank - len(s)), *s) for s in (one, other)]
     if any(a != b and ONE not in (a, b) for a, b in zip(*wide, strict=True)):

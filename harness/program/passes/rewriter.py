@@ -5,10 +5,9 @@ node into the outermost loop that holds all its inputs: what does not change fro
 leaves its loop by itself. What depends on nothing but slices of sequences may be lifted: done for
 the whole sequence at once, before the loop.
 
-Emitting ends. What a rule emits is put to the rules too; each rule brings it nearer to an end by a
-measure of its own (tests/support/measure.py has them, and holds every application against them).
-Should two rules yet undo each other, then what is asked for while it is being rewritten is made as
-it is; so is what goes deeper than :data:`DEEPEST`, and what comes after :attr:`Rewriter.most`.
+Emitting ends. What a rule emits is put to the rules too, and is nearer to an end by a measure that
+tests/support/measure.py has. Should two rules yet undo each other, what is asked for while it is
+being rewritten is made as it is; so is what is deeper than :data:`DEEPEST` or after :data:`MOST`.
 """
 
 from __future__ import annotations
