@@ -105,7 +105,7 @@ def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
     """Where parameters live, and the key of every packed tensor and statistic."""
     from .modules import attribute, natives
 
-    layout = Layout(training, natives(training))
+    layout = Layout(training, {key: native for key, (_, native) in natives(training).items()})
     names = [*layout.plain, *(port.name for port in training.statistics)]
     for instance, packing in layout.claimed.items():
         names += [f"{instance}/{piece}" for piece in packing.pieces]

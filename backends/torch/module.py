@@ -11,6 +11,7 @@ from harness.extend import (
     Code,
     Emitter,
     Exported,
+    Layer,
     LayerBody,
     LayerForm,
     Method,
@@ -175,9 +176,10 @@ class Writer:
         name = attribute(key)
         if key not in self.natives:
             return [f"        self.{name} = {self.classes[form.name]}(dtype)"]
-        made = MODULES[form.definition](form.shapes, form.attributes)
+        layer, native = self.natives[key]
+        made = MODULES[layer.definition](layer.shapes, layer.attributes)
         lines = [f"        self.{name} = {made}, dtype=dtype)"]
-        for frozen in sorted(self.natives[key].packing.frozen):
+        for frozen in sorted(native.packing.frozen):
             told_of = (
                 f"{literals.told(form.definition)} has one bias: torch's second one stays zero."
             )
@@ -190,7 +192,7 @@ class Writer:
         key, form = next(iter(self.model.instances.items()), ("", None))
         if form is None:
             return "torch.zeros(())"
-        names = self.natives[key].packing.pieces if key in self.natives else form.shapes
+        names = self.natives[key][1].packing.pieces if key in self.natives else form.shapes
         return f"self.{attribute(key)}.{attribute(next(iter(names)))}"
 
     def _initial_state(self) -> list[str]:
@@ -224,7 +226,7 @@ class Writer:
         codes = forward.given(e, self.model, node, least, 50)
         target = f"self.{attribute(key)}"
         if key in self.natives:
-            self._native(e, node, target, form, codes)
+            self._native(e, node, target, self.natives[key][0], codes)
             return
         number = list(form.methods.values()).index(method) + 1
         name = target if number == 1 else f"{target}.forward_{number}"
@@ -233,12 +235,12 @@ class Writer:
         forward.settle(e, results, fill(f"{name}({places})", *codes), attribute(key))
 
     def _native(
-        self, e: Emitter, node: Node, target: str, form: LayerForm, codes: Sequence[Code]
+        self, e: Emitter, node: Node, target: str, layer: Layer, codes: Sequence[Code]
     ) -> None:
         """A call of a module of torch.nn."""
         word = target.removeprefix("self.")
         if len(node.outputs) == 1:
-            activation = form.attributes.get("activation", "linear")
+            activation = layer.attributes.get("activation", "linear")
             call = f"{target}(%0)"
             code = fill(call if activation == "linear" else f"torch.{activation}({call})", *codes)
             e.settle(node.output, code, word)

@@ -56,15 +56,15 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
 }
 
 
-def natives(program: Program) -> dict[str, Native]:
-    """The layers that are modules of torch.nn, by instance."""
-    found: dict[str, Native] = {}
+def natives(program: Program) -> dict[str, tuple[Layer, Native]]:
+    """The layers that are modules of torch.nn, by instance, each with its claim."""
+    found: dict[str, tuple[Layer, Native]] = {}
     for node in program.calls:
         layer = Layer(node, program.phase, local_shapes(program, node))
         if layer.definition in MODULES:
             native = CLAIMS[layer.definition](layer)
             if native is not None:
-                found[call_key(node)] = native
+                found[call_key(node)] = layer, native
     return found
 
 

@@ -15,7 +15,7 @@ from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
 from harness.bench.table import Grid
-from harness.spec.model import hidden
+from harness.spec.model import replaced
 from harness.terminal import console, line, say
 
 # Wide enough for a table of six backends where the output is no terminal.
@@ -30,7 +30,7 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     old = read(base) if base is not None else None
     progress = BenchProgress(console(error=True))
     with Bench(request, events=progress) as bench, progress.bar:
-        for told in hidden(group.spec for group in bench.groups):
+        for told in replaced(group.spec for group in bench.groups):
             line(progress.console, told)
         results = bench.run()
     new = document(request, results)

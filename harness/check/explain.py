@@ -12,6 +12,7 @@ from harness.program.dims import Dim
 from harness.program.ir import Node, Port, Program
 from harness.program.signature import call_key, variable_ports
 from harness.runtime.plugins import choose_backends
+from harness.spec.library import Library
 from harness.spec.model import Spec, load_spec
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault
@@ -99,7 +100,7 @@ def _nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[str]:
     for node in nodes:
         names = ", ".join(_value(program, o) for o in node.outputs)
         if node.op == "call":
-            lines.append(f"{indent}{node.attributes['label']}: {node.attributes['definition']}")
+            lines.append(f"{indent}{node.attributes['label']}: {_definition(node)}")
             lines += _nodes(program, node.block.nodes, indent + "  ")
         elif node.op == "scan":
             first = node.inputs[node.carries]
@@ -113,6 +114,17 @@ def _nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[str]:
             type_ = program.types[node.output]
             lines.append(f"{indent}{names} = {node.op}({arguments})  {type_}")
     return lines
+
+
+def _definition(node: Node) -> str:
+    """A call's definition; where its name does not say it, by what backends know it."""
+    own, meaning = str(node.attributes["definition"]), node.attributes["meaning"]
+    given = node.attributes["attributes"]
+    known = [] if meaning.name == own else [meaning.name]
+    known += [f"{a} {name}" for a, name in meaning.functions.items() if name != given[a]]
+    told = f", known to backends as {', '.join(known)}" if known else ""
+    shipped = Library().has(node.attributes["kind"], own)
+    return own + told + ("" if shipped else f", checksum {meaning.checksum}")
 
 
 def _text(value: object) -> str:

@@ -83,6 +83,22 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a definition means, by which backends claim it, whatever it is called.
+
+    Attributes:
+        name: That of the definition that ships and means the same; else the definition's own, and
+            where another one ships under that, with the checksum: ``lstm@0f3a...``.
+        checksum: That of its equations as data, and of all that they call.
+        functions: The same names of the functions among its attributes, by attribute.
+    """
+
+    name: str
+    checksum: str
+    functions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Port:
     """A named value that crosses the program's border, with how it is first filled."""
 
@@ -157,6 +173,11 @@ class UpdateRule:
     slots: tuple[Port, ...]
     new_parameter: int
     new_slots: tuple[Port, ...]
+    meaning: Meaning | None = None
+
+    def by_meaning(self) -> UpdateRule:
+        """The same rule, under the name by which backends know it."""
+        return self if self.meaning is None else replace(self, name=self.meaning.name)
 
 
 def walk_nodes(nodes: Iterable[Node]) -> Iterator[Node]:

@@ -182,9 +182,11 @@ def _ordered(
     """
     taken, orders, back = dict(inputs), {}, []
     for name, value in inputs.items():
+        if not name.startswith(BATCH):
+            continue
         readers = [node for node in walk_nodes(nodes) if value in node.inputs]
         moves = [n for n in nodes if n.op == "permute_dims" and n.inputs == (value,)]
-        if not name.startswith(BATCH) or len(moves) != 1:
+        if len(moves) != 1:
             continue
         (move,) = moves
         axes = move.attributes["axes"]

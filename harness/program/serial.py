@@ -10,10 +10,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError, shorten
 from harness.program.dims import Dim
-from harness.program.ir import Block, Node, Port, Program, Type, UpdateRule
+from harness.program.ir import Block, Meaning, Node, Port, Program, Type, UpdateRule
 
 CLASSES: Mapping[str, type] = {
-    cls.__name__: cls for cls in (Dim, Type, Block, Node, Port, Program, UpdateRule)
+    cls.__name__: cls for cls in (Dim, Type, Block, Meaning, Node, Port, Program, UpdateRule)
 }
 MOST_DEPTH = 100
 PLAIN = (bool, int, float, str, type(None))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.program.ir import Node, Phase
+from harness.program.ir import Meaning, Node, Phase
 from harness.runtime.packing import Packing
 
 Tensors = dict[str, Any]
@@ -28,7 +28,8 @@ class Layer:
         node: The call. Its ``attributes`` say what it is: ``kind`` (``layer`` or ``loss``),
             ``definition``, ``attributes``, ``roles`` (what its inputs are, in order) and
             ``results`` (what it gives, in order); of a layer also ``instance``, its name in the
-            model.
+            model. Names of definitions and functions are there as the spec has them: what they
+            mean is below.
         phase: ``training`` or ``inference``. Each is asked for apart.
         shapes: Those of the neutral parameters and statistics by local name, in numbers. An LSTM
             has ``W_i`` ``[features, units]`` and ``b_i`` ``[units]``; a loss has none.
@@ -40,13 +41,34 @@ class Layer:
 
     @property
     def definition(self) -> str:
-        """The definition's name, such as ``lstm``; a loss is ``sparse_cross_entropy``."""
-        return str(self.node.attributes["definition"])
+        """The definition's name by what it means, such as ``lstm``.
+
+        A definition that ships has its own, and so has a copy under another name. One that has the
+        name of a definition that ships and means something else is ``lstm@`` and its checksum.
+        Others have the names that their authors gave them.
+        """
+        known = self._meaning
+        return known.name if known else str(self.node.attributes["definition"])
+
+    @property
+    def checksum(self) -> str:
+        """What the definition means: its equations, and the functions that they call, as data.
+
+        ``harness explain`` shows it. What is claimed by it is claimed whatever its name is.
+        """
+        return self._meaning.checksum if self._meaning else ""
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """Function names and numbers by attribute."""
-        return self.node.attributes["attributes"]  # type: ignore[no-any-return]
+        """Function names, by what they mean too, and numbers by attribute."""
+        functions = self._meaning.functions if self._meaning else {}
+        return {**self.node.attributes["attributes"], **functions}
+
+    @property
+    def _meaning(self) -> Meaning | None:
+        """None for a program that was made without a spec."""
+        found = self.node.attributes.get("meaning")
+        return found if isinstance(found, Meaning) else None
 
 
 @dataclass(frozen=True)

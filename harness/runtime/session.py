@@ -56,7 +56,7 @@ class Session(Functions):
         """Train with another optimizer from the next :meth:`load` on; without ``claim`` by its
         equations, whatever the framework has. :class:`.promises.ContractError` as for claims."""
         native = rule is not None and claim and self.path == "native"
-        claimed = self.backend.claim_optimizer(rule) if rule and native else None
+        claimed = self.backend.claim_optimizer(rule.by_meaning()) if rule and native else None
         if claimed is not None:
             wanted = "a NativeOptimizer, or None,"
             promises.instance(claimed, NativeOptimizer, "claim_optimizer()", wanted)

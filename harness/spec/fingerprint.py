@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from harness.program.ir import Node, Program
+from harness.program.ir import Node, Program, UpdateRule
 from harness.spec.model import Spec
 
 # What is not in a program's meaning: the model's name, numbers that the arrays decide, places in
-# files, and the names of values, for messages; those of inputs and outputs are in the ports.
-PROSE = {Program: {"name", "sizes", "names"}, Node: {"place"}}
+# files, and the names of values, for messages; those of inputs and outputs are in the ports. What
+# definitions mean is in the nodes themselves.
+PROSE = {Program: {"name", "sizes", "names"}, Node: {"place"}, UpdateRule: {"meaning"}}
 
 
 def fingerprint(spec: Spec) -> str:
@@ -30,6 +31,9 @@ def _meaning(value: Any) -> Any:
     """A program, or a part of one, as JSON: all but its prose, with maps in any order."""
     if is_dataclass(value) and not isinstance(value, type):
         told = [f.name for f in fields(value) if f.name not in PROSE.get(type(value), ())]
+        if isinstance(value, Node) and "meaning" in value.attributes:
+            rest = {n: a for n, a in value.attributes.items() if n != "meaning"}
+            value = replace(value, attributes=rest)
         return [type(value).__name__, *(_meaning(getattr(value, name)) for name in told)]
     if isinstance(value, Mapping):
         return {str(key): _meaning(item) for key, item in value.items()}

@@ -14,6 +14,7 @@ from harness.spec.expressions import Assignment, Call, parse_equations
 from harness.spec.instances import Instance, LayerCall, make_variables
 from harness.spec.library import Library
 from harness.spec.loss_calls import SINGULAR, CallEvaluator
+from harness.spec.meaning import meaning
 from harness.spec.scope import BoundValue, Scope, check_assigned, check_read, check_used
 
 
@@ -76,7 +77,7 @@ class LayerEvaluator(CallEvaluator):
             self.builder.begin()
             output, finals = self._scan(call) if spec.scan else self._equations(call)
             self._check_total(call)
-        results = self.close(given, [output, *finals], _layer_info(call))
+        results = self.close(given, [output, *finals], _layer_info(self.library, call))
         results = results[: 1 + len(spec.state)]
         self.places.update(dict.fromkeys(results, expr.place))
         return results
@@ -188,7 +189,7 @@ class LayerEvaluator(CallEvaluator):
                 raise SpecError(f"slice {name!r} is declared but never used", at)
 
 
-def _layer_info(call: LayerCall) -> dict[str, Any]:
+def _layer_info(library: Library, call: LayerCall) -> dict[str, Any]:
     """The attributes of a call's node, for the backend that may claim it."""
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
@@ -197,6 +198,7 @@ def _layer_info(call: LayerCall) -> dict[str, Any]:
         "instance": call.instance.name,
         "label": call.label,
         "definition": spec.layer,
+        "meaning": meaning(library, "layer", spec.layer, call.instance.attributes),
         "attributes": plain(call.instance.attributes),
         "sizes": dict(call.sizes),
         "roles": (*spec.inputs, *spec.state, *spec.parameters, *spec.statistics),

@@ -61,8 +61,10 @@ class Library:
     _read: dict[tuple[str, str], Definition] = field(default_factory=dict)
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _declaring: dict[str, dict[str, list[tuple[Path, Place]]]] = field(default_factory=dict)
-    hidden: dict[str, None] = field(default_factory=dict)
-    """In words, the definitions that ship and are not used, for those of a folder are."""
+    replaced: dict[tuple[str, str], tuple[Place, Place]] = field(default_factory=dict)
+    """Where a folder's definition stands that is in place of one that ships, and where that is."""
+    checksums: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What definitions mean, by kind and name, as far as it was asked for."""
 
     def __post_init__(self) -> None:
         for folder in self.folders:
@@ -111,7 +113,7 @@ class Library:
             if not same_file(path, shipped.path):
                 if kind == "model":
                     raise clash(kind, name, place, shipped.name[1])
-                self.hidden[f"{kind} {name!r} is that of {place}, not of {shipped.name[1]}"] = None
+                self.replaced[kind, name] = place, shipped.name[1]
         return found
 
     def _rivals(self, kind: str) -> dict[str, list[tuple[Path, Place]]]:

@@ -14,6 +14,7 @@ from harness.spec.axes import match
 from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import Call, Expr, Name, Negate, Number, parse_equations
 from harness.spec.library import content
+from harness.spec.meaning import meaning
 from harness.spec.scope import BoundValue, Scope, check_read, check_used
 
 SINGULAR: Mapping[str, str] = {
@@ -61,6 +62,7 @@ class CallEvaluator(Evaluator):
             "kind": "loss",
             "label": name,
             "definition": name,
+            "meaning": meaning(self.library, "loss", name, attributes),
             "attributes": plain(attributes),
             "roles": tuple(spec.inputs),
             "results": (spec.output,),

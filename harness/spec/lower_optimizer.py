@@ -13,6 +13,7 @@ from harness.spec.attributes import Given, PlaceOf, read_attributes
 from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import parse_equations
 from harness.spec.library import Definition, Library, content
+from harness.spec.meaning import meaning
 from harness.spec.scope import BoundValue, Scope, check_assigned, check_read, check_used
 
 # Every parameter in turn, as one row of entries.
@@ -57,6 +58,7 @@ def lower_update(
         slots=tuple(Port(n, v) for n, v in slots.items()),
         new_parameter=scope.value("p"),
         new_slots=tuple(Port(n, scope.value(n)) for n in spec.slots),
+        meaning=meaning(library, "optimizer", name, attributes),
     )
 
 

@@ -13,6 +13,7 @@ from harness.spec.axes import FREE_SIZES
 from harness.spec.library import Definition, Library, content
 from harness.spec.lower_model import Lowering
 from harness.spec.lower_optimizer import lower_update
+from harness.spec.meaning import hidden
 from harness.spec.rivals import clash, same_file
 from harness.spec.size_checks import check_numbers
 
@@ -145,9 +146,9 @@ def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list
     return list(found.values())
 
 
-def hidden(specs: Iterable[Spec]) -> list[str]:
+def replaced(specs: Iterable[Spec]) -> list[str]:
     """In words, the definitions that ship and are not used, for those of a folder are."""
-    return list(dict.fromkeys(told for spec in specs for told in spec.library.hidden))
+    return list(dict.fromkeys(told for spec in specs for told in hidden(spec.library)))
 
 
-__all__ = ["FREE_SIZES", "Spec", "hidden", "load_spec", "load_specs"]
+__all__ = ["FREE_SIZES", "Spec", "load_spec", "load_specs", "replaced"]

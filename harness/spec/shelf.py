@@ -13,6 +13,7 @@ from harness.errors import Place
 from harness.spec.definitions import check_definition
 from harness.spec.document import parse, validate
 from harness.spec.library import Definition, Library
+from harness.spec.meaning import hidden
 from harness.spec.model import Spec
 from harness.spec.rivals import clash, same_file
 from harness.spec.schema import KINDS
@@ -91,7 +92,7 @@ class Shelf:
     @property
     def hidden(self) -> list[str]:
         """In words, the definitions that ship and are not used, for those of a folder are."""
-        return list(self.library.hidden)
+        return hidden(self.library)
 
     def _keep(self, spec: Spec) -> None:
         self._loaded[spec.name] = spec

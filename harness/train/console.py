@@ -9,7 +9,7 @@ from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.lock import check_free
 from harness.files.user_file import displayed
-from harness.spec.model import hidden
+from harness.spec.model import replaced
 from harness.terminal import console, line, say
 from harness.train import checkpoint
 from harness.train.progress import TrainProgress
@@ -26,7 +26,7 @@ def run_train(
         _check_place(path, resume, force)
     setup = prepare(request)
     progress = TrainProgress(console(error=True))
-    for told in hidden([setup.spec]):
+    for told in replaced([setup.spec]):
         line(progress.console, told)
     with Training(setup, path, progress) as training:
         if path is not None:

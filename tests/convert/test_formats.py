@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exporting import exported, running
+from planted import changed, shipped
 
 from harness.convert import formats
 from harness.convert.formats import (
@@ -22,6 +24,7 @@ from harness.convert.formats import (
 )
 from harness.errors import UsageError
 from harness.files.atomic import whole
+from harness.oracle.case import Case
 from harness.runtime import hookspecs
 from harness.spec.model import load_spec
 from harness.worker.worker import Worker
@@ -216,3 +219,43 @@ def test_what_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> N
 def test_a_module_may_serve_a_backend_and_a_format(install: Install) -> None:
     install("both", GOOD + "\n@hookimpl\ndef harness_backend(name):\n    return None\n")
     assert load("both").name == "echo"
+
+
+MINE = """\
+model: mine
+summary: Copies of what ships, and a function of another meaning.
+source: none
+sizes: {width: 4, units: 5}
+inputs: {x: {shape: [batch, time, width]}}
+layers:
+  first: {layer: cell, units: units}
+  second: {layer: lstm, units: units}
+  out: {layer: affine, units: width, activation: positive}
+equations: |
+  y = out(second(first(x)))
+"""
+
+
+@pytest.mark.parametrize("name", ["torch", "keras"])
+def test_what_is_written_goes_by_the_meaning_of_definitions(name: str, tmp_path: Path) -> None:
+    """A framework's own layer for a copy under another name; none for another sigmoid."""
+    copies = {"cell": ("layer", "lstm"), "affine": ("layer", "dense")}
+    copies["positive"] = ("function", "relu")
+    overrides = {("model", "mine"): MINE}
+    for copy, (kind, own) in copies.items():
+        text = shipped(kind, own).replace(f"{kind}: {own}\n", f"{kind}: {copy}\n")
+        overrides[kind, copy] = text.replace("gate: sigmoid", "gate: squash")
+    overrides["function", "squash"] = shipped("function", "sigmoid").replace(
+        "function: sigmoid", "function: squash"
+    )
+    overrides["function", "sigmoid"] = changed("function", "sigmoid", "0.5 * x", "0.25 * x")
+    case = Case(load_spec("mine", overrides=overrides), {}, 3, 5)
+    with running(name) as caller:
+        path = tmp_path / {"torch": "model.pt", "keras": "model.keras"}[name]
+        caller.write(exported(case, "float64"), path)
+        found = caller.deviations(path, case, "float64")
+    assert found
+    assert [str(d) for d in found if not d.agrees] == []
+    if name == "torch":
+        text = (tmp_path / "model.py").read_text()
+        assert (text.count("nn.LSTM("), text.count("nn.Linear(")) == (1, 1)

@@ -42,7 +42,8 @@ def test_every_class_and_every_plain_value_passes() -> None:
     back = decode(encode({1: node, "none": None, "text": "x", "number": 0.1}))
     assert back == {1: node, "none": None, "text": "x", "number": 0.1}
     assert back[1].attributes["on"] is True
-    assert set(CLASSES) == {"Dim", "Type", "Block", "Node", "Port", "Program", "UpdateRule"}
+    told = {"Meaning", "UpdateRule"}
+    assert set(CLASSES) == {"Dim", "Type", "Block", "Node", "Port", "Program", *told}
 
 
 def test_lists_come_back_as_tuples() -> None:

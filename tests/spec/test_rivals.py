@@ -15,7 +15,7 @@ from harness.bench.request import BenchRequest, groups_of
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.errors import SpecError
-from harness.spec.model import load_spec, load_specs
+from harness.spec.model import load_spec, load_specs, replaced
 from harness.spec.rivals import declaring
 
 SHIPPED = SPECS
@@ -147,10 +147,10 @@ def test_a_layer_in_place_of_one_that_ships_is_told(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text(DENSE)
     spec = load_spec("lesson6/simple_rnn", (tmp_path,))
-    (told,) = spec.library.hidden
+    (told,) = replaced([spec])
     assert told.startswith(f"layer 'dense' is that of {path}:")
     assert "specs/layers/dense.yaml:" in told
-    assert not load_spec("lesson6/simple_rnn").library.hidden
+    assert not replaced([load_spec("lesson6/simple_rnn")])
     quick = ("check", "lesson6/simple_rnn", "--backend", "numpy", "--check", "values")
     run = subprocess.run([HARNESS, *quick, "--specs", tmp_path], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -141,16 +141,24 @@ class _ScanReverse(Reverse):
         self.sums: list[tuple[int, int]] = []  # outer value, cotangent of one step
 
     def see(self, value: int) -> int:
-        if value not in self.local:
-            return value
+        moves: list[Node] = []
+        while value not in self.views and (move := self._view(value)) is not None:
+            moves.append(move)
+            value = move.inputs[0]
+        if value in self.views:
+            value = self.views[value]
+        elif value in self.local:
+            if value not in self.slices:
+                self.slices[value] = self.builder.value(self.builder.types[value])
+            value = self.slices[value]
+        for move in reversed(moves):
+            value = self.views[move.output] = self.emit(move.op, value, **move.attributes)
+        return value
+
+    def _view(self, value: int) -> Node | None:
+        """The node of the body that makes a value, where it is a move only."""
         node = self.made.get(value)
-        if node is not None and node.op in VIEWS:
-            if value not in self.views:
-                self.views[value] = self.emit(node.op, self.see(node.inputs[0]), **node.attributes)
-            return self.views[value]
-        if value not in self.slices:
-            self.slices[value] = self.builder.value(self.builder.types[value])
-        return self.slices[value]
+        return node if node is not None and node.op in VIEWS else None
 
     def add(self, value: int, cotangent: int) -> None:
         if value in self.local:

@@ -5,7 +5,7 @@ Sums are put in an order that shows what can be: ``h @ U + x[t] @ W + b -> (b + 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.program.dims import Dim
@@ -34,14 +34,10 @@ def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, An
     """
     depth = max(g.depth(i) for i in inputs)
     terms = _terms(g, inputs, depth)
-    if depth:
-        ranks = [_when_known(g, term, depth) for term in terms]
-    else:
-        most = max(g.count(term) for term in terms)
-        ranks = [0 if 8 * g.count(term) <= most else 2 for term in terms]
-    early = [t for rank in (0, 1) for t, r in zip(terms, ranks, strict=True) if r == rank]
-    late = [t for t, r in zip(terms, ranks, strict=True) if r == 2]
-    if len(early) < 2 or not late or _summed(g, inputs, depth, sorted(early)):
+    early = _early_terms(g, terms, depth)
+    first = set(early)
+    late = [term for term in terms if term not in first]
+    if len(early) < 2 or not late or _summed(g, inputs, depth, early):
         return None
     total = early[0]
     for term in (*early[1:], *late):
@@ -49,25 +45,50 @@ def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, An
     return total
 
 
+def _early_terms(g: Rewriter, terms: Sequence[int], depth: int) -> list[int]:
+    """The terms of a sum that are to come first, in order."""
+    if depth:
+        ranks = [_when_known(g, term, depth) for term in terms]
+    else:
+        counts = [g.count(term) for term in terms]
+        most = max(counts)
+        ranks = [0 if 8 * count <= most else 2 for count in counts]
+    return [t for rank in (0, 1) for t, r in zip(terms, ranks, strict=True) if r == rank]
+
+
 def _terms(g: Rewriter, inputs: Sequence[int], depth: int) -> list[int]:
-    terms = []
-    for value in inputs:
+    """The terms of a sum, those of its parts in place of the parts."""
+    return [value for value, part in _parts(g, inputs, depth) if part is None]
+
+
+def _parts(
+    g: Rewriter, inputs: Sequence[int], depth: int
+) -> Iterator[tuple[int, tuple[int, ...] | None]]:
+    """The terms of a sum, and before its own terms every sum among them that nothing else reads,
+    with its operands."""
+    waiting = list(reversed(inputs))
+    while waiting:
+        value = waiting.pop()
         node = g.node(value, "add")
         if node is not None and g.depth(value) == depth and g.uses[value] <= 1:
-            terms += _terms(g, node.inputs, depth)
+            yield value, node.inputs
+            waiting += reversed(node.inputs)
         else:
-            terms.append(value)
-    return terms
+            yield value, None
 
 
-def _summed(g: Rewriter, inputs: Sequence[int], depth: int, terms: Sequence[int]) -> bool:
-    """Whether a part of a sum is the sum of just these terms already."""
-    for value in inputs:
-        node = g.node(value, "add")
-        if node is not None and (
-            sorted(_terms(g, (value,), depth)) == terms or _summed(g, node.inputs, depth, terms)
-        ):
-            return True
+def _summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]) -> bool:
+    """Whether a part of a sum is the sum of just the early terms already."""
+    # How many early terms a part has; none that counts where it has another one too.
+    counts: dict[int, int] = {}
+    known = set(early)
+    for value, part in reversed([*_parts(g, inputs, depth)]):
+        if part is None:
+            counts[value] = 1 if value in known else -len(early)
+        else:
+            counts[value] = sum(counts[operand] for operand in part)
+            if counts[value] == len(early):
+                return True
     return False
 
 

@@ -79,7 +79,7 @@ class _Joiner:
                 axis = len(types[some[0].output].shape) - 1
                 yield Siblings(_in_kinds(some, users), (None, 1), axis)
         for some in right.values():
-            chosen = independent(nodes, some)
+            chosen = independent(nodes, some) if len(some) > 1 else ()
             if len(chosen) > 1:
                 yield Siblings(chosen, (0, None), 0)
 

@@ -8,8 +8,24 @@ from typing import Any
 
 from harness.program.builder import Builder
 from harness.program.dims import Dim
-from harness.program.ir import Block, Node, free_values, needed, needed_nodes, reads
-from harness.program.passes.rewriter import LoopScope, Policy, Rewriter, Rule, count_uses, renamed
+from harness.program.ir import (
+    Block,
+    Node,
+    free_values,
+    needed,
+    needed_nodes,
+    reads,
+    walk_nodes,
+)
+from harness.program.passes.rewriter import (
+    MOST,
+    LoopScope,
+    Policy,
+    Rewriter,
+    Rule,
+    count_uses,
+    renamed,
+)
 
 # (rewriter, node of a loop's body) -> whether the stack of its result is made after the loop, from
 # the stacks of what it is made of.
@@ -107,20 +123,33 @@ class Rebuild:
 
     def _whole(self, value: int, depth: int, known: dict[int, int], like: int) -> int:
         """A value of the closed body, stacked over all steps."""
+        waiting = [value]
+        while waiting:
+            inner = waiting[-1]
+            missing = self._lacking(inner, depth, known)
+            waiting += missing
+            if not missing:
+                known[waiting.pop()] = self._stacked(inner, depth, known, like)
+        return known[value]
+
+    def _lacking(self, value: int, depth: int, known: Mapping[int, int]) -> list[int]:
+        """The values of the body of which the stack of one is made, and which have none yet."""
+        g = self.rewriter
+        if value in known or g.depth(value) < depth:
+            return []
+        return [i for i in g.made[value].inputs if g.depth(i) == depth and i not in known]
+
+    def _stacked(self, value: int, depth: int, known: Mapping[int, int], like: int) -> int:
+        """A value's stack, once those that it is made of are known."""
         g = self.rewriter
         if value in known:
             return known[value]
         if g.depth(value) < depth:
-            shape = (g.shape(like)[0], *g.shape(value))
-            return g.emit("broadcast_to", value, shape=shape)
+            return g.emit("broadcast_to", value, shape=(g.shape(like)[0], *g.shape(value)))
         node = g.made[value]
         step = [g.depth(i) == depth for i in node.inputs]
-        whole = [
-            self._whole(i, depth, known, like) if s else i
-            for i, s in zip(node.inputs, step, strict=True)
-        ]
-        known[value] = g.batched(node.op, whole, step, node.attributes)
-        return known[value]
+        whole = [known[i] if s else i for i, s in zip(node.inputs, step, strict=True)]
+        return g.batched(node.op, whole, step, node.attributes)
 
 
 def covered(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str, Any]]]:
@@ -156,7 +185,8 @@ def rebuild(
 ) -> tuple[Node, ...]:
     """The nodes emitted anew; the wanted values keep their numbers."""
     nodes, wanted = tuple(nodes), tuple(dict.fromkeys(wanted))
-    pass_ = Rebuild(Rewriter(builder, sizes, rules, lifts), sinks)
+    count = sum(1 for _ in walk_nodes(nodes))
+    pass_ = Rebuild(Rewriter(builder, sizes, rules, lifts, most=MOST * (1 + count)), sinks)
     pass_.run(nodes, count_uses(nodes, wanted))
     return _named(pass_.rewriter, {w: pass_.env.get(w, w) for w in wanted})
 

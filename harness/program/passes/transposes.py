@@ -1,7 +1,8 @@
 """Permutations moved down until they meet their inverse, or something small: ``f(x.T) -> f(x).T``.
 
 A loop runs over the first axis, data come batch first: what follows a loop so stays in the loop's
-own order. Only a program's inputs, indices above all, are permuted where they come in.
+own order. Only a program's inputs, indices above all, are permuted where they come in: such a
+permutation moves up, and every other one down, so that none goes both ways.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ def inverse(axes: Sequence[int]) -> Axes:
 
 
 def _moved(g: Rewriter, value: int) -> tuple[int, Axes] | None:
-    """What a permutation is of, and its axes, unless it is one of an input of the program."""
+    """What a permutation is of, and its axes, if it is one that moves down."""
     node = g.node(value, "permute_dims")
-    if node is None or not g.made.get(node.inputs[0]):
+    if node is None or _given(g, node.inputs[0]):
         return None
     return node.inputs[0], tuple(node.attributes["axes"])
 
@@ -165,11 +166,13 @@ def _take_along(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) ->
 
 
 def _of_expanded(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``expand(x).T -> expand(x.T)``, where the new last axis stays."""
+    """``expand(x).T -> expand(x.T)``, where x is given and the new last axis stays."""
     (value,), axes = inputs, tuple(attributes["axes"])
     node = g.node(value, "expand_dims")
     last = len(axes) - 1
     if node is None or node.attributes["axis"] != last or axes[-1] != last:
+        return None
+    if not _given(g, node.inputs[0]):
         return None
     inner = g.emit("permute_dims", node.inputs[0], axes=axes[:-1])
     return g.emit("expand_dims", inner, axis=last)

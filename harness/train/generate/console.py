@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from harness.spec.model import hidden
+from harness.spec.model import replaced
 from harness.terminal import emit, say
 from harness.train.generate.writing import GenerateError, GenerateRequest, prepare
 from harness.worker.remote import with_trace
@@ -14,7 +14,7 @@ from harness.worker.remote import with_trace
 def run_generate(request: GenerateRequest, as_json: bool) -> int:
     """Write on with every backend; returns the exit code."""
     writer = prepare(request)
-    for told in hidden([writer.spec]):
+    for told in replaced([writer.spec]):
         say(told, error=True)
     texts: dict[str, str] = {}
     for backend in request.backends:

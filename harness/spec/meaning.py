@@ -1,0 +1,259 @@
+"""What a definition means: its equations as data, with all that they call written out.
+
+Two definitions mean the same if they declare the same inputs, attributes, parameters, states and
+statistics and compute the same of them. Comments, prose, defaults, laws of initial values and the
+names of axes and of what equations assign are no part of it; nor is in how many equations one thing
+is said. The functions that are called are, whatever they are called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from harness.program.dims import Dim
+from harness.program.ir import Meaning
+from harness.spec import schema
+from harness.spec.attributes import Attribute
+from harness.spec.axes import REST, read_dim
+from harness.spec.builtins import BUILTINS
+from harness.spec.definitions import UPDATE_NAMES
+from harness.spec.document import Document
+from harness.spec.expressions import (
+    Assignment,
+    Binary,
+    Call,
+    Compare,
+    Expr,
+    Index,
+    List,
+    Name,
+    Negate,
+    Number,
+    Rest,
+    parse_equations,
+)
+from harness.spec.library import Definition, Library, content
+from harness.spec.scope import FunctionName
+
+# Digits of a checksum: enough that no two definitions have one by chance.
+DIGITS = 16
+# The forms of a layer without a scan.
+FORMS = ("equations", "training", "inference")
+# What a name stands for in a body of equations, as a checksum.
+Names = dict[str, str]
+Shapes = Mapping[str, Any]
+
+
+def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Attribute]) -> Meaning:
+    """What a definition means, and the functions that a use of it has among its attributes."""
+    functions = {
+        attribute: known(library, "function", value.function)
+        for attribute, value in attributes.items()
+        if isinstance(value, FunctionName) and value.function not in BUILTINS
+    }
+    return Meaning(known(library, kind, name), checksum(library, kind, name), functions)
+
+
+def known(library: Library, kind: str, name: str) -> str:
+    """The name by which backends know a definition.
+
+    That is the name of the definition that ships and means the same; else the definition's own,
+    with the checksum where another definition ships under that name.
+    """
+    shipped, own = _shipped(kind), checksum(library, kind, name)
+    same = [other for other, found in shipped.items() if found == own]
+    if same:
+        return name if name in same else same[0]
+    return f"{name}@{own}" if name in shipped else name
+
+
+def checksum(library: Library, kind: str, name: str) -> str:
+    """The meaning of a definition, its functions among it, as a checksum.
+
+    Raises:
+        SpecError: it, or a function that it calls, cannot be read.
+    """
+    key = (kind, name)
+    if key not in library.checksums:
+        definition = library.find(kind, name)
+        library.checksums[key] = _Reader(library).definition(definition)
+    return library.checksums[key]
+
+
+def hidden(library: Library) -> list[str]:
+    """In words, the definitions that ship and are not used, for those of a folder are."""
+    told = []
+    for (kind, name), (place, shipped) in library.replaced.items():
+        same = known(library, kind, name) == name
+        means = "means the same" if same else "means something else: no backend has it as its own"
+        told.append(f"{kind} {name!r} is that of {place}, not of {shipped}, and {means}")
+    return told
+
+
+@cache
+def _shipped(kind: str) -> Mapping[str, str]:
+    """The checksums of the definitions that ship, by name."""
+    library = Library()
+    return {name: checksum(library, kind, name) for name in library.names(kind)}
+
+
+def _sum(*parts: Any) -> str:
+    """The checksum of names, numbers and checksums in this order."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
+
+
+class _Reader:
+    """Reads equations for what each name comes to."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+
+    def definition(self, definition: Definition) -> str:
+        spec, document = definition.content, definition.document
+        if isinstance(spec, schema.Layer):
+            return self._layer(spec, document)
+        if isinstance(spec, schema.Loss):
+            return self._loss(spec, document)
+        if isinstance(spec, schema.Optimizer):
+            return self._optimizer(spec, document)
+        function = content(definition, schema.Function)
+        arguments = [_sum("argument", number) for number in range(len(function.inputs))]
+        return self._function(definition, arguments)
+
+    def _layer(self, spec: schema.Layer, document: Document) -> str:
+        axes = Axes(spec.attributes)
+        inputs = axes.inputs(spec.inputs)
+        groups = [
+            sorted((name, axes.shape(given.shape, document)) for name, given in group.items())
+            for group in (spec.parameters, spec.state, spec.statistics)
+        ]
+        given = self._attributes(spec.attributes) | axes.names()
+        for group in (spec.inputs, spec.parameters, spec.state, spec.statistics):
+            given |= {name: _sum("given", name) for name in group}
+        kept = [*spec.state, *spec.statistics]
+        output, texts = spec.output, {form: getattr(spec, form) for form in FORMS}
+        if spec.scan is not None:
+            output, texts = spec.scan.output, {"step": spec.scan.step}
+            given |= {name: _sum("slice", source) for name, source in spec.scan.over.items()}
+        results = []
+        for form, text in texts.items():
+            if text is not None:
+                path = ("scan", form) if spec.scan else (form,)
+                names = self._run(parse_equations(text, document.locator(path)), given)
+                results.append((form, [names[name] for name in (str(output), *kept)]))
+        return _sum("layer", inputs, _kinds(spec.attributes), groups, kept, results)
+
+    def _loss(self, spec: schema.Loss, document: Document) -> str:
+        axes = Axes(spec.attributes)
+        inputs = axes.inputs(spec.inputs)
+        given = self._attributes(spec.attributes)
+        given |= {name: _sum("given", name) for name in spec.inputs}
+        equations = parse_equations(spec.equations, document.locator(("equations",)))
+        names = self._run(equations, given)
+        return _sum("loss", inputs, _kinds(spec.attributes), names[spec.output])
+
+    def _optimizer(self, spec: schema.Optimizer, document: Document) -> str:
+        given = self._attributes(spec.attributes)
+        given |= {name: _sum("given", name) for name in (*UPDATE_NAMES, *spec.slots)}
+        names = self._run(parse_equations(spec.update, document.locator(("update",))), given)
+        after = [(name, names[name]) for name in ("p", *sorted(spec.slots))]
+        return _sum("optimizer", _kinds(spec.attributes), sorted(spec.slots.items()), after)
+
+    def _function(self, definition: Definition, arguments: Sequence[str]) -> str:
+        spec, locate = content(definition, schema.Function), definition.document.locator
+        inputs = Axes({}).inputs(spec.inputs)
+        equations = parse_equations(spec.equations, locate(("equations",)))
+        names = self._run(equations, dict(zip(spec.inputs, arguments, strict=True)))
+        # What '...' stands for, in axis=..., is said by the shapes that the inputs declare.
+        shapes = [shape for _, shape in inputs]
+        return _sum("function", shapes, names[spec.output])
+
+    def _attributes(self, attributes: Mapping[str, Any]) -> Names:
+        return {name: _sum("attribute", name) for name in attributes}
+
+    # --- Equations
+
+    def _run(self, equations: Iterable[Assignment], given: Names) -> Names:
+        names = dict(given)
+        for equation in equations:
+            (target,) = equation.targets
+            names[target.id] = self._of(equation.value, names)
+        return names
+
+    def _of(self, expr: Expr, names: Names) -> str:
+        match expr:
+            case Number(value):
+                return _sum("number", float(value))
+            case Negate(Number(value)):
+                return _sum("number", -float(value))
+            case Negate(operand):
+                return _sum("-", self._of(operand, names))
+            case Name(name):
+                return names[name]
+            case Binary(operator, left, right):
+                return _sum(operator, self._of(left, names), self._of(right, names))
+            case Compare(operator, left, right):
+                if operator in (">", ">="):
+                    operator, left, right = operator.replace(">", "<"), right, left
+                return _sum(operator, self._of(left, names), self._of(right, names))
+            case Index(inner, items):
+                return _sum("index", self._of(inner, names), items)
+            case List(items):
+                return _sum("list", *(self._of(item, names) for item in items))
+            case Rest():
+                return _sum("...")
+            case Call():
+                return self._call(expr, names)
+
+    def _call(self, expr: Call, names: Names) -> str:
+        arguments = [self._of(argument, names) for argument in expr.arguments]
+        if expr.function in names or expr.function in BUILTINS:
+            function = names.get(expr.function, expr.function)
+            keywords = sorted((name, self._of(value, names)) for name, value in expr.keywords)
+            return _sum("call", function, *arguments, keywords)
+        return self._function(self.library.find("function", expr.function), arguments)
+
+
+class Axes:
+    """The axes of a definition's shapes: by number in the order in which its inputs name them."""
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self.dims = {n: Dim.of(n) for n, default in attributes.items() if default == "size"}
+
+    def inputs(self, inputs: Shapes) -> list[tuple[str, Any]]:
+        """The inputs in their order: name, axes, and the axis that an index is below."""
+        return [(name, self._input(given)) for name, given in inputs.items()]
+
+    def _input(self, given: Any) -> Any:
+        if isinstance(given, schema.Input):
+            index = None if given.index is None else self._axis(given.index)
+            return [self._axis(axis) for axis in given.shape], index
+        return given if isinstance(given, str) else ([self._axis(axis) for axis in given], None)
+
+    def _axis(self, axis: int | str) -> str:
+        if isinstance(axis, int) or axis == REST:
+            return str(axis)
+        return str(self.dims.setdefault(axis, Dim.of(f"#{len(self.dims)}")))
+
+    def shape(self, axes: Sequence[int | str], document: Document) -> list[str]:
+        """A declared shape of these axes."""
+        at = document.place_of(())
+        return [a if a == REST else str(read_dim(a, self.dims, at)) for a in axes]
+
+    def names(self) -> Names:
+        """What the axes stand for in equations: how long they are."""
+        return {name: _sum("size", str(dim)) for name, dim in self.dims.items()}
+
+
+def _kinds(attributes: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What each attribute is: a size, the name of a function, or a number."""
+
+    def kind(default: Any) -> str:
+        if default == "size":
+            return "size"
+        return "function" if isinstance(default, str) else "number"
+
+    return sorted((name, kind(default)) for name, default in attributes.items())

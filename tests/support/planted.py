@@ -1,0 +1,71 @@
+"""Definitions that ship with something else in their equations, and texts that say the same."""
+
+from __future__ import annotations
+
+from places import SPECS
+
+from harness.spec.library import FOLDERS
+
+# (kind, name, what is changed, into what): each is another layer than a framework's of that name.
+OTHER = [
+    ("layer", "lstm", "c = f * c + i * g", "c = i * c + f * g"),
+    ("layer", "lstm", "x_t @ W_o + h @ U_o + b_o", "x_t @ W_o + h @ U_o + c * b_o"),
+    ("layer", "lstm", "h @ U_f + b_f)", "h @ U_f + 0 * b_f)"),
+    ("layer", "gru", "z * h + (1 - z) * n", "(1 - z) * h + z * n"),
+    ("layer", "gru_reset_after", "r * (h @ U_n + c_n)", "r * (h @ U_n) + c_n"),
+    ("layer", "simple_rnn", "h @ U + b", "h @ U - b"),
+    ("layer", "simple_rnn_two_biases", "h @ U + c", "h @ U + 2 * c"),
+    ("layer", "simple_rnn_without_bias", "+ h @ U", "- h @ U"),
+    ("layer", "dense", "activation(x @ W + b)", "activation(x @ W) + b"),
+    ("layer", "dense", "activation(x @ W + b)", "activation(x @ W + 0 * b)"),
+    ("layer", "dense", "b: {shape: [units]", "b: {shape: [1]"),
+    ("layer", "dense_without_bias", "activation(x @ W)", "-activation(x @ W)"),
+    ("layer", "embedding", "y = take(table, indices)", "y = 2 * take(table, indices)"),
+    ("layer", "batch_norm", "sqrt(variance + epsilon)", "(sqrt(variance) + epsilon)"),
+    ("layer", "batch_norm", "+ (1 - momentum) * center", "+ momentum * center"),
+    ("loss", "squared_error", "** 2", "** 2 / 2"),
+    ("loss", "cross_entropy", "-sum(target *", "-sum(target * target *"),
+    ("loss", "sparse_cross_entropy", "log_softmax(logits)", "logits"),
+    ("optimizer", "sgd", "p - learning_rate * g", "p - 2 * learning_rate * g"),
+    ("optimizer", "sgd_momentum", "momentum * velocity + g", "momentum * (velocity + g)"),
+    ("optimizer", "sgd_momentum_scaled", "p + velocity", "p + momentum * velocity"),
+    ("optimizer", "adam", "(1 - beta_2 ** t)) + epsilon)", "(1 - beta_2 ** t) + epsilon))"),
+    ("optimizer", "adam", "beta_1 * m + (1 - beta_1) * g", "beta_2 * m + (1 - beta_2) * g"),
+    ("optimizer", "adam_epsilon_hat", "sqrt(1 - beta_2 ** t) / (1", "1 / (1"),
+    ("optimizer", "rmsprop", "(sqrt(v) + epsilon)", "(sqrt(v) + 2 * epsilon)"),
+    ("optimizer", "rmsprop_epsilon_inside", "sqrt(v + epsilon)", "(epsilon + v) ** 0.5"),
+    # What they call, directly or by an attribute.
+    ("function", "sigmoid", "tanh(0.5 * x)", "tanh(0.25 * x)"),
+    ("function", "relu", "where(x <= 0, 0, x)", "where(x <= 0, 0.125 * x, x)"),
+    ("function", "log_softmax", "log(sum(exp(z)", "log(1 + sum(exp(z)"),
+    ("function", "linear", "1 * x", "2 * x"),
+    ("function", "hard_sigmoid_fifth", "0.2 * x", "0.25 * x"),
+    ("function", "softmax", "e / sum(", "0.5 * e / sum("),
+]
+# The same in other words.
+SAME = [
+    ("layer", "dense", "y = activation(x @ W + b)\noutput: y", "|\n  z = x @ W\n  out = "
+     "activation(z + b)\noutput: out"),
+    ("layer", "dense", "features", "columns"),
+    ("layer", "dense", "init: glorot_uniform", "init: orthogonal"),
+    ("layer", "dense", "activation: linear", "activation: relu"),
+    ("layer", "lstm", "i = gate(x_t @ W_i + h @ U_i + b_i)", "# The input gate.\n    "
+     "z = x_t @ W_i\n    i = gate((z + h @ U_i) + b_i)"),
+    ("layer", "lstm", "{x_t: x}", "{x_t: x}  # one step"),
+    ("layer", "batch_norm", "momentum: 0.99", "momentum: 0.5"),
+    ("loss", "squared_error", "** 2", "** 2.0"),
+    ("optimizer", "adam", "beta_1: 0.9,", "beta_1: 0.5,"),
+    ("function", "relu", "x <= 0", "0 >= x"),
+]  # fmt: skip
+
+
+def shipped(kind: str, name: str) -> str:
+    """The text of a definition that ships."""
+    return (SPECS / FOLDERS[kind] / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def changed(kind: str, name: str, old: str, new: str) -> str:
+    """The text of a definition that ships, with another one in a place of it."""
+    text = shipped(kind, name)
+    assert old in text, (name, old)
+    return text.replace(old, new)
