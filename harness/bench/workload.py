@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from harness.oracle.case import state_of, step_values
 from harness.oracle.draw import data, draw, target
 from harness.oracle.oracle import ORDERS, Oracle
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, compare
+from harness.oracle.wavering import KINKS, Wavering
 from harness.oracle.yardstick import Expected, expect
 from harness.program.ir import Program
 from harness.program.serial import encode
@@ -30,11 +31,6 @@ ROTATING = 8
 # and one order of summation must do: the oracle is slow.
 COMPARED = (0, ROTATING, 1)
 LARGE = 256
-# Operands nearer than this, relative to the largest, may compare the other way in float32.
-DOUBTFUL = 1e-6
-# What comparisons that fall the other way do to a result is allowed twice, where the noise of
-# float32 is allowed 16 times (harness.oracle.tolerance.K).
-KINKS = 8.0
 
 
 class TimedCase:
@@ -184,28 +180,6 @@ class TimedCase:
             state = state_of(results)
             values.update({f"step {number}: {n}": results[n] for n in self._ends})
         return values
-
-
-class Wavering(Oracle):
-    """The oracle, but that comparisons fall the other way where float32 could not tell.
-
-    At a large batch some of millions of relus are always that near to their kink; what such a one
-    does to a gradient is no fault of a backend.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        doubtful = {"less": _doubtful(np.less), "less_equal": _doubtful(np.less_equal)}
-        self._table = {**self._table, **doubtful}
-
-
-def _doubtful(compare: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    def run(a: Array, b: Array) -> Array:
-        gap = np.abs(np.subtract(a, b))
-        size = max(float(np.max(np.abs(a))), float(np.max(np.abs(b))))
-        return np.asarray(compare(a, b) ^ ((gap > 0) & (gap <= DOUBTFUL * size)))
-
-    return run
 
 
 def _kind(name: str) -> str:

@@ -17,8 +17,10 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.oracle.draw import cotangents, draw
+from harness.oracle.given import Given
 from harness.oracle.oracle import ORDERS, TABLE, Oracle
 from harness.oracle.patience import OracleFault, at_work
+from harness.oracle.wavering import KINKS, Wavering
 from harness.oracle.yardstick import Expected, Run, expect
 from harness.program.dims import resolve_shape
 from harness.program.ir import Phase, Program, UpdateRule
@@ -41,7 +43,7 @@ SECONDS = 1e-7
 class Case:
     """One model at some sizes, its material, and what the oracle says of it.
 
-    ``sizes`` override the spec's; the material is drawn off all kinks.
+    ``sizes`` override the spec's; the material is drawn off all kinks, but for what is ``given``.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class Case:
         batch: int,
         time: int,
         seed: int = 0,
+        given: Given | None = None,
     ) -> None:
+        self.given = given
         self.spec, self.batch, self.time = spec, batch, time
         known = {n: v for n, v in sizes.items() if n in spec.model.sizes}
         self.training = spec.program("training", **known)
@@ -78,10 +82,12 @@ class Case:
         best: tuple[float, int, Arguments] | None = None
         for number in range(seed * SEEDS_TRIED, (seed + 1) * SEEDS_TRIED):
             material = draw(self.training, self.batch, self.time, number)
+            if self.given is not None:
+                material = self.given.over(material)
             margin = kink_margin(self.training, material)
             if best is None or margin > best[0]:
                 best = (margin, number, material)
-            if margin >= KINK_MARGIN:
+            if margin >= KINK_MARGIN or (self.given and self.given.decides_forward):
                 break
         assert best is not None
         return best[1], best[2]
@@ -94,6 +100,17 @@ class Case:
             Session(Oracle(order), *programs, path="derived", dtype="float32") for order in ORDERS
         ]
         return [oracle, *orders]
+
+    @cached_property
+    def _yardsticks(self) -> list[tuple[Session, float]]:
+        """The sessions in float32, and the share of each one's error that counts."""
+        yardsticks = [(session, 1.0) for session in self._sessions[1:]]
+        if self.given is not None:
+            wavering = Session(
+                Wavering(), self.training, self.inference, path="derived", dtype="float32"
+            )
+            yardsticks.append((wavering, 1 / KINKS))
+        return yardsticks
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
         """The values of ``run`` on the oracle, and how far float32 strays; cached under ``key``.
@@ -111,8 +128,7 @@ class Case:
             if key not in self._known:
                 try:
                     with at_work(self.entries * BYTES):
-                        oracle, *others = self._sessions
-                        self._known[key] = expect(run, oracle, ((one, 1.0) for one in others))
+                        self._known[key] = expect(run, self._sessions[0], self._yardsticks)
                 except OracleFault as fault:
                     self._fault = fault
                     raise
