@@ -93,7 +93,9 @@ def test_a_size_applies_to_the_specs_that_have_it() -> None:
     specs = (SPEC, "lesson6/theano_rnn")
     request = Request(specs, ("numpy",), ("float64",), sizes={"factors": 1}, checks=("values",))
     with Engine(request) as engine:
-        assert engine.applied == [f"--size factors applies to {SPEC}; 1 other has none of that name"]
+        assert engine.applied == [
+            f"--size factors applies to {SPEC}; 1 other has none of that name"
+        ]
         assert engine.run().exit_code == 0
         small = {name: engine.case(engine.specs[name], own=False).training.sizes for name in specs}
     assert small[SPEC]["factors"] == 1

@@ -27,7 +27,9 @@ def test_where_a_size_applies_is_told_unless_it_is_everywhere() -> None:
 
 
 def test_a_size_that_no_spec_has_is_an_error() -> None:
-    with pytest.raises(UsageError, match=r"the 3 specs have no size 'hiden'; did you mean 'hidden'"):
+    with pytest.raises(
+        UsageError, match=r"the 3 specs have no size 'hiden'; did you mean 'hidden'"
+    ):
         check_asked(["hiden"], OWN)
     with pytest.raises(UsageError, match=r"^c has no size 'hidden' \(known: vocab, batch, time\)$"):
         check_asked(["hidden"], {"c": OWN["c"]})
