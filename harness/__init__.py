@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from harness.check.events import Report
     from harness.given.files import Source
     from harness.given.run import Result
+    from harness.oracle.given import Numbers
     from harness.program.ir import Phase
     from harness.spec.model import Spec
 
@@ -48,8 +49,8 @@ def check(
     *,
     weights: Source = None,
     inputs: Source = None,
-    state: Source = None,
-    targets: Source = None,
+    state: Numbers = None,
+    targets: Numbers = None,
     **options: Any,
 ) -> Report:
     """Check backends on specs, each in a process of its own, as ``harness check`` does.
@@ -87,8 +88,8 @@ def run(
     *,
     parameters: Source = None,
     inputs: Source = None,
-    state: Source = None,
-    targets: Source = None,
+    state: Numbers = None,
+    targets: Numbers = None,
     want: Collection[str] = ("outputs", "loss", "gradients"),
     dtype: str = "float64",
     device: str = "cpu",

@@ -165,7 +165,10 @@ def _check_again(request: Request, spec: Spec, cell: Cell, checks: Sequence[str]
     for option, values in (
         ("--specs", request.folders),
         ("--size", [f"{name}={size}" for name, size in sizes.items()]),
-        *((option, [path]) for option, path in (request.given.files if request.given else {}).items()),
+        *(
+            (option, [path])
+            for option, path in (request.given.files if request.given else {}).items()
+        ),
         ("--seed", [request.seed] if request.seed else []),
         ("--check", checks),
     ):

@@ -187,19 +187,19 @@ def given(request: Request, specs: Shelf) -> list[str]:
     groups = {name: arrays for name, arrays in found.groups().items() if getattr(program, name)}
     named = [f"{group} (sha256 {digest[:12]})" for group, digest in found.digests.items()]
     sources = f" of {', '.join(map(displayed, found.files.values()))}" if found.files else ""
+    zeros = [n for n in groups if n == "state" and found.arrays.inputs and not groups[n]]
+    drawn = [n for n, arrays in groups.items() if not arrays and n not in zeros]
     record = given_record(found)
     lines = [
-        f"given: {', '.join(named)}{sources}; batch {record['batch']}, time {record['time']}; every "
-        "batch but the first of a check is drawn"
+        f"given: {', '.join(named)}{sources}; batch {record['batch']}, time {record['time']}; a "
+        "check's further batches are drawn"
     ]
-    zeros = ["state"] if found.arrays.inputs and "state" in groups and not groups["state"] else []
-    drawn = [group for group, arrays in groups.items() if not arrays and group not in zeros]
-    told = [f"{', '.join(names)} {what}" for names, what in ((drawn, "drawn"), (zeros, "zeros")) if names]
-    if told:
-        lines.append(f"not given: {'; '.join(told)}")
+    others = [f"{n} is zeros" for n in zeros] + ([f"{', '.join(drawn)} drawn"] if drawn else [])
+    if others:
+        lines.append(f"not given: {'; '.join(others)}")
     if request.checks == AT_GIVEN:
-        others = ", ".join(name for name in CHECKS if name not in AT_GIVEN)
-        lines.append(f"not made, as they draw their own numbers (without --weights and --inputs): {others}")
+        own = ", ".join(name for name in CHECKS if name not in AT_GIVEN)
+        lines.append(f"not made, as they draw their own numbers: {own}")
     return lines
 
 

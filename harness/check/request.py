@@ -161,13 +161,12 @@ def checks_of(request: Request) -> tuple[str, ...]:
     chosen = choose_checks(request.checks)
     if request.given is None:
         return request.checks
-    if "*" not in request.checks:
-        for name in chosen:
-            if name not in AT_GIVEN:
-                raise UsageError(
-                    f"the check {name} draws its own numbers: leave it out, or leave out the "
-                    f"weights and inputs (made at given ones: {', '.join(AT_GIVEN)})"
-                )
+    for pattern in request.checks:
+        if not {*choose_checks((pattern,))} & {*AT_GIVEN}:
+            raise UsageError(
+                f"{pattern} draws its own numbers: leave it out, or leave out the weights and "
+                f"inputs (made at given ones: {', '.join(AT_GIVEN)})"
+            )
     return tuple(name for name in chosen if name in AT_GIVEN)
 
 

@@ -32,9 +32,7 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
     """
     target: Path | None = options["output"]
     spec = load_spec(name, options["folders"])
-    given = gather(
-        spec, options["sizes"], parameters=options["weights"], inputs=options["inputs"]
-    )
+    given = gather(spec, options["sizes"], parameters=options["weights"], inputs=options["inputs"])
     settings = Settings(
         *(options[n] for n in ("dtype", "device", "path", "phase", "seed", "timeout", "python"))
     )
@@ -54,14 +52,16 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
 
 def arrays_of(result: Result) -> ArrayDict:
     """All results by name, as the file has them: ``output.NAME``, ``loss``, ``gradient.NAME``."""
-    groups = {
+    groups: dict[str, Mapping[str, Any]] = {
         "output": result.outputs,
         "state": result.state,
         "statistics": result.statistics,
         "metric": result.metrics,
         "gradient": result.gradients,
     }
-    found = {f"{group}.{n}": np.asarray(a) for group, given in groups.items() for n, a in given.items()}
+    found = {
+        f"{group}.{n}": np.asarray(a) for group, given in groups.items() for n, a in given.items()
+    }
     return found if result.loss is None else {**found, "loss": np.asarray(result.loss)}
 
 
@@ -72,7 +72,7 @@ def _check_place(path: Path) -> None:
         raise UsageError(f"cannot write the results to {displayed(path)}: {fault.reason}") from None
 
 
-def _write(path: Path, arrays: ArrayDict) -> None:
+def _write(path: Path, arrays: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     with zipfile.ZipFile(buffer, "a") as archive:

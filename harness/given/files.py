@@ -10,7 +10,7 @@ from harness.convert import plain_weights, weights
 from harness.errors import UsageError
 from harness.files.npz import read_npz
 from harness.files.user_file import MAX_INPUTS, FileFault, displayed, read_bytes
-from harness.oracle.given import Given, given_numbers
+from harness.oracle.given import Given, Numbers, given_numbers
 from harness.program.signature import group_of
 from harness.spec.model import Spec, load_spec
 
@@ -26,8 +26,8 @@ def gather(
     *,
     parameters: Source = None,
     inputs: Source = None,
-    state: Source = None,
-    targets: Source = None,
+    state: Numbers = None,
+    targets: Numbers = None,
 ) -> Given:
     """The numbers of mappings and files, checked against a spec at its sizes, but for ``sizes``.
 
@@ -77,7 +77,7 @@ def gather_for(
     specs: Sequence[str],
     folders: Sequence[str | Path],
     sizes: Mapping[str, int],
-    **sources: Source,
+    **sources: Any,
 ) -> Given:
     """As :func:`gather`, for the one spec of a request.
 

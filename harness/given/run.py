@@ -123,7 +123,7 @@ def _check(
     """:class:`UsageError` for what no run can do."""
     if isinstance(want, str) or not want:
         raise UsageError(f"want lists one or more of {', '.join(WANTED)}, found {want!r}")
-    asked = [("want", name, WANTED) for name in want]
+    asked: list[tuple[str, Any, tuple[str, ...]]] = [("want", name, WANTED) for name in want]
     asked += [(name, getattr(settings, name), known) for name, known in CHOICES.items()]
     for what, value, known in asked:
         if value not in known:
@@ -132,7 +132,11 @@ def _check(
             )
     SEED.check(settings.seed)
     TIMEOUT.check(settings.timeout)
-    if backend == ORACLE and (settings.dtype, settings.device) != ("float64", "cpu"):
+    if not isinstance(backend, str):
+        raise UsageError(f"a backend is asked for by its name, found {backend!r}")
+    if backend != ORACLE:
+        choose_backends((backend,))
+    elif (settings.dtype, settings.device) != ("float64", "cpu"):
         raise UsageError("the oracle is numpy in float64 on the cpu: leave dtype and device out")
     program = spec.programs["training"]
     if program.inputs and not given.arrays.inputs:
@@ -185,17 +189,14 @@ def _on_backend(
     want: Collection[str],
     how: Settings,
 ) -> Ran:
-    if not isinstance(backend, str):
-        raise UsageError(f"a backend is asked for by its name, found {backend!r}")
-    (name,) = choose_backends((backend,))
     python = how.python or sys.executable
-    with Worker(Launch(name, python, how.environment)) as worker:
+    with Worker(Launch(backend, python, how.environment)) as worker:
         started = worker.start()
         if not started.ok:
-            raise BackendError(f"{name}: start: {started.cause}", told(started))
+            raise BackendError(f"{backend}: start: {started.cause}", told(started))
         lacking = not_offered(worker.hello or {}, how.device, how.dtype)
         if lacking:
-            raise UsageError(f"{name}: {lacking}")
+            raise UsageError(f"{backend}: {lacking}")
         remote = Remote(worker, how.timeout, spent)
         try:
             paths = remote.open(*programs, None, how.path, how.dtype, how.device)
@@ -207,6 +208,6 @@ def _on_backend(
             found = whole(remote.forward(how.phase, material.inputs, material.state, targets))
             return found, {}, paths
         except WorkerFault as fault:
-            raise BackendError(f"{name}: {fault}", fault.traceback) from None
+            raise BackendError(f"{backend}: {fault}", fault.traceback) from None
         except IllFormed as error:
-            raise BackendError(f"{name}: {error}") from None
+            raise BackendError(f"{backend}: {error}") from None

@@ -1,7 +1,7 @@
-"""A yardstick for numbers that nobody has drawn off the kinks: comparisons that float32 cannot tell.
+"""A yardstick for numbers that nobody has drawn off the kinks.
 
-At a large batch, or on numbers of a user's own, some of millions of relus are always that near to
-their kink; what such a one does to a gradient is no fault of a backend.
+At a large batch, or on numbers of a user's own, some of millions of relus are always so near to
+their kink that float32 cannot tell; what such a one does to a gradient is no fault of a backend.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ import harness
 from harness.check.checks import AT_GIVEN, CHECKS, FINDINGS
 from harness.check.console import run_replay
 from harness.check.records import read_records
-from harness.check.request import Request
 from harness.check.reproducer import load
+from harness.check.request import Request
 from harness.check.run import Engine
 from harness.errors import UsageError
 from harness.given.files import gather
@@ -80,7 +80,7 @@ def test_the_output_names_them_and_what_is_not_given(folder: Path) -> None:
     assert "given: parameters (sha256 " in done.stdout
     assert ", inputs (sha256 " in done.stdout
     assert "of w.safetensors, x.npz; batch 2, time 5" in " ".join(done.stdout.split())
-    assert "not given: statistics, targets drawn; state zeros" in done.stdout
+    assert "not given: state is zeros; statistics, targets drawn" in done.stdout
     assert "shapes, partial-batch, extremes" in " ".join(done.stdout.split())
 
 
@@ -138,7 +138,11 @@ def test_a_digest_is_of_the_numbers_and_not_of_their_file(folder: Path) -> None:
     spec, chars = harness.load(SPEC), np.load(folder / "x.npz")["chars"]
     found = {
         str(gather(spec, SIZES, inputs=inputs).digests)
-        for inputs in (folder / "x.npz", {"chars": chars.astype(np.uint8)}, {"chars": chars.T.copy().T})
+        for inputs in (
+            folder / "x.npz",
+            {"chars": chars.astype(np.uint8)},
+            {"chars": chars.T.copy().T},
+        )
     }
     assert len(found) == 1
     other = chars.copy()

@@ -24,7 +24,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     spec = harness.load(SPEC)
     random = np.random.default_rng(0)
     (inputs,), (target,) = spec.model.inputs, spec.model.targets
-    arrays = {inputs: random.integers(0, 12, (2, 5)), f"target.{target}": random.integers(0, 12, (2, 5))}
+    arrays = {
+        inputs: random.integers(0, 12, (2, 5)),
+        f"target.{target}": random.integers(0, 12, (2, 5)),
+    }
     np.savez(tmp_path / "x.npz", **arrays)
     return tmp_path
 
