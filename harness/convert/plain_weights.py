@@ -48,9 +48,11 @@ def load(path: str | Path) -> ArrayDict:
     except FileFault as error:
         raise WeightsError(f"cannot read the weights {name!r}: {error.reason}") from None
     header = int.from_bytes(data[:8], "little")
+    if header > MAX_HEADER:
+        raise WeightsError(
+            f"{name!r}: a header of {header:,} bytes; at most {MAX_HEADER:,} are read"
+        )
     try:
-        if header > MAX_HEADER:
-            raise ValueError(f"its header has {header:,} bytes; at most {MAX_HEADER:,} are allowed")
         found = dict(from_safetensors(data))
     except MALFORMED as error:
         raise WeightsError(f"{name!r} holds no weights: {shorten(reason_of(error))}") from None

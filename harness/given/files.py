@@ -35,7 +35,8 @@ def gather(
     own sizes hold. ``inputs`` hold ``state.NAME`` and ``target.NAME`` too, where it is a file.
 
     Raises:
-        HarnessError: a file cannot be read, or the numbers do not fit, as in
+        UsageError: a group or a size is given twice, and a file of inputs cannot be read.
+        HarnessError: other files cannot be, or the numbers do not fit, as in
             :func:`~harness.oracle.given.given_numbers`.
     """
     files = {

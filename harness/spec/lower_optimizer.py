@@ -32,6 +32,11 @@ class EntrywiseBuilder(Builder):
     """
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
+        """Append a primitive.
+
+        Raises:
+            TypeMismatch: it is not elementwise, or the operands do not fit.
+        """
         if op not in ALLOWED:
             what = f"{op} ({TABLE[op]})" if op in TABLE else op
             raise TypeMismatch(
