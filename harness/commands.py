@@ -14,6 +14,7 @@ import click
 from harness.bench import commands as bench_commands
 from harness.convert import commands as convert_commands
 from harness.errors import HarnessError
+from harness.given import commands as given_commands
 from harness.interrupts import stoppable
 from harness.options import (
     DEVICE,
@@ -133,6 +134,16 @@ def schema(kind: str) -> None:
 )
 @SPECS
 @SIZE
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Check at these parameters (.safetensors) of the one SPEC, not at drawn ones.",
+)
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    help="Check at this batch (.npz): arrays NAME, and target.NAME and state.NAME if wanted.",
+)
 @click.option("--check", "checks", multiple=True, help="Checks to run (patterns); all if left out.")
 @PYTHONS
 @ENVIRONMENT
@@ -172,6 +183,7 @@ def replay(folder: Path, backend: str | None) -> None:
 
 
 bench_commands.register(cli, friendly)
+given_commands.register(cli, friendly)
 train_commands.register(cli, friendly)
 generate_commands.register(cli, friendly)
 convert_commands.register(cli, friendly)
@@ -182,6 +194,13 @@ def request_of(options: Mapping[str, Any]) -> Any:
     from harness.check.request import DTYPES, Request
 
     dtypes = options["dtypes"] or DTYPES
+    sizes, given = numbers(options["sizes"]), None
+    if options["weights"] is not None or options["inputs"] is not None:
+        from harness.given.files import gather_for
+
+        weights, inputs = options["weights"], options["inputs"]
+        folders = options["folders"]
+        given = gather_for(options["specs"], folders, sizes, parameters=weights, inputs=inputs)
     path = options["path"]
     return Request(
         specs=tuple(options["specs"]),
@@ -190,7 +209,7 @@ def request_of(options: Mapping[str, Any]) -> Any:
         paths=("native", "equations") if path == "both" else (path,),
         device=options["device"],
         folders=tuple(options["folders"]),
-        sizes=numbers(options["sizes"]),
+        sizes=sizes,
         pythons=pairs("--python", options["pythons"]),
         environment=variables(options["environment"]),
         timeout=options["timeout"],
@@ -200,4 +219,5 @@ def request_of(options: Mapping[str, Any]) -> Any:
         records=options["records"],
         resume=options["resume"],
         seed=options["seed"],
+        given=given,
     )

@@ -29,6 +29,7 @@ BOXES: Mapping[str, tuple[int, str]] = {
     "commands": (480, "the group of commands"),
     "extend": (820, "all that a backend imports"),
     "train": (480, "train, checkpoint, write on"),
+    "given": (770, "numbers of a user's own"),
     "check": (200, "who agrees"),
     "bench": (480, "how fast, with proofs"),
     "convert": (770, "weights and models, in and out"),

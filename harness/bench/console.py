@@ -15,6 +15,7 @@ from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
 from harness.bench.table import Grid
+from harness.spec.asked_sizes import check_asked
 from harness.spec.model import replaced
 from harness.terminal import console, line, say
 
@@ -30,7 +31,9 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     old = read(base) if base is not None else None
     progress = BenchProgress(console(error=True))
     with Bench(request, events=progress) as bench, progress.bar:
-        for told in replaced(group.spec for group in bench.groups):
+        specs = {group.spec.name: group.spec for group in bench.groups}
+        own = {name: spec.model.sizes for name, spec in specs.items()}
+        for told in (*replaced(specs.values()), *check_asked(request.sizes, own, free=())):
             line(progress.console, told)
         results = bench.run()
     new = document(request, results)

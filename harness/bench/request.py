@@ -13,6 +13,7 @@ from harness.errors import UsageError, did_you_mean
 from harness.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
 from harness.runtime.budget import check_fits
 from harness.runtime.plugins import choose_backends
+from harness.spec.asked_sizes import check_asked, known_sizes
 from harness.spec.library import lesson6
 from harness.spec.model import FREE_SIZES, Spec, load_specs
 from harness.worker.launch import Launch, thread_settings
@@ -143,13 +144,17 @@ def check_request(request: BenchRequest) -> None:
 
 
 def groups_of(request: BenchRequest) -> list[Group]:
-    """The groups in the order of the run; a size that a model has not is a :class:`UsageError`."""
+    """The groups in the order of the run; a size that no model has is a :class:`UsageError`."""
     specs = load_specs(request.specs or lesson6(), request.folders)
+    for name in request.sizes:
+        if name in FREE_SIZES:
+            raise UsageError(f"size {name!r} has an option of its own: --{name}")
+    check_asked(request.sizes, {spec.name: spec.model.sizes for spec in specs}, free=())
     groups = []
     for spec in specs:
-        _check_sizes(spec, request.sizes)
-        variants = itertools.product(*request.sizes.values())
-        sizes = [dict(zip(request.sizes, variant, strict=True)) for variant in variants]
+        asked = known_sizes(spec.model.sizes, request.sizes)
+        variants = itertools.product(*asked.values())
+        sizes = [dict(zip(asked, variant, strict=True)) for variant in variants]
         for batch, time in itertools.product(request.batches, _times(spec, request.times)):
             for size in sizes:
                 check_fits(spec.program("training", **size), batch, time, size)
@@ -222,15 +227,3 @@ def has_time(spec: Spec) -> bool:
     """Whether the model reads sequences of any length, and not one that its equations fix."""
     program = spec.program("inference")
     return any("time" in dim.names for p in program.inputs for dim in program.type_of(p).shape)
-
-
-def _check_sizes(spec: Spec, sizes: Mapping[str, Sequence[int]]) -> None:
-    for name in sizes:
-        if name in FREE_SIZES:
-            raise UsageError(f"size {name!r} has an option of its own: --{name}")
-        if name not in spec.model.sizes:
-            known = tuple(spec.model.sizes)
-            raise UsageError(
-                f"{spec.name} has no size {name!r}{did_you_mean(name, known)} "
-                f"(known: {', '.join(known)})"
-            )

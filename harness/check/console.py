@@ -17,12 +17,14 @@ from harness.check.cell import Cell, CellResult, result_records
 from harness.check.events import CheckEvents, Report
 from harness.check.findings import PASSING
 from harness.check.reproducer import check_writable, first_check, load, save
-from harness.check.request import Request
+from harness.check.request import Request, given_record
 from harness.check.run import Engine
 from harness.errors import UsageError
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import compare, worst
 from harness.runtime.plugins import choose_backends
+from harness.spec.asked_sizes import known_sizes
+from harness.spec.model import Spec
 from harness.terminal import console, line, say, visible
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
@@ -83,7 +85,7 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
     started = time.monotonic()
     progress = _Progress(console(error=True), quiet=bool(options["as_json"]))
     with Engine(request, progress) as engine, progress.bar:
-        for told in engine.specs.hidden:
+        for told in (*engine.specs.hidden, *engine.applied):
             line(progress.console, told)
         if options["reproducers"] is not None:
             check_writable(options["reproducers"])
@@ -94,12 +96,14 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
         raise UsageError(f"none of the checks asked for applies to {listed}")
     if options["as_json"]:
         lines = [record for result in report.results for record in result_records(result)]
-        say(json.dumps({"exit_code": report.exit_code, "results": _finite(lines)}))
+        given = {} if request.given is None else {"given": given_record(request.given)}
+        say(json.dumps({"exit_code": report.exit_code, **given, "results": _finite(lines)}))
         return report.exit_code
     shown = console(piped_width=PIPED_WIDTH)
     line(shown, reports.title(report))
     shown.print(reports.table(report))
-    plain = [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
+    plain = reports.given(engine.request, engine.specs)
+    plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
     plain += reports.no_answers(report)
     trouble = reports.problems(report, most=None if options["verbose"] else 2)
     plain += trouble if options["verbose"] else reports.first_lines(trouble, 40)
@@ -145,13 +149,15 @@ def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[st
             else:
                 lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
         elif differing:
-            command = shlex.join(_check_again(engine.request, cell, differing))
+            spec = engine.specs[cell.spec]
+            command = shlex.join(_check_again(engine.request, spec, cell, differing))
             lines.append(f"no reproducer: what differs is {', '.join(differing)}; run {command}")
     return lines
 
 
-def _check_again(request: Request, cell: Cell, checks: Sequence[str]) -> list[str]:
+def _check_again(request: Request, spec: Spec, cell: Cell, checks: Sequence[str]) -> list[str]:
     """The command that runs some checks of a cell."""
+    sizes = known_sizes(spec.model.sizes, request.sizes)
     command = ["harness", "check", cell.spec, "--backend", cell.backend, "--dtype", cell.dtype]
     if cell.path != "native":
         command += ["--path", cell.path]
@@ -159,7 +165,11 @@ def _check_again(request: Request, cell: Cell, checks: Sequence[str]) -> list[st
         command += ["--device", cell.device]
     for option, values in (
         ("--specs", request.folders),
-        ("--size", [f"{name}={size}" for name, size in request.sizes.items()]),
+        ("--size", [f"{name}={size}" for name, size in sizes.items()]),
+        *(
+            (option, [path])
+            for option, path in (request.given.files if request.given else {}).items()
+        ),
         ("--seed", [request.seed] if request.seed else []),
         ("--check", checks),
     ):

@@ -9,10 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.check.cell import CellResult
+from harness.check.checks import AT_GIVEN, CHECKS
 from harness.check.events import Report
 from harness.check.findings import PASSING, Finding
 from harness.check.outliers import Group, group_of, outlier
+from harness.check.request import Request, given_record
+from harness.files.user_file import displayed
 from harness.oracle import tolerance
+from harness.spec.shelf import Shelf
 from harness.terminal import entry
 
 MARKS: Mapping[str, str] = {
@@ -188,6 +192,31 @@ def outliers(report: Report) -> list[str]:
     for result in report.results:
         groups.setdefault(group_of(result.cell), []).append(result)
     return [*report.outliers, *filter(None, map(outlier, groups.values()))]
+
+
+def given(request: Request, specs: Shelf) -> list[str]:
+    """Which numbers were given and which were not, at which sizes; nothing where none were."""
+    found = request.given
+    if found is None:
+        return []
+    program = specs[found.spec].programs["training"]
+    groups = {name: arrays for name, arrays in found.groups().items() if getattr(program, name)}
+    named = [f"{group} (sha256 {digest[:12]})" for group, digest in found.digests.items()]
+    sources = f" of {', '.join(map(displayed, found.files.values()))}" if found.files else ""
+    zeros = [n for n in groups if n == "state" and found.arrays.inputs and not groups[n]]
+    drawn = [n for n, arrays in groups.items() if not arrays and n not in zeros]
+    record = given_record(found)
+    lines = [
+        f"given: {', '.join(named)}{sources}; batch {record['batch']}, time {record['time']}; a "
+        "check's further batches are drawn"
+    ]
+    others = [f"{n} is zeros" for n in zeros] + ([f"{', '.join(drawn)} drawn"] if drawn else [])
+    if others:
+        lines.append(f"not given: {'; '.join(others)}")
+    if request.checks == AT_GIVEN:
+        own = ", ".join(name for name in CHECKS if name not in AT_GIVEN)
+        lines.append(f"not made, as they draw their own numbers: {own}")
+    return lines
 
 
 def proof(gaps: Mapping[str, float]) -> str:

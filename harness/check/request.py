@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from harness.check.checks import CHECKS, FINDINGS
+import numpy as np
+
+from harness.check.checks import AT_GIVEN, CHECKS, FINDINGS
 from harness.errors import UsageError, did_you_mean
 from harness.oracle.case import Case
+from harness.oracle.given import Given
 from harness.ranges import JOBS, MEMORY, SEED, SIZES, TIMEOUT, check_fields
+from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
 
 # Small, and all different: a wrong axis cannot fit. Time exceeds what unrolled models need.
@@ -46,17 +51,21 @@ class Request:
     seed: int = 0
     jobs: int = 0
     handler: str | None = None
+    given: Given | None = None
 
 
 def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
     """The case of a spec: at small sizes that all differ, or at the spec's own."""
     sizes, batch, time = case_sizes(spec, request, own=own)
-    return Case(spec, sizes, batch, time, request.seed)
+    return Case(spec, sizes, batch, time, request.seed, request.given)
 
 
 def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
-    """The sizes of a case, its batch and its time."""
-    given = dict(request.sizes)
+    """The sizes of a case, its batch and its time; of given numbers, theirs."""
+    numbers = request.given
+    if numbers is not None:
+        return numbers.sizes, numbers.batch or SMALL_BATCH, numbers.time or SMALL_TIME
+    given = known_sizes(spec.model.sizes, request.sizes)
     if own:
         training = spec.model.training
         time = spec.length
@@ -66,6 +75,12 @@ def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str,
         batch, time = SMALL_BATCH, SMALL_TIME
         sizes = {**small_sizes(spec), **given}
     return sizes, given.get("batch", batch), given.get("time", time)
+
+
+def given_record(given: Given) -> dict[str, Any]:
+    """What a record and the report's JSON say of given numbers."""
+    batch, time = given.batch or SMALL_BATCH, given.time or SMALL_TIME
+    return {"sha256": given.digests, "batch": batch, "time": time, "sizes": dict(given.sizes)}
 
 
 def small_sizes(spec: Spec) -> dict[str, int]:
@@ -117,6 +132,8 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
                     f"(known: {', '.join(known)})"
                 )
     check_fields(request, RANGES)
+    if request.given is not None:
+        _check_given(request.given)
     if request.start_timeout is not None:
         TIMEOUT.check(request.start_timeout, "a start's timeout")
     if request.memory_limit is not None:
@@ -132,6 +149,35 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
                 raise UsageError(
                     f"an {option} is given for {name!r}, which is not checked"
                     f"{did_you_mean(name, backends)} (checked: {', '.join(backends)})"
+                )
+
+
+def checks_of(request: Request) -> tuple[str, ...]:
+    """The patterns of checks of a request; of given numbers, the names of those made at them.
+
+    Raises:
+        UsageError: a pattern matches no check, or none that is made at given numbers.
+    """
+    chosen = choose_checks(request.checks)
+    if request.given is None:
+        return request.checks
+    for pattern in request.checks:
+        if not {*choose_checks((pattern,))} & {*AT_GIVEN}:
+            raise UsageError(
+                f"{pattern} draws its own numbers: leave it out, or leave out the weights and "
+                f"inputs (made at given ones: {', '.join(AT_GIVEN)})"
+            )
+    return tuple(name for name in chosen if name in AT_GIVEN)
+
+
+def _check_given(given: Given) -> None:
+    for group in fields(given.arrays):
+        for name, array in getattr(given.arrays, group.name).items():
+            wrong = int(np.count_nonzero(~np.isfinite(array)))
+            if wrong:
+                raise UsageError(
+                    f"{wrong:,} of the {array.size:,} numbers of {name} ({group.name}) are NaN or "
+                    "infinite: nothing can be compared there (harness.run takes them)"
                 )
 
 

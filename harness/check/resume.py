@@ -12,7 +12,7 @@ from harness.check.cell import Cell, CellResult
 from harness.check.findings import Finding
 from harness.check.provenance import LIMITED, LIMITS, Greetings, changes
 from harness.check.records import read_records
-from harness.check.request import Request
+from harness.check.request import Request, given_record
 from harness.errors import UsageError
 from harness.oracle.tolerance import Deviation
 
@@ -21,11 +21,12 @@ CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
 
 def request_record(request: Request) -> dict[str, Any]:
     """What all cells of two runs must share for those of one to stand in the other's report."""
-    return {
+    found = {
         "sizes": dict(sorted(request.sizes.items())),
         "checks": list(request.checks),
         "seed": request.seed,
     }
+    return found if request.given is None else {**found, "given": given_record(request.given)}
 
 
 def ended_cells(path: Path, request: Request) -> dict[Cell, CellResult]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -21,16 +22,17 @@ from harness.check.findings import Finding
 from harness.check.outliers import Outliers
 from harness.check.provenance import Greetings, Signatures, greeting
 from harness.check.records import RecordWriter, head
-from harness.check.request import Request, check_request, choose_checks, slowest_first
+from harness.check.request import Request, check_request, checks_of, slowest_first
 from harness.check.resume import ended_cells, request_record, take_up
 from harness.check.run_cell import CellRun
 from harness.check.shared_cases import SharedCases
-from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.errors import HarnessError, UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.runtime.plugins import available, choose_backends
+from harness.spec.asked_sizes import check_asked
 from harness.spec.library import Library, lesson6
-from harness.spec.model import FREE_SIZES, Spec
+from harness.spec.model import Spec
 from harness.spec.shelf import Shelf
 from harness.worker.launch import Launch, usual_start_timeout
 from harness.worker.process import kill_all
@@ -47,11 +49,12 @@ class Engine:
         self.request = request
         self.events = events or CheckEvents()
         self.backends = choose_backends(request.backends)
-        choose_checks(request.checks)
         check_request(request, self.backends)
+        self.request = request = replace(request, checks=checks_of(request))
         self.specs = Shelf(Library(tuple(request.folders)))
-        for name in dict.fromkeys(request.specs or lesson6()):
-            self._add(name)
+        self.applied = check_asked(request.sizes, self._own_sizes())
+        if request.given is not None and self.specs.names != (request.given.spec,):
+            raise UsageError(f"numbers of {request.given.spec} are given: check it, and no other")
         self.differences: Differences = known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self.cases = SharedCases(request)
@@ -242,23 +245,21 @@ class Engine:
         return run.run(tell)
 
     def case(self, spec: Spec, *, own: bool) -> Case:
-        """A spec's case, small or at its own sizes."""
-        return self.cases.get(spec, own=own)
+        """A spec's case, small or at its own sizes; the same one where numbers are given."""
+        return self.cases.get(spec, own=own and self.request.given is None)
 
     @property
     def proofs(self) -> Mapping[str, float]:
         """How far the oracle's gradient is from the complex step, by spec."""
         return self.cases.proofs
 
-    def _add(self, name: str) -> None:
-        spec = self.specs.add(name)
-        for size in self.request.sizes:
-            if size not in (*spec.model.sizes, *FREE_SIZES):
-                known = (*spec.model.sizes, *FREE_SIZES)
-                raise UsageError(
-                    f"{spec.name} has no size {size!r}{did_you_mean(size, known)} "
-                    f"(known: {', '.join(known)})"
-                )
+    def _own_sizes(self) -> dict[str, tuple[str, ...]]:
+        """Load the specs, whose names and sizes these are."""
+        found = {}
+        for name in dict.fromkeys(self.request.specs or lesson6()):
+            spec = self.specs.add(name)
+            found[spec.name] = tuple(spec.model.sizes)
+        return found
 
     def _launch(self, backend: str) -> Launch:
         return Launch(

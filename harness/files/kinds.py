@@ -38,6 +38,8 @@ RECORD = b'{"kind":"head",'
 LINES = frozenset({"head", "begin", "result", "end", "torn"})
 # What the files of an export end in: the comment of an archive, the last line of a module.
 EXPORTED = b"written by backend-comparison-harness export"
+# The comment of the archives that 'harness run' writes.
+RAN = b"written by backend-comparison-harness run"
 # Enough of a file to know it by; a record file's first line is not longer.
 HEAD = 1 << 16
 # Groups of arrays in a reproducer: what a pass is run on, and what it gives.
@@ -190,6 +192,10 @@ def _is_export(path: Path, head: bytes) -> bool:
     return read_tail(path, len(EXPORTED) + 1).rstrip(b"\n").endswith(EXPORTED)
 
 
+def _is_ran(path: Path, head: bytes) -> bool:
+    return head.startswith(b"PK") and read_tail(path, len(RAN)) == RAN
+
+
 def _is_program(path: Path, head: bytes) -> bool:
     return _keys(path, head, MAX_PROGRAM) >= PROGRAM_KEYS
 
@@ -250,4 +256,5 @@ RESULTS = FileKind("results of 'harness bench'", _is_results)
 EXPORT = FileKind("a file that 'harness export' wrote", _is_export)
 PROGRAM = FileKind("the program of a reproducer", _is_program)
 ARRAYS = FileKind("the arrays of a reproducer", _is_arrays)
-KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS, PROGRAM, RESULTS)
+ARRAYS_OF_RUN = FileKind("the results of 'harness run'", _is_ran)
+KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS_OF_RUN, ARRAYS, PROGRAM, RESULTS)

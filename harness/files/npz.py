@@ -21,7 +21,8 @@ from harness.errors import shorten
 
 MOST_ARRAYS = 10_000
 MOST_AXES = 32
-DTYPES = frozenset({"float32", "float64", "int32", "int64", "bool"})
+INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+DTYPES = frozenset({*INTEGERS, "float16", "float32", "float64", "bool"})
 SUFFIX = ".npy"
 # What reading an archive that is none, or is damaged, can raise.
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)

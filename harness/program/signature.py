@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.errors import UsageError
+from harness.program.dims import bind
 from harness.program.ir import Node, Port, Program, needed_nodes
 
 # What is asked of a program: its outputs; with the loss and metrics; along cotangents; or only
@@ -108,6 +109,33 @@ def check_arrays(
             raise UsageError(
                 f"{group} {port.name}: expected shape {list(shape)}, found {list(found)}"
             )
+
+
+def check_batch(program: Program, groups: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """The sizes that the arrays of a batch choose (batch, time).
+
+    ``groups`` are arrays by port name, under ``input``, ``state`` and ``target``.
+
+    Raises:
+        UsageError: an array is missing or unknown, has another shape, or an index out of range:
+            frameworks clamp, wrap, or read zeros there, each in its own way.
+    """
+    bound: dict[str, int] = {}
+    for group, given in groups.items():
+        ports = batch_ports(program)[group]
+        check_names(group, ports, given)
+        for port in ports:
+            name, array = f"{group}.{port.name}", np.asarray(given[port.name])
+            type_ = program.type_of(port)
+            bind(name, type_.shape, array.shape, program.sizes, bound)
+            if type_.bound is not None:
+                check_index(name, array, type_.bound.resolve(program.sizes))
+    return bound
+
+
+def batch_ports(program: Program) -> dict[str, tuple[Port, ...]]:
+    """The ports that come anew with every batch, by what their names begin with."""
+    return {"input": program.inputs, "state": program.state, "target": program.targets}
 
 
 def check_index(name: str, array: Array, bound: int) -> None:

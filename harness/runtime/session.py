@@ -16,9 +16,15 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.program.dims import bind
 from harness.program.ir import Phase, Program, UpdateRule
-from harness.program.signature import Mode, call_key, check_arrays, check_index, check_names
+from harness.program.signature import (
+    Mode,
+    batch_ports,
+    call_key,
+    check_arrays,
+    check_batch,
+    check_names,
+)
 from harness.runtime import promises
 from harness.runtime.backend import Backend, Function
 from harness.runtime.functions import COMPILED, ExecutionPath, Functions
@@ -260,25 +266,16 @@ class Session(Functions):
     ) -> tuple[Tensors, Tensors]:
         """Checked arrays as tensors: (what is differentiated against, the rest).
 
-        :class:`UsageError` for a missing or unknown array, a wrong shape, or an index out of range:
-        frameworks clamp, wrap, or read zeros there, each in its own way.
+        :class:`UsageError` as for :func:`~harness.program.signature.check_batch`.
         """
         program = self.programs[phase]
+        groups = {"input": inputs, "state": state, **({"target": targets} if targets else {})}
+        check_batch(program, groups)
         variables, constants = dict(self.variables), {}
-        bound: dict[str, int] = {}
-        groups = (
-            ("input", program.inputs, inputs),
-            ("state", program.state, state),
-            ("target", program.targets if targets else (), targets),
-        )
-        for group, ports, given in groups:
-            check_names(group, ports, given)
-            for port in ports:
-                name, array = f"{group}.{port.name}", np.asarray(given[port.name])
-                type_ = program.type_of(port)
-                bind(name, type_.shape, array.shape, program.sizes, bound)
-                if type_.bound is not None:
-                    check_index(name, array, type_.bound.resolve(program.sizes))
+        for group, given in groups.items():
+            for port in batch_ports(program)[group]:
+                name, array = f"{group}.{port.name}", given[port.name]
+                if program.type_of(port).bound is not None:
                     constants[name] = self.backend.tensor(np.array(array, np.int64))
                 elif group == "target":
                     constants[name] = self.float_tensor(array)

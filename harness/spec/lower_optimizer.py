@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import SpecError
+from harness.program.builder import Builder
 from harness.program.dims import Dim
+from harness.program.flops import ELEMENTWISE
 from harness.program.ir import Port, Type, UpdateRule
+from harness.program.primitives import TABLE, TypeMismatch
 from harness.spec import schema
 from harness.spec.attributes import Given, PlaceOf, read_attributes
 from harness.spec.evaluate import Evaluator
@@ -18,6 +21,32 @@ from harness.spec.scope import BoundValue, Scope, check_assigned, check_read, ch
 
 # Every parameter in turn, as one row of entries.
 ENTRIES = Type((Dim.of("entries"),))
+# All that an update may be made of: primitives whose every entry is made of one of each operand.
+ALLOWED = frozenset({*ELEMENTWISE, "constant", "stop_gradient"})
+
+
+class EntrywiseBuilder(Builder):
+    """Refuses whatever makes one entry of several, or moves it.
+
+    In truth a parameter has two axes or none, and a framework keeps several of them in one tensor,
+    transposed or joined: there, a sum over "all entries" is one over those of other parameters.
+    """
+
+    def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
+        """Append a primitive.
+
+        Raises:
+            TypeMismatch: it is not elementwise, or the operands do not fit.
+        """
+        if op not in ALLOWED:
+            what = f"{op} ({TABLE[op]})" if op in TABLE else op
+            raise TypeMismatch(
+                f"{what} is not elementwise, and an optimizer's update must be: backends run it "
+                "on tensors of any shape, into which they have packed several parameters "
+                "(allowed: + - * / ** < <= > >= ==, exp, log, tanh, sqrt, where, stop_gradient, "
+                "and functions made of them)"
+            )
+        return super().emit(op, *inputs, **attributes)
 
 
 def lower_update(
@@ -36,7 +65,7 @@ def lower_update(
     owner = Given(f"optimizer {name!r}", given, at or document.place_of(()), document, place_of)
     attributes = read_attributes(library, spec.attributes, owner, {})
     evaluator = Evaluator(library)
-    builder = evaluator.builder
+    evaluator.builder = builder = EntrywiseBuilder()
     types = {"p": ENTRIES, "g": ENTRIES, "t": Type(()), "learning_rate": Type(())}
     values = {n: builder.value(type_, n) for n, type_ in types.items()}
     slots = {n: builder.value(ENTRIES, n) for n in spec.slots}

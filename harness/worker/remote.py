@@ -151,11 +151,13 @@ class Remote:
         found: Tensors = self.call("forward", **payload)
         return found
 
-    def gradients(self, material: Arguments, along: Arrays | None = None) -> Tensors:
-        """Results, and ``gradient.NAME``, in training."""
+    def gradients(
+        self, material: Arguments, along: Arrays | None = None, phase: Phase = "training"
+    ) -> Tensors:
+        """Results, and ``gradient.NAME``."""
         value = self.call(
             "gradients",
-            phase="training",
+            phase=phase,
             inputs=material.inputs,
             state=material.state,
             targets=material.targets,

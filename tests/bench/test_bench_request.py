@@ -84,12 +84,24 @@ def test_impossible_requests(options: dict[str, Any], message: str) -> None:
 
 
 def test_unknown_sizes_and_names() -> None:
-    with pytest.raises(UsageError, match="has no size 'hiden'; did you mean 'hidden'"):
+    with pytest.raises(UsageError, match="have no size 'hiden'; did you mean 'hidden'"):
         groups_of(BenchRequest(sizes={"hiden": (3,)}))
     with pytest.raises(UsageError, match=r"--batch"):
         groups_of(BenchRequest(sizes={"batch": (3,)}))
     with pytest.raises(UsageError, match=r"environment is given for 'tosch'.*did you mean 'torch'"):
         entries_from(BenchRequest(backends=("torch",), environment={"tosch": {"A": "1"}}))
+
+
+def test_a_size_is_that_of_the_specs_that_have_it() -> None:
+    specs = ("lesson6/simple_rnn", "lesson6/theano_rnn")
+    groups = groups_of(
+        BenchRequest(specs=specs, modes=("forward",), sizes={"factors": (3, 4), "hidden": (5,)})
+    )
+    assert [(g.spec.name, g.sizes) for g in groups] == [
+        (specs[0], {"factors": 3, "hidden": 5}),
+        (specs[0], {"factors": 4, "hidden": 5}),
+        (specs[1], {"hidden": 5}),
+    ]
 
 
 def test_environment_of_workers() -> None:

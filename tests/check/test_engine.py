@@ -88,6 +88,22 @@ def test_request_that_cannot_be_run_is_refused(options: dict[str, object], words
         Engine(Request(specs=(SPEC,), backends=("numpy",), **options))  # type: ignore[arg-type]
 
 
+def test_a_size_applies_to_the_specs_that_have_it() -> None:
+    """Of theano_rnn there is no embedding, and so no factors."""
+    specs = (SPEC, "lesson6/theano_rnn")
+    request = Request(specs, ("numpy",), ("float64",), sizes={"factors": 1}, checks=("values",))
+    with Engine(request) as engine:
+        assert engine.applied == [
+            f"--size factors applies to {SPEC}; 1 other has none of that name"
+        ]
+        assert engine.run().exit_code == 0
+        small = {name: engine.case(engine.specs[name], own=False).training.sizes for name in specs}
+    assert small[SPEC]["factors"] == 1
+    assert "factors" not in small[specs[1]]
+    with pytest.raises(UsageError, match=r"the 2 specs have no size 'factor'; did you mean"):
+        Engine(Request(specs, ("numpy",), sizes={"factor": 1}))
+
+
 def test_checks_are_chosen_by_patterns_in_the_order_of_the_run() -> None:
     assert choose_checks(("*",)) == tuple(CHECKS)
     assert choose_checks(("training*", "values")) == ("values", "training", "training-sgd")

@@ -187,7 +187,9 @@ def test_hostile_arrays_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("dtype", ["float64", ">f8", "float32", "int64", "int32", "bool"])
+@pytest.mark.parametrize(
+    "dtype", ["float64", ">f8", "float32", "float16", "int64", "int32", "uint8", "bool"]
+)
 def test_arrays_come_back(order: Any, dtype: str) -> None:
     array = np.asarray(np.arange(24).reshape(2, 3, 4), dtype=dtype, order=order)
     file = io.BytesIO()

@@ -37,6 +37,10 @@ def make(folder: Path) -> dict[FileKind, Path]:
     np.savez(folder / "a.npz", a=np.ones(2))
     kinds.mark_export(folder / "a.npz")
     (folder / "a.npz").rename(made[kinds.EXPORT])
+    np.savez(folder / "b.npz", **{"output.y": np.ones(2)})
+    with zipfile.ZipFile(folder / "b.npz", "a") as archive:
+        archive.comment = kinds.RAN
+    (folder / "b.npz").rename(made[kinds.ARRAYS_OF_RUN])
     with made[kinds.ARRAYS].open("wb") as file:
         np.savez(file, **{"inputs/x": np.ones(2), "expected/output.y": np.ones(2)})
     made[kinds.PROGRAM].write_text(json.dumps(PROGRAM))

@@ -38,6 +38,7 @@ from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import DIGEST, OPENING, ZEROS, Weights
 from harness.errors import HarnessError
+from harness.given.files import gather
 from harness.program.serial import decode, encode
 from harness.spec.fingerprint import fingerprint
 from harness.spec.initial_values import initial_parameters, initial_statistics
@@ -257,9 +258,9 @@ def replayed(name: str) -> Callable[[bytes, Path], None]:
     return read
 
 
-def archives() -> st.SearchStrategy[bytes]:
+def archives(content: bytes) -> st.SearchStrategy[bytes]:
     """Archives of arrays with the right names and other dtypes and shapes."""
-    with np.load(io.BytesIO(reproducer_files()["arrays.npz"])) as archive:
+    with np.load(io.BytesIO(content)) as archive:
         arrays = {name: archive[name] for name in archive.files}
     others = (
         *(np.zeros(0), np.array(1), np.array(["x"]), np.array([True]), np.array([1j])),
@@ -274,6 +275,30 @@ def archives() -> st.SearchStrategy[bytes]:
         return buffer.getvalue()
 
     return st.builds(made, st.sampled_from(sorted(arrays)), st.sampled_from(others), st.booleans())
+
+
+@cache
+def inputs_file() -> bytes:
+    chars = np.arange(6).reshape(2, 3)
+    state = {f"state.{name}": np.zeros((2, SIZES["hidden"])) for name in "hc"}
+    buffer = io.BytesIO()
+    np.savez(buffer, **{"chars": chars, "target.target": chars, **state})
+    return buffer.getvalue()
+
+
+def read_inputs(data: bytes, folder: Path) -> None:
+    (folder / "x.npz").write_bytes(data)
+    gather(spec(), SIZES, inputs=folder / "x.npz")
+
+
+@cache
+def plain_weights_file() -> bytes:
+    return to_safetensors({**real_weights().parameters, **real_weights().statistics})
+
+
+def read_plain_weights(data: bytes, folder: Path) -> None:
+    (folder / "w").write_bytes(data)
+    gather(spec(), SIZES, parameters=folder / "w")
 
 
 def read_text(data: bytes, folder: Path) -> None:
@@ -350,7 +375,14 @@ READERS = (
         2,
     ),
     Reader("arrays", of_bytes(lambda: reproducer_files()["arrays.npz"]), replayed("arrays.npz")),
-    Reader("array-values", archives, replayed("arrays.npz")),
+    Reader(
+        "array-values",
+        lambda: archives(reproducer_files()["arrays.npz"]),
+        replayed("arrays.npz"),
+    ),
+    Reader("inputs", of_bytes(inputs_file), read_inputs),
+    Reader("input-values", lambda: archives(inputs_file()), read_inputs),
+    Reader("plain-weights", of_bytes(plain_weights_file), read_plain_weights),
     Reader("texts", of_bytes(lambda: ["Ein Text.\r\nÜber zwei Zeilen.".encode()]), read_text),
     Reader("frames", of_bytes(answers), read_frame, 4),
     Reader("wire", of_json(lambda: encode(spec().programs["training"])), read_program, 2),

@@ -49,6 +49,13 @@ CHECKS: Mapping[str, Check] = {
     "own-sizes": values.own_sizes,
 }
 
+# The checks that are made at numbers that a user gives. Of the others the material is the very
+# point: edges, other shapes, initial values.
+AT_GIVEN = (
+    *("primitives", "values", "cotangents", "inference", "carried-state", "training"),
+    *("training-sgd", "pipeline", "batch-independence", "causality", "repeatability", "aliasing"),
+)
+
 # Checks of sums of many steps amplify rounding: they are compared in float64 only.
 FLOAT64_ONLY = frozenset({"training"})
 
@@ -65,4 +72,4 @@ FINDINGS: Mapping[str, str] = {
     finding: group for group in CHECKS for finding in SEVERAL.get(group, (group,))
 }
 
-__all__ = ["CHECKS", "FINDINGS", "FLOAT64_ONLY", "Check", "Context"]
+__all__ = ["AT_GIVEN", "CHECKS", "FINDINGS", "FLOAT64_ONLY", "Check", "Context"]

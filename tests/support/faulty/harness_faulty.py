@@ -91,6 +91,17 @@ def view_of_own_buffer(session: Session) -> None:
     _instead(session, "forward", lambda _: None, then=reuse)
 
 
+def indices_of_four_bits(session: Session) -> None:
+    """Right as long as no index is above 15."""
+    right = session.arguments
+
+    def wrong(phase: Any, inputs: Any, *others: Any) -> Any:
+        kept = {n: a & 15 if a.dtype.kind == "i" else a for n, a in inputs.items()}
+        return right(phase, kept, *others)
+
+    session.arguments = wrong  # type: ignore[method-assign]
+
+
 def killed_and_no_import(session: Session) -> None:
     """The process dies here, and the next one fails as it starts."""
     MARK.touch()

@@ -1,0 +1,1 @@
+"""Numbers of a user's own: read, and run once through any backend or the oracle."""

@@ -1,0 +1,119 @@
+"""Where a user's numbers come from: mappings, files of weights, ``.npz`` files of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.convert import plain_weights, weights
+from harness.errors import UsageError
+from harness.files.npz import read_npz
+from harness.files.user_file import MAX_INPUTS, FileFault, displayed, read_bytes
+from harness.oracle.given import Given, Numbers, given_numbers
+from harness.program.signature import group_of
+from harness.spec.model import Spec, load_spec
+
+# Arrays by name, or a file of them.
+Source = Mapping[str, Any] | str | Path | None
+# What the names of arrays begin with in a file of inputs, but for the inputs themselves.
+STATE, TARGET = "state.", "target."
+
+
+def gather(
+    spec: Spec,
+    sizes: Mapping[str, int],
+    *,
+    parameters: Source = None,
+    inputs: Source = None,
+    state: Numbers = None,
+    targets: Numbers = None,
+) -> Given:
+    """The numbers of mappings and files, checked against a spec at its sizes, but for ``sizes``.
+
+    ``parameters`` hold statistics too, or none of them; of a file that ``harness train`` wrote, its
+    own sizes hold. ``inputs`` hold ``state.NAME`` and ``target.NAME`` too, where it is a file.
+
+    Raises:
+        UsageError: a group or a size is given twice, and a file of inputs cannot be read.
+        HarnessError: other files cannot be, or the numbers do not fit, as in
+            :func:`~harness.oracle.given.given_numbers`.
+    """
+    files = {
+        option: Path(source)
+        for option, source in (("--weights", parameters), ("--inputs", inputs))
+        if isinstance(source, str | Path)
+    }
+    own, arrays = _parameters(spec, parameters)
+    for name, size in own.items():
+        if sizes.get(name, size) != size:
+            raise UsageError(
+                f"the weights are of {name}={size}, and {name}={sizes[name]} is asked for: leave "
+                "it out"
+            )
+    if isinstance(inputs, str | Path):
+        found = read_inputs(inputs)
+        for group, prefix, other in (("state", STATE, state), ("targets", TARGET, targets)):
+            if other is not None and group_of(found, prefix):
+                raise UsageError(f"{group} are given twice: by themselves, and with the inputs")
+        state = state if state is not None else group_of(found, STATE) or None
+        targets = targets if targets is not None else group_of(found, TARGET) or None
+        inputs = {n: a for n, a in found.items() if not n.startswith((STATE, TARGET))}
+    moving = [port.name for port in spec.programs["training"].statistics]
+    statistics = {n: arrays[n] for n in moving if n in arrays} if arrays else None
+    trained = {n: a for n, a in arrays.items() if n not in moving} if arrays is not None else None
+    return given_numbers(
+        spec,
+        {**own, **sizes},
+        parameters=trained,
+        statistics=statistics or None,
+        inputs=inputs,
+        state=state,
+        targets=targets,
+        files=files,
+    )
+
+
+def gather_for(
+    specs: Sequence[str],
+    folders: Sequence[str | Path],
+    sizes: Mapping[str, int],
+    **sources: Any,
+) -> Given:
+    """As :func:`gather`, for the one spec of a request.
+
+    Raises:
+        UsageError: there are several.
+        HarnessError: as there.
+    """
+    if len(specs) != 1:
+        found = f"found {', '.join(map(str, specs))}" if specs else "found none"
+        raise UsageError(f"weights and inputs are those of one spec: name it; {found}")
+    return gather(load_spec(specs[0], folders), sizes, **sources)
+
+
+def read_inputs(path: str | Path) -> dict[str, Any]:
+    """The arrays of an ``.npz`` file, of at most :data:`MAX_INPUTS` bytes packed and unpacked.
+
+    Raises:
+        UsageError: it cannot be read, or holds something else than arrays of numbers.
+    """
+    try:
+        return read_npz(read_bytes(path, MAX_INPUTS, "inputs"), MAX_INPUTS)
+    except FileFault as fault:
+        raise UsageError(f"cannot read the inputs {displayed(path)!r}: {fault.reason}") from None
+    except ValueError as error:
+        raise UsageError(
+            f"{displayed(path)!r} holds no inputs: {error}; write one with numpy.savez"
+        ) from None
+
+
+def _parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:
+    """The sizes that parameters say they have, and their arrays by name, with the statistics."""
+    if not isinstance(source, str | Path):
+        return {}, source
+    if plain_weights.is_plain(source):
+        return {}, plain_weights.load(source)
+    found = weights.load(source)
+    weights.check(found, spec)
+    return found.sizes, {**found.parameters, **found.statistics}

@@ -1,0 +1,213 @@
+"""One pass over a user's own numbers, on any backend or on the oracle itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.arrays import Array, ArrayDict
+from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.oracle.case import BYTES, SECONDS, entries_of
+from harness.oracle.given import Given
+from harness.oracle.oracle import Oracle
+from harness.oracle.patience import Patience, at_work, spent, with_patience
+from harness.program.ir import Phase, Program
+from harness.program.signature import group_of
+from harness.ranges import SEED, TIMEOUT
+from harness.runtime.arguments import Arguments
+from harness.runtime.budget import check_fits
+from harness.runtime.plugins import choose_backends
+from harness.runtime.session import Session
+from harness.runtime.tensors import IllFormed, whole
+from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
+from harness.spec.model import Spec
+from harness.worker.launch import Launch
+from harness.worker.remote import Remote, WorkerFault, not_offered, told
+from harness.worker.worker import Worker
+
+ORACLE = "oracle"
+WANTED = ("outputs", "loss", "gradients")
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "dtype": ("float64", "float32"),
+    "path": ("native", "equations", "derived"),
+    "phase": ("training", "inference"),
+}
+
+
+class BackendError(HarnessError):
+    """A backend could not be run; ``traceback`` is its own, "" if there is none."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a pass is run: on what, in what, for how long. ``python`` is another interpreter."""
+
+    dtype: str = "float64"
+    device: str = "cpu"
+    path: str = "native"
+    phase: Phase = "training"
+    seed: int = 0
+    timeout: float = 120.0
+    python: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a pass gave: arrays by neutral name, empty where they were not wanted.
+
+    Floats have the run's dtype. Shapes are the spec's own: ``[batch, time, ...]`` for a sequence.
+    ``state`` is the new state, ``statistics`` the moving ones after the batch. ``gradients`` are
+    those of the loss, by parameter, and ``input.NAME`` and ``state.NAME`` for floats. ``paths``
+    says what ran each layer and loss: the framework's own, or ``equations``. ``sizes`` are all
+    sizes, batch and time among them.
+    """
+
+    outputs: ArrayDict
+    state: ArrayDict
+    statistics: ArrayDict
+    loss: float | None
+    metrics: dict[str, float]
+    gradients: ArrayDict
+    paths: dict[str, str]
+    sizes: dict[str, int]
+
+
+def run_once(
+    spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
+) -> Result:
+    """One pass; see :func:`harness.run`.
+
+    Raises:
+        HarnessError: what is asked for cannot be, or the backend could not be run.
+    """
+    _check(spec, backend, given, want, settings)
+    programs = (
+        spec.program("training", **given.sizes),
+        spec.program("inference", **given.sizes),
+    )
+    material = _whole(programs[0], given, settings.seed)
+    batch, time = given.batch or 1, given.time or spec.length
+    check_fits(programs[0], batch, time, {})
+    if backend == ORACLE:
+        entries = entries_of(programs[0], batch, time)
+        patience = Patience(settings.timeout)
+        with with_patience(patience), at_work(entries * BYTES, entries * SECONDS):
+            ran = _on_oracle(programs, material, want, settings.phase)
+    else:
+        ran = _on_backend(backend, programs, material, want, settings)
+    results, gradients, paths = ran
+    chosen = {"batch": given.batch, "time": given.time}
+    outputs = "outputs" in want
+    return Result(
+        outputs=group_of(results, "output.") if outputs else {},
+        state=group_of(results, "state.") if outputs else {},
+        statistics=group_of(results, "statistics.") if outputs else {},
+        loss=float(results["loss"]) if "loss" in want else None,
+        metrics={n: float(a) for n, a in group_of(results, "metric.").items() if "loss" in want},
+        gradients=gradients,
+        paths=paths,
+        sizes={**given.sizes, **{n: size for n, size in chosen.items() if size is not None}},
+    )
+
+
+def _check(
+    spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
+) -> None:
+    """:class:`UsageError` for what no run can do."""
+    if isinstance(want, str) or not want:
+        raise UsageError(f"want lists one or more of {', '.join(WANTED)}, found {want!r}")
+    asked: list[tuple[str, Any, tuple[str, ...]]] = [("want", name, WANTED) for name in want]
+    asked += [(name, getattr(settings, name), known) for name, known in CHOICES.items()]
+    for what, value, known in asked:
+        if value not in known:
+            raise UsageError(
+                f"unknown {what} {value!r}{did_you_mean(value, known)} (known: {', '.join(known)})"
+            )
+    SEED.check(settings.seed)
+    TIMEOUT.check(settings.timeout)
+    if not isinstance(backend, str):
+        raise UsageError(f"a backend is asked for by its name, found {backend!r}")
+    if backend != ORACLE:
+        choose_backends((backend,))
+    elif (settings.dtype, settings.device) != ("float64", "cpu"):
+        raise UsageError("the oracle is numpy in float64 on the cpu: leave dtype and device out")
+    program = spec.programs["training"]
+    if program.inputs and not given.arrays.inputs:
+        raise UsageError(f"inputs are missing (needed: {_names(program.inputs)})")
+    if set(want) - {"outputs"}:
+        instead = 'or want only ("outputs",)'
+        if program.loss is None:
+            raise UsageError(f"{spec.name} declares no loss: declare one, {instead}")
+        if program.targets and not given.arrays.targets:
+            needed = _names(program.targets)
+            raise UsageError(f"a loss needs targets (missing: {needed}): give them, {instead}")
+
+
+def _names(ports: Any) -> str:
+    return ", ".join(port.name for port in ports)
+
+
+def _whole(program: Program, given: Given, seed: int) -> Arguments:
+    """All arguments: what is not given is as at the start of a training."""
+    arrays = given.arrays
+    return Arguments(
+        arrays.parameters or initial_parameters(program, seed),
+        arrays.statistics or initial_statistics(program),
+        arrays.inputs,
+        arrays.state or initial_state(program, given.batch or 1),
+        arrays.targets,
+    )
+
+
+Ran = tuple[Mapping[str, Array], ArrayDict, dict[str, str]]
+
+
+def _on_oracle(
+    programs: tuple[Program, Program], material: Arguments, want: Collection[str], phase: Phase
+) -> Ran:
+    session = Session(Oracle(), *programs, path="derived", dtype="float64")
+    session.load(material.parameters, material.statistics)
+    inputs, state, targets = material.inputs, material.state, material.targets
+    if "gradients" in want:
+        results, gradients = session.gradients(phase, inputs, state, targets)
+        return results, gradients, session.paths()
+    results = session.forward(phase, inputs, state, targets if "loss" in want else None)
+    return results, {}, session.paths()
+
+
+def _on_backend(
+    backend: str,
+    programs: tuple[Program, Program],
+    material: Arguments,
+    want: Collection[str],
+    how: Settings,
+) -> Ran:
+    python = how.python or sys.executable
+    with Worker(Launch(backend, python, how.environment)) as worker:
+        started = worker.start()
+        if not started.ok:
+            raise BackendError(f"{backend}: start: {started.cause}", told(started))
+        lacking = not_offered(worker.hello or {}, how.device, how.dtype)
+        if lacking:
+            raise UsageError(f"{backend}: {lacking}")
+        remote = Remote(worker, how.timeout, spent)
+        try:
+            paths = remote.open(*programs, None, how.path, how.dtype, how.device)
+            remote.load(material)
+            if "gradients" in want:
+                found = whole(remote.gradients(material, phase=how.phase))
+                return found, group_of(found, "gradient."), paths
+            targets = material.targets if "loss" in want else None
+            found = whole(remote.forward(how.phase, material.inputs, material.state, targets))
+            return found, {}, paths
+        except WorkerFault as fault:
+            raise BackendError(f"{backend}: {fault}", fault.traceback) from None
+        except IllFormed as error:
+            raise BackendError(f"{backend}: {error}") from None
