@@ -129,8 +129,8 @@ class Keras(Backend):
     def versions(self) -> Mapping[str, str]:
         return {n: version(n) for n in ("keras", self._engine_name, "numpy")}
 
-    def flush_denormals(self) -> bool:
-        return isinstance(self.engine, Torch) and self.engine.flush_denormals()
+    def flush_denormals(self, flush: bool = True) -> bool:
+        return isinstance(self.engine, Torch) and self.engine.flush_denormals(flush)
 
     def devices(self) -> Sequence[str]:
         return ("cpu", "cuda") if self.engine.has_gpu() else ("cpu",)

@@ -147,9 +147,9 @@ class Torch:
         """Those of torch itself."""
         return import_module("harness.backends.torch.kernels").FUSED
 
-    def flush_denormals(self) -> bool:
-        """Whether this processor can, and from now on does."""
-        return bool(self.torch.set_flush_denormal(True))
+    def flush_denormals(self, flush: bool) -> bool:
+        """Whether this processor can, and from now on does or no longer does."""
+        return bool(self.torch.set_flush_denormal(flush))
 
     def fill(self, tensor: Any, array: Any) -> None:
         """Write an array into a tensor."""

@@ -162,8 +162,8 @@ class Torch(Backend):
     def device_memory(self) -> int | None:
         return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
 
-    def flush_denormals(self) -> bool:
-        return torch.set_flush_denormal(True)
+    def flush_denormals(self, flush: bool = True) -> bool:
+        return torch.set_flush_denormal(flush)
 
     def settings(self) -> Mapping[str, str]:
         return {

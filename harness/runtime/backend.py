@@ -211,9 +211,9 @@ class Backend(ABC):
         for tensor in tensors.values():
             self.numpy(tensor)
 
-    def flush_denormals(self) -> bool:
-        """From here on take float32 numbers below 1.2e-38 as 0, where the framework has a switch
-        for it; whether it has.
+    def flush_denormals(self, flush: bool = True) -> bool:
+        """From here on take float32 numbers below 1.2e-38 as 0, or no longer, where the framework
+        has a switch for it; whether it has.
 
         A training asks for it: moments of parameters that are rarely used sink that low, and the
         arithmetic of CPUs is many times slower there. XLA always does it.

@@ -40,8 +40,9 @@ class Loader:
     """The batches of a source, as a step takes them; ``rows`` ``[batch]`` are those of one of them.
 
     ``orders`` are the axes of those tensors that the step wants in another order; see
-    :class:`harness.program.plan.Plan`. Where the backend cannot write into tensors, indices are
-    given in place of one-hot rows, and :meth:`expand` is part of the step.
+    :class:`harness.program.plan.Plan`. ``many`` steps go into one call, if that is given. Where the
+    backend cannot write into tensors, indices are given in place of one-hot rows, and
+    :meth:`expand` is part of the step.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Loader:
         source: Source,
         rows: Rows,
         orders: Mapping[str, tuple[int, ...]] | None = None,
+        many: int | None = None,
     ) -> None:
         self._session, self._backend, self._source = session, session.backend, source
         self._orders = orders or {}
@@ -60,7 +62,7 @@ class Loader:
         self._given: Tensors = {}
         self._parts: list[Tensors] = []
         self._bytes = sum(array.nbytes for array in self._arrays(rows).values())
-        self.many = MANY_SMALL if MANY_SMALL * self._bytes <= SMALL else MANY
+        self.many = many or (MANY_SMALL if MANY_SMALL * self._bytes <= SMALL else MANY)
 
     def batch(self, rows: Rows) -> Tensors:
         """The tensors of some rows ``[batch]``, or of batches ``[steps, batch]``."""

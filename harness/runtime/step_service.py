@@ -16,6 +16,7 @@ from harness.runtime.backend import Backend, host_dtype
 from harness.runtime.clock import Clock, Results
 from harness.runtime.opening import open_session
 from harness.runtime.step_loop import Pipeline
+from harness.runtime.training_steps import Given, TrainingSteps
 
 Payload = dict[str, Any]
 
@@ -80,6 +81,41 @@ class StepService:
             "many": self.pipeline.many,
             "settings": promises.texts(self.backend.settings(), "settings()"),
         }
+
+    def descend(
+        self,
+        training: Any,
+        inference: Any,
+        rule: Any,
+        dtype: str,
+        device: str,
+        parameters: Payload,
+        statistics: Payload,
+        state: Payload,
+        batches: Sequence[Payload],
+        learning_rate: float,
+        many: int,
+    ) -> Payload:
+        """Train as a training does: the derived gradient and the optimizer's equations, compiled
+        for speed, ``many`` steps in a call where the backend has a way, denormals flushed.
+
+        Returns the sum of the losses of all steps, one for each batch, and what they have made.
+        """
+        self.backend.quick = False
+        self.backend.flush_denormals(True)
+        try:
+            session = open_session(
+                self.backend, training, inference, rule, "derived", dtype, device
+            )
+            session.use_rule(session.rule, claim=False)
+            steps = TrainingSteps(session, Given(batches, session.dtype), many)
+            session.load(parameters, statistics)
+            steps.begin({f"state.{n}": session.float_tensor(a) for n, a in state.items()})
+            total = steps.run(learning_rate, np.arange(len(batches))[:, None])
+            steps.store()
+            return {"total": total, **session.read()}
+        finally:
+            self.backend.flush_denormals(False)
 
     def select(self, path: str) -> None:
         """Go on with the pipeline of a path, from its start, and let all others go."""

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from harness.arrays import Array, ArrayDict
 from harness.program.plan import TOTAL
-from harness.runtime.backend import Advance
+from harness.runtime.backend import Advance, host_dtype
 from harness.runtime.loader import Loader, Rows, Source
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness.runtime.step import make_step, store
 from harness.runtime.step_loop import Carry, StepLoop
+
+
+class Given:
+    """A source of batches that are there: by ``inputs`` and ``targets``, all of one shape."""
+
+    classes: Mapping[str, int] = {}
+
+    def __init__(self, batches: Sequence[Mapping[str, Any]], dtype: str) -> None:
+        named = [
+            {f"{kind}.{n}": a for kind in ("input", "target") for n, a in batch[f"{kind}s"].items()}
+            for batch in batches
+        ]
+        floats = host_dtype(dtype)
+        self._arrays = {
+            name: np.stack(
+                [b[name].astype(floats if b[name].dtype.kind == "f" else np.int64) for b in named]
+            )
+            for name in named[0]
+        }
+
+    def batch(self, rows: Rows, compact: Collection[str] = ()) -> ArrayDict:
+        """The batches of some numbers: ``rows`` are ``[..., 1]``."""
+        return {name: array[rows[..., 0]] for name, array in self._arrays.items()}
+
+    def expand(self, name: str, taken: Array) -> Array:
+        """The same."""
+        return taken
 
 
 class _Steps(NamedTuple):
@@ -25,11 +56,11 @@ class TrainingSteps:
     the backend has a way, batches written into memory that is used again.
 
     ``state`` is that of the next step, and ``count`` how many steps were made; both hold after
-    :meth:`store`.
+    :meth:`store`. ``many`` is how many steps go into one call, if not as pays for the batch.
     """
 
-    def __init__(self, session: Session, source: Source) -> None:
-        self.session, self.source = session, source
+    def __init__(self, session: Session, source: Source, many: int | None = None) -> None:
+        self.session, self.source, self.many = session, source, many
         self.state: Tensors = {}
         self.count = 0
         self._made: dict[Any, _Steps] = {}
@@ -66,7 +97,7 @@ class TrainingSteps:
             plain = Loader(self.session, self.source, rows)
             example = plain.expand(plain.batch(rows))
             step = make_step(self.session, "train", example, self.state, rate, total=True)
-            loader = Loader(self.session, self.source, rows, step.orders)
+            loader = Loader(self.session, self.source, rows, step.orders, self.many)
             advance = _expanding(step.advance, loader)
             self._made[key] = _Steps(StepLoop.of(backend, advance), loader)
             self._begin = step.begin

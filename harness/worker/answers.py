@@ -109,6 +109,11 @@ class Changed(TypedDict):
 
 
 @with_config(FORM)
+class Descended(Kept):
+    total: float
+
+
+@with_config(FORM)
 class MemoryAnswer(TypedDict):
     resident: Bytes | None
     device: Bytes | None
@@ -165,6 +170,7 @@ BACKEND = _forms(
     throughput=Seconds,
     values=list[Arrays],
     parameters=Changed,
+    descend=Descended,
     overhead=Seconds,
     memory=MemoryAnswer,
     peaks=Peaks,

@@ -33,6 +33,7 @@ CHECKS: Mapping[str, Check] = {
     "training": training.own_optimizer,
     "training-sgd": training.sgd,
     "pipeline": whole_steps.pipeline,
+    "trained": whole_steps.trained,
     "shapes": properties.shapes,
     "partial-batch": properties.partial_batch,
     "batch-independence": independence.batch_independence,

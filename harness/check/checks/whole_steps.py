@@ -6,23 +6,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from harness.check.checks.context import Context
 from harness.check.checks.training import RATE, stable
 from harness.check.findings import Finding
-from harness.oracle.case import state_of, step_values
+from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.yardstick import Expected
 from harness.program.ir import UpdateRule
+from harness.program.serial import encode
 from harness.program.signature import result_ports
 from harness.runtime.session import Session
 
 # Half of the steps are made in a row, as many as there are batches: one call, where a backend has
 # a way. The results of the other half are looked at one by one.
 BATCHES, STEPS = 2, 4
+# Steps of a training, more than an executor has batches beside each other, and how many of them go
+# into one call: two such calls, and two steps by themselves.
+TRAINED, TOGETHER = 18, 8
 
 
 def pipeline(context: Context) -> Iterator[Finding]:
     """Forward passes, then training steps. Descends by the gradient itself in float32."""
-    batches = _batches(context)
+    batches = _drawn(context.case, BATCHES)
     found, _ = context.timed("forward", batches, None, 0.0)
     yield context.finding("pipeline-forward", _named(found), _forward(context, batches))
     rule = context.case.spec.update
@@ -38,6 +44,56 @@ def pipeline(context: Context) -> Iterator[Finding]:
     yield context.finding("pipeline-training", values, _last(expected))
 
 
+def trained(context: Context) -> Iterator[Finding]:
+    """Steps as ``harness train`` makes them: the derived gradient, compiled for speed, batches
+    written over each other, several steps in a call, the sum of their losses on the device.
+
+    In float32, as a training is unless another dtype is asked for, and by the gradient itself.
+    """
+    case = context.case
+    if case.spec.update is None or context.dtype != "float32":
+        return
+    rule, batches = case.spec.rule("sgd"), _drawn(case, TRAINED)
+
+    def steps_at(rate: float) -> Expected:
+        steps = [{**batch, "learning_rate": rate} for batch in batches]
+        return case.train(rule, steps, case.material, ("trained", rate))
+
+    rate, expected = stable(RATE, context.dtype, steps_at)
+    material = case.material
+    found = context.remote.call(
+        "descend",
+        training=encode(case.training),
+        inference=encode(case.inference),
+        rule=encode(rule),
+        dtype=context.dtype,
+        device=context.device,
+        parameters=material.parameters,
+        statistics=material.statistics,
+        state=material.state,
+        batches=batches,
+        learning_rate=rate,
+        many=TOGETHER,
+    )
+    values = step_values(TRAINED, {"results": {}, **found}, material)
+    values["sum of losses"] = np.asarray(found["total"], context.dtype)
+    yield context.finding("trained", values, _summed(expected))
+
+
+def _summed(expected: Expected) -> Expected:
+    """What a training has made, with the sum of all losses in place of each."""
+    losses = [f"step {n}: loss" for n in range(1, TRAINED + 1)]
+    values = {n: a for n, a in expected.values.items() if n.startswith(f"step {TRAINED}: ")}
+    values.pop(losses[-1])
+    values["sum of losses"] = np.asarray(sum(expected.values[n] for n in losses))
+
+    def measured(dtype: str) -> dict[str, float]:
+        noise = dict(expected.measured(dtype))
+        return noise | {"sum of losses": max(noise[n] for n in losses)}
+
+    return Expected(values, measured)
+
+
 def _train(
     context: Context, batches: list[dict[str, Any]], rule: UpdateRule, rate: float
 ) -> Expected:
@@ -45,13 +101,9 @@ def _train(
     return context.case.train(rule, steps, context.case.material, ("pipeline", rate))
 
 
-def _batches(context: Context) -> list[dict[str, Any]]:
-    case = context.case
-    materials = [
-        case.material,
-        *(case.batch_of(case.batch, case.time, n) for n in range(1, BATCHES)),
-    ]
-    return [{"inputs": m.inputs, "targets": m.targets} for m in materials]
+def _drawn(case: Case, count: int) -> list[dict[str, Any]]:
+    others = (case.batch_of(case.batch, case.time, n) for n in range(1, count))
+    return [{"inputs": m.inputs, "targets": m.targets} for m in (case.material, *others)]
 
 
 def _forward(context: Context, batches: list[dict[str, Any]]) -> Expected:
