@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from random import SystemRandom
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,20 @@ from harness.oracle.draw import data, draw, target
 from harness.oracle.oracle import ORDERS, Oracle
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, compare
 from harness.oracle.yardstick import Expected, expect
+from harness.program.flops import count
 from harness.program.ir import Program
+from harness.program.plan import forward_plan, training_plan
 from harness.program.serial import encode
 from harness.program.signature import result_ports
+from harness.runtime.backend import host_dtype
 from harness.runtime.session import Session
 
 Batch = dict[str, dict[str, Array]]
 
 # Batches that rotate, so that no result is of use twice.
 ROTATING = 8
+# What is drawn here no worker can know before it is used.
+SECRET = SystemRandom()
 # The batches whose results are compared: the first of them twice, so that in training the second
 # pass over it differs from the first, whoever has kept the result. At a large batch two steps
 # and one order of summation must do: the oracle is slow.
@@ -66,6 +72,19 @@ class TimedCase:
         return self.programs[self.group.mode]
 
     @cached_property
+    def products(self) -> int:
+        """Operations of the matrix products that a step cannot do without: those of its plan,
+        which leaves out what nothing needs, or of the program where that has fewer."""
+        program, sizes = self.program, {**self.program.sizes, **self.sizes}
+        if self.group.mode == "forward":
+            plans = [forward_plan(program, sizes, self.dtype, (), moved=m) for m in (True, False)]
+        else:
+            assert self.rule is not None
+            rate = self.learning_rate
+            plans = [training_plan(program, self.rule, sizes, self.dtype, (), learning_rate=rate)]
+        return min(count(plan.nodes, plan.types, plan.sizes).products for plan in plans)
+
+    @cached_property
     def learning_rate(self) -> float:
         """The spec's own; smaller for plain descent, whose steps grow with a larger batch.
 
@@ -91,6 +110,10 @@ class TimedCase:
             for s in seeds
         ]
 
+    def unseen(self) -> list[Batch]:
+        """A set of batches that nobody has seen, or could have drawn beforehand."""
+        return self.fresh(1 + SECRET.getrandbits(32))
+
     def payload(self, path: str, device: str) -> dict[str, Any]:
         """The arguments of the verb ``prepare``."""
         return {
@@ -112,7 +135,7 @@ class TimedCase:
     def expected(self) -> Expected:
         """The results of the compared steps, and how far float32 may stray from them."""
         run = self._train if self.group.mode == "train" else self._forward
-        return expect(lambda session: [run(session)], *self._sessions(), _kind)
+        return expect(lambda session: [run(session)], *self._sessions(), kind)
 
     def found(
         self, results: Sequence[Mapping[str, Array]], after: Mapping[str, Any]
@@ -129,14 +152,18 @@ class TimedCase:
             values.update(step_values(len(results), step, self.material))
         return values
 
-    def compare(self, found: Mapping[str, Array]) -> list[Deviation]:
-        """One deviation for each tensor that was found, or that is missing."""
-        expected = self.expected
-        scale = PRECISION[self.dtype]
-        noise = {n: max(expected.noise[n], FLOOR) * scale for n in expected.values}
-        return compare(
-            found, expected.values, noise, "float64" if self.dtype == "float64" else "float32"
-        )
+    def compare(
+        self, found: Mapping[str, Array], expected: Expected | None = None
+    ) -> list[Deviation]:
+        """One deviation for each tensor that was found, or that is missing.
+
+        ``expected`` is that of the compared steps if left out; its noise is that of float32.
+        """
+        expected = expected or self.expected
+        own = host_dtype(self.dtype)
+        scale = PRECISION[self.dtype] / PRECISION[own]
+        noise = {n: max(expected.noise.get(n, 0.0), FLOOR) * scale for n in expected.values}
+        return compare(found, expected.values, noise, own)
 
     def _mixed(self, seed: int) -> int:
         return self.seed * 1_000_003 + seed
@@ -208,7 +235,7 @@ def _doubtful(compare: Callable[[Array, Array], Array]) -> Callable[[Array, Arra
     return run
 
 
-def _kind(name: str) -> str:
+def kind(name: str) -> str:
     """Losses are a kind of their own: they are far less noisy than what an optimizer makes of a
     gradient."""
     return "loss" if name.endswith(": loss") else "tensor"

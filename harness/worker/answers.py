@@ -109,6 +109,11 @@ class Changed(TypedDict):
 
 
 @with_config(FORM)
+class Carried(Changed):
+    others: Arrays
+
+
+@with_config(FORM)
 class MemoryAnswer(TypedDict):
     resident: Bytes | None
     device: Bytes | None
@@ -160,11 +165,14 @@ BACKEND = _forms(
     select=None,
     together=Count,
     feed=None,
+    turn=None,
     restart=None,
     latency=list[Seconds],
+    stages=list[Annotated[list[Seconds], Field(min_length=3, max_length=3)]],
     throughput=Seconds,
     values=list[Arrays],
-    parameters=Changed,
+    last=Arrays,
+    parameters=Carried,
     overhead=Seconds,
     memory=MemoryAnswer,
     peaks=Peaks,
@@ -179,7 +187,13 @@ BACKEND = _forms(
 FORMAT = _forms(suffix=str, write=list[str], read=ReadWeights, outputs=Arrays)
 _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 # Verbs whose lists have as many entries as their payload says.
-COUNTED = {"latency": "count", "values": "count", "train": "batches", "peaks": "sizes"}
+COUNTED = {
+    "latency": "count",
+    "stages": "count",
+    "values": "count",
+    "train": "batches",
+    "peaks": "sizes",
+}
 
 
 def formed(form: TypeAdapter[Any], value: Any) -> Any:

@@ -89,8 +89,9 @@ class Pairs:
         for contestant in contestants:
             contestant.attempt(warm_up)
         for _ in range(self.rounds):
+            batches = case.unseen()
             for contestant in self._shuffle.sample(contestants, len(contestants)):
-                contestant.attempt(one_round)
+                contestant.attempt(lambda e, batches=batches: one_round(e, batches))
         for contestant in contestants:
             contestant.attempt(finish)
         found = {"ours": side(contestants[0].result), "native": side(contestants[1].result)}

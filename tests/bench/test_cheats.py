@@ -1,0 +1,93 @@
+"""Backends that do less where nobody looks get no speed; those that do all the work do."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from places import SUPPORT
+
+from harness.bench import proofs, rounds
+from harness.bench.contestant import TimedResult
+from harness.bench.request import BenchRequest, Entry
+from harness.bench.run import Bench
+from harness.worker.launch import Launch
+
+pytestmark = pytest.mark.alone
+
+PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))}
+SIZES = {"hidden": (64,), "vocab": (17,), "factors": (5,)}
+# Words of the refusals.
+LEFT = "as they are timed, step"
+LESS = "does less where nobody reads"
+CACHE = "answers from a cache"
+# What must be refused, and in which words; the systems that have what the cheat is about.
+STATELESS, STATEFUL = "lesson6/sequence_rnn", "lesson6/stateful_lstm"
+TRAINED = {
+    **dict.fromkeys(("frozen_bias", "frozen_slots", "halved_rate", "every_second_update"), LEFT),
+    **dict.fromkeys(("coarse_unread", "coarse_in_rows", "half_gradient", "fewer_of_several"), LEFT),
+    **dict.fromkeys(("frozen_late", "frozen_once_proved"), LEFT),
+    "debt": "leaves work for later",
+    "slow_clock": "its clock goes wrong",
+    "halfway": ("does not wait for its work", LEFT),
+}
+FORWARD = {
+    **dict.fromkeys(("coarse_unread", "coarse_in_rows", "half_batch", "stale_second"), LEFT),
+    **dict.fromkeys(("skipping_second", "skipping_unread"), LESS),
+    **dict.fromkeys(("third_sighting", "small_cache", "by_place"), CACHE),
+    "last_of_several": LEFT,
+    "slow_clock": "its clock goes wrong",
+    "halfway": ("does not wait for its work", LEFT, LESS),
+}
+CARRYING = {"stale_state": LEFT, "stale_statistics": LEFT}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short runs: what is proved does not depend on their length."""
+    for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.06), ("WAITED", 0.01)):
+        monkeypatch.setattr(rounds, name, seconds)
+    monkeypatch.setattr(proofs, "SHORT", 0.01)
+
+
+def run(spec: str, mode: str, *names: str) -> dict[str, TimedResult]:
+    sizes = {"hidden": (16,), "vocab": (11,)} if spec == STATEFUL else SIZES
+    request = BenchRequest(
+        specs=(spec,),
+        modes=(mode,),
+        batches=(48,),
+        sizes=sizes,
+        rounds=2,
+        threads=1,
+        path="derived",
+    )
+    entries = []
+    for name in names:
+        module = "handlers" if name == "honest" else "cheats"
+        launch = Launch(name, handler=f"timed.{module}:{name}", environment=PATH)
+        entries.append(Entry(name, launch))
+    with Bench(request, entries) as bench:
+        return {result.cell.backend: result for result in bench.run()}
+
+
+@pytest.mark.parametrize(
+    ("spec", "mode", "cheats"),
+    [
+        pytest.param(STATELESS, "train", TRAINED, id="trained"),
+        pytest.param(STATELESS, "forward", FORWARD, id="forward"),
+        pytest.param(STATEFUL, "train", CARRYING, id="carrying"),
+        pytest.param(STATEFUL, "forward", {"stale_state": LEFT}, id="carrying-forward"),
+    ],
+)
+def test_cheats_are_refused_and_say_why(
+    spec: str, mode: str, cheats: dict[str, str | tuple[str, ...]]
+) -> None:
+    found = run(spec, mode, "honest", *cheats)
+    honest = found.pop("honest")
+    assert (honest.status, honest.reason) == ("measured", "")
+    told = {name: (result.status, result.reason) for name, result in found.items()}
+    for name, words in cheats.items():
+        status, reason = told[name]
+        allowed = (words,) if isinstance(words, str) else words
+        assert status == "refused", told
+        assert any(word in reason for word in allowed), told
