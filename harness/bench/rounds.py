@@ -36,7 +36,7 @@ ESTIMATES = 3
 
 # In their order: the batches of the last round are there until others are fed.
 PROOFS = (
-    *(check_clock, check_waits, check_pace, check_unseen),
+    *(check_waits, check_clock, check_pace, check_unseen),
     *(check_again, check_timed_way, check_rounds, finish),
 )
 

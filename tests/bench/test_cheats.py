@@ -45,7 +45,7 @@ CARRYING = {"stale_state": LEFT, "stale_statistics": LEFT}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short runs: what is proved does not depend on their length."""
-    for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.06), ("WAITED", 0.01)):
+    for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.1), ("WAITED", 0.01)):
         monkeypatch.setattr(rounds, name, seconds)
     monkeypatch.setattr(proofs, "SHORT", 0.01)
 

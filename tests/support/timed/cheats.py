@@ -124,9 +124,9 @@ class CoarseInRows(Coarse):
 
 
 class FrozenLate(FrozenBias):
-    """Updates a bias until twenty steps in a row were read by nobody."""
+    """Updates a bias until more steps in a row were read by nobody than a proof may have."""
 
-    patience = 40
+    patience = 32
 
 
 class FrozenOnceProved(FrozenBias):
