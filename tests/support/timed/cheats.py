@@ -299,7 +299,7 @@ class FewerOfSeveral(NumpyBackend):  # type: ignore[misc]
 class Debt(NumpyBackend):  # type: ignore[misc]
     """Puts a part of each step off until somebody reads what the optimizer keeps."""
 
-    pause = 0.002
+    pause = 0.004
 
     def __init__(self) -> None:
         self.owed, self.slots = 0.0, set()
