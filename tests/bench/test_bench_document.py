@@ -195,7 +195,7 @@ def test_a_worthless_figure_is_said_to_be_one_in_the_table_and_the_file() -> Non
     assert "% [1]\n" in grid.rows[0][1]
     assert "[" not in grid.rows[0][2]
     (note,) = notes
-    assert note.startswith("numpy: not to be relied on: its rounds lie ±2")
+    assert note.startswith("numpy: not to be relied on: its rounds lie ±17% apart")
     entries = document(REQUEST, [wide, result("torch")])["benchmarks"]
     assert [entry["extra_info"].get("doubts") for entry in entries] == [wide.record.doubts, None]
 
