@@ -17,7 +17,7 @@ FACTOR = 10
 TRIES = 3
 # Seconds that the short runs take at first, and how much longer they get where the numbers are
 # not convincing: noise goes away with length, a missing wait does not.
-SHORT = 0.04
+SHORT = 0.03
 LONGER = 3
 ATTEMPTS = 3
 # Products cannot be faster than this many times the fastest that was measured.
