@@ -15,8 +15,9 @@ from contextlib import contextmanager
 
 import click
 
+from harness.bench.contestant import TimedResult
 from harness.bench.request import BenchRequest
-from harness.bench.run import Bench
+from harness.bench.run import Bench, BenchEvents
 
 SYSTEMS = ("lesson6/sequence_rnn", "lesson6/stateful_lstm", "lesson6/three_char")
 
@@ -31,6 +32,13 @@ def busy(loops: int) -> Iterator[None]:
         for other in others:
             other.kill()
             other.wait()
+
+
+class Told(BenchEvents):
+    """A line for each cell."""
+
+    def ended(self, result: TimedResult) -> None:
+        click.echo(f"{result.cell}: {result.status} {result.reason}")
 
 
 @click.command()
@@ -53,11 +61,8 @@ def main(
             path=path,
             seed=number,
         )
-        with busy(load), Bench(request) as bench:
-            for result in bench.run():
-                counts[result.status] += 1
-                if not result.measured:
-                    click.echo(f"run {number}: {result.cell}: {result.status}: {result.reason}")
+        with busy(load), Bench(request, events=Told()) as bench:
+            counts.update(result.status for result in bench.run())
         click.echo(f"after {number + 1} runs under {load} busy loops: {dict(counts)}")
     sys.exit(any(status != "measured" for status in counts))
 
