@@ -131,9 +131,10 @@ def _in_a_row(contestant: Contestant) -> Times:
         steps.feed(contestant.case.unseen(), beside=True)
         contestant.throughput(count)
         steps.feed(contestant.case.unseen(), beside=True)
+        _warm(contestant)
+        steps.turn(1)
         unseen.append(contestant.throughput(count))
-        steps.turn(0)
-        contestant.throughput(2 * count)  # a small cache has let go of these
+        _warm(contestant)
         seen.append(contestant.throughput(count))
     return unseen, seen
 
@@ -144,11 +145,19 @@ def _one_by_one(contestant: Contestant) -> Times:
     seen: list[float] = []
     for _ in range(TRIES):
         contestant.steps.feed(contestant.case.unseen(), beside=True)
+        _warm(contestant)
+        contestant.steps.turn(1)
         unseen += contestant.latencies(ROTATING)[1:]
-        contestant.steps.turn(0)
-        contestant.throughput(2 * ROTATING)
+        _warm(contestant)
         seen += contestant.latencies(ROTATING)[1:]
     return unseen, seen
+
+
+def _warm(contestant: Contestant) -> None:
+    """Go back to the batches of the last round, some of which a small cache has let go of, and
+    leave nothing cold, for whichever is timed next."""
+    contestant.steps.turn(0)
+    contestant.throughput(2 * ROTATING)
 
 
 def _compared(unseen: Sequence[float], seen: Sequence[float]) -> Mapping[str, Any]:
