@@ -83,6 +83,6 @@ def several(jax: Any, step: Advance, options: Options) -> Advance:
             return step(carried, fixed, batch)
 
         carried, results = jax.lax.scan(body, carried, batches)
-        return carried, {n: t[-1] for n, t in results.items()}
+        return carried, results
 
     return advance(jax, run, options)

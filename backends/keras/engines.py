@@ -59,15 +59,17 @@ class TensorFlow:
             def batch(index: Any) -> Tensors:
                 return {n: t[index] for n, t in batches.items()}
 
-            def body(index: Any, carried: Tensors, _: Tensors) -> tuple[Any, Tensors, Tensors]:
-                return (index + 1, *step(carried, fixed, batch(index)))
+            def body(index: Any, carried: Tensors, kept: Any) -> tuple[Any, Tensors, Any]:
+                carried, results = step(carried, fixed, batch(index))
+                return index + 1, carried, {n: kept[n].write(index, t) for n, t in results.items()}
 
             count = next(iter(batches.values())).shape[0]
             carried, results = step(carried, fixed, batch(0))
-            _, carried, results = self.tf.while_loop(
-                lambda index, *_: index < count, body, (1, carried, results)
+            kept = {n: self.tf.TensorArray(t.dtype, count).write(0, t) for n, t in results.items()}
+            _, carried, kept = self.tf.while_loop(
+                lambda index, *_: index < count, body, (1, carried, kept)
             )
-            return carried, results
+            return carried, {n: array.stack() for n, array in kept.items()}
 
         return self.advance(run)
 

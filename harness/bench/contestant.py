@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,13 +47,61 @@ class TimedResult:
         return self.status == "measured"
 
 
+@dataclass(frozen=True)
+class Played:
+    """A round that was timed, as far as it takes to make it again.
+
+    ``calls`` are the first index and the number of steps of each, from the start; ``seconds``
+    those of the last. ``results`` are those of the step ``read``. ``parameters`` are all that was
+    left, where it was asked for, and ``reading`` the seconds that this took, twice.
+    """
+
+    batches: Sequence[Mapping[str, Any]]
+    calls: Sequence[tuple[int, int]]
+    seconds: float
+    read: int
+    results: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    reading: tuple[float, ...]
+
+    @property
+    def steps(self) -> int:
+        """How many were made."""
+        return sum(count for _, count in self.calls)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a step, in one round: in a row; alone, until it has begun, until it is done, and
+    for reading its results once more; and those of processors, in a row and alone."""
+
+    row: float
+    begun: float
+    done: float
+    again: float
+    row_processor: float
+    alone_processor: float
+
+    @property
+    def share(self) -> float:
+        """The time in a row over the longer part of the time alone."""
+        return self.row / max(self.begun, self.done - self.again, 1e-9)
+
+    @property
+    def processor_share(self) -> float:
+        """The processors' time in a row over that alone, where results are read twice."""
+        return self.row_processor / max(self.alone_processor - 2 * self.again, 1e-9)
+
+
 @dataclass
 class Contestant:
     """An entry in one group: its worker, and what it has come to.
 
     ``next`` is the index of the next step, ``many`` the steps that go into one call, ``latency``
     the seconds that a step takes at best, by which others are counted. ``peaks`` outlives the
-    group: what this contestant's processes have shown by (process, size).
+    group: what this contestant's processes have shown by (process, size). Of the rounds are kept
+    what was ``played`` and at which ``paces``, and the seconds that passed here over those that
+    the worker tells of (``clocks``).
     """
 
     entry: Entry
@@ -65,6 +114,9 @@ class Contestant:
     many: int = 1
     next: int = 0
     latency: float = 0.0
+    played: list[Played] = field(default_factory=list)
+    paces: list[Pace] = field(default_factory=list)
+    clocks: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         cell = self.case.group.cell(self.entry.label)
@@ -122,7 +174,20 @@ class Contestant:
 
     def throughput(self, count: int) -> float:
         """Seconds of ``count`` steps with one wait at their end."""
-        return self.steps.throughput(self.take(count), count)
+        return self.row(self.take(count), count)
+
+    def row(self, first: int, count: int) -> float:
+        """:meth:`throughput` from a step on, by the worker's clock, and beside it by our own."""
+        started = time.perf_counter()
+        told = self.steps.throughput(first, count)
+        self.clocks.append((told, time.perf_counter() - started))
+        return told
+
+    def processor(self) -> float:
+        """Seconds that all threads of the worker have had of processors, by the system's word."""
+        pid = self.worker.pid
+        # The number of another process's clock, as clock_getcpuclockid(3) makes it on Linux.
+        return time.clock_gettime((~pid << 3) | 2) if pid else 0.0
 
     def latencies(self, count: int) -> list[float]:
         """Seconds of each of ``count`` steps, every one waited for."""

@@ -1,4 +1,4 @@
-"""From seconds to figures: characters and FLOP a second, shares of the peak, memory."""
+"""From seconds to figures: characters and FLOP a second, shares of the peaks, memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def finish(contestant: Contestant) -> None:
     operations = work(case)
     record.flops = operations
     total = sum(operations.values())
-    products = sum(n for name, n in operations.items() if name.endswith("products"))
+    record.products = case.products
     record.flops_per_second = total / step
     record.memory = contestant.steps.memory()
     if contestant.entry.baseline:
@@ -46,13 +46,33 @@ def finish(contestant: Contestant) -> None:
     record.overhead = {"seconds": overhead, "share": overhead / step}
     own = largest_product(case)
     peaks, bandwidth = measured_peaks(contestant, own)
-    record.peak = {"large": peaks[LARGE], "own": peaks[own], "own_size": list(own)}
-    record.share_of_peak = products / step / peaks[LARGE]
-    record.share_of_own_peak = products / step / peaks[own]
     moved = least_bytes(case)
     record.bandwidth = {"measured": bandwidth, "least_bytes": moved}
     record.share_of_bandwidth = moved / step / bandwidth
-    check_hardware(contestant, products, max(peaks.values()), step)
+    check_hardware(contestant, case.products, max(peaks.values()), step)
+
+
+def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
+    """The shares of the peaks, where all have shown theirs: no share is above 1.
+
+    A peak is the fastest product of its size that any of them has made, and no less than what any
+    step has reached: its products are products too.
+    """
+    measured = [c for c in contestants if c.result.measured and not c.entry.baseline]
+    reached = [
+        (c.case.products / c.record.step["median"], f"{c.entry.label}, in a step") for c in measured
+    ]
+    for contestant in measured:
+        record, own = contestant.record, largest_product(contestant.case)
+        best = {
+            size: max([(c.peaks[c.worker.pid, size], c.entry.label) for c in measured] + reached)
+            for size in (LARGE, own)
+        }
+        (large, large_by), (at_own, own_by) = best[LARGE], best[own]
+        record.peak = {"large": large, "large_by": large_by, "own_size": list(own)}
+        record.peak |= {"own": at_own, "own_by": own_by}
+        rate = contestant.case.products / record.step["median"]
+        record.share_of_peak, record.share_of_own_peak = rate / large, rate / at_own
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -33,7 +33,7 @@ from harness.files.forms import Malformed, formed, read_json
 from harness.files.user_file import MAX_RESULTS, FileFault, displayed, read_bytes, why
 
 # What is told of a cell without a speed.
-PROOFS = ("path", "values", "waits", "unseen")
+PROOFS = ("path", "values", "clock", "waits", "pace", "unseen", "timed_way", "rounds_again")
 
 
 class DocumentError(HarnessError):

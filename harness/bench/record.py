@@ -35,8 +35,10 @@ class Record:
     latency: Mapping[str, float] = field(default_factory=dict)
     step: Mapping[str, float] = field(default_factory=dict)
     rate: Mapping[str, Any] = field(default_factory=dict)
-    # Operations of a step by kind, and what follows from them.
+    # Operations of a step as written, by kind; those of the products that it cannot do without; and
+    # what follows from them. ``peak``: large, own, own_size, and whose they are (large_by, own_by).
     flops: Mapping[str, int] = field(default_factory=dict)
+    products: int | None = None
     flops_per_second: float | None = None
     peak: Mapping[str, Any] = field(default_factory=dict)
     share_of_peak: float | None = None
@@ -50,8 +52,14 @@ class Record:
     # What the proofs have found.
     values: Mapping[str, Any] = field(default_factory=dict)
     waits: Mapping[str, Any] = field(default_factory=dict)
-    unseen: Mapping[str, float] = field(default_factory=dict)
+    clock: Mapping[str, float] = field(default_factory=dict)
+    pace: Mapping[str, float] = field(default_factory=dict)
+    unseen: Mapping[str, Any] = field(default_factory=dict)
+    timed_way: Mapping[str, Any] = field(default_factory=dict)
+    rounds_again: Mapping[str, Any] = field(default_factory=dict)
     hardware: Mapping[str, float] = field(default_factory=dict)
+    # Why the figure is worthless all the same, in words.
+    doubts: Sequence[str] = ()
 
     def told(self) -> dict[str, Any]:
         """The fields that were reached, for a file of results."""

@@ -41,17 +41,26 @@ class StepRemote:
         """Have several steps in one call, or not; how many there are."""
         return int(self._ask("together", wanted=wanted).value)
 
-    def feed(self, batches: Sequence[Mapping[str, Arrays]]) -> None:
-        """Other batches of the same shapes."""
-        self._ask("feed", batches=batches)
+    def feed(self, batches: Sequence[Mapping[str, Arrays]], beside: bool = False) -> None:
+        """Other batches of the same shapes, in place of all or beside the first."""
+        self._ask("feed", batches=batches, beside=beside)
 
-    def restart(self) -> None:
-        """Begin anew."""
-        self._ask("restart")
+    def turn(self, number: int) -> None:
+        """Go on with the first set of batches (0), or with the one beside it (1)."""
+        self._ask("turn", number=number)
+
+    def restart(self, parameters: Arrays | None = None) -> None:
+        """Begin anew, from the first parameters or from others."""
+        self._ask("restart", parameters=parameters)
 
     def latency(self, first: int, count: int) -> list[float]:
         """Seconds of each of ``count`` steps, every one waited for."""
         return [float(s) for s in self._ask("latency", first=first, count=count).value]
+
+    def stages(self, first: int, count: int) -> list[tuple[float, float, float]]:
+        """Of each step the seconds until it has begun, until it is done, and of another reading."""
+        found = self._ask("stages", first=first, count=count).value
+        return [(begun, done, again) for begun, done, again in found]
 
     def throughput(self, first: int, count: int) -> float:
         """Seconds of ``count`` steps with one wait at their end."""
@@ -65,8 +74,12 @@ class StepRemote:
         """The seconds that the worker took to answer :meth:`values`."""
         return self._ask("values", first=first, count=count).seconds
 
+    def last(self, back: int) -> Results:
+        """The results of the step ``back`` before the last, of those of the last call."""
+        return dict(self._ask("last", back=back).value)
+
     def parameters(self) -> Mapping[str, Any]:
-        """Neutral ``parameters``, ``statistics`` and ``slots`` as they now are."""
+        """Neutral ``parameters``, ``statistics`` and ``slots`` as they now are, and ``others``."""
         found: Mapping[str, Any] = self._ask("parameters").value
         return found
 

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from harness.bench.contestant import Contestant, Refused, TimedResult
-from harness.bench.figures import finish
-from harness.bench.proofs import check_again, check_unseen, check_values, check_waits
-from harness.bench.workload import ROTATING
+from harness.bench.contestant import Contestant, Played, Refused, TimedResult
+from harness.bench.figures import compare_with_peaks, finish
+from harness.bench.pace import check_clock, check_pace, check_unseen, pace
+from harness.bench.proofs import check_again, check_values, check_waits
+from harness.bench.replay import check_rounds, check_timed_way
+from harness.bench.workload import ROTATING, SECRET, Batch
 from harness.worker.remote import WorkerFault
 
 # The paths among which the fastest right one is chosen. In a forward pass, which has no gradient,
@@ -32,6 +34,12 @@ MOST_BATCHES = 60
 # The time of a step is first taken from the best of so many tries.
 ESTIMATES = 3
 
+# In their order: the batches of the last round are there until others are fed.
+PROOFS = (
+    *(check_waits, check_clock, check_pace, check_unseen),
+    *(check_again, check_timed_way, check_rounds, finish),
+)
+
 Tell = Callable[[TimedResult, str], None]
 
 
@@ -48,11 +56,20 @@ def measure(
 
     each("preparing", lambda e: prepare(e, path), contestants)
     each("warming up", warm_up, contestants)
+    lots = {c.entry.label: SECRET.randrange(rounds) for c in contestants}
     for number in range(rounds):
         order = shuffle.sample(list(contestants), len(contestants))
-        each(f"round {number + 1} of {rounds}", one_round, order)
-    for part in (check_waits, check_unseen, check_again, finish):
+        batches = contestants[0].case.unseen()
+
+        def timed(
+            one: Contestant, batches: Sequence[Batch] = batches, number: int = number
+        ) -> None:
+            one_round(one, batches, lots[one.entry.label] == number)
+
+        each(f"round {number + 1} of {rounds}", timed, order)
+    for part in PROOFS:
         each("proving", part, contestants)
+    compare_with_peaks(contestants)
 
 
 def prepare(contestant: Contestant, path: str) -> None:
@@ -194,11 +211,49 @@ def warm_up(contestant: Contestant) -> None:
     contestant.record.warm_up = {"steps": steps, "steady": steady, "medians": medians}
 
 
-def one_round(contestant: Contestant) -> None:
-    """One number of throughput and some of latency, after untimed steps of both kinds."""
-    count = contestant.steps_in(ROUND)
-    contestant.throughput(contestant.steps_in(WARMING, least=1))
-    contestant.result.seconds.append(contestant.throughput(count) / count)
+def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
+    """One number of throughput and some of latency, after untimed steps of both kinds.
+
+    A round begins anew, on batches that no round had, so that it can be made again; what it has
+    left is kept where it was ``drawn``. A baseline goes on with the batches it has.
+    """
+    steps, count = contestant.steps, contestant.steps_in(ROUND)
+    if not contestant.entry.baseline:
+        steps.feed(batches)
+        steps.restart()
+        if contestant.many == 1:
+            count += SECRET.randrange(2 + count // ROTATING)
+    warm = contestant.steps_in(WARMING, least=1)
+    calls = [(contestant.take(warm), warm), (contestant.take(count), count)]
+    contestant.row(*calls[0])
+    before = contestant.processor()
+    seconds = contestant.row(*calls[1])
+    processor = (contestant.processor() - before) / count
+    contestant.result.seconds.append(seconds / count)
     contestant.result.steps = count
-    waited = contestant.latencies(max(3, min(ROTATING * 8, contestant.steps_in(WAITED))))
-    contestant.record.latencies += waited
+    waited = max(3, min(ROTATING * 8, contestant.steps_in(WAITED)))
+    if contestant.entry.baseline:
+        contestant.record.latencies += contestant.latencies(waited)
+        return
+    contestant.played.append(_played(contestant, batches, calls, seconds, drawn))
+    contestant.paces.append(pace(contestant, seconds / count, processor, waited))
+
+
+def _played(
+    contestant: Contestant,
+    batches: Sequence[Batch],
+    calls: Sequence[tuple[int, int]],
+    seconds: float,
+    drawn: bool,
+) -> Played:
+    """What a round has left, as far as it is looked at: which is decided here, after it."""
+    steps, (first, count) = contestant.steps, calls[-1]
+    back = SECRET.randrange(contestant.many)
+    results, parameters = steps.last(back), {}
+    reading: list[float] = []
+    while drawn and len(reading) < 2:
+        started = time.perf_counter()
+        parameters = dict(steps.parameters())
+        reading.append(time.perf_counter() - started)
+    read = first + count - 1 - back
+    return Played(batches, calls, seconds, read, results, parameters, tuple(reading))

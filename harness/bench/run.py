@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from typing import Any
 
 from harness.bench.contestant import Contestant, TimedResult
+from harness.bench.doubts import Load, doubts
 from harness.bench.request import (
     BenchRequest,
     Entry,
@@ -74,11 +76,19 @@ class Bench:
         """All cells, in the order of the plan."""
         self.events.planned(len(self.groups) * len(self.entries))
         results: list[TimedResult] = []
+        own = 0.0
         for group in self.groups:
+            start = Load.now()
             found = self.run_group(group)
+            threads = float(self.request.thread_count)
+            load = Load(start, own, Load.now(), threads)
             for result in found:
+                if result.measured:
+                    cores = len(os.sched_getaffinity(0))
+                    result.record.doubts = doubts(result.record.rate, load, cores)
                 self.events.ended(result)
             results += found
+            own = threads
         return results
 
     def run_group(self, group: Group) -> list[TimedResult]:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from harness.bench.compare import Change
 from harness.bench.contestant import TimedResult
+from harness.bench.doubts import spread_of
 from harness.bench.noise import beyond_noise
 from harness.terminal import entry
 from harness.worker.remote import with_trace
@@ -56,7 +57,7 @@ def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
     for result in results:
         # Settings are told of below the tables, but what lost its speed under one is a footnote.
         if result.entry.tuning and not result.measured:
-            _note(result, notes)
+            _note(result, notes, result.reason)
     return found, notes
 
 
@@ -97,10 +98,11 @@ def _best(cells: Sequence[TimedResult]) -> list[TimedResult]:
 def _text(result: TimedResult, best: bool, notes: list[str]) -> str:
     """``*123 ±4%`` over the path that ran and the digits that are right; or why not."""
     if not result.measured:
-        return f"{result.status} [{_note(result, notes)}]"
+        return f"{result.status} [{_note(result, notes, result.reason)}]"
     rate = result.record.rate
-    share = (rate["q3"] - rate["q1"]) / 2 / rate["median"]
-    speed = f"{'*' if best else ''}{thousands(rate['median'])} ±{share:.0%}"
+    speed = f"{'*' if best else ''}{thousands(rate['median'])} ±{spread_of(rate):.0%}"
+    for doubt in result.record.doubts:
+        speed += f" [{_note(result, notes, doubt)}]"
     return f"{speed}\n{_path(result)}\n{result.record.values['digits']:.1f} digits"
 
 
@@ -109,8 +111,8 @@ def _path(result: TimedResult) -> str:
     return f"{result.record.path}{f' x{many}' if many > 1 else ''}"
 
 
-def _note(result: TimedResult, notes: list[str]) -> int:
-    text = f"{result.entry.label}: {result.reason}"
+def _note(result: TimedResult, notes: list[str], reason: str) -> int:
+    text = f"{result.entry.label}: {reason}"
     if text not in notes:
         notes.append(text)
     return notes.index(text) + 1

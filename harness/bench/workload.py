@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from random import SystemRandom
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,20 @@ from harness.oracle.case import state_of, step_values
 from harness.oracle.draw import data, draw, target
 from harness.oracle.tolerance import Deviation, compare
 from harness.oracle.yardstick import OTHERS, Expected, Reference
+from harness.program.flops import count
 from harness.program.ir import Program
+from harness.program.plan import forward_plan, training_plan
 from harness.program.serial import encode
 from harness.program.signature import result_ports
+from harness.runtime.backend import host_dtype
 from harness.runtime.session import Session
 
 Batch = dict[str, dict[str, Array]]
 
 # Batches that rotate, so that no result is of use twice.
 ROTATING = 8
+# What is drawn here no worker can know before it is used.
+SECRET = SystemRandom()
 # The batches whose results are compared: the first of them twice, so that in training the second
 # pass over it differs from the first, whoever has kept the result. At a large batch two steps
 # and one order of summation must do: the oracle is slow.
@@ -60,6 +66,19 @@ class TimedCase:
         return self.programs[self.group.mode]
 
     @cached_property
+    def products(self) -> int:
+        """Operations of the matrix products that a step cannot do without: those of its plan,
+        which leaves out what nothing needs, or of the program where that has fewer."""
+        program, sizes = self.program, {**self.program.sizes, **self.sizes}
+        if self.group.mode == "forward":
+            plans = [forward_plan(program, sizes, self.dtype, (), moved=m) for m in (True, False)]
+        else:
+            assert self.rule is not None
+            rate = self.learning_rate
+            plans = [training_plan(program, self.rule, sizes, self.dtype, (), learning_rate=rate)]
+        return min(count(plan.nodes, plan.types, plan.sizes).products for plan in plans)
+
+    @cached_property
     def learning_rate(self) -> float:
         """The spec's own; smaller for plain descent, whose steps grow with a larger batch.
 
@@ -85,6 +104,10 @@ class TimedCase:
             for s in seeds
         ]
 
+    def unseen(self) -> list[Batch]:
+        """A set of batches that nobody has seen, or could have drawn beforehand."""
+        return self.fresh(1 + SECRET.getrandbits(32))
+
     def payload(self, path: str, device: str) -> dict[str, Any]:
         """The arguments of the verb ``prepare``."""
         return {
@@ -108,7 +131,7 @@ class TimedCase:
         programs = (self.programs["train"], self.programs["forward"])
         orders = () if self.group.batch > LARGE else OTHERS
         run = self._train if self.group.mode == "train" else self._forward
-        reference = Reference(*programs, self.rule, orders=orders, kind=_kind)
+        reference = Reference(*programs, self.rule, orders=orders, kind=kind)
         return reference.expect(lambda session: [run(session)])
 
     def found(
@@ -126,11 +149,16 @@ class TimedCase:
             values.update(step_values(len(results), step, self.material))
         return values
 
-    def compare(self, found: Mapping[str, Array]) -> list[Deviation]:
-        """One deviation for each tensor that was found, or that is missing."""
-        expected = self.expected
-        kind = "float64" if self.dtype == "float64" else "float32"
-        return compare(found, expected.values, expected.noise(self.dtype), kind)
+    def compare(
+        self, found: Mapping[str, Array], expected: Expected | None = None
+    ) -> list[Deviation]:
+        """One deviation for each tensor that was found, or that is missing.
+
+        ``expected`` is that of the compared steps if left out.
+        """
+        expected = expected or self.expected
+        own = host_dtype(self.dtype)
+        return compare(found, expected.values, expected.noise(self.dtype), own)
 
     def _mixed(self, seed: int) -> int:
         return self.seed * 1_000_003 + seed
@@ -166,7 +194,7 @@ class TimedCase:
         return values
 
 
-def _kind(name: str) -> str:
+def kind(name: str) -> str:
     """Losses are a kind of their own: they are far less noisy than what an optimizer makes of a
     gradient."""
     return "loss" if name.endswith(": loss") else "tensor"

@@ -176,8 +176,8 @@ class Backend(ABC):
         """Many steps in one call, if that is faster; None if not.
 
         Returns:
-            A step whose batch holds several, each tensor ``[steps, ...]``. What it carries is that
-            after the last one, and so are its results.
+            A step whose batch holds several, each tensor ``[steps, ...]``, and so do its results.
+            What it carries is that after the last one.
         """
         return None
 

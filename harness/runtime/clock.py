@@ -46,6 +46,20 @@ class Clock:
             seconds.append(time.perf_counter() - start)
         return seconds
 
+    def stages(self, first: int, count: int) -> list[tuple[float, float, float]]:
+        """Of each of ``count`` steps the seconds until it has begun, those until its results are
+        there, and those that reading them once more takes."""
+        seconds = []
+        for index in range(first, first + count):
+            start = time.perf_counter()
+            handle = self.steps.start(index)
+            begun = time.perf_counter()
+            self.steps.finish(handle)
+            done = time.perf_counter()
+            self.steps.finish(handle)
+            seconds.append((begun - start, done - begun, time.perf_counter() - done))
+        return seconds
+
     def throughput(self, first: int, count: int) -> float:
         """Seconds of ``count`` steps in a row with one wait at their end."""
         start = time.perf_counter()

@@ -55,14 +55,37 @@ class StepLoop:
             None if several is None else promises.function(several, "several()"),
         )
 
-    def run(self, carry: Carry, batches: Iterable[tuple[Tensors, bool]]) -> Tensors:
-        """The results of the last step; a batch is a stack of several where that is true."""
+    def run(self, carry: Carry, batches: Iterable[tuple[Tensors, bool]]) -> Begun:
+        """The results of the last call; a batch is a stack of several where that is true."""
         results: Tensors = {}
-        several = self.several or self.one
+        stacked, several = False, self.several or self.one
         for batch, stacked in batches:
             step = several if stacked else self.one
             carry.carried, results = step(carry.carried, carry.fixed, batch)
-        return results
+        return Begun(results, stacked)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Results of a call that may still be under way: ``[steps, ...]`` where it made several."""
+
+    results: Tensors
+    stacked: bool
+
+
+@dataclass
+class Fed:
+    """Batches on the device, and the stack of all of them, once it is asked for."""
+
+    batches: list[Tensors]
+    stack: Tensors = field(default_factory=dict)
+
+    def refill(self, backend: Backend, batches: Sequence[Tensors]) -> None:
+        """Write other batches of the same shapes over these."""
+        self.stack = {}
+        for kept, batch in zip(self.batches, batches, strict=True):
+            for name, tensor in kept.items():
+                backend.fill(tensor, backend.numpy(batch[name]))
 
 
 class Pipeline:
@@ -88,38 +111,65 @@ class Pipeline:
         session.load(parameters, statistics)
         batch = self._tensors(_some(batches)[0])
         self._step = make_step(session, purpose, batch, self._state(), learning_rate)
-        self.feed(batches)
         self._step_advance = self._step.advance
         self._loop = StepLoop.of(session.backend, self._step_advance)
         self.together = True
+        self._sets: list[Fed] = []
+        self.feed(batches)
         self._carry = Carry(*self._step.begin(self._state()))
+        self._last: Begun | None = None
 
     @property
     def many(self) -> int:
         """Steps in one call of :meth:`run`."""
         return len(self._batches) if self._loop.several is not None and self.together else 1
 
-    def feed(self, batches: Sequence[Batch]) -> None:
-        """Other batches in place of the present ones; :class:`UsageError` if there are none.
+    @property
+    def _batches(self) -> list[Tensors]:
+        return self._fed.batches
 
-        Each is laid out here as the step takes it, once.
+    def feed(self, batches: Sequence[Batch], beside: bool = False) -> None:
+        """Go on with other batches, in place of all or beside the first (see :meth:`turn`).
+
+        Each is laid out here as the step takes it, once; into the memory of those that it
+        replaces, where tensors can be written to, as a step may be bound to that.
+
+        Raises:
+            UsageError: there are none.
         """
-        self._batches = [self._arranged(self._tensors(batch)) for batch in _some(batches)]
-        self._stack: Tensors = {}
+        arranged = [self._arranged(self._tensors(batch)) for batch in _some(batches)]
+        place = int(beside)
+        backend, there = self.session.backend, self._sets[place:]
+        if backend.rewrites and there and len(there[0].batches) == len(arranged):
+            there[0].refill(backend, arranged)
+        else:
+            self._sets[place:] = [Fed(arranged)]
+        self.turn(place)
+        if self.many > 1:
+            self.session.backend.wait(self._stacked())
 
-    def restart(self) -> None:
-        """Parameters, statistics, state and optimizer as they were at first."""
-        parameters, statistics, _ = self._values
-        self.session.load(parameters, statistics)
+    def turn(self, number: int) -> None:
+        """Go on with a set of batches as it was fed: 0 is the first, 1 the one beside it."""
+        self._fed = self._sets[number]
+
+    def restart(self, parameters: Arrays | None = None) -> None:
+        """Parameters (or those given), statistics, state and optimizer as they were at first."""
+        first, statistics, _ = self._values
+        self.session.load(first if parameters is None else parameters, statistics)
         self._carry = Carry(*self._step.begin(self._state()))
 
-    def start(self, index: int) -> Tensors:
+    def start(self, index: int) -> Begun:
         """Begin a step; see :class:`harness.runtime.clock.Steps`."""
-        return self._loop.run(self._carry, [(self._batches[index % len(self._batches)], False)])
+        return self._begin([(self._batches[index % len(self._batches)], False)])
 
-    def run(self, first: int, count: int) -> Tensors:
+    def run(self, first: int, count: int) -> Begun:
         """Begin ``count`` steps; the handle of the last."""
-        return self._loop.run(self._carry, self._cycle(first, first + count))
+        return self._begin(self._cycle(first, first + count))
+
+    def _begin(self, batches: Iterable[tuple[Tensors, bool]]) -> Begun:
+        self._last = None  # its memory may be wanted
+        self._last = self._loop.run(self._carry, batches)
+        return self._last
 
     def _cycle(self, index: int, end: int) -> Iterator[tuple[Tensors, bool]]:
         """The batches of some steps in turn; all in one stack where several steps are one call."""
@@ -132,16 +182,45 @@ class Pipeline:
                 yield self._batches[index % count], False
                 index += 1
 
-    def finish(self, handle: Tensors) -> Results:
+    def finish(self, handle: Begun) -> Results:
         """Wait for a step and for all that it hands on."""
         backend = self.session.backend
         backend.wait({n: t for n, t in self._carry.carried.items() if n != OPTIMIZER})
-        return {n: backend.numpy(t) for n, t in handle.items()}
+        results = handle.results
+        if handle.stacked:
+            table, last = backend.primitives, len(self._batches)
+            rows = {
+                n: table["slice"](t, axis=0, start=last - 1, stop=last) for n, t in results.items()
+            }
+            results = {n: table["squeeze"](row, axis=0) for n, row in rows.items()}
+        return {n: backend.numpy(t) for n, t in results.items()}
+
+    def last(self, back: int) -> Results:
+        """The results of the step that is ``back`` before the last, of those of the last call.
+
+        Raises:
+            UsageError: the last call did not make so many.
+        """
+        last = self._last
+        count = len(self._batches) if last is not None and last.stacked else 1
+        if last is None or back >= count:
+            raise UsageError(f"no results are kept of the step {back} before the last")
+        arrays = {n: self.session.backend.numpy(t) for n, t in last.results.items()}
+        return {n: a[count - 1 - back] for n, a in arrays.items()} if last.stacked else arrays
 
     def parameters(self) -> dict[str, Any]:
-        """Neutral ``parameters``, ``statistics`` and ``slots`` as they now are."""
+        """Neutral ``parameters``, ``statistics`` and ``slots`` as they now are, and ``others``:
+        whatever else goes from step to step, such as the state."""
         store(self.session, self._carry.carried)
-        return self.session.read()
+        kept = self.session.read()
+        slots = {f"{s}.{n}" for s, named in self.session.slots.items() for n in named}
+        known = {*self.session.variables, *slots, OPTIMIZER}
+        others = {
+            n: self.session.array(t, n)
+            for n, t in self._carry.carried.items()
+            if n not in known and not n.startswith("statistics.")
+        }
+        return {**kept, "others": others}
 
     def overhead(self, count: int) -> float:
         """Seconds of a :meth:`start` with the framework left out; then it begins anew.
@@ -165,10 +244,10 @@ class Pipeline:
         return seconds / count
 
     def _stacked(self) -> Tensors:
-        if not self._stack:
+        if not self._fed.stack:
             stack = self.session.backend.stack
-            self._stack = {n: stack([b[n] for b in self._batches]) for n in self._batches[0]}
-        return self._stack
+            self._fed.stack = {n: stack([b[n] for b in self._batches]) for n in self._batches[0]}
+        return self._fed.stack
 
     def _state(self) -> Tensors:
         return {f"state.{n}": self.session.float_tensor(a) for n, a in self._values[2].items()}

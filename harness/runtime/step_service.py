@@ -129,17 +129,28 @@ class StepService:
         self.pipeline.together = wanted
         return self.pipeline.many
 
-    def feed(self, batches: Sequence[Payload]) -> None:
-        """Other batches of the same shapes."""
-        self.pipeline.feed(batches)
+    def feed(self, batches: Sequence[Payload], beside: bool = False) -> None:
+        """Other batches of the same shapes, in place of all or beside the first."""
+        self.pipeline.feed(batches, beside)
 
-    def restart(self) -> None:
-        """Begin anew from the values given to :meth:`prepare`."""
-        self.pipeline.restart()
+    def turn(self, number: int) -> None:
+        """Go on with the first set of batches (0), or with the one beside it (1)."""
+        self.pipeline.turn(number)
+
+    def restart(self, parameters: Payload | None = None) -> None:
+        """Begin anew from the values given to :meth:`prepare`, or from other parameters."""
+        self.pipeline.restart(parameters)
 
     def latency(self, first: int, count: int) -> list[float]:
         """Seconds of each of ``count`` steps from ``first`` on, every one waited for."""
         return Clock(self.pipeline).latency(first, count)
+
+    def stages(self, first: int, count: int) -> list[list[float]]:
+        """Of each step the seconds until it has begun, until it is done, and of reading it again.
+
+        See :meth:`harness.runtime.clock.Clock.stages`.
+        """
+        return [list(step) for step in Clock(self.pipeline).stages(first, count)]
 
     def throughput(self, first: int, count: int) -> float:
         """Seconds of ``count`` steps in a row with one wait at their end."""
@@ -150,8 +161,12 @@ class StepService:
         steps = Clock(self.pipeline).values(first, count)
         return [{n: promises.array(a, n) for n, a in step.items()} for step in steps]
 
+    def last(self, back: int) -> Results:
+        """The results of the step ``back`` before the last, of those of the last call."""
+        return {n: promises.array(a, n) for n, a in self.pipeline.last(back).items()}
+
     def parameters(self) -> Payload:
-        """Parameters, statistics and slots as they now are, by neutral names."""
+        """Parameters, statistics and slots as they now are, by neutral names, and ``others``."""
         return self.pipeline.parameters()
 
     def overhead(self, count: int) -> float:

@@ -114,6 +114,11 @@ class Descended(Kept):
 
 
 @with_config(FORM)
+class Carried(Changed):
+    others: Arrays
+
+
+@with_config(FORM)
 class MemoryAnswer(TypedDict):
     resident: Bytes | None
     device: Bytes | None
@@ -165,11 +170,14 @@ BACKEND = _forms(
     select=None,
     together=Count,
     feed=None,
+    turn=None,
     restart=None,
     latency=list[Seconds],
+    stages=list[Annotated[list[Seconds], Field(min_length=3, max_length=3)]],
     throughput=Seconds,
     values=list[Arrays],
-    parameters=Changed,
+    last=Arrays,
+    parameters=Carried,
     descend=Descended,
     overhead=Seconds,
     memory=MemoryAnswer,
@@ -185,7 +193,13 @@ BACKEND = _forms(
 FORMAT = _forms(suffix=str, write=list[str], read=ReadWeights, outputs=Arrays)
 _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 # Verbs whose lists have as many entries as their payload says.
-COUNTED = {"latency": "count", "values": "count", "train": "batches", "peaks": "sizes"}
+COUNTED = {
+    "latency": "count",
+    "stages": "count",
+    "values": "count",
+    "train": "batches",
+    "peaks": "sizes",
+}
 
 
 def formed(form: TypeAdapter[Any], value: Any) -> Any:

@@ -13,6 +13,7 @@ from bench_results import REQUEST, refused, result
 from harness.bench import console, sweep, table, tuning
 from harness.bench.console import results_exit_code
 from harness.bench.contestant import Status, TimedResult
+from harness.bench.doubts import Load, doubts
 from harness.bench.environment import environment
 from harness.bench.json_file import DocumentError, check_writable, document, read, write
 from harness.bench.request import TUNINGS
@@ -184,6 +185,34 @@ def test_table() -> None:
     below = below.replace("\n", "<br>")
     row = f"| sequence_rnn | *512 ±1%<br>{below} | 256 ±1%<br>{below} | refused [1] |"
     assert row in grid.markdown().splitlines()
+
+
+def test_a_worthless_figure_is_said_to_be_one_in_the_table_and_the_file() -> None:
+    wide = result(noise=(0.8, 0.9, 1.0, 1.3, 1.4))
+    quiet = Load(start=0.2, own_at_start=0, end=2.1, own=2)
+    wide.record.doubts = doubts(wide.record.rate, quiet, cores=2)
+    (grid,), notes = table.grids([wide, result("torch")])
+    assert "% [1]\n" in grid.rows[0][1]
+    assert "[" not in grid.rows[0][2]
+    (note,) = notes
+    assert note.startswith("numpy: not to be relied on: its rounds lie ±17% apart")
+    entries = document(REQUEST, [wide, result("torch")])["benchmarks"]
+    assert [entry["extra_info"].get("doubts") for entry in entries] == [wide.record.doubts, None]
+
+
+@pytest.mark.parametrize(
+    ("load", "words"),
+    [
+        (Load(start=0.9, own_at_start=0, end=2.9, own=2), []),
+        (Load(start=1.1, own_at_start=0, end=2, own=2), ["a load of 1.1 on 2 cores before"]),
+        (Load(start=2.2, own_at_start=2, end=2.2, own=2), []),
+        (Load(start=2.2, own_at_start=2, end=3.4, own=2), ["a load of 3.4 on 2 cores after"]),
+    ],
+)
+def test_other_work_of_the_machine_makes_a_figure_worthless(load: Load, words: list[str]) -> None:
+    found = doubts(result().record.rate, load, cores=2)
+    assert len(found) == len(words)
+    assert all(word in text for word, text in zip(words, found, strict=True))
 
 
 def test_fastest_is_marked_only_as_far_as_noise_allows() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peaks import set_shares, told
 from performance_page import limit, render
 from places import TESTS
 from ratio_targets import cells, missed, outcome
@@ -175,3 +176,24 @@ def test_a_record_is_added_to_pair_by_pair(tmp_path: Path) -> None:
         keep(place, {"pairs": {"one": pair(ratio)}})
     assert read(place)["pairs"]["one"]["native"]["seconds"][1] == 0.002
     assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]
+
+
+def test_a_share_of_a_peak_is_of_the_best_of_any_backend_and_never_above_it() -> None:
+    def peak(backend: str, rate: float) -> dict[str, Any]:
+        own = {"own": rate, "own_by": backend, "own_size": [512, 256, 86]}
+        return {"large": 1.5 * rate, "large_by": backend, **own}
+
+    # Steps of a millisecond: 8 GFLOP/s, of a peak that its own backend sees at 5, another at 10.
+    found = record(
+        keras_train_64=pair(1, products=8_000_000, peak=peak("keras", 5e9)),
+        torch_train_64=pair(1, products=4_000_000, peak=peak("torch", 1e10)),
+    )
+    set_shares(found["pairs"])
+    ours = [p["ours"] for p in found["pairs"].values()]
+    assert [side["share_of_own_peak"] for side in ours] == pytest.approx([0.8, 0.4])
+    assert [side["share_of_peak"] for side in ours] == pytest.approx([8 / 15, 4 / 15])
+    assert "Squares of 2048: 15 GFLOP/s by torch" in told(found["pairs"])
+    assert "512 x 256 x 86: 10 GFLOP/s by torch" in render(found)
+    ours[0]["products"] = 20_000_000
+    set_shares(found["pairs"])
+    assert ours[0]["share_of_own_peak"] == ours[0]["share_of_peak"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from peaks import told
 from ratio_targets import (
     FAILURE,
     LEAST,
@@ -50,7 +51,7 @@ def render(record: Record) -> str:
     if others:
         parts.append(_others(others))
     parts.append(NOTES.read_text())
-    parts.append("## Every cell\n\n" + _details(everything))
+    parts.append("## Every cell\n\n" + told(record["pairs"]) + "\n" + _details(everything))
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 

@@ -158,7 +158,7 @@ def _peak_target(usual: Sequence[Cell]) -> Iterator[Target]:
                 f"numpy: at least {LEAST_PEAK:.0%} of the sgemm peak at the model's own sizes, "
                 "sequence_rnn at batch 1024"
             )
-            found = f"{share:.0%} ({large:.0%} of that of large squares)"
+            found = f"{share:.0%} of the best of any backend ({large:.0%} of that of large squares)"
             yield Target(text, found, [found] if share < LEAST_PEAK else [])
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from peaks import set_shares
 from performance_page import render
 from pytest_benchmark.utils import safe_dumps
 from ratio_targets import missed, outcome
@@ -26,7 +27,7 @@ from rich.console import Console
 
 from harness.bench.contestant import Contestant, TimedResult
 from harness.bench.environment import environment
-from harness.bench.figures import finish
+from harness.bench.figures import compare_with_peaks, finish
 from harness.bench.request import BenchRequest, Entry, Group, groups_of, launch
 from harness.bench.rounds import one_round, prepare, warm_up
 from harness.bench.workload import TimedCase
@@ -89,10 +90,12 @@ class Pairs:
         for contestant in contestants:
             contestant.attempt(warm_up)
         for _ in range(self.rounds):
+            batches = case.unseen()
             for contestant in self._shuffle.sample(contestants, len(contestants)):
-                contestant.attempt(one_round)
+                contestant.attempt(lambda e, batches=batches: one_round(e, batches))
         for contestant in contestants:
             contestant.attempt(finish)
+        compare_with_peaks(contestants)
         found = {"ours": side(contestants[0].result), "native": side(contestants[1].result)}
         found["environment"] = environment(self.request(path), [e.result for e in contestants])
         return found
@@ -119,6 +122,7 @@ def side(result: TimedResult) -> dict[str, Any]:
     names = (
         *("path", "paths", "candidates", "many", "rate", "latency", "values", "overhead"),
         *("share_of_peak", "share_of_own_peak", "share_of_bandwidth", "warm_up", "compile"),
+        *("products", "peak"),
     )
     kept = {name: value for name, value in result.record.told().items() if name in names}
     return {
@@ -246,6 +250,7 @@ def measure(
 def page(record: Path, output: Path) -> None:
     """Write the page from the record; exit code 1 if a target is missed."""
     found = read(record)
+    set_shares(found["pairs"])
     output.write_text(render(found))
     misses = missed(found)
     for line in misses:

@@ -211,12 +211,13 @@ class Together(NumpyBackend):  # type: ignore[misc]
         _, together = self.pauses
 
         def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
-            results: Tensors = {}
+            found = []
             for index in range(len(next(iter(batches.values())))):
                 time.sleep(together)
                 batch = {n: t[index] for n, t in batches.items()}
                 carried, results = step(carried, fixed, batch)
-            return carried, results
+                found.append({n: np.array(t) for n, t in results.items()})
+            return carried, {n: np.stack([one[n] for one in found]) for n in found[0]}
 
         return run
 

@@ -1,0 +1,54 @@
+"""What makes a figure worthless though all was proved: its spread, or the machine's other work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Half the range between the quartiles, relative to the median, from which on nothing can be told
+# from it: as much as ``--threshold`` calls a change.
+SPREAD = 0.1
+# Load beyond the run's own, as a share of the cores.
+BUSY = 0.5
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load averages of a minute, before and after a group, and what of them is the run's own."""
+
+    start: float
+    own_at_start: float
+    end: float
+    own: float
+
+    @staticmethod
+    def now() -> float:
+        """That of the last minute."""
+        return os.getloadavg()[0]
+
+
+def spread_of(quartiles: Mapping[str, float]) -> float:
+    """Half the range between the quartiles over the median."""
+    return (quartiles["q3"] - quartiles["q1"]) / 2 / quartiles["median"]
+
+
+def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
+    """Why a figure is not to be relied on, in words; nothing if it is."""
+    found = []
+    if spread_of(rate) > SPREAD:
+        found.append(
+            f"not to be relied on: its rounds lie ±{spread_of(rate):.0%} apart "
+            f"(up to {SPREAD:.0%} is a figure); measure it again, with more --rounds"
+        )
+    for when, total, own in (
+        ("before", load.start, load.own_at_start),
+        ("after", load.end, load.own),
+    ):
+        if total - own > BUSY * cores:
+            found.append(
+                f"not to be relied on: the machine had other work, a load of {total:.1f} on "
+                f"{cores} cores {when} it was timed, of which the run itself makes up to {own:.0f}"
+            )
+            break
+    return found

@@ -1,0 +1,110 @@
+"""Backends that do less where nobody looks get no speed; those that do all the work do."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from places import SUPPORT
+
+from harness.bench import proofs, rounds
+from harness.bench.contestant import Contestant, TimedResult
+from harness.bench.request import BenchRequest, Entry
+from harness.bench.run import Bench
+from harness.worker.launch import Launch, thread_settings
+
+pytestmark = pytest.mark.alone
+
+PYTHONPATH = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
+# Of one thread: on a busy machine two wait for each other.
+SETTINGS = {"PYTHONPATH": PYTHONPATH, **thread_settings(1)}
+SIZES = {"hidden": (64,), "vocab": (17,), "factors": (5,)}
+# Words of the refusals.
+LEFT = "as they are timed, step"
+LESS = "does less where nobody reads"
+CACHE = "answers from a cache"
+# What must be refused, and in which words; the systems that have what the cheat is about.
+STATELESS, STATEFUL = "lesson6/sequence_rnn", "lesson6/stateful_lstm"
+TRAINED = {
+    **dict.fromkeys(("frozen_bias", "frozen_slots", "halved_rate", "every_second_update"), LEFT),
+    **dict.fromkeys(("coarse_unread", "coarse_in_rows", "half_gradient", "fewer_of_several"), LEFT),
+    "frozen_once_proved": LEFT,
+    "slow_clock": "its clock goes wrong",
+    "halfway": ("does not wait for its work", LEFT),
+}
+FORWARD = {
+    **dict.fromkeys(("coarse_unread", "coarse_in_rows", "half_batch"), LEFT),
+    "stale_second": (LEFT, LESS),
+    **dict.fromkeys(("skipping_second", "skipping_unread"), LESS),
+    **dict.fromkeys(("third_sighting", "small_cache", "by_place"), CACHE),
+    "last_of_several": LEFT,
+    "slow_clock": "its clock goes wrong",
+    "halfway": ("does not wait for its work", LEFT, LESS),
+}
+# These show in what a round has left, where it has many steps.
+LATE = {"frozen_late": LEFT, "debt": "leaves work for later"}
+CARRYING = {"stale_state": LEFT, "stale_statistics": LEFT}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short runs: what is proved does not depend on their length."""
+    for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.05), ("WAITED", 0.01)):
+        monkeypatch.setattr(rounds, name, seconds)
+    monkeypatch.setattr(proofs, "SHORT", 0.01)
+
+
+def run(spec: str, mode: str, *names: str) -> dict[str, TimedResult]:
+    sizes = {"hidden": (16,), "vocab": (11,)} if spec == STATEFUL else SIZES
+    request = BenchRequest(
+        specs=(spec,),
+        modes=(mode,),
+        batches=(48,),
+        sizes=sizes,
+        rounds=2,
+        threads=1,
+        path="derived",
+    )
+    entries = []
+    for name in names:
+        module = "handlers" if name == "honest" else "cheats"
+        launch = Launch(name, handler=f"timed.{module}:{name}", environment=SETTINGS)
+        entries.append(Entry(name, launch))
+    with Bench(request, entries) as bench:
+        return {result.cell.backend: result for result in bench.run()}
+
+
+@pytest.mark.parametrize(
+    ("spec", "mode", "cheats"),
+    [
+        pytest.param(STATELESS, "train", TRAINED, id="trained"),
+        pytest.param(STATELESS, "forward", FORWARD, id="forward"),
+        pytest.param(STATELESS, "train", LATE, id="late"),
+        pytest.param(STATEFUL, "train", CARRYING, id="carrying"),
+        pytest.param(STATEFUL, "forward", {"stale_state": LEFT}, id="carrying-forward"),
+    ],
+)
+def test_cheats_are_refused_and_say_why(
+    spec: str,
+    mode: str,
+    cheats: dict[str, str | tuple[str, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if cheats is LATE:
+        short, long = Contestant.steps_in, 80
+        # However busy the machine is: more steps than any other proof makes.
+        monkeypatch.setattr(
+            Contestant,
+            "steps_in",
+            lambda one, seconds, least=3: (
+                long if seconds == rounds.ROUND else short(one, seconds, least)
+            ),
+        )
+    found = run(spec, mode, "honest", *cheats)
+    honest = found.pop("honest")
+    assert (honest.status, honest.reason) == ("measured", "")
+    for name, words in cheats.items():
+        status, reason = found[name].status, found[name].reason
+        allowed = (words,) if isinstance(words, str) else words
+        assert status == "refused", name
+        assert any(word in reason for word in allowed), (name, reason)

@@ -1,0 +1,60 @@
+"""The shares of a record's steps of the fastest products that any backend has shown in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+# FLOP/s, and the backend that reached them.
+Peak = tuple[float, str]
+
+
+def peaks(pairs: Mapping[str, Any]) -> tuple[Peak | None, dict[tuple[int, ...], Peak]]:
+    """The best of the large squares, and of each size that is the largest product of a model.
+
+    A step that was faster than those is one itself.
+    """
+    large: Peak | None = None
+    own: dict[tuple[int, ...], Peak] = {}
+    for name, side in _sides(pairs):
+        peak, size = side["peak"], tuple(side["peak"]["own_size"])
+        step = side["products"] / median(side["seconds"]), f"a step of {name}"
+        large = max(filter(None, (large, step, (peak["large"], peak["large_by"]))))
+        own[size] = max(own.get(size, step), step, (peak["own"], peak["own_by"]))
+    return large, own
+
+
+def set_shares(pairs: Mapping[str, Any]) -> None:
+    """Put the shares of both peaks beside each speed, of the products that a step has to make."""
+    large, own = peaks(pairs)
+    for _, side in _sides(pairs):
+        rate = side["products"] / median(side["seconds"])
+        assert large is not None
+        side["share_of_peak"] = rate / large[0]
+        side["share_of_own_peak"] = rate / own[tuple(side["peak"]["own_size"])][0]
+
+
+def told(pairs: Mapping[str, Any]) -> str:
+    """Both peaks, in words; nothing where the record has none."""
+    large, own = peaks(pairs)
+    if large is None:
+        return ""
+    sizes = "; ".join(
+        f"{' x '.join(map(str, size))}: {_gigaflops(peak)}" for size, peak in sorted(own.items())
+    )
+    return (
+        "A share of a peak counts the products that a step cannot do without (those of its plan),\n"
+        "and is of the fastest product of that size that any backend here has made, on the same\n"
+        f"threads. Squares of 2048: {_gigaflops(large)}. At the models' own largest\n"
+        f"products, rows x inner x columns: {sizes}.\n"
+    )
+
+
+def _gigaflops(peak: Peak) -> str:
+    return f"{peak[0] / 1e9:.0f} GFLOP/s by {peak[1]}"
+
+
+def _sides(pairs: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Our side of each pair that has products and a peak, by name."""
+    return [(n, p["ours"]) for n, p in pairs.items() if {"products", "peak"} <= p["ours"].keys()]

@@ -1,0 +1,375 @@
+"""Backends on numpy that do less where nobody looks, each in one way.
+
+They know what a backend can know: what they are given, what is read and what is waited for. What
+they save may be no time here; it would be on a device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from harness.program.plan import Plan
+from harness.runtime.backend import Advance
+from harness.runtime.native import Tensors
+from timed.handlers import NumpyBackend, Run, honest, offering, serving
+
+Answer = Callable[[str, dict[str, Any]], Any]
+
+
+class Watching(NumpyBackend):  # type: ignore[misc]
+    """Counts the steps since somebody has read or waited; a cheat overrides :meth:`unread`.
+
+    ``patience`` is how many such steps it makes as it must, ``honesty`` how many steps at first.
+    """
+
+    patience, honesty = 1, 0
+
+    def __init__(self) -> None:
+        self.since = self.made = 0
+
+    def numpy(self, tensor: Any) -> Any:
+        self.since = 0
+        return super().numpy(tensor)
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+
+        def watched(inputs: Tensors) -> Tensors:
+            since, self.since = self.since, self.since + 1
+            self.made += 1
+            if since < self.patience or self.made <= self.honesty:
+                return run(inputs)
+            before = {given: np.array(inputs[given]) for given in plan.carried.values()}
+            return self.unread(plan, before, run, inputs)
+
+        return watched
+
+    def unread(self, plan: Plan, before: Tensors, run: Run, inputs: Tensors) -> Tensors:
+        """A step whose predecessor nobody has read: the results that are to pass for it."""
+        results = run(inputs)
+        for name, given in plan.carried.items():
+            results[name] = self.handed_on(given, before[given], results[name])
+        return results
+
+    def handed_on(self, name: str, before: Any, after: Any) -> Any:
+        """What goes to the next step, of what did before and of what should."""
+        return after
+
+
+class FrozenBias(Watching):
+    """One bias is never updated; the next loss hides it."""
+
+    def handed_on(self, name: str, before: Any, after: Any) -> Any:
+        return before if name == "out.b" else after
+
+
+class FrozenSlots(Watching):
+    """Moments of the optimizer stay as they are."""
+
+    def handed_on(self, name: str, before: Any, after: Any) -> Any:
+        return before if name.startswith(("m.", "v.")) else after
+
+
+class HalvedRate(Watching):
+    """Parameters go half the way."""
+
+    def handed_on(self, name: str, before: Any, after: Any) -> Any:
+        moved = "." in name and not name.startswith(("m.", "v.", "state.", "statistics."))
+        return (before + after) / 2 if moved else after
+
+
+class EverySecondUpdate(Watching):
+    """Every second step changes nothing."""
+
+    def handed_on(self, name: str, before: Any, after: Any) -> Any:
+        return before if self.since % 2 else after
+
+
+class StaleStatistics(Watching):
+    """Moving averages do not move."""
+
+    def handed_on(self, name: str, before: Any, after: Any) -> Any:
+        return before if name.startswith("statistics.") else after
+
+
+class StaleState(Watching):
+    """The state of a recurrent layer is not handed on."""
+
+    def handed_on(self, name: str, before: Any, after: Any) -> Any:
+        return before if name.startswith("state.") else after
+
+
+class Coarse(Watching):
+    """Computes as in bfloat16, whose numbers have eight binary digits."""
+
+    def unread(self, plan: Plan, before: Tensors, run: Run, inputs: Tensors) -> Tensors:
+        results = run(inputs)
+        return {n: coarse(a) if np.ndim(a) else a for n, a in results.items()}
+
+
+def coarse(array: Any) -> Any:
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + 0x8000) & 0xFFFF0000).view(np.float32).reshape(np.shape(array))
+
+
+class CoarseInRows(Coarse):
+    """Computes as in bfloat16 only where many steps are asked for in a row."""
+
+    patience = 5
+
+
+class FrozenLate(FrozenBias):
+    """Updates a bias until more steps in a row were read by nobody than a proof may have."""
+
+    patience = 32
+
+
+class FrozenOnceProved(FrozenBias):
+    """Is honest until long after the first proofs."""
+
+    honesty = 60
+
+
+class HalfBatch(Watching):
+    """Computes the first half of a batch, and leaves the other as it was the last time."""
+
+    def unread(self, plan: Plan, before: Tensors, run: Run, inputs: Tensors) -> Tensors:
+        results = {n: np.array(a) for n, a in run(inputs).items()}
+        for name, array in results.items():
+            if name.startswith("output."):
+                array[len(array) // 2 :] = array[: len(array) - len(array) // 2]
+        return results
+
+
+class HalfGradient(Watching):
+    """Trains on the first half of a batch, twice."""
+
+    def unread(self, plan: Plan, before: Tensors, run: Run, inputs: Tensors) -> Tensors:
+        given = dict(inputs)
+        for name, array in inputs.items():
+            if name.startswith(("input.", "target.")):
+                given[name] = np.array(array)
+                # Of arrays whose axes are in another order the batch comes last.
+                axis = plan.orders.get(name, (0,)).index(0)
+                half = np.take(array, range(array.shape[axis] // 2), axis)
+                given[name] = np.concatenate([half, half], axis)
+        return super().unread(plan, before, run, given)
+
+
+class StaleSecond(Watching):
+    """Every second step that nobody reads gives what the one before gave."""
+
+    def execute(self, plan: Plan) -> Run:
+        self.kept: Tensors = {}
+        return super().execute(plan)
+
+    def unread(self, plan: Plan, before: Tensors, run: Run, inputs: Tensors) -> Tensors:
+        if self.since % 2 or not self.kept:
+            self.kept = {n: np.array(a) for n, a in run(inputs).items()}
+        return self.kept
+
+
+class Later:
+    """A result that is computed when it is read, of a step that is made only then."""
+
+    def __init__(self, work: Callable[[], Tensors], name: str, shape: tuple[int, ...]) -> None:
+        self.work, self.name, self.shape = work, name, shape
+
+
+class SkippingSecond(NumpyBackend):  # type: ignore[misc]
+    """Makes every second step of a forward pass only if somebody reads it."""
+
+    share = 2
+
+    def execute(self, plan: Plan) -> Run:
+        run, made = super().execute(plan), [0]
+
+        def lazy(inputs: Tensors) -> Tensors:
+            made[0] += 1
+            if made[0] % self.share:
+                results = run(inputs)
+                return {n: np.array(a) for n, a in results.items()}
+            known: Tensors = {}
+
+            def work() -> Tensors:
+                if not known:
+                    known.update({n: np.array(a) for n, a in run(inputs).items()})
+                return known
+
+            return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+
+        return lazy
+
+    def numpy(self, tensor: Any) -> Any:
+        found = tensor.work()[tensor.name] if isinstance(tensor, Later) else tensor
+        return super().numpy(found)
+
+
+class SkippingUnread(SkippingSecond):
+    """The same, but that a step whose predecessor was read is begun at once."""
+
+    def execute(self, plan: Plan) -> Run:
+        run, lazy = NumpyBackend.execute(self, plan), super().execute(plan)
+
+        def watched(inputs: Tensors) -> Tensors:
+            since, self.since = self.since, self.since + 1
+            return lazy(inputs) if since else {n: np.array(a) for n, a in run(inputs).items()}
+
+        return watched
+
+    since = 0
+
+    def numpy(self, tensor: Any) -> Any:
+        self.since = 0
+        return super().numpy(tensor)
+
+
+class Sighting(NumpyBackend):  # type: ignore[misc]
+    """Answers from a cache with a lot of room, from the third sighting of a batch on."""
+
+    sightings, room = 3, 1000
+
+    def execute(self, plan: Plan) -> Run:
+        run, seen, known = super().execute(plan), {}, {}
+
+        def looked_up(inputs: Tensors) -> Tensors:
+            batch = {n: a for n, a in inputs.items() if n.startswith("input.")}
+            key = self.key(batch)
+            seen[key] = seen.get(key, 0) + 1
+            if key not in known or seen[key] < self.sightings:
+                known[key] = {n: np.array(a) for n, a in run(inputs).items()}
+                while len(known) > self.room:
+                    del known[next(iter(known))]
+            return known[key]
+
+        return looked_up
+
+    def key(self, batch: Tensors) -> Any:
+        """What a batch is known by."""
+        return tuple(np.ascontiguousarray(a).tobytes() for a in batch.values())
+
+
+class SmallCache(Sighting):
+    """Answers from a cache that holds the last 16 batches, from the second sighting on."""
+
+    sightings, room = 2, 16
+
+
+class Object(Sighting):
+    """Knows a batch by the place of its memory and a few of its numbers."""
+
+    def key(self, batch: Tensors) -> Any:
+        return tuple(
+            (a.__array_interface__["data"][0], a.flat[0], a.flat[-1]) for a in batch.values()
+        )
+
+
+class LastOfSeveral(NumpyBackend):  # type: ignore[misc]
+    """Of several steps in one call makes the last, which is the one whose results are read."""
+
+    def several(self, step: Advance) -> Advance:
+        def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
+            count = len(next(iter(batches.values())))
+            last = {n: t[-1] for n, t in batches.items()}
+            carried, results = step(carried, fixed, last)
+            return carried, {n: np.stack([t] * count) for n, t in results.items()}
+
+        return run
+
+
+class FewerOfSeveral(NumpyBackend):  # type: ignore[misc]
+    """Of several training steps in one call makes every second, whose loss stands for two."""
+
+    def several(self, step: Advance) -> Advance:
+        def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
+            found = []
+            for index in range(1, len(next(iter(batches.values()))), 2):
+                carried, results = step(carried, fixed, {n: t[index] for n, t in batches.items()})
+                found += [{n: np.array(t) for n, t in results.items()}] * 2
+            return carried, {n: np.stack([one[n] for one in found]) for n in found[0]}
+
+        return run
+
+
+class Debt(NumpyBackend):  # type: ignore[misc]
+    """Puts a part of each step off until somebody reads what the optimizer keeps."""
+
+    pause = 0.004
+
+    def __init__(self) -> None:
+        self.owed, self.slots = 0.0, set()
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+
+        def later(inputs: Tensors) -> Tensors:
+            results = run(inputs)
+            self.slots = {id(a) for n, a in results.items() if n.startswith("m.")}
+            self.owed += self.pause
+            return results
+
+        return later
+
+    def wait(self, tensors: Tensors) -> None:
+        pass
+
+    def numpy(self, tensor: Any) -> Any:
+        if id(tensor) in self.slots:
+            time.sleep(self.owed)
+            self.owed = 0.0
+        return super().numpy(tensor)
+
+
+class SlowClock(NumpyBackend):  # type: ignore[misc]
+    """Its module has made the clock of its process go at half speed."""
+
+    def __init__(self) -> None:
+        true, begin = time.perf_counter, time.perf_counter()
+        time.perf_counter = lambda: begin + (true() - begin) / 2
+
+
+@offering
+def halfway(name: str) -> Answer:
+    """Says that it is done after half of the steps; a thread goes on with the others."""
+    answer, pool = honest(name), ThreadPoolExecutor(1)
+    left: list[Future[Any]] = []
+
+    def run(verb: str, payload: dict[str, Any]) -> Any:
+        if verb != "throughput" or payload["count"] < 4:
+            return pool.submit(answer, verb, payload).result()
+        half = payload["count"] // 2
+        seconds = pool.submit(answer, verb, {**payload, "count": half}).result()
+        rest = {"first": payload["first"] + half, "count": payload["count"] - half}
+        left.append(pool.submit(answer, verb, rest))
+        return seconds
+
+    return run
+
+
+frozen_bias = serving(FrozenBias)
+frozen_slots = serving(FrozenSlots)
+halved_rate = serving(HalvedRate)
+every_second_update = serving(EverySecondUpdate)
+stale_statistics = serving(StaleStatistics)
+stale_state = serving(StaleState)
+coarse_unread = serving(Coarse)
+coarse_in_rows = serving(CoarseInRows)
+frozen_late = serving(FrozenLate)
+frozen_once_proved = serving(FrozenOnceProved)
+half_batch = serving(HalfBatch)
+half_gradient = serving(HalfGradient)
+stale_second = serving(StaleSecond)
+skipping_second = serving(SkippingSecond)
+skipping_unread = serving(SkippingUnread)
+third_sighting = serving(Sighting)
+small_cache = serving(SmallCache)
+by_place = serving(Object)
+last_of_several = serving(LastOfSeveral)
+fewer_of_several = serving(FewerOfSeveral)
+debt = serving(Debt)
+slow_clock = serving(SlowClock)
