@@ -238,6 +238,8 @@ class Engine:
             self.differences,
             self.request.timeout,
             checks or self.request.checks,
+            self.request.thorough,
+            self.request.repeat,
         )
         return run.run(tell)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.check.cell import Cell, CellResult, own_fault
 from harness.check.checks import CHECKS, FLOAT64_ONLY, Context
@@ -34,6 +34,8 @@ class CellRun:
     differences: Differences
     timeout: float = 120.0
     checks: tuple[str, ...] = ("*",)
+    thorough: bool = False
+    repeat: int = 0
 
     def run(self, tell: Callable[[Finding], None] = lambda _: None) -> CellResult:
         """Run the cell's checks; ``tell`` is called with each finding as it comes.
@@ -82,9 +84,9 @@ class CellRun:
             result.could_not_run = fault.outcome.status != "error"
             yield _fault("open", fault.outcome)
             return
-        context = Context(
-            self.case, self.own, remote, self.cell.path, self.cell.dtype, self.cell.device
-        )
+        cell = self.cell
+        context = Context(self.case, self.own, remote, cell.path, cell.dtype, cell.device)
+        context = replace(context, repeat=self.repeat)
         yield from self._checks(context)
         result.outputs = context.outputs
         if self.worker.pid is not None and any(f.verdict == "differ" for f in result.findings):
@@ -94,7 +96,7 @@ class CellRun:
         """The findings of all checks asked for; what comes after a worker that was lost is not
         run."""
         starts, lost = self.worker.starts, "open"
-        asked = choose_checks(self.checks)
+        asked = choose_checks(self.checks, self.thorough)
         float64 = self.cell.dtype == "float64"
         wanted = [n for n in asked if float64 or n not in FLOAT64_ONLY]
         for name in dict.fromkeys((PRIMITIVES, *wanted)):

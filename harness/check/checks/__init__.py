@@ -10,10 +10,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 from harness.check.checks import (
     extremes,
+    far_values,
+    functions,
     initial_values,
     primitives,
     properties,
+    soak,
+    thresholds,
     training,
+    trajectories,
     values,
     whole_steps,
 )
@@ -45,11 +50,24 @@ CHECKS: Mapping[str, Check] = {
     "bad-index": extremes.bad_index,
     "nan": extremes.nan,
     "initial-values": initial_values.initial_values,
+    "tails": far_values.tails,
+    "offset": far_values.offset,
+    "minus-infinity": far_values.minus_infinity,
+    "strides": thresholds.strides,
+    "long-state": trajectories.long_state,
+    "soak": soak.soak,
+    # From here on, each opens sessions of its own.
+    "functions": functions.functions,
+    "optimizer-steps": trajectories.optimizer_steps,
+    "large-sizes": thresholds.large_sizes,
     "own-sizes": values.own_sizes,
 }
 
 # Checks of sums of many steps amplify rounding: they are compared in float64 only.
 FLOAT64_ONLY = frozenset({"training"})
+
+# What is dear and sees little that others do not: run where asked for by name, or for --thorough.
+THOROUGH = frozenset({"own-sizes"})
 
 # Groups whose findings are not named after them: those findings, in the order of the checks.
 SEVERAL: Mapping[str, tuple[str, ...]] = {
@@ -64,4 +82,4 @@ FINDINGS: Mapping[str, str] = {
     finding: group for group in CHECKS for finding in SEVERAL.get(group, (group,))
 }
 
-__all__ = ["CHECKS", "FINDINGS", "FLOAT64_ONLY", "Check", "Context"]
+__all__ = ["CHECKS", "FINDINGS", "FLOAT64_ONLY", "THOROUGH", "Check", "Context"]

@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Context:
-    """One cell: a backend's session, opened on ``case``; ``own`` is the case at its own sizes."""
+    """One cell: a backend's session, opened on ``case``; ``own`` is the case at its own sizes.
+    ``repeat`` is how often a soak repeats the run of values."""
 
     case: Case
     own: Case
@@ -33,6 +34,7 @@ class Context:
     dtype: str
     device: str
     outputs: dict[str, Array] = field(default_factory=dict)
+    repeat: int = 0
 
     def finding(
         self, check: str, found: Mapping[str, Array | Misfit], expected: Expected
