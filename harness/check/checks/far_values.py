@@ -67,9 +67,7 @@ def offset(context: Context) -> Iterator[Finding]:
     if material is None:
         return
     context.remote.load(material)
-    found = context.remote.forward(
-        "training", material.inputs, material.state, material.targets
-    )
+    found = context.remote.forward("training", material.inputs, material.state, material.targets)
     expected = context.case.gradients(material, "offset")
     values = {n: a for n, a in expected.values.items() if not n.startswith("gradient.")}
     yield context.finding("offset", found, replace(expected, values=values))
@@ -89,12 +87,8 @@ def offset_material(case: Case) -> Arguments | None:
         for port in case.training.parameters
         if port.value in before and (_is_table(port.name) or _is_bias(case, port))
     }
-    parameters = {
-        n: a + OFFSET if n in moved else a for n, a in case.material.parameters.items()
-    }
-    inputs = {
-        n: a + OFFSET if a.dtype.kind == "f" else a for n, a in case.material.inputs.items()
-    }
+    parameters = {n: a + OFFSET if n in moved else a for n, a in case.material.parameters.items()}
+    inputs = {n: a + OFFSET if a.dtype.kind == "f" else a for n, a in case.material.inputs.items()}
     return replace(case.material, parameters=parameters, inputs=inputs)
 
 

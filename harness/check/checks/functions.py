@@ -150,7 +150,9 @@ def material(program: Program) -> Arguments:
     columns = {
         "x": x,
         "exponents": np.concatenate([x[abs(x) > 87], np.linspace(-87, 87, 401)]),
-        "positive": np.concatenate([[0, np.inf, 1], np.logspace(-37, 37, 300), np.linspace(0.5, 2, 300)]),
+        "positive": np.concatenate(
+            [[0, np.inf, 1], np.logspace(-37, 37, 300), np.linspace(0.5, 2, 300)]
+        ),
         "base": random.uniform(0.5, 1, count) ** 0.1,
         "power": random.integers(1, 200, count),
         "a": a,
