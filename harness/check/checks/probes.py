@@ -1,4 +1,4 @@
-"""Models of the harness' own, ``specs/probes/``, that show what a framework does apart from any model.
+"""Models of the harness' own, ``specs/probes/``: what a framework does, whatever the model.
 
 What is found with one holds for every cell of a process: it is asked for once, and all cells of
 one dtype, device and path have the same finding.

@@ -1,7 +1,7 @@
 """What goes wrong later: many optimizer steps on a point, and many batches through one state.
 
 A wrong correction from the eleventh step on, or an update in five that is left out, shows in no
-run of four steps, and two hundred of a network's are dear. So the optimizer trains
+run of four steps, and a hundred of a network's are dear. So the optimizer trains
 ``probe/steps``, whose gradients are given: rounding does not feed on itself there, and float32
 can be held to the spec's own optimizer.
 """
@@ -27,12 +27,13 @@ from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.runtime.tensors import whole
 
-STEPS, BATCH = 200, 2
-# Batches, each of which comes twice.
-BATCHES = STEPS // 2
+BATCH = 2
+# Batches of a rule with slots, whose numbers of steps have a byte's and more; and of others. Each
+# batch comes twice.
+MANY, FEW = 66, 10
 # Steps that are compared: the first ones, and those around where a correction might change.
-COMPARED = (1, 2, 3, 5, 6, 10, 11, 12, 50, 100, 101, 127, 128, 129, 200)
-# No power of two, half-way between two numbers of float16, and held by float32: Keras keeps it there.
+COMPARED = (1, 2, 3, 5, 6, 10, 11, 12, 20, 50, 100, 126, 127, 128, 129, 132)
+# No power of two, half-way between two numbers of float16, and held by float32, where Keras has it.
 RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
 # In float32, 1 - 0.999 has lost ten bits: the first steps of any Adam are off by as much.
 NOISE = 2.0**-19
@@ -43,10 +44,12 @@ CARRIED, SEEN = 40, (6, 7, 13, 40)
 
 
 def optimizer_steps(context: Context) -> Iterator[Finding]:
-    """Two hundred steps of the spec's own optimizer, one by one and as a pipeline makes them."""
+    """Many steps of the spec's own optimizer, one by one and as a pipeline makes them."""
     rule = context.case.spec.update
     if rule is None:
         return
+    # Of the rate of a rule, only that it has one: these steps have their own.
+    rule = replace(rule, attributes={**rule.attributes, "learning_rate": RATE})
     key = ("optimizer-steps", rule.name, tuple(sorted(rule.attributes.items())))
     finding = Finding("optimizer-steps")
     finding.deviations = list(once(context, key, lambda: _optimizer_steps(context, rule)))
@@ -56,8 +59,9 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
 def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     """The deviations of both ways. Opens sessions of its own."""
     case, remote = _point(), context.remote
+    count = MANY if rule.slots else FEW
     batches = [
-        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in _gradients(BATCHES)
+        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in _gradients(count)
     ]
     key = ("steps", *sorted(rule.attributes.items()))
     expected = case.train(rule, [*batches, *batches], case.material, key)
@@ -72,16 +76,16 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     remote.load(case.material)
     found: dict[str, Any] = {}
     steps = remote.train([*batches, *batches], case.material.state)
-    for number in COMPARED:
+    for number in (n for n in COMPARED if n <= len(steps)):
         found |= step_values(number, steps[number - 1], case.material)
     looked = tuple(f"step {number}: " for number in COMPARED)
     deviations = compared("one by one", found, [n for n in expected.values if n.startswith(looked)])
     # Losses of the later half, each of which tells where the steps before have led, and all that
     # the last one has left.
     results, after = replace(context, case=case).timed("train", batches, rule, RATE)
-    found = {f"step {BATCHES + i}: loss": r["loss"] for i, r in enumerate(results, start=1)}
-    found |= step_values(STEPS, {"results": results[-1], **after}, case.material)
-    last = [n for n in expected.values if n.startswith(f"step {STEPS}: ")]
+    found = {f"step {count + i}: loss": r["loss"] for i, r in enumerate(results, start=1)}
+    found |= step_values(len(steps), {"results": results[-1], **after}, case.material)
+    last = [n for n in expected.values if n.startswith(f"step {len(steps)}: ")]
     return deviations + compared("in a row", found, {*found, *last})
 
 
