@@ -28,6 +28,7 @@ from harness.check.shared_cases import SharedCases
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
+from harness.oracle.threads import one_thread
 from harness.runtime.plugins import available, choose_backends
 from harness.spec.library import Library, lesson6
 from harness.spec.model import FREE_SIZES, Spec
@@ -100,8 +101,9 @@ class Engine:
                 for name in slowest_first(self.backends)
             ]
             try:
-                for future in futures:
-                    future.result()
+                with one_thread():
+                    for future in futures:
+                        future.result()
             except BaseException:
                 # Ctrl-C too: the calls under way must end now. Those of the oracle cannot be
                 # ended, and are not waited for long.
