@@ -41,7 +41,7 @@ NOISE = 2.0**-19
 # Sizes of the entries of a gradient; one parameter has none.
 SIZES = np.array([1, 1, 0.5, 0.1, 2, 0.01, 4, 0])
 # Batches that a state is carried through, and those that are looked at.
-CARRIED, SEEN = 40, (6, 7, 13, 30, 32, 40)
+CARRIED, SEEN = 20, (6, 7, 13, 16, 20)
 
 
 def optimizer_steps(context: Context) -> Iterator[Finding]:
@@ -107,7 +107,7 @@ def _gradients(count: int) -> Array:
 
 
 def long_state(context: Context) -> Iterator[Finding]:
-    """A state that is handed on through forty batches, each from what the one before has left; by
+    """A state that is handed on through twenty batches, each from what the one before has left; by
     one call a batch, and as a pipeline hands it on."""
     case, start = context.case, context.case.material.state
     if not start:

@@ -209,8 +209,8 @@ class StateLostAtTheSixthBatch(Session):
 
 
 @session("stateful_lstm", "long-state")
-class StateLostAtEvery32nd(Session):
-    """Every 32nd batch starts from a state of zeros."""
+class StateLostAtEvery16th(Session):
+    """Every 16th batch starts from a state of zeros."""
 
     _made = 0
 
@@ -220,7 +220,7 @@ class StateLostAtEvery32nd(Session):
 
     def forward(self, phase: Any, inputs: Any, state: Any, *others: Any) -> Any:
         self._made += 1
-        lost = self._made % 32 == 0
+        lost = self._made % 16 == 0
         return super().forward(
             phase, inputs, {n: 0 * a if lost else a for n, a in state.items()}, *others
         )
@@ -319,7 +319,7 @@ class PlannedStatisticsEnd(Planned):
 
 @backend("stateful_lstm", "long-state")
 class PlannedStateOfForwardLost(Faulty):
-    """In plans of forward passes alone, the thirtieth starts from a state of zeros."""
+    """In plans of forward passes alone, the sixteenth starts from a state of zeros."""
 
     def execute(self, plan: Plan) -> Run:
         run, count = super().execute(plan), 0
@@ -327,7 +327,7 @@ class PlannedStateOfForwardLost(Faulty):
         def counted(inputs: Tensors) -> Tensors:
             nonlocal count
             count += 1
-            lost = count == 30 and "loss" not in plan.outputs
+            lost = count == 16 and "loss" not in plan.outputs
             zeros = {n: 0 * a if lost and n.startswith("state.") else a for n, a in inputs.items()}
             return run(zeros)
 

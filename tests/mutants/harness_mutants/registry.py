@@ -41,6 +41,7 @@ class Mutant:
     """One fault. ``check`` is the finding that must differ on ``spec``, in every dtype given.
 
     ``everywhere``: in the models of the harness' own, too. Most faults know the names of a model.
+    ``dear``: a plain run passes it, and one with ``--thorough`` and ``--repeat`` does not.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Mutant:
     dtypes: tuple[str, ...]
     make: Callable[[], Faulty]
     everywhere: bool = False
+    dear: bool = False
 
 
 MUTANTS: dict[str, Mutant] = {}
