@@ -55,8 +55,21 @@ class Context:
     ) -> tuple[list[dict[str, Array]], dict[str, Any]]:
         """Steps of a pipeline, twice as many as batches: the results of the later half, and what
         all of them have made of parameters, statistics and slots."""
-        material, call, count = self.case.material, self.remote.call, len(batches)
-        call(
+        call, count = self.remote.call, len(batches)
+        self.prepare(mode, batches, rule, learning_rate)
+        call("throughput", first=0, count=count)
+        return call("values", first=count, count=count), call("parameters")
+
+    def prepare(
+        self,
+        mode: str,
+        batches: Sequence[Mapping[str, Any]],
+        rule: UpdateRule | None,
+        learning_rate: float,
+    ) -> None:
+        """A pipeline of the case, before its first step."""
+        material = self.case.material
+        self.remote.call(
             "prepare",
             training=encode(self.case.training),
             inference=encode(self.case.inference),
@@ -72,8 +85,6 @@ class Context:
             learning_rate=learning_rate,
             quick=True,
         )
-        call("throughput", first=0, count=count)
-        return call("values", first=count, count=count), call("parameters")
 
 
 def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:

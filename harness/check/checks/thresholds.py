@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from threading import Lock
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from harness.arrays import Array, ArrayDict
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.check.checks.context import Context
 from harness.check.findings import Finding
 from harness.errors import SpecError
-from harness.oracle.case import KINK_MARGIN, SEEDS_TRIED, Case, kink_margin
+from harness.oracle.case import KINK_MARGIN, SEEDS_TRIED, Case, kink_margin, step_values
 from harness.oracle.draw import draw
 from harness.oracle.yardstick import Expected
 from harness.program.ir import Port, Program
@@ -26,6 +28,8 @@ BATCH, TIME, CLASSES, UNITS, OTHERS = 70, 33, 300, 70, 41
 # Different examples in a batch. Only those have comparisons of their own, and with few of them
 # none lies so near to its threshold that float32 falls to the other side.
 DISTINCT = 3
+# Of one step, so large that the parameters it starts from are rounded away beside it; exact.
+RATE = 2.0**20
 _cases: WeakKeyDictionary[Case, LargeCase] = WeakKeyDictionary()
 _making = Lock()
 
@@ -70,7 +74,8 @@ class LargeCase(Case):
 
 
 def large_sizes(context: Context) -> Iterator[Finding]:
-    """Results and gradients of the loss at sizes beyond what buffers hold. Opens a new session."""
+    """Results and gradients of the loss at sizes beyond what buffers hold; in float32 by a whole
+    step, too. Opens new sessions."""
     case = _large(context.case, context.own)
     context.remote.open(
         case.training, case.inference, None, context.path, context.dtype, context.device
@@ -78,13 +83,34 @@ def large_sizes(context: Context) -> Iterator[Finding]:
     context.remote.load(case.material)
     expected = case.gradients(case.material, "main")
     found = context.remote.gradients(case.material)
-    if context.dtype == "float64" or case.margin >= KINK_MARGIN:
-        yield context.finding("large-sizes", found, expected)
-        return
-    # In float32 a comparison may go either way, and gradients jump there.
-    values = {n: a for n, a in expected.values.items() if not n.startswith("gradient.")}
-    found = {n: a for n, a in found.items() if n in values}
-    yield context.finding("large-sizes", found, Expected(values, expected.noise))
+    if context.dtype == "float32" and case.margin < KINK_MARGIN:
+        # A comparison may go either way, and gradients jump there.
+        values = {n: a for n, a in expected.values.items() if not n.startswith("gradient.")}
+        expected = Expected(values, expected.noise)
+        found = {n: a for n, a in found.items() if n in values}
+    finding = context.finding("large-sizes", found, expected)
+    if context.dtype == "float32" and case.training.loss is not None:
+        stepped = _stepped(replace(context, case=case), expected.values)
+        values = {n: a for n, a in expected.values.items() if n in stepped}
+        others = context.finding("large-sizes", stepped, Expected(values, expected.noise))
+        finding.deviations += [replace(d, name=f"whole step, {d.name}") for d in others.deviations]
+    yield finding
+
+
+def _stepped(context: Context, expected: Arrays) -> dict[str, Any]:
+    """The loss of one whole step of gradient descent, and the gradients that it has followed."""
+    material = context.case.material
+    batches = [{"inputs": material.inputs, "targets": material.targets}]
+    context.prepare("train", batches, context.case.spec.rule("sgd"), RATE)
+    (results,) = context.remote.call("values", first=0, count=1)
+    step = {"results": results, **context.remote.call("parameters")}
+    values = step_values(1, step, material)
+    found = {"loss": values["step 1: loss"]}
+    for name in material.parameters:
+        if f"gradient.{name}" in expected:
+            moved = values[f"step 1: {name} moved"]
+            found[f"gradient.{name}"] = moved * moved.dtype.type(-1 / RATE)
+    return found
 
 
 def _large(case: Case, own: Case) -> LargeCase:

@@ -24,6 +24,7 @@ from harness_mutants import (  # noqa: F401
     loops,
     numbers,
     pipelines,
+    planned,
     primitives,
     sizes,
     state,

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from harness.program.plan import Plan
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness_mutants import registry
 from harness_mutants.numbers import rounded
-from harness_mutants.registry import BOTH, FLOAT64, Faulty
+from harness_mutants.registry import BOTH, FLOAT64
 
 STEPS = "optimizer-steps"
-Run = Callable[[Tensors], Tensors]
 session = partial(registry.session, everywhere=True)
-backend = partial(registry.backend, everywhere=True)
 
 
 class Counted(Session):
@@ -242,93 +238,3 @@ class SixtiethGradientStale(Session):
             t.shape == stale[1][n].shape for n, t in found[1].items()
         )
         return stale if fits else found
-
-
-class Planned(Faulty):
-    """Counts the runs of each plan that trains."""
-
-    def execute(self, plan: Plan) -> Run:
-        run, count = super().execute(plan), 0
-        if "loss" not in plan.outputs:
-            return run
-
-        def counted(inputs: Tensors) -> Tensors:
-            nonlocal count
-            count += 1
-            return self.later(count, run, inputs)
-
-        return counted
-
-    def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
-        """A run that is wrong."""
-        raise NotImplementedError
-
-
-@backend("simple_rnn", STEPS, BOTH)
-class PlannedCorrectionEndsAtTen(Planned):
-    """In plans alone the bias correction is that of the tenth step from there on."""
-
-    def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
-        ten = {"step": np.asarray(10, inputs["step"].dtype)} if count > 10 else {}
-        return run({**inputs, **ten})
-
-
-@backend("theano_rnn", STEPS)
-class PlannedUpdateSkipped(Planned):
-    """In plans alone every fifth step leaves the parameters as they were."""
-
-    def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
-        kept = {n: np.array(a) for n, a in inputs.items()}
-        found = dict(run(inputs))
-        if count % 5 == 0:
-            found |= {
-                n: kept[n] for n in found if n in kept and "." in n and n[:2] not in ("m.", "v.")
-            }
-        return found
-
-
-@backend("sequence_rnn", STEPS)
-class PlannedMomentsResetAtForty(Planned):
-    """In plans alone moments start from zeros at the fortieth step."""
-
-    def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
-        if count == 40:
-            inputs = {n: 0 * a if n[:2] in ("m.", "v.") else a for n, a in inputs.items()}
-        return run(inputs)
-
-
-@backend("stateful_lstm", STEPS)
-class PlannedStateLost(Planned):
-    """In plans alone the state is zeros from the sixth step of training on."""
-
-    def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
-        if count > 5:
-            inputs = {n: 0 * a if n.startswith("state.") else a for n, a in inputs.items()}
-        return run(inputs)
-
-
-@backend("stateful_lstm", STEPS)
-class PlannedStatisticsEnd(Planned):
-    """In plans alone moving statistics stay as the tenth step has made them."""
-
-    def later(self, count: int, run: Run, inputs: Tensors) -> Tensors:
-        kept = {n: np.array(a) for n, a in inputs.items() if n.startswith("statistics.")}
-        found = dict(run(inputs))
-        return {**found, **kept} if count > 10 else found
-
-
-@backend("stateful_lstm", "long-state")
-class PlannedStateOfForwardLost(Faulty):
-    """In plans of forward passes alone, the sixteenth starts from a state of zeros."""
-
-    def execute(self, plan: Plan) -> Run:
-        run, count = super().execute(plan), 0
-
-        def counted(inputs: Tensors) -> Tensors:
-            nonlocal count
-            count += 1
-            lost = count == 16 and "loss" not in plan.outputs
-            zeros = {n: 0 * a if lost and n.startswith("state.") else a for n, a in inputs.items()}
-            return run(zeros)
-
-        return counted
