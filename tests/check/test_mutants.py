@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ class PlannedDear(Engine):
         return [Cell(spec, BACKENDS[0], device, dtype, "native") for device, spec, dtype in wanted]
 
 
-@pytest.fixture(scope="module")
+@contextmanager
 def installed() -> Iterator[None]:
     """The mutants as plugins; one thread a worker: as many workers as cores run at once."""
     variables = {"PYTHONPATH": str(FOLDER), "OPENBLAS_NUM_THREADS": "1"}
@@ -73,9 +74,9 @@ def installed() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def results(installed: None) -> Results:
+def results() -> Results:
     """Every cell's result, by mutant, system and dtype."""
-    with Planned(Request(backends=BACKENDS)) as engine:
+    with installed(), Planned(Request(backends=BACKENDS)) as engine:
         found = engine.run().results
     return {(r.cell.device, r.cell.spec, r.cell.dtype): r for r in found}
 
@@ -110,9 +111,9 @@ def test_there_are_enough() -> None:
 
 
 @pytest.mark.parametrize("thorough", [False, True])
-def test_what_is_dear_to_find_is_found_on_request(installed: None, thorough: bool) -> None:
+def test_what_is_dear_to_find_is_found_on_request(thorough: bool) -> None:
     options = {"thorough": True, "repeat": 600} if thorough else {}
-    with PlannedDear(Request(backends=BACKENDS[:1], **options)) as engine:
+    with installed(), PlannedDear(Request(backends=BACKENDS[:1], **options)) as engine:
         for result in engine.run().results:
             caught = [f.check for f in result.findings if f.verdict != "agree"]
             assert caught == ([MUTANTS[result.cell.device].check] if thorough else [])

@@ -14,12 +14,15 @@ from harness.check.checks.context import Context
 from harness.check.checks.extremes import _is_table, _last_layer, _starts_at
 from harness.check.findings import Finding
 from harness.oracle.case import Case
+from harness.oracle.yardstick import Expected
 from harness.program.ir import Node, Port
 from harness.runtime.arguments import Arguments
 
 # Beyond exp's range in float32 and in float64, and where tanh first has no digit left.
 TAILS = (-17.0, 40.0, -95.0, 120.0, -750.0, 17.0, -40.0, 95.0, -120.0, 1000.0, -1000.0)
 OFFSET = 1024.0
+# Of the tails, in float32: few numbers decide a result there, and a yardstick is right by luck.
+NOISE = 2.0**-21
 
 
 def tails(context: Context) -> Iterator[Finding]:
@@ -30,7 +33,9 @@ def tails(context: Context) -> Iterator[Finding]:
     material = tail_material(case)
     context.remote.load(material)
     found = context.remote.gradients(material)
-    yield context.finding("tails", found, case.gradients(material, "tails"))
+    expected = case.gradients(material, "tails")
+    noise = {n: max(e, NOISE) for n, e in expected.noise.items()}
+    yield context.finding("tails", found, Expected(expected.values, noise))
 
 
 def tail_material(case: Case) -> Arguments:
