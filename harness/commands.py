@@ -30,7 +30,7 @@ from harness.options import (
     timeout,
     variables,
 )
-from harness.ranges import MEMORY_MIB
+from harness.ranges import MEMORY_MIB, REPEAT
 from harness.terminal import say
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
@@ -145,6 +145,8 @@ def schema(kind: str) -> None:
     help="Check at this batch (.npz): arrays NAME, and target.NAME and state.NAME if wanted.",
 )
 @click.option("--check", "checks", multiple=True, help="Checks to run (patterns); all if left out.")
+@click.option("--thorough", is_flag=True, help="The dear checks too (docs/method.md).")
+@click.option("--repeat", type=number(REPEAT), default=0, help="Soak: repeat a pass so often.")
 @PYTHONS
 @ENVIRONMENT
 @timeout(120.0, "Seconds for one cell.")
@@ -216,6 +218,8 @@ def request_of(options: Mapping[str, Any]) -> Any:
         start_timeout=options["start_timeout"],
         memory_limit=options["memory"] * 2**20 if options["memory"] else None,
         checks=tuple(options["checks"]) or ("*",),
+        thorough=options["thorough"],
+        repeat=options["repeat"],
         records=options["records"],
         resume=options["resume"],
         seed=options["seed"],

@@ -75,6 +75,7 @@ TIMEOUT = Range("a timeout", "a positive number of seconds", 0.001, YEAR, whole=
 MEMORY_MIB = Range("a memory limit", "a positive size in MiB", 1, 2**30)
 MEMORY = Range("a memory limit", "a positive size in bytes", 1, 2**50)
 THREADS = Range("a number of threads", "a whole number", 0, 4096)
+REPEAT = Range("a number of repetitions", "a whole number", 0, 1_000_000)
 JOBS = Range("a number of jobs", "a whole number", 0, 4096)
 SIZES = Range("a size", "a positive whole number", 1, MOST_INT32)
 BATCH = Range("a batch", "a positive whole number", 1, MOST_INT32)

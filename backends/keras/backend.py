@@ -105,7 +105,7 @@ class Keras(Backend):
         self._on_gpu = False
         if isinstance(self.engine, Torch):
             self.fused = self.engine.fused
-            self.rewrites = True
+            self.rewrites = self.denormals = True
 
     @property
     def primitives(self) -> Table:

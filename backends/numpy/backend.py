@@ -68,6 +68,7 @@ class Numpy(Backend):
     primitives = PRIMITIVES
     fused = FUSED
     rewrites = True
+    denormals = True
 
     def tensor(self, array: Array) -> Array:
         return array

@@ -89,6 +89,7 @@ class Torch(Backend):
 
     name = "torch"
     rewrites = True
+    denormals = True
 
     def __init__(self) -> None:
         self.device, self.narrow = "cpu", False

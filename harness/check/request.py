@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.check.checks import AT_GIVEN, CHECKS, FINDINGS
+from harness.check.checks import AT_GIVEN, CHECKS, FINDINGS, THOROUGH
 from harness.errors import UsageError, did_you_mean
 from harness.oracle.case import Case
 from harness.oracle.given import Given
-from harness.ranges import JOBS, MEMORY, SEED, SIZES, TIMEOUT, check_fields
+from harness.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
 
@@ -24,7 +24,7 @@ SMALL_BATCH, SMALL_TIME = 3, 4
 # At the spec's own sizes a small batch is enough, and keeps the material off the kinks.
 OWN_BATCH = 4
 
-RANGES = {"timeout": TIMEOUT, "seed": SEED, "jobs": JOBS}
+RANGES = {"timeout": TIMEOUT, "seed": SEED, "jobs": JOBS, "repeat": REPEAT}
 DTYPES = ("float64", "float32")
 PATHS = ("native", "equations", "derived")
 
@@ -46,6 +46,8 @@ class Request:
     start_timeout: float | None = None
     memory_limit: int | None = None
     checks: tuple[str, ...] = ("*",)
+    thorough: bool = False
+    repeat: int = 0
     records: Path | None = None
     resume: bool = False
     seed: int = 0
@@ -96,9 +98,10 @@ def small_sizes(spec: Spec) -> dict[str, int]:
     return sizes
 
 
-def choose_checks(patterns: Sequence[str]) -> tuple[str, ...]:
+def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str, ...]:
     """The checks that any pattern matches, by their own name or by that of a finding of theirs.
 
+    Of :data:`.checks.THOROUGH`, only those that a pattern spells out, unless ``thorough``.
     :class:`UsageError` for a pattern that matches nothing.
     """
     known = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
@@ -112,7 +115,8 @@ def choose_checks(patterns: Sequence[str]) -> tuple[str, ...]:
             )
     found = {n for pattern in patterns for n in fnmatch.filter(known, pattern)}
     wanted = {FINDINGS.get(name, name) for name in found}
-    return tuple(name for name in CHECKS if name in wanted)
+    dear = frozenset() if thorough else THOROUGH.difference(patterns)
+    return tuple(name for name in CHECKS if name in wanted - dear)
 
 
 def check_request(request: Request, backends: Sequence[str]) -> None:

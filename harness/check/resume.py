@@ -25,6 +25,8 @@ def request_record(request: Request) -> dict[str, Any]:
         "sizes": dict(sorted(request.sizes.items())),
         "checks": list(request.checks),
         "seed": request.seed,
+        "thorough": request.thorough,
+        "repeat": request.repeat,
     }
     return found if request.given is None else {**found, "given": given_record(request.given)}
 

@@ -29,6 +29,7 @@ from harness.check.shared_cases import SharedCases
 from harness.errors import HarnessError, UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
+from harness.oracle.threads import one_thread
 from harness.runtime.plugins import available, choose_backends
 from harness.spec.asked_sizes import check_asked
 from harness.spec.library import Library, lesson6
@@ -103,8 +104,9 @@ class Engine:
                 for name in slowest_first(self.backends)
             ]
             try:
-                for future in futures:
-                    future.result()
+                with one_thread():
+                    for future in futures:
+                        future.result()
             except BaseException:
                 # Ctrl-C too: the calls under way must end now. Those of the oracle cannot be
                 # ended, and are not waited for long.
@@ -241,6 +243,9 @@ class Engine:
             self.differences,
             self.request.timeout,
             checks or self.request.checks,
+            self.request.thorough,
+            self.request.repeat,
+            self.request.dtypes,
         )
         return run.run(tell)
 

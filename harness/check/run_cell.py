@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.check.cell import Cell, CellResult, own_fault
-from harness.check.checks import CHECKS, FLOAT64_ONLY, Context
+from harness.check.checks import CHECKS, FLOAT64_ONLY, IN_ONE, Context
 from harness.check.differences import Differences
 from harness.check.findings import BROKEN, PASSING, Finding, Verdict
 from harness.check.localise import forward_location, later_location
@@ -25,7 +25,8 @@ PRIMITIVES = "primitives"
 
 @dataclass(frozen=True)
 class CellRun:
-    """Everything that running a cell needs. ``checks`` are patterns of group names."""
+    """Everything that running a cell needs. ``checks`` are patterns of group names; ``dtypes`` are
+    those that the same spec is checked in."""
 
     cell: Cell
     case: Case
@@ -34,6 +35,9 @@ class CellRun:
     differences: Differences
     timeout: float = 120.0
     checks: tuple[str, ...] = ("*",)
+    thorough: bool = False
+    repeat: int = 0
+    dtypes: tuple[str, ...] = ()
 
     def run(self, tell: Callable[[Finding], None] = lambda _: None) -> CellResult:
         """Run the cell's checks; ``tell`` is called with each finding as it comes.
@@ -82,9 +86,9 @@ class CellRun:
             result.could_not_run = fault.outcome.status != "error"
             yield _fault("open", fault.outcome)
             return
-        context = Context(
-            self.case, self.own, remote, self.cell.path, self.cell.dtype, self.cell.device
-        )
+        cell = self.cell
+        context = Context(self.case, self.own, remote, cell.path, cell.dtype, cell.device)
+        context = replace(context, repeat=self.repeat)
         yield from self._checks(context)
         result.outputs = context.outputs
         if self.worker.pid is not None and any(f.verdict == "differ" for f in result.findings):
@@ -94,9 +98,8 @@ class CellRun:
         """The findings of all checks asked for; what comes after a worker that was lost is not
         run."""
         starts, lost = self.worker.starts, "open"
-        asked = choose_checks(self.checks)
-        float64 = self.cell.dtype == "float64"
-        wanted = [n for n in asked if float64 or n not in FLOAT64_ONLY]
+        asked = choose_checks(self.checks, self.thorough)
+        wanted = [name for name in asked if self._is_for(name, self.cell.dtype)]
         for name in dict.fromkeys((PRIMITIVES, *wanted)):
             if self.worker.starts != starts or self.worker.pid is None:
                 yield Finding(name, faults=[f"the worker was lost in {lost}"], verdict="not-run")
@@ -105,6 +108,17 @@ class CellRun:
             for finding in self._check(name, context):
                 if name in asked or finding.verdict not in PASSING:
                     yield finding
+
+    def _is_for(self, check: str, dtype: str) -> bool:
+        """Whether a check is made in a dtype. One that another cell makes is not made again, unless
+        it is asked for by name."""
+        if check in FLOAT64_ONLY and dtype != "float64":
+            return False
+        enough = IN_ONE.get(check, dtype)
+        offered = (self.worker.hello or {}).get("dtypes", ())
+        return enough == dtype or not (
+            self.checks == ("*",) and enough in self.dtypes and enough in offered
+        )
 
     def _locate(self, remote: Remote, findings: Sequence[Finding]) -> str:
         """Where the forward pass first parts from the oracle; if it does not, which phase does."""

@@ -60,12 +60,15 @@ class Backend(ABC):
         quick: Set by the harness where functions run a few times at many shapes, as in checks:
             compile quickly rather than for speed, where the framework lets one choose.
         rewrites: Whether :meth:`fill` can write into tensors, and so into their views.
+        denormals: A promise to keep numbers below the smallest normal one, 1.2e-38 in float32,
+            until :meth:`flush_denormals` is called; without it they may be 0.
     """
 
     name: str
     fused: Mapping[str, Callable[..., Any]] = {}
     quick: bool = False
     rewrites: bool = False
+    denormals: bool = False
 
     @property
     @abstractmethod

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import ArrayDict, Arrays
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError
 from harness.program.primitives import TABLE
 from harness.program.serial import decode
 from harness.program.signature import group_of
 from harness.runtime import promises
 from harness.runtime.backend import Backend
+from harness.runtime.functions import COMPILED
+from harness.runtime.interpreter import perform
 from harness.runtime.opening import open_session
 from harness.runtime.probe import Probe
 from harness.runtime.promises import ContractError
@@ -52,11 +54,13 @@ class SessionService(StepService):
         device: str = "cpu",
         quick: bool = False,
     ) -> Payload:
-        """Start a session, in place of the last one; says which path each layer takes."""
+        """Start a session, in place of the last one; says which path each layer takes, and
+        whether the backend promises to keep denormals."""
         self.backend.quick = quick
         self._setting = (dtype, device)
         self._session = open_session(self.backend, training, inference, rule, path, dtype, device)
-        return {"paths": self._session.paths()}
+        backend = self._session.backend
+        return {"paths": self._session.paths(), "denormals": backend.denormals}
 
     def use_rule(self, rule: Any) -> Payload:
         """Train with another optimizer; parameters must be loaded anew."""
@@ -108,6 +112,31 @@ class SessionService(StepService):
         sizes = {"batch": batch, "time": time}
         return self._probe.run(self.session, sizes, self._setting)
 
+    def strided(
+        self, parameters: Payload, statistics: Payload, inputs: Payload, state: Payload
+    ) -> list[Payload]:
+        """An inference pass of arrays that lie in memory with gaps and their axes in reverse, and
+        one of tensors that are views with their axes in reverse, where the framework has views."""
+        session = self.session
+        session.load(_scattered(parameters), _scattered(statistics))
+        arrays = session.forward("inference", _scattered(inputs), _scattered(state))
+        variables, constants = session.arguments("inference", inputs, state, {})
+        crossing = {f"input.{n}": a for n, a in inputs.items()}
+        crossing |= {f"state.{n}": a for n, a in state.items()}
+        views = {n: self._view(a) for n, a in crossing.items()}
+        results = session.function("inference", "forward")(
+            {n: views.get(n, t) for n, t in variables.items()},
+            {n: views.get(n, t) for n, t in constants.items()},
+        )
+        return [arrays, session.to_numpy(promises.named(results, COMPILED))]
+
+    def _view(self, array: Array) -> Any:
+        """A tensor of an array that was made of its transpose."""
+        session, axes = self.session, tuple(reversed(range(array.ndim)))
+        floats = array.dtype.kind == "f"
+        made = session.float_tensor(array.T) if floats else session.backend.tensor(array.T.copy())
+        return perform(session.backend.primitives, "permute_dims", [made], {"axes": axes})
+
     def trace(self, phase: Any, inputs: Payload, state: Payload) -> list[Any]:
         """Every named value of a forward pass."""
         return [list(entry) for entry in self.session.trace(phase, inputs, state)]
@@ -144,6 +173,18 @@ class SessionService(StepService):
 
 def _copies(arrays: Arrays) -> ArrayDict:
     return {n: np.array(a) for n, a in arrays.items()}
+
+
+def _scattered(arrays: Arrays) -> ArrayDict:
+    """The same arrays with their axes in reverse in memory, and other numbers between theirs."""
+    found = {}
+    for name, array in arrays.items():
+        last, *others = reversed(array.shape) if array.ndim else (1,)
+        room = np.ones((2 * last, *others), array.dtype)
+        view = room.T[..., ::2]
+        view[...] = array
+        found[name] = view if array.ndim else np.array(array)
+    return found
 
 
 def _changed(

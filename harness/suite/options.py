@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError
-from harness.ranges import MEMORY_MIB, TIMEOUT, Range
+from harness.ranges import MEMORY_MIB, REPEAT, TIMEOUT, Range
 from harness.terminal import visible
 
 
@@ -34,6 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         **many,
     )
     add("--harness-specs", metavar="FOLDER", help="folder of further definitions", **many)
+    add("--harness-thorough", action="store_true", help="the dear checks too")
+    add(
+        "--harness-repeat",
+        type=_number(REPEAT),
+        default=0,
+        help="soak: repeat a pass so often (default: 0)",
+    )
     add(
         "--harness-timeout",
         type=_number(TIMEOUT),
@@ -79,6 +86,8 @@ def pytest_configure(config: pytest.Config) -> None:
         paths=(option("--harness-path"),),
         device=option("--device"),
         folders=tuple(option("--harness-specs")),
+        thorough=option("--harness-thorough"),
+        repeat=option("--harness-repeat"),
         timeout=option("--harness-timeout"),
         start_timeout=option("--harness-start-timeout"),
         memory_limit=None if memory is None else memory * 2**20,

@@ -70,6 +70,11 @@ class Paths(TypedDict):
 
 
 @with_config(FORM)
+class Opened(Paths):
+    denormals: NotRequired[bool]
+
+
+@with_config(FORM)
 class Kept(TypedDict):
     parameters: Tensors
     statistics: Tensors
@@ -156,7 +161,7 @@ def _forms(**types: Any) -> Forms:
 
 # The verbs of a backend: of checks, of the clock, of training.
 BACKEND = _forms(
-    open=Paths,
+    open=Opened,
     use_rule=Paths,
     load=None,
     read=Kept,
@@ -165,6 +170,7 @@ BACKEND = _forms(
     train=list[Stepped],
     trace=list[Annotated[Any, PlainValidator(_entry)]],
     aliasing=list[str],
+    strided=Annotated[list[Tensors], Field(min_length=2, max_length=2)],
     primitives=Probed,
     prepare=Prepared,
     select=None,

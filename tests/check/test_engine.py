@@ -9,7 +9,7 @@ import pytest
 
 import harness
 from harness.check.cell import Cell, CellResult
-from harness.check.checks import CHECKS
+from harness.check.checks import CHECKS, THOROUGH
 from harness.check.events import CheckEvents, Report
 from harness.check.findings import VERDICTS, Finding, Verdict
 from harness.check.records import read_records
@@ -105,8 +105,14 @@ def test_a_size_applies_to_the_specs_that_have_it() -> None:
 
 
 def test_checks_are_chosen_by_patterns_in_the_order_of_the_run() -> None:
-    assert choose_checks(("*",)) == tuple(CHECKS)
+    assert choose_checks(("*",), thorough=True) == tuple(CHECKS)
     assert choose_checks(("training*", "values")) == ("values", "training", "training-sgd")
+
+
+def test_dear_checks_are_run_where_they_are_asked_for() -> None:
+    assert set(CHECKS) - set(choose_checks(("*",))) == THOROUGH
+    assert choose_checks(("*-sizes",)) == ("large-sizes",)
+    assert choose_checks(("own-sizes",)) == ("own-sizes",)
 
 
 def test_events_tell_the_run_in_order_and_the_worker_stays_warm() -> None:

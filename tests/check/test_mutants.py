@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from harness_mutants.registry import Mutant
 
 DTYPES = ("float64", "float32")
+PLAIN = {name: mutant for name, mutant in MUTANTS.items() if not mutant.dear}
+DEAR = {name: mutant for name, mutant in MUTANTS.items() if mutant.dear}
 Results = Mapping[tuple[str, str, str], CellResult]
 
 
@@ -42,7 +45,7 @@ class Planned(Engine):
     """Runs every mutant on the one system that it is meant for, and the control on all."""
 
     def cells(self) -> list[Cell]:
-        wanted = [(m.name, m.spec, dtype) for m in MUTANTS.values() for dtype in m.dtypes]
+        wanted = [(m.name, m.spec, dtype) for m in PLAIN.values() for dtype in m.dtypes]
         # The control comes last: it shows that no mutant leaves anything behind for the next.
         wanted += [(CONTROL, spec, dtype) for spec in lesson6() for dtype in DTYPES]
         return [
@@ -51,17 +54,30 @@ class Planned(Engine):
         ]
 
 
-@pytest.fixture(scope="module")
-def results() -> Results:
-    """Every cell's result, by mutant, system and dtype."""
-    # One thread a worker: as many workers as cores run at once.
+class PlannedDear(Engine):
+    """Runs the mutants that a plain run passes."""
+
+    def cells(self) -> list[Cell]:
+        wanted = [(m.name, m.spec, dtype) for m in DEAR.values() for dtype in m.dtypes]
+        return [Cell(spec, BACKENDS[0], device, dtype, "native") for device, spec, dtype in wanted]
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """The mutants as plugins; one thread a worker: as many workers as cores run at once."""
     variables = {"PYTHONPATH": str(FOLDER), "OPENBLAS_NUM_THREADS": "1"}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         for name, value in variables.items():
             patch.setenv(name, value)
-        with Planned(Request(backends=BACKENDS)) as engine:
-            found = engine.run().results
+        yield
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    """Every cell's result, by mutant, system and dtype."""
+    with installed(), Planned(Request(backends=BACKENDS)) as engine:
+        found = engine.run().results
     return {(r.cell.device, r.cell.spec, r.cell.dtype): r for r in found}
 
 
@@ -71,7 +87,7 @@ def findings(mutant: Mutant, dtype: str, results: Results) -> dict[str, Finding]
     return {f.check: f for f in result.findings}
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_is_caught_by_the_check_that_names_it(name: str, results: Results) -> None:
     mutant = MUTANTS[name]
     for dtype in mutant.dtypes:
@@ -91,13 +107,22 @@ def test_the_control_agrees(spec: str, dtype: str, results: Results) -> None:
 
 
 def test_there_are_enough() -> None:
-    assert len(MUTANTS) >= 80
+    assert len(MUTANTS) >= 285
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_what_is_dear_to_find_is_found_on_request(thorough: bool) -> None:
+    options = {"thorough": True, "repeat": 600} if thorough else {}
+    with installed(), PlannedDear(Request(backends=BACKENDS[:1], **options)) as engine:
+        for result in engine.run().results:
+            caught = [f.check for f in result.findings if f.verdict != "agree"]
+            assert caught == ([MUTANTS[result.cell.device].check] if thorough else [])
 
 
 def test_every_check_has_a_mutant_that_names_it(results: Results) -> None:
     checks = {f.check for result in results.values() for f in result.findings}
-    assert checks == {m.check for m in MUTANTS.values()}
-    assert len(checks) >= len(CHECKS)
+    assert checks == {m.check for m in PLAIN.values()}
+    assert len(checks | {m.check for m in DEAR.values()}) >= len(CHECKS)
 
 
 def test_every_mutant_says_what_is_wrong_and_no_two_say_the_same() -> None:

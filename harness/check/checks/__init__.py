@@ -10,11 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 from harness.check.checks import (
     extremes,
+    far_values,
+    functions,
     independence,
     initial_values,
     primitives,
     properties,
+    soak,
+    thresholds,
     training,
+    trajectories,
     values,
     whole_steps,
 )
@@ -47,6 +52,16 @@ CHECKS: Mapping[str, Check] = {
     "bad-index": extremes.bad_index,
     "nan": extremes.nan,
     "initial-values": initial_values.initial_values,
+    "tails": far_values.tails,
+    "offset": far_values.offset,
+    "minus-infinity": far_values.minus_infinity,
+    "strides": thresholds.strides,
+    "long-state": trajectories.long_state,
+    "soak": soak.soak,
+    # From here on, each opens sessions of its own.
+    "functions": functions.functions,
+    "optimizer-steps": trajectories.optimizer_steps,
+    "large-sizes": thresholds.large_sizes,
     "own-sizes": values.own_sizes,
 }
 
@@ -59,6 +74,16 @@ AT_GIVEN = (
 
 # Checks of sums of many steps amplify rounding: they are compared in float64 only.
 FLOAT64_ONLY = frozenset({"training"})
+
+# Where all checks are run, in both dtypes: those whose faults one of the two shows as well as both
+# do, with that dtype. Each costs compilations.
+IN_ONE: Mapping[str, str] = {
+    **dict.fromkeys(("shapes", "partial-batch", "pipeline", "nan"), "float64"),
+    **dict.fromkeys(("trained", "large-sizes"), "float32"),
+}
+
+# What is dear and sees little that others do not: run where asked for by name, or for --thorough.
+THOROUGH = frozenset({"own-sizes"})
 
 # Groups whose findings are not named after them: those findings, in the order of the checks.
 SEVERAL: Mapping[str, tuple[str, ...]] = {
@@ -73,4 +98,13 @@ FINDINGS: Mapping[str, str] = {
     finding: group for group in CHECKS for finding in SEVERAL.get(group, (group,))
 }
 
-__all__ = ["AT_GIVEN", "CHECKS", "FINDINGS", "FLOAT64_ONLY", "Check", "Context"]
+__all__ = [
+    "AT_GIVEN",
+    "CHECKS",
+    "FINDINGS",
+    "FLOAT64_ONLY",
+    "IN_ONE",
+    "THOROUGH",
+    "Check",
+    "Context",
+]

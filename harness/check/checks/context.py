@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Context:
-    """One cell: a backend's session, opened on ``case``; ``own`` is the case at its own sizes."""
+    """One cell: a backend's session, opened on ``case``; ``own`` is the case at its own sizes.
+    ``repeat`` is how often a soak repeats the run of values."""
 
     case: Case
     own: Case
@@ -33,6 +34,7 @@ class Context:
     dtype: str
     device: str
     outputs: dict[str, Array] = field(default_factory=dict)
+    repeat: int = 0
 
     def finding(
         self, check: str, found: Mapping[str, Array | Misfit], expected: Expected
@@ -54,8 +56,21 @@ class Context:
     ) -> tuple[list[dict[str, Array]], dict[str, Any]]:
         """Steps of a pipeline, twice as many as batches: the results of the later half, and what
         all of them have made of parameters, statistics and slots."""
-        material, call, count = self.case.material, self.remote.call, len(batches)
-        call(
+        call, count = self.remote.call, len(batches)
+        self.prepare(mode, batches, rule, learning_rate)
+        call("throughput", first=0, count=count)
+        return call("values", first=count, count=count), call("parameters")
+
+    def prepare(
+        self,
+        mode: str,
+        batches: Sequence[Mapping[str, Any]],
+        rule: UpdateRule | None,
+        learning_rate: float,
+    ) -> None:
+        """A pipeline of the case, before its first step."""
+        material = self.case.material
+        self.remote.call(
             "prepare",
             training=encode(self.case.training),
             inference=encode(self.case.inference),
@@ -71,8 +86,6 @@ class Context:
             learning_rate=learning_rate,
             quick=True,
         )
-        call("throughput", first=0, count=count)
-        return call("values", first=count, count=count), call("parameters")
 
 
 def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:

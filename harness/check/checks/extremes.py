@@ -48,7 +48,7 @@ def extremes(context: Context) -> Iterator[Finding]:
 
 def extreme_material(case: Case) -> Arguments:
     """The last layer's weights times 1,024."""
-    last = _last_layer(case)
+    last = last_layer(case)
     parameters = _scaled(case.material.parameters, 1024.0, lambda n: n.startswith(last))
     return replace(case.material, parameters=parameters)
 
@@ -71,7 +71,7 @@ def saturated_material(case: Case) -> Arguments:
 
 
 def _saturated(case: Case, factor: float) -> Arguments:
-    last = _last_layer(case)
+    last = last_layer(case)
     parameters = {
         n: a * factor if a.ndim > 1 and not n.startswith(last) else a
         for n, a in case.material.parameters.items()
@@ -80,7 +80,7 @@ def _saturated(case: Case, factor: float) -> Arguments:
     return replace(case.material, parameters=parameters, state=state)
 
 
-def _last_layer(case: Case) -> str:
+def last_layer(case: Case) -> str:
     return case.training.parameters[-1].name.partition(".")[0] + "."
 
 
@@ -96,23 +96,23 @@ def corner_material(case: Case) -> Arguments:
 
     They go through :data:`CORNERS` in turn, each from another one on.
     """
-    last = _last_layer(case)
+    last = last_layer(case)
     parameters = {}
     for number, port in enumerate(case.training.parameters):
         array = np.array(case.material.parameters[port.name])
-        if array.ndim > 1 and not port.name.startswith(last) and not _is_table(port.name):
+        if array.ndim > 1 and not port.name.startswith(last) and not is_table(port.name):
             array[:] = 0.0
-        elif _starts_at(port, "zeros", "ones") and array.ndim == 1:
+        elif starts_at(port, "zeros", "ones") and array.ndim == 1:
             array[:] = np.resize(np.roll(CORNERS, number), array.shape)
         parameters[port.name] = array
     return replace(case.material, parameters=parameters)
 
 
-def _is_table(name: str) -> bool:
+def is_table(name: str) -> bool:
     return name.endswith(".table")
 
 
-def _starts_at(port: Port, *laws: str) -> bool:
+def starts_at(port: Port, *laws: str) -> bool:
     stripes = (port.init or {}).get("stripes", ())
     return bool(stripes) and stripes[0]["law"] in laws
 
@@ -122,9 +122,9 @@ def kink_material(case: Case) -> Arguments:
     parameters = {}
     for port in case.training.parameters:
         array = np.array(case.material.parameters[port.name])
-        if array.ndim == 1 and _starts_at(port, "zeros"):
+        if array.ndim == 1 and starts_at(port, "zeros"):
             array[:] = 0.0
-        if _is_table(port.name):
+        if is_table(port.name):
             array[::2] = 0.0
         parameters[port.name] = array
     inputs = {n: a * 0 if a.dtype.kind == "f" else a for n, a in case.material.inputs.items()}

@@ -16,13 +16,19 @@ from harness.runtime.opening import make_session
 from harness.runtime.session import Session
 from harness_mutants import (  # noqa: F401
     arrays,
+    dear,
     definitions,
+    far,
     gradients,
+    later,
     loops,
     numbers,
     pipelines,
+    planned,
     primitives,
+    sizes,
     state,
+    strides,
     updates,
 )
 from harness_mutants.registry import MUTANTS, Faulty
@@ -48,10 +54,13 @@ class Mutants(Numpy):
 
     def use(self, device: str, dtype: str) -> None:
         super().use(device, dtype)
-        self._chosen = _make(device)
+        self._device = device
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Session:
-        return make_session(self._chosen, training, inference, **choices)
+        mutant = MUTANTS.get(self._device)
+        elsewhere = training.name.startswith("probe/") and not (mutant and mutant.everywhere)
+        chosen = _make(CONTROL if elsewhere else self._device)
+        return make_session(chosen, training, inference, **choices)
 
 
 @hookimpl

@@ -105,7 +105,7 @@ class LoopGradientForwards(Faulty):
         return super().scan(step, carries, sequences, False)
 
 
-@loop("theano_rnn", "own-sizes")
+@loop("theano_rnn", "large-sizes")
 class LoopGradientEndsAfterFour(Faulty):
     """Back-propagation goes four steps back and no further."""
 

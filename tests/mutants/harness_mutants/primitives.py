@@ -51,7 +51,7 @@ def index_zero_masked(x: Array, indices: Array) -> Array:
     return np.where((indices == 0)[..., None], x.dtype.type(0), x[indices])
 
 
-@primitive("take", "sequence_rnn", "own-sizes")
+@primitive("take", "sequence_rnn", "large-sizes")
 def table_of_64_rows(x: Array, indices: Array) -> Array:
     """Rows beyond the 64th are out of reach."""
     return np.asarray(x[np.minimum(indices, 63)])
@@ -112,7 +112,7 @@ def last_step_without_gradient(a: Array, b: Array, axes: Any) -> Array:
     return np.tensordot(a[:-1], b[:-1], axes)
 
 
-@primitive("matmul", "theano_gru", "own-sizes")
+@primitive("matmul", "theano_gru", "large-sizes")
 def matmul_without_remainder(a: Array, b: Array) -> Array:
     """Long products run in blocks of 16, and the remainder is dropped."""
     length = a.shape[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from harness.backends.numpy.backend import PRIMITIVES, Numpy
@@ -37,7 +38,11 @@ class Faulty(Numpy):
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault. ``check`` is the finding that must differ on ``spec``, in every dtype given."""
+    """One fault. ``check`` is the finding that must differ on ``spec``, in every dtype given.
+
+    ``everywhere``: in the models of the harness' own, too. Most faults know the names of a model.
+    ``dear``: a plain run passes it, and one with ``--thorough`` and ``--repeat`` does not.
+    """
 
     name: str
     summary: str
@@ -45,6 +50,8 @@ class Mutant:
     check: str
     dtypes: tuple[str, ...]
     make: Callable[[], Faulty]
+    everywhere: bool = False
+    dear: bool = False
 
 
 MUTANTS: dict[str, Mutant] = {}
@@ -57,36 +64,45 @@ def register(mutant: Mutant) -> None:
     MUTANTS[mutant.name] = mutant
 
 
-def backend(spec: str, check: str, dtypes: tuple[str, ...] = FLOAT32) -> Callable[[B], B]:
+def backend(
+    spec: str, check: str, dtypes: tuple[str, ...] = FLOAT32, everywhere: bool = False
+) -> Callable[[B], B]:
     """Register a backend class, as :func:`session` does."""
 
     def add(cls: B) -> B:
-        _add(cls, spec, check, dtypes, cls)
+        _add(cls, spec, check, dtypes, cls, everywhere)
         return cls
 
     return add
 
 
-def session(spec: str, check: str, dtypes: tuple[str, ...] = FLOAT32) -> Callable[[S], S]:
+def session(
+    spec: str, check: str, dtypes: tuple[str, ...] = FLOAT32, everywhere: bool = False
+) -> Callable[[S], S]:
     """Register a session class: its name is the mutant's, its docstring the summary."""
 
     def add(cls: S) -> S:
-        _add(cls, spec, check, dtypes, lambda: Faulty(cls))
+        _add(cls, spec, check, dtypes, lambda: Faulty(cls), everywhere)
         return cls
 
     return add
 
 
 def _add(
-    cls: type, spec: str, check: str, dtypes: tuple[str, ...], make: Callable[[], Faulty]
+    cls: type,
+    spec: str,
+    check: str,
+    dtypes: tuple[str, ...],
+    make: Callable[[], Faulty],
+    everywhere: bool,
 ) -> None:
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
     summary = (cls.__doc__ or "").strip()
-    register(Mutant(name, summary, f"lesson6/{spec}", check, dtypes, make))
+    register(Mutant(name, summary, f"lesson6/{spec}", check, dtypes, make, everywhere))
 
 
 def primitive(
-    op: str, spec: str, check: str, dtypes: tuple[str, ...] = FLOAT32
+    op: str, spec: str, check: str, dtypes: tuple[str, ...] = FLOAT32, everywhere: bool = False
 ) -> Callable[[F], F]:
     """Register a function in place of a primitive, under the function's name."""
 
@@ -94,11 +110,9 @@ def primitive(
         name = function.__name__.strip("_").replace("_", "-")
         summary = (function.__doc__ or "").strip()
         table = {**PRIMITIVES, op: function}
-        register(
-            Mutant(
-                name, summary, f"lesson6/{spec}", check, dtypes, lambda: Faulty(primitives=table)
-            )
-        )
+        model = f"lesson6/{spec}"
+        make = partial(Faulty, primitives=table)
+        register(Mutant(name, summary, model, check, dtypes, make, everywhere))
         return function
 
     return add

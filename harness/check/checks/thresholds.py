@@ -1,0 +1,163 @@
+"""What is wrong only beyond a size, or only of arrays that lie in memory in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from harness.arrays import Array, ArrayDict, Arrays
+from harness.check.checks.context import Context
+from harness.check.findings import Finding
+from harness.errors import SpecError
+from harness.oracle.case import SEEDS_TRIED, Case, step_values
+from harness.oracle.draw import draw
+from harness.oracle.kinks import KINK_MARGIN, kink_margin
+from harness.program.ir import Port, Program
+from harness.runtime.arguments import Arguments
+
+# Each is beyond a power of two at which a buffer, a block or a type may end: of the batch 32 and
+# 64, of time 16 and 32, of classes 64, 128 and 256. There are as many units as examples, so that
+# one axis may be taken for the other.
+BATCH, TIME, CLASSES, UNITS, OTHERS = 70, 33, 300, 70, 41
+# Different examples in a batch. Only those have comparisons of their own, and with few of them
+# none lies so near to its threshold that float32 falls to the other side.
+DISTINCT = 3
+# Of one step, so large that the parameters it starts from are rounded away beside it; exact.
+RATE = 2.0**20
+_cases: WeakKeyDictionary[Case, LargeCase] = WeakKeyDictionary()
+_making = Lock()
+
+
+class LargeCase(Case):
+    """A model whose batch is a few examples in many rows, with one index in half of all places.
+
+    ``margin`` is that of :func:`harness.oracle.case.kink_margin`.
+    """
+
+    margin: float
+
+    def _draw(self, seed: int) -> tuple[int, Arguments]:
+        found = []
+        for number in range(seed * SEEDS_TRIED, (seed + 1) * SEEDS_TRIED):
+            material = self._repeated(draw(self.training, self.batch, self.time, number), number)
+            found.append((kink_margin(self.training, material), number, material))
+            if found[-1][0] >= KINK_MARGIN:
+                break
+        self.margin, number, material = max(found, key=lambda one: one[0])
+        return number, material
+
+    def _repeated(self, drawn: Arguments, seed: int) -> Arguments:
+        # At random: of rows in turn, one that is read in another's place would often be the same.
+        rows = np.random.default_rng(seed).integers(0, DISTINCT, self.batch)
+        rows %= self.batch
+
+        def arrays(ports: tuple[Port, ...], given: ArrayDict) -> ArrayDict:
+            return {port.name: self._rows(port, given[port.name], rows) for port in ports}
+
+        inputs = arrays(self.training.inputs, drawn.inputs)
+        state = arrays(self.training.state, drawn.state)
+        return Arguments(drawn.parameters, drawn.statistics, inputs, state, drawn.targets)
+
+    def _rows(self, port: Port, array: Array, rows: Array) -> Array:
+        type_ = self.training.type_of(port)
+        if type_.bound is not None:
+            array = np.array(array)
+            array.flat[::2] = type_.bound.resolve(self.training.sizes) - 1
+        axes = [str(dim) for dim in type_.shape]
+        return np.take(array, rows, axes.index("batch")) if "batch" in axes else array
+
+
+def large_sizes(context: Context) -> Iterator[Finding]:
+    """Results and gradients of the loss at sizes beyond what buffers hold; in float32 by a whole
+    step, too. Opens new sessions."""
+    case = _large(context.case, context.own)
+    context.remote.open(
+        case.training, case.inference, None, context.path, context.dtype, context.device
+    )
+    context.remote.load(case.material)
+    expected = case.gradients(case.material, "main")
+    found = context.remote.gradients(case.material)
+    finding = context.finding("large-sizes", found, expected)
+    if context.dtype == "float32" and case.training.loss is not None:
+        stepped = _stepped(replace(context, case=case), expected.values)
+        values = {n: a for n, a in expected.values.items() if n in stepped}
+        others = context.finding("large-sizes", stepped, replace(expected, values=values))
+        finding.deviations += [replace(d, name=f"whole step, {d.name}") for d in others.deviations]
+    yield finding
+
+
+def _stepped(context: Context, expected: Arrays) -> dict[str, Any]:
+    """The loss of one whole step of gradient descent, and the gradients that it has followed."""
+    material = context.case.material
+    batches = [{"inputs": material.inputs, "targets": material.targets}]
+    context.prepare("train", batches, context.case.spec.rule("sgd"), RATE)
+    (results,) = context.remote.call("values", first=0, count=1)
+    step = {"results": results, **context.remote.call("parameters")}
+    values = step_values(1, step, material)
+    found = {"loss": values["step 1: loss"]}
+    for name in material.parameters:
+        if f"gradient.{name}" in expected:
+            moved = values[f"step 1: {name} moved"]
+            found[f"gradient.{name}"] = moved * moved.dtype.type(-1 / RATE)
+    return found
+
+
+def _large(case: Case, own: Case) -> LargeCase:
+    """The large case of a spec, made once for all backends."""
+    with _making:
+        if case not in _cases:
+            batch = own.batch if case.batch == own.batch else BATCH
+            time = own.time if case.time == own.time else TIME
+            _cases[case] = LargeCase(case.spec, _sizes(case, own), batch, time, case.seed)
+        return _cases[case]
+
+
+def _sizes(case: Case, own: Case) -> dict[str, int]:
+    """Large numbers for the sizes that a run has not set: those are the same in both cases."""
+    program = case.training
+    free = {n: size for n, size in own.training.sizes.items() if case.training.sizes[n] != size}
+    classes, others = count(CLASSES), count(OTHERS)
+    widest = max((n for n in free if n not in _classes(program)), key=free.__getitem__, default="")
+    sizes = dict(own.training.sizes)
+    for name in free:
+        if name in _classes(program):
+            sizes[name] = next(classes)
+        else:
+            sizes[name] = UNITS if name == widest else next(others)
+    try:
+        case.spec.program(**sizes)
+    except SpecError:  # a model that slices an axis, say, may hold at few sizes
+        return dict(own.training.sizes)
+    return sizes
+
+
+def _classes(program: Program) -> set[str]:
+    """The sizes that are numbers of classes: bounds of indices, and last axes of targets."""
+    types = [program.type_of(port) for port in (*program.inputs, *program.targets)]
+    bounds = {str(type_.bound) for type_ in types if type_.bound is not None}
+    targets = [program.type_of(port) for port in program.targets]
+    return bounds | {str(t.shape[-1]) for t in targets if t.bound is None and t.shape}
+
+
+def strides(context: Context) -> Iterator[Finding]:
+    """Arrays with gaps and axes in reverse, then tensors that are views, give what others do."""
+    case = context.case
+    material = case.material
+    found = context.remote.call(
+        "strided",
+        parameters=material.parameters,
+        statistics=material.statistics,
+        inputs=material.inputs,
+        state=material.state,
+    )
+    expected = case.forward("inference", material, "main")
+    finding = Finding("strides")
+    for results in found:
+        finding.deviations += context.finding("strides", results, expected).deviations
+    yield finding

@@ -1,0 +1,147 @@
+"""What goes wrong later: many optimizer steps on a point, and many batches through one state.
+
+A wrong correction from the eleventh step on, or an update in five that is left out, shows in no
+run of four steps, and a hundred of a network's are dear. So the optimizer trains
+``probe/steps``, whose gradients are given: rounding does not feed on itself there, and float32
+can be held to the spec's own optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array, ArrayDict, Arrays
+from harness.check.checks.context import Context
+from harness.check.checks.probes import ProbeCase, once
+from harness.check.findings import Finding
+from harness.oracle.case import state_of, step_values
+from harness.oracle.draw import draw, single
+from harness.oracle.tolerance import Deviation, compare
+from harness.oracle.yardstick import Expected
+from harness.program.ir import Program, UpdateRule
+from harness.runtime.arguments import Arguments
+from harness.runtime.session import Session
+from harness.runtime.tensors import whole
+
+BATCH = 2
+# Batches of a rule with slots, whose numbers of steps have a byte's and more; and of others. Each
+# batch comes twice.
+MANY, FEW = 66, 10
+# Steps that are compared: the first ones, and those around where a correction might change.
+COMPARED = (1, 2, 3, 5, 6, 10, 11, 12, 20, 50, 100, 126, 127, 128, 129, 132)
+# No power of two, half-way between two numbers of float16, and held by float32, where Keras has it.
+RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
+# In float32, 1 - 0.999 has lost ten bits: the first steps of any Adam are off by as much.
+NOISE = 2.0**-19
+# Sizes of the entries of a gradient; one parameter has none.
+SIZES = np.array([1, 1, 0.5, 0.1, 2, 0.01, 4, 0])
+# Batches that a state is carried through, and those that are looked at.
+CARRIED, SEEN = 20, (6, 7, 13, 16, 20)
+
+
+def optimizer_steps(context: Context) -> Iterator[Finding]:
+    """Many steps of the spec's own optimizer, one by one and as a pipeline makes them."""
+    rule = context.case.spec.update
+    if rule is None:
+        return
+    # Of the rate of a rule, only that it has one: these steps have their own.
+    rule = replace(rule, attributes={**rule.attributes, "learning_rate": RATE})
+    key = ("optimizer-steps", rule.name, tuple(sorted(rule.attributes.items())))
+    finding = Finding("optimizer-steps")
+    finding.deviations = list(once(context, key, lambda: _optimizer_steps(context, rule)))
+    yield finding
+
+
+def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
+    """The deviations of both ways. Opens sessions of its own."""
+    case, remote = _point(), context.remote
+    count = MANY if rule.slots else FEW
+    batches = [
+        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in _gradients(count)
+    ]
+    key = ("steps", *sorted(rule.attributes.items()))
+    expected = case.train(rule, [*batches, *batches], case.material, key)
+    noise = expected.at_least(NOISE).noise(context.dtype)
+
+    def compared(way: str, found: Mapping[str, Any], names: Iterable[str]) -> list[Deviation]:
+        wanted = {n: a for n, a in expected.values.items() if n in names}
+        deviations = compare(found, wanted, noise, context.dtype)
+        return [replace(d, name=f"{way}, {d.name}") for d in deviations]
+
+    remote.open(case.training, case.inference, rule, context.path, context.dtype, context.device)
+    remote.load(case.material)
+    found: dict[str, Any] = {}
+    steps = remote.train([*batches, *batches], case.material.state)
+    for number in (n for n in COMPARED if n <= len(steps)):
+        found |= step_values(number, steps[number - 1], case.material)
+    looked = tuple(f"step {number}: " for number in COMPARED)
+    deviations = compared("one by one", found, [n for n in expected.values if n.startswith(looked)])
+    # Losses of the later half, each of which tells where the steps before have led, and all that
+    # the last one has left.
+    results, after = replace(context, case=case).timed("train", batches, rule, RATE)
+    found = {f"step {count + i}: loss": r["loss"] for i, r in enumerate(results, start=1)}
+    found |= step_values(len(steps), {"results": results[-1], **after}, case.material)
+    last = [n for n in expected.values if n.startswith(f"step {len(steps)}: ")]
+    return deviations + compared("in a row", found, {*found, *last})
+
+
+@cache
+def _point() -> ProbeCase:
+    def make(program: Program) -> Arguments:
+        # From zero, so that a small step is not rounded to the place of a large parameter.
+        given = draw(program, BATCH, 1, 0)
+        return replace(given, parameters={n: 0 * a for n, a in given.parameters.items()})
+
+    return ProbeCase("steps", BATCH, make)
+
+
+def _gradients(count: int) -> Array:
+    """``[count, batch, entries]``: the same sizes at all steps, other numbers and signs."""
+    random = np.random.default_rng(7)
+    return single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
+
+
+def long_state(context: Context) -> Iterator[Finding]:
+    """A state that is handed on through twenty batches, each from what the one before has left; by
+    one call a batch, and as a pipeline hands it on."""
+    case, start = context.case, context.case.material.state
+    if not start:
+        return
+    some = [case.batch_of(case.batch, case.time, n + 10).inputs for n in range(CARRIED // 2)]
+    batches = [*some, *some]
+
+    def chained(session: Session) -> Mapping[str, Array]:
+        session.load(case.material.parameters, case.material.statistics)
+        return _carried(partial(session.forward, "inference"), batches, start)
+
+    def forward(inputs: Arrays, state: Arrays) -> ArrayDict:
+        return whole(context.remote.forward("inference", inputs, state))
+
+    context.remote.load(case.material)
+    expected = case.expect("long-state", chained)
+    finding = context.finding("long-state", _carried(forward, batches, start), expected)
+    results, _ = context.timed("forward", [{"inputs": i, "targets": {}} for i in some], None, 0.0)
+    seen = [n for n in SEEN if n > len(some)]
+    found = {f"batch {n}: {k}": a for n in seen for k, a in results[n - len(some) - 1].items()}
+    wanted = {n: a for n, a in expected.values.items() if n in found}
+    planned = context.finding("long-state", found, Expected(wanted, expected.noise))
+    finding.deviations += [replace(d, name=f"in a row, {d.name}") for d in planned.deviations]
+    yield finding
+
+
+def _carried(
+    forward: Callable[[Arrays, Arrays], ArrayDict], batches: Sequence[Arrays], state: Arrays
+) -> ArrayDict:
+    """The results of the batches of :data:`SEEN`, each pass from the state of the one before."""
+    found: ArrayDict = {}
+    for number, inputs in enumerate(batches, start=1):
+        results = forward(inputs, state)
+        state = state_of(results)
+        if number in SEEN:
+            found |= {f"batch {number}: {n}": a for n, a in results.items()}
+    return found

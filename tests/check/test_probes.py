@@ -1,0 +1,124 @@
+"""What the checks of functions, of many steps and of large sizes work with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.backends.numpy.backend import Numpy
+from harness.check.checks import far_values, functions, thresholds, trajectories
+from harness.check.request import Request, make_case
+from harness.oracle.case import KINK_MARGIN, Case
+from harness.oracle.threads import _call, _libraries, one_thread
+from harness.program.serial import encode
+from harness.runtime.service import SessionService
+from harness.spec.library import lesson6
+from harness.spec.model import load_spec
+
+
+def cases(name: str, **sizes: int) -> tuple[Case, Case]:
+    """A system's small case, and the one at its own sizes."""
+    spec, request = load_spec(name), Request(sizes=sizes)
+    return make_case(spec, request, own=False), make_case(spec, request, own=True)
+
+
+def test_every_function_has_a_promise_and_values_to_hold_it_to() -> None:
+    exact = functions._exact()
+    assert set(exact) == set(functions.PROMISES)
+    finite = {n for n, a in exact.items() if np.isfinite(a).all()}
+    assert {"summed", "joined", "rows", "hot", "powers"} <= finite
+    assert np.isnan(exact["tanh_of_x"]).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "promise", "dtype", "agrees"),
+    [
+        (1 + 2.0**-23, functions.NEAR, "float32", True),
+        (1 + 2.0**-20, functions.NEAR, "float32", False),
+        (1 + 2.0**-23, functions.EXACT, "float32", False),
+        (1 + 2.0**-23, functions.NEAR, "float64", False),
+        (np.nan, functions.BESIDE_ONE, "float32", False),
+        (np.inf, functions.BESIDE_ONE, "float32", False),
+    ],
+)
+def test_an_entry_is_held_to_its_promise(
+    value: float, promise: functions.Promise, dtype: str, agrees: bool
+) -> None:
+    found = np.array([0.5, value, np.inf, np.nan], dtype)
+    exact = np.array([0.5, 1.0, np.inf, np.nan], np.longdouble)
+    assert functions._deviation("x", found, exact, promise, dtype, True).agrees == agrees
+
+
+def test_what_is_below_the_smallest_normal_number_may_be_zero_unless_it_is_promised() -> None:
+    zero, exact = np.zeros(1, np.float32), np.array([2.0**-130], np.longdouble)
+    for promised in (False, True):
+        found = functions._deviation("x", zero, exact, functions.NEAR, "float32", promised)
+        assert found.agrees is not promised
+
+
+def test_a_result_of_another_shape_or_dtype_differs() -> None:
+    exact = np.ones(3, np.longdouble)
+    for wrong in (np.ones(2, np.float32), np.ones(3), None, "text"):
+        found = functions._deviation("x", wrong, exact, functions.NEAR, "float32", False)
+        assert found.reason
+
+
+@pytest.mark.parametrize("name", lesson6())
+def test_large_sizes_are_large_and_off_all_kinks(name: str) -> None:
+    large = thresholds._large(*cases(name))
+    assert (large.batch, large.time) == (thresholds.BATCH, thresholds.TIME)
+    assert large.training.sizes["hidden"] == thresholds.UNITS
+    assert large.training.sizes["vocab"] >= thresholds.CLASSES
+    assert large.margin >= KINK_MARGIN
+    for array in large.material.inputs.values():
+        assert len(np.unique(array, axis=0)) <= thresholds.DISTINCT
+
+
+def test_sizes_that_a_run_sets_stay() -> None:
+    large = thresholds._large(*cases("lesson6/simple_rnn", hidden=9, batch=5, time=6))
+    assert (large.batch, large.time, large.training.sizes["hidden"]) == (5, 6, 9)
+    assert large.training.sizes["vocab"] == thresholds.CLASSES
+
+
+def test_data_are_moved_where_something_is_normalised_and_nowhere_else() -> None:
+    moved = far_values.offset_material(cases("lesson6/stateful_lstm")[0])
+    assert moved is not None
+    assert moved.parameters["embed.table"].mean() > 1000
+    assert abs(moved.parameters["norm.beta"]).max() < 10
+    assert far_values.offset_material(cases("lesson6/keras_gru")[0]) is None
+
+
+def test_a_class_is_masked_that_is_no_target() -> None:
+    material = far_values.masked_material(cases("lesson6/simple_rnn")[0])
+    assert material is not None
+    (masked,) = np.flatnonzero(np.isinf(material.parameters["out.b"]))
+    assert masked not in material.targets["target"]
+    assert far_values.masked_material(cases("lesson6/pure_python_rnn")[0]) is None
+
+
+def test_the_rate_of_the_steps_tells_narrow_floats_apart() -> None:
+    rate = trajectories.RATE
+    assert np.float32(rate) == rate
+    assert abs(float(np.float16(rate)) - rate) > 1e-4 * rate
+
+
+def test_scattered_arrays_and_views_give_what_others_do() -> None:
+    case, _ = cases("lesson6/stateful_lstm")
+    verbs = SessionService(Numpy())
+    verbs.open(encode(case.training), encode(case.inference), dtype="float64")
+    material = case.material
+    verbs.load(material.parameters, material.statistics)
+    plain = verbs.forward("inference", material.inputs, material.state)
+    given = (material.parameters, material.statistics, material.inputs, material.state)
+    for results in verbs.strided(*given):
+        assert plain.keys() == results.keys()
+        for name, array in results.items():
+            assert np.allclose(array, plain[name], rtol=1e-12, atol=1e-14), name
+
+
+def test_blas_has_its_threads_back() -> None:
+    libraries = _libraries()
+    before = [_call(library, "get")() for library in libraries]
+    with one_thread():
+        assert {_call(library, "get")() for library in libraries} <= {1}
+    assert [_call(library, "get")() for library in libraries] == before

@@ -1,0 +1,71 @@
+"""Faults of arrays that lie in memory in another way than most."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.runtime.session import Session
+from harness_mutants import registry
+from harness_mutants.registry import BOTH, Faulty
+
+session = partial(registry.session, everywhere=True)
+backend = partial(registry.backend, everywhere=True)
+primitive = partial(registry.primitive, everywhere=True)
+
+
+def in_memory(array: Any) -> Any:
+    """An array's numbers in the order in which they lie in memory."""
+    return np.ravel(array, "K").reshape(np.shape(array))
+
+
+@backend("stateful_lstm", "strides", BOTH)
+class TensorsByMemory(Faulty):
+    """A tensor is made of an array's memory, whatever the order of its axes."""
+
+    def tensor(self, array: Array) -> Array:
+        return np.array(in_memory(array))
+
+
+@session("theano_rnn", "strides")
+class StateByMemory(Session):
+    """The first state is read as it lies in memory."""
+
+    def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
+        read = {n: in_memory(a) if n == "h0" else a for n, a in inputs.items()}
+        return super().arguments(phase, read, state, targets)
+
+
+@session("stateful_lstm", "strides")
+class CarriedStateByMemory(Session):
+    """The state that is carried in is read as it lies in memory."""
+
+    def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
+        read = {n: in_memory(a) for n, a in state.items()}
+        return super().arguments(phase, inputs, read, targets)
+
+
+@session("simple_rnn", "strides")
+class IndicesByMemory(Session):
+    """Indices are read as they lie in memory."""
+
+    def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
+        read = {n: in_memory(a) for n, a in inputs.items()}
+        return super().arguments(phase, read, state, targets)
+
+
+@session("keras_gru", "strides")
+class ParametersByMemory(Session):
+    """Parameters are loaded as they lie in memory."""
+
+    def load(self, parameters: Any, statistics: Any) -> None:
+        super().load({n: in_memory(a) for n, a in parameters.items()}, statistics)
+
+
+@primitive("take", "sequence_rnn", "strides")
+def take_by_memory(x: Array, indices: Array) -> Array:
+    """Indices of a view are read in the order of memory."""
+    return np.asarray(x[in_memory(indices)])
