@@ -37,7 +37,7 @@ GAINS = (1.0, 2.0**-2, 2.0**-4, 2.0**-8)
 BYTES = 64
 SECONDS = 1e-7
 # Of a model with more numbers, one order of summation and rounding at random must do.
-LARGE = 1_000_000
+LARGE = 100_000
 
 
 class Case:
