@@ -128,9 +128,9 @@ def schema(kind: str) -> None:
     "--path",
     default="native",
     show_default=True,
-    type=click.Choice(["native", "equations", "derived", "both"]),
+    type=click.Choice(["native", "equations", "derived", "both", "all"]),
     help="The framework's own layers where it has them; the equations; the equations with the "
-    "derived gradient; or native and equations both.",
+    "derived gradient; native and equations both; or all three.",
 )
 @SPECS
 @SIZE
@@ -193,7 +193,7 @@ convert_commands.register(cli, friendly)
 
 def request_of(options: Mapping[str, Any]) -> Any:
     """The request that command-line options stand for; :class:`UsageError` for a bad one."""
-    from harness.check.request import DTYPES, Request
+    from harness.check.request import DTYPES, PATHS, Request
 
     dtypes = options["dtypes"] or DTYPES
     sizes, given = numbers(options["sizes"]), None
@@ -208,7 +208,7 @@ def request_of(options: Mapping[str, Any]) -> Any:
         specs=tuple(options["specs"]),
         backends=tuple(options["backends"]),
         dtypes=tuple(dtypes),
-        paths=("native", "equations") if path == "both" else (path,),
+        paths={"both": ("native", "equations"), "all": PATHS}.get(path, (path,)),
         device=options["device"],
         folders=tuple(options["folders"]),
         sizes=sizes,

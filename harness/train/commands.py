@@ -46,6 +46,11 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option("--batch", type=number(BATCH), help="Rows of a step; the spec's own if left out.")
 @click.option("--weights", type=FILE, help="Keep the weights here, and checkpoints beside.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint, if there is one.")
+@click.option(
+    "--no-proof",
+    is_flag=True,
+    help="Do not hold the first steps against the oracle.",
+)
 @click.option("--force", is_flag=True, help="Begin anew in place of weights that are there.")
 @click.option(
     "--every",
@@ -98,6 +103,7 @@ def train(spec: str, backend: str, **options: Any) -> None:
         backend,
         **{name: options[name] for name in (*names, "seed", "threads", "timeout")},
         sizes=numbers(options["sizes"]),
+        proof=not options["no_proof"],
         folders=tuple(options["folders"]),
         python=options["python"] or sys.executable,
         environment=pairs("--env", options["env"]),

@@ -13,6 +13,7 @@ from harness.spec.model import replaced
 from harness.terminal import console, line, say
 from harness.train import checkpoint
 from harness.train.progress import TrainProgress
+from harness.train.proof import Disproved
 from harness.train.request import TrainRequest, prepare
 from harness.train.run import Diverged, Training, TrainingError
 from harness.worker.remote import with_trace
@@ -38,7 +39,7 @@ def run_train(
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(_kept(training))
             raise
-        except Diverged as error:
+        except (Diverged, Disproved) as error:
             say(str(error), error=True)
             return 1
         except TrainingError as error:

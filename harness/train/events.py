@@ -14,6 +14,9 @@ class TrainEvents:
     def tried(self, seconds: Mapping[str, float]) -> None:
         """The paths were tried: seconds a step on each, of which the fastest is taken."""
 
+    def proved(self, proof: Mapping[str, Any]) -> None:
+        """The first steps are right: see :func:`harness.train.proof.prove`."""
+
     def began(self, setup: Setup, epoch: int, step: int) -> None:
         """The run begins, or is taken up, at a step of an epoch."""
 

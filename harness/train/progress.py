@@ -38,6 +38,12 @@ class TrainProgress(TrainEvents):
         listed = ", ".join(f"{path} {1000 * time:.3g}" for path, time in found)
         self._line(f"path {found[0][0]}; milliseconds a step: {listed}")
 
+    def proved(self, proof: Mapping[str, Any]) -> None:
+        by = f"{proof['steps']} of them by the oracle" if proof["steps"] else proof["why"]
+        self._line(
+            f"the first {proof['in_a_row']} steps are right ({by}; {proof['seconds']:.1f} s)"
+        )
+
     def began(self, setup: Setup, epoch: int, step: int) -> None:
         self._epochs = len(setup.rates)
         self._steps = len(setup.feed.epoch(epoch))

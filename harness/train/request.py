@@ -45,7 +45,8 @@ class TrainRequest:
     """What to train. ``epochs`` and ``batch`` of None are the spec's own.
 
     ``text`` is ``builtin``, ``nietzsche`` or a path. ``threads`` of 0 are all cores that the
-    process may use. ``timeout`` is in seconds, for one call of the worker.
+    process may use. ``timeout`` is in seconds, for one call of the worker. ``proof`` holds the
+    first steps against the oracle before the training goes on.
     """
 
     spec: str
@@ -66,6 +67,7 @@ class TrainRequest:
     environment: Mapping[str, str] = field(default_factory=dict)
     threads: int = 0
     timeout: float = TEN_MINUTES
+    proof: bool = True
 
     @property
     def launch(self) -> Launch:

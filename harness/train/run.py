@@ -22,6 +22,7 @@ from harness.train import checkpoint, taken_up
 from harness.train.checkpoint import Checkpoint
 from harness.train.events import TrainEvents
 from harness.train.kept import TrainingError, check_kept
+from harness.train.proof import prove
 from harness.train.remote import TrainRemote
 from harness.train.request import FASTEST, Setup
 from harness.train.start import load_first, trials
@@ -61,6 +62,7 @@ class Training:
         self.history: list[dict[str, Any]] = []
         self._position: dict[str, Any] = {"epoch": 0, "step": 0, "steps": 0, "sums": []}
         self._told: Mapping[str, Any] = {}
+        self._proof: Mapping[str, Any] = {}
         self.kept = self.saved = False
         self._run, self._replaces = secrets.token_hex(8), ""
         self._open = ExitStack()
@@ -79,8 +81,13 @@ class Training:
         """Train to the end; the last weights, which are saved too.
 
         Without ``resume``, weights and a checkpoint that are there are replaced, each when there
-        is a new one. Raises :class:`Diverged`, :class:`TrainingError` for a worker that fails, and
-        :class:`UsageError` for a checkpoint of another run.
+        is a new one.
+
+        Raises:
+            Disproved: the first steps are wrong.
+            Diverged: the loss, or a parameter, is no number any more.
+            TrainingError: the worker fails.
+            UsageError: the checkpoint is that of another run.
         """
         self._begin(taken_up.find(self.path, self.setup) if resume else None)
         self.events.began(self.setup, self._position["epoch"], self._position["step"])
@@ -94,6 +101,9 @@ class Training:
         self._start()
         path = self._chosen(found)
         self._told = {**self._remote.begin(path), "path": path}
+        if self.setup.request.proof:
+            self._proof = prove(self._remote)
+            self.events.proved(self._proof)
         if found is None:
             load_first(self._remote)
             self._replace()
@@ -233,6 +243,7 @@ class Training:
             "paths": dict(self._told["paths"]),
             "versions": dict(hello.get("versions", {})),
             "steps": found["steps"],
+            **({"proof": dict(self._proof)} if self._proof else {}),
             "epochs": self.history,
         }
         made = Weights(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import TESTS
 
 from harness.convert.weights import Weights, save
 from harness.errors import HarnessError
@@ -27,6 +28,7 @@ from harness.train.generate.console import differences
 from harness.train.generate.model import reader
 from harness.train.generate.writing import GenerateError, GenerateRequest, chooser, prepare
 
+MUTANTS = TESTS / "mutants"
 LETTERS = "abcdefghijklmnopqrstuvwxyz ."
 PROMPT = "the quick brown fox"
 # Weights under which a greedy text has at least four different characters; the gated units with a
@@ -103,6 +105,17 @@ def test_a_seed_gives_the_same_choice_on_all_backends(tmp_path: Path) -> None:
     texts = [written("lesson6/sequence_rnn", b, path, seed=4, **options) for b in ("numpy", "jax")]
     assert texts[0] == texts[1]
     assert texts[0] != written("lesson6/sequence_rnn", "numpy", path, seed=5, **options)
+
+
+def test_a_backend_that_is_wrong_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = weights("lesson6/sequence_rnn", tmp_path)
+    monkeypatch.syspath_prepend(MUTANTS)
+    monkeypatch.setenv("PYTHONPATH", str(MUTANTS))
+    assert written("lesson6/sequence_rnn", "mutants-1", path, device="control", length=4)
+    with pytest.raises(GenerateError, match="mutants-1 does not agree with the oracle: output"):
+        written("lesson6/sequence_rnn", "mutants-1", path, device="loop-one-step-late")
 
 
 def choices(probabilities: Sequence[float], count: int = 3000, **options: Any) -> dict[int, float]:

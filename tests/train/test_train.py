@@ -49,6 +49,7 @@ def text(tmp_path: Path) -> Path:
 def setup(text: Path, system: str = "lesson6/sequence_rnn", **changes: Any) -> Setup:
     """A small training."""
     given = {"backend": "numpy", "epochs": 2, "batch": 4, "dtype": "float64", "sizes": SMALL}
+    given |= {"proof": False}
     return prepare(TrainRequest(system, text=str(text), **{**given, **changes}))
 
 

@@ -69,6 +69,7 @@ def kept(tmp_path: Path) -> Path:
 
 def setup(text: Path, **changes: Any) -> Setup:
     given = {"backend": "numpy", "epochs": 2, "batch": 2, "every": 64, "sizes": {"hidden": 5}}
+    given |= {"proof": False}
     return prepare(TrainRequest(SYSTEM, text=str(text), **{**given, **changes}))
 
 

@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.convert.weights import Weights, load
 from harness.errors import HarnessError
+from harness.oracle.tolerance import compare, worst
+from harness.oracle.yardstick import Reference
 from harness.program.signature import group_of
 from harness.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_fields
+from harness.runtime.backend import host_dtype
+from harness.runtime.session import Session
 from harness.runtime.tensors import IllFormed, whole
 from harness.spec.initializers import generator
 from harness.spec.model import Spec, load_spec
@@ -25,6 +29,8 @@ from harness.worker.remote import Remote, WorkerFault
 from harness.worker.worker import Worker
 
 DAY = 24 * 3600.0
+# So many of the first results are held against the oracle.
+PROVEN = 3
 RANGES = {"length": LENGTH, "temperature": TEMPERATURE, "top_k": TOP_K, "seed": SEED}
 Choose = Callable[[Array], int]
 
@@ -88,8 +94,10 @@ class Writer:
     def _write(self, backend: str, worker: Worker) -> Iterator[str]:
         request, known = self.request, self.reader
         remote = Remote(worker, DAY)
+        training = self.spec.program("training", **self.weights.sizes)
+        reference = Reference(training, known.program)
         remote.open(
-            self.spec.program("training", **self.weights.sizes),
+            training,
             known.program,
             None,
             request.path,
@@ -104,14 +112,36 @@ class Writer:
         choose = chooser(request, len(self.vocabulary))
         context, state = deque(self.prompt, known.reach), known.first_state()
         unread: Sequence[int] = self.prompt
-        for _ in range(request.length):
-            results = whole(remote.forward("inference", known.inputs(unread), state))
+        for number in range(request.length):
+            inputs = known.inputs(unread)
+            results = whole(remote.forward("inference", inputs, state))
             known.check_results(results, len(unread))
+            if number < PROVEN:
+                self._prove(backend, reference, (inputs, state), results)
             state = group_of(results, "state.")
             index = choose(known.probabilities(results))
             context.append(index)
             unread = [index] if known.stateful else context
             yield self.vocabulary.characters[index]
+
+    def _prove(
+        self, backend: str, reference: Reference, given: tuple[Arrays, Arrays], results: Arrays
+    ) -> None:
+        """Hold results against the oracle's; :class:`GenerateError` if they differ."""
+        dtype = self.request.dtype
+
+        def run(session: Session) -> list[ArrayDict]:
+            session.load(self.weights.parameters, self.weights.statistics)
+            return [session.forward("inference", *given)]
+
+        expected = reference.expect(run)
+        noise = expected.noise(dtype)
+        wrong = worst(compare(results, expected.values, noise, host_dtype(dtype)))
+        if not wrong.agrees:
+            raise GenerateError(
+                f"{backend} does not agree with the oracle: {wrong}; 'harness check "
+                f"{self.request.spec} --backend {backend} --path all' looks closer"
+            )
 
 
 def prepare(request: GenerateRequest) -> Writer:

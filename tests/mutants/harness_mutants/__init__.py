@@ -29,6 +29,7 @@ from harness_mutants import (  # noqa: F401
     sizes,
     state,
     strides,
+    trained,
     updates,
 )
 from harness_mutants.registry import MUTANTS, Faulty
@@ -60,6 +61,7 @@ class Mutants(Numpy):
         mutant = MUTANTS.get(self._device)
         elsewhere = training.name.startswith("probe/") and not (mutant and mutant.everywhere)
         chosen = _make(CONTROL if elsewhere else self._device)
+        chosen.quick = self.quick
         return make_session(chosen, training, inference, **choices)
 
 

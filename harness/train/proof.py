@@ -1,0 +1,160 @@
+"""The first steps of a training, held against the oracle before it goes on.
+
+Two things are looked at: the first few steps, one by one, against the oracle; and as many as go
+into one sum of losses, in the way in which the training goes on, against the same steps one by one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import ArrayDict, Arrays
+from harness.errors import HarnessError
+from harness.oracle.case import state_of, step_values
+from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
+from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, compare, relative_error, scales
+from harness.oracle.tolerance import worst as furthest
+from harness.oracle.yardstick import Expected, Reference, at_least_typical
+from harness.program.signature import group_of
+from harness.runtime.arguments import Arguments
+from harness.runtime.backend import host_dtype
+from harness.runtime.session import Session
+from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
+from harness.train.remote import TrainRemote
+from harness.train.trainer import SUMMED
+
+# Steps that the oracle makes, too, and the seconds that it may take for them.
+STEPS, PATIENCE = 3, 60.0
+# Seconds that the steps of one of the two ways may take: of a slow step there are fewer.
+SECONDS = 1.0
+# By how much parameters are shaken to see what rounding does to many steps: four last places.
+SHAKEN = 2.0**-22
+
+
+class Disproved(HarnessError):
+    """The first steps of a training are not those of the oracle."""
+
+
+def prove(remote: TrainRemote) -> dict[str, Any]:
+    """Prove the steps of a training that has begun in a worker; it must be loaded anew after.
+
+    Returns what the record says of it: ``steps`` that the oracle made too, or ``why`` it has none;
+    ``in_a_row``, the steps that were made in both ways; ``worst``, ``error`` and ``allowed`` of the
+    furthest tensor; ``seconds``.
+
+    Raises:
+        Disproved: a step is wrong.
+        TrainingError: the worker fails.
+    """
+    proof, began = _Proof(remote), time.perf_counter()
+    told: dict[str, Any] = {}
+    deviations: list[Deviation] = []
+    try:
+        with with_patience(Patience(PATIENCE)), at_work():
+            deviations += proof.by_the_oracle()
+        told["steps"] = proof.few
+    except OracleFault as fault:
+        told |= {"steps": 0, "why": str(fault)}
+    proof.many = proof.affordable()
+    deviations += proof.in_a_row()
+    told["in_a_row"] = proof.many
+    last = furthest(deviations)
+    told |= {"worst": last.name, "error": last.error, "allowed": last.tolerance}
+    told["seconds"] = time.perf_counter() - began
+    if not last.agrees:
+        request = remote.setup.request
+        raise Disproved(
+            f"the first steps on {request.backend} are wrong, so nothing was trained: {last}; "
+            f"'harness check {request.spec} --backend {request.backend} --path all' looks closer, "
+            "and --no-proof trains all the same"
+        )
+    return told
+
+
+class _Proof:
+    def __init__(self, remote: TrainRemote) -> None:
+        self.remote, self.setup = remote, remote.setup
+        setup, seed = self.setup, self.setup.request.seed
+        self.rate, self.batches = setup.rates[0], setup.feed.epoch(0)
+        self.few, self.many = min(STEPS, len(self.batches)), min(SUMMED, len(self.batches))
+        self.parameters = initial_parameters(setup.training, seed)
+        self.statistics = initial_statistics(setup.training)
+        self.dtype = setup.request.dtype
+
+    def by_the_oracle(self) -> list[Deviation]:
+        """The first steps, by the oracle and by the worker."""
+        setup = self.setup
+        reference = Reference(setup.training, setup.inference, setup.spec.update, orders=())
+        expected = reference.expect(lambda session: [self._oracle(session)])
+        return self._compared(self._made(self.parameters, [1] * self.few), expected)
+
+    def affordable(self) -> int:
+        """How many steps are made in a row and one by one; the worker has made some already."""
+        self._made(self.parameters, [1])
+        began = time.perf_counter()
+        self.remote.run(self.rate, 0, 1 % len(self.batches), 1)
+        most = int(SECONDS / (time.perf_counter() - began))
+        return min(self.many, max(most, self.few))
+
+    def in_a_row(self) -> list[Deviation]:
+        """As many steps as there are in a sum, in a row and one by one."""
+        row = self._made(self.parameters, [self.many])
+        single = self._made(self.parameters, [1] * self.many)
+        random = np.random.default_rng(0)
+        shaken = {
+            n: a * (1 + SHAKEN * PRECISION[self.dtype] * random.choice((-1.0, 1.0), a.shape))
+            for n, a in self.parameters.items()
+        }
+        other = self._made(shaken, [1] * self.many)
+        scale = scales(single)
+        # Where rounding sends a step elsewhere, it does so from shaken parameters as well.
+        noise = {n: relative_error(other[n], a, scale[n]) for n, a in single.items()}
+        least = FLOOR * PRECISION[self.dtype] * self.many
+        typical = {n: max(e, least) for n, e in at_least_typical(noise).items()}
+        own = PRECISION[self.dtype] / PRECISION[host_dtype(self.dtype)]
+        return self._compared(
+            row, Expected(single, lambda _: {n: e / own for n, e in typical.items()})
+        )
+
+    def _compared(self, found: Arrays, expected: Expected) -> list[Deviation]:
+        values = {n: np.asarray(a, np.float64) for n, a in expected.values.items()}
+        return compare(found, values, expected.noise(self.dtype), host_dtype(self.dtype))
+
+    def _made(self, parameters: ArrayDict, calls: list[int]) -> ArrayDict:
+        """What some calls of the worker have left, each of so many steps, and the sum of losses."""
+        self.remote.load(parameters, self.statistics)
+        done, total = 0, 0.0
+        for count in calls:
+            total += sum(self.remote.run(self.rate, 0, done, count))
+            done += count
+        return self._values(done, total, self.remote.snapshot(), parameters)
+
+    def _oracle(self, session: Session) -> ArrayDict:
+        total = 0.0
+        session.load(self.parameters, self.statistics)
+        for inputs, targets, rows, state in self._first(session):
+            results = session.step(inputs, state, targets, self.rate)
+            state.clear()
+            state.update(state_of(results))
+            total += float(results["loss"]) * rows
+        return self._values(self.few, total, session.read(), self.parameters)
+
+    def _first(self, session: Session) -> Iterator[tuple[Arrays, Arrays, int, ArrayDict]]:
+        """Inputs, targets, rows and the state before of each of the first steps."""
+        state: ArrayDict = {}
+        for rows in self.batches[: self.few]:
+            if not state:
+                state = dict(initial_state(session.programs["training"], len(rows)))
+            arrays = self.setup.feed.batch(rows)
+            yield group_of(arrays, "input."), group_of(arrays, "target."), len(rows), state
+
+    def _values(
+        self, steps: int, total: float, left: Mapping[str, Any], start: ArrayDict
+    ) -> ArrayDict:
+        material = Arguments(start, self.statistics, {}, {}, {})
+        found = step_values(steps, {"results": {}, **left}, material)
+        return {**found, "sum of losses": np.asarray(total, host_dtype(self.dtype))}

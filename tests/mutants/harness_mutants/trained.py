@@ -1,0 +1,51 @@
+"""Faults of the way in which a training is run, and of no other."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.program.plan import Plan
+from harness.runtime.native import Tensors
+from harness_mutants import registry
+from harness_mutants.far import Run
+from harness_mutants.registry import Faulty
+
+backend = partial(registry.backend, everywhere=True)
+# Batches that lie beside each other in memory that is written over.
+BESIDE = 8
+
+
+@backend("sequence_rnn", "trained")
+class LastBatchStays(Faulty):
+    """Of many batches that are written at once the last one stays what it was."""
+
+    def fill(self, tensor: Any, array: Array) -> None:
+        before = np.array(tensor[-1])
+        super().fill(tensor, array)
+        if len(tensor) >= BESIDE:
+            tensor[-1] = before
+
+
+@backend("sequence_rnn", "trained")
+class OffWhenFast(Faulty):
+    """Steps that are compiled for speed are a hundredth too long."""
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+        if self.quick or "loss" not in plan.outputs:
+            return run
+
+        def longer(inputs: Tensors) -> Tensors:
+            before = {n: np.array(a) for n, a in inputs.items()}
+            found = dict(run(inputs))
+            for name in found.keys() & before.keys():
+                if name.endswith((".W", ".U", ".b")):
+                    moved = found[name] - before[name]
+                    found[name] = (found[name] + 0.01 * moved).astype(moved.dtype)
+            return found
+
+        return longer

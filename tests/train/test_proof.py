@@ -1,0 +1,76 @@
+"""A training whose first steps are wrong does not go on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from places import TESTS
+
+from harness.errors import HarnessError
+from harness.train.proof import Disproved
+from harness.train.request import TrainRequest, prepare
+from harness.train.run import Training
+
+FOLDER = TESTS / "mutants"
+TEXT = 60 * "the quick brown fox jumps over the lazy dog. "
+
+
+@pytest.fixture(autouse=True)
+def mutants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutants as plugins, here and in workers."""
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setenv("PYTHONPATH", os.fspath(FOLDER))
+
+
+def trained(text: Path, backend: str, device: str = "cpu", **changes: Any) -> dict[str, Any]:
+    """The history of a small training."""
+    text.write_text(TEXT)
+    sizes = {"hidden": 6, "factors": 4}
+    given = {"epochs": 1, "batch": 4, "sizes": sizes, "device": device, **changes}
+    setup = prepare(TrainRequest("lesson6/sequence_rnn", backend, text=str(text), **given))
+    with Training(setup) as training:
+        return dict(training.run().history)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_right_steps_are_proved_and_the_record_says_so(tmp_path: Path, dtype: str) -> None:
+    proof = trained(tmp_path / "text", "numpy", dtype=dtype)["proof"]
+    assert (proof["steps"], proof["in_a_row"]) == (3, 64)
+    assert proof["error"] <= proof["allowed"] < 0.1
+    assert proof["seconds"] > 0
+
+
+def test_the_proof_leaves_no_trace_in_what_is_trained(tmp_path: Path) -> None:
+    proved = trained(tmp_path / "text", "numpy")
+    plain = trained(tmp_path / "text", "numpy", proof=False)
+    assert "proof" not in plain
+    assert proved["steps"] == plain["steps"]
+    losses = [[e["loss"], e["held_out_loss"]] for e in (*proved["epochs"], *plain["epochs"])]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("fault", ["last-batch-stays", "off-when-fast"])
+def test_wrong_steps_are_not_gone_on_with(tmp_path: Path, fault: str) -> None:
+    from harness_mutants import BACKENDS
+
+    with pytest.raises(Disproved, match=r"the first steps on .* are wrong, so nothing was trained"):
+        trained(tmp_path / "text", BACKENDS[0], fault)
+
+
+def test_a_proof_can_be_left_out(tmp_path: Path) -> None:
+    from harness_mutants import BACKENDS
+
+    assert trained(tmp_path / "text", BACKENDS[0], "off-when-fast", proof=False)["epochs"]
+
+
+def test_what_the_oracle_has_no_time_for_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.train.proof.PATIENCE", 0.0)
+    proof = trained(tmp_path / "text", "numpy")["proof"]
+    assert proof["steps"] == 0
+    assert "is no fault of the backend" in proof["why"]
+    assert issubclass(Disproved, HarnessError)
