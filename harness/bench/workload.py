@@ -15,7 +15,7 @@ from harness.errors import UsageError
 from harness.oracle.case import state_of, step_values
 from harness.oracle.draw import data, draw, target
 from harness.oracle.tolerance import Deviation, compare
-from harness.oracle.yardstick import OTHERS, Expected, Reference
+from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference
 from harness.program.flops import count
 from harness.program.ir import Program
 from harness.program.plan import forward_plan, training_plan
@@ -129,7 +129,7 @@ class TimedCase:
     def expected(self) -> Expected:
         """The results of the compared steps, and how far the dtype itself may stray from them."""
         programs = (self.programs["train"], self.programs["forward"])
-        orders = () if self.group.batch > LARGE else OTHERS
+        orders = FEW if self.group.batch > LARGE else OTHERS
         run = self._train if self.group.mode == "train" else self._forward
         reference = Reference(*programs, self.rule, orders=orders, kind=kind)
         return reference.expect(lambda session: [run(session)])

@@ -20,7 +20,7 @@ from harness.oracle.given import Given
 from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.oracle.oracle import Oracle
 from harness.oracle.patience import OracleFault, at_work
-from harness.oracle.yardstick import OTHERS, Expected, Reference, Run
+from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference, Run
 from harness.program.dims import resolve_shape
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.signature import group_of
@@ -36,7 +36,7 @@ GAINS = (1.0, 2.0**-2, 2.0**-4, 2.0**-8)
 # and the least time to draw and walk with it on any machine. Measured: 60 to 100, and 3e-7.
 BYTES = 64
 SECONDS = 1e-7
-# Of a model with more numbers, one order of summation and rounding at random must do.
+# Of a model with more numbers, two orders of summation and rounding at random must do.
 LARGE = 100_000
 
 
@@ -67,7 +67,7 @@ class Case:
         self._reference = Reference(
             self.training,
             self.inference,
-            orders=() if self.entries > LARGE else OTHERS,
+            orders=FEW if self.entries > LARGE else OTHERS,
             guard=self._guarded,
         )
         with at_work(self.entries * BYTES, self.entries * SECONDS):

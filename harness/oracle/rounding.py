@@ -7,7 +7,8 @@ do not show that; rounding at random does (Monte Carlo arithmetic, Parker 1997).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,25 @@ ROUNDED = (
 SHARE = 0.25
 
 
+# Units in the last place that a sum is off by, over the root of the number of its terms.
+WALK = 0.3
+
+
+def _one(*_: Any, **__: Any) -> int:
+    return 1
+
+
+# How many terms each entry of a result is the sum of.
+TERMS: Mapping[str, Callable[..., int]] = {
+    "sum": lambda x, axis, keepdims: prod(x.shape[a] for a in axis),
+    "matmul": lambda a, b: int(a.shape[-1]),
+    "tensordot": lambda a, b, axes: prod(a.shape[n] for n in axes[0]),
+}
+
+
 class Rounded(Oracle):
-    """The oracle, each of its results one unit in the last place off, up or down by a coin.
+    """The oracle, each of its results a unit in the last place off, up or down by a coin; a long
+    sum some more.
 
     Comparisons come out as they are told, in order: else those of equal operands would be turned.
     """
@@ -36,16 +54,17 @@ class Rounded(Oracle):
         self._decisions = iter(decisions)
         decided = dict.fromkeys((*ORDERED, "equal"), lambda a, b: next(self._decisions))
         functions = {**{op: TABLE[op] for op in ROUNDED}, "power": _power}
-        off = {op: self._off(function) for op, function in functions.items()}
+        off = {op: self._off(function, TERMS.get(op, _one)) for op, function in functions.items()}
         self._table = {**self._table, **off, **decided}
 
-    def _off(self, function: Callable[..., Any]) -> Callable[..., Array]:
+    def _off(self, function: Callable[..., Any], terms: Callable[..., int]) -> Callable[..., Array]:
         def run(*arguments: Any, **attributes: Any) -> Array:
             y = np.asarray(function(*arguments, **attributes))
             if y.dtype.kind != "f":
                 return y
             up = self._coins.integers(0, 2, y.shape, dtype=bool)
-            eps = np.finfo(y.dtype).eps
+            # What a sum of so many terms is off by, added one after the other (Higham 2002, 4.2).
+            eps = np.finfo(y.dtype).eps * max(1.0, WALK * terms(*arguments, **attributes) ** 0.5)
             return np.asarray(y * np.where(up, 1 + eps, 1 - eps), y.dtype)
 
         return run

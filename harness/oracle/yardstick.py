@@ -29,7 +29,8 @@ K = TypeVar("K", bound=Hashable)
 Noise = Mapping[str, float]
 # What is compared: of a session, values by name, in one part or in several.
 Run = Callable[[Session], Iterable[Arrays]]
-REORDERED: Mapping[str, tuple[str, ...]] = {"float64": ("reversed",), "float32": ()}
+FEW = ("reversed",)
+"""Of a large model. The plain order of float64 is the oracle itself, and shows nothing of sums."""
 OTHERS = tuple(order for order in ORDERS if order != "plain")
 # Operands of float32 nearer than this, relative to the largest, may compare the other way; and
 # those nearer than so many times the typical noise.
@@ -123,8 +124,7 @@ class Reference:
         plain = Watching()
         stray(self._session(plain, dtype))
         stray(self._session(Rounded(plain.decisions), dtype), SHARE)
-        # The plain order of float64 is the oracle itself, and shows nothing of its sums.
-        for order in self._orders or REORDERED[dtype]:
+        for order in self._orders:
             stray(self._yardstick(order, dtype))
         typical = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
         band = max(DOUBTFUL * PRECISION[dtype], DOUBTS * typical)

@@ -254,5 +254,7 @@ def _tensor(session: Session, form: TensorForm) -> Any:
     random = np.random.default_rng(0)
     if form.kind == "float":
         return session.float_tensor(random.uniform(0.5, 1.5, form.shape))
-    values: Array = random.integers(0, max(form.bound, 2), form.shape)
+    values: Array = random.integers(
+        0, max(form.bound, 1) if form.kind == "index" else 2, form.shape
+    )
     return session.backend.tensor(values.astype(np.int64 if form.kind == "index" else np.bool_))

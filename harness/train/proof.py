@@ -18,7 +18,7 @@ from harness.oracle.case import state_of, step_values
 from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, compare, relative_error, scales
 from harness.oracle.tolerance import worst as furthest
-from harness.oracle.yardstick import Expected, Reference, at_least_typical
+from harness.oracle.yardstick import FEW, Expected, Reference, at_least_typical
 from harness.program.signature import group_of
 from harness.runtime.arguments import Arguments
 from harness.runtime.backend import host_dtype
@@ -88,7 +88,7 @@ class _Proof:
     def by_the_oracle(self) -> list[Deviation]:
         """The first steps, by the oracle and by the worker."""
         setup = self.setup
-        reference = Reference(setup.training, setup.inference, setup.spec.update, orders=())
+        reference = Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
         expected = reference.expect(lambda session: [self._oracle(session)])
         return self._compared(self._made(self.parameters, [1] * self.few), expected)
 

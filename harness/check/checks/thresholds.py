@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from threading import Lock
@@ -18,6 +18,8 @@ from harness.errors import SpecError
 from harness.oracle.case import SEEDS_TRIED, Case, step_values
 from harness.oracle.draw import draw
 from harness.oracle.kinks import KINK_MARGIN, kink_margin
+from harness.oracle.tolerance import FLOOR, PRECISION, scales
+from harness.oracle.yardstick import Expected
 from harness.program.ir import Port, Program
 from harness.runtime.arguments import Arguments
 
@@ -86,10 +88,26 @@ def large_sizes(context: Context) -> Iterator[Finding]:
     finding = context.finding("large-sizes", found, expected)
     if context.dtype == "float32" and case.training.loss is not None:
         stepped = _stepped(replace(context, case=case), expected.values)
-        values = {n: a for n, a in expected.values.items() if n in stepped}
-        others = context.finding("large-sizes", stepped, replace(expected, values=values))
+        others = context.finding("large-sizes", stepped, _rounded(case, expected, stepped))
         finding.deviations += [replace(d, name=f"whole step, {d.name}") for d in others.deviations]
     yield finding
+
+
+def _rounded(case: Case, expected: Expected, stepped: Mapping[str, Any]) -> Expected:
+    """Of what a step shows, with the rounding of the parameters that it was read from."""
+    values = {n: a for n, a in expected.values.items() if n in stepped}
+    scale = scales(values)
+    read = {
+        f"gradient.{n}": float(np.abs(a).max()) * FLOOR / RATE / scale[f"gradient.{n}"]
+        for n, a in case.material.parameters.items()
+        if f"gradient.{n}" in values
+    }
+
+    def measured(base: str) -> dict[str, float]:
+        noise = expected.measured(base)
+        return {n: noise[n] + read.get(n, 0.0) * PRECISION[base] for n in values}
+
+    return Expected(values, measured)
 
 
 def _stepped(context: Context, expected: Arrays) -> dict[str, Any]:
