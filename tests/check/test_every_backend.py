@@ -20,6 +20,9 @@ def test_every_check_agrees_on_every_path(backend: str) -> None:
     run = subprocess.run(command, capture_output=True, text=True, timeout=600)
     results = json.loads(run.stdout)["results"]
     assert run.returncode == 0, run.stderr
-    for check in ("outputs", "gradients", "pipeline-forward", "pipeline-training"):
+    both = ("float64", "float32")
+    made = {"outputs": both, "gradients": both, "pipeline-training": ("float64",)}
+    for check, dtypes in {**made, "trained": ("float32",)}.items():
         cells = {(r["dtype"], r["path"]) for r in results if r["check"] == check}
-        assert cells >= {("float64", "native"), ("float32", "native")}
+        assert cells >= {(dtype, "native") for dtype in dtypes}
+        assert {dtype for dtype, _ in cells} == set(dtypes)

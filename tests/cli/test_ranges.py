@@ -63,6 +63,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "bench": (SPEC,),
     "train": (SPEC, "--backend", "numpy"),
     "generate": (SPEC, "--backend", "numpy", "--weights", "w", "--prompt", "a"),
+    "run": (SPEC, "--backend", "numpy"),
     "export": (SPEC, "--weights", "w", "--to", "torch"),
     "import": (SPEC, "f", "--from", "torch", "--weights", "w"),
 }

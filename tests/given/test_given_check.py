@@ -217,5 +217,15 @@ def test_what_cannot_be_checked_is_said(specs: Any, options: Any, words: str) ->
 
 def test_every_check_is_made_at_given_numbers_or_named_as_not() -> None:
     own = {"shapes", "partial-batch", "extremes", "saturation", "kinks", "embedding-rows"}
-    assert set(CHECKS) == {*AT_GIVEN, *own, "bad-index", "nan", "initial-values", "own-sizes"}
+    own |= {"bad-index", "nan", "initial-values", "own-sizes", "large-sizes", "functions", "tails"}
+    own |= {
+        "offset",
+        "minus-infinity",
+        "strides",
+        "long-state",
+        "optimizer-steps",
+        "trained",
+        "soak",
+    }
+    assert set(CHECKS) == {*AT_GIVEN, *own}
     assert tuple(name for name in CHECKS if name in AT_GIVEN) == AT_GIVEN

@@ -63,7 +63,7 @@ class Caller:
         material = case.batch_of(batch, time)
         expected = case.forward("inference", material, (batch, time)).only("output.", "state.")
         found = self.value("outputs", path=str(path), inputs=material.inputs, state=material.state)
-        return compare(found, expected.values, expected.noise, dtype)
+        return compare(found, expected.values, expected.noise(dtype), dtype)
 
     def value(self, verb: str, **payload: Any) -> Any:
         outcome = self.worker.call(verb, payload, 120.0)

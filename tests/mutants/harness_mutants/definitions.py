@@ -44,8 +44,8 @@ class Misread(Session):
         programs = (self.spec.program("training", **sizes), self.spec.program("inference", **sizes))
         super().__init__(backend, *programs, **choices)
 
-    def use_rule(self, rule: UpdateRule | None) -> None:
-        super().use_rule(rule and self.spec.rule(rule.name, **rule.attributes))
+    def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
+        super().use_rule(rule and self.spec.rule(rule.name, **rule.attributes), claim)
 
 
 def _maker(model: str, row: Mapping[str, Any]) -> Callable[[], Faulty]:
