@@ -103,7 +103,9 @@ def harness_backend(name: str) -> Backend:
 
     def session(training: Program, inference: Program, **choices: Any) -> Session:
         made = Session(backend, training, inference, **choices)
-        MISTAKES[name](made)
+        # The harness has models of its own, to check functions and optimizers with.
+        if not training.name.startswith("probe/"):
+            MISTAKES[name](made)
         return made
 
     backend.session = session  # type: ignore[method-assign]
