@@ -68,24 +68,25 @@ class Watching(Oracle):
 
 
 class Wavering(Oracle):
-    """The oracle, but that comparisons of operands nearer than ``band`` fall the other way.
+    """The oracle, but that comparisons of operands nearer than :attr:`band` fall the other way.
 
     ``band`` is relative to the larger operand. Of millions of relus some are always that near to
     their kink; what such a one does to a gradient is no fault of a backend.
     """
 
-    def __init__(self, band: float) -> None:
+    band = 0.0
+
+    def __init__(self) -> None:
         super().__init__()
-        self._table = {**self._table, **{op: _turned(TABLE[op], band) for op in ORDERED}}
+        self._table = {**self._table, **{op: self._turned(TABLE[op]) for op in ORDERED}}
 
+    def _turned(self, compare: Comparison) -> Comparison:
+        def run(a: Array, b: Array) -> Array:
+            gap = np.abs(np.subtract(a, b))
+            near = (gap > 0) & (gap <= self.band * max(_size(a), _size(b)))
+            return np.asarray(compare(a, b) ^ near)
 
-def _turned(compare: Comparison, band: float) -> Comparison:
-    def run(a: Array, b: Array) -> Array:
-        gap = np.abs(np.subtract(a, b))
-        near = (gap > 0) & (gap <= band * max(_size(a), _size(b)))
-        return np.asarray(compare(a, b) ^ near)
-
-    return run
+        return run
 
 
 def _size(array: Array) -> float:

@@ -48,14 +48,18 @@ class Rounded(Oracle):
     Comparisons come out as they are told, in order: else those of equal operands would be turned.
     """
 
-    def __init__(self, decisions: Sequence[Array]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._coins = np.random.default_rng(0)
-        self._decisions = iter(decisions)
+        self.begin(())
         decided = dict.fromkeys((*ORDERED, "equal"), lambda a, b: next(self._decisions))
         functions = {**{op: TABLE[op] for op in ROUNDED}, "power": _power}
         off = {op: self._off(function, TERMS.get(op, _one)) for op, function in functions.items()}
         self._table = {**self._table, **off, **decided}
+
+    def begin(self, decisions: Sequence[Array]) -> None:
+        """Begin anew, with what the comparisons are to come to."""
+        self._coins = np.random.default_rng(0)
+        self._decisions = iter(decisions)
 
     def _off(self, function: Callable[..., Any], terms: Callable[..., int]) -> Callable[..., Array]:
         def run(*arguments: Any, **attributes: Any) -> Array:

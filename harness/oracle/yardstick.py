@@ -9,9 +9,9 @@ it, what turning it does is part of the noise, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -90,9 +90,10 @@ class Reference:
     ) -> None:
         self._programs, self._rule = (training, inference), rule
         self._orders, self._kind, self._guard = tuple(orders), kind, guard
+        self._sessions: dict[Oracle, Session] = {}
+        self._ways: dict[str, _Ways] = {}
         self._watching = Watching()
         self.oracle = self._session(self._watching, "float64")
-        self._sessions: dict[tuple[str, str], Session] = {}
 
     def expect(self, run: Run) -> Expected:
         """The values of ``run``; of several parts, those of a yardstick are held one at a time."""
@@ -121,24 +122,40 @@ class Reference:
                     noise[name] = max(noise[name], error * share)
             session.forget()
 
-        plain = Watching()
-        stray(self._session(plain, dtype))
-        stray(self._session(Rounded(plain.decisions), dtype), SHARE)
-        for order in self._orders:
-            stray(self._yardstick(order, dtype))
+        if dtype not in self._ways:
+            self._ways[dtype] = _Ways([Oracle(order) for order in self._orders])
+        ways = self._ways[dtype]
+        ways.plain.forget()
+        stray(self._session(ways.plain, dtype))
+        ways.rounded.begin(ways.plain.decisions)
+        stray(self._session(ways.rounded, dtype), SHARE)
+        ways.plain.forget()
+        for oracle in ways.orders:
+            stray(self._session(oracle, dtype))
         typical = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
         band = max(DOUBTFUL * PRECISION[dtype], DOUBTS * typical)
         if doubt <= band:
-            stray(self._session(Wavering(band), dtype), 1 / KINKS)
+            ways.wavering.band = band
+            stray(self._session(ways.wavering, dtype), 1 / KINKS)
         return at_least_typical(noise, self._kind)
 
-    def _yardstick(self, order: str, dtype: str) -> Session:
-        if (order, dtype) not in self._sessions:
-            self._sessions[order, dtype] = self._session(Oracle(order), dtype)
-        return self._sessions[order, dtype]
-
     def _session(self, oracle: Oracle, dtype: str) -> Session:
-        return Session(oracle, *self._programs, path="derived", dtype=dtype, rule=self._rule)
+        """Made once: each session derives the gradient for itself."""
+        if oracle not in self._sessions:
+            self._sessions[oracle] = Session(
+                oracle, *self._programs, path="derived", dtype=dtype, rule=self._rule
+            )
+        return self._sessions[oracle]
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """Of one dtype, all ways of computing."""
+
+    orders: Sequence[Oracle]
+    plain: Watching = field(default_factory=Watching)
+    rounded: Rounded = field(default_factory=Rounded)
+    wavering: Wavering = field(default_factory=Wavering)
 
 
 def at_least_typical(

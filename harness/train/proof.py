@@ -7,7 +7,7 @@ into one sum of losses, in the way in which the training goes on, against the sa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -136,21 +136,14 @@ class _Proof:
     def _oracle(self, session: Session) -> ArrayDict:
         total = 0.0
         session.load(self.parameters, self.statistics)
-        for inputs, targets, rows, state in self._first(session):
-            results = session.step(inputs, state, targets, self.rate)
-            state.clear()
-            state.update(state_of(results))
-            total += float(results["loss"]) * rows
-        return self._values(self.few, total, session.read(), self.parameters)
-
-    def _first(self, session: Session) -> Iterator[tuple[Arrays, Arrays, int, ArrayDict]]:
-        """Inputs, targets, rows and the state before of each of the first steps."""
-        state: ArrayDict = {}
+        state = initial_state(session.programs["training"], len(self.batches[0]))
         for rows in self.batches[: self.few]:
-            if not state:
-                state = dict(initial_state(session.programs["training"], len(rows)))
             arrays = self.setup.feed.batch(rows)
-            yield group_of(arrays, "input."), group_of(arrays, "target."), len(rows), state
+            inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
+            results = session.step(inputs, state, targets, self.rate)
+            state = state_of(results)
+            total += float(results["loss"]) * len(rows)
+        return self._values(self.few, total, session.read(), self.parameters)
 
     def _values(
         self, steps: int, total: float, left: Mapping[str, Any], start: ArrayDict
