@@ -14,20 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, ArrayDict, Arrays
+from harness.arrays import Array, ArrayDict
 from harness.bench.contestant import Contestant, Played, Refused
-from harness.bench.workload import SECRET, TimedCase, kind
+from harness.bench.workload import SECRET, kind
 from harness.oracle.case import step_values
-from harness.oracle.tolerance import PRECISION, Deviation, K, relative_error, scales, worst
-from harness.oracle.yardstick import Expected, at_least_typical
+from harness.oracle.rounding import shaken
+from harness.oracle.tolerance import Deviation, K, worst
+from harness.oracle.yardstick import Expected, apart
 
 # Steps of the longest run that is made again: as many as take so many seconds, between these.
 LEAST, STEPS, SECONDS = 6, 24, 0.04
 # Runs beside it, by mode: a forward pass hands nothing on, so each shows the result of one step.
 FURTHER = {"train": 1, "forward": 4}
-# How much parameters are shaken to measure what rounding does to a run: four units in the last
-# place, of float32.
-SHAKEN = 2.0**-22
 # Of a whole round, which may be hundreds of steps, so much may be off before it is asked what
 # rounding alone would do to it.
 ROUND = 0.02
@@ -64,11 +62,11 @@ def check_timed_way(contestant: Contestant) -> None:
         found |= _named(run.read, steps.last(run.length - 1 - run.read))
     found |= _left(contestant, runs[-1].length, start)
     expected = _one_by_one(contestant, runs, start)
-    noise: dict[str, float] = {}
-    deviations = _compared(case, found, expected, noise)
+    noise: Mapping[str, float] = {}
+    deviations = case.compare(found, Expected.within(expected, noise, case.dtype))
     if not all(d.agrees for d in deviations):
-        noise = _noise(expected, _one_by_one(contestant, runs, _shaken(contestant)), case.dtype)
-        deviations = _compared(case, found, expected, noise)
+        noise = apart(expected, _one_by_one(contestant, runs, _shaken(contestant)), kind)
+        deviations = case.compare(found, Expected.within(expected, noise, case.dtype))
     furthest = worst(deviations)
     contestant.record.timed_way = {
         "steps": runs[-1].length,
@@ -106,17 +104,6 @@ def check_rounds(contestant: Contestant) -> None:
             )
 
 
-def _compared(
-    case: TimedCase, found: Arrays, expected: Arrays, noise: Mapping[str, float]
-) -> list[Deviation]:
-    """``noise`` is that of the case's own dtype."""
-
-    def measured(base: str) -> dict[str, float]:
-        return {n: noise.get(n, 0.0) * PRECISION[base] / PRECISION[case.dtype] for n in expected}
-
-    return case.compare(found, Expected(expected, measured))
-
-
 def _again(contestant: Contestant, played: Played) -> Deviation:
     """The furthest of what a round has left from what its steps leave one by one."""
     case, steps = contestant.case, contestant.steps
@@ -127,17 +114,17 @@ def _again(contestant: Contestant, played: Played) -> Deviation:
         expected = _named(played.read, steps.values(played.read, 1)[0])
         # Outputs of single steps have the noise of the outputs that the oracle was asked for.
         noise = dict.fromkeys(expected, max(case.expected.noise(case.dtype).values()))
-        return worst(_compared(case, found, expected, noise))
+        return worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
     start = case.material.parameters
     found |= _values(contestant, played.steps, played.parameters, start)
     expected = _replayed(contestant, played, start)
     noise = dict.fromkeys(expected, ROUND / K)
-    furthest = worst(_compared(case, found, expected, noise))
+    furthest = worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
     if furthest.agrees:
         return furthest
-    shaken = _noise(expected, _replayed(contestant, played, _shaken(contestant)), case.dtype)
-    noise = {n: max(shaken[n], share) for n, share in noise.items()}
-    return worst(_compared(case, found, expected, noise))
+    rounding = apart(expected, _replayed(contestant, played, _shaken(contestant)), kind)
+    noise = {n: max(rounding[n], share) for n, share in noise.items()}
+    return worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
 
 
 def _replayed(contestant: Contestant, played: Played, start: ArrayDict) -> ArrayDict:
@@ -203,21 +190,8 @@ def _named(index: int, results: Mapping[str, Array]) -> ArrayDict:
 
 def _shaken(contestant: Contestant) -> ArrayDict:
     """The first parameters, but for their last places, which are drawn."""
-    case, random = contestant.case, np.random.default_rng(SECRET.getrandbits(64))
-    size = SHAKEN * PRECISION[case.dtype]
-    return {
-        n: a * (1 + size * random.choice((-1.0, 1.0), a.shape))
-        for n, a in case.material.parameters.items()
-    }
-
-
-def _noise(
-    values: Mapping[str, Array], shaken: Mapping[str, Array], dtype: str
-) -> dict[str, float]:
-    """How far apart two runs are that differ by rounding, as it would be in float32."""
-    scale = scales(values)
-    found = {n: relative_error(shaken[n], a, scale[n]) for n, a in values.items()}
-    return at_least_typical(found, kind)
+    random = np.random.default_rng(SECRET.getrandbits(64))
+    return shaken(contestant.case.material.parameters, contestant.case.dtype, random)
 
 
 def _told(furthest: Deviation) -> dict[str, Any]:

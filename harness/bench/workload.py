@@ -14,14 +14,13 @@ from harness.bench.request import Group, characters_read
 from harness.errors import UsageError
 from harness.oracle.case import state_of, step_values
 from harness.oracle.draw import data, draw, target
-from harness.oracle.tolerance import Deviation, compare
+from harness.oracle.tolerance import Deviation
 from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference
 from harness.program.flops import count
 from harness.program.ir import Program
 from harness.program.plan import forward_plan, training_plan
 from harness.program.serial import encode
 from harness.program.signature import result_ports
-from harness.runtime.backend import host_dtype
 from harness.runtime.session import Session
 
 Batch = dict[str, dict[str, Array]]
@@ -156,9 +155,7 @@ class TimedCase:
 
         ``expected`` is that of the compared steps if left out.
         """
-        expected = expected or self.expected
-        own = host_dtype(self.dtype)
-        return compare(found, expected.values, expected.noise(self.dtype), own)
+        return (expected or self.expected).deviations(found, self.dtype)
 
     def _mixed(self, seed: int) -> int:
         return self.seed * 1_000_003 + seed

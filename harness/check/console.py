@@ -21,7 +21,7 @@ from harness.check.request import Request, given_record
 from harness.check.run import Engine
 from harness.errors import UsageError
 from harness.oracle.patience import OracleFault
-from harness.oracle.tolerance import compare, worst
+from harness.oracle.tolerance import worst
 from harness.runtime.plugins import choose_backends
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
@@ -196,8 +196,7 @@ def run_replay(folder: Path, backend: str | None) -> int:
         except WorkerFault as fault:
             say(with_trace(f"{name}: {fault}", fault.traceback), error=True)
             return 3
-    noise = found.expected.noise(cell.dtype)
-    deviations = compare(results, found.expected.values, noise, cell.dtype)
+    deviations = found.expected.deviations(results, cell.dtype)
     for d in deviations:
         if not d.agrees:
             what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from harness.arrays import ArrayDict, Arrays
 from harness.convert.weights import Weights
 from harness.oracle.case import Case
-from harness.oracle.tolerance import Deviation, compare, worst
+from harness.oracle.tolerance import Deviation, worst
 from harness.spec.model import Spec
 
 # (inputs, state) -> outputs and new state by name.
@@ -47,5 +47,5 @@ def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Ag
         material = replace(case.batch_of(batch, time), **own)
         expected = case.forward("inference", material, (batch, time)).only("output.", "state.")
         results = run(material.inputs, material.state)
-        found += compare(results, expected.values, expected.noise(dtype), dtype)
+        found += expected.deviations(results, dtype)
     return Agreement(len(found), worst(found))

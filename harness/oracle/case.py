@@ -62,6 +62,7 @@ class Case:
         self.inference = spec.program("inference", **known)
         self.entries = entries_of(self.training, batch, time)
         self._known: dict[Any, Expected] = {}
+        self._found: dict[str, Arguments] = {}
         self._fault: OracleFault | None = None
         self._lock = threading.RLock()
         self._reference = Reference(
@@ -105,6 +106,13 @@ class Case:
                 break
         assert best is not None
         return best[1], best[2]
+
+    def found_once(self, key: str, find: Callable[[], Arguments]) -> Arguments:
+        """Material of this case that many cells ask for."""
+        with self._lock:
+            if key not in self._found:
+                self._found[key] = find()
+            return self._found[key]
 
     def finite(self, material: Arguments) -> bool:
         """Whether a forward pass in float32 overflows nowhere that shows."""

@@ -21,8 +21,16 @@ from harness.arrays import Arrays
 from harness.oracle.kinks import KINKS, Watching, Wavering
 from harness.oracle.oracle import ORDERS, Oracle
 from harness.oracle.rounding import SHARE, Rounded
-from harness.oracle.tolerance import FLOOR, PRECISION, relative_error, scales
+from harness.oracle.tolerance import (
+    FLOOR,
+    PRECISION,
+    Deviation,
+    compare,
+    relative_error,
+    scales,
+)
 from harness.program.ir import Program, UpdateRule
+from harness.runtime.backend import host_dtype
 from harness.runtime.session import Session
 
 K = TypeVar("K", bound=Hashable)
@@ -44,6 +52,15 @@ class Expected:
     values: Arrays
     measured: Callable[[str], Noise]
 
+    @staticmethod
+    def within(values: Arrays, noise: Noise, dtype: str) -> Expected:
+        """Values whose noise in one dtype is known; of a name without any it is 0."""
+
+        def measured(base: str) -> Noise:
+            return {n: noise.get(n, 0.0) * PRECISION[base] / PRECISION[dtype] for n in values}
+
+        return Expected(values, measured)
+
     def noise(self, dtype: str) -> Noise:
         """How far honest numbers of a dtype stray, by name, relative to the scale of the values.
 
@@ -55,6 +72,10 @@ class Expected:
         if factor == 1.0:
             return measured
         return {name: max(error, FLOOR) * factor for name, error in measured.items()}
+
+    def deviations(self, found: Mapping[str, Any], dtype: str) -> list[Deviation]:
+        """One for every expected tensor; what was not expected differs too."""
+        return compare(found, self.values, self.noise(dtype), host_dtype(dtype))
 
     def at_least(self, floor: float) -> Expected:
         """With a noise of no less, given for float32."""
@@ -115,11 +136,12 @@ class Reference:
     def _noise(self, run: Run, values: Arrays, doubt: float, dtype: str) -> Noise:
         scale, noise = scales(values), dict.fromkeys(values, 0.0)
 
-        def stray(session: Session, share: float = 1.0) -> None:
+        def stray(session: Session, share: float = 1.0, most: float = np.inf) -> None:
             for part in run(session):
                 for name, array in part.items():
                     error = relative_error(array, values[name], scale[name])
-                    noise[name] = max(noise[name], error * share)
+                    if error <= most:
+                        noise[name] = max(noise[name], error * share)
             session.forget()
 
         if dtype not in self._ways:
@@ -136,7 +158,8 @@ class Reference:
         band = max(DOUBTFUL * PRECISION[dtype], DOUBTS * typical)
         if doubt <= band:
             ways.wavering.band = band
-            stray(self._session(ways.wavering, dtype), 1 / KINKS)
+            # A bound that keeps a logarithm from 0 is none that rounding turns.
+            stray(self._session(ways.wavering, dtype), 1 / KINKS, np.finfo(np.float64).max)
         return at_least_typical(noise, self._kind)
 
     def _session(self, oracle: Oracle, dtype: str) -> Session:
@@ -156,6 +179,13 @@ class _Ways:
     plain: Watching = field(default_factory=Watching)
     rounded: Rounded = field(default_factory=Rounded)
     wavering: Wavering = field(default_factory=Wavering)
+
+
+def apart(values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda name: "") -> Noise:
+    """How far two runs are apart that differ by rounding only; ``kind`` as below."""
+    scale = scales(values)
+    found = {n: relative_error(others[n], a, scale[n]) for n, a in values.items()}
+    return at_least_typical(found, kind)
 
 
 def at_least_typical(

@@ -21,7 +21,7 @@ MANY, MANY_SMALL, SMALL = 8, 64, 1 << 20
 Rows = Array
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Batches by the numbers of their rows."""
 
     @property
@@ -48,7 +48,7 @@ class Loader:
     def __init__(
         self,
         session: Session,
-        source: Source,
+        source: BatchSource,
         rows: Rows,
         orders: Mapping[str, tuple[int, ...]] | None = None,
         many: int | None = None,

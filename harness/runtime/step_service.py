@@ -16,7 +16,7 @@ from harness.runtime.backend import Backend, host_dtype
 from harness.runtime.clock import Clock, Results
 from harness.runtime.opening import open_session
 from harness.runtime.step_loop import Pipeline
-from harness.runtime.training_steps import Given, TrainingSteps
+from harness.runtime.training_steps import ListedBatches, TrainingSteps
 
 Payload = dict[str, Any]
 
@@ -108,7 +108,7 @@ class StepService:
                 self.backend, training, inference, rule, "derived", dtype, device
             )
             session.use_rule(session.rule, claim=False)
-            steps = TrainingSteps(session, Given(batches, session.dtype), many)
+            steps = TrainingSteps(session, ListedBatches(batches, session.dtype), many)
             session.load(parameters, statistics)
             steps.begin({f"state.{n}": session.float_tensor(a) for n, a in state.items()})
             total = steps.run(learning_rate, np.arange(len(batches))[:, None])

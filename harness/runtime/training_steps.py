@@ -10,14 +10,14 @@ import numpy as np
 from harness.arrays import Array, ArrayDict
 from harness.program.plan import TOTAL
 from harness.runtime.backend import Advance, host_dtype
-from harness.runtime.loader import Loader, Rows, Source
+from harness.runtime.loader import BatchSource, Loader, Rows
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness.runtime.step import make_step, store
 from harness.runtime.step_loop import Carry, StepLoop
 
 
-class Given:
+class ListedBatches:
     """A source of batches that are there: by ``inputs`` and ``targets``, all of one shape."""
 
     classes: Mapping[str, int] = {}
@@ -59,7 +59,7 @@ class TrainingSteps:
     :meth:`store`. ``many`` is how many steps go into one call, if not as pays for the batch.
     """
 
-    def __init__(self, session: Session, source: Source, many: int | None = None) -> None:
+    def __init__(self, session: Session, source: BatchSource, many: int | None = None) -> None:
         self.session, self.source, self.many = session, source, many
         self.state: Tensors = {}
         self.count = 0

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import ArrayDict, Arrays
+from harness.arrays import ArrayDict
 from harness.errors import HarnessError
 from harness.oracle.case import state_of, step_values
 from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
-from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, compare, relative_error, scales
+from harness.oracle.rounding import shaken
+from harness.oracle.tolerance import FLOOR, PRECISION, Deviation
 from harness.oracle.tolerance import worst as furthest
-from harness.oracle.yardstick import FEW, Expected, Reference, at_least_typical
+from harness.oracle.yardstick import FEW, Expected, Reference, apart
 from harness.program.signature import group_of
 from harness.runtime.arguments import Arguments
 from harness.runtime.backend import host_dtype
@@ -31,8 +32,6 @@ from harness.train.trainer import SUMMED
 STEPS, PATIENCE = 3, 60.0
 # Seconds that the steps of one of the two ways may take: of a slow step there are fewer.
 SECONDS = 1.0
-# By how much parameters are shaken to see what rounding does to many steps: four last places.
-SHAKEN = 2.0**-22
 
 
 class Disproved(HarnessError):
@@ -90,7 +89,7 @@ class _Proof:
         setup = self.setup
         reference = Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
         expected = reference.expect(lambda session: [self._oracle(session)])
-        return self._compared(self._made(self.parameters, [1] * self.few), expected)
+        return expected.deviations(self._made(self.parameters, [1] * self.few), self.dtype)
 
     def affordable(self) -> int:
         """How many steps are made in a row and one by one; the worker has made some already."""
@@ -104,25 +103,13 @@ class _Proof:
         """As many steps as there are in a sum, in a row and one by one."""
         row = self._made(self.parameters, [self.many])
         single = self._made(self.parameters, [1] * self.many)
-        random = np.random.default_rng(0)
-        shaken = {
-            n: a * (1 + SHAKEN * PRECISION[self.dtype] * random.choice((-1.0, 1.0), a.shape))
-            for n, a in self.parameters.items()
-        }
-        other = self._made(shaken, [1] * self.many)
-        scale = scales(single)
+        start = shaken(self.parameters, self.dtype, np.random.default_rng(0))
         # Where rounding sends a step elsewhere, it does so from shaken parameters as well.
-        noise = {n: relative_error(other[n], a, scale[n]) for n, a in single.items()}
+        noise = apart(single, self._made(start, [1] * self.many))
         least = FLOOR * PRECISION[self.dtype] * self.many
-        typical = {n: max(e, least) for n, e in at_least_typical(noise).items()}
-        own = PRECISION[self.dtype] / PRECISION[host_dtype(self.dtype)]
-        return self._compared(
-            row, Expected(single, lambda _: {n: e / own for n, e in typical.items()})
-        )
-
-    def _compared(self, found: Arrays, expected: Expected) -> list[Deviation]:
-        values = {n: np.asarray(a, np.float64) for n, a in expected.values.items()}
-        return compare(found, values, expected.noise(self.dtype), host_dtype(self.dtype))
+        noise = {n: max(e, least) for n, e in noise.items()}
+        expected = Expected.within(single, noise, self.dtype)
+        return expected.deviations(row, self.dtype)
 
     def _made(self, parameters: ArrayDict, calls: list[int]) -> ArrayDict:
         """What some calls of the worker have left, each of so many steps, and the sum of losses."""

@@ -11,7 +11,6 @@ import numpy as np
 from harness.arrays import Array
 from harness.check.findings import Finding
 from harness.oracle.case import Case
-from harness.oracle.tolerance import compare
 from harness.oracle.yardstick import Expected
 from harness.program.ir import UpdateRule
 from harness.program.serial import encode
@@ -40,8 +39,7 @@ class Context:
         self, check: str, found: Mapping[str, Array | Misfit], expected: Expected
     ) -> Finding:
         """Compare everything that was expected, and whatever else was found."""
-        noise = expected.noise(self.dtype)
-        return Finding(check, compare(found, expected.values, noise, self.dtype))
+        return Finding(check, expected.deviations(found, self.dtype))
 
     def forward(self, material: Arguments) -> Tensors:
         """An inference pass with the material's batch; parameters must be loaded."""
@@ -69,22 +67,31 @@ class Context:
         learning_rate: float,
     ) -> None:
         """A pipeline of the case, before its first step."""
+        self.steps("prepare", batches, rule, learning_rate, path=self.path, mode=mode, quick=True)
+
+    def steps(
+        self,
+        verb: str,
+        batches: Sequence[Mapping[str, Any]],
+        rule: UpdateRule | None,
+        learning_rate: float,
+        **further: Any,
+    ) -> Any:
+        """What a verb that begins steps of the case from its material returns."""
         material = self.case.material
-        self.remote.call(
-            "prepare",
+        return self.remote.call(
+            verb,
             training=encode(self.case.training),
             inference=encode(self.case.inference),
             rule=encode(rule),
-            path=self.path,
             dtype=self.dtype,
             device=self.device,
-            mode=mode,
             parameters=material.parameters,
             statistics=material.statistics,
             state=material.state,
             batches=list(batches),
             learning_rate=learning_rate,
-            quick=True,
+            **further,
         )
 
 

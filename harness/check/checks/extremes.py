@@ -61,6 +61,10 @@ def saturation(context: Context) -> Iterator[Finding]:
 
 def saturated_material(case: Case) -> Arguments:
     """State and all matrices but the last layer's times one of :data:`SATURATING`."""
+    return case.found_once("saturation", lambda: _most_saturated(case))
+
+
+def _most_saturated(case: Case) -> Arguments:
     for factors in SATURATING:
         materials = [_saturated(case, factor) for factor in factors]
         finite = [material for material in materials if case.finite(material)]

@@ -8,7 +8,6 @@ from dataclasses import replace
 from harness.check.checks.context import Context, equal
 from harness.check.findings import Finding
 from harness.oracle.case import Case
-from harness.oracle.tolerance import compare
 from harness.runtime.arguments import Arguments
 
 
@@ -22,8 +21,7 @@ def shapes(context: Context) -> Iterator[Finding]:
         material = case.batch_of(batch, time)
         expected = case.forward("inference", material, (batch, time))
         found = context.forward(material)
-        noise = expected.noise(context.dtype)
-        for d in compare(found, expected.values, noise, context.dtype):
+        for d in expected.deviations(found, context.dtype):
             finding.deviations.append(replace(d, name=f"batch {batch}, time {time}: {d.name}"))
     after = context.forward(case.material)
     finding.faults += [

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.check.checks.context import Context, equal
 from harness.check.findings import Finding
-from harness.oracle.case import state_of, step_values
+from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.tolerance import PRECISION
 from harness.oracle.yardstick import Expected
 from harness.program.ir import UpdateRule
@@ -64,17 +64,20 @@ def stable(
     return best[1:]
 
 
+def batches_of(case: Case, count: int) -> list[dict[str, Any]]:
+    """``inputs`` and ``targets`` of so many batches, the case's own first."""
+    others = (case.batch_of(case.batch, case.time, n) for n in range(1, count))
+    return [{"inputs": m.inputs, "targets": m.targets} for m in (case.material, *others)]
+
+
 def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Finding:
     case = context.case
     material = case.material
-    drawn = [material, *(case.batch_of(case.batch, case.time, n) for n in range(1, STEPS))]
+    drawn = batches_of(case, STEPS)
 
     def batches_at(rate: float) -> list[dict[str, Any]]:
         rates = [rate if number < STEPS // 2 else rate / 8 for number in range(STEPS)]
-        return [
-            {"inputs": batch.inputs, "targets": batch.targets, "learning_rate": own}
-            for batch, own in zip(drawn, rates, strict=True)
-        ]
+        return [{**batch, "learning_rate": own} for batch, own in zip(drawn, rates, strict=True)]
 
     rate, expected = stable(
         rate, context.dtype, lambda rate: case.train(rule, batches_at(rate), material, rate)

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from harness.check.checks.context import Context
-from harness.check.checks.training import RATE, stable
+from harness.check.checks.training import RATE, batches_of, stable
 from harness.check.findings import Finding
-from harness.oracle.case import Case, state_of, step_values
+from harness.oracle.case import state_of, step_values
 from harness.oracle.yardstick import Expected
 from harness.program.ir import UpdateRule
-from harness.program.serial import encode
 from harness.program.signature import result_ports
 from harness.runtime.session import Session
 
@@ -28,7 +27,7 @@ TRAINED, TOGETHER = 16, 8
 
 def pipeline(context: Context) -> Iterator[Finding]:
     """Forward passes, then training steps. Descends by the gradient itself in float32."""
-    batches = _drawn(context.case, BATCHES)
+    batches = batches_of(context.case, BATCHES)
     found, _ = context.timed("forward", batches, None, 0.0)
     yield context.finding("pipeline-forward", _named(found), _forward(context, batches))
     rule = context.case.spec.update
@@ -53,29 +52,15 @@ def trained(context: Context) -> Iterator[Finding]:
     case = context.case
     if case.spec.update is None:
         return
-    rule, batches = case.spec.rule("sgd"), _drawn(case, TRAINED)
+    rule, batches = case.spec.rule("sgd"), batches_of(case, TRAINED)
 
     def steps_at(rate: float) -> Expected:
         steps = [{**batch, "learning_rate": rate} for batch in batches]
         return case.train(rule, steps, case.material, ("trained", rate))
 
     rate, expected = stable(RATE, context.dtype, steps_at)
-    material = case.material
-    found = context.remote.call(
-        "descend",
-        training=encode(case.training),
-        inference=encode(case.inference),
-        rule=encode(rule),
-        dtype=context.dtype,
-        device=context.device,
-        parameters=material.parameters,
-        statistics=material.statistics,
-        state=material.state,
-        batches=batches,
-        learning_rate=rate,
-        many=TOGETHER,
-    )
-    values = step_values(TRAINED, {"results": {}, **found}, material)
+    found = context.steps("descend", batches, rule, rate, many=TOGETHER)
+    values = step_values(TRAINED, {"results": {}, **found}, case.material)
     values["sum of losses"] = np.asarray(found["total"], context.dtype)
     yield context.finding("trained", values, _summed(expected))
 
@@ -99,11 +84,6 @@ def _train(
 ) -> Expected:
     steps = [{**batches[i % BATCHES], "learning_rate": rate} for i in range(STEPS)]
     return context.case.train(rule, steps, context.case.material, ("pipeline", rate))
-
-
-def _drawn(case: Case, count: int) -> list[dict[str, Any]]:
-    others = (case.batch_of(case.batch, case.time, n) for n in range(1, count))
-    return [{"inputs": m.inputs, "targets": m.targets} for m in (case.material, *others)]
 
 
 def _forward(context: Context, batches: list[dict[str, Any]]) -> Expected:

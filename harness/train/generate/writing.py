@@ -13,11 +13,10 @@ import numpy as np
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.convert.weights import Weights, load
 from harness.errors import HarnessError
-from harness.oracle.tolerance import compare, worst
+from harness.oracle.tolerance import worst
 from harness.oracle.yardstick import Reference
 from harness.program.signature import group_of
 from harness.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_fields
-from harness.runtime.backend import host_dtype
 from harness.runtime.session import Session
 from harness.runtime.tensors import IllFormed, whole
 from harness.spec.initializers import generator
@@ -128,15 +127,13 @@ class Writer:
         self, backend: str, reference: Reference, given: tuple[Arrays, Arrays], results: Arrays
     ) -> None:
         """Hold results against the oracle's; :class:`GenerateError` if they differ."""
-        dtype = self.request.dtype
 
         def run(session: Session) -> list[ArrayDict]:
             session.load(self.weights.parameters, self.weights.statistics)
             return [session.forward("inference", *given)]
 
         expected = reference.expect(run)
-        noise = expected.noise(dtype)
-        wrong = worst(compare(results, expected.values, noise, host_dtype(dtype)))
+        wrong = worst(expected.deviations(results, self.request.dtype))
         if not wrong.agrees:
             raise GenerateError(
                 f"{backend} does not agree with the oracle: {wrong}; 'harness check "
