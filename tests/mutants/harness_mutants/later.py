@@ -186,11 +186,12 @@ class StateOfTrainingLost(Session):
         return {n: 0 * a if late and n.startswith("state.") else a for n, a in found.items()}
 
 
-@session("stateful_lstm", "long-state", BOTH)
-class StateLostAtTheSixthBatch(Session):
-    """The sixth batch since parameters were loaded starts from a state of zeros."""
-
+class _LosesState(Session):
     _made = 0
+
+    def lost(self, batch: int) -> bool:
+        """Whether a batch, counted from 1 since parameters were loaded, starts from zeros."""
+        raise NotImplementedError
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load(parameters, statistics)
@@ -198,28 +199,26 @@ class StateLostAtTheSixthBatch(Session):
 
     def forward(self, phase: Any, inputs: Any, state: Any, *others: Any) -> Any:
         self._made += 1
-        lost = self._made == 6
+        lost = self.lost(self._made)
         return super().forward(
             phase, inputs, {n: 0 * a if lost else a for n, a in state.items()}, *others
         )
+
+
+@session("stateful_lstm", "long-state", BOTH)
+class StateLostAtTheSixthBatch(_LosesState):
+    """The sixth batch since parameters were loaded starts from a state of zeros."""
+
+    def lost(self, batch: int) -> bool:
+        return batch == 6
 
 
 @session("stateful_lstm", "long-state")
-class StateLostAtEvery16th(Session):
+class StateLostAtEvery16th(_LosesState):
     """Every 16th batch starts from a state of zeros."""
 
-    _made = 0
-
-    def load(self, parameters: Any, statistics: Any) -> None:
-        super().load(parameters, statistics)
-        self._made = 0
-
-    def forward(self, phase: Any, inputs: Any, state: Any, *others: Any) -> Any:
-        self._made += 1
-        lost = self._made % 16 == 0
-        return super().forward(
-            phase, inputs, {n: 0 * a if lost else a for n, a in state.items()}, *others
-        )
+    def lost(self, batch: int) -> bool:
+        return batch % 16 == 0
 
 
 @session("simple_rnn", STEPS)
