@@ -92,6 +92,7 @@ def renamed(exported: Exported, name: Callable[[str], str]) -> Exported:
         if old.op == "call":
             attributes |= {
                 "definition": name(attributes["definition"]),
+                "meaning": replace(attributes["meaning"], name=name(attributes["meaning"].name)),
                 "label": path(attributes["label"]),
                 "roles": tuple(map(name, attributes["roles"])),
                 "results": tuple(map(name, attributes["results"])),
