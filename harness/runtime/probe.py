@@ -9,7 +9,7 @@ that is what all other checks do.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from harness.program.builder import Builder
 from harness.program.dims import Dim, resolve_shape
 from harness.program.ir import Kind, Node, Phase, Type
 from harness.program.signature import call_key
-from harness.runtime.backend import Backend, host_dtype
+from harness.runtime.backend import Backend, Tensors, host_dtype
 from harness.runtime.interpreter import Interpreter, call_text, perform
 from harness.runtime.promises import ContractError, array
 from harness.runtime.session import Session
@@ -81,10 +81,14 @@ class Probe:
         if broken:  # then nothing of what a primitive gives can be judged
             return {"tried": len(trips), "faults": [broken], "traceback": self.traceback}
         faults: dict[str, str] = {}
-        tried = len(trips)
-        for call in dict.fromkeys([*calls(session, sizes), *every_primitive(session)]):
-            tried += 1
-            if (setting, call) in self._right or call.op in faults:
+        every = dict.fromkeys([*calls(session, sizes), *every_primitive(session)])
+        tried = len(trips) + len(every)
+        pending = [call for call in every if (setting, call) not in self._right]
+        if self._together(session, pending):
+            self._right.update((setting, call) for call in pending)
+            pending = []
+        for call in pending:
+            if call.op in faults:
                 continue
             if fault := self._fault(session, call):
                 faults[call.op] = fault
@@ -99,6 +103,32 @@ class Probe:
             return self._wrong(session, _tensor(session, form), form, "tensor()")
         except Exception as error:
             return self._raised(f"tensor() of an array of shape {list(form.shape)}", error)
+
+    def _together(self, session: Session, pending: Sequence[PrimitiveCall]) -> bool:
+        """Whether all is well with these calls, made by one function.
+
+        A framework that compiles takes the longer for each call that is made by itself.
+        """
+        table = session.backend.primitives
+
+        def make(_: Tensors, given: Tensors) -> Tensors:
+            return {
+                str(number): perform(
+                    table, call.op, [given[repr(form)] for form in call.inputs], dict(call.attributes)
+                )
+                for number, call in enumerate(pending)
+            }
+
+        try:
+            forms = {form for call in pending for form in call.inputs}
+            found = session.backend.compile(make)({}, {repr(f): _tensor(session, f) for f in forms})
+            made = [found[str(number)] for number in range(len(pending))]
+        except Exception:  # which of the calls it was is found one by one
+            return False
+        wrong = (self._wrong(session, m, c.result, "") for m, c in zip(made, pending, strict=True))
+        right = not any(wrong)
+        self.traceback = ""
+        return right
 
     def _fault(self, session: Session, call: PrimitiveCall) -> str:
         """The fault of a call, in words; empty if there is none."""

@@ -64,10 +64,12 @@ def stable(
     return best[1:]
 
 
-def batches_of(case: Case, count: int) -> list[dict[str, Any]]:
-    """``inputs`` and ``targets`` of so many batches, the case's own first."""
-    others = (case.batch_of(case.batch, case.time, n) for n in range(1, count))
-    return [{"inputs": m.inputs, "targets": m.targets} for m in (case.material, *others)]
+def batches_of(case: Case, count: int, time: int | None = None) -> list[dict[str, Any]]:
+    """``inputs`` and ``targets`` of so many batches; the case's own first, if ``time`` is its."""
+    time = time or case.time
+    others = (case.batch_of(case.batch, time, n) for n in range(1, count))
+    first = case.material if time == case.time else case.batch_of(case.batch, time, count)
+    return [{"inputs": m.inputs, "targets": m.targets} for m in (first, *others)]
 
 
 def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Finding:
