@@ -202,7 +202,7 @@ class Torch(Backend):
         return native
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
-        from .layers import claim_optimizer
+        from .optimizers import claim_optimizer
 
         return claim_optimizer(rule)
 

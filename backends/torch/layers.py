@@ -1,4 +1,4 @@
-"""What the torch backend claims: the functions behind torch.nn's modules, torch.optim's classes.
+"""The layers and losses that the torch backend claims: the functions behind torch.nn's modules.
 
 The functions run on the packed parameters themselves, so that autograd reaches them.
 """
@@ -6,7 +6,6 @@ The functions run on the packed parameters themselves, so that autograd reaches 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,12 +15,10 @@ from harness.extend import (
     Join,
     Layer,
     Native,
-    NativeOptimizer,
     Packing,
     Part,
     Piece,
     Tensors,
-    UpdateRule,
 )
 
 Tensor = Any
@@ -35,6 +32,19 @@ def _embedding(layer: Layer) -> Native:
     return Native("torch.nn.functional.embedding", run, Packing({"weight": Part("table")}))
 
 
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [..., features] @ weight.T + bias, as one product of rows, in the order they lie in memory.
+
+    What a recurrent layer returns lies time first; torch would copy it, or make a product for each
+    row of the batch.
+    """
+    if x.dim() == 3 and not x.is_contiguous():
+        rows = x.transpose(0, 1).flatten(0, 1)
+        y = torch.nn.functional.linear(rows, weight, bias)
+        return y.unflatten(0, (x.shape[1], x.shape[0])).transpose(0, 1)
+    return torch.nn.functional.linear(x, weight, bias)
+
+
 def _dense(layer: Layer) -> Native | None:
     activation = layer.attributes["activation"]
     if activation not in ("linear", "relu", "tanh", "sigmoid"):
@@ -44,7 +54,7 @@ def _dense(layer: Layer) -> Native | None:
         label += f", torch.{activation}"
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        y = torch.nn.functional.linear(values["x"], packed["weight"], packed.get("bias"))
+        y = _linear(values["x"], packed["weight"], packed.get("bias"))
         return [y if activation == "linear" else getattr(torch, activation)(y)]
 
     pieces: dict[str, Piece] = {"weight": Part("W", transpose=True)}
@@ -81,17 +91,20 @@ def _recurrent(label: str, states: Sequence[str], pieces: Mapping[str, Piece]) -
     kernel = getattr(torch, label.removeprefix("torch."))
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        # cuDNN wants its states contiguous, and differentiates in its training mode only, which
-        # without dropout computes the same.
+        # cuDNN wants its states contiguous.
         initial = [values[state].unsqueeze(0).contiguous() for state in states]
         weights = [packed[name] for name in pieces]
-        has_biases, layers, dropout, training, bidirectional, batch_first = (
-            len(weights) == 4, 1, 0.0, True, False, True,
+        # oneDNN keeps what a gradient needs wherever one could be asked for, and cuDNN
+        # differentiates in its training mode only. Without dropout all modes compute the same.
+        training = any(tensor.requires_grad for tensor in (values["x"], *initial, *weights))
+        has_biases, layers, dropout, bidirectional, batch_first = (
+            len(weights) == 4, 1, 0.0, False, True,
         )  # fmt: skip
-        output, *final = kernel(
-            values["x"], initial if len(initial) > 1 else initial[0], weights,
-            has_biases, layers, dropout, training, bidirectional, batch_first,
-        )  # fmt: skip
+        with torch.set_grad_enabled(training):
+            output, *final = kernel(
+                values["x"], initial if len(initial) > 1 else initial[0], weights,
+                has_biases, layers, dropout, training, bidirectional, batch_first,
+            )  # fmt: skip
         return [output, *(state.squeeze(0) for state in final)]
 
     return Native(label, run, Packing(pieces))
@@ -184,88 +197,3 @@ CLAIMS: Mapping[str, Claim] = {
     "cross_entropy": _cross_entropy,
     "squared_error": _squared_error,
 }
-
-
-@dataclass
-class _Running:
-    """A torch optimizer and the parameters that it was made for, by name."""
-
-    optimizer: torch.optim.Optimizer
-    parameters: dict[str, torch.nn.Parameter]
-
-
-@dataclass(frozen=True)
-class TorchOptimizer(NativeOptimizer):
-    """A class of torch.optim with its arguments.
-
-    ``buffers`` maps the definition's slots to the class's own names.
-    """
-
-    kind: type[torch.optim.Optimizer]
-    arguments: Mapping[str, Any]
-    buffers: Mapping[str, str]
-
-    @property
-    def label(self) -> str:  # type: ignore[override]
-        return f"torch.optim.{self.kind.__name__}"
-
-    def make(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimizer; as one group, because torch refuses a bare empty list."""
-        return self.kind([{"params": list(parameters)}], **self.arguments)
-
-    def start(self, variables: Tensors) -> _Running:
-        parameters = {n: torch.nn.Parameter(v.detach()) for n, v in variables.items()}
-        return _Running(self.make(list(parameters.values())), parameters)
-
-    def update(
-        self,
-        state: _Running,
-        variables: Tensors,
-        gradients: Tensors,
-        learning_rate: float,
-        donate: bool = False,
-    ) -> tuple[_Running, Tensors]:
-        for name, parameter in state.parameters.items():
-            # torch steps in place: on a copy where the caller may still read the tensor before it.
-            variable = variables[name].detach()
-            parameter.data = variable if donate else variable.clone()
-            parameter.grad = gradients[name]
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate
-        state.optimizer.step()
-        return state, {n: p.detach() for n, p in state.parameters.items()}
-
-    def slots(self, state: _Running) -> Mapping[str, Tensors]:
-        def buffer(parameter: torch.nn.Parameter, name: str) -> Tensor:
-            found = state.optimizer.state[parameter].get(name)  # made by the first step
-            return torch.zeros_like(parameter) if found is None else found
-
-        return {
-            slot: {n: buffer(p, own) for n, p in state.parameters.items()}
-            for slot, own in self.buffers.items()
-        }
-
-
-def claim_optimizer(rule: UpdateRule) -> TorchOptimizer | None:
-    """torch.optim's class of the same update, if it takes these numbers."""
-    numbers = rule.attributes
-    arguments: dict[str, Any]
-    if rule.name == "sgd":
-        made = TorchOptimizer(torch.optim.SGD, {}, {})
-    elif rule.name == "sgd_momentum" and numbers["momentum"] != 0:  # at 0, SGD keeps no velocity
-        arguments = {"momentum": numbers["momentum"]}
-        made = TorchOptimizer(torch.optim.SGD, arguments, {"velocity": "momentum_buffer"})
-    elif rule.name == "adam":
-        betas = (numbers["beta_1"], numbers["beta_2"])
-        arguments = {"betas": betas, "eps": numbers["epsilon"]}
-        made = TorchOptimizer(torch.optim.Adam, arguments, {"m": "exp_avg", "v": "exp_avg_sq"})
-    elif rule.name == "rmsprop":
-        arguments = {"alpha": numbers["rho"], "eps": numbers["epsilon"]}
-        made = TorchOptimizer(torch.optim.RMSprop, arguments, {"v": "square_avg"})
-    else:
-        return None
-    try:
-        made.make([])
-    except ValueError:  # such as a negative momentum, which the definition allows
-        return None
-    return made

@@ -51,7 +51,8 @@ class StepRemote:
 
     def restart(self, parameters: Arrays | None = None) -> None:
         """Begin anew, from the first parameters or from others."""
-        self._ask("restart", parameters=parameters)
+        more = {} if parameters is None else {"parameters": parameters}  # see prepare()
+        self._ask("restart", **more)
 
     def latency(self, first: int, count: int) -> list[float]:
         """Seconds of each of ``count`` steps, every one waited for."""

@@ -20,39 +20,43 @@ from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
 FOLDER = TESTS / "benchmarks" / "native"
+SPECS = TESTS / "benchmarks" / "specs"
+SYSTEMS = (*lesson6(), "sigmoid_lstm", "index_gru")
 # Keras reads its engine when it is imported; TensorFlow logs to the terminal unless told not to.
 ENVIRONMENT: dict[str, dict[str, str]] = {
     "numpy": {},
     "torch": {},
+    "torch-compile": {"TORCHDYNAMO_DISABLE": "1"},  # as it is written: a compiler takes minutes
+    "onnxruntime": {},
     "jax": {},
     "keras": {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"},
     "keras-torch": {"KERAS_BACKEND": "torch"},
     "keras-jax": {"KERAS_BACKEND": "jax"},
     "python": {},
 }
-FRAMEWORKS = tuple(name for name in ENVIRONMENT if name != "python")
+FRAMEWORKS = tuple(name for name in ENVIRONMENT if name not in ("python", "onnxruntime"))
 BATCH, STEPS, BATCHES = 4, 3, 2
 TIMEOUT = 300.0
 
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[dict[str, Worker]]:
-    started = {
-        name: Worker(
-            Launch(name, handler="worker:handler", environment={"PYTHONPATH": str(FOLDER), **more})
-        )
-        for name, more in ENVIRONMENT.items()
-    }
+    started = {name: started_with(name, more) for name, more in ENVIRONMENT.items()}
     yield started
     for worker in started.values():
         worker.close()
+
+
+def started_with(name: str, environment: dict[str, str]) -> Worker:
+    everything = {"PYTHONPATH": str(FOLDER), **environment}
+    return Worker(Launch(name, handler="worker:handler", environment=everything))
 
 
 class Given:
     """A system with its parameters and batches, and what the oracle makes of them."""
 
     def __init__(self, system: str) -> None:
-        self.spec: Spec = load_spec(system)
+        self.spec: Spec = load_spec(system, [SPECS])
         self.training = self.spec.program("training")
         self.inference = self.spec.program("inference")
         self.rate = self.spec.model.training.phases[0].learning_rate
@@ -117,12 +121,21 @@ def framework(name: str) -> Any:
     return pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize("system", lesson6())
+@pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("name", [framework(n) for n in FRAMEWORKS])
 def test_three_losses_are_those_of_the_oracle(
     workers: dict[str, Worker], name: str, system: str
 ) -> None:
     compare_losses(workers[name], given(system))
+
+
+@pytest.mark.slow
+def test_compiled_losses_are_those_of_the_oracle() -> None:
+    worker = started_with("torch-compile", {})
+    try:
+        compare_losses(worker, given("index_gru"))
+    finally:
+        worker.close()
 
 
 def test_the_notebooks_loop_has_the_losses_of_the_oracle(workers: dict[str, Worker]) -> None:
@@ -136,14 +149,30 @@ def compare_losses(worker: Worker, case: Given) -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-@pytest.mark.parametrize("system", lesson6())
+@pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("name", [framework(n) for n in FRAMEWORKS])
 def test_probabilities_are_those_of_the_oracle(
     workers: dict[str, Worker], name: str, system: str
 ) -> None:
-    case = given(system)
-    call(workers[name], "prepare", **case.payload("forward"))
-    found = call(workers[name], "values", first=0, count=STEPS)
+    compare_probabilities(workers[name], given(system))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_probabilities_of_onnxruntime_are_those_of_the_oracle(
+    workers: dict[str, Worker], system: str
+) -> None:
+    compare_probabilities(workers["onnxruntime"], given(system))
+
+
+def test_onnxruntime_does_not_train(workers: dict[str, Worker]) -> None:
+    payload = given("lesson6/sequence_rnn").payload("train")
+    outcome = workers["onnxruntime"].call("prepare", payload, TIMEOUT)
+    assert "only forward" in outcome.cause
+
+
+def compare_probabilities(worker: Worker, case: Given) -> None:
+    call(worker, "prepare", **case.payload("forward"))
+    found = call(worker, "values", first=0, count=STEPS)
     for index, (step, wanted) in enumerate(zip(found, case.expected("forward"), strict=True)):
         probabilities = {n for n in wanted if n.startswith("output.next_")}
         assert probabilities <= set(step), f"step {index} gave {sorted(step)}"

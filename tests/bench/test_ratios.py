@@ -13,7 +13,7 @@ from peaks import set_shares, told
 from performance_page import limit, render
 from places import TESTS
 from ratio_targets import cells, missed, outcome
-from ratios import BACKENDS, by_hand, keep, read, wanted
+from ratios import BACKENDS, SYSTEMS, by_hand, keep, lacks, read, wanted
 
 pytestmark = pytest.mark.alone
 
@@ -56,9 +56,10 @@ def record(**pairs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def pair(ratio: float, **ours: Any) -> dict[str, Any]:
-    """A pair of that ratio."""
-    return {"ours": side(0.001, **ours), "native": side(0.001 * ratio)}
+def pair(ratio: float, others: Any = None, **ours: Any) -> dict[str, Any]:
+    """A pair of that ratio; without ``others`` as in a record from before there were any."""
+    found = {"ours": side(0.001, **ours), "native": side(0.001 * ratio)}
+    return found if others is None else {**found, "others": others}
 
 
 def test_a_ratio_is_that_of_the_medians() -> None:
@@ -88,6 +89,41 @@ def test_a_ratio_is_that_of_the_medians() -> None:
 )
 def test_what_counts_as_a_miss(found: dict[str, Any], lines: int) -> None:
     assert len(missed(record(**found))) == lines
+
+
+def test_a_ratio_is_to_the_best_and_the_claim_to_layers() -> None:
+    found = record(
+        torch_train_64=pair(2.0, others={"torch-compile": side(0.00093)}),
+        torch_train_1024_derived=pair(1.6, others={"torch-compile": side(0.0012)}),
+        torch_forward_64=pair(1.1, others={"onnxruntime": side(0.0005, status="refused")}),
+    )
+    ratios = [(cell.ratio, cell.layers_ratio, cell.best) for cell in cells(found)]
+    assert ratios == [
+        (pytest.approx(0.93), pytest.approx(2.0), "torch-compile"),
+        (pytest.approx(1.2), pytest.approx(1.6), "torch-compile"),
+        (pytest.approx(1.1), pytest.approx(1.1), "layers"),
+    ]
+    (line,) = missed(found)
+    assert "train at batch 64: 0.93" in line
+    page = render(found)
+    assert "| **0.93** (d) torch-compile |  | 1.10 (d) |" in page
+    assert "train at batch 1024 derived | 1.60 | 1.20 (torch-compile) | holds |" in page
+    assert "Not timed yet, and in no ratio: torch-compile in 1 cells." in page
+
+
+def test_the_page_says_where_the_claim_does_not_hold() -> None:
+    assert "| 1.49 | 1.49 (layers) | does not hold |" in render(
+        record(torch_train_64=pair(2), torch_train_64_derived=pair(1.49))
+    )
+
+
+def test_a_record_from_before_other_ways_lacks_those_cells_only() -> None:
+    (group, _), *_ = wanted(["torch"], ["sigmoid_lstm"], [64], ["train"])
+    old, new = pair(1), pair(1, others={"torch-compile": side(0.001)})
+    assert lacks({}, group, "name", "torch")
+    assert lacks({"name": old}, group, "name", "torch")
+    assert not lacks({"name": new}, group, "name", "torch")
+    assert not lacks({"name": old}, group, "name", "jax")
 
 
 def test_a_slow_command_is_a_miss() -> None:
@@ -135,11 +171,13 @@ def test_all_systems_are_measured_on_all_backends() -> None:
         key for _, pairs in wanted(BACKENDS, (), (64, 1024), ("train", "forward")) for key in pairs
     ]
     usual = [name for name, backend, path in keys if path == "fastest" and backend != "python"]
-    assert len(set(usual)) == len(usual) == 12 * 6 * 2 * 2
+    assert len(set(usual)) == len(usual) == len(SYSTEMS) * 6 * 2 * 2
+    assert len(SYSTEMS) == 12 + 2
     derived = [name for name, _, path in keys if path == "derived"]
     assert derived == [
-        f"lesson6/{system}[{backend}-train-b1024-t8] derived"
-        for system in ("sequence_rnn", "keras_gru")
+        f"{system}[{backend}-train-b{batch}-t8] derived"
+        for system in ("lesson6/sequence_rnn", "lesson6/keras_gru", "sigmoid_lstm", "index_gru")
+        for batch in (64, 1024)
         for backend in ("torch", "jax")
     ]
     assert [name for name, backend, _ in keys if backend == "python"] == [

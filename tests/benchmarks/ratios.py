@@ -1,9 +1,9 @@
 """Backends beside idiomatic hand-written code of the same framework: the ratios of their speeds.
 
-``python tests/benchmarks/ratios.py measure`` times every Lesson 6 system, in training and forward,
-at batches of 64 and 1024, and keeps what it found in a record; ``page`` makes docs/performance.md
-of the record. Both sides of a ratio run in one group, in rounds of shuffled order. Pairs that the
-record has are not measured again unless ``--again`` says so.
+``python tests/benchmarks/ratios.py measure`` times every Lesson 6 system and two of this folder, in
+training and forward, at batches of 64 and 1024, and keeps what it found in a record; ``page`` makes
+docs/performance.md of the record. All sides of a ratio run in one group, in rounds of shuffled
+order. What the record has is not measured again unless ``--again`` says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import click
 from peaks import set_shares
 from performance_page import render
 from pytest_benchmark.utils import safe_dumps
-from ratio_targets import missed, outcome
+from ratio_targets import OTHERS, missed, outcome, untimed
 from rich.console import Console
 
 from harness.bench.contestant import Contestant, TimedResult
@@ -32,19 +32,22 @@ from harness.bench.request import BenchRequest, Entry, Group, groups_of, launch
 from harness.bench.rounds import one_round, prepare, warm_up
 from harness.bench.workload import TimedCase
 from harness.files.atomic import write_whole
+from harness.spec.library import lesson6
 from harness.worker.launch import Launch, thread_settings
 from harness.worker.worker import Worker
 
 NATIVE = Path(__file__).parent / "native"
+SPECS = Path(__file__).parent / "specs"
 RECORD = Path(__file__).parent / "ratios.json"
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
 BATCHES = (64, 1024)
 MODES = ("train", "forward")
+# Beside Lesson 6: gates that the frameworks' fused LSTM has, and a GRU that reads indices.
+SYSTEMS = (*lesson6(), "sigmoid_lstm", "index_gru")
 # Pairs beside those of the fastest path: the derived gradient, which is held to a ratio of its own.
 DERIVED = {"torch", "jax"}
-DERIVED_SYSTEMS = {"lesson6/sequence_rnn", "lesson6/keras_gru"}
-DERIVED_BATCH = 1024
+DERIVED_SYSTEMS = {"lesson6/sequence_rnn", "lesson6/keras_gru", "sigmoid_lstm", "index_gru"}
 # The notebook's own loop over characters, beside the backend that needs no framework either.
 LOOP, LOOP_SYSTEM, LOOP_BESIDE = "python", "lesson6/pure_python_rnn", "numpy"
 ENGINES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
@@ -74,17 +77,18 @@ class Pairs:
         return BenchRequest(path=path, threads=self.threads, rounds=self.rounds, **changes)
 
     def measure(self, case: TimedCase, backend: str, path: str) -> Pair:
-        """Time a backend and its hand-written match, round after round."""
+        """Time a backend and its hand-written matches, round after round."""
         ours = Entry(backend, launch(self.request(path), backend))
-        return self._time(case, ours, by_hand(backend, self.threads), path)
+        names = (backend, *OTHERS.get((backend, case.group.mode), ()))
+        return self._time(case, ours, [by_hand(name, self.threads) for name in names], path)
 
     def measure_loop(self, case: TimedCase) -> Pair:
         """Time the backend that stands beside the notebook's loop."""
         ours = Entry(LOOP_BESIDE, launch(self.request("fastest"), LOOP_BESIDE))
-        return self._time(case, ours, by_hand(LOOP, self.threads), "fastest")
+        return self._time(case, ours, [by_hand(LOOP, self.threads)], "fastest")
 
-    def _time(self, case: TimedCase, ours: Entry, native: Entry, path: str) -> Pair:
-        contestants = [self._contestant(case, entry) for entry in (ours, native)]
+    def _time(self, case: TimedCase, ours: Entry, natives: Sequence[Entry], path: str) -> Pair:
+        contestants = [self._contestant(case, entry) for entry in (ours, *natives)]
         for contestant in contestants:
             contestant.attempt(lambda e: prepare(e, path))
         for contestant in contestants:
@@ -96,7 +100,13 @@ class Pairs:
         for contestant in contestants:
             contestant.attempt(finish)
         compare_with_peaks(contestants)
-        found = {"ours": side(contestants[0].result), "native": side(contestants[1].result)}
+        first, second, *more = (side(contestant.result) for contestant in contestants)
+        names = (native.backend for native in natives[1:])
+        found: Pair = {
+            "ours": first,
+            "native": second,
+            "others": dict(zip(names, more, strict=True)),
+        }
         found["environment"] = environment(self.request(path), [e.result for e in contestants])
         return found
 
@@ -109,7 +119,7 @@ class Pairs:
 
 
 def by_hand(backend: str, threads: int) -> Entry:
-    """The hand-written code of a backend's framework."""
+    """The hand-written code of a backend's framework, or another way of :data:`OTHERS`."""
     settings = {**thread_settings(threads), "PYTHONPATH": str(NATIVE)}
     if backend in ENGINES:
         settings |= {"KERAS_BACKEND": ENGINES[backend], "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -137,12 +147,16 @@ def side(result: TimedResult) -> dict[str, Any]:
 def wanted(
     backends: Sequence[str], systems: Sequence[str], batches: Sequence[int], modes: Sequence[str]
 ) -> Iterator[tuple[Group, list[tuple[str, str, str]]]]:
-    """Each group with its pairs: (key, backend, path)."""
-    request = BenchRequest(specs=tuple(systems), batches=tuple(batches), modes=tuple(modes))
+    """Each group with its pairs: (key, backend, path). All systems where none is named."""
+    request = BenchRequest(
+        specs=tuple(systems) or SYSTEMS,
+        batches=tuple(batches),
+        modes=tuple(modes),
+        folders=(SPECS,),
+    )
     for group in groups_of(request):
         pairs = [(key(group, b), b, "fastest") for b in backends]
-        derived = group.spec.name in DERIVED_SYSTEMS and group.batch == DERIVED_BATCH
-        if group.mode == "train" and derived:
+        if group.mode == "train" and group.spec.name in DERIVED_SYSTEMS:
             pairs += [(key(group, b, "derived"), b, "derived") for b in backends if b in DERIVED]
         if group.mode == "train" and group.spec.name == LOOP_SYSTEM and LOOP_BESIDE in backends:
             pairs.append((key(group, LOOP), LOOP, "fastest"))
@@ -152,6 +166,11 @@ def wanted(
 def key(group: Group, backend: str, path: str = "") -> str:
     """The name of a pair in the record."""
     return f"{group.cell(backend)}" + (f" {path}" if path else "")
+
+
+def lacks(pairs: Mapping[str, Pair], group: Group, name: str, backend: str) -> bool:
+    """Whether a record has no such pair, or one without another way of its framework."""
+    return name not in pairs or bool(untimed(pairs[name], backend, group.mode))
 
 
 def read(record: Path) -> dict[str, Any]:
@@ -211,7 +230,7 @@ def main() -> None:
 @click.option("--backend", "backends", callback=_listed(BACKENDS), metavar="B,B")
 @click.option("--batch", "batches", callback=_listed(tuple(map(str, BATCHES))), metavar="N,N")
 @click.option("--mode", "modes", callback=_listed(MODES), metavar="M,M")
-@click.option("--spec", "systems", multiple=True, help="All of Lesson 6 if left out.")
+@click.option("--spec", "systems", multiple=True, help="All if left out.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--again", is_flag=True, help="Measure pairs that the record has already.")

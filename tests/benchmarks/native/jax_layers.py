@@ -61,8 +61,23 @@ def gru(p: Arrays, x: jax.Array, h: jax.Array, activation: Any, gate: Any) -> ja
     return jax.lax.scan(cell, h, x)[1]
 
 
+def gru_after(p: Arrays, x: jax.Array, h: jax.Array) -> jax.Array:
+    """Reset after the product. Columns of ``W``, ``U``, ``b`` and ``c``: z, r, n."""
+
+    def cell(h: jax.Array, x_t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        split = [2 * h.shape[-1]]
+        x_zr, x_n = jnp.split(dense(p, x_t), split, axis=-1)
+        h_zr, h_n = jnp.split(h @ p["U"] + p["c"], split, axis=-1)
+        z, r = jnp.split(jax.nn.sigmoid(x_zr + h_zr), 2, axis=-1)
+        n = jnp.tanh(x_n + r * h_n)
+        h = z * h + (1 - z) * n
+        return h, h
+
+    return jax.lax.scan(cell, h, x)[1]
+
+
 def lstm(
-    p: Arrays, x: jax.Array, state: tuple[jax.Array, jax.Array]
+    p: Arrays, x: jax.Array, state: tuple[jax.Array, jax.Array], gate: Any
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """One product of input and state side by side. Columns of ``W`` and ``b``: i, f, o, g."""
 
@@ -71,7 +86,7 @@ def lstm(
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         h, c = state
         i, f, o, g = jnp.split(dense(p, jnp.concatenate([x_t, h], axis=-1)), 4, axis=-1)
-        i, f, o, g = hard_sigmoid(i), hard_sigmoid(f), hard_sigmoid(o), jnp.tanh(g)
+        i, f, o, g = gate(i), gate(f), gate(o), jnp.tanh(g)
         c = f * c + i * g
         h = o * jnp.tanh(c)
         return (h, c), h
@@ -109,6 +124,8 @@ def lstm_tree(p: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def gru_tree(p: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if "c_z" in p:
+        return {k: np.concatenate([p[f"{k}_{g}"] for g in "zrn"], axis=-1) for k in "WUbc"}
     if "K_z" in p:  # the rows of the state over those of the input
         units = p["K_z"].shape[1]
         halves = {g: (p[f"K_{g}"][units:], p[f"K_{g}"][:units]) for g in "zrn"}

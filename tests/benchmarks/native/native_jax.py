@@ -20,6 +20,7 @@ from jax_layers import (
     dense,
     embedding,
     gru,
+    gru_after,
     hard_sigmoid,
     lstm,
     rnn,
@@ -80,11 +81,11 @@ def pure_python_rnn(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> 
     return {"next_chars": rnn(p["rnn"], x, zeros(p["rnn"], x)) @ p["out"]["W"]}, carried
 
 
-def stateful_lstm(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+def lstm_model(p: Any, inputs: Arrays, carried: Arrays, training: bool, gate: Any) -> Any:
     x = embedding(p["embed"], time_major(inputs["chars"]))
     moving = carried["norm.moving_mean"], carried["norm.moving_variance"]
     x, (mean, variance) = batch_norm(p["norm"], x, moving, training)
-    states, (h, c) = lstm(p["lstm"], x, (carried["h"], carried["c"]))
+    states, (h, c) = lstm(p["lstm"], x, (carried["h"], carried["c"]), gate)
     carried = {"h": h, "c": c, "norm.moving_mean": mean, "norm.moving_variance": variance}
     return {"next_chars": dense(p["out"], states)}, carried
 
@@ -101,6 +102,11 @@ def theano_gru(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
     return {"next_chars": dense(p["out"], states)}, carried
 
 
+def index_gru(p: Any, inputs: Arrays, carried: Arrays, training: bool) -> Any:
+    x = embedding(p["embed"], time_major(inputs["chars"]))
+    return {"next_chars": dense(p["out"], gru_after(p["gru"], x, zeros(p["gru"], x)))}, carried
+
+
 MODELS: Mapping[str, Model] = {
     "three_char": by_position(3, jnp.tanh),
     "first_rnn": by_position(8, jax.nn.relu),
@@ -108,7 +114,9 @@ MODELS: Mapping[str, Model] = {
     "sequence_unrolled": sequence_unrolled,
     "sequence_rnn": sequence_rnn,
     "sequence_onehot": sequence_onehot,
-    "stateful_lstm": stateful_lstm,
+    "stateful_lstm": partial(lstm_model, gate=hard_sigmoid),
+    "sigmoid_lstm": partial(lstm_model, gate=jax.nn.sigmoid),
+    "index_gru": index_gru,
     "theano_rnn": theano_rnn,
     "pure_python_rnn": pure_python_rnn,
     "keras_gru": keras_gru,

@@ -83,9 +83,11 @@ def positions(system: str, parameters: Arrays, inputs: Arrays) -> list[Any]:
 def recurrent(system: str) -> Any:
     """The recurrent layer of a system, of 256 units."""
     options = {"return_sequences": system != "simple_rnn"}
-    if system == "stateful_lstm":
-        gate = {"recurrent_activation": hard_sigmoid}
+    if "lstm" in system:
+        gate = {"recurrent_activation": hard_sigmoid if system == "stateful_lstm" else "sigmoid"}
         return CarryingLSTM(256, stateful=True, name="lstm", **gate, **options)
+    if system == "index_gru":
+        return layers.GRU(256, name="gru", **options)
     if "gru" in system:
         candidate, gate = ("relu", hard_sigmoid) if system == "keras_gru" else ("sigmoid",) * 2
         activations = {"activation": candidate, "recurrent_activation": gate}
@@ -101,7 +103,7 @@ def sequence(system: str, parameters: Arrays, inputs: Arrays) -> list[Any]:
     x = inputs["chars"]
     if "embed.table" in parameters:
         x = embedding(parameters, "embed")(x)
-    if system == "stateful_lstm":
+    if "norm.gamma" in parameters:
         x = layers.BatchNormalization(name="norm")(x)
     first = {"initial_state": inputs["h0"]} if "h0" in inputs else {}
     return [dense(parameters, "out")(recurrent(system)(x, **first))]
@@ -119,7 +121,9 @@ def weights(parameters: Arrays) -> list[Any]:
         p[f"U_{gate}"], p[f"W_{gate}"] = np.split(p[f"K_{gate}"], [count])
     if "b_z" in p or "b_f" in p:
         gates = "zrn" if "b_z" in p else "ifgo"
-        return [np.concatenate([p[f"{k}_{g}"] for g in gates], axis=-1) for k in "WUb"]
+        kinds = "WUbc" if "c_z" in p else "WUb"
+        found = [np.concatenate([p[f"{k}_{g}"] for g in gates], axis=-1) for k in kinds]
+        return [*found[:2], np.stack(found[2:])] if "c_z" in p else found
     return [p[n] for n in ("W", "U", "b", "c") if n in p]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy_activations import hard_sigmoid, relu, sigmoid, tanh
 from numpy_cells import Gru, Lstm, Rnn, Unrolled
+from numpy_gru_after import GruAfter
 from numpy_parts import (
     Adam,
     Array,
@@ -160,7 +161,7 @@ def packed(p: Arrays) -> dict[str, Array]:
     if tables:
         found["table"] = np.stack(tables)
     for layer, gates in (("lstm", "ifog"), ("gru", "zrn")):
-        for matrix in "WUb":
+        for matrix in "WUbc":
             if f"{layer}.{matrix}_{gates[0]}" in p:
                 sides = [p[f"{layer}.{matrix}_{gate}"] for gate in gates]
                 found[matrix] = np.concatenate(sides, axis=-1)
@@ -168,7 +169,7 @@ def packed(p: Arrays) -> dict[str, Array]:
         units = len(p["gru.b_z"])
         stacked = np.concatenate([p[f"gru.K_{gate}"] for gate in "zrn"], axis=1)
         found["U"], found["W"] = stacked[:units], stacked[units:]
-    if "gru.b_z" in p:
+    if "gru.b_z" in p and "gru.c_z" not in p:
         joined = found.pop("U")
         found["U_zr"], found["U_n"] = joined[:, : 2 * len(joined)], joined[:, 2 * len(joined) :]
     return found
@@ -198,7 +199,9 @@ CELLS: Mapping[str, Any] = {
     "three_char": partial(Unrolled, act=tanh),
     "first_rnn": partial(Unrolled, act=relu),
     "sequence_unrolled": partial(Unrolled, act=relu),
-    "stateful_lstm": Lstm,
+    "stateful_lstm": partial(Lstm, gate=hard_sigmoid),
+    "sigmoid_lstm": partial(Lstm, gate=sigmoid),
+    "index_gru": GruAfter,
     "keras_gru": partial(Gru, gate=hard_sigmoid, act=relu),
     "theano_gru": partial(Gru, gate=sigmoid, act=sigmoid),
     "theano_gru_combined": partial(Gru, gate=sigmoid, act=sigmoid),

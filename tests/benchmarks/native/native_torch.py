@@ -2,119 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_layers import (
+    Arrays,
+    FusedGru,
+    FusedLstm,
+    Gru,
+    LoopGru,
+    LoopRnn,
+    Lstm,
+    Rnn,
+    State,
+    fill,
+    hard_sigmoid,
+    linear,
+)
 
-Arrays = Mapping[str, np.ndarray]
 Tensors = dict[str, Tensor]
-State = tuple[Tensor, ...]
-Function = Callable[[Tensor], Tensor]
 
 SUMMED = ("theano_rnn", "pure_python_rnn", "theano_gru", "theano_gru_combined")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def hard_sigmoid(x: Tensor) -> Tensor:
-    """The gate of Keras 2, of slope 1/5; F.hardsigmoid has 1/6."""
-    return torch.clamp(0.2 * x + 0.5, 0, 1)
-
-
-def linear(weight: np.ndarray, bias: np.ndarray | None = None) -> nn.Linear:
-    """A layer of x @ weight [features, units] + bias."""
-    layer = nn.Linear(*weight.shape, bias=bias is not None)
-    fill(layer, weight=weight.T, **({} if bias is None else {"bias": bias}))
-    return layer
-
-
-@torch.no_grad()
-def fill(layer: nn.Module, **arrays: np.ndarray) -> None:
-    """Set parameters and buffers, at the arrays' dtype."""
-    layer.to(torch.from_numpy(np.zeros(0, next(iter(arrays.values())).dtype)).dtype)
-    for name, array in arrays.items():
-        getattr(layer, name).copy_(torch.tensor(array))
-
-
-class Rnn(nn.Module):
-    """[batch, time, features] and (h,) to all states and (h,)."""
-
-    def __init__(self, parameters: Arrays) -> None:
-        super().__init__()
-        weight, bias = parameters["rnn.W"], parameters.get("rnn.b")
-        features, self.units = weight.shape
-        self.rnn = nn.RNN(
-            features, self.units, nonlinearity="relu", bias=bias is not None, batch_first=True
-        )
-        fill(self.rnn, weight_ih_l0=weight.T, weight_hh_l0=parameters["rnn.U"].T)
-        if bias is not None:
-            second = parameters.get("rnn.c", np.zeros_like(bias))
-            fill(self.rnn, bias_ih_l0=bias, bias_hh_l0=second)
-            # Two trained biases would move twice as far as the one that the model has.
-            self.rnn.bias_hh_l0.requires_grad_("rnn.c" in parameters)
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        states, last = self.rnn(x, state[0][None] if state else None)
-        return states, (last[0],)
-
-
-class Lstm(nn.Module):
-    """nn.LSTM with hard sigmoids for gates, which nn.LSTM does not offer."""
-
-    def __init__(self, parameters: Arrays) -> None:
-        super().__init__()
-        kernel, recurrent, bias = (
-            np.concatenate([parameters[f"lstm.{name}_{gate}"] for gate in "ifog"], axis=-1)
-            for name in "WUb"
-        )
-        self.input, self.hidden = linear(kernel, bias), linear(recurrent)
-        self.units = len(recurrent)
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        h, c = state
-        states = []
-        for x_t in self.input(x).unbind(1):
-            gates = x_t + self.hidden(h)
-            i, f, o = hard_sigmoid(gates[:, : 3 * self.units]).chunk(3, 1)
-            c = f * c + i * torch.tanh(gates[:, 3 * self.units :])
-            h = o * torch.tanh(c)
-            states.append(h)
-        return torch.stack(states, 1), (h, c)
-
-
-class Gru(nn.Module):
-    """A GRU that resets before the recurrent product; nn.GRU resets after it."""
-
-    def __init__(self, parameters: Arrays, activation: Function, gate: Function) -> None:
-        super().__init__()
-        self.activation, self.gate = activation, gate
-        bias = np.concatenate([parameters[f"gru.b_{gate}"] for gate in "zrn"])
-        self.units = units = len(bias) // 3
-        if "gru.K_z" in parameters:
-            stacked = np.concatenate([parameters[f"gru.K_{gate}"] for gate in "zrn"], axis=1)
-            recurrent, kernel = stacked[:units], stacked[units:]
-        else:
-            kernel, recurrent = (
-                np.concatenate([parameters[f"gru.{name}_{gate}"] for gate in "zrn"], axis=1)
-                for name in "WU"
-            )
-        self.input = linear(kernel, bias)
-        self.gates = linear(recurrent[:, : 2 * units])
-        self.candidate = linear(recurrent[:, 2 * units :])
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        h = state[0] if state else x.new_zeros(len(x), self.units)
-        states = []
-        for x_t in self.input(x).unbind(1):
-            x_gates, x_n = x_t.split((2 * self.units, self.units), 1)
-            z, r = self.gate(x_gates + self.gates(h)).chunk(2, 1)
-            n = self.activation(x_n + self.candidate(h * r))
-            h = n + z * (h - n)
-            states.append(h)
-        return torch.stack(states, 1), (h,)
 
 
 class Recurrent(nn.Module):
@@ -154,7 +67,7 @@ class Recurrent(nn.Module):
 class Unrolled(nn.Module):
     """One embedding for each position, and layers that are shared over them."""
 
-    def __init__(self, parameters: Arrays, activation: Function, every: bool) -> None:
+    def __init__(self, parameters: Arrays, activation: Any, every: bool) -> None:
         super().__init__()
         tables = [array for name, array in parameters.items() if name.startswith("embed_")]
         self.embed = nn.ModuleList(nn.Embedding(*table.shape) for table in tables)
@@ -178,19 +91,27 @@ class Unrolled(nn.Module):
         return (torch.stack(logits, 1) if self.every else self.out(h)), state
 
 
-def build(system: str, parameters: Arrays, statistics: Arrays) -> nn.Module:
+def recurrent(system: str, parameters: Arrays, loops: bool) -> nn.Module:
+    """The recurrent layer of a system: torch's own where it has one, or always a loop of ours."""
+    if "rnn.U" in parameters:
+        return (LoopRnn if loops else Rnn)(parameters)
+    if system == "stateful_lstm":
+        return Lstm(parameters, hard_sigmoid)
+    if system == "sigmoid_lstm":
+        return Lstm(parameters, torch.sigmoid) if loops else FusedLstm(parameters)
+    if system == "index_gru":
+        return (LoopGru if loops else FusedGru)(parameters)
+    if system == "keras_gru":
+        return Gru(parameters, torch.relu, hard_sigmoid)
+    return Gru(parameters, torch.sigmoid, torch.sigmoid)
+
+
+def build(system: str, parameters: Arrays, statistics: Arrays, loops: bool) -> nn.Module:
     """The model of a system with these parameters."""
     if "embed_1.table" in parameters:
         activation = torch.tanh if system == "three_char" else torch.relu
         return Unrolled(parameters, activation, every=system == "sequence_unrolled")
-    if "lstm.U_i" in parameters:
-        layer: nn.Module = Lstm(parameters)
-    elif "rnn.U" in parameters:
-        layer = Rnn(parameters)
-    elif system == "keras_gru":
-        layer = Gru(parameters, torch.relu, hard_sigmoid)
-    else:
-        layer = Gru(parameters, torch.sigmoid, torch.sigmoid)
+    layer = recurrent(system, parameters, loops)
     return Recurrent(layer, parameters, statistics, last=system == "simple_rnn")
 
 
@@ -225,16 +146,25 @@ class Steps:
         inputs, target = self.batches[index % len(self.batches)]
         if self.mode == "forward":
             with torch.inference_mode():
-                logits, state = self.model(inputs, self.state)
+                found, state = self.predict(inputs, self.state)
                 self._carry(state)
-                return torch.softmax(logits, -1)
+                return found
         self.optimizer.zero_grad(set_to_none=True)
-        logits, state = self.model(inputs, self.state)
+        loss, state = self.lose(inputs, self.state, target)
         self._carry(state)
-        loss = self._loss(logits, target)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
+
+    def predict(self, inputs: Tensors, state: State) -> tuple[Tensor, State]:
+        """Probabilities and the next state."""
+        logits, state = self.model(inputs, state)
+        return torch.softmax(logits, -1), state
+
+    def lose(self, inputs: Tensors, state: State, target: Tensor) -> tuple[Tensor, State]:
+        """The loss and the next state."""
+        logits, state = self.model(inputs, state)
+        return self._loss(logits, target), state
 
     def _carry(self, state: State) -> None:
         if self.state:
@@ -272,9 +202,13 @@ def make(
     batches: Sequence[Mapping[str, Arrays]],
     learning_rate: float,
     optimizer: Mapping[str, Any],
+    loops: bool = False,
 ) -> Steps:
-    """Steps of a system in mode ``train`` or ``forward``, from the given parameters and state."""
-    model = build(system, parameters, statistics).to(DEVICE).train(mode == "train")
+    """Steps of a system in mode ``train`` or ``forward``, from the given parameters and state.
+
+    With ``loops`` recurrent layers are loops over cells, also where torch has a layer.
+    """
+    model = build(system, parameters, statistics, loops).to(DEVICE).train(mode == "train")
     trained = [p for p in model.parameters() if p.requires_grad]
     if optimizer["optimizer"] == "sgd":
         chosen: torch.optim.Optimizer = torch.optim.SGD(trained, learning_rate, fused=True)

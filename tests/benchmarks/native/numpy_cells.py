@@ -13,7 +13,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy_activations import BACK, Function, hard_sigmoid, hard_sigmoid_back, relu_back, tanh_back
+from numpy_activations import BACK, Function, relu_back, tanh_back
 from numpy_parts import Array, Flat, column_sums
 
 
@@ -87,10 +87,13 @@ class Rnn(Cell):
 
 
 class Lstm(Cell):
-    """Gates in the order i, f, o, g; the first three are hard sigmoids."""
+    """Gates in the order i, f, o, g; the first three go through ``gate``."""
 
-    def __init__(self, flat: Flat, source: Any, time: int, batch: int, hidden: int) -> None:
+    def __init__(
+        self, flat: Flat, source: Any, time: int, batch: int, hidden: int, gate: Function
+    ) -> None:
         super().__init__(flat, source, time, batch, hidden)
+        self.gate = gate
         self.gates = np.empty((time, 4, batch, hidden), flat.all.dtype)
         self.cells = np.zeros_like(self.states)
         self.tanh = np.empty_like(self.states[1:])
@@ -107,7 +110,7 @@ class Lstm(Cell):
             c = self.cells[t + 1]
             np.matmul(self.states[t], u, out=joined)
             joined += self.source.step(t)
-            hard_sigmoid(apart[:3], self.gates[t, :3])
+            self.gate(apart[:3], self.gates[t, :3])
             np.tanh(apart[3], out=g)
             np.multiply(f, self.cells[t], out=c)
             c += np.multiply(i, g, out=self._one)
@@ -136,7 +139,7 @@ class Lstm(Cell):
             np.multiply(dc, self.cells[t], out=df)
             np.multiply(dc, i, out=dg)
             dc *= f
-            hard_sigmoid_back(self._parts[:3], self.gates[t, :3], self._spare[:3], back[:3])
+            BACK[self.gate](self._parts[:3], self.gates[t, :3], self._spare[:3], back[:3])
             tanh_back(dg, g, self._one, back[3])
         self.weight("U", self.states, self.back)
         self.source.backward(rows_of(self.back))

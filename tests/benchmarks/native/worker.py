@@ -20,6 +20,8 @@ from harness.runtime.clock import Clock
 
 MODULES: Mapping[str, str] = {
     "torch": "native_torch",
+    "torch-compile": "native_torch_compiled",
+    "onnxruntime": "native_onnxruntime",
     "numpy": "native_numpy",
     "jax": "native_jax",
     "keras": "native_keras",
