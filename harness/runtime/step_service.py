@@ -74,7 +74,7 @@ class StepService:
             Pipeline(session, mode, parameters, statistics, state, batches, learning_rate),
         )
         seconds = time.perf_counter() - started
-        memory.forget_peak()
+        self._forget_peaks()
         return {
             "paths": session.paths(),
             "seconds": seconds,
@@ -122,7 +122,7 @@ class StepService:
         self._path, self._pipelines = path, {path: self._pipelines[path]}
         self.pipeline.restart()
         gc.collect()
-        memory.forget_peak()
+        self._forget_peaks()
 
     def together(self, wanted: bool) -> int:
         """Whether several steps go into one call, where the backend has a way; steps a call."""
@@ -179,6 +179,10 @@ class StepService:
             "resident": memory.peak(),
             "device": promises.memory(self.backend.device_memory(), "device_memory()"),
         }
+
+    def _forget_peaks(self) -> None:
+        memory.forget_peak()
+        self.backend.forget_device_memory()
 
     def peaks(self, dtype: str, sizes: Sequence[Sequence[int]]) -> Payload:
         """FLOP/s of matrix products ``(m, k, n)`` and bytes/s of an addition, on this device."""

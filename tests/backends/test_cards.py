@@ -1,0 +1,321 @@
+"""What backends do with cards: decided by the device of a session, not by what the machine has.
+
+No card is needed: the frameworks' own calls are recorded.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.backends.jax import platforms
+from harness.backends.keras import tensorflow_engine
+from harness.errors import UsageError
+from harness.extend import card_of, device_names
+from harness.runtime.plugins import environment, load
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("jax")
+
+
+@pytest.mark.parametrize(
+    ("device", "card"),
+    [("cpu", None), ("cuda", 0), ("cuda:0", 0), ("cuda:12", 12), ("cuda:x", None), ("meta", None)],
+)
+def test_a_name_stands_for_a_card(device: str, card: int | None) -> None:
+    assert card_of(device) == card
+
+
+def test_every_card_has_a_name() -> None:
+    assert device_names(0) == ("cpu",)
+    assert device_names(2) == ("cpu", "cuda", "cuda:0", "cuda:1")
+
+
+# --- torch -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """What is asked of torch.cuda, as if there were two cards."""
+    found: list[tuple[str, Any]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("synchronize", "max_memory_allocated", "reset_peak_memory_stats"):
+
+        def record(device: Any = None, name: str = name) -> int:
+            found.append((name, device))
+            return 7
+
+        monkeypatch.setattr(torch.cuda, name, record)
+    return found
+
+
+def test_torch_offers_each_card(calls: list[Any]) -> None:
+    backend = load("torch")
+    assert backend.devices() == ("cpu", "cuda", "cuda:0", "cuda:1")
+    assert "tf32" in backend.dtypes()
+
+
+def test_a_cpu_session_of_torch_asks_cuda_for_nothing(calls: list[Any]) -> None:
+    backend = load("torch")
+    backend.use("cpu", "float32")
+    backend.forget_device_memory()
+    backend.wait({"x": backend.tensor(np.ones(3, np.float32))})
+    assert backend.device_memory() is None
+    assert backend.repeats()
+    assert calls == []
+
+
+def test_a_card_s_session_of_torch_is_of_that_card(calls: list[Any]) -> None:
+    backend = load("torch")
+    backend.use("cuda:1", "float32")
+    backend.forget_device_memory()
+    backend.wait({})
+    assert backend.device_memory() == 7
+    assert not backend.repeats()
+    asked = ["reset_peak_memory_stats", "synchronize", "max_memory_allocated"]
+    assert calls == [(name, "cuda:1") for name in asked]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16", "float64"])
+def test_torch_multiplies_in_the_precision_that_was_asked_for(dtype: str) -> None:
+    backend = load("torch")
+    backend.use("cpu", dtype)
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    wanted = "tf32" if dtype == "tf32" else "ieee"
+    assert {matmul.fp32_precision, cudnn.rnn.fp32_precision, cudnn.conv.fp32_precision} == {wanted}
+    assert not matmul.allow_bf16_reduced_precision_reduction
+    found = backend.settings()
+    assert {found["tf32"], found["tf32 of cuDNN"]} == {str(dtype == "tf32")}
+    assert found["bfloat16 sums"] == "False"
+    backend.use("cpu", "float32")
+
+
+def test_torch_repeats_bits_where_asked() -> None:
+    backend = load("torch")
+    backend.deterministic = True
+    try:
+        backend.use("cpu", "float32")
+        assert torch.are_deterministic_algorithms_enabled()
+        assert backend.settings()["deterministic"] == "True"
+    finally:
+        backend.deterministic = False
+        backend.use("cpu", "float32")
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+# --- Keras on TensorFlow -----------------------------------------------------------------------
+
+
+class FakeTensorFlow:
+    """Two cards, and a record of what is asked of them."""
+
+    def __init__(self, started: bool = False, logical: int = 2) -> None:
+        self.asked: list[Any] = []
+
+        def visible(devices: list[Any], kind: str) -> None:
+            if started:
+                raise RuntimeError("Visible devices cannot be modified after being initialized")
+            self.asked.append(("visible", devices, kind))
+
+        def told(name: str) -> Any:
+            return lambda *given: self.asked.append((name, *given)) or {"peak": 11}
+
+        experimental = SimpleNamespace(
+            enable_tensor_float_32_execution=told("tf32"),
+            tensor_float_32_execution_enabled=lambda: False,
+            enable_op_determinism=told("deterministic"),
+            reset_memory_stats=told("reset"),
+            get_memory_info=told("memory"),
+        )
+        self.config = SimpleNamespace(
+            experimental=experimental,
+            list_physical_devices=lambda kind: ["one", "two"],
+            list_logical_devices=lambda kind: ["one", "two"][:logical],
+            set_visible_devices=visible,
+        )
+        self.test = SimpleNamespace(experimental=SimpleNamespace(sync_devices=told("sync")))
+
+    def function(self, step: Any, **options: Any) -> Any:
+        self.asked.append(("function", options["jit_compile"]))
+        return step
+
+
+def engine(monkeypatch: pytest.MonkeyPatch, fake: FakeTensorFlow) -> Any:
+    monkeypatch.setattr(tensorflow_engine, "import_module", lambda name: fake)
+    return tensorflow_engine.TensorFlow()
+
+
+def test_tensorflow_decides_by_device_and_not_by_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTensorFlow()
+    found = engine(monkeypatch, fake)
+    assert found.devices() == ("cpu", "cuda", "cuda:0", "cuda:1")
+    found.use(None, "float32", False)
+    found.advance(len)
+    found.wait({})
+    found.forget_peak()
+    assert found.peak() is None
+    assert fake.asked == [("visible", [], "GPU"), ("tf32", False), ("function", True)]
+    assert found.settings()["xla"] == "True"
+    assert found.index == "int32"
+
+
+def test_tensorflow_on_a_card_leaves_layers_to_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTensorFlow()
+    found = engine(monkeypatch, fake)
+    found.use(1, "tf32", True)
+    found.advance(len)
+    found.wait({})
+    found.forget_peak()
+    assert found.peak() == 11
+    assert fake.asked == [
+        ("tf32", True),
+        ("deterministic",),
+        ("function", False),
+        ("sync",),
+        ("reset", "GPU:1"),
+        ("memory", "GPU:1"),
+    ]
+    assert found.settings()["xla"] == "False"
+    assert found.index == "int64"  # those of int32 lie in the host's memory
+
+
+def test_tensorflow_that_has_started_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(monkeypatch, FakeTensorFlow(started=True)).use(None, "float32", False)
+
+
+def test_tensorflow_without_the_card_does_not_run_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UsageError, match="no card 1 in this process; it has started 1 of them"):
+        engine(monkeypatch, FakeTensorFlow(logical=1)).use(1, "float32", False)
+
+
+# --- JAX ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nodes", "plugins", "visible", "count"),
+    [
+        (["null", "nvidia0", "nvidia1", "nvidiactl"], ["xla_cuda13"], None, 2),
+        (["nvidia0", "nvidia1"], [], None, 0),
+        (["null"], ["xla_cuda12"], None, 0),
+        (["null"], ["xla_cuda12"], "0", 0),
+        (["nvidia0", "nvidia1"], ["xla_cuda12"], "", 0),
+        (["nvidia0", "nvidia1"], ["xla_cuda12"], "1", 1),
+        (["nvidia0", "nvidia1"], ["xla_cuda12"], "0,-1,1", 1),
+        (["nvidia0"], ["xla_cuda12"], "MIG-1, MIG-2", 2),
+        (["dxg"], ["xla_cuda12"], None, 1),
+    ],
+)
+def test_jax_s_cards_are_counted_without_starting_any(
+    nodes: list[str], plugins: list[str], visible: str | None, count: int
+) -> None:
+    assert platforms.cards(nodes, plugins, visible) == count
+
+
+class FakeJax:
+    """Two cards, and which platforms are started."""
+
+    def __init__(self) -> None:
+        self.started: list[str | None] = []
+        self.cleared = 0
+        self.config = SimpleNamespace(jax_platforms=None, update=self._update)
+        self.extend = SimpleNamespace(backend=SimpleNamespace(clear_backends=self._clear))
+
+    def _update(self, name: str, value: str) -> None:
+        setattr(self.config, name, value)
+
+    def _clear(self) -> None:
+        self.cleared += 1
+
+    def local_devices(self, backend: str) -> list[str]:
+        self.started.append(self.config.jax_platforms)
+        return ["cpu"] if backend == "cpu" else ["first", "second"]
+
+
+@pytest.fixture
+def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platforms, "devices", lambda: device_names(2))
+
+
+def test_jax_starts_what_a_session_is_of(two_cards: None) -> None:
+    jax = FakeJax()
+    assert platforms.start(jax, "cpu") == "cpu"
+    assert platforms.start(jax, "cpu") == "cpu"
+    assert (jax.started, jax.cleared) == (["cpu", "cpu"], 0)
+    assert platforms.start(jax, "cuda:1") == "second"
+    assert (jax.started[-1], jax.cleared) == ("cuda,cpu", 1)
+    with pytest.raises(UsageError, match="no device 'cuda:2' here; it has cpu, cuda, cuda:0, cu"):
+        platforms.start(jax, "cuda:2")
+
+
+def test_a_card_that_jax_does_not_see_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platforms, "devices", lambda: device_names(3))
+    with pytest.raises(UsageError, match="sees 2 of the cards, and 'cuda:2' is none of them"):
+        platforms.start(FakeJax(), "cuda:2")
+
+
+STARTED = """
+import sys
+import numpy as np
+from jax.extend.backend import register_backend_factory
+from harness.runtime.plugins import load
+
+def factory():
+    print("the other platform was started")
+
+backend = load(sys.argv[1])
+register_backend_factory("other", factory, priority=-1)
+backend.devices(), backend.dtypes(), backend.use("cpu", "float32")
+x = backend.tensor(np.ones((2, 2), np.float32))
+backend.wait({"x": backend.primitives["matmul"](x, x)})
+print(backend.device_memory())
+"""
+
+
+@pytest.mark.parametrize("name", ["jax", "keras-jax"])
+def test_a_cpu_session_of_jax_starts_no_other_platform(name: str) -> None:
+    pytest.importorskip("optax")
+    variables = {**os.environ, **environment(name)}
+    variables.pop("JAX_PLATFORMS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED, name], env=variables, capture_output=True, text=True
+    )
+    assert (done.stdout.split("\n")[:-1], done.returncode) == (["None"], 0), done.stderr
+
+
+def test_jax_compiles_on_a_card_as_it_does_for_speed() -> None:
+    backend: Any = load("jax")
+    backend.quick, backend._card = True, 0
+    assert backend._options() is None
+    assert not backend.repeats()
+    backend._card = None
+    assert backend._options() is not None
+    assert backend.repeats()
+
+
+def test_a_peak_of_before_is_not_told_as_one_of_now() -> None:
+    stats = {"peak_bytes_in_use": 100}
+    device = SimpleNamespace(memory_stats=lambda: stats)
+    memory = platforms.PeakMemory()
+    assert memory.told(device) == 100
+    memory.forget(device)
+    assert memory.told(device) is None
+    stats["peak_bytes_in_use"] = 120
+    assert memory.told(device) == 120
+    assert memory.told(SimpleNamespace(memory_stats=lambda: None)) is None
+
+
+def test_xla_s_flag_goes_beside_the_others() -> None:
+    flag = platforms.DETERMINISTIC
+    assert platforms.deterministic({}) == {"XLA_FLAGS": flag}
+    assert platforms.deterministic({"XLA_FLAGS": f"--a=1 {flag} --b=2"}) == {
+        "XLA_FLAGS": f"--a=1 --b=2 {flag}"
+    }
