@@ -6,6 +6,7 @@ every layer runs its equations.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -234,6 +235,11 @@ class Jax(Backend):
 def harness_environment(name: str) -> Mapping[str, str]:
     # Otherwise JAX takes three quarters of a GPU's memory as it starts.
     return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+@hookimpl
+def harness_deterministic(name: str) -> Mapping[str, str]:
+    return platforms.deterministic(os.environ)
 
 
 @hookimpl

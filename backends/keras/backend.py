@@ -9,6 +9,7 @@ JAX neither batch normalisation nor what uses tanh.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -39,7 +40,9 @@ from harness.extend import (
     loop,
 )
 
+from ..jax import platforms
 from ..jax.compile import scan
+from ..torch.backend import CUBLAS_REPEATS
 from .engines import ENGINES, Jax, TensorFlow, Torch
 from .graph import KerasLayer, KerasModels, eager
 from .layers import LAYERS, RECURRENT
@@ -260,6 +263,12 @@ def harness_environment(name: str) -> Mapping[str, str]:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
+
+
+@hookimpl
+def harness_deterministic(name: str) -> Mapping[str, str]:
+    # TensorFlow has a switch for all of it, which the engine sets; its cuBLAS is like torch's.
+    return platforms.deterministic(os.environ) if name == "keras-jax" else CUBLAS_REPEATS
 
 
 @hookimpl

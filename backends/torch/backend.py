@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 Tensor = Any
 
+# How cuBLAS must be started to repeat its bits; torch refuses its products otherwise.
+CUBLAS_REPEATS: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
 
 def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """torch takes no axes to mean all of them; here they mean none."""
@@ -207,6 +210,11 @@ class Torch(Backend):
         from .layers import claim_optimizer
 
         return claim_optimizer(rule)
+
+
+@hookimpl
+def harness_deterministic(name: str) -> Mapping[str, str]:
+    return CUBLAS_REPEATS
 
 
 @hookimpl

@@ -11,9 +11,6 @@ import torch
 
 from harness.extend import card_of, device_names
 
-# How cuBLAS must be started to repeat its bits; torch refuses its products without it.
-DETERMINISTIC: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-
 
 def devices() -> Sequence[str]:
     """The names for ``--device``."""
