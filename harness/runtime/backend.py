@@ -33,6 +33,10 @@ F = TypeVar("F", Function, GradientFunction)
 Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 
 
+# Bytes of a number on the device.
+WIDTHS: Mapping[str, int] = {"float64": 8, "float32": 4, "tf32": 4, "bfloat16": 2}
+
+
 def host_dtype(dtype: str) -> str:
     """The dtype of the float arrays that go in and out of a session of ``dtype``.
 

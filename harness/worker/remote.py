@@ -132,10 +132,8 @@ class Remote:
             device=device,
             quick=True,
         )
-        self.denormals, self.repeats = (
-            bool(value.get("denormals")),
-            bool(value.get("repeats", True)),
-        )
+        self.denormals = bool(value.get("denormals"))
+        self.repeats = bool(value.get("repeats", True))
         return dict(value["paths"])
 
     def use_rule(self, rule: UpdateRule) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Which variables of a worker's process stand in its greeting: those that decide digits or speed."""
+"""Which variables of its process a worker tells of: those that decide digits or speed."""
 
 from __future__ import annotations
 
