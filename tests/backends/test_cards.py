@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from harness.backends.jax import platforms
+from harness.backends.keras import backend as keras_backend
 from harness.backends.keras import tensorflow_engine
 from harness.errors import UsageError
 from harness.extend import card_of, device_names
@@ -195,6 +197,31 @@ def test_tensorflow_without_the_card_does_not_run_on_the_cpu(
 ) -> None:
     with pytest.raises(UsageError, match="no card 1 in this process; it has started 1 of them"):
         engine(monkeypatch, FakeTensorFlow(logical=1)).use(1, "float32", False)
+
+
+@pytest.mark.parametrize(
+    ("device", "quick", "named"), [("cpu", True, "cpu:0"), ("cuda:1", False, "gpu:1")]
+)
+def test_keras_starts_what_a_session_is_of_before_it_names_it(
+    device: str, quick: bool, named: str
+) -> None:
+    asked: list[Any] = []
+    config = SimpleNamespace(set_floatx=asked.append, set_dtype_policy=asked.append)
+    found: Any = SimpleNamespace(
+        engine=SimpleNamespace(cpu="cpu:0", use=lambda *given: asked.append(given)),
+        keras=SimpleNamespace(
+            config=config, device=lambda name: asked.append(name) or nullcontext()
+        ),
+        quick=True,
+        deterministic=False,
+        _device=None,
+    )
+    keras_backend.Keras.use(found, device, "tf32")
+    card = card_of(device)
+    assert asked == [(card, "tf32", False), named, "float32", "float32"]
+    # On a card the quick way is another computation: what is checked is to be what is timed.
+    assert found.engine.quick == quick
+    assert keras_backend.Keras.repeats(found) == (card is None)
 
 
 # --- JAX ---------------------------------------------------------------------------------------

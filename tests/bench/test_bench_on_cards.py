@@ -12,10 +12,14 @@ from harness.bench import card
 from harness.bench.card import shared, slowed, watched
 from harness.bench.figures import large_product
 from harness.bench.record import Record
+from harness.check.request import Request, make_case
+from harness.program.serial import encode
 from harness.runtime import step_service
 from harness.runtime.backend import WIDTHS
 from harness.runtime.plugins import load
+from harness.runtime.service import SessionService
 from harness.runtime.step_service import StepService, bandwidth_numbers
+from harness.spec.model import load_spec
 from harness.worker.cards import State
 
 L2 = 50_000_000
@@ -71,6 +75,33 @@ def test_peaks_are_those_since_a_pipeline_was_prepared() -> None:
     assert backend.forgotten == 1
     service.select("native")
     assert backend.forgotten == 2
+
+
+class Prepared(Numpy):
+    """Keeps what it is prepared for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used: list[tuple[str, str]] = []
+
+    def use(self, device: str, dtype: str) -> None:
+        self.used.append((device, dtype))
+        super().use("cpu", dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_check_runs_in_the_precision_that_is_timed(dtype: str) -> None:
+    case = make_case(load_spec("lesson6/simple_rnn"), Request(), own=False)
+    service: Any = SessionService(backend := Prepared())
+    given = {"training": encode(case.training), "inference": encode(case.inference)}
+    given |= {"rule": encode(case.spec.update), "dtype": dtype, "device": "cuda:1"}
+    service.open(**given, path="native", quick=True)
+    material = case.material
+    batches = [{"inputs": material.inputs, "targets": material.targets}]
+    more = {"parameters": material.parameters, "statistics": material.statistics}
+    more |= {"state": material.state, "batches": batches, "learning_rate": 0.1}
+    service.prepare(**given, **more, path="native", mode="train")
+    assert backend.used == [("cuda:1", dtype)] * 2
 
 
 def contestant(device: str = "cuda") -> Any:

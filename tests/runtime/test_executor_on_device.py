@@ -68,7 +68,6 @@ def test_a_step_copies_nothing_between_host_and_card(name: str, mode: str) -> No
         found = executor(inputs)
     assert seen.crossing == []
     assert len(seen.done) > 5
-    print(name, mode, len(seen.done))
     assert {tensor.device for tensor in found.values()} == {CARD}
 
 
