@@ -97,8 +97,8 @@ def processes(uuid: str) -> dict[int, int | None]:
 
 
 class Watch:
-    """Looks at all cards twice a second, for as long as it is entered. No look at a speed: it goes
-    through the driver and runs nothing on the card."""
+    """Looks at all cards twice a second, for as long as it is entered, through the driver: nothing
+    runs on a card for it."""
 
     def __init__(self) -> None:
         self.states: list[State] = []

@@ -149,8 +149,9 @@ def _prepare(
             _leave_if_forked(own_pid)
             _enter(environment, arguments)
         served = plugins.load(name)
-        served.deterministic = options.deterministic
         answer = _resolve(options.service)(served)
+        if options.deterministic:
+            served.deterministic = True
     return answer, _greeting(name, served)
 
 
