@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.backends.numpy.backend import Numpy
-from harness.bench import card
+from harness.bench import card, figures
 from harness.bench.card import shared, slowed, watched
 from harness.bench.figures import large_product
 from harness.bench.record import Record
@@ -35,6 +35,21 @@ def test_bandwidth_is_that_of_no_cache(dtype: str) -> None:
 def test_the_product_of_a_peak_fills_a_card() -> None:
     assert large_product("cpu") == (2048, 2048, 2048)
     assert large_product("cuda") == (8192, 8192, 8192)
+
+
+@pytest.mark.parametrize(("device", "size"), [("cpu", 2048), ("cuda", 8192)])
+def test_a_share_is_of_the_peak_of_its_device(
+    monkeypatch: pytest.MonkeyPatch, device: str, size: int
+) -> None:
+    monkeypatch.setattr(figures, "largest_product", lambda case: (2, 3, 4))
+    peaks = {(100, (size,) * 3): 8e9, (100, (2, 3, 4)): 4e9}
+    one = contestant(device)
+    one.peaks, one.result = peaks, SimpleNamespace(measured=True)
+    one.case, one.record.step = SimpleNamespace(products=1000), {"median": 1e-6}
+    one.entry.baseline, one.entry.label = False, "torch"
+    figures.compare_with_peaks([one])
+    assert (one.record.share_of_peak, one.record.share_of_own_peak) == (0.125, 0.25)
+    assert one.record.peak["large_size"] == [size] * 3
 
 
 @pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("bfloat16", 2)])
