@@ -3,6 +3,8 @@
 #   make bench   set up, then time them all, training and forward
 #   make test    set up, then lint, type-check and test
 #   make test-quick   in two minutes: the rooms of tests that start few processes
+#   make check-gpu   check all of Lesson 6 on a card, and keep a record
+#   make bench-gpu   time the backends on a card, and write docs/gpu/CARD.md
 #   make lowest  run the lowest versions that are declared, each in an environment of its own
 #   make newest  the same with the newest ones; PARTS="torch lint" runs only these
 #   make fuzz    10,000 damaged files, drawn anew, and Ctrl-C at each fiftieth of a second
@@ -15,13 +17,19 @@ BIN := $(VENV)/bin
 QUICK := $(addprefix tests/,files oracle program project spec text)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: check bench test test-quick lint types install lowest newest fuzz constraints clean
+.PHONY: check bench check-gpu bench-gpu test test-quick lint types install lowest newest fuzz constraints clean
 
 check: install
 	$(BIN)/harness check
 
 bench: install
 	$(BIN)/harness bench $(BENCH)
+
+check-gpu: install
+	$(BIN)/python tests/benchmarks/gpu.py check
+
+bench-gpu: install
+	$(BIN)/python tests/benchmarks/gpu.py bench
 
 # Most tests run beside each other, a process a core; those that measure, or kill at a moment, do not.
 test: install lint types

@@ -17,6 +17,7 @@ from harness.errors import HarnessError
 from harness.given import commands as given_commands
 from harness.interrupts import stoppable
 from harness.options import (
+    DETERMINISTIC,
     DEVICE,
     ENVIRONMENT,
     PYTHONS,
@@ -147,6 +148,7 @@ def schema(kind: str) -> None:
 @click.option("--check", "checks", multiple=True, help="Checks to run (patterns); all if left out.")
 @click.option("--thorough", is_flag=True, help="The dear checks too (docs/method.md).")
 @click.option("--repeat", type=number(REPEAT), default=0, help="Soak: repeat a pass so often.")
+@DETERMINISTIC
 @PYTHONS
 @ENVIRONMENT
 @timeout(120.0, "Seconds for one cell.")
@@ -220,6 +222,7 @@ def request_of(options: Mapping[str, Any]) -> Any:
         checks=tuple(options["checks"]) or ("*",),
         thorough=options["thorough"],
         repeat=options["repeat"],
+        deterministic=options["deterministic"],
         records=options["records"],
         resume=options["resume"],
         seed=options["seed"],

@@ -60,6 +60,7 @@ from harness.runtime.backend import (
     Function,
     GradientFunction,
 )
+from harness.runtime.devices import card_of, device_names
 from harness.runtime.executor import Call, Executor, in_turn
 from harness.runtime.functions import VARIABLES
 from harness.runtime.hookspecs import hookimpl
@@ -136,8 +137,10 @@ __all__ = [
     "bytes_of",
     "call_key",
     "camel",
+    "card_of",
     "common_code",
     "crossing_ports",
+    "device_names",
     "document",
     "ends_of",
     "fill",

@@ -67,6 +67,11 @@ ENVIRONMENT = click.option(
     help="Set an environment variable of a backend's process.",
 )
 DEVICE = click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
+DETERMINISTIC = click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Have every framework give the same bits for the same call, on a GPU too.",
+)
 OWN_ENVIRONMENT = click.option(
     "--env", multiple=True, metavar="NAME=VALUE", help="Of the backend's process."
 )

@@ -6,8 +6,8 @@ every layer runs its equations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import os
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +29,11 @@ from harness.extend import (
     Tensors,
     UpdateRule,
     UsageError,
+    card_of,
     hookimpl,
 )
 
+from . import platforms
 from .compile import PROMISE, Options, advance, quick_options, scan, several, takes
 
 if TYPE_CHECKING:
@@ -45,19 +47,6 @@ LOSSES: Mapping[str, tuple[str, tuple[str, str]]] = {
     "sparse_cross_entropy": ("softmax_cross_entropy_with_integer_labels", ("logits", "target")),
     "squared_error": ("squared_error", ("prediction", "target")),
 }
-
-# Our optimizer -> optax's, and its arguments: the name of an attribute of ours, or a fixed value.
-# adam_epsilon_hat is not here: optax has no epsilon beside the root of the uncorrected moment.
-OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, str | bool]]] = {
-    "adam": ("adam", {"b1": "beta_1", "b2": "beta_2", "eps": "epsilon"}),
-    "rmsprop": ("rmsprop", {"decay": "rho", "eps": "epsilon", "eps_in_sqrt": False}),
-    "rmsprop_epsilon_inside": ("rmsprop", {"decay": "rho", "eps": "epsilon", "eps_in_sqrt": True}),
-    "sgd": ("sgd", {}),
-    "sgd_momentum": ("sgd", {"momentum": "momentum"}),
-}
-
-# Our slot -> the field of optax's state.
-SLOTS: Mapping[str, str] = {"m": "mu", "v": "nu", "velocity": "trace"}
 
 
 def _table() -> Table:
@@ -109,44 +98,6 @@ def _narrow(array: Array) -> Array:
     return narrowed
 
 
-class Optimizer(NativeOptimizer):
-    """An optax optimizer.
-
-    ``make(learning_rate)`` is called anew inside each step: the state does not depend on the rate,
-    so the rate may change and moments and count stay. Coefficients stay Python floats, because
-    ``optax.inject_hyperparams`` would round them, and ``1 - beta_2`` with them, to float32.
-    """
-
-    def __init__(self, label: str, make: Callable[[Any], Any], slots: Sequence[str]) -> None:
-        self.label = label
-        self._slots = slots
-        self._start = jax.jit(lambda variables: make(0.0).init(variables))
-
-        def step(
-            state: Any, variables: Tensors, gradients: Tensors, learning_rate: Any
-        ) -> tuple[Any, Tensors]:
-            updates, state = make(learning_rate).update(gradients, state, variables)
-            return state, optax.apply_updates(variables, updates)
-
-        self._step = jax.jit(step)
-
-    def start(self, variables: Tensors) -> Any:
-        return self._start(variables)
-
-    def update(
-        self,
-        state: Any,
-        variables: Tensors,
-        gradients: Tensors,
-        learning_rate: float,
-        donate: bool = False,
-    ) -> tuple[Any, Tensors]:
-        return self._step(state, variables, gradients, learning_rate)
-
-    def slots(self, state: Any) -> Mapping[str, Tensors]:
-        return {slot: optax.tree_utils.tree_get(state, SLOTS[slot]) for slot in self._slots}
-
-
 class Jax(Backend):
     """See the module."""
 
@@ -159,6 +110,8 @@ class Jax(Backend):
             "clip": lambda x, low, high: jnp.clip(x, low, high),
         }
         self.narrow = False
+        self._card: int | None = None
+        self._peak = platforms.PeakMemory()
 
     @property
     def primitives(self) -> Table:
@@ -191,40 +144,42 @@ class Jax(Backend):
         return {name: version(name) for name in ("jax", "jaxlib", "optax", "numpy")}
 
     def devices(self) -> Sequence[str]:
-        try:
-            jax.local_devices(backend="cuda")
-        except RuntimeError:  # how JAX says that there is none
-            return ("cpu",)
-        return ("cpu", "cuda")
+        return platforms.devices()
 
     def dtypes(self) -> Sequence[str]:
         tf32 = ("tf32",) if "cuda" in self.devices() else ()
         return (*super().dtypes(), *tf32, "bfloat16")
 
     def settings(self) -> Mapping[str, str]:
-        return {"matmul precision": str(jax.config.jax_default_matmul_precision)}
+        return {
+            "matmul precision": str(jax.config.jax_default_matmul_precision),
+            "deterministic": str(self.repeats()),
+        }
+
+    def repeats(self) -> bool:
+        return self.deterministic or self._card is None
 
     def device_memory(self) -> int | None:
-        found = jax.config.jax_default_device.memory_stats() or {}
-        return found.get("peak_bytes_in_use")
+        return self._peak.told(jax.config.jax_default_device)
+
+    def forget_device_memory(self) -> None:
+        self._peak.forget(jax.config.jax_default_device)
 
     def use(self, device: str, dtype: str) -> None:
-        if device not in self.devices():
-            allowed = ", ".join(self.devices())
-            raise UsageError(f"jax has no device {device!r} here; it has {allowed}")
+        started = platforms.start(jax, device)
         # Only a float64 session may see 64-bit types: they would reach float32 sessions through
         # the bias correction of optax's Adam, a Python float to an integer power.
         jax.config.update("jax_enable_x64", dtype == "float64")
         # The default lets a GPU round the inputs of a product to TF32.
         precision = "tensorfloat32" if dtype == "tf32" else "highest"
         jax.config.update("jax_default_matmul_precision", precision)
-        self.narrow = dtype == "bfloat16"
-        jax.config.update("jax_default_device", jax.local_devices(backend=device)[0])
+        self.narrow, self._card = dtype == "bfloat16", card_of(device)
+        jax.config.update("jax_default_device", started)
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
-        return scan(jax, step, carries, sequences, reverse, self.quick)
+        return scan(jax, step, carries, sequences, reverse, self._quick)
 
     def advance(self, step: Advance) -> Advance:
         return advance(jax, step, self._options())
@@ -239,7 +194,13 @@ class Jax(Backend):
         return jax.jit(function, compiler_options=self._options())
 
     def _options(self) -> Options:
-        return quick_options(jax) if self.quick else None
+        return quick_options(jax) if self._quick else None
+
+    @property
+    def _quick(self) -> bool:
+        """Whether to compile quickly. Not on a card, where that is another computation: what is
+        checked there is to be what is timed."""
+        return self.quick and self._card is None
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
         def scalar(variables: Tensors, constants: Tensors) -> tuple[Any, Tensors]:
@@ -265,18 +226,20 @@ class Jax(Backend):
         return Native(f"optax.{name}", run, Packing({}))
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
-        if rule.name not in OPTIMIZERS:
-            return None
-        name, wanted = OPTIMIZERS[rule.name]
-        arguments = {n: rule.attributes[v] if isinstance(v, str) else v for n, v in wanted.items()}
-        make = partial(getattr(optax, name), **arguments)
-        return Optimizer(f"optax.{name}", make, [port.name for port in rule.slots])
+        from .optimizers import claim_optimizer
+
+        return claim_optimizer(rule)
 
 
 @hookimpl
 def harness_environment(name: str) -> Mapping[str, str]:
     # Otherwise JAX takes three quarters of a GPU's memory as it starts.
     return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+@hookimpl
+def harness_deterministic(name: str) -> Mapping[str, str]:
+    return platforms.deterministic(os.environ)
 
 
 @hookimpl

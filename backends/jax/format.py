@@ -40,6 +40,8 @@ from harness.extend import (
     whole,
 )
 
+from . import platforms
+
 if TYPE_CHECKING:
     import jax
 
@@ -81,6 +83,7 @@ class JaxFormat(Format):
 
         with _arrays(path) as declared:
             dtype = np.dtype(next((a.dtype for a in declared.values()), "float32"))
+        cpu = platforms.start(jax, "cpu")  # else a card is started, and takes part
         jax.config.update("jax_enable_x64", dtype == np.float64)
         file = run_file(path.with_suffix(".py"), WORDS)
 
@@ -90,7 +93,7 @@ class JaxFormat(Format):
         given: list[Any] = [array(inputs[name]) for name in file.INPUTS]
         if file.STATE:
             given.append({name: array(state[name]) for name in file.STATE})
-        with jax.default_matmul_precision("highest"):
+        with jax.default_device(cpu), jax.default_matmul_precision("highest"):
             made = jax.jit(file.apply)(file.load(path), *given)
         results, after = made if file.STATE else (made, {})
         found = {f"output.{n}": a for n, a in results.items()}

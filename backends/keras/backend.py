@@ -9,6 +9,7 @@ JAX neither batch normalisation nor what uses tanh.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -23,67 +24,32 @@ from harness.extend import (
     Function,
     GradientFunction,
     HarnessError,
-    Join,
     Layer,
     Native,
     NativeOptimizer,
     Packing,
-    Part,
     Plan,
     Program,
     Session,
-    Stack,
     Step,
     Table,
     Tensors,
     UpdateRule,
+    card_of,
     hookimpl,
     loop,
 )
 
+from ..jax import platforms
 from ..jax.compile import scan
+from ..torch.backend import CUBLAS_REPEATS
 from .engines import ENGINES, Jax, TensorFlow, Torch
 from .graph import KerasLayer, KerasModels, eager
+from .layers import LAYERS, RECURRENT
 from .optimizers import claim_optimizer
 from .primitives import table
 
 NAMES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
-
-
-def _gates(stem: str, gates: str, axis: int) -> Join:
-    return Join(tuple(Part(f"{stem}_{gate}") for gate in gates), axis)
-
-
-def _gated(gates: str, bias: Join | Stack) -> Packing:
-    """Keras' order of the gates, side by side in each tensor."""
-    kernels = {"kernel": _gates("W", gates, 1), "recurrent_kernel": _gates("U", gates, 1)}
-    return Packing({**kernels, "bias": bias})
-
-
-_DENSE = {"kernel": Part("W"), "bias": Part("b")}
-_SIMPLE = {"kernel": Part("W"), "recurrent_kernel": Part("U"), "bias": Part("b")}
-_NO_BIAS = {"use_bias": False}
-# definition -> (class, its further arguments, packing)
-LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
-    "embedding": ("Embedding", {}, Packing({"embeddings": Part("table")})),
-    "batch_norm": ("BatchNormalization", {}, Packing.plain(("gamma", "beta"))),
-    "dense": ("Dense", {}, Packing(_DENSE)),
-    "dense_without_bias": ("Dense", _NO_BIAS, Packing({"kernel": Part("W")})),
-    "simple_rnn": ("SimpleRNN", {}, Packing(_SIMPLE)),
-    "simple_rnn_without_bias": (
-        "SimpleRNN",
-        _NO_BIAS,
-        Packing({n: p for n, p in _SIMPLE.items() if n != "bias"}),
-    ),
-    "lstm": ("LSTM", {}, _gated("ifgo", _gates("b", "ifgo", 0))),
-    "gru": ("GRU", {"reset_after": False}, _gated("zrn", _gates("b", "zrn", 0))),
-    "gru_reset_after": (
-        "GRU",
-        {"reset_after": True},
-        _gated("zrn", Stack((_gates("b", "zrn", 0), _gates("c", "zrn", 0)))),
-    ),
-}
-RECURRENT = ("SimpleRNN", "LSTM", "GRU")
 
 
 class Keras(Backend):
@@ -102,7 +68,7 @@ class Keras(Backend):
         self._engine_name = engine
         self._table = table(keras, self.engine.exact)
         self._device: Any = None
-        self._on_gpu = False
+        self._card: int | None = None
         if isinstance(self.engine, Torch):
             self.fused = self.engine.fused
             self.rewrites = self.denormals = True
@@ -133,38 +99,55 @@ class Keras(Backend):
         return isinstance(self.engine, Torch) and self.engine.flush_denormals(flush)
 
     def devices(self) -> Sequence[str]:
-        return ("cpu", "cuda") if self.engine.has_gpu() else ("cpu",)
+        return self.engine.devices()
 
     def dtypes(self) -> Sequence[str]:
-        tf32 = ("tf32",) if self.engine.has_gpu() else ()
+        tf32 = ("tf32",) if "cuda" in self.devices() else ()
         return (*super().dtypes(), *tf32, "bfloat16")
 
     def use(self, device: str, dtype: str) -> None:
         if self._device is not None:
             self._device.__exit__(None, None, None)
-        self._device = self.keras.device("gpu:0" if device == "cuda" else self.engine.cpu)
+            self._device = None
+        self._card = card_of(device)
+        # Before any device is named, which starts what the engine then has.
+        self.engine.use(self._card, dtype, self.deterministic)
+        name = self.engine.cpu if self._card is None else f"gpu:{self._card}"
+        self._device = self.keras.device(name)
         self._device.__enter__()
-        self._on_gpu = device == "cuda"
         kept = "float32" if dtype == "tf32" else dtype
         self.keras.config.set_floatx(kept)
         # Of its own: the first layer that is made keeps the policy of its time for all later ones.
         self.keras.config.set_dtype_policy(kept)
-        self.engine.use(dtype)
-        self.engine.quick = self.quick
+        # Not on a card, where that is another computation: what is checked there is to be what is
+        # timed.
+        self.engine.quick = self.quick and self._card is None
+
+    def repeats(self) -> bool:
+        return self.deterministic or self._card is None
+
+    def settings(self) -> Mapping[str, str]:
+        return {**self.engine.settings(), "repeats": str(self.repeats())}
+
+    def device_memory(self) -> int | None:
+        return self.engine.peak()
+
+    def forget_device_memory(self) -> None:
+        self.engine.forget_peak()
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
         if not isinstance(self.engine, Jax) or isinstance(sequences[0], self.keras.KerasTensor):
             return loop(self.primitives, step, carries, sequences, reverse)
-        return scan(self.engine.jax, step, carries, sequences, reverse, self.quick)
+        return scan(self.engine.jax, step, carries, sequences, reverse, self.engine.quick)
 
     def compile(self, function: F) -> F:
         return self.engine.compile(function)
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
         if isinstance(self.engine, Torch):
-            return self.engine.execute(plan, "cuda" if self._on_gpu else "cpu")
+            return self.engine.execute(plan)
         return super().execute(plan)
 
     def advance(self, step: Advance) -> Advance:
@@ -202,7 +185,7 @@ class Keras(Backend):
         functions = arguments.get("activation"), arguments.get("recurrent_activation")
         kinds = {"LSTM", "GRU"} if isinstance(self.engine, TensorFlow) else {"LSTM"}
         standard = functions == ("tanh", "sigmoid") and arguments.get("reset_after", True)
-        return bool(self._on_gpu and kind in kinds and standard)
+        return bool(self._card is not None and kind in kinds and standard)
 
     def _is_exact(self, kind: str, arguments: Mapping[str, Any]) -> bool:
         """Whether a layer computes in the dtype of the session."""
@@ -267,7 +250,7 @@ class Keras(Backend):
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Session:
         session = Session(self, training, inference, **choices)
-        models = KerasModels(self.keras, session)
+        models = KerasModels(self.keras, session, self.engine.index)
         session.whole = models if models.layers else None
         return session
 
@@ -280,6 +263,12 @@ def harness_environment(name: str) -> Mapping[str, str]:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
+
+
+@hookimpl
+def harness_deterministic(name: str) -> Mapping[str, str]:
+    # TensorFlow has a switch for all of it, which the engine sets; its cuBLAS is like torch's.
+    return platforms.deterministic(os.environ) if name == "keras-jax" else CUBLAS_REPEATS
 
 
 @hookimpl

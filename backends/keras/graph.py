@@ -104,11 +104,11 @@ class KerasModels(WholeModel):
 
     The models share their layers. Parameters are passed to them at each call, as
     ``stateless_call`` allows, so that the gradients are those of plain functions; :meth:`model`
-    puts them into the layers' variables.
+    puts them into the layers' variables. ``index`` is the dtype of indices that come in.
     """
 
-    def __init__(self, keras: Any, session: Session) -> None:
-        self.keras, self.session = keras, session
+    def __init__(self, keras: Any, session: Session, index: str) -> None:
+        self.keras, self.session, self.index = keras, session, index
         natives = session.natives["training"].items()
         self.layers = {key: n.layer for key, n in natives if isinstance(n, KerasLayer)}
         self._graphs: dict[Any, Graph] = {}
@@ -185,7 +185,7 @@ class KerasModels(WholeModel):
         for prefix, port in crossing_ports(program):
             owned = prefix in ("", "statistics.") and port.name.partition(".")[0] in self.layers
             if port.value in used and not owned:
-                dtype = self.session.dtype if program.type_of(port).kind == "float" else "int32"
+                dtype = self.session.dtype if program.type_of(port).kind == "float" else self.index
                 made[port.value] = self.keras.Input(
                     batch_shape=program.shape(port, sizes), dtype=dtype, name=f"{prefix}{port.name}"
                 )

@@ -24,13 +24,19 @@ from harness.extend import (
     Table,
     Tensors,
     UpdateRule,
+    card_of,
     hookimpl,
 )
 
 if TYPE_CHECKING:
     import torch
 
+    from . import cuda
+
 Tensor = Any
+
+# How cuBLAS must be started to repeat its bits; torch refuses its products otherwise.
+CUBLAS_REPEATS: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
 def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -118,19 +124,20 @@ class Torch(Backend):
         return {**super().versions(), "torch": str(torch.__version__)}
 
     def devices(self) -> Sequence[str]:
-        return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+        return cuda.devices()
 
     def dtypes(self) -> Sequence[str]:
-        tf32 = ("tf32",) if torch.cuda.is_available() else ()
-        return (*super().dtypes(), *tf32, "bfloat16")
+        return (*super().dtypes(), *cuda.dtypes(), "bfloat16")
 
     def use(self, device: str, dtype: str) -> None:
         self.device, self.narrow = device, dtype == "bfloat16"
-        torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
-        torch.backends.cudnn.allow_tf32 = dtype == "tf32"
+        cuda.prepare(dtype, self.deterministic)
         # cuDNN would rather have all weights of a layer in one piece of memory. Autograd's leaves
         # are tensors of their own, so the copy that it makes at every call is accepted.
         warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
+
+    def repeats(self) -> bool:
+        return self.deterministic or card_of(self.device) is None
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
@@ -157,21 +164,19 @@ class Torch(Backend):
         return Executor(plan, TorchKernels(plan.dtype, self.device))
 
     def wait(self, tensors: Tensors) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+        cuda.wait(self.device)
 
     def device_memory(self) -> int | None:
-        return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
+        return cuda.peak(self.device)
+
+    def forget_device_memory(self) -> None:
+        cuda.forget_peak(self.device)
 
     def flush_denormals(self, flush: bool = True) -> bool:
         return torch.set_flush_denormal(flush)
 
     def settings(self) -> Mapping[str, str]:
-        return {
-            "threads": str(torch.get_num_threads()),
-            "tf32": str(torch.backends.cuda.matmul.allow_tf32),
-            "deterministic": str(torch.are_deterministic_algorithms_enabled()),
-        }
+        return {"threads": str(torch.get_num_threads()), **cuda.settings()}
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
@@ -197,7 +202,7 @@ class Torch(Backend):
 
         claim = CLAIMS.get(layer.definition)
         native = claim(layer) if claim else None
-        if native is not None and self.device == "cuda" and native.label in CUDNN:
+        if native is not None and card_of(self.device) is not None and native.label in CUDNN:
             return replace(native, label=f"{native.label} (cuDNN)")
         return native
 
@@ -208,9 +213,16 @@ class Torch(Backend):
 
 
 @hookimpl
+def harness_deterministic(name: str) -> Mapping[str, str]:
+    return CUBLAS_REPEATS
+
+
+@hookimpl
 def harness_backend(name: str) -> Backend:
     # Imported here and not above: listing backends imports this module, and must stay cheap.
-    global torch
+    global torch, cuda
     import torch
+
+    from . import cuda
 
     return Torch()

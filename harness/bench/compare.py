@@ -143,5 +143,6 @@ def _ratio(entry: Mapping[str, Any]) -> float | None:
 
 
 def _cards(environment: Mapping[str, Any]) -> str:
-    cards = [f"{gpu.get('name')} {gpu.get('driver_version')}" for gpu in environment["gpus"]]
+    names = ("name", "driver_version", "power.limit", "mig.mode.current")
+    cards = [" ".join(str(gpu[n]) for n in names if n in gpu) for gpu in environment["gpus"]]
     return ", ".join(cards) or "none"

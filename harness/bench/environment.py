@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.bench.contestant import TimedResult
 from harness.bench.request import BenchRequest
-from harness.worker.machine import clocks, gpus, machine
+from harness.worker.cards import cards
+from harness.worker.machine import clocks, machine
 
 
 def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[s
     return {
         "harness": version("backend-comparison-harness"),
         "machine": {**machine(), **clocks()},
-        "gpus": gpus(),
+        "gpus": cards(),
         "device": request.device,
         "dtype": request.dtype,
         "path": request.path,

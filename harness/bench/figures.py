@@ -15,11 +15,12 @@ from harness.program.dims import resolve_shape
 from harness.program.flops import ELEMENTWISE, Flops, count
 from harness.program.ir import Node, Port, Program, Type, UpdateRule, inline_calls, needed_nodes
 from harness.program.signature import result_ports
+from harness.runtime.backend import WIDTHS
+from harness.runtime.devices import card_of
 
-LARGE = (2048, 2048, 2048)
+# The large product whose rate is a peak: on a card, whose units one of 2048 does not fill, larger.
+LARGE, LARGE_ON_CARD = (2048, 2048, 2048), (8192, 8192, 8192)
 OVERHEAD_STEPS = 200
-# Bytes of a number, by dtype.
-WIDTHS = {"float64": 8, "float32": 4, "tf32": 4, "bfloat16": 2}
 
 Size = tuple[int, int, int]
 
@@ -64,12 +65,14 @@ def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
     ]
     for contestant in measured:
         record, own = contestant.record, largest_product(contestant.case)
+        squares = large_product(contestant.device)
         best = {
             size: max([(c.peaks[c.worker.pid, size], c.entry.label) for c in measured] + reached)
-            for size in (LARGE, own)
+            for size in (squares, own)
         }
-        (large, large_by), (at_own, own_by) = best[LARGE], best[own]
-        record.peak = {"large": large, "large_by": large_by, "own_size": list(own)}
+        (large, large_by), (at_own, own_by) = best[squares], best[own]
+        record.peak = {"large": large, "large_by": large_by, "large_size": list(squares)}
+        record.peak["own_size"] = list(own)
         record.peak |= {"own": at_own, "own_by": own_by}
         rate = contestant.case.products / record.step["median"]
         record.share_of_peak, record.share_of_own_peak = rate / large, rate / at_own
@@ -99,11 +102,17 @@ def measured_peaks(contestant: Contestant, own: Size) -> tuple[dict[Size, float]
     """FLOP/s at the sizes, and bytes/s; measured once for each size and process."""
     known: dict[Any, float] = contestant.peaks
     key = contestant.worker.pid
-    wanted = [size for size in dict.fromkeys((LARGE, own)) if (key, size) not in known]
+    sizes = tuple(dict.fromkeys((large_product(contestant.device), own)))
+    wanted = [size for size in sizes if (key, size) not in known]
     if wanted:
         products, known[key, "bandwidth"] = contestant.steps.peaks(contestant.case.dtype, wanted)
         known.update({(key, size): p for size, p in zip(wanted, products, strict=True)})
-    return {size: known[key, size] for size in (LARGE, own)}, known[key, "bandwidth"]
+    return {size: known[key, size] for size in sizes}, known[key, "bandwidth"]
+
+
+def large_product(device: str) -> Size:
+    """The ``(m, k, n)`` of the product whose rate is a device's peak."""
+    return LARGE if card_of(device) is None else LARGE_ON_CARD
 
 
 def work(case: TimedCase) -> dict[str, int]:

@@ -45,6 +45,9 @@ class Record:
     share_of_own_peak: float | None = None
     bandwidth: Mapping[str, float] = field(default_factory=dict)
     share_of_bandwidth: float | None = None
+    # What the card did during the rounds (see harness.worker.cards.summary), which one it was, and
+    # the bytes on it of this worker and of all others.
+    card: Mapping[str, Any] = field(default_factory=dict)
     # resident, device
     memory: Mapping[str, Any] = field(default_factory=dict)
     # seconds, share

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from harness.bench.card import watched
 from harness.bench.contestant import Contestant, Played, Refused, TimedResult
 from harness.bench.figures import compare_with_peaks, finish
 from harness.bench.pace import check_clock, check_pace, check_unseen, pace
@@ -57,16 +58,17 @@ def measure(
     each("preparing", lambda e: prepare(e, path), contestants)
     each("warming up", warm_up, contestants)
     lots = {c.entry.label: SECRET.randrange(rounds) for c in contestants}
-    for number in range(rounds):
-        order = shuffle.sample(list(contestants), len(contestants))
-        batches = contestants[0].case.unseen()
+    with watched(contestants):
+        for number in range(rounds):
+            order = shuffle.sample(list(contestants), len(contestants))
+            batches = contestants[0].case.unseen()
 
-        def timed(
-            one: Contestant, batches: Sequence[Batch] = batches, number: int = number
-        ) -> None:
-            one_round(one, batches, lots[one.entry.label] == number)
+            def timed(
+                one: Contestant, batches: Sequence[Batch] = batches, number: int = number
+            ) -> None:
+                one_round(one, batches, lots[one.entry.label] == number)
 
-        each(f"round {number + 1} of {rounds}", timed, order)
+            each(f"round {number + 1} of {rounds}", timed, order)
     for part in PROOFS:
         each("proving", part, contestants)
     compare_with_peaks(contestants)

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from harness.bench.card import slowed
 from harness.bench.contestant import Contestant, TimedResult
 from harness.bench.doubts import Load, doubts
 from harness.bench.request import (
@@ -85,7 +86,8 @@ class Bench:
             for result in found:
                 if result.measured:
                     cores = len(os.sched_getaffinity(0))
-                    result.record.doubts = doubts(result.record.rate, load, cores)
+                    found_doubts = doubts(result.record.rate, load, cores)
+                    result.record.doubts = [*found_doubts, *slowed(result.record.card)]
                 self.events.ended(result)
             results += found
             own = threads

@@ -24,6 +24,7 @@ from harness.runtime.code_digest import digest
 from harness.runtime.plugins import available, code
 from harness.spec.fingerprint import fingerprint
 from harness.spec.model import Spec
+from harness.worker.cards import cards
 from harness.worker.machine import machine
 from harness.worker.serve import reported
 from harness.worker.worker import Worker
@@ -70,14 +71,12 @@ class Signatures:
         if spec.name not in self._specs:
             self._specs[spec.name] = _spec(spec, self.request)
         backend = self._backends.get(cell.backend, {})
-        cards = {} if cell.device == "cpu" else {"GPUs": self._cards}
-        return {**self._common, **self._specs[spec.name], **backend, **cards}
+        gpus = {} if cell.device == "cpu" else {"GPUs": self._cards}
+        return {**self._common, **self._specs[spec.name], **backend, **gpus}
 
     @cached_property
     def _cards(self) -> str:
-        from harness.worker.machine import gpus
-
-        return "; ".join(" ".join(card.values()) for card in gpus())
+        return "; ".join(" ".join(card.values()) for card in cards())
 
 
 class Greetings:

@@ -48,6 +48,7 @@ class Request:
     checks: tuple[str, ...] = ("*",)
     thorough: bool = False
     repeat: int = 0
+    deterministic: bool = False
     records: Path | None = None
     resume: bool = False
     seed: int = 0

@@ -28,6 +28,8 @@ def request_record(request: Request) -> dict[str, Any]:
         "thorough": request.thorough,
         "repeat": request.repeat,
     }
+    if request.deterministic:
+        found["deterministic"] = True
     return found if request.given is None else {**found, "given": given_record(request.given)}
 
 

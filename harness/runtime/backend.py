@@ -33,6 +33,10 @@ F = TypeVar("F", Function, GradientFunction)
 Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 
 
+# Bytes of a number on the device.
+WIDTHS: Mapping[str, int] = {"float64": 8, "float32": 4, "tf32": 4, "bfloat16": 2}
+
+
 def host_dtype(dtype: str) -> str:
     """The dtype of the float arrays that go in and out of a session of ``dtype``.
 
@@ -51,7 +55,7 @@ class Backend(ABC):
     raises :class:`harness.runtime.promises.ContractError`, which names the method.
 
     :meth:`versions`, :meth:`devices` and :meth:`dtypes` are asked when the worker starts. A session
-    begins with :attr:`quick`, :meth:`use`, :meth:`session`, then the claims.
+    begins with :attr:`quick`, :attr:`deterministic`, :meth:`use`, :meth:`session`, then the claims.
 
     Attributes:
         name: That of the entry point.
@@ -59,6 +63,8 @@ class Backend(ABC):
             primitives are. Plans hold none but those that are here.
         quick: Set by the harness where functions run a few times at many shapes, as in checks:
             compile quickly rather than for speed, where the framework lets one choose.
+        deterministic: Set by the harness where the same call is to give the same bits on any
+            device, at any cost (``--deterministic``).
         rewrites: Whether :meth:`fill` can write into tensors, and so into their views.
         denormals: A promise to keep numbers below the smallest normal one, 1.2e-38 in float32,
             until :meth:`flush_denormals` is called; without it they may be 0.
@@ -67,6 +73,7 @@ class Backend(ABC):
     name: str
     fused: Mapping[str, Callable[..., Any]] = {}
     quick: bool = False
+    deterministic: bool = False
     rewrites: bool = False
     denormals: bool = False
 
@@ -228,8 +235,19 @@ class Backend(ABC):
         return {}
 
     def device_memory(self) -> int | None:
-        """The most bytes of the device's memory that were in use, if it has its own."""
+        """The most bytes of the device's memory that were in use since
+        :meth:`forget_device_memory`; None if it has none of its own, or the framework cannot tell.
+        """
         return None
+
+    def forget_device_memory(self) -> None:  # noqa: B027 - an offer, nothing to do without a device
+        """Count the peak of :meth:`device_memory` from now on."""
+
+    def repeats(self) -> bool:
+        """Whether a gradient has the same bits each time that it is made, in sessions of
+        :meth:`use`. Not where a GPU adds up in an order of its own (atomics): there the checks ask
+        for agreement within the yardstick."""
+        return True
 
     def value_and_gradient(self, function: Function) -> GradientFunction | None:
         """Automatic differentiation, or None: then the gradient is derived on the program.

@@ -48,6 +48,20 @@ class Hooks:
         """
 
     @hookspec(firstresult=True)
+    def harness_deterministic(self, name: str) -> Mapping[str, str] | None:
+        """Environment variables beside those above, where the same call is to give the same bits.
+
+        Asked for with ``--deterministic`` only; :attr:`harness.extend.Backend.deterministic` is
+        then set, too. None if there are none.
+
+        Args:
+            name: That of the entry point.
+
+        Returns:
+            Strings by string.
+        """
+
+    @hookspec(firstresult=True)
     def harness_backend(self, name: str) -> Backend:  # type: ignore[empty-body]
         """Import the framework and make backend ``name``. Called once, in the worker.
 

@@ -86,20 +86,27 @@ def load(name: str) -> Backend:
     return backend
 
 
-def environment(name: str) -> dict[str, str]:
-    """The environment variables that backend ``name`` wants before its framework starts.
+def environment(name: str, deterministic: bool = False) -> dict[str, str]:
+    """The environment variables that backend ``name`` wants before its framework starts; with those
+    that make its bits repeat, where it is to be ``deterministic``.
 
     Raises:
         UnknownBackend: nothing of this name is installed.
         BrokenBackend: as ``load``, or the variables are not strings.
     """
-    wanted = BACKENDS.call(name, "harness_environment") or {}
+    found = _strings(name, "harness_environment")
+    return {**found, **_strings(name, "harness_deterministic")} if deterministic else found
+
+
+def _strings(name: str, hook: str) -> dict[str, str]:
+    """The variables that a hook returns."""
+    wanted = BACKENDS.call(name, hook) or {}
     strings = isinstance(wanted, Mapping) and all(
         isinstance(text, str) for item in wanted.items() for text in item
     )
     if not strings:
         raise BrokenBackend(
-            f"backend {name!r} is broken: harness_environment returned {wanted!r}; a mapping of "
+            f"backend {name!r} is broken: {hook} returned {wanted!r}; a mapping of "
             "strings to strings is wanted"
         )
     return dict(wanted)

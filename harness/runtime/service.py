@@ -54,13 +54,14 @@ class SessionService(StepService):
         device: str = "cpu",
         quick: bool = False,
     ) -> Payload:
-        """Start a session, in place of the last one; says which path each layer takes, and
-        whether the backend promises to keep denormals."""
+        """Start a session, in place of the last one; says which path each layer takes, whether the
+        backend promises to keep denormals, and whether its bits repeat."""
         self.backend.quick = quick
         self._setting = (dtype, device)
         self._session = open_session(self.backend, training, inference, rule, path, dtype, device)
         backend = self._session.backend
-        return {"paths": self._session.paths(), "denormals": backend.denormals}
+        promised = {"denormals": backend.denormals, "repeats": bool(backend.repeats())}
+        return {"paths": self._session.paths(), **promised}
 
     def use_rule(self, rule: Any) -> Payload:
         """Train with another optimizer; parameters must be loaded anew."""

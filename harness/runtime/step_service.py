@@ -12,17 +12,24 @@ import numpy as np
 
 from harness.errors import UsageError
 from harness.runtime import memory, promises
-from harness.runtime.backend import Backend, host_dtype
+from harness.runtime.backend import WIDTHS, Backend, host_dtype
 from harness.runtime.clock import Clock, Results
+from harness.runtime.devices import CPU, card_of
 from harness.runtime.opening import open_session
 from harness.runtime.step_loop import Pipeline
 from harness.runtime.training_steps import ListedBatches, TrainingSteps
 
 Payload = dict[str, Any]
 
-# Numbers in each of the three arrays of the bandwidth test: far beyond any cache.
-LARGE_ARRAY = 1 << 24
+# Of each of the three arrays of the bandwidth test, far beyond any cache: numbers on a CPU, and
+# bytes on a card, where the L2 alone of an H100 has 50 MB, and later ones have more.
+LARGE_ARRAY, LARGE_ON_CARD = 1 << 24, 1 << 29
 TRIES = 5
+
+
+def bandwidth_numbers(device: str, dtype: str) -> int:
+    """How many numbers each array of the bandwidth test has."""
+    return LARGE_ARRAY if card_of(device) is None else LARGE_ON_CARD // WIDTHS[dtype]
 
 
 class StepService:
@@ -31,7 +38,7 @@ class StepService:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self._pipelines: dict[str, Pipeline] = {}
-        self._path = ""
+        self._path, self._device = "", CPU
 
     @property
     def pipeline(self) -> Pipeline:
@@ -69,12 +76,13 @@ class StepService:
         started = time.perf_counter()
         self.backend.quick = quick
         session = open_session(self.backend, training, inference, rule, path, dtype, device)
+        self._device = device
         self._path, self._pipelines[path] = (
             path,
             Pipeline(session, mode, parameters, statistics, state, batches, learning_rate),
         )
         seconds = time.perf_counter() - started
-        memory.forget_peak()
+        self._forget_peaks()
         return {
             "paths": session.paths(),
             "seconds": seconds,
@@ -122,7 +130,7 @@ class StepService:
         self._path, self._pipelines = path, {path: self._pipelines[path]}
         self.pipeline.restart()
         gc.collect()
-        memory.forget_peak()
+        self._forget_peaks()
 
     def together(self, wanted: bool) -> int:
         """Whether several steps go into one call, where the backend has a way; steps a call."""
@@ -180,6 +188,10 @@ class StepService:
             "device": promises.memory(self.backend.device_memory(), "device_memory()"),
         }
 
+    def _forget_peaks(self) -> None:
+        memory.forget_peak()
+        self.backend.forget_device_memory()
+
     def peaks(self, dtype: str, sizes: Sequence[Sequence[int]]) -> Payload:
         """FLOP/s of matrix products ``(m, k, n)`` and bytes/s of an addition, on this device."""
         table = self.backend.primitives
@@ -189,8 +201,9 @@ class StepService:
         for m, k, n in sizes:
             left, right = self._filled((m, k), dtype), self._filled((k, n), dtype)
             products.append(2 * m * k * n / self._seconds(product, left, right))
-        large = [self._filled((LARGE_ARRAY,), dtype) for _ in range(2)]
-        moved = 3 * promises.array(self.backend.numpy(large[0]), "an array of numbers").nbytes
+        numbers = bandwidth_numbers(self._device, dtype)
+        large = [self._filled((numbers,), dtype) for _ in range(2)]
+        moved = 3 * numbers * WIDTHS[dtype]
         return {"products": products, "bandwidth": moved / self._seconds(addition, *large)}
 
     def _compiled(self, operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

@@ -42,6 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="soak: repeat a pass so often (default: 0)",
     )
     add(
+        "--harness-deterministic",
+        action="store_true",
+        help="have the framework give the same bits for the same call, on a GPU too",
+    )
+    add(
         "--harness-timeout",
         type=_number(TIMEOUT),
         default=120.0,
@@ -88,6 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
         folders=tuple(option("--harness-specs")),
         thorough=option("--harness-thorough"),
         repeat=option("--harness-repeat"),
+        deterministic=option("--harness-deterministic"),
         timeout=option("--harness-timeout"),
         start_timeout=option("--harness-start-timeout"),
         memory_limit=None if memory is None else memory * 2**20,

@@ -57,6 +57,7 @@ class TrainService:
         given = Recipe(**recipe)
         feed = Feed(session.programs["training"], given, mapped(text), session.dtype, seed)
         self._trainer = Trainer(session, feed)
+        self.backend.forget_device_memory()
         settings = promises.texts(self.backend.settings(), "settings()")
         settings |= {"denormals": "flushed"} if flushed else {}
         return {"paths": session.paths(), "settings": settings}
@@ -85,7 +86,7 @@ class TrainService:
         return self.trainer.evaluate()
 
     def train_memory(self) -> Payload:
-        """Bytes: of the process now, and the most that were in use on a device of its own."""
+        """Bytes: of the process now, and the most in use on a device since the training began."""
         return {
             "resident": memory.resident(),
             "device": promises.memory(self.backend.device_memory(), "device_memory()"),

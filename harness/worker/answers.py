@@ -72,6 +72,7 @@ class Paths(TypedDict):
 @with_config(FORM)
 class Opened(Paths):
     denormals: NotRequired[bool]
+    repeats: NotRequired[bool]
 
 
 @with_config(FORM)

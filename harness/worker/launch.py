@@ -40,6 +40,7 @@ class Launch:
     and its descendants, and None is no limit. ``start_timeout`` is in seconds. ``service``
     (``module:function``) answers calls with the backend; ``handler`` in its place, and the backend
     is then not loaded. ``cores`` is how many of the processor's cores it may use, None for all.
+    With ``deterministic`` the backend is to give the same bits for the same call, on any device.
     """
 
     backend: str
@@ -49,6 +50,7 @@ class Launch:
     service: str = "harness.runtime.service:handler"
     handler: str | None = None
     cores: int | None = None
+    deterministic: bool = False
     start_timeout: float = field(default_factory=usual_start_timeout)
 
     def command(self) -> list[str]:
@@ -67,6 +69,8 @@ class Launch:
             command += ["--service", self.service]
         else:
             command += ["--handler", self.handler]
+        if self.deterministic:
+            command.append("--deterministic")
         return command if self.cores is None else [*command, "--cores", str(self.cores)]
 
     def variables(self) -> dict[str, str]:

@@ -6,12 +6,10 @@ import contextlib
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
-SMI_FIELDS = ("name", "driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")
 
 
 def machine() -> dict[str, Any]:
@@ -47,16 +45,3 @@ def clocks() -> dict[str, Any]:
         if clock:
             found["mhz"] = float(clock[1])
     return found
-
-
-def gpus() -> list[dict[str, str]]:
-    """Name, driver, power limit and clocks of each GPU; none where nvidia-smi is not there."""
-    command = ["nvidia-smi", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    if done.returncode:
-        return []
-    rows = [line.split(", ") for line in done.stdout.splitlines() if line.strip()]
-    return [dict(zip(SMI_FIELDS, row, strict=False)) for row in rows]

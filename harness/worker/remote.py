@@ -91,13 +91,14 @@ def answered(
 class Remote:
     """Drives one worker's session. All calls together must end ``timeout`` seconds from now, to
     which is added what is ``excused`` in between: the seconds that the caller took for itself.
-    ``denormals`` is whether the backend of the open session promises to keep them."""
+    ``denormals`` is whether the backend of the open session promises to keep them, ``repeats``
+    whether its gradients have the same bits each time."""
 
     def __init__(
         self, worker: Worker, timeout: float, excused: Callable[[], float] = lambda: 0.0
     ) -> None:
         self.worker, self.excused = worker, excused
-        self.denormals = False
+        self.denormals, self.repeats = False, True
         self.deadline = time.monotonic() + timeout - excused()
 
     def call(self, verb: str, **payload: Any) -> Any:
@@ -132,6 +133,7 @@ class Remote:
             quick=True,
         )
         self.denormals = bool(value.get("denormals"))
+        self.repeats = bool(value.get("repeats", True))
         return dict(value["paths"])
 
     def use_rule(self, rule: UpdateRule) -> dict[str, str]:

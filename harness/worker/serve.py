@@ -38,13 +38,15 @@ GREETING = 0
 """The id of the greeting; calls count from 1."""
 
 REPORTED = (
-    "KERAS_BACKEND",
-    "OMP_NUM_THREADS",
-    "XLA_FLAGS",
-    "JAX_ENABLE_X64",
-    "CUDA_VISIBLE_DEVICES",
+    *("KERAS_BACKEND", "OMP_NUM_THREADS", "XLA_FLAGS", "JAX_ENABLE_X64", "JAX_PLATFORMS"),
+    *("JAX_DEFAULT_MATMUL_PRECISION", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING"),
+    "CUDA_DEVICE_MAX_CONNECTIONS",
 )
-REPORTED_PREFIXES = ("MALLOC_", "OPENBLAS_", "TF_")
+REPORTED_PREFIXES = (
+    *("MALLOC_", "OPENBLAS_", "TF_"),
+    *("CUBLAS", "CUDNN_", "PYTORCH_", "XLA_PYTHON_CLIENT_"),  # PYTORCH_: of its allocator
+)
 
 _TEXT_LIMIT = 64 << 10
 _OUT_OF_MEMORY_KINDS = ("OutOfMemoryError", "ResourceExhaustedError")
@@ -126,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--handler", help="module:function that answers in its place")
     parser.add_argument("--cores", type=int, help="how many cores it may use")
     parser.add_argument(
+        "--deterministic", action="store_true", help="the same call is to give the same bits"
+    )
+    parser.add_argument(
         "--environment-set", action="store_true", help="the plugin's environment is in place"
     )
     return parser
@@ -140,11 +145,13 @@ def _prepare(
         served = answer = _resolve(options.handler)(name)
     else:
         if not options.environment_set:
-            environment = plugins.environment(name)
+            environment = plugins.environment(name, options.deterministic)
             _leave_if_forked(own_pid)
             _enter(environment, arguments)
         served = plugins.load(name)
         answer = _resolve(options.service)(served)
+        if options.deterministic:
+            served.deterministic = True
     return answer, _greeting(name, served)
 
 

@@ -156,13 +156,6 @@ def test_nothing_records_a_graph_outside_of_a_gradient(backend: Backend) -> None
     assert not result.requires_grad
 
 
-def test_products_are_not_rounded_to_tf32(backend: Backend) -> None:
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    backend.use("cpu", "float32")
-    assert not torch.backends.cuda.matmul.allow_tf32
-    assert not torch.backends.cudnn.allow_tf32
-
-
 def test_versions_and_devices_are_named(backend: Backend) -> None:
     assert backend.versions()["torch"] == torch.__version__
     assert ("cuda" in backend.devices()) == torch.cuda.is_available()

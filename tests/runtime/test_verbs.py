@@ -45,7 +45,8 @@ def test_open_says_the_paths_and_use_rule_changes_them(case: Case) -> None:
     verbs = SessionService(Numpy())
     found = verbs.open(encode(case.training), encode(case.inference))
     names = ["embed", "norm", "lstm", "out", "sparse_cross_entropy"]
-    assert found == {"paths": dict.fromkeys(names, "equations"), "denormals": True}
+    paths = dict.fromkeys(names, "equations")
+    assert found == {"paths": paths, "denormals": True, "repeats": True}
     rule = encode(case.spec.rule("sgd"))
     assert set(verbs.use_rule(rule)["paths"]) == {*names, "optimizer"}
     first = verbs.session

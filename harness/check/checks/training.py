@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.check.checks.context import Context, equal
+from harness.check.checks.again import hold_again
+from harness.check.checks.context import Context
 from harness.check.findings import Finding
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.tolerance import PRECISION
@@ -97,20 +98,21 @@ def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Findi
         expected_now = expected.only(f"step {number}: ")
         finding.deviations += context.finding(check, found, expected_now).deviations
         before = before or found
-    finding.faults += _not_fresh(context, batches[:1], before)
+    _hold_fresh(context, finding, batches[:1], before, expected.only("step 1: "))
     return finding
 
 
-def _not_fresh(
-    context: Context, batches: list[dict[str, Any]], before: Mapping[str, Any]
-) -> list[str]:
+def _hold_fresh(
+    context: Context,
+    finding: Finding,
+    batches: list[dict[str, Any]],
+    before: Mapping[str, Any],
+    expected: Expected,
+) -> None:
     """Loading ends all that earlier steps have left: slots, their count, the learning rate."""
     material = context.case.material
     context.remote.load(material)
     (again,) = context.remote.train(batches, material.state)
     after = step_values(1, again, material)
-    return [
-        f"{name} is another after loading anew: something was kept from earlier steps"
-        for name, array in before.items()
-        if not equal(array, after.get(name))
-    ]
+    fault = "{} is another after loading anew: something was kept from earlier steps"
+    hold_again(context, finding, before, after, expected, fault)

@@ -1,0 +1,73 @@
+"""The optimizers of optax that the harness knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import optax
+
+from harness.extend import NativeOptimizer, Tensors, UpdateRule
+
+# Our optimizer -> optax's, and its arguments: the name of an attribute of ours, or a fixed value.
+# adam_epsilon_hat is not here: optax has no epsilon beside the root of the uncorrected moment.
+OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, str | bool]]] = {
+    "adam": ("adam", {"b1": "beta_1", "b2": "beta_2", "eps": "epsilon"}),
+    "rmsprop": ("rmsprop", {"decay": "rho", "eps": "epsilon", "eps_in_sqrt": False}),
+    "rmsprop_epsilon_inside": ("rmsprop", {"decay": "rho", "eps": "epsilon", "eps_in_sqrt": True}),
+    "sgd": ("sgd", {}),
+    "sgd_momentum": ("sgd", {"momentum": "momentum"}),
+}
+
+# Our slot -> the field of optax's state.
+SLOTS: Mapping[str, str] = {"m": "mu", "v": "nu", "velocity": "trace"}
+
+
+class Optimizer(NativeOptimizer):
+    """An optax optimizer.
+
+    ``make(learning_rate)`` is called anew inside each step: the state does not depend on the rate,
+    so the rate may change and moments and count stay. Coefficients stay Python floats, because
+    ``optax.inject_hyperparams`` would round them, and ``1 - beta_2`` with them, to float32.
+    """
+
+    def __init__(self, label: str, make: Callable[[Any], Any], slots: Sequence[str]) -> None:
+        self.label = label
+        self._slots = slots
+        self._start = jax.jit(lambda variables: make(0.0).init(variables))
+
+        def step(
+            state: Any, variables: Tensors, gradients: Tensors, learning_rate: Any
+        ) -> tuple[Any, Tensors]:
+            updates, state = make(learning_rate).update(gradients, state, variables)
+            return state, optax.apply_updates(variables, updates)
+
+        self._step = jax.jit(step)
+
+    def start(self, variables: Tensors) -> Any:
+        return self._start(variables)
+
+    def update(
+        self,
+        state: Any,
+        variables: Tensors,
+        gradients: Tensors,
+        learning_rate: float,
+        donate: bool = False,
+    ) -> tuple[Any, Tensors]:
+        return self._step(state, variables, gradients, learning_rate)
+
+    def slots(self, state: Any) -> Mapping[str, Tensors]:
+        return {slot: optax.tree_utils.tree_get(state, SLOTS[slot]) for slot in self._slots}
+
+
+def claim_optimizer(rule: UpdateRule) -> Optimizer | None:
+    """optax's optimizer of the same update, if it has one."""
+    if rule.name not in OPTIMIZERS:
+        return None
+    name, wanted = OPTIMIZERS[rule.name]
+    arguments = {n: rule.attributes[v] if isinstance(v, str) else v for n, v in wanted.items()}
+    make = partial(getattr(optax, name), **arguments)
+    return Optimizer(f"optax.{name}", make, [port.name for port in rule.slots])

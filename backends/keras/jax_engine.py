@@ -1,0 +1,97 @@
+"""Keras on JAX: what it leaves to it (see :mod:`harness.backends.keras.engines`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from harness.extend import Advance, Function, GradientFunction, Tensors
+
+from ..jax import platforms
+from ..jax.compile import Options, advance, quick_options, several, takes
+
+
+class Jax:
+    """Traced and compiled, once for each set of shapes."""
+
+    cpu = "cpu:0"
+    inexact = frozenset({"tanh", "batch_norm"})
+    index = "int32"  # the dtype of a model's indices
+    quick = False  # see harness.runtime.backend.Backend
+
+    def __init__(self) -> None:
+        self.jax = import_module("jax")
+        self._started: Any = None
+        self._peak = platforms.PeakMemory()
+        jnp = self.jax.numpy
+        self.exact: Mapping[str, Callable[..., Any]] = {"tanh": jnp.tanh, **takes(jnp)}
+
+    def devices(self) -> Sequence[str]:
+        """The names for ``--device``."""
+        return platforms.devices()
+
+    def use(self, card: int | None, dtype: str, deterministic: bool) -> None:
+        """One card, or none; 64-bit values and TF32 only where asked for. Whether bits repeat is
+        set when the process starts (:func:`harness.backends.jax.platforms.deterministic`)."""
+        self._started = platforms.start(self.jax, "cpu" if card is None else f"cuda:{card}")
+        self.jax.config.update("jax_enable_x64", dtype == "float64")
+        precision = "tensorfloat32" if dtype == "tf32" else "highest"
+        self.jax.config.update("jax_default_matmul_precision", precision)
+
+    def settings(self) -> Mapping[str, str]:
+        """What :meth:`use` has set."""
+        return {"matmul precision": str(self.jax.config.jax_default_matmul_precision)}
+
+    def peak(self) -> int | None:
+        """The most bytes in use on the card since :meth:`forget_peak`, if it was more than before;
+        None on the CPU."""
+        return self._peak.told(self._started)
+
+    def forget_peak(self) -> None:
+        """Count the peak from now on."""
+        self._peak.forget(self._started)
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``jax.jit``."""
+        return self.jax.jit(function, compiler_options=self._options())
+
+    def compile_part(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``jax.jit`` of what may be called in another, which alone may have options."""
+        return self.jax.jit(function)
+
+    def _options(self) -> Options:
+        return quick_options(self.jax) if self.quick else None
+
+    def advance(self, step: Advance) -> Advance:
+        """``jax.jit``."""
+        return advance(self.jax, step, self._options())
+
+    def several(self, step: Advance) -> Advance:
+        """A ``jax.lax.scan`` over the steps."""
+        return several(self.jax, step, self._options())
+
+    def wait(self, tensors: Tensors) -> None:
+        """``jax.block_until_ready``."""
+        self.jax.block_until_ready(tensors)
+
+    def gradient(self, function: Function) -> GradientFunction:
+        """``jax.value_and_grad``."""
+
+        def scalar(variables: Tensors, constants: Tensors) -> tuple[Any, Tensors]:
+            results = function(variables, constants)
+            return results["scalar"], results
+
+        both = self.jax.value_and_grad(scalar, has_aux=True)
+
+        def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+            (_, results), gradients = both(variables, constants)
+            return results, gradients
+
+        return run
+
+    def apply(
+        self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
+    ) -> tuple[list[Any], list[Any]]:
+        """``stateless_apply`` of Keras."""
+        return optimizer.stateless_apply(state, gradients, tensors)

@@ -1,0 +1,44 @@
+"""The layers of Keras that the backend claims, and how each packs its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.extend import Join, Packing, Part, Stack
+
+
+def _gates(stem: str, gates: str, axis: int) -> Join:
+    return Join(tuple(Part(f"{stem}_{gate}") for gate in gates), axis)
+
+
+def _gated(gates: str, bias: Join | Stack) -> Packing:
+    """Keras' order of the gates, side by side in each tensor."""
+    kernels = {"kernel": _gates("W", gates, 1), "recurrent_kernel": _gates("U", gates, 1)}
+    return Packing({**kernels, "bias": bias})
+
+
+_DENSE = {"kernel": Part("W"), "bias": Part("b")}
+_SIMPLE = {"kernel": Part("W"), "recurrent_kernel": Part("U"), "bias": Part("b")}
+_NO_BIAS = {"use_bias": False}
+# definition -> (class, its further arguments, packing)
+LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
+    "embedding": ("Embedding", {}, Packing({"embeddings": Part("table")})),
+    "batch_norm": ("BatchNormalization", {}, Packing.plain(("gamma", "beta"))),
+    "dense": ("Dense", {}, Packing(_DENSE)),
+    "dense_without_bias": ("Dense", _NO_BIAS, Packing({"kernel": Part("W")})),
+    "simple_rnn": ("SimpleRNN", {}, Packing(_SIMPLE)),
+    "simple_rnn_without_bias": (
+        "SimpleRNN",
+        _NO_BIAS,
+        Packing({n: p for n, p in _SIMPLE.items() if n != "bias"}),
+    ),
+    "lstm": ("LSTM", {}, _gated("ifgo", _gates("b", "ifgo", 0))),
+    "gru": ("GRU", {"reset_after": False}, _gated("zrn", _gates("b", "zrn", 0))),
+    "gru_reset_after": (
+        "GRU",
+        {"reset_after": True},
+        _gated("zrn", Stack((_gates("b", "zrn", 0), _gates("c", "zrn", 0)))),
+    ),
+}
+RECURRENT = ("SimpleRNN", "LSTM", "GRU")

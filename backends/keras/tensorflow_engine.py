@@ -1,0 +1,141 @@
+"""Keras on TensorFlow: what it leaves to it (see :mod:`harness.backends.keras.engines`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+from harness.extend import Advance, Function, GradientFunction, Tensors, UsageError, device_names
+
+
+class TensorFlow:
+    """Gradient tapes, eager."""
+
+    cpu = "cpu:0"
+    inexact: frozenset[str] = frozenset()
+    quick = False  # see harness.runtime.backend.Backend
+
+    def __init__(self) -> None:
+        self.tf = import_module("tensorflow")
+        self.exact: Mapping[str, Callable[..., Any]] = {}
+        self._card: int | None = None
+
+    def devices(self) -> Sequence[str]:
+        """The names for ``--device``."""
+        return device_names(len(self.tf.config.list_physical_devices("GPU")))
+
+    def use(self, card: int | None, dtype: str, deterministic: bool) -> None:
+        """One card, or none; TF32 only where asked for, and bits that repeat.
+
+        Raises:
+            UsageError: TensorFlow cannot start the card. It would run on the CPU without a word.
+        """
+        config = self.tf.config
+        self._card = card
+        if card is None:
+            # Else the first operation takes every card. Too late once that was made.
+            with suppress(RuntimeError):
+                config.set_visible_devices([], "GPU")
+        elif card >= len(config.list_logical_devices("GPU")):
+            raise UsageError(
+                f"TensorFlow has no card {card} in this process; it has started "
+                f"{len(config.list_logical_devices('GPU'))} of them: its log says why"
+            )
+        config.experimental.enable_tensor_float_32_execution(dtype == "tf32")
+        if deterministic:
+            config.experimental.enable_op_determinism()
+
+    def settings(self) -> Mapping[str, str]:
+        """What :meth:`use` has set, and whether XLA compiles whole steps."""
+        tf32 = self.tf.config.experimental.tensor_float_32_execution_enabled()
+        return {"tf32": str(tf32), "xla": str(self._xla)}
+
+    @property
+    def _xla(self) -> bool:
+        """Whether XLA compiles: not on a card, where a layer may be cuDNN's, which it lacks."""
+        return self._card is None
+
+    @property
+    def index(self) -> str:
+        """The dtype of a model's indices. TensorFlow keeps int32 in the host's memory, so that on a
+        card each step would copy them."""
+        return "int32" if self._card is None else "int64"
+
+    def peak(self) -> int | None:
+        """The most bytes in use on the card since :meth:`forget_peak`; None on the CPU."""
+        if self._card is None:
+            return None
+        found: int = self.tf.config.experimental.get_memory_info(f"GPU:{self._card}")["peak"]
+        return found
+
+    def forget_peak(self) -> None:
+        """Count the peak from now on."""
+        if self._card is not None:
+            self.tf.config.experimental.reset_memory_stats(f"GPU:{self._card}")
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Eager: tracing costs more than a check's few calls of a shape, and rounds differently."""
+        return function
+
+    compile_part = compile
+
+    def advance(self, step: Advance) -> Advance:
+        """``tf.function``, with XLA on the CPU."""
+        if self.quick:
+            return step
+        compiled: Advance = self.tf.function(step, jit_compile=self._xla, autograph=False)
+        return compiled
+
+    def several(self, step: Advance) -> Advance | None:
+        """A loop inside of one ``tf.function``: calling one costs 0.2 ms."""
+        if self.quick:
+            return None
+
+        def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
+            def batch(index: Any) -> Tensors:
+                return {n: t[index] for n, t in batches.items()}
+
+            def body(index: Any, carried: Tensors, kept: Any) -> tuple[Any, Tensors, Any]:
+                carried, results = step(carried, fixed, batch(index))
+                return index + 1, carried, {n: kept[n].write(index, t) for n, t in results.items()}
+
+            count = next(iter(batches.values())).shape[0]
+            carried, results = step(carried, fixed, batch(0))
+            kept = {n: self.tf.TensorArray(t.dtype, count).write(0, t) for n, t in results.items()}
+            _, carried, kept = self.tf.while_loop(
+                lambda index, *_: index < count, body, (1, carried, kept)
+            )
+            return carried, {n: array.stack() for n, array in kept.items()}
+
+        return self.advance(run)
+
+    def wait(self, tensors: Tensors) -> None:
+        """Kernels of a CPU are done when the call returns."""
+        if self._card is not None:
+            self.tf.test.experimental.sync_devices()
+
+    def gradient(self, function: Function) -> GradientFunction:
+        """Dense gradients: those of an embedding come as rows, some of them repeated, and Keras'
+        optimizers would square the rows before they add them up."""
+
+        def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+            with self.tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(list(variables.values()))
+                results = function(variables, constants)
+            found = tape.gradient(results["scalar"], variables, unconnected_gradients="zero")
+            return results, {n: self.tf.convert_to_tensor(g) for n, g in found.items()}
+
+        return run
+
+    def apply(
+        self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
+    ) -> tuple[list[Any], list[Any]]:
+        """Through variables: Keras' ``stateless_apply`` does not run on TensorFlow."""
+        slots = optimizer.variables
+        for variable, tensor in zip([*trained, *slots], [*tensors, *state], strict=True):
+            variable.assign(tensor)
+        optimizer.apply(gradients)
+        identity = self.tf.identity
+        return [identity(v.value) for v in trained], [identity(v.value) for v in slots]

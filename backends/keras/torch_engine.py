@@ -1,0 +1,122 @@
+"""Keras on torch: what it leaves to it (see :mod:`harness.backends.keras.engines`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from harness.extend import Advance, Executor, Function, GradientFunction, Plan, Tensors
+
+
+class Torch:
+    """Autograd, eager."""
+
+    # Not cpu:0: torch copies a tensor from cpu to cpu:0, and Keras then loses its parameters.
+    cpu = "cpu"
+    inexact = frozenset({"matmul", "batch_norm"})
+    index = "int32"  # the dtype of a model's indices
+    quick = False  # see harness.runtime.backend.Backend
+
+    def __init__(self) -> None:
+        self.torch = import_module("torch")
+        self._cuda = import_module("harness.backends.torch.cuda")
+        self._device = "cpu"
+        self.exact: Mapping[str, Callable[..., Any]] = {
+            "matmul": self.torch.matmul,
+            "tensordot": lambda a, b, axes: self.torch.tensordot(a, b, axes),
+            "segment_sum": self._segment_sum,
+        }
+
+    def _segment_sum(self, x: Any, indices: Any, rows: int) -> Any:
+        rest = x.shape[indices.dim() :]
+        zeros = x.new_zeros((rows, *rest))
+        return zeros.index_add(0, indices.reshape(-1), x.reshape(indices.numel(), *rest))
+
+    def devices(self) -> Sequence[str]:
+        """The names for ``--device``."""
+        found: Sequence[str] = self._cuda.devices()
+        return found
+
+    def use(self, card: int | None, dtype: str, deterministic: bool) -> None:
+        """One card, or none; TF32 only where asked for, and bits that repeat."""
+        self._device = "cpu" if card is None else f"cuda:{card}"
+        self._cuda.prepare(dtype, deterministic)
+
+    def settings(self) -> Mapping[str, str]:
+        """Those of torch."""
+        found: Mapping[str, str] = self._cuda.settings()
+        return found
+
+    def peak(self) -> int | None:
+        """The most bytes in use on the card since :meth:`forget_peak`; None on the CPU."""
+        found: int | None = self._cuda.peak(self._device)
+        return found
+
+    def forget_peak(self) -> None:
+        """Count the peak from now on."""
+        self._cuda.forget_peak(self._device)
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function without a record for autograd."""
+
+        def run(variables: Tensors, constants: Tensors) -> Any:
+            with self.torch.no_grad():
+                return function(variables, constants)
+
+        return run
+
+    compile_part = compile
+
+    @property
+    def fused(self) -> Mapping[str, Callable[..., Any]]:
+        """Those of torch itself."""
+        return import_module("harness.backends.torch.kernels").FUSED
+
+    def flush_denormals(self, flush: bool) -> bool:
+        """Whether this processor can, and from now on does or no longer does."""
+        return bool(self.torch.set_flush_denormal(flush))
+
+    def fill(self, tensor: Any, array: Any) -> None:
+        """Write an array into a tensor."""
+        tensor.copy_(self.torch.from_numpy(array))
+
+    def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
+        """torch's own executor: Keras' operations would only add to the time of each call."""
+        kernels = import_module("harness.backends.torch.kernels").TorchKernels
+        return Executor(plan, kernels(plan.dtype, self._device))
+
+    def advance(self, step: Advance) -> Advance:
+        """Eager."""
+        return step
+
+    def several(self, step: Advance) -> None:
+        """Nothing is gained."""
+
+    def wait(self, tensors: Tensors) -> None:
+        """Kernels of a CPU are done when the call returns."""
+        self._cuda.wait(self._device)
+
+    def gradient(self, function: Function) -> GradientFunction:
+        """Of leaves made for each call."""
+
+        def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+            leaves = {n: t.detach().requires_grad_() for n, t in variables.items()}
+            with self.torch.enable_grad():
+                results = function(leaves, constants)
+            found = self.torch.autograd.grad(
+                results["scalar"], list(leaves.values()), allow_unused=True
+            )
+            pairs = zip(leaves.items(), found, strict=True)
+            zeros = self.torch.zeros_like
+            gradients = {n: zeros(leaf) if g is None else g for (n, leaf), g in pairs}
+            return {n: t.detach() for n, t in results.items()}, gradients
+
+        return run
+
+    def apply(
+        self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
+    ) -> tuple[list[Any], list[Any]]:
+        """On copies: Keras' optimizers for torch write into the tensors that they are given."""
+        copies = [t.clone() for t in state], gradients, [t.clone() for t in tensors]
+        return optimizer.stateless_apply(*copies)
