@@ -56,10 +56,10 @@ class TorchOptimizer(NativeOptimizer):
         donate: bool = False,
     ) -> tuple[_Running, Tensors]:
         for name, parameter in state.parameters.items():
-            # torch steps in place: on a copy where the caller may still read the tensor before it.
-            variable = variables[name].detach()
-            parameter.data = variable if donate else variable.clone()
             # A fused update takes the numbers as they lie in memory, whatever the strides say.
+            variable = variables[name].detach().contiguous()
+            # torch steps in place: on a copy where the caller may still read the tensor before it.
+            parameter.data = variable if donate else variable.clone()
             parameter.grad = gradients[name].contiguous()
         state.steps += 1
         for group in state.optimizer.param_groups:

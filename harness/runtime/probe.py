@@ -21,8 +21,9 @@ from harness.program.builder import Builder
 from harness.program.dims import Dim, resolve_shape
 from harness.program.ir import Kind, Node, Phase, Type
 from harness.program.signature import call_key
-from harness.runtime.backend import Backend, Tensors, host_dtype
+from harness.runtime.backend import Backend, host_dtype
 from harness.runtime.interpreter import Interpreter, call_text, perform
+from harness.runtime.native import Tensors
 from harness.runtime.promises import ContractError, array
 from harness.runtime.session import Session
 
@@ -114,7 +115,10 @@ class Probe:
         def make(_: Tensors, given: Tensors) -> Tensors:
             return {
                 str(number): perform(
-                    table, call.op, [given[repr(form)] for form in call.inputs], dict(call.attributes)
+                    table,
+                    call.op,
+                    [given[repr(form)] for form in call.inputs],
+                    dict(call.attributes),
                 )
                 for number, call in enumerate(pending)
             }
