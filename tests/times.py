@@ -1,4 +1,5 @@
-"""Writes how long the tests of each room take into CONTRIBUTING.md, from the reports of pytest.
+"""Writes how long the tests of each room take into CONTRIBUTING.md, and of each file into
+times.json, by which they are put in order, from the reports of pytest.
 
 pytest -m "not alone" --junitxml=most.xml
 pytest -m alone --junitxml=alone.xml
@@ -7,15 +8,20 @@ python tests/times.py most.xml alone.xml
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "CONTRIBUTING.md"
+FILES = Path(__file__).with_suffix(".json")
+# Seconds from which a file counts as long.
+LONG = 5
 START, END = "<!-- times -->\n", "<!-- end of times -->"
 # How many tests there are, and how long they took, as the table has it.
 Row = tuple[str, str]
@@ -43,6 +49,16 @@ def rows_in(reports: Iterable[Path]) -> dict[str, Row]:
             counts[room] += 1
             seconds[room] += float(test.get("time", 0))
     return {room: (f"{counts[room]:,}", in_words(seconds[room])) for room in counts}
+
+
+def files_in(reports: Iterable[Path]) -> dict[str, int]:
+    """Seconds of each long file, by its path below tests, the longest first."""
+    seconds: Counter[str] = Counter()
+    for report in reports:
+        for test in ElementTree.parse(report).getroot().iter("testcase"):
+            _, room, file, *_ = test.get("classname", "").split(".")
+            seconds[f"{room}/{file}.py"] += float(test.get("time", 0))
+    return {file: round(took) for file, took in seconds.most_common() if took >= LONG}
 
 
 def in_words(seconds: float) -> str:
@@ -89,12 +105,13 @@ def _parts(text: str) -> tuple[str, str, str]:
 
 
 def main(reports: list[str]) -> int:
-    """Write the table from reports."""
+    """Write both from reports."""
     if not reports:
         print("give the reports that pytest --junitxml has written", file=sys.stderr)
         return 2
     rows = rows_in(map(Path, reports))
     PAGE.write_text(with_rows(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    FILES.write_text(json.dumps(files_in(map(Path, reports)), indent=1) + "\n")
     return 0
 
 

@@ -24,7 +24,7 @@ from harness.spec.model import load_spec
 from harness.spec.shelf import Shelf
 
 # In bytes a spec: what the report says of the 44 findings of its two cells, and no array.
-ALLOWED = 48 << 10
+ALLOWED = 64 << 10
 
 
 def folder_of(path: Path, count: int) -> tuple[str, ...]:

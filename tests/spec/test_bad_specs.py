@@ -76,10 +76,10 @@ def load_definition(kind, name, text, folder):
 
 def refused(name, folders=()):
     """The error of loading something bad, which must come soon."""
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises((SpecError, UsageError)) as caught:
         load_spec(str(name), folders)
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     return str(caught.value)
 
 
@@ -92,10 +92,10 @@ def test_bad_file(path, tmp_path):
     wanted = EXPECT.match(path.read_text(encoding="utf-8"))
     assert wanted is not None, "the first line must say '# expect LINE:COLUMN: MESSAGE'"
     place, file, message = wanted.groups()
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(SpecError) as caught:
         load_bad(path, tmp_path)
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     text = str(caught.value).replace(f"{tmp_path}/", "").replace(f"{path.parent}/", "")
     assert any(
         Path(line.split(":")[0]).name == (file or path.name) and f":{place}: {message}" in line
@@ -190,10 +190,10 @@ def write_functions(folder, bodies):
 
 def refused_function(folder, bodies):
     write_functions(folder, bodies)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(SpecError) as caught:
         load_definition("function", "f0", (folder / "functions" / "f0.yaml").read_text(), folder)
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     return str(caught.value)
 
 

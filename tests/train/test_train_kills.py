@@ -103,6 +103,12 @@ def test_weights_that_are_there_are_not_lost(tmp_path: Path) -> None:
     assert kept.read_bytes() == before
 
 
+def await_change(run: subprocess.Popen[bytes], path: Path, content: bytes) -> None:
+    """Wait until a run has written a file anew, or ends."""
+    while run.poll() is None and path.read_bytes() == content:
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 def test_kills_of_a_run_that_begins_anew_lose_nothing(tmp_path: Path) -> None:
     """What is there is the old run's or the new one's, and each is taken up as what it is."""
@@ -113,13 +119,16 @@ def test_kills_of_a_run_that_begins_anew_lose_nothing(tmp_path: Path) -> None:
     subprocess.run(old, check=True, capture_output=True, timeout=300)
     files = {path: path.read_bytes() for path in (kept, checkpoint.place(kept))}
     moments, seen = random.Random(2), set()
-    for moment in [EARLIEST, *(moments.uniform(EARLIEST, LATEST) for _ in range(KILLS)), 5.0]:
+    for moment in [EARLIEST, *(moments.uniform(EARLIEST, LATEST) for _ in range(KILLS)), None]:
         for path, content in files.items():
             path.write_bytes(content)
         run = subprocess.Popen(
             [*new, "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        time.sleep(moment)
+        if moment is None:  # the last one when the new run's first file is there
+            await_change(run, checkpoint.place(kept), files[checkpoint.place(kept)])
+        else:
+            time.sleep(moment)
         run.send_signal(signal.SIGKILL)
         run.wait()
         weights, begun = load(kept), checkpoint.load(checkpoint.place(kept))
