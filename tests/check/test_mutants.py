@@ -55,8 +55,9 @@ class Planned(Engine):
         ]
 
     def run_cell(self, cell: Cell, checks: tuple[str, ...] = ()) -> CellResult:
-        # Some faults come with the second call, and values make the first.
-        own = () if cell.device == CONTROL else ("values", FINDINGS[MUTANTS[cell.device].check])
+        # Some faults come with the second call, or with another one's gradients.
+        before = ("values", "cotangents")
+        own = () if cell.device == CONTROL else (*before, FINDINGS[MUTANTS[cell.device].check])
         return super().run_cell(cell, own)
 
 
