@@ -82,7 +82,7 @@ def test_what_is_missing_from_a_later_call_differs(case: Case) -> None:
     for repeats in (True, False):
         finding = Finding("soak")
         context: Any = SimpleNamespace(remote=SimpleNamespace(repeats=repeats), dtype="float32")
-        hold_again(context, finding, first, {}, case.gradients(case.material, "main"), "{}")
+        hold_again(context, finding, first, {}, lambda: case.gradients(case.material, "main"), "{}")
         assert finding.judge().verdict == "differ"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ def hold_again(
     finding: Finding,
     first: Mapping[str, Any],
     later: Mapping[str, Any],
-    expected: Expected,
+    expected: Callable[[], Expected],
     fault: str,
 ) -> int:
     """Hold a later call against the first, in a finding.
@@ -25,8 +25,8 @@ def hold_again(
     Args:
         first: Results of the first call by name, of any shapes.
         later: Those of the later one.
-        expected: What the oracle has for them: its noise is what may lie between them, where the
-            backend's bits do not repeat.
+        expected: Gives what the oracle has for them, and is called only where the backend's bits
+            do not repeat: its noise is what may lie between them.
         fault: What is wrong with a tensor that differs, with its name for ``{}``.
 
     Returns:
@@ -37,7 +37,7 @@ def hold_again(
             fault.format(name) for name, array in first.items() if not equal(array, later.get(name))
         ]
         return len(first)
-    near = replace(expected, values=whole(first))
+    near = replace(expected(), values=whole(first))
     finding.deviations += [
         replace(d, name=fault.format(d.name)) for d in near.deviations(later, context.dtype)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from harness.check.checks.again import hold_again
 from harness.check.checks.context import Context
@@ -17,7 +18,7 @@ def soak(context: Context) -> Iterator[Finding]:
     material = context.case.material
     context.remote.load(material)
     first = context.remote.gradients(material)
-    finding, expected = Finding("soak"), context.case.gradients(material, "main")
+    finding, expected = Finding("soak"), partial(context.case.gradients, material, "main")
     for number in range(2, context.repeat + 2):
         found = context.remote.gradients(material)
         fault = f"call {number} gave another {{}} than call 1"

@@ -115,4 +115,4 @@ def _hold_fresh(
     (again,) = context.remote.train(batches, material.state)
     after = step_values(1, again, material)
     fault = "{} is another after loading anew: something was kept from earlier steps"
-    hold_again(context, finding, before, after, expected, fault)
+    hold_again(context, finding, before, after, lambda: expected, fault)
