@@ -14,7 +14,7 @@ import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -40,25 +40,33 @@ def rows_in(reports: Iterable[Path]) -> dict[str, Row]:
     """
     counts: dict[str, int] = dict.fromkeys(rooms(), 0)
     seconds: dict[str, float] = dict.fromkeys(counts, 0.0)
+    for room, _, took in _times(reports):
+        counts[room] += 1
+        seconds[room] += took
+    return {room: (f"{counts[room]:,}", in_words(seconds[room])) for room in counts}
+
+
+def files_in(reports: Iterable[Path]) -> dict[str, int]:
+    """Seconds of each long file, by its path below tests, the longest first.
+
+    Raises:
+        ValueError: a test failed, so that its time says nothing.
+    """
+    seconds: Counter[str] = Counter()
+    for room, file, took in _times(reports):
+        seconds[f"{room}/{file}.py"] += took
+    return {file: round(took) for file, took in seconds.most_common() if took >= LONG}
+
+
+def _times(reports: Iterable[Path]) -> Iterator[tuple[str, str, float]]:
+    """The room, the file and the seconds of each test."""
     for report in reports:
         for test in ElementTree.parse(report).getroot().iter("testcase"):
             name = f"{test.get('classname')}.{test.get('name')}"
             if test.find("failure") is not None or test.find("error") is not None:
                 raise ValueError(f"{report}: {name} failed")
-            room = name.split(".")[1]
-            counts[room] += 1
-            seconds[room] += float(test.get("time", 0))
-    return {room: (f"{counts[room]:,}", in_words(seconds[room])) for room in counts}
-
-
-def files_in(reports: Iterable[Path]) -> dict[str, int]:
-    """Seconds of each long file, by its path below tests, the longest first."""
-    seconds: Counter[str] = Counter()
-    for report in reports:
-        for test in ElementTree.parse(report).getroot().iter("testcase"):
-            _, room, file, *_ = test.get("classname", "").split(".")
-            seconds[f"{room}/{file}.py"] += float(test.get("time", 0))
-    return {file: round(took) for file, took in seconds.most_common() if took >= LONG}
+            _, room, file, *_ = name.split(".")
+            yield room, file, float(test.get("time", 0))
 
 
 def in_words(seconds: float) -> str:

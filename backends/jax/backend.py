@@ -151,10 +151,7 @@ class Jax(Backend):
         return (*super().dtypes(), *tf32, "bfloat16")
 
     def settings(self) -> Mapping[str, str]:
-        return {
-            "matmul precision": str(jax.config.jax_default_matmul_precision),
-            "deterministic": str(self.repeats()),
-        }
+        return {**platforms.settings(jax), "deterministic": str(self.repeats())}
 
     def repeats(self) -> bool:
         return self.deterministic or self._card is None
@@ -166,13 +163,7 @@ class Jax(Backend):
         self._peak.forget(jax.config.jax_default_device)
 
     def use(self, device: str, dtype: str) -> None:
-        started = platforms.start(jax, device)
-        # Only a float64 session may see 64-bit types: they would reach float32 sessions through
-        # the bias correction of optax's Adam, a Python float to an integer power.
-        jax.config.update("jax_enable_x64", dtype == "float64")
-        # The default lets a GPU round the inputs of a product to TF32.
-        precision = "tensorfloat32" if dtype == "tf32" else "highest"
-        jax.config.update("jax_default_matmul_precision", precision)
+        started = platforms.prepare(jax, device, dtype)
         self.narrow, self._card = dtype == "bfloat16", card_of(device)
         jax.config.update("jax_default_device", started)
 

@@ -69,6 +69,27 @@ def start(jax: Any, device: str) -> Any:
     return found[card or 0]
 
 
+def prepare(jax: Any, device: str, dtype: str) -> Any:
+    """Start the device, which is returned, and set what decides the digits of a session.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    started = start(jax, device)
+    # Only a float64 session may see 64-bit types: they would reach float32 sessions through the
+    # bias correction of optax's Adam, a Python float to an integer power.
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    # The default lets a GPU round the inputs of a product to TF32.
+    precision = "tensorfloat32" if dtype == "tf32" else "highest"
+    jax.config.update("jax_default_matmul_precision", precision)
+    return started
+
+
+def settings(jax: Any) -> Mapping[str, str]:
+    """What :func:`prepare` has set, as JAX now tells it."""
+    return {"matmul precision": str(jax.config.jax_default_matmul_precision)}
+
+
 def deterministic(variables: Mapping[str, str]) -> Mapping[str, str]:
     """XLA's flag beside those that are set already."""
     flags = variables.get("XLA_FLAGS", "").split()

@@ -34,14 +34,12 @@ class Jax:
     def use(self, card: int | None, dtype: str, deterministic: bool) -> None:
         """One card, or none; 64-bit values and TF32 only where asked for. Whether bits repeat is
         set when the process starts (:func:`harness.backends.jax.platforms.deterministic`)."""
-        self._started = platforms.start(self.jax, "cpu" if card is None else f"cuda:{card}")
-        self.jax.config.update("jax_enable_x64", dtype == "float64")
-        precision = "tensorfloat32" if dtype == "tf32" else "highest"
-        self.jax.config.update("jax_default_matmul_precision", precision)
+        device = "cpu" if card is None else f"cuda:{card}"
+        self._started = platforms.prepare(self.jax, device, dtype)
 
     def settings(self) -> Mapping[str, str]:
         """What :meth:`use` has set."""
-        return {"matmul precision": str(self.jax.config.jax_default_matmul_precision)}
+        return platforms.settings(self.jax)
 
     def peak(self) -> int | None:
         """The most bytes in use on the card since :meth:`forget_peak`, if it was more than before;
