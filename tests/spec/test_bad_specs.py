@@ -9,10 +9,10 @@ import random
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from time_limits import computed_within
 
 from harness.errors import SpecError, UsageError
 from harness.spec.library import FOLDERS, Library
@@ -76,10 +76,8 @@ def load_definition(kind, name, text, folder):
 
 def refused(name, folders=()):
     """The error of loading something bad, which must come soon."""
-    start = time.process_time()
-    with pytest.raises((SpecError, UsageError)) as caught:
+    with computed_within(SECONDS), pytest.raises((SpecError, UsageError)) as caught:
         load_spec(str(name), folders)
-    assert time.process_time() - start < SECONDS
     return str(caught.value)
 
 
@@ -92,10 +90,8 @@ def test_bad_file(path, tmp_path):
     wanted = EXPECT.match(path.read_text(encoding="utf-8"))
     assert wanted is not None, "the first line must say '# expect LINE:COLUMN: MESSAGE'"
     place, file, message = wanted.groups()
-    start = time.process_time()
-    with pytest.raises(SpecError) as caught:
+    with computed_within(SECONDS), pytest.raises(SpecError) as caught:
         load_bad(path, tmp_path)
-    assert time.process_time() - start < SECONDS
     text = str(caught.value).replace(f"{tmp_path}/", "").replace(f"{path.parent}/", "")
     assert any(
         Path(line.split(":")[0]).name == (file or path.name) and f":{place}: {message}" in line
@@ -190,10 +186,8 @@ def write_functions(folder, bodies):
 
 def refused_function(folder, bodies):
     write_functions(folder, bodies)
-    start = time.process_time()
-    with pytest.raises(SpecError) as caught:
+    with computed_within(SECONDS), pytest.raises(SpecError) as caught:
         load_definition("function", "f0", (folder / "functions" / "f0.yaml").read_text(), folder)
-    assert time.process_time() - start < SECONDS
     return str(caught.value)
 
 
@@ -232,7 +226,7 @@ def test_folders_that_go_round(tmp_path):
 
 PROBE = """
 import pathlib, re, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 from test_bad_specs import FILES, load_bad
 from harness.errors import SpecError
 from harness.spec.model import load_spec
@@ -255,7 +249,8 @@ print(count == len(bombs), peak.group(1))
 
 
 def test_memory_stays_small_and_nothing_is_executed(tmp_path):
-    probe = [sys.executable, "-c", PROBE, str(Path(__file__).parent)]
+    here = Path(__file__).parent
+    probe = [sys.executable, "-c", PROBE, str(here), str(here.parent / "support")]
     done = subprocess.run(probe, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     all_refused, kilobytes = done.stdout.split()

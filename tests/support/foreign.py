@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exporting import Caller, case_of, exported, running
+from time_limits import over_within
 
 SPEC = "lesson6/sequence_rnn"
 # Bytes by which a process may grow while it refuses a file.
@@ -33,10 +33,10 @@ class Reader:
 
     def refusal(self, path: Path) -> str:
         """What is told of a file, which costs neither memory nor time."""
-        before, start = self._memory(), time.monotonic()
-        os.chdir(path.parent)
-        told = self.caller.refusal(path, self.case)
-        assert time.monotonic() - start < SECONDS
+        before = self._memory()
+        with over_within(SECONDS):
+            os.chdir(path.parent)
+            told = self.caller.refusal(path, self.case)
         assert self._memory() - before < GROWTH
         return told
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from faults.support import launch
+from time_limits import over_within
 
 from harness.check.events import CheckEvents
 from harness.check.request import Request
@@ -86,10 +86,8 @@ def test_a_backend_that_cannot_start_is_not_started_for_every_cell(
     request = Request(
         SPECS, ("numpy", "odd"), checks=("values",), timeout=60.0, start_timeout=LIMIT, jobs=2
     )
-    began = time.monotonic()
-    with Engine(request, Kept()) as engine:
+    with over_within(30.0), Engine(request, Kept()) as engine:
         report = engine.run()
-    assert time.monotonic() - began < 30
     assert report.exit_code == 3
     good = [r for r in report.results if r.cell.backend == "numpy"]
     odd = [r for r in report.results if r.cell.backend == "odd"]
@@ -151,17 +149,16 @@ COMMANDS = {
 def test_every_command_says_so_within_the_time_of_one_start(installed: Path, command: str) -> None:
     write(installed, "time.sleep(100)")
     words, code = COMMANDS[command]
-    began = time.monotonic()
-    done = subprocess.run(
-        [HARNESS, *words],
-        cwd=installed,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "HARNESS_START_TIMEOUT": "1"},
-    )
+    with over_within(15.0):
+        done = subprocess.run(
+            [HARNESS, *words],
+            cwd=installed,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "HARNESS_START_TIMEOUT": "1"},
+        )
     assert done.returncode == code, done.stdout + done.stderr
     assert "no answer in 1.0 s at its start" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert starts(installed) == 1
-    assert time.monotonic() - began < 15
