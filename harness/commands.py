@@ -32,7 +32,7 @@ from harness.options import (
     variables,
 )
 from harness.ranges import MEMORY_MIB, REPEAT
-from harness.terminal import say
+from harness.terminal import say, tell
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
 
@@ -47,7 +47,7 @@ def friendly(command: Command) -> Command:
         try:
             return command(*arguments, **options)
         except HarnessError as error:
-            say(str(error), error=True)
+            tell(str(error), error=True)
             sys.exit(2)
 
     return run
@@ -82,14 +82,14 @@ def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
         say(json.dumps({**plugins, **names}))
         return
     for kind, entries in plugins.items():
-        say(kind)
+        tell(kind)
         for name, origin in entries.items():
             where = f"{origin['distribution']} {origin['version']} ({origin['module']})"
-            say(f"  {name:14} {where}")
+            tell(f"  {name:14} {where}")
     for kind, found in names.items():
-        say(FOLDERS[kind])
+        tell(FOLDERS[kind])
         for name in found:
-            say(f"  {name}")
+            tell(f"  {name}")
 
 
 @cli.command()
@@ -105,7 +105,7 @@ def explain(
     from harness.check.explain import explain as text
 
     def run() -> int:
-        say(text(spec, folders, numbers(sizes), backends))
+        tell(text(spec, folders, numbers(sizes), backends))
         return 0
 
     sys.exit(stoppable(run))

@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("program",),
     ("options",),
     ("interrupts",),
+    ("table", "progress"),
     ("terminal",),
     ("files",),
     ("ranges",),

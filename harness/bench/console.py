@@ -14,13 +14,10 @@ from harness.bench.json_file import check_writable, document, read, write
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
-from harness.bench.table import Grid
 from harness.spec.asked_sizes import check_asked
 from harness.spec.model import replaced
+from harness.table import Grid, show
 from harness.terminal import console, line, say
-
-# Wide enough for a table of six backends where the output is no terminal.
-PIPED_WIDTH = 120
 
 
 def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
@@ -80,7 +77,7 @@ class _Printer:
 
     def __init__(self, markdown: bool) -> None:
         self.markdown = markdown
-        self.console = console(piped_width=PIPED_WIDTH)
+        self.console = console()
 
     def results(self, results: Sequence[TimedResult], verbose: bool) -> None:
         """Tables of speeds, then what is to be said about them."""
@@ -118,8 +115,7 @@ class _Printer:
         if self.markdown:
             say(grid.markdown(), end="\n\n")
         else:
-            line(self.console, grid.title)
-            self.console.print(grid.rich())
+            show(self.console, grid)
 
     def lines(self, lines: Sequence[str]) -> None:
         """Plain lines; items of a list in Markdown."""

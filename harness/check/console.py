@@ -25,13 +25,11 @@ from harness.oracle.tolerance import worst
 from harness.runtime.plugins import choose_backends
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
-from harness.terminal import console, line, say, visible
+from harness.table import show
+from harness.terminal import console, line, say, tell, visible
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
 from harness.worker.worker import Worker
-
-# Wide enough for a table of six backends where the output is no terminal.
-PIPED_WIDTH = 160
 
 
 class _Progress(CheckEvents):
@@ -99,9 +97,8 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
         given = {} if request.given is None else {"given": given_record(request.given)}
         say(json.dumps({"exit_code": report.exit_code, **given, "results": _finite(lines)}))
         return report.exit_code
-    shown = console(piped_width=PIPED_WIDTH)
-    line(shown, reports.title(report))
-    shown.print(reports.table(report))
+    shown = console()
+    show(shown, *reports.tables(report))
     plain = reports.given(engine.request, engine.specs)
     plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
     plain += reports.no_answers(report)
@@ -194,18 +191,18 @@ def run_replay(folder: Path, backend: str | None) -> int:
             remote.open(found.training, found.inference, None, cell.path, cell.dtype, cell.device)
             results = found.run.run(remote)
         except WorkerFault as fault:
-            say(with_trace(f"{name}: {fault}", fault.traceback), error=True)
+            tell(with_trace(f"{name}: {fault}", fault.traceback), error=True)
             return 3
     deviations = found.expected.deviations(results, cell.dtype)
     for d in deviations:
         if not d.agrees:
             what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick"
-            say(f"{d.name}: {d.reason or what}")
+            tell(f"{d.name}: {d.reason or what}")
     furthest = worst(deviations)
     agrees = all(d.agrees for d in deviations)
     verdict = "agrees" if agrees else "differs"
     what = f"{cell.spec} on {name}, {cell.dtype}, check {found.run.check}"
-    say(f"{what}: {verdict}; worst is {furthest.name}")
+    tell(f"{what}: {verdict}; worst is {furthest.name}")
     return 0 if agrees else 1
 
 

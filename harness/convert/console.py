@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.convert.run import Export, Exporting, FormatFault, Import, export, import_
 from harness.files.user_file import displayed
-from harness.terminal import say
+from harness.terminal import say, tell
 from harness.worker.remote import with_trace
 
 
@@ -17,9 +17,12 @@ def run_export(request: Export, as_json: bool) -> int:
     try:
         made = export(request)
     except FormatFault as fault:
-        say(with_trace(str(fault), fault.traceback), error=True)
+        tell(with_trace(str(fault), fault.traceback), error=True)
         return 3
-    say(json.dumps(_document(request, made)) if as_json else _text(request, made))
+    if as_json:
+        say(json.dumps(_document(request, made)))
+    else:
+        tell(_text(request, made))
     return 0 if made.agreement.agrees else 1
 
 
@@ -28,15 +31,15 @@ def run_import(request: Import, as_json: bool) -> int:
     try:
         made = import_(request)
     except FormatFault as fault:
-        say(with_trace(str(fault), fault.traceback), error=True)
+        tell(with_trace(str(fault), fault.traceback), error=True)
         return 3
     count = sum(a.size for a in (*made.parameters.values(), *made.statistics.values()))
     if as_json:
         told = {"spec": made.spec, "sizes": dict(made.sizes), "parameters": count}
         say(json.dumps({**told, "weights": str(request.weights), **made.history}))
     else:
-        say(f"{made.spec}: {count:,} parameters and statistics from {displayed(request.file)}")
-        say(f"weights: {request.weights}")
+        tell(f"{made.spec}: {count:,} parameters and statistics from {displayed(request.file)}")
+        tell(f"weights: {request.weights}")
     return 0
 
 

@@ -20,7 +20,7 @@ from harness.files.user_file import FileFault, displayed, why
 from harness.given.files import gather
 from harness.given.run import WANTED, BackendError, Result, Settings, run_once
 from harness.spec.model import load_spec
-from harness.terminal import say
+from harness.terminal import say, tell
 from harness.worker.remote import with_trace
 
 
@@ -41,12 +41,15 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
     try:
         result = run_once(spec, options["backend"], given, options["want"] or WANTED, settings)
     except BackendError as error:
-        say(with_trace(str(error), error.traceback), error=True)
+        tell(with_trace(str(error), error.traceback), error=True)
         return 3
     arrays = arrays_of(result)
     if target is not None:
         _write(target, arrays)
-    say(json.dumps(_document(result, arrays)) if options["as_json"] else _text(result, arrays))
+    if options["as_json"]:
+        say(json.dumps(_document(result, arrays)))
+    else:
+        tell(_text(result, arrays))
     return 0
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from harness.spec.model import replaced
-from harness.terminal import emit, say
+from harness.terminal import emit, say, tell
 from harness.train.generate.writing import GenerateError, GenerateRequest, prepare
 from harness.worker.remote import with_trace
 
@@ -15,7 +15,7 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
     """Write on with every backend; returns the exit code."""
     writer = prepare(request)
     for told in replaced([writer.spec]):
-        say(told, error=True)
+        tell(told, error=True)
     texts: dict[str, str] = {}
     for backend in request.backends:
         shown = not texts and not as_json
@@ -29,7 +29,7 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
                     emit(character)
         except GenerateError as error:
             text = with_trace(str(error), error.traceback)
-            say(f"{chr(10) if shown else ''}{text}", error=True)
+            tell(f"{chr(10) if shown else ''}{text}", error=True)
             return 3
         finally:
             if shown:
@@ -39,7 +39,7 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
     if as_json:
         say(json.dumps({"prompt": request.prompt, "texts": texts, "same": not parted}))
     elif len(texts) > 1:
-        say(parted or f"the same text on {', '.join(texts)}", error=True)
+        tell(parted or f"the same text on {', '.join(texts)}", error=True)
     return 1 if parted else 0
 
 
