@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
@@ -80,8 +80,8 @@ def show(target: Console, *grids: Grid) -> None:
         for part in parts:
             target.print(part.rich())
         return
-    for paragraph in _paragraphs(grids[-1]):
-        target.print(paragraph, highlight=False)
+    for row in grids[-1].rows:
+        _paragraph(target, grids[-1], row)
 
 
 def _width(target: Console, grid: Grid) -> int:
@@ -102,19 +102,18 @@ def _parts(target: Console, grid: Grid) -> Iterator[Grid]:
         del waiting[:count]
 
 
-def _paragraphs(grid: Grid) -> Iterator[RenderableType]:
-    """Each row by itself: its name, then its entries, each after its heading."""
-    for row in grid.rows:
-        yield Text(" ").join(map(_entry, row[: grid.names]))
-        pairs = zip(grid.columns[grid.names :], row[grid.names :], strict=True)
-        told = [
-            Text.assemble(f"{column} ", Text(", ").join(_entry(text).split("\n")))
-            for column, text in pairs
-            if str(text)
-        ]
-        several = grid.alike and any("\n" in str(text) for text in row)
-        for part in told if several else [Text("; ").join(told)]:
-            yield Padding(part, (0, 0, 0, 2), expand=False)
+def _paragraph(target: Console, grid: Grid, row: Sequence[Entry]) -> None:
+    """A row by itself: its name, then its entries, each after its heading."""
+    line(target, " ".join(str(text) for text in row[: grid.names]))
+    pairs = zip(grid.columns[grid.names :], row[grid.names :], strict=True)
+    told = [
+        Text.assemble(f"{column} ", Text(", ").join(_entry(text).split("\n")))
+        for column, text in pairs
+        if str(text)
+    ]
+    several = grid.alike and any("\n" in str(text) for text in row)
+    for part in told if several else [Text("; ").join(told)]:
+        target.print(Padding(part, (0, 0, 0, 2), expand=False), highlight=False)
 
 
 def _entry(text: Entry) -> Text:

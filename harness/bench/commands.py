@@ -98,7 +98,7 @@ def bench(**options: Any) -> None:
 
     request = request_of(options)
     given = {**options, "threshold": share(options["threshold"])}
-    sys.exit(stoppable(partial(run_bench, request, given), lambda: "nothing was written"))
+    sys.exit(stoppable(partial(run_bench, request, given)))
 
 
 @click.argument("old", type=FILE)

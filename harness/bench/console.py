@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 from harness.bench import sweep, table, tuning
 from harness.bench.compare import Change, check_comparable, compare, exit_code, records
 from harness.bench.contestant import TimedResult
+from harness.bench.doubts import Load, warning
 from harness.bench.json_file import check_writable, document, read, write
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
+from harness.errors import HarnessError
+from harness.files.user_file import displayed
 from harness.spec.asked_sizes import check_asked
 from harness.spec.model import replaced
 from harness.table import Grid, show
@@ -26,13 +30,20 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     if target is not None:
         check_writable(target)
     old = read(base) if base is not None else None
-    progress = BenchProgress(console(error=True))
+    progress = BenchProgress(console(error=True), request.rounds)
     with Bench(request, events=progress) as bench, progress.bar:
         specs = {group.spec.name: group.spec for group in bench.groups}
         own = {name: spec.model.sizes for name, spec in specs.items()}
         for told in (*replaced(specs.values()), *check_asked(request.sizes, own, free=())):
-            line(progress.console, told)
-        results = bench.run()
+            progress.bar.line(told)
+        if busy := warning(Load.now(), len(os.sched_getaffinity(0))):
+            progress.bar.line(busy)
+        try:
+            results = bench.run()
+        except KeyboardInterrupt as interrupt:
+            progress.bar.stop()
+            interrupt.add_note(_kept(request, bench, target, _Printer(options["markdown"])))
+            raise
     new = document(request, results)
     show = _Printer(options["markdown"])
     try:
@@ -46,6 +57,22 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
         return code
     compared = show.comparison(old, new, options["threshold"], options["force"])
     return code or exit_code(compared)
+
+
+def _kept(request: BenchRequest, bench: Bench, target: Path | None, show: _Printer) -> str:
+    """Show and write what an interrupted run has measured; in words, what became of it."""
+    done = bench.results
+    if not done:
+        return "nothing was measured yet"
+    show.results(done, verbose=False)
+    counted = f"{len(done)} of {bench.planned} cells are done"
+    if target is None:
+        return f"{counted}, and were not kept (--json FILE keeps them)"
+    try:
+        write(target, document(request, done, planned=bench.planned))
+    except HarnessError as error:
+        return f"{counted}; {error}"
+    return f"{counted}, and in {displayed(target)}"
 
 
 def run_compare(old: Path, new: Path, options: Mapping[str, Any]) -> int:
@@ -94,7 +121,7 @@ class _Printer:
                 "thousand characters (samples, where a model reads none) per second, ± half the "
                 "quartile range; below: the path that ran, and x steps in one call; the digits in "
                 "which the worst tensor (in training, also how far a parameter moved) agrees with "
-                "the oracle; *: the fastest, or not to be told from it",
+                "the oracle; *: the fastest, or indistinguishable from it",
                 *sweep.lines(sweep.slopes(results)),
                 *tuning.lines(tuning.gains(results)),
             ]

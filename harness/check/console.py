@@ -9,69 +9,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from harness.check import report as reports
-from harness.check.cell import Cell, CellResult, result_records
-from harness.check.events import CheckEvents, Report
-from harness.check.findings import PASSING
+from harness.check.cell import Cell, result_records
+from harness.check.events import Report
+from harness.check.progress import CheckProgress
 from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
 from harness.errors import UsageError
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import worst
+from harness.progress import Progress
 from harness.runtime.plugins import choose_backends
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
 from harness.table import show
-from harness.terminal import console, line, say, tell, visible
+from harness.terminal import console, line, say, tell
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
 from harness.worker.worker import Worker
-
-
-class _Progress(CheckEvents):
-    """A bar on a terminal, a line for each cell elsewhere; on standard error."""
-
-    def __init__(self, console: Console, quiet: bool) -> None:
-        self.console, self.quiet = console, quiet
-        self.started: set[str] = set()
-        self.bar = Progress(
-            TextColumn("checking"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[cell]}", markup=False),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("", total=None, cell="")
-
-    def planned(self, cells: Sequence[Cell]) -> None:
-        self.bar.update(self.task, total=len(cells))
-
-    def again(self, reasons: Sequence[str]) -> None:
-        for reason in reasons:
-            line(self.console, reason)
-
-    def began(self, cell: Cell) -> None:
-        self.bar.update(self.task, cell=visible(str(cell)))
-
-    def starting(self, backend: str, seconds: float) -> None:
-        text = f"starting {backend} (at most {seconds:g} s)"
-        self.bar.update(self.task, cell=text)
-        if not (self.console.is_terminal or self.quiet or backend in self.started):
-            self.console.print(text, markup=False, highlight=False)
-        self.started.add(backend)
-
-    def ended(self, result: CellResult) -> None:
-        self.bar.advance(self.task)
-        failing = result.verdict not in PASSING
-        if failing or not (self.console.is_terminal or self.quiet):
-            line(self.console, f"{result.cell}: {result.verdict} ({result.seconds:.1f} s)")
 
 
 def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[str]) -> int:
@@ -81,10 +37,10 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
         UsageError: nothing applies of what was asked for.
     """
     started = time.monotonic()
-    progress = _Progress(console(error=True), quiet=bool(options["as_json"]))
+    progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
         for told in (*engine.specs.hidden, *engine.applied):
-            line(progress.console, told)
+            progress.bar.line(told)
         if options["reproducers"] is not None:
             check_writable(options["reproducers"])
         report = engine.run(arguments)
@@ -185,10 +141,12 @@ def run_replay(folder: Path, backend: str | None) -> int:
         raise UsageError(f"{folder} holds no expected values")
     cell = found.cell
     (name,) = choose_backends((backend or cell.backend,))
-    with Worker(Launch(name)) as worker:
+    with Worker(Launch(name)) as worker, Progress(console(error=True), "replaying") as bar:
         remote = Remote(worker, 120.0)
         try:
+            bar.step(f"starting {name}")
             remote.open(found.training, found.inference, None, cell.path, cell.dtype, cell.device)
+            bar.step(f"running {found.run.check} of {cell.spec}")
             results = found.run.run(remote)
         except WorkerFault as fault:
             tell(with_trace(f"{name}: {fault}", fault.traceback), error=True)
