@@ -17,13 +17,15 @@ from pathlib import Path
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("commands", "suite", "extend"),
+    ("completion", "listing"),
     ("train", "given"),
     ("bench", "check", "convert"),
     ("oracle", "worker"),
     ("text",),
     ("spec", "runtime"),
     ("program",),
-    ("options",),
+    ("verbs", "options"),
+    ("settings",),
     ("interrupts",),
     ("table", "progress"),
     ("terminal",),
@@ -49,7 +51,10 @@ PUBLIC = frozenset({"harness", "harness.backends", "harness.extend"})
 # What prints or reads the command line.
 SPEAKERS = frozenset({"click", "rich"})
 SPEAKING = frozenset(
-    {"cli", "options", "commands", "console", "progress", "table", "report", "terminal", "ranges"}
+    {
+        *("cli", "commands", "completion", "console", "options", "progress", "ranges", "report"),
+        *("table", "terminal", "verbs"),
+    }
 )
 
 

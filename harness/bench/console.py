@@ -26,7 +26,7 @@ from harness.terminal import console, line, say
 
 def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     """Time a request and print what came of it; returns the exit code."""
-    target, base = options["json"], options["compare"]
+    target, base = options["records"], options["baseline"]
     if target is not None:
         check_writable(target)
     old = read(base) if base is not None else None
@@ -51,10 +51,16 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
             write(target, new)
     finally:
         # What took an hour is shown, though it could not be kept.
-        show.results(results, options["verbose"])
+        if options["as_json"]:
+            say(json.dumps(new))
+        else:
+            show.results(results, options["verbose"])
     code = results_exit_code(results)
     if old is None:
         return code
+    if options["as_json"]:
+        check_comparable(old, new, options["force"])
+        return code or exit_code(compare(old, new, options["threshold"]))
     compared = show.comparison(old, new, options["threshold"], options["force"])
     return code or exit_code(compared)
 
@@ -67,7 +73,7 @@ def _kept(request: BenchRequest, bench: Bench, target: Path | None, show: _Print
     show.results(done, verbose=False)
     counted = f"{len(done)} of {bench.planned} cells are done"
     if target is None:
-        return f"{counted}, and were not kept (--json FILE keeps them)"
+        return f"{counted}, and were not kept (--records FILE keeps them)"
     try:
         write(target, document(request, done, planned=bench.planned))
     except HarnessError as error:

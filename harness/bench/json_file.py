@@ -148,7 +148,7 @@ def read(path: Path) -> dict[str, Any]:
         formed(content, ResultFile)
     except Malformed as error:
         raise DocumentError(
-            f"{displayed(path)} was not written by 'harness bench --json': {error}"
+            f"{displayed(path)} was not written by 'harness bench --records': {error}"
         ) from None
     return content
 

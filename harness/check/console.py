@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
 from harness.errors import UsageError
+from harness.options import process_of
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import worst
 from harness.progress import Progress
@@ -130,7 +132,7 @@ def _check_again(request: Request, spec: Spec, cell: Cell, checks: Sequence[str]
     return command
 
 
-def run_replay(folder: Path, backend: str | None) -> int:
+def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) -> int:
     """Run a reproducer; returns 0 if it agrees now, 1 if it differs, 3 if it cannot be run.
 
     Raises:
@@ -141,7 +143,8 @@ def run_replay(folder: Path, backend: str | None) -> int:
         raise UsageError(f"{folder} holds no expected values")
     cell = found.cell
     (name,) = choose_backends((backend or cell.backend,))
-    with Worker(Launch(name)) as worker, Progress(console(error=True), "replaying") as bar:
+    launch = Launch(name, *process_of(options, name, sys.executable))
+    with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
         remote = Remote(worker, 120.0)
         try:
             bar.step(f"starting {name}")

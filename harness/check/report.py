@@ -237,7 +237,8 @@ def summary(report: Report, seconds: float) -> str:
     kept = len(report.results) - len(ran)
     taken = f" ({kept} kept from the record file)" if kept else ""
     cells = "1 cell" if len(report.results) == 1 else f"{len(report.results)} cells"
-    return f"{cells}: {listed}{taken}; {compared:,} comparisons in {seconds:.0f} s"
+    left = f"; {report.left_out} more not run, because one failed" if report.left_out else ""
+    return f"{cells}: {listed}{taken}{left}; {compared:,} comparisons in {seconds:.0f} s"
 
 
 def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 from harness.check.cell import Cell, CellResult, finding_record, own_fault
 from harness.check.differences import Differences, known_differences
 from harness.check.events import CheckEvents, Report
-from harness.check.findings import Finding
+from harness.check.findings import PASSING, Finding
 from harness.check.outliers import Outliers
 from harness.check.provenance import Greetings, Signatures, greeting
 from harness.check.records import RecordWriter, head
@@ -61,6 +61,7 @@ class Engine:
         self.cases = SharedCases(request)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._enough = threading.Event()
 
     def __enter__(self) -> Engine:
         return self
@@ -124,7 +125,8 @@ class Engine:
             if writer:
                 writer.close()
         lines = [line for line in self._outliers.lines.values() if line]
-        return Report([results[cell] for cell in plan if cell in results], lines)
+        found = [results[cell] for cell in plan if cell in results]
+        return Report(found, lines, left_out=len(plan) - len(found))
 
     def _taken_up(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         """With ``resume``, the results of cells that the record file holds already."""
@@ -157,6 +159,8 @@ class Engine:
         for cell in plan:
             if cell.backend != backend or cell in results or self._stopping.is_set():
                 continue
+            if self._enough.is_set():
+                break
             begin: dict[str, Any] = {"kind": "begin", **cell.record()}
             if writer:
                 begin["signature"] = self._signature(cell)
@@ -168,6 +172,8 @@ class Engine:
             with self._lock:
                 results[cell] = result
                 self._outliers.ended(result)
+            if self.request.fail_fast and result.verdict not in PASSING:
+                self._enough.set()
             if writer:
                 for finding in result.findings:
                     writer.append(finding_record(result, finding))

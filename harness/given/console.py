@@ -33,9 +33,8 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
     target: Path | None = options["output"]
     spec = load_spec(name, options["folders"])
     given = gather(spec, options["sizes"], parameters=options["weights"], inputs=options["inputs"])
-    settings = Settings(
-        *(options[n] for n in ("dtype", "device", "path", "phase", "seed", "timeout", "python"))
-    )
+    names = ("dtype", "device", "path", "phase", "seed", "timeout", "python", "environment")
+    settings = Settings(**{name: options[name] for name in names})
     if target is not None:
         _check_place(target)
     try:

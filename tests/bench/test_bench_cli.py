@@ -25,7 +25,17 @@ LENIENT = ("--threshold", "10000%")
 
 def test_file_markdown_and_comparison_with_itself(tmp_path: Path) -> None:
     first = subprocess.run(
-        [HARNESS, *TINY, "--batch", "2,4", "--mode", "forward", "--json", "a.json", "--markdown"],
+        [
+            HARNESS,
+            *TINY,
+            "--batch",
+            "2,4",
+            "--mode",
+            "forward",
+            "--records",
+            "a.json",
+            "--markdown",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -41,7 +51,7 @@ def test_file_markdown_and_comparison_with_itself(tmp_path: Path) -> None:
     (fit,) = content["harness"]["slopes"]
     assert fit["values"] == [2, 4]
     second = subprocess.run(
-        [HARNESS, *TINY, "--batch", "2", "--mode", "forward", "--compare", "a.json", *LENIENT],
+        [HARNESS, *TINY, "--batch", "2", "--mode", "forward", "--baseline", "a.json", *LENIENT],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -57,7 +67,7 @@ def test_file_markdown_and_comparison_with_itself(tmp_path: Path) -> None:
 def test_interrupted_run_leaves_no_worker_and_no_file(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    command = [HARNESS, *TINY, "--rounds", "1000", "--batch", "2", "--json", "a.json"]
+    command = [HARNESS, *TINY, "--rounds", "1000", "--batch", "2", "--records", "a.json"]
     run = subprocess.Popen(
         hearing(command),
         cwd=tmp_path,
@@ -70,7 +80,7 @@ def test_interrupted_run_leaves_no_worker_and_no_file(
     run.send_signal(number)
     _, errors = run.communicate(timeout=20)
     assert run.returncode == 130
-    assert "interrupted; nothing was written" in errors
+    assert "interrupted; nothing was measured yet" in errors
     assert "Traceback" not in errors
     assert wait_until(lambda: is_gone(worker), 2.0)
     assert list(tmp_path.iterdir()) == []

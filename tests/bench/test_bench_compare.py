@@ -156,7 +156,7 @@ def test_command(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("{", "is no JSON"),
-        ("{}", "was not written by 'harness bench --json'"),
+        ("{}", "was not written by 'harness bench --records'"),
         (None, "cannot read"),
     ],
 )

@@ -51,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     (folder / "text").write_text(TEXT)
     assert shown((*TRAIN, "--weights", "weights"), folder, columns=None)[0] == 0
-    command = (*BENCH, "--json", "old.json", "--size", "vocab=9")
+    command = (*BENCH, "--records", "old.json", "--size", "vocab=9")
     assert shown(command, folder, columns=None)[0] == 0
     document = json.loads((folder / "old.json").read_text())
     for benchmark in document["benchmarks"]:
