@@ -59,7 +59,7 @@ class Words(click.ParamType[Any]):
         if self.kind == "folder":
             return [CompletionItem(incomplete, type="dir")]
         before, comma, begun = incomplete.rpartition(",") if self.split else ("", "", incomplete)
-        known = completers.get(self.kind, lambda ctx: ())(ctx)
+        known = completers[self.kind](ctx) if self.kind in completers else ()
         taken = before.split(",")
         return [
             CompletionItem(before + comma + name)
@@ -267,7 +267,7 @@ def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> An
 def process_of(options: Mapping[str, Any], name: str, python: str) -> tuple[str, dict[str, str]]:
     """The interpreter and the variables of the one backend or format that is run."""
     names = partial(tuple, (name,))
-    given = interpreters(options["pythons"], names)
+    given = interpreters(options.get("pythons", ()), names)
     environment = variables(options.get("environment", ()), names)
     return only("--python", given, name, python), only("--env", environment, name, {})
 

@@ -132,8 +132,10 @@ def _check_again(request: Request, spec: Spec, cell: Cell, checks: Sequence[str]
     return command
 
 
-def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) -> int:
+def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any] | None = None) -> int:
     """Run a reproducer; returns 0 if it agrees now, 1 if it differs, 3 if it cannot be run.
+
+    ``options`` say with which interpreter and variables.
 
     Raises:
         UsageError: the folder holds no expected values.
@@ -143,7 +145,7 @@ def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) ->
         raise UsageError(f"{folder} holds no expected values")
     cell = found.cell
     (name,) = choose_backends((backend or cell.backend,))
-    launch = Launch(name, *process_of(options, name, sys.executable))
+    launch = Launch(name, *process_of(options or {}, name, sys.executable))
     with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
         remote = Remote(worker, 120.0)
         try:

@@ -86,6 +86,33 @@ def test_interrupted_run_leaves_no_worker_and_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interrupted_run_keeps_what_is_done(tmp_path: Path) -> None:
+    """The first of many groups is measured, shown and kept, and marked as a part."""
+    batches = ",".join(map(str, range(2, 60)))
+    command = [*TINY, "--batch", batches, "--mode", "forward", "--records", "a.json"]
+    run = subprocess.Popen(
+        hearing([HARNESS, *command]),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stderr is not None
+    for line in run.stderr:
+        if line.startswith("1/58: "):
+            break
+    run.send_signal(signal.SIGINT)
+    output, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    content = json.loads((tmp_path / "a.json").read_text())
+    done = len(content["benchmarks"]) + len(content["harness"]["without_speed"])
+    assert 1 <= done < 58
+    assert content["harness"]["incomplete"] == {"done": done, "planned": 58}
+    assert f"interrupted; {done} of 58 cells are done, and in a.json" in errors
+    assert "Traceback" not in errors
+    assert "forward, batch 2, factors 3" in output
+
+
 def _workers(parent: int) -> list[int]:
     """The workers that a process has started, by their command lines."""
     found = []

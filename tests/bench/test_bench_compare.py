@@ -155,7 +155,7 @@ def test_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("{}", "was not written by 'harness bench --records'"),
         (None, "cannot read"),
     ],

@@ -79,7 +79,7 @@ def test_exit_code_tells_what_happened(fault: str, code: int, shown: str) -> Non
         (["--dtype", "float16"], "unknown dtype 'float16'"),
         (["--dtype", "float23"], "did you mean 'float32'?"),
         (["--check", "valeus"], "unknown check 'valeus'; did you mean 'values'?"),
-        (["--path", "nativ"], "'nativ' is not one of 'native'"),
+        (["--path", "nativ"], "unknown path 'nativ'; did you mean 'native'?"),
         (["--python", "nmpy=/bin/true"], "'nmpy', which is not checked; did you mean 'numpy'?"),
         (["--env", "numpy"], "--env takes [BACKEND:]NAME=VALUE, found 'numpy'"),
         (["--env", "nmpy:A=1"], "'nmpy', which is not checked; did you mean 'numpy'?"),

@@ -14,7 +14,7 @@ from harness.worker.remote import with_trace
 
 
 def run_generate(request: GenerateRequest, as_json: bool) -> int:
-    """Write on with every backend; returns the exit code."""
+    """Continue the prompt with every backend; returns the exit code."""
     writer = prepare(request)
     for told in replaced([writer.spec]):
         tell(told, error=True)
@@ -57,7 +57,7 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
 
 
 def differences(texts: Mapping[str, str]) -> str:
-    """Where the texts of backends part from the first one's; empty if they do not."""
+    """Where the texts of backends differ from the first one's; empty if they do not."""
     (first, base), *others = texts.items()
     lines = []
     for backend, text in others:
