@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from harness import completion as completion  # what it knows is asked for through options
 from harness import options
 from harness.bench import commands as bench_commands
+from harness.check import completion as completion  # asked through options.completers
 from harness.convert import commands as convert_commands
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.given import commands as given_commands
@@ -82,7 +82,7 @@ def _kinds(command: Command) -> Command:
 @friendly
 def list_command(folders: tuple[Path, ...], as_json: bool, **wanted: bool) -> None:
     """List installed backends, formats, models and definitions. Imports no framework."""
-    from harness.listing import as_data, as_text
+    from harness.check.listing import as_data, as_text
 
     kinds = [kind for kind in KINDS if wanted[kind]]
     chosen = kinds or KINDS

@@ -42,6 +42,7 @@ class Words(click.ParamType[Any]):
         self.kind, self.split = kind, split
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The value, or a tuple of several; ``BadParameter`` where one of them is empty."""
         if self.split is None or isinstance(value, tuple):
             return value if isinstance(value, tuple) else str(value)
         parts = self.split(str(value))
@@ -230,7 +231,11 @@ def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
 
 
 def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) -> dict[str, str]:
-    """``[BACKEND=]INTERPRETER`` items, by backend; those without one are for all ``backends``."""
+    """``[BACKEND=]INTERPRETER`` items, by backend; the one without is for all ``backends``.
+
+    Raises:
+        UsageError: there are several without one, or for the same backend.
+    """
     bare = [item for item in items if "=" not in item or "/" in item.partition("=")[0]]
     named = pairs("--python", [item for item in items if item not in bare])
     if len(bare) > 1:
@@ -241,7 +246,11 @@ def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) ->
 def variables(
     items: Sequence[str], backends: Callable[[], Sequence[str]]
 ) -> dict[str, dict[str, str]]:
-    """``[BACKEND:]NAME=VALUE`` items, by backend; those without one are for all ``backends``."""
+    """``[BACKEND:]NAME=VALUE`` items, by backend; those without one are for all ``backends``.
+
+    Raises:
+        UsageError: one has another form.
+    """
     found: dict[str, dict[str, str]] = {}
     for item in items:
         target, equals, value = item.partition("=")

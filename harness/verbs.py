@@ -52,6 +52,8 @@ class Verb(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it; ``UsageError`` for a former option says what does it now, and
+        ``BadParameter`` where a wrong default comes from."""
         for argument in args:
             new = FORMER.get(self.name or "", {}).get(argument.partition("=")[0])
             if new:

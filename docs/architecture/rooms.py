@@ -17,7 +17,6 @@ from pathlib import Path
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("commands", "suite", "extend"),
-    ("completion", "listing"),
     ("train", "given"),
     ("bench", "check", "convert"),
     ("oracle", "worker"),

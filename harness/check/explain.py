@@ -30,7 +30,11 @@ def explain(
     pythons: Mapping[str, str] | None = None,
     environment: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
-    """The text that ``harness explain`` prints of a model, or of another definition."""
+    """The text that ``harness explain`` prints of a model, or of another definition.
+
+    Raises:
+        UsageError: nothing has that name.
+    """
     library = Library(tuple(folders))
     other = explain_definition(name, library)
     if other:
