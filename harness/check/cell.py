@@ -108,4 +108,6 @@ def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
         "traceback": finding.traceback,
         "held": finding.held,
         "layers": dict(result.layers),
+        **({"spread": list(worst.spread)} if worst and worst.spread else {}),
+        **({"growth": [list(step) for step in finding.growth]} if finding.growth else {}),
     }

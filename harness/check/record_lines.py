@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from harness.check.findings import Verdict
 from harness.files.forms import Form, Number, formed
+from harness.oracle.tolerance import DECADES
 
 SCHEMA_VERSION = 1
 COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
@@ -61,6 +62,8 @@ class Result(OfCell):
     worst: str | None
     held: Annotated[int, Field(ge=0, lt=2**63)]
     layers: dict[str, str]
+    spread: Annotated[list[NonNegativeInt], Field(max_length=2 * DECADES + 3)] = Field(default=[])
+    growth: list[Annotated[list[Number], Field(min_length=3, max_length=3)]] = Field(default=[])
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Result:

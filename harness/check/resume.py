@@ -138,6 +138,12 @@ def _result(
             error, yardstick, tolerance = (
                 float(line[n]) for n in ("error", "yardstick", "tolerance")
             )
-            finding.deviations.append(Deviation(line["worst"], error, yardstick, tolerance))
+            spread = tuple(line.get("spread", ()))
+            worst = Deviation(line["worst"], error, yardstick, tolerance, spread=spread)
+            finding.deviations.append(worst)
+        finding.kept_growth = tuple(
+            (int(step), float(error), float(allowed))
+            for step, error, allowed in line.get("growth", ())
+        )
         result.findings.append(finding)
     return result

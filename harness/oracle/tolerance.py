@@ -25,6 +25,8 @@ K = 16.0
 FLOOR = 2.0**-25  # of float32; K times it is 4.8e-7, four units in the last place
 VOID = 0.5
 """A tolerance that says nothing."""
+DECADES = 5
+"""Of a tolerance, up and down, that the histogram of an error tells apart."""
 
 # Unit roundoff of a dtype relative to float32's.
 PRECISION: Mapping[str, float] = {
@@ -44,6 +46,7 @@ class Deviation:
     yardstick: float
     tolerance: float
     reason: str = ""
+    spread: tuple[int, ...] = ()  # of the worst tensor of a check: see :func:`spread`
 
     @property
     def ratio(self) -> float:
@@ -108,6 +111,27 @@ def relative_error(found: Array, expected: Array, scale: float) -> float:
         gap = np.where(same, 0.0, np.abs(found - expected))
     worst = float(gap.max())
     return worst / scale if np.isfinite(worst) else float("inf")
+
+
+def spread(found: Array, expected: Array, scale: float, tolerance: float) -> tuple[int, ...]:
+    """How many entries of a tensor are off by how much: the histogram of its error.
+
+    First those that are exact; then, by decades of what is allowed, from below ``10**-DECADES`` of
+    the tolerance to ``10**DECADES`` of it and more, or no number: ``2 * DECADES + 3`` counts.
+    """
+    with np.errstate(all="ignore"):
+        gap = np.abs(np.asarray(found, np.float64) - expected).ravel()
+        same = (
+            (gap == 0)
+            | (np.isnan(found) & np.isnan(expected)).ravel()
+            | (found == expected).ravel()
+        )
+        decade = np.floor(np.log10(gap[~same] / (scale * tolerance)))
+    decade = np.nan_to_num(decade, nan=DECADES, posinf=DECADES)
+    places = np.clip(decade, -DECADES - 1, DECADES).astype(int) + DECADES + 2
+    counts = np.bincount(places, minlength=2 * DECADES + 3)
+    counts[0] = np.count_nonzero(same)
+    return tuple(counts.tolist())
 
 
 def deviation(
