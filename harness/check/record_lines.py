@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from harness.check.findings import Verdict
+from harness.check.findings import Verdict, Who
 from harness.files.forms import Form, Number, formed
 from harness.oracle.tolerance import DECADES
 
@@ -74,6 +74,13 @@ class Result(OfCell):
         return self
 
 
+class Blamed(Form):
+    """Who is at fault, and why."""
+
+    who: Who
+    words: str
+
+
 class End(OfCell):
     """A cell is finished. ``greeting`` is what its worker said of itself."""
 
@@ -81,6 +88,7 @@ class End(OfCell):
     seconds: Number
     could_not_run: bool
     location: str
+    blame: Blamed | None = None
     greeting: dict[str, str] | None = None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
-from harness.check.findings import Finding
+from harness.check.findings import Blame, Finding
 from harness.oracle.tolerance import Deviation
 
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
@@ -48,6 +48,8 @@ def _result(
     result.kept = True
     result.signature, result.greeting = begin.get("signature"), end.get("greeting")
     result.could_not_run = end["could_not_run"]
+    if end.get("blame"):
+        result.blame = Blame(end["blame"]["who"], end["blame"]["words"])
     for line in lines:
         result.version, result.layers = line["backend_version"], line["layers"]
         finding = Finding(line["check"], verdict=line["verdict"], seconds=float(line["seconds"]))
