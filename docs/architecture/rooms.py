@@ -17,6 +17,7 @@ from pathlib import Path
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("commands", "suite", "extend"),
+    ("report",),
     ("train", "given"),
     ("bench", "check", "convert"),
     ("oracle", "worker"),

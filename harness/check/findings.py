@@ -41,6 +41,9 @@ BROKEN: frozenset[Verdict] = frozenset({"error", "crashed", "timeout", "out-of-m
 
 # How results of a step of training are named.
 STEP = re.compile(r"step (\d+): ")
+# Of a training's steps, those whose errors are kept.
+MOST_STEPS = 20
+
 Who = Literal["layer", "plugin", "gradient", "spec", "unknown"]
 
 
@@ -115,10 +118,13 @@ class Finding:
             return self.kept_growth
         steps: dict[int, list[Deviation]] = {}
         for deviation in self.deviations:
-            found = STEP.match(deviation.name)
+            found = STEP.search(deviation.name)
             if found and not deviation.void:
                 steps.setdefault(int(found[1]), []).append(deviation)
-        worsts = ((step, worst(found)) for step, found in sorted(steps.items()))
+        # Of a long trajectory some, the first and the last among them.
+        every = -(-len(steps) // MOST_STEPS) or 1
+        looked = [*sorted(steps)[:-1:every], *sorted(steps)[-1:]]
+        worsts = ((step, worst(steps[step])) for step in looked)
         return tuple((step, found.error, found.tolerance) for step, found in worsts)
 
     @property
