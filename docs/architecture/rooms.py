@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("commands", "suite", "extend"),
     ("report",),
-    ("train", "given"),
+    ("train", "given", "comparison"),
     ("bench", "check", "convert"),
     ("oracle", "worker"),
     ("text",),
@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("interrupts",),
     ("terminal",),
     ("files",),
-    ("ranges",),
+    ("ranges", "compared"),
     ("arrays", "errors"),
 )
 FLOOR: Mapping[str, int] = {

@@ -1,4 +1,4 @@
-"""The commands ``bench`` and ``compare``. What they need is imported when they are run."""
+"""The command ``bench``. What it needs is imported when it is run."""
 
 from __future__ import annotations
 
@@ -34,14 +34,12 @@ SHARE = click.option(
     metavar="SHARE",
     help="How much slower a cell may get.",
 )
-FORCE = click.option("--force", is_flag=True, help="Compare other devices or versions too.")
 MARKDOWN = click.option("--markdown", is_flag=True, help="Print Markdown tables.")
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the commands to a group; ``guard`` makes a message of a user's error."""
-    for command in (bench, compare):
-        group.command()(guard(command))
+    """Add the command to a group; ``guard`` makes a message of a user's error."""
+    group.command()(guard(bench))
 
 
 @click.argument("specs", nargs=-1, metavar="[SPEC]...")
@@ -76,7 +74,6 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option("--json", type=FILE, help="Write the results, as pytest-benchmark does.")
 @click.option("--compare", type=FILE, help="Compare with the results in this file.")
 @SHARE
-@FORCE
 @PYTHONS
 @ENVIRONMENT
 @click.option("--tune", is_flag=True, help="Try known settings of the environment beside.")
@@ -99,24 +96,6 @@ def bench(**options: Any) -> None:
     request = request_of(options)
     given = {**options, "threshold": share(options["threshold"])}
     sys.exit(stoppable(partial(run_bench, request, given), lambda: "nothing was written"))
-
-
-@click.argument("old", type=FILE)
-@click.argument("new", type=FILE)
-@SHARE
-@FORCE
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-@MARKDOWN
-def compare(old: Path, new: Path, **options: Any) -> None:
-    """Show what got faster, slower, more or less accurate from OLD to NEW, two files of bench.
-
-    Exit code 0: nothing got worse; 1: a cell is slower beyond the threshold and the noise, or has
-    lost its speed; 2: the files cannot be read or compared.
-    """
-    from harness.bench.console import run_compare
-
-    given = {**options, "threshold": share(options["threshold"])}
-    sys.exit(stoppable(partial(run_compare, old, new, given)))
 
 
 def request_of(options: Mapping[str, Any]) -> Any:
@@ -169,10 +148,16 @@ def share(text: str) -> float:
     Raises:
         UsageError: it is none, or outside of what is allowed.
     """
+    percent = text.endswith("%")
     try:
-        found = THRESHOLD.read(text.removesuffix("%"))
+        found = float(THRESHOLD.read(text.removesuffix("%"))) / (100 if percent else 1)
     except UsageError as error:
         raise UsageError(
             f"--threshold takes a share such as 10% or 0.1, found {text!r}: {error}"
         ) from None
-    return float(found) / (100 if text.endswith("%") else 1)
+    if found >= 1 and not percent:
+        raise UsageError(
+            f"--threshold takes a share such as 10% or 0.1, found {text!r}: write {text}% for "
+            f"{text} percent (a share without % is below 1)"
+        )
+    return found

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from harness.bench import sweep, table, tuning
-from harness.bench.compare import Change, check_comparable, compare, exit_code, records
+from harness.bench.compare import Change, changes, environment_changes, exit_code
 from harness.bench.contestant import TimedResult
 from harness.bench.json_file import check_writable, document, read, write
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
 from harness.bench.table import Grid
+from harness.compared import counted, lines
 from harness.spec.asked_sizes import check_asked
 from harness.spec.model import replaced
 from harness.terminal import console, line, say
@@ -47,21 +46,7 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     code = results_exit_code(results)
     if old is None:
         return code
-    compared = show.comparison(old, new, options["threshold"], options["force"])
-    return code or exit_code(compared)
-
-
-def run_compare(old: Path, new: Path, options: Mapping[str, Any]) -> int:
-    """Compare two files and print what changed; returns the exit code."""
-    before, after = read(old), read(new)
-    if options["as_json"]:
-        differing = check_comparable(before, after, options["force"])
-        found = compare(before, after, options["threshold"])
-        content = {"exit_code": exit_code(found), "differing": differing, "cells": records(found)}
-        say(json.dumps(content))
-        return exit_code(found)
-    printer = _Printer(options["markdown"])
-    return exit_code(printer.comparison(before, after, options["threshold"], options["force"]))
+    return code or exit_code(show.comparison(old, new, options["threshold"]))
 
 
 def results_exit_code(results: Sequence[TimedResult]) -> int:
@@ -104,13 +89,12 @@ class _Printer:
         )
 
     def comparison(
-        self, old: Mapping[str, Any], new: Mapping[str, Any], threshold: float, force: bool
+        self, old: Mapping[str, Any], new: Mapping[str, Any], threshold: float
     ) -> list[Change]:
         """The changes from one file to the other."""
-        differing = check_comparable(old, new, force)
-        self.lines([f"not the same: {what}" for what in differing])
-        found = compare(old, new, threshold)
-        self.grid(table.changes(found, threshold))
+        found = changes(old, new, threshold)
+        self.lines([f"not the same: {what}" for what in environment_changes(old, new)])
+        self.lines([*lines(found), f"beyond {threshold:.2g} and the noise: {counted(found)}"])
         return found
 
     def grid(self, grid: Grid) -> None:

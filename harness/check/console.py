@@ -20,6 +20,7 @@ from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
 from harness.errors import UsageError
+from harness.files import forms
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import worst
 from harness.runtime.plugins import choose_backends
@@ -97,7 +98,7 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
     if options["as_json"]:
         lines = [record for result in report.results for record in result_records(result)]
         given = {} if request.given is None else {"given": given_record(request.given)}
-        say(json.dumps({"exit_code": report.exit_code, **given, "results": _finite(lines)}))
+        say(json.dumps({"exit_code": report.exit_code, **given, "results": forms.plain(lines)}))
         return report.exit_code
     shown = console(piped_width=PIPED_WIDTH)
     line(shown, reports.title(report))
@@ -207,16 +208,3 @@ def run_replay(folder: Path, backend: str | None) -> int:
     what = f"{cell.spec} on {name}, {cell.dtype}, check {found.run.check}"
     say(f"{what}: {verdict}; worst is {furthest.name}")
     return 0 if agrees else 1
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: such numbers become strings that ``float`` reads."""
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
-        return "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, float) and value != value:
-        return "NaN"
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return value

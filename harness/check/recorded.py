@@ -1,50 +1,56 @@
-"""The cells that a record file tells of, put together from its lines."""
+"""The cells of a record file, as results again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
 from harness.check.findings import Blame, Finding
+from harness.check.records import Records
 from harness.oracle.tolerance import Deviation
 
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
 
 
-def ended(lines: Iterable[Mapping[str, Any]]) -> tuple[dict[Cell, CellResult], list[Cell]]:
-    """The cells that the lines hold from begin to end, and those that were cut off.
+def ended(records: Records) -> dict[Cell, CellResult]:
+    """The cells that are there from begin to end, of records read with ``complete``.
 
-    Of a cell that stands there several times, the last run counts. The lines are complete, as
-    :func:`harness.check.records.read_records` has them with ``complete=True``.
+    Of a cell that is there several times, the last run counts; one that began again and was cut
+    off is not there.
     """
     found: dict[Cell, CellResult] = {}
-    begun: dict[Cell, list[Mapping[str, Any]]] = {}
-    cut: dict[Cell, None] = {}
-    for line in lines:
+    open_cells: dict[Cell, list[Mapping[str, Any]]] = {}
+    for line in records.lines:
         if line["kind"] == "head":
-            cut |= dict.fromkeys(begun)
-            begun.clear()
+            open_cells.clear()
         elif line["kind"] == "begin":
-            begun[_cell(line)] = [line]
-            found.pop(_cell(line), None)
-        elif line["kind"] == "result" and _cell(line) in begun:
-            begun[_cell(line)].append(line)
-        elif line["kind"] == "end" and _cell(line) in begun:
-            begin, *results = begun.pop(_cell(line))
-            found[_cell(line)] = _result(begin, results, line)
-    cut |= dict.fromkeys(begun)
-    return found, [cell for cell in cut if cell not in found]
+            open_cells[cell_of(line)] = [line]
+            found.pop(cell_of(line), None)
+        elif line["kind"] == "result" and cell_of(line) in open_cells:
+            open_cells[cell_of(line)].append(line)
+        elif line["kind"] == "end" and cell_of(line) in open_cells:
+            begin, *results = open_cells.pop(cell_of(line))
+            found[cell_of(line)] = _result(begin, results, line)
+    return found
 
 
-def _cell(line: Mapping[str, Any]) -> Cell:
+def cut_off(records: Records) -> list[Cell]:
+    """The cells that began and were not finished, nor run again."""
+    found = ended(records)
+    begun = dict.fromkeys(cell_of(line) for line in records.of_kind("begin"))
+    return [cell for cell in begun if cell not in found]
+
+
+def cell_of(line: Mapping[str, Any]) -> Cell:
+    """The cell that a line is about."""
     return Cell(**{name: line[name] for name in CELL_FIELDS})
 
 
 def _result(
     begin: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], end: Mapping[str, Any]
 ) -> CellResult:
-    result = CellResult(_cell(begin), seconds=float(end["seconds"]), location=end["location"])
+    result = CellResult(cell_of(begin), seconds=float(end["seconds"]), location=end["location"])
     result.kept = True
     result.signature, result.greeting = begin.get("signature"), end.get("greeting")
     result.could_not_run = end["could_not_run"]

@@ -41,11 +41,10 @@ def ended_cells(path: Path, request: Request) -> dict[Cell, CellResult]:
     """
     if not path.exists():
         return {}
-    lines = read_records(path, complete=True).lines
-    for line in lines:
-        if line["kind"] == "head":
-            _check_same_run(path, line, request)
-    return ended(lines)[0]
+    records = read_records(path, complete=True)
+    for head in records.of_kind("head"):
+        _check_same_run(path, head, request)
+    return ended(records)
 
 
 def take_up(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,10 @@ VOID = 0.5
 """A tolerance that says nothing."""
 DECADES = 5
 """Of a tolerance, up and down, that the histogram of an error tells apart."""
+UNUSUAL = 8.0
+"""Yardsticks that an honest error does not reach: the largest of docs/false-alarms.md is 7.03."""
+GROWN = 2.0
+"""By this factor an error, in yardsticks, must change between two runs to be spoken of."""
 
 # Unit roundoff of a dtype relative to float32's.
 PRECISION: Mapping[str, float] = {
@@ -171,6 +175,19 @@ def compare(
     return deviations + [
         Deviation(name, float("inf"), 1.0, 0.0, "was not expected") for name in unexpected
     ]
+
+
+def moved(old: float, new: float) -> Literal["lost", "gained", ""]:
+    """Whether accuracy was lost or gained from one run to another, beyond what rounding explains.
+
+    Both errors are in yardsticks, each of its own run: where other numbers, another processor or
+    another order of summation make the rounding larger, the yardstick has grown with it.
+    """
+    if new > max(UNUSUAL, GROWN * old) or math.isnan(new) > math.isnan(old):
+        return "lost"
+    if old > max(UNUSUAL, GROWN * new) or math.isnan(old) > math.isnan(new):
+        return "gained"
+    return ""
 
 
 def worst(deviations: list[Deviation]) -> Deviation:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
-from harness.check.recorded import ended
-from harness.check.records import read_records
+from harness.check.recorded import cut_off, ended
+from harness.check.records import Records, read_records
 from harness.convert import weights
 from harness.errors import UsageError
 from harness.files import kinds
@@ -28,6 +28,7 @@ class CheckRun:
     heads: Sequence[Mapping[str, Any]]
     cells: Mapping[Cell, CellResult]
     cut: Sequence[Cell]
+    records: Records
 
     @property
     def started(self) -> str:
@@ -119,10 +120,9 @@ def check_run(path: Path) -> CheckRun:
     Raises:
         RecordError: they cannot be read, or a line is none.
     """
-    lines = read_records(path, complete=True).lines
-    cells, cut = ended(lines)
-    heads = [line for line in lines if line["kind"] == "head"]
-    return CheckRun(displayed(path), heads, cells, cut)
+    records = read_records(path, complete=True)
+    heads = records.of_kind("head")
+    return CheckRun(displayed(path), heads, ended(records), cut_off(records), records)
 
 
 def _bench_run(path: Path) -> BenchRun:

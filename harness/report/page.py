@@ -77,9 +77,7 @@ def page(
         "charts": [c for run in inputs.benches for c in _charts(run, baseline, drawn)],
         "baseline": baseline,
         "roofline": _roofline(inputs.benches) if drawn else None,
-        "losses": Markup(pictures.losses(inputs.trainings))
-        if drawn and inputs.trainings
-        else None,
+        "losses": Markup(pictures.losses(inputs.trainings)) if drawn and inputs.trainings else None,
         "trainings": _trainings(inputs),
         "history": _history(history, drawn),
         "environment": environment(inputs, news.old if news else None),
@@ -153,7 +151,9 @@ def _growth(check: CheckRun) -> Markup | None:
     nearest: dict[str, tuple[float, Sequence[tuple[float, float]]]] = {}
     for cell, result in check.cells.items():
         for finding in result.findings:
-            points = [(float(n), error / allowed) for n, error, allowed in finding.growth if allowed]
+            points = [
+                (float(n), error / allowed) for n, error, allowed in finding.growth if allowed
+            ]
             points = [(n, share) for n, share in points if 0 < share < float("inf")]
             if len(points) > 1:
                 name = f"{cell.backend} {cell.dtype}"

@@ -26,7 +26,9 @@ def facts(inputs: Inputs) -> list[str]:
         machine = check.heads[-1]["machine"]
         found = [check.started, f"{machine.get('cpu')} · {machine.get('usable_cores')} cores"]
     versions = dict.fromkeys(
-        version for text in (check.versions if check else {}).values() for version in text.split(", ")
+        version
+        for text in (check.versions if check else {}).values()
+        for version in text.split(", ")
     )
     return found + list(versions)
 
