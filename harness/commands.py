@@ -33,6 +33,7 @@ from harness.options import (
     variables,
 )
 from harness.ranges import MEMORY_MIB, REPEAT
+from harness.report import commands as report_commands
 from harness.terminal import say
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
@@ -190,6 +191,7 @@ def replay(folder: Path, backend: str | None) -> None:
 bench_commands.register(cli, friendly)
 comparison_commands.register(cli, friendly)
 given_commands.register(cli, friendly)
+report_commands.register(cli, friendly)
 train_commands.register(cli, friendly)
 generate_commands.register(cli, friendly)
 convert_commands.register(cli, friendly)

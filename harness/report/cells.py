@@ -70,6 +70,11 @@ class Matrix:
     backends: Sequence[str]
     rows: Sequence[tuple[str, Sequence[Entry | None]]]
 
+    @property
+    def title(self) -> str:
+        """The path, and the device where it is no CPU."""
+        return self.path if self.device == "cpu" else f"{self.path} on {self.device}"
+
 
 def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
     """One for each path and device, in the order of the run."""

@@ -47,6 +47,21 @@ class BenchRun:
 
     name: str
     file: BenchFile
+    content: Mapping[str, Any]
+
+    @property
+    def started(self) -> str:
+        """When the file was made, UTC."""
+        return self.file.datetime[:19] + "Z"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """By backend, the versions of its framework."""
+        harness = self.content["machine_info"]["harness"]
+        return {
+            backend: ", ".join(f"{name} {v}" for name, v in worker["versions"].items())
+            for backend, worker in harness["workers"].items()
+        }
 
 
 @dataclass(frozen=True)
@@ -130,7 +145,7 @@ def _bench_run(path: Path) -> BenchRun:
 
     content = json_file.read(path)
     try:
-        return BenchRun(displayed(path), formed(content, BenchFile))
+        return BenchRun(displayed(path), formed(content, BenchFile), content)
     except Malformed as error:
         raise UsageError(f"{displayed(path)}: {error}") from None
 

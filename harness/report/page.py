@@ -14,13 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.bench.table import thousands
-from harness.check.cell import Cell, CellResult
 from harness.check.differences import Differences
-from harness.check.findings import PASSING
 from harness.report import cells, pictures
 from harness.report.cells import Matrix
 from harness.report.drill import drill
-from harness.report.headline import Headline, headline
+from harness.report.headline import headline
 from harness.report.history import History
 from harness.report.inputs import BenchRun, CheckRun, Inputs
 from harness.report.news import News
@@ -65,7 +63,8 @@ def page(
         "title": "Backend comparison",
         "headline": headline(inputs, news),
         "facts": facts(inputs),
-        "news": news,
+        "changes": news.told if news else [],
+        "base_name": news.name if news else "",
         "troubles": shown[:MOST_TROUBLES],
         "more_troubles": _more(shown),
         "known": _known(check, differences),
@@ -80,7 +79,7 @@ def page(
         "losses": Markup(pictures.losses(inputs.trainings)) if drawn and inputs.trainings else None,
         "trainings": _trainings(inputs),
         "history": _history(history, drawn),
-        "environment": environment(inputs, news.old if news else None),
+        "environment": environment(inputs, news.around if news else ()),
         "commands": _commands(inputs, shown),
         "missing_pictures": "" if drawn else MISSING,
         "version": version("backend-comparison-harness"),
@@ -108,7 +107,7 @@ def _rendered(context: Mapping[str, Any]) -> str:
 
 def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     every = (
-        ("changes", "Changes", context["news"]),
+        ("changes", "Changes", context["changes"]),
         ("look", "Look here first", context["troubles"]),
         ("known", "Known differences", context["known"]),
         ("matrix", "Conformance", context["matrices"]),
@@ -230,11 +229,8 @@ def _commands(inputs: Inputs, shown: Sequence[Trouble]) -> list[str]:
     """What was run, as far as it is known, and what makes reproducers."""
     found = []
     if inputs.check:
-        for head in inputs.check.heads[-1:]:
-            found.append(shlex.join(["harness", *head["arguments"]]))
+        heads = inputs.check.heads[-1:]
+        found += [shlex.join(["harness", *head["arguments"]]) for head in heads]
     if shown:
         found.append(f"{shown[0].command} --reproducers reproducers")
     return found
-
-
-__all__ = ["PASSING", "Cell", "CellResult", "Headline", "page"]

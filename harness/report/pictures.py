@@ -123,23 +123,48 @@ def lines(
     """Some series on a logarithmic axis, such as the error of a training by its steps."""
 
     def draw(axes: Axes) -> None:
-        for number, (name, points) in enumerate(series.items()):
-            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-            axes.plot(
-                *zip(*points, strict=True),
-                marker=marker,
-                markersize=4,
-                color=colour,
-                label=_plain(name),
-            )
+        _plot(axes, series)
         axes.set_yscale("log")
         if limit is not None:
             axes.axhline(limit, color=INK, linestyle="--", linewidth=1)
-        axes.grid(which="major", color=INK, alpha=0.12)
         axes.set_xlabel(title)
-        _legend(axes, 2)
 
     return _svg(draw, 3.0, title)
+
+
+def trend(
+    title: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    upgrades: Sequence[float],
+    *,
+    log: bool,
+) -> str:
+    """Series over the numbers of runs, with a dashed line at each upgrade."""
+
+    def draw(axes: Axes) -> None:
+        _plot(axes, series)
+        if log:
+            axes.set_yscale("log")
+        for place in upgrades:
+            axes.axvline(place, color=INK, linestyle="--", linewidth=1)
+        axes.set_xlabel(title)
+        axes.locator_params("x", integer=True)
+
+    return _svg(draw, 3.0, title)
+
+
+def _plot(axes: Axes, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    for number, (name, points) in enumerate(series.items()):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        look: dict[str, Any] = {
+            "marker": marker,
+            "markersize": 4,
+            "color": colour,
+            "label": _plain(name),
+        }
+        axes.plot(*zip(*points, strict=True), **look)
+    axes.grid(which="major", color=INK, alpha=0.12)
+    _legend(axes, 2)
 
 
 def _legend(axes: Axes, columns: int) -> None:

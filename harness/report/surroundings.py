@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.compared import Differing
 from harness.report.inputs import Inputs
 
 
@@ -33,13 +34,18 @@ def facts(inputs: Inputs) -> list[str]:
     return found + list(versions)
 
 
-def environment(inputs: Inputs, old: Inputs | None) -> list[Row]:
-    """All facts, with those of an older run where they differ."""
-    before = _all(old) if old else {}
-    return [
-        Row(name, now, before[name] if before.get(name, now) != now else "")
-        for name, now in _all(inputs).items()
-    ]
+def environment(inputs: Inputs, around: Sequence[Differing]) -> list[Row]:
+    """What is not the same as in an older run, and then all facts."""
+    changed = [_changed(each) for each in around]
+    return changed + [Row(name, now) for name, now in _all(inputs).items()]
+
+
+def _changed(each: Differing) -> Row:
+    what = each.words or each.what
+    name = f"{what} of {', '.join(each.of)}" if each.of else what
+    if each.words:  # checksums, which say nothing to a person
+        return Row(name, "now", "before")
+    return Row(name, each.new, each.old)
 
 
 def _all(inputs: Inputs) -> dict[str, str]:
