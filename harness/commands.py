@@ -163,6 +163,7 @@ def schema(kind: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @click.option("--verbose", is_flag=True, help="Every check of every cell.")
 @friendly
+@report_commands.reported("records")
 def check(**options: Any) -> None:
     """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
 
@@ -188,7 +189,7 @@ def replay(folder: Path, backend: str | None) -> None:
     sys.exit(stoppable(partial(run_replay, folder, backend)))
 
 
-bench_commands.register(cli, friendly)
+bench_commands.register(cli, lambda c: friendly(report_commands.reported("json", junit=False)(c)))
 comparison_commands.register(cli, friendly)
 given_commands.register(cli, friendly)
 report_commands.register(cli, friendly)

@@ -15,6 +15,8 @@ from harness.files.forms import Form, Number, formed
 from harness.oracle.tolerance import DECADES
 
 SCHEMA_VERSION = 1
+Spread = Annotated[list[NonNegativeInt], Field(max_length=2 * DECADES + 3)]
+Grown = Annotated[list[Number], Field(min_length=3, max_length=3)]
 COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
 
 
@@ -62,8 +64,12 @@ class Result(OfCell):
     worst: str | None
     held: Annotated[int, Field(ge=0, lt=2**63)]
     layers: dict[str, str]
-    spread: Annotated[list[NonNegativeInt], Field(max_length=2 * DECADES + 3)] = Field(default=[])
-    growth: list[Annotated[list[Number], Field(min_length=3, max_length=3)]] = Field(default=[])
+    spread: Annotated[list[NonNegativeInt], Field(max_length=2 * DECADES + 3)] = Field(
+        default_factory=list
+    )
+    growth: list[Annotated[list[Number], Field(min_length=3, max_length=3)]] = Field(
+        default_factory=list
+    )
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Result:

@@ -35,9 +35,8 @@ def ended(records: Records) -> dict[Cell, CellResult]:
     return found
 
 
-def cut_off(records: Records) -> list[Cell]:
-    """The cells that began and were not finished, nor run again."""
-    found = ended(records)
+def cut_off(records: Records, found: Mapping[Cell, CellResult]) -> list[Cell]:
+    """The cells that began and are not among those that ended."""
     begun = dict.fromkeys(cell_of(line) for line in records.of_kind("begin"))
     return [cell for cell in begun if cell not in found]
 

@@ -192,4 +192,9 @@ def moved(old: float, new: float) -> Literal["lost", "gained", ""]:
 
 def worst(deviations: list[Deviation]) -> Deviation:
     """The deviation that is furthest beyond what is allowed."""
-    return max(deviations, key=lambda d: (not d.agrees, np.nan_to_num(d.ratio, nan=np.inf)))
+    return max(deviations, key=_beyond) if len(deviations) > 1 else deviations[0]
+
+
+def _beyond(deviation: Deviation) -> tuple[bool, float]:
+    ratio = deviation.ratio
+    return not deviation.agrees, math.inf if math.isnan(ratio) else ratio

@@ -1,10 +1,13 @@
-"""The command ``report``. What it needs is imported when it is run."""
+"""The command ``report``, and the options by which others end with one. What they need is imported
+when they are run."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable
-from functools import partial
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,9 @@ from harness.options import SPECS
 
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path)
+FORMS = ("html", "markdown_file", "junit")
+# Exit codes of a run that came to its end: all is well, something differs, or could not be run.
+ENDED = (0, 1, 3)
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
@@ -42,3 +48,54 @@ def report(files: tuple[Path, ...], **options: Any) -> None:
     from harness.report.console import run_report
 
     sys.exit(stoppable(partial(run_report, files, options)))
+
+
+def reported(results: str, *, junit: bool = True) -> Callable[[Command], Command]:
+    """Give a command options for reports of the file that its option ``results`` names.
+
+    Without that option, the file is one that is gone at the end; where the command is interrupted,
+    it is left, for its message names it.
+    """
+    return partial(_reported, results=results, junit=junit)
+
+
+def _reported(command: Command, results: str, junit: bool) -> Command:
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        from harness.report.console import check_output, write_of
+
+        wanted = {name: options.pop(name) for name in FORMS if name in options}
+        outputs = [Path(path) for path in wanted.values() if path is not None]
+        if not outputs:
+            return command(*arguments, **options)
+        for output in outputs:
+            check_output(output)
+        folder = None
+        if options[results] is None:
+            folder = Path(tempfile.mkdtemp(prefix="harness-report-"))
+            options[results] = folder / "results"
+        code = _exit_code(command, arguments, options)
+        if code in ENDED:
+            write_of([options[results]], outputs, options)
+            if folder is not None:
+                shutil.rmtree(folder)
+        raise SystemExit(code)
+
+    found: Command = run
+    for name in ("junit", "markdown_file", "html") if junit else ("markdown_file", "html"):
+        found = _option(name)(found)
+    return found
+
+
+def _option(name: str) -> Callable[[Command], Command]:
+    flag = {"html": "--html", "markdown_file": "--markdown", "junit": "--junit"}[name]
+    what = {"html": "a page", "markdown_file": "Markdown", "junit": "JUnit's XML"}[name]
+    return click.option(flag, name, type=FILE, help=f"Write {what} of the run to this file.")
+
+
+def _exit_code(command: Command, arguments: Any, options: Mapping[str, Any]) -> int:
+    try:
+        command(*arguments, **options)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0

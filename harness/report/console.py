@@ -54,6 +54,19 @@ def check_output(output: Path) -> None:
         raise UsageError(f"cannot write {fault}") from None
 
 
+def write_of(files: Sequence[Path], outputs: Sequence[Path], options: Mapping[str, Any]) -> None:
+    """Write several reports of the same files.
+
+    Raises:
+        UsageError: one cannot be written.
+        HarnessError: a file cannot be read.
+    """
+    inputs = gather(files)
+    for output in outputs:
+        write(output, inputs, options)
+        say(f"the report is in {displayed(output)}", error=True)
+
+
 def write(output: Path, inputs: Inputs, options: Mapping[str, Any]) -> None:
     """Write one report, in the form that its name says.
 

@@ -9,6 +9,7 @@ from typing import Any
 from harness.check.cell import CellResult
 from harness.check.findings import PASSING, Finding
 from harness.report.cells import Entry, share
+from harness.terminal import visible
 
 
 class Names:
@@ -49,10 +50,18 @@ def drill(entries: Iterable[Entry]) -> str:
 
 def embedded(data: Any) -> str:
     """JSON in which nothing can end the element that it stands in, or begin another."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_seen(data), separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def _seen(data: Any) -> Any:
+    if isinstance(data, str):
+        return visible(data)
+    if isinstance(data, dict):
+        return {key: _seen(value) for key, value in data.items()}
+    return [_seen(value) for value in data] if isinstance(data, list) else data
 
 
 def _cell(result: CellResult, names: Names) -> dict[str, Any]:

@@ -40,10 +40,10 @@ class Figures(Form):
     values: Values = Values()
     flops_per_second: Number | None = None
     share_of_peak: Number | None = None
-    peak: Mapping[str, Any] = Field(default={})
-    bandwidth: Mapping[str, Any] = Field(default={})
+    peak: Mapping[str, Any] = Field(default_factory=dict)
+    bandwidth: Mapping[str, Any] = Field(default_factory=dict)
     share_of_bandwidth: Number | None = None
-    doubts: list[str] = Field(default=[])
+    doubts: list[str] = Field(default_factory=list)
 
 
 class CellParameters(Form):
@@ -103,5 +103,5 @@ class TrainedHistory(Form):
 
     backend: str = ""
     dtype: str = ""
-    versions: dict[str, str] = Field(default={})
+    versions: dict[str, str] = Field(default_factory=dict)
     epochs: list[Epoch]

@@ -137,7 +137,8 @@ def check_run(path: Path) -> CheckRun:
     """
     records = read_records(path, complete=True)
     heads = records.of_kind("head")
-    return CheckRun(displayed(path), heads, ended(records), cut_off(records), records)
+    cells = ended(records)
+    return CheckRun(displayed(path), heads, cells, cut_off(records, cells), records)
 
 
 def _bench_run(path: Path) -> BenchRun:

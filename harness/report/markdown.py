@@ -13,6 +13,7 @@ from harness.report.news import News
 from harness.report.speeds import Chart, charts
 from harness.report.surroundings import environment
 from harness.report.troubles import troubles
+from harness.terminal import visible
 
 MOST_TROUBLES, MOST_CHANGES = 10, 30
 # What has a meaning in Markdown, or names somebody who would be told.
@@ -50,12 +51,12 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
 
 def plain(text: str) -> str:
     """A text in which nothing is markup, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("\\@", "&#64;")
+    return _SPECIAL.sub(r"\\\1", " ".join(visible(text).split())).replace("\\@", "&#64;")
 
 
 def code(text: str) -> str:
     """A text that may stand between backticks."""
-    return " ".join(text.split()).replace("`", "'")
+    return " ".join(visible(text).split()).replace("`", "'")
 
 
 def _most(told: Sequence[str], most: int) -> list[str]:

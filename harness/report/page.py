@@ -25,9 +25,12 @@ from harness.report.news import News
 from harness.report.speeds import Chart, charts, roofline
 from harness.report.surroundings import environment, facts
 from harness.report.troubles import Trouble, troubles
+from harness.terminal import visible
 
 # Differences that are shown in full; of more the matrix tells.
 MOST_TROUBLES = 30
+# So many of them stand open.
+OPENED = 4
 MISSING = (
     "Pictures are left out: install matplotlib with "
     'pip install "backend-comparison-harness[report]", and make the page again.'
@@ -66,6 +69,7 @@ def page(
         "changes": news.told if news else [],
         "base_name": news.name if news else "",
         "troubles": shown[:MOST_TROUBLES],
+        "opened": OPENED,
         "more_troubles": _more(shown),
         "known": _known(check, differences),
         "matrices": found,
@@ -93,7 +97,7 @@ def _rendered(context: Mapping[str, Any]) -> str:
         loader=PackageLoader("harness.report"),
         autoescape=True,
         undefined=StrictUndefined,
-        trim_blocks=False,
+        finalize=_shown,
     )
     script = templates.loader.get_source(templates, "report.js")[0] if templates.loader else ""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -103,6 +107,11 @@ def _rendered(context: Mapping[str, Any]) -> str:
         js=Markup(script),
         script_hash=f"sha256-{digest}",
     )
+
+
+def _shown(value: Any) -> Any:
+    """A stranger's text without characters that are not seen and yet do something."""
+    return visible(value) if type(value) is str else value
 
 
 def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:

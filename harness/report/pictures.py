@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.report.inputs import Training
 from harness.report.speeds import Chart, Roofline
+from harness.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,7 +181,8 @@ def _legend(axes: Axes, columns: int) -> None:
 
 
 def _plain(text: str) -> str:
-    """A text that is not left out of a legend, as one with a leading underscore is."""
+    """A stranger's text, seen whole, and not left out of a legend for a leading underscore."""
+    text = visible(text)
     return f" {text}" if text.startswith("_") else text
 
 
@@ -197,7 +200,9 @@ def _svg(draw: Draw, height: float, title: str) -> str:
     }
     settings |= {f"{part}.color": INK for part in ("text", "xtick", "ytick")}
     settings |= {"axes.edgecolor": INK, "axes.labelcolor": INK, "axes.linewidth": 0.6}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # Texts are drawn by the browser, whose fonts have more than matplotlib's own.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots()
         axes.set_facecolor("none")
