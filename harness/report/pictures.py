@@ -64,7 +64,7 @@ def speed(chart: Chart, style: Mapping[str, tuple[str, str]]) -> str:
             axes.plot([], [], marker, color=colour, label=_plain(backend))
         axes.set_xscale("log")
         axes.set_yticks(range(len(systems)), [_plain(system) for system in systems])
-        axes.invert_yaxis()
+        axes.set_ylim(len(systems) - 0.4, -0.6)
         axes.grid(axis="x", which="both", color=INK, alpha=0.12)
         axes.set_xlabel("times as fast as the baseline" if relative else f"{chart.unit} per second")
         if relative:
@@ -127,6 +127,7 @@ def lines(
     def draw(axes: Axes) -> None:
         _plot(axes, series)
         axes.set_yscale("log")
+        axes.locator_params("x", integer=True)
         if limit is not None:
             axes.axhline(limit, color=INK, linestyle="--", linewidth=1)
         axes.set_xlabel(title)
@@ -186,10 +187,19 @@ def _plain(text: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
+def _figure(value: float, _: float | None = None) -> str:
+    """A tick of a logarithmic axis, without a formula: ``50 k``, ``0.1``."""
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
 def _svg(draw: Draw, height: float, title: str) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     # No formula in a stranger's text.
     settings: dict[str, Any] = {
@@ -208,6 +218,13 @@ def _svg(draw: Draw, height: float, title: str) -> str:
         axes.set_facecolor("none")
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes)
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                axis.set_major_formatter(_figure)
+                low, high = sorted(axis.get_view_interval())
+                # Where there is no power of ten, or one only, the ticks between them have names.
+                minor: Any = _figure if high < 20 * low else NullFormatter()
+                axis.set_minor_formatter(minor)
         written = io.StringIO()
         FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})
     text = written.getvalue()

@@ -100,7 +100,7 @@ def roofline(file: BenchFile) -> Roofline | None:
     peaks, bandwidths, cells = [], [], []
     for speed in file.benchmarks:
         figures = speed.extra_info
-        peak, width = _figure(figures.peak, "large"), _figure(figures.bandwidth, "bytes_per_second")
+        peak, width = _figure(figures.peak, "large"), _figure(figures.bandwidth, "measured")
         share, reached = figures.share_of_bandwidth, figures.flops_per_second
         if not (peak and width):
             continue
