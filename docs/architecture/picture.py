@@ -28,6 +28,8 @@ BOXES: Mapping[str, tuple[int, str]] = {
     "suite": (150, "the checks as a pytest suite"),
     "commands": (480, "the group of commands"),
     "extend": (820, "all that a backend imports"),
+    "report": (480, "a page of what was found"),
+    "comparison": (200, "what changed"),
     "train": (480, "train, checkpoint, write on"),
     "given": (770, "numbers of a user's own"),
     "check": (200, "who agrees"),
