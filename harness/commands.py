@@ -14,6 +14,7 @@ import click
 from harness.bench import commands as bench_commands
 from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
+from harness.demo import commands as demo_commands
 from harness.errors import HarnessError
 from harness.given import commands as given_commands
 from harness.interrupts import stoppable
@@ -192,6 +193,7 @@ def replay(folder: Path, backend: str | None) -> None:
 bench_commands.register(cli, lambda c: friendly(report_commands.reported("json", junit=False)(c)))
 comparison_commands.register(cli, friendly)
 given_commands.register(cli, friendly)
+demo_commands.register(cli, friendly)
 report_commands.register(cli, friendly)
 train_commands.register(cli, friendly)
 generate_commands.register(cli, friendly)

@@ -29,6 +29,7 @@ BOXES: Mapping[str, tuple[int, str]] = {
     "commands": (480, "the group of commands"),
     "extend": (820, "all that a backend imports"),
     "report": (480, "a page of what was found"),
+    "demo": (770, "a first look"),
     "comparison": (200, "what changed"),
     "train": (480, "train, checkpoint, write on"),
     "given": (770, "numbers of a user's own"),

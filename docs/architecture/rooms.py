@@ -17,7 +17,7 @@ from pathlib import Path
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("commands", "suite", "extend"),
-    ("report",),
+    ("report", "demo"),
     ("train", "given", "comparison"),
     ("bench", "check", "convert"),
     ("oracle", "worker"),

@@ -277,6 +277,7 @@ class Engine:
             environment=self.request.environment.get(backend, {}),
             memory_limit=self.request.memory_limit,
             handler=self.request.handler,
+            service=self.request.service,
             deterministic=self.request.deterministic,
             start_timeout=self.request.start_timeout or usual_start_timeout(),
         )
