@@ -38,6 +38,24 @@ PASSING: frozenset[Verdict] = frozenset(
 # Verdicts of a backend that did not run, as opposed to one that ran and was wrong.
 BROKEN: frozenset[Verdict] = frozenset({"error", "crashed", "timeout", "out-of-memory", "not-run"})
 
+Who = Literal["layer", "plugin", "gradient", "spec", "unknown"]
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Who is at fault where a cell differs, and why, as a sentence.
+
+    ``layer`` is the framework's own, ``plugin`` the backend's code between the harness and the
+    framework, ``gradient`` the framework's differentiation, ``spec`` the equations; ``unknown``
+    where the other path could not be run.
+    """
+
+    who: Who
+    words: str
+
+    def __str__(self) -> str:
+        return f"at fault: {self.who}. {self.words}"
+
 
 @dataclass(slots=True)
 class Finding:

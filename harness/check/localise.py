@@ -28,6 +28,8 @@ from harness.worker.remote import Traced
 # What a hypothesis changes must be this many tolerances, or its fit would say nothing.
 DECISIVE = 10.0
 NAMED = 3
+# How a hint begins; what is said after it makes up for parameters that were handed over wrongly.
+RIGHT_IF = "It is right if"
 FORWARD = ("outputs", "loss", "state", "statistics")
 BACKWARD = ("gradients", "cotangent-gradients")
 UPDATE = ("training", "training-sgd")
@@ -164,7 +166,7 @@ def _hint(case: Case, material: Arguments, part: _Part, tolerance: float) -> str
         effect = relative_error(changed, part.expected, _size(part.expected))
         error = relative_error(part.found, changed, _size(changed))
         if error <= tolerance and effect > DECISIVE * tolerance:
-            return f"It is right if {text}"
+            return f"{RIGHT_IF} {text}"
     return ""
 
 

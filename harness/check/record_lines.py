@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from harness.check.findings import Verdict
+from harness.check.findings import Verdict, Who
 from harness.files.forms import Form, Number, formed
 
 SCHEMA_VERSION = 1
@@ -71,6 +71,13 @@ class Result(OfCell):
         return self
 
 
+class Blamed(Form):
+    """Who is at fault, and why."""
+
+    who: Who
+    words: str
+
+
 class End(OfCell):
     """A cell is finished. ``greeting`` is what its worker said of itself."""
 
@@ -78,6 +85,7 @@ class End(OfCell):
     seconds: Number
     could_not_run: bool
     location: str
+    blame: Blamed | None = None
     greeting: dict[str, str] | None = None
 
 

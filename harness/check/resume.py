@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
-from harness.check.findings import Finding
+from harness.check.findings import Blame, Finding
 from harness.check.provenance import LIMITED, LIMITS, Greetings, changes
 from harness.check.records import read_records
 from harness.check.request import Request, given_record
@@ -128,6 +128,8 @@ def _result(
     result.kept = True
     result.signature, result.greeting = begin.get("signature"), end.get("greeting")
     result.could_not_run = end["could_not_run"]
+    if end.get("blame"):
+        result.blame = Blame(end["blame"]["who"], end["blame"]["words"])
     for line in lines:
         result.version, result.layers = line["backend_version"], line["layers"]
         finding = Finding(line["check"], verdict=line["verdict"], seconds=float(line["seconds"]))
