@@ -168,10 +168,15 @@ def check(**options: Any) -> None:
     spec; 3: a backend could not be run.
     """
     from harness.check.console import run_check
+    from harness.upstream.bundle import Upstream
 
     request = request_of(options)
     kept = f"cells that had ended are in {request.records}" if request.records else ""
-    run = partial(run_check, request, options, sys.argv[1:])
+
+    def run() -> int:
+        with Upstream(request) as upstream:
+            return run_check(request, options, sys.argv[1:], upstream)
+
     sys.exit(stoppable(run, lambda: kept))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("commands", "suite", "extend"),
-    ("train", "given"),
+    ("train", "given", "upstream"),
     ("bench", "check", "convert"),
     ("oracle", "worker"),
     ("text",),

@@ -40,6 +40,8 @@ LINES = frozenset({"head", "begin", "result", "end", "torn"})
 EXPORTED = b"written by backend-comparison-harness export"
 # The comment of the archives that 'harness run' writes.
 RAN = b"written by backend-comparison-harness run"
+# The first line of the text of an issue.
+ISSUED = b"<!-- written by backend-comparison-harness check -->\n"
 # Enough of a file to know it by; a record file's first line is not longer.
 HEAD = 1 << 16
 # Groups of arrays in a reproducer: what a pass is run on, and what it gives.
@@ -256,5 +258,6 @@ RESULTS = FileKind("results of 'harness bench'", _is_results)
 EXPORT = FileKind("a file that 'harness export' wrote", _is_export)
 PROGRAM = FileKind("the program of a reproducer", _is_program)
 ARRAYS = FileKind("the arrays of a reproducer", _is_arrays)
+ISSUE = FileKind("the text of an issue of a reproducer", lambda _, head: head.startswith(ISSUED))
 ARRAYS_OF_RUN = FileKind("the results of 'harness run'", _is_ran)
-KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS_OF_RUN, ARRAYS, PROGRAM, RESULTS)
+KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS_OF_RUN, ARRAYS, PROGRAM, ISSUE, RESULTS)
