@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from harness.bench import commands as bench_commands
+from harness.check import commands as check_commands
 from harness.convert import commands as convert_commands
 from harness.errors import HarnessError
 from harness.given import commands as given_commands
@@ -192,6 +193,7 @@ def replay(folder: Path, backend: str | None) -> None:
 
 
 bench_commands.register(cli, friendly)
+check_commands.register(cli, friendly)
 given_commands.register(cli, friendly)
 train_commands.register(cli, friendly)
 generate_commands.register(cli, friendly)

@@ -51,8 +51,8 @@ def update_causes(
     if alone is None:
         cause = Cause("update", f"{wrong.words} is the first wrong value", wrong.names)
         proof = (
-            "with the gradients of the oracle the optimizer alone is right in every step: it is what "
-            "a step hands to the next one (state, statistics, the gradient itself)"
+            "with the gradients of the oracle the optimizer alone is right in every step: it is "
+            "what a step hands to the next one (state, statistics, the gradient itself)"
         )
         return Causes([cause], True, proof)
     hint = linear.hint(found, dtype)
