@@ -30,6 +30,7 @@ Command = Callable[..., Any]
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     """Add the commands to a group; ``guard`` makes a message of a user's error."""
     group.command("localise")(guard(localise))
+    group.command("reduce")(guard(reduce))
 
 
 @click.argument("spec")
@@ -77,3 +78,22 @@ def localise(spec: str, **options: Any) -> None:
         seed=options["seed"],
     )
     sys.exit(stoppable(partial(run_localise, request, options["against"], options["as_json"])))
+
+
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The new folder; FOLDER-reduced if left out.",
+)
+@click.option("--backend", help="Reduce on another backend.")
+@timeout(120.0, "Seconds for the search; what was found by then is written.")
+def reduce(folder: Path, output: Path | None, backend: str | None, timeout: float) -> None:
+    """Make the reproducer in FOLDER as small as it stays wrong, in a new folder.
+
+    Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
+    """
+    from harness.check.reducing import run_reduce
+
+    sys.exit(stoppable(partial(run_reduce, folder, output, backend, timeout)))
