@@ -6,6 +6,7 @@ update (:func:`later_location`): what comes after a wrong phase is wrong because
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +31,8 @@ DECISIVE = 10.0
 NAMED = 3
 # How a hint begins; what is said after it makes up for parameters that were handed over wrongly.
 RIGHT_IF = "It is right if"
+# Behind a name that several calls have made.
+_NUMBER = re.compile(r"#\d+$")
 FORWARD = ("outputs", "loss", "state", "statistics")
 BACKWARD = ("gradients", "cotangent-gradients")
 UPDATE = ("training", "training-sgd")
@@ -103,6 +106,7 @@ class Expectations:
         self.phase, self.loss = phase, loss
         self.values = self._oracle(material, "float64")
         self._rough = [self._oracle(material, dtype, order) for order in ORDERS]
+        self._places = places(case.program(phase))
         self._ways = 1.0 if others is None else 2.0
         self._true = self.values
         if others is not None:
@@ -156,11 +160,15 @@ class Expectations:
 
     def located(self, part: Part, allowed: float) -> Location:
         """A part that is off, in words."""
-        place = places(self.case.program(self.phase)).get(part.name, "")
+        place = self._places.get(_NUMBER.sub("", part.name), "")
         if part.reason:
             return Location("forward", part.name, part.step, place, np.inf, reason=part.reason)
         hint = self._hint(part, allowed)
         return Location("forward", part.name, part.step, place, part.error, hint)
+
+    def names_at(self, place: str) -> set[str]:
+        """The values that an equation makes, in all layers that have it."""
+        return {n for n, _ in self.values if self._places.get(_NUMBER.sub("", n)) == place}
 
     def _hint(self, part: Part, tolerance: float) -> str:
         """The first change of parameters under which the oracle gives what was found, in words."""

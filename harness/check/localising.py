@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from harness.check.causes.ask import ORACLE
 from harness.check.causes.cause import Causes
-from harness.check.causes.find import ORACLE, Finder
+from harness.check.causes.find import Finder
 from harness.check.cell import Cell, CellResult
 from harness.check.checks import Context
 from harness.check.findings import PASSING, Blame
@@ -77,7 +78,9 @@ def localise(engine: Engine, cell: Cell, against: str | None) -> Localised:
         return Localised(cell, ORACLE, None)
     with with_patience(Patience(engine.request.timeout)):
         case = engine.case(engine.specs[cell.spec], own=False)
-        causes = Finder(_context(engine, cell, case)).of(result.findings)
+        own = engine.case(engine.specs[cell.spec], own=True)
+        context = replace(_context(engine, cell, case), own=own)
+        causes = Finder(context).of(result.findings)
     return Localised(cell, ORACLE, causes, result.blame, differing)
 
 

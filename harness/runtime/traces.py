@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ class Tracing:
     tensor: Callable[[Array], Any]
     array: Callable[[Any, str], Array]
     values: list[Named] = field(default_factory=list)
+    _seen: Counter[tuple[str, int | None]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._others = {(name, time): array for name, time, array in self.instead}
@@ -34,6 +36,10 @@ class Tracing:
         name = self.names.get(value)
         if name is None:
             return None
+        # A loss that is called twice makes values of one name twice.
+        self._seen[name, time] += 1
+        if (count := self._seen[name, time]) > 1:
+            name = f"{name}#{count}"
         other = self._others.get((name, time))
         made = tensor if other is None else self.tensor(other)
         self.values.append((name, time, self.array(made, name)))

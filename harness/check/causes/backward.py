@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.check.causes.cause import MOST, Cause, Causes, listed
+from harness.check.causes.cause import MOST, Cause, Causes, label, listed
 from harness.check.causes.taps import TAP, Tapped, tapped, untapped
 from harness.oracle.case import Case
-from harness.oracle.tolerance import Deviation
+from harness.oracle.tolerance import Deviation, relative_error
 from harness.oracle.yardstick import Expected, Reference
 from harness.program.ir import Node, Program, reads
 from harness.runtime.arguments import Arguments
@@ -20,6 +20,8 @@ from harness.worker.remote import Tensors
 
 # Opens a session of programs on the backend, and gives its gradients of the loss.
 Ask = Callable[[Program, Program, Arguments], Tensors]
+# Gradients that are the right ones times one number are so to this relative error.
+SAME = 1e-4
 GRADIENT, INPUT = "gradient.", "gradient.input."
 
 
@@ -28,11 +30,13 @@ class Backward:
     """One search: a case, the backend's answers, and the direction of results beside the loss."""
 
     case: Case
+    material: Arguments
     ask: Ask
     dtype: str
     reference: str
     along: Mapping[str, Array]
     others: Ask | None = None  # another backend, in the oracle's place
+    _last: Tensors = field(default_factory=dict)
 
     def causes(self) -> Causes | None:
         """The layers that make a wrong gradient of right ones; None if every gradient agrees."""
@@ -40,6 +44,8 @@ class Backward:
         found: list[Cause] = []
         excused: set[str] = set()
         wrong, right = self._wrong(pulls, excused)
+        if wrong and (scaled := self._scaled(wrong, right)):
+            return scaled
         while wrong and len(found) < MOST:
             cause, names = self._first(wrong)
             found.append(cause)
@@ -50,15 +56,34 @@ class Backward:
             wrong, right = self._wrong(pulls, excused)
         return Causes(found, not wrong, self._proof(found, wrong)) if found else None
 
+    def _scaled(self, wrong: Mapping[str, Deviation], right: Arrays) -> Causes | None:
+        """Whether every gradient is the right one times one number."""
+        names = [n for n, a in right.items() if np.abs(a).max(initial=0.0) > 0]
+        found = {n: np.asarray(self._last[n], np.float64) for n in names if n in self._last}
+        if len(found) < len(names) or any(found[n].shape != right[n].shape for n in names):
+            return None
+        product = sum(float((found[n] * right[n]).sum()) for n in names)
+        factor = product / sum(float((right[n] ** 2).sum()) for n in names)
+        for name in names:
+            scale = float(np.abs(right[name]).max()) * abs(factor)
+            if not relative_error(found[name], factor * right[name], scale) < SAME:
+                return None
+        what = f"every gradient is {factor:.6g} times the right one"
+        error = max(d.error for d in wrong.values())
+        proof = "divided by that number, all agree: it is how they begin, or are handed over"
+        return Causes([Cause("backward", what, tuple(sorted(wrong)), "", error)], True, proof)
+
     def _wrong(
         self, pulls: Mapping[str, Array], excused: set[str]
     ) -> tuple[dict[str, Deviation], Arrays]:
         """The gradients that differ, by name, and those that are right."""
         made = tapped(self.case.training, pulls.keys())
         programs = (made.program, untapped(self.case.inference, made))
-        batch = made.arguments(self.case.material, pulls, self.along)
+        batch = made.arguments(self.material, pulls, self.along)
         expected = self._expected(made, programs, batch)
         found = {n: a for n, a in self.ask(*programs, batch).items() if _is_own(n)}
+        self._last.clear()
+        self._last.update(found)
         return {
             d.name: d
             for d in expected.deviations(found, self.dtype)
@@ -129,7 +154,7 @@ class Backward:
         if node is None:
             what = f"the gradients of {listed(shown)} are wrong"
             return Cause("backward", what, tuple(names), "", finite)
-        own = _label(node)
+        own = label(node)
         tap = any(n.startswith(f"{INPUT}{TAP}") for n in names)
         what = f"{own} is given a right gradient, and makes a wrong one of {listed(shown)}"
         if not tap:
@@ -150,10 +175,3 @@ def _is_own(name: str) -> bool:
     inputs = name.startswith(INPUT) and not name.startswith(f"{INPUT}{TAP}")
     added = name.startswith((f"{INPUT}pull.", f"{INPUT}along."))
     return name.startswith(GRADIENT) and not (inputs and added)
-
-
-def _label(node: Node) -> str:
-    if node.op == "call":
-        instance = node.attributes.get("instance", node.attributes["label"])
-        return f"layer {instance} ({node.attributes['definition']})"
-    return f"operation {node.op}"

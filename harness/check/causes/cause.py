@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.program.ir import Node
+
 # In the order in which phases run. A primitive is wrong by itself, a result on its way out, and a
 # property is no value at all.
 Phase = Literal["primitive", "forward", "result", "backward", "update", "property"]
@@ -55,3 +57,11 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def label(node: Node) -> str:
+    """A layer by its name and definition, or an operation."""
+    if node.op == "call":
+        instance = node.attributes.get("instance", node.attributes["label"])
+        return f"layer {instance} ({node.attributes['definition']})"
+    return f"operation {node.op}"

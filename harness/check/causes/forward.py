@@ -22,16 +22,18 @@ def forward_causes(expected: Expectations, trace: Trace, reference: str) -> Caus
     if not wrong:
         return None
     found: list[Cause] = []
-    instead: list[tuple[str, int | None, Array]] = []
     right: set[str] = set()
     while wrong and len(found) < MOST:
         part, allowed = wrong[0]
-        found.append(_cause(expected.located(part, allowed)))
-        right.add(part.name)
-        instead += [
+        cause = _cause(expected.located(part, allowed))
+        # An equation that is wrong in a second layer is put right in all of them.
+        again = cause.place and any(cause.place == other.place for other in found)
+        found.append(cause)
+        right |= expected.names_at(cause.place) if again else {part.name}
+        instead = [
             (name, step, array)
             for (name, step), array in expected.values.items()
-            if name == part.name and array.dtype.kind == "f"
+            if name in right and array.dtype.kind == "f"
         ]
         wrong = [(p, limit) for p, limit in expected.wrong(trace(instead)) if p.name not in right]
     return Causes(found, not wrong, _proof(len(found), [part.name for part, _ in wrong], reference))

@@ -14,9 +14,10 @@ import numpy as np
 
 from harness.arrays import Array, Arrays
 from harness.check.causes.cause import Cause, Causes, listed
+from harness.check.localise import DECISIVE
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.oracle import Oracle
-from harness.oracle.tolerance import Deviation
+from harness.oracle.tolerance import Deviation, relative_error, scales
 from harness.oracle.yardstick import Expected, Reference
 from harness.program.builder import Builder
 from harness.program.ir import Port, Program, UpdateRule
@@ -153,13 +154,15 @@ class Linear:
     def hint(self, found: Arrays, dtype: str) -> str:
         """What would make up for what the backend's optimizer does, in words; empty if unknown."""
         for text, change in MISTAKES.items():
-            session = change(self)
-            if session is None:
-                continue
             noise = {n: 2 * e for n, e in self.expected.noise(dtype).items()}
-            wanted = {n: np.asarray(a, np.float64) for n, a in session.items()}
+            wanted = {n: np.asarray(a, np.float64) for n, a in change(self).items()}
             within = Expected.within(wanted, noise, dtype)
-            if all(d.agrees for d in within.deviations(found, dtype)):
+            scale = scales(wanted)
+            pairs = ((wanted[n], self.expected.values[n], scale[n]) for n in wanted)
+            effect = max(relative_error(*pair) for pair in pairs)
+            narrow = {n: np.asarray(a, dtype) for n, a in wanted.items()}
+            least = max(d.tolerance for d in within.deviations(narrow, dtype))
+            if effect > DECISIVE * least and all(d.agrees for d in within.deviations(found, dtype)):
                 return f"It is as if {text}"
         return ""
 
@@ -231,7 +234,7 @@ def _twice(linear: Linear) -> Arrays:
     return _steps(steps, linear.material)
 
 
-MISTAKES: Mapping[str, Callable[[Linear], Arrays | None]] = {
+MISTAKES: Mapping[str, Callable[[Linear], Arrays]] = {
     "the learning rate stayed that of the first step": _frozen,
     "the learning rate were that of the step before": _late_rate,
     "the gradient were that of the step before": _late_gradient,
