@@ -132,7 +132,7 @@ def altered() -> dict[str, dict[str, Any]]:
     return rows
 
 
-def at_altered(row: dict[str, Any], cause: Cause) -> bool:
+def at_altered(spec: str, row: dict[str, Any], cause: Cause) -> bool:
     """Whether a cause is in a line that was altered; where a function was, in one that calls it."""
     kind, name = row["kind"], row["definition"]
     text = files("harness.specs").joinpath(f"{FOLDERS[kind]}/{name}.yaml").read_text("utf-8")
@@ -141,16 +141,41 @@ def at_altered(row: dict[str, Any], cause: Cause) -> bool:
     if any(cause.place.endswith(f"/{file}:{number}") for number in numbers):
         return True
     said = f"{cause.what} {' '.join(cause.names)}"
+    keys = {_key(text, number) for number in numbers}
+    if keys & {"attributes"} and f"/{file}:" in cause.place:
+        return True  # a default, which an equation of the definition reads
+    if kind == "model" and keys & set(cause.names):
+        return True
     if kind == "model":  # what a model altered is the argument, or the attribute, of a layer
         changed = " ".join(text.splitlines()[n - 1] for n in numbers)
         words = {word.split("/")[0].split("#")[0] for word in cause.names}
         return any(word and word in changed for word in words)
     if kind == "function":
+        if cause.phase == "backward":
+            return uses_function(spec, name, cause)
         line = _line(cause.place)
         return name in line or any(word in line for word in ("activation(", "gate(", "log_softmax"))
     if cause.phase == "backward":
         return f"({name})" in said
     return cause.phase == "update" and kind == "optimizer" and name in said
+
+
+def _key(text: str, number: int) -> str:
+    """The key of a spec under which a line stands."""
+    lines = [line for line in text.splitlines()[:number] if line[:1].isalpha()]
+    return lines[-1].partition(":")[0] if lines else ""
+
+
+def uses_function(spec: str, name: str, cause: Cause) -> bool:
+    """Whether the layer or loss whose gradient is wrong calls a function."""
+    for node in load_spec(spec).program().calls:
+        named = f"layer {node.attributes.get('instance', node.attributes['label'])} " in cause.what
+        folder = FOLDERS[str(node.attributes["kind"])]
+        text = files("harness.specs").joinpath(f"{folder}/{node.attributes['definition']}.yaml")
+        used = {*node.attributes["attributes"].values(), *text.read_text("utf-8").split("(")}
+        if named and any(str(one).endswith(name) for one in used):
+            return True
+    return False
 
 
 def _line(place: str) -> str:
@@ -162,7 +187,7 @@ def _line(place: str) -> str:
 
 
 def at_operation(spec: str, op: str, cause: Cause) -> bool:
-    """Whether a cause is an equation, or a layer, that has the operation in it or in its gradient."""
+    """Whether a cause is an equation, or a layer, that has the operation, or its gradient has."""
     if op in f"{cause.what} {' '.join(cause.names)}":
         return True
     found = load_spec(spec)
@@ -195,7 +220,7 @@ def judged(name: str, cause: Cause | None, proved: bool, rows: dict[str, Any]) -
     check = cause.phase == "property" and mutant.check in cause.names
     op = operation(name)
     if name in rows:
-        family, right = f"altered {rows[name]['kind']}", at_altered(rows[name], cause)
+        family, right = f"altered {rows[name]['kind']}", at_altered(mutant.spec, rows[name], cause)
     elif name in PLANTED:
         family, right = "session", any(word in said for word in PLANTED[name])
     elif op:

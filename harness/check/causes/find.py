@@ -20,6 +20,8 @@ from harness.worker.remote import Remote, WorkerFault
 PRIMITIVES = "primitives"
 INFERENCE = ("inference", "carried-state")
 TRAINING = ("training", "training-sgd")
+# What is another each time is no trace of earlier calls.
+REPEATED = "repeatability"
 # Checks at other numbers than a case's own, each with these numbers.
 ELSEWHERE: Mapping[str, Callable[[Case], Arguments | None]] = {
     **{c: m for c, m in MATERIALS.items() if c not in (*FORWARD, *BACKWARD, *INFERENCE)},
@@ -79,7 +81,9 @@ class Finder:
             found = self._backward(material, gradients, BACKWARD[0] in wrong)
         for check in TRAINING:
             if found is None and check in wrong:
-                found = self._training(check, wrong[check])
+                found = self._training(check)
+        if found is None and REPEATED not in wrong:
+            found = next((_kept(wrong[check]) for check in TRAINING if check in wrong), None)
         return found
 
     def _backward(
@@ -101,7 +105,7 @@ class Finder:
             return Causes([Cause("backward", what, tuple(directions))], False, "")
         return asked.kept(material) or _returned(names)
 
-    def _training(self, check: str, finding: Finding) -> Causes:
+    def _training(self, check: str) -> Causes | None:
         """Those of training steps: other values than the first batch's, calls that leave something
         behind, or the update."""
         case, asked = self.context.case, self.asked
@@ -109,9 +113,7 @@ class Finder:
             other = case.material.with_batch(case.batch_of(case.batch, case.time, number))
             if found := self._at(other, f"batch {number + 1} of the training"):
                 return found
-        kept = asked.kept(case.material)
-        found = kept or asked.update(check)
-        return found or _kept(finding)
+        return asked.kept(case.material) or asked.update(check)
 
     def _elsewhere(self, wrong: Mapping[str, Finding]) -> Causes | None:
         """Those at the numbers of other checks."""
