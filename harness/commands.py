@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from harness.bench import commands as bench_commands
+from harness.check import commands as check_commands
 from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
 from harness.demo import commands as demo_commands
@@ -172,10 +173,15 @@ def check(**options: Any) -> None:
     spec; 3: a backend could not be run.
     """
     from harness.check.console import run_check
+    from harness.upstream.bundle import Upstream
 
     request = request_of(options)
     kept = f"cells that had ended are in {request.records}" if request.records else ""
-    run = partial(run_check, request, options, sys.argv[1:])
+
+    def run() -> int:
+        with Upstream(request) as upstream:
+            return run_check(request, options, sys.argv[1:], upstream)
+
     sys.exit(stoppable(run, lambda: kept))
 
 
@@ -192,6 +198,7 @@ def replay(folder: Path, backend: str | None) -> None:
 
 bench_commands.register(cli, lambda c: friendly(report_commands.reported("json", junit=False)(c)))
 comparison_commands.register(cli, friendly)
+check_commands.register(cli, friendly)
 given_commands.register(cli, friendly)
 demo_commands.register(cli, friendly)
 report_commands.register(cli, friendly)

@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("commands", "suite", "extend"),
     ("report", "demo"),
-    ("train", "given", "comparison"),
+    ("train", "given", "comparison", "upstream"),
     ("bench", "check", "convert"),
     ("oracle", "worker"),
     ("text",),

@@ -52,10 +52,10 @@ def blame(context: Context, result: CellResult) -> None:
 
 def _blamed(context: Context, result: CellResult, first: Finding) -> Blame:
     if first.check == PRIMITIVES:
-        return Blame("plugin", f"a primitive is wrong by itself: {first.faults[0]}")
+        return Blame("plugin", f"A primitive is wrong by itself: {first.faults[0]}")
     if RIGHT_IF in result.location:
         _, _, how = result.location.partition(RIGHT_IF)
-        words = f"parameters are handed over in another order: all is right if{how}"
+        words = f"Parameters are handed over in another order: all is right if{how}"
         return Blame("plugin", words)
     tried = []
     for path in _others(context, result.layers):
@@ -199,7 +199,7 @@ def _alike(one: Witness, other: Witness) -> bool:
 
 
 def _which(finding: Finding) -> str:
-    return f"the check {finding.check}"
+    return f"The check {finding.check}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -208,4 +208,4 @@ def _listed(names: Sequence[str]) -> str:
 
 def unheard(fault: WorkerFault | OracleFault) -> Blame:
     """The verdict where another path could not be run."""
-    return Blame("unknown", f"the other path could not be run: {fault}")
+    return Blame("unknown", f"The other path could not be run: {fault}")

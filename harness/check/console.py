@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -21,6 +21,7 @@ from harness.check.request import Request, given_record
 from harness.check.run import Engine
 from harness.errors import UsageError
 from harness.files import forms
+from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import worst
 from harness.runtime.plugins import choose_backends
@@ -77,8 +78,21 @@ class _Progress(CheckEvents):
             line(self.console, f"{result.cell}: {result.verdict} ({result.seconds:.1f} s)")
 
 
-def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[str]) -> int:
-    """Run a request and print what came of it; returns the exit code.
+class Beside(Protocol):
+    """What writes more into the folder of a reproducer."""
+
+    def write(self, folder: Path, result: CellResult, case: Case, check: str) -> list[str]:
+        """Lines on what was written."""
+
+
+def run_check(
+    request: Request,
+    options: Mapping[str, Any],
+    arguments: Sequence[str],
+    beside: Beside | None = None,
+) -> int:
+    """Run a request and print what came of it; returns the exit code. ``beside`` writes more into
+    the folders of reproducers.
 
     Raises:
         UsageError: nothing applies of what was asked for.
@@ -91,7 +105,7 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
         if options["reproducers"] is not None:
             check_writable(options["reproducers"])
         report = engine.run(arguments)
-        reproducers = _reproducers(engine, report, options["reproducers"])
+        reproducers = _reproducers(engine, report, options["reproducers"], beside)
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
         raise UsageError(f"none of the checks asked for applies to {listed}")
@@ -130,7 +144,9 @@ def _unsupported(report: Report) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[str]:
+def _reproducers(
+    engine: Engine, report: Report, folder: Path | None, beside: Beside | None
+) -> list[str]:
     """Save what differs; a line for each cell that does, with the command to run it again."""
     lines: list[str] = []
     if folder is None:
@@ -141,14 +157,15 @@ def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[st
         check = first_check(result.findings)
         if check is not None:
             try:
-                saved = save(folder, cell, engine.case(engine.specs[cell.spec], own=False), check)
+                case = engine.case(engine.specs[cell.spec], own=False)
+                saved = save(folder, cell, case, check)
+                lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
+                lines += beside.write(saved, result, case, check) if beside else []
             except (
                 UsageError,
                 OracleFault,
             ) as error:  # what the run has found is told all the same
                 lines.append(f"no reproducer of {cell}: {error}")
-            else:
-                lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
         elif differing:
             spec = engine.specs[cell.spec]
             command = shlex.join(_check_again(engine.request, spec, cell, differing))

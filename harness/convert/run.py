@@ -82,9 +82,16 @@ class Import:
 class Caller:
     """The process of one format; what goes wrong in it is a message."""
 
-    def __init__(self, name: str, python: str, timeout: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        python: str,
+        timeout: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name, self.timeout = name, timeout
-        self.worker = Worker(formats.launch(name, python=python))
+        launch = formats.launch(name, python=python, environment=environment or {})
+        self.worker = Worker(launch)
 
     def __enter__(self) -> Caller:
         return self

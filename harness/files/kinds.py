@@ -42,6 +42,8 @@ EXPORTED = b"written by backend-comparison-harness export"
 RAN = b"written by backend-comparison-harness run"
 # What a page of a report has in its head.
 REPORTED = b'<meta name="generator" content="' + PROJECT + b'">'
+# The first line of the text of an issue.
+ISSUED = b"<!-- written by backend-comparison-harness check -->\n"
 # Enough of a file to know it by; a record file's first line is not longer.
 HEAD = 1 << 16
 # Groups of arrays in a reproducer: what a pass is run on, and what it gives.
@@ -273,6 +275,7 @@ ARRAYS = FileKind("the arrays of a reproducer", _is_arrays)
 PAGE = FileKind("a page of 'harness report'", _is_page)
 MARKDOWN = FileKind("Markdown of 'harness report'", _begins(b"<!-- " + PROJECT + b" report -->"))
 JUNIT = FileKind("JUnit's XML of 'harness report'", _is_junit)
+ISSUE = FileKind("the text of an issue of a reproducer", lambda _, head: head.startswith(ISSUED))
 ARRAYS_OF_RUN = FileKind("the results of 'harness run'", _is_ran)
-REPORTS = (PAGE, MARKDOWN, JUNIT)
+REPORTS = (PAGE, MARKDOWN, JUNIT, ISSUE)
 KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS_OF_RUN, ARRAYS, PROGRAM, RESULTS, *REPORTS)
