@@ -13,13 +13,17 @@ import click
 
 from harness import options
 from harness.bench import commands as bench_commands
+from harness.check import commands as check_commands
 from harness.check import completion as completion  # asked through options.completers
+from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
+from harness.demo import commands as demo_commands
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.given import commands as given_commands
 from harness.interrupts import stoppable
 from harness.options import FILE, FOLDER, listed, number, numbers, seed, timeout
 from harness.ranges import JOBS, MEMORY_MIB, REPEAT
+from harness.report import commands as report_commands
 from harness.terminal import say, tell
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
@@ -181,6 +185,7 @@ def schema(kind: str) -> None:
 @options.JSON
 @options.VERBOSE
 @friendly
+@report_commands.reported("records")
 def check(**given: Any) -> None:
     """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
 
@@ -188,10 +193,15 @@ def check(**given: Any) -> None:
     spec; 3: a backend could not be run.
     """
     from harness.check.console import run_check
+    from harness.upstream.bundle import Upstream
 
     request = request_of(given)
     kept = f"cells that had ended are in {request.records}" if request.records else ""
-    run = partial(run_check, request, given, sys.argv[1:])
+
+    def run() -> int:
+        with Upstream(request) as upstream:
+            return run_check(request, given, sys.argv[1:], upstream)
+
     sys.exit(stoppable(run, lambda: kept))
 
 
@@ -208,8 +218,14 @@ def replay(folder: Path, backend: str | None, **given: Any) -> None:
     sys.exit(stoppable(partial(run_replay, folder, backend, given)))
 
 
-bench_commands.register(cli, friendly)
+bench_commands.register(
+    cli, lambda c: friendly(report_commands.reported("records", junit=False)(c))
+)
+comparison_commands.register(cli, friendly)
+check_commands.register(cli, friendly)
 given_commands.register(cli, friendly)
+demo_commands.register(cli, friendly)
+report_commands.register(cli, friendly)
 train_commands.register(cli, friendly)
 generate_commands.register(cli, friendly)
 convert_commands.register(cli, friendly)

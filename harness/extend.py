@@ -12,7 +12,7 @@ from __future__ import annotations
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.convert.archive import DESCRIBED, Archive, Damaged, archive, reading
 from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
-from harness.convert.formats import Exported, Format
+from harness.convert.formats import Exported, Format, Script
 from harness.convert.generated import run_file
 
 # A model as source code: the equations as expressions of a dialect, vetted before it is run.
@@ -120,6 +120,7 @@ __all__ = [
     "Plan",
     "Port",
     "Program",
+    "Script",
     "Session",
     "Shape",
     "SourceModel",

@@ -203,7 +203,9 @@ START = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
 FORCE = click.option("--force", is_flag=True, help="Replace what is there from an earlier run.")
-MARKDOWN = click.option("--markdown", is_flag=True, help="Print Markdown tables.")
+MARKDOWN = click.option(
+    "--print-markdown", "markdown", is_flag=True, help="Print Markdown, not tables."
+)
 VERBOSE = click.option("--verbose", is_flag=True, help="Print all figures and messages.")
 
 

@@ -28,9 +28,11 @@ from harness.extend import (
     Exported,
     Format,
     Program,
+    Script,
     UsageError,
     archive,
     hookimpl,
+    literals,
     opened,
     read_arrays,
     reading,
@@ -99,6 +101,18 @@ class JaxFormat(Format):
         found = {f"output.{n}": a for n, a in results.items()}
         found |= {f"state.{n}": a for n, a in after.items()}
         return {n: np.array(a) for n, a in found.items()}
+
+    def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
+        from .module import Writer
+        from .source import SCRIPT, WORDS
+
+        module = path.with_suffix(".py")
+        source = vetted(Writer(exported, module.name).source(), WORDS, module.name)
+        # It may do without, where all functions are those of jax.numpy.
+        module_text = source if "\nimport jax\n" in source else f"{source}\nimport jax\n"
+        wide, weights = exported.dtype == "float64", literals.text(path.name)
+        text = SCRIPT.format(wide=wide, weights=weights, dtype=exported.dtype)
+        return Script(module_text, text, gradients)
 
     def versions(self) -> Mapping[str, str]:
         return {**super().versions(), "jax": version("jax"), "jaxlib": version("jaxlib")}

@@ -182,3 +182,36 @@ def _tuple(texts: Sequence[str], none: str) -> str:
 def _argument(names: Sequence[str], several: str) -> str:
     """An argument for one value by its name; for several, which are then taken apart."""
     return names[0] if len(names) == 1 else several if names else "_"
+
+
+# How a script runs the functions; see :class:`harness.extend.Script`.
+SCRIPT = '''def run(inputs, state, cotangents):
+    """Outputs, the new state, and the gradients along cotangents, all by name."""
+    jax.config.update("jax_enable_x64", {wide})
+    jax.config.update("jax_default_matmul_precision", "highest")
+    params = load(FOLDER / {weights})
+
+    def array(given):
+        return jnp.asarray(given, "{dtype}" if given.dtype.kind == "f" else "int32")
+
+    arguments = [array(inputs[name]) for name in INPUTS]
+    if STATE:
+        arguments.append({{name: array(state[name]) for name in STATE}})
+
+    def results(params):
+        made = apply(params, *arguments)
+        outputs, after = made if STATE else (made, {{}})
+        found = {{f"output.{{name}}": value for name, value in outputs.items()}}
+        return found | {{f"state.{{name}}": value for name, value in after.items()}}
+
+    def along(params):
+        found = results(params)
+        return sum((found[n] * array(c)).sum() for n, c in cotangents.items())
+
+    found = jax.jit(results)(params)
+    if cotangents:
+        for layer, gradients in jax.jit(jax.grad(along))(params).items():
+            for name, gradient in gradients.items():
+                found[f"gradient.{{layer}}.{{name}}"] = gradient
+    return {{name: np.asarray(value) for name, value in found.items()}}
+'''

@@ -34,6 +34,7 @@ from harness.extend import (
     Exported,
     Format,
     Program,
+    Script,
     UsageError,
     archive,
     bytes_of,
@@ -50,7 +51,7 @@ from harness.extend import (
 
 from .archive import PARTS, declared_of, instances, layers, spec_of, text, variables
 from .backend import harness_environment
-from .source import WORDS
+from .source import SCRIPT, WORDS
 
 NOTES = "harness.json"
 SHARED = re.compile(r'("shared_object_id": )(\d+)\b')
@@ -125,6 +126,13 @@ class KerasFormat(Format):
                 # What is left over is the random seed of a recurrent layer, which is never used.
                 if variable.name in packed:
                     variable.assign(packed[variable.name])
+
+    def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
+        module = path.with_suffix(".py")
+        text = "import keras\n"
+        if module.is_file():
+            text = vetted(module.read_text(encoding="utf-8"), WORDS, module.name)
+        return Script(text, SCRIPT.format(weights=literals.text(path.name)))
 
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
         built = self.models.build(self.backend, training, "float32")

@@ -271,3 +271,20 @@ class Writer:
 
 def _list(texts: Sequence[str]) -> str:
     return f"[{', '.join(texts)}]"
+
+
+# How a script runs a model; see :class:`harness.extend.Script`. Each engine differentiates in its
+# own way, so that no gradients are asked for.
+SCRIPT = '''def run(inputs, state, cotangents):
+    """Outputs and the new state by name."""
+    model = keras.models.load_model(FOLDER / {weights}, compile=False)
+    given = {{**inputs, **{{f"state.{{name}}": array for name, array in state.items()}}}}
+    arrays = {{t.name: np.asarray(given[t.name], t.dtype) for t in model.inputs}}
+    results = model(arrays if len(arrays) > 1 else next(iter(arrays.values())))
+    return {{
+        name if name.startswith("state.") else f"output.{{name}}": np.array(
+            keras.ops.convert_to_numpy(value)
+        )
+        for name, value in results.items()
+    }}
+'''

@@ -15,10 +15,12 @@ from harness.extend import (
     Format,
     Layout,
     Program,
+    Script,
     UsageError,
     archive,
     bytes_of,
     hookimpl,
+    literals,
     read_arrays,
     reading,
     run_file,
@@ -96,6 +98,21 @@ class TorchFormat(Format):
         found = {f"output.{n}": t for n, t in results.items()}
         found |= {f"state.{n}": t for n, t in after.items()}
         return {n: np.array(t.numpy()) for n, t in found.items()}
+
+    def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
+        from .module import Writer
+        from .source import SCRIPT, WORDS
+
+        module = path.with_suffix(".py")
+        writer = Writer(exported, module.name)
+        words = {"weights": literals.text(path.name), "dtype": exported.dtype}
+        layout, keys = _layout(exported.training)
+        packed = {n: a for n, a in layout.pack(gradients).items() if n not in layout.frozen}
+        return Script(
+            vetted(writer.source(), WORDS, module.name),
+            SCRIPT.format(model=writer.name, **words),
+            {keys[name]: array for name, array in packed.items()},
+        )
 
     def versions(self) -> Mapping[str, str]:
         return {**super().versions(), "torch": str(torch.__version__)}

@@ -197,3 +197,30 @@ class TorchDialect(Dialect):
             e.settle(reader.output, Code((f"torch.stack({steps}, 1)",)), "stack")
         else:
             e.settle(whole, Code((f"torch.stack({steps}, 0)",)), "stack")
+
+
+# How a script runs a module; see :class:`harness.extend.Script`.
+SCRIPT = '''def run(inputs, state, cotangents):
+    """Outputs, the new state, and the gradients along cotangents, all by name."""
+    model = {model}()
+    model.load_state_dict(torch.load(FOLDER / {weights}, weights_only=True))
+    model.eval()
+
+    def tensor(array):
+        made = torch.from_numpy(array)
+        return made.to(torch.{dtype}) if made.is_floating_point() else made
+
+    arguments = [tensor(inputs[name]) for name in INPUTS]
+    if STATE:
+        outputs, after = model(*arguments, {{name: tensor(state[name]) for name in STATE}})
+    else:
+        outputs, after = model(*arguments), {{}}
+    found = {{f"output.{{name}}": made for name, made in outputs.items()}}
+    found |= {{f"state.{{name}}": made for name, made in after.items()}}
+    if cotangents:
+        sum((found[n] * tensor(c)).sum() for n, c in cotangents.items()).backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                found[f"gradient.{{name}}"] = parameter.grad
+    return {{name: made.detach().numpy() for name, made in found.items()}}
+'''

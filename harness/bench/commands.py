@@ -1,11 +1,10 @@
-"""The commands ``bench`` and ``compare``. What they need is imported when they are run."""
+"""The command ``bench``. What it needs is imported when it is run."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -24,13 +23,11 @@ SHARE = click.option(
     metavar="SHARE",
     help="How much slower a cell may get.",
 )
-FORCE = click.option("--force", is_flag=True, help="Compare other devices or versions too.")
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the commands to a group; ``guard`` makes a message of a user's error."""
-    for command in (bench, compare):
-        group.command()(guard(command))
+    """Add the command to a group; ``guard`` makes a message of a user's error."""
+    group.command()(guard(bench))
 
 
 @options.specs
@@ -70,9 +67,8 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="Rounds of interleaved measurement.",
 )
 @click.option("--records", type=FILE, help="File to keep the results in; replaced.")
-@click.option("--baseline", type=FILE, help="Compare with the results in this file.")
+@click.option("--baseline", "compare", type=FILE, help="Compare with the results in this file.")
 @SHARE
-@FORCE
 @options.PYTHONS
 @options.ENVIRONMENT
 @click.option("--tune", is_flag=True, help="Also try environment settings that are known to help.")
@@ -96,24 +92,6 @@ def bench(**given: Any) -> None:
     request = request_of(given)
     given = {**given, "threshold": share(given["threshold"])}
     sys.exit(stoppable(partial(run_bench, request, given)))
-
-
-@click.argument("old", type=FILE)
-@click.argument("new", type=FILE)
-@SHARE
-@FORCE
-@JSON
-@MARKDOWN
-def compare(old: Path, new: Path, **given: Any) -> None:
-    """Show what got faster, slower, more or less accurate from OLD to NEW, two files of bench.
-
-    Exit code 0: nothing got worse; 1: a cell is slower beyond the threshold and the noise, or has
-    lost its speed; 2: the files cannot be read or compared.
-    """
-    from harness.bench.console import run_compare
-
-    given = {**given, "threshold": share(given["threshold"])}
-    sys.exit(stoppable(partial(run_compare, old, new, given)))
 
 
 def request_of(given: Mapping[str, Any]) -> Any:
@@ -174,10 +152,16 @@ def share(text: str) -> float:
     Raises:
         UsageError: it is none, or outside of what is allowed.
     """
+    percent = text.endswith("%")
     try:
-        found = THRESHOLD.read(text.removesuffix("%"))
+        found = float(THRESHOLD.read(text.removesuffix("%"))) / (100 if percent else 1)
     except UsageError as error:
         raise UsageError(
             f"--threshold takes a share such as 10% or 0.1, found {text!r}: {error}"
         ) from None
-    return float(found) / (100 if text.endswith("%") else 1)
+    if found >= 1 and not percent:
+        raise UsageError(
+            f"--threshold takes a share such as 10% or 0.1, found {text!r}: write {text}% for "
+            f"{text} percent (a share without % is below 1)"
+        )
+    return found

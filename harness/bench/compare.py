@@ -1,145 +1,211 @@
-"""Two files of results: what got faster, slower, more or less accurate, beyond the noise."""
+"""Two files of results: what got faster, slower, more or less accurate, beyond the noise.
+
+The files may be of other versions and machines: that is what they are compared for. Nothing here
+prints. ``docs/benchmarks.md`` has the rules in words.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from harness.bench.noise import beyond_noise
-from harness.errors import UsageError
+from harness.bench.noise import Speed, speed
+from harness.compared import Differing, differing, merged
+from harness.oracle.tolerance import moved
 
-Verdict = Literal["faster", "slower", "same", "lost", "gained", "missing", "new", "without"]
-REGRESSIONS = frozenset({"slower", "lost"})
-# The error of the results must change by this factor to be spoken of.
-ACCURACY = 2.0
+Kind = Literal[
+    "slower", "accuracy-lost", "lost", "faster", "accuracy-gained", "repaired", "new-cell"
+]
+# From grave to harmless, as they are told.
+KINDS: tuple[Kind, ...] = (
+    "slower",
+    "accuracy-lost",
+    "lost",
+    "faster",
+    "accuracy-gained",
+    "repaired",
+    "new-cell",
+)
+THRESHOLD = 0.1
+"""The share by which a speed must change, if nothing else is asked for."""
+FAILED = frozenset({"refused", "broken"})
 
 
 @dataclass(frozen=True)
 class Change:
-    """One cell in both files. Seconds are medians of a step, None where there is no speed."""
+    """One change of one cell. Seconds are medians of a step, None where there is no speed.
 
+    ``speed`` is that of the new file relative to the old.
+    """
+
+    kind: Kind
     name: str
-    verdict: Verdict
+    worse: bool
     old: float | None = None
     new: float | None = None
-    accuracy: str = ""
+    speed: Speed | None = None
     reason: str = ""
 
     @property
-    def speed(self) -> float | None:
-        """The new speed over the old one."""
-        return None if not self.old or not self.new else self.old / self.new
+    def words(self) -> str:
+        """What changed, without the cell."""
+        if self.kind not in ("slower", "faster"):
+            return self.reason
+        assert self.old is not None
+        assert self.new is not None
+        old, new = (f"{seconds * 1e3:.4g} ms" for seconds in (self.old, self.new))
+        return f"{self.speed} as fast as before: {old} a step became {new}"
+
+    def record(self) -> dict[str, Any]:
+        """The change as plain data."""
+        return {**asdict(self), "text": self.words}
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.words}"
 
 
-def compare(old: Mapping[str, Any], new: Mapping[str, Any], threshold: float) -> list[Change]:
-    """One change for every cell of either file; ``threshold`` is a share of the old time."""
+@dataclass(frozen=True)
+class Relative:
+    """The speed of one backend relative to another's, on the same cell of the same run."""
+
+    group: str
+    backend: str
+    baseline: str
+    speed: Speed
+
+    def __str__(self) -> str:
+        return f"{self.group}: {self.backend} is {self.speed} as fast as {self.baseline}"
+
+
+def changes(
+    old: Mapping[str, Any], new: Mapping[str, Any], threshold: float = THRESHOLD
+) -> list[Change]:
+    """All changes from one file's content to another's, gravest first.
+
+    ``threshold`` is the share by which a speed must change to be spoken of.
+    """
     before, after = _timed(old), _timed(new)
-    lacking = {item["name"]: item["reason"] for item in new["harness"]["without_speed"]}
-    lacked = {item["name"]: item["reason"] for item in old["harness"]["without_speed"]}
-    names = dict.fromkeys([*before, *after, *lacked, *lacking])
-    return [_change(n, before, after, lacked, lacking, threshold) for n in names]
+    lacked, lacking = _lacking(old), _lacking(new)
+    found: list[Change] = []
+    for name in dict.fromkeys([*before, *after, *lacked, *lacking]):
+        if name in before and name in after:
+            found += _of_cell(name, before[name], after[name], threshold)
+        elif name in before:
+            found.append(_lost(name, before[name], lacking.get(name)))
+        elif name in after:
+            found.append(_new(name, after[name], lacked.get(name)))
+        elif name not in lacked:
+            failed = lacking[name].get("status") in FAILED
+            reason = f"it is new, and has no speed: {lacking[name]['reason']}"
+            found.append(Change("new-cell", name, failed, reason=reason))
+    return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
 
 
-def _change(
-    name: str,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-    lacked: Mapping[str, str],
-    lacking: Mapping[str, str],
-    threshold: float,
-) -> Change:
-    old, new = _median(before.get(name)), _median(after.get(name))
-    reason = lacking.get(name, "") or lacked.get(name, "")
-    if old is not None and new is not None:
-        verdict = _verdict(before[name], after[name], threshold)
-        return Change(name, verdict, old, new, _accuracy(before[name], after[name]))
-    if old is not None:
-        return Change(name, "lost" if name in lacking else "missing", old, None, "", reason)
-    if new is not None:
-        return Change(name, "gained" if name in lacked else "new", None, new)
-    return Change(name, "without", reason=reason)
+def exit_code(found: Sequence[Change]) -> int:
+    """1 if anything is worse than it was, else 0."""
+    return int(any(change.worse for change in found))
 
 
-def _verdict(old: Mapping[str, Any], new: Mapping[str, Any], threshold: float) -> Verdict:
-    ratio = new["stats"]["median"] / old["stats"]["median"]
-    # As a share of the smaller, so that a change and its undoing are judged alike.
-    beyond = max(ratio, 1 / ratio) - 1 > threshold
-    if not beyond or not beyond_noise(old["stats"]["data"], new["stats"]["data"]):
-        return "same"
-    return "slower" if ratio > 1 else "faster"
-
-
-def _accuracy(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """``more accurate`` or ``less accurate``, if the error over its yardstick says so."""
-    before, after = (_ratio(entry) for entry in (old, new))
-    if before is None or after is None or max(before, after) < 1:
-        return ""
-    if after > ACCURACY * before:
-        return f"less accurate: {before:.2g} to {after:.2g} times the yardstick"
-    if before > ACCURACY * after:
-        return f"more accurate: {before:.2g} to {after:.2g} times the yardstick"
-    return ""
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The reasons why the speeds of two files cannot be compared, in words."""
-    first, second = (d["machine_info"]["harness"] for d in (old, new))
-    found = []
-    for what, a, b in (
-        ("processor", first["machine"]["cpu"], second["machine"]["cpu"]),
-        ("usable cores", first["machine"]["usable_cores"], second["machine"]["usable_cores"]),
-        ("device", first["device"], second["device"]),
-        ("dtype", first["dtype"], second["dtype"]),
-        ("path", first["path"], second["path"]),
-        ("threads", first["threads"], second["threads"]),
-    ):
-        if a != b:
-            found.append(f"{what}: {a} and {b}")
-    if first["device"] == second["device"] != "cpu" and _cards(first) != _cards(second):
-        found.append(f"GPU and driver: {_cards(first)} and {_cards(second)}")
-    for name, worker in first["workers"].items():
-        other = second["workers"].get(name)
-        for kind in ("versions", "environment") if other else ():
-            for part in sorted({*worker[kind], *other[kind]}):
-                a, b = worker[kind].get(part, "none"), other[kind].get(part, "none")
-                if a != b:
-                    found.append(f"{part} of {name}: {a} and {b}")
-    return found
-
-
-def check_comparable(old: Mapping[str, Any], new: Mapping[str, Any], force: bool) -> list[str]:
-    """The differences, where ``force`` lets them be; else :class:`UsageError` names them."""
-    found = differences(old, new)
-    if found and not force:
-        raise UsageError(
-            "the files are not of the same device and versions (--force compares them):\n  "
-            + "\n  ".join(found)
+def relative(content: Mapping[str, Any], baseline: str) -> list[Relative]:
+    """The speed of every cell relative to that of ``baseline``, where that has one."""
+    entries = list(_timed(content).values())
+    bases = {e["group"]: e for e in entries if e["params"]["backend"] == baseline}
+    return [
+        Relative(
+            entry["group"],
+            entry["params"]["backend"],
+            baseline,
+            speed(_rounds(entry), _rounds(bases[entry["group"]]), paired=True),
         )
-    return found
+        for entry in entries
+        if entry["group"] in bases and entry["params"]["backend"] != baseline
+    ]
 
 
-def exit_code(changes: Sequence[Change]) -> int:
-    """1 if a cell is slower beyond the threshold, or has lost its speed."""
-    return int(any(change.verdict in REGRESSIONS for change in changes))
+def environment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differing]:
+    """What is not the same around two files: versions, machine, threads, variables."""
+    first, second = (content["machine_info"]["harness"] for content in (old, new))
+    found = differing(_flat(first), _flat(second))
+    if "cpu" not in (first["device"], second["device"]):
+        found += differing({"GPU and driver": _cards(first)}, {"GPU and driver": _cards(second)})
+    workers = first["workers"], second["workers"]
+    of_workers: list[Differing] = []
+    for name in workers[0]:
+        if name in workers[1]:
+            one, other = (side[name] for side in workers)
+            for part in ("versions", "environment"):
+                of_workers += differing(one[part], other[part], (name,))
+    return found + merged(of_workers)
 
 
-def records(changes: Sequence[Change]) -> list[dict[str, Any]]:
-    """The changes as plain data."""
-    return [{**asdict(change), "speed": change.speed} for change in changes]
+def _of_cell(
+    name: str, before: Mapping[str, Any], after: Mapping[str, Any], threshold: float
+) -> Iterator[Change]:
+    old, new = _median(before), _median(after)
+    found = speed(_rounds(after), _rounds(before))
+    # As a share of the smaller, so that a change and its undoing are judged alike.
+    if found.known and max(found.value, 1 / found.value) - 1 > threshold:
+        slower = found.value < 1
+        yield Change("slower" if slower else "faster", name, slower, old, new, found)
+    ratios = _ratio(before), _ratio(after)
+    if ratios[0] is None or ratios[1] is None:
+        return
+    told = f"off by {ratios[0]:.2g} times the yardstick, now {ratios[1]:.2g} times"
+    match moved(ratios[0], ratios[1]):
+        case "lost":
+            yield Change("accuracy-lost", name, True, old, new, found, told)
+        case "gained":
+            yield Change("accuracy-gained", name, False, old, new, found, told)
 
 
-def _timed(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {entry["fullname"]: entry for entry in document["benchmarks"]}
+def _lost(name: str, before: Mapping[str, Any], lacking: Mapping[str, Any] | None) -> Change:
+    reason = "it is not there any more"
+    if lacking is not None:
+        reason = f"it has no speed any more: {lacking['reason']}"
+    return Change("lost", name, True, old=_median(before), reason=reason)
 
 
-def _median(entry: Mapping[str, Any] | None) -> float | None:
-    return None if entry is None else float(entry["stats"]["median"])
+def _new(name: str, after: Mapping[str, Any], lacked: Mapping[str, Any] | None) -> Change:
+    new = _median(after)
+    told = f"{new * 1e3:.4g} ms a step"
+    if lacked is None:
+        return Change("new-cell", name, False, new=new, reason=f"it is new: {told}")
+    reason = f"it had no speed ({lacked['reason']}), now {told}"
+    return Change("repaired", name, False, new=new, reason=reason)
+
+
+def _timed(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {entry["fullname"]: entry for entry in content["benchmarks"]}
+
+
+def _lacking(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {entry["name"]: entry for entry in content["harness"]["without_speed"]}
+
+
+def _median(entry: Mapping[str, Any]) -> float:
+    return float(entry["stats"]["median"])
+
+
+def _rounds(entry: Mapping[str, Any]) -> Sequence[float]:
+    data: Sequence[float] = entry["stats"]["data"]
+    return data
 
 
 def _ratio(entry: Mapping[str, Any]) -> float | None:
     ratio = entry["extra_info"].get("values", {}).get("ratio")
     return None if ratio is None else float(ratio)
+
+
+def _flat(environment: Mapping[str, Any]) -> dict[str, object]:
+    machine = environment["machine"]
+    return {
+        "harness": environment.get("harness"),
+        "processor": machine["cpu"],
+        "usable cores": machine["usable_cores"],
+        "Python of the harness": machine.get("python"),
+        **{name: environment[name] for name in ("device", "dtype", "path", "threads")},
+    }
 
 
 def _cards(environment: Mapping[str, Any]) -> str:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench import sweep, table, tuning
-from harness.bench.compare import Change, check_comparable, compare, exit_code, records
+from harness.bench.compare import Change, changes, environment_changes, exit_code
 from harness.bench.contestant import TimedResult
 from harness.bench.doubts import Load, warning
 from harness.bench.json_file import check_writable, document, read, write
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
+from harness.compared import counted, lines
 from harness.errors import HarnessError
 from harness.files.user_file import displayed
 from harness.spec.asked_sizes import check_asked
@@ -26,7 +27,7 @@ from harness.terminal import console, line, say
 
 def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     """Time a request and print what came of it; returns the exit code."""
-    target, base = options["records"], options["baseline"]
+    target, base = options["records"], options["compare"]
     if target is not None:
         check_writable(target)
     old = read(base) if base is not None else None
@@ -59,10 +60,8 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     if old is None:
         return code
     if options["as_json"]:
-        check_comparable(old, new, options["force"])
-        return code or exit_code(compare(old, new, options["threshold"]))
-    compared = show.comparison(old, new, options["threshold"], options["force"])
-    return code or exit_code(compared)
+        return code or exit_code(changes(old, new, options["threshold"]))
+    return code or exit_code(show.comparison(old, new, options["threshold"]))
 
 
 def _kept(request: BenchRequest, bench: Bench, target: Path | None, show: _Printer) -> str:
@@ -71,27 +70,14 @@ def _kept(request: BenchRequest, bench: Bench, target: Path | None, show: _Print
     if not done:
         return "nothing was measured yet"
     show.results(done, verbose=False)
-    counted = f"{len(done)} of {bench.planned} cells are done"
+    so_far = f"{len(done)} of {bench.planned} cells are done"
     if target is None:
-        return f"{counted}, and were not kept (--records FILE keeps them)"
+        return f"{so_far}, and were not kept (--records FILE keeps them)"
     try:
         write(target, document(request, done, planned=bench.planned))
     except HarnessError as error:
-        return f"{counted}; {error}"
-    return f"{counted}, and in {displayed(target)}"
-
-
-def run_compare(old: Path, new: Path, options: Mapping[str, Any]) -> int:
-    """Compare two files and print what changed; returns the exit code."""
-    before, after = read(old), read(new)
-    if options["as_json"]:
-        differing = check_comparable(before, after, options["force"])
-        found = compare(before, after, options["threshold"])
-        content = {"exit_code": exit_code(found), "differing": differing, "cells": records(found)}
-        say(json.dumps(content))
-        return exit_code(found)
-    printer = _Printer(options["markdown"])
-    return exit_code(printer.comparison(before, after, options["threshold"], options["force"]))
+        return f"{so_far}; {error}"
+    return f"{so_far}, and in {displayed(target)}"
 
 
 def results_exit_code(results: Sequence[TimedResult]) -> int:
@@ -134,13 +120,12 @@ class _Printer:
         )
 
     def comparison(
-        self, old: Mapping[str, Any], new: Mapping[str, Any], threshold: float, force: bool
+        self, old: Mapping[str, Any], new: Mapping[str, Any], threshold: float
     ) -> list[Change]:
         """The changes from one file to the other."""
-        differing = check_comparable(old, new, force)
-        self.lines([f"not the same: {what}" for what in differing])
-        found = compare(old, new, threshold)
-        self.grid(table.changes(found, threshold))
+        found = changes(old, new, threshold)
+        self.lines([f"not the same: {what}" for what in environment_changes(old, new)])
+        self.lines([*lines(found), f"beyond {threshold:.2g} and the noise: {counted(found)}"])
         return found
 
     def grid(self, grid: Grid) -> None:

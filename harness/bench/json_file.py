@@ -7,7 +7,6 @@ environment) and at the top (cells without a speed, slopes, tunings).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +28,7 @@ from harness.bench.tuning import gains
 from harness.errors import HarnessError
 from harness.files import kinds
 from harness.files.atomic import write_whole
-from harness.files.forms import Malformed, formed, read_json
+from harness.files.forms import Malformed, formed, plain, read_json
 from harness.files.user_file import MAX_RESULTS, FileFault, displayed, read_bytes, why
 
 # What is told of a cell without a speed.
@@ -55,8 +54,8 @@ def document(
         "tunings": gains(results),
         **({} if planned is None else {"incomplete": {"done": len(results), "planned": planned}}),
     }
-    plain: dict[str, Any] = _plain(content)
-    return plain
+    found: dict[str, Any] = plain(content)
+    return found
 
 
 def cell_name(request: BenchRequest, result: TimedResult) -> str:
@@ -151,14 +150,3 @@ def read(path: Path) -> dict[str, Any]:
             f"{displayed(path)} was not written by 'harness bench --records': {error}"
         ) from None
     return content
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no infinity: such numbers become strings that ``float`` reads."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -1,21 +1,77 @@
-"""Whether two samples of rounds differ by more than their spread."""
+"""How much faster one sample of rounds is than another, and how sure that is."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import math
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
-# Of all pairs of one round of each sample, this share must point the same way.
-ONE_SIDED = 0.9
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How many times as fast: the ratio of geometric means, and its 95% confidence interval.
+
+    Of a single round nothing is known: the interval is from 0 to infinity.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether the interval tells that one is faster."""
+        return not self.low <= 1.0 <= self.high
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.high):
+            return (
+                f"{_digits(self.value, self.value)} times (of one round: nobody knows how surely)"
+            )
+        width = self.high - self.low
+        value, low, high = (_digits(v, width) for v in (self.value, self.low, self.high))
+        return f"{value} times ({low} to {high})"
+
+
+def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = False) -> Speed:
+    """How fast rounds are relative to those of ``base``, by Welch's t-test on the logarithms.
+
+    ``paired`` rounds were measured in turn, each beside its partner: what slowed a round slowed
+    both.
+    """
+    new, old = np.log(seconds), np.log(base)
+    value = math.exp(old.mean() - new.mean())
+    paired = paired and len(new) == len(old)
+    spread = np.ptp(old - new) if paired else max(np.ptp(old), np.ptp(new))
+    if min(len(new), len(old)) < 2:
+        return Speed(value, 0.0, math.inf)
+    if spread < 1e-12:  # as in made numbers: there is nothing to be unsure of
+        return Speed(value, value, value)
+    with warnings.catch_warnings():
+        # "The data are nearly identical": the interval is as narrow as it should be.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = stats.ttest_rel if paired else partial(stats.ttest_ind, equal_var=False)
+        found = test(old, new)
+        low, high = found.confidence_interval(CONFIDENCE)
+    # A spread of days gives numbers that nothing can hold.
+    low, high = (float(np.exp(np.clip(bound, -700.0, 700.0))) for bound in (low, high))
+    return Speed(value, low, high)
 
 
 def beyond_noise(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether rounds of one sample are nearly always slower than those of the other.
+    """Whether rounds that were measured in turn tell that one is faster."""
+    return speed(first, second, paired=True).known
 
-    The share of pairs is the statistic of Mann and Whitney over its largest value.
-    """
-    others = sorted(second)
-    # Of each pair 1 where the first is larger, and a half where they are equal.
-    pairs = (bisect_left(others, a) + bisect_right(others, a) for a in first)
-    share = sum(pairs) / 2 / (len(first) * len(second))
-    return max(share, 1 - share) >= ONE_SIDED
+
+def _digits(value: float, width: float) -> str:
+    """As many digits as the width of the interval leaves, and two at least."""
+    size = min(width, abs(value) / 10) or abs(value) / 1000
+    places = max(0, -math.floor(math.log10(size)))
+    return f"{value:.{min(places, 12)}f}"

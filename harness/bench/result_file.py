@@ -31,10 +31,18 @@ class Extra(Form):
     values: ValuesForm = ValuesForm()
 
 
+class Parameters(Form):
+    """What identifies a cell, beside the fields of its model's sizes."""
+
+    backend: str
+
+
 class BenchmarkForm(Form):
-    """A cell with a speed."""
+    """A cell with a speed. Cells of one ``group`` differ in their backend only."""
 
     fullname: str
+    group: str
+    params: Parameters
     stats: Stats
     extra_info: Extra
 

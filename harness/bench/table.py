@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from harness.bench.compare import Change
 from harness.bench.contestant import TimedResult
 from harness.bench.doubts import spread_of
 from harness.bench.noise import beyond_noise
@@ -127,21 +126,3 @@ def _share(result: TimedResult, name: str) -> str:
 def _warm(result: TimedResult) -> str:
     found = result.record.warm_up
     return f"{found['steps']}{'' if found['steady'] else ' unsteady'}"
-
-
-def changes(found: Sequence[Change], threshold: float) -> Grid:
-    """Two files side by side."""
-    grid = Grid(
-        f"changes beyond {threshold:.0%} and the noise",
-        ["cell", "old ms", "new ms", "speed", "verdict"],
-        alike=False,
-    )
-    for change in found:
-        speed = "" if change.speed is None else f"{change.speed:.2f}x"
-        words = "; ".join(filter(None, (change.verdict, change.accuracy, change.reason)))
-        grid.rows.append([change.name, _ms(change.old), _ms(change.new), speed, words])
-    return grid
-
-
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1e3:.4g}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.check.findings import PASSING, Finding, Verdict, gravest
+from harness.check.findings import PASSING, Blame, Finding, Verdict, gravest
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class CellResult:
     signature: Mapping[str, str] | None = None  # where it was kept: see harness.check.provenance
     greeting: Mapping[str, str] | None = None
     location: str = ""
+    blame: Blame | None = None
+    witness: Any = None  # what its layers gave, until those of other backends were heard
 
     @property
     def verdict(self) -> Verdict:
@@ -108,4 +110,6 @@ def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
         "traceback": finding.traceback,
         "held": finding.held,
         "layers": dict(result.layers),
+        **({"spread": list(worst.spread)} if worst and worst.spread else {}),
+        **({"growth": [list(step) for step in finding.growth]} if finding.growth else {}),
     }

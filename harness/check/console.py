@@ -8,17 +8,19 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness.check import report as reports
-from harness.check.cell import Cell, result_records
+from harness.check.cell import Cell, CellResult, result_records
 from harness.check.events import Report
 from harness.check.progress import CheckProgress
 from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
 from harness.errors import UsageError
+from harness.files import forms
 from harness.options import process_of
+from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import worst
 from harness.progress import Progress
@@ -32,8 +34,21 @@ from harness.worker.remote import Remote, WorkerFault, with_trace
 from harness.worker.worker import Worker
 
 
-def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[str]) -> int:
-    """Run a request and print what came of it; returns the exit code.
+class Beside(Protocol):
+    """What writes more into the folder of a reproducer."""
+
+    def write(self, folder: Path, result: CellResult, case: Case, check: str) -> list[str]:
+        """Lines on what was written."""
+
+
+def run_check(
+    request: Request,
+    options: Mapping[str, Any],
+    arguments: Sequence[str],
+    beside: Beside | None = None,
+) -> int:
+    """Run a request and print what came of it; returns the exit code. ``beside`` writes more into
+    the folders of reproducers.
 
     Raises:
         UsageError: nothing applies of what was asked for.
@@ -46,14 +61,14 @@ def run_check(request: Request, options: Mapping[str, Any], arguments: Sequence[
         if options["reproducers"] is not None:
             check_writable(options["reproducers"])
         report = engine.run(arguments)
-        reproducers = _reproducers(engine, report, options["reproducers"])
+        reproducers = _reproducers(engine, report, options["reproducers"], beside)
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
         raise UsageError(f"none of the checks asked for applies to {listed}")
     if options["as_json"]:
         lines = [record for result in report.results for record in result_records(result)]
         given = {} if request.given is None else {"given": given_record(request.given)}
-        say(json.dumps({"exit_code": report.exit_code, **given, "results": _finite(lines)}))
+        say(json.dumps({"exit_code": report.exit_code, **given, "results": forms.plain(lines)}))
         return report.exit_code
     shown = console()
     show(shown, *reports.tables(report))
@@ -84,7 +99,9 @@ def _unsupported(report: Report) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[str]:
+def _reproducers(
+    engine: Engine, report: Report, folder: Path | None, beside: Beside | None
+) -> list[str]:
     """Save what differs; a line for each cell that does, with the command to run it again."""
     lines: list[str] = []
     if folder is None:
@@ -95,14 +112,15 @@ def _reproducers(engine: Engine, report: Report, folder: Path | None) -> list[st
         check = first_check(result.findings)
         if check is not None:
             try:
-                saved = save(folder, cell, engine.case(engine.specs[cell.spec], own=False), check)
+                case = engine.case(engine.specs[cell.spec], own=False)
+                saved = save(folder, cell, case, check)
+                lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
+                lines += beside.write(saved, result, case, check) if beside else []
             except (
                 UsageError,
                 OracleFault,
             ) as error:  # what the run has found is told all the same
                 lines.append(f"no reproducer of {cell}: {error}")
-            else:
-                lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
         elif differing:
             spec = engine.specs[cell.spec]
             command = shlex.join(_check_again(engine.request, spec, cell, differing))
@@ -167,16 +185,3 @@ def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any] | N
     what = f"{cell.spec} on {name}, {cell.dtype}, check {found.run.check}"
     tell(f"{what}: {verdict}; worst is {furthest.name}")
     return 0 if agrees else 1
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: such numbers become strings that ``float`` reads."""
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
-        return "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, float) and value != value:
-        return "NaN"
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return value

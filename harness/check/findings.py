@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -38,6 +39,29 @@ PASSING: frozenset[Verdict] = frozenset(
 # Verdicts of a backend that did not run, as opposed to one that ran and was wrong.
 BROKEN: frozenset[Verdict] = frozenset({"error", "crashed", "timeout", "out-of-memory", "not-run"})
 
+# How results of a step of training are named.
+STEP = re.compile(r"step (\d+): ")
+# Of a training's steps, those whose errors are kept.
+MOST_STEPS = 20
+
+Who = Literal["layer", "plugin", "gradient", "spec", "unknown"]
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Who is at fault where a cell differs, and why, as a sentence.
+
+    ``layer`` is the framework's own, ``plugin`` the backend's code between the harness and the
+    framework, ``gradient`` the framework's differentiation, ``spec`` the equations; ``unknown``
+    where the other path could not be run.
+    """
+
+    who: Who
+    words: str
+
+    def __str__(self) -> str:
+        return f"at fault: {self.who}. {self.words}"
+
 
 @dataclass(slots=True)
 class Finding:
@@ -56,6 +80,7 @@ class Finding:
     traceback: str = ""  # of what was raised, in the backend's process or in this one
     words: str = ""  # the detail, of a finding from a record or one that has not kept all of it
     compared: int = 0  # deviations there were, before most were dropped
+    kept_growth: tuple[tuple[int, float, float], ...] = ()  # as ``growth``, likewise
 
     def judge(self) -> Finding:
         """Set the verdict from what was compared. Nothing, and no word why, is an error."""
@@ -72,6 +97,7 @@ class Finding:
         """Drop all deviations but the worst, and what tells nothing: no more is asked of it."""
         if len(self.deviations) > 1:
             self.words, self.compared = self.detail, len(self.deviations)
+            self.kept_growth = self.growth
             self.deviations = [worst(self.deviations)]
 
     @property
@@ -84,6 +110,22 @@ class Finding:
         """The deviation that is furthest beyond what is allowed; None if nothing was compared."""
         compared = [d for d in self.deviations if not d.void]
         return worst(compared) if compared else None
+
+    @property
+    def growth(self) -> tuple[tuple[int, float, float], ...]:
+        """Of steps of training, each with the worst tensor's error and what it may be."""
+        if self.kept_growth:
+            return self.kept_growth
+        steps: dict[int, list[Deviation]] = {}
+        for deviation in self.deviations:
+            found = STEP.search(deviation.name)
+            if found and not deviation.void:
+                steps.setdefault(int(found[1]), []).append(deviation)
+        # Of a long trajectory some, the first and the last among them.
+        every = -(-len(steps) // MOST_STEPS) or 1
+        looked = [*sorted(steps)[:-1:every], *sorted(steps)[-1:]]
+        worsts = ((step, worst(steps[step])) for step in looked)
+        return tuple((step, found.error, found.tolerance) for step, found in worsts)
 
     @property
     def detail(self) -> str:

@@ -6,20 +6,21 @@ update (:func:`later_location`): what comes after a wrong phase is wrong because
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, ArrayDict
+from harness.arrays import Array
 from harness.check.findings import PASSING, Finding
+from harness.check.hypotheses import hypotheses
 from harness.oracle.case import Case
 from harness.oracle.oracle import ORDERS, Oracle
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, K, relative_error, worst
 from harness.oracle.yardstick import at_least_typical
-from harness.program.ir import Program, walk_nodes
+from harness.program.ir import Phase, Program, walk_nodes
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
@@ -28,6 +29,10 @@ from harness.worker.remote import Traced
 # What a hypothesis changes must be this many tolerances, or its fit would say nothing.
 DECISIVE = 10.0
 NAMED = 3
+# How a hint begins; what is said after it makes up for parameters that were handed over wrongly.
+RIGHT_IF = "It is right if"
+# Behind a name that several calls have made.
+_NUMBER = re.compile(r"#\d+$")
 FORWARD = ("outputs", "loss", "state", "statistics")
 BACKWARD = ("gradients", "cotangent-gradients")
 UPDATE = ("training", "training-sgd")
@@ -56,7 +61,7 @@ class Location:
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class Part:
     """A traced value, or one time step of it, and what it may be off by.
 
     With a ``reason`` it is of another shape or dtype than it must be, and is not compared.
@@ -73,59 +78,118 @@ class _Part:
 
     @property
     def error(self) -> float:
+        """How far it is off, over the size of what is expected."""
         return relative_error(self.found, self.expected, _size(self.expected))
+
+
+Values = Mapping[tuple[str, int | None], Array]
+
+
+class Expectations:
+    """The oracle's values of a training pass by name and time step, and their noise in a dtype.
+
+    ``others`` stand in their place where two backends are compared; each then strays in its own
+    way.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        material: Arguments,
+        dtype: str,
+        *,
+        phase: Phase = "training",
+        loss: bool = False,
+        others: Values | None = None,
+    ) -> None:
+        self.case, self.material, self.dtype = case, material, dtype
+        self.phase, self.loss = phase, loss
+        self.values = self._oracle(material, "float64")
+        self._rough = [self._oracle(material, dtype, order) for order in ORDERS]
+        self._places = places(case.program(phase))
+        self._ways = 1.0 if others is None else 2.0
+        self._true = self.values
+        if others is not None:
+            self.values = {key: others.get(key, array) for key, array in self.values.items()}
+
+    def _oracle(self, material: Arguments, dtype: str, order: str = "plain") -> Values:
+        programs = (self.case.training, self.case.inference)
+        session = Session(Oracle(order), *programs, path="equations", dtype=dtype)
+        session.load(material.parameters, material.statistics)
+        targets = material.targets if self.loss else None
+        trace = session.trace(self.phase, material.inputs, material.state, targets)
+        return {(name, step): array for name, step, array in trace}
+
+    def parts(self, found: Sequence[Traced]) -> list[Part]:
+        """What can be compared, and what cannot though it should. A value that a native layer made
+        as a whole sequence is taken step by step."""
+        parts = []
+        for name, step, array in found:
+            key = (name, step)
+            if key not in self.values:
+                continue
+            reason = _wrong_form(array, self.values[key], self.dtype)
+            if reason or isinstance(array, Misfit):
+                empty = np.empty(0)
+                parts.append(Part(name, step, key, ..., empty, empty, 0.0, reason))
+                continue
+            whole = step is None and array.ndim == 3
+            for at in range(array.shape[1]) if whole else (step,):
+                index = (slice(None), at) if whole else ...
+                wanted = self.values[key][index]
+                noise = self._noise(key, index)
+                parts.append(Part(name, at, key, index, array[index], wanted, noise))
+        return parts
+
+    def _noise(self, key: tuple[str, int | None], index: Any) -> float:
+        wanted = self._true[key][index]
+        size = _size(wanted)
+        errors = (relative_error(trace[key][index], wanted, size) for trace in self._rough)
+        return self._ways * max(errors)
+
+    def wrong(self, found: Sequence[Traced]) -> list[tuple[Part, float]]:
+        """The parts that are off, in the order in which they are made, and what each may be."""
+        parts = self.parts(found)
+        noise = at_least_typical({part: part.noise for part in parts if not part.reason})
+        off = []
+        for part in parts:
+            allowed = K * max(noise.get(part, 0.0), FLOOR * PRECISION[self.dtype])
+            if part.reason or not part.error <= allowed:
+                off.append((part, allowed))
+        return off
+
+    def located(self, part: Part, allowed: float) -> Location:
+        """A part that is off, in words."""
+        place = self._places.get(_NUMBER.sub("", part.name), "")
+        if part.reason:
+            return Location("forward", part.name, part.step, place, np.inf, reason=part.reason)
+        hint = self._hint(part, allowed)
+        return Location("forward", part.name, part.step, place, part.error, hint)
+
+    def names_at(self, place: str) -> set[str]:
+        """The values that an equation makes, in all layers that have it."""
+        return {n for n, _ in self.values if self._places.get(_NUMBER.sub("", n)) == place}
+
+    def _hint(self, part: Part, tolerance: float) -> str:
+        """The first change of parameters under which the oracle gives what was found, in words."""
+        for text, parameters in hypotheses(self.material.parameters):
+            material = replace(self.material, parameters=parameters)
+            trace = self._oracle(material, "float64")
+            changed = trace[part.key][part.index]
+            effect = relative_error(changed, part.expected, _size(part.expected))
+            error = relative_error(part.found, changed, _size(changed))
+            if error <= tolerance and effect > DECISIVE * tolerance:
+                return f"{RIGHT_IF} {text}"
+        return ""
 
 
 def forward_location(
     case: Case, material: Arguments, found: Sequence[Traced], dtype: str
 ) -> Location | None:
     """Compare a backend's trace of a training pass with the oracle's; None if all agrees."""
-    parts = _parts(case, material, found, dtype)
-    noise = at_least_typical({part: part.noise for part in parts if not part.reason})
-    for part in parts:
-        yardstick = max(noise.get(part, 0.0), FLOOR * PRECISION[dtype])
-        place = places(case.training).get(part.name, "")
-        if part.reason:
-            return Location("forward", part.name, part.step, place, np.inf, reason=part.reason)
-        if not part.error <= K * yardstick:
-            hint = _hint(case, material, part, K * yardstick)
-            return Location("forward", part.name, part.step, place, part.error, hint)
-    return None
-
-
-def _oracle_trace(
-    case: Case, material: Arguments, dtype: str, order: str = "plain"
-) -> dict[tuple[str, int | None], Array]:
-    """The oracle's values by name and time step."""
-    session = Session(Oracle(order), case.training, case.inference, path="equations", dtype=dtype)
-    session.load(material.parameters, material.statistics)
-    trace = session.trace("training", material.inputs, material.state)
-    return {(name, step): array for name, step, array in trace}
-
-
-def _parts(case: Case, material: Arguments, found: Sequence[Traced], dtype: str) -> list[_Part]:
-    """What can be compared, and what cannot though it should. A value that a native layer made as
-    a whole sequence is taken step by step."""
-    expected = _oracle_trace(case, material, "float64")
-    rough = [_oracle_trace(case, material, dtype, order) for order in ORDERS]
-    parts = []
-    for name, step, array in found:
-        key = (name, step)
-        if key not in expected:
-            continue
-        reason = _wrong_form(array, expected[key], dtype)
-        if reason or isinstance(array, Misfit):
-            empty = np.empty(0)
-            parts.append(_Part(name, step, key, ..., empty, empty, 0.0, reason))
-            continue
-        whole = step is None and array.ndim == 3
-        for at in range(array.shape[1]) if whole else (step,):
-            index = (slice(None), at) if whole else ...
-            wanted = expected[key][index]
-            size = _size(wanted)
-            noise = max(relative_error(trace[key][index], wanted, size) for trace in rough)
-            parts.append(_Part(name, at, key, index, array[index], wanted, noise))
-    return parts
+    expectations = Expectations(case, material, dtype)
+    wrong = expectations.wrong(found)
+    return expectations.located(*wrong[0]) if wrong else None
 
 
 def _wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
@@ -154,63 +218,6 @@ def places(program: Program) -> dict[str, str]:
             if output in program.names:
                 found.setdefault(program.names[output], node.place)
     return found
-
-
-def _hint(case: Case, material: Arguments, part: _Part, tolerance: float) -> str:
-    """The first change of parameters under which the oracle gives what was found, in words."""
-    for text, parameters in _hypotheses(material.parameters):
-        trace = _oracle_trace(case, replace(material, parameters=parameters), "float64")
-        changed = trace[part.key][part.index]
-        effect = relative_error(changed, part.expected, _size(part.expected))
-        error = relative_error(part.found, changed, _size(changed))
-        if error <= tolerance and effect > DECISIVE * tolerance:
-            return f"It is right if {text}"
-    return ""
-
-
-def _hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
-    """Mistakes in handing over parameters, each with the parameters that would make up for it."""
-    trades = list(_trades(parameters))
-    for layer, one, other, stems in trades:
-        if len(stems) > 1:
-            text = f"the gates {one} and {other} of {layer} trade places"
-            yield text, _traded(parameters, layer, one, other, stems)
-    for layer, one, other, stems in trades:
-        for stem in stems:
-            text = f"{stem}_{one} and {stem}_{other} of {layer} trade places"
-            yield text, _traded(parameters, layer, one, other, [stem])
-    for name, array in parameters.items():
-        if array.ndim == 2 and array.shape[0] == array.shape[1]:
-            layer, _, local = name.partition(".")
-            yield f"{local} of {layer} is transposed", {**parameters, name: array.T}
-
-
-def _trades(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Every layer with two of its gates, and the stems (W, U, b) that both have in one shape."""
-    gates: dict[str, dict[str, list[str]]] = {}
-    for name in parameters:
-        layer, _, local = name.partition(".")
-        stem, _, gate = local.rpartition("_")
-        if stem:
-            gates.setdefault(layer, {}).setdefault(gate, []).append(stem)
-    for layer, stems in gates.items():
-        for one, other in itertools.combinations(stems, 2):
-            shapes = {
-                stem: {parameters[f"{layer}.{stem}_{gate}"].shape for gate in (one, other)}
-                for stem in stems[one]
-                if stem in stems[other]
-            }
-            yield layer, one, other, [stem for stem, both in shapes.items() if len(both) == 1]
-
-
-def _traded(
-    parameters: ArrayDict, layer: str, one: str, other: str, stems: Sequence[str]
-) -> dict[str, Array]:
-    traded = dict(parameters)
-    for stem in stems:
-        first, second = f"{layer}.{stem}_{one}", f"{layer}.{stem}_{other}"
-        traded[first], traded[second] = parameters[second], parameters[first]
-    return traded
 
 
 def later_location(findings: Sequence[Finding], program: Program) -> str:

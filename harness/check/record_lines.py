@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
-from harness.check.findings import Verdict
+from harness.check.findings import Verdict, Who
 from harness.files.forms import Form, Number, formed
+from harness.oracle.tolerance import DECADES
 
 SCHEMA_VERSION = 1
+Spread = Annotated[list[NonNegativeInt], Field(max_length=2 * DECADES + 3)]
+Grown = Annotated[list[Number], Field(min_length=3, max_length=3)]
 COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
 
 
@@ -61,6 +64,12 @@ class Result(OfCell):
     worst: str | None
     held: Annotated[int, Field(ge=0, lt=2**63)]
     layers: dict[str, str]
+    spread: Annotated[list[NonNegativeInt], Field(max_length=2 * DECADES + 3)] = Field(
+        default_factory=list
+    )
+    growth: list[Annotated[list[Number], Field(min_length=3, max_length=3)]] = Field(
+        default_factory=list
+    )
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Result:
@@ -71,6 +80,13 @@ class Result(OfCell):
         return self
 
 
+class Blamed(Form):
+    """Who is at fault, and why."""
+
+    who: Who
+    words: str
+
+
 class End(OfCell):
     """A cell is finished. ``greeting`` is what its worker said of itself."""
 
@@ -78,6 +94,7 @@ class End(OfCell):
     seconds: Number
     could_not_run: bool
     location: str
+    blame: Blamed | None = None
     greeting: dict[str, str] | None = None
 
 

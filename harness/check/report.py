@@ -119,6 +119,8 @@ def problems(report: Report, most: int | None = 2) -> list[str]:
         lines.append(f"{result.cell}: {result.verdict}")
         if result.location:
             lines.append(f"  {result.location}")
+        if result.blame:
+            lines.append(f"  {result.blame}")
         ran = [f for f in failing if f.verdict != "not-run"]
         lines += [f"  {f.check}: {f.verdict}: {f.detail}" for f in ran[:most]]
         if ran[len(ran[:most]) :]:

@@ -42,6 +42,7 @@ from harness.program.ir import Phase, Port, Program
 from harness.program.serial import decode, encode
 from harness.runtime.arguments import Arguments
 from harness.runtime.budget import check_fits
+from harness.runtime.session import Session
 from harness.spec.wellformed import check_program
 from harness.worker.remote import Remote, Tensors
 
@@ -84,13 +85,20 @@ class Pass:
         found = remote.gradients(self.material, self.cotangents)
         return found if self.cotangents is None else part(found, "gradient.")
 
+    def on(self, session: Session) -> Arrays:
+        """The results of a session in this process, as :meth:`run` has them."""
+        given = self.material
+        session.load(given.parameters, given.statistics)
+        if self.phase == "inference":
+            return session.forward("inference", given.inputs, given.state)
+        batch = (given.inputs, given.state, given.targets)
+        results, gradients = session.gradients("training", *batch, self.cotangents)
+        found = {f"gradient.{n}": a for n, a in gradients.items()}
+        return found if self.cotangents is not None else results | found
+
     def expected(self, case: Case) -> Expected:
         """The results of the oracle."""
-        key = f"reproducer of {self.check}"
-        if self.phase == "inference":
-            return case.forward("inference", self.material, key)
-        expected = case.gradients(self.material, key, self.cotangents)
-        return expected if self.cotangents is None else expected.only("gradient.")
+        return case.expect(("reproducer", self.check), self.on)
 
 
 class CellForm(Form):
@@ -162,17 +170,27 @@ def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
     name = f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
     target = folder / cell.spec / name
     run = pass_of(case, check)
-    expected = run.expected(case)
+    write(target, Reproducer(cell, case.training, case.inference, run, run.expected(case)))
+    return target
+
+
+def write(target: Path, made: Reproducer) -> None:
+    """Write a reproducer into a folder, each file whole.
+
+    Raises:
+        UsageError: it cannot be written, or a file of another kind is in its place.
+    """
+    run, expected = made.run, made.expected
     groups = {group: getattr(run.material, group) for group in GROUPS}
     groups |= {"cotangents": run.cotangents or {}, "expected": expected.values}
     arrays = {f"{group}/{n}": a for group, found in groups.items() for n, a in found.items()}
     meta = {
-        "cell": cell.record(),
-        "check": check,
+        "cell": made.cell.record(),
+        "check": run.check,
         "phase": run.phase,
-        "noise": dict(expected.noise(cell.dtype)),
-        "training": encode(case.training),
-        "inference": encode(case.inference),
+        "noise": dict(expected.noise(made.cell.dtype)),
+        "training": encode(made.training),
+        "inference": encode(made.inference),
     }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -185,7 +203,6 @@ def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
         write_whole(target / PROGRAM, json.dumps(meta).encode())
     except (OSError, FileFault) as error:
         raise UsageError(f"cannot write a reproducer to {target}: {error}") from None
-    return target
 
 
 def load(folder: Path) -> Reproducer:

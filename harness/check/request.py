@@ -17,6 +17,7 @@ from harness.oracle.given import Given
 from harness.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
+from harness.worker.launch import SERVICE
 
 # Small, and all different: a wrong axis cannot fit. Time exceeds what unrolled models need.
 SMALL_SIZES: Mapping[str, int] = {"vocab": 11, "characters": 10, "factors": 5, "hidden": 7}
@@ -58,6 +59,7 @@ class Request:
     jobs: int = 0
     fail_fast: bool = False
     handler: str | None = None
+    service: str = SERVICE
     given: Given | None = None
 
 

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
-from harness.check.findings import Finding
 from harness.check.provenance import LIMITED, LIMITS, Greetings, changes
+from harness.check.recorded import ended
 from harness.check.records import read_records
 from harness.check.request import Request, given_record
 from harness.errors import UsageError
-from harness.oracle.tolerance import Deviation
-
-CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
 
 
 def request_record(request: Request) -> dict[str, Any]:
@@ -44,21 +41,10 @@ def ended_cells(path: Path, request: Request) -> dict[Cell, CellResult]:
     """
     if not path.exists():
         return {}
-    found: dict[Cell, CellResult] = {}
-    open_cells: dict[Cell, list[Mapping[str, Any]]] = {}
-    for line in read_records(path, complete=True).lines:
-        if line["kind"] == "head":
-            _check_same_run(path, line, request)
-            open_cells.clear()
-        elif line["kind"] == "begin":
-            open_cells[_cell(line)] = [line]
-            found.pop(_cell(line), None)
-        elif line["kind"] == "result" and _cell(line) in open_cells:
-            open_cells[_cell(line)].append(line)
-        elif line["kind"] == "end" and _cell(line) in open_cells:
-            begin, *results = open_cells.pop(_cell(line))
-            found[_cell(line)] = _result(begin, results, line)
-    return found
+    records = read_records(path, complete=True)
+    for head in records.of_kind("head"):
+        _check_same_run(path, head, request)
+    return ended(records)
 
 
 def take_up(
@@ -115,29 +101,3 @@ def _check_same_run(path: Path, head: Mapping[str, Any], request: Request) -> No
             f"{path} holds a run with other options ({'; '.join(found)}): give the same ones, or "
             "another record file"
         )
-
-
-def _cell(line: Mapping[str, Any]) -> Cell:
-    return Cell(**{name: line[name] for name in CELL_FIELDS})
-
-
-def _result(
-    begin: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], end: Mapping[str, Any]
-) -> CellResult:
-    result = CellResult(_cell(begin), seconds=float(end["seconds"]), location=end["location"])
-    result.kept = True
-    result.signature, result.greeting = begin.get("signature"), end.get("greeting")
-    result.could_not_run = end["could_not_run"]
-    for line in lines:
-        result.version, result.layers = line["backend_version"], line["layers"]
-        finding = Finding(line["check"], verdict=line["verdict"], seconds=float(line["seconds"]))
-        finding.held = line["held"]
-        finding.words = line["detail"]
-        finding.traceback = line.get("traceback", "")
-        if line["error"] is not None:
-            error, yardstick, tolerance = (
-                float(line[n]) for n in ("error", "yardstick", "tolerance")
-            )
-            finding.deviations.append(Deviation(line["worst"], error, yardstick, tolerance))
-        result.findings.append(finding)
-    return result

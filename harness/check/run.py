@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
+from harness.check.blame import Witnesses
 from harness.check.cell import Cell, CellResult, finding_record, own_fault
 from harness.check.differences import Differences, known_differences
 from harness.check.events import CheckEvents, Report
@@ -94,6 +95,7 @@ class Engine:
         results = self._taken_up(plan)
         self.cases.plan(cell.spec for cell in plan if cell not in results)
         self._outliers = Outliers(cell for cell in plan if cell not in results)
+        self._witnesses = Witnesses()
         jobs = self.request.jobs or len(os.sched_getaffinity(0))
         try:
             if writer:
@@ -172,6 +174,7 @@ class Engine:
             with self._lock:
                 results[cell] = result
                 self._outliers.ended(result)
+                self._witnesses.heard(result)
             if self.request.fail_fast and result.verdict not in PASSING:
                 self._enough.set()
             if writer:
@@ -184,6 +187,7 @@ class Engine:
                 "seconds": round(result.seconds, 6),
                 "could_not_run": result.could_not_run,
                 "location": result.location,
+                "blame": asdict(result.blame) if result.blame else None,
                 "greeting": greeting(self.workers[backend]),
             }
             self._tell(writer, end, self.events.ended, result)
@@ -279,6 +283,7 @@ class Engine:
             environment=self.request.environment.get(backend, {}),
             memory_limit=self.request.memory_limit,
             handler=self.request.handler,
+            service=self.request.service,
             deterministic=self.request.deterministic,
             start_timeout=self.request.start_timeout or usual_start_timeout(),
         )

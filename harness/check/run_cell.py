@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from harness.check.blame import blame, unheard
 from harness.check.cell import Cell, CellResult, own_fault
 from harness.check.checks import CHECKS, FLOAT64_ONLY, IN_ONE, Context
 from harness.check.differences import Differences
@@ -93,6 +94,7 @@ class CellRun:
         result.outputs = context.outputs
         if self.worker.pid is not None and any(f.verdict == "differ" for f in result.findings):
             result.location = self._locate(remote, result.findings)
+            self._blame(context, result)
 
     def _checks(self, context: Context) -> Iterator[Finding]:
         """The findings of all checks asked for; what comes after a worker that was lost is not
@@ -140,6 +142,15 @@ class CellRun:
         if location is not None:
             return str(location)
         return later_location(findings, self.case.training)
+
+    def _blame(self, context: Context, result: CellResult) -> None:
+        """Run the other paths, to say who is at fault."""
+        try:
+            blame(context, result)
+        except (WorkerFault, OracleFault) as fault:
+            result.blame = unheard(fault)
+            # As after a check in which something was raised.
+            self.worker.close()
 
     def _open(self, remote: Remote) -> dict[str, str]:
         cell = self.cell

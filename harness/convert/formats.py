@@ -92,6 +92,24 @@ class Exported:
         )
 
 
+@dataclass(frozen=True)
+class Script:
+    """How a written model is run by a script that has its framework, and nothing of the harness.
+
+    Attributes:
+        module: The source of the model itself; "" where the weights hold all of it.
+        source: The source of one function ``run(inputs, state, cotangents)`` over what ``module``
+            defines, ``np`` and ``FOLDER``, the :class:`~pathlib.Path` in which the files lie. It
+            returns arrays by name: ``output.NAME``, ``state.NAME`` and, where there are cotangents
+            by such names, ``gradient.KEY``: the gradients of their inner product with the results.
+        gradients: The gradients that are expected, by KEY; none where ``run`` gives none.
+    """
+
+    module: str
+    source: str
+    gradients: Arrays = field(default_factory=dict)
+
+
 class Format(ABC):
     """One format. Instances live in a worker process of their own.
 
@@ -153,6 +171,22 @@ class Format(ABC):
             ``output.NAME`` for every output and ``state.NAME`` for every new state.
         """
 
+    def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
+        """How a script runs the written model, for a report to the framework's authors.
+
+        Args:
+            path: As it was given to :meth:`write`, by the same process, with the same model.
+            exported: The model.
+            gradients: By neutral parameter, to be renamed as the framework has its own.
+
+        Returns:
+            The sources. Whatever of a spec stands in them is a literal, as in an export.
+
+        Raises:
+            UsageError: the format writes no source that runs its models.
+        """
+        raise UsageError(f"format {self.name!r} writes no source that runs its models")
+
     def versions(self) -> Mapping[str, str]:
         """Distribution names and versions of what writes and runs, 100 at most."""
         return {"numpy": np.__version__}
@@ -209,6 +243,15 @@ class FormatService:
     def write(self, exported: Mapping[str, Any], path: str) -> list[str]:
         """The files that :meth:`Format.write` made; ``exported`` is an :meth:`Exported.payload`."""
         return [str(file) for file in self.format.write(Exported.of(exported), Path(path))]
+
+    def script(self, exported: Mapping[str, Any], path: str, gradients: Arrays) -> dict[str, Any]:
+        """``module``, ``source`` and ``gradients``, as :meth:`Format.script` has them."""
+        found = self.format.script(Path(path), Exported.of(exported), gradients)
+        return {
+            "module": found.module,
+            "source": found.source,
+            "gradients": dict(found.gradients),
+        }
 
     def read(self, path: str, training: Any) -> dict[str, Any]:
         """``parameters`` and ``statistics``, as :meth:`Format.read` has them."""

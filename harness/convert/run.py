@@ -90,9 +90,17 @@ def untold(verb: str) -> None:
 class Caller:
     """The process of one format; what goes wrong in it is a message."""
 
-    def __init__(self, name: str, python: str, timeout: float, tell: Tell = untold) -> None:
+    def __init__(
+        self,
+        name: str,
+        python: str,
+        timeout: float,
+        environment: Mapping[str, str] | None = None,
+        tell: Tell = untold,
+    ) -> None:
         self.name, self.timeout, self.tell = name, timeout, tell
-        self.worker = Worker(formats.launch(name, python=python))
+        launch = formats.launch(name, python=python, environment=environment or {})
+        self.worker = Worker(launch)
 
     def __enter__(self) -> Caller:
         return self
@@ -131,7 +139,7 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
     given = weights.load(request.weights)
     _check(given, spec, request.weights)
     exported = exported_of(spec, given)
-    with Caller(request.format_, request.python, request.timeout, tell) as caller:
+    with Caller(request.format_, request.python, request.timeout, tell=tell) as caller:
         path = _target(request, spec, caller.call("suffix"))
         with staging(path) as folder:
             new = folder / path.name
@@ -188,7 +196,7 @@ def import_(request: Import, tell: Tell = untold) -> Weights:
     except FileFault as fault:
         raise UsageError(f"cannot import {fault}") from None
     _refuse([request.weights], kinds.WEIGHTS, request.force)
-    caller = Caller(request.format_, request.python, request.timeout, tell)
+    caller = Caller(request.format_, request.python, request.timeout, tell=tell)
     with held(request.weights), caller:
         found = caller.call("read", path=str(request.file), training=encode(program))
         source = {"format": request.format_, "file": displayed(request.file.name)}

@@ -7,6 +7,8 @@ field's place. ``docs/security.md`` lists the forms and their limits.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -40,6 +42,17 @@ def _number(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_number)]
+
+
+def plain(value: Any) -> Any:
+    """Data as JSON has them: numbers that are not finite become the strings of :data:`WORDS`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return WORDS[0] if math.isnan(value) else WORDS[1] if value > 0 else WORDS[2]
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
 
 
 def read_json(text: bytes | str, what: str) -> Any:

@@ -40,6 +40,10 @@ LINES = frozenset({"head", "begin", "result", "end", "torn"})
 EXPORTED = b"written by backend-comparison-harness export"
 # The comment of the archives that 'harness run' writes.
 RAN = b"written by backend-comparison-harness run"
+# What a page of a report has in its head.
+REPORTED = b'<meta name="generator" content="' + PROJECT + b'">'
+# The first line of the text of an issue.
+ISSUED = b"<!-- written by backend-comparison-harness check -->\n"
 # Enough of a file to know it by; a record file's first line is not longer.
 HEAD = 1 << 16
 # Groups of arrays in a reproducer: what a pass is run on, and what it gives.
@@ -212,6 +216,18 @@ def _is_arrays(path: Path, head: bytes) -> bool:
     return "expected" in groups and groups <= set(ARCHIVED)
 
 
+def _begins(*starts: bytes) -> Callable[[Path, bytes], bool]:
+    return lambda _, head: head.startswith(starts)
+
+
+def _is_page(path: Path, head: bytes) -> bool:
+    return head.startswith(b"<!doctype html>") and REPORTED in head
+
+
+def _is_junit(path: Path, head: bytes) -> bool:
+    return head.startswith(b"<?xml") and b'<testsuites name="' + PROJECT + b'"' in head
+
+
 def _keys(path: Path, head: bytes, limit: int) -> set[str]:
     """The keys of a file that is a JSON object; none for whatever else it is."""
     if not head.startswith(b"{"):
@@ -256,5 +272,10 @@ RESULTS = FileKind("results of 'harness bench'", _is_results)
 EXPORT = FileKind("a file that 'harness export' wrote", _is_export)
 PROGRAM = FileKind("the program of a reproducer", _is_program)
 ARRAYS = FileKind("the arrays of a reproducer", _is_arrays)
+PAGE = FileKind("a page of 'harness report'", _is_page)
+MARKDOWN = FileKind("Markdown of 'harness report'", _begins(b"<!-- " + PROJECT + b" report -->"))
+JUNIT = FileKind("JUnit's XML of 'harness report'", _is_junit)
+ISSUE = FileKind("the text of an issue of a reproducer", lambda _, head: head.startswith(ISSUED))
 ARRAYS_OF_RUN = FileKind("the results of 'harness run'", _is_ran)
-KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS_OF_RUN, ARRAYS, PROGRAM, RESULTS)
+REPORTS = (PAGE, MARKDOWN, JUNIT, ISSUE)
+KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS_OF_RUN, ARRAYS, PROGRAM, RESULTS, *REPORTS)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,6 +25,12 @@ K = 16.0
 FLOOR = 2.0**-25  # of float32; K times it is 4.8e-7, four units in the last place
 VOID = 0.5
 """A tolerance that says nothing."""
+DECADES = 5
+"""Of a tolerance, up and down, that the histogram of an error tells apart."""
+UNUSUAL = 8.0
+"""Yardsticks that an honest error does not reach: the largest of docs/false-alarms.md is 7.03."""
+GROWN = 2.0
+"""By this factor an error, in yardsticks, must change between two runs to be spoken of."""
 
 # Unit roundoff of a dtype relative to float32's.
 PRECISION: Mapping[str, float] = {
@@ -44,6 +50,7 @@ class Deviation:
     yardstick: float
     tolerance: float
     reason: str = ""
+    spread: tuple[int, ...] = ()  # of the worst tensor of a check: see :func:`spread`
 
     @property
     def ratio(self) -> float:
@@ -110,6 +117,27 @@ def relative_error(found: Array, expected: Array, scale: float) -> float:
     return worst / scale if np.isfinite(worst) else float("inf")
 
 
+def spread(found: Array, expected: Array, scale: float, tolerance: float) -> tuple[int, ...]:
+    """How many entries of a tensor are off by how much: the histogram of its error.
+
+    First those that are exact; then, by decades of what is allowed, from below ``10**-DECADES`` of
+    the tolerance to ``10**DECADES`` of it and more, or no number: ``2 * DECADES + 3`` counts.
+    """
+    with np.errstate(all="ignore"):
+        gap = np.abs(np.asarray(found, np.float64) - expected).ravel()
+        same = (
+            (gap == 0)
+            | (np.isnan(found) & np.isnan(expected)).ravel()
+            | (found == expected).ravel()
+        )
+        decade = np.floor(np.log10(gap[~same] / (scale * tolerance)))
+    decade = np.nan_to_num(decade, nan=DECADES, posinf=DECADES)
+    places = np.clip(decade, -DECADES - 1, DECADES).astype(int) + DECADES + 2
+    counts = np.bincount(places, minlength=2 * DECADES + 3)
+    counts[0] = np.count_nonzero(same)
+    return tuple(counts.tolist())
+
+
 def deviation(
     name: str,
     found: Any,
@@ -149,6 +177,24 @@ def compare(
     ]
 
 
+def moved(old: float, new: float) -> Literal["lost", "gained", ""]:
+    """Whether accuracy was lost or gained from one run to another, beyond what rounding explains.
+
+    Both errors are in yardsticks, each of its own run: where other numbers, another processor or
+    another order of summation make the rounding larger, the yardstick has grown with it.
+    """
+    if new > max(UNUSUAL, GROWN * old) or math.isnan(new) > math.isnan(old):
+        return "lost"
+    if old > max(UNUSUAL, GROWN * new) or math.isnan(old) > math.isnan(new):
+        return "gained"
+    return ""
+
+
 def worst(deviations: list[Deviation]) -> Deviation:
     """The deviation that is furthest beyond what is allowed."""
-    return max(deviations, key=lambda d: (not d.agrees, np.nan_to_num(d.ratio, nan=np.inf)))
+    return max(deviations, key=_beyond) if len(deviations) > 1 else deviations[0]
+
+
+def _beyond(deviation: Deviation) -> tuple[bool, float]:
+    ratio = deviation.ratio
+    return not deviation.agrees, math.inf if math.isnan(ratio) else ratio

@@ -28,10 +28,12 @@ from harness.oracle.tolerance import (
     compare,
     relative_error,
     scales,
+    spread,
 )
 from harness.program.ir import Program, UpdateRule
 from harness.runtime.backend import host_dtype
 from harness.runtime.session import Session
+from harness.runtime.tensors import Misfit, tensor
 
 K = TypeVar("K", bound=Hashable)
 Noise = Mapping[str, float]
@@ -76,6 +78,14 @@ class Expected:
     def deviations(self, found: Mapping[str, Any], dtype: str) -> list[Deviation]:
         """One for every expected tensor; what was not expected differs too."""
         return compare(found, self.values, self.noise(dtype), host_dtype(dtype))
+
+    def spread(self, worst: Deviation, found: Mapping[str, Any]) -> Deviation:
+        """The deviation with the histogram of its error, where it was compared as numbers."""
+        array = tensor(found.get(worst.name))
+        if worst.reason or worst.void or isinstance(array, Misfit):
+            return worst
+        values, scale = self.values[worst.name], scales(self.values)[worst.name]
+        return replace(worst, spread=spread(array, values, scale, worst.tolerance))
 
     def at_least(self, floor: float) -> Expected:
         """With a noise of no less, given for float32."""

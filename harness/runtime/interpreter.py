@@ -27,8 +27,9 @@ Values = dict[int, Any]
 Line = Callable[[Values], None]
 # Makes the line of a call that a backend has claimed.
 Claimed = Callable[[Node], Line]
-# Is shown every value that is made: (number, value, time step or None).
-Watch = Callable[[int, Any, "int | None"], None]
+# Is shown every value that is made: (number, value, time step or None). What it returns, if not
+# None, takes the value's place.
+Watch = Callable[[int, Any, "int | None"], Any]
 
 
 class Loop(Protocol):
@@ -104,7 +105,9 @@ class Interpreter:
             line(values)
             assert self.watch is not None
             for output in node.outputs:
-                self.watch(output, values[output], self._time)
+                other = self.watch(output, values[output], self._time)
+                if other is not None:
+                    values[output] = other
 
         return shown
 

@@ -138,9 +138,20 @@ class SessionService(StepService):
         made = session.float_tensor(array.T) if floats else session.backend.tensor(array.T.copy())
         return perform(session.backend.primitives, "permute_dims", [made], {"axes": axes})
 
-    def trace(self, phase: Any, inputs: Payload, state: Payload) -> list[Any]:
-        """Every named value of a forward pass."""
-        return [list(entry) for entry in self.session.trace(phase, inputs, state)]
+    def trace(
+        self,
+        phase: Any,
+        inputs: Payload,
+        state: Payload,
+        targets: Payload | None = None,
+        instead: Sequence[Any] = (),
+    ) -> list[Any]:
+        """Every named value of a forward pass, as :meth:`.session.Session.trace` has them."""
+        # A session of a backend's own may know the plain form alone.
+        more: dict[str, Any] = {} if targets is None else {"targets": targets}
+        if instead:
+            more["instead"] = [tuple(entry) for entry in instead]
+        return [list(entry) for entry in self.session.trace(phase, inputs, state, **more)]
 
     def aliasing(
         self, parameters: Payload, statistics: Payload, calls: Sequence[Payload]

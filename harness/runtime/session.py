@@ -10,12 +10,12 @@ returned are the caller's; their floats are float64 in a session of float64, els
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, ArrayDict, Arrays
+from harness.arrays import ArrayDict, Arrays
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.signature import (
     Mode,
@@ -29,6 +29,7 @@ from harness.runtime import promises
 from harness.runtime.backend import Backend, Function
 from harness.runtime.functions import COMPILED, ExecutionPath, Functions
 from harness.runtime.native import NativeOptimizer, Tensors
+from harness.runtime.traces import Named, Tracing
 
 # The number of the step, from 1, which the equations of an optimizer may ask for.
 STEP = "step"
@@ -175,22 +176,24 @@ class Session(Functions):
         return self.to_numpy(results), self.layout.unpack(arrays) | others
 
     def trace(
-        self, phase: Phase, inputs: Arrays, state: Arrays
-    ) -> list[tuple[str, int | None, Array]]:
+        self,
+        phase: Phase,
+        inputs: Arrays,
+        state: Arrays,
+        targets: Arrays | None = None,
+        instead: Sequence[Named] = (),
+    ) -> list[Named]:
         """Every named value in the order it is made: (name, time step inside a loop, array).
 
-        Claimed layers show their results only. Loops run step by step.
+        With targets the loss's own values too. Values of ``instead`` take the place of those that
+        were made, and what comes after is made from them. Claimed layers show their results only.
+        Loops run step by step.
         """
-        traced: list[tuple[str, int | None, Array]] = []
-        names = self.programs[phase].names
-
-        def watch(value: int, tensor: Any, time: int | None) -> None:
-            if value in names:
-                traced.append((names[value], time, self.array(tensor, names[value])))
-
-        variables, constants = self.arguments(phase, inputs, state, {})
-        self.walk(phase, "forward", variables, constants, watch)
-        return traced
+        tracing = Tracing(self.programs[phase].names, instead, self.float_tensor, self.array)
+        variables, constants = self.arguments(phase, inputs, state, targets or {})
+        mode: Mode = "forward" if targets is None else "loss"
+        self.walk(phase, mode, variables, constants, tracing.watch)
+        return tracing.values
 
     def step(
         self, inputs: Arrays, state: Arrays, targets: Arrays, learning_rate: float

@@ -153,6 +153,13 @@ class ReadWeights(TypedDict):
     statistics: Arrays
 
 
+@with_config(FORM)
+class Scripted(TypedDict):
+    module: str
+    source: str
+    gradients: Arrays
+
+
 Forms = Mapping[str, TypeAdapter[Any]]
 
 
@@ -197,7 +204,7 @@ BACKEND = _forms(
     train_memory=MemoryAnswer,
 )
 # The verbs of a format.
-FORMAT = _forms(suffix=str, write=list[str], read=ReadWeights, outputs=Arrays)
+FORMAT = _forms(suffix=str, write=list[str], read=ReadWeights, outputs=Arrays, script=Scripted)
 _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 # Verbs whose lists have as many entries as their payload says.
 COUNTED = {

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from harness.errors import UsageError
 
+SERVICE = "harness.runtime.service:handler"
+"""What answers the calls of a check, if nothing else is said."""
 START_TIMEOUT = 300.0
 """Seconds that a start may take: a large framework on a slow disk is imported in minutes."""
 VARIABLE = "HARNESS_START_TIMEOUT"
@@ -47,7 +49,7 @@ class Launch:
     python: str = sys.executable
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_limit: int | None = None
-    service: str = "harness.runtime.service:handler"
+    service: str = SERVICE
     handler: str | None = None
     cores: int | None = None
     deterministic: bool = False

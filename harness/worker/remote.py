@@ -171,9 +171,22 @@ class Remote:
         gradients = {f"gradient.{n}": g for n, g in value["gradients"].items()}
         return {**value["results"], **gradients}
 
-    def trace(self, phase: Phase, material: Arguments) -> list[Traced]:
-        """Every named value of a forward pass, with its time step in a loop."""
-        found = self.call("trace", phase=phase, inputs=material.inputs, state=material.state)
+    def trace(
+        self,
+        phase: Phase,
+        material: Arguments,
+        *,
+        loss: bool = False,
+        instead: Sequence[tuple[str, int | None, Array]] = (),
+    ) -> list[Traced]:
+        """Every named value of a forward pass, with its time step in a loop; with ``loss`` those
+        of the loss, too. Values of ``instead`` take the place of those that are made."""
+        more: dict[str, Any] = {"targets": material.targets} if loss else {}
+        if instead:
+            more["instead"] = [list(entry) for entry in instead]
+        found = self.call(
+            "trace", phase=phase, inputs=material.inputs, state=material.state, **more
+        )
         return [(name, step, value) for name, step, value in found]
 
     def probe(self, batch: int, time: int) -> dict[str, Any]:

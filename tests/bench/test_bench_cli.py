@@ -34,7 +34,7 @@ def test_file_markdown_and_comparison_with_itself(tmp_path: Path) -> None:
             "forward",
             "--records",
             "a.json",
-            "--markdown",
+            "--print-markdown",
         ],
         cwd=tmp_path,
         capture_output=True,

@@ -148,7 +148,7 @@ def test_command(tmp_path: Path) -> None:
     code, out, _ = run(str(old), str(slow), "--json")
     (cell,) = json.loads(out)["cells"]
     assert (code, cell["verdict"]) == (1, "slower")
-    code, out, _ = run(str(old), str(slow), "--markdown")
+    code, out, _ = run(str(old), str(slow), "--print-markdown")
     assert "| --- | ---: |" in out
 
 

@@ -65,7 +65,7 @@ def test_a_result_of_another_shape_or_dtype_differs() -> None:
 
 @pytest.mark.parametrize("name", lesson6())
 def test_large_sizes_are_large_and_off_all_kinks(name: str) -> None:
-    large = thresholds._large(*cases(name))
+    large = thresholds.large_case(*cases(name))
     assert (large.batch, large.time) == (thresholds.BATCH, thresholds.TIME)
     assert large.training.sizes["hidden"] == thresholds.UNITS
     assert large.training.sizes["vocab"] >= thresholds.CLASSES
@@ -75,7 +75,7 @@ def test_large_sizes_are_large_and_off_all_kinks(name: str) -> None:
 
 
 def test_sizes_that_a_run_sets_stay() -> None:
-    large = thresholds._large(*cases("lesson6/simple_rnn", hidden=9, batch=5, time=6))
+    large = thresholds.large_case(*cases("lesson6/simple_rnn", hidden=9, batch=5, time=6))
     assert (large.batch, large.time, large.training.sizes["hidden"]) == (5, 6, 9)
     assert large.training.sizes["vocab"] == thresholds.CLASSES
 

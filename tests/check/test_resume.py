@@ -13,9 +13,10 @@ import pytest
 from time_limits import over_within
 
 from harness.check.cell import Cell
+from harness.check.recorded import CELL_FIELDS
 from harness.check.records import read_records
 from harness.check.request import Request
-from harness.check.resume import CELL_FIELDS, ended_cells
+from harness.check.resume import ended_cells
 from harness.check.run import Engine
 from harness.errors import UsageError
 

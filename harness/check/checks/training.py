@@ -73,9 +73,10 @@ def batches_of(case: Case, count: int, time: int | None = None) -> list[dict[str
     return [{"inputs": m.inputs, "targets": m.targets} for m in (first, *others)]
 
 
-def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Finding:
-    case = context.case
-    material = case.material
+def planned(
+    case: Case, rule: UpdateRule, rate: float, dtype: str
+) -> tuple[list[dict[str, Any]], Expected]:
+    """The batches of the steps, each with its learning rate, and what the oracle makes of them."""
     drawn = batches_of(case, STEPS)
 
     def batches_at(rate: float) -> list[dict[str, Any]]:
@@ -83,9 +84,14 @@ def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Findi
         return [{**batch, "learning_rate": own} for batch, own in zip(drawn, rates, strict=True)]
 
     rate, expected = stable(
-        rate, context.dtype, lambda rate: case.train(rule, batches_at(rate), material, rate)
+        rate, dtype, lambda rate: case.train(rule, batches_at(rate), case.material, rate)
     )
-    batches = batches_at(rate)
+    return batches_at(rate), expected
+
+
+def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Finding:
+    material = context.case.material
+    batches, expected = planned(context.case, rule, rate, context.dtype)
     context.remote.use_rule(rule)
     context.remote.load(material)
     finding = Finding(check)

@@ -9,12 +9,14 @@ says otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
 import yaml
 
-from harness.program.ir import Program, UpdateRule
+from harness.program.ir import Node, Phase, Program, UpdateRule, walk_nodes
+from harness.program.signature import call_key
 from harness.runtime.session import Session
 from harness.spec.library import FOLDERS
 from harness.spec.model import Spec, load_spec
@@ -40,12 +42,52 @@ class Misread(Session):
     def __init__(
         self, backend: Faulty, training: Program, inference: Program, **choices: Any
     ) -> None:
-        sizes = {n: training.sizes[n] for n in self.spec.model.sizes}
-        programs = (self.spec.program("training", **sizes), self.spec.program("inference", **sizes))
+        programs = (self._read(training, "training"), self._read(inference, "inference"))
         super().__init__(backend, *programs, **choices)
+
+    def _read(self, program: Program, phase: Phase) -> Program:
+        """The whole model as it is misread; of another program its layers."""
+        if not set(self.spec.model.sizes) <= set(program.sizes):
+            return program
+        own = self.spec.program(phase, **{n: program.sizes[n] for n in self.spec.model.sizes})
+        inputs = [port.name for port in own.inputs]
+        if inputs == [port.name for port in program.inputs]:
+            return own
+        return transplanted(program, own)
 
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
         super().use_rule(rule and self.spec.rule(rule.name, **rule.attributes), claim)
+
+
+def transplanted(program: Program, other: Program) -> Program:
+    """A program with the bodies of its calls from another one's calls of the same names."""
+    types, calls = dict(program.types), {call_key(n): n for n in other.calls}
+    nodes = []
+    for node in program.nodes:
+        source = calls.get(call_key(node)) if node.op == "call" else None
+        if source is None or len(source.inputs) != len(node.inputs):
+            nodes.append(node)
+            continue
+        ends = ((*source.inputs, *source.outputs), (*node.inputs, *node.outputs))
+        new = dict(zip(*ends, strict=True))
+        for inner in walk_nodes(source.block.nodes):
+            for value in (*inner.outputs, *(inner.body.inputs if inner.body else ())):
+                if value not in new:
+                    new[value] = len(types)
+                    types[new[value]] = other.types[value]
+        nodes.append(replace(_renumbered(source, new), attributes=node.attributes))
+    return replace(program, types=types, nodes=tuple(nodes))
+
+
+def _renumbered(node: Node, new: Mapping[int, int]) -> Node:
+    def of(values: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(new[value] for value in values)
+
+    body = node.body
+    if body is not None:
+        inner = tuple(_renumbered(part, new) for part in body.nodes)
+        body = replace(body, inputs=of(body.inputs), nodes=inner, outputs=of(body.outputs))
+    return replace(node, inputs=of(node.inputs), outputs=of(node.outputs), body=body)
 
 
 def _maker(model: str, row: Mapping[str, Any]) -> Callable[[], Faulty]:

@@ -1,0 +1,73 @@
+"""Makes the example of docs/report.md: the page, and the picture of its top.
+
+Runs a check of Lesson 6 on three backends, one cell of it again with a planted fault, and speeds
+of some systems. It takes some minutes, and a Chromium for the picture.
+
+    python docs/report/make.py
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from harness.check.request import Request
+from harness.check.run import Engine
+
+HERE = Path(__file__).parent
+BACKENDS = ("numpy", "torch", "jax")
+TIMED = ("first_rnn", "sequence_rnn", "stateful_lstm", "keras_gru")
+WIDTH, HEIGHT = 1000, 1150
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+def main() -> None:
+    """Run, and write example.html and example.png beside this file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        records, results = folder / "run.jsonl", folder / "bench.json"
+        request = Request(backends=BACKENDS, records=records)
+        words = ["check", *(w for b in BACKENDS for w in ("--backend", b))]
+        with Engine(request) as engine:
+            engine.run(words)
+        wrong = replace(
+            request,
+            specs=("lesson6/keras_gru",),
+            backends=("torch",),
+            dtypes=("float32",),
+            service="harness.demo.broken:handler",
+        )
+        with Engine(wrong) as engine:
+            engine.run(words)
+        specs = [f"lesson6/{spec}" for spec in TIMED]
+        bench = [*_harness("bench", *specs), "--json", str(results), "--mode", "train"]
+        subprocess.run([*bench, *words[1:]], check=True, stdout=subprocess.DEVNULL)
+        page = HERE / "example.html"
+        report = _harness("report", str(records), str(results), "--relative-to", "numpy")
+        subprocess.run([*report, "-o", str(page)], check=True)
+    picture(page, HERE / "example.png")
+
+
+def picture(page: Path, output: Path) -> None:
+    """A picture of the top of a page."""
+    with sync_playwright() as playwright:
+        chromium = shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        shown = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+        shown.goto(page.as_uri())
+        shown.screenshot(path=output)
+        browser.close()
+
+
+def _harness(*words: str) -> list[str]:
+    return [sys.executable, "-c", "from harness.cli import main; main()", *words]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Causes of a difference, by substitution: with the right value in one place, all else agrees."""

@@ -1,0 +1,231 @@
+"""What changed from one run of checks to another: verdicts, accuracy, cells and checks.
+
+The runs may be of other versions and machines: that is what they are compared for. Nothing here
+prints. ``docs/records.md`` has the rules in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from harness.check.cell import Cell, CellResult
+from harness.check.findings import PASSING, VERDICTS, Finding, Verdict
+from harness.check.recorded import cell_of, ended
+from harness.check.records import Records
+from harness.oracle.tolerance import moved
+
+Kind = Literal[
+    "new-difference",
+    "verdict-changed",
+    "accuracy-lost",
+    "lost",
+    "repaired",
+    "accuracy-gained",
+    "new-cell",
+]
+# From grave to harmless, as they are told.
+KINDS: tuple[Kind, ...] = (
+    "new-difference",
+    "verdict-changed",
+    "accuracy-lost",
+    "lost",
+    "repaired",
+    "accuracy-gained",
+    "new-cell",
+)
+# Findings that are there only where something is wrong: without one, all is as it should be.
+ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", "primitives"})
+# Of those, what keeps a cell from having any other.
+BEFORE = frozenset({"oracle", "start", "open"})
+# Verdicts of a check that was not made, so that nothing is lost with it.
+NOT_MADE = frozenset({"not-applicable", "unsupported", "not-run"})
+
+
+@dataclass(frozen=True)
+class CheckChange:
+    """A check of a cell in both runs; None where a run has not made it, or had nothing to tell."""
+
+    check: str
+    old: Finding | None
+    new: Finding | None
+
+    def __str__(self) -> str:
+        if self.old is None or self.new is None:
+            found = self.new or self.old
+            assert found is not None
+            return f"{self.check}: {_told(found)}" if self.new else self.check
+        if self.old.verdict != self.new.verdict:
+            return f"{self.check}: {self.old.verdict} became {_told(self.new)}"
+        before, after = (f.worst for f in (self.old, self.new))
+        if before is None or after is None:
+            return self.check
+        return (
+            f"{self.check}: {before.name} was off by {before.error:.1e} ({before.ratio:.2g} times "
+            f"the yardstick), now {after.name} by {after.error:.1e} ({after.ratio:.2g} times)"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The change as plain data."""
+        return {"check": self.check, "old": _record(self.old), "new": _record(self.new)}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of one cell, with the checks that it is of; none where it is of the whole cell.
+
+    ``old`` and ``new`` are the cell's results, None in the run that has no such cell.
+    """
+
+    kind: Kind
+    cell: Cell
+    worse: bool
+    checks: tuple[CheckChange, ...] = ()
+    old: CellResult | None = None
+    new: CellResult | None = None
+    reason: str = ""
+
+    @property
+    def words(self) -> str:
+        """What changed, without the cell."""
+        if not self.checks:
+            return self.reason
+        if self.kind in ("lost", "new-cell"):
+            return f"{self.reason}: {', '.join(c.check for c in self.checks)}"
+        first, *others = self.checks
+        further = f"; also: {', '.join(c.check for c in others)}" if others else ""
+        return f"{first}{further}"
+
+    def record(self) -> dict[str, Any]:
+        """The change as plain data."""
+        return {
+            "kind": self.kind,
+            "worse": self.worse,
+            **self.cell.record(),
+            "checks": [check.record() for check in self.checks],
+            "text": self.words,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.cell}: {self.words}"
+
+
+Cells = Mapping[Cell, CellResult]
+
+
+def changes(old: Records, new: Records) -> list[Change]:
+    """All changes from one record file to another, both read with ``complete``, gravest first.
+
+    Of a cell that is in a file several times, the last run counts.
+    """
+    begun = {cell_of(line) for line in new.of_kind("begin")}
+    return [
+        replace(c, reason="it was begun and not finished")
+        if c.new is None and c.cell in begun
+        else c
+        for c in changes_of(ended(old), ended(new))
+    ]
+
+
+def changes_of(old: Cells, new: Cells) -> list[Change]:
+    """All changes from the cells of one run to those of another, gravest first."""
+    found: list[Change] = []
+    for cell in dict.fromkeys([*old, *new]):
+        before, after = old.get(cell), new.get(cell)
+        if after is None:
+            reason = "it is not there any more"
+            found.append(Change("lost", cell, True, old=before, reason=reason))
+        elif before is None and after.verdict in PASSING:
+            reason = f"it is new: {after.verdict}"
+            found.append(Change("new-cell", cell, False, new=after, reason=reason))
+        else:
+            found += _of_cell(before or CellResult(cell), after, before)
+    return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
+
+
+def exit_code(found: Sequence[Change]) -> int:
+    """1 if anything is worse than it was, else 0."""
+    return int(any(change.worse for change in found))
+
+
+def _of_cell(before: CellResult, after: CellResult, old: CellResult | None) -> list[Change]:
+    olds = {f.check: f for f in before.findings}
+    news = {f.check: f for f in after.findings}
+    # What could not begin has no checks: that is one change, and not one for each of them.
+    was_stopped, is_stopped = (
+        any(f.check in BEFORE and f.verdict != "unsupported" for f in result.findings)
+        for result in (before, after)
+    )
+    is_stopped = is_stopped or bool(BEFORE & news.keys())
+    grouped: dict[tuple[Kind, bool], list[CheckChange]] = {}
+    for check in dict.fromkeys([*olds, *news]):
+        change = CheckChange(check, olds.get(check), news.get(check))
+        judged = _judged(change, was_stopped or old is None, is_stopped)
+        if judged is not None:
+            grouped.setdefault(judged, []).append(change)
+    reasons = {"lost": "not checked any more", "new-cell": "now checked too"}
+    return [
+        Change(kind, after.cell, worse, _gravest_first(found), old, after, reasons.get(kind, ""))
+        for (kind, worse), found in grouped.items()
+    ]
+
+
+def _judged(change: CheckChange, was_stopped: bool, is_stopped: bool) -> tuple[Kind, bool] | None:
+    """The kind of a change, and whether it is for the worse; None if there is none."""
+    old, new = change.old, change.new
+    if new is None:
+        assert old is not None
+        if change.check in ONLY_WHERE_WRONG:
+            return None if old.verdict in PASSING else ("repaired", False)
+        return None if is_stopped or old.verdict in NOT_MADE else ("lost", True)
+    if old is None:
+        if new.verdict in PASSING and change.check not in ONLY_WHERE_WRONG:
+            return None if was_stopped else ("new-cell", False)
+        return _verdicts("agree", new.verdict)
+    if old.verdict != new.verdict:
+        return _verdicts(old.verdict, new.verdict)
+    if old.worst is None or new.worst is None:
+        return None
+    match moved(old.worst.ratio, new.worst.ratio):
+        case "lost":
+            return "accuracy-lost", True
+        case "gained":
+            return "accuracy-gained", False
+    return None
+
+
+def _verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
+    """The kind of a change of verdict, and whether it is for the worse."""
+    if new == "differ" and old in PASSING:
+        return "new-difference", True
+    if old not in PASSING and new in ("agree", "known-difference"):
+        return "repaired", False
+    if new in PASSING:
+        # A difference that somebody has listed, with its reason, is accepted. What was compared
+        # and is not any more is a loss.
+        return "verdict-changed", old not in NOT_MADE and new in NOT_MADE
+    return "verdict-changed", VERDICTS.index(new) > VERDICTS.index(old)
+
+
+def _gravest_first(found: list[CheckChange]) -> tuple[CheckChange, ...]:
+    return tuple(sorted(found, key=lambda c: -VERDICTS.index(c.new.verdict) if c.new else 0))
+
+
+def _record(finding: Finding | None) -> dict[str, Any] | None:
+    if finding is None:
+        return None
+    worst = finding.worst
+    return {
+        "verdict": finding.verdict,
+        "error": worst.error if worst else None,
+        "ratio": worst.ratio if worst else None,
+        "tolerance": worst.tolerance if worst else None,
+        "worst": worst.name if worst else None,
+        "detail": finding.detail,
+    }
+
+
+def _told(finding: Finding) -> str:
+    detail = "" if finding.verdict == "agree" else finding.detail
+    return f"{finding.verdict} ({detail})" if detail else finding.verdict

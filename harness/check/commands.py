@@ -1,0 +1,87 @@
+"""The commands that look into a difference. What they need is imported when they are run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness import options
+from harness.interrupts import stoppable
+from harness.options import FOLDER, Words, listed, numbers, seed, timeout
+
+Command = Callable[..., Any]
+
+
+def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
+    """Add the commands to a group; ``guard`` makes a message of a user's error."""
+    group.command("localise")(guard(localise))
+    group.command("reduce")(guard(reduce))
+
+
+@options.spec
+@options.BACKEND
+@click.option("--against", type=Words("backend"), help="Another backend, in place of the oracle.")
+@options.dtype("float32", "float64")
+@options.path("native")
+@options.DEVICE
+@options.SPECS
+@options.SIZE
+@listed("--check", "checks", kind="check", help="Checks to run (patterns); all if left out.")
+@options.PYTHONS
+@options.ENVIRONMENT
+@timeout(120.0)
+@seed("Seed of the numbers to compare with.")
+@options.JSON
+def localise(spec: str, **given: Any) -> None:
+    """Look for the cause of a difference: SPEC on one backend, against the oracle or another.
+
+    The right value is fed in where a value, a gradient or a step is first wrong: what then agrees
+    was wrong because of it. Exit code 0: all agrees; 1: something differs, and the cause is told;
+    2: wrong usage or a wrong spec; 3: a backend could not be run.
+    """
+    from harness.check.localising import run_localise
+    from harness.check.request import Request
+
+    backend = given["backend"]
+    backends = partial(tuple[str, ...], filter(None, (backend, given["against"])))
+    request = Request(
+        specs=(spec,),
+        backends=(backend,),
+        dtypes=(given["dtype"],),
+        paths=(given["path"],),
+        device=given["device"],
+        folders=given["folders"],
+        sizes=numbers(given["sizes"]),
+        pythons=options.interpreters(given["pythons"], backends),
+        environment=options.variables(given["environment"], backends),
+        timeout=given["timeout"],
+        checks=given["checks"] or ("*",),
+        seed=given["seed"],
+    )
+    sys.exit(stoppable(partial(run_localise, request, given["against"], given["as_json"])))
+
+
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=FOLDER,
+    help="The new folder; FOLDER-reduced if left out.",
+)
+@click.option("--backend", type=Words("backend"), help="Reduce on another backend.")
+@timeout(120.0)
+def reduce(folder: Path, output: Path | None, backend: str | None, timeout: float) -> None:
+    """Make the reproducer in FOLDER as small as it stays wrong, in a new folder.
+
+    What was found when the time is over is written.
+
+    Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
+    """
+    from harness.check.reducing import run_reduce
+
+    sys.exit(stoppable(partial(run_reduce, folder, output, backend, timeout)))

@@ -1,0 +1,147 @@
+"""``harness localise``: one cell is checked, and the cause of what differs is looked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from harness.check.causes.ask import ORACLE
+from harness.check.causes.cause import Causes
+from harness.check.causes.find import Finder
+from harness.check.cell import Cell, CellResult
+from harness.check.checks import Context
+from harness.check.findings import PASSING, Blame
+from harness.check.request import Request
+from harness.check.run import Engine
+from harness.errors import UsageError
+from harness.oracle.case import Case
+from harness.oracle.patience import OracleFault, Patience, spent, with_patience
+from harness.terminal import say
+from harness.worker.remote import Remote, WorkerFault, with_trace
+
+
+@dataclass(frozen=True)
+class Localised:
+    """What came of it: the causes, None where all agrees, and what the checks saw."""
+
+    cell: Cell
+    against: str
+    causes: Causes | None
+    blame: Blame | None = None
+    differing: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0: it agrees; 1: it differs."""
+        return 0 if self.causes is None else 1
+
+    def record(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        causes = self.causes
+        return {
+            **self.cell.record(),
+            "against": self.against,
+            "agrees": causes is None,
+            "causes": [asdict(cause) for cause in causes.found] if causes else [],
+            "proved": bool(causes and causes.proved),
+            "proof": causes.proof if causes else "",
+            "blame": asdict(self.blame) if self.blame else None,
+            "differing": self.differing,
+        }
+
+    def lines(self) -> list[str]:
+        """All of it in words."""
+        what = f"{self.cell} against {self.against}"
+        if self.causes is None:
+            return [f"{what}: agrees, there is nothing to look for"]
+        lines = [f"{what}: differs", *(f"  {line}" for line in self.causes.lines())]
+        if self.blame:
+            lines.append(f"  {self.blame}")
+        return lines
+
+
+def localise(engine: Engine, cell: Cell, against: str | None) -> Localised:
+    """Look for the cause of what differs in a cell from the oracle, or from another backend.
+
+    Raises:
+        WorkerFault: a backend crashed, hung or raised an error.
+        OracleFault: there is not the time or the memory for the oracle.
+        UsageError: the backend offers no such device or dtype.
+    """
+    if against is not None:
+        return _between(engine, cell, against)
+    result = engine.run_cell(cell, engine.request.checks)
+    _check_ran(result)
+    differing = [f.check for f in result.findings if f.verdict == "differ"]
+    if not differing:
+        return Localised(cell, ORACLE, None)
+    with with_patience(Patience(engine.request.timeout)):
+        case = engine.case(engine.specs[cell.spec], own=False)
+        own = engine.case(engine.specs[cell.spec], own=True)
+        context = replace(_context(engine, cell, case), own=own)
+        causes = Finder(context).of(result.findings)
+    return Localised(cell, ORACLE, causes, result.blame, differing)
+
+
+def _between(engine: Engine, cell: Cell, against: str) -> Localised:
+    with with_patience(Patience(engine.request.timeout)):
+        case = engine.case(engine.specs[cell.spec], own=False)
+        other = _context(engine, replace(cell, backend=against), case).remote
+        finder = Finder(_context(engine, cell, case), other, against)
+        return Localised(cell, against, finder.between())
+
+
+def _context(engine: Engine, cell: Cell, case: Case) -> Context:
+    """A context of a backend whose worker is started."""
+    worker = engine.workers[cell.backend]
+    started = worker.start()
+    if not started.ok:
+        raise WorkerFault("start", started)
+    remote = Remote(worker, engine.request.timeout, spent)
+    return Context(case, case, remote, cell.path, cell.dtype, cell.device)
+
+
+def _check_ran(result: CellResult) -> None:
+    """That the cell's checks say something of its numbers."""
+    odd = next((f for f in result.findings if f.verdict not in (*PASSING, "differ")), None)
+    if odd is not None and all(f.verdict != "differ" for f in result.findings):
+        raise CouldNotRun(f"{odd.check}: {odd.verdict}: {odd.detail}", odd.traceback)
+    if result.findings and all(f.verdict == "unsupported" for f in result.findings):
+        raise UsageError(f"{result.cell.backend}: {result.findings[0].detail}")
+
+
+class CouldNotRun(Exception):
+    """The backend could not be run; ``traceback`` is what is behind it."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+def run_localise(request: Request, against: str | None, as_json: bool) -> int:
+    """Localise, and print what came of it; returns the exit code.
+
+    Raises:
+        HarnessError: the spec, a backend or an option is wrong.
+    """
+    (backend,) = request.backends
+    backends = (backend,) if against is None else (backend, against)
+    if against == backend:
+        raise UsageError(f"{backend} is to be held against itself: name another backend")
+    with Engine(replace(request, backends=backends)) as engine:
+        cells = [cell for cell in engine.cells() if cell.backend == backend]
+        try:
+            found = [localise(engine, cell, against) for cell in cells]
+        except (WorkerFault, CouldNotRun) as fault:
+            say(with_trace(f"{backend}: {fault}", fault.traceback), error=True)
+            return 3
+        except OracleFault as fault:
+            say(str(fault), error=True)
+            return 3
+    if as_json:
+        say(json.dumps([one.record() for one in found], allow_nan=False))
+    else:
+        for one in found:
+            say("\n".join(one.lines()))
+    return max(one.exit_code for one in found)

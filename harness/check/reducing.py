@@ -1,0 +1,108 @@
+"""``harness reduce``: a reproducer is made as small as it stays wrong, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.check.reduction.failure import Failure
+from harness.check.reduction.search import Search
+from harness.check.reproducer import Reproducer, load, write
+from harness.errors import HarnessError, UsageError
+from harness.files.user_file import displayed
+from harness.oracle.patience import OracleFault, Patience, with_patience
+from harness.oracle.tolerance import Deviation
+from harness.runtime.plugins import choose_backends
+from harness.terminal import say
+from harness.worker.launch import Launch
+from harness.worker.remote import Remote, WorkerFault, with_trace
+from harness.worker.worker import Worker
+
+SUFFIX = "-reduced"
+# Seconds that one pass may take: a candidate that hangs is none.
+PASS = 60.0
+
+
+@dataclass
+class Runner:
+    """Runs failures on a backend; one that cannot be run at all is none."""
+
+    worker: Worker
+    seconds: float
+
+    def deviations(self, failure: Failure) -> list[Deviation]:
+        """How the results of a pass compare.
+
+        Raises:
+            WorkerFault: it could not be run.
+            OracleFault: the oracle has not the time or the memory for it.
+        """
+        cell = failure.cell
+        remote = Remote(self.worker, min(PASS, self.seconds))
+        with with_patience(Patience(self.seconds)):
+            expected = failure.expected()
+            programs = (failure.training, failure.inference)
+            remote.open(*programs, None, cell.path, cell.dtype, cell.device)
+            return expected.deviations(failure.run.run(remote), cell.dtype)
+
+    def differs(self, failure: Failure) -> bool:
+        """Whether some number is off. A pass that fails to run is another failure, and not this."""
+        try:
+            return any(not d.agrees and not d.reason for d in self.deviations(failure))
+        except (WorkerFault, OracleFault, HarnessError, ValueError):
+            return False
+
+
+def run_reduce(folder: Path, output: Path | None, backend: str | None, seconds: float) -> int:
+    """Reduce a reproducer and write what is left; returns the exit code.
+
+    Raises:
+        UsageError: the folder holds no reproducer, it agrees, or there is something at the place
+            of the new one.
+    """
+    target = output or folder.with_name(f"{folder.resolve().name}{SUFFIX}")
+    if os.path.lexists(target):
+        raise UsageError(
+            f"{displayed(target)} is there already: name another folder with --output, or move it"
+        )
+    whole = Failure.of(load(folder))
+    cell = whole.cell
+    (name,) = choose_backends((backend or cell.backend,))
+    with Worker(Launch(name)) as worker:
+        runner = Runner(worker, seconds)
+        try:
+            found = runner.deviations(whole)
+        except (WorkerFault, OracleFault) as fault:
+            trace = fault.traceback if isinstance(fault, WorkerFault) else ""
+            say(with_trace(f"{name}: {fault}", trace), error=True)
+            return 3
+        if all(d.agrees or d.reason for d in found):
+            raise UsageError(f"{displayed(folder)} agrees on {name}: there is nothing to reduce")
+        search = Search(runner.differs, seconds)
+        small = search.smallest(whole)
+    expected = small.expected()
+    made = Reproducer(cell, small.training, small.inference, small.run, expected)
+    write(target, made)
+    for line in _told(whole, small, search):
+        say(line)
+    say(f"reproducer: harness replay {shlex.quote(str(target))}")
+    return 0
+
+
+def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
+    """What has become smaller."""
+    sizes = [
+        f"{name} {size} -> {small.sizes[name]}" if name in small.sizes else f"{name} {size} -> gone"
+        for name, size in whole.sizes.items()
+    ]
+    nodes = [node for node in small.program.nodes if node.op == "call"]
+    left = ", ".join(str(node.attributes["label"]) for node in nodes) or "no layer"
+    over = "; the time was up" if search.over else ""
+    return [
+        f"sizes: {', '.join(sizes)}",
+        f"layers left: {left} ({len(whole.program.nodes)} -> {len(small.program.nodes)} operations"
+        f" outside of layers)",
+        f"{search.tried} passes tried{over}",
+    ]

@@ -1,0 +1,73 @@
+"""What is not the same around two runs of checks: versions, machine, specs, what was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.check.cell import Cell
+from harness.check.changes import Cells
+from harness.check.provenance import CHECKSUMS
+from harness.check.recorded import ended
+from harness.check.records import Records
+from harness.compared import Differing, differing, merged
+
+# Of a signature: checksums that are of a spec, and entries that are of a backend. Others are of
+# the whole run.
+OF_SPEC = frozenset({"spec", "sizes"})
+OF_BACKEND = frozenset({"backend", "interpreter"})
+OF_MACHINE = ("host", "cpu", "usable_cores", "architecture")
+
+
+def environment_changes(old: Records, new: Records) -> list[Differing]:
+    """What is not the same around two record files, both read with ``complete``.
+
+    Of a file with several runs, the last counts, and of each cell its last run.
+    """
+    heads = [records.of_kind("head")[-1:] for records in (old, new)]
+    before, after = (found[0] if found else {} for found in heads)
+    return surroundings(before, ended(old), after, ended(new))
+
+
+def surroundings(
+    before: Mapping[str, Any], old: Cells, after: Mapping[str, Any], new: Cells
+) -> list[Differing]:
+    """What is not the same around two runs, of their heads and their cells."""
+    found = differing(_flat(before), _flat(after))
+    told = {each.what for each in found}
+    found += (
+        each
+        for cell in old
+        if cell in new
+        for each in _of_cell(cell, old, new)
+        if each.what not in told
+    )
+    return merged(found)
+
+
+def _of_cell(cell: Cell, old: Cells, new: Cells) -> Iterator[Differing]:
+    one, other = old[cell], new[cell]
+    if one.signature is not None and other.signature is not None:
+        for each in differing(one.signature, other.signature, words=CHECKSUMS):
+            yield _about(each, cell)
+    if one.greeting is not None and other.greeting is not None:
+        yield from differing(one.greeting, other.greeting, (cell.backend,), CHECKSUMS)
+
+
+def _about(each: Differing, cell: Cell) -> Differing:
+    of: tuple[str, ...] = ()
+    if each.what in OF_SPEC:
+        of = (cell.spec,)
+    elif each.what in OF_BACKEND or each.what.startswith("--env "):
+        of = (cell.backend,)
+    return Differing(each.what, each.old, each.new, of, each.words)
+
+
+def _flat(head: Mapping[str, Any]) -> dict[str, object]:
+    machine, request = head.get("machine", {}), head.get("request") or {}
+    return {
+        "harness": head.get("harness"),
+        **{name: machine.get(name) for name in OF_MACHINE},
+        **{f"{name} asked for": json.dumps(value) for name, value in request.items()},
+    }

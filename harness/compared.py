@@ -1,0 +1,116 @@
+"""Two runs side by side, of checks or of speeds: what is not the same around them, and the words
+in which their changes are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Differing:
+    """An entry that two runs do not share: a version, a variable, a processor.
+
+    ``of`` are the backends or specs that it is about, none where it is about the whole run. An
+    entry with ``words`` is one whose values say nothing to a person, such as a checksum.
+    """
+
+    what: str
+    old: str
+    new: str
+    of: tuple[str, ...] = ()
+    words: str = ""
+
+    def __str__(self) -> str:
+        named = ", ".join(self.of)
+        if self.words:
+            return f"{self.words}: {named}" if named else self.words
+        what = f"{self.what} of {named}" if named else self.what
+        return f"{what}: {self.old} became {self.new}"
+
+
+def differing(
+    old: Mapping[str, object],
+    new: Mapping[str, object],
+    of: tuple[str, ...] = (),
+    words: Mapping[str, str] | None = None,
+) -> list[Differing]:
+    """The entries of two flat maps that are not the same; ``words`` are those of checksums."""
+    words = words or {}
+    return [
+        Differing(name, _text(old.get(name)), _text(new.get(name)), of, words.get(name, ""))
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def merged(found: Iterable[Differing]) -> list[Differing]:
+    """The same entry of several backends or specs becomes one."""
+    together: dict[Differing, dict[str, None]] = {}
+    first: dict[Differing, Differing] = {}
+    for each in found:
+        # Checksums that have changed are not the same for two specs.
+        alike = replace(each, of=()) if not each.words else Differing(each.what, "", "")
+        first.setdefault(alike, each)
+        together.setdefault(alike, {}).update(dict.fromkeys(each.of))
+    return [replace(first[alike], of=tuple(of)) for alike, of in together.items()]
+
+
+def _text(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
+class Change(Protocol):
+    """One change of one cell, of whatever kind of run."""
+
+    @property
+    def kind(self) -> str:
+        """One of the kinds of its run."""
+
+    @property
+    def worse(self) -> bool:
+        """Whether it counts: exit code 1."""
+
+
+# In words, one and several.
+HEADINGS: Mapping[str, tuple[str, str]] = {
+    "new-difference": ("new difference", "new differences"),
+    "verdict-changed": ("other verdict", "other verdicts"),
+    "accuracy-lost": ("less accurate", "less accurate"),
+    "accuracy-gained": ("more accurate", "more accurate"),
+    "slower": ("slower", "slower"),
+    "faster": ("faster", "faster"),
+    "lost": ("lost", "lost"),
+    "repaired": ("repaired", "repaired"),
+    "new-cell": ("new", "new"),
+}
+
+
+def counted(changes: Sequence[Change]) -> str:
+    """``2 new differences, 1 lost; not worse: 3 new``, or that nothing changed."""
+    worse, others = (_counts([c for c in changes if c.worse is side]) for side in (True, False))
+    if worse and others:
+        return f"{worse}; not worse: {others}"
+    return worse or (f"nothing is worse: {others}" if others else "nothing changed")
+
+
+def lines(changes: Sequence[Change]) -> list[str]:
+    """All changes under headings, and what they are altogether."""
+    found, heading = [], ""
+    for change in changes:
+        several = HEADINGS[change.kind][1]
+        now = several if change.worse else f"{several} (not worse)"
+        if now != heading:
+            found.append(f"{now}:")
+        heading = now
+        found.append(f"  {change}")
+    return found
+
+
+def _counts(changes: Sequence[Change]) -> str:
+    kinds = [c.kind for c in changes]
+    return ", ".join(
+        f"{kinds.count(kind)} {HEADINGS[kind][kinds.count(kind) > 1]}"
+        for kind in dict.fromkeys(kinds)
+    )

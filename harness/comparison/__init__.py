@@ -1,0 +1,1 @@
+"""What changed between two runs, of checks or of speeds: an upgrade, another machine, a commit."""

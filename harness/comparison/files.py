@@ -1,0 +1,55 @@
+"""The two files of a comparison: records of checks, or results of speeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.bench import json_file
+from harness.check.records import Records, read_records
+from harness.errors import UsageError
+from harness.files import kinds
+from harness.files.user_file import FileFault, displayed, read_head
+
+Results = Mapping[str, Any]
+NAMES = {True: "a record file of 'harness check'", False: "results of 'harness bench'"}
+
+
+def load_pair(old: Path, new: Path) -> tuple[Records, Records] | tuple[Results, Results]:
+    """Two files of one kind.
+
+    Raises:
+        HarnessError: a file cannot be read or is of neither kind, or they are not of one kind.
+    """
+    first, second = load(old), load(new)
+    if isinstance(first, Records) and isinstance(second, Records):
+        return first, second
+    if isinstance(first, Records) or isinstance(second, Records):
+        told = (
+            f"{displayed(path)} is {NAMES[isinstance(content, Records)]}"
+            for path, content in ((old, first), (new, second))
+        )
+        raise UsageError(f"{', and '.join(told)}: give two files of one kind")
+    return first, second
+
+
+def load(path: Path) -> Records | Results:
+    """The content of a file, by its kind.
+
+    Raises:
+        HarnessError: it cannot be read, or is of neither kind.
+    """
+    name = displayed(path)
+    try:
+        head = read_head(path, kinds.HEAD)
+        if head and kinds.RECORDS.matches(path, head):
+            return read_records(path, complete=True)
+        if not head.startswith(b"{"):
+            raise UsageError(
+                f"cannot compare {name}: this is {kinds.described(path)}; give two files of "
+                "'harness check --records', or two of 'harness bench --json'"
+            )
+    except FileFault as fault:
+        raise UsageError(f"cannot read {name}: {fault.reason}") from None
+    return json_file.read(path)

@@ -1,0 +1,36 @@
+"""The command ``demo``. What it needs is imported when it is run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+
+from harness.interrupts import stoppable
+from harness.options import Words
+
+Command = Callable[..., Any]
+
+
+def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
+    """Add the command to a group; ``guard`` makes a message of a user's error."""
+    group.command("demo")(guard(demo))
+
+
+@click.option("--break", "broken", is_flag=True, help="Plant a fault, and see how it is told.")
+@click.option(
+    "--backend",
+    type=Words("backend"),
+    help="Framework to check; the first that is installed if left out.",
+)
+def demo(broken: bool, backend: str | None) -> None:
+    """Check a small GRU on numpy and one framework, in seconds.
+
+    Exit code 0: all agree; 1: something differs, as with --break; 3: a backend could not be run.
+    """
+    from harness.demo.console import run_demo
+
+    sys.exit(stoppable(partial(run_demo, broken, backend)))

@@ -1,0 +1,59 @@
+"""What ``demo`` runs, and what it says around it."""
+
+from __future__ import annotations
+
+from harness.check.console import run_check
+from harness.check.request import Request
+from harness.demo.broken import GATES, RIGHT
+from harness.runtime.plugins import available, choose_backends
+from harness.terminal import say
+from harness.worker.launch import SERVICE
+
+SPEC = "lesson6/keras_gru"
+SIZES = {"hidden": 16, "vocab": 20}
+CHECKS = ("values", "training-sgd", "batch-independence", "causality")
+# In this order, by how soon they start.
+LIKED = ("torch", "jax", "keras")
+OPTIONS = {"as_json": False, "reproducers": None, "verbose": False}
+
+
+def run_demo(broken: bool, backend: str | None) -> int:
+    """Check one model on numpy and a framework; returns the exit code.
+
+    Raises:
+        UsageError: there is no such backend.
+    """
+    (other,) = choose_backends((backend,)) if backend else (_first(),)
+    backends = tuple(dict.fromkeys((RIGHT, other)))
+    for line in (
+        f"The model {SPEC} (an embedding, a GRU, a dense layer) on {' and '.join(backends)},",
+        "against the oracle: the same equations in float64. The table shows digits of",
+        "agreement; float32 has some 7, and each number is held to a tolerance that is",
+        "measured, tensor by tensor.",
+    ):
+        say(line)
+    if broken:
+        one, two = GATES
+        say(f"A fault is planted in {other}: {one} and {two} of the GRU are exchanged.")
+    say("")
+    request = Request(
+        (SPEC,),
+        backends,
+        dtypes=("float32",),
+        sizes=SIZES,
+        checks=CHECKS,
+        service="harness.demo.broken:handler" if broken else SERVICE,
+    )
+    code = run_check(request, OPTIONS, ["demo"])
+    say("")
+    if not broken:
+        say("See a fault found:           harness demo --break")
+    say("Check all of Lesson 6:       harness check")
+    say("Make a page to send:         harness check --html report.html")
+    say("Check a model of your own:   harness explain MODEL.yaml; harness check MODEL.yaml")
+    return code
+
+
+def _first() -> str:
+    installed = available()
+    return next((name for name in LIKED if name in installed), RIGHT)

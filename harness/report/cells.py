@@ -1,0 +1,150 @@
+"""The cells of a check as a page shows them: who agrees, how well, and where to look first."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.check.cell import Cell, CellResult
+from harness.check.findings import PASSING, VERDICTS, Finding, Verdict, gravest
+from harness.check.report import MARKS, MEASURING, digits
+from harness.oracle.tolerance import Deviation
+
+# Beyond so many decades below the tolerance nothing looks better.
+MOST_HEADROOM = 2.5
+GROUPS: Mapping[str, str] = {
+    "agree": "agrees",
+    "known-difference": "known",
+    "not-applicable": "silent",
+    "unsupported": "silent",
+    "differ": "differs",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One dtype of an entry. ``headroom`` is from 0, at the tolerance, to 1, far below it."""
+
+    dtype: str
+    verdict: Verdict
+    digits: str
+    headroom: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A system on a backend: its dtypes, and its number among all entries of the page."""
+
+    number: int
+    spec: str
+    backend: str
+    path: str
+    verdict: Verdict
+    parts: Sequence[Part]
+    results: Sequence[CellResult]
+
+    @property
+    def group(self) -> str:
+        """The kind of its verdict, which gives its colour."""
+        return GROUPS.get(self.verdict, "broken")
+
+    @property
+    def mark(self) -> str:
+        """Its verdict in a word, where it is more than that it agrees."""
+        return MARKS[self.verdict].lower()
+
+    @property
+    def headroom(self) -> float:
+        """The least of its dtypes."""
+        return min((part.headroom for part in self.parts), default=0.0)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The systems by the backends, on one path and device."""
+
+    path: str
+    device: str
+    backends: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Entry | None]]]
+
+    @property
+    def title(self) -> str:
+        """The path, and the device where it is no CPU."""
+        return self.path if self.device == "cpu" else f"{self.path} on {self.device}"
+
+
+def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
+    """One for each path and device, in the order of the run."""
+    found: list[Matrix] = []
+    number = 0
+    for path, device in dict.fromkeys((c.path, c.device) for c in cells):
+        own = {c: r for c, r in cells.items() if (c.path, c.device) == (path, device)}
+        backends = sorted({cell.backend for cell in own})
+        by_place: dict[tuple[str, str], list[CellResult]] = {}
+        for cell, result in own.items():
+            by_place.setdefault((cell.spec, cell.backend), []).append(result)
+        rows = []
+        for spec in dict.fromkeys(cell.spec for cell in own):
+            row: list[Entry | None] = []
+            for backend in backends:
+                results = by_place.get((spec, backend))
+                row.append(_entry(number, spec, backend, path, results) if results else None)
+                number += 1
+            rows.append((spec, row))
+        found.append(Matrix(path, device, backends, rows))
+    return found
+
+
+def _entry(number: int, spec: str, backend: str, path: str, results: Sequence[CellResult]) -> Entry:
+    results = sorted(results, key=lambda r: r.cell.dtype)
+    parts = [_part(result) for result in results]
+    return Entry(
+        number, spec, backend, path, gravest([p.verdict for p in parts]), parts, tuple(results)
+    )
+
+
+def _part(result: CellResult) -> Part:
+    number = digits(result)
+    shown = "" if number is None else f"{number:.1f}"
+    return Part(result.cell.dtype, result.verdict, shown, headroom(result.findings))
+
+
+def headroom(findings: Iterable[Finding]) -> float:
+    """How far below its tolerance the nearest of the checks that measure is, in decades over
+    :data:`MOST_HEADROOM`: 0 at the tolerance or above, 1 far below it, or where all is exact."""
+    ratios = [share(f.worst) for f in findings if f.check in MEASURING and f.worst is not None]
+    nearest = max(ratios, default=0.0)
+    if not nearest <= 1:
+        return 0.0
+    decades = MOST_HEADROOM if nearest == 0 else -math.log10(nearest)
+    return min(1.0, decades / MOST_HEADROOM)
+
+
+def share(deviation: Deviation) -> float:
+    """The error over what is allowed; infinite where nothing is."""
+    return deviation.error / deviation.tolerance if deviation.tolerance else math.inf
+
+
+def counted(results: Iterable[CellResult]) -> str:
+    """``142 agree · 1 differ``, the gravest last."""
+    counts = Counter(result.verdict for result in results)
+    return " · ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
+
+
+def failing(cells: Mapping[Cell, CellResult]) -> list[CellResult]:
+    """Cells that do not pass: those that differ first, each kind in the order of the run."""
+    found = [result for result in cells.values() if result.verdict not in PASSING]
+    return sorted(found, key=lambda result: result.verdict != "differ")
+
+
+def known(cells: Mapping[Cell, CellResult]) -> list[tuple[str, list[str]]]:
+    """Known differences that were met, in words, each with its cells."""
+    found: dict[str, list[str]] = {}
+    for result in cells.values():
+        for finding in result.findings:
+            if finding.verdict == "known-difference":
+                found.setdefault(finding.detail, []).append(str(result.cell))
+    return [(words, list(dict.fromkeys(cells))) for words, cells in found.items()]

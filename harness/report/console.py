@@ -1,0 +1,92 @@
+"""Makes a report and says where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.check.differences import known_differences
+from harness.errors import UsageError, did_you_mean
+from harness.files import kinds
+from harness.files.atomic import write_whole
+from harness.files.user_file import FileFault, displayed, why
+from harness.report.history import history
+from harness.report.inputs import Inputs, gather
+from harness.report.junit import junit
+from harness.report.markdown import markdown
+from harness.report.news import news
+from harness.report.page import page
+from harness.terminal import say
+
+KINDS: Mapping[str, kinds.FileKind] = {
+    ".html": kinds.PAGE,
+    ".htm": kinds.PAGE,
+    ".md": kinds.MARKDOWN,
+    ".xml": kinds.JUNIT,
+}
+
+
+def run_report(files: Sequence[Path], options: Mapping[str, Any]) -> int:
+    """Make a report of some files; returns the exit code.
+
+    Raises:
+        UsageError: a file is of a kind that no report is made of, or nothing can be written.
+        HarnessError: a file cannot be read.
+    """
+    output: Path = options["output"]
+    check_output(output)
+    write(output, gather(files), options)
+    say(f"the report is in {displayed(output)}")
+    return 0
+
+
+def check_output(output: Path) -> None:
+    """:class:`UsageError` now, and not after a run, where a report cannot be written."""
+    if output.suffix.lower() not in KINDS:
+        hint = did_you_mean(output.suffix.lower(), KINDS)
+        raise UsageError(
+            f"{displayed(output)}: a report is a file that ends in {', '.join(KINDS)}{hint}"
+        )
+    try:
+        kinds.check_place(output, KINDS[output.suffix.lower()])
+    except FileFault as fault:
+        raise UsageError(f"cannot write {fault}") from None
+
+
+def write_of(files: Sequence[Path], outputs: Sequence[Path], options: Mapping[str, Any]) -> None:
+    """Write several reports of the same files.
+
+    Raises:
+        UsageError: one cannot be written.
+        HarnessError: a file cannot be read.
+    """
+    inputs = gather(files)
+    for output in outputs:
+        write(output, inputs, options)
+        say(f"the report is in {displayed(output)}", error=True)
+
+
+def write(output: Path, inputs: Inputs, options: Mapping[str, Any]) -> None:
+    """Write one report, in the form that its name says.
+
+    Raises:
+        UsageError: it cannot be written, or a base or the history is none.
+    """
+    suffix = output.suffix.lower()
+    against = news(inputs, gather(options.get("bases") or ()))
+    if suffix == ".xml":
+        if inputs.check is None:
+            raise UsageError("JUnit's form is of checks: give a file of 'check --records'")
+        text = junit(inputs.check)
+    elif suffix == ".md":
+        text = markdown(inputs, against, options.get("baseline"))
+    else:
+        folder = options.get("history")
+        differences = known_differences(options.get("folders") or ())
+        past = history(folder) if folder is not None else None
+        text = page(inputs, against, past, options.get("baseline"), differences)
+    try:
+        write_whole(output, text.encode("utf-8", "replace"))
+    except OSError as error:
+        raise UsageError(f"cannot write {displayed(output)}: {why(error)}") from None

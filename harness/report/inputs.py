@@ -1,0 +1,162 @@
+"""The files that a report is made of, each told by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.check.cell import Cell, CellResult
+from harness.check.recorded import cut_off, ended
+from harness.check.records import Records, read_records
+from harness.convert import weights
+from harness.errors import UsageError
+from harness.files import kinds
+from harness.files.forms import Malformed, formed
+from harness.files.user_file import FileFault, displayed
+from harness.report.forms import BenchFile, TrainedHistory
+
+WANTED = "records of 'harness check', results of 'harness bench', or weights of 'harness train'"
+
+
+@dataclass(frozen=True)
+class CheckRun:
+    """A record file: its heads, the cells that ended, and those that were cut off."""
+
+    name: str
+    heads: Sequence[Mapping[str, Any]]
+    cells: Mapping[Cell, CellResult]
+    cut: Sequence[Cell]
+    records: Records
+
+    @property
+    def started(self) -> str:
+        """When the last run that wrote to the file began, UTC."""
+        return str(self.heads[-1]["started"]) if self.heads else ""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """By backend, the version of its framework."""
+        return {cell.backend: r.version for cell, r in self.cells.items() if r.version}
+
+
+@dataclass(frozen=True)
+class BenchRun:
+    """A file of results."""
+
+    name: str
+    file: BenchFile
+    content: Mapping[str, Any]
+
+    @property
+    def started(self) -> str:
+        """When the file was made, UTC."""
+        return self.file.datetime[:19] + "Z"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """By backend, the versions of its framework."""
+        harness = self.content["machine_info"]["harness"]
+        return {
+            backend: ", ".join(f"{name} {v}" for name, v in worker["versions"].items())
+            for backend, worker in harness["workers"].items()
+        }
+
+
+@dataclass(frozen=True)
+class Training:
+    """Weights that were trained, and how it went."""
+
+    name: str
+    spec: str
+    history: TrainedHistory
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a report shows; of records there is one file at most."""
+
+    check: CheckRun | None = None
+    benches: Sequence[BenchRun] = ()
+    trainings: Sequence[Training] = ()
+
+
+def gather(paths: Sequence[Path]) -> Inputs:
+    """Read every file.
+
+    Raises:
+        UsageError: a file is of no such kind, damaged, or there are two of records.
+        HarnessError: one cannot be read.
+    """
+    checks: list[CheckRun] = []
+    benches: list[BenchRun] = []
+    trainings: list[Training] = []
+    for path in paths:
+        read = read_any(path)
+        if isinstance(read, CheckRun):
+            checks.append(read)
+        elif isinstance(read, BenchRun):
+            benches.append(read)
+        else:
+            trainings.append(read)
+    if len(checks) > 1:
+        named = ", ".join(run.name for run in checks)
+        raise UsageError(
+            f"a report is of one run, and {named} are records of {len(checks)}; give the older "
+            "ones with --base"
+        )
+    return Inputs(checks[0] if checks else None, benches, trainings)
+
+
+def read_any(path: Path) -> CheckRun | BenchRun | Training:
+    """Read a file of whichever kind a report can show.
+
+    Raises:
+        UsageError: it is of another kind, or damaged.
+        HarnessError: it cannot be read.
+    """
+    try:
+        kind = kinds.described(path)
+    except FileFault as fault:
+        raise UsageError(f"cannot read {fault}") from None
+    if kind == kinds.RECORDS.name:
+        return check_run(path)
+    if kind == kinds.RESULTS.name:
+        return _bench_run(path)
+    if kind in (kinds.WEIGHTS.name, kinds.CHECKPOINT.name):
+        return _training(path, kinds.WEIGHTS if kind == kinds.WEIGHTS.name else kinds.CHECKPOINT)
+    raise UsageError(f"{displayed(path)}: this is {kind}; a report is made of {WANTED}")
+
+
+def check_run(path: Path) -> CheckRun:
+    """Read records.
+
+    Raises:
+        RecordError: they cannot be read, or a line is none.
+    """
+    records = read_records(path, complete=True)
+    heads = records.of_kind("head")
+    cells = ended(records)
+    return CheckRun(displayed(path), heads, cells, cut_off(records, cells), records)
+
+
+def _bench_run(path: Path) -> BenchRun:
+    from harness.bench import json_file
+
+    content = json_file.read(path)
+    try:
+        return BenchRun(displayed(path), formed(content, BenchFile), content)
+    except Malformed as error:
+        raise UsageError(f"{displayed(path)}: {error}") from None
+
+
+def _training(path: Path, kind: kinds.FileKind) -> Training:
+    found = weights.load(path, kind)
+    if not found.history:
+        raise UsageError(f"{displayed(path)} was imported, and has no curve; leave it out")
+    try:
+        history = formed(dict(found.history), TrainedHistory, "history")
+    except Malformed as error:
+        raise UsageError(f"{displayed(path)}: {error}") from None
+    return Training(displayed(path), found.spec, history)

@@ -1,0 +1,60 @@
+"""JUnit's XML, as CI systems read it: a test for each check of each cell, with its true time."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as Tree
+
+from harness.check.cell import CellResult
+from harness.check.findings import BROKEN, PASSING, Finding
+from harness.report.inputs import CheckRun
+
+# What XML 1.0 cannot hold, not even escaped.
+_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+MARK = "backend-comparison-harness"
+
+
+def junit(check: CheckRun) -> str:
+    """The text of the file. Names hold the backend, so that files of several can be merged."""
+    root = Tree.Element("testsuites", name=MARK)
+    for backend in dict.fromkeys(cell.backend for cell in check.cells):
+        results = [r for cell, r in check.cells.items() if cell.backend == backend]
+        findings = [(r, f) for r in results for f in r.findings]
+        verdicts = [finding.verdict for _, finding in findings]
+        suite = Tree.SubElement(
+            root,
+            "testsuite",
+            name=_legal(backend),
+            tests=str(len(findings)),
+            failures=str(verdicts.count("differ")),
+            errors=str(sum(verdict in BROKEN for verdict in verdicts)),
+            skipped=str(sum(v in PASSING and v != "agree" for v in verdicts)),
+            time=f"{sum(result.seconds for result in results):.3f}",
+            timestamp=check.started.removesuffix("Z"),
+        )
+        for result, finding in findings:
+            _case(suite, result, finding)
+    Tree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + Tree.tostring(root, "unicode") + "\n"
+
+
+def _case(suite: Tree.Element, result: CellResult, finding: Finding) -> None:
+    cell = result.cell
+    case = Tree.SubElement(
+        suite,
+        "testcase",
+        classname=_legal(f"{cell.backend}.{cell.spec}"),
+        name=_legal(f"{finding.check}[{cell.dtype}-{cell.path}-{cell.device}]"),
+        time=f"{finding.seconds:.3f}",
+    )
+    if finding.verdict == "agree":
+        return
+    kind = "skipped" if finding.verdict in PASSING else "error"
+    kind = "failure" if finding.verdict == "differ" else kind
+    message = _legal(finding.detail or finding.verdict)
+    found = Tree.SubElement(case, kind, message=message, type=finding.verdict)
+    found.text = _legal("\n".join(filter(None, (result.location, finding.traceback)))) or None
+
+
+def _legal(text: str) -> str:
+    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text)

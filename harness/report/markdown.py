@@ -1,0 +1,101 @@
+"""The report as Markdown, for a pull request or the summary of a CI run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from harness.bench.table import thousands
+from harness.report.cells import Entry, Matrix, matrices
+from harness.report.headline import headline
+from harness.report.inputs import Inputs
+from harness.report.news import News
+from harness.report.speeds import Chart, charts
+from harness.report.surroundings import environment
+from harness.report.troubles import troubles
+from harness.terminal import visible
+
+MOST_TROUBLES, MOST_CHANGES = 10, 30
+# What has a meaning in Markdown, or names somebody who would be told.
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&$])")
+MARK = "<!-- backend-comparison-harness report -->"
+
+
+def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = None) -> str:
+    """The text: the headline, what to look at first, the table of verdicts, speeds, versions."""
+    top = headline(inputs, news)
+    lines = [MARK, f"## {top.sign} {plain(top.sentence)}", ""]
+    lines += [plain(line) + "  " for line in (*top.lines, top.against) if line]
+    if news is not None and news.changes:
+        told = [f"- **{plain(c.label)}** {plain(c.words)}" for c in news.told]
+        lines += ["", *_most(told, MOST_CHANGES)]
+    if inputs.check is not None:
+        told = []
+        for trouble in troubles(inputs.check):
+            words = " ".join(filter(None, (trouble.location, trouble.who, trouble.blame)))
+            told.append(
+                f"- **{plain(trouble.title)}** {plain(words)}  \n  `{code(trouble.command)}`"
+            )
+        lines += ["", *_most(told, MOST_TROUBLES)] if told else []
+        for matrix in matrices(inputs.check.cells):
+            lines += ["", *_matrix(matrix)]
+    for run in inputs.benches:
+        for chart in charts(run.file, baseline):
+            lines += ["", *_chart(chart)]
+    rows = environment(inputs, news.around if news else ())
+    before = {row.name: f"{plain(row.before)} → " if row.before else "" for row in rows}
+    told = [f"- {plain(row.name)}: {before[row.name]}{plain(row.now)}" for row in rows]
+    lines += ["", "<details><summary>Environment</summary>", "", *told]
+    return "\n".join([*lines, "", "</details>", ""])
+
+
+def plain(text: str) -> str:
+    """A text in which nothing is markup, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(visible(text).split())).replace("\\@", "&#64;")
+
+
+def code(text: str) -> str:
+    """A text that may stand between backticks."""
+    return " ".join(visible(text).split()).replace("`", "'")
+
+
+def _most(told: Sequence[str], most: int) -> list[str]:
+    left = len(told) - most
+    return [*told[:most], *([f"- and {left} more"] if left > 0 else [])]
+
+
+def _matrix(matrix: Matrix) -> list[str]:
+    found = [_row(["system", *map(plain, matrix.backends)]), _rule(len(matrix.backends))]
+    for spec, row in matrix.rows:
+        found.append(_row([plain(spec), *map(_entry, row)]))
+    return [f"**Digits of agreement with the oracle, {plain(matrix.path)}**", "", *found]
+
+
+def _entry(entry: Entry | None) -> str:
+    if entry is None:
+        return "-"
+    digits = " / ".join(part.digits or "·" for part in entry.parts)
+    sign = {"differs": "✗ ", "broken": "⚠ "}.get(entry.group, "")
+    return f"{sign}{entry.mark} {digits}".strip() if entry.mark else digits
+
+
+def _chart(chart: Chart) -> list[str]:
+    found = [_row(["system", *map(plain, chart.backends)]), _rule(len(chart.backends))]
+    for system, dots in chart.rows:
+        by_backend = {dot.backend: dot for dot in dots}
+        texts = []
+        for backend in chart.backends:
+            dot = by_backend.get(backend)
+            times = "" if dot is None or dot.times is None else f" ({dot.times:.2f}x)"
+            texts.append("-" if dot is None else f"{thousands(dot.rate)}{times}")
+        found.append(_row([plain(system), *texts]))
+    found += [f"\n⊘ {plain(cell.name)}: {plain(cell.reason)}" for cell in chart.refused]
+    return [f"**{plain(chart.title)}, thousand {plain(chart.unit)} per second**", "", *found]
+
+
+def _row(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _rule(columns: int) -> str:
+    return _row(["---", *["---:"] * columns])

@@ -1,0 +1,73 @@
+"""What changed since older runs, of checks and of speeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.bench import compare as speeds
+from harness.check import changes as checks
+from harness.check.surroundings import environment_changes
+from harness.compared import HEADINGS, Differing, counted
+from harness.errors import UsageError
+from harness.report.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Told:
+    """A change as a page tells it."""
+
+    tone: str
+    label: str
+    words: str
+
+
+@dataclass(frozen=True)
+class News:
+    """All changes against older runs, and what is not the same around them."""
+
+    name: str
+    changes: Sequence[checks.Change | speeds.Change]
+    around: Sequence[Differing]
+
+    @property
+    def worse(self) -> bool:
+        """Whether anything is worse than it was."""
+        return any(change.worse for change in self.changes)
+
+    @property
+    def counted(self) -> str:
+        """How many changes of each kind, in words."""
+        return counted(self.changes)
+
+    @property
+    def told(self) -> list[Told]:
+        """The changes, gravest first."""
+        return [
+            Told("bad" if c.worse else "good", HEADINGS[c.kind][0], str(c))
+            for c in sorted(self.changes, key=lambda change: not change.worse)
+        ]
+
+
+def news(inputs: Inputs, old: Inputs) -> News | None:
+    """What changed from the older files to the newer ones of the same kind; None of no files.
+
+    Raises:
+        UsageError: there are older files of a kind, and no newer ones.
+    """
+    found: list[checks.Change | speeds.Change] = []
+    around: list[Differing] = []
+    names = []
+    if old.check is not None:
+        if inputs.check is None:
+            raise UsageError(f"{old.check.name} are records: give the newer ones, too")
+        found += checks.changes(old.check.records, inputs.check.records)
+        around += environment_changes(old.check.records, inputs.check.records)
+        names.append(f"{old.check.name} ({old.check.started})")
+    if old.benches and not inputs.benches:
+        raise UsageError(f"{old.benches[0].name} are speeds: give the newer ones, too")
+    for before, after in zip(old.benches, inputs.benches, strict=False):
+        found += speeds.changes(before.content, after.content)
+        around += speeds.environment_changes(before.content, after.content)
+        names.append(before.name)
+    return News(", ".join(names), found, around) if names else None

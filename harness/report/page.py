@@ -1,0 +1,245 @@
+"""The page: one file of HTML that needs no network, and no script to be read."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.bench.table import thousands
+from harness.check.differences import Differences
+from harness.report import cells, pictures
+from harness.report.cells import Matrix
+from harness.report.drill import drill
+from harness.report.headline import headline
+from harness.report.history import History
+from harness.report.inputs import BenchRun, CheckRun, Inputs
+from harness.report.news import News
+from harness.report.speeds import Chart, charts, roofline
+from harness.report.surroundings import environment, facts
+from harness.report.troubles import Trouble, troubles
+from harness.terminal import visible
+
+# Differences that are shown in full; of more the matrix tells.
+MOST_TROUBLES = 30
+# So many of them stand open.
+OPENED = 4
+MISSING = (
+    "Pictures are left out: install matplotlib with "
+    'pip install "backend-comparison-harness[report]", and make the page again.'
+)
+
+
+@dataclass(frozen=True)
+class ShownChart:
+    """A chart with its picture, where there is one, and its numbers as texts."""
+
+    chart: Chart
+    picture: Markup | None
+    rows: Sequence[tuple[str, Sequence[str]]]
+    doubts: Sequence[str]
+
+
+def page(
+    inputs: Inputs,
+    news: News | None = None,
+    history: History | None = None,
+    baseline: str | None = None,
+    differences: Differences | None = None,
+) -> str:
+    """The text of the page. ``baseline`` is a backend beside which speeds are shown.
+
+    ``news`` is what changed since an older run, ``differences`` are those that are known.
+    """
+    drawn = pictures.available()
+    check = inputs.check
+    found = cells.matrices(check.cells) if check else []
+    shown = troubles(check) if check else []
+    context: dict[str, Any] = {
+        "title": "Backend comparison",
+        "headline": headline(inputs, news),
+        "facts": facts(inputs),
+        "changes": news.told if news else [],
+        "base_name": news.name if news else "",
+        "troubles": shown[:MOST_TROUBLES],
+        "opened": OPENED,
+        "more_troubles": _more(shown),
+        "known": _known(check, differences),
+        "matrices": found,
+        "dtypes": sorted({cell.dtype for cell in check.cells}) if check else [],
+        "cut": ", ".join(map(str, check.cut)) if check else "",
+        "data": Markup(drill(entry for matrix in found for entry in _entries(matrix))),
+        "growth": _growth(check) if check and drawn else None,
+        "charts": [c for run in inputs.benches for c in _charts(run, baseline, drawn)],
+        "baseline": baseline,
+        "roofline": _roofline(inputs.benches) if drawn else None,
+        "losses": Markup(pictures.losses(inputs.trainings)) if drawn and inputs.trainings else None,
+        "trainings": _trainings(inputs),
+        "history": _history(history, drawn),
+        "environment": environment(inputs, news.around if news else ()),
+        "commands": _commands(inputs, shown),
+        "missing_pictures": "" if drawn else MISSING,
+        "version": version("backend-comparison-harness"),
+    }
+    context["sections"] = _sections(context)
+    return _rendered(context)
+
+
+def _rendered(context: Mapping[str, Any]) -> str:
+    templates = Environment(
+        loader=PackageLoader("harness.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+    )
+    script = templates.loader.get_source(templates, "report.js")[0] if templates.loader else ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return templates.get_template("report.html.j2").render(
+        **context,
+        css=Markup(templates.get_template("report.css").render()),
+        js=Markup(script),
+        script_hash=f"sha256-{digest}",
+    )
+
+
+def _shown(value: Any) -> Any:
+    """A stranger's text without characters that are not seen and yet do something."""
+    return visible(value) if type(value) is str else value
+
+
+def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
+    every = (
+        ("changes", "Changes", context["changes"]),
+        ("look", "Look here first", context["troubles"]),
+        ("known", "Known differences", context["known"]),
+        ("matrix", "Conformance", context["matrices"]),
+        ("growth", "Training", context["growth"]),
+        ("speed", "Speed", context["charts"]),
+        ("roofline", "Roofline", context["roofline"]),
+        ("training", "Loss", context["trainings"]),
+        ("history", "History", context["history"]),
+        ("environment", "Environment", context["environment"]),
+        ("reproduce", "How to reproduce", True),
+    )
+    return [(name, label) for name, label, there in every if there]
+
+
+def _entries(matrix: Matrix) -> list[cells.Entry]:
+    return [entry for _, row in matrix.rows for entry in row if entry is not None]
+
+
+def _more(shown: Sequence[Trouble]) -> str:
+    left = len(shown) - MOST_TROUBLES
+    return f"And {left} more cells that do not pass, as the table shows." if left > 0 else ""
+
+
+def _known(check: CheckRun | None, differences: Differences | None) -> list[dict[str, str]]:
+    if check is None:
+        return []
+    entries = differences.entries if differences else {}
+    told = []
+    for words, names in cells.known(check.cells):
+        name = next((n for n in entries if f"known difference {n}:" in words), None)
+        entry = entries[name] if name else None
+        link = entry.link if entry and entry.link.startswith("https://") else ""
+        reason = entry.reason if entry else ""
+        told.append({"words": words, "reason": reason, "link": link, "cells": ", ".join(names)})
+    return told
+
+
+def _growth(check: CheckRun) -> Markup | None:
+    """The error of trainings over what is allowed, the nearest of each backend and dtype."""
+    nearest: dict[str, tuple[float, Sequence[tuple[float, float]]]] = {}
+    for cell, result in check.cells.items():
+        for finding in result.findings:
+            points = [
+                (float(n), error / allowed) for n, error, allowed in finding.growth if allowed
+            ]
+            points = [(n, share) for n, share in points if 0 < share < float("inf")]
+            if len(points) > 1:
+                name = f"{cell.backend} {cell.dtype}"
+                most = max(share for _, share in points)
+                if name not in nearest or most > nearest[name][0]:
+                    nearest[name] = (most, points)
+    if not nearest:
+        return None
+    series = {name: points for name, (_, points) in sorted(nearest.items())}
+    return Markup(pictures.lines("step", series, limit=1.0))
+
+
+def _charts(run: BenchRun, baseline: str | None, drawn: bool) -> list[ShownChart]:
+    found = charts(run.file, baseline)
+    style = pictures.looks(sorted({b for chart in found for b in chart.backends}))
+    return [
+        ShownChart(
+            chart,
+            Markup(pictures.speed(chart, style)) if drawn and chart.rows else None,
+            [(system, [_speed(dots, b) for b in chart.backends]) for system, dots in chart.rows],
+            [
+                f"{system} on {dot.backend}: {doubt}"
+                for system, dots in chart.rows
+                for dot in dots
+                for doubt in dot.figures.doubts
+            ],
+        )
+        for chart in found
+    ]
+
+
+def _speed(dots: Sequence[Any], backend: str) -> str:
+    dot = next((d for d in dots if d.backend == backend), None)
+    if dot is None:
+        return "-"
+    times = "" if dot.times is None else f", {dot.times:.2f} times"
+    many = f" x{dot.figures.many}" if (dot.figures.many or 1) > 1 else ""
+    return (
+        f"{thousands(dot.rate)} k ({thousands(dot.q1)} to {thousands(dot.q3)}){times}; "
+        f"{dot.figures.path}{many}"
+    )
+
+
+def _roofline(benches: Sequence[BenchRun]) -> Markup | None:
+    found = next(filter(None, (roofline(run.file) for run in benches)), None)
+    return None if found is None else Markup(pictures.roofline(found))
+
+
+def _trainings(inputs: Inputs) -> list[list[str]]:
+    rows = []
+    for training in inputs.trainings:
+        epochs = training.history.epochs
+        if epochs:
+            held = epochs[-1].held_out_loss
+            rows.append(
+                [
+                    f"{training.spec} on {training.history.backend} ({training.name})",
+                    str(len(epochs)),
+                    f"{epochs[-1].loss:.4g}",
+                    "" if held is None else f"{held:.4g}",
+                ]
+            )
+    return rows
+
+
+def _history(history: History | None, drawn: bool) -> dict[str, Any] | None:
+    if history is None:
+        return None
+    drawings = [Markup(picture) for picture in history.drawn()] if drawn else []
+    return {"pictures": drawings, "rows": history.rows}
+
+
+def _commands(inputs: Inputs, shown: Sequence[Trouble]) -> list[str]:
+    """What was run, as far as it is known, and what makes reproducers."""
+    found = []
+    if inputs.check:
+        heads = inputs.check.heads[-1:]
+        found += [shlex.join(["harness", *head["arguments"]]) for head in heads]
+    if shown:
+        found.append(f"{shown[0].command} --reproducers reproducers")
+    return found

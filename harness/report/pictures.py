@@ -1,0 +1,236 @@
+"""Pictures of a report, drawn by matplotlib as SVG that stands in the page and takes its colours.
+
+Colours are those of Okabe and Ito ("Color Universal Design", 2008), which stay apart for the
+colour-blind; each backend has a marker of its own, too. Lines and texts in :data:`INK` become the
+colour of the page's own text, light or dark.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.report.inputs import Training
+from harness.report.speeds import Chart, Roofline
+from harness.terminal import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+INK = "#010203"
+WIDTH = 9.0
+Draw = Callable[[Any], None]
+
+
+def available() -> bool:
+    """Whether matplotlib is installed: the extra ``report``."""
+    from importlib.util import find_spec
+
+    return find_spec("matplotlib") is not None
+
+
+def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for each of some backends, the same in every picture of a page."""
+    return {
+        name: (COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]) for n, name in enumerate(names)
+    }
+
+
+def speed(chart: Chart, style: Mapping[str, tuple[str, str]]) -> str:
+    """Dots on a logarithmic axis, with a bar from quartile to quartile; refused cells are named."""
+
+    def draw(axes: Axes) -> None:
+        systems = [system for system, _ in chart.rows]
+        step = 0.7 / max(1, len(chart.backends))
+        relative = any(dot.times is not None for _, dots in chart.rows for dot in dots)
+        for place, (_, dots) in enumerate(chart.rows):
+            for dot in dots:
+                if relative and dot.times is None:
+                    continue
+                colour, marker = style[dot.backend]
+                height = place + step * (
+                    chart.backends.index(dot.backend) - (len(chart.backends) - 1) / 2
+                )
+                scale = (dot.times or 1.0) / dot.rate if relative else 1.0
+                axes.plot([dot.q1 * scale, dot.q3 * scale], [height] * 2, color=colour, alpha=0.5)
+                axes.plot([dot.rate * scale], [height], marker, color=colour, markersize=5)
+        for backend in chart.backends:
+            colour, marker = style[backend]
+            axes.plot([], [], marker, color=colour, label=_plain(backend))
+        axes.set_xscale("log")
+        axes.set_yticks(range(len(systems)), [_plain(system) for system in systems])
+        axes.set_ylim(len(systems) - 0.4, -0.6)
+        axes.grid(axis="x", which="both", color=INK, alpha=0.12)
+        axes.set_xlabel("times as fast as the baseline" if relative else f"{chart.unit} per second")
+        if relative:
+            axes.axvline(1.0, color=INK, linewidth=1)
+        _legend(axes, len(chart.backends))
+
+    return _svg(draw, 0.9 + 0.42 * len(chart.rows), chart.title)
+
+
+def roofline(roof: Roofline) -> str:
+    """Operations a second over operations a byte, below the measured peak and bandwidth."""
+
+    def draw(axes: Axes) -> None:
+        ridge = roof.peak / roof.bandwidth
+        reach = [cell.intensity for cell in roof.cells]
+        low, high = min([ridge, *reach]) / 4, max([ridge, *reach]) * 4
+        axes.loglog([low, ridge, high], [low * roof.bandwidth, roof.peak, roof.peak], color=INK)
+        for number, cell in enumerate(roof.cells):
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            label = _plain(cell.label) if len(roof.cells) <= len(COLOURS) else None
+            axes.plot([cell.intensity], [cell.speed], marker, color=colour, label=label)
+        axes.set_xlabel("operations per byte")
+        axes.set_ylabel("operations per second")
+        axes.grid(which="both", color=INK, alpha=0.12)
+        if len(roof.cells) <= len(COLOURS):
+            _legend(axes, 2)
+
+    return _svg(draw, 3.6, "roofline")
+
+
+def losses(trainings: Sequence[Training]) -> str:
+    """The loss over the epochs, within them as well, and on what is held out."""
+
+    def draw(axes: Axes) -> None:
+        for number, training in enumerate(trainings):
+            colour = COLOURS[number % len(COLOURS)]
+            places, values, held = [], [], []
+            for at, epoch in enumerate(training.history.epochs):
+                places += [at + (n + 1) / len(epoch.curve) for n in range(len(epoch.curve))]
+                values += epoch.curve
+                if epoch.held_out_loss is not None:
+                    held.append((at + 1, epoch.held_out_loss))
+            label = f"{training.spec} on {training.history.backend} ({training.name})"
+            axes.plot(places, values, color=colour, label=_plain(label))
+            if held:
+                axes.plot(*zip(*held, strict=True), "o", color=colour, markersize=4)
+        axes.set_xlabel("epochs (dots: the loss on what is held out)")
+        axes.set_ylabel("loss")
+        axes.grid(color=INK, alpha=0.12)
+        _legend(axes, 1)
+
+    return _svg(draw, 3.2, "loss")
+
+
+def lines(
+    title: str, series: Mapping[str, Sequence[tuple[float, float]]], limit: float | None = None
+) -> str:
+    """Some series on a logarithmic axis, such as the error of a training by its steps."""
+
+    def draw(axes: Axes) -> None:
+        _plot(axes, series)
+        axes.set_yscale("log")
+        axes.locator_params("x", integer=True)
+        if limit is not None:
+            axes.axhline(limit, color=INK, linestyle="--", linewidth=1)
+        axes.set_xlabel(title)
+
+    return _svg(draw, 3.0, title)
+
+
+def trend(
+    title: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    upgrades: Sequence[float],
+    *,
+    log: bool,
+) -> str:
+    """Series over the numbers of runs, with a dashed line at each upgrade."""
+
+    def draw(axes: Axes) -> None:
+        _plot(axes, series)
+        if log:
+            axes.set_yscale("log")
+        for place in upgrades:
+            axes.axvline(place, color=INK, linestyle="--", linewidth=1)
+        axes.set_xlabel(title)
+        axes.locator_params("x", integer=True)
+
+    return _svg(draw, 3.0, title)
+
+
+def _plot(axes: Axes, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    for number, (name, points) in enumerate(series.items()):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        look: dict[str, Any] = {
+            "marker": marker,
+            "markersize": 4,
+            "color": colour,
+            "label": _plain(name),
+        }
+        axes.plot(*zip(*points, strict=True), **look)
+    axes.grid(which="major", color=INK, alpha=0.12)
+    _legend(axes, 2)
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=max(1, min(columns, 6)),
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+    )
+
+
+def _plain(text: str) -> str:
+    """A stranger's text, seen whole, and not left out of a legend for a leading underscore."""
+    text = visible(text)
+    return f" {text}" if text.startswith("_") else text
+
+
+def _figure(value: float, _: float | None = None) -> str:
+    """A tick of a logarithmic axis, without a formula: ``50 k``, ``0.1``."""
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def _svg(draw: Draw, height: float, title: str) -> str:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    # No formula in a stranger's text.
+    settings: dict[str, Any] = {
+        "text.parse_math": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": title,
+        "font.size": 9,
+    }
+    settings |= {f"{part}.color": INK for part in ("text", "xtick", "ytick")}
+    settings |= {"axes.edgecolor": INK, "axes.labelcolor": INK, "axes.linewidth": 0.6}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # Texts are drawn by the browser, whose fonts have more than matplotlib's own.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.subplots()
+        axes.set_facecolor("none")
+        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes)
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                axis.set_major_formatter(_figure)
+                low, high = sorted(axis.get_view_interval())
+                # Where there is no power of ten, or one only, the ticks between them have names.
+                minor: Any = _figure if high < 20 * low else NullFormatter()
+                axis.set_minor_formatter(minor)
+        written = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})
+    text = written.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    # The page gives the width; what the figure's own background is, is the page's, too.
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'<g id="patch_1">.*?</g>', "", text, count=1, flags=re.S)
+    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)

@@ -1,0 +1,120 @@
+"""Speeds of a bench file as a page shows them: by mode and sizes, system and backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.report.forms import BenchFile, Figures, NoSpeed, Speed
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A cell with a speed: the median over the rounds and the quartiles, in units a second.
+
+    ``times`` is how many times as fast as the baseline it is; None without one.
+    """
+
+    backend: str
+    rate: float
+    q1: float
+    q3: float
+    figures: Figures
+    times: float | None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """All systems in one mode at one batch. ``refused`` are cells without a speed, and why."""
+
+    title: str
+    unit: str
+    backends: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Dot]]]
+    refused: Sequence[NoSpeed]
+
+
+@dataclass(frozen=True)
+class Roof:
+    """Where a cell stands under what the machine can do: FLOP a byte and FLOP a second."""
+
+    label: str
+    intensity: float
+    speed: float
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The measured peak (FLOP/s) and bandwidth (bytes/s), and the cells below them."""
+
+    peak: float
+    bandwidth: float
+    cells: Sequence[Roof]
+
+
+def charts(file: BenchFile, baseline: str | None) -> list[Chart]:
+    """One for each mode and batch; speeds beside those of the baseline where it has one."""
+    found: dict[tuple[str, int], list[Speed]] = {}
+    for speed in file.benchmarks:
+        found.setdefault((speed.params.mode, speed.params.batch), []).append(speed)
+    refused: dict[tuple[str, int], list[NoSpeed]] = {}
+    for cell in file.harness.without_speed:
+        refused.setdefault((cell.params.mode, cell.params.batch), []).append(cell)
+    return [
+        _chart(f"{mode}, batch {batch}", found.get(key, []), refused.get(key, []), baseline)
+        for key in dict.fromkeys([*found, *refused])
+        for mode, batch in [key]
+    ]
+
+
+def _chart(
+    title: str, speeds: Sequence[Speed], refused: Sequence[NoSpeed], baseline: str | None
+) -> Chart:
+    by_system: dict[str, list[Speed]] = {}
+    for speed in speeds:
+        by_system.setdefault(_system(speed, speeds), []).append(speed)
+    rows = []
+    for system, cells in by_system.items():
+        rates = {cell.params.backend: cell.extra_info.rate.median for cell in cells}
+        rows.append((system, [_dot(cell, rates.get(baseline or "")) for cell in cells]))
+    units = dict.fromkeys(speed.extra_info.rate.unit for speed in speeds)
+    backends = sorted({s.params.backend for s in speeds} | {r.params.backend for r in refused})
+    return Chart(title, " or ".join(units), backends, rows, refused)
+
+
+def _system(speed: Speed, among: Sequence[Speed]) -> str:
+    name = speed.params.spec.removeprefix("lesson6/")
+    times = {s.params.time for s in among if s.params.spec == speed.params.spec}
+    return f"{name} t{speed.params.time}" if len(times) > 1 else name
+
+
+def _dot(speed: Speed, base: float | None) -> Dot:
+    figures = speed.extra_info
+    rate = figures.rate
+    times = rate.median / base if base else None
+    return Dot(speed.params.backend, rate.median, rate.q1, rate.q3, figures, times)
+
+
+def roofline(file: BenchFile) -> Roofline | None:
+    """The cells under the roof; None where no cell has all figures for it."""
+    peaks, bandwidths, cells = [], [], []
+    for speed in file.benchmarks:
+        figures = speed.extra_info
+        peak, width = _figure(figures.peak, "large"), _figure(figures.bandwidth, "measured")
+        share, reached = figures.share_of_bandwidth, figures.flops_per_second
+        if not (peak and width):
+            continue
+        peaks.append(peak)
+        bandwidths.append(width)
+        if share and reached:
+            name = speed.params.spec.removeprefix("lesson6/")
+            label = f"{name} on {speed.params.backend}, {speed.params.mode} {speed.params.batch}"
+            cells.append(Roof(label, reached / (share * width), reached))
+    if not cells:
+        return None
+    return Roofline(max(peaks), max(bandwidths), cells)
+
+
+def _figure(figures: Mapping[str, object], name: str) -> float | None:
+    value = figures.get(name)
+    return float(value) if isinstance(value, int | float) and value > 0 else None

@@ -1,0 +1,1 @@
+"""A difference for those who can repair it: shown without the harness, in words of an issue."""

@@ -1,0 +1,270 @@
+"""What a reproducer holds beside its program: a script with the framework alone, and an issue."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import ArrayDict, Arrays
+from harness.check.cell import CellResult
+from harness.check.reproducer import pass_of
+from harness.check.request import Request
+from harness.convert import formats
+from harness.convert.formats import Exported, Script
+from harness.convert.run import Caller, FormatFault
+from harness.errors import HarnessError, UsageError
+from harness.files import kinds
+from harness.files.atomic import staging, sync_folder, write_whole
+from harness.files.user_file import FileFault
+from harness.oracle.case import Case
+from harness.oracle.draw import cotangents
+from harness.oracle.tolerance import FLOOR, PRECISION, VOID, K, scales
+from harness.oracle.yardstick import Expected
+from harness.program.dims import bind
+from harness.runtime import plugins
+from harness.runtime.arguments import Arguments
+from harness.runtime.session import Session
+from harness.upstream import issue, script
+from harness.upstream.issue import Report
+from harness.upstream.script import Shown
+
+# Seconds for the process of a format to write a model.
+PATIENCE = 300.0
+STEM = "model"
+IN_GRADIENT = "gradient."
+
+
+def format_of(backend: str) -> str | None:
+    """The format of a backend's own package, which writes models of its framework; or none."""
+    origin = plugins.available().get(backend)
+    if origin is None:
+        return None
+    package = origin.module.rpartition(".")[0]
+    for name, known in formats.available().items():
+        if package and known.module.rpartition(".")[0] == package:
+            return name
+    return None
+
+
+class Upstream:
+    """Writes scripts and issues beside the reproducers of a run; processes are kept between them.
+
+    Use as a context manager.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._callers: dict[str, Caller] = {}
+
+    def __enter__(self) -> Upstream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for caller in self._callers.values():
+            caller.worker.close()
+
+    def write(self, folder: Path, result: CellResult, case: Case, check: str) -> list[str]:
+        """Write them, run the script, and tell in lines what it shows.
+
+        Raises:
+            UsageError: a file cannot be written.
+            OracleFault: there is not the time or the memory for what is expected.
+        """
+        backend = result.cell.backend
+        name = format_of(backend)
+        if name is None:
+            reason = f"{backend} has no format that writes source"
+            self._issue(folder, result, check, f"There is no script without the harness: {reason}.")
+            return [f"  no script without the harness: {reason}"]
+        try:
+            files, shown = self._script(folder, result, case, check, name)
+        except (FormatFault, HarnessError) as fault:
+            reason = str(fault)
+            self._issue(folder, result, check, f"There is no script without the harness: {reason}.")
+            return [f"  no script without the harness: {reason}"]
+        verdict = _verdict(shown, name)
+        text = (folder / script.FILE).read_text(encoding="utf-8")
+        versions = self._callers[backend].versions
+        self._issue(folder, result, check, verdict, versions, text, shown.printed, files)
+        return [f"  {verdict} (python {folder / script.FILE}; the issue is {issue.FILE})"]
+
+    def _script(
+        self, folder: Path, result: CellResult, case: Case, check: str, name: str
+    ) -> tuple[list[str], Shown]:
+        """Write the script with what it reads, and run it."""
+        cell = result.cell
+        caller = self._caller(cell.backend, name)
+        exported = _exported(case, check, cell.dtype)
+        material, along = pass_of(case, check).material, _along(case, check)
+        expected = _expected(case, material, along, check)
+        with staging(folder / STEM) as new:
+            place = new / f"{STEM}{caller.call('suffix')}"
+            payload = exported.payload()
+            made = caller.call("write", exported=payload, path=str(place))
+            files = [Path(file) for file in made if Path(file).suffix != ".py"]
+            gradients = {
+                n.removeprefix(IN_GRADIENT): a
+                for n, a in expected.values.items()
+                if n.removeprefix(IN_GRADIENT) in exported.parameters
+            }
+            scripted = Script(
+                **caller.call("script", exported=payload, path=str(place), gradients=gradients)
+            )
+            wanted = _renamed(expected, gradients, scripted.gradients, cell.dtype)
+            variables = self._variables(cell.backend)
+            own = plugins.environment(cell.backend)
+            title = issue.title(result, check)
+            limits = {n: limit for n, (_, limit) in wanted.items()}
+            text = script.composed(title, name, scripted, limits, own)
+            given = _arrays(material, along if scripted.gradients else {}, wanted)
+            self._put(folder, files, {script.ARRAYS: given, script.FILE: _marked(text)})
+        shown = script.run(folder, self._python(cell.backend), variables)
+        return [script.ARRAYS, *(file.name for file in files)], shown
+
+    def _put(self, folder: Path, files: list[Path], contents: Mapping[str, bytes]) -> None:
+        """Put files in their places, none over a file of another kind."""
+        try:
+            for file in files:
+                kinds.mark_export(file)
+                kinds.check_kind(folder / file.name, kinds.EXPORT)
+            kinds.check_kind(folder / script.FILE, kinds.EXPORT)
+            kinds.check_kind(folder / script.ARRAYS, kinds.ARRAYS)
+            for file in files:
+                os.replace(file, folder / file.name)
+            for name, content in contents.items():
+                write_whole(folder / name, content)
+            sync_folder(folder)
+        except (OSError, FileFault) as error:
+            raise UsageError(f"cannot write a script to {folder}: {error}") from None
+
+    def _issue(
+        self,
+        folder: Path,
+        result: CellResult,
+        check: str,
+        verdict: str,
+        versions: Mapping[str, str] | None = None,
+        text: str = "",
+        printed: str = "",
+        files: list[str] | None = None,
+    ) -> None:
+        known = versions or {result.cell.backend: result.version or "of unknown version"}
+        report = Report(
+            result, check, result.cell.backend, known, verdict, text, printed, files or ()
+        )
+        try:
+            kinds.check_kind(folder / issue.FILE, kinds.ISSUE)
+            write_whole(folder / issue.FILE, issue.written(report).encode("utf-8", "replace"))
+        except (OSError, FileFault) as error:
+            raise UsageError(f"cannot write an issue to {folder}: {error}") from None
+
+    def _caller(self, backend: str, name: str) -> Caller:
+        if backend not in self._callers:
+            self._callers[backend] = Caller(
+                name, self._python(backend), PATIENCE, self._variables(backend)
+            )
+        return self._callers[backend]
+
+    def _python(self, backend: str) -> str:
+        return self.request.pythons.get(backend, sys.executable)
+
+    def _variables(self, backend: str) -> dict[str, str]:
+        return {
+            **plugins.environment(backend),
+            **self.request.environment.get(backend, {}),
+        }
+
+
+def _exported(case: Case, check: str, dtype: str) -> Exported:
+    """The model of a case with the numbers of a check."""
+    material = pass_of(case, check).material
+    parameters = {n: np.ascontiguousarray(a, dtype) for n, a in material.parameters.items()}
+    statistics = {n: np.ascontiguousarray(a, dtype) for n, a in material.statistics.items()}
+    programs = (case.training, case.inference)
+    return Exported(case.spec.name, *programs, parameters, statistics)
+
+
+def _along(case: Case, check: str) -> ArrayDict:
+    """A direction for each output and new state, at the sizes of a check."""
+    material, sizes = pass_of(case, check).material, dict[str, int]()
+    program = case.inference
+    for group in ("inputs", "state"):
+        arrays = getattr(material, group)
+        for port in getattr(program, group):
+            shape = program.type_of(port).shape
+            bind(port.name, shape, arrays[port.name].shape, program.sizes, sizes)
+    return cotangents(program, sizes.get("batch", 1), sizes.get("time", 1), case.seed)
+
+
+def _expected(case: Case, material: Arguments, along: ArrayDict, check: str) -> Expected:
+    """What inference gives, and its gradients along a direction."""
+
+    def run(session: Session) -> Arrays:
+        session.load(material.parameters, material.statistics)
+        results, gradients = session.gradients(
+            "inference", material.inputs, material.state, {}, along
+        )
+        kept = {n: a for n, a in results.items() if n.startswith(("output.", "state."))}
+        return kept | {f"{IN_GRADIENT}{n}": g for n, g in gradients.items()}
+
+    return case.expect(("script", check), run)
+
+
+def _renamed(
+    expected: Expected, neutral: Arrays, named: Arrays, dtype: str
+) -> dict[str, tuple[Any, float]]:
+    """Expected arrays by the names that the script has for them, each with what it may be off by.
+
+    What rounding alone changes by half is left out.
+    """
+    scale, noise = scales(expected.values), expected.noise(dtype)
+    limits = {
+        name: K * max(noise[name], FLOOR * PRECISION[dtype]) * scale[name]
+        for name in expected.values
+        if K * max(noise[name], FLOOR * PRECISION[dtype]) < VOID
+    }
+    found = {
+        name: (array, limits[name])
+        for name, array in expected.values.items()
+        if name in limits and not name.startswith(IN_GRADIENT)
+    }
+    # A framework's own tensor may be made of several gradients: the widest limit is its.
+    own = [limits[f"{IN_GRADIENT}{n}"] for n in neutral if f"{IN_GRADIENT}{n}" in limits]
+    for name, array in named.items() if own else ():
+        found[f"{IN_GRADIENT}{name}"] = (array, max(own))
+    return found
+
+
+def _arrays(
+    material: Arguments, along: ArrayDict, wanted: Mapping[str, tuple[Any, float]]
+) -> bytes:
+    groups = {"inputs": material.inputs, "state": material.state, "cotangents": along}
+    groups["expected"] = {name: array for name, (array, _) in wanted.items()}
+    arrays: dict[str, Any] = {
+        f"{group}/{n}": a for group, found in groups.items() for n, a in found.items()
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _marked(text: str) -> bytes:
+    """A script, known as a file that the harness may replace."""
+    return text.encode() + b"\n# " + kinds.EXPORTED + b"\n"
+
+
+def _verdict(shown: Shown, name: str) -> str:
+    if shown.code == 1 and "results differ" in shown.printed:
+        return f"The script shows it with {name} alone: the framework's own layer is at fault."
+    if shown.code == 0:
+        return (
+            f"The script, with {name} alone, agrees with the equations: nothing to send upstream; "
+            "the plugin's call of the framework is at fault, or what the script does not do"
+        )
+    return "The script could not be run here; what it printed is below."

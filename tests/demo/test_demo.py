@@ -1,0 +1,55 @@
+"""The first look: right without the planted fault, and told in words with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.commands import cli
+from harness.demo import broken
+from harness.runtime import plugins
+
+
+def shown(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["demo", *words])
+
+
+def test_all_agree_on_numpy() -> None:
+    found = shown("--backend", "numpy")
+    assert found.exit_code == 0, found.output
+    assert "1 cell: 1 agree" in found.output
+    assert "harness demo --break" in found.output
+
+
+def test_a_planted_fault_is_named(framework: str) -> None:
+    found = shown("--break", "--backend", framework)
+    assert found.exit_code == 1, found.output
+    words = " ".join(found.output.split())
+    assert "first differs at z of layer gru, time step 0" in words
+    assert "It is right if b_z and b_r of gru trade places" in words
+    assert "at fault: plugin" in words
+    assert "1 agree, 1 differ" in words
+
+
+@pytest.fixture(params=["torch", "jax"])
+def framework(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    pytest.importorskip(name)
+    return name
+
+
+def test_numpy_stays_right() -> None:
+    backend = plugins.load("numpy")
+    assert broken.handler(backend).__qualname__.startswith("handler")
+
+
+def test_what_has_no_such_gates_is_handed_over_as_it_is() -> None:
+    one = {"rnn.W": np.ones(2), "gru.b_z": np.zeros(1), "other.b_r": np.ones(1)}
+    assert broken._traded(one) == one
+
+
+def test_no_such_backend_is_told() -> None:
+    found = shown("--backend", "torhc")
+    assert found.exit_code == 2
+    assert "did you mean 'torch'" in found.output

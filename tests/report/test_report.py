@@ -1,0 +1,233 @@
+"""Reports: what stands in them, and that no text of a stranger becomes markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import report_files
+from click.testing import CliRunner, Result
+
+from harness.commands import cli
+from harness.report import pictures
+
+HOSTILE = (
+    "</script><img src=x onerror=alert(1)> {{ 7 * 7 }} `*_[x](javascript:y)|@all $x_1$ \x1b[31m"
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with run.jsonl, bench.json and w.safetensors."""
+    folder = tmp_path_factory.mktemp("report")
+    report_files.records(folder / "run.jsonl")
+    report_files.speeds(folder / "bench.json")
+    report_files.weights(folder / "w.safetensors")
+    return folder
+
+
+def made(*words: object) -> Result:
+    return CliRunner().invoke(cli, ["report", *map(str, words)])
+
+
+def page(folder: Path, *words: object) -> str:
+    output = folder / "out.html"
+    found = made(*words, "-o", output)
+    assert found.exit_code == 0, found.output
+    return output.read_text()
+
+
+class Tags(HTMLParser):
+    """Every element and attribute, and whether all that is opened is closed."""
+
+    VOID = frozenset({"meta", "input", "br", "img", "link"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_a_page_has_all_parts_in_order(files: Path, tmp_path: Path) -> None:
+    history = tmp_path / "history"
+    history.mkdir()
+    for name in ("run.jsonl", "bench.json"):
+        (history / name).write_bytes((files / name).read_bytes())
+    (history / "notes.txt").write_text("no run")
+    older = report_files.speeds(tmp_path / "older.json", 0.5)
+    (history / "older.json").write_bytes(older.read_bytes())
+    inputs = (files / "run.jsonl", files / "bench.json", files / "w.safetensors")
+    options = ("--base", older, "--history", history, "--relative-to", "numpy")
+    text = page(tmp_path, *inputs, *options)
+    tags = Tags(text)
+    assert not tags.open
+    sections = [a["id"] for tag, a in tags.seen if tag == "section" and a.get("id") != "panel"]
+    assert sections == [
+        "changes",
+        "look",
+        "matrix",
+        "growth",
+        "speed",
+        "training",
+        "history",
+        "environment",
+        "reproduce",
+    ]
+    assert "<h1>2 of 4 cells differ</h1>" in text
+    assert "1 slower" in text
+    assert "jax</b> has no speed: differs: step 1: loss" in text
+    assert text.count("<svg") >= 4
+    # Nothing from elsewhere, and no script but the page's own.
+    assert not re.search(r"(src|href)=\"(?!#)", text)
+
+
+def test_a_matrix_has_each_dtype_and_the_fault_in_words(files: Path, tmp_path: Path) -> None:
+    text = page(tmp_path, files / "run.jsonl")
+    cells = re.findall(r'<button type="button" class="cell (\w+)"[^>]*title="([^"]*)"', text)
+    # In two tables, as they are on two devices.
+    assert cells == [
+        ("agrees", "lesson6/first_rnn on numpy: agree"),
+        ("differs", "lesson6/first_rnn on mutants-1: differ"),
+    ]
+    assert "first differs at" in text
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    rows = [
+        row
+        for entry in data["entries"].values()
+        for one in entry["dtypes"]
+        for row in one["checks"]
+    ]
+    assert {data["names"][row[0]] for row in rows} >= {"outputs", "gradients", "training"}
+
+
+def test_texts_of_strangers_stay_texts(files: Path, tmp_path: Path) -> None:
+    bad = report_files.changed(
+        files / "run.jsonl", tmp_path / "bad.jsonl", {"detail": HOSTILE}, verdict="differ"
+    )
+    for name in ("spec", "backend", "location", "worst", "traceback", "backend_version"):
+        kinds = ("begin", "result", "end") if name in ("spec", "backend") else ("result", "end")
+        for kind in kinds:
+            change = {name: f"{HOSTILE}{name}"}
+            if kind == "end" and name not in ("spec", "backend", "location"):
+                continue
+            if kind == "result" and name == "location":
+                continue
+            report_files.changed(bad, bad, change, kind=kind)
+    older = report_files.changed(bad, tmp_path / "old.jsonl", {"verdict": "agree"}, kind="result")
+    text = page(tmp_path, bad, "--base", older)
+    tags = Tags(text)
+    assert not tags.open
+    assert "img" not in {tag for tag, _ in tags.seen}
+    assert not [a for _, attributes in tags.seen for a in attributes if a.startswith("on")]
+    assert text.count("<script") == 2
+    assert "49" not in re.findall(r"\{\{ 7 \* 7 \}\}|\b49\b", text)
+    for suffix in ("md", "xml"):
+        found = made(bad, "-o", tmp_path / f"out.{suffix}")
+        assert found.exit_code == 0, found.output
+    ElementTree.fromstring((tmp_path / "out.xml").read_bytes())
+    # Within a span of code nothing is markup.
+    markdown = re.sub(r"(?<!\\)`[^`\n]*`", "", (tmp_path / "out.md").read_text())
+    assert not re.search(r"(?<!\\)(<img|]\(javascript)", markdown)
+    assert "@all" not in markdown
+
+
+def test_junit_has_true_times_and_the_backend_in_each_name(files: Path, tmp_path: Path) -> None:
+    assert made(files / "run.jsonl", "-o", tmp_path / "out.xml").exit_code == 0
+    root = ElementTree.parse(tmp_path / "out.xml").getroot()
+    lines = [json.loads(line) for line in (files / "run.jsonl").read_text().splitlines()]
+    results = [line for line in lines if line["kind"] == "result"]
+    cases = root.findall(".//testcase")
+    assert len(cases) == len(results)
+    assert {suite.get("name") for suite in root} == {"numpy", "mutants-1"}
+    assert all(c.get("classname", "").split(".")[0] in ("numpy", "mutants-1") for c in cases)
+    assert len({(c.get("classname"), c.get("name")) for c in cases}) == len(cases)
+    assert sum(float(c.get("time", 0)) for c in cases) == pytest.approx(
+        sum(line["seconds"] for line in results), abs=0.01
+    )
+    failed = [c for c in cases if c.find("failure") is not None]
+    assert len(failed) == sum(line["verdict"] == "differ" for line in results) > 0
+
+
+def test_markdown_tells_of_the_fault_and_the_speeds(files: Path, tmp_path: Path) -> None:
+    inputs = (files / "run.jsonl", files / "bench.json")
+    assert made(*inputs, "-o", tmp_path / "out.md").exit_code == 0
+    text = (tmp_path / "out.md").read_text()
+    assert "## ✗ 2 of 4 cells differ" in text
+    assert "| system | mutants-1 |" in text
+    assert "| lesson6/first\\_rnn | ✗ differ" in text
+    assert "| sequence\\_rnn | - | 512 | 256 |" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["notes.txt", "-o", "o.html"], "notes.txt: this is a text; a report is made of records"),
+        (["missing", "-o", "o.html"], "cannot read missing: no such file"),
+        (["run.jsonl", "run.jsonl", "-o", "o.html"], "are records of 2; give the older ones"),
+        (["run.jsonl", "-o", "o.pdf"], "a report is a file that ends in .html, .htm, .md, .xml"),
+        (["run.jsonl", "-o", "notes.html"], "this is a text, not a page of 'harness report'"),
+        (["run.jsonl", "-o", "no/o.html"], "there is no folder no"),
+        (["bench.json", "-o", "o.xml"], "JUnit's form is of checks"),
+        (["bench.json", "--base", "run.jsonl", "-o", "o.html"], "are records: give the newer"),
+        (["run.jsonl", "--base", "bench.json", "-o", "o.html"], "are speeds: give the newer"),
+        (["run.jsonl", "--history", "run.jsonl", "-o", "o.html"], "is no folder"),
+        (["run.jsonl", "--history", "empty", "-o", "o.html"], "empty holds no records"),
+    ],
+)
+def test_what_no_report_can_be_made_of(
+    words: list[str], told: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("run.jsonl", "bench.json"):
+        (tmp_path / name).write_bytes((files / name).read_bytes())
+    (tmp_path / "notes.txt").write_text("my notes")
+    (tmp_path / "notes.html").write_text("my notes")
+    (tmp_path / "empty").mkdir()
+    found = made(*words)
+    assert found.exit_code == 2, found.output
+    assert told in found.output
+    assert "Traceback" not in found.output
+    assert (tmp_path / "notes.html").read_text() == "my notes"
+    assert not (tmp_path / "o.html").exists()
+
+
+def test_a_page_without_matplotlib_has_numbers(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "available", lambda: False)
+    text = page(tmp_path, files / "run.jsonl", files / "bench.json", files / "w.safetensors")
+    assert "<svg" not in text
+    assert "512 k" in text
+    assert "backend-comparison-harness[report]" in text
+
+
+def test_check_makes_reports_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["check", "lesson6/first_rnn", "--backend", "numpy", "--check", "values"]
+    outputs = ["--html", "r.html", "--markdown", "r.md", "--junit", "r.xml"]
+    found = CliRunner().invoke(cli, [*words, *outputs])
+    assert found.exit_code == 0, found.output
+    assert {path.name for path in tmp_path.iterdir()} == {"r.html", "r.md", "r.xml"}
+    assert "<h1>All 2 cells agree</h1>" in Path("r.html").read_text()
+    Path("r.html").write_text("my own page")
+    found = CliRunner().invoke(cli, [*words, "--html", "r.html"])
+    assert found.exit_code == 2
+    assert Path("r.html").read_text() == "my own page"
+    # It was refused before anything ran.
+    assert "digits of agreement" not in found.output

@@ -1,0 +1,223 @@
+"""The page in a real browser: Chromium, headless, driven by Playwright."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import report_files
+from click.testing import CliRunner
+
+from harness.commands import cli
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+MANY = 2000
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no chromium; apt-get install chromium brings it"
+)
+
+
+def made(output: Path, *words: object) -> Path:
+    found = CliRunner().invoke(cli, ["report", *map(str, words), "-o", str(output)])
+    assert found.exit_code == 0, found.output
+    return output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a page of two systems (one wrong), speeds and a history, and one of many."""
+    folder = tmp_path_factory.mktemp("browser")
+    run = report_files.records(folder / "run.jsonl")
+    # The planted fault stands on the same device, as a backend of its own.
+    report_files.changed(run, run, {"device": "cpu"}, backend="mutants-1")
+    report_files.speeds(folder / "bench.json")
+    made(folder / "page.html", run, folder / "bench.json")
+    many = folder / "many.jsonl"
+    with many.open("w") as file:
+        head, *lines = run.read_text().splitlines()
+        file.write(head + "\n")
+        for number in range(MANY // 4):
+            for line in map(json.loads, lines):
+                if line["kind"] != "head":
+                    line["spec"] = f"system_{number}"
+                    file.write(json.dumps(line, separators=(",", ":")) + "\n")
+    made(folder / "many.html", many)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Browser, folder: Path) -> Iterator[Page]:
+    """The page, which must say nothing on the console and load nothing."""
+    page = browser.new_page(viewport={"width": 1100, "height": 800})
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("request", lambda asked: told.append(asked.url))
+    url = (folder / "page.html").as_uri()
+    page.goto(url)
+    yield page
+    page.close()
+    assert set(told) == {url}
+
+
+def shown(page: Page) -> list[str]:
+    """The titles of the cells that can be seen."""
+    cells = page.locator(".cell:visible").all()
+    titles = [cell.get_attribute("title") for cell in cells]
+    hidden = page.evaluate(
+        "[...document.querySelectorAll('.cell')]"
+        ".filter(c => getComputedStyle(c).visibility === 'hidden').map(c => c.title)"
+    )
+    return [title for title in titles if title and title not in hidden]
+
+
+def test_the_filter_leaves_what_has_all_words(opened: Page) -> None:
+    opened.keyboard.press("/")
+    opened.keyboard.type("mutants differ")
+    assert shown(opened) == ["lesson6/first_rnn on mutants-1: differ"]
+    assert opened.locator("#shown").inner_text() == "1 of 2 shown"
+    opened.keyboard.press("Escape")
+    assert len(shown(opened)) == 2
+    assert opened.locator("#shown").inner_text() == ""
+
+
+def test_a_cell_opens_and_closes_by_keyboard(opened: Page) -> None:
+    cell = opened.locator(".cell.differs").first
+    opened.locator(".cell.agrees").first.focus()
+    opened.keyboard.press("ArrowLeft")
+    assert cell.evaluate("cell => cell === document.activeElement")
+    opened.keyboard.press("Enter")
+    panel = opened.locator("#panel")
+    assert panel.is_visible()
+    text = panel.inner_text()
+    assert "lesson6/first_rnn · mutants-1 · float32 · native: differ" in text
+    assert "outputs" in text
+    assert panel.locator(".bar.over").count() > 0
+    assert panel.locator(".spread").count() > 0
+    assert cell.get_attribute("aria-expanded") == "true"
+    opened.keyboard.press("Escape")
+    assert panel.is_hidden()
+    assert cell.evaluate("cell => cell === document.activeElement")
+
+
+def test_checks_and_systems_are_sorted(opened: Page) -> None:
+    opened.locator(".cell.differs").first.click()
+    table = opened.locator("#panel table").first
+
+    def column(number: int) -> list[str]:
+        return table.locator(f"tbody td:nth-child({number})").all_inner_texts()
+
+    heads = table.locator("th button")
+    heads.nth(0).click()
+    assert column(1) == sorted(column(1), key=str.casefold)
+    heads.nth(0).click()
+    assert column(1) == sorted(column(1), key=str.casefold, reverse=True)
+    opened.locator(".matrix .sort").first.click()
+    assert opened.locator(".matrix th[aria-sort=ascending]").count() == 1
+
+
+def test_a_dtype_is_chosen_without_script(browser: Browser, folder: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((folder / "page.html").as_uri())
+    assert page.locator(".cell [data-dtype='1']").first.is_visible()
+    page.get_by_label("float64").check()
+    assert page.locator(".cell [data-dtype='1']").first.is_hidden()
+    # All that is to be read is there; what needs the script is not offered.
+    assert page.locator("#look details").first.is_visible()
+    assert page.locator("#filter").is_hidden()
+    assert page.locator("#speed figure svg").first.is_visible()
+    context.close()
+
+
+def test_keys_are_shown_and_a_command_is_taken(opened: Page) -> None:
+    opened.keyboard.press("?")
+    assert opened.locator("#keys").is_visible()
+    opened.keyboard.press("Escape")
+    assert opened.locator("#keys").is_hidden()
+    button = opened.locator("[data-copy]").first
+    button.click()
+    opened.wait_for_function(
+        "document.querySelector('[data-copy]').textContent !== 'copy'", timeout=5000
+    )
+    assert button.inner_text() in ("copied", "selected")
+
+
+def test_it_prints_whole(browser: Browser, folder: Path, tmp_path: Path) -> None:
+    page = browser.new_page(color_scheme="dark")
+    page.goto((folder / "page.html").as_uri())
+    page.emulate_media(media="print")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == "rgb(255, 255, 255)"
+    assert page.locator(".controls").is_hidden()
+    page.pdf(path=tmp_path / "page.pdf")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_can_be_read_in_light_and_dark(browser: Browser, folder: Path, scheme: str) -> None:
+    """The contrast of WCAG 2.2, 1.4.3: 4.5 to 1."""
+    page = browser.new_page(color_scheme="dark" if scheme == "dark" else "light")
+    page.goto((folder / "page.html").as_uri())
+    for selector in ("body", ".cell.agrees", ".cell.differs", ".headline p", ".key.known"):
+        assert page.locator(selector).first.evaluate(CONTRAST) >= 4.5, (scheme, selector)
+    page.close()
+
+
+# Of an element's text over what is below it; colours of any notation go through a canvas.
+CONTRAST = """
+element => {
+  const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgba = colour => {
+    context.clearRect(0, 0, 1, 1);
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data];
+  };
+  const light = colour => {
+    const part = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const [r, g, b] = rgba(colour).map(part);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  let below = element;
+  while (below.parentElement && rgba(getComputedStyle(below).backgroundColor)[3] < 255)
+    below = below.parentElement;
+  const one = light(getComputedStyle(element).color);
+  const other = light(getComputedStyle(below).backgroundColor);
+  return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+}
+"""
+
+
+def test_thousands_of_cells_open_soon(browser: Browser, folder: Path) -> None:
+    file = folder / "many.html"
+    assert file.stat().st_size < 6_000_000
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    assert page.locator(".cell").count() == MANY // 2  # two dtypes each
+    # Processor time of a laptop would be a fraction; a page that grows with the square is not.
+    seconds = page.evaluate("performance.getEntriesByType('navigation')[0].duration") / 1000
+    assert seconds < 20
+    page.locator("#filter").fill("system_123 mutants")
+    assert shown(page) == ["system_123 on mutants-1: differ"]
+    page.close()

@@ -1,0 +1,75 @@
+"""Files that a report is made of: a real small check with a planted fault, speeds, a training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_results import REQUEST, refused, result
+from places import TESTS
+
+from harness.bench import json_file
+from harness.check.request import Request
+from harness.check.run import Engine
+from harness.train.request import TrainRequest, prepare
+from harness.train.run import Training
+
+MUTANTS = TESTS / "mutants"
+TEXT = 60 * "the quick brown fox jumps over the lazy dog. "
+WRONG = "leaky-relu"
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """The planted faults as plugins, here and in workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(MUTANTS)
+        patch.setenv("PYTHONPATH", str(MUTANTS))
+        yield
+
+
+def records(path: Path) -> Path:
+    """Records of one system on numpy, and of the same with a planted fault, in one file."""
+    asked: dict[str, Any] = {"specs": ("lesson6/first_rnn",), "records": path, "jobs": 1}
+    checks = ("values", "training", "batch-independence")
+    with installed():
+        for backend, device in (("numpy", "cpu"), ("mutants-1", WRONG)):
+            request = Request(backends=(backend,), device=device, checks=checks, **asked)
+            with Engine(request) as engine:
+                engine.run(["check", "--backend", backend])
+    return path
+
+
+def changed(records: Path, path: Path, change: Mapping[str, Any], **where: Any) -> Path:
+    """The records, with other fields in the lines that have those of ``where``."""
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    for line in lines:
+        if all(line.get(name) == value for name, value in where.items()):
+            line |= {n: v(line[n]) if callable(v) else v for n, v in change.items()}
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    path.write_text(text)
+    return path
+
+
+def speeds(path: Path, factor: float = 1.0) -> Path:
+    """Results of three backends, one of them without a speed."""
+    fast, slow = result("numpy", 0.001), result("torch", 0.002 * factor)
+    json_file.write(path, json_file.document(REQUEST, [fast, slow, refused("jax")]))
+    return path
+
+
+def weights(path: Path) -> Path:
+    """Weights of a training of two epochs."""
+    text = path.with_suffix(".txt")
+    text.write_text(TEXT)
+    sizes = {"hidden": 6, "factors": 4}
+    request = TrainRequest(
+        "lesson6/sequence_rnn", "numpy", text=str(text), epochs=2, batch=4, sizes=sizes
+    )
+    with Training(prepare(request), path) as training:
+        training.run()
+    return path

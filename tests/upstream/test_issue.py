@@ -1,0 +1,63 @@
+"""The text of an issue: what strangers name is shown, and means nothing to Markdown."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.check.cell import Cell, CellResult
+from harness.check.findings import Blame, Finding
+from harness.oracle.tolerance import Deviation
+from harness.upstream.issue import Report, fenced, prose, title, written
+
+EVIL = "<script>alert(1)</script> [x](http://e.org) @everyone #1 `y` ```\n# head\x1b[31m"
+
+
+def result(name: str = "lesson6/x") -> CellResult:
+    finding = Finding("outputs", [Deviation("output.y", 0.5, 1e-7, 1e-6)]).judge()
+    made = CellResult(Cell(name, name, "cpu", "float32", "native"), [finding])
+    made.blame = Blame("layer", f"right without {name}")
+    made.location = name
+    return made
+
+
+def test_no_text_of_a_stranger_is_markup() -> None:
+    report = Report(result(EVIL), "outputs", EVIL, {EVIL: EVIL}, EVIL, "x = 1", "````\nout", [EVIL])
+    text = written(report)
+    assert "<script>" not in text.replace("\\<script", "")
+    assert "@everyone" not in text
+    assert "\x1b" not in text
+    assert "(http://" not in text
+    outside = text.split("`````")[0]
+    assert outside.count("\n# ") == 1
+    assert "\n# head" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("off by 1.0e-03 (x)", "off by 1.0e-03 (x)"),
+        ("- item", r"\- item"),
+        ("1. item", r"1\. item"),
+        ("a_b*c", r"a\_b\*c"),
+        ("two\nlines", "two lines"),
+        ("www.example.org", r"www\.example.org"),
+        ("https://example.org", r"https:\//example.org"),
+    ],
+)
+def test_prose(text: str, shown: str) -> None:
+    assert prose(text) == shown
+
+
+def test_nothing_ends_a_block_of_code() -> None:
+    first, *_, last = fenced("a\n````\nb", "text")
+    assert first == "`````text"
+    assert last == "`````"
+
+
+def test_the_title_names_the_layer_that_is_at_fault() -> None:
+    made = result()
+    made.layers = {"rnn": "torch.gru", "out": "torch.linear"}
+    made.blame = Blame("layer", "it is torch.gru (layer rnn), or how the plugin calls it")
+    assert title(made, "outputs") == "torch.gru: outputs off by 5.0e-01 in float32"
+    made.blame = None
+    assert title(made, "outputs") == "lesson6/x: outputs off by 5.0e-01 in float32"
