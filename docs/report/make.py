@@ -46,7 +46,7 @@ def main() -> None:
         with Engine(wrong) as engine:
             engine.run(words)
         specs = [f"lesson6/{spec}" for spec in TIMED]
-        bench = [*_harness("bench", *specs), "--json", str(results), "--mode", "train"]
+        bench = [*_harness("bench", *specs), "--records", str(results), "--mode", "train"]
         subprocess.run([*bench, *words[1:]], check=True, stdout=subprocess.DEVNULL)
         page = HERE / "example.html"
         report = _harness("report", str(records), str(results), "--relative-to", "numpy")

@@ -32,6 +32,7 @@ HARNESS = Path(sys.executable).with_name("harness")
 DIFFERING = {
     "batch": "rows of a training step, or sizes to time",
     "weights": "read, or written by train and import",
+    "output": "a file, or the folder of a reproducer",
     "path": "one, or several for check",
     "size": "one number, or several for bench",
 }
@@ -74,7 +75,7 @@ def test_every_help_is_a_sentence() -> None:
 def test_help_is_whole(width: int) -> None:
     for arguments in (["--help"], *([name, "--help"] for name in cli.commands)):
         text = CliRunner().invoke(cli, arguments, terminal_width=width).output
-        shown = text.replace("]...", "").replace("[ARGS]...", "")
+        shown = re.sub(r"(\]|FILE)[.]{3}", "", text)
         assert "..." not in shown, arguments
     if width >= 80:
         assert max(map(len, text.splitlines())) <= width
