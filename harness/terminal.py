@@ -24,8 +24,8 @@ _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-# Columns of a terminal that does not tell them, and of what has no edge.
-USUAL, UNLIMITED = 80, 1_000_000
+# Columns of a terminal that does not tell them, and of what has no edge; lines of a screen.
+USUAL, UNLIMITED, LINES = 80, 1_000_000, 25
 
 
 class OutputLost(Exception):
@@ -168,10 +168,12 @@ def console(*, error: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if error else sys.stdout
-    found = width(stream)
-    # Rich asks a live terminal itself, again and again, but gives a dumb one 80 columns.
-    live = stream.isatty() and os.environ.get("TERM") != "dumb"
-    return Console(stderr=error, width=None if live else found or UNLIMITED)
+    # Rich asks a live terminal itself, again and again. Where it takes a pipe for a terminal, as
+    # under FORCE_COLOR, and where it finds a dumb one, it would take 80 columns, unless both
+    # measures are given.
+    if stream.isatty() and os.environ.get("TERM") != "dumb":
+        return Console(stderr=error)
+    return Console(stderr=error, width=width(stream) or UNLIMITED, height=LINES)
 
 
 def is_live(target: Console) -> bool:

@@ -138,4 +138,7 @@ class _Printer:
     def lines(self, lines: Sequence[str]) -> None:
         """Plain lines; items of a list in Markdown."""
         for text in lines:
-            line(self.console, f"- {text}" if self.markdown else text)
+            if self.markdown:
+                say(f"- {text}")
+            else:
+                line(self.console, text)

@@ -113,6 +113,14 @@ def test_a_pipe_has_no_width(show: Show) -> None:
     assert len(re.findall(r"[0-9]+[.][0-9]", rows[0])) == 6
 
 
+@pytest.mark.parametrize(
+    "env", [{"FORCE_COLOR": "1", "TERM": "dumb"}, {"FORCE_COLOR": "1"}, {"TERM": "dumb"}]
+)
+def test_a_pipe_has_no_width_whatever_it_is_taken_for(env: dict[str, str], show: Show) -> None:
+    rows = [line for line in plain(show("check", columns=None, env=env)).splitlines()]
+    assert any(len(re.findall(r"[0-9]+[.][0-9]", row)) == 6 for row in rows), rows
+
+
 def test_a_width_may_be_given_to_a_pipe(show: Show) -> None:
     text = show("explain", columns=None, env={"COLUMNS": "50"})
     assert max(map(cell_len, text.splitlines())) <= 50
