@@ -117,7 +117,7 @@ def test_a_pipe_has_no_width(show: Show) -> None:
     "env", [{"FORCE_COLOR": "1", "TERM": "dumb"}, {"FORCE_COLOR": "1"}, {"TERM": "dumb"}]
 )
 def test_a_pipe_has_no_width_whatever_it_is_taken_for(env: dict[str, str], show: Show) -> None:
-    rows = [line for line in plain(show("check", columns=None, env=env)).splitlines()]
+    rows = plain(show("check", columns=None, env=env)).splitlines()
     assert any(len(re.findall(r"[0-9]+[.][0-9]", row)) == 6 for row in rows), rows
 
 
