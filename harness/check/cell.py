@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.check.divergence import Divergence
 from harness.check.findings import PASSING, Blame, Finding, Verdict, gravest
 
 
@@ -50,6 +51,7 @@ class CellResult:
     greeting: Mapping[str, str] | None = None
     location: str = ""
     blame: Blame | None = None
+    divergence: Divergence | None = None
     witness: Any = None  # what its layers gave, until those of other backends were heard
 
     @property

@@ -184,6 +184,8 @@ class Engine:
                 "blame": asdict(result.blame) if result.blame else None,
                 "greeting": greeting(self.workers[backend]),
             }
+            if result.divergence is not None:
+                end["divergence"] = result.divergence.record()
             self._tell(writer, end, self.events.ended, result)
             for finding in result.findings:
                 finding.settle()
