@@ -4,7 +4,7 @@ in which their changes are told."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 
@@ -21,6 +21,10 @@ class Differing:
     new: str
     of: tuple[str, ...] = ()
     words: str = ""
+
+    def record(self) -> dict[str, object]:
+        """As plain data."""
+        return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
         named = ", ".join(self.of)

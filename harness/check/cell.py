@@ -41,7 +41,9 @@ class CellResult:
     cell: Cell
     findings: list[Finding] = field(default_factory=list)
     layers: Mapping[str, str] = field(default_factory=dict)
+    # Of the inference pass, and all of the training pass, until other backends' have been seen.
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
     seconds: float = 0.0
     could_not_run: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +46,9 @@ def _content(
     around: Sequence[Differing],
     found: Sequence[checks.Change] | Sequence[speeds.Change],
 ) -> Any:
-    environment = [{**asdict(each), "text": str(each)} for each in around]
     content = {
         "exit_code": code,
-        "environment": environment,
+        "environment": [each.record() for each in around],
         "changes": [change.record() for change in found],
     }
     return plain(content)
