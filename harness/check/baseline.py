@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.check.cell import CellResult
-from harness.check.changes import ONLY_WHERE_WRONG, Cells, Change, changes_of
+from harness.check.changes import ONLY_WHERE_WRONG, Cells, changes_of
 from harness.check.checks import FINDINGS
 from harness.check.events import Report
 from harness.check.recorded import ended
@@ -16,42 +16,9 @@ from harness.check.records import Records, read_records
 from harness.check.request import choose_checks
 from harness.check.run import Engine
 from harness.check.surroundings import surroundings
-from harness.compared import Differing, counted, lines
+from harness.compared import Comparison
 from harness.errors import UsageError
 from harness.files.user_file import displayed
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What changed since the baseline, and what is not the same around it."""
-
-    name: str
-    environment: list[Differing]
-    changes: list[Change]
-
-    def exit_code(self, own: int) -> int:
-        """That of a run whose own is ``own``: what was there before does not count.
-
-        3 stays 3: of a backend that could not be run nothing is known.
-        """
-        if any(change.worse for change in self.changes):
-            return own or 1
-        return own if own == 3 else 0
-
-    def lines(self) -> list[str]:
-        """For people."""
-        return [
-            f"since {self.name}: {counted(self.changes)}",
-            *(f"not the same: {each}" for each in self.environment),
-            *lines(self.changes),
-        ]
-
-    def record(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "environment": [each.record() for each in self.environment],
-            "changes": [change.record() for change in self.changes],
-        }
 
 
 class Baseline:
@@ -67,13 +34,13 @@ class Baseline:
         if not self.cells:
             raise UsageError(f"--baseline {self.name} holds no cell that has ended")
 
-    def compare(self, engine: Engine, report: Report, head: Mapping[str, Any]) -> Compared:
+    def compare(self, engine: Engine, report: Report, head: Mapping[str, Any]) -> Comparison:
         """What a run has changed; of what it was not asked for, nothing is missed."""
         new = {result.cell: _signed(engine, result) for result in report.results}
         old = self._asked_for(engine)
         heads = self.records.of_kind("head")
         around = surroundings(heads[-1] if heads else {}, old, head, new)
-        return Compared(self.name, around, changes_of(old, new))
+        return Comparison(around, changes_of(old, new), f"since {self.name}")
 
     def _asked_for(self, engine: Engine) -> Cells:
         """The cells and the checks that a request covers. Backends and specs that are left out
@@ -89,6 +56,16 @@ class Baseline:
             and cell.path in request.paths
             and cell.device == request.device
         }
+
+
+def since(compared: Comparison, own: int) -> int:
+    """The exit code of a run whose own is ``own``: what was there before does not count.
+
+    3 stays 3: of a backend that could not be run nothing is known.
+    """
+    if compared.exit_code:
+        return own or 1
+    return own if own == 3 else 0
 
 
 def _only(result: CellResult, checks: tuple[str, ...]) -> CellResult:

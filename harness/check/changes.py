@@ -6,7 +6,7 @@ prints. ``docs/records.md`` has the rules in words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -148,11 +148,6 @@ def changes_of(old: Cells, new: Cells) -> list[Change]:
         else:
             found += _of_cell(before, after, made[replace(cell, dtype="")])
     return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
-
-
-def exit_code(found: Sequence[Change]) -> int:
-    """1 if anything is worse than it was, else 0."""
-    return int(any(change.worse for change in found))
 
 
 def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[Change]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from harness.check import report as reports
-from harness.check.baseline import Baseline, Compared
+from harness.check.baseline import Baseline, since
 from harness.check.cell import Cell, CellResult, result_records
 from harness.check.events import CheckEvents, Report
 from harness.check.findings import PASSING
@@ -21,6 +21,7 @@ from harness.check.pairs import statements
 from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
+from harness.compared import Comparison
 from harness.errors import UsageError
 from harness.files import forms
 from harness.oracle.case import Case
@@ -113,7 +114,7 @@ def run_check(
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
         raise UsageError(f"none of the checks asked for applies to {listed}")
-    code = report.exit_code if compared is None else compared.exit_code(report.exit_code)
+    code = report.exit_code if compared is None else since(compared, report.exit_code)
     if options["as_json"]:
         say(json.dumps(forms.plain(_content(code, request, report, compared))))
         return code
@@ -140,17 +141,17 @@ def run_check(
 
 
 def _content(
-    code: int, request: Request, report: Report, compared: Compared | None
+    code: int, request: Request, report: Report, compared: Comparison | None
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
     given = {} if request.given is None else {"given": given_record(request.given)}
-    since = {} if compared is None else {"since": compared.record()}
+    changed = {} if compared is None else {"since": compared.record()}
     return {
         "exit_code": code,
         **given,
         "results": [record for result in report.results for record in result_records(result)],
         "pairs": [pair.record() for pair in report.pairs],
-        **since,
+        **changed,
     }
 
 

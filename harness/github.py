@@ -1,0 +1,90 @@
+"""GitHub Actions: annotations beside a line of a file, and the summary of a step.
+
+Both are there only where GitHub says so, by variables of the environment. Whatever is told comes
+from specs, backends and records of anybody: it is escaped as each place wants it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.terminal import visible
+
+# GitHub shows so many annotations of a kind for a step, and refuses a longer summary.
+MOST = 10
+LONGEST = 900 * 1024
+
+# What is markup somewhere in GitHub's Markdown. An @ or a # would name a person or an issue.
+_MARKUP = re.compile(r"[\\`*_{}\[\]<>|~$!]")
+_NAMES = {"&": "&amp;", "@": "&#64;", "#": "&#35;"}
+
+
+def annotating(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether annotations are read from what is printed."""
+    return environment.get("GITHUB_ACTIONS") == "true"
+
+
+def annotation(title: str, message: str, place: str = "", level: str = "error") -> str:
+    """The line that makes GitHub show a message; at ``place``, a ``file:line``, if the repository
+    has that file."""
+    file, _, number = place.rpartition(":")
+    properties = {"title": visible(title)}
+    found = _in_repository(file) if number.isdecimal() else None
+    if found is not None:
+        properties = {"file": found, "line": number, **properties}
+    told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    return f"::{level} {told}::{_data(visible(message))}"
+
+
+def summarise(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Add Markdown to the summary of the step, if there is one; in words, why that failed."""
+    path = environment.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return ""
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) > LONGEST:
+        kept = data[:LONGEST].rpartition(b"\n")[0]
+        data = kept + b"\n\nThe rest is too long for a summary: see the log.\n"
+    try:
+        with open(path, "ab") as file:
+            file.write(data + b"\n")
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return f"cannot write the summary of the step to {visible(path)}: {reason.lower()}"
+    return ""
+
+
+def escaped(text: str) -> str:
+    """Any text as it is, on one line of Markdown."""
+    line = _MARKUP.sub(r"\\\g<0>", " ".join(visible(text).split()))
+    return "".join(_NAMES.get(c, c) for c in line)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown, of texts of any kind."""
+    heading, *texts = [[escaped(text) for text in row] for row in (columns, *rows)]
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *texts))
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _in_repository(file: str) -> str | None:
+    """The file's path as GitHub knows it; None if it is not in the repository."""
+    root = Path(os.environ.get("GITHUB_WORKSPACE") or ".").resolve()
+    try:
+        path = Path(file).resolve()
+        if path.is_file() and path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    except (OSError, ValueError):
+        pass
+    return None
