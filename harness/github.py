@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.terminal import visible
@@ -27,16 +27,26 @@ def annotating(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("GITHUB_ACTIONS") == "true"
 
 
-def annotation(title: str, message: str, place: str = "", level: str = "error") -> str:
-    """The line that makes GitHub show a message; at ``place``, a ``file:line``, if the repository
-    has that file."""
-    file, _, number = place.rpartition(":")
+def annotation(title: str, message: str, places: Iterable[str] = (), level: str = "error") -> str:
+    """The line that makes GitHub show a message: at the first of ``places``, each ``file:line``,
+    whose file the repository has."""
     properties = {"title": visible(title)}
-    found = _in_repository(file) if number.isdecimal() else None
-    if found is not None:
-        properties = {"file": found, "line": number, **properties}
+    for place in places:
+        file, _, number = place.rpartition(":")
+        found = _in_repository(file) if number.isdecimal() else None
+        if found is not None:
+            properties = {"file": found, "line": number, **properties}
+            break
     told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
     return f"::{level} {told}::{_data(visible(message))}"
+
+
+def few(annotations: Sequence[str]) -> list[str]:
+    """As many as GitHub shows, the last of which says how many more there are."""
+    if len(annotations) <= MOST:
+        return list(annotations)
+    left = len(annotations) - MOST + 1
+    return [*annotations[: MOST - 1], annotation(f"{left} more", f"{left} more: see the log")]
 
 
 def summarise(text: str, environment: Mapping[str, str] = os.environ) -> str:

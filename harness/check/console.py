@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from harness.check import report as reports
+from harness.check import step_summary
 from harness.check.baseline import Baseline, since
 from harness.check.cell import Cell, CellResult, result_records
 from harness.check.events import CheckEvents, Report
@@ -114,6 +115,8 @@ def run_check(
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
         raise UsageError(f"none of the checks asked for applies to {listed}")
+    for text in step_summary.tell(report, engine.specs, time.monotonic() - started, compared):
+        say(text, error=True)
     code = report.exit_code if compared is None else since(compared, report.exit_code)
     if options["as_json"]:
         say(json.dumps(forms.plain(_content(code, request, report, compared))))
