@@ -37,7 +37,9 @@ KINDS: tuple[Kind, ...] = (
     "new-cell",
 )
 # Findings that are there only where something is wrong: without one, all is as it should be.
-ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", "primitives"})
+# A group of several findings has one of its own name where it did not come to them.
+GROUPS = frozenset(FINDINGS.values()) - frozenset(FINDINGS)
+ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", "primitives", *GROUPS})
 # Of those, what keeps a cell from having any other.
 BEFORE = frozenset({"oracle", "start", "open"})
 # Verdicts of a check that was not made, so that nothing is lost with it.
@@ -164,7 +166,10 @@ def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[
     grouped: dict[tuple[Kind, bool], list[CheckChange]] = {}
     for check in dict.fromkeys([*olds, *news]):
         change = CheckChange(check, olds.get(check), news.get(check))
-        judged = _judged(change, was_stopped or old is None, is_stopped or check in made)
+        group = FINDINGS.get(check, check)
+        none_new = was_stopped or old is None or (group in GROUPS and group in olds)
+        none_lost = is_stopped or check in made or (group in GROUPS and group in news)
+        judged = _judged(change, none_new, none_lost)
         if judged is not None:
             grouped.setdefault(judged, []).append(change)
     reasons = {"lost": "not checked any more", "new-cell": "now checked too"}
@@ -174,7 +179,7 @@ def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[
     ]
 
 
-def _judged(change: CheckChange, was_stopped: bool, none_lost: bool) -> tuple[Kind, bool] | None:
+def _judged(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind, bool] | None:
     """The kind of a change, and whether it is for the worse; None if there is none."""
     old, new = change.old, change.new
     if new is None:
@@ -184,7 +189,7 @@ def _judged(change: CheckChange, was_stopped: bool, none_lost: bool) -> tuple[Ki
         return None if none_lost or old.verdict in NOT_MADE else ("lost", True)
     if old is None:
         if new.verdict in PASSING and change.check not in ONLY_WHERE_WRONG:
-            return None if was_stopped else ("new-cell", False)
+            return None if none_new else ("new-cell", False)
         return _verdicts("agree", new.verdict)
     if old.verdict != new.verdict:
         return _verdicts(old.verdict, new.verdict)
