@@ -19,8 +19,8 @@ def test_an_annotation_is_one_line_and_its_text_is_data() -> None:
     assert "\r" not in text
     assert "\x1b" not in text
     # Of a property, a comma or a colon would end it; a percent would begin an escape.
-    assert properties.startswith("error title=a\\x1b[31m%2Cb%3Ac%25d%0D%0A%3A%3Aerror%3A%3Ax")
-    assert message.startswith("a\\x1b[31m,b:c%25d%0D%0A::error::x")
+    assert properties.startswith("error title=a\\x1b[31m%2Cb%3Ac%25d\\x0d%0A%3A%3Aerror%3A%3Ax")
+    assert message.startswith("a\\x1b[31m,b:c%25d\\x0d%0A::error::x")
 
 
 def test_the_place_is_the_first_that_the_repository_has(
