@@ -25,7 +25,8 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> Compar
     """What changed from one file to another; ``threshold`` is for speeds.
 
     Raises:
-        HarnessError: a file cannot be read or is of neither kind, or they are not of one kind.
+        UsageError: a file is of neither kind, or they are not of one kind.
+        HarnessError: a file cannot be read, or is damaged.
     """
     first, second = load(old), load(new)
     if isinstance(first, Records) and isinstance(second, Records):
@@ -46,7 +47,8 @@ def load(path: Path) -> Records | Results:
     """The content of a file, by its kind.
 
     Raises:
-        HarnessError: it cannot be read, or is of neither kind.
+        UsageError: it is of neither kind, or cannot be opened.
+        HarnessError: it is damaged.
     """
     name = displayed(path)
     try:
