@@ -96,6 +96,14 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
 }
 
 
+def counted(changes: Sequence[Change]) -> str:
+    """``2 new differences, 1 lost; not worse: 3 new``, or that nothing changed."""
+    worse, others = (_counts([c for c in changes if c.worse is side]) for side in (True, False))
+    if worse and others:
+        return f"{worse}; not worse: {others}"
+    return worse or (f"nothing is worse: {others}" if others else "nothing changed")
+
+
 @dataclass(frozen=True)
 class Comparison:
     """All changes between two runs, and what is not the same around them.
@@ -114,14 +122,8 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """``2 new differences, 1 lost; not worse: 3 new``, or that nothing changed."""
-        worse, others = (
-            _counts([c for c in self.changes if c.worse is side]) for side in (True, False)
-        )
-        if worse and others:
-            told = f"{worse}; not worse: {others}"
-        else:
-            told = worse or (f"nothing is worse: {others}" if others else "nothing changed")
+        """How many changes of each kind, and since when or beyond what."""
+        told = counted(self.changes)
         return f"{self.what}: {told}" if self.what else told
 
     def lines(self) -> list[str]:

@@ -17,9 +17,8 @@ from harness.terminal import visible
 MOST = 10
 LONGEST = 900 * 1024
 
-# What is markup somewhere in GitHub's Markdown. An @ or a # would name a person or an issue.
-_MARKUP = re.compile(r"[\\`*_{}\[\]<>|~$!]")
-_NAMES = {"&": "&amp;", "@": "&#64;", "#": "&#35;"}
+# What has a meaning in Markdown, or names somebody who would be told.
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&$])")
 
 
 def annotating(environment: Mapping[str, str] = os.environ) -> bool:
@@ -68,9 +67,8 @@ def summarise(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def escaped(text: str) -> str:
-    """Any text as it is, on one line of Markdown."""
-    line = _MARKUP.sub(r"\\\g<0>", " ".join(visible(text).split()))
-    return "".join(_NAMES.get(c, c) for c in line)
+    """A text in which nothing is markup, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(visible(text).split())).replace("\\@", "&#64;")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
