@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.check.findings import PASSING, Blame, Finding, Verdict, gravest
@@ -114,4 +114,18 @@ def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
         "layers": dict(result.layers),
         **({"spread": list(worst.spread)} if worst and worst.spread else {}),
         **({"growth": [list(step) for step in finding.growth]} if finding.growth else {}),
+    }
+
+
+def end_record(result: CellResult) -> dict[str, Any]:
+    """The record of a cell that is finished."""
+    return {
+        "kind": "end",
+        **result.cell.record(),
+        "verdict": result.verdict,
+        "seconds": round(result.seconds, 6),
+        "could_not_run": result.could_not_run,
+        "location": result.location,
+        "blame": asdict(result.blame) if result.blame else None,
+        "greeting": result.greeting,
     }

@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from harness.check.blame import Witnesses
-from harness.check.cell import Cell, CellResult, finding_record, own_fault
+from harness.check.cell import Cell, CellResult, end_record, finding_record, own_fault
 from harness.check.differences import Differences, known_differences
 from harness.check.events import CheckEvents, Report
 from harness.check.findings import Finding
@@ -188,17 +188,7 @@ class Engine:
                     writer.append(finding_record(result, finding))
                 for pair in pairs:
                     writer.append(pair.record())
-            end = {
-                "kind": "end",
-                **cell.record(),
-                "verdict": result.verdict,
-                "seconds": round(result.seconds, 6),
-                "could_not_run": result.could_not_run,
-                "location": result.location,
-                "blame": asdict(result.blame) if result.blame else None,
-                "greeting": result.greeting,
-            }
-            self._tell(writer, end, self.events.ended, result)
+            self._tell(writer, end_record(result), self.events.ended, result)
             for finding in result.findings:
                 finding.settle()
         self.workers[backend].close()

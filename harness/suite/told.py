@@ -44,7 +44,8 @@ class Told:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Nothing compared is an error, as in ``harness check``: a backend of which all tests were
         skipped is no success."""
-        if exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly:
+        whole = exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly
+        if whole and not _is_part(session.config):
             asked = {backend_of(report) for report in self.reports}
             compared = {backend_of(report) for report in self.reports if was_compared(report)}
             if asked != compared or not asked:
@@ -52,6 +53,8 @@ class Told:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Errors beside lines of files, and the summary of the step, where GitHub runs this."""
+        if _is_part(terminalreporter.config):
+            return
         if github.annotating():
             found = [
                 github.annotation(title, message, places)
@@ -61,6 +64,11 @@ class Told:
                 terminalreporter.write_line(text)
         if self.reports and (trouble := github.summarise(markdown(self.reports))):
             terminalreporter.write_line(trouble)
+
+
+def _is_part(config: pytest.Config) -> bool:
+    """Whether this is a process of pytest-xdist, whose reports another one collects."""
+    return hasattr(config, "workerinput")
 
 
 def backend_of(report: Any) -> str:

@@ -203,7 +203,7 @@ def test_github_is_told(own: Path) -> None:
     variables = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(own / "summary.md")}
     run = own_suite(
         own,
-        *("--backend", "numpy", "--backend", "faulty-numpy", "-k", "outputs or loss"),
+        *("--backend", "numpy", "--backend", "faulty-numpy", "-k", "outputs or loss", "-n", "2"),
         faults={"small float64": "wrong_shape"},
         **variables,
     )
@@ -214,6 +214,7 @@ def test_github_is_told(own: Path) -> None:
     assert "outputs: differ: output.hidden_states: expected shape" in line
     text = (own / "summary.md").read_text()
     assert text.startswith("### harness suite: 1 failed, 3 passed\n")
+    assert text.count("###") == 1  # of the two processes, none adds one of its own
     assert "| system | numpy | faulty-numpy |\n| --- | ---: | ---: |" in text
     assert "| small | 2 passed | 1 failed, 1 passed |" in text
     assert "- **small on faulty-numpy, float64, native: outputs**: " in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -73,6 +74,10 @@ def step(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def summary(name: str, folder: Path) -> str:
+    return (folder / f"{name}.md").read_text(encoding="utf-8")
+
+
 def test_the_workflow_has_the_form_of_one() -> None:
     assert set(WORKFLOW) == {"name", True, "jobs"}
     assert set(WORKFLOW[True]) == {"push", "pull_request"}
@@ -89,7 +94,7 @@ def test_the_steps_run_and_leave_what_is_kept(repository: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert "since" not in run.stdout
     assert len(read_records(repository / "run.jsonl", complete=True).of_kind("end")) == 1
-    assert (repository / "Check.md").read_text().startswith("### harness check: 1 cell: 1 agree")
+    assert summary("Check", repository).startswith("### harness check: 1 cell: 1 agree")
     assert step("Main branch", repository).returncode == 0
     # And again, with a baseline.
     run = step("Check", repository)
@@ -97,6 +102,7 @@ def test_the_steps_run_and_leave_what_is_kept(repository: Path) -> None:
     assert "since main.jsonl: nothing changed" in run.stdout
     run = step("Suite", repository)
     assert run.returncode == 0, run.stdout + run.stderr
+    assert re.match(r"### harness suite: \d+ passed, \d+ skipped\n", summary("Suite", repository))
     cases = ET.parse(repository / "junit.xml").iter("testcase")
     assert all("[numpy-small-float64-" in case.get("name", "") for case in cases)
     kept = next(s["with"]["path"] for s in STEPS if "artifact" in s.get("uses", "")).split()
