@@ -161,6 +161,10 @@ def schema(kind: str) -> None:
 @click.option("--records", type=click.Path(path_type=Path), help="Append records to this file.")
 @click.option("--resume", is_flag=True, help="Keep the cells that --records holds already.")
 @click.option("--reproducers", type=click.Path(path_type=Path), help="Folder for reproducers.")
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), help="Tell what changed since these records."
+)
+@click.option("--pairs", is_flag=True, help="Every two backends held against each other.")
 @seed("Of the numbers to check with.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @click.option("--verbose", is_flag=True, help="Every check of every cell.")
@@ -170,7 +174,8 @@ def check(**options: Any) -> None:
     """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
 
     Exit code 0: all agree, or differ as known; 1: something differs; 2: wrong usage or a wrong
-    spec; 3: a backend could not be run.
+    spec; 3: a backend could not be run. With --baseline, 1: something is worse than it was there,
+    and 0: nothing is.
     """
     from harness.check.console import run_check
     from harness.upstream.bundle import Upstream

@@ -26,9 +26,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("program",),
     ("options",),
     ("interrupts",),
+    ("compared",),
+    ("github",),
     ("terminal",),
     ("files",),
-    ("ranges", "compared"),
+    ("ranges",),
     ("arrays", "errors"),
 )
 FLOOR: Mapping[str, int] = {

@@ -72,6 +72,9 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="Rounds of interleaved measurement.",
 )
 @click.option("--json", type=FILE, help="Write the results, as pytest-benchmark does.")
+@click.option(
+    "--relative-to", metavar="BACKEND", help="Also tell how many times as fast as this one."
+)
 @click.option("--compare", type=FILE, help="Compare with the results in this file.")
 @SHARE
 @PYTHONS

@@ -119,6 +119,18 @@ class End(OfCell):
     divergence: DivergenceForm | None = None
 
 
+class PairLine(Form):
+    """Two backends held against each other."""
+
+    spec: str
+    device: str
+    dtype: str
+    path: str
+    backends: Annotated[list[str], Field(min_length=2, max_length=2)]
+    error: Number
+    worst: str
+
+
 class Torn(Form):
     """A writer found an incomplete line above."""
 
@@ -130,6 +142,7 @@ FORMS: Mapping[str, type[Form]] = {
     "begin": Begin,
     "result": Result,
     "end": End,
+    "pair": PairLine,
     "torn": Torn,
 }
 

@@ -92,7 +92,7 @@ class CellRun:
         context = Context(self.case, self.own, remote, cell.path, cell.dtype, cell.device)
         context = replace(context, repeat=self.repeat)
         yield from self._checks(context)
-        result.outputs = context.outputs
+        result.outputs, result.values = context.outputs, context.values
         if self.worker.pid is not None and any(f.verdict == "differ" for f in result.findings):
             result.location = self._locate(remote, result)
             self._blame(context, result)

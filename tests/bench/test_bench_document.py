@@ -120,7 +120,13 @@ def test_what_cannot_be_kept_is_shown(
             return [result()]
 
     monkeypatch.setattr(console, "Bench", Done)
-    options = {"json": path, "compare": None, "markdown": True, "verbose": False}
+    options = {
+        "json": path,
+        "compare": None,
+        "relative_to": None,
+        "markdown": True,
+        "verbose": False,
+    }
     with pytest.raises(DocumentError, match="a text, not results of 'harness bench'"):
         console.run_bench(REQUEST, options)
     assert "| sequence_rnn | 512" in capsys.readouterr().out
