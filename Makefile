@@ -9,7 +9,7 @@
 #   make newest  the same with the newest ones; PARTS="torch lint" runs only these
 #   make fuzz    10,000 damaged files, drawn anew, and Ctrl-C at each fiftieth of a second
 #   make constraints   write the versions of the environment to tests/constraints.txt
-# BENCH="--json now.json" gives it options. VENV=DIR puts the environment
+# BENCH="--records now.json" gives it options. VENV=DIR puts the environment
 # elsewhere; PYTHON=... makes it with another interpreter.
 PYTHON ?= python3
 VENV ?= .venv

@@ -62,7 +62,7 @@ def _run() -> int:
         terminal.abandon_output()
         if lost.closed:
             return CLOSED_PIPE
-        terminal.say(f"cannot write the output: {lost}", error=True)
+        terminal.tell(f"cannot write the output: {lost}", error=True)
         return USAGE
 
 
@@ -70,17 +70,17 @@ def _command() -> int:
     import click
 
     from harness.commands import cli
-    from harness.terminal import say
+    from harness.terminal import tell
 
     try:
         return int(cli(standalone_mode=False) or 0)
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except click.ClickException as error:
-        say(_told(error), error=True)
+        tell(_told(error), error=True)
         return error.exit_code
     except MemoryError as error:
-        say(f"there is not enough memory: {error}".removesuffix(": "), error=True)
+        tell(f"there is not enough memory: {error}".removesuffix(": "), error=True)
         return USAGE
 
 

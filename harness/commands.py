@@ -11,105 +11,115 @@ from typing import Any
 
 import click
 
+from harness import options
 from harness.bench import commands as bench_commands
 from harness.check import commands as check_commands
+from harness.check import completion as completion  # asked through options.completers
 from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
 from harness.demo import commands as demo_commands
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.given import commands as given_commands
 from harness.interrupts import stoppable
-from harness.options import (
-    DETERMINISTIC,
-    DEVICE,
-    ENVIRONMENT,
-    PYTHONS,
-    SIZE,
-    SPECS,
-    START,
-    number,
-    numbers,
-    pairs,
-    seed,
-    timeout,
-    variables,
-)
-from harness.ranges import MEMORY_MIB, REPEAT
+from harness.options import FILE, FOLDER, listed, number, numbers, seed, timeout
+from harness.ranges import JOBS, MEMORY_MIB, REPEAT
 from harness.report import commands as report_commands
-from harness.terminal import say
+from harness.terminal import say, tell
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
+from harness.verbs import Verbs
 
 Command = Callable[..., Any]
+# What can be listed.
+KINDS = (
+    *("backends", "formats", "models", "layers", "functions", "losses", "optimizers"),
+    "initializers",
+)
 
 
 def friendly(command: Command) -> Command:
     """A user's error is a message and exit code 2, never a traceback."""
 
     @wraps(command)
-    def run(*arguments: Any, **options: Any) -> Any:
+    def run(*arguments: Any, **given: Any) -> Any:
         try:
-            return command(*arguments, **options)
+            return command(*arguments, **given)
         except HarnessError as error:
-            say(str(error), error=True)
+            tell(f"{error}{_meant_for_a_list(given)}", error=True)
             sys.exit(2)
 
     return run
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _meant_for_a_list(given: Mapping[str, Any]) -> str:
+    """What a SPEC that is a backend's name was meant to be: ``--backend torch jax``."""
+    named = given.get("backends") or ()
+    if not named or not given.get("specs"):
+        return ""
+    from harness.runtime.plugins import available
+
+    strays = [name for name in given["specs"] if name in available()]
+    return f"; {strays[0]} is a backend: --backend {','.join([*named, *strays])}" if strays else ""
+
+
+@click.group(
+    cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="backend-comparison-harness", prog_name="harness")
 def cli() -> None:
     """Compare how frameworks run one model, declared once as data."""
 
 
-@cli.command("list")
-@SPECS
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-@friendly
-def list_command(folders: tuple[Path, ...], as_json: bool) -> None:
-    """List installed backends, formats, models and definitions. Imports no framework."""
-    from harness.runtime.hookspecs import FORMATS_GROUP
-    from harness.runtime.plugins import available
-    from harness.spec.library import FOLDERS, Library
+def _kinds(command: Command) -> Command:
+    """A flag for each kind of thing that can be listed."""
+    for kind in reversed(KINDS):
+        command = click.option(f"--{kind}", is_flag=True, help=f"List the {kind}, and no others.")(
+            command
+        )
+    return command
 
-    library = Library(folders)
-    plugins = {
-        kind: {
-            name: {"distribution": o.distribution, "version": o.version, "module": o.module}
-            for name, o in found.items()
-        }
-        for kind, found in (("backends", available()), ("formats", available(FORMATS_GROUP)))
-    }
-    names = {kind: library.names(kind) for kind in FOLDERS}
+
+@cli.command("list")
+@_kinds
+@options.SPECS
+@options.JSON
+@friendly
+def list_command(folders: tuple[Path, ...], as_json: bool, **wanted: bool) -> None:
+    """List installed backends, formats, models and definitions. Imports no framework."""
+    from harness.check.listing import as_data, as_text
+
+    kinds = [kind for kind in KINDS if wanted[kind]]
+    chosen = kinds or KINDS
     if as_json:
-        say(json.dumps({**plugins, **names}))
-        return
-    for kind, entries in plugins.items():
-        say(kind)
-        for name, origin in entries.items():
-            where = f"{origin['distribution']} {origin['version']} ({origin['module']})"
-            say(f"  {name:14} {where}")
-    for kind, found in names.items():
-        say(FOLDERS[kind])
-        for name in found:
-            say(f"  {name}")
+        say(json.dumps(as_data(chosen, folders)))
+    else:
+        tell(as_text(chosen, folders, described=bool(kinds)))
 
 
 @cli.command()
-@click.argument("spec")
-@SPECS
-@SIZE
-@click.option("--backend", "backends", multiple=True, help="Also ask which path its layers take.")
+@options.spec
+@options.SPECS
+@options.SIZE
+@listed("--backend", "backends", kind="backend", help="Also ask which path its layers take.")
+@options.PYTHONS
+@options.ENVIRONMENT
 @friendly
-def explain(
-    spec: str, folders: tuple[Path, ...], sizes: Sequence[str], backends: tuple[str, ...]
-) -> None:
-    """Show what SPEC means: its program, shapes, parameters, FLOPs and paths."""
+def explain(spec: str, **given: Any) -> None:
+    """Show what SPEC means: a model's program, shapes, parameters, operations and paths.
+
+    SPEC may also be a layer, a function, a loss, an optimizer or an initializer.
+    """
     from harness.check.explain import explain as text
+    from harness.runtime.plugins import choose_backends
+
+    backends = choose_backends(given["backends"]) if given["backends"] else ()
+    names = partial(tuple, backends)
+    pythons = options.interpreters(given["pythons"], names)
+    environment = options.variables(given["environment"], names)
 
     def run() -> int:
-        say(text(spec, folders, numbers(sizes), backends))
+        sizes = numbers(given["sizes"])
+        tell(text(spec, given["folders"], sizes, backends, pythons, environment))
         return 0
 
     sys.exit(stoppable(run))
@@ -125,52 +135,60 @@ def schema(kind: str) -> None:
 
 
 @cli.command()
-@click.argument("specs", nargs=-1, metavar="[SPEC]...")
-@click.option("--backend", "backends", multiple=True, help="Backend to check; all if left out.")
-@click.option("--dtype", "dtypes", multiple=True, help="float64 or float32; both if left out.")
-@DEVICE
-@click.option(
+@options.specs
+@options.BACKENDS
+@listed("--dtype", "dtypes", kind="dtype", help="float64 or float32; both if left out.")
+@options.DEVICE
+@listed(
     "--path",
-    default="native",
+    "paths",
+    kind="path",
+    default=("native",),
     show_default=True,
-    type=click.Choice(["native", "equations", "derived", "both", "all"]),
-    help="The framework's own layers where it has them; the equations; the equations with the "
-    "derived gradient; native and equations both; or all three.",
+    help="Paths of execution: the framework's own layers where it has them (native), its gradient "
+    "of the equations (equations), the derived gradient (derived), or all of them (all).",
 )
-@SPECS
-@SIZE
+@options.SPECS
+@options.SIZE
+@click.option("--weights", type=FILE, help="Parameters (.safetensors) of the one SPEC.")
 @click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    help="Check at these parameters (.safetensors) of the one SPEC, not at drawn ones.",
+    "--inputs", type=FILE, help="A batch (.npz): arrays NAME, and target.NAME and state.NAME."
 )
+@listed("--check", "checks", kind="check", help="Checks to run (patterns); all if left out.")
 @click.option(
-    "--inputs",
-    type=click.Path(path_type=Path),
-    help="Check at this batch (.npz): arrays NAME, and target.NAME and state.NAME if wanted.",
+    "--quick",
+    is_flag=True,
+    help="Answer in seconds: three models, float32, the check 'values', unless others are asked "
+    "for.",
 )
-@click.option("--check", "checks", multiple=True, help="Checks to run (patterns); all if left out.")
-@click.option("--thorough", is_flag=True, help="The dear checks too (docs/method.md).")
-@click.option("--repeat", type=number(REPEAT), default=0, help="Soak: repeat a pass so often.")
-@DETERMINISTIC
-@PYTHONS
-@ENVIRONMENT
-@timeout(120.0, "Seconds for one cell.")
-@START
+@click.option("--thorough", is_flag=True, help="Run the expensive checks too (docs/method.md).")
+@click.option(
+    "--repeat", type=number(REPEAT), default=0, help="Repeat a pass this many times (soak test)."
+)
+@click.option("--fail-fast", is_flag=True, help="Begin no further cell after the first failure.")
+@click.option(
+    "--jobs",
+    type=number(JOBS),
+    default=0,
+    help="Backends to run at the same time; as many as there are cores if left out.",
+)
+@options.DETERMINISTIC
+@options.PYTHONS
+@options.ENVIRONMENT
+@timeout(120.0)
+@options.START
 @click.option("--memory", type=number(MEMORY_MIB), help="Resident MiB that a worker may take.")
-@click.option("--records", type=click.Path(path_type=Path), help="Append records to this file.")
-@click.option("--resume", is_flag=True, help="Keep the cells that --records holds already.")
-@click.option("--reproducers", type=click.Path(path_type=Path), help="Folder for reproducers.")
-@click.option(
-    "--baseline", type=click.Path(path_type=Path), help="Tell what changed since these records."
-)
-@click.option("--pairs", is_flag=True, help="Every two backends held against each other.")
-@seed("Of the numbers to check with.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-@click.option("--verbose", is_flag=True, help="Every check of every cell.")
+@click.option("--records", type=FILE, help="File to keep the results in; appended to.")
+@click.option("--resume", is_flag=True, help="Skip the cells that --records holds already.")
+@click.option("--reproducers", type=FOLDER, help="Folder to write reproducers to.")
+@click.option("--baseline", type=FILE, help="Tell what changed since these records.")
+@click.option("--pairs", is_flag=True, help="Show every two backends held against each other.")
+@seed("Seed of the numbers to check with.")
+@options.JSON
+@options.VERBOSE
 @friendly
 @report_commands.reported("records")
-def check(**options: Any) -> None:
+def check(**given: Any) -> None:
     """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
 
     Exit code 0: all agree, or differ as known; 1: something differs; 2: wrong usage or a wrong
@@ -180,28 +198,32 @@ def check(**options: Any) -> None:
     from harness.check.console import run_check
     from harness.upstream.bundle import Upstream
 
-    request = request_of(options)
+    request = request_of(given)
     kept = f"cells that had ended are in {request.records}" if request.records else ""
 
     def run() -> int:
         with Upstream(request) as upstream:
-            return run_check(request, options, sys.argv[1:], upstream)
+            return run_check(request, given, sys.argv[1:], upstream)
 
     sys.exit(stoppable(run, lambda: kept))
 
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--backend", help="Replay on another backend.")
+@click.option("--backend", type=options.Words("backend"), help="Replay on another backend.")
+@options.PYTHONS
+@options.ENVIRONMENT
 @friendly
-def replay(folder: Path, backend: str | None) -> None:
+def replay(folder: Path, backend: str | None, **given: Any) -> None:
     """Run the reproducer in FOLDER again and compare."""
     from harness.check.console import run_replay
 
-    sys.exit(stoppable(partial(run_replay, folder, backend)))
+    sys.exit(stoppable(partial(run_replay, folder, backend, given)))
 
 
-bench_commands.register(cli, lambda c: friendly(report_commands.reported("json", junit=False)(c)))
+bench_commands.register(
+    cli, lambda c: friendly(report_commands.reported("records", junit=False)(c))
+)
 comparison_commands.register(cli, friendly)
 check_commands.register(cli, friendly)
 given_commands.register(cli, friendly)
@@ -212,38 +234,52 @@ generate_commands.register(cli, friendly)
 convert_commands.register(cli, friendly)
 
 
-def request_of(options: Mapping[str, Any]) -> Any:
+def request_of(given: Mapping[str, Any]) -> Any:
     """The request that command-line options stand for; :class:`UsageError` for a bad one."""
-    from harness.check.request import DTYPES, PATHS, Request
+    from harness.check import request as requests
+    from harness.runtime.plugins import choose_backends
+    from harness.spec.library import Library
 
-    dtypes = options["dtypes"] or DTYPES
-    sizes, given = numbers(options["sizes"]), None
-    if options["weights"] is not None or options["inputs"] is not None:
+    specs = Library(given["folders"]).matching(given["specs"])
+    quick = given["quick"]
+    backends = partial(choose_backends, given["backends"])
+    sizes, own = numbers(given["sizes"]), None
+    if given["weights"] is not None or given["inputs"] is not None:
         from harness.given.files import gather_for
 
-        weights, inputs = options["weights"], options["inputs"]
-        folders = options["folders"]
-        given = gather_for(options["specs"], folders, sizes, parameters=weights, inputs=inputs)
-    path = options["path"]
-    return Request(
-        specs=tuple(options["specs"]),
-        backends=tuple(options["backends"]),
-        dtypes=tuple(dtypes),
-        paths={"both": ("native", "equations"), "all": PATHS}.get(path, (path,)),
-        device=options["device"],
-        folders=tuple(options["folders"]),
+        weights, inputs = given["weights"], given["inputs"]
+        own = gather_for(specs, given["folders"], sizes, parameters=weights, inputs=inputs)
+    return requests.Request(
+        specs=specs or (requests.QUICK_SPECS if quick else ()),
+        backends=given["backends"],
+        dtypes=given["dtypes"] or (requests.QUICK_DTYPES if quick else requests.DTYPES),
+        paths=_paths(given["paths"], requests.PATHS),
+        device=given["device"],
+        folders=given["folders"],
         sizes=sizes,
-        pythons=pairs("--python", options["pythons"]),
-        environment=variables(options["environment"]),
-        timeout=options["timeout"],
-        start_timeout=options["start_timeout"],
-        memory_limit=options["memory"] * 2**20 if options["memory"] else None,
-        checks=tuple(options["checks"]) or ("*",),
-        thorough=options["thorough"],
-        repeat=options["repeat"],
-        deterministic=options["deterministic"],
-        records=options["records"],
-        resume=options["resume"],
-        seed=options["seed"],
-        given=given,
+        pythons=options.interpreters(given["pythons"], backends),
+        environment=options.variables(given["environment"], backends),
+        timeout=given["timeout"],
+        start_timeout=given["start_timeout"],
+        memory_limit=given["memory"] * 2**20 if given["memory"] else None,
+        checks=given["checks"] or (requests.QUICK_CHECKS if quick else ("*",)),
+        thorough=given["thorough"],
+        repeat=given["repeat"],
+        deterministic=given["deterministic"],
+        records=given["records"],
+        resume=given["resume"],
+        seed=given["seed"],
+        jobs=given["jobs"],
+        fail_fast=given["fail_fast"],
+        given=own,
     )
+
+
+def _paths(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Each path once; :class:`UsageError` for an unknown one."""
+    for name in names:
+        if name not in (*known, "all"):
+            hint = did_you_mean(name, known)
+            new = "; give 'native,equations'" if name == "both" else hint
+            raise UsageError(f"unknown path {name!r}{new} (known: {', '.join(known)}, all)")
+    return tuple(dict.fromkeys(p for name in names for p in (known if name == "all" else [name])))

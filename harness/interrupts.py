@@ -61,7 +61,7 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
     After a semicolon the line says what the interrupt's notes say, or else what ``told`` gives.
     """
     global _told
-    from harness.terminal import say
+    from harness.terminal import tell
 
     try:
         _listen(_raise)
@@ -73,7 +73,7 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
         disarm()
         more = " ".join(getattr(interrupt, "__notes__", ())) or told()
         _told = True
-        say(f"{LINE}; {more}" if more else LINE, error=True)
+        tell(f"{LINE}; {more}" if more else LINE, error=True)
         return INTERRUPTED
 
 

@@ -1,20 +1,97 @@
-"""Options that several commands share, and what their text stands for.
+"""Options that commands share, and what their text stands for.
+
+An option has one meaning, whatever command it belongs to: those that several have are declared
+here. A command declares its own ones with :func:`click.option`, or with :func:`listed` where it
+takes several values, and :mod:`harness.verbs` has the section of the help that each stands in.
 
 Imports nothing but click and messages: the command line must start at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.ranges import SEED, SIZES, TIMEOUT, Range
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+# What is wrong with a place is said where it is used, in the harness's own words.
+FILE, FOLDER = click.Path(path_type=Path), click.Path(path_type=Path)
+FILE.name, FOLDER.name = "file", "folder"
+# Where a list of NAME=VALUE items is broken: at a comma before the next name, not within a value.
+_NEXT_NAME = re.compile(r",(?=(?:[^\s:=,/]+:)?[^\s:=,/]+=)")
+
+# What a shell may be told for a kind of value: filled where the values are known.
+completers: dict[str, Callable[[click.Context], Iterable[str]]] = {}
+
+
+class Words(click.ParamType[Any]):
+    """A value, or several with commas between them; ``kind`` is what a shell completes."""
+
+    name = "text"
+
+    def __init__(self, kind: str = "", split: Callable[[str], list[str]] | None = None) -> None:
+        self.kind, self.split = kind, split
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The value, or a tuple of several; ``BadParameter`` where one of them is empty."""
+        if self.split is None or isinstance(value, tuple):
+            return value if isinstance(value, tuple) else str(value)
+        parts = self.split(str(value))
+        if not all(part.strip() for part in parts):
+            raise click.BadParameter(f"nothing stands beside a comma of {value!r}", ctx, param)
+        return tuple(part.strip() for part in parts)
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        # By commas, as on the command line, and not at spaces.
+        return [rv]
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        if self.kind == "folder":
+            return [CompletionItem(incomplete, type="dir")]
+        before, comma, begun = incomplete.rpartition(",") if self.split else ("", "", incomplete)
+        known = completers[self.kind](ctx) if self.kind in completers else ()
+        taken = before.split(",")
+        return [
+            CompletionItem(before + comma + name)
+            for name in known
+            if name.startswith(begun) and name not in taken
+        ]
+
+
+def by_commas(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _folders(text: str) -> list[str]:
+    return [text] if os.path.exists(text) else text.split(",")
+
+
+def _flat(ctx: click.Context, param: click.Parameter, value: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(part for item in value for part in item)
+
+
+def _paths(ctx: click.Context, param: click.Parameter, value: Iterable[Any]) -> tuple[Path, ...]:
+    return tuple(Path(part) for item in value for part in item)
+
+
+def listed(*names: str, kind: str = "", pairs: bool = False, **more: Any) -> Option:
+    """An option that takes several values, by comma or by repetition: a tuple of them all.
+
+    ``pairs`` tells that they are NAME=VALUE, whose values may have commas.
+    """
+    split = _NEXT_NAME.split if pairs else by_commas
+    return click.option(*names, multiple=True, type=Words(kind, split), callback=_flat, **more)
 
 
 def number(allowed: Range) -> Callable[[Any], Any]:
@@ -30,10 +107,14 @@ def number(allowed: Range) -> Callable[[Any], Any]:
     return read
 
 
-def timeout(seconds: float, help_: str) -> Option:
+def timeout(seconds: float) -> Option:
     """``--timeout``."""
     return click.option(
-        "--timeout", type=number(TIMEOUT), default=seconds, show_default=True, help=help_
+        "--timeout",
+        type=number(TIMEOUT),
+        default=seconds,
+        show_default=True,
+        help="Seconds that a backend may take for one call, and the oracle for what it expects.",
     )
 
 
@@ -42,44 +123,100 @@ def seed(help_: str) -> Option:
     return click.option("--seed", type=number(SEED), default=0, show_default=True, help=help_)
 
 
+def dtype(default: str, others: str) -> Option:
+    """``--dtype`` of a command that computes in one."""
+    return click.option(
+        "--dtype",
+        default=default,
+        show_default=True,
+        type=Words("dtype"),
+        help=f"Type of the numbers to compute in; {others} are the others.",
+    )
+
+
+def path(default: str, *others: str) -> Option:
+    """``--path`` of a command that takes one."""
+    return click.option(
+        "--path",
+        default=default,
+        show_default=True,
+        type=Words("path"),
+        help="Path of execution: the framework's own layers where it has them (native), its "
+        "gradient of the equations (equations), or the derived gradient (derived)"
+        + "".join(f"; {other}" for other in others)
+        + ".",
+    )
+
+
+BACKENDS = listed("--backend", "backends", kind="backend", help="Backends; all if left out.")
+BACKEND = click.option(
+    "--backend", required=True, type=Words("backend"), help="The backend that does it."
+)
 SPECS = click.option(
     "--specs",
     "folders",
     multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder of further definitions, found before those that ship.",
+    metavar="FOLDER",
+    type=Words("folder", _folders),
+    callback=_paths,
+    help="Folders of further definitions, searched before those that ship.",
 )
-SIZE = click.option(
-    "--size", "sizes", multiple=True, metavar="NAME=NUMBER", help="Another size than the spec's."
+SIZE = listed(
+    "--size",
+    "sizes",
+    pairs=True,
+    kind="size",
+    metavar="NAME=NUMBER",
+    help="Sizes that differ from the spec's own.",
 )
-PYTHONS = click.option(
+PYTHONS = listed(
     "--python",
     "pythons",
-    multiple=True,
-    metavar="BACKEND=INTERPRETER",
-    help="Run a backend in another environment, which has the harness too.",
+    pairs=True,
+    metavar="[BACKEND=]INTERPRETER",
+    help="Python of another environment, with the harness in it, to run a backend in; every "
+    "backend if none is named.",
 )
-ENVIRONMENT = click.option(
+ENVIRONMENT = listed(
     "--env",
     "environment",
-    multiple=True,
-    metavar="BACKEND:NAME=VALUE",
-    help="Set an environment variable of a backend's process.",
+    pairs=True,
+    metavar="[BACKEND:]NAME=VALUE",
+    help="Environment variables of a backend's process; of every backend's if none is named.",
 )
-DEVICE = click.option("--device", default="cpu", show_default=True, help="As the backend names it.")
+DEVICE = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    type=Words("device"),
+    help="Device to compute on, as the backend names it.",
+)
 DETERMINISTIC = click.option(
     "--deterministic",
     is_flag=True,
     help="Have every framework give the same bits for the same call, on a GPU too.",
 )
-OWN_ENVIRONMENT = click.option(
-    "--env", multiple=True, metavar="NAME=VALUE", help="Of the backend's process."
-)
 START = click.option(
     "--start-timeout",
     type=number(TIMEOUT),
-    help="Seconds that a backend may take to start; 300, or HARNESS_START_TIMEOUT, if left out.",
+    help="Seconds that a backend may take to start; 300 if left out.",
 )
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
+FORCE = click.option("--force", is_flag=True, help="Replace what is there from an earlier run.")
+MARKDOWN = click.option(
+    "--print-markdown", "markdown", is_flag=True, help="Print Markdown, not tables."
+)
+VERBOSE = click.option("--verbose", is_flag=True, help="Print all figures and messages.")
+
+
+def spec(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument of a command that takes one spec."""
+    return click.argument("spec", type=Words("model"))(function)
+
+
+def specs(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument of a command that takes several, or patterns such as ``'lesson6/*'``."""
+    return click.argument("specs", nargs=-1, metavar="[SPEC]...", type=Words("model"))(function)
 
 
 def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
@@ -95,16 +232,55 @@ def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def variables(items: Sequence[str]) -> dict[str, dict[str, str]]:
-    """``BACKEND:NAME=VALUE`` items, by backend; :class:`UsageError` for another form."""
+def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) -> dict[str, str]:
+    """``[BACKEND=]INTERPRETER`` items, by backend; the one without is for all ``backends``.
+
+    Raises:
+        UsageError: there are several without one, or for the same backend.
+    """
+    bare = [item for item in items if "=" not in item or "/" in item.partition("=")[0]]
+    named = pairs("--python", [item for item in items if item not in bare])
+    if len(bare) > 1:
+        raise UsageError(f"--python gives {bare[0]!r} and {bare[1]!r}, both for every backend")
+    return {**(dict.fromkeys(backends(), bare[0]) if bare else {}), **named}
+
+
+def variables(
+    items: Sequence[str], backends: Callable[[], Sequence[str]]
+) -> dict[str, dict[str, str]]:
+    """``[BACKEND:]NAME=VALUE`` items, by backend; those without one are for all ``backends``.
+
+    Raises:
+        UsageError: one has another form.
+    """
     found: dict[str, dict[str, str]] = {}
     for item in items:
-        backend, colon, assignment = item.partition(":")
-        name, equals, value = assignment.partition("=")
-        if not colon or not equals or not name:
-            raise UsageError(f"--env takes BACKEND:NAME=VALUE, found {item!r}")
-        found.setdefault(backend, {})[name] = value
+        target, equals, value = item.partition("=")
+        backend, colon, name = target.rpartition(":")
+        if not equals or not name or (colon and not backend):
+            raise UsageError(f"--env takes [BACKEND:]NAME=VALUE, found {item!r}")
+        for one in [backend] if colon else backends():
+            found.setdefault(one, {})[name] = value
     return found
+
+
+def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> Any:
+    """What an option gives to the one backend that is run; :class:`UsageError` for another's."""
+    for other in given:
+        if other != name:
+            raise UsageError(
+                f"{option} is given for {other!r}, which is not run{did_you_mean(other, [name])} "
+                f"(run: {name})"
+            )
+    return given.get(name, otherwise)
+
+
+def process_of(options: Mapping[str, Any], name: str, python: str) -> tuple[str, dict[str, str]]:
+    """The interpreter and the variables of the one backend or format that is run."""
+    names = partial(tuple, (name,))
+    given = interpreters(options.get("pythons", ()), names)
+    environment = variables(options.get("environment", ()), names)
+    return only("--python", given, name, python), only("--env", environment, name, {})
 
 
 def numbers(items: Sequence[str]) -> dict[str, int]:

@@ -24,6 +24,9 @@ _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+# Columns of a terminal that does not tell them, and of what has no edge.
+USUAL, UNLIMITED = 80, 1_000_000
+
 
 class OutputLost(Exception):
     """Standard output takes no more. ``closed`` tells that its reader has gone away."""
@@ -116,17 +119,70 @@ def _write(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
-def console(*, error: bool = False, piped_width: int | None = None) -> Console:
-    """A console on standard output or error; ``piped_width`` holds where it is no terminal."""
+def tell(text: str, *, error: bool = False) -> None:
+    """Print a text for people: as :func:`say` does, and on a terminal broken between words."""
+    stream = sys.stderr if error else sys.stdout
+    wide = width(stream)
+    say(text if wide is None else wrapped(visible(text), wide), error=error)
+
+
+def width(stream: TextIO) -> int | None:
+    """The columns of a stream: ``COLUMNS``, or those of its terminal; None if nothing limits it."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or USUAL
+    except OSError:
+        return USUAL
+
+
+def wrapped(text: str, columns: int) -> str:
+    """The text in lines of so many columns, broken between words; a longer word stays whole.
+
+    What goes on in a further line is indented by two more than the line that it belongs to.
+    """
+    from rich.cells import cell_len
+
+    found: list[str] = []
+    for given in text.split("\n"):
+        row = given.expandtabs()
+        if cell_len(row) <= columns:
+            found.append(row)
+            continue
+        margin = " " * min(len(row) - len(row.lstrip()) + 2, columns // 2)
+        current = ""
+        for word in re.split(r"(?<=\s)(?=\S)", row):
+            if current.strip() and cell_len((current + word).rstrip()) > columns:
+                found.append(current.rstrip())
+                current = margin
+            current += word
+        found.append(current.rstrip())
+    return "\n".join(found)
+
+
+def console(*, error: bool = False) -> Console:
+    """A console on standard output or error; as wide as what is printed, unless it has a width."""
     from rich.console import Console
 
-    found = Console(stderr=error)
-    return found if piped_width is None or found.is_terminal else Console(width=piped_width)
+    stream = sys.stderr if error else sys.stdout
+    found = width(stream)
+    # Rich asks a live terminal itself, again and again, but gives a dumb one 80 columns.
+    live = stream.isatty() and os.environ.get("TERM") != "dumb"
+    return Console(stderr=error, width=None if live else found or UNLIMITED)
+
+
+def is_live(target: Console) -> bool:
+    """Whether a console is a terminal that can draw over what stands there already."""
+    return target.file.isatty() and not target.is_dumb_terminal
 
 
 def line(target: Console, text: str) -> None:
     """Print a line of any text on a console, above its progress bar if it has one."""
-    target.print(entry(text), highlight=False, soft_wrap=True)
+    shown = wrapped(visible(text), target.width)
+    target.print(entry(shown), highlight=False, soft_wrap=True)
 
 
 def entry(text: str, style: str = "") -> Text:

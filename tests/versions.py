@@ -68,8 +68,9 @@ def harness_commands(part: str) -> Iterator[str]:
     """The commands of a user, for what a part brings."""
     every = ["numpy", "torch", "jax", "keras", "keras-torch", "keras-jax"]
     backends = every if part == EVERY else BACKENDS.get(part, ["numpy"])
-    chosen = " ".join(f"--backend {name}" for name in backends)
-    yield f"harness check {' '.join(f'lesson6/{s}' for s in SPECS)} {chosen} --path both"
+    chosen = f"--backend {','.join(backends)}"
+    specs = " ".join(f"lesson6/{s}" for s in SPECS)
+    yield f"harness check {specs} {chosen} --path native,equations"
     for name in backends:
         yield (
             f"harness train {TRAINED} --backend {name} --text text.txt --epochs 1 "
@@ -86,7 +87,7 @@ def harness_commands(part: str) -> Iterator[str]:
         )
     if part == EVERY:
         return
-    timed = "--mode train --path native --rounds 1 --json bench.json"
+    timed = "--mode train --path native --rounds 1 --records bench.json"
     yield f"harness bench lesson6/three_char {chosen} {timed}"
     yield "python -m pytest_benchmark compare bench.json"
     yield (

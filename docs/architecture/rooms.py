@@ -24,10 +24,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("text",),
     ("spec", "runtime"),
     ("program",),
-    ("options",),
+    ("verbs", "options"),
+    ("settings",),
     ("interrupts",),
     ("compared",),
     ("github",),
+    ("table", "progress"),
     ("terminal",),
     ("files",),
     ("ranges",),
@@ -51,7 +53,10 @@ PUBLIC = frozenset({"harness", "harness.backends", "harness.extend"})
 # What prints or reads the command line.
 SPEAKERS = frozenset({"click", "rich"})
 SPEAKING = frozenset(
-    {"cli", "options", "commands", "console", "progress", "table", "report", "terminal", "ranges"}
+    {
+        *("cli", "commands", "completion", "console", "options", "progress", "ranges", "report"),
+        *("table", "terminal", "verbs"),
+    }
 )
 
 

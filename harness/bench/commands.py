@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
+from harness import options
 from harness.errors import UsageError
 from harness.interrupts import stoppable
-from harness.options import (
-    DEVICE,
-    ENVIRONMENT,
-    PYTHONS,
-    SPECS,
-    number,
-    pairs,
-    seed,
-    timeout,
-    variables,
-)
+from harness.options import FILE, JSON, MARKDOWN, listed, number, pairs, seed, timeout
 from harness.ranges import ROUNDS, SIZES, THREADS, THRESHOLD
 
 Command = Callable[..., Any]
-FILE = click.Path(path_type=Path, dir_okay=False)
 SHARE = click.option(
     "--threshold",
     default="10%",
@@ -34,7 +23,6 @@ SHARE = click.option(
     metavar="SHARE",
     help="How much slower a cell may get.",
 )
-MARKDOWN = click.option("--markdown", is_flag=True, help="Print Markdown tables.")
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
@@ -42,22 +30,29 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command()(guard(bench))
 
 
-@click.argument("specs", nargs=-1, metavar="[SPEC]...")
-@click.option("--backend", "backends", multiple=True, help="Backend to time; all if left out.")
-@DEVICE
-@click.option("--dtype", default="float32", show_default=True, help="Or tf32, bfloat16, float64.")
-@click.option("--batch", default="64", show_default=True, metavar="N,N", help="Sizes of a batch.")
-@click.option("--time", metavar="T,T", help="Lengths of a sequence; the spec's own if left out.")
-@click.option(
-    "--size", "sizes", multiple=True, metavar="NAME=N,N", help="Other sizes than the spec's."
+@options.specs
+@options.BACKENDS
+@options.DEVICE
+@options.dtype("float32", "tf32, bfloat16 and float64")
+@listed("--batch", "batches", default=("64",), show_default=True, metavar="N", help="Batch sizes.")
+@listed("--time", "times", metavar="T", help="Lengths of a sequence; the spec's own if left out.")
+@listed(
+    "--size",
+    "sizes",
+    pairs=True,
+    kind="size",
+    metavar="NAME=N,N",
+    help="Sizes that differ from the spec's own.",
 )
-@click.option("--mode", default="forward,train", show_default=True, help="What to time.")
-@click.option(
-    "--path",
-    default="fastest",
+@listed(
+    "--mode",
+    "modes",
+    kind="mode",
+    default=("forward", "train"),
     show_default=True,
-    help="fastest: of all that are right; or native, equations, derived.",
+    help="What to time.",
 )
+@options.path("fastest", "fastest: of all that are right")
 @click.option(
     "--threads",
     type=number(THREADS),
@@ -71,75 +66,87 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     show_default=True,
     help="Rounds of interleaved measurement.",
 )
-@click.option("--json", type=FILE, help="Write the results, as pytest-benchmark does.")
+@click.option("--records", type=FILE, help="File to keep the results in; replaced.")
 @click.option(
-    "--relative-to", metavar="BACKEND", help="Also tell how many times as fast as this one."
+    "--relative-to",
+    metavar="BACKEND",
+    type=options.Words("backend"),
+    help="Also tell how many times as fast as this one.",
 )
-@click.option("--compare", type=FILE, help="Compare with the results in this file.")
+@click.option("--baseline", "compare", type=FILE, help="Compare with the results in this file.")
 @SHARE
-@PYTHONS
-@ENVIRONMENT
-@click.option("--tune", is_flag=True, help="Try known settings of the environment beside.")
+@options.PYTHONS
+@options.ENVIRONMENT
+@click.option("--tune", is_flag=True, help="Also try environment settings that are known to help.")
+@JSON
 @MARKDOWN
-@click.option("--verbose", is_flag=True, help="All figures of every cell.")
-@seed("Of the numbers and of the order.")
-@timeout(600.0, "Seconds for one call.")
-@SPECS
-def bench(**options: Any) -> None:
+@options.VERBOSE
+@seed("Seed of the numbers and of the order.")
+@timeout(600.0)
+@options.SPECS
+def bench(**given: Any) -> None:
     """Time backends side by side: all that are installed, on all of Lesson 6, if left out.
 
     A cell whose results differ from the oracle's, or whose backend does not prove that it did the
     work, gets no speed.
 
-    Exit code 0: all have a speed; 1: one was refused, or --compare found a regression; 2: wrong
+    Exit code 0: all have a speed; 1: one was refused, or --baseline found a regression; 2: wrong
     usage or a wrong spec; 3: a backend could not be run.
     """
     from harness.bench.console import run_bench
 
-    request = request_of(options)
-    given = {**options, "threshold": share(options["threshold"])}
-    sys.exit(stoppable(partial(run_bench, request, given), lambda: "nothing was written"))
+    request = request_of(given)
+    given = {**given, "threshold": share(given["threshold"])}
+    sys.exit(stoppable(partial(run_bench, request, given)))
 
 
-def request_of(options: Mapping[str, Any]) -> Any:
+def request_of(given: Mapping[str, Any]) -> Any:
     """The request that options stand for; :class:`UsageError` for one that cannot be."""
     from harness.bench.request import BenchRequest
+    from harness.runtime.plugins import choose_backends
+    from harness.spec.library import Library
 
-    sizes = pairs("--size", options["sizes"])
+    for name in given["specs"] if given["as_json"] else ():
+        if name.endswith(".json"):
+            raise UsageError(
+                f"--json prints to standard output; to keep the results, give --records {name}"
+            )
+    sizes = pairs("--size", given["sizes"])
+    backends = partial(choose_backends, given["backends"])
     return BenchRequest(
-        specs=tuple(options["specs"]),
-        backends=tuple(options["backends"]),
-        device=options["device"],
-        dtype=options["dtype"],
-        batches=numbers("--batch", options["batch"]),
-        times=numbers("--time", options["time"]) if options["time"] else (),
-        sizes={name: numbers(f"--size {name}", value) for name, value in sizes.items()},
-        modes=tuple(dict.fromkeys(options["mode"].split(","))),
-        path=options["path"],
-        threads=options["threads"],
-        rounds=options["rounds"],
-        pythons=pairs("--python", options["pythons"]),
-        environment=variables(options["environment"]),
-        tune=options["tune"],
-        folders=tuple(options["folders"]),
-        seed=options["seed"],
-        timeout=options["timeout"],
+        specs=Library(given["folders"]).matching(given["specs"]),
+        backends=given["backends"],
+        device=given["device"],
+        dtype=given["dtype"],
+        batches=numbers("--batch", given["batches"]),
+        times=numbers("--time", given["times"]),
+        sizes={name: numbers(f"--size {name}", v.split(",")) for name, v in sizes.items()},
+        modes=tuple(dict.fromkeys(given["modes"])),
+        path=given["path"],
+        threads=given["threads"],
+        rounds=given["rounds"],
+        pythons=options.interpreters(given["pythons"], backends),
+        environment=options.variables(given["environment"], backends),
+        tune=given["tune"],
+        folders=given["folders"],
+        seed=given["seed"],
+        timeout=given["timeout"],
     )
 
 
-def numbers(option: str, text: str) -> tuple[int, ...]:
-    """Positive whole numbers with commas between them; each once.
+def numbers(option: str, parts: Sequence[str]) -> tuple[int, ...]:
+    """Positive whole numbers, each once.
 
     Raises:
         UsageError: a part is none, or outside of what is allowed.
     """
     found = []
-    for part in text.split(","):
+    for part in parts:
         try:
             found.append(int(SIZES.read(part)))
         except UsageError:
             raise UsageError(
-                f"{option} takes positive whole numbers, found {part!r} in {text!r} "
+                f"{option} takes positive whole numbers, found {part!r} in {','.join(parts)!r} "
                 f"(allowed: 1 to {SIZES.most:,})"
             ) from None
     return tuple(dict.fromkeys(found))

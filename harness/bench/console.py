@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
 from harness.bench import sweep, table, tuning
 from harness.bench.compare import compare, relative
 from harness.bench.contestant import TimedResult
+from harness.bench.doubts import Load, warning
 from harness.bench.json_file import check_writable, document, read, write
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
-from harness.bench.table import Grid
 from harness.compared import Comparison
-from harness.errors import UsageError, did_you_mean
+from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.files.user_file import displayed
 from harness.spec.asked_sizes import check_asked
 from harness.spec.model import replaced
+from harness.table import Grid, show
 from harness.terminal import console, line, say
-
-# Wide enough for a table of six backends where the output is no terminal.
-PIPED_WIDTH = 120
 
 
 def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     """Time a request and print what came of it; returns the exit code."""
-    target, base = options["json"], options["compare"]
+    target, base = options["records"], options["compare"]
     if target is not None:
         check_writable(target)
     old = read(base) if base is not None else None
     reference = options["relative_to"]
-    progress = BenchProgress(console(error=True))
+    progress = BenchProgress(console(error=True), request.rounds)
     with Bench(request, events=progress) as bench, progress.bar:
         if reference is not None:
             check_reference(reference, [entry.label for entry in bench.entries])
         specs = {group.spec.name: group.spec for group in bench.groups}
         own = {name: spec.model.sizes for name, spec in specs.items()}
         for told in (*replaced(specs.values()), *check_asked(request.sizes, own, free=())):
-            line(progress.console, told)
-        results = bench.run()
+            progress.bar.line(told)
+        if busy := warning(Load.now(), len(os.sched_getaffinity(0))):
+            progress.bar.line(busy)
+        try:
+            results = bench.run()
+        except KeyboardInterrupt as interrupt:
+            progress.bar.stop()
+            interrupt.add_note(_kept(request, bench, target, _Printer(options["markdown"])))
+            raise
     new = document(request, results)
     show = _Printer(options["markdown"])
     try:
@@ -47,14 +56,18 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
             write(target, new)
     finally:
         # What took an hour is shown, though it could not be kept.
-        show.results(results, options["verbose"])
-        if reference is not None:
-            show.lines(relative_lines(new, reference))
+        if options["as_json"]:
+            say(json.dumps(new))
+        else:
+            show.results(results, options["verbose"])
+            if reference is not None:
+                show.lines(relative_lines(new, reference))
     code = results_exit_code(results)
     if old is None:
         return code
     compared = compare(old, new, options["threshold"])
-    show.comparison(compared)
+    if not options["as_json"]:
+        show.comparison(compared)
     return code or compared.exit_code
 
 
@@ -84,6 +97,22 @@ def relative_lines(content: Mapping[str, Any], reference: str) -> list[str]:
     return told
 
 
+def _kept(request: BenchRequest, bench: Bench, target: Path | None, show: _Printer) -> str:
+    """Show and write what an interrupted run has measured; in words, what became of it."""
+    done = bench.results
+    if not done:
+        return "nothing was measured yet"
+    show.results(done, verbose=False)
+    so_far = f"{len(done)} of {bench.planned} cells are done"
+    if target is None:
+        return f"{so_far}, and were not kept (--records FILE keeps them)"
+    try:
+        write(target, document(request, done, planned=bench.planned))
+    except HarnessError as error:
+        return f"{so_far}; {error}"
+    return f"{so_far}, and in {displayed(target)}"
+
+
 def results_exit_code(results: Sequence[TimedResult]) -> int:
     """0: every cell has a speed; 1: one was refused or differs; 3: one could not be run.
 
@@ -100,7 +129,7 @@ class _Printer:
 
     def __init__(self, markdown: bool) -> None:
         self.markdown = markdown
-        self.console = console(piped_width=PIPED_WIDTH)
+        self.console = console()
 
     def results(self, results: Sequence[TimedResult], verbose: bool) -> None:
         """Tables of speeds, then what is to be said about them."""
@@ -117,7 +146,7 @@ class _Printer:
                 "thousand characters (samples, where a model reads none) per second, ± half the "
                 "quartile range; below: the path that ran, and x steps in one call; the digits in "
                 "which the worst tensor (in training, also how far a parameter moved) agrees with "
-                "the oracle; *: the fastest, or not to be told from it",
+                "the oracle; *: the fastest, or indistinguishable from it",
                 *sweep.lines(sweep.slopes(results)),
                 *tuning.lines(tuning.gains(results)),
             ]
@@ -135,8 +164,7 @@ class _Printer:
         if self.markdown:
             say(grid.markdown(), end="\n\n")
         else:
-            line(self.console, grid.title)
-            self.console.print(grid.rich())
+            show(self.console, grid)
 
     def lines(self, lines: Sequence[str]) -> None:
         """Plain lines; items of a list in Markdown."""

@@ -33,6 +33,16 @@ def spread_of(quartiles: Mapping[str, float]) -> float:
     return (quartiles["q3"] - quartiles["q1"]) / 2 / quartiles["median"]
 
 
+def warning(load: float, cores: int) -> str:
+    """What is to be said before anything is timed on a machine that is busy; empty if it is not."""
+    if load <= BUSY * cores:
+        return ""
+    return (
+        f"warning: the machine has other work already, a load of {load:.1f} on {cores} cores: "
+        "speeds will not be relied on until that is done"
+    )
+
+
 def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
     """Why a figure is not to be relied on, in words; nothing if it is."""
     found = []

@@ -39,8 +39,11 @@ class DocumentError(HarnessError):
     """A file of results cannot be read or written, or is none."""
 
 
-def document(request: BenchRequest, results: Sequence[TimedResult]) -> dict[str, Any]:
-    """All of a run, ready for JSON."""
+def document(
+    request: BenchRequest, results: Sequence[TimedResult], planned: int | None = None
+) -> dict[str, Any]:
+    """All of a run, ready for JSON; ``planned`` is the number of cells of one that was cut short,
+    which is then marked as incomplete."""
     measured = [_benchmark(request, result) for result in results if result.measured]
     machine = pytest_benchmark_generate_machine_info()
     machine["harness"] = environment(request, results)
@@ -49,6 +52,7 @@ def document(request: BenchRequest, results: Sequence[TimedResult]) -> dict[str,
         "without_speed": [_without_speed(request, r) for r in results if not r.measured],
         "slopes": slopes(results),
         "tunings": gains(results),
+        **({} if planned is None else {"incomplete": {"done": len(results), "planned": planned}}),
     }
     found: dict[str, Any] = plain(content)
     return found
@@ -143,6 +147,6 @@ def read(path: Path) -> dict[str, Any]:
         formed(content, ResultFile)
     except Malformed as error:
         raise DocumentError(
-            f"{displayed(path)} was not written by 'harness bench --json': {error}"
+            f"{displayed(path)} was not written by 'harness bench --records': {error}"
         ) from None
     return content

@@ -3,49 +3,54 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from harness.bench.contestant import TimedResult
 from harness.bench.request import Group
+from harness.bench.rounds import PROOFS
 from harness.bench.run import BenchEvents
-from harness.terminal import line, visible
+from harness.progress import Progress
+
+# What is done with a cell beside its rounds: it is prepared, warmed up and proved.
+BESIDE = 2 + len(PROOFS)
 
 
 class BenchProgress(BenchEvents):
     """A bar on a terminal, a line for each cell elsewhere."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bar = Progress(
-            TextColumn("timing"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[cell]}", markup=False),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("", total=None, cell="")
+    def __init__(self, console: Console, rounds: int) -> None:
+        self.bar = Progress(console, "timing")
+        self._parts = BESIDE + rounds
+        self._cells, self._ended, self._done = 0, 0, 0
 
     def planned(self, cells: int) -> None:
-        self.bar.update(self.task, total=cells)
+        self._cells = cells
+        self.bar.plan(cells * self._parts)
+        self._count()
 
     def expecting(self, group: Group) -> None:
-        self._show(f"{group.cell('oracle')}: what must come of it")
+        self.bar.doing(f"{group.cell('oracle')}: what must come of it")
 
     def doing(self, result: TimedResult, what: str) -> None:
-        self._show(f"{result.cell}: {what}")
+        self.bar.doing(f"{result.cell}: {what}")
+        if what == "preparing" and not self.bar.live:
+            self.bar.line(f"{result.cell}: {what}")
+        self._done += 1
+        self._count()
 
     def ended(self, result: TimedResult) -> None:
-        self.bar.advance(self.task)
+        self._ended += 1
+        # Those that were refused have been let off the rest.
+        self._done = max(self._done, self._ended * self._parts)
+        self._count()
         if result.measured:
             rate = result.record.rate
             text = f"{result.cell}: {rate['median']:,.0f} {rate['unit']} per second"
         else:
             text = f"{result.cell}: {result.status}: {result.reason}"
-        if not (result.measured and self.console.is_terminal):
-            line(self.console, text)
+        if not self.bar.live:
+            self.bar.line(f"{self.bar.count()}: {text}")
+        elif not result.measured:
+            self.bar.line(text)
 
-    def _show(self, what: str) -> None:
-        self.bar.update(self.task, cell=visible(what))
+    def _count(self) -> None:
+        self.bar.at(self._done, f"{self._ended}/{self._cells}")

@@ -61,6 +61,8 @@ class Bench:
         self._workers = {c.label: Worker(c.launch) for c in self.entries}
         self._peaks: dict[str, dict[Any, float]] = {c.label: {} for c in self.entries}
         self._shuffle = random.Random(request.seed)
+        self.results: list[TimedResult] = []
+        """Of the groups that are done, also of a run that was interrupted."""
 
     def __enter__(self) -> Bench:
         return self
@@ -75,8 +77,8 @@ class Bench:
 
     def run(self) -> list[TimedResult]:
         """All cells, in the order of the plan."""
-        self.events.planned(len(self.groups) * len(self.entries))
-        results: list[TimedResult] = []
+        self.events.planned(self.planned)
+        self.results = []
         own = 0.0
         for group in self.groups:
             start = Load.now()
@@ -89,9 +91,14 @@ class Bench:
                     found_doubts = doubts(result.record.rate, load, cores)
                     result.record.doubts = [*found_doubts, *slowed(result.record.card)]
                 self.events.ended(result)
-            results += found
+            self.results += found
             own = threads
-        return results
+        return self.results
+
+    @property
+    def planned(self) -> int:
+        """The number of cells."""
+        return len(self.groups) * len(self.entries)
 
     def run_group(self, group: Group) -> list[TimedResult]:
         """The cells of one group, one for each entry."""

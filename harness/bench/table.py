@@ -2,47 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from statistics import median
-
-from rich import box
-from rich.table import Table
 
 from harness.bench.contestant import TimedResult
 from harness.bench.doubts import spread_of
 from harness.bench.noise import beyond_noise
-from harness.terminal import entry
+from harness.table import Grid
 from harness.worker.remote import with_trace
-
-
-@dataclass
-class Grid:
-    """Rows of texts under a title. The first column names the row."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]] = field(default_factory=list)
-
-    def rich(self) -> Table:
-        """For a terminal, below the title; readable without colour."""
-        table = Table(box=box.SIMPLE, pad_edge=False)
-        for number, column in enumerate(self.columns):
-            table.add_column(entry(column), justify="right" if number else "left", no_wrap=True)
-        for row in self.rows:
-            table.add_row(*map(entry, row))
-        return table
-
-    def markdown(self) -> str:
-        """For a README or a pull request."""
-        lines = [f"**{self.title}**", "", _pipe(self.columns)]
-        lines.append(_pipe(["---", *["---:"] * (len(self.columns) - 1)]))
-        lines += [_pipe([text.replace("\n", "<br>") for text in row]) for row in self.rows]
-        return "\n".join(lines)
-
-
-def _pipe(texts: Iterable[str]) -> str:
-    return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"
 
 
 def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
@@ -142,7 +109,7 @@ def details(results: Sequence[TimedResult]) -> Grid:
         "warm-up": _warm,
         "MiB": lambda r: f"{r.record.memory['resident'] / 2**20:.0f}",
     }
-    grid = Grid("figures", ["cell", *columns])
+    grid = Grid("figures", ["cell", *columns], alike=False)
     for result in results:
         if result.measured:
             cell = result.cell

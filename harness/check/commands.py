@@ -10,19 +10,9 @@ from typing import Any
 
 import click
 
+from harness import options
 from harness.interrupts import stoppable
-from harness.options import (
-    DEVICE,
-    ENVIRONMENT,
-    PYTHONS,
-    SIZE,
-    SPECS,
-    numbers,
-    pairs,
-    seed,
-    timeout,
-    variables,
-)
+from harness.options import FOLDER, Words, listed, numbers, seed, timeout
 
 Command = Callable[..., Any]
 
@@ -33,27 +23,21 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command("reduce")(guard(reduce))
 
 
-@click.argument("spec")
-@click.option("--backend", required=True, help="The backend that differs.")
-@click.option("--against", help="Another backend, in place of the oracle.")
-@click.option("--dtype", default="float32", show_default=True, help="float64 or float32.")
-@click.option(
-    "--path",
-    default="native",
-    show_default=True,
-    type=click.Choice(["native", "equations", "derived"]),
-    help="The framework's own layers, the equations, or these with the derived gradient.",
-)
-@DEVICE
-@SPECS
-@SIZE
-@click.option("--check", "checks", multiple=True, help="Checks to run (patterns); all if left out.")
-@PYTHONS
-@ENVIRONMENT
-@timeout(120.0, "Seconds for the search.")
-@seed("Of the numbers to compare with.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def localise(spec: str, **options: Any) -> None:
+@options.spec
+@options.BACKEND
+@click.option("--against", type=Words("backend"), help="Another backend, in place of the oracle.")
+@options.dtype("float32", "float64")
+@options.path("native")
+@options.DEVICE
+@options.SPECS
+@options.SIZE
+@listed("--check", "checks", kind="check", help="Checks to run (patterns); all if left out.")
+@options.PYTHONS
+@options.ENVIRONMENT
+@timeout(120.0)
+@seed("Seed of the numbers to compare with.")
+@options.JSON
+def localise(spec: str, **given: Any) -> None:
     """Look for the cause of a difference: SPEC on one backend, against the oracle or another.
 
     The right value is fed in where a value, a gradient or a step is first wrong: what then agrees
@@ -63,34 +47,38 @@ def localise(spec: str, **options: Any) -> None:
     from harness.check.localising import run_localise
     from harness.check.request import Request
 
+    backend = given["backend"]
+    backends = partial(tuple[str, ...], filter(None, (backend, given["against"])))
     request = Request(
         specs=(spec,),
-        backends=(options["backend"],),
-        dtypes=(options["dtype"],),
-        paths=(options["path"],),
-        device=options["device"],
-        folders=tuple[Path, ...](options["folders"]),
-        sizes=numbers(options["sizes"]),
-        pythons=pairs("--python", options["pythons"]),
-        environment=variables(options["environment"]),
-        timeout=options["timeout"],
-        checks=tuple(options["checks"]) or ("*",),
-        seed=options["seed"],
+        backends=(backend,),
+        dtypes=(given["dtype"],),
+        paths=(given["path"],),
+        device=given["device"],
+        folders=given["folders"],
+        sizes=numbers(given["sizes"]),
+        pythons=options.interpreters(given["pythons"], backends),
+        environment=options.variables(given["environment"], backends),
+        timeout=given["timeout"],
+        checks=given["checks"] or ("*",),
+        seed=given["seed"],
     )
-    sys.exit(stoppable(partial(run_localise, request, options["against"], options["as_json"])))
+    sys.exit(stoppable(partial(run_localise, request, given["against"], given["as_json"])))
 
 
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="The new folder; FOLDER-reduced if left out.",
 )
-@click.option("--backend", help="Reduce on another backend.")
-@timeout(120.0, "Seconds for the search; what was found by then is written.")
+@click.option("--backend", type=Words("backend"), help="Reduce on another backend.")
+@timeout(120.0)
 def reduce(folder: Path, output: Path | None, backend: str | None, timeout: float) -> None:
     """Make the reproducer in FOLDER as small as it stays wrong, in a new folder.
+
+    What was found when the time is over is written.
 
     Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
     """

@@ -4,82 +4,38 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from harness.check import report as reports
 from harness.check import step_summary
 from harness.check.baseline import Baseline, since
 from harness.check.cell import Cell, CellResult, result_records
-from harness.check.events import CheckEvents, Report
-from harness.check.findings import PASSING
+from harness.check.events import Report
 from harness.check.pairs import statements
+from harness.check.progress import CheckProgress
 from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
 from harness.compared import Comparison
 from harness.errors import UsageError
 from harness.files import forms
+from harness.options import process_of
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import worst
+from harness.progress import Progress
 from harness.runtime.plugins import choose_backends
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
-from harness.terminal import console, line, say, visible
+from harness.table import show
+from harness.terminal import console, line, say, tell
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
 from harness.worker.worker import Worker
-
-# Wide enough for a table of six backends where the output is no terminal.
-PIPED_WIDTH = 160
-
-
-class _Progress(CheckEvents):
-    """A bar on a terminal, a line for each cell elsewhere; on standard error."""
-
-    def __init__(self, console: Console, quiet: bool) -> None:
-        self.console, self.quiet = console, quiet
-        self.started: set[str] = set()
-        self.bar = Progress(
-            TextColumn("checking"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[cell]}", markup=False),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("", total=None, cell="")
-
-    def planned(self, cells: Sequence[Cell]) -> None:
-        self.bar.update(self.task, total=len(cells))
-
-    def again(self, reasons: Sequence[str]) -> None:
-        for reason in reasons:
-            line(self.console, reason)
-
-    def began(self, cell: Cell) -> None:
-        self.bar.update(self.task, cell=visible(str(cell)))
-
-    def starting(self, backend: str, seconds: float) -> None:
-        text = f"starting {backend} (at most {seconds:g} s)"
-        self.bar.update(self.task, cell=text)
-        if not (self.console.is_terminal or self.quiet or backend in self.started):
-            self.console.print(text, markup=False, highlight=False)
-        self.started.add(backend)
-
-    def ended(self, result: CellResult) -> None:
-        self.bar.advance(self.task)
-        failing = result.verdict not in PASSING
-        if failing or not (self.console.is_terminal or self.quiet):
-            line(self.console, f"{result.cell}: {result.verdict} ({result.seconds:.1f} s)")
 
 
 class Beside(Protocol):
@@ -102,10 +58,10 @@ def run_check(
         UsageError: nothing applies of what was asked for.
     """
     started = time.monotonic()
-    progress = _Progress(console(error=True), quiet=bool(options["as_json"]))
+    progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
         for told in (*engine.specs.hidden, *engine.applied):
-            line(progress.console, told)
+            progress.bar.line(told)
         base = Baseline(options["baseline"]) if options["baseline"] is not None else None
         if options["reproducers"] is not None:
             check_writable(options["reproducers"])
@@ -121,9 +77,8 @@ def run_check(
     if options["as_json"]:
         say(json.dumps(forms.plain(_content(code, request, report, compared))))
         return code
-    shown = console(piped_width=PIPED_WIDTH)
-    line(shown, reports.title(report))
-    shown.print(reports.table(report))
+    shown = console()
+    show(shown, *reports.tables(report))
     plain = reports.given(engine.request, engine.specs)
     plain += statements(report.pairs, every=options["pairs"])
     plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
@@ -220,8 +175,10 @@ def _check_again(request: Request, spec: Spec, cell: Cell, checks: Sequence[str]
     return command
 
 
-def run_replay(folder: Path, backend: str | None) -> int:
+def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any] | None = None) -> int:
     """Run a reproducer; returns 0 if it agrees now, 1 if it differs, 3 if it cannot be run.
+
+    ``options`` say with which interpreter and variables.
 
     Raises:
         UsageError: the folder holds no expected values.
@@ -231,22 +188,25 @@ def run_replay(folder: Path, backend: str | None) -> int:
         raise UsageError(f"{folder} holds no expected values")
     cell = found.cell
     (name,) = choose_backends((backend or cell.backend,))
-    with Worker(Launch(name)) as worker:
+    launch = Launch(name, *process_of(options or {}, name, sys.executable))
+    with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
         remote = Remote(worker, 120.0)
         try:
+            bar.step(f"starting {name}")
             remote.open(found.training, found.inference, None, cell.path, cell.dtype, cell.device)
+            bar.step(f"running {found.run.check} of {cell.spec}")
             results = found.run.run(remote)
         except WorkerFault as fault:
-            say(with_trace(f"{name}: {fault}", fault.traceback), error=True)
+            tell(with_trace(f"{name}: {fault}", fault.traceback), error=True)
             return 3
     deviations = found.expected.deviations(results, cell.dtype)
     for d in deviations:
         if not d.agrees:
             what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick"
-            say(f"{d.name}: {d.reason or what}")
+            tell(f"{d.name}: {d.reason or what}")
     furthest = worst(deviations)
     agrees = all(d.agrees for d in deviations)
     verdict = "agrees" if agrees else "differs"
     what = f"{cell.spec} on {name}, {cell.dtype}, check {found.run.check}"
-    say(f"{what}: {verdict}; worst is {furthest.name}")
+    tell(f"{what}: {verdict}; worst is {furthest.name}")
     return 0 if agrees else 1

@@ -40,6 +40,8 @@ class Report:
     results: list[CellResult]
     outliers: list[str] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
+    left_out: int = 0
+    """Cells that were not begun, because another had failed."""
 
     @property
     def exit_code(self) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 
+from harness.check.explain_definition import explain_definition
+from harness.errors import UsageError, did_you_mean, shorten
 from harness.program import flops
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import Dim
 from harness.program.ir import Node, Port, Program
 from harness.program.signature import call_key, variable_ports
 from harness.runtime.plugins import choose_backends
-from harness.spec.library import Library
+from harness.spec.library import FOLDERS, Library
 from harness.spec.model import Spec, load_spec
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault
@@ -20,12 +23,35 @@ from harness.worker.worker import Worker
 
 
 def explain(
-    name: str, folders: Iterable[Path], sizes: Mapping[str, int], backends: Sequence[str]
+    name: str,
+    folders: Iterable[Path],
+    sizes: Mapping[str, int],
+    backends: Sequence[str],
+    pythons: Mapping[str, str] | None = None,
+    environment: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
-    """The text that ``harness explain`` prints."""
+    """The text that ``harness explain`` prints of a model, or of another definition.
+
+    Raises:
+        UsageError: nothing has that name.
+    """
+    library = Library(tuple(folders))
+    other = explain_definition(name, library)
+    if other:
+        return other
+    if not library.is_model(name):
+        known = [n for kind in FOLDERS for n in library.names(kind)]
+        raise UsageError(
+            f"unknown model or definition {shorten(name)!r}{did_you_mean(name, known)}; 'harness "
+            "list' has them all"
+        )
     spec = load_spec(name, folders)
     if backends:
         backends = choose_backends(backends)
+    launches = [
+        Launch(b, (pythons or {}).get(b, sys.executable), (environment or {}).get(b, {}))
+        for b in backends
+    ]
     training = spec.model.training
     free = {
         "batch": sizes.get("batch", training.batch if training else 1),
@@ -44,7 +70,7 @@ def explain(
         _cost(program, free),
     ]
     if backends:
-        parts.append(_paths(spec, backends))
+        parts.append(_paths(spec, launches))
     return "\n\n".join(parts)
 
 
@@ -167,11 +193,12 @@ def _flops(found: flops.Flops) -> str:
     return f"{found.products:>14,} in products, {found.elementwise:>12,} elementwise"
 
 
-def _paths(spec: Spec, backends: Sequence[str]) -> str:
+def _paths(spec: Spec, launches: Sequence[Launch]) -> str:
     lines = []
     training, inference = spec.program("training"), spec.program("inference")
-    for name in backends:
-        with Worker(Launch(name)) as worker:
+    for launch in launches:
+        name = launch.backend
+        with Worker(launch) as worker:
             try:
                 remote = Remote(worker, 120.0)
                 paths = remote.open(training, inference, spec.update, "native", "float32", "cpu")

@@ -17,7 +17,7 @@ from harness.check.run import Engine
 from harness.errors import UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
-from harness.terminal import say
+from harness.terminal import say, tell
 from harness.worker.remote import Remote, WorkerFault, with_trace
 
 
@@ -134,14 +134,14 @@ def run_localise(request: Request, against: str | None, as_json: bool) -> int:
         try:
             found = [localise(engine, cell, against) for cell in cells]
         except (WorkerFault, CouldNotRun) as fault:
-            say(with_trace(f"{backend}: {fault}", fault.traceback), error=True)
+            tell(with_trace(f"{backend}: {fault}", fault.traceback), error=True)
             return 3
         except OracleFault as fault:
-            say(str(fault), error=True)
+            tell(str(fault), error=True)
             return 3
     if as_json:
         say(json.dumps([one.record() for one in found], allow_nan=False))
     else:
         for one in found:
-            say("\n".join(one.lines()))
+            tell("\n".join(one.lines()))
     return max(one.exit_code for one in found)

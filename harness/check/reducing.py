@@ -15,7 +15,7 @@ from harness.files.user_file import displayed
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.oracle.tolerance import Deviation
 from harness.runtime.plugins import choose_backends
-from harness.terminal import say
+from harness.terminal import tell
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
 from harness.worker.worker import Worker
@@ -76,7 +76,7 @@ def run_reduce(folder: Path, output: Path | None, backend: str | None, seconds: 
             found = runner.deviations(whole)
         except (WorkerFault, OracleFault) as fault:
             trace = fault.traceback if isinstance(fault, WorkerFault) else ""
-            say(with_trace(f"{name}: {fault}", trace), error=True)
+            tell(with_trace(f"{name}: {fault}", trace), error=True)
             return 3
         if all(d.agrees or d.reason for d in found):
             raise UsageError(f"{displayed(folder)} agrees on {name}: there is nothing to reduce")
@@ -86,8 +86,8 @@ def run_reduce(folder: Path, output: Path | None, backend: str | None, seconds: 
     made = Reproducer(cell, small.training, small.inference, small.run, expected)
     write(target, made)
     for line in _told(whole, small, search):
-        say(line)
-    say(f"reproducer: harness replay {shlex.quote(str(target))}")
+        tell(line)
+    tell(f"reproducer: harness replay {shlex.quote(str(target))}")
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import indent
 
-from rich.table import Table
 from rich.text import Text
 
 from harness.check.cell import CellResult
@@ -17,6 +16,7 @@ from harness.check.request import Request, given_record
 from harness.files.user_file import displayed
 from harness.oracle import tolerance
 from harness.spec.shelf import Shelf
+from harness.table import Grid
 from harness.terminal import entry
 
 MARKS: Mapping[str, str] = {
@@ -77,30 +77,29 @@ def _variants(report: Report) -> list[tuple[str, str]]:
 
 def title(report: Report) -> str:
     """The title: what the entries of the table are."""
-    variants = _variants(report)
+    return f"digits of agreement with the oracle: {' | '.join(_labels(_variants(report)))}"
+
+
+def _labels(variants: Sequence[tuple[str, str]]) -> list[str]:
     paths = {path for _, path in variants}
-    shown = [dtype if len(paths) == 1 else f"{dtype} {path}" for dtype, path in variants]
-    return f"digits of agreement with the oracle: {' | '.join(shown)}"
+    return [dtype if len(paths) == 1 else f"{dtype} {path}" for dtype, path in variants]
 
 
-def table(report: Report) -> Table:
-    """Systems by backends; each entry has one part for each dtype and path."""
+def tables(report: Report) -> tuple[Grid, Grid]:
+    """Systems by backends: with all dtypes and paths in an entry, and with a row for each."""
     results = report.results
     backends = list(dict.fromkeys(r.cell.backend for r in results))
     variants = _variants(report)
-    grid = Table()
-    grid.add_column("system", no_wrap=True)
-    for backend in backends:
-        grid.add_column(entry(backend), justify="right", no_wrap=True)
+    labels = _labels(variants)
+    wide = Grid(title(report), ["system", *backends], ruled=True)
+    narrow = Grid(wide.title, ["system", "", *backends], names=2)
     by_cell = {(r.cell.spec, r.cell.backend, r.cell.dtype, r.cell.path): r for r in results}
     for spec in dict.fromkeys(r.cell.spec for r in results):
-        row = []
-        for backend in backends:
-            cells = [by_cell.get((spec, backend, *variant)) for variant in variants]
-            texts = [entry(cell_text(c), _style(c)) if c else Text("-") for c in cells]
-            row.append(Text(" | ").join(texts))
-        grid.add_row(entry(spec), *row)
-    return grid
+        found = [[by_cell.get((spec, b, *variant)) for b in backends] for variant in variants]
+        texts = [[entry(cell_text(c), _style(c)) if c else Text("-") for c in row] for row in found]
+        wide.rows.append([spec, *(Text(" | ").join(column) for column in zip(*texts, strict=True))])
+        narrow.rows += [[spec, label, *row] for label, row in zip(labels, texts, strict=True)]
+    return wide, narrow
 
 
 def _style(result: CellResult) -> str:
@@ -240,7 +239,8 @@ def summary(report: Report, seconds: float) -> str:
     kept = len(report.results) - len(ran)
     taken = f" ({kept} kept from the record file)" if kept else ""
     cells = "1 cell" if len(report.results) == 1 else f"{len(report.results)} cells"
-    return f"{cells}: {listed}{taken}; {compared:,} comparisons in {seconds:.0f} s"
+    left = f"; {report.left_out} more not run, because one failed" if report.left_out else ""
+    return f"{cells}: {listed}{taken}{left}; {compared:,} comparisons in {seconds:.0f} s"
 
 
 def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:

@@ -28,6 +28,9 @@ OWN_BATCH = 4
 RANGES = {"timeout": TIMEOUT, "seed": SEED, "jobs": JOBS, "repeat": REPEAT}
 DTYPES = ("float64", "float32")
 PATHS = ("native", "equations", "derived")
+# What ``--quick`` takes where nothing else is asked for: one model of each kind of recurrence.
+QUICK_SPECS = ("lesson6/simple_rnn", "lesson6/stateful_lstm", "lesson6/keras_gru")
+QUICK_DTYPES, QUICK_CHECKS = ("float32",), ("values",)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Request:
     resume: bool = False
     seed: int = 0
     jobs: int = 0
+    fail_fast: bool = False
     handler: str | None = None
     service: str = SERVICE
     given: Given | None = None

@@ -19,7 +19,7 @@ from harness.check.blame import Witnesses
 from harness.check.cell import Cell, CellResult, end_record, finding_record, own_fault
 from harness.check.differences import Differences, known_differences
 from harness.check.events import CheckEvents, Report
-from harness.check.findings import Finding
+from harness.check.findings import PASSING, Finding
 from harness.check.outliers import Outliers
 from harness.check.pairs import Pair, Pairs, recorded
 from harness.check.provenance import Greetings, Signatures, greeting
@@ -66,6 +66,7 @@ class Engine:
         self._found_pairs: list[Pair] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._enough = threading.Event()
 
     def __enter__(self) -> Engine:
         return self
@@ -134,7 +135,8 @@ class Engine:
         place = {cell: number for number, cell in enumerate(plan)}
         pairs = sorted(self._found_pairs, key=lambda pair: [place[cell] for cell in pair.cells])
         lines = [line for line in self._outliers.lines.values() if line]
-        return Report([results[cell] for cell in plan if cell in results], lines, pairs)
+        found = [results[cell] for cell in plan if cell in results]
+        return Report(found, lines, pairs, left_out=len(plan) - len(found))
 
     def _taken_up(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         """With ``resume``, the results of cells that the record file holds already."""
@@ -168,6 +170,8 @@ class Engine:
         for cell in plan:
             if cell.backend != backend or cell in results or self._stopping.is_set():
                 continue
+            if self._enough.is_set():
+                break
             begin: dict[str, Any] = {"kind": "begin", **cell.record()}
             if writer:
                 begin["signature"] = self.signature(cell)
@@ -183,6 +187,8 @@ class Engine:
                 self._witnesses.heard(result)
                 pairs = self._pairs.ended(result)
                 self._found_pairs += pairs
+            if self.request.fail_fast and result.verdict not in PASSING:
+                self._enough.set()
             if writer:
                 for finding in result.findings:
                     writer.append(finding_record(result, finding))

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from harness.bench.commands import FILE, MARKDOWN, SHARE, share
+from harness.bench.commands import SHARE, share
 from harness.interrupts import stoppable
+from harness.options import FILE, JSON, MARKDOWN
 
 Command = Callable[..., Any]
 
@@ -24,10 +25,10 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.argument("old", type=FILE)
 @click.argument("new", type=FILE)
 @SHARE
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@JSON
 @MARKDOWN
 def compare(old: Path, new: Path, **options: Any) -> None:
-    """Show what changed from OLD to NEW: two files of 'check --records', or of 'bench --json'.
+    """Show what changed from OLD to NEW: two files of 'check --records', or of 'bench --records'.
 
     They may be of other versions and machines; what differs there is told first. Worse is what is
     slower beyond the threshold and the noise, less accurate than rounding explains, of a graver

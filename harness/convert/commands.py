@@ -10,14 +10,13 @@ from typing import Any
 
 import click
 
+from harness import options
 from harness.interrupts import stoppable
-from harness.options import SIZE, SPECS, numbers, seed, timeout
+from harness.options import FILE, Words, numbers, process_of, seed, timeout
 
 Command = Callable[..., Any]
-FILE = click.Path(path_type=Path)
-PYTHON = click.option("--python", help="Run the format in another environment.")
-TIMEOUT = timeout(600.0, "Seconds for one call.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+FORMAT = "torch, keras, jax or onnx."
+TIMEOUT = timeout(600.0)
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
@@ -26,17 +25,19 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command("import")(guard(import_))
 
 
-@click.argument("spec")
-@click.option("--weights", required=True, type=FILE, help="What train or import wrote.")
-@click.option("--to", "format_", required=True, metavar="FORMAT", help="torch, keras, jax, onnx.")
+@options.spec
+@click.option(
+    "--weights", required=True, type=FILE, help="File of weights that train or import wrote."
+)
+@click.option("--to", "format_", required=True, type=Words("format"), help=FORMAT)
 @click.option("--output", type=FILE, help="File to write; MODEL_FORMAT here if left out.")
-@click.option("--force", is_flag=True, help="Write over files that are there.")
-@seed("Of the inputs to check with.")
-@SPECS
-@PYTHON
+@options.FORCE
+@seed("Seed of the inputs to check with.")
+@options.SPECS
+@options.PYTHONS
 @TIMEOUT
-@JSON
-def export(spec: str, **options: Any) -> None:
+@options.JSON
+def export(spec: str, **given: Any) -> None:
     """Write SPEC with its weights as a framework's user expects it.
 
     The files are run by that framework alone, and kept if their outputs agree with the oracle's.
@@ -47,24 +48,24 @@ def export(spec: str, **options: Any) -> None:
     from harness.convert.console import run_export
     from harness.convert.run import Export
 
-    as_json = options.pop("as_json")
-    python = options.pop("python") or sys.executable
-    request = Export(spec, python=python, **options)
+    as_json, pythons = given.pop("as_json"), given.pop("pythons")
+    python, _ = process_of({"pythons": pythons}, given["format_"], sys.executable)
+    request = Export(spec, python=python, **given)
     sys.exit(stoppable(partial(run_export, request, as_json)))
 
 
-@click.argument("spec")
+@options.spec
 @click.argument("file", type=FILE)
-@click.option("--from", "format_", required=True, metavar="FORMAT", help="torch, keras, jax, onnx.")
+@click.option("--from", "format_", required=True, type=Words("format"), help=FORMAT)
 @click.option("--weights", required=True, type=FILE, help="File of weights to write.")
 @click.option("--like", type=FILE, help="Weights whose sizes and characters these have too.")
-@SIZE
-@click.option("--force", is_flag=True, help="Write over weights that are there.")
-@SPECS
-@PYTHON
+@options.SIZE
+@options.FORCE
+@options.SPECS
+@options.PYTHONS
 @TIMEOUT
-@JSON
-def import_(spec: str, file: Path, **options: Any) -> None:
+@options.JSON
+def import_(spec: str, file: Path, **given: Any) -> None:
     """Make weights of SPEC from FILE, such as a state_dict or a .keras file.
 
     Exit code 0: done; 2: wrong usage or a wrong file; 3: the format could not be run.
@@ -72,7 +73,7 @@ def import_(spec: str, file: Path, **options: Any) -> None:
     from harness.convert.console import run_import
     from harness.convert.run import Import
 
-    as_json, sizes = options.pop("as_json"), numbers(options.pop("sizes"))
-    python = options.pop("python") or sys.executable
-    request = Import(spec, file, sizes=sizes, python=python, **options)
+    as_json, sizes, pythons = given.pop("as_json"), given.pop("sizes"), given.pop("pythons")
+    python, _ = process_of({"pythons": pythons}, given["format_"], sys.executable)
+    request = Import(spec, file, sizes=numbers(sizes), python=python, **given)
     sys.exit(stoppable(partial(run_import, request, as_json)))

@@ -8,35 +8,67 @@ from pathlib import Path
 
 from harness.convert.run import Export, Exporting, FormatFault, Import, export, import_
 from harness.files.user_file import displayed
-from harness.terminal import say
+from harness.progress import Progress
+from harness.terminal import console, say, tell
 from harness.worker.remote import with_trace
+
+# By verb, what a format's process does. An export has two sizes of inputs to run at.
+STEPS = {
+    "exporting": ("suffix", "write", "outputs", "outputs"),
+    "importing": ("read",),
+}
+WORDS = {
+    "suffix": "starting {format}",
+    "write": "{format} writes",
+    "outputs": "{format} runs what was written, and so does the oracle",
+    "read": "starting {format}, which reads",
+}
+
+
+class _Steps:
+    """Shows each call as it is made."""
+
+    def __init__(self, bar: Progress, format_: str) -> None:
+        self.bar, self.format, self.made = bar, format_, 0
+        bar.plan(len(STEPS[bar.what]))
+
+    def __call__(self, verb: str) -> None:
+        total = len(STEPS[self.bar.what])
+        self.bar.at(self.made, f"{self.made + 1}/{total}")
+        self.made += 1
+        self.bar.step(WORDS[verb].format(format=self.format))
 
 
 def run_export(request: Export, as_json: bool) -> int:
     """Export, and print what came of it; returns the exit code."""
     try:
-        made = export(request)
+        with Progress(console(error=True), "exporting") as bar:
+            made = export(request, _Steps(bar, request.format_))
     except FormatFault as fault:
-        say(with_trace(str(fault), fault.traceback), error=True)
+        tell(with_trace(str(fault), fault.traceback), error=True)
         return 3
-    say(json.dumps(_document(request, made)) if as_json else _text(request, made))
+    if as_json:
+        say(json.dumps(_document(request, made)))
+    else:
+        tell(_text(request, made))
     return 0 if made.agreement.agrees else 1
 
 
 def run_import(request: Import, as_json: bool) -> int:
     """Import, and print what came of it; returns the exit code."""
     try:
-        made = import_(request)
+        with Progress(console(error=True), "importing") as bar:
+            made = import_(request, _Steps(bar, request.format_))
     except FormatFault as fault:
-        say(with_trace(str(fault), fault.traceback), error=True)
+        tell(with_trace(str(fault), fault.traceback), error=True)
         return 3
     count = sum(a.size for a in (*made.parameters.values(), *made.statistics.values()))
     if as_json:
         told = {"spec": made.spec, "sizes": dict(made.sizes), "parameters": count}
         say(json.dumps({**told, "weights": str(request.weights), **made.history}))
     else:
-        say(f"{made.spec}: {count:,} parameters and statistics from {displayed(request.file)}")
-        say(f"weights: {request.weights}")
+        tell(f"{made.spec}: {count:,} parameters and statistics from {displayed(request.file)}")
+        tell(f"weights: {request.weights}")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,14 @@ class Import:
     timeout: float = 600.0
 
 
+# What is told of each call to a format's process, by its verb.
+Tell = Callable[[str], None]
+
+
+def untold(verb: str) -> None:
+    """Nothing is told."""
+
+
 class Caller:
     """The process of one format; what goes wrong in it is a message."""
 
@@ -88,8 +96,9 @@ class Caller:
         python: str,
         timeout: float,
         environment: Mapping[str, str] | None = None,
+        tell: Tell = untold,
     ) -> None:
-        self.name, self.timeout = name, timeout
+        self.name, self.timeout, self.tell = name, timeout, tell
         launch = formats.launch(name, python=python, environment=environment or {})
         self.worker = Worker(launch)
 
@@ -106,6 +115,7 @@ class Caller:
 
     def call(self, verb: str, **payload: Any) -> Any:
         """The verb's value; :class:`UsageError` for a user's error, else :class:`FormatFault`."""
+        self.tell(verb)
         try:
             return answered(self.worker, answers.FORMAT, verb, payload, self.timeout).value
         except WorkerFault as fault:
@@ -118,7 +128,7 @@ class Caller:
             raise FormatFault(message, fault.traceback) from None
 
 
-def export(request: Export) -> Exporting:
+def export(request: Export, tell: Tell = untold) -> Exporting:
     """Write the files, run them, and keep them if they agree with the oracle.
 
     Raises:
@@ -129,7 +139,7 @@ def export(request: Export) -> Exporting:
     given = weights.load(request.weights)
     _check(given, spec, request.weights)
     exported = exported_of(spec, given)
-    with Caller(request.format_, request.python, request.timeout) as caller:
+    with Caller(request.format_, request.python, request.timeout, tell=tell) as caller:
         path = _target(request, spec, caller.call("suffix"))
         with staging(path) as folder:
             new = folder / path.name
@@ -168,7 +178,7 @@ def exported_of(spec: Spec, given: Weights) -> formats.Exported:
     )
 
 
-def import_(request: Import) -> Weights:
+def import_(request: Import, tell: Tell = untold) -> Weights:
     """Read a framework's file and write it as weights.
 
     Raises:
@@ -186,7 +196,8 @@ def import_(request: Import) -> Weights:
     except FileFault as fault:
         raise UsageError(f"cannot import {fault}") from None
     _refuse([request.weights], kinds.WEIGHTS, request.force)
-    with held(request.weights), Caller(request.format_, request.python, request.timeout) as caller:
+    caller = Caller(request.format_, request.python, request.timeout, tell=tell)
+    with held(request.weights), caller:
         found = caller.call("read", path=str(request.file), training=encode(program))
         source = {"format": request.format_, "file": displayed(request.file.name)}
         made = Weights(

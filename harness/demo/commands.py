@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from harness.interrupts import stoppable
+from harness.options import Words
 
 Command = Callable[..., Any]
 
@@ -20,7 +21,11 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 
 
 @click.option("--break", "broken", is_flag=True, help="Plant a fault, and see how it is told.")
-@click.option("--backend", help="Framework to check; the first that is installed if left out.")
+@click.option(
+    "--backend",
+    type=Words("backend"),
+    help="Framework to check; the first that is installed if left out.",
+)
 def demo(broken: bool, backend: str | None) -> None:
     """Check a small GRU on numpy and one framework, in seconds.
 

@@ -6,7 +6,7 @@ from harness.check.console import run_check
 from harness.check.request import Request
 from harness.demo.broken import GATES, RIGHT
 from harness.runtime.plugins import available, choose_backends
-from harness.terminal import say
+from harness.terminal import tell
 from harness.worker.launch import SERVICE
 
 SPEC = "lesson6/keras_gru"
@@ -31,11 +31,11 @@ def run_demo(broken: bool, backend: str | None) -> int:
         "agreement; float32 has some 7, and each number is held to a tolerance that is",
         "measured, tensor by tensor.",
     ):
-        say(line)
+        tell(line)
     if broken:
         one, two = GATES
-        say(f"A fault is planted in {other}: {one} and {two} of the GRU are exchanged.")
-    say("")
+        tell(f"A fault is planted in {other}: {one} and {two} of the GRU are exchanged.")
+    tell("")
     request = Request(
         (SPEC,),
         backends,
@@ -45,12 +45,12 @@ def run_demo(broken: bool, backend: str | None) -> int:
         service="harness.demo.broken:handler" if broken else SERVICE,
     )
     code = run_check(request, OPTIONS, ["demo"])
-    say("")
+    tell("")
     if not broken:
-        say("See a fault found:           harness demo --break")
-    say("Check all of Lesson 6:       harness check")
-    say("Make a page to send:         harness check --html report.html")
-    say("Check a model of your own:   harness explain MODEL.yaml; harness check MODEL.yaml")
+        tell("See a fault found:           harness demo --break")
+    tell("Check all of Lesson 6:       harness check")
+    tell("Make a page to send:         harness check --html report.html")
+    tell("Check a model of your own:   harness explain MODEL.yaml; harness check MODEL.yaml")
     return code
 
 

@@ -59,7 +59,7 @@ def read_json(text: bytes | str, what: str) -> Any:
     """The value that JSON stands for.
 
     Raises:
-        Malformed: ``what`` the text is is no JSON, or is nested too deeply.
+        Malformed: ``what`` the text is is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
@@ -67,7 +67,7 @@ def read_json(text: bytes | str, what: str) -> Any:
         reason = "it is nested too deeply"
     except ValueError as error:  # UnicodeDecodeError is one, and too many digits are
         reason = str(error)
-    raise Malformed(f"{what} is no JSON: {reason}")
+    raise Malformed(f"{what} is not JSON: {reason}")
 
 
 def formed(data: Any, form: type[M], what: str = "") -> M:

@@ -20,7 +20,7 @@ from harness.files.user_file import FileFault, displayed, why
 from harness.given.files import gather
 from harness.given.run import WANTED, BackendError, Result, Settings, run_once
 from harness.spec.model import load_spec
-from harness.terminal import say
+from harness.terminal import say, tell
 from harness.worker.remote import with_trace
 
 
@@ -33,20 +33,22 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
     target: Path | None = options["output"]
     spec = load_spec(name, options["folders"])
     given = gather(spec, options["sizes"], parameters=options["weights"], inputs=options["inputs"])
-    settings = Settings(
-        *(options[n] for n in ("dtype", "device", "path", "phase", "seed", "timeout", "python"))
-    )
+    names = ("dtype", "device", "path", "phase", "seed", "timeout", "python", "environment")
+    settings = Settings(**{name: options[name] for name in names})
     if target is not None:
         _check_place(target)
     try:
         result = run_once(spec, options["backend"], given, options["want"] or WANTED, settings)
     except BackendError as error:
-        say(with_trace(str(error), error.traceback), error=True)
+        tell(with_trace(str(error), error.traceback), error=True)
         return 3
     arrays = arrays_of(result)
     if target is not None:
         _write(target, arrays)
-    say(json.dumps(_document(result, arrays)) if options["as_json"] else _text(result, arrays))
+    if options["as_json"]:
+        say(json.dumps(_document(result, arrays)))
+    else:
+        tell(_text(result, arrays))
     return 0
 
 

@@ -14,10 +14,9 @@ from typing import Any
 import click
 
 from harness.interrupts import stoppable
-from harness.options import SPECS
+from harness.options import FILE, FOLDER, SPECS, Words
 
 Command = Callable[..., Any]
-FILE = click.Path(path_type=Path)
 FORMS = ("html", "markdown_file", "junit")
 # Exit codes of a run that came to its end: all is well, something differs, or could not be run.
 ENDED = (0, 1, 3)
@@ -37,8 +36,13 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="File to write: .html, .md, or .xml for JUnit's form.",
 )
 @click.option("--base", "bases", multiple=True, type=FILE, help="An older file to compare with.")
-@click.option("--history", type=FILE, help="Folder with the files of older runs.")
-@click.option("--relative-to", "baseline", help="Backend beside which speeds are shown.")
+@click.option("--history", type=FOLDER, help="Folder with the files of older runs.")
+@click.option(
+    "--relative-to",
+    "baseline",
+    type=Words("backend"),
+    help="Backend beside which speeds are shown.",
+)
 @SPECS
 def report(files: tuple[Path, ...], **options: Any) -> None:
     """Make a page of FILEs: records of a check, results of bench, weights that were trained.
@@ -90,7 +94,7 @@ def _reported(command: Command, results: str, junit: bool) -> Command:
 def _option(name: str) -> Callable[[Command], Command]:
     flag = {"html": "--html", "markdown_file": "--markdown", "junit": "--junit"}[name]
     what = {"html": "a page", "markdown_file": "Markdown", "junit": "JUnit's XML"}[name]
-    return click.option(flag, name, type=FILE, help=f"Write {what} of the run to this file.")
+    return click.option(flag, name, type=FILE, help=f"File to write {what} of the run to.")
 
 
 def _exit_code(command: Command, arguments: Any, options: Mapping[str, Any]) -> int:

@@ -17,7 +17,7 @@ from harness.report.junit import junit
 from harness.report.markdown import markdown
 from harness.report.news import news
 from harness.report.page import page
-from harness.terminal import say
+from harness.terminal import tell
 
 KINDS: Mapping[str, kinds.FileKind] = {
     ".html": kinds.PAGE,
@@ -37,7 +37,7 @@ def run_report(files: Sequence[Path], options: Mapping[str, Any]) -> int:
     output: Path = options["output"]
     check_output(output)
     write(output, gather(files), options)
-    say(f"the report is in {displayed(output)}")
+    tell(f"the report is in {displayed(output)}")
     return 0
 
 
@@ -64,7 +64,7 @@ def write_of(files: Sequence[Path], outputs: Sequence[Path], options: Mapping[st
     inputs = gather(files)
     for output in outputs:
         write(output, inputs, options)
-        say(f"the report is in {displayed(output)}", error=True)
+        tell(f"the report is in {displayed(output)}", error=True)
 
 
 def write(output: Path, inputs: Inputs, options: Mapping[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -136,6 +137,10 @@ class Library:
         """Whether there is such a definition."""
         return name in self.names(kind)
 
+    def is_model(self, name: str) -> bool:
+        """Whether a model is meant: by its name or by its file."""
+        return self.has("model", name) or is_model_file(name)
+
     def names(self, kind: str) -> tuple[str, ...]:
         """All names of a kind, sorted."""
         if kind not in self._names:
@@ -146,12 +151,35 @@ class Library:
             self._names[kind] = tuple(sorted(found))
         return self._names[kind]
 
+    def matching(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Models by name or by file, where a pattern such as ``lesson6/*`` stands for all that it
+        matches; each once.
+
+        Raises:
+            UsageError: a pattern matches none.
+        """
+        found: list[str] = []
+        for name in names:
+            if not set(name) & set("*?[") or is_model_file(name):
+                found.append(name)
+                continue
+            matches = fnmatch.filter(self.names("model"), name)
+            if not matches:
+                listed = ", ".join(self.names("model"))
+                raise UsageError(f"no model matches {shorten(name)!r} (known: {listed})")
+            found += matches
+        return tuple(dict.fromkeys(found))
+
     def model(self, name: str) -> Definition:
         """A model by name (``lesson6/simple_rnn``) or by the path of its file."""
-        is_path = name.endswith((".yaml", ".yml")) or os.path.exists(name)
-        if is_path and not self.has("model", name):
+        if is_model_file(name) and not self.has("model", name):
             return self._only("model", _checked_file("model", Path(name), None))
         return self.find("model", name)
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a model is asked for by its file."""
+    return name.endswith((".yaml", ".yml")) or os.path.exists(name)
 
 
 @cache

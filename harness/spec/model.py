@@ -122,7 +122,7 @@ def load_spec(
 ) -> Spec:
     """Load a model by name or by its file's path.
 
-    ``folders`` hold further definitions (``layers/NAME.yaml`` ...), found before those that ship.
+    ``folders`` hold more definitions (``layers/NAME.yaml`` ...), searched before those that ship.
     Raises :class:`~harness.errors.SpecError` for a wrong file, ``UsageError`` for an unknown name.
     """
     library = Library(tuple(Path(f) for f in folders), dict(overrides or {}))

@@ -5,27 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
+from harness import options
 from harness.interrupts import stoppable
-from harness.options import (
-    DEVICE,
-    OWN_ENVIRONMENT,
-    SIZE,
-    SPECS,
-    number,
-    numbers,
-    pairs,
-    seed,
-    timeout,
-)
+from harness.options import FILE, Words, number, numbers, process_of, seed, timeout
 from harness.ranges import BATCH, EPOCHS, EVERY, HELD_OUT, THREADS
 
 Command = Callable[..., Any]
-FILE = click.Path(path_type=Path)
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
@@ -33,25 +22,27 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command()(guard(train))
 
 
-@click.argument("spec")
-@click.option("--backend", required=True, help="Backend to train on.")
+@options.spec
+@options.BACKEND
 @click.option(
     "--text",
     default="builtin",
     show_default=True,
-    help="builtin (Python's own documentation), nietzsche (the notebook's), or a file.",
+    type=Words("text"),
+    help="Text to train on: builtin (Python's own documentation), nietzsche (the notebook's), or a "
+    "file.",
 )
-@click.option("--encoding", default="utf-8", show_default=True, help="Of a file.")
+@click.option("--encoding", default="utf-8", show_default=True, help="Encoding of a text file.")
 @click.option("--epochs", type=number(EPOCHS), help="The spec's own phases if left out.")
 @click.option("--batch", type=number(BATCH), help="Rows of a step; the spec's own if left out.")
-@click.option("--weights", type=FILE, help="Keep the weights here, and checkpoints beside.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint, if there is one.")
+@click.option("--weights", type=FILE, help="File of weights to write, with checkpoints beside it.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint, if there is one.")
 @click.option(
     "--no-proof",
     is_flag=True,
     help="Do not hold the first steps against the oracle.",
 )
-@click.option("--force", is_flag=True, help="Begin anew in place of weights that are there.")
+@options.FORCE
 @click.option(
     "--every",
     type=number(EVERY),
@@ -66,48 +57,43 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     show_default=True,
     help="Share of the text to test on, its end.",
 )
-@DEVICE
-@click.option("--dtype", default="float32", show_default=True, help="Or float64, bfloat16, tf32.")
-@click.option(
-    "--path",
-    default="derived",
-    show_default=True,
-    help="derived: the program's own gradient; native: the framework's layers and gradient; "
-    "equations: its gradient of the equations; fastest: tries them.",
-)
-@seed("Of first weights and of the order.")
-@SIZE
+@options.DEVICE
+@options.dtype("float32", "float64, bfloat16 and tf32")
+@options.path("derived", "fastest: of all that are right")
+@seed("Seed of the first weights and of the order.")
+@options.SIZE
 @click.option(
     "--threads",
     type=number(THREADS),
     default=0,
     help="Threads of the backend; all cores if left out.",
 )
-@click.option("--python", help="Run the backend in another environment.")
-@OWN_ENVIRONMENT
-@timeout(600.0, "Seconds for one call.")
-@click.option("--json", "as_json", is_flag=True, help="Print the history as JSON at the end.")
-@SPECS
-def train(spec: str, backend: str, **options: Any) -> None:
+@options.PYTHONS
+@options.ENVIRONMENT
+@timeout(600.0)
+@options.JSON
+@options.SPECS
+def train(spec: str, backend: str, **given: Any) -> None:
     """Train SPEC on a text, as the spec's own phases say.
 
-    Exit code 0: done; 1: the loss is no number any more, the last good weights are kept; 2: wrong
+    Exit code 0: done; 1: the loss became NaN or infinite, the last good weights are kept; 2: wrong
     usage or a wrong file; 3: the backend failed; 130: interrupted.
     """
     from harness.train.console import run_train
     from harness.train.request import TrainRequest
 
+    python, environment = process_of(given, backend, sys.executable)
     names = ("text", "encoding", "epochs", "batch", "every", "held_out", "device", "dtype", "path")
     request = TrainRequest(
         spec,
         backend,
-        **{name: options[name] for name in (*names, "seed", "threads", "timeout")},
-        sizes=numbers(options["sizes"]),
-        proof=not options["no_proof"],
-        folders=tuple(options["folders"]),
-        python=options["python"] or sys.executable,
-        environment=pairs("--env", options["env"]),
+        **{name: given[name] for name in (*names, "seed", "threads", "timeout")},
+        sizes=numbers(given["sizes"]),
+        proof=not given["no_proof"],
+        folders=tuple(given["folders"]),
+        python=python,
+        environment=environment,
     )
-    path = options["weights"]
-    run = partial(run_train, request, path, options["resume"], options["force"], options["as_json"])
+    path = given["weights"]
+    run = partial(run_train, request, path, given["resume"], given["force"], given["as_json"])
     sys.exit(stoppable(run))

@@ -10,7 +10,7 @@ from harness.files import kinds
 from harness.files.lock import check_free
 from harness.files.user_file import displayed
 from harness.spec.model import replaced
-from harness.terminal import console, line, say
+from harness.terminal import console, say, tell
 from harness.train import checkpoint
 from harness.train.progress import TrainProgress
 from harness.train.proof import Disproved
@@ -28,27 +28,28 @@ def run_train(
     setup = prepare(request)
     progress = TrainProgress(console(error=True))
     for told in replaced([setup.spec]):
-        line(progress.console, told)
+        progress.bar.line(told)
     with Training(setup, path, progress) as training:
         if path is not None:
             # Again: another training may have come to its end since.
             _check_place(path, resume, force, mine=True)
         try:
             with progress.bar:
+                progress.bar.step(f"starting {request.backend}")
                 made = training.run(resume)
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(_kept(training))
             raise
         except (Diverged, Disproved) as error:
-            say(str(error), error=True)
+            tell(str(error), error=True)
             return 1
         except TrainingError as error:
-            say(with_trace(str(error), error.traceback), error=True)
+            tell(with_trace(str(error), error.traceback), error=True)
             return 3
     if as_json:
         say(json.dumps({"spec": made.spec, "sizes": dict(made.sizes), **made.history}))
     elif path is not None:
-        say(f"weights: {displayed(path)}")
+        tell(f"weights: {displayed(path)}")
     return 0
 
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from harness.terminal import line
+from harness.progress import Progress
 from harness.train.events import TrainEvents
 from harness.train.request import Setup
 
@@ -17,63 +16,44 @@ class TrainProgress(TrainEvents):
     """A bar on a terminal, a line for each epoch everywhere."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}", markup=False),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
-            TextColumn("loss {task.fields[loss]:.4f}"),
-            TextColumn("{task.fields[speed]:,.0f} characters/s"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        fields: dict[str, Any] = {"epoch": "", "loss": float("nan"), "speed": 0.0}
-        self.task = self.bar.add_task("", total=1, **fields)
+        self.bar = Progress(console, "training")
         self._epochs, self._steps = 0, 0
 
     def tried(self, seconds: Mapping[str, float]) -> None:
         found = sorted(seconds.items(), key=lambda pair: pair[1])
         listed = ", ".join(f"{path} {1000 * time:.3g}" for path, time in found)
-        self._line(f"path {found[0][0]}; milliseconds a step: {listed}")
+        self.bar.line(f"path {found[0][0]}; milliseconds a step: {listed}")
 
     def proved(self, proof: Mapping[str, Any]) -> None:
         by = f"{proof['steps']} of them by the oracle" if proof["steps"] else proof["why"]
-        self._line(
+        self.bar.line(
             f"the first {proof['in_a_row']} steps are right ({by}; {proof['seconds']:.1f} s)"
         )
 
     def began(self, setup: Setup, epoch: int, step: int) -> None:
         self._epochs = len(setup.rates)
         self._steps = len(setup.feed.epoch(epoch))
-        self.bar.update(self.task, total=self._epochs * self._steps)
+        self.bar.plan(self._epochs * self._steps, epoch * self._steps + step)
+        self.bar.doing("the first steps")
         text, grown = setup.text, _grown(setup)
-        self._line(
+        self.bar.line(
             f"{setup.spec.name} on {setup.request.backend}: {text.name}, {len(text.text):,} "
-            f"characters, {len(setup.vocabulary)} of them different with the padding{grown}; "
+            f"characters, {len(setup.vocabulary)} distinct with the padding{grown}; "
             f"{self._steps:,} steps of {setup.recipe.batch} rows an epoch"
         )
         if epoch >= self._epochs:
-            self._line(f"epochs done already: {epoch}; asked for: {self._epochs}; none is left")
+            self.bar.line(f"epochs done already: {epoch}; asked for: {self._epochs}; none is left")
         elif epoch or step:
-            self._line(f"goes on at step {step + 1:,} of epoch {epoch + 1}")
+            self.bar.line(f"resumes at step {step + 1:,} of epoch {epoch + 1}")
 
     def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
-        done = epoch * self._steps + step
-        self.bar.update(
-            self.task,
-            completed=done,
-            epoch=f"{epoch + 1}/{self._epochs}",
-            loss=loss,
-            speed=rate,
-        )
+        self.bar.doing(f"loss {loss:.4f}, {rate:,.0f} characters/s")
+        counted = f"epoch {epoch + 1}/{self._epochs}, step {step:,}/{self._steps:,}"
+        self.bar.at(epoch * self._steps + step, counted)
 
     def ended(self, entry: Mapping[str, Any]) -> None:
-        self._line(epoch_line(entry, self._epochs))
-
-    def _line(self, text: str) -> None:
-        line(self.console, text)
+        left = self.bar.left()
+        self.bar.line(epoch_line(entry, self._epochs) + (f"; {left}" if left else ""))
 
 
 def epoch_line(entry: Mapping[str, Any], epochs: int) -> str:

@@ -37,7 +37,7 @@ POINTS = 20
 
 
 class Diverged(HarnessError):
-    """The loss is no number any more."""
+    """The loss became NaN or infinite."""
 
 
 class Training:
@@ -85,7 +85,7 @@ class Training:
 
         Raises:
             Disproved: the first steps are wrong.
-            Diverged: the loss, or a parameter, is no number any more.
+            Diverged: the loss, or a parameter, became NaN or infinite.
             TrainingError: the worker fails.
             UsageError: the checkpoint is that of another run.
         """

@@ -25,7 +25,17 @@ LENIENT = ("--threshold", "10000%")
 
 def test_file_markdown_and_comparison_with_itself(tmp_path: Path) -> None:
     first = subprocess.run(
-        [HARNESS, *TINY, "--batch", "2,4", "--mode", "forward", "--json", "a.json", "--markdown"],
+        [
+            HARNESS,
+            *TINY,
+            "--batch",
+            "2,4",
+            "--mode",
+            "forward",
+            "--records",
+            "a.json",
+            "--print-markdown",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -41,7 +51,7 @@ def test_file_markdown_and_comparison_with_itself(tmp_path: Path) -> None:
     (fit,) = content["harness"]["slopes"]
     assert fit["values"] == [2, 4]
     second = subprocess.run(
-        [HARNESS, *TINY, "--batch", "2", "--mode", "forward", "--compare", "a.json", *LENIENT],
+        [HARNESS, *TINY, "--batch", "2", "--mode", "forward", "--baseline", "a.json", *LENIENT],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -57,7 +67,7 @@ def test_file_markdown_and_comparison_with_itself(tmp_path: Path) -> None:
 def test_interrupted_run_leaves_no_worker_and_no_file(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    command = [HARNESS, *TINY, "--rounds", "1000", "--batch", "2", "--json", "a.json"]
+    command = [HARNESS, *TINY, "--rounds", "1000", "--batch", "2", "--records", "a.json"]
     run = subprocess.Popen(
         hearing(command),
         cwd=tmp_path,
@@ -70,10 +80,37 @@ def test_interrupted_run_leaves_no_worker_and_no_file(
     run.send_signal(number)
     _, errors = run.communicate(timeout=20)
     assert run.returncode == 130
-    assert "interrupted; nothing was written" in errors
+    assert "interrupted; nothing was measured yet" in errors
     assert "Traceback" not in errors
     assert wait_until(lambda: is_gone(worker), 2.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_keeps_what_is_done(tmp_path: Path) -> None:
+    """The first of many groups is measured, shown and kept, and marked as a part."""
+    batches = ",".join(map(str, range(2, 60)))
+    command = [*TINY, "--batch", batches, "--mode", "forward", "--records", "a.json"]
+    run = subprocess.Popen(
+        hearing([HARNESS, *command]),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stderr is not None
+    for line in run.stderr:
+        if line.startswith("1/58: "):
+            break
+    run.send_signal(signal.SIGINT)
+    output, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    content = json.loads((tmp_path / "a.json").read_text())
+    done = len(content["benchmarks"]) + len(content["harness"]["without_speed"])
+    assert 1 <= done < 58
+    assert content["harness"]["incomplete"] == {"done": done, "planned": 58}
+    assert f"interrupted; {done} of 58 cells are done, and in a.json" in errors
+    assert "Traceback" not in errors
+    assert "forward, batch 2, factors 3" in output
 
 
 def _workers(parent: int) -> list[int]:

@@ -193,7 +193,7 @@ def test_command(tmp_path: Path) -> None:
     (change,) = content["changes"]
     assert (code, content["exit_code"], change["kind"]) == (1, 1, "slower")
     assert change["speed"]["low"] < change["speed"]["value"] < change["speed"]["high"] < 1
-    code, out, _ = run(str(old), str(slow), "--markdown")
+    code, out, _ = run(str(old), str(slow), "--print-markdown")
     assert code == 1
     assert "- lesson6/sequence\\_rnn\\[numpy-train-b64-t8\\]: 0.83 times" in out
 
@@ -201,8 +201,8 @@ def test_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"x": ', "is no JSON"),
-        ("{}", "was not written by 'harness bench --json'"),
+        ('{"x": ', "is not JSON"),
+        ("{}", "was not written by 'harness bench --records'"),
         ("some text", "this is a text; give two files of 'harness check --records', or two of"),
         (None, "cannot read"),
     ],

@@ -74,7 +74,7 @@ def test_the_place_is_told(path: tuple, value: object, words: str, tmp_path: Pat
 
 def test_deep_nesting_and_long_numbers_are_told(tmp_path: Path) -> None:
     file = tmp_path / "bad.json"
-    for text, words in (("[" * 100_000, "nested too deeply"), ("1" * 10_000, "is no JSON")):
+    for text, words in (("[" * 100_000, "nested too deeply"), ("1" * 10_000, "is not JSON")):
         file.write_text(text)
         with pytest.raises(DocumentError, match=words):
             read(file)

@@ -13,7 +13,7 @@ from bench_results import REQUEST, refused, result
 from harness.bench import console, sweep, table, tuning
 from harness.bench.console import results_exit_code
 from harness.bench.contestant import Status, TimedResult
-from harness.bench.doubts import Load, doubts
+from harness.bench.doubts import Load, doubts, warning
 from harness.bench.environment import environment
 from harness.bench.json_file import DocumentError, check_writable, document, read, write
 from harness.bench.request import TUNINGS
@@ -120,13 +120,8 @@ def test_what_cannot_be_kept_is_shown(
             return [result()]
 
     monkeypatch.setattr(console, "Bench", Done)
-    options = {
-        "json": path,
-        "compare": None,
-        "relative_to": None,
-        "markdown": True,
-        "verbose": False,
-    }
+    options = {"records": path, "compare": None, "relative_to": None, "markdown": True}
+    options |= {"verbose": False, "as_json": False}
     with pytest.raises(DocumentError, match="a text, not results of 'harness bench'"):
         console.run_bench(REQUEST, options)
     assert "| sequence_rnn | 512" in capsys.readouterr().out
@@ -204,6 +199,12 @@ def test_a_worthless_figure_is_said_to_be_one_in_the_table_and_the_file() -> Non
     assert note.startswith("numpy: not to be relied on: its rounds lie ±17% apart")
     entries = document(REQUEST, [wide, result("torch")])["benchmarks"]
     assert [entry["extra_info"].get("doubts") for entry in entries] == [wide.record.doubts, None]
+
+
+@pytest.mark.parametrize(("load", "warned"), [(0.9, False), (1.1, True)])
+def test_other_work_is_told_before_anything_is_timed(load: float, warned: bool) -> None:
+    assert ("a load of 1.1 on 2 cores" in warning(load, cores=2)) == warned
+    assert bool(warning(load, cores=2)) == warned
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from harness.check.request import Request
 from harness.check.resume import ended_cells
 from harness.check.run import Engine
 from harness.errors import HarnessError
+from harness.table import show
 
 REQUEST = Request(
     specs=("lesson6/simple_rnn",), backends=("numpy",), dtypes=("float64",), checks=("values",)
@@ -45,7 +46,7 @@ def taken_up(path: Path) -> int:
     """All that a report shows of the cells that a file holds; how many there are."""
     report = Report(list(ended_cells(path, REQUEST).values()))
     console = Console(file=io.StringIO(), width=160)
-    console.print(reports.table(report))
+    show(console, *reports.tables(report))
     for lines_ in (reports.problems(report), reports.details(report), reports.known(report)):
         "\n".join(lines_)
     reports.summary(report, 1.0)

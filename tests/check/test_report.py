@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,10 @@ from rich.console import Console
 
 from harness.check import report as reports
 from harness.check.cell import Cell, CellResult
-from harness.check.console import PIPED_WIDTH
 from harness.check.events import Report
 from harness.check.findings import VERDICTS, Finding, Verdict
 from harness.oracle.tolerance import Deviation
+from harness.table import show
 
 OUT = np.linspace(0.1, 0.9, 6).reshape(2, 3)
 
@@ -34,9 +37,9 @@ def result(
     return CellResult(Cell(spec, backend, "cpu", dtype, path), [finding], **given)
 
 
-def printed(report: Report, **console: Any) -> str:
+def printed(report: Report, width: int = 160, **console: Any) -> str:
     file = io.StringIO()
-    Console(file=file, width=PIPED_WIDTH, **console).print(reports.table(report))
+    show(Console(file=file, width=width, **console), *reports.tables(report))
     return file.getvalue()
 
 
@@ -98,16 +101,38 @@ def test_the_piped_table_has_no_escape_codes(mixed: Report) -> None:
     assert header.index("numpy") < header.index("torch")
 
 
-def test_twelve_systems_and_six_backends_fit_the_piped_width() -> None:
-    names = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
+NAMES = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
+
+
+@pytest.mark.parametrize("paths", [("native",), ("native", "equations", "derived")])
+@pytest.mark.parametrize("trouble", ["agree", "out-of-memory"])
+@pytest.mark.parametrize("width", [160, 120, 80, 60, 40, 30])
+def test_nothing_of_the_table_is_cut(width: int, trouble: Verdict, paths: Sequence[str]) -> None:
+    """Every word and number of the wide table is in the narrow one, as often, and whole."""
+    variants = [(d, p) for d in ("float64", "float32") for p in paths]
     cells = [
-        result(b, 1.0, "out-of-memory" if b == "jax" else "agree", dtype=d)
-        for b in names
-        for d in ("float64", "float32")
+        result(b, 10.0**-n, trouble if b == "jax" else "agree", spec=s, dtype=d, path=p)
+        for s in ("lesson6/three_char", "lesson6/theano_gru_combined")
+        for n, b in enumerate(NAMES)
+        for d, p in variants
     ]
-    lines = printed(Report(cells)).splitlines()
-    assert max(map(len, lines)) <= PIPED_WIDTH
-    assert all("…" not in line for line in lines)
+    wide, narrow = (printed(Report(cells), w) for w in (1000, width))
+    assert max(map(len, narrow.splitlines())) <= width
+    assert "…" not in narrow
+    digits = re.findall(r"[0-9]+[.][0-9]", wide)
+    assert len(digits) == len(cells)
+    assert Counter(re.findall(r"[0-9]+[.][0-9]", narrow)) == Counter(digits)
+    joined = re.sub(r"-\s*\n\s*", "-", narrow)
+    for word in {"three_char", "theano_gru_combined", "numpy", "torch", "float32", *paths[1:]}:
+        assert word in joined, word
+    assert narrow.count("MEMORY") == wide.count("MEMORY")
+
+
+def test_at_80_columns_a_dtype_has_a_row_of_its_own() -> None:
+    cells = [result(b, 1e-7, dtype=d) for b in NAMES for d in ("float64", "float32")]
+    rows = [line.split() for line in printed(Report(cells), 80).splitlines()]
+    assert ["lesson6/simple_rnn", "float64", *["7.0"] * 6] in rows
+    assert ["lesson6/simple_rnn", "float32", *["7.0"] * 6] in rows
 
 
 def test_the_title_names_the_variants(mixed: Report) -> None:

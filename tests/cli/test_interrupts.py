@@ -56,6 +56,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *("--backend", "numpy", "--weights", "weights", "--prompt", "the quick ", "--length"),
         "100000",
     ),
+    "run": (MODEL, "--backend", "numpy"),
     "replay": ("lesson6-simple_rnn-numpy-float64-derived",),
     "export": (MODEL, "--weights", "weights", "--to", "jax", "--output", "y.npz"),
     "import": (MODEL, "x.npz", "--from", "jax", "--weights", "w2", "--like", "weights"),

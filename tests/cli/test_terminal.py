@@ -112,7 +112,7 @@ def test_names_of_files_backends_options_and_texts(name: str, run: Run) -> None:
 
 def test_names_of_specs_in_the_tables_of_bench(run: Run, tmp_path: Path) -> None:
     size = ("--rounds", "1", "--mode", "forward", "--size", "hidden=4", "--batch", "2")
-    for more in ((), ("--markdown",)):
+    for more in ((), ("--print-markdown",)):
         code, text = run("bench", named(tmp_path, "[/bold]"), *QUICK[:2], *size, *more)
         assert code in (0, 2), text
         assert "[/bold]" in text

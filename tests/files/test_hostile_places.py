@@ -44,7 +44,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "baseline": ("check", SPEC, *ONE, "--baseline", "HERE"),
     "compare": ("compare", "HERE", "results.json"),
     "compare_new": ("compare", "results.json", "HERE"),
-    "bench": ("bench", SPEC, "--backend", "numpy", "--compare", "HERE"),
+    "bench": ("bench", SPEC, "--backend", "numpy", "--baseline", "HERE"),
     "spec": ("explain", "HERE"),
     "spec_of_check": ("check", "HERE", *ONE),
     "replay": ("replay", "HERE"),
@@ -58,7 +58,7 @@ WRITERS: dict[str, tuple[tuple[str, ...], kinds.Kind]] = {
         kinds.WEIGHTS,
     ),
     "records": (("check", SPEC, *ONE, "--records", "HERE"), kinds.RECORDS),
-    "bench": (("bench", SPEC, "--backend", "numpy", "--json", "HERE"), kinds.RESULTS),
+    "bench": (("bench", SPEC, "--backend", "numpy", "--records", "HERE"), kinds.RESULTS),
     "export": (
         ("export", SPEC, "--weights", "w", "--to", "onnx", "--force", "--output", "HERE.onnx"),
         kinds.EXPORT,

@@ -99,7 +99,7 @@ def test_more_epochs_are_done_than_asked_for(text: Path, kept: Path) -> None:
     found = harness(text, kept, "--epochs", "1", "--resume")
     assert found.exit_code == 0
     assert "epochs done already: 2; asked for: 1; none is left" in found.output
-    assert "goes on at" not in found.output
+    assert "resumes at" not in found.output
     assert content(kept.parent) == before
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
+from harness import options
 from harness.interrupts import stoppable
-from harness.options import DEVICE, OWN_ENVIRONMENT, SPECS, number, pairs, seed
+from harness.options import FILE, listed, number, seed
 from harness.ranges import LENGTH, TEMPERATURE, TOP_K
 
 Command = Callable[..., Any]
@@ -22,14 +22,18 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command()(guard(generate))
 
 
-@click.argument("spec")
-@click.option(
-    "--backend", "backends", multiple=True, required=True, help="Of several, texts are compared."
+@options.spec
+@listed(
+    "--backend",
+    "backends",
+    kind="backend",
+    required=True,
+    help="Backends that write; the texts of several are compared.",
 )
 @click.option(
-    "--weights", required=True, type=click.Path(path_type=Path), help="As 'harness train' keeps."
+    "--weights", required=True, type=FILE, help="File of weights that train or import wrote."
 )
-@click.option("--prompt", required=True, help="The text to go on from.")
+@click.option("--prompt", required=True, help="The text to continue.")
 @click.option(
     "--length", type=number(LENGTH), default=200, show_default=True, help="Characters to write."
 )
@@ -38,42 +42,43 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     type=number(TEMPERATURE),
     default=0.0,
     show_default=True,
-    help="0 takes the likeliest each time.",
+    help="How freely to choose; at 0 the likeliest character is taken each time.",
 )
 @click.option(
     "--top-k",
     type=number(TOP_K),
     default=0,
-    help="Choose among so many; among all if left out.",
+    help="Choose among this many characters; among all if left out.",
 )
-@seed("Of the choice.")
-@DEVICE
-@click.option("--dtype", default="float64", show_default=True, help="What to compute in.")
-@click.option(
-    "--path", default="native", show_default=True, help="The framework's layers, or equations."
-)
-@OWN_ENVIRONMENT
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-@SPECS
-def generate(spec: str, backends: tuple[str, ...], **options: Any) -> None:
-    """Write on from a prompt with SPEC and weights that were trained.
+@seed("Seed of the choice.")
+@options.DEVICE
+@options.dtype("float64", "float32, bfloat16 and tf32")
+@options.path("native")
+@options.PYTHONS
+@options.ENVIRONMENT
+@options.JSON
+@options.SPECS
+def generate(spec: str, backends: tuple[str, ...], **given: Any) -> None:
+    """Continue a prompt with SPEC and weights that were trained.
 
     Greedy unless a temperature is given; then the same text comes from every backend, and several
     --backend prove it.
 
-    Exit code 0: done; 1: the backends' texts part; 2: wrong usage or a wrong file; 3: a backend
+    Exit code 0: done; 1: the backends' texts differ; 2: wrong usage or a wrong file; 3: a backend
     failed.
     """
     from harness.runtime.plugins import choose_backends
     from harness.train.generate.console import run_generate
     from harness.train.generate.writing import GenerateRequest
 
-    names = ("weights", "prompt", "length", "temperature", "top_k", "seed", "device", "dtype")
+    names = choose_backends(backends)
+    fields = ("weights", "prompt", "length", "temperature", "top_k", "seed", "device", "dtype")
     request = GenerateRequest(
         spec,
-        tuple(choose_backends(backends)),
-        **{name: options[name] for name in (*names, "path")},
-        folders=tuple(options["folders"]),
-        environment=pairs("--env", options["env"]),
+        names,
+        **{name: given[name] for name in (*fields, "path")},
+        folders=tuple(given["folders"]),
+        pythons=options.interpreters(given["pythons"], lambda: names),
+        environments=options.variables(given["environment"], lambda: names),
     )
-    sys.exit(stoppable(partial(run_generate, request, options["as_json"])))
+    sys.exit(stoppable(partial(run_generate, request, given["as_json"])))

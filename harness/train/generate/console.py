@@ -3,48 +3,61 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 
+from harness.progress import Progress
 from harness.spec.model import replaced
-from harness.terminal import emit, say
+from harness.terminal import console, emit, say, tell
 from harness.train.generate.writing import GenerateError, GenerateRequest, prepare
 from harness.worker.remote import with_trace
 
 
 def run_generate(request: GenerateRequest, as_json: bool) -> int:
-    """Write on with every backend; returns the exit code."""
+    """Continue the prompt with every backend; returns the exit code."""
     writer = prepare(request)
     for told in replaced([writer.spec]):
-        say(told, error=True)
+        tell(told, error=True)
     texts: dict[str, str] = {}
     for backend in request.backends:
         shown = not texts and not as_json
-        if shown:
-            emit(request.prompt)
-        characters = []
+        # Where a terminal shows the text as it is written, there is no bar, but until it begins.
+        drawn = shown and sys.stdout.isatty()
+        characters: list[str] = []
+        bar = Progress(console(error=True), f"writing on {backend}")
         try:
-            for character in writer.write(backend):
-                characters.append(character)
-                if shown:
-                    emit(character)
+            with bar:
+                bar.step(f"starting {backend}")
+                for character in writer.write(backend):
+                    if not characters:
+                        bar.plan(request.length)
+                        bar.doing("")
+                        if drawn:
+                            bar.stop()
+                        if shown:
+                            emit(request.prompt)
+                    characters.append(character)
+                    bar.at(len(characters), f"{len(characters):,}/{request.length:,} characters")
+                    if shown:
+                        emit(character)
         except GenerateError as error:
             text = with_trace(str(error), error.traceback)
-            say(f"{chr(10) if shown else ''}{text}", error=True)
+            tell(text, error=True)
             return 3
         finally:
-            if shown:
+            if shown and characters:
                 emit("\n")
         texts[backend] = "".join(characters)
     parted = differences(texts)
     if as_json:
         say(json.dumps({"prompt": request.prompt, "texts": texts, "same": not parted}))
     elif len(texts) > 1:
-        say(parted or f"the same text on {', '.join(texts)}", error=True)
+        tell(parted or f"the same text on {', '.join(texts)}", error=True)
     return 1 if parted else 0
 
 
 def differences(texts: Mapping[str, str]) -> str:
-    """Where the texts of backends part from the first one's; empty if they do not."""
+    """Where the texts of backends differ from the first one's; empty if they do not."""
     (first, base), *others = texts.items()
     lines = []
     for backend, text in others:

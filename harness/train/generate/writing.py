@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class GenerateError(HarnessError):
 @dataclass(frozen=True)
 class GenerateRequest:
     """What to write. ``temperature`` of 0 takes the likeliest character each time; ``top_k`` of 0
-    leaves all to choose from."""
+    leaves all to choose from. ``environment`` is every backend's, ``environments`` by backend."""
 
     spec: str
     backends: tuple[str, ...]
@@ -60,6 +61,8 @@ class GenerateRequest:
     path: str = "native"
     folders: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    environments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,9 @@ class Writer:
         :class:`GenerateError` for a backend that fails.
         """
         request = self.request
-        worker = Worker(Launch(backend, environment=dict(request.environment)))
+        environment = {**request.environment, **request.environments.get(backend, {})}
+        python = request.pythons.get(backend, sys.executable)
+        worker = Worker(Launch(backend, python, environment))
         try:
             yield from self._write(backend, worker)
         except WorkerFault as fault:

@@ -1,0 +1,102 @@
+"""A layer, a function, a loss, an optimizer or an initializer in words: what its file says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from textwrap import indent
+from typing import Any
+
+from harness.spec.initializers import arguments
+from harness.spec.initializers import names as initializers
+from harness.spec.library import FOLDERS, Library
+
+KINDS = tuple(kind for kind in FOLDERS if kind != "model")
+# What each initializer draws; in the notation of harness/spec/initializers.py.
+INITIALIZERS: Mapping[str, str] = {
+    "zeros": "0",
+    "ones": "1",
+    "constant": "the value",
+    "identity": "1 where row = column, else 0; need not be square (Le, Jaitly, Hinton 2015)",
+    "uniform": "uniform between low and high",
+    "normal": "normal with mean 0 and standard deviation std, not truncated",
+    "uniform_fan": "uniform within 1 / sqrt(fan) of 0 (torch.nn's Linear and recurrent layers)",
+    "glorot_uniform": "uniform within sqrt(6 / (fan_in + fan_out)) of 0 (Glorot, Bengio 2010)",
+    "glorot_normal": "truncated normal, deviation sqrt(2 / (fan_in + fan_out)) (Glorot, Bengio "
+    "2010)",
+    "he_uniform": "uniform within sqrt(6 / fan_in) of 0 (He, Zhang, Ren, Sun 2015)",
+    "he_normal": "truncated normal, deviation sqrt(2 / fan_in) (He, Zhang, Ren, Sun 2015)",
+    "he_normal_untruncated": "normal, deviation sqrt(2 / fan_in) (He, Zhang, Ren, Sun 2015)",
+    "lecun_uniform": "uniform within sqrt(3 / fan_in) of 0 (LeCun, Bottou, Orr, Mueller 1998)",
+    "lecun_normal": "truncated normal, deviation sqrt(1 / fan_in) (LeCun, Bottou, Orr, Mueller "
+    "1998)",
+    "orthogonal": "orthonormal rows or columns, the fewer (Saxe, McClelland, Ganguli 2014)",
+}
+# The parts of a definition that are equations, in the order in which they are shown.
+EQUATIONS = ("equations", "training", "inference", "update")
+
+
+def explain_definition(name: str, library: Library) -> str:
+    """All definitions of a name that is no model's; empty if there is none."""
+    if library.is_model(name):
+        return ""
+    found = [_definition(kind, name, library) for kind in KINDS if library.has(kind, name)]
+    if name in initializers():
+        found.append(_initializer(name))
+    return "\n\n".join(found)
+
+
+def _definition(kind: str, name: str, library: Library) -> str:
+    given = library.find(kind, name).content.model_dump(exclude_none=True)
+    parts = [f"{kind} {name}: {given['summary']}", f"source: {' '.join(given['source'].split())}"]
+    for title, values in given.items():
+        if isinstance(values, Mapping) and values and title != "scan":
+            parts.append(_table(title, values))
+    scan = given.get("scan")
+    if scan is not None:
+        over = ", ".join(f"{step} of {whole}" for step, whole in scan["over"].items())
+        parts.append(_equations(f"each step of time ({over})", scan["step"]))
+        parts.append(f"output: {scan['output']} of every step")
+    parts += [_equations(title, given[title]) for title in EQUATIONS if title in given]
+    if "output" in given:
+        parts.append(f"output: {given['output']}")
+    models = ", ".join(_models_with(kind, name, library))
+    return "\n\n".join([*parts, f"models that use it: {models or 'none'}"])
+
+
+def _table(title: str, values: Mapping[str, Any]) -> str:
+    widest = max(map(len, values))
+    return "\n".join([title, *(f"  {n:{widest}}  {_words(v)}" for n, v in values.items())])
+
+
+def _words(value: Any) -> str:
+    """``[features, units], init glorot_uniform, block W`` for what a file has as a mapping."""
+    if isinstance(value, Mapping):
+        shape = [_words(value["shape"])] if "shape" in value else []
+        return ", ".join([*shape, *(f"{k} {_words(v)}" for k, v in value.items() if k != "shape")])
+    if isinstance(value, list):
+        return f"[{', '.join(map(_words, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _equations(title: str, text: str) -> str:
+    return f"{title}\n{indent(text.strip(), '  ')}"
+
+
+def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
+    """The models whose layers, optimizer or equations name a definition itself."""
+    for model in library.names("model"):
+        given = library.model(model).content.model_dump(exclude_none=True)
+        if kind == "layer":
+            named = any(use["layer"] == name for use in given.get("layers", {}).values())
+        elif kind == "optimizer":
+            named = given.get("optimizer", {}).get("optimizer") == name
+        else:
+            texts = [given.get("equations", ""), given.get("loss", ""), str(given.get("layers"))]
+            named = any(f"{name}(" in text or f"'{name}'" in text for text in texts)
+        if named:
+            yield model
+
+
+def _initializer(name: str) -> str:
+    taken = ", ".join(arguments(name)) or "none"
+    return f"initializer {name}: {INITIALIZERS[name]}\n\narguments: {taken}"

@@ -1,0 +1,109 @@
+"""What a command shows of its work while it goes, on standard error, and how long it may yet take.
+
+A terminal has a bar below whatever is printed, which leaves no trace. A pipe, a file and a dumb
+terminal have plain lines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from harness.terminal import entry, is_live, line, visible, wrapped
+
+# Columns of the bar, and of all that stands beside it.
+LONGEST, BESIDE = 30, 48
+# Seconds after which what has been done tells how long the rest takes.
+EARLY = 1.0
+
+
+class Progress:
+    """A task of ``total`` parts, of which ``at`` tells how many are done. A context manager."""
+
+    def __init__(
+        self, console: Console, what: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.console, self.what = console, what
+        self.live = is_live(console)
+        self.total, self.done = 0.0, 0.0
+        self._counted, self._doing = "", ""
+        self._clock = clock
+        self._began, self._first = clock(), 0.0
+        self._drawn = Live(
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+            redirect_stdout=False,
+            get_renderable=self._render,
+        )
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self._drawn.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Draw no more."""
+        self._drawn.stop()
+
+    def plan(self, total: float, done: float = 0.0) -> None:
+        """The whole of it, of which some may be done already: time is counted from now on."""
+        self.total, self.done = total, done
+        self._began, self._first = self._clock(), done
+
+    def at(self, done: float, counted: str) -> None:
+        """So much is done; ``counted`` says it in words, such as ``3/12``."""
+        self.done, self._counted = done, counted
+
+    def doing(self, text: str) -> None:
+        """What is being done just now."""
+        self._doing = visible(text)
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        line(self.console, text)
+
+    def step(self, text: str) -> None:
+        """What is done now: below the bar, or a line where there is none."""
+        self.doing(text)
+        if not self.live:
+            self.line(text)
+
+    def count(self) -> str:
+        """How much is done and the time left, for a line: ``3/12, about 0:40 left``."""
+        return ", ".join(filter(None, (self._counted, self.left())))
+
+    def left(self) -> str:
+        """``about 0:01:40 left``; empty while nobody can tell, and at the end."""
+        gone, made = self._clock() - self._began, self.done - self._first
+        if gone < EARLY or made <= 0 or self.done >= self.total:
+            return ""
+        return f"about {clock_time(gone * (self.total - self.done) / made)} left"
+
+    def _render(self) -> RenderableType:
+        grid = Table.grid(padding=(0, 1))
+        parts: list[RenderableType] = [entry(self.what)]
+        room = min(LONGEST, self.console.width - BESIDE)
+        if self.total and room >= 5:
+            parts.append(ProgressBar(self.total, self.done, width=room))
+        gone = clock_time(self._clock() - self._began)
+        words = " ".join(filter(None, (self._counted, gone, self.left())))
+        grid.add_row(*parts, entry(words))
+        below = wrapped(self._doing, self.console.width) if self._doing else ""
+        return Group(grid, entry(below)) if below else grid
+
+
+def clock_time(seconds: float) -> str:
+    """``1:02:03``, or ``2:03`` below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,148 @@
+"""Defaults of options: ``[tool.harness]`` of the nearest ``pyproject.toml``, and ``HARNESS_*``.
+
+What is given on the command line comes first, then the environment, then the file, then what the
+harness has built in; and within each, what is for one command before what is for all. A
+``pyproject.toml`` is the user's own, as an interpreter given by ``--python`` is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import Place, UsageError, closest
+from harness.files.user_file import MIB, FileFault, displayed, read_bytes
+
+MAX_SETTINGS = MIB
+NAME = "pyproject.toml"
+TABLE = ("tool", "harness")
+PREFIX = "HARNESS_"
+# What the harness reads of the environment that is no option's default.
+OTHERS = (
+    *("HARNESS_CORPUS", "HARNESS_FUZZ", "HARNESS_INTERRUPT_STEP", "HARNESS_RANDOM_MODELS"),
+    "HARNESS_WORKER",
+)
+# The options of each command, without their dashes.
+Vocabulary = Mapping[str, Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value of the file, and where it stands."""
+
+    value: Any
+    place: Place
+    own: bool  # for one command, and not for all
+    folder: Path  # the file's, from which its paths are meant
+
+
+def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict[str, Setting]:
+    """The settings of a command, by option; empty where no file has any.
+
+    Raises:
+        UsageError: the file cannot be read, or holds what is no command or no option.
+    """
+    path = nearest(start or Path.cwd())
+    text = "" if path is None else _text(path)
+    if path is None or not re.search(r"^\s*\[\s*tool\s*\.\s*harness", text, re.MULTILINE):
+        return {}
+    import tomllib
+
+    try:
+        table: Any = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{displayed(path)}: {error}") from None
+    for name in TABLE:
+        table = table.get(name, {})
+    found: dict[str, Setting] = {}
+    for own in (False, True):
+        for key, value in (table.get(command, {}) if own else table).items():
+            place = _place(path, text, key, command if own else "")
+            if not own and key in known:
+                _check_command(path, text, key, value, known)
+            elif key not in (known[command] if own else _all(known)):
+                raise _unknown(key, place, known[command] if own else [*known, *_all(known)])
+            elif own or key in known[command]:
+                found[key] = Setting(value, place, own, path.parent)
+    return found
+
+
+def nearest(folder: Path) -> Path | None:
+    """The ``pyproject.toml`` of a folder or of the nearest above it, within its repository."""
+    for place in (folder, *folder.parents):
+        if (place / NAME).is_file():
+            return place / NAME
+        if (place / ".git").exists():
+            return None
+    return None
+
+
+def variables(command: str, option: str) -> list[str]:
+    """The environment variables that hold an option's default, the first before the second."""
+    word = option.upper().replace("-", "_")
+    return [f"{PREFIX}{command.upper()}_{word}", f"{PREFIX}{word}"]
+
+
+def check_variables(known: Vocabulary) -> None:
+    """:class:`UsageError` for a variable that is nearly one of the harness's own."""
+    names = [name for name in os.environ if name.startswith(PREFIX)]
+    if not names:
+        return
+    all_ = {v for command, options in known.items() for o in options for v in variables(command, o)}
+    for name in names:
+        words = [one.removeprefix(PREFIX) for one in all_]
+        likely = (
+            None if name in all_ or name in OTHERS else closest(name.removeprefix(PREFIX), words)
+        )
+        if likely is not None:
+            raise UsageError(
+                f"the environment variable {name} is none of the harness's; did you mean "
+                f"{PREFIX}{likely}?"
+            )
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_bytes(path, MAX_SETTINGS, "settings").decode()
+    except (FileFault, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the settings: {error}") from None
+
+
+def _all(known: Vocabulary) -> set[str]:
+    return {option for options in known.values() for option in options}
+
+
+def _check_command(path: Path, text: str, name: str, table: Any, known: Vocabulary) -> None:
+    """What is for another command must be right too: else it is found when it is needed."""
+    if not isinstance(table, dict):
+        place = _place(path, text, name, "")
+        raise UsageError(f"{place}: the options of 'harness {name}' are a table, found {table!r}")
+    for key in table:
+        if key not in known[name]:
+            raise _unknown(key, _place(path, text, key, name), known[name])
+
+
+def _unknown(key: str, place: Place, allowed: Iterable[str]) -> UsageError:
+    named = sorted(allowed)
+    likely = closest(key, named)
+    hint = f"; did you mean {likely!r}?" if likely else f" (known: {', '.join(named)})"
+    return UsageError(f"{place}: there is no option {key!r}{hint}")
+
+
+def _place(path: Path, text: str, key: str, command: str) -> Place:
+    """Where a key stands: tomllib does not say. The file's first line where it is not found."""
+    header = ""
+    wanted = ".".join((*TABLE, *filter(None, [command])))
+    named = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""")
+    for number, row in enumerate(text.splitlines(), start=1):
+        if found := re.match(r"\s*\[\s*([^\]]*?)\s*\]", row):
+            header = re.sub(r"[\s\"']", "", found[1])
+            if header == f"{wanted}.{key}":
+                return Place(displayed(path), number, 1)
+        elif header == wanted and named.match(row):
+            return Place(displayed(path), number, len(row) - len(row.lstrip()) + 1)
+    return Place(displayed(path), 1, 1)

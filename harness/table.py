@@ -1,0 +1,124 @@
+"""Tables that are whole at any width: in one piece, in parts, or one entry below the other.
+
+Nothing is ever cut. Where a table is wider than the terminal its columns are shown in parts, if
+they are alike; where even that is too wide, or columns are of different kinds, each row becomes a
+paragraph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.terminal import UNLIMITED, entry, line
+
+Entry = str | Text
+# Columns of a part beside the first, below which paragraphs are easier to read.
+FEWEST = 2
+
+
+@dataclass
+class Grid:
+    """Rows of texts under a title. The first ``names`` columns name the row.
+
+    ``alike`` tells that the other columns are of one kind, such as backends.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[Entry]] = field(default_factory=list)
+    alike: bool = True
+    names: int = 1
+    ruled: bool = False
+
+    def rich(self) -> Table:
+        """For a terminal, below the title; readable without colour."""
+        table = Table() if self.ruled else Table(box=box.SIMPLE, pad_edge=False)
+        for number, column in enumerate(self.columns):
+            right = number >= self.names
+            table.add_column(_entry(column), justify="right" if right else "left", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*map(_entry, row))
+        return table
+
+    def markdown(self) -> str:
+        """For a README or a pull request."""
+        lines = [f"**{self.title}**", "", _pipe(self.columns)]
+        lines.append(_pipe(["---", *["---:"] * (len(self.columns) - 1)]))
+        lines += [_pipe([str(text).replace("\n", "<br>") for text in row]) for row in self.rows]
+        return "\n".join(lines)
+
+    def only(self, columns: Sequence[int]) -> Grid:
+        """With the columns that name a row, and some of the others."""
+        kept = [*range(self.names), *columns]
+        rows = [[row[n] for n in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[n] for n in kept], rows=rows)
+
+    def folded(self) -> Grid:
+        """With headings broken at their hyphens, and without rules."""
+        columns = [column.replace("-", "-\n") for column in self.columns]
+        return replace(self, columns=columns, ruled=False)
+
+
+def show(target: Console, *grids: Grid) -> None:
+    """Print one table: the first form of it that fits, else the last in parts or paragraphs."""
+    line(target, grids[0].title)
+    for grid in (*grids, grids[-1].folded()):
+        if _width(target, grid) <= target.width:
+            target.print(grid.rich())
+            return
+    grid = grids[-1].folded()
+    parts = list(_parts(target, grid)) if grid.alike else []
+    if parts and all(len(part.columns) >= grid.names + FEWEST for part in parts[:-1]):
+        for part in parts:
+            target.print(part.rich())
+        return
+    for row in grids[-1].rows:
+        _paragraph(target, grids[-1], row)
+
+
+def _width(target: Console, grid: Grid) -> int:
+    options = target.options.update(max_width=UNLIMITED)
+    return Measurement.get(target, options, grid.rich()).maximum
+
+
+def _parts(target: Console, grid: Grid) -> Iterator[Grid]:
+    """As many columns at a time as fit; nothing where not even one does."""
+    waiting = list(range(grid.names, len(grid.columns)))
+    while waiting:
+        count = len(waiting)
+        while count and _width(target, grid.only(waiting[:count])) > target.width:
+            count -= 1
+        if not count:
+            return
+        yield grid.only(waiting[:count])
+        del waiting[:count]
+
+
+def _paragraph(target: Console, grid: Grid, row: Sequence[Entry]) -> None:
+    """A row by itself: its name, then its entries, each after its heading."""
+    line(target, " ".join(str(text) for text in row[: grid.names]))
+    pairs = zip(grid.columns[grid.names :], row[grid.names :], strict=True)
+    told = [
+        Text.assemble(f"{column} ", Text(", ").join(_entry(text).split("\n")))
+        for column, text in pairs
+        if str(text)
+    ]
+    several = grid.alike and any("\n" in str(text) for text in row)
+    for part in told if several else [Text("; ").join(told)]:
+        target.print(Padding(part, (0, 0, 0, 2), expand=False), highlight=False)
+
+
+def _entry(text: Entry) -> Text:
+    return text if isinstance(text, Text) else entry(text)
+
+
+def _pipe(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"

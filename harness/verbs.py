@@ -1,0 +1,184 @@
+"""The commands as a user meets them: help in sections, and defaults from a file and variables."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from harness import settings
+from harness.errors import UsageError
+
+# The sections of a command's help, in their order, and the options in them.
+SECTIONS: Mapping[str, str] = {
+    "What to run": "backend against break to from path dtype device quick check thorough repeat "
+    "mode batch time size rounds tune phase want text encoding epochs held-out prompt length "
+    "temperature top-k seed deterministic no-proof specs weights inputs like",
+    "How to run it": "python env threads jobs timeout start-timeout memory fail-fast",
+    "What to keep": "records output html markdown junit reproducers every resume force",
+    "What to print": "json print-markdown verbose baseline base history relative-to threshold",
+}
+# The sections of the list of commands; one that is in none stands at the end.
+CHAPTERS: Mapping[str, str] = {
+    "Compare": "check bench compare report demo run",
+    "Find out why": "explain differences localise reduce replay",
+    "Train and move models": "train generate export import",
+    "Look up": "list schema",
+}
+# What options and commands were called before, and what does it now.
+FORMER: Mapping[str, Mapping[str, str]] = {
+    "bench": {"--compare": "--baseline FILE"},
+    "compare": {"--markdown": "--print-markdown"},
+}
+
+
+class Verb(click.Command):
+    """A command whose help has sections, and whose options have defaults of the user's."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        name = info_name or ""
+        for option in _options(self):
+            option.envvar = settings.variables(name, _word(option))
+        if parent is not None and not {"--help", "-h"} & {*args}:
+            extra["default_map"] = _defaults(parent, self, name)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it; ``UsageError`` for a former option says what does it now, and
+        ``BadParameter`` where a wrong default comes from."""
+        for argument in args:
+            new = FORMER.get(self.name or "", {}).get(argument.partition("=")[0])
+            if new:
+                raise click.UsageError(f"there is no {argument.partition('=')[0]}; use {new}", ctx)
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            origin = _origin(ctx, error.param) if error.param is not None else ""
+            if not origin:
+                raise
+            told = error.message + origin
+            raise click.BadParameter(told, ctx, error.param, error.param_hint) from None
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        waiting = {
+            _word(p): record
+            for p in self.get_params(ctx)
+            if (record := p.get_help_record(ctx)) is not None
+        }
+        for title, names in SECTIONS.items():
+            found = [waiting.pop(name) for name in names.split() if name in waiting]
+            _section(formatter, title, found)
+        _section(formatter, "Further options", waiting.values())
+
+
+class Verbs(click.Group):
+    """The group of all commands, listed in sections, each described by a whole sentence."""
+
+    command_class = Verb
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        waiting = {name: (name, _sentence(command)) for name, command in self.commands.items()}
+        for title, names in CHAPTERS.items():
+            _section(formatter, title, [waiting.pop(n) for n in names.split() if n in waiting])
+        _section(formatter, "Further commands", waiting.values())
+
+    def vocabulary(self) -> dict[str, list[str]]:
+        """The options of each command, without their dashes."""
+        return {name: [*map(_word, _options(c))] for name, c in self.commands.items()}
+
+
+def _options(command: click.Command) -> list[click.Option]:
+    return [p for p in command.params if isinstance(p, click.Option)]
+
+
+def _word(option: click.Parameter) -> str:
+    """An option's long name without its dashes."""
+    return max(option.opts, key=len).lstrip("-")
+
+
+def _section(formatter: click.HelpFormatter, title: str, rows: Iterable[tuple[str, str]]) -> None:
+    rows = list(rows)
+    if rows:
+        with formatter.section(title):
+            formatter.write_dl(rows)
+
+
+def _sentence(command: click.Command) -> str:
+    """The first sentence of a command's help."""
+    paragraph = inspect.cleandoc(command.help or "").partition("\n\n")[0]
+    return " ".join(paragraph.split()).partition(". ")[0].rstrip(".")
+
+
+def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[str, Any]:
+    """The defaults of a command from the user's file, as click wants them.
+
+    Raises:
+        UsageError: the file or a variable is wrong.
+    """
+    group = parent.command
+    if not isinstance(group, Verbs) or name not in group.commands:
+        return {}
+    known = group.vocabulary()
+    try:
+        settings.check_variables(known)
+        found = settings.settings(name, known)
+        parent.meta[__name__] = {}
+        given = {}
+        for option in _options(command):
+            setting = found.get(_word(option))
+            if setting is not None and option.name is not None:
+                value = _value(option, setting)
+                if value is not None:
+                    given[option.name] = value
+                    parent.meta[__name__][option.name] = setting.place
+        return given
+    except UsageError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _value(option: click.Option, setting: settings.Setting) -> Any:
+    """A setting in the form of an option's own values; None where it is for other commands."""
+    value, name = setting.value, _word(option)
+    if option.is_flag:
+        if not isinstance(value, bool):
+            raise UsageError(f"{setting.place}: {name!r} is true or false, found {value!r}")
+        return value
+    if isinstance(value, Mapping):
+        value = [f"{key}={one}" for key, one in value.items()]
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, list | dict | bool) for item in items):
+        raise UsageError(f"{setting.place}: {name!r} is a text, a number or a list of them")
+    if name in ("specs", "records", "output", "reproducers", "weights", "inputs", "baseline"):
+        items = [_beside(setting, str(item)) for item in items]
+    if option.multiple:
+        return [str(item) for item in items]
+    if len(items) == 1:
+        return str(items[0])
+    if setting.own:
+        raise UsageError(f"{setting.place}: {name!r} is one value here, found {len(items)}")
+    return None
+
+
+def _beside(setting: settings.Setting, path: str) -> str:
+    """A path of the file, which is meant from the file's folder."""
+    return str(setting.folder / path)
+
+
+def _origin(ctx: click.Context, param: click.Parameter) -> str:
+    """Where a wrong value comes from, unless from the command line."""
+    name = param.name or ""
+    source = ctx.get_parameter_source(name)
+    if source is ParameterSource.DEFAULT_MAP:
+        return f" (from {ctx.meta.get(__name__, {}).get(name)})"
+    if source is ParameterSource.ENVIRONMENT and isinstance(param.envvar, list):
+        return f" (from the environment: {' or '.join(param.envvar)})"
+    return ""

@@ -1,0 +1,253 @@
+"""Options mean the same for every command, take lists in two forms, and stand in sections."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+from places import ROOT
+
+from harness.check.explain_definition import INITIALIZERS, explain_definition
+from harness.check.request import QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS
+from harness.commands import KINDS, cli
+from harness.commands import request_of as check_request_of
+from harness.errors import UsageError
+from harness.options import interpreters, only, variables
+from harness.spec import initializers
+from harness.spec.library import FOLDERS, Library
+from harness.verbs import CHAPTERS, SECTIONS
+
+HARNESS = Path(sys.executable).with_name("harness")
+# What an option is beside its default and whether several values are taken, or why it differs.
+DIFFERING = {
+    "batch": "rows of a training step, or sizes to time",
+    "weights": "read, or written by train and import",
+    "path": "one, or several for check",
+    "size": "one number, or several for bench",
+}
+
+
+def options() -> dict[str, dict[str, click.Option]]:
+    """By option, the declaration of each command."""
+    found: dict[str, dict[str, click.Option]] = defaultdict(dict)
+    for name, command in cli.commands.items():
+        for option in command.params:
+            if isinstance(option, click.Option):
+                found[max(option.opts, key=len).lstrip("-")][name] = option
+    return found
+
+
+def test_an_option_is_of_one_kind_everywhere() -> None:
+    assert len(options()) > 40
+    for word, by_command in options().items():
+        kinds = {(o.is_flag, o.metavar, str(o.type.name)) for o in by_command.values()}
+        assert len(kinds) == 1 or word in DIFFERING, (word, by_command)
+
+
+def test_every_option_and_command_has_its_section() -> None:
+    known = " ".join(SECTIONS.values()).split()
+    assert len(set(known)) == len(known)
+    listed = {f"{kind}" for kind in KINDS}
+    assert set(options()) - set(known) - listed == set()
+    assert set(cli.commands) <= set(" ".join(CHAPTERS.values()).split())
+
+
+def test_every_help_is_a_sentence() -> None:
+    for word, by_command in options().items():
+        for name, option in by_command.items():
+            text = option.help or ""
+            assert re.match(r"[A-Za-z0-9'].*[.]$", text), (name, word, text)
+            assert not text.startswith("Of "), (name, word)
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_help_is_whole(width: int) -> None:
+    for arguments in (["--help"], *([name, "--help"] for name in cli.commands)):
+        text = CliRunner().invoke(cli, arguments, terminal_width=width).output
+        shown = text.replace("]...", "").replace("[ARGS]...", "")
+        assert "..." not in shown, arguments
+    if width >= 80:
+        assert max(map(len, text.splitlines())) <= width
+
+
+def request(*arguments: str) -> object:
+    command = cli.commands["check"]
+    with command.make_context("check", list(arguments)) as context:
+        return check_request_of(context.params)
+
+
+def test_lists_by_comma_or_repetition_are_the_same() -> None:
+    one = request("--backend", "numpy,torch", "--dtype", "float32,float64", "--check", "loss,nan")
+    two = request(
+        *("--backend", "numpy", "--backend", "torch", "--dtype", "float32"),
+        *("--dtype", "float64", "--check", "loss", "--check", "nan"),
+    )
+    assert one == two
+    assert request("--size", "hidden=8,vocab=9") == request(
+        "--size", "hidden=8", "--size", "vocab=9"
+    )
+    assert request("--path", "native,derived").paths == ("native", "derived")  # type: ignore[attr-defined]
+    assert request("--path", "all").paths == ("native", "equations", "derived")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("check", "--backend", "numpy,,torch"), "nothing stands beside a comma of 'numpy,,torch'"),
+        (("check", "--path", "both"), "unknown path 'both'; give 'native,equations'"),
+        (("check", "--path", "natve"), "unknown path 'natve'; did you mean 'native'?"),
+        (("check", "nothing/*"), "no model matches 'nothing/*'"),
+        (("check", "--backend", "numpy", "torch"), "torch is a backend: --backend numpy,torch"),
+        (("bench", "--compare", "a.json"), "there is no --compare; use --baseline FILE"),
+        (("bench", "--json", "a.json"), "to keep the results, give --records a.json"),
+        (("train", "x", "--backend", "numpy", "--python", "torch=p"), "'torch', which is not run"),
+    ],
+)
+def test_wrong_usage_says_what_is_right(arguments: tuple[str, ...], words: str) -> None:
+    found = CliRunner().invoke(cli, arguments)
+    assert found.exit_code == 2, found.output
+    assert words in " ".join(found.output.split()), found.output
+
+
+def test_patterns_of_models() -> None:
+    found = request("lesson6/*gru*", "lesson6/keras_gru").specs  # type: ignore[attr-defined]
+    assert found == ("lesson6/keras_gru", "lesson6/theano_gru", "lesson6/theano_gru_combined")
+
+
+def test_quick_is_what_is_documented_unless_other_things_are_asked_for() -> None:
+    found = request("--quick")
+    assert (found.specs, found.dtypes, found.checks) == (QUICK_SPECS, QUICK_DTYPES, QUICK_CHECKS)  # type: ignore[attr-defined]
+    other = request("--quick", "lesson6/first_rnn", "--dtype", "float64", "--check", "loss")
+    assert (other.specs, other.dtypes) == (("lesson6/first_rnn",), ("float64",))  # type: ignore[attr-defined]
+    assert other.checks == ("loss",)  # type: ignore[attr-defined]
+    page = (ROOT / "docs/command-line.md").read_text()
+    for name in (*QUICK_SPECS, *QUICK_DTYPES, *QUICK_CHECKS):
+        assert name in page
+
+
+def both() -> tuple[str, ...]:
+    return ("numpy", "torch")
+
+
+def test_interpreters_and_variables_of_one_backend_or_of_all() -> None:
+    assert interpreters(["/a/python"], both) == {"numpy": "/a/python", "torch": "/a/python"}
+    assert interpreters(["/a=b/python"], both)["numpy"] == "/a=b/python"
+    assert interpreters(["/a", "torch=/b"], both) == {"numpy": "/a", "torch": "/b"}
+    assert variables(["A=1", "torch:B=x:y=z"], both) == {
+        "numpy": {"A": "1"},
+        "torch": {"A": "1", "B": "x:y=z"},
+    }
+    for wrong in ("A", ":A=1", "=1", "numpy:=1"):
+        with pytest.raises(UsageError, match="takes"):
+            variables([wrong], both)
+    with pytest.raises(UsageError, match="both for every backend"):
+        interpreters(["/a", "/b"], both)
+    with pytest.raises(UsageError, match="'torhc', which is not run; did you mean 'torch'"):
+        only("--env", {"torhc": {}}, "torch", {})
+
+
+# --- Completion --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "begun", "wanted"),
+    [
+        (["check", "--backend"], "to", {"torch"}),
+        (["check", "--backend"], "numpy,to", {"numpy,torch"}),
+        (["check"], "lesson6/k", {"lesson6/keras_gru"}),
+        (["check", "--check"], "train", {"training", "training-sgd", "trained"}),
+        (["bench", "--mode"], "forward,", {"forward,train"}),
+        (["check", "--dtype"], "float", {"float32", "float64"}),
+        (["explain"], "gru", {"gru", "gru_concatenated", "gru_reset_after"}),
+        (["export", "lesson6/keras_gru", "--to"], "on", {"onnx"}),
+        (["check", "lesson6/simple_rnn", "--size"], "hid", {"hidden="}),
+        (["train", "--text"], "b", {"builtin"}),
+        ([], "ex", {"explain", "export"}),
+    ],
+)
+def test_completion_knows_the_values(arguments: list[str], begun: str, wanted: set[str]) -> None:
+    shell = ShellComplete(cli, {}, "harness", "_HARNESS_COMPLETE")
+    found = {item.value for item in shell.get_completions(arguments, begun)}
+    assert found == wanted
+
+
+def test_files_and_folders_are_left_to_the_shell() -> None:
+    shell = ShellComplete(cli, {}, "harness", "_HARNESS_COMPLETE")
+    kinds = {
+        word: {item.type for item in shell.get_completions(["check", word], "x")}
+        for word in ("--records", "--specs")
+    }
+    assert kinds == {"--records": {"file"}, "--specs": {"dir"}}
+
+
+def test_a_shell_is_answered() -> None:
+    env = {**os.environ, "_HARNESS_COMPLETE": "bash_complete", "COMP_CWORD": "3"}
+    env["COMP_WORDS"] = "harness check --backend nu"
+    done = subprocess.run([HARNESS], env=env, capture_output=True, text=True, check=False)
+    assert done.stdout == "plain,numpy\n", done.stderr
+
+
+# --- Definitions -------------------------------------------------------------------------------
+
+
+def test_explain_and_list_know_every_definition() -> None:
+    assert set(INITIALIZERS) == set(initializers.names())
+    library = Library()
+    for kind in FOLDERS:
+        for name in library.names(kind) if kind != "model" else ():
+            text = explain_definition(name, library)
+            assert text.startswith(f"{kind} {name}: ")
+    assert explain_definition("lesson6/simple_rnn", library) == ""
+    gru = explain_definition("gru", library)
+    assert "z = gate(x_t @ W_z + b_z + h @ U_z)" in gru
+    assert "models that use it: lesson6/keras_gru, lesson6/theano_gru" in gru
+    assert "lesson6/simple_rnn" in explain_definition("adam_epsilon_hat", library)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_shows_one_kind_with_summaries(kind: str) -> None:
+    text = CliRunner().invoke(cli, ["list", f"--{kind}"]).output
+    first, *rows = text.splitlines()
+    assert first == kind
+    assert rows
+    assert all(len(row.split()) > 2 or kind == "initializers" for row in rows), rows
+    found = json.loads(CliRunner().invoke(cli, ["list", f"--{kind}", "--json"]).output)
+    assert len(found) == 1
+    assert len(*found.values()) == len(rows)
+
+
+def test_an_unknown_name_is_told_with_what_is_near() -> None:
+    found = CliRunner().invoke(cli, ["explain", "grru"])
+    assert found.exit_code == 2
+    assert "did you mean 'gru'?" in found.output
+
+
+# --- The start ---------------------------------------------------------------------------------
+
+
+@pytest.mark.alone
+def test_help_starts_at_once() -> None:
+    """What imports before the help is shown costs little more than click itself."""
+
+    def seconds(*command: str) -> float:
+        found = []
+        for _ in range(5):
+            before = os.times()
+            subprocess.run(command, check=True, capture_output=True)
+            after = os.times()
+            found.append(after.children_user - before.children_user)
+        return min(found)
+
+    begun = time.monotonic()
+    click_alone = seconds(sys.executable, "-c", "import click")
+    assert seconds(str(HARNESS), "--help") < click_alone + 0.15, time.monotonic() - begun

@@ -1,0 +1,113 @@
+"""What is shown while a command works: time left, plain lines in pipes and on dumb terminals."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from terminals import plain, shown
+
+from harness.progress import Progress, clock_time
+
+NUMPY = ("lesson6/simple_rnn", "--backend", "numpy")
+SMALL = ("--size", "hidden=8")
+CHECK = ("check", *NUMPY, *SMALL, "--check", "outputs")
+TRAIN = ("train", *NUMPY, *SMALL, "--text", "text", "--epochs", "2", "--no-proof")
+BENCH = ("bench", *NUMPY, *SMALL, "--rounds", "1", "--batch", "2", "--mode", "forward")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def console(width: int = 80, **more: Any) -> Console:
+    return Console(file=Terminal(), width=width, force_terminal=True, _environ={}, **more)
+
+
+def test_the_time_left_is_what_the_rest_takes_at_the_pace_so_far() -> None:
+    seconds = [100.0]
+    bar = Progress(console(), "working", lambda: seconds[0])
+    bar.plan(10)
+    assert bar.count() == ""
+    bar.at(0, "0/10")
+    seconds[0] += 5
+    assert bar.count() == "0/10", "nothing done tells nothing"
+    bar.at(2, "2/10")
+    assert bar.count() == "2/10, about 0:20 left"
+    bar.plan(10, done=2)
+    seconds[0] += 30
+    bar.at(3, "3/10")
+    assert bar.left() == "about 3:30 left", "what was there before is not this run's pace"
+    bar.at(10, "10/10")
+    assert bar.left() == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (7384, "2:03:04")]
+)
+def test_clock_times(seconds: float, told: str) -> None:
+    assert clock_time(seconds) == told
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_a_bar_keeps_count_and_time_at_any_width(width: int) -> None:
+    seconds = [0.0]
+    target = console(width)
+    with Progress(target, "checking", lambda: seconds[0]) as bar:
+        bar.plan(144)
+        seconds[0] = 60.0
+        bar.at(12, "12/144")
+        bar.doing("lesson6/theano_gru_combined keras-torch cpu float64 equations")
+    drawn = plain(target.file.getvalue())  # type: ignore[attr-defined]
+    for told in ("checking", "12/144", "1:00", "about 11:00 left", "equations"):
+        assert told in drawn, drawn
+    assert "…" not in drawn
+    assert max(map(cell_len, re.split(r"[\r\n]", drawn))) <= width
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "text").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    return tmp_path
+
+
+@pytest.mark.parametrize("how", ["pipe", "dumb"])
+@pytest.mark.parametrize("more", [(), ("--json",)])
+@pytest.mark.parametrize("command", [CHECK, TRAIN], ids=lambda c: c[0])
+def test_pipes_and_dumb_terminals_have_plain_lines(
+    command: tuple[str, ...], more: tuple[str, ...], how: str, folder: Path
+) -> None:
+    columns, env = (None, {}) if how == "pipe" else (80, {"TERM": "dumb"})
+    code, text = shown((*command, *more), folder, columns=columns, errors=True, env=env)
+    assert code == 0, text
+    assert "\x1b" not in text
+    assert "\r" not in text
+    lines = text.splitlines()
+    assert "starting numpy" in lines[0] or "starting numpy" in lines[1]
+    if command is CHECK:
+        assert any(re.match(r"2/2: lesson6/simple_rnn", line) for line in lines), text
+    else:
+        assert "epoch 2/2: loss" in text
+        assert "nan" not in text
+
+
+def test_there_is_no_loss_before_the_first_one(folder: Path) -> None:
+    code, text = shown(TRAIN, folder, columns=80, errors=True)
+    assert code == 0, text
+    assert "\x1b[" in text, "a live terminal has a bar"
+    assert "nan" not in text
+    assert "starting numpy" in text
+
+
+@pytest.mark.slow
+def test_bench_tells_of_each_cell_and_of_the_load(folder: Path) -> None:
+    code, text = shown(BENCH, folder, columns=None, errors=True)
+    assert code in (0, 1), text
+    assert "numpy" in text
+    assert re.search(r"^1/1: ", text, re.MULTILINE), text

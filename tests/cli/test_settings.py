@@ -1,0 +1,173 @@
+"""Defaults of options from pyproject.toml and the environment: which counts, what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from harness.commands import cli
+from harness.errors import UsageError
+from harness.settings import settings
+
+KNOWN = {"check": ["backend", "dtype", "specs"], "bench": ["backend", "batch"]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".git").mkdir()
+    return tmp_path
+
+
+Parsed = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def parsed(folder: Path) -> Parsed:
+    """The options of a command as it would get them."""
+
+    def parse(*arguments: str) -> dict[str, Any]:
+        with cli.make_context("harness", list(arguments), resilient_parsing=False) as context:
+            name, command, rest = cli.resolve_command(context, list(arguments))
+            assert command is not None
+            with command.make_context(name, rest, parent=context) as found:
+                return found.params
+
+    return parse
+
+
+def written(folder: Path, text: str) -> None:
+    (folder / "pyproject.toml").write_text(f'[project]\nname = "x"\n\n{text}')
+
+
+def test_precedence(folder: Path, parsed: Parsed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command line, then the environment, then the file; each for one command before for all."""
+
+    def dtypes() -> tuple[Any, Any]:
+        return parsed("check")["dtypes"], parsed("check", "--dtype", "given")["dtypes"]
+
+    assert dtypes() == ((), ("given",))
+    written(folder, '[tool.harness]\ndtype = "all"\n')
+    assert dtypes() == (("all",), ("given",))
+    written(folder, '[tool.harness]\ndtype = "all"\n[tool.harness.check]\ndtype = ["one", "two"]\n')
+    assert dtypes() == (("one", "two"), ("given",))
+    monkeypatch.setenv("HARNESS_DTYPE", "a,b")
+    assert dtypes() == (("a", "b"), ("given",))
+    monkeypatch.setenv("HARNESS_CHECK_DTYPE", "own")
+    assert dtypes() == (("own",), ("given",))
+    assert parsed("train", "x", "--backend", "numpy")["dtype"] == "a,b"
+
+
+def test_every_form_of_a_value(folder: Path, parsed: Parsed) -> None:
+    written(
+        folder,
+        """
+[tool.harness]
+backend = ["numpy", "torch"]
+seed = 3
+specs = "mine"
+size = {hidden = 8}
+python = {torch = "/venv/bin/python"}
+
+[tool.harness.bench]
+batch = [2, 4]
+threads = 1
+tune = true
+""",
+    )
+    bench = parsed("bench")
+    assert bench["backends"] == ("numpy", "torch")
+    assert bench["batches"] == ("2", "4")
+    assert bench["threads"] == 1
+    assert bench["tune"] is True
+    assert bench["sizes"] == ("hidden=8",)
+    assert bench["pythons"] == ("torch=/venv/bin/python",)
+    check = parsed("check")
+    assert check["seed"] == 3
+    assert check["folders"] == (folder / "mine",), "a path is meant from the file's folder"
+    with pytest.raises(click.MissingParameter):
+        parsed("train", "x")  # a list of backends is not for a command that takes one
+
+
+def test_the_nearest_file_of_the_repository_counts(folder: Path, parsed: Parsed) -> None:
+    inner = folder / "a/b"
+    inner.mkdir(parents=True)
+    written(folder, "[tool.harness]\nseed = 5\n")
+    assert settings("check", {**KNOWN, "check": ["seed"]}, inner)["seed"].value == 5
+    (folder / "a/.git").mkdir()
+    assert settings("check", KNOWN, inner) == {}, "another repository's file is not ours"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "[tool.harness]\nbackends = 'x'\n",
+            "pyproject.toml:5:1: there is no option 'backends'; did",
+        ),
+        ("[tool.harness]\nzzzz = 1\n", "pyproject.toml:5:1: there is no option 'zzzz' (known: "),
+        (
+            "[tool.harness.chek]\ndtype = 'x'\n",
+            "pyproject.toml:4:1: there is no option 'chek'; did",
+        ),
+        ("[tool.harness.check]\nbatch = 1\n", "pyproject.toml:5:1: there is no option 'batch'"),
+        (
+            "[tool.harness.bench]\n  bach = 1\n",
+            "pyproject.toml:5:3: there is no option 'bach'; did",
+        ),
+        ("[tool.harness]\ncheck = 3\n", "the options of 'harness check' are a table, found 3"),
+        ("[tool.harness]\nx = \n", "pyproject.toml: Invalid value"),
+    ],
+)
+def test_a_wrong_file_is_told_with_its_place(text: str, words: str, folder: Path) -> None:
+    written(folder, text)
+    with pytest.raises(UsageError) as found:
+        settings("check", KNOWN, folder)
+    assert words in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed = 'x'", "found 'x' (allowed: 0 to 4,294,967,295) (from "),
+        ("quick = 1", "pyproject.toml:5:1: 'quick' is true or false, found 1"),
+        ("seed = [[1]]", "pyproject.toml:5:1: 'seed' is a text, a number or a list of them"),
+        ("seed = [1, 2]", "pyproject.toml:5:1: 'seed' is one value here, found 2"),
+        ("sede = 1", "pyproject.toml:5:1: there is no option 'sede'; did you mean 'seed'?"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_place(text: str, words: str, folder: Path) -> None:
+    written(folder, f"[tool.harness.check]\n{text}\n")
+    found = CliRunner().invoke(cli, ["check", "lesson6/simple_rnn"])
+    assert found.exit_code == 2
+    assert words in found.output
+    assert CliRunner().invoke(cli, ["check", "--help"]).exit_code == 0, "help is always there"
+
+
+def test_a_misspelt_variable_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_BACKND", "numpy")
+    found = CliRunner().invoke(cli, ["explain", "gru"])
+    assert found.exit_code == 2
+    assert "HARNESS_BACKND is none of the harness's; did you mean HARNESS_BACKEND?" in found.output
+
+
+@pytest.mark.parametrize(
+    "name", ["HARNESS_CORPUS", "HARNESS_START_TIMEOUT", "HARNESS_WORKER", "HARNESS_OF_OTHERS_XYZ"]
+)
+def test_other_variables_are_let_be(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "20")
+    assert CliRunner().invoke(cli, ["explain", "gru"]).exit_code == 0
+
+
+def test_a_wrong_variable_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_SEED", "x")
+    found = CliRunner().invoke(cli, ["check"])
+    assert found.exit_code == 2
+    assert "(from the environment: HARNESS_CHECK_SEED or HARNESS_SEED)" in found.output
