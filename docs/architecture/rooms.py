@@ -16,7 +16,7 @@ from pathlib import Path
 # From the top; rooms on one floor know nothing of each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
-    ("commands", "suite", "extend"),
+    ("commands", "suite", "extend", "api"),
     ("report", "demo"),
     ("train", "given", "comparison", "upstream"),
     ("bench", "check", "convert"),
@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("program",),
     ("options",),
     ("interrupts",),
+    ("notebook",),
     ("terminal",),
     ("files",),
     ("ranges", "compared"),

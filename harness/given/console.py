@@ -46,7 +46,7 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
     arrays = arrays_of(result)
     if target is not None:
         _write(target, arrays)
-    say(json.dumps(_document(result, arrays)) if options["as_json"] else _text(result, arrays))
+    say(json.dumps(_document(result, arrays)) if options["as_json"] else text_of(result, arrays))
     return 0
 
 
@@ -94,7 +94,8 @@ def _document(result: Result, arrays: ArrayDict) -> dict[str, Any]:
     }
 
 
-def _text(result: Result, arrays: ArrayDict) -> str:
+def text_of(result: Result, arrays: ArrayDict) -> str:
+    """What is printed: sizes and paths, then a line for each array."""
     paths = ", ".join(f"{layer}: {path}" for layer, path in result.paths.items())
     lines = [f"at {', '.join(f'{n} {size}' for n, size in result.sizes.items())}; {paths}"]
     for name, array in arrays.items():
