@@ -22,7 +22,7 @@ COMMAND = "python docs/architecture/picture.py"
 
 # Where the middle of a box stands, and what is in the room.
 BOXES: Mapping[str, tuple[int, str]] = {
-    "harness": (150, "load, check"),
+    "harness": (150, "load, check, bench, ..."),
     "cli": (480, "how a command starts and ends"),
     "backends": (820, "numpy, torch, jax, keras, onnx"),
     "suite": (150, "the checks as a pytest suite"),

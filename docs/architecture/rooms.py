@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("commands", "suite", "extend", "api"),
     ("report", "demo"),
     ("train", "given", "comparison", "upstream"),
-    ("bench", "check", "convert"),
+    ("bench", "check", "convert", "defaults"),
     ("oracle", "worker"),
     ("text",),
     ("spec", "runtime"),
