@@ -21,6 +21,11 @@ def built(layer: Any, *shape: int | None) -> Any:
     return layer
 
 
+def floats(numbers: Any) -> Any:
+    """An array of float32."""
+    return np.array(numbers, "float32")
+
+
 def _array(tensor: Any) -> Any:
     return np.asarray(ops.convert_to_numpy(tensor))
 
@@ -32,7 +37,7 @@ def gru_reset() -> Measured:
     recurrent[:, 4:] = [[0.0, 1.0], [1.0, 0.0]]
     bias[0, 3] = -BIG  # the second unit's state is reset
     layer.set_weights([kernel, recurrent, bias])
-    h = _array(layer(np.zeros((1, 1, 1), "float32"), initial_state=np.float32([[1, 0]])))
+    h = _array(layer(np.zeros((1, 1, 1), "float32"), initial_state=floats([[1, 0]])))
     return "before" if h[0, 1] > 0.1 else "after"
 
 
@@ -44,7 +49,7 @@ def gru_gates() -> Measured:
         kernel, recurrent, bias = layer.get_weights()
         bias[0, block] = BIG
         layer.set_weights([kernel, recurrent, bias])
-        h = _array(layer(np.zeros((1, 1, 1), "float32"), initial_state=np.float32([[3]])))
+        h = _array(layer(np.zeros((1, 1, 1), "float32"), initial_state=floats([[3]])))
         found.append({3.0: "z", 1.5: "r", 2.0: "n"}[round(float(h[0, 0]), 3)])
     return ", ".join(found)
 
@@ -134,7 +139,7 @@ def input_kernel_initial() -> Measured:
 
 @PROBES
 def hard_sigmoid_slope() -> Measured:
-    found = _array(keras.activations.hard_sigmoid(np.float32([0, 1])))
+    found = _array(keras.activations.hard_sigmoid(floats([0, 1])))
     return float(found[1] - found[0])
 
 
@@ -146,13 +151,13 @@ def softmax_axis() -> Measured:
 
 @PROBES
 def gelu_form() -> Measured:
-    found = float(_array(keras.activations.gelu(np.float32([1])))[0])
+    found = float(_array(keras.activations.gelu(floats([1])))[0])
     return "exact" if abs(found - 0.841345) < 1e-5 else "tanh"
 
 
 @PROBES
 def leaky_relu_slope() -> Measured:
-    return -float(_array(layers.LeakyReLU()(np.float32([-1])))[0])
+    return -float(_array(layers.LeakyReLU()(floats([-1])))[0])
 
 
 @PROBES
@@ -163,14 +168,14 @@ def batch_norm_epsilon() -> Measured:
 @PROBES
 def batch_norm_momentum() -> Measured:
     layer = layers.BatchNormalization()
-    layer(np.float32([[0], [2]]), training=True)
+    layer(floats([[0], [2]]), training=True)
     return float(_array(layer.moving_mean)[0])  # of a batch whose mean is 1
 
 
 @PROBES
 def batch_norm_variance() -> Measured:
     layer = layers.BatchNormalization(momentum=0.0)
-    layer(np.float32([[0], [2]]), training=True)
+    layer(floats([[0], [2]]), training=True)
     return "unbiased" if _array(layer.moving_variance)[0] > 1.5 else "biased"
 
 
@@ -184,7 +189,7 @@ def batch_norm_axis() -> Measured:
 @PROBES
 def batch_norm_phase() -> Measured:
     layer = layers.BatchNormalization()
-    layer(np.float32([[0], [2]]))
+    layer(floats([[0], [2]]))
     return "training" if _array(layer.moving_mean)[0] else "inference"
 
 

@@ -12,7 +12,9 @@ from keras import losses, ops, optimizers
 
 from harness.extend import Measured
 
-from .defaults import PROBES
+from .defaults import PROBES, floats
+
+__all__ = ["PROBES"]
 
 RATE = 2.0**-10  # exact in every dtype
 
@@ -23,8 +25,8 @@ def _array(tensor: Any) -> Any:
 
 def _moved(optimizer: Any, gradient: float, start: float = 0.0) -> float:
     """How far one step moves a parameter, in learning rates."""
-    p = keras.Variable(np.float32([start]))
-    optimizer.apply([ops.convert_to_tensor(np.float32([gradient]))], [p])
+    p = keras.Variable(floats([start]))
+    optimizer.apply([ops.convert_to_tensor(floats([gradient]))], [p])
     return float((start - _array(p.value)[0]) / RATE)
 
 
@@ -38,7 +40,7 @@ def _loss(found: Any) -> float:
 
 @PROBES
 def cross_entropy_input() -> Measured:
-    found = losses.CategoricalCrossentropy()(np.float32([[1, 0]]), np.float32([[1, 0]]))
+    found = losses.CategoricalCrossentropy()(floats([[1, 0]]), floats([[1, 0]]))
     return "logits" if _loss(found) > 0.1 else "probabilities"
 
 
@@ -57,28 +59,28 @@ def loss_reduction() -> Measured:
 
 @PROBES
 def cross_entropy_gap() -> Measured:
-    probabilities = np.exp(np.float32([[-30, 0]]))
-    return _loss(losses.categorical_crossentropy(np.float32([[1, 0]]), probabilities))
+    probabilities = np.exp(floats([[-30, 0]]))
+    return _loss(losses.categorical_crossentropy(floats([[1, 0]]), probabilities))
 
 
 @PROBES
 def cross_entropy_sum() -> Measured:
-    return _loss(losses.categorical_crossentropy(np.float32([[1, 0, 0]]), np.full((1, 3), 0.4)))
+    return _loss(losses.categorical_crossentropy(floats([[1, 0, 0]]), np.full((1, 3), 0.4)))
 
 
 @PROBES
 def kl_divergence() -> Measured:
-    return _loss(losses.kl_divergence(np.float32([[0.5, 0.5]]), np.float32([[0.25, 0.75]])))
+    return _loss(losses.kl_divergence(floats([[0.5, 0.5]]), floats([[0.25, 0.75]])))
 
 
 @PROBES
 def squared_error() -> Measured:
-    return _loss(losses.mean_squared_error(np.float32([[1]]), np.float32([[0]])))
+    return _loss(losses.mean_squared_error(floats([[1]]), floats([[0]])))
 
 
 @PROBES
 def cosine_similarity() -> Measured:
-    return _loss(losses.cosine_similarity(np.float32([[1, 1]]), np.float32([[1, 1]])))
+    return _loss(losses.cosine_similarity(floats([[1, 1]]), floats([[1, 1]])))
 
 
 @PROBES
@@ -186,17 +188,17 @@ def float64_array() -> Measured:
 
 @PROBES
 def standard_deviation() -> Measured:
-    return float(_array(ops.std(np.float32([0, 2]))))
+    return float(_array(ops.std(floats([0, 2]))))
 
 
 @PROBES
 def median_of_two() -> Measured:
-    return float(_array(ops.median(np.float32([1, 2]))))
+    return float(_array(ops.median(floats([1, 2]))))
 
 
 @PROBES
 def argmax_nan() -> Measured:
-    return int(_array(ops.argmax(np.float32([1, math.nan, 2]))))
+    return int(_array(ops.argmax(floats([1, math.nan, 2]))))
 
 
 @PROBES

@@ -16,6 +16,8 @@ from harness.extend import Measured
 
 from .defaults import PROBES
 
+__all__ = ["PROBES"]
+
 RATE = 2.0**-10  # exact in every dtype
 
 
