@@ -27,7 +27,7 @@ TYPE_CHECKING = False  # typing's own, without the import: every command starts 
 if TYPE_CHECKING:
     __version__: str
 
-__all__ = ["__version__", "bench", "check", "compare", "generate", "load", "run", "train"]
+__all__ = ["bench", "check", "compare", "generate", "load", "run", "train"]
 
 
 def __getattr__(name: str) -> str:

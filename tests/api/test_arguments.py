@@ -23,7 +23,7 @@ from harness.train.generate.writing import GenerateRequest
 from harness.train.request import TrainRequest
 
 SPEC = "lesson6/simple_rnn"
-FUNCTIONS = [name for name in harness.__all__ if name != "__version__"]
+FUNCTIONS = harness.__all__
 # Where an argument has another name than the field of the request that it becomes.
 RENAMED = {"spec", "specs", "backend", "backends", "environment", "handler", "given"}
 
