@@ -1,25 +1,14 @@
-"""What ``harness.bench`` and ``harness.compare`` return: results that show themselves."""
+"""What ``harness.bench`` returns: results that show themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api import arguments
 from harness.api.table import text_of
 from harness.bench import json_file, table
-from harness.bench.commands import share
-from harness.bench.compare import (
-    REGRESSIONS,
-    Change,
-    check_comparable,
-    compare,
-    exit_code,
-    records,
-)
 from harness.bench.console import results_exit_code
 from harness.bench.contestant import TimedResult
 from harness.bench.json_file import document
@@ -111,71 +100,3 @@ def _speed(text: str) -> Entry:
     if text.startswith("*"):
         return Entry(text, "good")
     return Entry(text, "" if text[:1].isdigit() else "bad" if text != "-" else "faint")
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """What changed from one run to another; ``differing`` says what else is not the same."""
-
-    changes: Sequence[Change]
-    differing: Sequence[str]
-    threshold: float
-
-    @classmethod
-    def of(
-        cls,
-        old: str | PathLike[str] | BenchReport,
-        new: str | PathLike[str] | BenchReport,
-        threshold: float | str,
-        force: bool,
-    ) -> Comparison:
-        """The comparison of two runs, or of their files."""
-        least = share(str(threshold))
-        before, after = _document(old, "old"), _document(new, "new")
-        differing = check_comparable(before, after, force)
-        return cls(compare(before, after, least), differing, least)
-
-    @property
-    def exit_code(self) -> int:
-        """That of ``harness compare``: 1 if something got worse."""
-        return exit_code(self.changes)
-
-    def __repr__(self) -> str:
-        counts: dict[str, int] = {}
-        for change in self.changes:
-            counts[change.verdict] = counts.get(change.verdict, 0) + 1
-        listed = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "no cells"
-        return f"<Comparison: {listed}; exit code {self.exit_code}>"
-
-    def __str__(self) -> str:
-        """The table of ``harness compare``."""
-        grid = table.changes(self.changes, self.threshold)
-        return "\n".join([*self._words(), text_of(grid.title, grid.rich())])
-
-    def _words(self) -> list[str]:
-        return [f"not the same: {what}" for what in self.differing]
-
-    def _repr_html_(self) -> str:
-        grid = table.changes(self.changes, self.threshold)
-        rows: list[list[str | Entry]] = [
-            [*row[:-1], Entry(row[-1], "bad" if change.verdict in REGRESSIONS else "")]
-            for row, change in zip(grid.rows, self.changes, strict=True)
-        ]
-        return html_table(grid.title, grid.columns, rows, "\n".join(self._words()))
-
-    def to_pandas(self) -> DataFrame:
-        """A row for each cell of either run.
-
-        Raises:
-            NoPandas: pandas is not installed.
-        """
-        return frame(records(self.changes))
-
-
-def _document(given: str | PathLike[str] | BenchReport, what: str) -> Mapping[str, Any]:
-    if isinstance(given, BenchReport):
-        return given.document
-    path = arguments.path(given, what)
-    if path is None:
-        raise arguments.refused(what, "a file of results or a report of bench", given)
-    return json_file.read(path)

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from harness.api.arguments import Folders, Models, Names, Numbers
-    from harness.api.bench_report import BenchReport, Comparison
+    from harness.api.bench_report import BenchReport
+    from harness.api.comparison import Comparison
 
 
 def bench(
@@ -97,24 +98,23 @@ def compare(
     new: str | PathLike[str] | BenchReport,
     *,
     threshold: float | str = "10%",
-    force: bool = False,
 ) -> Comparison:
-    """Show what got faster, slower, more or less accurate from one bench to another.
+    """Show what changed from one run to another, of checks or of speeds: after an upgrade, on
+    another machine.
 
     Args:
-        old: The file that ``harness bench --json`` or ``save`` wrote, or a report of :func:`bench`.
+        old: A record file of ``harness check``, a file of results of ``harness bench``, or a report
+            of :func:`bench`.
         new: The same of the later run.
-        threshold: How much slower a cell may get: ``"10%"`` or ``0.1``.
-        force: Compare other devices and versions, too.
+        threshold: The share by which a speed must change to be spoken of: ``"10%"`` or ``0.1``.
 
     Returns:
-        The changes. ``print`` shows the table of the command line; ``exit_code`` is that of
-        ``harness compare``, and ``to_pandas()`` has a row for each cell.
+        The changes. ``exit_code`` is that of ``harness compare``: 1 if something is worse.
 
     Raises:
-        UsageError: the threshold is no share, or the two cannot be compared.
-        DocumentError: a file cannot be read, or is of another kind.
+        UsageError: the threshold is no share, or the two are not of one kind.
+        HarnessError: a file cannot be read, or is of another kind.
     """
-    from harness.api.bench_report import Comparison
+    from harness.api.comparison import Comparison
 
-    return Comparison.of(old, new, threshold, force)
+    return Comparison.of(old, new, threshold)
