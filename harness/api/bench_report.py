@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api.table import text_of
+from harness.api.table import grid_text
 from harness.bench import json_file, table
 from harness.bench.console import results_exit_code
 from harness.bench.contestant import TimedResult
@@ -51,7 +51,7 @@ class BenchReport:
     def __str__(self) -> str:
         """The tables of ``harness bench``, and their notes."""
         grids, notes = table.grids(self.results)
-        parts = [text_of(grid.title, grid.rich()) for grid in grids]
+        parts = list(map(grid_text, grids))
         return "\n\n".join([*parts, *(["\n".join(_numbered(notes))] if notes else [])])
 
     def _repr_html_(self) -> str:

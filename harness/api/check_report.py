@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
-from harness.api.table import text_of
+from harness.api.table import report_text
 from harness.check import report as reports
 from harness.check.cell import CellResult, result_records
 from harness.check.events import Report
 from harness.check.findings import PASSING
 from harness.notebook import Entry, Tint, frame, html_table
+from harness.terminal import visible
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -48,7 +49,7 @@ class CheckReport(Report):
 
     def __str__(self) -> str:
         """The table of ``harness check``, and what went wrong."""
-        return text_of(reports.title(self), reports.table(self), self._words())
+        return "\n".join([report_text(self), *map(visible, self._words())])
 
     def _words(self) -> list[str]:
         lines = [*reports.known(self), *reports.outliers(self), *reports.no_answers(self)]

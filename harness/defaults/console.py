@@ -17,8 +17,6 @@ from harness.defaults.run import Held, Verification, verify
 from harness.errors import UsageError
 from harness.terminal import console, entry, line, say
 
-# Wide enough for three columns of prose where the output is no terminal.
-PIPED_WIDTH = 100
 STYLES = {"as written": "green", "changed": "bold red", "error": "bold red"}
 
 
@@ -69,7 +67,7 @@ def _document(
 
 
 def _print(entries: Entries, between: Sequence[str], found: Verification | None) -> None:
-    out = console(piped_width=PIPED_WIDTH)
+    out = console()
     held = {(one.entry, one.framework): one for one in found.held} if found else {}
     for name, one in entries.items():
         out.print(entry(f"{name} ({', '.join(one.layers)})", "bold"), highlight=False)

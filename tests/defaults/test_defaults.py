@@ -139,7 +139,7 @@ def test_two_that_do_the_same_are_no_difference() -> None:
 
 
 def test_nothing_is_cut_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.defaults.console.PIPED_WIDTH", 80)
+    monkeypatch.setenv("COLUMNS", "80")
     ran = differences()
     lines = ran.stdout.splitlines()
     assert max(map(len, lines)) <= 80
