@@ -24,8 +24,8 @@ from harness.train.request import TrainRequest
 
 SPEC = "lesson6/simple_rnn"
 FUNCTIONS = harness.__all__
-# Where an argument has another name than the field of the request that it becomes.
-RENAMED = {"spec", "specs", "backend", "backends", "environment", "handler", "given"}
+# What is asked for in another way, or by the harness itself.
+RENAMED = {"spec", "specs", "backend", "backends", "environment", "handler", "service", "given"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
