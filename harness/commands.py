@@ -17,6 +17,7 @@ from harness.check import commands as check_commands
 from harness.check import completion as completion  # asked through options.completers
 from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
+from harness.defaults import commands as defaults_commands
 from harness.demo import commands as demo_commands
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.given import commands as given_commands
@@ -232,6 +233,7 @@ report_commands.register(cli, friendly)
 train_commands.register(cli, friendly)
 generate_commands.register(cli, friendly)
 convert_commands.register(cli, friendly)
+defaults_commands.register(cli, friendly)
 
 
 def request_of(given: Mapping[str, Any]) -> Any:
