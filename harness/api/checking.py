@@ -39,6 +39,7 @@ def check(
     start_timeout: float | None = None,
     memory_limit: int | None = None,
     jobs: int = 0,
+    fail_fast: bool = False,
 ) -> CheckReport:
     """Check backends against the float64 oracle, each in a process of its own.
 
@@ -70,6 +71,7 @@ def check(
         start_timeout: Seconds that a backend may take to start; None for the usual number.
         memory_limit: Bytes that a worker may take.
         jobs: Backends that run at a time; 0 for as many as there are cores.
+        fail_fast: Begin no further cell after the first that does not pass.
 
     Returns:
         A report. ``print`` shows the table of the command line, a notebook an HTML table;
@@ -115,6 +117,7 @@ def check(
         resume=resume,
         seed=seed,
         jobs=jobs,
+        fail_fast=fail_fast,
         given=given,
     )
     started = time.monotonic()

@@ -130,7 +130,9 @@ def generate(
     dtype: str = "float64",
     path: str = "native",
     folders: Folders = (),
+    pythons: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
+    environments: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Generated:
     """Continue a prompt with weights that were trained, on one backend or on several.
 
@@ -147,7 +149,9 @@ def generate(
         dtype: What to compute in.
         path: ``native``, ``equations`` or ``derived``.
         folders: Folders of further definitions.
-        environment: Variables of the backends' processes.
+        pythons: Interpreters of other environments, by backend.
+        environment: Variables of all backends' processes.
+        environments: Variables of a backend's process, by backend.
 
     Returns:
         The texts by backend; ``print`` shows the prompt with its continuation.
@@ -185,7 +189,9 @@ def generate(
         dtype=dtype,
         path=path,
         folders=all_folders,
+        pythons=arguments.mapping(pythons, "pythons"),
         environment=arguments.mapping(environment, "environment"),
+        environments=arguments.mapping(environments, "environments"),
     )
     writer = prepare(request)
     return Generated(prompt, {one: "".join(writer.write(one)) for one in request.backends})
