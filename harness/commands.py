@@ -17,6 +17,7 @@ from harness.check import commands as check_commands
 from harness.check import completion as completion  # asked through options.completers
 from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
+from harness.defaults import commands as defaults_commands
 from harness.demo import commands as demo_commands
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.given import commands as given_commands
@@ -181,6 +182,8 @@ def schema(kind: str) -> None:
 @click.option("--records", type=FILE, help="File to keep the results in; appended to.")
 @click.option("--resume", is_flag=True, help="Skip the cells that --records holds already.")
 @click.option("--reproducers", type=FOLDER, help="Folder to write reproducers to.")
+@click.option("--baseline", type=FILE, help="Tell what changed since these records.")
+@click.option("--pairs", is_flag=True, help="Show every two backends held against each other.")
 @seed("Seed of the numbers to check with.")
 @options.JSON
 @options.VERBOSE
@@ -190,7 +193,8 @@ def check(**given: Any) -> None:
     """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
 
     Exit code 0: all agree, or differ as known; 1: something differs; 2: wrong usage or a wrong
-    spec; 3: a backend could not be run.
+    spec; 3: a backend could not be run. With --baseline, 1: something is worse than it was there,
+    and 0: nothing is.
     """
     from harness.check.console import run_check
     from harness.upstream.bundle import Upstream
@@ -229,6 +233,7 @@ report_commands.register(cli, friendly)
 train_commands.register(cli, friendly)
 generate_commands.register(cli, friendly)
 convert_commands.register(cli, friendly)
+defaults_commands.register(cli, friendly)
 
 
 def request_of(given: Mapping[str, Any]) -> Any:

@@ -4,8 +4,10 @@ in which their changes are told."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from harness.github import escaped
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class Differing:
     new: str
     of: tuple[str, ...] = ()
     words: str = ""
+
+    def record(self) -> dict[str, object]:
+        """As plain data."""
+        return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
         named = ", ".join(self.of)
@@ -72,6 +78,9 @@ class Change(Protocol):
     def worse(self) -> bool:
         """Whether it counts: exit code 1."""
 
+    def record(self) -> dict[str, Any]:
+        """As plain data."""
+
 
 # In words, one and several.
 HEADINGS: Mapping[str, tuple[str, str]] = {
@@ -95,17 +104,59 @@ def counted(changes: Sequence[Change]) -> str:
     return worse or (f"nothing is worse: {others}" if others else "nothing changed")
 
 
-def lines(changes: Sequence[Change]) -> list[str]:
-    """All changes under headings, and what they are altogether."""
-    found, heading = [], ""
-    for change in changes:
-        several = HEADINGS[change.kind][1]
-        now = several if change.worse else f"{several} (not worse)"
-        if now != heading:
-            found.append(f"{now}:")
-        heading = now
-        found.append(f"  {change}")
-    return found
+@dataclass(frozen=True)
+class Comparison:
+    """All changes between two runs, and what is not the same around them.
+
+    ``what`` stands before the count of changes: since when, or beyond what.
+    """
+
+    environment: Sequence[Differing]
+    changes: Sequence[Change]
+    what: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """1 if anything is worse than it was, else 0."""
+        return int(any(change.worse for change in self.changes))
+
+    @property
+    def sentence(self) -> str:
+        """How many changes of each kind, and since when or beyond what."""
+        told = counted(self.changes)
+        return f"{self.what}: {told}" if self.what else told
+
+    def lines(self) -> list[str]:
+        """For people: the environment, the changes under headings, and how many there are."""
+        found = [f"not the same: {each}" for each in self.environment]
+        for heading, changes in self._headed().items():
+            found += [f"{heading}:", *(f"  {change}" for change in changes)]
+        return [*found, self.sentence]
+
+    def markdown(self) -> str:
+        """For a pull request, or the summary of a step."""
+        found = [f"**{escaped(self.sentence)}**", ""]
+        for heading, changes in self._headed().items():
+            found += [f"{heading}:", "", *(f"- {escaped(str(change))}" for change in changes), ""]
+        if self.environment:
+            found += ["not the same:", "", *(f"- {escaped(str(e))}" for e in self.environment), ""]
+        return "\n".join(found)
+
+    def record(self) -> dict[str, object]:
+        """As plain data."""
+        return {
+            "environment": [each.record() for each in self.environment],
+            "changes": [change.record() for change in self.changes],
+        }
+
+    def _headed(self) -> dict[str, list[Change]]:
+        found: dict[str, list[Change]] = {}
+        for change in self.changes:
+            heading = HEADINGS[change.kind][1]
+            found.setdefault(heading if change.worse else f"{heading} (not worse)", []).append(
+                change
+            )
+        return found
 
 
 def _counts(changes: Sequence[Change]) -> str:

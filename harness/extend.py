@@ -60,6 +60,7 @@ from harness.runtime.backend import (
     Function,
     GradientFunction,
 )
+from harness.runtime.defaults import Measured, Probes
 from harness.runtime.devices import card_of, device_names
 from harness.runtime.executor import Call, Executor, in_turn
 from harness.runtime.functions import VARIABLES
@@ -108,6 +109,7 @@ __all__ = [
     "LayerForm",
     "Layout",
     "Line",
+    "Measured",
     "Method",
     "Mode",
     "Native",
@@ -119,6 +121,7 @@ __all__ = [
     "Piece",
     "Plan",
     "Port",
+    "Probes",
     "Program",
     "Script",
     "Session",

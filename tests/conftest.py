@@ -26,6 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What tests run would tell GitHub of its planted faults.
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        os.environ.pop(name, None)
     # Else pytest-xdist, from 3.7 on, takes files of many tests first.
     config.option.loadscopereorder = False
     name = os.environ.get("PYTEST_XDIST_WORKER")

@@ -31,7 +31,7 @@ from harness.check.checks import FINDINGS  # noqa: E402
 from harness.check.localising import localise  # noqa: E402
 from harness.check.request import Request  # noqa: E402
 from harness.check.run import Engine  # noqa: E402
-from harness.program.ir import walk_nodes  # noqa: E402
+from harness.program.ir import Program, walk_nodes  # noqa: E402
 from harness.spec.library import FOLDERS  # noqa: E402
 from harness.spec.model import load_spec  # noqa: E402
 
@@ -70,6 +70,10 @@ PLANTED: dict[str, tuple[str, ...]] = {
     "loop-state-reset": ("layer lstm",),
     "loop-gradient-one-step-late": ("layer rnn",),
     "loop-gradient-forwards": ("layer rnn",),
+    "loop-one-step-early": ("layer rnn",),
+    "loop-backwards": ("layer gru",),
+    "rate-in-float16": ("sgd is given right gradients",),
+    "rate-in-bfloat16": ("adam_epsilon_hat is given right gradients",),
     "state-ignored": ("layer lstm", "lstm.yaml"),
     "state-kept": ("is kept", "carried-state"),
     "state-returned-unchanged": ("state.h", "state.c"),
@@ -198,8 +202,22 @@ def at_operation(spec: str, op: str, cause: Cause) -> bool:
             inner = [n.op for n in walk_nodes(node.body.nodes)] if node.body else [node.op]
             if node.place == cause.place and wanted.intersection(inner):
                 return True
+        if wanted & set(behind(program, cause.names)):
+            return True
     rule = found.update
     return cause.phase == "update" and rule is not None and op in {n.op for n in rule.nodes}
+
+
+def behind(program: Program, names: Iterable[str]) -> Iterator[str]:
+    """The operations by which values are made of those that have names, functions included."""
+    made = {value: node for node in walk_nodes(program.nodes) for value in node.outputs}
+    wanted = [value for value, name in program.names.items() if name in names]
+    while wanted:
+        node = made.get(wanted.pop())
+        if node is None or node.op in ("call", "scan"):
+            continue
+        yield node.op
+        wanted += [value for value in node.inputs if value not in program.names]
 
 
 def operation(name: str) -> str:

@@ -24,6 +24,7 @@ from harness.extend import (
     Native,
     NativeOptimizer,
     Packing,
+    Probes,
     Step,
     Table,
     Tensors,
@@ -242,3 +243,10 @@ def harness_backend(name: str) -> Backend:
     import optax
 
     return Jax()
+
+
+@hookimpl
+def harness_defaults(name: str) -> Probes:
+    from .defaults import PROBES
+
+    return PROBES

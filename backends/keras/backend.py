@@ -29,6 +29,7 @@ from harness.extend import (
     NativeOptimizer,
     Packing,
     Plan,
+    Probes,
     Program,
     Session,
     Step,
@@ -274,3 +275,10 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
 @hookimpl
 def harness_backend(name: str) -> Backend:
     return Keras(name, NAMES[name])
+
+
+@hookimpl
+def harness_defaults(name: str) -> Probes:
+    from .defaults_training import PROBES
+
+    return PROBES

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import Array, Backend, Executor, Plan, Tensors, hookimpl
+from harness.extend import Array, Backend, Executor, Plan, Probes, Tensors, hookimpl
 
 from .fused import FUSED
 from .kernels import UFUNCS, NumpyKernels
@@ -93,3 +93,10 @@ class Numpy(Backend):
 @hookimpl
 def harness_backend(name: str) -> Backend:
     return Numpy()
+
+
+@hookimpl
+def harness_defaults(name: str) -> Probes:
+    from .defaults import PROBES
+
+    return PROBES

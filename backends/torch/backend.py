@@ -20,6 +20,7 @@ from harness.extend import (
     Native,
     NativeOptimizer,
     Plan,
+    Probes,
     Step,
     Table,
     Tensors,
@@ -226,3 +227,10 @@ def harness_backend(name: str) -> Backend:
     from . import cuda
 
     return Torch()
+
+
+@hookimpl
+def harness_defaults(name: str) -> Probes:
+    from .defaults_training import PROBES
+
+    return PROBES

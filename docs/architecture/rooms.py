@@ -16,10 +16,10 @@ from pathlib import Path
 # From the top; rooms on one floor know nothing of each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
-    ("commands", "suite", "extend"),
+    ("commands", "suite", "extend", "api"),
     ("report", "demo"),
     ("train", "given", "comparison", "upstream"),
-    ("bench", "check", "convert"),
+    ("bench", "check", "convert", "defaults"),
     ("oracle", "worker"),
     ("text",),
     ("spec", "runtime"),
@@ -27,10 +27,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("verbs", "options"),
     ("settings",),
     ("interrupts",),
+    ("compared",),
+    ("github",),
     ("table", "progress"),
+    ("notebook",),
     ("terminal",),
     ("files",),
-    ("ranges", "compared"),
+    ("ranges",),
     ("arrays", "errors"),
 )
 FLOOR: Mapping[str, int] = {

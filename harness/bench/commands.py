@@ -67,6 +67,12 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="Rounds of interleaved measurement.",
 )
 @click.option("--records", type=FILE, help="File to keep the results in; replaced.")
+@click.option(
+    "--relative-to",
+    metavar="BACKEND",
+    type=options.Words("backend"),
+    help="Also tell how many times as fast as this one.",
+)
 @click.option("--baseline", "compare", type=FILE, help="Compare with the results in this file.")
 @SHARE
 @options.PYTHONS

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from harness.bench.noise import Speed, speed
-from harness.compared import Differing, differing, merged
+from harness.compared import Comparison, Differing, differing, merged
 from harness.oracle.tolerance import moved
 
 Kind = Literal[
@@ -102,9 +102,13 @@ def changes(
     return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
 
 
-def exit_code(found: Sequence[Change]) -> int:
-    """1 if anything is worse than it was, else 0."""
-    return int(any(change.worse for change in found))
+def compare(
+    old: Mapping[str, Any], new: Mapping[str, Any], threshold: float = THRESHOLD
+) -> Comparison:
+    """All changes from one file's content to another's, and what is not the same around them."""
+    found = changes(old, new, threshold)
+    what = f"beyond {threshold * 100:g}% and the noise"
+    return Comparison(environment_changes(old, new), found, what)
 
 
 def relative(content: Mapping[str, Any], baseline: str) -> list[Relative]:

@@ -6,18 +6,19 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from harness.bench import sweep, table, tuning
-from harness.bench.compare import Change, changes, environment_changes, exit_code
+from harness.bench.compare import compare, relative
 from harness.bench.contestant import TimedResult
 from harness.bench.doubts import Load, warning
 from harness.bench.json_file import check_writable, document, read, write
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
-from harness.compared import counted, lines
-from harness.errors import HarnessError
+from harness.compared import Comparison
+from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.user_file import displayed
 from harness.spec.asked_sizes import check_asked
 from harness.spec.model import replaced
@@ -31,8 +32,11 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     if target is not None:
         check_writable(target)
     old = read(base) if base is not None else None
+    reference = options["relative_to"]
     progress = BenchProgress(console(error=True), request.rounds)
     with Bench(request, events=progress) as bench, progress.bar:
+        if reference is not None:
+            check_reference(reference, [entry.label for entry in bench.entries])
         specs = {group.spec.name: group.spec for group in bench.groups}
         own = {name: spec.model.sizes for name, spec in specs.items()}
         for told in (*replaced(specs.values()), *check_asked(request.sizes, own, free=())):
@@ -56,12 +60,41 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
             say(json.dumps(new))
         else:
             show.results(results, options["verbose"])
+            if reference is not None:
+                show.lines(relative_lines(new, reference))
     code = results_exit_code(results)
     if old is None:
         return code
-    if options["as_json"]:
-        return code or exit_code(changes(old, new, options["threshold"]))
-    return code or exit_code(show.comparison(old, new, options["threshold"]))
+    compared = compare(old, new, options["threshold"])
+    if not options["as_json"]:
+        show.comparison(compared)
+    return code or compared.exit_code
+
+
+def check_reference(name: str, labels: Sequence[str]) -> None:
+    """:class:`UsageError` for a backend that is not timed, before an hour is spent."""
+    if name not in labels:
+        raise UsageError(
+            f"--relative-to {name!r} is not timed{did_you_mean(name, labels)} "
+            f"(timed: {', '.join(labels)})"
+        )
+
+
+def relative_lines(content: Mapping[str, Any], reference: str) -> list[str]:
+    """How many times as fast as one backend the others are, cell by cell and altogether."""
+    found = relative(content, reference)
+    if not found:
+        return [f"nothing has a speed beside one of {reference}"]
+    told = [f"95% confidence in brackets: {reference} is 1", *map(str, found)]
+    for backend in dict.fromkeys(each.backend for each in found):
+        speeds = [each.speed.value for each in found if each.backend == backend]
+        if len(speeds) > 1:
+            mean = geometric_mean(speeds)
+            told.append(
+                f"{backend}: {mean:.2g} times as fast as {reference}, the geometric mean of "
+                f"{len(speeds)} cells ({min(speeds):.2g} to {max(speeds):.2g})"
+            )
+    return told
 
 
 def _kept(request: BenchRequest, bench: Bench, target: Path | None, show: _Printer) -> str:
@@ -119,14 +152,12 @@ class _Printer:
             ]
         )
 
-    def comparison(
-        self, old: Mapping[str, Any], new: Mapping[str, Any], threshold: float
-    ) -> list[Change]:
-        """The changes from one file to the other."""
-        found = changes(old, new, threshold)
-        self.lines([f"not the same: {what}" for what in environment_changes(old, new)])
-        self.lines([*lines(found), f"beyond {threshold:.2g} and the noise: {counted(found)}"])
-        return found
+    def comparison(self, found: Comparison) -> None:
+        """The changes from an earlier file."""
+        if self.markdown:
+            say(found.markdown())
+        else:
+            self.lines(found.lines())
 
     def grid(self, grid: Grid) -> None:
         """One table."""

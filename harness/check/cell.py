@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from harness.check.divergence import Divergence
 from harness.check.findings import PASSING, Blame, Finding, Verdict, gravest
 
 
@@ -41,7 +42,9 @@ class CellResult:
     cell: Cell
     findings: list[Finding] = field(default_factory=list)
     layers: Mapping[str, str] = field(default_factory=dict)
+    # Of the inference pass, and all of the training pass, until other backends' have been seen.
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
     seconds: float = 0.0
     could_not_run: bool = False
@@ -50,6 +53,7 @@ class CellResult:
     greeting: Mapping[str, str] | None = None
     location: str = ""
     blame: Blame | None = None
+    divergence: Divergence | None = None
     witness: Any = None  # what its layers gave, until those of other backends were heard
 
     @property
@@ -112,4 +116,19 @@ def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
         "layers": dict(result.layers),
         **({"spread": list(worst.spread)} if worst and worst.spread else {}),
         **({"growth": [list(step) for step in finding.growth]} if finding.growth else {}),
+    }
+
+
+def end_record(result: CellResult) -> dict[str, Any]:
+    """The record of a cell that is finished."""
+    return {
+        "kind": "end",
+        **result.cell.record(),
+        "verdict": result.verdict,
+        "seconds": round(result.seconds, 6),
+        "could_not_run": result.could_not_run,
+        "location": result.location,
+        "blame": asdict(result.blame) if result.blame else None,
+        "greeting": result.greeting,
+        **({"divergence": result.divergence.record()} if result.divergence else {}),
     }

@@ -6,11 +6,12 @@ prints. ``docs/records.md`` has the rules in words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from harness.check.cell import Cell, CellResult
+from harness.check.checks import FINDINGS, IN_ONE
 from harness.check.findings import PASSING, VERDICTS, Finding, Verdict
 from harness.check.recorded import cell_of, ended
 from harness.check.records import Records
@@ -36,7 +37,9 @@ KINDS: tuple[Kind, ...] = (
     "new-cell",
 )
 # Findings that are there only where something is wrong: without one, all is as it should be.
-ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", "primitives"})
+# A group of several findings has one of its own name where it did not come to them.
+GROUPS = frozenset(FINDINGS.values()) - frozenset(FINDINGS)
+ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", "primitives", *GROUPS})
 # Of those, what keeps a cell from having any other.
 BEFORE = frozenset({"oracle", "start", "open"})
 # Verdicts of a check that was not made, so that nothing is lost with it.
@@ -131,6 +134,11 @@ def changes(old: Records, new: Records) -> list[Change]:
 def changes_of(old: Cells, new: Cells) -> list[Change]:
     """All changes from the cells of one run to those of another, gravest first."""
     found: list[Change] = []
+    # A check that is enough in one dtype moves to it where that is asked for beside another one.
+    made: dict[Cell, set[str]] = {}
+    for cell, result in new.items():
+        once = {f.check for f in result.findings if FINDINGS.get(f.check) in IN_ONE}
+        made.setdefault(replace(cell, dtype=""), set()).update(once)
     for cell in dict.fromkeys([*old, *new]):
         before, after = old.get(cell), new.get(cell)
         if after is None:
@@ -140,16 +148,13 @@ def changes_of(old: Cells, new: Cells) -> list[Change]:
             reason = f"it is new: {after.verdict}"
             found.append(Change("new-cell", cell, False, new=after, reason=reason))
         else:
-            found += _of_cell(before or CellResult(cell), after, before)
+            found += _of_cell(before, after, made[replace(cell, dtype="")])
     return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
 
 
-def exit_code(found: Sequence[Change]) -> int:
-    """1 if anything is worse than it was, else 0."""
-    return int(any(change.worse for change in found))
-
-
-def _of_cell(before: CellResult, after: CellResult, old: CellResult | None) -> list[Change]:
+def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[Change]:
+    """The changes of a cell; ``made`` are checks of which nothing is lost here."""
+    before = old or CellResult(after.cell)
     olds = {f.check: f for f in before.findings}
     news = {f.check: f for f in after.findings}
     # What could not begin has no checks: that is one change, and not one for each of them.
@@ -161,7 +166,10 @@ def _of_cell(before: CellResult, after: CellResult, old: CellResult | None) -> l
     grouped: dict[tuple[Kind, bool], list[CheckChange]] = {}
     for check in dict.fromkeys([*olds, *news]):
         change = CheckChange(check, olds.get(check), news.get(check))
-        judged = _judged(change, was_stopped or old is None, is_stopped)
+        group = FINDINGS.get(check, check)
+        none_new = was_stopped or old is None or (group in GROUPS and group in olds)
+        none_lost = is_stopped or check in made or (group in GROUPS and group in news)
+        judged = _judged(change, none_new, none_lost)
         if judged is not None:
             grouped.setdefault(judged, []).append(change)
     reasons = {"lost": "not checked any more", "new-cell": "now checked too"}
@@ -171,17 +179,17 @@ def _of_cell(before: CellResult, after: CellResult, old: CellResult | None) -> l
     ]
 
 
-def _judged(change: CheckChange, was_stopped: bool, is_stopped: bool) -> tuple[Kind, bool] | None:
+def _judged(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind, bool] | None:
     """The kind of a change, and whether it is for the worse; None if there is none."""
     old, new = change.old, change.new
     if new is None:
         assert old is not None
         if change.check in ONLY_WHERE_WRONG:
             return None if old.verdict in PASSING else ("repaired", False)
-        return None if is_stopped or old.verdict in NOT_MADE else ("lost", True)
+        return None if none_lost or old.verdict in NOT_MADE else ("lost", True)
     if old is None:
         if new.verdict in PASSING and change.check not in ONLY_WHERE_WRONG:
-            return None if was_stopped else ("new-cell", False)
+            return None if none_new else ("new-cell", False)
         return _verdicts("agree", new.verdict)
     if old.verdict != new.verdict:
         return _verdicts(old.verdict, new.verdict)

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.check import report as reports
+from harness.check import step_summary
+from harness.check.baseline import Baseline, since
 from harness.check.cell import Cell, CellResult, result_records
 from harness.check.events import Report
+from harness.check.pairs import statements
 from harness.check.progress import CheckProgress
 from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
+from harness.compared import Comparison
 from harness.errors import UsageError
 from harness.files import forms
 from harness.options import process_of
@@ -58,21 +62,25 @@ def run_check(
     with Engine(request, progress) as engine, progress.bar:
         for told in (*engine.specs.hidden, *engine.applied):
             progress.bar.line(told)
+        base = Baseline(options["baseline"]) if options["baseline"] is not None else None
         if options["reproducers"] is not None:
             check_writable(options["reproducers"])
         report = engine.run(arguments)
+        compared = base.compare(engine, report, engine.head) if base is not None else None
         reproducers = _reproducers(engine, report, options["reproducers"], beside)
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
         raise UsageError(f"none of the checks asked for applies to {listed}")
+    for text in step_summary.tell(report, engine.specs, time.monotonic() - started, compared):
+        say(text, error=True)
+    code = report.exit_code if compared is None else since(compared, report.exit_code)
     if options["as_json"]:
-        lines = [record for result in report.results for record in result_records(result)]
-        given = {} if request.given is None else {"given": given_record(request.given)}
-        say(json.dumps({"exit_code": report.exit_code, **given, "results": forms.plain(lines)}))
-        return report.exit_code
+        say(json.dumps(forms.plain(_content(code, request, report, compared))))
+        return code
     shown = console()
     show(shown, *reports.tables(report))
     plain = reports.given(engine.request, engine.specs)
+    plain += statements(report.pairs, every=options["pairs"])
     plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
     plain += reports.no_answers(report)
     trouble = reports.problems(report, most=None if options["verbose"] else 2)
@@ -83,9 +91,26 @@ def run_check(
     if engine.proofs:
         plain.append(reports.proof(engine.proofs))
     plain.append(reports.summary(report, time.monotonic() - started))
+    if compared is not None:
+        plain += compared.lines()
     for text in plain:
         line(shown, text)
-    return report.exit_code
+    return code
+
+
+def _content(
+    code: int, request: Request, report: Report, compared: Comparison | None
+) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    given = {} if request.given is None else {"given": given_record(request.given)}
+    changed = {} if compared is None else {"since": compared.record()}
+    return {
+        "exit_code": code,
+        **given,
+        "results": [record for result in report.results for record in result_records(result)],
+        "pairs": [pair.record() for pair in report.pairs],
+        **changed,
+    }
 
 
 def _unsupported(report: Report) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from harness.check.cell import Cell, CellResult
 from harness.check.findings import PASSING, Finding
+from harness.check.pairs import Pair
 
 
 class CheckEvents:
@@ -38,6 +39,7 @@ class Report:
 
     results: list[CellResult]
     outliers: list[str] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
     left_out: int = 0
     """Cells that were not begun, because another had failed."""
 

@@ -1,6 +1,6 @@
 """Where a cell first parts from the oracle: phase, value, layer, equation, time step.
 
-The phase is the first that is wrong of forward (:func:`forward_location`), then backward and
+The phase is the first that is wrong of forward (:class:`Expectations`), then backward and
 update (:func:`later_location`): what comes after a wrong phase is wrong because of it.
 """
 
@@ -181,15 +181,6 @@ class Expectations:
             if error <= tolerance and effect > DECISIVE * tolerance:
                 return f"{RIGHT_IF} {text}"
         return ""
-
-
-def forward_location(
-    case: Case, material: Arguments, found: Sequence[Traced], dtype: str
-) -> Location | None:
-    """Compare a backend's trace of a training pass with the oracle's; None if all agrees."""
-    expectations = Expectations(case, material, dtype)
-    wrong = expectations.wrong(found)
-    return expectations.located(*wrong[0]) if wrong else None
 
 
 def _wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:

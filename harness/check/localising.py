@@ -123,7 +123,7 @@ def run_localise(request: Request, against: str | None, as_json: bool) -> int:
     """Localise, and print what came of it; returns the exit code.
 
     Raises:
-        HarnessError: the spec, a backend or an option is wrong.
+        UsageError: the spec, a backend or an option is wrong.
     """
     (backend,) = request.backends
     backends = (backend,) if against is None else (backend, against)

@@ -87,6 +87,26 @@ class Blamed(Form):
     words: str
 
 
+class LinkForm(Form):
+    """A named value of a pass."""
+
+    value: str
+    error: Number
+    allowed: Annotated[Number, Field(gt=0)]
+
+
+class DivergenceForm(Form):
+    """How a pass parts from the oracle."""
+
+    first: str
+    links: list[LinkForm]
+    steps: list[Grown] = Field(default_factory=list)
+    file: str = ""
+    line: int = 0
+    start: int = 0
+    lines: list[str] = Field(default_factory=list)
+
+
 class End(OfCell):
     """A cell is finished. ``greeting`` is what its worker said of itself."""
 
@@ -96,6 +116,19 @@ class End(OfCell):
     location: str
     blame: Blamed | None = None
     greeting: dict[str, str] | None = None
+    divergence: DivergenceForm | None = None
+
+
+class PairLine(Form):
+    """Two backends held against each other."""
+
+    spec: str
+    device: str
+    dtype: str
+    path: str
+    backends: Annotated[list[str], Field(min_length=2, max_length=2)]
+    error: Number
+    worst: str
 
 
 class Torn(Form):
@@ -109,6 +142,7 @@ FORMS: Mapping[str, type[Form]] = {
     "begin": Begin,
     "result": Result,
     "end": End,
+    "pair": PairLine,
     "torn": Torn,
 }
 

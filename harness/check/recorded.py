@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
+from harness.check.divergence import Divergence, Link
 from harness.check.findings import Blame, Finding
+from harness.check.record_lines import DivergenceForm
 from harness.check.records import Records
 from harness.oracle.tolerance import Deviation
 
@@ -53,6 +55,7 @@ def _result(
     result.kept = True
     result.signature, result.greeting = begin.get("signature"), end.get("greeting")
     result.could_not_run = end["could_not_run"]
+    result.divergence = _divergence(end.get("divergence"))
     if end.get("blame"):
         result.blame = Blame(end["blame"]["who"], end["blame"]["words"])
     for line in lines:
@@ -74,3 +77,18 @@ def _result(
         )
         result.findings.append(finding)
     return result
+
+
+def _divergence(record: Mapping[str, Any] | None) -> Divergence | None:
+    if record is None:
+        return None
+    found = DivergenceForm.model_validate(record)
+    return Divergence(
+        found.first,
+        tuple(Link(link.value, link.error, link.allowed) for link in found.links),
+        tuple((int(step), error, allowed) for step, error, allowed in found.steps),
+        found.file,
+        found.line,
+        found.start,
+        tuple(found.lines),
+    )

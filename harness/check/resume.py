@@ -11,7 +11,7 @@ from typing import Any
 from harness.check.cell import Cell, CellResult
 from harness.check.provenance import LIMITED, LIMITS, Greetings, changes
 from harness.check.recorded import ended
-from harness.check.records import read_records
+from harness.check.records import Records, read_records
 from harness.check.request import Request, given_record
 from harness.errors import UsageError
 
@@ -31,20 +31,28 @@ def request_record(request: Request) -> dict[str, Any]:
 
 
 def ended_cells(path: Path, request: Request) -> dict[Cell, CellResult]:
-    """The cells that a record file holds from begin to end; none if there is no file.
+    """The cells that a record file of the same run holds from begin to end.
 
-    Of a cell that stands there several times, the last run counts.
+    Raises:
+        RecordError: as of :func:`records_of`.
+        UsageError: as of :func:`records_of`.
+    """
+    return ended(records_of(path, request))
+
+
+def records_of(path: Path, request: Request) -> Records:
+    """A record file of the same run; empty if there is none.
 
     Raises:
         RecordError: the file cannot be read, or a line of it has not the fields of its kind.
         UsageError: the file comes from a run with other sizes, checks or seed.
     """
     if not path.exists():
-        return {}
+        return Records(())
     records = read_records(path, complete=True)
     for head in records.of_kind("head"):
         _check_same_run(path, head, request)
-    return ended(records)
+    return records
 
 
 def take_up(

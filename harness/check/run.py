@@ -11,20 +11,22 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from harness.check.blame import Witnesses
-from harness.check.cell import Cell, CellResult, finding_record, own_fault
+from harness.check.cell import Cell, CellResult, end_record, finding_record, own_fault
 from harness.check.differences import Differences, known_differences
 from harness.check.events import CheckEvents, Report
 from harness.check.findings import PASSING, Finding
 from harness.check.outliers import Outliers
+from harness.check.pairs import Pair, Pairs, recorded
 from harness.check.provenance import Greetings, Signatures, greeting
+from harness.check.recorded import ended
 from harness.check.records import RecordWriter, head
 from harness.check.request import Request, check_request, checks_of, slowest_first
-from harness.check.resume import ended_cells, request_record, take_up
+from harness.check.resume import records_of, request_record, take_up
 from harness.check.run_cell import CellRun
 from harness.check.shared_cases import SharedCases
 from harness.errors import HarnessError, UsageError
@@ -60,6 +62,8 @@ class Engine:
         self.differences: Differences = known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self.cases = SharedCases(request)
+        self.head: dict[str, Any] = {}
+        self._found_pairs: list[Pair] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._enough = threading.Event()
@@ -96,11 +100,13 @@ class Engine:
         self.cases.plan(cell.spec for cell in plan if cell not in results)
         self._outliers = Outliers(cell for cell in plan if cell not in results)
         self._witnesses = Witnesses()
+        self._pairs = Pairs(cell for cell in plan if cell not in results)
         jobs = self.request.jobs or len(os.sched_getaffinity(0))
         try:
+            self.head = head(arguments, self._hellos(), self.request.environment)
+            self.head["request"] = request_record(self.request)
             if writer:
-                first = head(arguments, self._hellos(), self.request.environment)
-                writer.append({**first, "request": request_record(self.request)})
+                writer.append(self.head)
             pool = ThreadPoolExecutor(jobs)
             futures = [
                 pool.submit(self._run_backend, name, plan, results, writer)
@@ -126,24 +132,27 @@ class Engine:
             self.close()
             if writer:
                 writer.close()
+        place = {cell: number for number, cell in enumerate(plan)}
+        pairs = sorted(self._found_pairs, key=lambda pair: [place[cell] for cell in pair.cells])
         lines = [line for line in self._outliers.lines.values() if line]
         found = [results[cell] for cell in plan if cell in results]
-        return Report(found, lines, left_out=len(plan) - len(found))
+        return Report(found, lines, pairs, left_out=len(plan) - len(found))
 
     def _taken_up(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         """With ``resume``, the results of cells that the record file holds already."""
         if not self.request.resume or self.request.records is None:
             return {}
-        ended = ended_cells(self.request.records, self.request)
+        records = records_of(self.request.records, self.request)
         greetings = Greetings(self.request, self.workers)
-        kept, reasons = take_up(plan, ended, self._signature, greetings)
+        kept, reasons = take_up(plan, ended(records), self.signature, greetings)
         if reasons:
             self.events.again(reasons)
+        self._found_pairs = [p for p in recorded(records) if all(cell in kept for cell in p.cells)]
         for result in kept.values():
             self.events.ended(result)
         return kept
 
-    def _signature(self, cell: Cell) -> dict[str, str]:
+    def signature(self, cell: Cell) -> dict[str, str]:
         """The signature of a cell: what decides its numbers."""
         return self._signatures.of(cell, self.specs[cell.spec])
 
@@ -165,32 +174,27 @@ class Engine:
                 break
             begin: dict[str, Any] = {"kind": "begin", **cell.record()}
             if writer:
-                begin["signature"] = self._signature(cell)
+                begin["signature"] = self.signature(cell)
             self._tell(writer, begin, self.events.began, cell)
             result = self.run_cell(cell)
             self.cases.done(cell.spec)
             if self._stopping.is_set():
                 return  # its worker was killed from here: whatever came of it is no verdict
+            result.greeting = greeting(self.workers[backend])
             with self._lock:
                 results[cell] = result
                 self._outliers.ended(result)
                 self._witnesses.heard(result)
+                pairs = self._pairs.ended(result)
+                self._found_pairs += pairs
             if self.request.fail_fast and result.verdict not in PASSING:
                 self._enough.set()
             if writer:
                 for finding in result.findings:
                     writer.append(finding_record(result, finding))
-            end = {
-                "kind": "end",
-                **cell.record(),
-                "verdict": result.verdict,
-                "seconds": round(result.seconds, 6),
-                "could_not_run": result.could_not_run,
-                "location": result.location,
-                "blame": asdict(result.blame) if result.blame else None,
-                "greeting": greeting(self.workers[backend]),
-            }
-            self._tell(writer, end, self.events.ended, result)
+                for pair in pairs:
+                    writer.append(pair.record())
+            self._tell(writer, end_record(result), self.events.ended, result)
             for finding in result.findings:
                 finding.settle()
         self.workers[backend].close()

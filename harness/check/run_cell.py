@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from harness.check.blame import blame, unheard
 from harness.check.cell import Cell, CellResult, own_fault
 from harness.check.checks import CHECKS, FLOAT64_ONLY, IN_ONE, Context
 from harness.check.differences import Differences
+from harness.check.divergence import divergence
 from harness.check.findings import BROKEN, PASSING, Finding, Verdict
-from harness.check.localise import forward_location, later_location
+from harness.check.localise import Expectations, later_location
 from harness.check.request import choose_checks
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
@@ -91,9 +92,9 @@ class CellRun:
         context = Context(self.case, self.own, remote, cell.path, cell.dtype, cell.device)
         context = replace(context, repeat=self.repeat)
         yield from self._checks(context)
-        result.outputs = context.outputs
+        result.outputs, result.values = context.outputs, context.values
         if self.worker.pid is not None and any(f.verdict == "differ" for f in result.findings):
-            result.location = self._locate(remote, result.findings)
+            result.location = self._locate(remote, result)
             self._blame(context, result)
 
     def _checks(self, context: Context) -> Iterator[Finding]:
@@ -122,10 +123,10 @@ class CellRun:
             self.checks == ("*",) and enough in self.dtypes and enough in offered
         )
 
-    def _locate(self, remote: Remote, findings: Sequence[Finding]) -> str:
+    def _locate(self, remote: Remote, result: CellResult) -> str:
         """Where the forward pass first parts from the oracle; if it does not, which phase does."""
         material = self.case.material
-        first = next((f for f in findings if f.verdict == "differ"), None)
+        first = next((f for f in result.findings if f.verdict == "differ"), None)
         if first is not None and first.check == PRIMITIVES:
             return f"primitive: {first.faults[0]}"
         try:
@@ -136,12 +137,16 @@ class CellRun:
             return f"no trace could be had: {fault}"
         try:
             with at_work():
-                location = forward_location(self.case, material, trace, self.cell.dtype)
+                expectations = Expectations(self.case, material, self.cell.dtype)
+                wrong = expectations.wrong(trace)
+                if not wrong:
+                    return later_location(result.findings, self.case.training)
+                part, location = wrong[0][0], expectations.located(*wrong[0])
+                where = location.place
+                result.divergence = divergence(expectations, trace, part, where, self.case.spec)
+                return str(location)
         except OracleFault as fault:
             return f"no place could be found: {fault}"
-        if location is not None:
-            return str(location)
-        return later_location(findings, self.case.training)
 
     def _blame(self, context: Context, result: CellResult) -> None:
         """Run the other paths, to say who is at fault."""

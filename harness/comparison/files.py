@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.bench import compare as speeds
 from harness.bench import json_file
+from harness.check import changes as checks
+from harness.check import surroundings
+from harness.check.recorded import ended
 from harness.check.records import Records, read_records
+from harness.compared import Comparison
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed, read_head
@@ -16,29 +21,34 @@ Results = Mapping[str, Any]
 NAMES = {True: "a record file of 'harness check'", False: "results of 'harness bench'"}
 
 
-def load_pair(old: Path, new: Path) -> tuple[Records, Records] | tuple[Results, Results]:
-    """Two files of one kind.
+def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> Comparison:
+    """What changed from one file to another; ``threshold`` is for speeds.
 
     Raises:
-        HarnessError: a file cannot be read or is of neither kind, or they are not of one kind.
+        UsageError: a file is of neither kind, or they are not of one kind.
+        HarnessError: a file cannot be read, or is damaged.
     """
     first, second = load(old), load(new)
     if isinstance(first, Records) and isinstance(second, Records):
-        return first, second
+        if not ended(first):
+            raise UsageError(f"{displayed(old)} holds no cell that has ended")
+        around = surroundings.environment_changes(first, second)
+        return Comparison(around, checks.changes(first, second))
     if isinstance(first, Records) or isinstance(second, Records):
         told = (
             f"{displayed(path)} is {NAMES[isinstance(content, Records)]}"
             for path, content in ((old, first), (new, second))
         )
         raise UsageError(f"{', and '.join(told)}: give two files of one kind")
-    return first, second
+    return speeds.compare(first, second, threshold)
 
 
 def load(path: Path) -> Records | Results:
     """The content of a file, by its kind.
 
     Raises:
-        HarnessError: it cannot be read, or is of neither kind.
+        UsageError: it is of neither kind, or cannot be opened.
+        HarnessError: it is damaged.
     """
     name = displayed(path)
     try:

@@ -48,7 +48,7 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
     if options["as_json"]:
         say(json.dumps(_document(result, arrays)))
     else:
-        tell(_text(result, arrays))
+        tell(text_of(result, arrays))
     return 0
 
 
@@ -96,7 +96,8 @@ def _document(result: Result, arrays: ArrayDict) -> dict[str, Any]:
     }
 
 
-def _text(result: Result, arrays: ArrayDict) -> str:
+def text_of(result: Result, arrays: ArrayDict) -> str:
+    """What is printed: sizes and paths, then a line for each array."""
     paths = ", ".join(f"{layer}: {path}" for layer, path in result.paths.items())
     lines = [f"at {', '.join(f'{n} {size}' for n, size in result.sizes.items())}; {paths}"]
     for name, array in arrays.items():

@@ -80,7 +80,10 @@ def _reported(command: Command, results: str, junit: bool) -> Command:
             options[results] = folder / "results"
         code = _exit_code(command, arguments, options)
         if code in ENDED:
-            write_of([options[results]], outputs, options)
+            # bench has its older file under the name "compare".
+            old = options.get("baseline") or options.get("compare")
+            given = {**options, "bases": (old,) if old is not None else ()}
+            write_of([options[results]], outputs, given)
             if folder is not None:
                 shutil.rmtree(folder)
         raise SystemExit(code)

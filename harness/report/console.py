@@ -80,12 +80,12 @@ def write(output: Path, inputs: Inputs, options: Mapping[str, Any]) -> None:
             raise UsageError("JUnit's form is of checks: give a file of 'check --records'")
         text = junit(inputs.check)
     elif suffix == ".md":
-        text = markdown(inputs, against, options.get("baseline"))
+        text = markdown(inputs, against, options.get("relative_to"))
     else:
         folder = options.get("history")
         differences = known_differences(options.get("folders") or ())
         past = history(folder) if folder is not None else None
-        text = page(inputs, against, past, options.get("baseline"), differences)
+        text = page(inputs, against, past, options.get("relative_to"), differences)
     try:
         write_whole(output, text.encode("utf-8", "replace"))
     except OSError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from harness.bench.table import thousands
+from harness.github import escaped as plain
 from harness.report.cells import Entry, Matrix, matrices
 from harness.report.headline import headline
 from harness.report.inputs import Inputs
@@ -16,8 +16,6 @@ from harness.report.troubles import troubles
 from harness.terminal import visible
 
 MOST_TROUBLES, MOST_CHANGES = 10, 30
-# What has a meaning in Markdown, or names somebody who would be told.
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&$])")
 MARK = "<!-- backend-comparison-harness report -->"
 
 
@@ -47,11 +45,6 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     told = [f"- {plain(row.name)}: {before[row.name]}{plain(row.now)}" for row in rows]
     lines += ["", "<details><summary>Environment</summary>", "", *told]
     return "\n".join([*lines, "", "</details>", ""])
-
-
-def plain(text: str) -> str:
-    """A text in which nothing is markup, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(visible(text).split())).replace("\\@", "&#64;")
 
 
 def code(text: str) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.check.cell import CellResult
+from harness.check.divergence import Divergence
 from harness.check.findings import PASSING, Finding
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
 
+# Of the way through a model, so many stops before the first wrong one, and from it on.
+BEFORE, AFTER = 5, 7
 FAULTS: Mapping[str, str] = {
     "layer": "The framework's layer is at fault.",
     "plugin": "The plugin is at fault.",
@@ -19,6 +23,33 @@ FAULTS: Mapping[str, str] = {
     "spec": "The spec is at fault.",
     "unknown": "Who is at fault is not known.",
 }
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a spec; ``note`` says what is wrong at it."""
+
+    number: int
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A value, or the values of a layer, on the way through a model."""
+
+    name: str
+    words: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A time step of the first wrong value. ``share`` is from 0, allowed, to 1, far beyond."""
+
+    number: int
+    words: str
+    share: float
 
 
 @dataclass(frozen=True)
@@ -33,9 +64,10 @@ class Trouble:
     checks: Sequence[Finding]
     tracebacks: Sequence[str]
     command: str
-    excerpt: Sequence[Mapping[str, Any]] = ()
-    chain: Sequence[Mapping[str, Any]] = ()
-    by_time: Sequence[Mapping[str, Any]] = ()
+    file: str = ""
+    excerpt: Sequence[Line] = ()
+    chain: Sequence[Stop] = ()
+    by_time: Sequence[Step] = ()
 
 
 def troubles(check: CheckRun) -> list[Trouble]:
@@ -56,7 +88,53 @@ def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
         checks=found,
         tracebacks=list(dict.fromkeys(f.traceback for f in found if f.traceback)),
         command=command(result, head),
+        **_parted(result.divergence),
     )
+
+
+def _parted(found: Divergence | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    steps = [
+        Step(n, f"{error:.1e} of {most:.1e}", _beyond(error, most))
+        for n, error, most in found.steps
+    ]
+    wrong = [step for step in steps if step.share > 0]
+    at = f" at time step {wrong[0].number}" if wrong else ""
+    note = f"first wrong value, {found.first.rpartition('/')[2]}{at}"
+    lines = [
+        Line(n, text, note if n == found.line else "")
+        for n, text in enumerate(found.lines, start=found.start)
+    ]
+    return {"file": found.file, "excerpt": lines, "chain": _chain(found), "by_time": steps}
+
+
+def _chain(found: Divergence) -> list[Stop]:
+    """The values of each layer as one stop, but for the first wrong one, which is its own."""
+    stops: list[Stop] = []
+    seen = False
+    for link in found.links:
+        layer, _, name = link.value.rpartition("/")
+        if link.value == found.first:
+            seen = True
+            where = f"{name} of {layer}" if layer else name
+            stops.append(Stop(where, f"✗ {link.error:.1e}, allowed {link.allowed:.1e}", "first"))
+            continue
+        told = layer or name
+        if stops and stops[-1].name == told:
+            # A layer's values stand once, as the last of them went.
+            stops.pop()
+        words = "agrees" if link.agrees else "follows" if seen else "differs"
+        stops.append(Stop(told, words, "" if link.agrees else "follows"))
+    at = next(n for n, stop in enumerate(stops) if stop.tone == "first")
+    return stops[max(0, at - BEFORE) : at + AFTER]
+
+
+def _beyond(error: float, allowed: float) -> float:
+    """How far an error is beyond what is allowed: 0 if it is not, 1 at a million times."""
+    if error <= allowed:
+        return 0.0
+    return min(1.0, 0.15 + math.log10(error / allowed) / 6) if math.isfinite(error) else 1.0
 
 
 def command(result: CellResult, head: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from harness.runtime.backend import Backend
+    from harness.runtime.defaults import Probes
 
 PROJECT = "harness"
 ENTRY_POINT_GROUP = "harness.backends"
@@ -70,6 +71,21 @@ class Hooks:
 
         Returns:
             A backend with every primitive in its table.
+        """
+
+    @hookspec(firstresult=True)
+    def harness_defaults(self, name: str) -> Probes | None:
+        """Measurements of what the framework of backend ``name`` does where nothing is said.
+
+        Called in the worker, after :func:`harness_backend`, for ``harness differences --run``. None
+        if there are none.
+
+        Args:
+            name: That of the entry point.
+
+        Returns:
+            Functions without arguments by entry of the catalogue, each of which gives a number, a
+            text or a truth value.
         """
 
     @hookspec(firstresult=True)

@@ -80,6 +80,11 @@ class Library:
             self._read[key] = self._load(kind, name, place)
         return self._read[key]
 
+    def lines(self, file: str) -> tuple[str, ...]:
+        """The lines of a file that a definition was read from; none of another one."""
+        documents = (definition.document for definition in self._read.values())
+        return next((d.lines for d in documents if d.file == file), ())
+
     def forget(self, kind: str, name: str) -> None:
         """Do not keep a definition that was read: nothing else refers to it."""
         self._read.pop((kind, name), None)

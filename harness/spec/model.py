@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 
 from harness.errors import Place, SpecError, did_you_mean
+from harness.notebook import html_table
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.spec import schema
 from harness.spec.axes import FREE_SIZES
@@ -39,6 +40,22 @@ class Spec:
         self._check_parameters()
         self.update: UpdateRule | None = self._update()
         self._check_data()
+
+    def __repr__(self) -> str:
+        program = self.programs["training"]
+        trained = sum(prod(program.shape(port)) for port in program.parameters)
+        inputs = ", ".join(port.name for port in program.inputs)
+        return f"<Spec {self.name}: inputs {inputs}; {trained:,} trained parameters>"
+
+    def _repr_html_(self) -> str:
+        program = self.programs["training"]
+        kinds = ("inputs", "targets", "state", "parameters", "statistics")
+        rows = [
+            [kind, port.name, ", ".join(map(str, program.type_of(port).shape))]
+            for kind in kinds
+            for port in getattr(program, kind)
+        ]
+        return html_table(repr(self)[1:-1], ("what", "name", "shape"), rows)
 
     def program(self, phase: Phase = "training", /, **sizes: int) -> Program:
         """The program at a phase, with some sizes overridden; SpecError for a wrong one."""

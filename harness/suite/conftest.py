@@ -11,9 +11,8 @@ from harness.suite.cells import ENGINE, Cells, identity
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """The plan of the engine, check by check."""
     engine = metafunc.config.stash[ENGINE]
-    several = len(engine.backends) > 1
     parameters = [
-        pytest.param(cell, check, id=f"{identity(cell, several)}-{check}")
+        pytest.param(cell, check, id=f"{identity(cell)}-{check}")
         for cell in engine.cells()
         for check in FINDINGS
     ]
@@ -26,12 +25,3 @@ def cells(request: pytest.FixtureRequest) -> Cells:
     calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     selected = [(c["cell"], c["check"]) for c in calls if "cell" in c and "check" in c]
     return Cells(request.config.stash[ENGINE], selected)
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Nothing compared is an error, as in ``harness check``: all tests skipped are no success."""
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if exitstatus == pytest.ExitCode.OK and reporter and not session.config.option.collectonly:
-        compared = any(reporter.stats.get(key) for key in ("passed", "xfailed"))
-        if not compared:
-            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

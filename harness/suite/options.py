@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("harness.suite", "checks of a backend against the oracle")
     add = group.addoption
     many: dict[str, Any] = {"action": "append", "default": []}
-    add("--backend", metavar="NAME", help="backend to check; several are allowed", **many)
+    add("--backend", metavar="NAME", help="backend to check; several by comma", **many)
     add("--dtype", metavar="DTYPE", help="float64 or float32; both if left out", **many)
     add("--device", default="cpu", help="device to run on (default: cpu)")
     add(
@@ -33,7 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="model by name or file; all of Lesson 6 if left out",
         **many,
     )
-    add("--harness-specs", metavar="FOLDER", help="folder of further definitions", **many)
+    add(
+        "--harness-specs",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of further definitions; several are allowed",
+        **many,
+    )
     add("--harness-thorough", action="store_true", help="the dear checks too")
     add(
         "--harness-repeat",
@@ -77,6 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from harness.check.request import Request
     from harness.check.run import Engine
     from harness.suite.cells import ENGINE
+    from harness.suite.told import Told
 
     option = config.getoption
     if not option("--backend"):
@@ -86,8 +94,8 @@ def pytest_configure(config: pytest.Config) -> None:
     memory = option("--harness-memory")
     request = Request(
         specs=tuple(option("--harness-spec")),
-        backends=tuple(option("--backend")),
-        dtypes=tuple(option("--dtype")) or ("float64", "float32"),
+        backends=_listed(option("--backend")),
+        dtypes=_listed(option("--dtype")) or ("float64", "float32"),
         paths=(option("--harness-path"),),
         device=option("--device"),
         folders=tuple(option("--harness-specs")),
@@ -102,6 +110,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[ENGINE] = Engine(request)
     except HarnessError as error:
         raise pytest.UsageError(visible(str(error))) from None
+    config.pluginmanager.register(Told(), "harness-suite-told")
+
+
+def _listed(given: Sequence[str]) -> tuple[str, ...]:
+    """Names by repetition or by comma, each once."""
+    return tuple(dict.fromkeys(name for text in given for name in text.split(",") if name))
 
 
 def _number(allowed: Range) -> Callable[[str], float]:

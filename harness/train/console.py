@@ -24,7 +24,7 @@ def run_train(
 ) -> int:
     """Train, and print what came of it; returns the exit code."""
     if path is not None:
-        _check_place(path, resume, force)
+        check_place(path, resume, force)
     setup = prepare(request)
     progress = TrainProgress(console(error=True))
     for told in replaced([setup.spec]):
@@ -32,7 +32,7 @@ def run_train(
     with Training(setup, path, progress) as training:
         if path is not None:
             # Again: another training may have come to its end since.
-            _check_place(path, resume, force, mine=True)
+            check_place(path, resume, force, mine=True)
         try:
             with progress.bar:
                 progress.bar.step(f"starting {request.backend}")
@@ -53,7 +53,7 @@ def run_train(
     return 0
 
 
-def _check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> None:
+def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> None:
     """Check now, and not after an epoch, that files can be kept there; nothing is touched.
 
     ``mine`` tells that this process has the right to write there.

@@ -160,6 +160,12 @@ class Scripted(TypedDict):
     gradients: Arrays
 
 
+@with_config(FORM)
+class MeasuredAnswer(TypedDict):
+    value: NotRequired[bool | int | float | str]
+    error: NotRequired[str]
+
+
 Forms = Mapping[str, TypeAdapter[Any]]
 
 
@@ -205,6 +211,8 @@ BACKEND = _forms(
 )
 # The verbs of a format.
 FORMAT = _forms(suffix=str, write=list[str], read=ReadWeights, outputs=Arrays, script=Scripted)
+# The verb of a framework whose defaults are measured.
+DEFAULTS = _forms(measure=dict[str, MeasuredAnswer])
 _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 # Verbs whose lists have as many entries as their payload says.
 COUNTED = {

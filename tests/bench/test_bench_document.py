@@ -120,8 +120,8 @@ def test_what_cannot_be_kept_is_shown(
             return [result()]
 
     monkeypatch.setattr(console, "Bench", Done)
-    options = {"records": path, "baseline": None, "markdown": True, "verbose": False}
-    options["as_json"] = False
+    options = {"records": path, "compare": None, "relative_to": None, "markdown": True}
+    options |= {"verbose": False, "as_json": False}
     with pytest.raises(DocumentError, match="a text, not results of 'harness bench'"):
         console.run_bench(REQUEST, options)
     assert "| sequence_rnn | 512" in capsys.readouterr().out

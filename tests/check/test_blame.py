@@ -136,3 +136,13 @@ def test_nobody_is_at_fault_where_all_agrees(checked: Any) -> None:
     shown, ends = checked("layer-1", path="equations")
     assert ends == {"blame-layer-1": None}
     assert "at fault" not in shown
+
+
+def test_two_backends_are_held_against_each_other(checked: Any) -> None:
+    command = ["localise", MODEL, "--backend", "blame-layer-1", "--against", "numpy"]
+    run = CliRunner().invoke(cli, [*command, "--size", "hidden=5"])
+    assert run.exit_code == 1, run.output
+    assert f"{MODEL} on blame-layer-1, float32, native against numpy: differs" in run.output
+    assert "  forward: y of layer out is the first wrong value (" in run.output
+    proof = "with the values of numpy in its place everything else agrees: it is the cause"
+    assert proof in run.output

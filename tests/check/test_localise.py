@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from harness.backends.numpy.backend import PRIMITIVES, Numpy
-from harness.check.localise import Location, forward_location, places
+from harness.check.localise import Expectations, Location, places
 from harness.check.request import Request, make_case
 from harness.oracle.case import Case
 from harness.oracle.oracle import ORDERS, Oracle
@@ -45,6 +45,13 @@ def equation(name: str, start: str) -> str:
     lines = definition(name).splitlines()
     (number,) = [n for n, line in enumerate(lines, 1) if line.strip().startswith(start)]
     return f"{name}.yaml:{number}"
+
+
+def forward_location(case: Case, m: Any, trace: Any, dtype: str) -> Location | None:
+    """Where a trace of a training pass first parts from the oracle."""
+    expectations = Expectations(case, m, dtype)
+    wrong = expectations.wrong(trace)
+    return expectations.located(*wrong[0]) if wrong else None
 
 
 def located(

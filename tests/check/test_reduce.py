@@ -156,8 +156,8 @@ def test_every_part_of_a_program_is_one(name: str, tmp_path: Path) -> None:
     assert len(parts) >= len(whole.program.calls)
     for part in parts:
         check_program(part.training)
-        if any(node.op == "max" for node in part.program.nodes):
-            continue  # it has no gradient of its own: its only reader is stop_gradient
+        if part.program.nodes[0].op != "call":
+            continue  # a max has no gradient of its own, an extent no size that an array decides
         values = part.expected().values
         assert any(n.startswith("output.") for n in values)
         assert all(np.isfinite(array).all() for array in values.values())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import faulty
 import pytest
+from places import SPECS as SHIPPED
 
 from harness.check.cell import CellResult
 from harness.check.checks import CHECKS, FINDINGS
@@ -21,16 +24,21 @@ SPECS = ("lesson6/simple_rnn", "lesson6/theano_rnn")
 
 
 def suite(
-    folder: Path, *arguments: str, faults: dict[str, str] | None = None
+    folder: Path, *arguments: str, faults: dict[str, str] | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the suite in an empty folder; ``faults`` are those of ``faulty-*`` backends by cell."""
-    environment = {**os.environ, **faulty.variables(faults or {}), "PYTEST_ADDOPTS": ""}
+    environment = {
+        **os.environ,
+        **faulty.variables(faults or {}),
+        "PYTEST_ADDOPTS": "",
+        **variables,
+    }
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error"]
     command += ["--pyargs", "harness.suite", *arguments]
     return subprocess.run(
         command,
         cwd=folder,
-        env=environment,
+        env={**environment, **variables},
         capture_output=True,
         text=True,
         timeout=120,
@@ -46,10 +54,10 @@ def test_right_backend_passes_and_ids_can_be_read(tmp_path: Path) -> None:
     run = suite(tmp_path, "--backend", "numpy", *specs(*SPECS), "-v")
     assert run.returncode == pytest.ExitCode.OK, run.stdout
     for line in (
-        "test_check[lesson6/simple_rnn-float32-gradients] PASSED",
-        "test_check[lesson6/simple_rnn-float64-training] PASSED",
-        "test_check[lesson6/simple_rnn-float32-training] SKIPPED",
-        "test_check[lesson6/theano_rnn-float32-repeated-index] SKIPPED",
+        "test_check[numpy-lesson6/simple_rnn-float32-gradients] PASSED",
+        "test_check[numpy-lesson6/simple_rnn-float64-training] PASSED",
+        "test_check[numpy-lesson6/simple_rnn-float32-training] SKIPPED",
+        "test_check[numpy-lesson6/theano_rnn-float32-repeated-index] SKIPPED",
     ):
         assert line in run.stdout
     assert "failed" not in run.stdout
@@ -72,8 +80,10 @@ def test_crash_fails_the_tests_of_its_cell_only(tmp_path: Path) -> None:
     assert len(cases) == 4 * len(FINDINGS)
     failed = {case.get("name", "") for case in cases if case.find("failure") is not None}
     assert failed
-    assert {name.rpartition("32-")[0] for name in failed} == {"test_check[lesson6/simple_rnn-float"}
-    assert "test_check[lesson6/simple_rnn-float32-gradients]" in failed
+    assert {name.rpartition("32-")[0] for name in failed} == {
+        "test_check[faulty-numpy-lesson6/simple_rnn-float"
+    }
+    assert "test_check[faulty-numpy-lesson6/simple_rnn-float32-gradients]" in failed
     assert not list(ET.parse(tmp_path / "junit.xml").iter("error"))
     assert "values: crashed: SIGSEGV" in run.stdout
     assert "the worker was lost in values" in run.stdout
@@ -107,12 +117,108 @@ def test_selected_checks_run_alone(tmp_path: Path) -> None:
     assert "1 passed" in run.stdout
 
 
-def test_two_backends_are_told_apart(tmp_path: Path) -> None:
-    arguments = ["--backend", "numpy", "--backend", "faulty-numpy", *specs(SPECS[0])]
+def times(report: Path) -> dict[str, float]:
+    """Seconds by the name of a test, of a JUnit file."""
+    return {
+        case.get("name", "")[11:-1]: float(case.get("time", "nan"))
+        for case in ET.parse(report).iter("testcase")
+    }
+
+
+def test_several_backends_in_one_run_are_told_apart(tmp_path: Path) -> None:
+    arguments = ["--backend", "numpy,faulty-numpy", *specs(SPECS[0]), "--junitxml", "junit.xml"]
     run = suite(tmp_path, *arguments, "-v", "-k", "loss and float64")
     assert run.returncode == pytest.ExitCode.OK, run.stdout
-    assert "test_check[faulty-numpy-lesson6/simple_rnn-float64-loss] PASSED" in run.stdout
-    assert "test_check[numpy-lesson6/simple_rnn-float64-loss] PASSED" in run.stdout
+    # As in a run of only one of them, so that files can be merged.
+    assert list(times(tmp_path / "junit.xml")) == [
+        "numpy-lesson6/simple_rnn-float64-loss",
+        "faulty-numpy-lesson6/simple_rnn-float64-loss",
+    ]
+
+
+def test_names_have_the_path_where_it_is_not_the_usual_one(tmp_path: Path) -> None:
+    arguments = ["--backend", "numpy", *specs(SPECS[0]), "--harness-path", "derived"]
+    run = suite(tmp_path, *arguments, "--collect-only", "-q", "-k", "loss and float64")
+    assert "test_check[numpy-lesson6/simple_rnn-float64-derived-loss]" in run.stdout
+
+
+def test_a_backend_of_which_nothing_was_compared_is_no_success(tmp_path: Path) -> None:
+    faults = {f"{SPECS[0]} float64": "wrong_shape"}
+    arguments = ["--backend", "numpy", "--backend", "faulty-numpy", *specs(SPECS[0])]
+    # Of numpy all is skipped: it has no moving statistics. The other one is not asked.
+    run = suite(tmp_path, *arguments, "-k", "statistics or faulty and loss", faults=faults)
+    assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a user's model of a user's layer, and the reports of a run on it."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "mine" / "layers").mkdir(parents=True)
+    (folder / "mine" / "models").mkdir()
+    layer = (SHIPPED / "layers" / "simple_rnn.yaml").read_text()
+    (folder / "mine" / "layers" / "leaky.yaml").write_text(
+        layer.replace("layer: simple_rnn", "layer: leaky")
+    )
+    model = (SHIPPED / "models" / "lesson6" / "simple_rnn.yaml").read_text()
+    for old, new in (
+        ("model: lesson6/simple_rnn", "model: small"),
+        ("layer: simple_rnn", "layer: leaky"),
+        ("parameters: 102258\n", ""),
+        ("hidden: 256", "hidden: 8"),
+    ):
+        assert old in model
+        model = model.replace(old, new)
+    (folder / "mine" / "models" / "small.yaml").write_text(model)
+    return folder
+
+
+def own_suite(folder: Path, *more: str, **given: Any) -> subprocess.CompletedProcess[str]:
+    arguments = ["--harness-specs", "mine", "--harness-spec", "small", "--dtype", "float64"]
+    return suite(folder, *arguments, "--junitxml", "junit.xml", *more, **given)
+
+
+def test_own_definitions_are_checked(own: Path) -> None:
+    run = own_suite(own, "--backend", "numpy", "-rs")
+    assert run.returncode == pytest.ExitCode.OK, run.stdout + run.stderr
+    found = times(own / "junit.xml")
+    assert len(found) == len(FINDINGS)
+    # Each has its own time: the first does not bear that of all.
+    total = sum(found.values())
+    assert total > 0.5
+    outputs, training = (found[f"numpy-small-float64-{c}"] for c in ("outputs", "training"))
+    assert training > 0.01
+    assert outputs < total - training
+    assert sum(seconds > 0.001 for seconds in found.values()) > 8
+
+
+def test_a_folder_that_is_not_there_is_an_error_in_words(tmp_path: Path) -> None:
+    run = suite(tmp_path, "--backend", "numpy", "--harness-specs", "gone")
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "gone" in run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_github_is_told(own: Path) -> None:
+    variables = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(own / "summary.md")}
+    run = own_suite(
+        own,
+        *("--backend", "numpy", "--backend", "faulty-numpy", "-k", "outputs or loss", "-n", "2"),
+        faults={"small float64": "wrong_shape"},
+        **variables,
+    )
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
+    (line,) = (line for line in run.stdout.splitlines() if line.startswith("::"))
+    title = "title=small on faulty-numpy%2C float64%2C native%3A outputs"
+    assert re.match(rf"::error file=mine/\w+/\w+.yaml,line=\d+,{title}::", line)
+    assert "outputs: differ: output.hidden_states: expected shape" in line
+    text = (own / "summary.md").read_text()
+    assert text.startswith("### harness suite: 1 failed, 3 passed\n")
+    assert text.count("###") == 1  # of the two processes, none adds one of its own
+    assert "| system | numpy | faulty-numpy |\n| --- | ---: | ---: |" in text
+    assert "| small | 2 passed | 1 failed, 1 passed |" in text
+    assert "- **small on faulty-numpy, float64, native: outputs**: " in text
+    assert "::error" not in own_suite(own, "--backend", "numpy", "-k", "loss").stdout
 
 
 @pytest.mark.parametrize(

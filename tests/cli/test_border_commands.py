@@ -249,8 +249,8 @@ PAYLOAD = {"count": 2, "batches": [{}, {}], "sizes": [[1, 1, 1], [2, 2, 2]]}
 
 @pytest.mark.parametrize(
     ("forms", "verb"),
-    [(f, v) for f in (answers.BACKEND, answers.FORMAT) for v in f],
-    ids=[*answers.BACKEND, *(f"format {v}" for v in answers.FORMAT)],
+    [(f, v) for f in (answers.BACKEND, answers.FORMAT, answers.DEFAULTS) for v in f],
+    ids=[*answers.BACKEND, *(f"format {v}" for v in answers.FORMAT), *answers.DEFAULTS],
 )
 @given(value=junk)
 def test_any_answer_is_formed_or_refused(forms: Mapping[str, Any], verb: str, value: Any) -> None:
@@ -269,6 +269,7 @@ def test_any_message_is_an_answer_or_not(value: Any) -> None:
 
 
 def test_every_verb_has_a_form() -> None:
+    from harness.defaults.service import DefaultsService
     from harness.runtime.service import SessionService
     from harness.train.service import TrainService
 
@@ -282,6 +283,7 @@ def test_every_verb_has_a_form() -> None:
 
     assert verbs(SessionService, TrainService) == {*answers.BACKEND}
     assert verbs(FormatService) - {"versions"} == {*answers.FORMAT}
+    assert verbs(DefaultsService) == {*answers.DEFAULTS}
 
 
 @pytest.mark.parametrize(

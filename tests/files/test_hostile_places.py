@@ -41,6 +41,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "import": ("import", SPEC, "HERE", "--from", "jax", "--weights", "new"),
     "text": ("train", SPEC, *ONE, "--text", "HERE"),
     "records": ("check", SPEC, *ONE, "--records", "HERE", "--resume"),
+    "baseline": ("check", SPEC, *ONE, "--baseline", "HERE"),
     "compare": ("compare", "HERE", "results.json"),
     "compare_new": ("compare", "results.json", "HERE"),
     "bench": ("bench", SPEC, "--backend", "numpy", "--baseline", "HERE"),

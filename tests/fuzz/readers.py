@@ -197,9 +197,7 @@ def compare(data: bytes, folder: Path) -> None:
     (folder / "old.json").write_bytes(results_file())
     (folder / "new.json").write_bytes(data)
     run("compare", str(folder / "old.json"), str(folder / "new.json"))
-    run(
-        "compare", str(folder / "new.json"), str(folder / "old.json"), "--force", "--print-markdown"
-    )
+    run("compare", str(folder / "new.json"), str(folder / "old.json"), "--print-markdown")
 
 
 @cache

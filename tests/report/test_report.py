@@ -106,6 +106,9 @@ def test_a_matrix_has_each_dtype_and_the_fault_in_words(files: Path, tmp_path: P
         ("differs", "lesson6/first_rnn on mutants-1: differ"),
     ]
     assert "first differs at" in text
+    wrong = re.findall(r'<span class="wrong"> *\d+  (.*?)   ← (.*?)\n', text)
+    assert wrong == [("equations: y = activation(x @ W + b)", "first wrong value, y")] * 2
+    assert re.search(r'<li class="first"><b>[^<]+</b><span>✗ [\d.e-]+, allowed', text)
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
     rows = [
         row

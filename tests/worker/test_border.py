@@ -283,7 +283,7 @@ def test_a_fault_of_the_localiser_costs_one_cell(monkeypatch: pytest.MonkeyPatch
     def lose_the_way(*_: Any) -> None:
         raise AttributeError("no way")
 
-    monkeypatch.setattr(run_cell, "forward_location", lose_the_way)
+    monkeypatch.setattr(run_cell, "Expectations", lose_the_way)
     report = run("trace-lists", "nothing")
     lost, other = report.results
     assert [f.check for f in lost.findings][-1] == "harness"

@@ -98,12 +98,13 @@ class Finder:
             what = f"wrong gradients: {listed(names)}"
             proof = f"no gradients on the way could be had: {fault}"
             return Causes([Cause("backward", what, tuple(names))], False, proof)
+        found = found or asked.kept(material)
         if found is not None:
             return found
         if not of_loss and (directions := asked.directions(material)):
             what = f"gradients along {listed(directions)} are wrong, those along all else are right"
             return Causes([Cause("backward", what, tuple(directions))], False, "")
-        return asked.kept(material) or _returned(names)
+        return _returned(names)
 
     def _training(self, check: str) -> Causes | None:
         """Those of training steps: other values than the first batch's, calls that leave something

@@ -33,7 +33,9 @@ class Context:
     path: str
     dtype: str
     device: str
+    # What is kept for other backends to be held against.
     outputs: dict[str, Array] = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
     repeat: int = 0
 
     def finding(

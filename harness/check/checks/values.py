@@ -19,6 +19,7 @@ def values(context: Context) -> Iterator[Finding]:
     context.remote.load(case.material)
     expected = case.gradients(case.material, "main")
     found = context.remote.gradients(case.material)
+    context.values.update({n: a for n, a in found.items() if not isinstance(a, Misfit)})
     for check, prefixes in (
         ("outputs", ("output.",)),
         ("loss", ("loss", "metric.")),

@@ -1,0 +1,257 @@
+"""What JAX and optax do where nothing is said: a measurement for each entry of ``specs/defaults``.
+
+JAX has no layers of its own, so there are none here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from harness.extend import Measured, Probes
+
+PROBES = Probes()
+RATE = 2.0**-10  # exact in every dtype
+
+
+def _slope(function: Any, at: float) -> float:
+    return float(jax.grad(lambda x: function(x).sum())(jnp.array([at]))[0])
+
+
+def _moved(transform: Any, gradient: float, start: float = 0.0) -> float:
+    """How far one step moves a parameter, in learning rates."""
+    p = jnp.array([start])
+    updates, _ = transform.update(jnp.array([gradient]), transform.init(p), p)
+    return float(-updates[0]) / RATE
+
+
+def _default(function: Any, name: str) -> Any:
+    return inspect.signature(function).parameters[name].default
+
+
+@PROBES
+def hard_sigmoid_slope() -> Measured:
+    return float(jax.nn.hard_sigmoid(1.0) - jax.nn.hard_sigmoid(0.0))
+
+
+@PROBES
+def relu_at_zero() -> Measured:
+    return _slope(jax.nn.relu, 0.0)
+
+
+@PROBES
+def maximum_at_tie() -> Measured:
+    return _slope(lambda x: jnp.maximum(x, 0), 0.0)
+
+
+@PROBES
+def clip_at_bound() -> Measured:
+    return _slope(lambda x: jnp.clip(x, 0.0, 1.0), 1.0)
+
+
+@PROBES
+def abs_at_zero() -> Measured:
+    return _slope(jnp.abs, 0.0)
+
+
+@PROBES
+def max_at_tie() -> Measured:
+    return float(jax.grad(lambda x: x.max(1).sum())(jnp.ones((1, 2)))[0, 0])
+
+
+@PROBES
+def softmax_axis() -> Measured:
+    found = round(float(jax.nn.softmax(jnp.zeros((2, 3, 5)))[0, 0, 0]), 3)
+    return {0.5: 0, 0.333: 1, 0.2: -1}[found]
+
+
+@PROBES
+def gelu_form() -> Measured:
+    return "exact" if abs(float(jax.nn.gelu(1.0)) - 0.841345) < 1e-5 else "tanh"
+
+
+@PROBES
+def leaky_relu_slope() -> Measured:
+    return -float(jax.nn.leaky_relu(-1.0))
+
+
+@PROBES
+def layer_norm_epsilon() -> Measured:
+    return float(_default(jax.nn.standardize, "epsilon"))
+
+
+@PROBES
+def batch_norm_offset() -> Measured:
+    x = np.random.default_rng(0).normal(size=(64, 1)).astype("float32") + np.float32(1e4)
+    out = np.asarray(jax.nn.standardize(jnp.asarray(x), axis=0, epsilon=1e-5))
+    true = (x.astype("float64") - x.mean(dtype="float64")) / x.astype("float64").std()
+    return "kept" if np.abs(out - true).max() < 0.05 else "lost"
+
+
+@PROBES
+def he_normal_tail() -> Measured:
+    drawn = jax.nn.initializers.he_normal()(jax.random.key(0), (300, 300))
+    return "cut off" if float(jnp.abs(drawn).max() / drawn.std()) < 2.5 else "whole"
+
+
+def _looked_up(index: int) -> Measured:
+    found = float(jnp.arange(1.0, 4.0)[jnp.array(index)])
+    return "NaN" if found != found else f"row {int(found) - 1}"
+
+
+@PROBES
+def index_too_large() -> Measured:
+    return _looked_up(3)
+
+
+@PROBES
+def index_negative() -> Measured:
+    return _looked_up(-1)
+
+
+@PROBES
+def repeated_index_add() -> Measured:
+    return float(jnp.zeros(2).at[jnp.array([0, 0])].add(1)[0])
+
+
+@PROBES
+def cross_entropy_input() -> Measured:
+    found = optax.softmax_cross_entropy(jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 0.0]]))
+    return "logits" if float(found[0]) > 0.1 else "probabilities"
+
+
+@PROBES
+def cross_entropy_axis() -> Measured:
+    found = optax.softmax_cross_entropy(jnp.zeros((2, 3, 5)), jnp.zeros((2, 3, 5)))
+    return -1 if found.shape == (2, 3) else 1
+
+
+@PROBES
+def loss_reduction() -> Measured:
+    found = optax.softmax_cross_entropy(jnp.zeros((4, 2)), jnp.ones((4, 2)) / 2)
+    return "none" if found.shape == (4,) else "mean"
+
+
+@PROBES
+def cross_entropy_gap() -> Measured:
+    found = optax.softmax_cross_entropy(jnp.array([[0.0, 30.0]]), jnp.array([[1.0, 0.0]]))
+    return float(found[0])
+
+
+@PROBES
+def cross_entropy_targets() -> Measured:
+    def loss(logits: Any) -> Any:
+        return optax.softmax_cross_entropy(logits, jnp.array([[1.0, 0.5]])).sum()
+
+    return float(jax.grad(loss)(jnp.zeros((1, 2)))[0, 0])
+
+
+@PROBES
+def cross_entropy_ignored() -> Measured:
+    found = optax.softmax_cross_entropy_with_integer_labels(jnp.zeros((2, 3)), jnp.array([0, -100]))
+    return "NaN" if math.isnan(float(found[1])) else "counted"
+
+
+@PROBES
+def kl_divergence() -> Measured:
+    p, q = jnp.array([[0.5, 0.5]]), jnp.array([[0.25, 0.75]])
+    return float(optax.losses.kl_divergence(jnp.log(q), p)[0])
+
+
+@PROBES
+def squared_error() -> Measured:
+    return float(optax.l2_loss(jnp.array([1.0]))[0])
+
+
+@PROBES
+def cosine_similarity() -> Measured:
+    return float(optax.cosine_similarity(jnp.ones((1, 2)), jnp.ones((1, 2)))[0])
+
+
+@PROBES
+def adam_epsilon() -> Measured:
+    return float(_default(optax.adam, "eps"))
+
+
+@PROBES
+def adam_epsilon_place() -> Measured:
+    return _moved(optax.adam(RATE, eps=1e-8), 1e-8)
+
+
+@PROBES
+def adam_weight_decay() -> Measured:
+    return _moved(optax.adamw(RATE, weight_decay=0.125), 0.0, 1.0)
+
+
+@PROBES
+def adamw_decay() -> Measured:
+    return float(_default(optax.adamw, "weight_decay"))
+
+
+@PROBES
+def rmsprop_decay() -> Measured:
+    return float(_default(optax.rmsprop, "decay"))
+
+
+@PROBES
+def rmsprop_epsilon_place() -> Measured:
+    return _moved(optax.rmsprop(RATE, decay=0.0, eps=1.0), 1.0)
+
+
+@PROBES
+def adagrad_start() -> Measured:
+    return float(_default(optax.adagrad, "initial_accumulator_value"))
+
+
+@PROBES
+def momentum_and_rate() -> Measured:
+    transform = optax.inject_hyperparams(optax.sgd)(1.0, momentum=0.5)
+    p, g = jnp.zeros(1), jnp.ones(1)
+    _, state = transform.update(g, transform.init(p), p)
+    state.hyperparams["learning_rate"] = jnp.asarray(0.125)
+    updates, _ = transform.update(g, state, p)
+    return -float(updates[0])
+
+
+@PROBES
+def gradient_clipping() -> Measured:
+    gradients = [jnp.ones(1), jnp.ones(1)]
+    transform = optax.clip_by_global_norm(1.0)
+    updates, _ = transform.update(gradients, transform.init(gradients))
+    return float(updates[0][0])
+
+
+@PROBES
+def default_float() -> Measured:
+    return str(jnp.zeros(1).dtype)
+
+
+@PROBES
+def default_integer() -> Measured:
+    return str(jnp.arange(1).dtype)
+
+
+@PROBES
+def float64_array() -> Measured:
+    return str(jnp.asarray(np.zeros(1)).dtype)
+
+
+@PROBES
+def standard_deviation() -> Measured:
+    return float(jnp.array([0.0, 2.0]).std())
+
+
+@PROBES
+def median_of_two() -> Measured:
+    return float(jnp.median(jnp.array([1.0, 2.0])))
+
+
+@PROBES
+def argmax_nan() -> Measured:
+    return int(jnp.argmax(jnp.array([1.0, math.nan, 2.0])))

@@ -1,0 +1,73 @@
+"""What numpy does where nothing is said: a measurement for each entry of ``specs/defaults``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from harness.extend import Measured, Probes
+
+PROBES = Probes()
+
+
+def _looked_up(index: int) -> Measured:
+    try:
+        return f"row {int(np.arange(3)[index])}"
+    except IndexError:
+        return "error"
+
+
+@PROBES
+def index_too_large() -> Measured:
+    return _looked_up(3)
+
+
+@PROBES
+def index_negative() -> Measured:
+    return _looked_up(-1)
+
+
+@PROBES
+def repeated_index_add() -> Measured:
+    x = np.zeros(2)
+    x[[0, 0]] += 1
+    return float(x[0])
+
+
+@PROBES
+def default_float() -> Measured:
+    return str(np.zeros(1).dtype)
+
+
+@PROBES
+def default_integer() -> Measured:
+    return str(np.arange(1).dtype)
+
+
+@PROBES
+def float64_array() -> Measured:
+    return str(np.asarray(np.zeros(1)).dtype)
+
+
+@PROBES
+def standard_deviation() -> Measured:
+    return float(np.array([0.0, 2.0]).std())
+
+
+@PROBES
+def median_of_two() -> Measured:
+    return float(np.median([1.0, 2.0]))
+
+
+@PROBES
+def argmax_nan() -> Measured:
+    return int(np.argmax([1.0, math.nan, 2.0]))
+
+
+@PROBES
+def array_sharing() -> Measured:
+    source = np.zeros(1)
+    made = np.asarray(source)
+    source[0] = 1
+    return "shares" if made[0] else "copies"

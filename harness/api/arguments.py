@@ -1,0 +1,149 @@
+"""Arguments as Python gives them, for requests that are strict: one thing, or several of it."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # typing's own, without the import: every command starts here
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from os import PathLike
+    from pathlib import Path
+    from typing import Any
+
+    from harness.errors import UsageError
+    from harness.spec.model import Spec
+
+    Names = str | Iterable[str]
+    Models = str | PathLike[str] | Spec | Iterable[str | PathLike[str] | Spec]
+    Folders = str | PathLike[str] | Iterable[str | PathLike[str]]
+    Numbers = int | Iterable[int]
+
+
+def names(value: Names, what: str) -> tuple[str, ...]:
+    """One name or several; a string is one.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    found = _several(value, what, "a name or several")
+    for name in found:
+        if not isinstance(name, str):
+            raise refused(what, "a name or several", name)
+    return found
+
+
+def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
+    """One folder or several, as text or as paths.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from os import PathLike, fspath
+    from pathlib import Path
+
+    found = _several(value, what, "a path or several")
+    for path in found:
+        if not isinstance(path, str | PathLike) or not isinstance(fspath(path), str):
+            raise refused(what, "a path or several", path)
+    return tuple(map(Path, found))
+
+
+def path(value: str | PathLike[str] | None, what: str) -> Path | None:
+    """One file's path, or none.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if value is None:
+        return None
+    from os import PathLike, fspath
+    from pathlib import Path
+
+    if not isinstance(value, str | PathLike) or not isinstance(fspath(value), str):
+        raise refused(what, "a path", value)
+    return Path(value)
+
+
+def numbers(value: Numbers, what: str) -> tuple[int, ...]:
+    """One number or several; whether they are in range is for the request to say.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    return _several(value, what, "a whole number or several")
+
+
+def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    """A mapping by name; none is an empty one.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    from collections.abc import Mapping
+
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise refused(what, "a dictionary by name", value)
+    return dict(value)
+
+
+def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """The names of specs, and the folders of their definitions: with those of specs that are
+    already loaded.
+
+    Raises:
+        UsageError: something is neither a name, nor a path, nor a spec.
+    """
+    from os import PathLike, fspath
+
+    from harness.spec.model import Spec
+
+    found, all_folders = [], list(folders(given))
+    for spec in _several(specs, "specs", "a spec or several"):
+        if isinstance(spec, Spec):
+            found.append(_name_of(spec))
+            all_folders += spec.library.folders
+        elif isinstance(spec, str | PathLike) and isinstance(fspath(spec), str):
+            found.append(fspath(spec))
+        else:
+            raise refused("specs", "a spec's name, the path of its file or a spec", spec)
+    return tuple(found), tuple(dict.fromkeys(all_folders))
+
+
+def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[Path, ...]]:
+    """The name of the one spec, as :func:`models` has it.
+
+    Raises:
+        UsageError: there are several, or none.
+    """
+    found, all_folders = models(spec, given)
+    if len(found) != 1:
+        raise refused("spec", "one spec", found)
+    return found[0], all_folders
+
+
+def _name_of(spec: Spec) -> str:
+    """What a spec is found by again: its name, or its file's path."""
+    if spec.library.has("model", spec.name):
+        return spec.name
+    return str(spec.definition.path)
+
+
+def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
+    from collections.abc import Iterable, Mapping
+
+    from harness.spec.model import Spec
+
+    # A path and a spec are one thing; bytes and a mapping are nothing that is asked for.
+    if isinstance(value, bytes | Mapping) or value is None:
+        raise refused(what, wanted, value)
+    if isinstance(value, str | Spec) or not isinstance(value, Iterable):
+        return (value,)
+    return tuple(value)
+
+
+def refused(what: str, wanted: str, value: object) -> UsageError:
+    """The error of an argument that is something else than it should be."""
+    from harness.errors import UsageError, shorten
+
+    return UsageError(f"{what} takes {wanted}, found {shorten(repr(value))}")

@@ -1,0 +1,93 @@
+"""What ``harness.check`` returns: the report of a run that shows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Self
+
+from harness.api.table import report_text
+from harness.check import report as reports
+from harness.check.cell import CellResult, result_records
+from harness.check.events import Report
+from harness.check.findings import PASSING
+from harness.notebook import Entry, Tint, frame, html_table
+from harness.terminal import visible
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+TINTS: Mapping[str, Tint] = {
+    "agree": "good",
+    "known-difference": "known",
+    "unsupported": "faint",
+    "not-applicable": "faint",
+}
+# Lines of what went wrong that a notebook shows below the table.
+MOST_LINES = 40
+
+
+class CheckReport(Report):
+    """All results of a run, in the order of the plan; ``seconds`` is how long it took."""
+
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, report: Report, seconds: float) -> Self:
+        """The report of a run that is done."""
+        made = cls(**vars(report))
+        made.seconds = seconds
+        return made
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every cell agrees, or differs as known."""
+        return self.exit_code == 0
+
+    def __repr__(self) -> str:
+        counts = reports.summary(self, self.seconds)
+        return f"<CheckReport: {counts}; exit code {self.exit_code}>"
+
+    def __str__(self) -> str:
+        """The table of ``harness check``, and what went wrong."""
+        return "\n".join([report_text(self), *map(visible, self._words())])
+
+    def _words(self) -> list[str]:
+        lines = [*reports.known(self), *reports.outliers(self), *reports.no_answers(self)]
+        lines += reports.first_lines(reports.problems(self), MOST_LINES)
+        return [*lines, reports.summary(self, self.seconds)]
+
+    def _repr_html_(self) -> str:
+        backends = list(dict.fromkeys(r.cell.backend for r in self.results))
+        variants = list(dict.fromkeys((r.cell.dtype, r.cell.path) for r in self.results))
+        cells: dict[tuple[str, str], dict[tuple[str, str], CellResult]] = {}
+        for r in self.results:
+            cells.setdefault((r.cell.spec, r.cell.backend), {})[r.cell.dtype, r.cell.path] = r
+        rows: list[list[str | Entry]] = []
+        for spec in dict.fromkeys(r.cell.spec for r in self.results):
+            found = [cells.get((spec, backend), {}) for backend in backends]
+            rows.append([spec, *(_entry([f[v] for v in variants if v in f]) for f in found)])
+        words = "\n".join(self._words())
+        return html_table(reports.title(self), ["system", *backends], rows, words)
+
+    def to_pandas(self) -> DataFrame:
+        """A row for each finding of each cell, with the fields of a record.
+
+        Raises:
+            NoPandas: pandas is not installed.
+        """
+        left_out = ("kind", "traceback", "layers")
+        return frame(
+            {name: value for name, value in record.items() if name not in left_out}
+            for result in self.results
+            for record in result_records(result)
+        )
+
+
+def _entry(results: list[CellResult]) -> Entry:
+    """A cell of the table: its digits for each dtype and path, tinted by the gravest."""
+    text = " | ".join(map(reports.cell_text, results))
+    failing = [r for r in results if r.verdict not in PASSING]
+    if failing:
+        return Entry(text, "bad")
+    tints = {TINTS.get(r.verdict, "") for r in results}
+    return Entry(text or "-", next((t for t in ("known", "faint", "good") if t in tints), ""))

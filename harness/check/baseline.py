@@ -1,0 +1,83 @@
+"""A run held against an earlier one's record file while it is at hand: ``check --baseline``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.check.cell import CellResult
+from harness.check.changes import ONLY_WHERE_WRONG, Cells, changes_of
+from harness.check.checks import FINDINGS
+from harness.check.events import Report
+from harness.check.recorded import ended
+from harness.check.records import Records, read_records
+from harness.check.request import choose_checks
+from harness.check.run import Engine
+from harness.check.surroundings import surroundings
+from harness.compared import Comparison
+from harness.errors import UsageError
+from harness.files.user_file import displayed
+
+
+class Baseline:
+    """An earlier run, read before the new one begins, which may append to the same file."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises:
+        HarnessError: the file cannot be read, or no cell in it has ended.
+        """
+        self.name = displayed(path)
+        self.records: Records = read_records(path, complete=True)
+        self.cells = ended(self.records)
+        if not self.cells:
+            raise UsageError(f"--baseline {self.name} holds no cell that has ended")
+
+    def compare(self, engine: Engine, report: Report, head: Mapping[str, Any]) -> Comparison:
+        """What a run has changed; of what it was not asked for, nothing is missed."""
+        new = {result.cell: _signed(engine, result) for result in report.results}
+        old = self._asked_for(engine)
+        heads = self.records.of_kind("head")
+        around = surroundings(heads[-1] if heads else {}, old, head, new)
+        return Comparison(around, changes_of(old, new), f"since {self.name}")
+
+    def _asked_for(self, engine: Engine) -> Cells:
+        """The cells and the checks that a request covers. Backends and specs that are left out
+        are all there are: one that is gone is missed."""
+        request = engine.request
+        checks = choose_checks(request.checks, request.thorough)
+        return {
+            cell: _only(result, checks)
+            for cell, result in self.cells.items()
+            if (not request.backends or cell.backend in request.backends)
+            and (not request.specs or cell.spec in engine.specs.names)
+            and cell.dtype in request.dtypes
+            and cell.path in request.paths
+            and cell.device == request.device
+        }
+
+
+def since(compared: Comparison, own: int) -> int:
+    """The exit code of a run whose own is ``own``: what was there before does not count.
+
+    3 stays 3: of a backend that could not be run nothing is known.
+    """
+    if compared.exit_code:
+        return own or 1
+    return own if own == 3 else 0
+
+
+def _only(result: CellResult, checks: tuple[str, ...]) -> CellResult:
+    findings = [
+        f
+        for f in result.findings
+        if FINDINGS.get(f.check, f.check) in checks or f.check in ONLY_WHERE_WRONG
+    ]
+    return replace(result, findings=findings)
+
+
+def _signed(engine: Engine, result: CellResult) -> CellResult:
+    if result.signature is None:
+        result.signature = engine.signature(result.cell)
+    return result

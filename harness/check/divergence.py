@@ -1,0 +1,93 @@
+"""How a pass parts from the oracle, value by value: what a picture of it needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.check.localise import Expectations, Part
+from harness.oracle.tolerance import FLOOR, PRECISION, K
+from harness.oracle.yardstick import at_least_typical
+from harness.spec.model import Spec
+from harness.worker.remote import Traced
+
+# Lines above and below the one that is shown, and values that are kept of a long model.
+AROUND, MOST = 2, 60
+
+
+@dataclass(frozen=True)
+class Link:
+    """A named value at the worst of its time steps, relative to its size."""
+
+    value: str
+    error: float
+    allowed: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the error is allowed."""
+        return self.error <= self.allowed
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The values of a pass in the order in which they are made.
+
+    ``first`` is the first that is wrong; ``steps`` are its time steps, each with error and what is
+    allowed. ``lines`` are those of ``file`` around ``line``, where its equation stands, from
+    ``start`` on.
+    """
+
+    first: str
+    links: tuple[Link, ...]
+    steps: tuple[tuple[int, float, float], ...] = ()
+    file: str = ""
+    line: int = 0
+    start: int = 0
+    lines: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The divergence as plain data."""
+        return asdict(self)
+
+
+def divergence(
+    expectations: Expectations, found: Sequence[Traced], first: Part, place: str, spec: Spec
+) -> Divergence:
+    """What became of every value of a trace of which ``first`` is the first wrong part.
+
+    ``place`` is ``file:line`` of its equation, or empty.
+    """
+    parts = expectations.parts(found)
+    noise = at_least_typical({part: part.noise for part in parts if not part.reason})
+    floor = FLOOR * PRECISION[expectations.dtype]
+    links: dict[str, Link] = {}
+    steps = []
+    for part in parts:
+        allowed = K * max(noise.get(part, 0.0), floor)
+        error = math.inf if part.reason else part.error
+        before = links.get(part.name)
+        if before is None or error / allowed > before.error / before.allowed:
+            links[part.name] = Link(part.name, error, allowed)
+        if part.name == first.name and part.step is not None:
+            steps.append((part.step, error, allowed))
+    shown = _around(list(links.values()), first.name)
+    return Divergence(first.name, tuple(shown), tuple(steps), **_excerpt(place, spec))
+
+
+def _around(links: Sequence[Link], first: str) -> Sequence[Link]:
+    at = next(n for n, link in enumerate(links) if link.value == first)
+    start = max(0, min(at - MOST // 2, len(links) - MOST))
+    return links[start : start + MOST]
+
+
+def _excerpt(place: str, spec: Spec) -> Mapping[str, Any]:
+    file, _, line = place.rpartition(":")
+    lines = spec.document.lines if file == spec.document.file else spec.library.lines(file)
+    if not lines or not line.isdecimal():
+        return {}
+    at = int(line)
+    start = max(1, at - AROUND)
+    return {"file": file, "line": at, "start": start, "lines": lines[start - 1 : at + AROUND]}

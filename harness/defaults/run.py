@@ -1,0 +1,92 @@
+"""The catalogue held against the frameworks that are installed, each in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.defaults.catalogue import Entries
+from harness.runtime.defaults import Measured
+from harness.runtime.plugins import available
+from harness.worker.answers import DEFAULTS
+from harness.worker.launch import Launch
+from harness.worker.remote import asked
+from harness.worker.worker import Worker
+
+SERVICE = "harness.defaults.service:handler"
+TIMEOUT = 300.0
+Verdict = Literal["as written", "changed", "error", "not measured", "not run"]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a framework does now, against what is written of one entry."""
+
+    entry: str
+    framework: str
+    verdict: Verdict
+    found: Measured | None = None
+    detail: str = ""
+
+
+@dataclass
+class Verification:
+    """All that was measured. ``versions`` are those of each framework that ran, and ``troubles``
+    say of each other one why it did not."""
+
+    held: list[Held] = field(default_factory=list)
+    versions: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    troubles: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0: all is as written; 1: a default has changed; 3: something could not be measured."""
+        verdicts = {one.verdict for one in self.held}
+        if "changed" in verdicts:
+            return 1
+        return 3 if verdicts - {"as written"} or not verdicts else 0
+
+
+def verify(
+    entries: Entries, frameworks: Sequence[str], tell: Callable[[str], None] = lambda name: None
+) -> Verification:
+    """Measure the entries on these frameworks, one after the other; ``tell`` is told of each."""
+    found = Verification()
+    installed = available()
+    for framework in frameworks:
+        names = [name for name, entry in entries.items() if framework in entry.frameworks]
+        if not names:
+            continue
+        tell(framework)
+        if framework not in installed:
+            _not_run(found, framework, names, f"no backend {framework!r} is installed")
+            continue
+        with Worker(Launch(framework, service=SERVICE)) as worker:
+            outcome = asked(worker, DEFAULTS, "measure", {"names": names}, TIMEOUT)
+            if not outcome.ok:
+                _not_run(found, framework, names, outcome.cause)
+                continue
+            found.versions[framework] = dict((worker.hello or {})["versions"])
+        found.held += [_held(entries, name, framework, outcome.value) for name in names]
+    return found
+
+
+def _not_run(found: Verification, framework: str, names: Sequence[str], reason: str) -> None:
+    found.troubles[framework] = reason
+    found.held += [Held(name, framework, "not run", detail=reason) for name in names]
+
+
+def _held(
+    entries: Entries, name: str, framework: str, answers: Mapping[str, Mapping[str, Measured]]
+) -> Held:
+    answer = answers.get(name)
+    if answer is None:
+        return Held(name, framework, "not measured", detail="the backend does not measure it")
+    if "value" not in answer:
+        return Held(name, framework, "error", detail=str(answer.get("error", "no value")))
+    value = answer["value"]
+    if entries[name].frameworks[framework].holds(value):
+        return Held(name, framework, "as written", value)
+    written = entries[name].frameworks[framework].measured
+    return Held(name, framework, "changed", value, f"{value!r}, where {written!r} is written")

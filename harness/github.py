@@ -1,0 +1,98 @@
+"""GitHub Actions: annotations beside a line of a file, and the summary of a step.
+
+Both are there only where GitHub says so, by variables of the environment. Whatever is told comes
+from specs, backends and records of anybody: it is escaped as each place wants it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from harness.terminal import visible
+
+# GitHub shows so many annotations of a kind for a step, and refuses a longer summary.
+MOST = 10
+LONGEST = 900 * 1024
+
+# What has a meaning in Markdown, or names somebody who would be told.
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&$])")
+
+
+def annotating(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether annotations are read from what is printed."""
+    return environment.get("GITHUB_ACTIONS") == "true"
+
+
+def annotation(title: str, message: str, places: Iterable[str] = (), level: str = "error") -> str:
+    """The line that makes GitHub show a message: at the first of ``places``, each ``file:line``,
+    whose file the repository has."""
+    properties = {"title": visible(title)}
+    for place in places:
+        file, _, number = place.rpartition(":")
+        found = _in_repository(file) if number.isdecimal() else None
+        if found is not None:
+            properties = {"file": found, "line": number, **properties}
+            break
+    told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    return f"::{level} {told}::{_data(visible(message))}"
+
+
+def few(annotations: Sequence[str]) -> list[str]:
+    """As many as GitHub shows, the last of which says how many more there are."""
+    if len(annotations) <= MOST:
+        return list(annotations)
+    left = len(annotations) - MOST + 1
+    return [*annotations[: MOST - 1], annotation(f"{left} more", f"{left} more: see the log")]
+
+
+def summarise(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Add Markdown to the summary of the step, if there is one; in words, why that failed."""
+    path = environment.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return ""
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) > LONGEST:
+        kept = data[:LONGEST].rpartition(b"\n")[0]
+        data = kept + b"\n\nThe rest is too long for a summary: see the log.\n"
+    try:
+        with open(path, "ab") as file:
+            file.write(data + b"\n")
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return f"cannot write the summary of the step to {visible(path)}: {reason.lower()}"
+    return ""
+
+
+def escaped(text: str) -> str:
+    """A text in which nothing is markup, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(visible(text).split())).replace("\\@", "&#64;")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown, of texts of any kind."""
+    heading, *texts = [[escaped(text) for text in row] for row in (columns, *rows)]
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *texts))
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _in_repository(file: str) -> str | None:
+    """The file's path as GitHub knows it; None if it is not in the repository."""
+    root = Path(os.environ.get("GITHUB_WORKSPACE") or ".").resolve()
+    try:
+        path = Path(file).resolve()
+        if path.is_file() and path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    except (OSError, ValueError):
+        pass
+    return None

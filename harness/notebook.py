@@ -1,0 +1,90 @@
+"""Results as a notebook shows them: small tables in HTML, and as a pandas DataFrame.
+
+Whatever stands in a table is text: names and messages of strangers never become markup. Colours
+are tints over the page's own, so that a table can be read in the dark and in the light, and no
+colour says what no word says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import HarnessError
+from harness.terminal import visible
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Tint = Literal["", "good", "known", "bad", "faint"]
+
+STYLE = """
+.harness-table{overflow-x:auto}
+.harness-table table{border-collapse:collapse;color:inherit;background:none;margin:.3em 0}
+.harness-table caption{caption-side:top;text-align:left;color:inherit;padding:0 0 .3em}
+.harness-table th,.harness-table td{color:inherit;background:none;text-align:right;
+ padding:.2em .6em;border:1px solid rgba(128,128,128,.35);white-space:pre-line}
+.harness-table th:first-child,.harness-table td:first-child{text-align:left}
+.harness-table td.good{background:rgba(46,160,90,.20)}
+.harness-table td.known{background:rgba(60,140,220,.22)}
+.harness-table td.bad{background:rgba(220,70,60,.30);font-weight:bold}
+.harness-table td.faint{opacity:.7}
+.harness-table pre{color:inherit;background:none;white-space:pre-wrap;margin:.3em 0}
+""".replace("\n", "")
+
+
+class NoPandas(HarnessError):
+    """Pandas is asked for and is not installed."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A text of a table with the tint under it."""
+
+    text: str
+    tint: Tint = ""
+
+
+def html_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str | Entry]],
+    notes: str = "",
+) -> str:
+    """A table in HTML that needs nothing beside it; ``notes`` are plain text below it."""
+    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    below = f"<pre>{_text(notes)}</pre>" if notes else ""
+    return (
+        f'<div class="harness-table"><style>{STYLE}</style><table><caption>{_text(title)}'
+        f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}</div>"
+    )
+
+
+def frame(records: Iterable[Mapping[str, Any]]) -> DataFrame:
+    """Records as a DataFrame, a row each; pandas is imported here and nowhere else.
+
+    Raises:
+        NoPandas: it is not installed.
+    """
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        if error.name != "pandas":
+            raise
+        raise NoPandas(
+            "a DataFrame needs pandas, which is not installed here: pip install pandas"
+        ) from None
+    return pandas.DataFrame(list(records))
+
+
+def _cell(given: str | Entry) -> str:
+    found = given if isinstance(given, Entry) else Entry(given)
+    tint = f' class="{found.tint}"' if found.tint else ""
+    return f"<td{tint}>{_text(found.text)}</td>"
+
+
+def _text(text: str) -> str:
+    return escape(visible(text))

@@ -1,0 +1,133 @@
+"""``harness check --baseline``: a run held against an earlier one's records, at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import faulty
+import pytest
+
+HARNESS = Path(sys.executable).parent / "harness"
+SPEC = "lesson6/simple_rnn"
+FAULTS = {f"{SPEC} float64": "wrong_shape"}
+
+
+def check(
+    folder: Path, *arguments: str, faults: dict[str, str] | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    command = [str(HARNESS), "check", "--backend", "faulty-numpy", "--size", "hidden=8"]
+    return subprocess.run(
+        [*command, "--check", "values", *arguments],
+        cwd=folder,
+        env={**os.environ, **faulty.variables(faults or {}), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the records of a run without faults, and of one that has them."""
+    folder = tmp_path_factory.mktemp("baseline")
+    assert check(folder, SPEC, "--records", "right.jsonl").returncode == 0
+    assert check(folder, SPEC, "--records", "wrong.jsonl", faults=FAULTS).returncode == 1
+    return folder
+
+
+def test_a_new_difference_is_told_and_counts(folder: Path) -> None:
+    run = check(folder, SPEC, "--baseline", "right.jsonl", faults=FAULTS)
+    assert run.returncode == 1, run.stderr
+    assert "since right.jsonl: 1 new difference\n" in run.stdout
+    assert f"{SPEC} on faulty-numpy, float64, native: outputs: agree became differ" in run.stdout
+
+
+def test_what_differed_before_is_no_failure(folder: Path) -> None:
+    run = check(folder, SPEC, "--baseline", "wrong.jsonl", faults=FAULTS)
+    assert "DIFFER" in run.stdout
+    assert "since wrong.jsonl: nothing changed\n" in run.stdout
+    assert run.returncode == 0
+
+
+def test_a_repaired_difference_is_told(folder: Path) -> None:
+    run = check(folder, SPEC, "--baseline", "wrong.jsonl")
+    assert "since wrong.jsonl: nothing is worse: 1 repaired\n" in run.stdout
+    assert run.returncode == 0
+
+
+def test_what_was_not_asked_for_is_not_missed(folder: Path) -> None:
+    run = check(folder, SPEC, "--dtype", "float32", "--baseline", "right.jsonl", "--json")
+    content = json.loads(run.stdout)
+    assert (run.returncode, content["since"]["changes"]) == (0, [])
+
+
+def test_a_crash_is_of_a_graver_kind(folder: Path) -> None:
+    crash = {f"{SPEC} float32": "segfault"}
+    run = check(folder, SPEC, "--baseline", "right.jsonl", "--json", faults=crash)
+    content = json.loads(run.stdout)
+    assert (run.returncode, content["exit_code"]) == (3, 3)
+    (change,) = content["since"]["changes"]
+    assert (change["kind"], change["dtype"]) == ("verdict-changed", "float32")
+
+
+def test_a_model_that_was_not_there_is_new(folder: Path) -> None:
+    run = check(folder, SPEC, "lesson6/theano_rnn", "--baseline", "right.jsonl")
+    assert "since right.jsonl: nothing is worse: 2 new\n" in run.stdout
+    assert run.returncode == 0
+
+
+def test_the_baseline_may_be_the_file_that_is_appended_to(folder: Path) -> None:
+    (folder / "both.jsonl").write_bytes((folder / "right.jsonl").read_bytes())
+    run = check(folder, SPEC, "--records", "both.jsonl", "--baseline", "both.jsonl", faults=FAULTS)
+    assert run.returncode == 1
+    assert "since both.jsonl: 1 new difference" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot read records from b.jsonl: no such file"),
+        ("", "--baseline b.jsonl holds no cell that has ended"),
+        ('{"kind":"head"}\n', "b.jsonl:1: "),
+    ],
+)
+def test_a_baseline_that_is_none_is_told_before_anything_runs(
+    content: str | None, words: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "b.jsonl").write_text(content)
+    run = check(tmp_path, SPEC, "--baseline", "b.jsonl")
+    assert run.returncode == 2
+    assert words in run.stderr
+    assert "starting" not in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_github_is_told_where_the_variables_are_there(folder: Path) -> None:
+    summary = folder / "summary.md"
+    summary.write_text("what was there before\n")
+    actions = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
+    run = check(folder, SPEC, "--json", faults=FAULTS, **actions)
+    json.loads(run.stdout)  # which stays a program's
+    (error,) = (line for line in run.stderr.splitlines() if line.startswith("::"))
+    title = "title=lesson6/simple_rnn on faulty-numpy%2C float64%2C native%3A differ::"
+    assert error.startswith(f"::error {title}")
+    assert "%0Aoutputs: differ: output.hidden_states: expected shape" in error
+    text = summary.read_text()
+    assert text.startswith("what was there before\n### harness check: 2 cells: 1 differ")
+    assert "| lesson6/simple\\_rnn | DIFFER" in text
+    # What was there before is a warning.
+    run = check(folder, SPEC, "--baseline", "wrong.jsonl", faults=FAULTS, **actions)
+    assert f"::warning {title}" in run.stderr
+    run = check(folder, SPEC, "--baseline", "right.jsonl", faults=FAULTS, **actions)
+    assert "::error title=since right.jsonl::lesson6/simple_rnn on faulty-numpy" in run.stderr
+    # A summary that cannot be written is a line, and not a failure.
+    run = check(folder, SPEC, GITHUB_STEP_SUMMARY=str(folder))
+    assert run.returncode == 0
+    assert "cannot write the summary of the step to" in run.stderr
+    assert "::" not in check(folder, SPEC, faults=FAULTS).stderr

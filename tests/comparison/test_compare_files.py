@@ -1,0 +1,113 @@
+"""``harness compare`` over both kinds of files, and over what is neither."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from bench_results import REQUEST, result
+from click.testing import CliRunner
+from damage import flips, mutations
+
+from harness.bench.json_file import document, write
+from harness.check.request import Request
+from harness.check.run import Engine
+from harness.cli import cli
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("compare") / "run.jsonl"
+    request = Request(
+        specs=("lesson6/simple_rnn",),
+        backends=("numpy",),
+        checks=("inference",),
+        sizes={"hidden": 8},
+        records=path,
+    )
+    with Engine(request) as engine:
+        engine.run()
+    return path
+
+
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    done = CliRunner().invoke(cli, ["compare", *map(str, arguments)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_records(records: Path, tmp_path: Path) -> None:
+    assert run(records, records) == (0, "nothing changed\n", "")
+    worse = tmp_path / "worse.jsonl"
+    worse.write_text(records.read_text().replace('"verdict":"agree"', '"verdict":"differ"'))
+    code, out, _ = run(records, worse)
+    assert code == 1
+    assert out.startswith("new differences:\n  lesson6/simple_rnn on numpy, float64, native: ")
+    assert out.endswith("\n2 new differences\n")
+    code, out, _ = run(worse, records)
+    assert (code, out.splitlines()[-1]) == (0, "nothing is worse: 2 repaired")
+    code, out, _ = run(records, worse, "--json")
+    content = json.loads(out)
+    assert (code, content["exit_code"]) == (1, 1)
+    assert content["changes"][0]["checks"][0]["new"]["verdict"] == "differ"
+
+
+def test_half_a_run_is_a_loss(records: Path, tmp_path: Path) -> None:
+    lines = records.read_text().splitlines(keepends=True)
+    half = tmp_path / "half.jsonl"
+    half.write_text("".join(line for line in lines if '"float32"' not in line))
+    assert run(records, half)[0] == 1
+    assert run(half, records)[0] == 0
+    none = tmp_path / "none.jsonl"
+    none.write_text(lines[0])
+    assert run(records, none)[0] == 1
+    code, _, errors = run(none, records)
+    assert code == 2
+    assert "none.jsonl holds no cell that has ended" in errors
+
+
+def test_a_torn_end_is_no_error(records: Path, tmp_path: Path) -> None:
+    torn = tmp_path / "torn.jsonl"
+    torn.write_bytes(records.read_bytes() + b'{"kind":"begi')
+    assert run(records, torn)[0] == 0
+
+
+def test_mixed_kinds_are_refused(records: Path, tmp_path: Path) -> None:
+    speeds = tmp_path / "bench.json"
+    write(speeds, document(REQUEST, [result()]))
+    for pair in ((records, speeds), (speeds, records)):
+        code, out, errors = run(*pair)
+        assert (code, out) == (2, "")
+        assert "run.jsonl is a record file of 'harness check'" in errors
+        assert "bench.json is results of 'harness bench'" in errors
+        assert errors.endswith("give two files of one kind\n")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04", b"[]", b"{}", b'{"kind":"x"}\n'])
+def test_neither_kind_is_refused(content: bytes, records: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(content)
+    for pair in ((records, other), (other, records)):
+        code, out, errors = run(*pair)
+        assert (code, out) == (2, "")
+        assert str(other) in errors
+    assert run(records, tmp_path / "nowhere")[0] == 2
+    assert run(records, tmp_path)[0] == 2
+
+
+def test_any_damage_is_a_message(records: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    damaged = [
+        b"\n".join(json.dumps(line).encode() for line in found) + b"\n"
+        for found in mutations(lines, 100, 1)
+        if isinstance(found, list)
+    ]
+    for content in [*damaged, *flips(records.read_bytes(), 100)]:
+        bad.write_bytes(content)
+        for pair in ((records, bad), (bad, records)):
+            code, out, errors = run(*pair)
+            assert code in (0, 1, 2)
+            assert "\x1b" not in out + errors
