@@ -14,7 +14,7 @@ from harness.errors import UsageError
 
 # The sections of a command's help, in their order, and the options in them.
 SECTIONS: Mapping[str, str] = {
-    "What to run": "backend against break to from path dtype device quick check thorough repeat "
+    "What to run": "backend against between pairs run break to from path dtype device quick check thorough repeat "
     "mode batch time size rounds tune phase want text encoding epochs held-out prompt length "
     "temperature top-k seed deterministic no-proof specs weights inputs like",
     "How to run it": "python env threads jobs timeout start-timeout memory fail-fast",
@@ -32,6 +32,7 @@ CHAPTERS: Mapping[str, str] = {
 FORMER: Mapping[str, Mapping[str, str]] = {
     "bench": {"--compare": "--baseline FILE"},
     "compare": {"--markdown": "--print-markdown"},
+    "differences": {"--markdown": "--print-markdown"},
 }
 
 

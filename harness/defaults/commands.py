@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from harness.interrupts import stoppable
+from harness.options import JSON, MARKDOWN
 
 Command = Callable[..., Any]
 
@@ -27,8 +28,8 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="Only where these two differ, such as torch keras.",
 )
 @click.option("--run", is_flag=True, help="Measure it on the versions that are installed.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-@click.option("--markdown", is_flag=True, help="The page docs/differences.md, of all entries.")
+@JSON
+@MARKDOWN
 def differences(layer: str | None, **options: Any) -> None:
     """Show where the frameworks' defaults differ, and what to set so that they agree.
 

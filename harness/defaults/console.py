@@ -29,7 +29,7 @@ def run_differences(layer: str | None, options: Mapping[str, Any]) -> int:
     between: Sequence[str] = options["between"] or ()
     if options["markdown"]:
         if layer is not None or between or options["run"] or options["as_json"]:
-            raise UsageError("--markdown writes the whole page: leave the other options out")
+            raise UsageError("--print-markdown writes the whole page: leave the other options out")
         say(page(), end="")
         return 0
     entries = chosen(layer, between)

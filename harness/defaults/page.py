@@ -32,7 +32,7 @@ harness differences --json                 # for a program
 ```
 
 How far apart such models come out is in [semantics.md](semantics.md). This page is made of
-`specs/defaults/*.yaml` by `harness differences --markdown`.
+`specs/defaults/*.yaml` by `harness differences --print-markdown`.
 """
 
 

@@ -73,11 +73,11 @@ def test_frameworks_are_installed_backends() -> None:
 
 
 def test_the_page_is_made_of_the_data() -> None:
-    made = differences("--markdown")
+    made = differences("--print-markdown")
     assert made.exit_code == 0
     assert made.stdout == page()
     same = (DOCS / "differences.md").read_text(encoding="utf-8") == page()
-    assert same, "run: harness differences --markdown > docs/differences.md"
+    assert same, "run: harness differences --print-markdown > docs/differences.md"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_between_two_frameworks_stands_what_they_differ_in() -> None:
     [
         (("gruu",), "no default of 'gruu' is listed; did you mean 'gru'?"),
         (("--between", "torch", "kears"), "unknown framework 'kears'; did you mean 'keras'?"),
-        (("gru", "--markdown"), "--markdown writes the whole page"),
+        (("gru", "--print-markdown"), "--print-markdown writes the whole page"),
     ],
 )
 def test_what_is_not_there_is_said(arguments: tuple[str, ...], words: str) -> None:
