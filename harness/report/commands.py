@@ -40,6 +40,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option(
     "--relative-to",
     "baseline",
+    metavar="BACKEND",
     type=Words("backend"),
     help="Backend beside which speeds are shown.",
 )
