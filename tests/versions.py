@@ -116,7 +116,6 @@ def commands(part: str) -> list[str]:
             "convert/test_onnx_operators",
             "spec/test_notebook_helpers",
             "report/test_report_browser",
-            "project/test_notebook",
             "api/test_results",
         )
         files = " ".join(f"{{root}}/tests/{name}.py" for name in names)
