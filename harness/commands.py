@@ -28,6 +28,7 @@ from harness.report import commands as report_commands
 from harness.terminal import say, tell
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
+from harness.upstream import commands as upstream_commands
 from harness.verbs import Verbs
 
 Command = Callable[..., Any]
@@ -227,6 +228,7 @@ bench_commands.register(
 )
 comparison_commands.register(cli, friendly)
 check_commands.register(cli, friendly)
+upstream_commands.register(cli, friendly)
 given_commands.register(cli, friendly)
 demo_commands.register(cli, friendly)
 report_commands.register(cli, friendly)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -33,7 +33,13 @@ _NEXT_NAME = re.compile(r",(?=(?:[^\s:=,/]+:)?[^\s:=,/]+=)")
 completers: dict[str, Callable[[click.Context], Iterable[str]]] = {}
 
 
-class Words(click.ParamType[Any]):
+if TYPE_CHECKING:
+    AnyType = click.ParamType[Any]
+else:
+    AnyType = click.ParamType  # no generic before click 8.4
+
+
+class Words(AnyType):
     """A value, or several with commas between them; ``kind`` is what a shell completes."""
 
     name = "text"

@@ -100,6 +100,7 @@ PLANTED: dict[str, tuple[str, ...]] = {
     "squares-per-occurrence": ("embed.table",),
     "update-inside-the-loop": ("sgd is given right gradients", "moved"),
     "examples-mixed": ("output.logits",),
+    "state-leaks-from-training": ("wrong in a later one",),
     "gradient-accumulates": ("wrong in a later one",),
     "gradient-of-last-call": ("wrong in a later one",),
     "embedding-drops-out": ("embed", "repeatability"),
@@ -209,15 +210,31 @@ def at_operation(spec: str, op: str, cause: Cause) -> bool:
 
 
 def behind(program: Program, names: Iterable[str]) -> Iterator[str]:
-    """The operations by which values are made of those that have names, functions included."""
-    made = {value: node for node in walk_nodes(program.nodes) for value in node.outputs}
+    """The operations by which values are made of those that have names: those of functions, and
+    those by which a loop takes its steps apart and puts them together."""
+    made, outer = {}, {}
+    for node in walk_nodes(program.nodes):
+        made |= dict.fromkeys(node.outputs, node)
+        if node.op == "scan":
+            outer |= dict(zip(node.block.inputs, node.inputs, strict=True))
     wanted = [value for value, name in program.names.items() if name in names]
+    seen = set()
     while wanted:
-        node = made.get(wanted.pop())
-        if node is None or node.op in ("call", "scan"):
+        value = wanted.pop()
+        if value in seen:
             continue
-        yield node.op
-        wanted += [value for value in node.inputs if value not in program.names]
+        seen.add(value)
+        before: tuple[int, ...] = ()
+        if value in outer:
+            yield from ("slice", "squeeze")
+            before = (outer[value],)
+        elif (node := made.get(value)) is not None and node.op == "scan":
+            yield from ("expand_dims", "concat")
+            before = (node.block.outputs[node.outputs.index(value)],)
+        elif node is not None and node.op != "call":
+            yield node.op
+            before = node.inputs
+        wanted += [v for v in before if v not in program.names or v in outer]
 
 
 def operation(name: str) -> str:
@@ -304,7 +321,9 @@ def main(names: list[str]) -> None:
     started, found = time.monotonic(), []
     for one in measured(names or PLAIN):
         found.append(one)
-        print(f"{'right' if one.right else 'WRONG'} {one.name}: {one.said[:300]}", flush=True)
+        verdict = "right" if one.right else "WRONG"
+        how = "proved" if one.proved else one.precision
+        print(f"{verdict} {one.name} ({one.family}, {how}): {one.said[:300]}", flush=True)
     right = sum(one.right for one in found)
     print(f"{right} of {len(found)} in {time.monotonic() - started:.0f} s")
     if not names:

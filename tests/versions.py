@@ -78,7 +78,9 @@ def harness_commands(part: str) -> Iterator[str]:
         )
     weights = f"{backends[0]}.safetensors"
     yield f"harness generate {TRAINED} --weights {weights} --prompt the --length 20 {chosen}"
-    for name in extras_of(part):
+    if "report" in extras_of(part):
+        yield "harness check lesson6/three_char --backend numpy --html page.html"
+    for name in (n for n in extras_of(part) if n in FORMATS):
         made = f"made_{name}.{FORMATS[name]}"
         yield f"harness export {TRAINED} --weights {weights} --to {name} --output {made}"
         yield (
@@ -90,6 +92,8 @@ def harness_commands(part: str) -> Iterator[str]:
     timed = "--mode train --path native --rounds 1 --records bench.json"
     yield f"harness bench lesson6/three_char {chosen} {timed}"
     yield "python -m pytest_benchmark compare bench.json"
+    yield "harness compare bench.json bench.json"
+    yield "harness report bench.json -o speeds.html"
     yield (
         f"python -m pytest -p no:cacheprovider --pyargs harness.suite --backend {backends[0]} "
         "--harness-spec lesson6/three_char"
@@ -111,6 +115,8 @@ def commands(part: str) -> list[str]:
             "program/test_flops",
             "convert/test_onnx_operators",
             "spec/test_notebook_helpers",
+            "report/test_report_browser",
+            "api/test_results",
         )
         files = " ".join(f"{{root}}/tests/{name}.py" for name in names)
         return [

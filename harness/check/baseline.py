@@ -25,8 +25,11 @@ class Baseline:
     """An earlier run, read before the new one begins, which may append to the same file."""
 
     def __init__(self, path: Path) -> None:
-        """Raises:
-        HarnessError: the file cannot be read, or no cell in it has ended.
+        """Read it.
+
+        Raises:
+            UsageError: no cell in it has ended.
+            RecordError: the file cannot be read.
         """
         self.name = displayed(path)
         self.records: Records = read_records(path, complete=True)
@@ -37,7 +40,9 @@ class Baseline:
     def compare(self, engine: Engine, report: Report, head: Mapping[str, Any]) -> Comparison:
         """What a run has changed; of what it was not asked for, nothing is missed."""
         new = {result.cell: _signed(engine, result) for result in report.results}
-        old = self._asked_for(engine)
+        # With --fail-fast, what was not begun is not missed.
+        left = set(engine.cells()) - new.keys() if engine.request.fail_fast else ()
+        old = {cell: found for cell, found in self._asked_for(engine).items() if cell not in left}
         heads = self.records.of_kind("head")
         around = surroundings(heads[-1] if heads else {}, old, head, new)
         return Comparison(around, changes_of(old, new), f"since {self.name}")
@@ -50,7 +55,7 @@ class Baseline:
         return {
             cell: _only(result, checks)
             for cell, result in self.cells.items()
-            if (not request.backends or cell.backend in request.backends)
+            if (not request.backends or cell.backend in engine.backends)
             and (not request.specs or cell.spec in engine.specs.names)
             and cell.dtype in request.dtypes
             and cell.path in request.paths

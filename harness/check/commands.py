@@ -1,26 +1,24 @@
-"""The commands that look into a difference. What they need is imported when they are run."""
+"""The command ``localise``. What it needs is imported when it is run."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
 from harness import options
 from harness.interrupts import stoppable
-from harness.options import FOLDER, Words, listed, numbers, seed, timeout
+from harness.options import Words, listed, numbers, seed, timeout
 
 Command = Callable[..., Any]
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the commands to a group; ``guard`` makes a message of a user's error."""
+    """Add the command to a group; ``guard`` makes a message of a user's error."""
     group.command("localise")(guard(localise))
-    group.command("reduce")(guard(reduce))
 
 
 @options.spec
@@ -64,24 +62,3 @@ def localise(spec: str, **given: Any) -> None:
         seed=given["seed"],
     )
     sys.exit(stoppable(partial(run_localise, request, given["against"], given["as_json"])))
-
-
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=FOLDER,
-    help="The new folder; FOLDER-reduced if left out.",
-)
-@click.option("--backend", type=Words("backend"), help="Reduce on another backend.")
-@timeout(120.0)
-def reduce(folder: Path, output: Path | None, backend: str | None, timeout: float) -> None:
-    """Make the reproducer in FOLDER as small as it stays wrong, in a new folder.
-
-    What was found when the time is over is written.
-
-    Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
-    """
-    from harness.check.reducing import run_reduce
-
-    sys.exit(stoppable(partial(run_reduce, folder, output, backend, timeout)))

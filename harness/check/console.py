@@ -24,7 +24,6 @@ from harness.compared import Comparison
 from harness.errors import UsageError
 from harness.files import forms
 from harness.options import process_of
-from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import worst
 from harness.progress import Progress
@@ -41,7 +40,7 @@ from harness.worker.worker import Worker
 class Beside(Protocol):
     """What writes more into the folder of a reproducer."""
 
-    def write(self, folder: Path, result: CellResult, case: Case, check: str) -> list[str]:
+    def write(self, folder: Path, result: CellResult) -> list[str]:
         """Lines on what was written."""
 
 
@@ -140,7 +139,7 @@ def _reproducers(
                 case = engine.case(engine.specs[cell.spec], own=False)
                 saved = save(folder, cell, case, check)
                 lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
-                lines += beside.write(saved, result, case, check) if beside else []
+                lines += beside.write(saved, result) if beside else []
             except (
                 UsageError,
                 OracleFault,

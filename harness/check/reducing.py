@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.check.cell import CellResult
+from harness.check.findings import Finding
 from harness.check.reduction.failure import Failure
 from harness.check.reduction.search import Search
 from harness.check.reproducer import Reproducer, load, write
@@ -55,7 +58,13 @@ class Runner:
             return False
 
 
-def run_reduce(folder: Path, output: Path | None, backend: str | None, seconds: float) -> int:
+# Writes more into the folder of a reproducer, and tells of it in lines.
+Beside = Callable[[Path, CellResult], list[str]]
+
+
+def run_reduce(
+    folder: Path, output: Path | None, backend: str | None, seconds: float, beside: Beside
+) -> int:
     """Reduce a reproducer and write what is left; returns the exit code.
 
     Raises:
@@ -82,12 +91,16 @@ def run_reduce(folder: Path, output: Path | None, backend: str | None, seconds: 
             raise UsageError(f"{displayed(folder)} agrees on {name}: there is nothing to reduce")
         search = Search(runner.differs, seconds)
         small = search.smallest(whole)
+        finding = Finding(small.run.check, runner.deviations(small)).judge()
     expected = small.expected()
-    made = Reproducer(cell, small.training, small.inference, small.run, expected)
-    write(target, made)
+    cell = replace(cell, backend=name)
+    write(target, Reproducer(cell, small.training, small.inference, small.run, expected))
+    more = beside(target, CellResult(cell, [finding]))
     for line in _told(whole, small, search):
         tell(line)
     tell(f"reproducer: harness replay {shlex.quote(str(target))}")
+    for line in more:
+        tell(line)
     return 0
 
 

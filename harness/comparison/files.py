@@ -58,7 +58,7 @@ def load(path: Path) -> Records | Results:
         if not head.startswith(b"{"):
             raise UsageError(
                 f"cannot compare {name}: this is {kinds.described(path)}; give two files of "
-                "'harness check --records', or two of 'harness bench --json'"
+                "'harness check --records', or two of 'harness bench --records'"
             )
     except FileFault as fault:
         raise UsageError(f"cannot read {name}: {fault.reason}") from None

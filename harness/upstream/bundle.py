@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
 from harness.check.cell import CellResult
-from harness.check.reproducer import pass_of
+from harness.check.reproducer import Reproducer, load
 from harness.check.request import Request
 from harness.convert import formats
 from harness.convert.formats import Exported, Script
@@ -22,10 +22,9 @@ from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.atomic import staging, sync_folder, write_whole
 from harness.files.user_file import FileFault
-from harness.oracle.case import Case
 from harness.oracle.draw import cotangents
 from harness.oracle.tolerance import FLOOR, PRECISION, VOID, K, scales
-from harness.oracle.yardstick import Expected
+from harness.oracle.yardstick import Expected, Reference
 from harness.program.dims import bind
 from harness.runtime import plugins
 from harness.runtime.arguments import Arguments
@@ -69,21 +68,23 @@ class Upstream:
         for caller in self._callers.values():
             caller.worker.close()
 
-    def write(self, folder: Path, result: CellResult, case: Case, check: str) -> list[str]:
-        """Write them, run the script, and tell in lines what it shows.
+    def write(self, folder: Path, result: CellResult) -> list[str]:
+        """Write them beside the reproducer in a folder, run the script, and tell in lines what it
+        shows. ``result`` is that of the reproducer's cell.
 
         Raises:
             UsageError: a file cannot be written.
             OracleFault: there is not the time or the memory for what is expected.
         """
-        backend = result.cell.backend
+        made = load(folder)
+        backend, check = result.cell.backend, made.run.check
         name = format_of(backend)
         if name is None:
             reason = f"{backend} has no format that writes source"
             self._issue(folder, result, check, f"There is no script without the harness: {reason}.")
             return [f"  no script without the harness: {reason}"]
         try:
-            files, shown = self._script(folder, result, case, check, name)
+            files, shown = self._script(folder, result, made, name)
         except (FormatFault, HarnessError) as fault:
             reason = str(fault)
             self._issue(folder, result, check, f"There is no script without the harness: {reason}.")
@@ -95,19 +96,18 @@ class Upstream:
         return [f"  {verdict} (python {folder / script.FILE}; the issue is {issue.FILE})"]
 
     def _script(
-        self, folder: Path, result: CellResult, case: Case, check: str, name: str
+        self, folder: Path, result: CellResult, made: Reproducer, name: str
     ) -> tuple[list[str], Shown]:
         """Write the script with what it reads, and run it."""
         cell = result.cell
         caller = self._caller(cell.backend, name)
-        exported = _exported(case, check, cell.dtype)
-        material, along = pass_of(case, check).material, _along(case, check)
-        expected = _expected(case, material, along, check)
+        exported, material, along = _exported(made), made.run.material, _along(made)
+        expected = _expected(made, along)
         with staging(folder / STEM) as new:
             place = new / f"{STEM}{caller.call('suffix')}"
             payload = exported.payload()
-            made = caller.call("write", exported=payload, path=str(place))
-            files = [Path(file) for file in made if Path(file).suffix != ".py"]
+            written = caller.call("write", exported=payload, path=str(place))
+            files = [Path(file) for file in written if Path(file).suffix != ".py"]
             gradients = {
                 n.removeprefix(IN_GRADIENT): a
                 for n, a in expected.values.items()
@@ -119,7 +119,7 @@ class Upstream:
             wanted = _renamed(expected, gradients, scripted.gradients, cell.dtype)
             variables = self._variables(cell.backend)
             own = plugins.environment(cell.backend)
-            title = issue.title(result, check)
+            title = issue.title(result, made.run.check)
             limits = {n: limit for n, (_, limit) in wanted.items()}
             text = script.composed(title, name, scripted, limits, own)
             given = _arrays(material, along if scripted.gradients else {}, wanted)
@@ -181,39 +181,39 @@ class Upstream:
         }
 
 
-def _exported(case: Case, check: str, dtype: str) -> Exported:
-    """The model of a case with the numbers of a check."""
-    material = pass_of(case, check).material
+def _exported(made: Reproducer) -> Exported:
+    """The model of a reproducer with its numbers."""
+    material, dtype = made.run.material, made.cell.dtype
     parameters = {n: np.ascontiguousarray(a, dtype) for n, a in material.parameters.items()}
     statistics = {n: np.ascontiguousarray(a, dtype) for n, a in material.statistics.items()}
-    programs = (case.training, case.inference)
-    return Exported(case.spec.name, *programs, parameters, statistics)
+    return Exported(made.training.name, made.training, made.inference, parameters, statistics)
 
 
-def _along(case: Case, check: str) -> ArrayDict:
-    """A direction for each output and new state, at the sizes of a check."""
-    material, sizes = pass_of(case, check).material, dict[str, int]()
-    program = case.inference
+def _along(made: Reproducer) -> ArrayDict:
+    """A direction for each output and new state."""
+    material, sizes = made.run.material, dict[str, int]()
+    program = made.inference
     for group in ("inputs", "state"):
         arrays = getattr(material, group)
         for port in getattr(program, group):
             shape = program.type_of(port).shape
             bind(port.name, shape, arrays[port.name].shape, program.sizes, sizes)
-    return cotangents(program, sizes.get("batch", 1), sizes.get("time", 1), case.seed)
+    return cotangents(program, sizes.get("batch", 1), sizes.get("time", 1), 0)
 
 
-def _expected(case: Case, material: Arguments, along: ArrayDict, check: str) -> Expected:
+def _expected(made: Reproducer, along: ArrayDict) -> Expected:
     """What inference gives, and its gradients along a direction."""
+    material = made.run.material
 
-    def run(session: Session) -> Arrays:
+    def run(session: Session) -> list[Arrays]:
         session.load(material.parameters, material.statistics)
         results, gradients = session.gradients(
             "inference", material.inputs, material.state, {}, along
         )
         kept = {n: a for n, a in results.items() if n.startswith(("output.", "state."))}
-        return kept | {f"{IN_GRADIENT}{n}": g for n, g in gradients.items()}
+        return [kept | {f"{IN_GRADIENT}{n}": g for n, g in gradients.items()}]
 
-    return case.expect(("script", check), run)
+    return Reference(made.training, made.inference).expect(run)
 
 
 def _renamed(

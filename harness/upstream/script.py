@@ -129,11 +129,11 @@ def _without_docstring(module: str) -> str:
 
 def run(folder: Path, python: str, environment: Mapping[str, str]) -> Shown:
     """Run the script of a folder by itself, as whoever gets it would."""
-    command: Sequence[str] = [python, "-P", FILE]
+    # In the folder of the run: PYTHONPATH and the interpreter may be relative to it.
+    command: Sequence[str] = [python, "-P", str(folder / FILE)]
     try:
         done = subprocess.run(
             command,
-            cwd=folder,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

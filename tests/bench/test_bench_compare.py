@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from harness.bench.commands import share
 from harness.bench.compare import compare, environment_changes, relative
+from harness.bench.console import check_reference, relative_lines
 from harness.bench.contestant import TimedResult
 from harness.bench.json_file import document, write
 from harness.cli import cli
@@ -115,6 +116,21 @@ def test_relative_to_a_backend() -> None:
     assert all(text.endswith(" as fast as numpy") for text in told)
     assert len(told) == 2
     assert relative(content, "keras") == []
+
+
+def test_relative_speeds_are_told_cell_by_cell_and_altogether() -> None:
+    cells = [result(), result("torch", 0.0005), result(batch=1), result("torch", 0.002, batch=1)]
+    heading, *told = relative_lines(made(*cells), "numpy")
+    assert heading == "95% confidence in brackets: numpy is 1"
+    assert len(told) == 3
+    assert told[-1] == ("torch: 1 times as fast as numpy, the geometric mean of 2 cells (0.5 to 2)")
+    assert relative_lines(made(result()), "numpy") == ["nothing has a speed beside one of numpy"]
+
+
+def test_a_reference_that_is_not_timed_is_refused() -> None:
+    check_reference("torch", ["numpy", "torch"])
+    with pytest.raises(UsageError, match="'torhc' is not timed; did you mean 'torch'"):
+        check_reference("torhc", ["numpy", "torch"])
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:

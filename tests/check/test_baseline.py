@@ -66,6 +66,12 @@ def test_what_was_not_asked_for_is_not_missed(folder: Path) -> None:
     assert (run.returncode, content["since"]["changes"]) == (0, [])
 
 
+def test_what_is_left_out_after_the_first_failure_is_not_missed(folder: Path) -> None:
+    run = check(folder, SPEC, "--baseline", "wrong.jsonl", "--fail-fast", faults=FAULTS)
+    assert "since wrong.jsonl: nothing changed\n" in run.stdout
+    assert "2 cells" not in run.stdout
+
+
 def test_a_crash_is_of_a_graver_kind(folder: Path) -> None:
     crash = {f"{SPEC} float32": "segfault"}
     run = check(folder, SPEC, "--baseline", "right.jsonl", "--json", faults=crash)

@@ -116,6 +116,21 @@ def test_the_bundle_can_still_be_replayed(found: tuple[Result, Path]) -> None:
     assert run.exit_code == 0, run.output  # without the fault
 
 
+def test_what_is_left_of_it_has_a_script_too(found: tuple[Result, Path], tmp_path: Path) -> None:
+    broken = str(found[1].parents[3] / "broken")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", broken)
+        run = CliRunner().invoke(cli, ["reduce", str(found[1]), "-o", str(tmp_path / "small")])
+    assert run.exit_code == 0, run.output
+    assert "layers left: out (" in run.output
+    assert "The script shows it with torch alone" in run.output
+    text = (tmp_path / "small" / "reproduce.py").read_text(encoding="utf-8")
+    assert "self.out = nn.Linear(1, 1, dtype=dtype)" in text
+    assert "nn.RNN" not in text
+    assert scripted(tmp_path / "small", PYTHONPATH=broken).returncode == 1
+    assert scripted(tmp_path / "small").returncode == 0
+
+
 # --- Every format, and none -------------------------------------------------------------------
 
 
@@ -125,7 +140,7 @@ def blamed(case: Case, cell: Cell, folder: Path) -> tuple[Path, list[str]]:
     result = CellResult(cell, [finding])
     saved = save(folder, cell, case, "outputs")
     with Upstream(Request()) as upstream:
-        return saved, upstream.write(saved, result, case, "outputs")
+        return saved, upstream.write(saved, result)
 
 
 @pytest.fixture(scope="module")

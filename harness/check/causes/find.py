@@ -73,7 +73,7 @@ class Finder:
         found = asked.forward("training", material)
         if found is None and any(check in wrong for check in INFERENCE):
             found = asked.forward("inference", material)
-        results = _of(wrong, (*FORWARD, *INFERENCE))
+        results = _of(wrong, (*FORWARD, INFERENCE[0]))
         if found is None and results:
             found = asked.parts(material) or _results(results)
         gradients = _of(wrong, BACKWARD)

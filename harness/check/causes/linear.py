@@ -28,6 +28,7 @@ Batch = Mapping[str, Any]
 # Opens a session of programs with an optimizer on the backend, and gives its steps.
 Train = Callable[[Program, Program, UpdateRule, Arguments, Sequence[Batch]], list[dict[str, Any]]]
 GIVEN = "given."
+LOSS = ": loss"
 
 
 def step_arrays(steps: Sequence[Mapping[str, Any]], material: Arguments) -> Arrays:
@@ -76,14 +77,17 @@ class Linear:
         """What would make up for what the backend's optimizer does, in words; empty if unknown."""
         for text, change in MISTAKES.items():
             noise = {n: 2 * e for n, e in self.expected.noise(dtype).items()}
-            wanted = {n: np.asarray(a, np.float64) for n, a in change(self).items()}
+            # Losses are those of the batches that the mistake is made with.
+            changed = {n: a for n, a in change(self).items() if not n.endswith(LOSS)}
+            wanted = {n: np.asarray(a, np.float64) for n, a in changed.items()}
+            own = {n: a for n, a in found.items() if not n.endswith(LOSS)}
             within = Expected.within(wanted, noise, dtype)
             scale = scales(wanted)
             pairs = ((wanted[n], self.expected.values[n], scale[n]) for n in wanted)
             effect = max(relative_error(*pair) for pair in pairs)
             narrow = {n: np.asarray(a, dtype) for n, a in wanted.items()}
             least = max(d.tolerance for d in within.deviations(narrow, dtype))
-            if effect > DECISIVE * least and all(d.agrees for d in within.deviations(found, dtype)):
+            if effect > DECISIVE * least and all(d.agrees for d in within.deviations(own, dtype)):
                 return f"It is as if {text}"
         return ""
 

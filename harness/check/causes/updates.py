@@ -14,6 +14,7 @@ from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation
 from harness.oracle.yardstick import Expected
 from harness.program.ir import UpdateRule
+from harness.worker.remote import WorkerFault
 
 
 def update_causes(
@@ -35,7 +36,11 @@ def update_causes(
     if wrong is None:
         return None
     linear = Linear(case, rule, batches)
-    found = linear.steps(train)
+    try:
+        found = linear.steps(train)
+    except WorkerFault as fault:
+        cause = Cause("update", f"{wrong.words} is the first wrong value", wrong.names)
+        return Causes([cause], False, f"the optimizer by itself could not be run: {fault}")
     alone = _first_wrong(linear.expected, found, dtype)
     if alone is None:
         cause = Cause("update", f"{wrong.words} is the first wrong value", wrong.names)

@@ -1,0 +1,47 @@
+"""The command ``reduce``. What it needs is imported when it is run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.interrupts import stoppable
+from harness.options import FOLDER, Words, timeout
+
+Command = Callable[..., Any]
+
+
+def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
+    """Add the command to a group; ``guard`` makes a message of a user's error."""
+    group.command("reduce")(guard(reduce))
+
+
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=FOLDER,
+    help="The new folder; FOLDER-reduced if left out.",
+)
+@click.option("--backend", type=Words("backend"), help="Reduce on another backend.")
+@timeout(120.0)
+def reduce(folder: Path, output: Path | None, backend: str | None, timeout: float) -> None:
+    """Make the reproducer in FOLDER as small as it stays wrong, in a new folder.
+
+    What was found when the time is over is written.
+
+    Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
+    """
+    from harness.check.reducing import run_reduce
+    from harness.check.request import Request
+    from harness.upstream.bundle import Upstream
+
+    def run() -> int:
+        with Upstream(Request()) as upstream:
+            return run_reduce(folder, output, backend, timeout, upstream.write)
+
+    sys.exit(stoppable(run))
