@@ -6,7 +6,7 @@ prints. ``docs/benchmarks.md`` has the rules in words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -109,6 +109,33 @@ def compare(
     found = changes(old, new, threshold)
     what = f"beyond {threshold * 100:g}% and the noise"
     return Comparison(environment_changes(old, new), found, what)
+
+
+def asked_for(
+    old: Mapping[str, Any], new: Mapping[str, Any], backends: Collection[str]
+) -> dict[str, Any]:
+    """The older file without the cells that the run of the newer one was not asked for.
+
+    Cells of ``backends`` are wanted; if it is empty all that are installed are, and those of a
+    backend that is gone are missed.
+    """
+    names = {*_timed(new), *_lacking(new)}
+    present = {entry["params"]["backend"] for entry in _entries(new)}
+
+    def wanted(entry: Mapping[str, Any]) -> bool:
+        name = entry.get("fullname") or entry["name"]
+        return name in names or (not backends and entry["params"]["backend"] not in present)
+
+    lacking = [entry for entry in old["harness"]["without_speed"] if wanted(entry)]
+    return {
+        **old,
+        "benchmarks": [entry for entry in old["benchmarks"] if wanted(entry)],
+        "harness": {**old["harness"], "without_speed": lacking},
+    }
+
+
+def _entries(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*content["benchmarks"], *content["harness"]["without_speed"]]
 
 
 def relative(content: Mapping[str, Any], baseline: str) -> list[Relative]:

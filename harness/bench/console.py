@@ -10,7 +10,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from harness.bench import sweep, table, tuning
-from harness.bench.compare import compare, relative
+from harness.bench.compare import asked_for, compare, relative
 from harness.bench.contestant import TimedResult
 from harness.bench.doubts import Load, warning
 from harness.bench.json_file import check_writable, document, read, write
@@ -65,6 +65,7 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     code = results_exit_code(results)
     if old is None:
         return code
+    old = asked_for(old, new, request.backends)
     compared = compare(old, new, options["threshold"])
     if not options["as_json"]:
         show.comparison(compared)
