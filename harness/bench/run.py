@@ -90,8 +90,10 @@ class Bench:
                     cores = len(os.sched_getaffinity(0))
                     found_doubts = doubts(result.record.rate, load, cores)
                     result.record.doubts = [*found_doubts, *slowed(result.record.card)]
-                self.events.ended(result)
+            # Kept before they are told of: what was told is there if the run is interrupted.
             self.results += found
+            for result in found:
+                self.events.ended(result)
             own = threads
         return self.results
 
