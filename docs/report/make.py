@@ -1,6 +1,6 @@
 """Makes the example of docs/report.md: the page, and the picture of its top.
 
-Runs a check of Lesson 6 on three backends, one cell of it again with a planted fault, and speeds
+Runs a check of Lesson 6 on two backends, one cell of it again with a planted fault, and speeds
 of some systems. It takes some minutes, and a Chromium for the picture.
 
     python docs/report/make.py
@@ -21,7 +21,7 @@ from harness.check.request import Request
 from harness.check.run import Engine
 
 HERE = Path(__file__).parent
-BACKENDS = ("numpy", "torch", "jax")
+BACKENDS = ("numpy", "torch")
 TIMED = ("first_rnn", "sequence_rnn", "stateful_lstm", "keras_gru")
 WIDTH, HEIGHT = 1000, 1150
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
