@@ -26,6 +26,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # GNU readline, which pytest imports, sets these for all programs that tests start, and what is
+    # printed into a pipe would be folded at a width that nobody has.
+    for name in ("COLUMNS", "LINES"):
+        os.unsetenv(name)
     # What tests run would tell GitHub of its planted faults.
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         os.environ.pop(name, None)
