@@ -23,6 +23,7 @@ from harness.spec.model import load_spec
 from harness.text.batches import batches
 from harness.text.vocabulary import Vocabulary, one_hot
 from harness.train.feed import Feed, recipe
+from harness.train.generate import writing
 from harness.train.generate.model import Reader
 from harness.train.generate.writing import GenerateRequest, Writer
 from harness.worker.launch import Launch
@@ -221,7 +222,7 @@ def test_what_is_written_on_is_read_in_windows() -> None:
     request = GenerateRequest("", (), Path(), "", length=50)
     writer = Writer(request, spec, weights, known, Vocabulary.of("abc"), (1, 2) * 10)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.train.generate.writing.Remote", lambda *_: Answering())
+        patch.setattr(writing, "Remote", lambda *_: Answering())
         # What answers here is no model; how much is read is what is looked at.
         patch.setattr(Writer, "_prove", lambda *_: None)
         written: Iterator[str] = writer._write("numpy", None)  # type: ignore[arg-type]

@@ -193,7 +193,10 @@ def test_what_cannot_be_installed_is_a_failure_of_the_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lowest", "flax"], "no part 'flax'; there are core, torch, jax, keras, onnx, report, all, test,"),
+        (
+            ["lowest", "flax"],
+            "no part 'flax'; there are core, torch, jax, keras, onnx, report, all, test,",
+        ),
         (["newest", "core", "--python", "python9"], "there is no interpreter 'python9' to make"),
     ],
 )
