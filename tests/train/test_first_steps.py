@@ -10,7 +10,7 @@ import pytest
 from places import TESTS
 
 from harness.errors import HarnessError
-from harness.train import proof
+from harness.train import proof as proofs
 from harness.train.proof import Disproved
 from harness.train.request import TrainRequest, prepare
 from harness.train.run import Training
@@ -70,7 +70,7 @@ def test_a_proof_can_be_left_out(tmp_path: Path) -> None:
 def test_what_the_oracle_has_no_time_for_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proof, "PATIENCE", 0.0)
+    monkeypatch.setattr(proofs, "PATIENCE", 0.0)
     proof = trained(tmp_path / "text", "numpy")["proof"]
     assert proof["steps"] == 0
     assert "is no fault of the backend" in proof["why"]
