@@ -190,10 +190,9 @@ class Engine:
             if self.request.fail_fast and result.verdict not in PASSING:
                 self._enough.set()
             if writer:
-                for finding in result.findings:
-                    writer.append(finding_record(result, finding))
-                for pair in pairs:
-                    writer.append(pair.record())
+                found = [finding_record(result, finding) for finding in result.findings]
+                for record in [*found, *(pair.record() for pair in pairs)]:
+                    writer.append(record)
             self._tell(writer, end_record(result), self.events.ended, result)
             for finding in result.findings:
                 finding.settle()
