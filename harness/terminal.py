@@ -176,6 +176,14 @@ def console(*, error: bool = False) -> Console:
     return Console(stderr=error, width=width(stream) or UNLIMITED, height=LINES)
 
 
+def drawing(stream: TextIO) -> Console:
+    """A console for text that a program takes: without colour, as wide as standard output."""
+    from rich.console import Console
+
+    columns = width(sys.stdout) or UNLIMITED
+    return Console(file=stream, width=columns, color_system=None, legacy_windows=False)
+
+
 def is_live(target: Console) -> bool:
     """Whether a console is a terminal that can draw over what stands there already."""
     return target.file.isatty() and not target.is_dumb_terminal

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import io
-import shutil
-import sys
-
-from rich.console import Console
 
 from harness.check import report as reports
 from harness.check.events import Report
 from harness.table import Grid, show
-from harness.terminal import UNLIMITED
+from harness.terminal import drawing
 
 
 def report_text(report: Report) -> str:
@@ -21,7 +17,6 @@ def report_text(report: Report) -> str:
 
 def grid_text(*forms: Grid) -> str:
     """A table under its title, in the first of its forms that fits."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
     drawn = io.StringIO()
-    show(Console(file=drawn, width=width, color_system=None, legacy_windows=False), *forms)
+    show(drawing(drawn), *forms)
     return "\n".join(line.rstrip() for line in drawn.getvalue().rstrip("\n").split("\n"))
