@@ -64,6 +64,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "train": (SPEC, "--backend", "numpy"),
     "generate": (SPEC, "--backend", "numpy", "--weights", "w", "--prompt", "a"),
     "run": (SPEC, "--backend", "numpy"),
+    "localise": (SPEC, "--backend", "numpy"),
+    "reduce": ("folder",),
     "export": (SPEC, "--weights", "w", "--to", "torch"),
     "import": (SPEC, "f", "--from", "torch", "--weights", "w"),
 }
