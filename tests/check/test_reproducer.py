@@ -255,14 +255,14 @@ def test_replay_of_what_agrees_returns_0(folder: Path) -> None:
     run = replay(str(folder))
     assert run.exit_code == 0, run.output
     start = "lesson6/stateful_lstm on numpy, float32, check gradients: agrees; worst is "
-    assert run.output.startswith(start)
+    assert run.stdout.startswith(start)
 
 
 def test_replay_of_what_differs_returns_1_and_names_it(folder: Path) -> None:
     expected_changed(folder, "expected/gradient.out.b", lambda a: a * 1.001)
     run = replay(str(folder))
     assert run.exit_code == 1, run.output
-    first, last = run.output.splitlines()
+    first, last = run.stdout.splitlines()
     assert first.startswith("gradient.out.b: error 9.99e-04, ")
     assert last.endswith("float32, check gradients: differs; worst is gradient.out.b")
 
@@ -274,7 +274,7 @@ def test_replay_that_cannot_run_returns_3(folder: Path) -> None:
     path.write_text(json.dumps(meta), encoding="utf-8")
     run = replay(str(folder))
     assert run.exit_code == 3, run.output
-    assert run.output.startswith("numpy: open: ")
+    assert "\nnumpy: open: " in f"\n{run.stderr}"
     assert "Traceback" not in run.output
 
 
