@@ -14,7 +14,13 @@ SIZES = {"hidden": 16, "vocab": 20}
 CHECKS = ("values", "training-sgd", "batch-independence", "causality")
 # In this order, by how soon they start.
 LIKED = ("torch", "jax", "keras")
-OPTIONS = {"as_json": False, "reproducers": None, "verbose": False}
+OPTIONS = {
+    "as_json": False,
+    "verbose": False,
+    "pairs": False,
+    "reproducers": None,
+    "baseline": None,
+}
 
 
 def run_demo(broken: bool, backend: str | None) -> int:

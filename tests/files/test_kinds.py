@@ -44,6 +44,12 @@ def make(folder: Path) -> dict[FileKind, Path]:
     with made[kinds.ARRAYS].open("wb") as file:
         np.savez(file, **{"inputs/x": np.ones(2), "expected/output.y": np.ones(2)})
     made[kinds.PROGRAM].write_text(json.dumps(PROGRAM))
+    made[kinds.PAGE].write_bytes(b"<!doctype html>\n<html>" + kinds.REPORTED)
+    made[kinds.MARKDOWN].write_text("<!-- backend-comparison-harness report -->\n## a run\n")
+    made[kinds.JUNIT].write_text(
+        '<?xml version="1.0"?>\n<testsuites name="backend-comparison-harness" />'
+    )
+    made[kinds.ISSUE].write_bytes(kinds.ISSUED)
     return made
 
 
