@@ -85,7 +85,7 @@ def test_weights_go_out_and_come_back_to_the_bit(
         *("import", name, file, "--from", format_, "--weights", "b.st", "--like", "v.st", "--json")
     )
     assert made.exit_code == 0, made.output
-    assert json.loads(made.output)["imported"] == {"format": format_, "file": file}
+    assert json.loads(made.stdout)["imported"] == {"format": format_, "file": file}
     back = weights.load(there / "b.st")
     for ours, theirs in (
         (given.parameters, back.parameters),
@@ -101,7 +101,7 @@ def test_json_tells_what_was_compared(there: Path) -> None:
     found = harness(
         *("export", SPEC, "--weights", "w.st", "--to", "torch", "--output", "m.pt", "--json")
     )
-    told = json.loads(found.output)
+    told = json.loads(found.stdout)
     assert (told["verdict"], told["dtype"], told["comparisons"]) == ("agree", "float32", 6)
     assert 5 < told["digits"] <= 16
     assert told["worst"]["error"] <= told["worst"]["tolerance"]
@@ -140,8 +140,8 @@ def test_what_differs_is_not_kept(there: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "nothing was written" in found.output
     told = harness(*command, "--json")
     assert told.exit_code == 1
-    assert json.loads(told.output)["verdict"] == "differ"
-    assert json.loads(told.output)["files"] == []
+    assert json.loads(told.stdout)["verdict"] == "differ"
+    assert json.loads(told.stdout)["files"] == []
     assert names(there) == ["v.st", "w.st"]
 
 

@@ -53,7 +53,7 @@ def test_results_are_written_as_arrays_by_name(backend: str, folder: Path) -> No
 
 def test_json(folder: Path) -> None:
     done = run("--backend", "numpy", "--inputs", "x.npz", "--json", "--want", "loss")
-    found = json.loads(done.output)
+    found = json.loads(done.stdout)
     assert found["loss"] == harness.run(SPEC, "numpy", inputs=folder / "x.npz", sizes=SIZES).loss
     assert not [name for name in found["shapes"] if name.startswith("output.")]
     assert found["sizes"] == {**SIZES, "batch": 2, "time": 5}
