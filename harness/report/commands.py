@@ -39,7 +39,6 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option("--history", type=FOLDER, help="Folder with the files of older runs.")
 @click.option(
     "--relative-to",
-    "baseline",
     metavar="BACKEND",
     type=Words("backend"),
     help="Backend beside which speeds are shown.",

@@ -93,6 +93,9 @@ def test_a_page_has_all_parts_in_order(files: Path, tmp_path: Path) -> None:
     assert "1 slower" in text
     assert "jax</b> has no speed: differs: step 1: loss" in text
     assert text.count("<svg") >= 4
+    # torch takes twice as long as the baseline.
+    assert "beside numpy" in text
+    assert ", 0.50 times" in text
     # Nothing from elsewhere, and no script but the page's own.
     assert not re.search(r"(src|href)=\"(?!#)", text)
 
@@ -234,3 +237,11 @@ def test_check_makes_reports_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert Path("r.html").read_text() == "my own page"
     # It was refused before anything ran.
     assert "digits of agreement" not in found.output
+
+
+def test_speeds_beside_a_baseline_in_markdown_and_from_bench(tmp_path: Path) -> None:
+    results, output = report_files.speeds(tmp_path / "bench.json"), tmp_path / "out.md"
+    assert made(results, "--relative-to", "torch", "-o", output).exit_code == 0
+    row = re.search(r"^\| sequence\\_rnn .*", output.read_text(), re.MULTILINE)
+    assert row is not None
+    assert row[0].replace("\\", "") == "| sequence_rnn | - | 512 (2.00x) | 256 (1.00x) |"
