@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from harness.bench.noise import Speed, speed
 from harness.compared import Comparison, Differing, differing, merged
@@ -18,15 +18,7 @@ Kind = Literal[
     "slower", "accuracy-lost", "lost", "faster", "accuracy-gained", "repaired", "new-cell"
 ]
 # From grave to harmless, as they are told.
-KINDS: tuple[Kind, ...] = (
-    "slower",
-    "accuracy-lost",
-    "lost",
-    "faster",
-    "accuracy-gained",
-    "repaired",
-    "new-cell",
-)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 THRESHOLD = 0.1
 """The share by which a speed must change, if nothing else is asked for."""
 FAILED = frozenset({"refused", "broken"})

@@ -31,6 +31,12 @@ class Cell:
             "path": self.path,
         }
 
+    def command(self) -> list[str]:
+        """The words of the command that checks it; sizes and the like come after them."""
+        words = ["harness", "check", self.spec, "--backend", self.backend, "--dtype", self.dtype]
+        words += ["--path", self.path] if self.path != "native" else []
+        return words + (["--device", self.device] if self.device != "cpu" else [])
+
     def __str__(self) -> str:
         return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from harness.check.cell import Cell, CellResult
 from harness.check.checks import FINDINGS, IN_ONE
@@ -27,15 +27,7 @@ Kind = Literal[
     "new-cell",
 ]
 # From grave to harmless, as they are told.
-KINDS: tuple[Kind, ...] = (
-    "new-difference",
-    "verdict-changed",
-    "accuracy-lost",
-    "lost",
-    "repaired",
-    "accuracy-gained",
-    "new-cell",
-)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 # Findings that are there only where something is wrong: without one, all is as it should be.
 # A group of several findings has one of its own name where it did not come to them.
 GROUPS = frozenset(FINDINGS.values()) - frozenset(FINDINGS)

@@ -155,11 +155,7 @@ def _reproducers(
 def _check_again(request: Request, spec: Spec, cell: Cell, checks: Sequence[str]) -> list[str]:
     """The command that runs some checks of a cell."""
     sizes = known_sizes(spec.model.sizes, request.sizes)
-    command = ["harness", "check", cell.spec, "--backend", cell.backend, "--dtype", cell.dtype]
-    if cell.path != "native":
-        command += ["--path", cell.path]
-    if cell.device != "cpu":
-        command += ["--device", cell.device]
+    command = cell.command()
     for option, values in (
         ("--specs", request.folders),
         ("--size", [f"{name}={size}" for name, size in sizes.items()]),

@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.check.localise import Expectations, Part
-from harness.oracle.tolerance import FLOOR, PRECISION, K
-from harness.oracle.yardstick import at_least_typical
+from harness.check.localise import Part
 from harness.spec.model import Spec
-from harness.worker.remote import Traced
 
 # Lines above and below the one that is shown, and values that are kept of a long model.
 AROUND, MOST = 2, 60
@@ -54,19 +51,15 @@ class Divergence:
 
 
 def divergence(
-    expectations: Expectations, found: Sequence[Traced], first: Part, place: str, spec: Spec
+    judged: Sequence[tuple[Part, float]], first: Part, place: str, spec: Spec
 ) -> Divergence:
-    """What became of every value of a trace of which ``first`` is the first wrong part.
+    """What became of every value of a trace, by its parts and what each may be off by.
 
-    ``place`` is ``file:line`` of its equation, or empty.
+    ``first`` is the first wrong part; ``place`` is ``file:line`` of its equation, or empty.
     """
-    parts = expectations.parts(found)
-    noise = at_least_typical({part: part.noise for part in parts if not part.reason})
-    floor = FLOOR * PRECISION[expectations.dtype]
     links: dict[str, Link] = {}
     steps = []
-    for part in parts:
-        allowed = K * max(noise.get(part, 0.0), floor)
+    for part, allowed in judged:
         error = math.inf if part.reason else part.error
         before = links.get(part.name)
         if before is None or error / allowed > before.error / before.allowed:

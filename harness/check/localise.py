@@ -81,6 +81,10 @@ class Part:
         """How far it is off, over the size of what is expected."""
         return relative_error(self.found, self.expected, _size(self.expected))
 
+    def within(self, allowed: float) -> bool:
+        """Whether it could be compared, and is off by no more."""
+        return not self.reason and self.error <= allowed
+
 
 Values = Mapping[tuple[str, int | None], Array]
 
@@ -149,14 +153,14 @@ class Expectations:
 
     def wrong(self, found: Sequence[Traced]) -> list[tuple[Part, float]]:
         """The parts that are off, in the order in which they are made, and what each may be."""
+        return [(part, allowed) for part, allowed in self.judged(found) if not part.within(allowed)]
+
+    def judged(self, found: Sequence[Traced]) -> list[tuple[Part, float]]:
+        """All parts in the order in which they are made, and what each may be off by."""
         parts = self.parts(found)
         noise = at_least_typical({part: part.noise for part in parts if not part.reason})
-        off = []
-        for part in parts:
-            allowed = K * max(noise.get(part, 0.0), FLOOR * PRECISION[self.dtype])
-            if part.reason or not part.error <= allowed:
-                off.append((part, allowed))
-        return off
+        floor = FLOOR * PRECISION[self.dtype]
+        return [(part, K * max(noise.get(part, 0.0), floor)) for part in parts]
 
     def located(self, part: Part, allowed: float) -> Location:
         """A part that is off, in words."""

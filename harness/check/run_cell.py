@@ -138,12 +138,12 @@ class CellRun:
         try:
             with at_work():
                 expectations = Expectations(self.case, material, self.cell.dtype)
-                wrong = expectations.wrong(trace)
-                if not wrong:
+                judged = expectations.judged(trace)
+                wrong = next(((p, most) for p, most in judged if not p.within(most)), None)
+                if wrong is None:
                     return later_location(result.findings, self.case.training)
-                part, location = wrong[0][0], expectations.located(*wrong[0])
-                where = location.place
-                result.divergence = divergence(expectations, trace, part, where, self.case.spec)
+                location = expectations.located(*wrong)
+                result.divergence = divergence(judged, wrong[0], location.place, self.case.spec)
                 return str(location)
         except OracleFault as fault:
             return f"no place could be found: {fault}"

@@ -17,7 +17,12 @@ from harness.interrupts import stoppable
 from harness.options import FILE, FOLDER, SPECS, Words
 
 Command = Callable[..., Any]
-FORMS = ("html", "markdown_file", "junit")
+# Of each form: its option, and what it is.
+FORMS: Mapping[str, tuple[str, str]] = {
+    "html": ("--html", "a page"),
+    "markdown_file": ("--markdown", "Markdown"),
+    "junit": ("--junit", "JUnit's XML"),
+}
 # Exit codes of a run that came to its end: all is well, something differs, or could not be run.
 ENDED = (0, 1, 3)
 
@@ -89,15 +94,11 @@ def _reported(command: Command, results: str, junit: bool) -> Command:
         raise SystemExit(code)
 
     found: Command = run
-    for name in ("junit", "markdown_file", "html") if junit else ("markdown_file", "html"):
-        found = _option(name)(found)
+    for name, (flag, what) in reversed([*FORMS.items()]):
+        if name != "junit" or junit:
+            told = f"File to write {what} of the run to."
+            found = click.option(flag, name, type=FILE, help=told)(found)
     return found
-
-
-def _option(name: str) -> Callable[[Command], Command]:
-    flag = {"html": "--html", "markdown_file": "--markdown", "junit": "--junit"}[name]
-    what = {"html": "a page", "markdown_file": "Markdown", "junit": "JUnit's XML"}[name]
-    return click.option(flag, name, type=FILE, help=f"File to write {what} of the run to.")
 
 
 def _exit_code(command: Command, arguments: Any, options: Mapping[str, Any]) -> int:

@@ -15,7 +15,7 @@ from harness.report.history import history
 from harness.report.inputs import Inputs, gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
-from harness.report.news import news
+from harness.report.news import News, news
 from harness.report.page import page
 from harness.terminal import tell
 
@@ -36,7 +36,7 @@ def run_report(files: Sequence[Path], options: Mapping[str, Any]) -> int:
     """
     output: Path = options["output"]
     check_output(output)
-    write(output, gather(files), options)
+    _write_all(files, [output], options)
     tell(f"the report is in {displayed(output)}")
     return 0
 
@@ -58,23 +58,24 @@ def write_of(files: Sequence[Path], outputs: Sequence[Path], options: Mapping[st
     """Write several reports of the same files.
 
     Raises:
-        UsageError: one cannot be written.
+        UsageError: one cannot be written, or a base or the history is none.
         HarnessError: a file cannot be read.
     """
-    inputs = gather(files)
+    _write_all(files, outputs, options)
     for output in outputs:
-        write(output, inputs, options)
         tell(f"the report is in {displayed(output)}", error=True)
 
 
-def write(output: Path, inputs: Inputs, options: Mapping[str, Any]) -> None:
-    """Write one report, in the form that its name says.
-
-    Raises:
-        UsageError: it cannot be written, or a base or the history is none.
-    """
-    suffix = output.suffix.lower()
+def _write_all(files: Sequence[Path], outputs: Sequence[Path], options: Mapping[str, Any]) -> None:
+    inputs = gather(files)
     against = news(inputs, gather(options.get("bases") or ()))
+    for output in outputs:
+        _write(output, inputs, against, options)
+
+
+def _write(output: Path, inputs: Inputs, against: News | None, options: Mapping[str, Any]) -> None:
+    """Write one report, in the form that its name says."""
+    suffix = output.suffix.lower()
     if suffix == ".xml":
         if inputs.check is None:
             raise UsageError("JUnit's form is of checks: give a file of 'check --records'")

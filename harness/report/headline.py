@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.check.findings import PASSING
+from harness.check.findings import BROKEN, PASSING
+from harness.report import speeds
 from harness.report.cells import counted
 from harness.report.inputs import Inputs
 from harness.report.news import News
@@ -33,15 +34,12 @@ class Headline:
 def headline(inputs: Inputs, news: News | None) -> Headline:
     """What came of a run, and against the last one."""
     tone, sentence, lines = _of_checks(inputs)
-    speeds = [run.file for run in inputs.benches]
-    if speeds:
-        count = sum(len(file.benchmarks) for file in speeds)
-        refused = sum(len(file.harness.without_speed) for file in speeds)
-        told = f"{count} speeds, {refused} refused" if refused else f"{count} speeds"
+    files = [run.file for run in inputs.benches]
+    if files:
+        told = speeds.counted(files)
         lines.append(told)
-        if not sentence:
-            sentence = told
-        if refused and tone == "good":
+        sentence = sentence or told
+        if tone == "good" and any(file.harness.without_speed for file in files):
             tone = "broken"
     if not sentence:
         sentence = f"{len(inputs.trainings)} trainings"
@@ -58,8 +56,8 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     if check is None:
         return "good", "", []
     results = list(check.cells.values())
-    differ = sum(r.verdict not in PASSING and not _lost(r.verdict) for r in results)
-    lost = sum(_lost(r.verdict) for r in results)
+    lost = sum(r.verdict in BROKEN for r in results)
+    differ = sum(r.verdict not in PASSING for r in results) - lost
     of = f"of {len(results)} cells" if len(results) != 1 else "of 1 cell"
     lines = [counted(results), f"{sum(r.seconds for r in results):.0f} s of checking"]
     if check.cut:
@@ -72,7 +70,3 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     if not results:
         return "broken", "No cell has ended", lines
     return "good", f"All {len(results)} cells agree" if len(results) > 1 else "It agrees", lines
-
-
-def _lost(verdict: str) -> bool:
-    return verdict in ("error", "crashed", "timeout", "out-of-memory", "not-run")

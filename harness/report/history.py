@@ -12,7 +12,7 @@ from harness.check.report import digits
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed
-from harness.report import pictures
+from harness.report import pictures, speeds
 from harness.report.cells import counted
 from harness.report.inputs import BenchRun, CheckRun, read_any
 
@@ -70,9 +70,9 @@ def history(folder: Path) -> History:
     if not runs:
         raise UsageError(f"{displayed(folder)} holds no records and no results of earlier runs")
     found, before = History(), dict[str, str]()
-    for number, run in enumerate(sorted(runs, key=_when), start=1):
-        upgrade = _upgrade(before, _versions(run))
-        before |= _versions(run)
+    for number, run in enumerate(sorted(runs, key=lambda run: run.started), start=1):
+        upgrade = _upgrade(before, run.versions)
+        before |= run.versions
         if upgrade:
             found.upgrades.append(number - 0.5)
         _add(found, number, run, upgrade)
@@ -84,14 +84,6 @@ def _kind(path: Path) -> str:
         return kinds.described(path)
     except FileFault:  # unreadable, and so no run of ours
         return ""
-
-
-def _when(run: CheckRun | BenchRun) -> str:
-    return run.started
-
-
-def _versions(run: CheckRun | BenchRun) -> dict[str, str]:
-    return dict(run.versions)
 
 
 def _upgrade(before: dict[str, str], now: dict[str, str]) -> str:
@@ -114,9 +106,7 @@ def _add(found: History, number: int, run: CheckRun | BenchRun, upgrade: str) ->
         for backend, value in worst.items():
             found.digits.setdefault(backend, []).append((number, value))
         return
-    refused = len(run.file.harness.without_speed)
-    told = f"{len(run.file.benchmarks)} speeds" + (f", {refused} refused" if refused else "")
-    found.rows.append(Row(run.started, told, upgrade))
+    found.rows.append(Row(run.started, speeds.counted([run.file]), upgrade))
     for speed in run.file.benchmarks:
         name = speed.fullname.removeprefix("lesson6/")
         found.rates.setdefault(name, []).append((number, speed.extra_info.rate.median))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from harness.bench.table import thousands
 from harness.github import escaped as plain
+from harness.github import table
 from harness.report.cells import Entry, Matrix, matrices
 from harness.report.headline import headline
 from harness.report.inputs import Inputs
 from harness.report.news import News
-from harness.report.speeds import Chart, charts
+from harness.report.speeds import Chart, Dot, charts
 from harness.report.surroundings import environment
 from harness.report.troubles import troubles
 from harness.terminal import visible
@@ -58,10 +59,9 @@ def _most(told: Sequence[str], most: int) -> list[str]:
 
 
 def _matrix(matrix: Matrix) -> list[str]:
-    found = [_row(["system", *map(plain, matrix.backends)]), _rule(len(matrix.backends))]
-    for spec, row in matrix.rows:
-        found.append(_row([plain(spec), *map(_entry, row)]))
-    return [f"**Digits of agreement with the oracle, {plain(matrix.path)}**", "", *found]
+    rows = [[spec, *map(_entry, row)] for spec, row in matrix.rows]
+    title = f"**Digits of agreement with the oracle, {plain(matrix.path)}**"
+    return [title, "", table(["system", *matrix.backends], rows)]
 
 
 def _entry(entry: Entry | None) -> str:
@@ -73,22 +73,17 @@ def _entry(entry: Entry | None) -> str:
 
 
 def _chart(chart: Chart) -> list[str]:
-    found = [_row(["system", *map(plain, chart.backends)]), _rule(len(chart.backends))]
+    rows = []
     for system, dots in chart.rows:
         by_backend = {dot.backend: dot for dot in dots}
-        texts = []
-        for backend in chart.backends:
-            dot = by_backend.get(backend)
-            times = "" if dot is None or dot.times is None else f" ({dot.times:.2f}x)"
-            texts.append("-" if dot is None else f"{thousands(dot.rate)}{times}")
-        found.append(_row([plain(system), *texts]))
-    found += [f"\n⊘ {plain(cell.name)}: {plain(cell.reason)}" for cell in chart.refused]
-    return [f"**{plain(chart.title)}, thousand {plain(chart.unit)} per second**", "", *found]
+        rows.append([system, *(_speed(by_backend.get(backend)) for backend in chart.backends)])
+    title = f"**{plain(chart.title)}, thousand {plain(chart.unit)} per second**"
+    refused = [f"\n⊘ {plain(cell.name)}: {plain(cell.reason)}" for cell in chart.refused]
+    return [title, "", table(["system", *chart.backends], rows), *refused]
 
 
-def _row(texts: Iterable[str]) -> str:
-    return f"| {' | '.join(texts)} |"
-
-
-def _rule(columns: int) -> str:
-    return _row(["---", *["---:"] * columns])
+def _speed(dot: Dot | None) -> str:
+    if dot is None:
+        return "-"
+    times = "" if dot.times is None else f" ({dot.times:.2f}x)"
+    return f"{thousands(dot.rate)}{times}"

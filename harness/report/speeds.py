@@ -52,6 +52,13 @@ class Roofline:
     cells: Sequence[Roof]
 
 
+def counted(files: Sequence[BenchFile]) -> str:
+    """``12 speeds, 1 refused``, of some files together."""
+    refused = sum(len(file.harness.without_speed) for file in files)
+    told = f"{sum(len(file.benchmarks) for file in files)} speeds"
+    return f"{told}, {refused} refused" if refused else told
+
+
 def charts(file: BenchFile, baseline: str | None) -> list[Chart]:
     """One for each mode and batch; speeds beside those of the baseline where it has one."""
     found: dict[tuple[str, int], list[Speed]] = {}

@@ -139,10 +139,7 @@ def _beyond(error: float, allowed: float) -> float:
 
 def command(result: CellResult, head: Mapping[str, Any]) -> str:
     """The command that runs a cell again, with the sizes and the seed of its run."""
-    cell, request = result.cell, head.get("request") or {}
-    words = ["harness", "check", cell.spec, "--backend", cell.backend, "--dtype", cell.dtype]
-    words += ["--path", cell.path] if cell.path != "native" else []
-    words += ["--device", cell.device] if cell.device != "cpu" else []
+    words, request = result.cell.command(), head.get("request") or {}
     for name, size in (request.get("sizes") or {}).items():
         words += ["--size", f"{name}={size}"]
     words += ["--seed", str(request["seed"])] if request.get("seed") else []
