@@ -134,7 +134,16 @@ def end_record(result: CellResult) -> dict[str, Any]:
         "seconds": round(result.seconds, 6),
         "could_not_run": result.could_not_run,
         "location": result.location,
-        "blame": asdict(result.blame) if result.blame else None,
+        "blame": _blamed(result),
         "greeting": result.greeting,
         **({"divergence": result.divergence.record()} if result.divergence else {}),
     }
+
+
+def blame_record(result: CellResult) -> dict[str, Any]:
+    """The record of a cell that has ended, and of which a later one has told who is at fault."""
+    return {"kind": "blame", **result.cell.record(), "blame": _blamed(result)}
+
+
+def _blamed(result: CellResult) -> dict[str, str] | None:
+    return asdict(result.blame) if result.blame else None

@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from harness.check.cell import Cell, CellResult
 from harness.check.divergence import Divergence, Link
 from harness.check.findings import Blame, Finding
-from harness.check.record_lines import DivergenceForm
 from harness.check.records import Records
 from harness.oracle.tolerance import Deviation
 
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
+_key = itemgetter(*CELL_FIELDS)
+# The cells of records that somebody holds: several readers ask for those of one file.
+_found: WeakKeyDictionary[Records, dict[Cell, CellResult]] = WeakKeyDictionary()
 
 
-def ended(records: Records) -> dict[Cell, CellResult]:
+def ended(records: Records) -> Mapping[Cell, CellResult]:
     """The cells that are there from begin to end, of records read with ``complete``.
 
     Of a cell that is there several times, the last run counts; one that began again and was cut
-    off is not there.
+    off is not there. Made once for each file that was read.
     """
+    found = _found.get(records)
+    if found is None:
+        found = _found[records] = _ended(records)
+    return found
+
+
+def _ended(records: Records) -> dict[Cell, CellResult]:
     found: dict[Cell, CellResult] = {}
-    open_cells: dict[Cell, list[Mapping[str, Any]]] = {}
+    open_cells: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    # Of a cell that another one has told of, maybe between the verdict and the end of its own.
+    blames: dict[tuple[str, ...], Blame] = {}
     for line in records.lines:
-        if line["kind"] == "head":
+        kind = line["kind"]
+        if kind == "head":
             open_cells.clear()
-        elif line["kind"] == "begin":
-            open_cells[cell_of(line)] = [line]
+        elif kind == "begin":
+            open_cells[_key(line)] = [line]
+            blames.pop(_key(line), None)
             found.pop(cell_of(line), None)
-        elif line["kind"] == "result" and cell_of(line) in open_cells:
-            open_cells[cell_of(line)].append(line)
-        elif line["kind"] == "end" and cell_of(line) in open_cells:
-            begin, *results = open_cells.pop(cell_of(line))
-            found[cell_of(line)] = _result(begin, results, line)
+        elif kind == "result" and (lines := open_cells.get(_key(line))):
+            lines.append(line)
+        elif kind == "end" and (lines := open_cells.pop(_key(line), None)):
+            begin, *results = lines
+            result = _result(begin, results, line)
+            result.blame = blames.get(_key(line), result.blame)
+            found[result.cell] = result
+        elif kind == "blame":
+            blames[_key(line)] = _blame(line["blame"])
+            if cell_of(line) in found:
+                found[cell_of(line)].blame = blames[_key(line)]
     return found
 
 
@@ -43,9 +64,18 @@ def cut_off(records: Records, found: Mapping[Cell, CellResult]) -> list[Cell]:
     return [cell for cell in begun if cell not in found]
 
 
+def stopped(records: Records) -> str:
+    """In words, how far the last run of a file came that did not come to its end; else empty."""
+    heads = (number for number, line in enumerate(records.lines) if line["kind"] == "head")
+    last = records.lines[max(heads, default=0) :]
+    planned = (last[0].get("planned") or 0) if last else 0
+    done = sum(line["kind"] == "end" for line in last)
+    return f"stopped after {done} of {planned} cells" if done < planned else ""
+
+
 def cell_of(line: Mapping[str, Any]) -> Cell:
     """The cell that a line is about."""
-    return Cell(**{name: line[name] for name in CELL_FIELDS})
+    return Cell(*_key(line))
 
 
 def _result(
@@ -57,7 +87,7 @@ def _result(
     result.could_not_run = end["could_not_run"]
     result.divergence = _divergence(end.get("divergence"))
     if end.get("blame"):
-        result.blame = Blame(end["blame"]["who"], end["blame"]["words"])
+        result.blame = _blame(end["blame"])
     for line in lines:
         result.version, result.layers = line["backend_version"], line["layers"]
         finding = Finding(line["check"], verdict=line["verdict"], seconds=float(line["seconds"]))
@@ -79,16 +109,22 @@ def _result(
     return result
 
 
+def _blame(record: Mapping[str, str]) -> Blame:
+    return Blame(record["who"], record["words"])  # type: ignore[arg-type]
+
+
 def _divergence(record: Mapping[str, Any] | None) -> Divergence | None:
     if record is None:
         return None
-    found = DivergenceForm.model_validate(record)
     return Divergence(
-        found.first,
-        tuple(Link(link.value, link.error, link.allowed) for link in found.links),
-        tuple((int(step), error, allowed) for step, error, allowed in found.steps),
-        found.file,
-        found.line,
-        found.start,
-        tuple(found.lines),
+        record["first"],
+        tuple(
+            Link(link["value"], float(link["error"]), float(link["allowed"]))
+            for link in record["links"]
+        ),
+        tuple((int(n), float(e), float(a)) for n, e, a in record.get("steps", ())),
+        record.get("file", ""),
+        record.get("line", 0),
+        record.get("start", 0),
+        tuple(record.get("lines", ())),
     )

@@ -57,7 +57,7 @@ class RecordError(HarnessError):
     """A record file cannot be read or written, or a record is not of the documented form."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Records:
     """The lines of a record file, in file order.
 
@@ -200,11 +200,11 @@ def read_records(path: str | os.PathLike[str], *, complete: bool = False) -> Rec
 
 
 def head(
-    arguments: Sequence[str], versions: Mapping[str, Any], environment: Mapping[str, Any]
+    arguments: Sequence[str], versions: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The first line of a run: the schema, the machine, and what was asked for.
 
-    ``versions`` and ``environment`` are by backend, as the workers greeted with them.
+    ``versions`` are by backend, as the workers greeted with them.
     """
     return {
         "kind": "head",
@@ -214,7 +214,7 @@ def head(
         "arguments": list(arguments),
         "machine": machine(),
         "versions": dict(versions),
-        "environment": dict(environment),
+        **asked,
     }
 
 

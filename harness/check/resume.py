@@ -30,7 +30,33 @@ def request_record(request: Request) -> dict[str, Any]:
     return found if request.given is None else {**found, "given": given_record(request.given)}
 
 
-def ended_cells(path: Path, request: Request) -> dict[Cell, CellResult]:
+def asked(request: Request, planned: int) -> dict[str, Any]:
+    """What the head of a run says of what it was asked for; ``planned`` cells are to be run."""
+    return {
+        "environment": {name: dict(given) for name, given in request.environment.items()},
+        "request": request_record(request),
+        "folders": [str(folder) for folder in request.folders],
+        "planned": planned,
+    }
+
+
+def again(cell: Cell, head: Mapping[str, Any]) -> list[str]:
+    """The words of the command that runs a cell once more, as the run with this head did."""
+    request = head.get("request") or {}
+    environment = head.get("environment", {}).get(cell.backend, {})
+    words = cell.command()
+    for option, values in (
+        ("--specs", head.get("folders", ())),
+        ("--size", [f"{name}={size}" for name, size in request.get("sizes", {}).items()]),
+        ("--env", [f"{cell.backend}:{name}={value}" for name, value in environment.items()]),
+        ("--seed", [request["seed"]] if request.get("seed") else []),
+        ("--repeat", [request["repeat"]] if request.get("repeat") else []),
+    ):
+        words += [word for value in values for word in (option, str(value))]
+    return words + [f"--{flag}" for flag in ("thorough", "deterministic") if request.get(flag)]
+
+
+def ended_cells(path: Path, request: Request) -> Mapping[Cell, CellResult]:
     """The cells that a record file of the same run holds from begin to end.
 
     Raises:

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.check.blame import Witnesses
-from harness.check.cell import Cell, CellResult, end_record, finding_record, own_fault
+from harness.check.cell import Cell, CellResult, blame_record, end_record, finding_record, own_fault
 from harness.check.differences import Differences, known_differences
 from harness.check.events import CheckEvents, Report
 from harness.check.findings import PASSING, Finding
@@ -26,7 +26,7 @@ from harness.check.provenance import Greetings, Signatures, greeting
 from harness.check.recorded import ended
 from harness.check.records import RecordWriter, head
 from harness.check.request import Request, check_request, checks_of, slowest_first
-from harness.check.resume import records_of, request_record, take_up
+from harness.check.resume import asked, records_of, take_up
 from harness.check.run_cell import CellRun
 from harness.check.shared_cases import SharedCases
 from harness.errors import HarnessError, UsageError
@@ -103,8 +103,8 @@ class Engine:
         self._pairs = Pairs(cell for cell in plan if cell not in results)
         jobs = self.request.jobs or len(os.sched_getaffinity(0))
         try:
-            self.head = head(arguments, self._hellos(), self.request.environment)
-            self.head["request"] = request_record(self.request)
+            hellos, planned = self._hellos(), len(plan) - len(results)
+            self.head = head(arguments, hellos, asked(self.request, planned))
             if writer:
                 writer.append(self.head)
             pool = ThreadPoolExecutor(jobs)
@@ -184,14 +184,14 @@ class Engine:
             with self._lock:
                 results[cell] = result
                 self._outliers.ended(result)
-                self._witnesses.heard(result)
+                judged = map(blame_record, self._witnesses.heard(result))
                 pairs = self._pairs.ended(result)
                 self._found_pairs += pairs
             if self.request.fail_fast and result.verdict not in PASSING:
                 self._enough.set()
             if writer:
                 found = [finding_record(result, finding) for finding in result.findings]
-                for record in [*found, *(pair.record() for pair in pairs)]:
+                for record in [*found, *(pair.record() for pair in pairs), *judged]:
                     writer.append(record)
             self._tell(writer, end_record(result), self.events.ended, result)
             for finding in result.findings:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from harness.check.findings import PASSING
-from harness.check.report import digits
+from harness.check.findings import PASSING, digits
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed
@@ -100,7 +99,7 @@ def _add(found: History, number: int, run: CheckRun | BenchRun, upgrade: str) ->
         found.rows.append(Row(run.started, counted(run.cells.values()), upgrade))
         worst: dict[str, float] = {}
         for cell, result in run.cells.items():
-            value = digits(result) if cell.dtype == "float32" else None
+            value = digits(result.findings) if cell.dtype == "float32" else None
             if value is not None and result.verdict in PASSING:
                 worst[cell.backend] = min(value, worst.get(cell.backend, value))
         for backend, value in worst.items():

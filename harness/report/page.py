@@ -8,12 +8,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.bench.table import thousands
 from harness.check.differences import Differences
 from harness.report import cells, pictures
 from harness.report.cells import Matrix
@@ -21,11 +20,14 @@ from harness.report.drill import drill
 from harness.report.headline import headline
 from harness.report.history import History
 from harness.report.inputs import BenchRun, CheckRun, Inputs
-from harness.report.news import News
 from harness.report.speeds import Chart, charts, roofline
 from harness.report.surroundings import environment, facts
 from harness.report.troubles import Trouble, troubles
+from harness.table import thousands
 from harness.terminal import visible
+
+if TYPE_CHECKING:
+    from harness.report.news import News
 
 # Differences that are shown in full; of more the matrix tells.
 MOST_TROUBLES = 30
@@ -61,16 +63,16 @@ def page(
     drawn = pictures.available()
     check = inputs.check
     found = cells.matrices(check.cells) if check else []
-    shown = troubles(check) if check else []
+    shown, left = troubles(check, MOST_TROUBLES) if check else ([], 0)
     context: dict[str, Any] = {
         "title": "Backend comparison",
         "headline": headline(inputs, news),
         "facts": facts(inputs),
         "changes": news.told if news else [],
         "base_name": news.name if news else "",
-        "troubles": shown[:MOST_TROUBLES],
+        "troubles": shown,
         "opened": OPENED,
-        "more_troubles": _more(shown),
+        "more_troubles": _more(left),
         "known": _known(check, differences),
         "matrices": found,
         "dtypes": sorted({cell.dtype for cell in check.cells}) if check else [],
@@ -135,9 +137,8 @@ def _entries(matrix: Matrix) -> list[cells.Entry]:
     return [entry for _, row in matrix.rows for entry in row if entry is not None]
 
 
-def _more(shown: Sequence[Trouble]) -> str:
-    left = len(shown) - MOST_TROUBLES
-    return f"And {left} more cells that do not pass, as the table shows." if left > 0 else ""
+def _more(left: int) -> str:
+    return f"And {left} more cells that do not pass, as the table shows." if left else ""
 
 
 def _known(check: CheckRun | None, differences: Differences | None) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from typing import Any
 from harness.check.cell import CellResult
 from harness.check.divergence import Divergence
 from harness.check.findings import PASSING, Finding
+from harness.check.resume import again
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
 
@@ -70,10 +71,11 @@ class Trouble:
     by_time: Sequence[Step] = ()
 
 
-def troubles(check: CheckRun) -> list[Trouble]:
-    """All of them, those that differ first."""
+def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
+    """So many of them, those that differ first, and how many more there are."""
     head = check.heads[-1] if check.heads else {}
-    return [_trouble(result, head) for result in failing(check.cells)]
+    found = failing(check.cells)
+    return [_trouble(result, head) for result in found[:most]], max(0, len(found) - most)
 
 
 def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
@@ -87,7 +89,7 @@ def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
         blame=blame.words if blame else "",
         checks=found,
         tracebacks=list(dict.fromkeys(f.traceback for f in found if f.traceback)),
-        command=command(result, head),
+        command=shlex.join(again(result.cell, head)),
         **_parted(result.divergence),
     )
 
@@ -135,12 +137,3 @@ def _beyond(error: float, allowed: float) -> float:
     if error <= allowed:
         return 0.0
     return min(1.0, 0.15 + math.log10(error / allowed) / 6) if math.isfinite(error) else 1.0
-
-
-def command(result: CellResult, head: Mapping[str, Any]) -> str:
-    """The command that runs a cell again, with the sizes and the seed of its run."""
-    words, request = result.cell.command(), head.get("request") or {}
-    for name, size in (request.get("sizes") or {}).items():
-        words += ["--size", f"{name}={size}"]
-    words += ["--seed", str(request["seed"])] if request.get("seed") else []
-    return shlex.join(words)

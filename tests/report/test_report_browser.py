@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,16 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     report_files.changed(run, run, {"device": "cpu"}, backend="mutants-1")
     report_files.speeds(folder / "bench.json")
     made(folder / "page.html", run, folder / "bench.json")
-    many = folder / "many.jsonl"
-    with many.open("w") as file:
-        head, *lines = run.read_text().splitlines()
-        file.write(head + "\n")
-        for number in range(MANY // 4):
-            for line in map(json.loads, lines):
-                if line["kind"] != "head":
-                    line["spec"] = f"system_{number}"
-                    file.write(json.dumps(line, separators=(",", ":")) + "\n")
-    made(folder / "many.html", many)
+    made(folder / "many.html", report_files.many(run, folder / "many.jsonl", MANY))
     return folder
 
 
