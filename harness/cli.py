@@ -86,7 +86,7 @@ def _command() -> int:
 
 def _told(error: Any) -> str:
     """As every other error: the message first, with nothing before it; then where help is."""
-    message = error.format_message().rstrip(".")
+    message: str = error.format_message().rstrip(".")
     # As click begins a message of its own; a name or an option at the start stays as it is.
     if message[1:2].islower():
         message = message[0].lower() + message[1:]

@@ -41,6 +41,22 @@ class Cell:
         return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
 
 
+def again(cell: Cell, head: Mapping[str, Any]) -> list[str]:
+    """The words of the command that runs a cell once more, as the run with this head did."""
+    request = head.get("request") or {}
+    environment = head.get("environment", {}).get(cell.backend, {})
+    words = cell.command()
+    for option, values in (
+        ("--specs", head.get("folders", ())),
+        ("--size", [f"{name}={size}" for name, size in request.get("sizes", {}).items()]),
+        ("--env", [f"{cell.backend}:{name}={value}" for name, value in environment.items()]),
+        ("--seed", [request["seed"]] if request.get("seed") else []),
+        ("--repeat", [request["repeat"]] if request.get("repeat") else []),
+    ):
+        words += [word for value in values for word in (option, str(value))]
+    return words + [f"--{flag}" for flag in ("thorough", "deterministic") if request.get(flag)]
+
+
 @dataclass
 class CellResult:
     """The outcome of a cell."""

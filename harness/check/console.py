@@ -14,13 +14,12 @@ from typing import Any, Protocol, Self
 from harness.check import report as reports
 from harness.check import step_summary
 from harness.check.baseline import Baseline, since
-from harness.check.cell import Cell, CellResult, result_records
+from harness.check.cell import Cell, CellResult, again, result_records
 from harness.check.events import Report
 from harness.check.pairs import statements
 from harness.check.progress import CheckProgress
 from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
-from harness.check.resume import again
 from harness.check.run import Engine
 from harness.compared import Comparison
 from harness.errors import UsageError

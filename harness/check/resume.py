@@ -14,6 +14,7 @@ from harness.check.recorded import ended
 from harness.check.records import Records, read_records
 from harness.check.request import Request, given_record
 from harness.errors import UsageError
+from harness.files.user_file import displayed
 
 
 def request_record(request: Request) -> dict[str, Any]:
@@ -40,22 +41,6 @@ def asked(request: Request, planned: int) -> dict[str, Any]:
     }
 
 
-def again(cell: Cell, head: Mapping[str, Any]) -> list[str]:
-    """The words of the command that runs a cell once more, as the run with this head did."""
-    request = head.get("request") or {}
-    environment = head.get("environment", {}).get(cell.backend, {})
-    words = cell.command()
-    for option, values in (
-        ("--specs", head.get("folders", ())),
-        ("--size", [f"{name}={size}" for name, size in request.get("sizes", {}).items()]),
-        ("--env", [f"{cell.backend}:{name}={value}" for name, value in environment.items()]),
-        ("--seed", [request["seed"]] if request.get("seed") else []),
-        ("--repeat", [request["repeat"]] if request.get("repeat") else []),
-    ):
-        words += [word for value in values for word in (option, str(value))]
-    return words + [f"--{flag}" for flag in ("thorough", "deterministic") if request.get(flag)]
-
-
 def ended_cells(path: Path, request: Request) -> Mapping[Cell, CellResult]:
     """The cells that a record file of the same run holds from begin to end.
 
@@ -79,6 +64,11 @@ def records_of(path: Path, request: Request) -> Records:
     for head in records.of_kind("head"):
         _check_same_run(path, head, request)
     return records
+
+
+def nothing_yet(path: Path) -> str:
+    """In words, that a record file has nothing to take up, and which file that is."""
+    return f"there are no records in {displayed(path.absolute())} yet: every cell is run"
 
 
 def take_up(

@@ -26,7 +26,7 @@ from harness.check.provenance import Greetings, Signatures, greeting
 from harness.check.recorded import ended
 from harness.check.records import RecordWriter, head
 from harness.check.request import Request, check_request, checks_of, slowest_first
-from harness.check.resume import asked, records_of, take_up
+from harness.check.resume import asked, nothing_yet, records_of, take_up
 from harness.check.run_cell import CellRun
 from harness.check.shared_cases import SharedCases
 from harness.errors import HarnessError, UsageError
@@ -145,8 +145,7 @@ class Engine:
         records = records_of(self.request.records, self.request)
         greetings = Greetings(self.request, self.workers)
         kept, reasons = take_up(plan, ended(records), self.signature, greetings)
-        if reasons:
-            self.events.again(reasons)
+        self.events.again(reasons if records.lines else [nothing_yet(self.request.records)])
         self._found_pairs = [p for p in recorded(records) if all(cell in kept for cell in p.cells)]
         for result in kept.values():
             self.events.ended(result)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.check.differences import known_differences
 from harness.errors import UsageError, did_you_mean
 from harness.files import kinds
 from harness.files.atomic import write_whole
@@ -21,6 +20,7 @@ from harness.report.page import page
 from harness.terminal import tell
 
 if TYPE_CHECKING:
+    from harness.check.differences import Differences
     from harness.report.news import News
 
 KINDS: Mapping[str, kinds.FileKind] = {
@@ -40,9 +40,22 @@ def run_report(files: Sequence[Path], options: Mapping[str, Any]) -> int:
     """
     output: Path = options["output"]
     check_output(output)
+    if options["relative_to"] is not None:
+        _check_baseline(options["relative_to"], files)
     _write_all(files, [output], options)
     tell(f"the report is in {displayed(output)}")
     return 0
+
+
+def _check_baseline(name: str, files: Sequence[Path]) -> None:
+    """:class:`UsageError` for a backend that no file has a speed of."""
+    from harness.bench.console import check_reference
+
+    benches = gather(files).benches
+    if not benches:
+        raise UsageError("--relative-to is about speeds: give results of 'harness bench'")
+    timed = {speed.params.backend for run in benches for speed in run.file.benchmarks}
+    check_reference(name, sorted(timed))
 
 
 def check_output(output: Path) -> None:
@@ -97,6 +110,16 @@ def _news(inputs: Inputs, bases: Sequence[Path]) -> News | None:
     return news(inputs, gather(bases))
 
 
+def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
+    """The known differences, where the run has met any: what reads them imports much."""
+    cells = inputs.check.cells.values() if inputs.check else ()
+    if not any(f.verdict == "known-difference" for cell in cells for f in cell.findings):
+        return None
+    from harness.check.differences import known_differences
+
+    return known_differences(folders)
+
+
 def _write(output: Path, inputs: Inputs, against: News | None, options: Mapping[str, Any]) -> None:
     """Write one report, in the form that its name says."""
     suffix = output.suffix.lower()
@@ -108,7 +131,7 @@ def _write(output: Path, inputs: Inputs, against: News | None, options: Mapping[
         text = markdown(inputs, against, options.get("relative_to"))
     else:
         folder = options.get("history")
-        differences = known_differences(options.get("folders") or ())
+        differences = _known(inputs, options.get("folders") or ())
         past = history(folder) if folder is not None else None
         text = page(inputs, against, past, options.get("relative_to"), differences)
     try:

@@ -11,6 +11,7 @@ from harness.check.cell import CellResult
 from harness.check.findings import PASSING, Finding
 from harness.oracle.tolerance import Deviation
 from harness.report.cells import Entry, share
+from harness.report.charts import ShownChart, View
 from harness.terminal import visible
 
 
@@ -30,12 +31,13 @@ class Names:
         return list(self._numbers)
 
 
-def drill(entries: Iterable[Entry]) -> str:
-    """The data behind the cells as JSON that may stand inside of an element ``script``.
+def drill(entries: Iterable[Entry], speeds: Iterable[ShownChart] = ()) -> str:
+    """The data behind cells and charts as JSON that may stand inside of an element ``script``.
 
     ``names`` are texts that the rest gives by number; ``entries`` has, by an entry's number, one
     object a dtype: its checks as rows (check, verdict, error, yardstick, tolerance, worst tensor,
-    held, seconds, detail, spread, growth), shortened from the end.
+    held, seconds, detail, spread, growth), shortened from the end. ``charts`` has the views of each
+    chart by baseline.
     """
     names = Names()
     found = {
@@ -47,7 +49,12 @@ def drill(entries: Iterable[Entry]) -> str:
         }
         for entry in entries
     }
-    return embedded({"names": names.all, "entries": found})
+    views = [{visible(name): _view(view) for name, view in chart.views.items()} for chart in speeds]
+    return embedded({"names": names.all, "entries": found, "charts": views})
+
+
+def _view(view: View) -> dict[str, Any]:
+    return {**view.record(), "label": visible(view.label)}
 
 
 def embedded(data: Any) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.check.cell import CellResult
+from harness.check.accepting import accepted
+from harness.check.cell import CellResult, again
 from harness.check.divergence import Divergence
 from harness.check.findings import PASSING, Finding
-from harness.check.resume import again
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
 
@@ -55,7 +55,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A cell that does not pass."""
+    """A cell that does not pass. ``reproducer`` is a command too; ``known`` is the text of a file
+    ``differences.yaml`` that accepts what differs."""
 
     title: str
     tone: str
@@ -65,6 +66,8 @@ class Trouble:
     checks: Sequence[Finding]
     tracebacks: Sequence[str]
     command: str
+    reproducer: str = ""
+    known: str = ""
     file: str = ""
     excerpt: Sequence[Line] = ()
     chain: Sequence[Stop] = ()
@@ -81,6 +84,8 @@ def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
 def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
     found = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
+    again_ = shlex.join(again(result.cell, head))
+    differs = [f for f in found if f.verdict == "differ"]
     return Trouble(
         title=f"{result.cell}: {result.verdict}",
         tone="bad" if result.verdict == "differ" else "broken",
@@ -89,7 +94,9 @@ def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
         blame=blame.words if blame else "",
         checks=found,
         tracebacks=list(dict.fromkeys(f.traceback for f in found if f.traceback)),
-        command=shlex.join(again(result.cell, head)),
+        command=again_,
+        reproducer=f"{again_} --reproducers reproducers" if differs else "",
+        known=accepted(result, [f.check for f in differs]) if differs else "",
         **_parted(result.divergence),
     )
 

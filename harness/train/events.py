@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.train.request import Setup
@@ -10,6 +11,9 @@ from harness.train.request import Setup
 
 class TrainEvents:
     """What a run tells while it goes; override what is of interest."""
+
+    def anew(self, place: Path) -> None:
+        """The run was to be taken up, and there is no checkpoint: it begins at the first step."""
 
     def tried(self, seconds: Mapping[str, float]) -> None:
         """The paths were tried: seconds a step on each, of which the fastest is taken."""

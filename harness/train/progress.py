@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from harness.files.user_file import displayed
 from harness.progress import Progress
 from harness.train.events import TrainEvents
 from harness.train.request import Setup
@@ -18,6 +20,9 @@ class TrainProgress(TrainEvents):
     def __init__(self, console: Console) -> None:
         self.bar = Progress(console, "training")
         self._epochs, self._steps = 0, 0
+
+    def anew(self, place: Path) -> None:
+        self.bar.line(f"there is no {displayed(place)} yet: the training begins at its first step")
 
     def tried(self, seconds: Mapping[str, float]) -> None:
         found = sorted(seconds.items(), key=lambda pair: pair[1])

@@ -21,6 +21,7 @@ from harness.train.run import Training
 MUTANTS = TESTS / "mutants"
 TEXT = 60 * "the quick brown fox jumps over the lazy dog. "
 WRONG = "leaky-relu"
+CHECKS = ("values", "training", "batch-independence")
 
 
 @contextmanager
@@ -35,10 +36,9 @@ def installed() -> Iterator[None]:
 def records(path: Path) -> Path:
     """Records of one system on numpy, and of the same with a planted fault, in one file."""
     asked: dict[str, Any] = {"specs": ("lesson6/first_rnn",), "records": path, "jobs": 1}
-    checks = ("values", "training", "batch-independence")
     with installed():
         for backend, device in (("numpy", "cpu"), ("mutants-1", WRONG)):
-            request = Request(backends=(backend,), device=device, checks=checks, **asked)
+            request = Request(backends=(backend,), device=device, checks=CHECKS, **asked)
             with Engine(request) as engine:
                 engine.run(["check", "--backend", backend])
     return path
