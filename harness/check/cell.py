@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -76,6 +76,7 @@ class CellResult:
     location: str = ""
     blame: Blame | None = None
     divergence: Divergence | None = None
+    doubts: Sequence[str] = ()  # what its worker said of the backend, such as misspelt methods
     witness: Any = None  # what its layers gave, until those of other backends were heard
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ class TrainProgress(TrainEvents):
 
     def anew(self, place: Path) -> None:
         self.bar.line(f"there is no {displayed(place)} yet: the training begins at its first step")
+
+    def doubted(self, backend: str, doubts: Sequence[str]) -> None:
+        self.bar.once(backend, doubts)
 
     def tried(self, seconds: Mapping[str, float]) -> None:
         found = sorted(seconds.items(), key=lambda pair: pair[1])

@@ -143,6 +143,7 @@ class Training:
         lacking = not_offered(hello, request.device, request.dtype)
         if lacking:
             raise UsageError(f"{request.backend}: {lacking}")
+        self.events.doubted(request.backend, hello.get("doubts", ()))
 
     def _replace(self) -> None:
         """Where another run has left something: begin with a checkpoint in place of its own, so

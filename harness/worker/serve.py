@@ -30,6 +30,7 @@ from typing import Any
 from harness.errors import HarnessError, blamed
 from harness.runtime import plugins, promises
 from harness.runtime.code_digest import digest
+from harness.runtime.doubts import doubts
 from harness.worker import frames
 
 Handler = Callable[[str, dict[str, Any]], Any]
@@ -185,6 +186,7 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
         "devices": promises.names(devices(), "devices()"),
         "dtypes": promises.names(dtypes(), "dtypes()"),
         "environment": reported(os.environ),
+        "doubts": doubts(served),
     }
 
 

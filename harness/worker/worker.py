@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from harness.errors import shorten
 from harness.runtime.tensors import IllFormed
 from harness.worker import frames
 from harness.worker.answers import greeted, is_answer
+from harness.worker.installing import hint
 from harness.worker.launch import Launch
 from harness.worker.process import Process, exit_cause, kill_all
 from harness.worker.serve import GREETING
@@ -171,9 +173,12 @@ class Worker:
         if outcome.status == "crashed" and outcome.log.strip():
             # Such as "No module named harness", from an interpreter that the user has named.
             last = shorten(outcome.log.strip().splitlines()[-1], 200)
-            return replace(outcome, cause=f"{outcome.cause}, after printing {last!r}")
+            outcome = replace(outcome, cause=f"{outcome.cause}, after printing {last!r}")
         if not outcome.ok:
-            return outcome
+            said = f"{outcome.log}\n{outcome.cause}"
+            lacking = self.launch.python != sys.executable
+            mend = hint(self.launch.python, self.launch.backend, said) if lacking else ""
+            return replace(outcome, cause=f"{outcome.cause}{mend}")
         try:
             return replace(outcome, value=greeted(outcome.value, self.launch.backend))
         except IllFormed as error:
