@@ -123,6 +123,7 @@ def _content(
         **given,
         "results": [record for result in report.results for record in result_records(result)],
         "pairs": [pair.record() for pair in report.pairs],
+        **({"left_out": report.left_out} if report.left_out else {}),
         **changed,
     }
 

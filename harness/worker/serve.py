@@ -30,7 +30,6 @@ from typing import Any
 from harness.errors import HarnessError, blamed
 from harness.runtime import plugins, promises
 from harness.runtime.code_digest import digest
-from harness.runtime.doubts import doubts
 from harness.worker import frames
 
 Handler = Callable[[str, dict[str, Any]], Any]
@@ -174,6 +173,9 @@ def _resolve(path: str) -> Callable[[Any], Any]:
 
 
 def _greeting(name: str, served: Any) -> dict[str, Any]:
+    # With all that a backend has imported by now, and for which no start should wait.
+    from harness.runtime.doubts import doubts
+
     versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
     dtypes = getattr(served, "dtypes", list)
     return {
