@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 
 # Headings and pages of the side bar. Sphinx warns of a page that is in none of them.
 CHAPTERS = {
-    "First steps": ("command-line", "python"),
+    "First steps": ("tutorial", "glossary", "command-line", "python"),
     "Guides": (
         "spec-language",
         "differences",
