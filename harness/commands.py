@@ -212,7 +212,7 @@ def check(**given: Any) -> None:
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--backend", type=options.Words("backend"), help="Replay on another backend.")
+@click.option("--backend", type=options.WordList("backend"), help="Replay on another backend.")
 @options.PYTHONS
 @options.ENVIRONMENT
 @friendly

@@ -67,7 +67,7 @@ from harness.runtime.functions import VARIABLES
 from harness.runtime.hookspecs import hookimpl
 from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, loop
 from harness.runtime.layout import Layout
-from harness.runtime.native import Layer, Native, NativeOptimizer, Tensors, WholeModel
+from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors, WholeModel
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
 from harness.runtime.session import Session
 
@@ -87,6 +87,7 @@ __all__ = [
     "Backend",
     "Block",
     "Call",
+    "ClaimableCall",
     "Claimed",
     "Code",
     "Damaged",
@@ -104,7 +105,6 @@ __all__ = [
     "HarnessError",
     "Idioms",
     "Join",
-    "Layer",
     "LayerBody",
     "LayerForm",
     "Layout",

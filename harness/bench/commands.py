@@ -70,7 +70,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option(
     "--relative-to",
     metavar="BACKEND",
-    type=options.Words("backend"),
+    type=options.WordList("backend"),
     help="Also tell how many times as fast as this one.",
 )
 @click.option("--baseline", "compare", type=FILE, help="Compare with the results in this file.")

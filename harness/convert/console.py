@@ -25,7 +25,7 @@ WORDS = {
 }
 
 
-class _Steps:
+class _CallLines:
     """Shows each call as it is made."""
 
     def __init__(self, bar: Progress, format_: str) -> None:
@@ -43,7 +43,7 @@ def run_export(request: Export, as_json: bool) -> int:
     """Export, and print what came of it; returns the exit code."""
     try:
         with Progress(console(error=True), "exporting") as bar:
-            made = export(request, _Steps(bar, request.format_))
+            made = export(request, _CallLines(bar, request.format_))
     except FormatFault as fault:
         tell(with_trace(str(fault), fault.traceback), error=True)
         return 3
@@ -58,7 +58,7 @@ def run_import(request: Import, as_json: bool) -> int:
     """Import, and print what came of it; returns the exit code."""
     try:
         with Progress(console(error=True), "importing") as bar:
-            made = import_(request, _Steps(bar, request.format_))
+            made = import_(request, _CallLines(bar, request.format_))
     except FormatFault as fault:
         tell(with_trace(str(fault), fault.traceback), error=True)
         return 3

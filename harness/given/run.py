@@ -59,7 +59,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class PassResult:
     """What a pass gave: arrays by neutral name, empty where they were not wanted.
 
     Floats have the run's dtype. Shapes are the spec's own: ``[batch, time, ...]`` for a sequence.
@@ -81,7 +81,7 @@ class Result:
 
 def run_once(
     spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
-) -> Result:
+) -> PassResult:
     """One pass; see :func:`harness.run`.
 
     Raises:
@@ -105,7 +105,7 @@ def run_once(
     results, gradients, paths = ran
     chosen = {"batch": given.batch, "time": given.time}
     outputs = "outputs" in want
-    return Result(
+    return PassResult(
         outputs=group_of(results, "output.") if outputs else {},
         state=group_of(results, "state.") if outputs else {},
         statistics=group_of(results, "statistics.") if outputs else {},

@@ -27,7 +27,7 @@ from harness.spec.expressions import (
 from harness.spec.indexing import indexed
 from harness.spec.library import Library, content
 from harness.spec.scope import BoundValue, FunctionName, Scope, check_read, check_used
-from harness.spec.values import Values
+from harness.spec.values import LanguageValues
 
 OPERATORS: Mapping[str, str] = {
     "+": "add",
@@ -50,7 +50,7 @@ MAX_FUNCTIONS = 20
 MAX_DEPTH = 120
 
 
-class Evaluator(Values):
+class Evaluator(LanguageValues):
     """Evaluates the equations of functions; subclasses add what else may be called."""
 
     def __init__(self, library: Library) -> None:

@@ -9,7 +9,7 @@ from harness.files.complaints import KeyPath
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Phase, Port, Program, Type
 from harness.spec import schema
-from harness.spec.attributes import Given, read_attributes
+from harness.spec.attributes import GivenAttributes, read_attributes
 from harness.spec.axes import FREE_SIZES, RestAxes, read_dim, read_dims
 from harness.spec.definitions import check_distinct
 from harness.spec.document import Document
@@ -126,7 +126,9 @@ class Lowering:
                 return self.document.place_of(("layers", name, *path))
 
             extra = use.model_extra or {}
-            given = Given(f"layer {use.layer!r}", extra, at, definition.document, place_of)
+            given = GivenAttributes(
+                f"layer {use.layer!r}", extra, at, definition.document, place_of
+            )
             attributes = read_attributes(self.library, layer.attributes, given, self.sizes)
             for parameter in use.init:
                 if parameter not in layer.parameters:

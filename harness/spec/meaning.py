@@ -79,7 +79,7 @@ def checksum(library: Library, kind: str, name: str) -> str:
     key = (kind, name)
     if key not in library.checksums:
         definition = library.find(kind, name)
-        library.checksums[key] = _Reader(library).definition(definition)
+        library.checksums[key] = _EquationReader(library).definition(definition)
     return library.checksums[key]
 
 
@@ -105,7 +105,7 @@ def _sum(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
 
 
-class _Reader:
+class _EquationReader:
     """Reads equations for what each name comes to."""
 
     def __init__(self, library: Library) -> None:

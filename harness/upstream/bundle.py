@@ -30,7 +30,7 @@ from harness.runtime import plugins
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.upstream import issue, script
-from harness.upstream.issue import Report
+from harness.upstream.issue import IssueReport
 from harness.upstream.script import Shown
 
 # Seconds for the process of a format to write a model.
@@ -155,7 +155,7 @@ class Upstream:
         files: list[str] | None = None,
     ) -> None:
         known = versions or {result.cell.backend: result.version or "of unknown version"}
-        report = Report(
+        report = IssueReport(
             result, check, result.cell.backend, known, verdict, text, printed, files or ()
         )
         try:

@@ -28,7 +28,7 @@ from harness.train.generate.model import Reader
 from harness.train.generate.writing import GenerateError, GenerateRequest, chooser, prepare
 from harness.train.request import TrainRequest
 from harness.train.request import prepare as prepare_training
-from harness.train.run import Training, TrainingError
+from harness.train.run import TrainingError, TrainingRun
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
@@ -148,7 +148,7 @@ def test_training_says_what_came_back_and_keeps_nothing(
         proof=False,  # which would find some of them first
     )
     kept = tmp_path / "kept.safetensors"
-    training = Training(prepare_training(request), kept)
+    training = TrainingRun(prepare_training(request), kept)
     with training, pytest.raises(TrainingError) as caught:
         training.run()
     assert words in str(caught.value)

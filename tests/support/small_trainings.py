@@ -12,7 +12,7 @@ from harness.cli import cli
 from harness.convert import weights
 from harness.train.events import TrainEvents
 from harness.train.request import Setup, TrainRequest, prepare
-from harness.train.run import Training
+from harness.train.run import TrainingRun
 from harness.worker.worker import Worker
 
 TEXT = 40 * FOX
@@ -43,7 +43,7 @@ def setup(text: Path, **changes: Any) -> Setup:
 def train(
     made: Setup, worker: Worker, kept: Path, events: TrainEvents | None = None, **more: bool
 ) -> weights.Weights:
-    with Training(made, kept, events, worker=worker) as training:
+    with TrainingRun(made, kept, events, worker=worker) as training:
         return training.run(**more)
 
 

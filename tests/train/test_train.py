@@ -18,7 +18,7 @@ from harness.spec.library import lesson6
 from harness.train import checkpoint, run
 from harness.train.events import TrainEvents
 from harness.train.request import PATHS, Setup, TrainRequest, prepare
-from harness.train.run import Diverged, Training
+from harness.train.run import Diverged, TrainingRun
 from harness.worker.worker import Worker
 
 BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
@@ -46,7 +46,7 @@ def train(made: Setup, workers: dict[str, Worker], path: Path | None = None, **m
     """What came of a training, and its history."""
     name = made.request.backend
     worker = workers.setdefault(name, Worker(made.request.launch))
-    with Training(made, path, worker=worker) as training:
+    with TrainingRun(made, path, worker=worker) as training:
         weights = training.run(**more)
     return weights, training.history
 
@@ -119,7 +119,7 @@ def test_a_run_that_is_taken_up_ends_with_the_same_bits(
     kept = tmp_path / "parts"
     with (
         pytest.raises(Stop),
-        Training(made, kept, Stopping(1, 64), worker=workers[backend]) as training,
+        TrainingRun(made, kept, Stopping(1, 64), worker=workers[backend]) as training,
     ):
         training.run()
     resumed, taken_up = train(made, workers, kept, resume=True)
@@ -141,7 +141,7 @@ def test_the_fastest_path_is_taken_and_kept(
     made = setup(text, backend="torch", path="fastest", dtype="float32")
     kept = tmp_path / "weights"
     worker = workers.setdefault("torch", Worker(made.request.launch))
-    with Training(made, kept, Telling(), worker=worker) as training:
+    with TrainingRun(made, kept, Telling(), worker=worker) as training:
         path = training.run().history["path"]
     (seconds,) = tried
     assert set(seconds) == set(PATHS)

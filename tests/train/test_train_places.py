@@ -16,7 +16,7 @@ from harness.files import kinds
 from harness.train import checkpoint
 from harness.train.events import TrainEvents
 from harness.train.request import Setup
-from harness.train.run import Diverged, Training, TrainingError
+from harness.train.run import Diverged, TrainingError, TrainingRun
 from harness.worker.worker import Worker
 
 
@@ -129,7 +129,7 @@ class TestForce:
         for path in (kept, checkpoint.place(kept)):
             weights.save(path, weights.Weights("x", "", {}, {}, {}), kind=_kind_at(path))
         before = content(kept.parent)
-        with Training(made, kept) as training, pytest.raises(TrainingError):
+        with TrainingRun(made, kept) as training, pytest.raises(TrainingError):
             training.run()
         assert content(kept.parent) == before
 
