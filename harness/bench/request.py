@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, check_known, did_you_mean
 from harness.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
 from harness.runtime.budget import check_fits
 from harness.runtime.plugins import choose_backends
@@ -129,11 +129,7 @@ def check_request(request: BenchRequest) -> None:
         if not given:
             raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
         for value in given:
-            if value not in known:
-                raise UsageError(
-                    f"unknown {kind} {value!r}{did_you_mean(value, known)} "
-                    f"(known: {', '.join(known)})"
-                )
+            check_known(kind, value, known)
     if not request.batches:
         raise UsageError("no batch size is asked for")
     numbers = {"batch": request.batches, "time": request.times, **request.sizes}

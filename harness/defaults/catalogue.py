@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, check_known, did_you_mean
 from harness.runtime.defaults import Measured
 from harness.spec.document import parse, validate
 from harness.spec.schema import Strict
@@ -106,10 +106,7 @@ def chosen(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]
     entries = catalogue()
     known = frameworks(entries)
     for name in between:
-        if name not in known:
-            raise UsageError(
-                f"unknown framework {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
-            )
+        check_known("framework", name, known)
     if layer is not None:
         about = layers(entries)
         if layer not in about and layer not in entries:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.arrays import Array, ArrayDict
-from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.errors import HarnessError, UsageError, check_known
 from harness.oracle.case import BYTES, SECONDS, entries_of
 from harness.oracle.given import Given
 from harness.oracle.oracle import Oracle
@@ -126,10 +126,7 @@ def _check(
     asked: list[tuple[str, Any, tuple[str, ...]]] = [("want", name, WANTED) for name in want]
     asked += [(name, getattr(settings, name), known) for name, known in CHOICES.items()]
     for what, value, known in asked:
-        if value not in known:
-            raise UsageError(
-                f"unknown {what} {value!r}{did_you_mean(value, known)} (known: {', '.join(known)})"
-            )
+        check_known(what, value, known)
     SEED.check(settings.seed)
     TIMEOUT.check(settings.timeout)
     if not isinstance(backend, str):
