@@ -22,18 +22,18 @@ from harness.check.events import CheckEvents, Report
 from harness.check.findings import PASSING, Finding
 from harness.check.outliers import Outliers
 from harness.check.pairs import Pair, Pairs, recorded
-from harness.check.provenance import Greetings, Signatures, greeting
+from harness.check.provenance import Greetings, Signatures, greeting, labelled, origins
 from harness.check.recorded import ended
 from harness.check.records import RecordWriter, head
 from harness.check.request import Request, check_request, checks_of, slowest_first
 from harness.check.resume import records_of, request_record, take_up
 from harness.check.run_cell import CellRun
 from harness.check.shared_cases import SharedCases
+from harness.columns import choose
 from harness.errors import HarnessError, UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.oracle.threads import one_thread
-from harness.runtime.plugins import available, choose_backends
 from harness.spec.asked_sizes import check_asked
 from harness.spec.library import Library, lesson6
 from harness.spec.model import Spec
@@ -52,9 +52,11 @@ class Engine:
     def __init__(self, request: Request, events: CheckEvents | None = None) -> None:
         self.request = request
         self.events = events or CheckEvents()
-        self.backends = choose_backends(request.backends)
-        check_request(request, self.backends)
-        self.request = request = replace(request, checks=checks_of(request))
+        columns = choose(request.backends, request.pythons)
+        self.backends, self.lacking = columns.names, columns.lacking
+        check_request(request, (*self.backends, *self.lacking))
+        request = replace(request, checks=checks_of(request), pythons=columns.pythons)
+        self.request = request
         self.specs = Shelf(Library(tuple(request.folders)))
         self.applied = check_asked(request.sizes, self._own_sizes())
         if request.given is not None and self.specs.names != (request.given.spec,):
@@ -103,8 +105,9 @@ class Engine:
         self._pairs = Pairs(cell for cell in plan if cell not in results)
         jobs = self.request.jobs or len(os.sched_getaffinity(0))
         try:
-            self.head = head(arguments, self._hellos(), self.request.environment)
+            self.head = head(arguments, origins(self.backends), self.request.environment)
             self.head["request"] = request_record(self.request)
+            self.head |= labelled(self.workers)
             if writer:
                 writer.append(self.head)
             pool = ThreadPoolExecutor(jobs)
@@ -136,7 +139,8 @@ class Engine:
         pairs = sorted(self._found_pairs, key=lambda pair: [place[cell] for cell in pair.cells])
         lines = [line for line in self._outliers.lines.values() if line]
         found = [results[cell] for cell in plan if cell in results]
-        return Report(found, lines, pairs, left_out=len(plan) - len(found))
+        left_out = len(plan) - len(found)
+        return Report(found, lines, pairs, left_out, self.lacking)
 
     def _taken_up(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         """With ``resume``, the results of cells that the record file holds already."""
@@ -290,11 +294,3 @@ class Engine:
             deterministic=self.request.deterministic,
             start_timeout=self.request.start_timeout or usual_start_timeout(),
         )
-
-    def _hellos(self) -> dict[str, Any]:
-        origins = available()
-        return {
-            name: f"{origins[name].distribution} {origins[name].version}"
-            for name in self.backends
-            if name in origins
-        }
