@@ -37,6 +37,7 @@ CHECKSUMS: Mapping[str, str] = {
     "differences": "the known differences have changed",
     "harness code": "the code of the harness has changed",
     "code": "the code of the backend has changed",
+    "machine": "it is another machine",
 }
 # Entries that decide whether there is a verdict of :data:`LIMITED`, and no other.
 LIMITS = ("--timeout", "--memory")
@@ -62,6 +63,7 @@ class Signatures:
             "--timeout": str(request.timeout),
             "--memory": str(request.memory_limit),
             **{name: str(own[name]) for name in ("host", "cpu", "architecture")},
+            "machine": own["id"],
             **{f"variable {name}": text for name, text in reported(os.environ).items()},
         }
         self._specs: dict[str, dict[str, str]] = {}
