@@ -10,6 +10,7 @@ from harness.check import report as reports
 from harness.check.cell import CellResult, result_records
 from harness.check.events import Report
 from harness.check.findings import PASSING
+from harness.columns import left_out
 from harness.notebook import Tint, TintedText, frame, html_table
 from harness.terminal import visible
 
@@ -53,6 +54,7 @@ class CheckReport(Report):
 
     def _words(self) -> list[str]:
         lines = [*reports.known(self), *reports.outliers(self), *reports.no_answers(self)]
+        lines += left_out(self.lacking)
         lines += reports.first_lines(reports.problems(self), MOST_LINES)
         return [*lines, reports.summary(self, self.seconds)]
 

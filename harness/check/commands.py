@@ -46,9 +46,11 @@ def localise(spec: str, **given: Any) -> None:
     """
     from harness.check.localising import run_localise
     from harness.check.request import Request
+    from harness.columns import names_of, of_options
 
-    backend = given["backend"]
-    backends = partial(tuple[str, ...], filter(None, (backend, given["against"])))
+    asked = tuple(filter(None, (given["backend"], given["against"])))
+    columns = of_options(asked, given["pythons"])
+    backend, *others = names_of(asked)
     request = Request(
         specs=(spec,),
         backends=(backend,),
@@ -57,10 +59,12 @@ def localise(spec: str, **given: Any) -> None:
         device=given["device"],
         folders=given["folders"],
         sizes=numbers(given["sizes"]),
-        pythons=options.interpreters(given["pythons"], backends),
-        environment=options.variables(given["environment"], backends),
+        pythons=columns.pythons,
+        environment=options.variables(given["environment"], partial(names_of, asked)),
         timeout=given["timeout"],
         checks=given["checks"] or ("*",),
         seed=given["seed"],
     )
-    sys.exit(stoppable(partial(run_localise, request, given["against"], given["as_json"])))
+    sys.exit(
+        stoppable(partial(run_localise, request, others[0] if others else None, given["as_json"]))
+    )

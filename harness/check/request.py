@@ -15,6 +15,7 @@ from harness.errors import UsageError, check_known, did_you_mean, unknown
 from harness.oracle.case import Case
 from harness.oracle.given import Given
 from harness.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
+from harness.runtime.labels import backend_of
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
 from harness.worker.launch import SERVICE
@@ -187,4 +188,6 @@ def _check_given(given: Given) -> None:
 
 def slowest_first(names: Sequence[str]) -> list[str]:
     """Backends that take longest to start go first, so that they do not run alone at the end."""
-    return sorted(names, key=lambda n: (n == "numpy", "keras" not in n and "jax" not in n))
+    return sorted(
+        names, key=lambda n: (backend_of(n) == "numpy", "keras" not in n and "jax" not in n)
+    )

@@ -53,5 +53,6 @@ def run(spec: str, **given: Any) -> None:
     from harness.given.console import run_run
 
     given["sizes"] = numbers(given["sizes"])
-    given["python"], given["environment"] = process_of(given, given["backend"], sys.executable)
+    name, _, own = given["backend"].partition("=")
+    given["python"], given["environment"] = process_of(given, name, own)
     sys.exit(stoppable(partial(run_run, spec, given)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.arrays import Array, ArrayDict
+from harness.columns import one
 from harness.errors import HarnessError, UsageError, check_known
 from harness.oracle.case import BYTES, SECONDS, entries_of
 from harness.oracle.given import Given
@@ -18,7 +18,6 @@ from harness.program.signature import group_of
 from harness.ranges import SEED, TIMEOUT
 from harness.runtime.arguments import Arguments
 from harness.runtime.budget import check_fits
-from harness.runtime.plugins import choose_backends
 from harness.runtime.session import Session
 from harness.runtime.tensors import IllFormed, whole
 from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
@@ -132,7 +131,7 @@ def _check(
     if not isinstance(backend, str):
         raise UsageError(f"a backend is asked for by its name, found {backend!r}")
     if backend != ORACLE:
-        choose_backends((backend,))
+        one(backend, settings.python)
     elif (settings.dtype, settings.device) != ("float64", "cpu"):
         raise UsageError("the oracle is numpy in float64 on the cpu: leave dtype and device out")
     program = spec.programs["training"]
@@ -186,8 +185,7 @@ def _on_backend(
     want: Collection[str],
     how: Settings,
 ) -> Ran:
-    python = how.python or sys.executable
-    with Worker(Launch(backend, python, how.environment)) as worker:
+    with Worker(Launch(*one(backend, how.python), how.environment)) as worker:
         started = worker.start()
         if not started.ok:
             raise BackendError(f"{backend}: start: {started.cause}", told(started))
