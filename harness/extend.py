@@ -29,7 +29,14 @@ from harness.program.ir import (
     walk_nodes,
 )
 from harness.program.plan import Plan
-from harness.program.signature import Mode, call_key, crossing_ports, local_shapes
+from harness.program.signature import (
+    Mode,
+    call_key,
+    crossing_ports,
+    local_of,
+    local_shapes,
+    owner_of,
+)
 
 # The backend and its offers.
 from harness.runtime.backend import (
@@ -196,11 +203,13 @@ __all__ = [
     "layers",
     "listed",
     "literals",
+    "local_of",
     "local_shapes",
     "loop",
     "mapping",
     "needed_nodes",
     "opened",
+    "owner_of",
     "read_arrays",
     "read_bytes",
     "reading",

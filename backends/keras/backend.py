@@ -46,7 +46,7 @@ from ..jax.compile import scan
 from ..torch.backend import CUBLAS_REPEATS
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager
-from .layers import LAYERS, RECURRENT
+from .layers import LAYERS, RECURRENT, layer_name
 from .optimizers import claim_optimizer
 from .primitives import table
 
@@ -174,7 +174,7 @@ class Keras(Backend):
         arguments = {**extra, **self._arguments(kind, layer)}
         if None in arguments.values() or not self._is_exact(kind, arguments):
             return None
-        name = str(layer.node.attributes["instance"])
+        name = layer_name(str(layer.node.attributes["instance"]))
         # Operations of the graph are named after themselves, and names must not be shared.
         taken = name.rstrip("_0123456789") in {*self._table, "cast", "transpose", "get_item"}
         arguments["name"] = f"{name}_layer" if taken else name

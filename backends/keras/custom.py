@@ -19,6 +19,8 @@ from harness.extend import (
     identifier,
     inline_calls,
     literals,
+    local_of,
+    owner_of,
     unique,
 )
 
@@ -98,9 +100,9 @@ def custom(
     instance = node.attributes.get("instance")
     roles = dict(zip(node.attributes.get("roles", ()), node.inputs, strict=False))
     own = {
-        port.name.partition(".")[2]: port
+        local_of(port.name): port
         for port in (*program.parameters, *program.statistics)
-        if port.name.partition(".")[0] == instance
+        if owner_of(port.name) == instance
     }
     moving = [port for port in program.statistics if port in own.values()]
     results = node.outputs[: len(node.outputs) - len(moving)]

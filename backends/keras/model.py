@@ -30,6 +30,7 @@ from harness.extend import (
 from .backend import Keras
 from .custom import Custom, class_text, custom
 from .graph import KerasLayer
+from .layers import layer_name
 from .primitives import table
 from .sizes import bounds, free_sizes
 from .source import HARD_SIGMOID_FIFTH, WORDS
@@ -240,7 +241,9 @@ class Assembly:
             kind = self.module.layer(
                 camel(stem, TAKEN), partial(class_text, forms=[*forms.values()])
             )
-            layer = kind(name=self._name(key or f"value_{node.output}"), dtype=self.dtype)
+            layer = kind(
+                name=self._name(layer_name(key) or f"value_{node.output}"), dtype=self.dtype
+            )
         else:
             layer = self.layers[key]
         if key:

@@ -189,11 +189,11 @@ class Writer:
 
     @property
     def _like(self) -> str:
-        key, form = next(iter(self.model.instances.items()), ("", None))
-        if form is None:
-            return "torch.zeros(())"
-        names = self.natives[key][1].packing.pieces if key in self.natives else form.shapes
-        return f"self.{attribute(key)}.{attribute(next(iter(names)))}"
+        for key, form in self.model.instances.items():
+            names = self.natives[key][1].packing.pieces if key in self.natives else form.shapes
+            if names:
+                return f"self.{attribute(key)}.{attribute(next(iter(names)))}"
+        return "torch.zeros(())"
 
     def _initial_state(self) -> list[str]:
         if not self.model.state:

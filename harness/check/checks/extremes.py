@@ -14,6 +14,7 @@ from harness.check.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.program.ir import Port
+from harness.program.signature import owner_of
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 
@@ -85,7 +86,7 @@ def _saturated(case: Case, factor: float) -> Arguments:
 
 
 def last_layer(case: Case) -> str:
-    return case.training.parameters[-1].name.partition(".")[0] + "."
+    return owner_of(case.training.parameters[-1].name) + "."
 
 
 def kinks(context: Context) -> Iterator[Finding]:
