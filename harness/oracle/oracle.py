@@ -19,7 +19,6 @@ from harness.program.ir import Node
 from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, Table, Watch
 
-
 # The additions of a sum that is made row by row; of a longer one, some rows at a time.
 MOST_ROWS = 4096
 
