@@ -2,6 +2,7 @@
 #   make check   set up, then run all of Lesson 6 on every backend
 #   make bench   set up, then time them all, training and forward
 #   make test    set up, then lint, type-check and test
+#   make test-all   the same, with the cases that make test leaves out
 #   make test-quick   in two minutes: the rooms of tests that start few processes
 #   make check-gpu   check all of Lesson 6 on a card, and keep a record
 #   make bench-gpu   time the backends on a card, and write docs/gpu/CARD.md
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 QUICK := $(addprefix tests/,files oracle program project spec text)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: check bench check-gpu bench-gpu test test-quick lint types install lowest newest fuzz docs constraints clean
+.PHONY: check bench check-gpu bench-gpu test test-all test-quick lint types install lowest newest fuzz docs constraints clean
 
 check: install
 	$(BIN)/harness check
@@ -34,11 +35,15 @@ bench-gpu: install
 
 # Most tests run beside each other, a process a core; those that measure, or kill at a moment, do not.
 test: install lint types
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not thorough"
+	$(BIN)/python -m pytest -m "alone and not thorough"
+
+test-all: install lint types
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 test-quick: install
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not slow" $(QUICK)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not slow and not thorough" $(QUICK)
 
 lint: install
 	$(BIN)/ruff check .

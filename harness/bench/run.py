@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.bench.card import slowed
@@ -17,6 +17,7 @@ from harness.bench.request import (
     check_request,
     entries_from,
     groups_of,
+    lacking_of,
 )
 from harness.bench.rounds import measure
 from harness.bench.workload import TimedCase
@@ -57,6 +58,8 @@ class Bench:
         check_request(request)
         self.request, self.events = request, events or BenchEvents()
         self.entries = list(entries_from(request) if entries is None else entries)
+        self.lacking: Mapping[str, str] = lacking_of(request) if entries is None else {}
+        """Backends that are left out, and what brings their framework."""
         self.groups = groups_of(request)
         self._workers = {c.label: Worker(c.launch) for c in self.entries}
         self._peaks: dict[str, dict[Any, float]] = {c.label: {} for c in self.entries}

@@ -125,6 +125,11 @@ def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
     }
 
 
+def begin_record(cell: Cell, signature: Mapping[str, str] | None) -> dict[str, Any]:
+    """The record of a cell that starts; ``signature`` is what decides its numbers."""
+    return {"kind": "begin", **cell.record(), "signature": signature}
+
+
 def end_record(result: CellResult) -> dict[str, Any]:
     """The record of a cell that is finished."""
     return {

@@ -31,6 +31,7 @@ class Head(Form):
     versions: dict[str, Any]
     environment: dict[str, dict[str, str]]
     request: dict[str, Any] | None = None
+    columns: dict[str, dict[str, str]] | None = None
 
 
 class OfCell(Form):

@@ -45,7 +45,9 @@ def test_the_page_shows_every_kind_of_file() -> None:
     assert {kind for kind, _ in yaml_blocks("spec-language.md")} == set(FOLDERS)
 
 
-def test_the_documented_model_trains(documented: Spec) -> None:
+@pytest.mark.parametrize("name", [n for k, n in yaml_blocks("spec-language.md") if k == "model"])
+def test_the_documented_models_train(documented: Spec, tmp_path: Path, name: str) -> None:
+    documented = load_spec(name, [tmp_path])
     case = Case(documented, {}, batch=4, time=5)
     batch = {
         "inputs": case.material.inputs,
