@@ -22,6 +22,7 @@ CHAPTERS = {
         "known-differences",
         "given-numbers",
         "ci",
+        "many-machines",
         "benchmarks",
         "training",
         "formats",
