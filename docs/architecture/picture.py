@@ -42,6 +42,7 @@ BOXES: Mapping[str, tuple[int, str]] = {
     "oracle": (280, "the float64 reference"),
     "worker": (680, "a process for each backend"),
     "text": (420, "texts as indices"),
+    "cluster": (700, "processes on many machines"),
     "spec": (270, "YAML to program"),
     "runtime": (660, "program and one framework"),
     "program": (470, "equations, and their rewriting"),
