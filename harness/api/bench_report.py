@@ -13,7 +13,7 @@ from harness.bench.console import results_exit_code
 from harness.bench.contestant import TimedResult
 from harness.bench.json_file import document
 from harness.bench.request import BenchRequest
-from harness.notebook import Entry, frame, html_table
+from harness.notebook import TintedText, frame, html_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -100,8 +100,8 @@ def _numbered(notes: Sequence[str]) -> list[str]:
     return [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
 
 
-def _speed(text: str) -> Entry:
+def _speed(text: str) -> TintedText:
     """A speed's entry: the fastest bears a star, and what has no speed no figure."""
     if text.startswith("*"):
-        return Entry(text, "good")
-    return Entry(text, "" if text[:1].isdigit() else "bad" if text != "-" else "faint")
+        return TintedText(text, "good")
+    return TintedText(text, "" if text[:1].isdigit() else "bad" if text != "-" else "faint")

@@ -17,6 +17,7 @@ from harness.bench.json_file import check_writable, document, read, write
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
+from harness.columns import left_out
 from harness.compared import Comparison
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.user_file import displayed
@@ -63,6 +64,7 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
             say(json.dumps(new))
         else:
             show.results(results, options["verbose"])
+            show.lines(left_out(bench.lacking))
             if reference is not None:
                 show.lines(relative_lines(new, reference))
     code = results_exit_code(results)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import UsageError, did_you_mean
+from harness.columns import choose
+from harness.errors import UsageError, check_known, did_you_mean
 from harness.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
 from harness.runtime.budget import check_fits
-from harness.runtime.plugins import choose_backends
 from harness.shards import Shard
 from harness.spec.asked_sizes import check_asked, known_sizes
 from harness.spec.library import lesson6
@@ -138,11 +138,7 @@ def check_request(request: BenchRequest) -> None:
         if not given:
             raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
         for value in given:
-            if value not in known:
-                raise UsageError(
-                    f"unknown {kind} {value!r}{did_you_mean(value, known)} "
-                    f"(known: {', '.join(known)})"
-                )
+            check_known(kind, value, known)
     if not request.batches:
         raise UsageError("no batch size is asked for")
     numbers = {"batch": request.batches, "time": request.times, **request.sizes}
@@ -179,10 +175,11 @@ def entries_from(request: BenchRequest) -> list[Entry]:
     Raises:
         UsageError: a backend is unknown, or something is given for one that is not timed.
     """
-    backends = choose_backends(request.backends)
-    for option, named in (("interpreter", request.pythons), ("environment", request.environment)):
+    columns = choose(request.backends, request.pythons)
+    backends = columns.names
+    for option, named in (("interpreter", columns.pythons), ("environment", request.environment)):
         for name in named:
-            if name not in backends:
+            if name not in (*backends, *columns.lacking):
                 raise UsageError(
                     f"an {option} is given for {name!r}, which is not timed"
                     f"{did_you_mean(name, backends)} (timed: {', '.join(backends)})"
@@ -190,16 +187,25 @@ def entries_from(request: BenchRequest) -> list[Entry]:
     tunings = TUNINGS if request.tune else {}
     found = []
     for name in backends:
-        found.append(Entry(name, launch(request, name)))
+        python = columns.pythons.get(name, sys.executable)
+        found.append(Entry(name, launch(request, name, python)))
         found += [
-            Entry(f"{name}+{tuning}", launch(request, name, settings), tuning)
+            Entry(f"{name}+{tuning}", launch(request, name, python, settings), tuning)
             for tuning, settings in tunings.items()
         ]
     return found
 
 
+def lacking_of(request: BenchRequest) -> Mapping[str, str]:
+    """The backends that are left out, as their framework is not installed, and what brings it."""
+    return choose(request.backends, request.pythons).lacking
+
+
 def launch(
-    request: BenchRequest, backend: str, settings: Mapping[str, str] | None = None
+    request: BenchRequest,
+    backend: str,
+    python: str = sys.executable,
+    settings: Mapping[str, str] | None = None,
 ) -> Launch:
     """How the worker of a backend is started: its threads, its settings, then what was asked."""
     environment = {
@@ -207,7 +213,6 @@ def launch(
         **(settings or {}),
         **request.environment.get(backend, {}),
     }
-    python = request.pythons.get(backend, sys.executable)
     return Launch(backend, python=python, environment=environment, cores=request.thread_count)
 
 

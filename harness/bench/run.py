@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -19,6 +19,7 @@ from harness.bench.request import (
     check_request,
     entries_from,
     groups_of,
+    lacking_of,
 )
 from harness.bench.rounds import measure
 from harness.bench.workload import TimedCase
@@ -60,6 +61,8 @@ class Bench:
         check_request(request)
         self.request, self.events = request, events or BenchEvents()
         self.entries = list(entries_from(request) if entries is None else entries)
+        self.lacking: Mapping[str, str] = lacking_of(request) if entries is None else {}
+        """Backends that are left out, and what brings their framework."""
         self.plan = groups_of(request)
         shard = request.shard
         # A group is timed interleaved, and so on one machine.

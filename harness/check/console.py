@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,14 +20,13 @@ from harness.check.progress import CheckProgress
 from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
+from harness.columns import left_out, process_of
 from harness.compared import Comparison
 from harness.errors import UsageError
 from harness.files import forms
-from harness.options import process_of
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import worst
 from harness.progress import Progress
-from harness.runtime.plugins import choose_backends
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
 from harness.table import show
@@ -85,7 +83,7 @@ def run_check(
     plain = reports.given(engine.request, engine.specs)
     plain += statements(report.pairs, every=options["pairs"])
     plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
-    plain += reports.no_answers(report)
+    plain += [*reports.no_answers(report), *left_out(report.lacking)]
     trouble = reports.problems(report, most=None if options["verbose"] else 2)
     plain += trouble if options["verbose"] else reports.first_lines(trouble, 40)
     plain += reproducers
@@ -112,6 +110,7 @@ def _content(
         **given,
         "results": [record for result in report.results for record in result_records(result)],
         "pairs": [pair.record() for pair in report.pairs],
+        "not_installed": dict(report.lacking),
         **changed,
     }
 
@@ -186,8 +185,8 @@ def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any] | N
     if not found.expected.values:
         raise UsageError(f"{folder} holds no expected values")
     cell = found.cell
-    (name,) = choose_backends((backend or cell.backend,))
-    launch = Launch(name, *process_of(options or {}, name, sys.executable))
+    launch = Launch(*process_of(options or {}, backend or cell.backend))
+    name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
         remote = Remote(worker, 120.0)
         try:

@@ -40,6 +40,7 @@ class Head(Form):
     environment: dict[str, dict[str, str]]
     request: dict[str, Any] | None = None
     plan: PlanForm | None = None
+    columns: dict[str, dict[str, str]] | None = None
 
 
 class OfCell(Form):

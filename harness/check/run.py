@@ -71,7 +71,8 @@ class Engine(Runner):
         pairs = sorted(self._found_pairs, key=lambda pair: [place[cell] for cell in pair.cells])
         lines = [line for line in self._outliers.lines.values() if line]
         found = [self._results[cell] for cell in plan if cell in self._results]
-        return Report(found, lines, pairs, left_out=len(plan) - len(found))
+        left_out = len(plan) - len(found)
+        return Report(found, lines, pairs, left_out, self.lacking)
 
     def _taken_up(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         """With ``resume``, the results of cells that the record file holds already."""

@@ -17,16 +17,16 @@ from harness.check.differences import Differences, known_differences
 from harness.check.events import CheckEvents
 from harness.check.findings import Finding
 from harness.check.outliers import group_name, group_of
-from harness.check.provenance import Signatures, greeting
+from harness.check.provenance import Signatures, greeting, labelled, origins
 from harness.check.records import head
 from harness.check.request import Request, check_request, checks_of
 from harness.check.resume import request_record
 from harness.check.run_cell import CellRun
 from harness.check.shared_cases import SharedCases
+from harness.columns import choose
 from harness.errors import HarnessError, UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
-from harness.runtime.plugins import available, choose_backends
 from harness.shards import plan_record
 from harness.spec.asked_sizes import check_asked
 from harness.spec.library import Library, lesson6
@@ -48,9 +48,11 @@ class Runner:
     ) -> None:
         self.request = request
         self.events = events or CheckEvents()
-        self.backends = choose_backends(request.backends)
-        check_request(request, self.backends)
-        self.request = request = replace(request, checks=checks_of(request))
+        columns = choose(request.backends, request.pythons)
+        self.backends, self.lacking = columns.names, columns.lacking
+        check_request(request, (*self.backends, *self.lacking))
+        request = replace(request, checks=checks_of(request), pythons=columns.pythons)
+        self.request = request
         self.specs = Shelf(Library(tuple(request.folders)))
         self.sources: dict[str, str] = {}
         own = self._own_sizes()
@@ -108,7 +110,7 @@ class Runner:
             HarnessError: the spec is wrong.
         """
         if cell.backend not in self.workers:
-            (name,) = choose_backends((cell.backend,))
+            (name,) = choose((cell.backend,), self.request.pythons).names
             self.workers[name] = Worker(self._launch(name))
             self.backends = (*self.backends, name)
         if cell.spec not in self.sources:
@@ -118,12 +120,12 @@ class Runner:
 
     def new_head(self, arguments: Sequence[str] = ()) -> dict[str, Any]:
         """The first line of the record of a run of this request, begun now."""
-        made = head(arguments, self._hellos(), self.request.environment)
+        made = head(arguments, origins(self.backends), self.request.environment)
         made["request"] = request_record(self.request)
         made["plan"] = plan_record(
             ["\n".join(cell_name(c)) for c in self.whole_plan()], self.request.shard
         )
-        return made
+        return made | labelled(self.workers)
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
         """The signature of a cell: what decides its numbers."""
@@ -218,11 +220,3 @@ class Runner:
             deterministic=self.request.deterministic,
             start_timeout=self.request.start_timeout or usual_start_timeout(),
         )
-
-    def _hellos(self) -> dict[str, Any]:
-        origins = available()
-        return {
-            name: f"{origins[name].distribution} {origins[name].version}"
-            for name in self.backends
-            if name in origins
-        }
