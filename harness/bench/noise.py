@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Speed:
+class SpeedRatio:
     """How many times as fast: the ratio of geometric means, and its 95% confidence interval.
 
     Of a single round nothing is known: the interval is from 0 to infinity.
@@ -39,7 +39,7 @@ class Speed:
         return f"{value} times ({low} to {high})"
 
 
-def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = False) -> Speed:
+def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = False) -> SpeedRatio:
     """How fast rounds are relative to those of ``base``, by Welch's t-test on the logarithms.
 
     ``paired`` rounds were measured in turn, each beside its partner: what slowed a round slowed
@@ -50,9 +50,9 @@ def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = Fal
     paired = paired and len(new) == len(old)
     spread = np.ptp(old - new) if paired else max(np.ptp(old), np.ptp(new))
     if min(len(new), len(old)) < 2:
-        return Speed(value, 0.0, math.inf)
+        return SpeedRatio(value, 0.0, math.inf)
     if spread < 1e-12:  # as in made numbers: there is nothing to be unsure of
-        return Speed(value, value, value)
+        return SpeedRatio(value, value, value)
     from scipy import stats  # which takes a second to import
 
     with warnings.catch_warnings():
@@ -63,7 +63,7 @@ def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = Fal
         low, high = found.confidence_interval(CONFIDENCE)
     # A spread of days gives numbers that nothing can hold.
     low, high = (float(np.exp(np.clip(bound, -700.0, 700.0))) for bound in (low, high))
-    return Speed(value, low, high)
+    return SpeedRatio(value, low, high)
 
 
 def beyond_noise(first: Sequence[float], second: Sequence[float]) -> bool:

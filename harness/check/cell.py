@@ -57,6 +57,11 @@ def again(cell: Cell, head: Mapping[str, Any]) -> list[str]:
     return words + [f"--{flag}" for flag in ("thorough", "deterministic") if request.get(flag)]
 
 
+def cell_name(cell: Cell) -> tuple[str, ...]:
+    """What tells a cell from all others, what its cost depends on first."""
+    return (f"{cell.backend} {cell.dtype} {cell.path}", cell.spec, cell.device)
+
+
 @dataclass
 class CellResult:
     """The outcome of a cell."""
@@ -140,6 +145,11 @@ def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
         **({"spread": list(worst.spread)} if worst and worst.spread else {}),
         **({"growth": [list(step) for step in finding.growth]} if finding.growth else {}),
     }
+
+
+def begin_record(cell: Cell, signature: Mapping[str, str] | None) -> dict[str, Any]:
+    """The record of a cell that starts; ``signature`` is what decides its numbers."""
+    return {"kind": "begin", **cell.record(), "signature": signature}
 
 
 def end_record(result: CellResult) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.check.localise import Part
+    from harness.check.localise import TracedPart
     from harness.spec.model import Spec
 
 # Lines above and below the one that is shown, and values that are kept of a long model.
@@ -52,7 +52,7 @@ class Divergence:
 
 
 def divergence(
-    judged: Sequence[tuple[Part, float]], first: Part, place: str, spec: Spec
+    judged: Sequence[tuple[TracedPart, float]], first: TracedPart, place: str, spec: Spec
 ) -> Divergence:
     """What became of every value of a trace, by its parts and what each may be off by.
 

@@ -39,6 +39,14 @@ class RequestForm(Form):
     deterministic: bool = False
 
 
+class PlanForm(Form):
+    """The whole plan that a run is of; ``shard`` is ``2/4``, or None where it has all of it."""
+
+    cells: NonNegativeInt
+    digest: str
+    shard: str | None = None
+
+
 class Head(Form):
     """The first line of a run. ``folders`` are those of ``--specs``, ``planned`` is the number of
     its cells."""
@@ -53,6 +61,8 @@ class Head(Form):
     request: RequestForm | None = None
     folders: list[str] = Field(default_factory=list)
     planned: NonNegativeInt | None = None
+    plan: PlanForm | None = None
+    columns: dict[str, dict[str, str]] | None = None
 
 
 class OfCell(Form):
@@ -66,9 +76,11 @@ class OfCell(Form):
 
 
 class Begin(OfCell):
-    """A cell starts. ``signature`` is what decides its numbers."""
+    """A cell starts. ``signature`` is what decides its numbers. ``copy`` counts results of one cell
+    that contradict each other, from 2 on, in files that were merged."""
 
     signature: dict[str, str] | None = None
+    copy_: Annotated[int, Field(alias="copy", ge=1, lt=2**31)] = 1
 
 
 class Result(OfCell):

@@ -1,8 +1,9 @@
-"""The cells of a record file, as results again."""
+"""The cells of a record file, as results again; those of several machines or versions apart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,56 +12,209 @@ from harness.check.cell import Cell, CellResult
 from harness.check.divergence import Divergence, Link
 from harness.check.findings import Blame, Finding
 from harness.check.records import Records
+from harness.errors import UsageError
 from harness.oracle.tolerance import Deviation
 
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
-_key = itemgetter(*CELL_FIELDS)
-# The cells of records that somebody holds: several readers ask for those of one file.
-_found: WeakKeyDictionary[Records, dict[Cell, CellResult]] = WeakKeyDictionary()
+_fields = itemgetter(*CELL_FIELDS)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a cell was run: a machine, by its identity and its name, and the framework's version.
+
+    ``copy`` counts results of the same origin that contradict each other, in files that were
+    merged; it is 1 elsewhere.
+    """
+
+    machine: str
+    host: str
+    version: str
+    copy: int = 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """The lines of a cell from begin to end, and the machine of the run that they are of."""
+
+    begin: Mapping[str, Any]
+    results: Sequence[Mapping[str, Any]]
+    end: Mapping[str, Any]
+    run_on: Mapping[str, Any]
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that they are about."""
+        return cell_of(self.begin)
+
+    @property
+    def origin(self) -> Origin:
+        """Where it was run."""
+        said = self.begin.get("signature") or {}
+        host = str(said.get("host", self.run_on.get("host", "")))
+        machine = str(said.get("machine") or self.run_on.get("id") or host)
+        version = str(self.results[-1]["backend_version"]) if self.results else ""
+        return Origin(machine, host, version, self.begin.get("copy", 1))
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """The verdict of each check."""
+        return {line["check"]: line["verdict"] for line in self.results}
+
+    def result(self) -> CellResult:
+        """What came of the cell."""
+        return _result(self.begin, self.results, self.end)
+
+
+# Those of records that somebody holds: several readers ask for those of one file.
+_blocks: WeakKeyDictionary[Records, dict[Cell, dict[Origin, Block]]] = WeakKeyDictionary()
+_ended: WeakKeyDictionary[Records, dict[Cell, CellResult]] = WeakKeyDictionary()
+
+
+def blocks(records: Records) -> Mapping[Cell, Mapping[Origin, Block]]:
+    """The cells that are there from begin to end, of records read with ``complete``; each from
+    every origin.
+
+    Of a cell that is there several times from one origin, the last run counts; one that began
+    again there and was cut off is not there. Made once for each file that was read.
+    """
+    found = _blocks.get(records)
+    if found is None:
+        found = _blocks[records] = _blocks_of(records)
+    return found
+
+
+def _blocks_of(records: Records) -> dict[Cell, dict[Origin, Block]]:
+    found: dict[Cell, dict[Origin, Block]] = {}
+    begun: dict[Cell, tuple[Mapping[str, Any], list[Mapping[str, Any]], list[Block]]] = {}
+    run_on: Mapping[str, Any] = {}
+    # Of cells that have not ended, what a later one has told of them.
+    told: dict[Cell, Mapping[str, Any]] = {}
+    for line in records.lines:
+        if line["kind"] == "head":
+            run_on = line["machine"]
+        elif line["kind"] == "blame":
+            cell = cell_of(line)
+            if cell in begun:
+                told[cell] = line
+            elif origins := found.get(cell):
+                origin, block = [*origins.items()][-1]
+                origins[origin] = replace(block, end={**block.end, "blame": line["blame"]})
+        elif line["kind"] == "begin":
+            cell = cell_of(line)
+            origin = Block(line, (), {}, run_on).origin
+            again = _again(found.get(cell, {}), origin)
+            begun[cell] = line, [], again
+            told.pop(cell, None)
+        elif line["kind"] in ("result", "end") and cell_of(line) in begun:
+            cell = cell_of(line)
+            if line["kind"] == "result":
+                begun[cell][1].append(line)
+                continue
+            begin, results, before = begun.pop(cell)
+            end = {**line, "blame": told.pop(cell)["blame"]} if cell in told else line
+            block = Block(begin, results, end, run_on)
+            origins = found.setdefault(cell, {})
+            for older in before:
+                if block.origin.version and older.origin.version not in ("", block.origin.version):
+                    origins[older.origin] = older
+            origins[block.origin] = block
+    return {cell: origins for cell, origins in found.items() if origins}
+
+
+def _again(origins: dict[Origin, Block], origin: Origin) -> list[Block]:
+    """Take out what a cell that begins again may replace: which version it is of shows at its
+    end only."""
+    same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
+    return [origins.pop(each) for each in same[-1:]]
 
 
 def ended(records: Records) -> Mapping[Cell, CellResult]:
-    """The cells that are there from begin to end, of records read with ``complete``.
-
-    Of a cell that is there several times, the last run counts; one that began again and was cut
-    off is not there. Made once for each file that was read.
-    """
-    found = _found.get(records)
+    """The cells of :func:`blocks`; where one is there from several origins, each with the origin
+    in the name of its backend. Made once, too."""
+    found = _ended.get(records)
     if found is None:
-        found = _found[records] = _ended(records)
+        found = _ended[records] = apart(blocks(records))[0]
     return found
 
 
-def _ended(records: Records) -> dict[Cell, CellResult]:
-    found: dict[Cell, CellResult] = {}
-    open_cells: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    # Of a cell that another one has told of, maybe between the verdict and the end of its own.
-    blames: dict[tuple[str, ...], Blame] = {}
-    for line in records.lines:
-        kind = line["kind"]
-        if kind == "head":
-            open_cells.clear()
-        elif kind == "begin":
-            open_cells[_key(line)] = [line]
-            blames.pop(_key(line), None)
-            found.pop(cell_of(line), None)
-        elif kind == "result" and (lines := open_cells.get(_key(line))):
-            lines.append(line)
-        elif kind == "end" and (lines := open_cells.pop(_key(line), None)):
-            begin, *results = lines
-            result = _result(begin, results, line)
-            result.blame = blames.get(_key(line), result.blame)
-            found[result.cell] = result
-        elif kind == "blame":
-            blames[_key(line)] = _blame(line["blame"])
-            if cell_of(line) in found:
-                found[cell_of(line)].blame = blames[_key(line)]
+def of_machine(records: Records, machine: str, what: str) -> dict[Cell, CellResult]:
+    """The cells of :func:`blocks`, each from the last version that this machine ran it with, or the
+    only other machine that did.
+
+    Raises:
+        UsageError: one was run on several machines, and not on this one.
+    """
+    found = {}
+    for cell, origins in blocks(records).items():
+        machines = {origin.machine for origin in origins}
+        wanted = machine if machine in machines else next(iter(machines))
+        if wanted != machine and len(machines) > 1:
+            hosts = ", ".join(sorted({origin.host for origin in origins}))
+            raise UsageError(
+                f"{what} holds {cell} from {len(machines)} machines ({hosts}), and this is none of "
+                "them: give the records of one"
+            )
+        found[cell] = [b for o, b in origins.items() if o.machine == wanted][-1].result()
     return found
 
 
-def cut_off(records: Records, found: Mapping[Cell, CellResult]) -> list[Cell]:
+def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
+    """The cells of files that are compared, each from the last version that a machine ran it with;
+    where one is there from several machines, each has the machine in the name of its backend."""
+    found = []
+    for records in files:
+        newest: dict[Cell, dict[Origin, Block]] = {}
+        for cell, origins in blocks(records).items():
+            last = {(o.machine, o.copy): (o, block) for o, block in origins.items()}
+            newest[cell] = dict(last.values())
+        found.append(newest)
+    return apart(*found, versions=False)
+
+
+def apart(
+    *files: Mapping[Cell, Mapping[Origin, Block]], versions: bool = True
+) -> list[dict[Cell, CellResult]]:
+    """The results by cell. A backend one of whose cells is there from several origins has, in all
+    cells of all files, a name for each."""
+    several: dict[str, set[str]] = {}
+    for cells in files:
+        for cell, origins in cells.items():
+            for part in ("machine", "version", "copy"):
+                if len({getattr(origin, part) for origin in origins}) > 1:
+                    several.setdefault(cell.backend, set()).add(part)
+    hosts: dict[str, set[str]] = {}
+    for origin in (o for cells in files for origins in cells.values() for o in origins):
+        hosts.setdefault(origin.host, set()).add(origin.machine)
+    named = []
+    for cells in files:
+        results: dict[Cell, CellResult] = {}
+        for cell, origins in cells.items():
+            for origin, block in origins.items():
+                result = block.result()
+                parts = several.get(cell.backend, set()) - (set() if versions else {"version"})
+                result.cell = replace(cell, backend=_named(cell.backend, origin, parts, hosts))
+                results[result.cell] = result
+        named.append(results)
+    return named
+
+
+def _named(
+    backend: str, origin: Origin, parts: Collection[str], hosts: Mapping[str, Collection[str]]
+) -> str:
+    """A backend's name, with those parts of an origin that tell it from others."""
+    if "version" in parts:
+        backend += f" ({origin.version or 'not started'})"
+    if "machine" in parts:
+        alike = len(hosts[origin.host]) > 1
+        backend += f" on {origin.host} {origin.machine[:6]}" if alike else f" on {origin.host}"
+    return f"{backend}, copy {origin.copy}" if "copy" in parts and origin.copy > 1 else backend
+
+
+def cut_off(records: Records) -> list[Cell]:
     """The cells that began and are not among those that ended."""
     begun = dict.fromkeys(cell_of(line) for line in records.of_kind("begin"))
+    found = blocks(records)
     return [cell for cell in begun if cell not in found]
 
 
@@ -75,7 +229,7 @@ def stopped(records: Records) -> str:
 
 def cell_of(line: Mapping[str, Any]) -> Cell:
     """The cell that a line is about."""
-    return Cell(*_key(line))
+    return Cell(*_fields(line))
 
 
 def _result(
@@ -87,7 +241,7 @@ def _result(
     result.could_not_run = end["could_not_run"]
     result.divergence = _divergence(end.get("divergence"))
     if end.get("blame"):
-        result.blame = _blame(end["blame"])
+        result.blame = Blame(end["blame"]["who"], end["blame"]["words"])
     for line in lines:
         result.version, result.layers = line["backend_version"], line["layers"]
         finding = Finding(line["check"], verdict=line["verdict"], seconds=float(line["seconds"]))
@@ -107,10 +261,6 @@ def _result(
         )
         result.findings.append(finding)
     return result
-
-
-def _blame(record: Mapping[str, str]) -> Blame:
-    return Blame(record["who"], record["words"])  # type: ignore[arg-type]
 
 
 def _divergence(record: Mapping[str, Any] | None) -> Divergence | None:

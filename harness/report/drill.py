@@ -10,7 +10,7 @@ from typing import Any
 from harness.check.cell import CellResult
 from harness.check.findings import PASSING, Finding
 from harness.oracle.tolerance import Deviation
-from harness.report.cells import Entry, share
+from harness.report.cells import MatrixEntry, share
 from harness.report.charts import ShownChart, View
 from harness.terminal import visible
 
@@ -31,7 +31,7 @@ class Names:
         return list(self._numbers)
 
 
-def drill(entries: Iterable[Entry], speeds: Iterable[ShownChart] = ()) -> str:
+def drill(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ()) -> str:
     """The data behind cells and charts as JSON that may stand inside of an element ``script``.
 
     ``names`` are texts that the rest gives by number; ``entries`` has, by an entry's number, one

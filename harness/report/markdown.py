@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.markdown import code, table
 from harness.markdown import escaped as plain
-from harness.report.cells import Entry, Matrix, matrices
+from harness.report.cells import Matrix, MatrixEntry, matrices
 from harness.report.headline import headline
 from harness.report.inputs import Inputs
 from harness.report.speeds import Chart, Dot, charts
@@ -63,7 +63,7 @@ def _matrix(matrix: Matrix) -> list[str]:
     return [title, "", table(["system", *matrix.backends], rows)]
 
 
-def _entry(entry: Entry | None) -> str:
+def _entry(entry: MatrixEntry | None) -> str:
     if entry is None:
         return "-"
     digits = " / ".join(part.digits or "·" for part in entry.parts)

@@ -16,7 +16,7 @@ from harness.report import cells, charts, past, pictures
 from harness.report.cells import Matrix
 from harness.report.drill import drill
 from harness.report.headline import headline
-from harness.report.history import History
+from harness.report.history import RunHistory
 from harness.report.inputs import BenchRun, CheckRun, Inputs
 from harness.report.speeds import roofline
 from harness.report.surroundings import environment, facts
@@ -40,7 +40,7 @@ MISSING = (
 def page(
     inputs: Inputs,
     news: News | None = None,
-    history: History | None = None,
+    history: RunHistory | None = None,
     baseline: str | None = None,
     differences: Differences | None = None,
 ) -> str:
@@ -123,7 +123,7 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, label) for name, label, there in every if there]
 
 
-def _entries(matrix: Matrix) -> list[cells.Entry]:
+def _entries(matrix: Matrix) -> list[cells.MatrixEntry]:
     return [entry for _, row in matrix.rows for entry in row if entry is not None]
 
 
@@ -187,7 +187,7 @@ def _trainings(inputs: Inputs) -> list[list[str]]:
     return rows
 
 
-def _history(history: History | None, drawn: bool) -> dict[str, Any] | None:
+def _history(history: RunHistory | None, drawn: bool) -> dict[str, Any] | None:
     if history is None:
         return None
     drawings = [Markup(picture) for picture in history.drawn()] if drawn else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from importlib.metadata import Distribution, distribution
 from urllib.parse import unquote, urlparse
 
@@ -16,7 +17,10 @@ _OLD = re.compile(r"unknown option:? -P", re.IGNORECASE)
 
 
 def hint(python: str, backend: str, said: str) -> str:
-    """How to mend an interpreter that has printed ``said``; empty where it lacks nothing known."""
+    """How to mend an interpreter that has printed ``said``; empty for the one that runs here, and
+    where nothing is lacking that is known."""
+    if python == sys.executable:
+        return ""
     own = distribution(HARNESS)
     if _OLD.search(said):
         least = str(own.metadata["Requires-Python"]).lstrip(">=")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import select
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from harness.errors import shorten
+from harness.runtime.labels import backend_of, contradiction
 from harness.runtime.tensors import IllFormed
 from harness.worker import frames
 from harness.worker.answers import greeted, is_answer
@@ -171,18 +171,21 @@ class Worker:
         if outcome.status == "timeout":
             return replace(outcome, cause=f"{outcome.cause} at its start")
         if outcome.status == "crashed" and outcome.log.strip():
-            # Such as "No module named harness", from an interpreter that the user has named.
             last = shorten(outcome.log.strip().splitlines()[-1], 200)
             outcome = replace(outcome, cause=f"{outcome.cause}, after printing {last!r}")
         if not outcome.ok:
-            said = f"{outcome.log}\n{outcome.cause}"
-            lacking = self.launch.python != sys.executable
-            mend = hint(self.launch.python, self.launch.backend, said) if lacking else ""
+            said, python = f"{outcome.log}\n{outcome.cause}", self.launch.python
+            mend = hint(python, backend_of(self.launch.backend), said)
             return replace(outcome, cause=f"{outcome.cause}{mend}")
         try:
-            return replace(outcome, value=greeted(outcome.value, self.launch.backend))
+            hello = greeted(outcome.value, backend_of(self.launch.backend))
         except IllFormed as error:
             return replace(outcome, status="error", value=None, cause=str(error))
+        other = contradiction(self.launch.backend, hello["versions"])
+        if other:
+            cause = f"{other} from {self.launch.python}"
+            return replace(outcome, status="error", value=None, cause=cause)
+        return replace(outcome, value=hello)
 
     def _run(
         self, process: Process, request: frames.FrameWriter | None, timeout: float | None
