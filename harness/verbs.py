@@ -24,7 +24,7 @@ SECTIONS: Mapping[str, str] = {
 }
 # The sections of the list of commands; one that is in none stands at the end.
 CHAPTERS: Mapping[str, str] = {
-    "Compare": "check bench compare report demo run",
+    "Compare": "check bench compare upgrade report demo run",
     "Find out why": "explain differences localise reduce replay",
     "Train and move models": "train generate export import",
     "Look up": "list schema env",
