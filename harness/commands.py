@@ -184,6 +184,8 @@ def schema(kind: str) -> None:
 @click.option("--memory", type=number(MEMORY_MIB), help="Resident MiB that a worker may take.")
 @click.option("--records", type=FILE, help="File to keep the results in; appended to.")
 @click.option("--resume", is_flag=True, help="Skip the cells that --records holds already.")
+@click.option("--history", type=FOLDER, help="Folder of records: run only what they do not answer.")
+@click.option("--fresh", is_flag=True, help="Run all, also what --history answers.")
 @click.option("--reproducers", type=FOLDER, help="Folder to write reproducers to.")
 @click.option("--baseline", type=FILE, help="Tell what changed since these records.")
 @click.option("--pairs", is_flag=True, help="Show every two backends held against each other.")
@@ -276,6 +278,8 @@ def request_of(given: Mapping[str, Any]) -> Any:
         deterministic=given["deterministic"],
         records=given["records"],
         resume=given["resume"],
+        history=given["history"],
+        fresh=given["fresh"],
         seed=given["seed"],
         jobs=given["jobs"],
         fail_fast=given["fail_fast"],

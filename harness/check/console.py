@@ -77,6 +77,7 @@ def run_check(
     shown = console()
     show(shown, *reports.tables(report))
     plain = reports.given(engine.request, engine.specs)
+    plain += reports.kept(report)
     plain += statements(report.pairs, every=options["pairs"])
     plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
     plain += [*reports.no_answers(report), *left_out(report.lacking)]
@@ -107,6 +108,7 @@ def _content(
         "results": [record for result in report.results for record in result_records(result)],
         "pairs": [pair.record() for pair in report.pairs],
         "not_installed": dict(report.lacking),
+        "kept": [{**r.cell.record(), "since": r.since} for r in report.results if r.kept],
         **changed,
     }
 

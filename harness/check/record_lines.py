@@ -45,9 +45,11 @@ class OfCell(Form):
 
 
 class Begin(OfCell):
-    """A cell starts. ``signature`` is what decides its numbers."""
+    """A cell starts. ``signature`` is what decides its numbers, and ``since`` when an earlier run
+    began whose verdict is kept."""
 
     signature: dict[str, str] | None = None
+    since: str | None = None
 
 
 class Result(OfCell):
@@ -118,6 +120,7 @@ class End(OfCell):
     blame: Blamed | None = None
     greeting: dict[str, str] | None = None
     divergence: DivergenceForm | None = None
+    checksum: str | None = None
 
 
 class PairLine(Form):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
@@ -15,16 +15,20 @@ from harness.oracle.tolerance import Deviation
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
 
 
-def ended(records: Records) -> dict[Cell, CellResult]:
+def ended(
+    records: Records, accept: Callable[[Sequence[Mapping[str, Any]]], bool] = lambda _: True
+) -> dict[Cell, CellResult]:
     """The cells that are there from begin to end, of records read with ``complete``.
 
     Of a cell that is there several times, the last run counts; one that began again and was cut
-    off is not there.
+    off is not there, nor is one whose lines are not accepted.
     """
+    head: Mapping[str, Any] | None = None
     found: dict[Cell, CellResult] = {}
     open_cells: dict[Cell, list[Mapping[str, Any]]] = {}
     for line in records.lines:
         if line["kind"] == "head":
+            head = line
             open_cells.clear()
         elif line["kind"] == "begin":
             open_cells[cell_of(line)] = [line]
@@ -33,7 +37,10 @@ def ended(records: Records) -> dict[Cell, CellResult]:
             open_cells[cell_of(line)].append(line)
         elif line["kind"] == "end" and cell_of(line) in open_cells:
             begin, *results = open_cells.pop(cell_of(line))
-            found[cell_of(line)] = _result(begin, results, line)
+            if accept([begin, *results, line]):
+                result = found[cell_of(line)] = _result(begin, results, line)
+                result.head = head
+                result.since = begin.get("since") or (head or {}).get("started", "")
     return found
 
 
