@@ -15,6 +15,7 @@ from harness import options
 from harness.bench import commands as bench_commands
 from harness.check import commands as check_commands
 from harness.check import completion as completion  # asked through options.completers
+from harness.cluster.options import machines
 from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
 from harness.defaults import commands as defaults_commands
@@ -26,6 +27,7 @@ from harness.interrupts import stoppable
 from harness.options import FILE, FOLDER, listed, number, numbers, seed, timeout
 from harness.ranges import JOBS, MEMORY_MIB, REPEAT
 from harness.report import commands as report_commands
+from harness.shards import Shard
 from harness.terminal import say, tell
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
@@ -176,6 +178,7 @@ def schema(kind: str) -> None:
     default=0,
     help="Backends to run at the same time; as many as there are cores if left out.",
 )
+@machines
 @options.DETERMINISTIC
 @options.PYTHONS
 @options.ENVIRONMENT
@@ -216,7 +219,7 @@ def check(**given: Any) -> None:
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--backend", type=options.Words("backend"), help="Replay on another backend.")
+@click.option("--backend", type=options.WordList("backend"), help="Replay on another backend.")
 @options.PYTHONS
 @options.ENVIRONMENT
 @friendly
@@ -259,31 +262,21 @@ def request_of(given: Mapping[str, Any]) -> Any:
 
         weights, inputs = given["weights"], given["inputs"]
         own = gather_for(specs, given["folders"], sizes, parameters=weights, inputs=inputs)
+    as_given = ("device", "folders", "timeout", "start_timeout", "thorough", "repeat", "resume")
+    as_given += ("deterministic", "records", "history", "fresh", "seed", "jobs", "fail_fast", "on")
     return requests.Request(
         specs=specs or (requests.QUICK_SPECS if quick else ()),
         backends=columns.names if backends else (),
         dtypes=given["dtypes"] or (requests.QUICK_DTYPES if quick else requests.DTYPES),
         paths=_paths(given["paths"], requests.PATHS),
-        device=given["device"],
-        folders=given["folders"],
         sizes=sizes,
         pythons=columns.pythons,
         environment=options.variables(given["environment"], partial(names_of, backends)),
-        timeout=given["timeout"],
-        start_timeout=given["start_timeout"],
         memory_limit=given["memory"] * 2**20 if given["memory"] else None,
         checks=given["checks"] or (requests.QUICK_CHECKS if quick else ("*",)),
-        thorough=given["thorough"],
-        repeat=given["repeat"],
-        deterministic=given["deterministic"],
-        records=given["records"],
-        resume=given["resume"],
-        history=given["history"],
-        fresh=given["fresh"],
-        seed=given["seed"],
-        jobs=given["jobs"],
-        fail_fast=given["fail_fast"],
         given=own,
+        shard=Shard.read(given["shard"]) if given["shard"] else None,
+        **{name: given[name] for name in as_given},
     )
 
 

@@ -80,7 +80,7 @@ def train(
     from harness.columns import one
     from harness.train.console import check_place
     from harness.train.request import TrainRequest, prepare
-    from harness.train.run import Training
+    from harness.train.run import TrainingRun
 
     name, all_folders = arguments.model(spec, folders)
     place = arguments.path(weights, "weights")
@@ -109,7 +109,7 @@ def train(
     if place is not None:
         check_place(place, resume, force)
     setup = prepare(request)
-    with Training(setup, place) as training:
+    with TrainingRun(setup, place) as training:
         if place is not None:
             # Again: another training may have come to its end since.
             check_place(place, resume, force, mine=True)

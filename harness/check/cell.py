@@ -41,6 +41,11 @@ class Cell:
         return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
 
 
+def cell_name(cell: Cell) -> tuple[str, ...]:
+    """What tells a cell from all others, what its cost depends on first."""
+    return (f"{cell.backend} {cell.dtype} {cell.path}", cell.spec, cell.device)
+
+
 @dataclass
 class CellResult:
     """The outcome of a cell."""
@@ -57,7 +62,6 @@ class CellResult:
     kept: bool = False  # from a record file, not run now
     signature: Mapping[str, str] | None = None  # where it was kept: see harness.check.provenance
     greeting: Mapping[str, str] | None = None
-    head: Mapping[str, Any] | None = None  # where it was kept: that of its run
     since: str = ""  # where it was kept: when the run began that decided it
     location: str = ""
     blame: Blame | None = None

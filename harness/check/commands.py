@@ -11,7 +11,7 @@ import click
 
 from harness import options
 from harness.interrupts import stoppable
-from harness.options import Words, listed, numbers, seed, timeout
+from harness.options import WordList, listed, numbers, seed, timeout
 
 Command = Callable[..., Any]
 
@@ -23,7 +23,9 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 
 @options.spec
 @options.BACKEND
-@click.option("--against", type=Words("backend"), help="Another backend, in place of the oracle.")
+@click.option(
+    "--against", type=WordList("backend"), help="Another backend, in place of the oracle."
+)
 @options.dtype("float32", "float64")
 @options.path("native")
 @options.DEVICE

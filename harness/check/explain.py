@@ -14,7 +14,7 @@ from harness.program import flops
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import Dim
 from harness.program.ir import Node, Port, Program
-from harness.program.signature import call_key, variable_ports
+from harness.program.signature import call_key, owner_of, variable_ports
 from harness.spec.library import FOLDERS, Library
 from harness.spec.model import Spec, load_spec
 from harness.worker.launch import Launch
@@ -95,7 +95,7 @@ def _parameters(program: Program) -> str:
     trained = 0
     for port in (*program.parameters, *program.statistics):
         shape = program.shape(port)
-        layer = port.name.partition(".")[0]
+        layer = owner_of(port.name)
         layers[layer] = layers.get(layer, 0) + prod(shape)
         trained += prod(shape) if port in program.parameters else 0
         kind = "" if port in program.parameters else "  (statistic)"

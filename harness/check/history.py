@@ -16,12 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.check.cell import Cell, CellResult
 from harness.check.findings import Verdict
 from harness.check.provenance import Greetings
-from harness.check.recorded import ended
+from harness.check.recorded import Block, blocks
 from harness.check.records import RecordError, read_records, sealed
 from harness.check.request import Request
 from harness.check.resume import reason_to_run, request_record, run_again
@@ -84,11 +83,12 @@ def read(folder: Path, request: Request) -> History:
         except RecordError as error:
             passed_over.append(f"passed over in the history: {error}")
             continue
-        broken: list[Sequence[Mapping[str, Any]]] = []
-        results = ended(records, _whole(broken)).values()
-        found += [r for r in results if r.head is not None and r.head.get("request") == wanted]
+        every = [block for by_origin in blocks(records).values() for block in by_origin.values()]
+        whole = [block for block in every if _is_whole(block)]
+        found += [block.result() for block in whole if block.head.get("request") == wanted]
+        broken = len(every) - len(whole)
         if broken:
-            count = "1 cell" if len(broken) == 1 else f"{len(broken)} cells"
+            count = "1 cell" if broken == 1 else f"{broken} cells"
             passed_over.append(
                 f"passed over in the history: {count} of {displayed(path)}, whose checksum is wrong"
             )
@@ -119,17 +119,7 @@ def days(results: Sequence[CellResult]) -> Iterator[str]:
     yield from (f"{count} from {day}" for day, count in sorted(counts.items()))
 
 
-def _whole(
-    broken: list[Sequence[Mapping[str, Any]]],
-) -> Callable[[Sequence[Mapping[str, Any]]], bool]:
-    """Whether a cell's lines are those that were written; those that are not go to ``broken``."""
-
-    def is_whole(lines: Sequence[Mapping[str, Any]]) -> bool:
-        *others, end = lines
-        plain = {name: value for name, value in end.items() if name != "checksum"}
-        if sealed([*others, plain]).get("checksum") == end.get("checksum"):
-            return True
-        broken.append(lines)
-        return False
-
-    return is_whole
+def _is_whole(block: Block) -> bool:
+    """Whether a cell's lines are those that were written."""
+    end = {name: value for name, value in block.end.items() if name != "checksum"}
+    return sealed([block.begin, *block.results, end]).get("checksum") == block.end.get("checksum")

@@ -20,8 +20,8 @@ from harness.check.findings import PASSING
 from harness.check.outliers import Outliers
 from harness.check.pairs import Pair, Pairs, recorded
 from harness.check.provenance import Greetings
-from harness.check.recorded import ended
-from harness.check.records import RecordWriter, sealed
+from harness.check.recorded import blocks
+from harness.check.records import Records, RecordWriter, sealed
 from harness.check.request import slowest_first
 from harness.check.resume import records_of, take_up
 from harness.check.runner import Runner
@@ -35,8 +35,8 @@ STOPPING = 2.0
 class Place(Protocol):
     """Where a cell is run: here, or on another machine."""
 
-    def signature(self, cell: Cell) -> Mapping[str, str]:
-        """What decides the cell's numbers there; asked before it is run."""
+    def signature(self, cell: Cell) -> Mapping[str, str] | None:
+        """What decides the cell's numbers there, if that is known; asked before it is run."""
 
     def run_cell(self, cell: Cell) -> CellResult:
         """What came of it."""
@@ -71,7 +71,7 @@ class Engine(Runner):
                 )
             if left and self._new is not None:
                 self._new.append(self.head)
-            self._run_here(left)
+            self._run_left(left)
         finally:
             self.close()
             for writer in filter(None, (self._writer, self._new)):
@@ -89,13 +89,17 @@ class Engine(Runner):
         if not self.request.resume or self.request.records is None:
             return {}
         records = records_of(self.request.records, self.request)
-        greetings = Greetings(self.request, self.workers)
-        kept, reasons = take_up(plan, ended(records), self.signature, greetings)
-        if reasons:
-            self.events.again(reasons)
+        kept = self._take_up(records, plan)
         self._found_pairs = [p for p in recorded(records) if all(cell in kept for cell in p.cells)]
         for result in kept.values():
             self.events.ended(result)
+        return kept
+
+    def _take_up(self, records: Records, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
+        greetings = Greetings(self.request, self.workers)
+        kept, reasons = take_up(plan, blocks(records), self.signature, greetings)
+        if reasons:
+            self.events.again(reasons)
         return kept
 
     def _remembered(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
@@ -118,8 +122,8 @@ class Engine(Runner):
             self._new = RecordWriter(history.new_file(folder))
         return known
 
-    def _run_here(self, left: Sequence[Cell]) -> None:
-        """Run cells in this process, a thread for each backend."""
+    def _run_left(self, left: Sequence[Cell]) -> None:
+        """Run cells from this process, a thread for each backend."""
         pool = ThreadPoolExecutor(self.request.jobs or len(os.sched_getaffinity(0)))
         futures = [
             pool.submit(self._run_backend, name, left) for name in slowest_first(self.backends)

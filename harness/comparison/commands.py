@@ -1,4 +1,5 @@
-"""The commands ``compare`` and ``upgrade``. What they need is imported when they are run."""
+"""The commands ``compare``, ``upgrade`` and ``merge``. What they need is imported when they are
+run."""
 
 from __future__ import annotations
 
@@ -14,16 +15,17 @@ from harness import options as shared
 from harness.bench.commands import SHARE, share
 from harness.errors import UsageError, did_you_mean
 from harness.interrupts import stoppable
-from harness.options import FILE, JSON, MARKDOWN, Words, listed, number
+from harness.options import FILE, JSON, MARKDOWN, WordList, listed, number
 from harness.ranges import ROUNDS
 
 Command = Callable[..., Any]
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the command to a group; ``guard`` makes a message of a user's error."""
+    """Add the commands to a group; ``guard`` makes a message of a user's error."""
     group.command()(guard(compare))
     group.command()(guard(upgrade))
+    group.command()(guard(merge))
 
 
 @click.argument("old", type=FILE)
@@ -54,8 +56,8 @@ def compare(old: Path, new: Path | None, **options: Any) -> None:
     sys.exit(stoppable(partial(run_compare, old, new, given)))
 
 
-@click.argument("old", type=Words("backend"))
-@click.argument("new", type=Words("backend"))
+@click.argument("old", type=WordList("backend"))
+@click.argument("new", type=WordList("backend"))
 @shared.specs
 @listed("--want", kind="want", help="numbers or speed; both if left out.")
 @click.option("--quick", is_flag=True, help="Three models, float32, the check 'values'.")
@@ -103,3 +105,20 @@ def upgrade(old: str, new: str, specs: tuple[str, ...], **options: Any) -> None:
     timing = BenchRequest(rounds=options["rounds"], **common)
     given = {**options, "threshold": share(options["threshold"])}
     sys.exit(stoppable(partial(run_upgrade, request, timing, given)))
+
+
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
+@click.option("-o", "--output", required=True, type=FILE, help="File to write; replaced.")
+@JSON
+def merge(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
+    """Join FILEs of several shards or machines: of 'check --records', or of 'bench --records'.
+
+    A cell that several files have from the same machine and version is kept once; what comes from
+    different ones stays apart. Shards and cells that are missing are told.
+
+    Exit code 0: all is there; 1: files contradict each other, and both sides are kept; 2: the files
+    cannot be read or joined; 3: cells of the plan are missing.
+    """
+    from harness.comparison.merging import run_merge
+
+    sys.exit(stoppable(partial(run_merge, files, output, as_json)))

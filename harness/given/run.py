@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.arrays import Array, ArrayDict
 from harness.columns import one
-from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.errors import HarnessError, UsageError, check_known
 from harness.oracle.case import BYTES, SECONDS, entries_of
 from harness.oracle.given import Given
 from harness.oracle.oracle import Oracle
@@ -58,7 +58,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class PassResult:
     """What a pass gave: arrays by neutral name, empty where they were not wanted.
 
     Floats have the run's dtype. Shapes are the spec's own: ``[batch, time, ...]`` for a sequence.
@@ -80,7 +80,7 @@ class Result:
 
 def run_once(
     spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
-) -> Result:
+) -> PassResult:
     """One pass; see :func:`harness.run`.
 
     Raises:
@@ -104,7 +104,7 @@ def run_once(
     results, gradients, paths = ran
     chosen = {"batch": given.batch, "time": given.time}
     outputs = "outputs" in want
-    return Result(
+    return PassResult(
         outputs=group_of(results, "output.") if outputs else {},
         state=group_of(results, "state.") if outputs else {},
         statistics=group_of(results, "statistics.") if outputs else {},
@@ -125,10 +125,7 @@ def _check(
     asked: list[tuple[str, Any, tuple[str, ...]]] = [("want", name, WANTED) for name in want]
     asked += [(name, getattr(settings, name), known) for name, known in CHOICES.items()]
     for what, value, known in asked:
-        if value not in known:
-            raise UsageError(
-                f"unknown {what} {value!r}{did_you_mean(value, known)} (known: {', '.join(known)})"
-            )
+        check_known(what, value, known)
     SEED.check(settings.seed)
     TIMEOUT.check(settings.timeout)
     if not isinstance(backend, str):

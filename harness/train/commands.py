@@ -11,7 +11,7 @@ import click
 
 from harness import options
 from harness.interrupts import stoppable
-from harness.options import FILE, Words, number, numbers, seed, timeout
+from harness.options import FILE, WordList, number, numbers, seed, timeout
 from harness.ranges import BATCH, EPOCHS, EVERY, HELD_OUT, THREADS
 
 Command = Callable[..., Any]
@@ -28,7 +28,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     "--text",
     default="builtin",
     show_default=True,
-    type=Words("text"),
+    type=WordList("text"),
     help="Text to train on: builtin (Python's own documentation), nietzsche (the notebook's), or a "
     "file.",
 )

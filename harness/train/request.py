@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import ranges
 from harness.columns import one
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, check_known
 from harness.files.user_file import MAX_WEIGHTS
 from harness.program.ir import Program
 from harness.runtime.budget import check_fits
@@ -147,12 +147,7 @@ def prepare(request: TrainRequest) -> Setup:
 
 def _check(request: TrainRequest) -> None:
     one(request.backend, request.python)
-    paths = (*PATHS, FASTEST)
-    if request.path not in paths:
-        raise UsageError(
-            f"unknown path {request.path!r}{did_you_mean(request.path, paths)} "
-            f"(known: {', '.join(paths)})"
-        )
+    check_known("path", request.path, (*PATHS, FASTEST))
     ranges.check_fields(request, RANGES, "epochs", "batch")
     for name, size in request.sizes.items():
         ranges.SIZES.check(size, f"size {name!r}")

@@ -31,7 +31,7 @@ from harness.runtime.arguments import Arguments
 from harness.runtime.labels import backend_of
 from harness.runtime.session import Session
 from harness.upstream import issue, script
-from harness.upstream.issue import Report
+from harness.upstream.issue import IssueReport
 from harness.upstream.script import Shown
 
 # Seconds for the process of a format to write a model.
@@ -156,7 +156,7 @@ class Upstream:
         files: list[str] | None = None,
     ) -> None:
         known = versions or {result.cell.backend: result.version or "of unknown version"}
-        report = Report(
+        report = IssueReport(
             result, check, result.cell.backend, known, verdict, text, printed, files or ()
         )
         try:

@@ -27,7 +27,7 @@ from harness.text.vocabulary import Vocabulary, one_hot
 from harness.train.feed import Feed, recipe
 from harness.train.generate import writing
 from harness.train.generate.model import Reader
-from harness.train.generate.writing import GenerateRequest, Writer
+from harness.train.generate.writing import GenerateRequest, TextWriter
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker
@@ -222,11 +222,11 @@ def test_what_is_written_on_is_read_in_windows() -> None:
     known = Watching(program, {"chars": 0}, "next_chars", None, 8, False)
     weights = Weights("", "", {"vocab": 4, "hidden": 2}, {}, {})
     request = GenerateRequest("", (), Path(), "", length=50)
-    writer = Writer(request, spec, weights, known, Vocabulary.of("abc"), (1, 2) * 10)
+    writer = TextWriter(request, spec, weights, known, Vocabulary.of("abc"), (1, 2) * 10)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writing, "Remote", lambda *_: Answering())
         # What answers here is no model; how much is read is what is looked at.
-        patch.setattr(Writer, "_prove", lambda *_: None)
+        patch.setattr(TextWriter, "_prove", lambda *_: None)
         written: Iterator[str] = writer._write("numpy", None)  # type: ignore[arg-type]
         assert "".join(written) == "c" * 50
     assert max(read[1:]) == 8

@@ -107,6 +107,15 @@ def test_outputs_agree_with_the_oracle_at_any_size(
     assert_comes_back(worker, case, path)
 
 
+def test_layers_in_layers(worker: Worker, tmp_path: Path) -> None:
+    case = Case.of(harness.load(str(ODD / "nested.yaml"), [ODD]), "float32")
+    path = tmp_path / "nested.keras"
+    assert written(worker, case, path) == [path, path.with_suffix(".py")]
+    for batch, time in ((3, 4), (1, 2), (5, 9)):
+        assert outputs(worker, case, path, batch, time) < ALLOWED["float32"]
+    assert_comes_back(worker, case, path)
+
+
 @pytest.mark.parametrize("name", sampled(SAMPLE, (LSTM,)))
 def test_float64(worker: Worker, tmp_path: Path, name: str) -> None:
     case, path = Case.of(harness.load(name), "float64"), tmp_path / "model.keras"

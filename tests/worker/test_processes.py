@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,13 +42,6 @@ def harness_environment(name):
 def harness_backend(name):
     return Backend(name)
 """
-
-
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    with Worker(launch()) as worker:
-        assert worker.start().ok
-        yield worker
 
 
 def test_whole_group_ends_with_its_worker(worker: Worker) -> None:
