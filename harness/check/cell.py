@@ -78,6 +78,7 @@ class CellResult:
     kept: bool = False  # from a record file, not run now
     signature: Mapping[str, str] | None = None  # where it was kept: see harness.check.provenance
     greeting: Mapping[str, str] | None = None
+    since: str = ""  # where it was kept: when the run began that decided it
     location: str = ""
     blame: Blame | None = None
     divergence: Divergence | None = None
@@ -147,9 +148,13 @@ def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
     }
 
 
-def begin_record(cell: Cell, signature: Mapping[str, str] | None) -> dict[str, Any]:
-    """The record of a cell that starts; ``signature`` is what decides its numbers."""
-    return {"kind": "begin", **cell.record(), "signature": signature}
+def begin_record(
+    cell: Cell, signature: Mapping[str, str] | None, since: str = ""
+) -> dict[str, Any]:
+    """The record of a cell that starts; ``signature`` is what decides its numbers. Of one that is
+    kept ``since`` is when the run began that decided it."""
+    kept = {"since": since} if since else {}
+    return {"kind": "begin", **cell.record(), "signature": signature, **kept}
 
 
 def end_record(result: CellResult) -> dict[str, Any]:

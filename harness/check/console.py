@@ -96,6 +96,7 @@ def run_check(
     target = console()
     show(target, *reports.tables(report))
     plain = reports.given(engine.request, engine.specs)
+    plain += reports.kept(report)
     plain += statements(report.pairs, every=shown.pairs)
     plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
     plain += [*reports.no_answers(report), *left_out(report.lacking)]
@@ -127,6 +128,7 @@ def _content(
         "pairs": [pair.record() for pair in report.pairs],
         **({"left_out": report.left_out} if report.left_out else {}),
         "not_installed": dict(report.lacking),
+        "kept": [{**r.cell.record(), "since": r.since} for r in report.results if r.kept],
         **changed,
     }
 

@@ -76,10 +76,12 @@ class OfCell(Form):
 
 
 class Begin(OfCell):
-    """A cell starts. ``signature`` is what decides its numbers. ``copy`` counts results of one cell
-    that contradict each other, from 2 on, in files that were merged."""
+    """A cell starts. ``signature`` is what decides its numbers, and ``since`` when an earlier run
+    began whose verdict is kept. ``copy`` counts results of one cell that contradict each other,
+    from 2 on, in files that were merged."""
 
     signature: dict[str, str] | None = None
+    since: str | None = None
     copy_: Annotated[int, Field(alias="copy", ge=1, lt=2**31)] = 1
 
 
@@ -153,6 +155,7 @@ class End(OfCell):
     blame: Blamed | None = None
     greeting: dict[str, str] | None = None
     divergence: DivergenceForm | None = None
+    checksum: str | None = None
 
 
 class PairLine(Form):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -35,12 +35,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Block:
-    """The lines of a cell from begin to end, and the machine of the run that they are of."""
+    """The lines of a cell from begin to end, and the machine and the head of their run."""
 
     begin: Mapping[str, Any]
     results: Sequence[Mapping[str, Any]]
     end: Mapping[str, Any]
     run_on: Mapping[str, Any]
+    head: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cell(self) -> Cell:
@@ -63,7 +64,9 @@ class Block:
 
     def result(self) -> CellResult:
         """What came of the cell."""
-        return _result(self.begin, self.results, self.end)
+        found = _result(self.begin, self.results, self.end)
+        found.since = self.begin.get("since") or self.head.get("started", "")
+        return found
 
 
 # Those of records that somebody holds: several readers ask for those of one file.
@@ -88,11 +91,12 @@ def _blocks_of(records: Records) -> dict[Cell, dict[Origin, Block]]:
     found: dict[Cell, dict[Origin, Block]] = {}
     begun: dict[Cell, tuple[Mapping[str, Any], list[Mapping[str, Any]], list[Block]]] = {}
     run_on: Mapping[str, Any] = {}
+    head: Mapping[str, Any] = {}
     # Of cells that have not ended, what a later one has told of them.
     told: dict[Cell, Mapping[str, Any]] = {}
     for line in records.lines:
         if line["kind"] == "head":
-            run_on = line["machine"]
+            run_on, head = line["machine"], line
         elif line["kind"] == "blame":
             cell = cell_of(line)
             if cell in begun:
@@ -113,7 +117,7 @@ def _blocks_of(records: Records) -> dict[Cell, dict[Origin, Block]]:
                 continue
             begin, results, before = begun.pop(cell)
             end = {**line, "blame": told.pop(cell)["blame"]} if cell in told else line
-            block = Block(begin, results, end, run_on)
+            block = Block(begin, results, end, run_on, head)
             origins = found.setdefault(cell, {})
             for older in before:
                 if block.origin.version and older.origin.version not in ("", block.origin.version):

@@ -57,6 +57,8 @@ class Request:
     deterministic: bool = False
     records: Path | None = None
     resume: bool = False
+    history: Path | None = None
+    fresh: bool = False
     seed: int = 0
     jobs: int = 0
     fail_fast: bool = False
@@ -131,6 +133,8 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
     """:class:`UsageError` for what no run can do: a request may come from Python, unchecked."""
     if request.resume and request.records is None:
         raise UsageError("--resume needs --records FILE: the cells to keep are in it")
+    if request.fresh and request.history is None:
+        raise UsageError("--fresh runs what --history holds already: give --history FOLDER")
     for name in request.specs:
         if not isinstance(name, str):
             raise UsageError(f"a spec is asked for by its name or its file's path, found {name!r}")

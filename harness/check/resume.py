@@ -81,21 +81,26 @@ def take_up(
         # The last one first: it is the likeliest, and its reason is told.
         for block in reversed([*ended.get(cell, {}).values()]):
             result = block.result()
-            differing = _reason(result, signature(cell), greetings)
+            differing = reason_to_run(result, signature(cell), greetings)
             if not differing:
                 kept[cell] = result
                 break
             reason = reason or differing
         if reason and cell not in kept:
             reasons[reason] += 1
-    return kept, [
+    return kept, run_again(reasons)
+
+
+def run_again(reasons: Mapping[str, int]) -> list[str]:
+    """In words, how many cells are run again, by the reason."""
+    return [
         f"{count} cells are run again: {reason}" if count > 1 else f"1 cell is run again: {reason}"
         for reason, count in reasons.items()
     ]
 
 
-def _reason(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
-    """Why a cell must be run again; empty if it need not."""
+def reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
+    """Why a cell must be run again; empty if all that decides its numbers is as it was."""
     if result.signature is None or result.greeting is None:
         return "the record file does not say under what it was run"
     wanted = dict(now)

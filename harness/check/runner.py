@@ -132,6 +132,12 @@ class Runner:
         """The signature of a cell: what decides its numbers."""
         return self._signatures.of(cell, self.specs[cell.spec])
 
+    def signed(self, result: CellResult) -> CellResult:
+        """A result of this run with its signature."""
+        if result.signature is None:
+            result.signature = self.signature(result.cell)
+        return result
+
     @cached_property
     def _signatures(self) -> Signatures:
         return Signatures(self.request, self.differences)

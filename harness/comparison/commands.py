@@ -1,4 +1,5 @@
-"""The commands ``compare`` and ``merge``. What they need is imported when they are run."""
+"""The commands ``compare``, ``upgrade`` and ``merge``. What they need is imported when they are
+run."""
 
 from __future__ import annotations
 
@@ -10,9 +11,12 @@ from typing import Any
 
 import click
 
+from harness import options as shared
 from harness.bench.commands import SHARE, share
+from harness.errors import UsageError, did_you_mean
 from harness.interrupts import stoppable
-from harness.options import FILE, JSON, MARKDOWN
+from harness.options import FILE, JSON, MARKDOWN, WordList, listed, number
+from harness.ranges import ROUNDS
 
 Command = Callable[..., Any]
 
@@ -20,16 +24,25 @@ Command = Callable[..., Any]
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     """Add the commands to a group; ``guard`` makes a message of a user's error."""
     group.command()(guard(compare))
+    group.command()(guard(upgrade))
     group.command()(guard(merge))
 
 
 @click.argument("old", type=FILE)
-@click.argument("new", type=FILE)
+@click.argument("new", type=FILE, required=False)
+@click.option(
+    "--between",
+    nargs=2,
+    metavar="A B",
+    help="Two columns of the one file, such as torch@2.14.1 torch@2.15.0.",
+)
 @SHARE
 @JSON
 @MARKDOWN
-def compare(old: Path, new: Path, **options: Any) -> None:
+def compare(old: Path, new: Path | None, **options: Any) -> None:
     """Show what changed from OLD to NEW: two files of 'check --records', or of 'bench --records'.
+
+    With --between, what changes from one column of OLD to another: two versions of a framework.
 
     They may be of other versions and machines; what differs there is told first. Worse is what is
     slower beyond the threshold and the noise, less accurate than rounding explains, of a graver
@@ -41,6 +54,57 @@ def compare(old: Path, new: Path, **options: Any) -> None:
 
     given = {**options, "threshold": share(options["threshold"])}
     sys.exit(stoppable(partial(run_compare, old, new, given)))
+
+
+@click.argument("old", type=WordList("backend"))
+@click.argument("new", type=WordList("backend"))
+@shared.specs
+@listed("--want", kind="want", help="numbers or speed; both if left out.")
+@click.option("--quick", is_flag=True, help="Three models, float32, the check 'values'.")
+@shared.DEVICE
+@click.option(
+    "--rounds",
+    type=number(ROUNDS),
+    default=5,
+    show_default=True,
+    help="Rounds of interleaved measurement.",
+)
+@SHARE
+@shared.SPECS
+@JSON
+def upgrade(old: str, new: str, specs: tuple[str, ...], **options: Any) -> None:
+    """Tell whether going from OLD to NEW changes a number or a speed: two versions of a framework.
+
+    They are columns of --backend, such as torch@2.14.1 and torch@2.15.0; 'harness env' makes them.
+    All of Lesson 6 is checked, then timed, if no SPEC is given.
+
+    Exit code 0: nothing is worse; 1: something is; 2: wrong usage or a wrong spec; 3: one of them
+    could not be run.
+    """
+    from harness.bench.request import BenchRequest
+    from harness.check import request as requests
+    from harness.columns import choose
+    from harness.comparison.upgrade import NUMBERS, SPEED, run_upgrade
+    from harness.spec.library import Library
+
+    for word in options["want"]:
+        if word not in (NUMBERS, SPEED):
+            hint = did_you_mean(word, (NUMBERS, SPEED))
+            raise UsageError(f"--want takes {NUMBERS} or {SPEED}, found {word!r}{hint}")
+    columns = choose((old, new))
+    if len(columns.names) < 2:
+        raise UsageError(f"{columns.names[0]} is to be held against itself: name another version")
+    quick = options["quick"]
+    found = Library(options["folders"]).matching(specs)
+    found = found or (requests.QUICK_SPECS if quick else ())
+    common = {"backends": columns.names, "pythons": columns.pythons, "device": options["device"]}
+    common |= {"specs": found, "folders": options["folders"]}
+    dtypes = requests.QUICK_DTYPES if quick else requests.DTYPES
+    checks = requests.QUICK_CHECKS if quick else ("*",)
+    request = requests.Request(dtypes=dtypes, checks=checks, **common)
+    timing = BenchRequest(rounds=options["rounds"], **common)
+    given = {**options, "threshold": share(options["threshold"])}
+    sys.exit(stoppable(partial(run_upgrade, request, timing, given)))
 
 
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
