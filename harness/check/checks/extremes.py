@@ -15,7 +15,6 @@ from harness.oracle.case import Case
 from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.program.ir import Port
 from harness.runtime.arguments import Arguments
-from harness.runtime.session import Session
 
 # Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
 # frameworks rightly come out on either side of it.
@@ -188,7 +187,11 @@ def _bounds(case: Case) -> dict[str, int]:
 
 
 def nan(context: Context) -> Iterator[Finding]:
-    """NaN all over one parameter, each in turn, reaches every output and loss that it must."""
+    """NaN all over one parameter, each in turn, reaches every output and loss that it must.
+
+    And the gradients: of one that is nothing but NaN, some of it. Not all, as rows that nobody has
+    read have a gradient of 0 where a gradient is made of the rows alone.
+    """
     case = context.case
     if not case.training.parameters:
         return
@@ -197,28 +200,19 @@ def nan(context: Context) -> Iterator[Finding]:
         parameters = dict(case.material.parameters)
         parameters[port.name] = np.full_like(parameters[port.name], np.nan)
         material = replace(case.material, parameters=parameters)
-        expected = _losses(case, material, f"nan in {port.name}")
+        expected = case.gradients(material, f"nan in {port.name}").values
         context.remote.load(material)
-        found = context.remote.forward(
-            "training", material.inputs, material.state, material.targets
-        )
-        for tensor, array in expected.items():
+        found = context.remote.gradients(material)
+        for tensor, array in part(expected, "output.", "loss", "metric.", "gradient.").items():
             finding.held += 1
             got = found.get(tensor)
             if not isinstance(got, np.ndarray) or got.shape != array.shape:
                 finding.faults.append(f"{tensor}: no array of shape {list(array.shape)} came back")
                 continue
-            lost = np.isnan(array) & ~np.isnan(np.asarray(got, np.float64))
-            if lost.any():
+            there = np.isnan(np.asarray(got, np.float64))
+            lost = np.isnan(array) & ~there
+            if lost.all() if tensor.startswith("gradient.") else lost.any():
                 finding.faults.append(
                     f"{tensor}: of NaN in {port.name}, {int(lost.sum())} NaN were lost"
                 )
     yield finding
-
-
-def _losses(case: Case, material: Arguments, key: str) -> ArrayDict:
-    def run(session: Session) -> ArrayDict:
-        session.load(material.parameters, material.statistics)
-        return session.forward("training", material.inputs, material.state, material.targets)
-
-    return part(case.expect(key, run).values, "output.", "loss", "metric.")
