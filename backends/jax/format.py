@@ -33,7 +33,9 @@ from harness.extend import (
     archive,
     hookimpl,
     literals,
+    local_of,
     opened,
+    owner_of,
     read_arrays,
     reading,
     run_file,
@@ -119,7 +121,7 @@ class JaxFormat(Format):
 
 
 def _key(name: str) -> str:
-    return name.replace(".", "/")
+    return f"{owner_of(name)}/{local_of(name)}"
 
 
 @contextmanager

@@ -132,9 +132,9 @@ class Writer:
 
     @property
     def _like(self) -> str:
-        key, form = next(iter(self.model.instances.items()), ("", None))
-        names = list(form.shapes) if form is not None else []
-        return _key(key, names[0]) if names else "jnp.zeros(())"
+        forms = self.model.instances.items()
+        found = ((key, next(iter(form.shapes))) for key, form in forms if form.shapes)
+        return next((_key(*names) for names in found), "jnp.zeros(())")
 
     def _initial_state(self) -> list[str]:
         if not self.model.state:

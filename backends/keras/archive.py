@@ -26,6 +26,7 @@ from harness.extend import (
     Declared,
     Program,
     UsageError,
+    owner_of,
     shorten,
 )
 
@@ -156,7 +157,7 @@ def spec_of(archive: Archive, notes: str) -> str | None:
 def instances(program: Program) -> list[str]:
     """The layers that have weights."""
     ports = (*program.parameters, *program.statistics)
-    return list(dict.fromkeys(port.name.partition(".")[0] for port in ports))
+    return list(dict.fromkeys(owner_of(port.name) for port in ports))
 
 
 def declared_of(

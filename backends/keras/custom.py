@@ -19,11 +19,13 @@ from harness.extend import (
     identifier,
     inline_calls,
     literals,
+    local_of,
+    owner_of,
     unique,
 )
 
 from .sizes import free_sizes, place_of, settled
-from .source import RESERVED, Writer, registered
+from .source import RESERVED, CallWriter, registered
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Custom:
     def method(self, name: str) -> list[str]:
         """The equations as a method."""
         arguments = ", ".join(["self", *self.arguments.values()])
-        body = Writer(self.program, self.arguments, self.weights).write(self.nodes, self.outputs)
+        body = CallWriter(self.program, self.arguments, self.weights).write(
+            self.nodes, self.outputs
+        )
         lines = [f"{INDENT * 2}{line}" if line else "" for line in body]
         return [f"{INDENT}def {name}({arguments}):", *lines]
 
@@ -96,9 +100,9 @@ def custom(
     instance = node.attributes.get("instance")
     roles = dict(zip(node.attributes.get("roles", ()), node.inputs, strict=False))
     own = {
-        port.name.partition(".")[2]: port
+        local_of(port.name): port
         for port in (*program.parameters, *program.statistics)
-        if port.name.partition(".")[0] == instance
+        if owner_of(port.name) == instance
     }
     moving = [port for port in program.statistics if port in own.values()]
     results = node.outputs[: len(node.outputs) - len(moving)]

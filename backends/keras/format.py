@@ -41,6 +41,8 @@ from harness.extend import (
     document,
     hookimpl,
     literals,
+    local_of,
+    owner_of,
     read_arrays,
     reading,
     run_file,
@@ -114,8 +116,8 @@ class KerasFormat(Format):
     def _fill(self, built: Any, exported: Exported) -> None:
         """Set the variables of a model's layers."""
         given = {**exported.parameters, **exported.statistics}
-        for instance in dict.fromkeys(name.partition(".")[0] for name in given):
-            own = {n.partition(".")[2]: a for n, a in given.items() if n.startswith(f"{instance}.")}
+        for instance in dict.fromkeys(owner_of(name) for name in given):
+            own = {local_of(n): a for n, a in given.items() if owner_of(n) == instance}
             if instance not in built.layers:
                 raise UsageError(
                     f"{exported.spec} cannot become a Keras model: no output depends on {instance}"
@@ -156,9 +158,9 @@ class KerasFormat(Format):
             local = {n.partition("/")[2]: a for n, a in tensors.items() if n.startswith(f"{key}/")}
             native = built.natives.get(key)
             shapes = {
-                p.name.partition(".")[2]: training.shape(p)
+                local_of(p.name): training.shape(p)
                 for p in (*training.parameters, *training.statistics)
-                if p.name.startswith(f"{key}.")
+                if owner_of(p.name) == key
             }
             if native:
                 local = {**local, **native.packing.unpack(local, shapes)}

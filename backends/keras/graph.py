@@ -22,6 +22,7 @@ from harness.extend import (
     crossing_ports,
     free_values,
     needed_nodes,
+    owner_of,
 )
 
 
@@ -183,7 +184,7 @@ class KerasModels(WholeModel):
         """An input for all that comes in and does not live in a claimed layer."""
         made = {}
         for prefix, port in crossing_ports(program):
-            owned = prefix in ("", "statistics.") and port.name.partition(".")[0] in self.layers
+            owned = prefix in ("", "statistics.") and owner_of(port.name) in self.layers
             if port.value in used and not owned:
                 dtype = self.session.dtype if program.type_of(port).kind == "float" else self.index
                 made[port.value] = self.keras.Input(

@@ -8,6 +8,11 @@ from typing import Any
 from harness.extend import Join, Packing, Part, Stack
 
 
+def layer_name(instance: str) -> str:
+    """A layer's name in Keras: torch, as its engine, takes no parameters with a dot in theirs."""
+    return instance.replace(".", "_")
+
+
 def _gates(stem: str, gates: str, axis: int) -> Join:
     return Join(tuple(Part(f"{stem}_{gate}") for gate in gates), axis)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from harness.extend import (
     PYTHON,
+    ClaimableCall,
     Idioms,
-    Layer,
     Node,
     Port,
     Program,
@@ -30,6 +30,7 @@ from harness.extend import (
 from .backend import Keras
 from .custom import Custom, class_text, custom
 from .graph import KerasLayer
+from .layers import layer_name
 from .primitives import table
 from .sizes import bounds, free_sizes
 from .source import HARD_SIGMOID_FIFTH, WORDS
@@ -240,7 +241,9 @@ class Assembly:
             kind = self.module.layer(
                 camel(stem, TAKEN), partial(class_text, forms=[*forms.values()])
             )
-            layer = kind(name=self._name(key or f"value_{node.output}"), dtype=self.dtype)
+            layer = kind(
+                name=self._name(layer_name(key) or f"value_{node.output}"), dtype=self.dtype
+            )
         else:
             layer = self.layers[key]
         if key:
@@ -275,6 +278,6 @@ def _claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
     found: dict[str, list[Any]] = {}
     for node in program.calls:
         if node.attributes["kind"] == "layer":
-            layer = Layer(node, program.phase, local_shapes(program, node))
+            layer = ClaimableCall(node, program.phase, local_shapes(program, node))
             found.setdefault(call_key(node), []).append(backend.claim(layer))
     return {key: natives[0] for key, natives in found.items() if all(natives)}

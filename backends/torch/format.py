@@ -120,14 +120,21 @@ class TorchFormat(Format):
 
 def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
     """Where parameters live, and the key of every packed tensor and statistic."""
-    from .modules import attribute, natives
+    from .modules import natives
 
     layout = Layout(training, {key: native for key, (_, native) in natives(training).items()})
     names = [*layout.plain, *(port.name for port in training.statistics)]
     for instance, packing in layout.claimed.items():
         names += [f"{instance}/{piece}" for piece in packing.pieces]
-    keys = {n: ".".join(attribute(part) for part in n.replace("/", ".").split(".")) for n in names}
-    return layout, keys
+    return layout, {name: _key(name) for name in names}
+
+
+def _key(name: str) -> str:
+    """The key of ``blocks.0.up.W``, or of the tensor ``blocks.0.up/weight``."""
+    from .modules import attribute
+
+    owner, _, local = name.rpartition("/" if "/" in name else ".")
+    return f"{attribute(owner)}.{attribute(local)}"
 
 
 def _empty(training: Program) -> dict[str, Array]:

@@ -8,10 +8,10 @@ from typing import Any
 from harness.extend import (
     CONSTANTS,
     PYTHON,
+    ClaimableCall,
     Code,
     Emitter,
     Exported,
-    Layer,
     LayerBody,
     LayerForm,
     Method,
@@ -189,11 +189,11 @@ class Writer:
 
     @property
     def _like(self) -> str:
-        key, form = next(iter(self.model.instances.items()), ("", None))
-        if form is None:
-            return "torch.zeros(())"
-        names = self.natives[key][1].packing.pieces if key in self.natives else form.shapes
-        return f"self.{attribute(key)}.{attribute(next(iter(names)))}"
+        for key, form in self.model.instances.items():
+            names = self.natives[key][1].packing.pieces if key in self.natives else form.shapes
+            if names:
+                return f"self.{attribute(key)}.{attribute(next(iter(names)))}"
+        return "torch.zeros(())"
 
     def _initial_state(self) -> list[str]:
         if not self.model.state:
@@ -235,7 +235,7 @@ class Writer:
         forward.settle(e, results, fill(f"{name}({places})", *codes), attribute(key))
 
     def _native(
-        self, e: Emitter, node: Node, target: str, layer: Layer, codes: Sequence[Code]
+        self, e: Emitter, node: Node, target: str, layer: ClaimableCall, codes: Sequence[Code]
     ) -> None:
         """A call of a module of torch.nn."""
         word = target.removeprefix("self.")

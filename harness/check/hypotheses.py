@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from harness.arrays import Array, ArrayDict
+from harness.program.signature import local_of, owner_of
 
 
 def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
@@ -21,7 +22,7 @@ def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
             yield text, _traded(parameters, layer, one, other, [stem])
     for name, array in parameters.items():
         if array.ndim == 2 and array.shape[0] == array.shape[1]:
-            layer, _, local = name.partition(".")
+            layer, local = owner_of(name), local_of(name)
             yield f"{local} of {layer} is transposed", {**parameters, name: array.T}
 
 
@@ -29,7 +30,7 @@ def _trades(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
     """Every layer with two of its gates, and the stems (W, U, b) that both have in one shape."""
     gates: dict[str, dict[str, list[str]]] = {}
     for name in parameters:
-        layer, _, local = name.partition(".")
+        layer, local = owner_of(name), local_of(name)
         stem, _, gate = local.rpartition("_")
         if stem:
             gates.setdefault(layer, {}).setdefault(gate, []).append(stem)

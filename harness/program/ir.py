@@ -114,7 +114,8 @@ class Program:
     ``inputs``, ``targets``, ``state``, ``statistics`` and ``parameters`` come in; ``outputs``,
     ``new_state``, ``new_statistics``, ``loss`` and ``metrics`` go out. State is carried from
     batch to batch and reset to its initial value; statistics (moving means) are never reset.
-    ``sizes`` gives a number to every size name but those that the arrays decide.
+    ``sizes`` gives a number to every size name but those that the arrays decide. ``structural``
+    are those that decide how many layers there are: another number is another program.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Program:
     loss: int | None = None
     metrics: tuple[Port, ...] = ()
     optimizer: Mapping[str, Any] = field(default_factory=dict)
+    structural: tuple[str, ...] = ()
 
     def type_of(self, port: Port) -> Type:
         """The type of a port's value."""

@@ -22,6 +22,16 @@ def call_key(node: Node) -> str:
     return str(node.attributes.get("instance", node.attributes["label"]))
 
 
+def owner_of(name: str) -> str:
+    """The layer that a parameter or statistic belongs to: ``blocks.0.up`` of ``blocks.0.up.W``."""
+    return name.rpartition(".")[0]
+
+
+def local_of(name: str) -> str:
+    """A parameter's or statistic's name inside of its layer: ``W`` of ``blocks.0.up.W``."""
+    return name.rpartition(".")[2]
+
+
 def local_shapes(program: Program, node: Node) -> dict[str, tuple[int, ...]]:
     """The shapes of a call's parameters and statistics, by local name."""
     ports = {p.value: p for p in (*program.parameters, *program.statistics)}

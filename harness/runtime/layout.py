@@ -8,10 +8,10 @@ import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
 from harness.program.ir import Phase, Program
-from harness.program.signature import call_key, local_shapes
+from harness.program.signature import call_key, local_of, local_shapes, owner_of
 from harness.runtime import promises
 from harness.runtime.backend import Backend
-from harness.runtime.native import Layer, Native
+from harness.runtime.native import ClaimableCall, Native
 from harness.runtime.packing import Packing
 
 
@@ -22,7 +22,7 @@ def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native
     """
     found: dict[str, list[Native | None]] = {}
     for node in program.calls:
-        layer = Layer(node, phase, local_shapes(program, node))
+        layer = ClaimableCall(node, phase, local_shapes(program, node))
         claim = backend.claim(layer)
         if claim is not None:
             source = f"claim() of {layer.definition}"
@@ -40,7 +40,7 @@ class Layout:
         self.claimed: dict[str, Packing] = {}
         self.plain: list[str] = []
         for name in self.shapes:
-            instance = _owner(name)
+            instance = owner_of(name)
             if instance in natives:
                 self.claimed[instance] = natives[instance].packing
             else:
@@ -54,27 +54,26 @@ class Layout:
     def pack(self, neutral: Arrays) -> ArrayDict:
         """Neutral arrays as the framework's."""
         packed: ArrayDict = {n: np.ascontiguousarray(neutral[n]) for n in self.plain}
+        own: dict[str, ArrayDict] = {instance: {} for instance in self.claimed}
+        for name, array in neutral.items():
+            if owner_of(name) in own:
+                own[owner_of(name)][local_of(name)] = array
         for instance, packing in self.claimed.items():
-            local = {_local(n): a for n, a in neutral.items() if _owner(n) == instance}
-            packed.update({f"{instance}/{n}": a for n, a in packing.pack(local).items()})
+            pieces = packing.pack(own[instance])
+            packed.update({f"{instance}/{n}": a for n, a in pieces.items()})
         return packed
 
     def unpack(self, packed: Arrays) -> ArrayDict:
         """The inverse of :meth:`pack`; tensors that are not there are skipped."""
         neutral = {n: packed[n] for n in self.plain if n in packed}
+        shapes: dict[str, dict[str, tuple[int, ...]]] = {instance: {} for instance in self.claimed}
+        for name, shape in self.shapes.items():
+            if owner_of(name) in shapes:
+                shapes[owner_of(name)][local_of(name)] = shape
         for instance, packing in self.claimed.items():
             found = {
                 n: packed[f"{instance}/{n}"] for n in packing.pieces if f"{instance}/{n}" in packed
             }
-            shapes = {_local(n): s for n, s in self.shapes.items() if _owner(n) == instance}
-            local = packing.unpack(found, shapes)
+            local = packing.unpack(found, shapes[instance])
             neutral.update({f"{instance}.{n}": a for n, a in local.items()})
         return neutral
-
-
-def _owner(name: str) -> str:
-    return name.partition(".")[0]
-
-
-def _local(name: str) -> str:
-    return name.partition(".")[2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import Place, SpecError, did_you_mean, shorten
@@ -20,10 +20,11 @@ PlaceOf = Callable[[str, bool], Place]
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenAttributes:
     """The attributes that a model gives to ``owner``, at ``place``; ``place_of`` finds each.
 
-    ``definition`` declares them, and so holds the defaults of those that are not given.
+    ``definition`` declares them, and so holds the defaults of those that are not given. Inside of
+    a layer's definition ``outer`` are that layer's own attributes, which values may name.
     """
 
     owner: str
@@ -31,6 +32,7 @@ class Given:
     place: Place
     definition: Document
     place_of: PlaceOf | None = None
+    outer: Mapping[str, Attribute] = field(default_factory=dict)
 
     def at(self, name: str, *, key: bool = False) -> Place:
         """Where an attribute stands, or its owner where the attribute was left at its default."""
@@ -42,7 +44,7 @@ class Given:
 def read_attributes(
     library: Library,
     declared: Mapping[str, float | str],
-    given: Given,
+    given: GivenAttributes,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
     """The value of every declared attribute, checked by kind: a size, a function or a number.
@@ -61,14 +63,21 @@ def read_attributes(
 
 
 def _read(
-    library: Library, name: str, default: float | str, given: Given, sizes: Mapping[str, Dim]
+    library: Library,
+    name: str,
+    default: float | str,
+    given: GivenAttributes,
+    sizes: Mapping[str, Dim],
 ) -> Attribute:
     value, at = given.values.get(name, default), given.at(name)
+    handed = given.outer.get(value) if name in given.values and isinstance(value, str) else None
     if default == "size":
         if name not in given.values:
             raise SpecError(f"attribute {name!r} of {given.owner} is missing: give a size", at)
         return read_dim(value, sizes, at)
     if isinstance(default, str):
+        if isinstance(handed, FunctionName):
+            return handed
         known = sorted([*BUILTINS, *library.names("function")])
         if not isinstance(value, str):
             raise SpecError(f"attribute {name!r} names a function, found {_show(value)}", at)
@@ -81,6 +90,8 @@ def _read(
                 at,
             )
         return FunctionName(value)
+    if isinstance(handed, float):
+        return handed
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpecError(f"attribute {name!r} is a number, found {_show(value)}", at)
     return float(value)

@@ -12,7 +12,7 @@ from harness.spec.document import Document
 from harness.spec.names import is_name
 
 SECTIONS: Mapping[type[schema.Documented], tuple[str, ...]] = {
-    schema.Layer: ("inputs", "attributes", "parameters", "state", "statistics"),
+    schema.Layer: ("inputs", "attributes", "parameters", "layers", "state", "statistics"),
     schema.Function: ("inputs",),
     schema.Loss: ("inputs", "attributes"),
     schema.Optimizer: ("attributes", "slots"),
@@ -69,11 +69,26 @@ def _check_form(document: Document, layer: schema.Layer) -> None:
         raise SpecError("'output' stands beside the equations, or inside 'scan'", root)
     if layer.state and layer.scan is None:
         raise SpecError("'state' needs a 'scan'", document.place_of_key(("state",)))
+    if layer.layers:
+        _check_layers(document, layer)
     if layer.statistics and not phased:
         at = document.place_of_key(("statistics",))
         raise SpecError("'statistics' need both 'training' and 'inference'", at)
     if layer.scan is not None:
         _check_scan(document, layer, layer.scan)
+
+
+def _check_layers(document: Document, layer: schema.Layer) -> None:
+    """What is made of other layers has equations that call them, and no own parameters."""
+    at = document.place_of_key(("layers",))
+    if layer.equations is None:
+        raise SpecError("'layers' are called in 'equations': this layer has another form", at)
+    if layer.parameters:
+        raise SpecError(
+            "a layer has 'parameters' or 'layers', not both: put the parameters into a layer of "
+            "their own, and name that under 'layers'",
+            at,
+        )
 
 
 def _check_scan(document: Document, layer: schema.Layer, scan: schema.Scan) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from harness.errors import Place, SpecError, SpecErrors, did_you_mean
+from harness.errors import Place, SpecError, SpecErrors
 from harness.program.dims import Dim
 from harness.spec import schema
 from harness.spec.axes import match
@@ -24,10 +24,11 @@ from harness.spec.expressions import (
     Rest,
     parse_equations,
 )
+from harness.spec.hints import unknown_function
 from harness.spec.indexing import indexed
 from harness.spec.library import Library, content
 from harness.spec.scope import BoundValue, FunctionName, Scope, check_read, check_used
-from harness.spec.values import Values
+from harness.spec.values import LanguageValues
 
 OPERATORS: Mapping[str, str] = {
     "+": "add",
@@ -50,7 +51,7 @@ MAX_FUNCTIONS = 20
 MAX_DEPTH = 120
 
 
-class Evaluator(Values):
+class Evaluator(LanguageValues):
     """Evaluates the equations of functions; subclasses add what else may be called."""
 
     def __init__(self, library: Library) -> None:
@@ -206,11 +207,8 @@ class Evaluator(Values):
                 f"{name!r} is a loss: call it in the model's 'loss' or 'metrics'", expr.place
             )
         if not self.library.has("function", name):
-            known = self.callable_names(scope)
-            raise SpecError(
-                f"unknown function {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})",
-                expr.place,
-            )
+            told = unknown_function(self.library, name, self.callable_names(scope))
+            raise SpecError(told, expr.place)
         if name in self._inside:
             cycle = " -> ".join([*self._inside[self._inside.index(name) :], name])
             raise SpecError(f"cyclic definition: {cycle}", expr.place)

@@ -14,7 +14,11 @@ from harness.spec.model import Spec
 # What is not in a program's meaning: the model's name, numbers that the arrays decide, places in
 # files, and the names of values, for messages; those of inputs and outputs are in the ports. What
 # definitions mean is in the nodes themselves.
-PROSE = {Program: {"name", "sizes", "names"}, Node: {"place"}, UpdateRule: {"meaning"}}
+PROSE = {
+    Program: {"name", "sizes", "names", "structural"},
+    Node: {"place"},
+    UpdateRule: {"meaning"},
+}
 
 
 def fingerprint(spec: Spec) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from harness.errors import Place, SpecError
 from harness.program.dims import Dim, shape_text
 from harness.spec.expressions import IndexItem, Item, Rest, SliceItem
-from harness.spec.values import Values
+from harness.spec.values import LanguageValues
 
 
-def indexed(evaluator: Values, value: int, items: Sequence[Item], place: Place) -> int:
+def indexed(evaluator: LanguageValues, value: int, items: Sequence[Item], place: Place) -> int:
     """The part of a value that the items choose; a position drops its axis.
 
     Raises:
@@ -34,7 +34,7 @@ def indexed(evaluator: Values, value: int, items: Sequence[Item], place: Place) 
     return value
 
 
-def _picked(evaluator: Values, value: int, axis: int, item: IndexItem) -> int:
+def _picked(evaluator: LanguageValues, value: int, axis: int, item: IndexItem) -> int:
     length = evaluator.type_of(value).shape[axis]
     start = Dim(item.value) if item.value >= 0 else length + item.value
     if not length.terms and not 0 <= start.constant < length.constant:
@@ -46,7 +46,7 @@ def _picked(evaluator: Values, value: int, axis: int, item: IndexItem) -> int:
     return evaluator.builder.emit("squeeze", part, axis=axis)
 
 
-def _sliced(evaluator: Values, value: int, axis: int, item: SliceItem) -> int:
+def _sliced(evaluator: LanguageValues, value: int, axis: int, item: SliceItem) -> int:
     length = evaluator.type_of(value).shape[axis]
     if item.step not in (None, 1, -1):
         raise SpecError(f"a slice's step is 1 or -1, found {item.step}", item.place)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from harness.errors import Place, SpecError
@@ -25,6 +25,8 @@ class Instance:
     """A layer of a model: its definition, its attributes, and its parameters once made.
 
     ``init`` are the laws that the model gives; ``place_of`` finds what the model says of it.
+    ``inner`` are its own layers: those of its definition, made at the first call, or, in a
+    ``chain``, the links. ``inside`` are the definitions around it, and where each is used.
     """
 
     name: str
@@ -35,6 +37,9 @@ class Instance:
     parameters: dict[str, Port] = field(default_factory=dict)
     statistics: dict[str, Port] = field(default_factory=dict)
     calls: int = 0
+    chain: bool = False
+    inner: dict[str, Instance] = field(default_factory=dict)
+    inside: tuple[tuple[str, Place], ...] = ()
 
     @property
     def layer(self) -> schema.Layer:
@@ -45,6 +50,12 @@ class Instance:
     def sizes(self) -> dict[str, Dim]:
         """The attributes that are sizes."""
         return {n: a for n, a in self.attributes.items() if isinstance(a, Dim)}
+
+
+def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
+    """The layers that hold parameters, in order: those that are made of no others."""
+    for instance in instances:
+        yield from leaves(instance.inner.values()) if instance.inner else (instance,)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.errors import SpecError, did_you_mean
@@ -12,6 +12,7 @@ from harness.spec import schema
 from harness.spec.attributes import plain
 from harness.spec.expressions import Assignment, Call, parse_equations
 from harness.spec.instances import Instance, LayerCall, make_variables
+from harness.spec.layer_uses import LayerMaker, Owner, handed
 from harness.spec.library import Library
 from harness.spec.loss_calls import SINGULAR, CallEvaluator
 from harness.spec.meaning import meaning
@@ -21,15 +22,15 @@ from harness.spec.scope import BoundValue, Scope, check_assigned, check_read, ch
 class LayerEvaluator(CallEvaluator):
     """Evaluates equations in which layers and losses may be called."""
 
-    def __init__(self, library: Library, phase: Phase) -> None:
+    def __init__(self, library: Library, phase: Phase, numbers: Mapping[str, int]) -> None:
         super().__init__(library)
         self.phase = phase
+        self.maker = LayerMaker(library, numbers)
         self.instances: dict[str, Instance] = {}
         self.moved: dict[int, int] = {}  # a statistic's value -> its new value
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
-        names = super().callable_names(scope)
-        return tuple(sorted([*names, *self.instances])) if scope.layers else names
+        return tuple(sorted([*super().callable_names(scope), *scope.layers]))
 
     def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
         """The values of an assignment's targets; a layer gives its output, then its states.
@@ -38,28 +39,40 @@ class LayerEvaluator(CallEvaluator):
             SpecError: there are more or fewer targets than results.
         """
         expr = assignment.value
-        if not (scope.layers and isinstance(expr, Call) and expr.function in self.instances):
+        if not (isinstance(expr, Call) and expr.function in scope.layers):
             return super().assigned(assignment, scope)
         with self.at(expr.place):
-            results = self.layer(self.instances[expr.function], expr, scope)
+            results = self.layer(scope.layers[expr.function], expr, scope)
         count = len(assignment.targets)
         if count in (1, len(results)):
             return results[:count]
         raise SpecError(
-            f"{expr.function} gives {len(results)} results (its output, then its state); "
+            f"{expr.function} gives {len(results)} result{'s' * (len(results) > 1)} (its output, "
+            f"then its state); "
             f"{count} names are assigned",
             assignment.place,
         )
 
     def call(self, expr: Call, scope: Scope) -> int:
-        if scope.layers and expr.function in self.instances:
-            return self.layer(self.instances[expr.function], expr, scope)[0]
+        if expr.function in scope.layers:
+            return self.layer(scope.layers[expr.function], expr, scope)[0]
         return super().call(expr, scope)
 
     def layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
-        """Call a layer: its output, then its final states."""
+        """Call a layer: its output, then its final states; of a chain, the output alone."""
         spec = instance.layer
-        values = self.arguments(expr, scope, list(spec.inputs), list(spec.state))
+        inputs = list(spec.inputs)
+        values = self.arguments(expr, scope, inputs, () if instance.chain else list(spec.state))
+        if not instance.chain:
+            return self._applied(instance, expr, values)
+        instance.calls += 1
+        for link in instance.inner.values():
+            values[inputs[0]] = self._applied(link, expr, dict(values))[0]
+        return [values[inputs[0]]]
+
+    def _applied(self, instance: Instance, expr: Call, values: dict[str, int]) -> list[int]:
+        """The results of a layer that is no chain."""
+        spec = instance.layer
         instance.calls += 1  # after its arguments, which may be calls of the same layer
         label = instance.name + (f"#{instance.calls}" if instance.calls > 1 else "")
         inner = Scope(dict(instance.attributes), frozenset({*spec.state, *spec.statistics}))
@@ -67,19 +80,66 @@ class LayerEvaluator(CallEvaluator):
         inner.used.update(call.sizes)
         self.bind_inputs(expr, spec.inputs, values, inner, call.sizes)
         with self.called(instance.name, expr.place):
-            self._states(call)
-            make_variables(call, self.builder, self.places)
-            for name, port in {**instance.parameters, **instance.statistics}.items():
-                inner.names[name] = BoundValue(self.moved.get(port.value, port.value))
-            inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
-            given = [values[n] for n in (*spec.inputs, *spec.state)]
-            given += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
-            self.builder.begin()
-            output, finals = self._scan(call) if spec.scan else self._equations(call)
-            self._check_total(call)
+            if spec.layers:
+                return [self._composed(call)]
+            return self._alone(call)
+
+    def _composed(self, call: LayerCall) -> int:
+        """The output of a layer that is made of others: its equations stand where it is called."""
+        instance, inner, spec = call.instance, call.scope, call.instance.layer
+        document = instance.definition.document
+        owner = Owner(
+            document, f"{instance.name}.", call.sizes, instance.attributes, instance.inside
+        )
+        if not instance.inner:
+            instance.inner = self.maker.make(owner, spec.layers)
+        for name, use in spec.layers.items():
+            inner.used.update(handed(use, instance.attributes))
+            self._check_same(call, name, self.maker.attributes(owner, name, use))
+        inner.layers = instance.inner
+        inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
+        assert spec.equations is not None
+        assert spec.output is not None
+        equations = parse_equations(spec.equations, document.locator(("equations",)))
+        self.run(equations, inner, f"{call.label}/")
+        output = self.result(inner, spec.output, document.place_of(("output",)))
+        check_read(equations, inner, ())
+        for name, part in instance.inner.items():
+            if not part.calls:
+                at = document.place_of_key(("layers", name))
+                raise SpecError(f"layer {name!r} is declared but never called", at)
+        self._check_total(call)
+        self.places.setdefault(output, call.place)
+        return output
+
+    def _check_same(self, call: LayerCall, name: str, attributes: Mapping[str, Any]) -> None:
+        """A layer that is called again has the same layers inside."""
+        part = call.instance.inner[name]
+        for attribute, value in attributes.items():
+            if value != part.attributes[attribute]:
+                raise SpecError(
+                    f"{part.name} is shared: {attribute} is {part.attributes[attribute]} since an "
+                    f"earlier call, {value} here",
+                    call.place,
+                )
+
+    def _alone(self, call: LayerCall) -> list[int]:
+        """The results of a layer with equations of its own, as one call that may be claimed."""
+        instance, inner, values = call.instance, call.scope, call.values
+        spec = instance.layer
+        self._states(call)
+        make_variables(call, self.builder, self.places)
+        for name, port in {**instance.parameters, **instance.statistics}.items():
+            inner.names[name] = BoundValue(self.moved.get(port.value, port.value))
+        inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
+        given = [values[n] for n in (*spec.inputs, *spec.state)]
+        given += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
+        self.builder.begin()
+        output, finals = self._scan(call) if spec.scan else self._equations(call)
+        self._check_total(call)
         results = self.close(given, [output, *finals], _layer_info(self.library, call))
         results = results[: 1 + len(spec.state)]
-        self.places.update(dict.fromkeys(results, expr.place))
+        self.places.update(dict.fromkeys(results, call.place))
         return results
 
     def _equations(self, call: LayerCall) -> tuple[int, list[int]]:

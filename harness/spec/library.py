@@ -66,6 +66,8 @@ class Library:
     """Where a folder's definition stands that is in place of one that ships, and where that is."""
     checksums: dict[tuple[str, str], str] = field(default_factory=dict)
     """What definitions mean, by kind and name, as far as it was asked for."""
+    reading: list[str] = field(default_factory=list)
+    """The definitions that are being read for that, each for the one before it."""
 
     def __post_init__(self) -> None:
         for folder in self.folders:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from harness.errors import Place, SpecError, did_you_mean
+from harness.errors import Place, SpecError
 from harness.files.complaints import KeyPath
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Phase, Port, Program, Type
 from harness.spec import schema
-from harness.spec.attributes import Given, read_attributes
 from harness.spec.axes import FREE_SIZES, RestAxes, read_dim, read_dims
 from harness.spec.definitions import check_distinct
 from harness.spec.document import Document
 from harness.spec.expressions import parse_equations, parse_expression
-from harness.spec.instances import Instance
+from harness.spec.instances import Instance, leaves
 from harness.spec.layer_calls import LayerEvaluator
-from harness.spec.library import Library, content
+from harness.spec.layer_uses import Owner
+from harness.spec.library import Library
 from harness.spec.scope import BoundValue, Scope
 from harness.spec.size_checks import check_numbers
 
@@ -24,14 +24,20 @@ SECTIONS = ("sizes", "inputs", "state", "layers", "targets", "metrics")
 
 
 class Lowering:
-    """One pass over a model at one phase."""
+    """One pass over a model at one phase; ``sizes`` are those that differ from the model's."""
 
     def __init__(
-        self, library: Library, model: schema.Model, document: Document, phase: Phase
+        self,
+        library: Library,
+        model: schema.Model,
+        document: Document,
+        phase: Phase,
+        sizes: Mapping[str, int],
     ) -> None:
         self.library, self.model, self.document = library, model, document
         self.phase: Phase = phase
-        self.evaluator = LayerEvaluator(library, phase)
+        self.numbers = {**model.sizes, **sizes}
+        self.evaluator = LayerEvaluator(library, phase, self.numbers)
         self.sizes = {n: Dim.of(n) for n in (*self.model.sizes, *FREE_SIZES)}
         self.used_sizes: set[str] = set()
 
@@ -42,7 +48,7 @@ class Lowering:
         inputs = self._ports("inputs", model.inputs)
         state = self._ports("state", model.state)
         self._instances()
-        scope = Scope(dict(self.sizes), frozenset(model.state), layers=True)
+        scope = Scope(dict(self.sizes), frozenset(model.state), layers=evaluator.instances)
         scope.names.update({p.name: BoundValue(p.value) for p in (*inputs, *state)})
         equations = parse_equations(model.equations, self.document.locator(("equations",)))
         evaluator.run(equations, scope, "")
@@ -52,12 +58,13 @@ class Lowering:
         scope.names.update({p.name: BoundValue(p.value) for p in targets})
         loss, metrics = self._losses(scope)
         self._check_used(scope)
-        instances = evaluator.instances.values()
+        instances = list(leaves(evaluator.instances.values()))
+        self._check_leaves(instances)
         statistics = [p for i in instances for p in i.statistics.values()]
         program = Program(
             name=model.model,
             phase=self.phase,
-            sizes=dict(model.sizes),
+            sizes=dict(self.numbers),
             types=evaluator.builder.types,
             names=evaluator.builder.names,
             nodes=tuple(evaluator.builder.nodes),
@@ -73,6 +80,7 @@ class Lowering:
             ),
             loss=loss,
             metrics=tuple(metrics),
+            structural=tuple(sorted(evaluator.maker.structural)),
         )
         check_numbers(program, evaluator.places, self.document.place_of_key(("sizes",)))
         return program
@@ -83,11 +91,6 @@ class Lowering:
             if name in FREE_SIZES:
                 at = self.document.place_of_key(("sizes", name))
                 raise SpecError(f"{name!r} is taken: it is what the arrays decide", at)
-        for name in self.model.layers:
-            for kind in ("function", "loss"):
-                if self.library.has(kind, name):
-                    at = self.document.place_of_key(("layers", name))
-                    raise SpecError(f"{name!r} is taken: it is a {kind}", at)
 
     def _ports(
         self, section: str, declared: Mapping[str, schema.Input] | Mapping[str, schema.State]
@@ -113,33 +116,25 @@ class Lowering:
         return lambda number: self.document.place_of((*path, number))
 
     def _instances(self) -> None:
-        for name, use in self.model.layers.items():
-            at = self.document.place_of(("layers", name, "layer"))
-            definition = self.library.find("layer", use.layer, at)
-            layer = content(definition, schema.Layer)
-
-            def place_of(attribute: str, key: bool, name: str = name) -> Place:
-                path = ("layers", name, attribute)
-                return self.document.place_of_key(path) if key else self.document.place_of(path)
-
-            def below(path: KeyPath, name: str = name) -> Place:
-                return self.document.place_of(("layers", name, *path))
-
-            extra = use.model_extra or {}
-            given = Given(f"layer {use.layer!r}", extra, at, definition.document, place_of)
-            attributes = read_attributes(self.library, layer.attributes, given, self.sizes)
-            for parameter in use.init:
-                if parameter not in layer.parameters:
-                    hint = did_you_mean(parameter, layer.parameters)
-                    known = ", ".join(layer.parameters) or "none"
-                    raise SpecError(
-                        f"{use.layer} has no parameter {parameter!r}{hint} (known: {known})",
-                        self.document.place_of_key(("layers", name, "init", parameter)),
-                    )
-            instance = Instance(name, definition, attributes, use.init, below)
+        owner = Owner(self.document, "", self.sizes)
+        self.evaluator.instances = self.evaluator.maker.make(owner, self.model.layers)
+        for instance in self.evaluator.instances.values():
             for dim in instance.sizes.values():
                 self.used_sizes.update(dim.names)
-            self.evaluator.instances[name] = instance
+        self.used_sizes.update(self.evaluator.maker.structural)
+
+    def _check_leaves(self, instances: Iterable[Instance]) -> None:
+        """Files of frameworks have ``blocks_0_up`` for ``blocks.0.up``: no two may be one there."""
+        sections = (self.model.inputs, self.model.state, self.model.targets)
+        found = {name: name for section in sections for name in section}
+        for instance in instances:
+            first = found.setdefault(instance.name.replace(".", "_"), instance.name)
+            if first != instance.name:
+                raise SpecError(
+                    f"{first} and {instance.name} have one name in files of frameworks, "
+                    "where '.' becomes '_': rename one",
+                    instance.place_of(("layer",)),
+                )
 
     def _check_assigned(self, scope: Scope, state: list[Port]) -> None:
         """States get a next value of their shape; other declared names stay what they are."""

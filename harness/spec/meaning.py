@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from harness.errors import Place, SpecError
 from harness.program.dims import Dim
 from harness.program.ir import Meaning
 from harness.spec import schema
@@ -79,7 +80,11 @@ def checksum(library: Library, kind: str, name: str) -> str:
     key = (kind, name)
     if key not in library.checksums:
         definition = library.find(kind, name)
-        library.checksums[key] = _Reader(library).definition(definition)
+        library.reading.append(name)
+        try:
+            library.checksums[key] = _EquationReader(library).definition(definition)
+        finally:
+            library.reading.pop()
     return library.checksums[key]
 
 
@@ -105,7 +110,7 @@ def _sum(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
 
 
-class _Reader:
+class _EquationReader:
     """Reads equations for what each name comes to."""
 
     def __init__(self, library: Library) -> None:
@@ -131,6 +136,7 @@ class _Reader:
             for group in (spec.parameters, spec.state, spec.statistics)
         ]
         given = self._attributes(spec.attributes) | axes.names()
+        given |= self._layers(spec, axes, document)
         for group in (spec.inputs, spec.parameters, spec.state, spec.statistics):
             given |= {name: _sum("given", name) for name in group}
         kept = [*spec.state, *spec.statistics]
@@ -145,6 +151,36 @@ class _Reader:
                 names = self._run(parse_equations(text, document.locator(path)), given)
                 results.append((form, [names[name] for name in (str(output), *kept)]))
         return _sum("layer", inputs, _kinds(spec.attributes), groups, kept, results)
+
+    def _layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
+        """What each layer of a layer comes to: its definition, and all that it is given."""
+        found = {}
+        for name, use in spec.layers.items():
+            at = document.place_of(("layers", name, "layer"))
+            if use.layer in self.library.reading:
+                circle = " -> ".join([*self.library.reading, use.layer])
+                raise SpecError(f"a layer cannot hold itself: {circle}", at)
+            declared = content(self.library.find("layer", use.layer, at), schema.Layer).attributes
+            values = {**declared, **(use.model_extra or {})}
+            given = [
+                (attribute, self._given(values[attribute], default, spec, axes, at))
+                for attribute, default in sorted(declared.items())
+            ]
+            links = None if use.repeat is None else str(read_dim(use.repeat, axes.dims, at))
+            found[name] = _sum(
+                "layer", name, checksum(self.library, "layer", use.layer), given, links
+            )
+        return found
+
+    def _given(self, value: Any, default: Any, spec: schema.Layer, axes: Axes, at: Place) -> str:
+        """What an attribute of a layer's layer is: a size, a number, or a function."""
+        if default == "size":
+            return str(read_dim(value, axes.dims, at))
+        if isinstance(value, str) and value in spec.attributes:
+            return _sum("attribute", value)
+        if isinstance(value, str) and value not in BUILTINS:
+            return checksum(self.library, "function", value)
+        return repr(value)
 
     def _loss(self, spec: schema.Loss, document: Document) -> str:
         axes = Axes(spec.attributes)
@@ -179,8 +215,9 @@ class _Reader:
     def _run(self, equations: Iterable[Assignment], given: Names) -> Names:
         names = dict(given)
         for equation in equations:
-            (target,) = equation.targets
-            names[target.id] = self._of(equation.value, names)
+            value = self._of(equation.value, names)
+            for number, target in enumerate(equation.targets):
+                names[target.id] = _sum("result", number, value) if number else value
         return names
 
     def _of(self, expr: Expr, names: Names) -> str:

@@ -34,9 +34,9 @@ class Spec:
         self.definition, self.document = definition, definition.document
         self.model = content(definition, schema.Model)
         self.name = self.model.model
-        self.programs: dict[Phase, Program] = {
-            phase: Lowering(library, self.model, self.document, phase).program() for phase in PHASES
-        }
+        # By the sizes that decide how many layers there are, where they differ from the model's.
+        self._lowered: dict[tuple[tuple[str, int], ...], dict[Phase, Program]] = {}
+        self.programs = self._lower({})
         self._check_parameters()
         self.update: UpdateRule | None = self._update()
         self._check_data()
@@ -71,10 +71,22 @@ class Spec:
                 )
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise SpecError(f"size {name!r} is a whole number from 1 on, found {size!r}", at)
-        program = self.programs[phase].with_sizes(**sizes)
+        deciding = self.programs[phase].structural
+        built = self._lower({n: size for n, size in sizes.items() if n in deciding})
+        program = built[phase].with_sizes(**sizes)
         if sizes:
             check_numbers(program, {}, at)
         return program
+
+    def _lower(self, sizes: Mapping[str, int]) -> dict[Phase, Program]:
+        """The programs at both phases, anew where there are more or fewer layers."""
+        key = tuple(sorted((n, s) for n, s in sizes.items() if s != self.model.sizes[n]))
+        if key not in self._lowered:
+            self._lowered[key] = {
+                phase: Lowering(self.library, self.model, self.document, phase, dict(key)).program()
+                for phase in PHASES
+            }
+        return self._lowered[key]
 
     @property
     def length(self) -> int:

@@ -87,17 +87,30 @@ class Loss(Documented):
     output: Name
 
 
+class LayerUse(BaseModel):
+    """A layer instance: the definition's name, laws of its parameters, and its attributes.
+
+    ``repeat`` makes a chain of as many, each with parameters of its own.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    layer: str
+    init: dict[Name, Initializer | list[Rows]] = {}
+    repeat: int | str | None = None
+
+
 class Layer(Documented):
     """A layer: equations once, or a step that is scanned; one form in training, one in inference.
 
     An attribute is ``size`` (a dimension, to be given), a number or the name of a function
-    (defaults).
+    (defaults). ``layers`` are others that the equations call, in place of own parameters.
     """
 
     layer: Name
     inputs: dict[Name, Axes | Input]
     attributes: dict[Name, float | str] = {}
     parameters: dict[Name, Parameter] = {}
+    layers: dict[Name, LayerUse] = {}
     state: dict[Name, State] = {}
     statistics: dict[Name, Parameter] = {}
     equations: str | None = None
@@ -114,14 +127,6 @@ class Optimizer(Documented):
     attributes: dict[Name, float]
     slots: dict[Name, Literal["zeros"]] = {}
     update: str
-
-
-class LayerUse(BaseModel):
-    """A layer instance: the definition's name, laws of its parameters, and its attributes."""
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-    layer: str
-    init: dict[Name, Initializer | list[Rows]] = {}
 
 
 class OptimizerUse(BaseModel):

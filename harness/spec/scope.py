@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.errors import Place, SpecError, did_you_mean
 from harness.program.dims import Dim
@@ -35,7 +36,7 @@ class Scope:
     """The names of one body of equations, and what may be done with them.
 
     ``changing`` are the given names that an equation may assign (states, statistics, slots);
-    ``layers`` and ``losses`` say whether those of the model may be called here.
+    ``layers`` are the instances that may be called here; ``losses`` says whether losses may.
     """
 
     names: dict[str, Binding]
@@ -43,7 +44,7 @@ class Scope:
     rest: RestAxes = field(default_factory=RestAxes)
     used: set[str] = field(default_factory=set)
     assigned: dict[str, Place] = field(default_factory=dict)
-    layers: bool = False
+    layers: Mapping[str, Any] = field(default_factory=dict)
     losses: bool = False
 
     def look_up(self, name: Name) -> Binding:
@@ -95,10 +96,7 @@ def check_used(
     Raises:
         SpecError: a name is not.
     """
-    for name in names:
-        if name not in scope.used:
-            place = document.place_of_key((section, name))
-            raise SpecError(f"{kind} {name!r} is declared but never used", place)
+    _check_among(scope.used, "used", names, document, section, kind)
 
 
 def check_assigned(
@@ -109,10 +107,21 @@ def check_assigned(
     Raises:
         SpecError: a name is not.
     """
+    _check_among(scope.assigned, "assigned", names, document, section, kind)
+
+
+def _check_among(
+    found: Container[str],
+    done: str,
+    names: Iterable[str],
+    document: Document,
+    section: str,
+    kind: str,
+) -> None:
     for name in names:
-        if name not in scope.assigned:
+        if name not in found:
             place = document.place_of_key((section, name))
-            raise SpecError(f"{kind} {name!r} is declared but never assigned", place)
+            raise SpecError(f"{kind} {name!r} is declared but never {done}", place)
 
 
 def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str]) -> None:

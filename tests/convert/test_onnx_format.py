@@ -67,8 +67,11 @@ def test_outputs_agree_with_the_oracle_at_any_size(
 
 
 @pytest.mark.parametrize("dtype", ALLOWED)
-def test_a_model_that_is_hard_to_write(worker: Worker, tmp_path: Path, dtype: str) -> None:
-    spec = harness.load(str(ODD / "odd.yaml"), [ODD])
+@pytest.mark.parametrize("name", ["odd", "nested"])
+def test_a_model_that_is_hard_to_write(
+    worker: Worker, tmp_path: Path, name: str, dtype: str
+) -> None:
+    spec = harness.load(str(ODD / f"{name}.yaml"), [ODD])
     case, path = Case.of(spec, dtype), tmp_path / "odd.onnx"
     written(worker, case, path)
     for batch, time in ((3, 4), (1, 2), (5, 9)):

@@ -19,7 +19,7 @@ from harness.spec.model import load_spec
 from harness.worker.worker import Worker
 
 ODD = Path(__file__).parent / "odd_specs"
-SYSTEMS = (*lesson6(), str(ODD / "odd.yaml"))
+SYSTEMS = (*lesson6(), str(ODD / "odd.yaml"), str(ODD / "nested.yaml"))
 Array = npt.NDArray[Any]
 
 

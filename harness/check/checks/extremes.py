@@ -14,6 +14,7 @@ from harness.check.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.program.ir import Port
+from harness.program.signature import owner_of
 from harness.runtime.arguments import Arguments
 
 # Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
@@ -86,7 +87,7 @@ def _saturated(case: Case, factor: float) -> Arguments:
 def last_layer(case: Case) -> str:
     """What the names of the last layer's parameters begin with; no name where there are none."""
     parameters = case.training.parameters
-    return parameters[-1].name.partition(".")[0] + "." if parameters else "."
+    return owner_of(parameters[-1].name) + "." if parameters else "."
 
 
 def kinks(context: Context) -> Iterator[Finding]:

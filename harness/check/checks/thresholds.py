@@ -142,7 +142,11 @@ def large_case(case: Case, own: Case) -> LargeCase:
 def _sizes(case: Case, own: Case) -> dict[str, int]:
     """Large numbers for the sizes that a run has not set: those are the same in both cases."""
     program = case.training
-    free = {n: size for n, size in own.training.sizes.items() if case.training.sizes[n] != size}
+    free = {
+        n: size
+        for n, size in own.training.sizes.items()
+        if case.training.sizes[n] != size and n not in program.structural
+    }
     classes, others = count(CLASSES), count(OTHERS)
     widest = max((n for n in free if n not in _classes(program)), key=free.__getitem__, default="")
     sizes = dict(own.training.sizes)

@@ -80,6 +80,8 @@ def resized(failure: Failure, name: str, size: int, *, first: bool) -> Failure |
     no program, or wants more numbers than there are."""
     sizes = {**failure.sizes, name: size}
     programs = [failure.training, failure.inference]
+    if any(name in program.structural for program in programs):
+        return None
     if name not in FREE_SIZES:
         programs = [p.with_sizes(**{name: size}) if name in p.sizes else p for p in programs]
     try:

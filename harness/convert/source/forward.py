@@ -68,9 +68,8 @@ def given(
     """
     form, _ = model.calls[node.attributes["label"]]
     values = [value for _, value in form.roles(node)]
-    made = {output: n for n in model.nodes for output in n.outputs}
     count = len(values)
-    while count > 1 and is_zeros(made.get(values[count - 1]), made):
+    while count > 1 and is_zeros(model.made.get(values[count - 1]), model.made):
         count -= 1
     if len(values) - count >= least:
         e.left.subtract(values[count:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from harness.convert.source.idioms import Idioms
@@ -64,11 +65,22 @@ class SourceModel:
 
     def name(self, value: int) -> str:
         """A value's own name, that of an output or state first; "" where it has none."""
-        for name, number in (*self.state.items(), *self.outputs.items()):
-            if number == value:
-                return name
+        crossing = self.crossing.get(value)
+        if crossing is not None:
+            return crossing
         name = self.names.get(value, "")
         return "" if "/" in name else name
+
+    @cached_property
+    def crossing(self) -> dict[int, str]:
+        """The name of each value that goes out; the first, where it has several."""
+        names = (*self.state.items(), *self.outputs.items())
+        return {value: name for name, value in reversed(names)}
+
+    @cached_property
+    def made(self) -> dict[int, Node]:
+        """The node that makes each value."""
+        return {output: node for node in self.nodes for output in node.outputs}
 
     def dims(self, shape: Sequence[Dim]) -> str:
         """A shape in numbers where they are known: ``[batch, time, 86]``."""

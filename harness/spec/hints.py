@@ -1,0 +1,54 @@
+"""What to write in place of names that people know from Python and from frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from harness.errors import did_you_mean
+from harness.spec import schema
+from harness.spec.library import Library, content
+
+INSTEAD: Mapping[str, str] = {
+    "einsum": "write it with @, permute_dims, expand_dims and sum",
+    "dot": "write a @ b",
+    "matmul": "write a @ b",
+    "bmm": "write a @ b, which takes leading axes as batches",
+    "transpose": "write permute_dims(x, axes=[1, 0])",
+    "permute": "write permute_dims(x, axes=[1, 0])",
+    "swapaxes": "write permute_dims(x, axes=[0, 2, 1])",
+    "unsqueeze": "write expand_dims(x, axis=0)",
+    "squeeze": "an index drops an axis, as in x[..., 0]",
+    "cat": "write concat([a, b], axis=-1)",
+    "concatenate": "write concat([a, b], axis=-1)",
+    "stack": "write concat of expand_dims, as in concat([expand_dims(a, axis=0), "
+    "expand_dims(b, axis=0)], axis=0)",
+    "clip": "write minimum(maximum(x, low), high)",
+    "clamp": "write minimum(maximum(x, low), high)",
+    "min": "write -max(-x)",
+    "prod": "write exp(sum(log(x))) for numbers above 0",
+    "power": "write a ** b",
+    "pow": "write a ** b",
+    "square": "write x ** 2",
+    "rsqrt": "write 1 / sqrt(x)",
+    "gather": "write take(table, i) for rows, take_along_axis(x, i) for one entry of the last axis",
+    "dropout": "what is drawn anew at every step is not in the language; leave it out",
+    "cumsum": "add up in a layer with 'scan', whose state is the sum so far",
+    "conv1d": "sum products with shifted slices, as in x[:, :-1] @ A + x[:, 1:] @ B",
+    "conv2d": "sum products with shifted slices, as in x[:, :-1] @ A + x[:, 1:] @ B",
+    "attention": "write softmax(q @ permute_dims(k, axes=[0, 2, 1])) @ v",
+}
+
+
+def unknown_function(library: Library, name: str, known: Iterable[str]) -> str:
+    """What to say of a function that there is none of: what to write, where that is known."""
+    if name in INSTEAD:
+        return f"the language has no function {name!r}: {INSTEAD[name]}"
+    if library.has("layer", name):
+        declared = content(library.find("layer", name), schema.Layer).attributes
+        sizes = "".join(f", {n}: ..." for n, default in declared.items() if default == "size")
+        return (
+            f"{name!r} is a layer: name it under 'layers', as in "
+            f"'{name}_1: {{layer: {name}{sizes}}}', and call that name"
+        )
+    known = tuple(known)
+    return f"unknown function {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
