@@ -190,8 +190,8 @@ def _bounds(case: Case) -> dict[str, int]:
 def nan(context: Context) -> Iterator[Finding]:
     """NaN all over one parameter, each in turn, reaches every output and loss that it must.
 
-    And the gradients: of one that is nothing but NaN, some of it. Not all, as rows that nobody has
-    read have a gradient of 0 where a gradient is made of the rows alone.
+    And some gradient, where one must be nothing but NaN. Not each: the slope of a relu at NaN is 0
+    or 1, whoever defines it, and rows that nobody has read may have a gradient of 0.
     """
     case = context.case
     if not case.training.parameters:
@@ -204,6 +204,7 @@ def nan(context: Context) -> Iterator[Finding]:
         expected = case.gradients(material, f"nan in {port.name}").values
         context.remote.load(material)
         found = context.remote.gradients(material)
+        wanted = reached = False
         for tensor, array in part(expected, "output.", "loss", "metric.", "gradient.").items():
             finding.held += 1
             got = found.get(tensor)
@@ -212,8 +213,13 @@ def nan(context: Context) -> Iterator[Finding]:
                 continue
             there = np.isnan(np.asarray(got, np.float64))
             lost = np.isnan(array) & ~there
-            if lost.all() if tensor.startswith("gradient.") else lost.any():
+            if tensor.startswith("gradient."):
+                wanted = wanted or bool(np.isnan(array).all())
+                reached = reached or bool(there.any())
+            elif lost.any():
                 finding.faults.append(
                     f"{tensor}: of NaN in {port.name}, {int(lost.sum())} NaN were lost"
                 )
+        if wanted and not reached:
+            finding.faults.append(f"no gradient is NaN where all of {port.name} is")
     yield finding
