@@ -72,20 +72,22 @@ class Played:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a step, in one round: in a row; alone, until it has begun, until it is done, and
-    for reading its results once more; and those of processors, in a row and alone."""
+    """Seconds of a step, in one round: in a row; alone, until it has begun, until it is done, for
+    reading its results once more, and of the longer of the first two parts without reading; and
+    those of processors, in a row and alone."""
 
     row: float
     begun: float
     done: float
     again: float
+    longer: float
     row_processor: float
     alone_processor: float
 
     @property
     def share(self) -> float:
         """The time in a row over the longer part of the time alone."""
-        return self.row / max(self.begun, self.done - self.again, 1e-9)
+        return self.row / max(self.longer, 1e-9)
 
     @property
     def processor_share(self) -> float:
