@@ -185,8 +185,8 @@ def schema(kind: str) -> None:
 @click.option("--records", type=FILE, help="File to keep the results in; appended to.")
 @click.option("--resume", is_flag=True, help="Skip the cells that --records holds already.")
 @click.option("--reproducers", type=FOLDER, help="Folder to write reproducers to.")
-@click.option("--baseline", type=FILE, help="Tell what changed since these records.")
-@click.option("--pairs", is_flag=True, help="Show every two backends held against each other.")
+@click.option("--baseline", type=FILE, help="Report what changed since these records.")
+@click.option("--pairs", is_flag=True, help="Show how far every two backends are from each other.")
 @seed("Seed of the numbers to check with.")
 @options.JSON
 @options.VERBOSE
