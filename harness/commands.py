@@ -15,6 +15,7 @@ from harness import options
 from harness.bench import commands as bench_commands
 from harness.check import commands as check_commands
 from harness.check import completion as completion  # asked through options.completers
+from harness.cluster.options import machines
 from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
 from harness.defaults import commands as defaults_commands
@@ -26,6 +27,7 @@ from harness.interrupts import stoppable
 from harness.options import FILE, FOLDER, listed, number, numbers, seed, timeout
 from harness.ranges import JOBS, MEMORY_MIB, REPEAT
 from harness.report import commands as report_commands
+from harness.shards import Shard
 from harness.terminal import say, tell
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
@@ -176,6 +178,7 @@ def schema(kind: str) -> None:
     default=0,
     help="Backends to run at the same time; as many as there are cores if left out.",
 )
+@machines
 @options.DETERMINISTIC
 @options.PYTHONS
 @options.ENVIRONMENT
@@ -280,6 +283,8 @@ def request_of(given: Mapping[str, Any]) -> Any:
         jobs=given["jobs"],
         fail_fast=given["fail_fast"],
         given=own,
+        shard=Shard.read(given["shard"]) if given["shard"] else None,
+        on=given["on"],
     )
 
 

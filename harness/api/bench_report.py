@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,15 @@ class BenchReport:
     ``document`` is the content of the file of results, in pytest-benchmark's format.
     """
 
-    def __init__(self, request: BenchRequest, results: Sequence[TimedResult]) -> None:
+    def __init__(
+        self,
+        request: BenchRequest,
+        results: Sequence[TimedResult],
+        plan: Mapping[str, Any] | None = None,
+    ) -> None:
         self.request, self.results = request, list(results)
         # The content of the file of results: of this machine as it is now.
-        self.document: dict[str, Any] = document(request, results)
+        self.document: dict[str, Any] = document(request, results, plan=plan)
 
     @property
     def exit_code(self) -> int:

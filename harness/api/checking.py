@@ -43,6 +43,8 @@ def check(
     memory_limit: int | None = None,
     jobs: int = 0,
     fail_fast: bool = False,
+    shard: str | None = None,
+    on: str | None = None,
 ) -> CheckReport:
     """Check backends against the float64 oracle, each in a process of its own.
 
@@ -75,6 +77,8 @@ def check(
         memory_limit: Bytes that a worker may take.
         jobs: Backends that run at a time; 0 for as many as there are cores.
         fail_fast: Begin no further cell after the first that does not pass.
+        shard: The part of the run to take, ``"2/4"`` for the second of four; all if left out.
+        on: ``"ray"`` or ``"ray://HOST:PORT"`` to run on a cluster; this machine if left out.
 
     Returns:
         A report. ``print`` shows the table of the command line, a notebook an HTML table;
@@ -87,7 +91,7 @@ def check(
     import time
 
     from harness.api.check_report import CheckReport
-    from harness.check.run import Engine
+    from harness.check.on_cluster import engine_of
 
     request = _request(
         specs,
@@ -112,9 +116,11 @@ def check(
         memory_limit=memory_limit,
         jobs=jobs,
         fail_fast=fail_fast,
+        shard=shard,
+        on=on,
     )
     started = time.monotonic()
-    with Engine(request) as engine:
+    with engine_of(request) as engine:
         report = engine.run()
     return CheckReport.of(report, time.monotonic() - started)
 
@@ -232,6 +238,7 @@ def _request(
     folders: Folders = (),
     sizes: Mapping[str, int] | None = None,
     records: str | PathLike[str] | None = None,
+    shard: str | None = None,
     **given: Any,
 ) -> Request:
     """The request of arguments as Python gives them.
@@ -242,6 +249,7 @@ def _request(
     """
     from harness.api import arguments
     from harness.check.request import Request
+    from harness.shards import Shard
 
     names, all_folders = arguments.models(specs, folders)
     asked = arguments.mapping(sizes, "sizes")
@@ -261,5 +269,6 @@ def _request(
         sizes=asked,
         records=arguments.path(records, "records"),
         given=own,
+        shard=None if shard is None else Shard.read(str(shard)),
         **given,
     )

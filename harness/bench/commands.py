@@ -10,10 +10,12 @@ from typing import Any
 import click
 
 from harness import options
+from harness.cluster.options import machines
 from harness.errors import UsageError
 from harness.interrupts import stoppable
 from harness.options import FILE, JSON, MARKDOWN, listed, number, pairs, seed, timeout
 from harness.ranges import ROUNDS, SIZES, THREADS, THRESHOLD
+from harness.shards import Shard
 
 Command = Callable[..., Any]
 SHARE = click.option(
@@ -75,6 +77,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 )
 @click.option("--baseline", "compare", type=FILE, help="Compare with the results in this file.")
 @SHARE
+@machines
 @options.PYTHONS
 @options.ENVIRONMENT
 @click.option("--tune", is_flag=True, help="Also try environment settings that are known to help.")
@@ -132,6 +135,8 @@ def request_of(given: Mapping[str, Any]) -> Any:
         folders=given["folders"],
         seed=given["seed"],
         timeout=given["timeout"],
+        shard=Shard.read(given["shard"]) if given["shard"] else None,
+        on=given["on"],
     )
 
 

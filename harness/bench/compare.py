@@ -227,6 +227,7 @@ def _flat(environment: Mapping[str, Any]) -> dict[str, object]:
         "processor": machine["cpu"],
         "usable cores": machine["usable_cores"],
         "Python of the harness": machine.get("python"),
+        "machines": ", ".join(sorted(m["host"] for m in environment.get("machines", ()))) or "one",
         **{name: environment[name] for name in ("device", "dtype", "path", "threads")},
     }
 

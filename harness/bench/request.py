@@ -13,6 +13,7 @@ from harness.columns import choose
 from harness.errors import UsageError, check_known, did_you_mean
 from harness.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
 from harness.runtime.budget import check_fits
+from harness.shards import Shard
 from harness.spec.asked_sizes import check_asked, known_sizes
 from harness.spec.library import lesson6
 from harness.spec.model import FREE_SIZES, Spec, load_specs
@@ -62,6 +63,8 @@ class BenchRequest:
     folders: tuple[Path, ...] = ()
     seed: int = 0
     timeout: float = TEN_MINUTES
+    shard: Shard | None = None
+    on: str | None = None
 
     @property
     def thread_count(self) -> int:
@@ -97,6 +100,12 @@ class Group:
     batch: int
     time: int
     sizes: Mapping[str, int]
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """What tells it from all others, what its cost depends on first."""
+        sizes = (f"{name}={size}" for name, size in sorted(self.sizes.items()))
+        return (self.mode, self.spec.name, str(self.batch), str(self.time), *sizes)
 
     def cell(self, label: str) -> TimedCell:
         """The cell of an entry."""

@@ -41,6 +41,11 @@ class Cell:
         return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
 
 
+def cell_name(cell: Cell) -> tuple[str, ...]:
+    """What tells a cell from all others, what its cost depends on first."""
+    return (f"{cell.backend} {cell.dtype} {cell.path}", cell.spec, cell.device)
+
+
 @dataclass
 class CellResult:
     """The outcome of a cell."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from harness.check.cell import Cell, CellResult
 from harness.check.checks import FINDINGS, IN_ONE
 from harness.check.findings import PASSING, VERDICTS, Finding, Verdict
-from harness.check.recorded import cell_of, ended
+from harness.check.recorded import cell_of, comparable
 from harness.check.records import Records
 from harness.oracle.tolerance import moved
 
@@ -119,7 +119,7 @@ def changes(old: Records, new: Records) -> list[CellChange]:
         replace(c, reason="it was begun and not finished")
         if c.new is None and c.cell in begun
         else c
-        for c in changes_of(ended(old), ended(new))
+        for c in changes_of(*comparable(old, new))
     ]
 
 

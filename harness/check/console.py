@@ -14,6 +14,7 @@ from harness.check import step_summary
 from harness.check.baseline import Baseline, since
 from harness.check.cell import Cell, CellResult, result_records
 from harness.check.events import Report
+from harness.check.on_cluster import engine_of
 from harness.check.pairs import statements
 from harness.check.progress import CheckProgress
 from harness.check.reproducer import check_writable, first_check, load, save
@@ -56,9 +57,12 @@ def run_check(
     """
     started = time.monotonic()
     progress = CheckProgress(console(error=True))
-    with Engine(request, progress) as engine, progress.bar:
+    with engine_of(request, progress) as engine, progress.bar:
         for told in (*engine.specs.hidden, *engine.applied):
             progress.bar.line(told)
+        if request.shard is not None:
+            of = f"{len(engine.cells())} of {len(engine.whole_plan())} cells"
+            progress.bar.line(f"shard {request.shard}: {of}")
         base = Baseline(options["baseline"]) if options["baseline"] is not None else None
         if options["reproducers"] is not None:
             check_writable(options["reproducers"])

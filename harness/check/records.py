@@ -98,11 +98,11 @@ class RecordWriter:
             RecordError: a record is not of the documented form, or the disk is full or broken;
                 lines that were written before stay readable.
         """
-        line = b"".join(map(_encode, records))
+        line = b"".join(map(encoded, records))
         with self._lock, self._locked_file():
             torn = self._torn_bytes()
             if torn:
-                line = b"\n" + _encode({"kind": _TORN, "bytes": torn}) + line
+                line = b"\n" + encoded({"kind": _TORN, "bytes": torn}) + line
             try:
                 written = os.write(self._fd, line)
                 os.fsync(self._fd)
@@ -218,7 +218,12 @@ def head(
     }
 
 
-def _encode(record: Mapping[str, Any]) -> bytes:
+def encoded(record: Mapping[str, Any]) -> bytes:
+    """A record as its line.
+
+    Raises:
+        RecordError: it is not of the documented form.
+    """
     kind = record.get("kind")
     if not isinstance(kind, str):
         raise RecordError(f"a record has no kind: {sorted(map(str, record))} are its fields")

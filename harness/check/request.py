@@ -16,6 +16,7 @@ from harness.oracle.case import Case
 from harness.oracle.given import Given
 from harness.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
 from harness.runtime.labels import backend_of
+from harness.shards import Shard
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
 from harness.worker.launch import SERVICE
@@ -62,6 +63,8 @@ class Request:
     handler: str | None = None
     service: str = SERVICE
     given: Given | None = None
+    shard: Shard | None = None
+    on: str | None = None
 
 
 def make_case(spec: Spec, request: Request, *, own: bool) -> Case:

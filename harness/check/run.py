@@ -19,8 +19,8 @@ from harness.check.findings import PASSING
 from harness.check.outliers import Outliers
 from harness.check.pairs import Pair, Pairs, recorded
 from harness.check.provenance import Greetings
-from harness.check.recorded import ended
-from harness.check.records import RecordWriter
+from harness.check.recorded import blocks
+from harness.check.records import Records, RecordWriter
 from harness.check.request import slowest_first
 from harness.check.resume import records_of, take_up
 from harness.check.runner import Runner
@@ -34,8 +34,8 @@ STOPPING = 2.0
 class Place(Protocol):
     """Where a cell is run: here, or on another machine."""
 
-    def signature(self, cell: Cell) -> Mapping[str, str]:
-        """What decides the cell's numbers there; asked before it is run."""
+    def signature(self, cell: Cell) -> Mapping[str, str] | None:
+        """What decides the cell's numbers there, if that is known; asked before it is run."""
 
     def run_cell(self, cell: Cell) -> CellResult:
         """What came of it."""
@@ -62,7 +62,7 @@ class Engine(Runner):
         try:
             self.head = self.new_head(arguments)
             self._write(self.head)
-            self._run_here(left)
+            self._run_left(left)
         finally:
             self.close()
             if self._writer:
@@ -80,17 +80,21 @@ class Engine(Runner):
         if not self.request.resume or self.request.records is None:
             return {}
         records = records_of(self.request.records, self.request)
-        greetings = Greetings(self.request, self.workers)
-        kept, reasons = take_up(plan, ended(records), self.signature, greetings)
-        if reasons:
-            self.events.again(reasons)
+        kept = self._take_up(records, plan)
         self._found_pairs = [p for p in recorded(records) if all(cell in kept for cell in p.cells)]
         for result in kept.values():
             self.events.ended(result)
         return kept
 
-    def _run_here(self, left: Sequence[Cell]) -> None:
-        """Run cells in this process, a thread for each backend."""
+    def _take_up(self, records: Records, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
+        greetings = Greetings(self.request, self.workers)
+        kept, reasons = take_up(plan, blocks(records), self.signature, greetings)
+        if reasons:
+            self.events.again(reasons)
+        return kept
+
+    def _run_left(self, left: Sequence[Cell]) -> None:
+        """Run cells from this process, a thread for each backend."""
         pool = ThreadPoolExecutor(self.request.jobs or len(os.sched_getaffinity(0)))
         futures = [
             pool.submit(self._run_backend, name, left) for name in slowest_first(self.backends)

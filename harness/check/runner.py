@@ -12,10 +12,11 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
-from harness.check.cell import Cell, CellResult, own_fault
+from harness.check.cell import Cell, CellResult, cell_name, own_fault
 from harness.check.differences import Differences, known_differences
 from harness.check.events import CheckEvents
 from harness.check.findings import Finding
+from harness.check.outliers import group_name, group_of
 from harness.check.provenance import Signatures, greeting, labelled, origins
 from harness.check.records import head
 from harness.check.request import Request, check_request, checks_of
@@ -26,6 +27,7 @@ from harness.columns import choose
 from harness.errors import HarnessError, UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
+from harness.shards import plan_record
 from harness.spec.asked_sizes import check_asked
 from harness.spec.library import Library, lesson6
 from harness.spec.model import Spec
@@ -76,7 +78,21 @@ class Runner:
             worker.close()
 
     def cells(self) -> list[Cell]:
-        """The plan: every spec on every backend, dtype by dtype and path by path."""
+        """The plan: every spec on every backend, dtype by dtype and path by path; of a shard, its
+        part of them.
+
+        Raises:
+            UsageError: there are fewer cells than shards.
+        """
+        whole, shard = self.whole_plan(), self.request.shard
+        if shard is None:
+            return whole
+        # What is compared with each other stays together, if that leaves no shard without any.
+        together = len({group_of(cell) for cell in whole}) >= shard.count
+        return shard.part(whole, group_name if together else cell_name, "cell")
+
+    def whole_plan(self) -> list[Cell]:
+        """The cells of all shards."""
         request = self.request
         return [
             Cell(spec, backend, request.device, dtype, path)
@@ -106,6 +122,9 @@ class Runner:
         """The first line of the record of a run of this request, begun now."""
         made = head(arguments, origins(self.backends), self.request.environment)
         made["request"] = request_record(self.request)
+        made["plan"] = plan_record(
+            ["\n".join(cell_name(c)) for c in self.whole_plan()], self.request.shard
+        )
         return made | labelled(self.workers)
 
     def signature(self, cell: Cell) -> Mapping[str, str]:

@@ -23,7 +23,10 @@ from harness.oracle.threads import one_thread
 # Of a request: what says which cells there are and how they are run as a whole, and not what one
 # of them gives.
 NOT_OF_A_CELL = frozenset(
-    {"specs", "backends", "paths", "device", "records", "resume", "jobs", "fail_fast", "given"}
+    {
+        *("specs", "backends", "paths", "device", "records", "resume", "jobs", "fail_fast"),
+        *("given", "shard", "on"),
+    }
 )
 OPTIONS = {f.name: f for f in fields(Request) if f.name not in NOT_OF_A_CELL}
 TASK_FIELDS = (*CELL_FIELDS, "source", "options")
@@ -158,8 +161,8 @@ class Workers:
                 request.
             HarnessError: its spec is wrong, or the records cannot be written.
         """
+        runner = self.runner(task)
         with self._lock:
-            runner = self._runner(task)
             turn = self._turns.setdefault((task.options, task.cell.backend), threading.Lock())
             self._begin_record(runner)
         with turn:
@@ -174,19 +177,27 @@ class Workers:
         result.outputs, result.values, result.witness = {}, {}, None
         return CellReport(task, result, (begin, *lines))
 
-    def _runner(self, task: Task) -> Runner:
-        """Of all cells with the same options there is one, which shares the oracle's work."""
-        runner = self._runners.get(task.options)
-        if runner is None:
-            runner = self._runners[task.options] = Runner(task.request, alone=True)
-        return runner.with_cell(task.cell, task.source)
+    def runner(self, task: Task) -> Runner:
+        """What runs the cell: one for all with the same options, which share the oracle's work.
+
+        Raises:
+            UsageError: the cell has options that there are not.
+            HarnessError: its spec is wrong.
+        """
+        with self._lock:
+            runner = self._runners.get(task.options)
+            if runner is None:
+                runner = self._runners[task.options] = Runner(task.request, alone=True)
+            return runner.with_cell(task.cell, task.source)
 
     def _begin_record(self, runner: Runner) -> None:
         if self._writer is None:
             return
         wanted = request_record(runner.request)
         if self._written is None:
-            self._append(runner.new_head())
+            head = runner.new_head()
+            del head["plan"]  # that of whoever asked for the cells is not known here
+            self._append(head)
             self._written = wanted
         elif self._written != wanted:
             raise UsageError(

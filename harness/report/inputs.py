@@ -138,7 +138,7 @@ def check_run(path: Path) -> CheckRun:
     records = read_records(path, complete=True)
     heads = records.of_kind("head")
     cells = ended(records)
-    return CheckRun(displayed(path), heads, cells, cut_off(records, cells), records)
+    return CheckRun(displayed(path), heads, cells, cut_off(records), records)
 
 
 def _bench_run(path: Path) -> BenchRun:

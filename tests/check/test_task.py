@@ -20,8 +20,8 @@ from harness.errors import UsageError
 
 SPECS = ("lesson6/simple_rnn", "lesson6/keras_gru")
 CHECKS = ("values", "inference")
-# What a clock says, and the process that a worker was.
-FLEETING = ("seconds", "started", "arguments")
+# What a clock says, and what only a whole run knows of itself.
+FLEETING = ("seconds", "started", "arguments", "plan")
 
 
 def lines(path: Path) -> list[dict[str, object]]:
