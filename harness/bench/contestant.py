@@ -25,7 +25,7 @@ class Refused(Exception):
 
 
 class Unsupported(Exception):
-    """The backend does not claim to have what was asked for; that is no fault of it."""
+    """The backend does not claim to have what was asked for; that is not a fault of it."""
 
 
 @dataclass

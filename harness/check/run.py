@@ -168,7 +168,7 @@ class Engine(Runner):
         result = place.run_cell(cell)
         self.cases.done(cell.spec)
         if self._stopping.is_set():
-            return  # its worker was killed from here: whatever came of it is no verdict
+            return  # its worker was killed from here: whatever came of it is not a verdict
         with self._lock:
             self._results[cell] = result
             self._outliers.ended(result)

@@ -77,7 +77,7 @@ class CellRun:
         hello = self.worker.hello or {}
         result.doubts = hello.get("doubts", ())
         result.version = ", ".join(f"{n} {v}" for n, v in hello.get("versions", {}).items())
-        # What a backend does not claim to have is no fault of it.
+        # What a backend does not claim to have is not a fault of it.
         lacking = not_offered(hello, self.cell.device, self.cell.dtype)
         if lacking:
             yield Finding("open", faults=[lacking], verdict="unsupported")

@@ -71,7 +71,7 @@ class Wavering(Oracle):
     """The oracle, but that comparisons of operands nearer than :attr:`band` fall the other way.
 
     ``band`` is relative to the larger operand. Of millions of relus some are always that near to
-    their kink; what such a one does to a gradient is no fault of a backend.
+    their kink; what such a one does to a gradient is not a fault of a backend.
     """
 
     band = 0.0

@@ -150,7 +150,7 @@ class Probe:
         try:
             found = tuple(int(length) for length in shape)  # type: ignore[union-attr]
         except Exception:
-            return f"{text} gave a {type(made).__name__} whose shape is no tuple of numbers"
+            return f"{text} gave a {type(made).__name__} whose shape is not a tuple of numbers"
         if found != form.shape:
             return f"{text} gave shape {list(found)}; {list(form.shape)} is right"
         try:

@@ -147,7 +147,7 @@ class Evaluator(LanguageValues):
             case Call():
                 return self.call(expr, scope)
             case List() | Rest():
-                raise SpecError("a list or '...' is no value by itself", expr.place)
+                raise SpecError("a list or '...' is not a value by itself", expr.place)
 
     def _named(self, name: Name, scope: Scope) -> int:
         if name.id not in scope.names and name.id in self.callable_names(scope):
@@ -178,7 +178,7 @@ class Evaluator(LanguageValues):
         """The value of a call: an attribute's function, a built-in, or a defined function.
 
         Raises:
-            SpecError: what is called is no function, or takes other arguments.
+            SpecError: what is called is not a function, or takes other arguments.
         """
         name = expr.function
         bound = scope.names.get(name)

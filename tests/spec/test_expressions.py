@@ -256,4 +256,4 @@ def test_random_tokens_give_equations_or_spec_errors():
             continue
         assert 1 <= error.place.line <= text.count("\n") + 1
         assert 1 <= error.place.column <= len(text) + 1
-    assert accepted > 100  # Otherwise the words are no test of the reader behind the checks.
+    assert accepted > 100  # Otherwise the words are not a test of the reader behind the checks.
