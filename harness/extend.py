@@ -34,6 +34,7 @@ from harness.convert.source.wrapping import INDENT, bracketed, mapping
 from harness.errors import HarnessError, UsageError, shorten
 from harness.files.atomic import whole
 from harness.files.user_file import MAX_WEIGHTS, opened, read_bytes
+from harness.program import series
 
 # The program of a model.
 from harness.program.dims import Dim, Shape
@@ -176,6 +177,7 @@ __all__ = [
     "reading",
     "result_text",
     "run_file",
+    "series",
     "shorten",
     "swaps_first",
     "unique",

@@ -20,6 +20,7 @@ from harness.errors import shorten
 from harness.program.builder import Builder
 from harness.program.dims import Dim, resolve_shape
 from harness.program.ir import Kind, Node, Phase, Type
+from harness.program.primitives import OFFERED
 from harness.program.signature import call_key
 from harness.runtime.backend import Backend, host_dtype
 from harness.runtime.interpreter import Interpreter, call_text, perform
@@ -196,8 +197,8 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
 
 
 def every_primitive(session: Session) -> Iterator[PrimitiveCall]:
-    """A call of every primitive, those included that a model has no use for: a backend promises
-    them all."""
+    """A call of every primitive that the backend has, those included that a model has no use
+    for."""
     builder = Builder()
 
     def value(*shape: int, kind: Kind = "float", bound: int | None = None) -> int:
@@ -209,6 +210,13 @@ def every_primitive(session: Session) -> Iterator[PrimitiveCall]:
         builder.emit(op, matrix)
     for op in ("add", "subtract", "multiply", "divide", "power", "less", "less_equal", "equal"):
         builder.emit(op, matrix, row)
+    offered = session.backend.primitives.keys() & OFFERED.keys()
+    for op in offered - {"arange", "reshape"}:
+        builder.emit(op, matrix)
+    if "arange" in offered:
+        builder.emit("arange", stop=Dim.of(4))
+    if "reshape" in offered:
+        builder.emit("reshape", cube, shape=(Dim.of(3), Dim.of(8)))
     truth = value(2, 3, kind="bool")
     builder.emit("where", truth, matrix, row)
     builder.emit("astype", truth)

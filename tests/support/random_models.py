@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from harness.program.dims import ONE, Dim, Shape
+from harness.program.dims import ONE, Dim, Shape, product
 
 BATCH, TIME, WIDTH, VOCAB = (Dim.of(name) for name in ("batch", "time", "width", "vocab"))
 INPUTS = {
@@ -28,6 +28,7 @@ FUNCTIONS = (
     *("tanh({0})", "relu({0})", "sigmoid({0})", "softmax({0})", "log_softmax({0})", "linear({0})"),
     *("hard_sigmoid_fifth({0})", "exp(0.1 * {0})", "sqrt({0} * {0} + 1)", "stop_gradient({0})"),
     *("-{0}", "{0} ** 2", "{0} ** 1", "0.5 * {0}", "{0} * 2", "{0} / 4", "{0} + 0", "1 - {0}"),
+    *("gelu({0})", "silu({0})", "softplus({0})", "sin({0})", "cos({0})", "erf({0})"),
     *("-1 * {0}", "0 * {0}", "{0} - 0.5", "0 - {0}", "1 * {0}", "{0} / (1 + {0} * {0})"),
 )
 BINARY = (
@@ -111,7 +112,7 @@ class Model:
         if found:
             name, shape = found
             axis, text = self.axis(len(shape))
-            if shape[axis].terms and shape[axis].names[0] in ("batch", "time"):
+            if not fixed(shape[axis]):
                 return  # twice as many examples would be another model
             others = [n for n, s in self.values if s == shape]
             parts = [name, *(self.pick(others) for _ in range(self.choose(st.integers(0, 2))))]
@@ -120,6 +121,42 @@ class Model:
                 f"concat([{', '.join(parts)}], axis={text})",
                 (*shape[:axis], length, *shape[axis + 1 :]),
             )
+
+    def merge(self) -> None:
+        found = self.value(lambda s: len(s) > 1)
+        if found:
+            name, shape = found
+            axis = self.choose(st.integers(0, len(shape) - 2))
+            both = (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+            self.add(f"merge({name}, axes=[{axis}, {axis + 1}])", both)
+
+    def split(self) -> None:
+        """An axis that is a product, or one as 1 and itself."""
+        found = self.value(lambda s: 0 < len(s) < MOST_AXES and any(len(d.terms) == 1 for d in s))
+        if found:
+            name, shape = found
+            axis = self.pick([a for a, d in enumerate(shape) if len(d.terms) == 1])
+            if shape[axis].constant:
+                return
+            ((term, count),) = shape[axis].terms
+            first, _, rest = term.partition("*")
+            parts = (Dim.of(first), Dim.of(count)) if not rest else (
+                Dim.of(first) * count, product(Dim.of(n) for n in rest.split("*"))
+            )  # fmt: skip
+            sizes = ", ".join(map(str, parts))
+            self.add(
+                f"split({name}, axis={axis}, sizes=[{sizes}])",
+                (*shape[:axis], *parts, *shape[axis + 1 :]),
+            )
+
+    def masked(self) -> None:
+        found = self.value(lambda s: len(s) > 1 and s[-2] == TIME)
+        if found:
+            name, shape = found
+            late = "~(arange(time)[:, None] < 2)"
+            first = "(arange(time) == 0)[:, None]"
+            text = self.pick((late, first, f"{late} & {first}", f"{late} | {first}"))
+            self.add(f"where({text}, {name}, 0.5 * {name})", shape)
 
     def function(self) -> None:
         text = self.pick(FUNCTIONS)
@@ -281,7 +318,7 @@ def broadcast(one: Shape, other: Shape) -> Shape | None:
 STEPS = (
     *("expand", "expand", "permute", "permute", "index", "concat", "reduce", "binary", "binary"),
     *("function", "function", "function", "product", "dense", "normal", "logits", "again"),
-    *("recurrent", "recurrent", "indexed", "indexed"),
+    *("recurrent", "recurrent", "indexed", "indexed", "merge", "merge", "split", "masked"),
 )
 
 
