@@ -2,12 +2,14 @@
 #   make check   set up, then run all of Lesson 6 on every backend
 #   make bench   set up, then time them all, training and forward
 #   make test    set up, then lint, type-check and test
+#   make test-all   the same, with the cases that make test leaves out
 #   make test-quick   in two minutes: the rooms of tests that start few processes
 #   make check-gpu   check all of Lesson 6 on a card, and keep a record
 #   make bench-gpu   time the backends on a card, and write docs/gpu/CARD.md
 #   make lowest  run the lowest versions that are declared, each in an environment of its own
 #   make newest  the same with the newest ones; PARTS="torch lint" runs only these
 #   make fuzz    10,000 damaged files, drawn anew, and Ctrl-C at each fiftieth of a second
+#   make docs    the pages as a site in build/site, in an environment of its own; a broken link fails
 #   make constraints   write the versions of the environment to tests/constraints.txt
 # BENCH="--records now.json" gives it options. VENV=DIR puts the environment
 # elsewhere; PYTHON=... makes it with another interpreter.
@@ -17,7 +19,7 @@ BIN := $(VENV)/bin
 QUICK := $(addprefix tests/,files oracle program project spec text)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: check bench check-gpu bench-gpu test test-quick lint types install lowest newest fuzz constraints clean
+.PHONY: check bench check-gpu bench-gpu test test-all test-quick lint types install lowest newest fuzz docs constraints clean
 
 check: install
 	$(BIN)/harness check
@@ -33,11 +35,15 @@ bench-gpu: install
 
 # Most tests run beside each other, a process a core; those that measure, or kill at a moment, do not.
 test: install lint types
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not thorough"
+	$(BIN)/python -m pytest -m "alone and not thorough"
+
+test-all: install lint types
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 test-quick: install
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not slow" $(QUICK)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not slow and not thorough" $(QUICK)
 
 lint: install
 	$(BIN)/ruff check .
@@ -54,6 +60,17 @@ fuzz: install
 	HARNESS_FUZZ=10000 HARNESS_INTERRUPT_STEP=0.02 \
 	  $(BIN)/python -m pytest tests/fuzz tests/cli/test_interrupts.py
 
+# Needs no framework, nor the package itself.
+docs: $(VENV)-docs/installed
+	$(VENV)-docs/bin/python -m sphinx -q -W --keep-going -c docs/site -d build/doctrees . build/site
+	@echo "build/site/index.html"
+
+$(VENV)-docs/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/pip install --quiet --upgrade "pip>=25.1"
+	$(VENV)-docs/bin/pip install --quiet --group docs
+	touch $@
+
 constraints: install
 	$(BIN)/python tests/versions.py constraints
 
@@ -67,4 +84,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-docs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -18,24 +18,31 @@ from __future__ import annotations
 import harness.bench
 import harness.check
 import harness.train  # noqa: F401
-from harness.api.checking import check
+from harness.api.checking import cells, check, run_cell
 from harness.api.models import load, run
 from harness.api.timing import bench, compare
 from harness.api.training import generate, train
 
 TYPE_CHECKING = False  # typing's own, without the import: every command starts here
 if TYPE_CHECKING:
+    from harness.check.task import Task as Task
+    from harness.check.task import Workers as Workers
+
     __version__: str
 
-__all__ = ["bench", "check", "compare", "generate", "load", "run", "train"]
+__all__ = ["bench", "cells", "check", "compare", "generate", "load", "run", "run_cell", "train"]
 
 
-def __getattr__(name: str) -> str:
-    """The version of what is installed, which is looked up when it is asked for.
+def __getattr__(name: str) -> object:
+    """The version of what is installed, and the classes: looked up when they are asked for.
 
     Raises:
         AttributeError: anything else is asked for.
     """
+    if name in ("Task", "Workers"):
+        from harness.check import task
+
+        return getattr(task, name)
     if name != "__version__":
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
     from importlib.metadata import version

@@ -15,16 +15,19 @@ from harness import options
 from harness.bench import commands as bench_commands
 from harness.check import commands as check_commands
 from harness.check import completion as completion  # asked through options.completers
+from harness.cluster.options import machines
 from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
 from harness.defaults import commands as defaults_commands
 from harness.demo import commands as demo_commands
+from harness.environments import commands as environments_commands
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.given import commands as given_commands
 from harness.interrupts import stoppable
 from harness.options import FILE, FOLDER, listed, number, numbers, seed, timeout
 from harness.ranges import JOBS, MEMORY_MIB, REPEAT
 from harness.report import commands as report_commands
+from harness.shards import Shard
 from harness.terminal import say, tell
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
@@ -112,16 +115,17 @@ def explain(spec: str, **given: Any) -> None:
     SPEC may also be a layer, a function, a loss, an optimizer or an initializer.
     """
     from harness.check.explain import explain as text
-    from harness.runtime.plugins import choose_backends
+    from harness.columns import Columns, of_options
 
-    backends = choose_backends(given["backends"]) if given["backends"] else ()
-    names = partial(tuple, backends)
-    pythons = options.interpreters(given["pythons"], names)
-    environment = options.variables(given["environment"], names)
+    columns = Columns(())
+    if given["backends"]:
+        columns = of_options(given["backends"], given["pythons"])
+    names, pythons = columns.names, columns.pythons
+    environment = options.variables(given["environment"], lambda: names)
 
     def run() -> int:
         sizes = numbers(given["sizes"])
-        tell(text(spec, given["folders"], sizes, backends, pythons, environment))
+        tell(text(spec, given["folders"], sizes, names, pythons, environment))
         return 0
 
     sys.exit(stoppable(run))
@@ -174,6 +178,7 @@ def schema(kind: str) -> None:
     default=0,
     help="Backends to run at the same time; as many as there are cores if left out.",
 )
+@machines
 @options.DETERMINISTIC
 @options.PYTHONS
 @options.ENVIRONMENT
@@ -212,7 +217,7 @@ def check(**given: Any) -> None:
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--backend", type=options.Words("backend"), help="Replay on another backend.")
+@click.option("--backend", type=options.WordList("backend"), help="Replay on another backend.")
 @options.PYTHONS
 @options.ENVIRONMENT
 @friendly
@@ -231,6 +236,7 @@ check_commands.register(cli, friendly)
 upstream_commands.register(cli, friendly)
 given_commands.register(cli, friendly)
 demo_commands.register(cli, friendly)
+environments_commands.register(cli, friendly)
 report_commands.register(cli, friendly)
 train_commands.register(cli, friendly)
 generate_commands.register(cli, friendly)
@@ -241,12 +247,13 @@ defaults_commands.register(cli, friendly)
 def request_of(given: Mapping[str, Any]) -> Any:
     """The request that command-line options stand for; :class:`UsageError` for a bad one."""
     from harness.check import request as requests
-    from harness.runtime.plugins import choose_backends
+    from harness.columns import names_of, of_options
     from harness.spec.library import Library
 
     specs = Library(given["folders"]).matching(given["specs"])
     quick = given["quick"]
-    backends = partial(choose_backends, given["backends"])
+    backends = given["backends"]
+    columns = of_options(backends, given["pythons"])
     sizes, own = numbers(given["sizes"]), None
     if given["weights"] is not None or given["inputs"] is not None:
         from harness.given.files import gather_for
@@ -255,14 +262,14 @@ def request_of(given: Mapping[str, Any]) -> Any:
         own = gather_for(specs, given["folders"], sizes, parameters=weights, inputs=inputs)
     return requests.Request(
         specs=specs or (requests.QUICK_SPECS if quick else ()),
-        backends=given["backends"],
+        backends=columns.names if backends else (),
         dtypes=given["dtypes"] or (requests.QUICK_DTYPES if quick else requests.DTYPES),
         paths=_paths(given["paths"], requests.PATHS),
         device=given["device"],
         folders=given["folders"],
         sizes=sizes,
-        pythons=options.interpreters(given["pythons"], backends),
-        environment=options.variables(given["environment"], backends),
+        pythons=columns.pythons,
+        environment=options.variables(given["environment"], partial(names_of, backends)),
         timeout=given["timeout"],
         start_timeout=given["start_timeout"],
         memory_limit=given["memory"] * 2**20 if given["memory"] else None,
@@ -276,6 +283,8 @@ def request_of(given: Mapping[str, Any]) -> Any:
         jobs=given["jobs"],
         fail_fast=given["fail_fast"],
         given=own,
+        shard=Shard.read(given["shard"]) if given["shard"] else None,
+        on=given["on"],
     )
 
 

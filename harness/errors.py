@@ -75,6 +75,24 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
     return "" if name is None else f"; did you mean {name!r}?"
 
 
+def unknown(what: str, value: object, known: Iterable[str]) -> UsageError:
+    """The error that says ``value`` is no name of a ``what``, and which names are."""
+    names = tuple(known)
+    hint = did_you_mean(value, names)
+    return UsageError(f"unknown {what} {value!r}{hint} (known: {', '.join(names)})")
+
+
+def check_known(what: str, value: object, known: Iterable[str]) -> None:
+    """Check that ``value`` is one of the names of a ``what``.
+
+    Raises:
+        UsageError: it is not.
+    """
+    names = tuple(known)
+    if value not in names:
+        raise unknown(what, value, names)
+
+
 def shorten(text: str, limit: int = 60) -> str:
     """Return ``text`` on one line of at most ``limit`` characters, for use inside a message."""
     line = " ".join(text.split())

@@ -8,32 +8,11 @@ both, whose methods say what each is given, in which shapes and dtypes, and what
 
 from __future__ import annotations
 
-# Files of a framework: read with limits, held against the model, never run.
-from harness.arrays import Array, ArrayDict, Arrays
-from harness.convert.archive import DESCRIBED, Archive, Damaged, archive, reading
-from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
-from harness.convert.formats import Exported, Format, Script
-from harness.convert.generated import run_file
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-# A model as source code: the equations as expressions of a dialect, vetted before it is run.
-from harness.convert.source import document, forward, layers, literals
-from harness.convert.source.common import (
-    LayerBody,
-    common_code,
-    ends_of,
-    result_text,
-    swaps_first,
-)
-from harness.convert.source.emitter import Dialect, Emitter
-from harness.convert.source.expression import Code, fill, listed
-from harness.convert.source.idioms import Idioms
-from harness.convert.source.layers import LayerForm, Method, SourceModel
-from harness.convert.source.names import CONSTANTS, PYTHON, camel, identifier, unique, uses
-from harness.convert.source.vetting import Words, vetted
-from harness.convert.source.wrapping import INDENT, bracketed, mapping
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import HarnessError, UsageError, shorten
-from harness.files.atomic import whole
-from harness.files.user_file import MAX_WEIGHTS, opened, read_bytes
 from harness.program import series
 
 # The program of a model.
@@ -75,9 +54,69 @@ from harness.runtime.functions import VARIABLES
 from harness.runtime.hookspecs import hookimpl
 from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, loop
 from harness.runtime.layout import Layout
-from harness.runtime.native import Layer, Native, NativeOptimizer, Tensors, WholeModel
+from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors, WholeModel
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
 from harness.runtime.session import Session
+
+if TYPE_CHECKING:
+    # Files of a framework: read with limits, held against the model, never run.
+    from harness.convert.archive import DESCRIBED, Archive, Damaged, archive, reading
+    from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
+    from harness.convert.formats import Exported, Format, Script
+    from harness.convert.generated import run_file
+
+    # A model as source code: the equations as expressions of a dialect, vetted before it is run.
+    from harness.convert.source import document, forward, layers, literals
+    from harness.convert.source.common import (
+        LayerBody,
+        common_code,
+        ends_of,
+        result_text,
+        swaps_first,
+    )
+    from harness.convert.source.emitter import Dialect, Emitter
+    from harness.convert.source.expression import Code, fill, listed
+    from harness.convert.source.idioms import Idioms
+    from harness.convert.source.layers import LayerForm, Method, SourceModel
+    from harness.convert.source.names import CONSTANTS, PYTHON, camel, identifier, unique, uses
+    from harness.convert.source.vetting import Words, vetted
+    from harness.convert.source.wrapping import INDENT, bracketed, mapping
+    from harness.files.atomic import whole
+    from harness.files.user_file import MAX_WEIGHTS, opened, read_bytes
+else:
+    # The same, read when it is first asked for: only formats do, and every worker of a backend
+    # would wait for it.
+    _SOURCE = "harness.convert.source"
+    _LATE = {
+        "harness.convert.archive": "DESCRIBED Archive Damaged archive reading",
+        "harness.convert.checked": "FLOATS Declared bytes_of read_arrays",
+        "harness.convert.formats": "Exported Format Script",
+        "harness.convert.generated": "run_file",
+        _SOURCE: "document forward layers literals",
+        f"{_SOURCE}.common": "LayerBody common_code ends_of result_text swaps_first",
+        f"{_SOURCE}.emitter": "Dialect Emitter",
+        f"{_SOURCE}.expression": "Code fill listed",
+        f"{_SOURCE}.idioms": "Idioms",
+        f"{_SOURCE}.layers": "LayerForm Method SourceModel",
+        f"{_SOURCE}.names": "CONSTANTS PYTHON camel identifier unique uses",
+        f"{_SOURCE}.vetting": "Words vetted",
+        f"{_SOURCE}.wrapping": "INDENT bracketed mapping",
+        "harness.files.atomic": "whole",
+        "harness.files.user_file": "MAX_WEIGHTS opened read_bytes",
+    }
+    _HOMES = {name: module for module, names in _LATE.items() for name in names.split()}
+
+    def __getattr__(name):
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if home == _SOURCE:  # whose names are modules themselves
+            found = import_module(f"{home}.{name}")
+        else:
+            found = getattr(import_module(home), name)
+        globals()[name] = found
+        return found
+
 
 __all__ = [
     "CONSTANTS",
@@ -95,6 +134,7 @@ __all__ = [
     "Backend",
     "Block",
     "Call",
+    "ClaimableCall",
     "Claimed",
     "Code",
     "Damaged",
@@ -112,7 +152,6 @@ __all__ = [
     "HarnessError",
     "Idioms",
     "Join",
-    "Layer",
     "LayerBody",
     "LayerForm",
     "Layout",

@@ -40,7 +40,7 @@ class NoPandas(HarnessError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class TintedText:
     """A text of a table with the tint under it."""
 
     text: str
@@ -50,7 +50,7 @@ class Entry:
 def html_table(
     title: str,
     columns: Sequence[str],
-    rows: Iterable[Sequence[str | Entry]],
+    rows: Iterable[Sequence[str | TintedText]],
     notes: str = "",
 ) -> str:
     """A table in HTML that needs nothing beside it; ``notes`` are plain text below it."""
@@ -80,8 +80,8 @@ def frame(records: Iterable[Mapping[str, Any]]) -> DataFrame:
     return pandas.DataFrame(list(records))
 
 
-def _cell(given: str | Entry) -> str:
-    found = given if isinstance(given, Entry) else Entry(given)
+def _cell(given: str | TintedText) -> str:
+    found = given if isinstance(given, TintedText) else TintedText(given)
     tint = f' class="{found.tint}"' if found.tint else ""
     return f"<td{tint}>{_text(found.text)}</td>"
 

@@ -39,7 +39,7 @@ else:
     AnyType = click.ParamType  # no generic before click 8.4
 
 
-class Words(AnyType):
+class WordList(AnyType):
     """A value, or several with commas between them; ``kind`` is what a shell completes."""
 
     name = "text"
@@ -97,7 +97,7 @@ def listed(*names: str, kind: str = "", pairs: bool = False, **more: Any) -> Opt
     ``pairs`` tells that they are NAME=VALUE, whose values may have commas.
     """
     split = _NEXT_NAME.split if pairs else by_commas
-    return click.option(*names, multiple=True, type=Words(kind, split), callback=_flat, **more)
+    return click.option(*names, multiple=True, type=WordList(kind, split), callback=_flat, **more)
 
 
 def number(allowed: Range) -> Callable[[Any], Any]:
@@ -135,7 +135,7 @@ def dtype(default: str, others: str) -> Option:
         "--dtype",
         default=default,
         show_default=True,
-        type=Words("dtype"),
+        type=WordList("dtype"),
         help=f"Type of the numbers to compute in; {others} are the others.",
     )
 
@@ -146,7 +146,7 @@ def path(default: str, *others: str) -> Option:
         "--path",
         default=default,
         show_default=True,
-        type=Words("path"),
+        type=WordList("path"),
         help="Path of execution: the framework's own layers where it has them (native), its "
         "gradient of the equations (equations), or the derived gradient (derived)"
         + "".join(f"; {other}" for other in others)
@@ -156,14 +156,14 @@ def path(default: str, *others: str) -> Option:
 
 BACKENDS = listed("--backend", "backends", kind="backend", help="Backends; all if left out.")
 BACKEND = click.option(
-    "--backend", required=True, type=Words("backend"), help="The backend that does it."
+    "--backend", required=True, type=WordList("backend"), help="The backend that does it."
 )
 SPECS = click.option(
     "--specs",
     "folders",
     multiple=True,
     metavar="FOLDER",
-    type=Words("folder", _folders),
+    type=WordList("folder", _folders),
     callback=_paths,
     help="Folders of further definitions, searched before those that ship.",
 )
@@ -194,7 +194,7 @@ DEVICE = click.option(
     "--device",
     default="cpu",
     show_default=True,
-    type=Words("device"),
+    type=WordList("device"),
     help="Device to compute on, as the backend names it.",
 )
 DETERMINISTIC = click.option(
@@ -217,12 +217,12 @@ VERBOSE = click.option("--verbose", is_flag=True, help="Print all figures and me
 
 def spec(function: Callable[..., Any]) -> Callable[..., Any]:
     """The argument of a command that takes one spec."""
-    return click.argument("spec", type=Words("model"))(function)
+    return click.argument("spec", type=WordList("model"))(function)
 
 
 def specs(function: Callable[..., Any]) -> Callable[..., Any]:
     """The argument of a command that takes several, or patterns such as ``'lesson6/*'``."""
-    return click.argument("specs", nargs=-1, metavar="[SPEC]...", type=Words("model"))(function)
+    return click.argument("specs", nargs=-1, metavar="[SPEC]...", type=WordList("model"))(function)
 
 
 def pairs(option: str, items: Sequence[str]) -> dict[str, str]:

@@ -26,6 +26,8 @@ OTHERS = (
     *("HARNESS_CORPUS", "HARNESS_FUZZ", "HARNESS_INTERRUPT_STEP", "HARNESS_RANDOM_MODELS"),
     "HARNESS_WORKER",
 )
+# Commands that have no table of their own: env are the variables of ``--env``.
+NO_TABLES = frozenset({"env"})
 # The options of each command, without their dashes.
 Vocabulary = Mapping[str, Iterable[str]]
 
@@ -59,10 +61,12 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
     for name in TABLE:
         table = table.get(name, {})
     found: dict[str, Setting] = {}
+    commands = known.keys() - NO_TABLES
     for own in (False, True):
-        for key, value in (table.get(command, {}) if own else table).items():
+        of_command = table.get(command, {}) if command in commands else {}
+        for key, value in (of_command if own else table).items():
             place = _place(path, text, key, command if own else "")
-            if not own and key in known:
+            if not own and key in commands:
                 _check_command(path, text, key, value, known)
             elif key not in (known[command] if own else _all(known)):
                 raise _unknown(key, place, known[command] if own else [*known, *_all(known)])

@@ -16,17 +16,18 @@ from harness.errors import UsageError
 SECTIONS: Mapping[str, str] = {
     "What to run": "backend against between pairs run break to from path dtype device quick check "
     "thorough repeat mode batch time size rounds tune phase want text encoding epochs held-out "
-    "prompt length temperature top-k seed deterministic no-proof specs weights inputs like",
-    "How to run it": "python env threads jobs timeout start-timeout memory fail-fast",
+    "prompt length temperature top-k seed deterministic no-proof specs weights inputs like "
+    "list remove shard",
+    "How to run it": "on python env threads jobs timeout start-timeout memory fail-fast",
     "What to keep": "records output html markdown junit reproducers every resume force",
     "What to print": "json print-markdown verbose baseline base history relative-to threshold",
 }
 # The sections of the list of commands; one that is in none stands at the end.
 CHAPTERS: Mapping[str, str] = {
-    "Compare": "check bench compare report demo run",
+    "Compare": "check bench compare merge report demo run",
     "Find out why": "explain differences localise reduce replay",
     "Train and move models": "train generate export import",
-    "Look up": "list schema",
+    "Look up": "list schema env",
 }
 # What options and commands were called before, and what does it now.
 FORMER: Mapping[str, Mapping[str, str]] = {

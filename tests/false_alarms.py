@@ -21,10 +21,10 @@ from rich.progress import track
 from harness.check.checks import CHECKS, Context
 from harness.check.findings import PASSING, Finding
 from harness.check.request import DTYPES, Request, make_case
+from harness.columns import choose
 from harness.files.atomic import write_whole
 from harness.oracle.case import Case
 from harness.oracle.tolerance import FLOOR, K
-from harness.runtime.plugins import choose_backends
 from harness.spec.library import lesson6
 from harness.spec.model import Spec, load_spec
 from harness.worker.launch import Launch
@@ -94,7 +94,7 @@ def measure(
 def main(seeds: int, named: tuple[str, ...], specs: tuple[str, ...]) -> None:
     """Measure, and write the page if it is of everything."""
     started = time.monotonic()
-    workers = {name: Worker(Launch(name)) for name in choose_backends(list(named))}
+    workers = {name: Worker(Launch(name)) for name in choose(list(named)).names}
     measured = {dtype: Measured() for dtype in DTYPES}
     try:
         for name in track(specs or lesson6(), description="systems"):

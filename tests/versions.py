@@ -53,15 +53,17 @@ def groups_of(part: str) -> list[str]:
 def requirements(part: str) -> list[Requirement]:
     """What a part is declared to need."""
     parts = known.declared(known.project())
-    # What linters say of the code depends on the newest types of the others, so only they are old.
-    names = groups_of(part) if part == "lint" else [known.CORE, *extras_of(part), *groups_of(part)]
+    # What linters say of the code depends on the newest types of the others, so only they are old;
+    # and the site is built without the package.
+    alone = part in ("lint", "docs")
+    names = groups_of(part) if alone else [known.CORE, *extras_of(part), *groups_of(part)]
     return [r for name in names for r in parts.get(name, [])]
 
 
 def parts(kind: str) -> list[str]:
     """What is tried of a set: the lowest also part by part, since each may be held back alone."""
     alone = [known.CORE, *known.extras(known.project())] if kind == "lowest" else []
-    return [*alone, EVERY, "test", "lint"]
+    return [*alone, EVERY, "test", "lint", "docs"]
 
 
 def harness_commands(part: str) -> Iterator[str]:
@@ -111,6 +113,8 @@ def commands(part: str) -> list[str]:
             "mypy",
             "pre-commit validate-config {root}/.pre-commit-config.yaml",
         ]
+    if part == "docs":
+        return ["python -m sphinx -q -W --keep-going -c {root}/docs/site {root} site"]
     if part == "test":
         names = (
             "spec/test_expressions",

@@ -17,10 +17,10 @@ from harness.extend import (
     Advance,
     Array,
     Backend,
+    ClaimableCall,
     F,
     Function,
     GradientFunction,
-    Layer,
     Native,
     NativeOptimizer,
     Packing,
@@ -212,7 +212,7 @@ class Jax(Backend):
 
         return run
 
-    def claim(self, layer: Layer) -> Native | None:
+    def claim(self, layer: ClaimableCall) -> Native | None:
         if layer.definition not in LOSSES:
             return None
         name, roles = LOSSES[layer.definition]

@@ -29,6 +29,7 @@ TEMPLATES: Mapping[str, str] = {
     "sin": "jnp.sin(%0)",
     "cos": "jnp.cos(%0)",
     "floor": "jnp.floor(%0)",
+    "square": "jnp.square(%0)",
     "power": "jnp.power(%0, %1)",
     "where": "jnp.where(%0, %1, %2)",
     "take_along_axis": "jnp.take_along_axis(%0, %1, -1)",
@@ -66,14 +67,10 @@ class JaxDialect(Dialect):
     """The words of JAX."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
-        found = common_code(e, node, operands)
+        found = common_code(e, node, operands, TEMPLATES)
         if found is not None:
             return found
         attributes = node.attributes
-        if node.op == "power" and operands[1].parts == ("2.0",):
-            return fill("jnp.square(%0)", operands[0])
-        if node.op in TEMPLATES:
-            return fill(TEMPLATES[node.op], *operands)
         if node.op in ("sum", "max", "mean"):
             axes = attributes["axis"]
             where = e.shape(axes) if len(axes) > 1 else str(axes[0])

@@ -20,11 +20,11 @@ from harness.extend import (
     Advance,
     Array,
     Backend,
+    ClaimableCall,
     F,
     Function,
     GradientFunction,
     HarnessError,
-    Layer,
     Native,
     NativeOptimizer,
     Packing,
@@ -44,7 +44,7 @@ from harness.extend import (
 from ..jax import platforms
 from ..jax.compile import scan
 from ..torch.backend import CUBLAS_REPEATS
-from .engines import ENGINES, Jax, TensorFlow, Torch
+from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager
 from .layers import LAYERS, RECURRENT, layer_name
 from .optimizers import claim_optimizer
@@ -70,7 +70,7 @@ class Keras(Backend):
         self._table = table(keras, self.engine.exact)
         self._device: Any = None
         self._card: int | None = None
-        if isinstance(self.engine, Torch):
+        if isinstance(self.engine, TorchEngine):
             self.fused = self.engine.fused
             self.rewrites = self.denormals = True
 
@@ -85,7 +85,7 @@ class Keras(Backend):
         return self.keras.ops.convert_to_tensor(np.array(array, order="C"), dtype)
 
     def fill(self, tensor: Any, array: Array) -> None:
-        assert isinstance(self.engine, Torch)
+        assert isinstance(self.engine, TorchEngine)
         self.engine.fill(tensor, array)
 
     def numpy(self, tensor: Any) -> Array:
@@ -97,7 +97,7 @@ class Keras(Backend):
         return {n: version(n) for n in ("keras", self._engine_name, "numpy")}
 
     def flush_denormals(self, flush: bool = True) -> bool:
-        return isinstance(self.engine, Torch) and self.engine.flush_denormals(flush)
+        return isinstance(self.engine, TorchEngine) and self.engine.flush_denormals(flush)
 
     def devices(self) -> Sequence[str]:
         return self.engine.devices()
@@ -139,7 +139,9 @@ class Keras(Backend):
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
-        if not isinstance(self.engine, Jax) or isinstance(sequences[0], self.keras.KerasTensor):
+        if not isinstance(self.engine, JaxEngine) or isinstance(
+            sequences[0], self.keras.KerasTensor
+        ):
             return loop(self.primitives, step, carries, sequences, reverse)
         return scan(self.engine.jax, step, carries, sequences, reverse, self.engine.quick)
 
@@ -147,7 +149,7 @@ class Keras(Backend):
         return self.engine.compile(function)
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        if isinstance(self.engine, Torch):
+        if isinstance(self.engine, TorchEngine):
             return self.engine.execute(plan)
         return super().execute(plan)
 
@@ -163,7 +165,7 @@ class Keras(Backend):
     def value_and_gradient(self, function: Function) -> GradientFunction:
         return self.engine.gradient(function)
 
-    def claim(self, layer: Layer) -> Native | None:
+    def claim(self, layer: ClaimableCall) -> Native | None:
         if layer.node.attributes["kind"] == "loss":
             return self._loss(layer.definition)
         if layer.definition not in LAYERS:
@@ -184,7 +186,7 @@ class Keras(Backend):
     def _is_cudnn(self, kind: str, arguments: Mapping[str, Any]) -> bool:
         """Whether Keras hands a layer to cuDNN: those of the standard form, on a GPU."""
         functions = arguments.get("activation"), arguments.get("recurrent_activation")
-        kinds = {"LSTM", "GRU"} if isinstance(self.engine, TensorFlow) else {"LSTM"}
+        kinds = {"LSTM", "GRU"} if isinstance(self.engine, TensorFlowEngine) else {"LSTM"}
         standard = functions == ("tanh", "sigmoid") and arguments.get("reset_after", True)
         return bool(self._card is not None and kind in kinds and standard)
 
@@ -196,7 +198,7 @@ class Keras(Backend):
         functions = (arguments.get("activation"), arguments.get("recurrent_activation"))
         return self.engine.inexact.isdisjoint({*used, *functions})
 
-    def _arguments(self, kind: str, layer: Layer) -> dict[str, Any]:
+    def _arguments(self, kind: str, layer: ClaimableCall) -> dict[str, Any]:
         """Arguments of the class; None for a function that Keras does not have."""
         given = layer.attributes
         if kind == "Embedding":
@@ -235,7 +237,7 @@ class Keras(Backend):
         """
         losses, copy = self.keras.losses, self.keras.ops.copy
         functions = {"sparse_cross_entropy": losses.sparse_categorical_crossentropy}
-        if not isinstance(self.engine, TensorFlow):
+        if not isinstance(self.engine, TensorFlowEngine):
             functions["cross_entropy"] = losses.categorical_crossentropy
         function = functions.get(definition)
         if function is None:

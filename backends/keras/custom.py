@@ -25,7 +25,7 @@ from harness.extend import (
 )
 
 from .sizes import free_sizes, place_of, settled
-from .source import RESERVED, Writer, registered
+from .source import RESERVED, CallWriter, registered
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class Custom:
     def method(self, name: str) -> list[str]:
         """The equations as a method."""
         arguments = ", ".join(["self", *self.arguments.values()])
-        body = Writer(self.program, self.arguments, self.weights).write(self.nodes, self.outputs)
+        body = CallWriter(self.program, self.arguments, self.weights).write(
+            self.nodes, self.outputs
+        )
         lines = [f"{INDENT * 2}{line}" if line else "" for line in body]
         return [f"{INDENT}def {name}({arguments}):", *lines]
 

@@ -250,14 +250,7 @@ def _looked_up(index: int) -> Measured:
     return "NaN" if found != found else f"row {int(found) - 1}"
 
 
-@PROBES
-def index_too_large() -> Measured:
-    return _looked_up(3)
-
-
-@PROBES
-def index_negative() -> Measured:
-    return _looked_up(-1)
+PROBES.looked_up(_looked_up)
 
 
 @PROBES

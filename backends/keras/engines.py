@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .jax_engine import Jax
-from .tensorflow_engine import TensorFlow
-from .torch_engine import Torch
+from .jax_engine import JaxEngine
+from .tensorflow_engine import TensorFlowEngine
+from .torch_engine import TorchEngine
 
-Engine = TensorFlow | Torch | Jax
-ENGINES: Mapping[str, type[Engine]] = {"tensorflow": TensorFlow, "torch": Torch, "jax": Jax}
+Engine = TensorFlowEngine | TorchEngine | JaxEngine
+ENGINES: Mapping[str, type[Engine]] = {
+    "tensorflow": TensorFlowEngine,
+    "torch": TorchEngine,
+    "jax": JaxEngine,
+}
 
-__all__ = ["ENGINES", "Engine", "Jax", "TensorFlow", "Torch"]
+__all__ = ["ENGINES", "Engine", "JaxEngine", "TensorFlowEngine", "TorchEngine"]

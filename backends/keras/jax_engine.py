@@ -12,7 +12,7 @@ from ..jax import platforms
 from ..jax.compile import Options, advance, quick_options, several, takes
 
 
-class Jax:
+class JaxEngine:
     """Traced and compiled, once for each set of shapes."""
 
     cpu = "cpu:0"

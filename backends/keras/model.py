@@ -14,8 +14,8 @@ from typing import Any
 
 from harness.extend import (
     PYTHON,
+    ClaimableCall,
     Idioms,
-    Layer,
     Node,
     Port,
     Program,
@@ -278,6 +278,6 @@ def _claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
     found: dict[str, list[Any]] = {}
     for node in program.calls:
         if node.attributes["kind"] == "layer":
-            layer = Layer(node, program.phase, local_shapes(program, node))
+            layer = ClaimableCall(node, program.phase, local_shapes(program, node))
             found.setdefault(call_key(node), []).append(backend.claim(layer))
     return {key: natives[0] for key, natives in found.items() if all(natives)}

@@ -117,7 +117,7 @@ HARD_SIGMOID_FIFTH = registered(
 )
 
 
-class Writer:
+class CallWriter:
     """The text of one layer's ``call``, for nodes over ``arguments`` and ``weights``.
 
     Both map values to the names that they have in the text.

@@ -10,7 +10,7 @@ from typing import Any
 from harness.extend import Advance, Function, GradientFunction, Tensors, UsageError, device_names
 
 
-class TensorFlow:
+class TensorFlowEngine:
     """Gradient tapes, eager."""
 
     cpu = "cpu:0"

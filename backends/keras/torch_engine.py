@@ -9,7 +9,7 @@ from typing import Any
 from harness.extend import Advance, Executor, Function, GradientFunction, Plan, Tensors
 
 
-class Torch:
+class TorchEngine:
     """Autograd, eager."""
 
     # Not cpu:0: torch copies a tensor from cpu to cpu:0, and Keras then loses its parameters.

@@ -12,11 +12,11 @@ import numpy as np
 from harness.extend import (
     Array,
     Backend,
+    ClaimableCall,
     Executor,
     F,
     Function,
     GradientFunction,
-    Layer,
     Native,
     NativeOptimizer,
     Plan,
@@ -202,7 +202,7 @@ class Torch(Backend):
 
         return run
 
-    def claim(self, layer: Layer) -> Native | None:
+    def claim(self, layer: ClaimableCall) -> Native | None:
         from .layers import CLAIMS, CUDNN
 
         claim = CLAIMS.get(layer.definition)

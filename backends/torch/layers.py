@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from harness.extend import (
+    ClaimableCall,
     FrozenZeros,
     Join,
-    Layer,
     Native,
     Packing,
     Part,
@@ -22,10 +22,10 @@ from harness.extend import (
 )
 
 Tensor = Any
-Claim = Callable[[Layer], Native | None]
+Claim = Callable[[ClaimableCall], Native | None]
 
 
-def _embedding(layer: Layer) -> Native:
+def _embedding(layer: ClaimableCall) -> Native:
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         return [torch.nn.functional.embedding(values["indices"], packed["weight"])]
 
@@ -45,7 +45,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.nn.functional.linear(x, weight, bias)
 
 
-def _dense(layer: Layer) -> Native | None:
+def _dense(layer: ClaimableCall) -> Native | None:
     activation = layer.attributes["activation"]
     if activation not in ("linear", "relu", "tanh", "sigmoid"):
         return None
@@ -63,7 +63,7 @@ def _dense(layer: Layer) -> Native | None:
     return Native(label, run, Packing(pieces))
 
 
-def _batch_norm(layer: Layer) -> Native:
+def _batch_norm(layer: ClaimableCall) -> Native:
     epsilon, momentum = layer.attributes["epsilon"], layer.attributes["momentum"]
     training = layer.phase == "training"
 
@@ -114,11 +114,11 @@ def _gates(prefix: str, order: str, transpose: bool) -> Join:
     return Join(tuple(Part(f"{prefix}_{gate}", transpose) for gate in order), 0)
 
 
-def _gated(layer: Layer) -> bool:
+def _gated(layer: ClaimableCall) -> bool:
     return (layer.attributes["activation"], layer.attributes["gate"]) == ("tanh", "sigmoid")
 
 
-def _simple_rnn(layer: Layer) -> Native | None:
+def _simple_rnn(layer: ClaimableCall) -> Native | None:
     activation = layer.attributes["activation"]
     if activation not in ("tanh", "relu"):
         return None
@@ -132,7 +132,7 @@ def _simple_rnn(layer: Layer) -> Native | None:
     return _recurrent(f"torch.rnn_{activation}", ["h"], pieces)
 
 
-def _lstm(layer: Layer) -> Native | None:
+def _lstm(layer: ClaimableCall) -> Native | None:
     if not _gated(layer):
         return None
     (units,) = layer.shapes["b_i"]
@@ -145,7 +145,7 @@ def _lstm(layer: Layer) -> Native | None:
     return _recurrent("torch.lstm", ["h", "c"], pieces)
 
 
-def _gru_reset_after(layer: Layer) -> Native | None:
+def _gru_reset_after(layer: ClaimableCall) -> Native | None:
     if not _gated(layer):
         return None
     pieces: dict[str, Piece] = {
@@ -157,7 +157,7 @@ def _gru_reset_after(layer: Layer) -> Native | None:
     return _recurrent("torch.gru", ["h"], pieces)
 
 
-def _cross_entropy(layer: Layer) -> Native:
+def _cross_entropy(layer: ClaimableCall) -> Native:
     """One row an example: torch wants the classes on axis 1, and the order of rows is free."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
@@ -172,7 +172,7 @@ def _cross_entropy(layer: Layer) -> Native:
     return Native("torch.nn.functional.cross_entropy", run, Packing({}))
 
 
-def _squared_error(layer: Layer) -> Native:
+def _squared_error(layer: ClaimableCall) -> Native:
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         prediction, target = values["prediction"], values["target"]
         return [torch.nn.functional.mse_loss(prediction, target, reduction="none")]

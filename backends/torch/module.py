@@ -8,10 +8,10 @@ from typing import Any
 from harness.extend import (
     CONSTANTS,
     PYTHON,
+    ClaimableCall,
     Code,
     Emitter,
     Exported,
-    Layer,
     LayerBody,
     LayerForm,
     Method,
@@ -235,7 +235,7 @@ class Writer:
         forward.settle(e, results, fill(f"{name}({places})", *codes), attribute(key))
 
     def _native(
-        self, e: Emitter, node: Node, target: str, layer: Layer, codes: Sequence[Code]
+        self, e: Emitter, node: Node, target: str, layer: ClaimableCall, codes: Sequence[Code]
     ) -> None:
         """A call of a module of torch.nn."""
         word = target.removeprefix("self.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.extend import Layer, Native, Program, call_key, identifier, local_shapes
+from harness.extend import ClaimableCall, Native, Program, call_key, identifier, local_shapes
 
 from .layers import CLAIMS
 
@@ -56,11 +56,11 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
 }
 
 
-def natives(program: Program) -> dict[str, tuple[Layer, Native]]:
+def natives(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
     """The layers that are modules of torch.nn, by instance, each with its claim."""
-    found: dict[str, tuple[Layer, Native]] = {}
+    found: dict[str, tuple[ClaimableCall, Native]] = {}
     for node in program.calls:
-        layer = Layer(node, program.phase, local_shapes(program, node))
+        layer = ClaimableCall(node, program.phase, local_shapes(program, node))
         if layer.definition in MODULES:
             native = CLAIMS[layer.definition](layer)
             if native is not None:

@@ -27,6 +27,7 @@ TEMPLATES: Mapping[str, str] = {
     "sin": "torch.sin(%0)",
     "cos": "torch.cos(%0)",
     "floor": "torch.floor(%0)",
+    "square": "torch.square(%0)",
     "power": "torch.pow(%0, %1)",
     "where": "torch.where(%0, %1, %2)",
     "take_along_axis": "torch.gather(%0, -1, %1)",
@@ -74,14 +75,10 @@ class TorchDialect(Dialect):
     """The words of torch."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
-        found = common_code(e, node, operands)
+        found = common_code(e, node, operands, TEMPLATES)
         if found is not None:
             return found
         attributes = node.attributes
-        if node.op == "power" and operands[1].parts == ("2.0",):
-            return fill("torch.square(%0)", operands[0])
-        if node.op in TEMPLATES:
-            return fill(TEMPLATES[node.op], *operands)
         if node.op in REDUCTIONS:
             axes = e.shape(attributes["axis"]) if len(attributes["axis"]) > 1 else None
             where = axes or str(attributes["axis"][0])

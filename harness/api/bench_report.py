@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from harness.bench.console import results_exit_code
 from harness.bench.contestant import TimedResult
 from harness.bench.json_file import document
 from harness.bench.request import BenchRequest
-from harness.notebook import Entry, frame, html_table
+from harness.notebook import TintedText, frame, html_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,10 +25,15 @@ class BenchReport:
     ``document`` is the content of the file of results, in pytest-benchmark's format.
     """
 
-    def __init__(self, request: BenchRequest, results: Sequence[TimedResult]) -> None:
+    def __init__(
+        self,
+        request: BenchRequest,
+        results: Sequence[TimedResult],
+        plan: Mapping[str, Any] | None = None,
+    ) -> None:
         self.request, self.results = request, list(results)
         # The content of the file of results: of this machine as it is now.
-        self.document: dict[str, Any] = document(request, results)
+        self.document: dict[str, Any] = document(request, results, plan=plan)
 
     @property
     def exit_code(self) -> int:
@@ -95,8 +100,8 @@ def _numbered(notes: Sequence[str]) -> list[str]:
     return [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
 
 
-def _speed(text: str) -> Entry:
+def _speed(text: str) -> TintedText:
     """A speed's entry: the fastest bears a star, and what has no speed no figure."""
     if text.startswith("*"):
-        return Entry(text, "good")
-    return Entry(text, "" if text[:1].isdigit() else "bad" if text != "-" else "faint")
+        return TintedText(text, "good")
+    return TintedText(text, "" if text[:1].isdigit() else "bad" if text != "-" else "faint")

@@ -10,7 +10,8 @@ from harness.check import report as reports
 from harness.check.cell import CellResult, result_records
 from harness.check.events import Report
 from harness.check.findings import PASSING
-from harness.notebook import Entry, Tint, frame, html_table
+from harness.columns import left_out
+from harness.notebook import Tint, TintedText, frame, html_table
 from harness.terminal import visible
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class CheckReport(Report):
 
     def _words(self) -> list[str]:
         lines = [*reports.known(self), *reports.outliers(self), *reports.no_answers(self)]
+        lines += left_out(self.lacking)
         lines += reports.first_lines(reports.problems(self), MOST_LINES)
         return [*lines, reports.summary(self, self.seconds)]
 
@@ -62,7 +64,7 @@ class CheckReport(Report):
         cells: dict[tuple[str, str], dict[tuple[str, str], CellResult]] = {}
         for r in self.results:
             cells.setdefault((r.cell.spec, r.cell.backend), {})[r.cell.dtype, r.cell.path] = r
-        rows: list[list[str | Entry]] = []
+        rows: list[list[str | TintedText]] = []
         for spec in dict.fromkeys(r.cell.spec for r in self.results):
             found = [cells.get((spec, backend), {}) for backend in backends]
             rows.append([spec, *(_entry([f[v] for v in variants if v in f]) for f in found)])
@@ -83,11 +85,11 @@ class CheckReport(Report):
         )
 
 
-def _entry(results: list[CellResult]) -> Entry:
+def _entry(results: list[CellResult]) -> TintedText:
     """A cell of the table: its digits for each dtype and path, tinted by the gravest."""
     text = " | ".join(map(reports.cell_text, results))
     failing = [r for r in results if r.verdict not in PASSING]
     if failing:
-        return Entry(text, "bad")
+        return TintedText(text, "bad")
     tints = {TINTS.get(r.verdict, "") for r in results}
-    return Entry(text or "-", next((t for t in ("known", "faint", "good") if t in tints), ""))
+    return TintedText(text or "-", next((t for t in ("known", "faint", "good") if t in tints), ""))

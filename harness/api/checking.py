@@ -1,4 +1,4 @@
-"""``harness.check``: who agrees with the oracle."""
+"""``harness.check``, and its cells one by one: who agrees with the oracle."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ TYPE_CHECKING = False  # typing's own, without the import: every command starts 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
+    from typing import Any
 
     from harness.api.arguments import Folders, Models, Names
     from harness.api.check_report import CheckReport
+    from harness.check.request import Request
+    from harness.check.task import CellReport, Task, Workers
     from harness.given.files import Source
     from harness.oracle.given import Numbers as Arrays
 
@@ -40,6 +43,8 @@ def check(
     memory_limit: int | None = None,
     jobs: int = 0,
     fail_fast: bool = False,
+    shard: str | None = None,
+    on: str | None = None,
 ) -> CheckReport:
     """Check backends against the float64 oracle, each in a process of its own.
 
@@ -72,6 +77,8 @@ def check(
         memory_limit: Bytes that a worker may take.
         jobs: Backends that run at a time; 0 for as many as there are cores.
         fail_fast: Begin no further cell after the first that does not pass.
+        shard: The part of the run to take, ``"2/4"`` for the second of four; all if left out.
+        on: ``"ray"`` or ``"ray://HOST:PORT"`` to run on a cluster; this machine if left out.
 
     Returns:
         A report. ``print`` shows the table of the command line, a notebook an HTML table;
@@ -83,44 +90,185 @@ def check(
     """
     import time
 
-    from harness.api import arguments
     from harness.api.check_report import CheckReport
-    from harness.check.request import Request
-    from harness.check.run import Engine
+    from harness.check.on_cluster import engine_of
 
-    names, all_folders = arguments.models(specs, folders)
-    asked = arguments.mapping(sizes, "sizes")
-    given = None
-    if any(numbers is not None for numbers in (weights, inputs, state, targets)):
-        from harness.given.files import gather_for
-
-        sources = {"parameters": weights, "inputs": inputs, "state": state, "targets": targets}
-        given = gather_for(names, all_folders, asked, **sources)
-    request = Request(
-        specs=names,
-        backends=arguments.names(backends, "backends"),
-        dtypes=arguments.names(dtypes, "dtypes"),
-        paths=arguments.names(paths, "paths"),
+    request = _request(
+        specs,
+        backends,
+        dtypes=dtypes,
+        paths=paths,
         device=device,
-        folders=all_folders,
-        sizes=asked,
-        pythons=arguments.mapping(pythons, "pythons"),
-        environment=arguments.mapping(environment, "environment"),
-        timeout=timeout,
-        start_timeout=start_timeout,
-        memory_limit=memory_limit,
-        checks=arguments.names(checks, "checks"),
+        checks=checks,
         thorough=thorough,
         repeat=repeat,
         deterministic=deterministic,
-        records=arguments.path(records, "records"),
-        resume=resume,
+        sizes=sizes,
+        numbers={"parameters": weights, "inputs": inputs, "state": state, "targets": targets},
         seed=seed,
+        records=records,
+        resume=resume,
+        folders=folders,
+        pythons=pythons,
+        environment=environment,
+        timeout=timeout,
+        start_timeout=start_timeout,
+        memory_limit=memory_limit,
         jobs=jobs,
         fail_fast=fail_fast,
-        given=given,
+        shard=shard,
+        on=on,
     )
     started = time.monotonic()
-    with Engine(request) as engine:
+    with engine_of(request) as engine:
         report = engine.run()
     return CheckReport.of(report, time.monotonic() - started)
+
+
+def cells(
+    specs: Models = (),
+    backends: Names = (),
+    *,
+    dtypes: Names = ("float64", "float32"),
+    paths: Names = "native",
+    device: str = "cpu",
+    checks: Names = "*",
+    thorough: bool = False,
+    repeat: int = 0,
+    deterministic: bool = False,
+    sizes: Mapping[str, int] | None = None,
+    seed: int = 0,
+    folders: Folders = (),
+    pythons: Mapping[str, str] | None = None,
+    environment: Mapping[str, Mapping[str, str]] | None = None,
+    timeout: float = 120.0,
+    start_timeout: float | None = None,
+    memory_limit: int | None = None,
+) -> list[Task]:
+    """The cells that :func:`check` would run with these arguments, each on its own.
+
+    A cell holds no arrays: it can be hashed, pickled, and written as JSON (``record()``, and
+    ``Task.of`` for the way back), and :func:`run_cell` runs it wherever the harness, its folders
+    and its interpreters are.
+
+    Args:
+        specs: As of :func:`check`, and so are all others.
+        backends: Names of ``harness list``.
+        dtypes: ``float64``, ``float32``, or both.
+        paths: ``native``, ``equations`` or ``derived``.
+        device: As the backend names it.
+        checks: Patterns of checks.
+        thorough: The expensive checks too.
+        repeat: A pass is repeated so often.
+        deterministic: Every framework is to give the same bits for the same call.
+        sizes: Sizes that differ from the spec's, by name.
+        seed: Of the numbers that are drawn.
+        folders: Folders of further definitions.
+        pythons: Interpreters of other environments, by backend.
+        environment: Variables of a backend's process, by backend.
+        timeout: Seconds for one cell.
+        start_timeout: Seconds that a backend may take to start; None for the usual number.
+        memory_limit: Bytes that a worker may take.
+
+    Returns:
+        The cells, in the order of the run.
+
+    Raises:
+        UsageError: an argument is none that there is.
+        HarnessError: a spec is wrong.
+    """
+    from harness.check.runner import Runner
+    from harness.check.task import tasks
+
+    request = _request(
+        specs,
+        backends,
+        dtypes=dtypes,
+        paths=paths,
+        device=device,
+        checks=checks,
+        thorough=thorough,
+        repeat=repeat,
+        deterministic=deterministic,
+        sizes=sizes,
+        seed=seed,
+        folders=folders,
+        pythons=pythons,
+        environment=environment,
+        timeout=timeout,
+        start_timeout=start_timeout,
+        memory_limit=memory_limit,
+    )
+    with Runner(request) as runner:
+        return tasks(runner)
+
+
+def run_cell(cell: Task, workers: Workers | None = None) -> CellReport:
+    """Run one cell as :func:`check` does.
+
+    Args:
+        cell: One of :func:`cells`.
+        workers: Processes that stay warm from cell to cell; new ones, for this cell only, if left
+            out.
+
+    Returns:
+        What came of it: ``verdict``, ``findings``, and ``lines`` as a record file has them; all
+        that the backend did is in there, and nothing of it raises.
+
+    Raises:
+        UsageError: the cell has options that there are not, or is nothing of :func:`cells`.
+        HarnessError: its spec is wrong, or the records of the workers cannot be written.
+    """
+    from harness.api.arguments import refused
+    from harness.check.task import Task, Workers
+
+    if not isinstance(cell, Task):
+        raise refused("run_cell", "a cell of harness.cells", cell)
+    if workers is not None:
+        return workers.run(cell)
+    with Workers() as own:
+        return own.run(cell)
+
+
+def _request(
+    specs: Models,
+    backends: Names,
+    *,
+    numbers: Mapping[str, Any] | None = None,
+    folders: Folders = (),
+    sizes: Mapping[str, int] | None = None,
+    records: str | PathLike[str] | None = None,
+    shard: str | None = None,
+    **given: Any,
+) -> Request:
+    """The request of arguments as Python gives them.
+
+    Raises:
+        UsageError: an argument is none that there is.
+        HarnessError: a spec, or a file, is wrong.
+    """
+    from harness.api import arguments
+    from harness.check.request import Request
+    from harness.shards import Shard
+
+    names, all_folders = arguments.models(specs, folders)
+    asked = arguments.mapping(sizes, "sizes")
+    own = None
+    if numbers is not None and any(source is not None for source in numbers.values()):
+        from harness.given.files import gather_for
+
+        own = gather_for(names, all_folders, asked, **numbers)
+    for name in ("dtypes", "paths", "checks"):
+        given[name] = arguments.names(given[name], name)
+    for name in ("pythons", "environment"):
+        given[name] = arguments.mapping(given[name], name)
+    return Request(
+        specs=names,
+        backends=arguments.names(backends, "backends"),
+        folders=all_folders,
+        sizes=asked,
+        records=arguments.path(records, "records"),
+        given=own,
+        shard=None if shard is None else Shard.read(str(shard)),
+        **given,
+    )

@@ -14,7 +14,7 @@ from harness.bench.commands import share
 from harness.check.records import Records
 from harness.comparison import files
 from harness.errors import UsageError
-from harness.notebook import Entry, frame, html_table
+from harness.notebook import TintedText, frame, html_table
 from harness.terminal import visible
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ class Comparison(compared.Comparison):
         return "\n".join(map(visible, self.lines()))
 
     def _repr_html_(self) -> str:
-        rows: list[list[str | Entry]] = [
+        rows: list[list[str | TintedText]] = [
             [
-                Entry(compared.HEADINGS[change.kind][0], "bad" if change.worse else "good"),
+                TintedText(compared.HEADINGS[change.kind][0], "bad" if change.worse else "good"),
                 str(change),
             ]
             for change in self.changes

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.given.console import arrays_of, text_of
-from harness.given.run import Result
+from harness.given.run import PassResult
 from harness.notebook import frame, html_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-class RunResult(Result):
+class RunResult(PassResult):
     """The results of a pass."""
 
     def __repr__(self) -> str:

@@ -31,6 +31,8 @@ def bench(
     pythons: Mapping[str, str] | None = None,
     environment: Mapping[str, Mapping[str, str]] | None = None,
     timeout: float = 600.0,
+    shard: str | None = None,
+    on: str | None = None,
 ) -> BenchReport:
     """Time backends side by side; only what agrees with the oracle gets a speed.
 
@@ -54,6 +56,8 @@ def bench(
         pythons: Interpreters of other environments, by backend.
         environment: Variables of a backend's process, by backend.
         timeout: Seconds for one call.
+        shard: The part of the run to take, ``"2/4"`` for the second of four; all if left out.
+        on: ``"ray"`` or ``"ray://HOST:PORT"`` to run on a cluster; this machine if left out.
 
     Returns:
         A report. ``print`` shows the tables of the command line, a notebook an HTML table;
@@ -67,6 +71,7 @@ def bench(
     from harness.api.bench_report import BenchReport
     from harness.bench.request import BenchRequest
     from harness.bench.run import Bench
+    from harness.shards import Shard
 
     names, all_folders = arguments.models(specs, folders)
     asked = arguments.mapping(sizes, "sizes")
@@ -88,9 +93,11 @@ def bench(
         folders=all_folders,
         seed=seed,
         timeout=timeout,
+        shard=None if shard is None else Shard.read(str(shard)),
+        on=on,
     )
     with Bench(request) as run:
-        return BenchReport(request, run.run())
+        return BenchReport(request, run.run(), run.plan_record())
 
 
 def compare(

@@ -75,19 +75,19 @@ def train(
         TrainingError: the backend failed.
         HarnessError: the spec or the text is wrong.
     """
-    import sys
-
     from harness.api import arguments
     from harness.api.trained import Trained
+    from harness.columns import one
     from harness.train.console import check_place
     from harness.train.request import TrainRequest, prepare
-    from harness.train.run import Training
+    from harness.train.run import TrainingRun
 
     name, all_folders = arguments.model(spec, folders)
     place = arguments.path(weights, "weights")
+    column, interpreter = one(backend, python)
     request = TrainRequest(
         name,
-        backend,
+        column,
         text=str(arguments.path(text, "text")),
         encoding=encoding,
         epochs=epochs,
@@ -100,7 +100,7 @@ def train(
         every=every,
         sizes=arguments.mapping(sizes, "sizes"),
         folders=all_folders,
-        python=python or sys.executable,
+        python=interpreter,
         environment=arguments.mapping(environment, "environment"),
         threads=threads,
         timeout=timeout,
@@ -109,7 +109,7 @@ def train(
     if place is not None:
         check_place(place, resume, force)
     setup = prepare(request)
-    with Training(setup, place) as training:
+    with TrainingRun(setup, place) as training:
         if place is not None:
             # Again: another training may have come to its end since.
             check_place(place, resume, force, mine=True)
@@ -163,8 +163,8 @@ def generate(
     """
     from harness.api import arguments
     from harness.api.trained import Generated
+    from harness.columns import choose
     from harness.errors import UsageError
-    from harness.runtime.plugins import choose_backends
     from harness.train.generate.writing import GenerateRequest, prepare
 
     name, all_folders = arguments.model(spec, folders)
@@ -176,9 +176,10 @@ def generate(
     chosen = arguments.names(backends, "backends")
     if not chosen:
         raise UsageError("backends is empty: name one, or several whose texts are compared")
+    columns = choose(chosen, arguments.mapping(pythons, "pythons"))
     request = GenerateRequest(
         name,
-        choose_backends(chosen),
+        columns.names,
         file,
         prompt,
         length=length,
@@ -189,7 +190,7 @@ def generate(
         dtype=dtype,
         path=path,
         folders=all_folders,
-        pythons=arguments.mapping(pythons, "pythons"),
+        pythons=columns.pythons,
         environment=arguments.mapping(environment, "environment"),
         environments=arguments.mapping(environments, "environments"),
     )

@@ -10,10 +10,12 @@ from typing import Any
 import click
 
 from harness import options
+from harness.cluster.options import machines
 from harness.errors import UsageError
 from harness.interrupts import stoppable
 from harness.options import FILE, JSON, MARKDOWN, listed, number, pairs, seed, timeout
 from harness.ranges import ROUNDS, SIZES, THREADS, THRESHOLD
+from harness.shards import Shard
 
 Command = Callable[..., Any]
 SHARE = click.option(
@@ -70,11 +72,12 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option(
     "--relative-to",
     metavar="BACKEND",
-    type=options.Words("backend"),
+    type=options.WordList("backend"),
     help="Also tell how many times as fast as this one.",
 )
 @click.option("--baseline", "compare", type=FILE, help="Compare with the results in this file.")
 @SHARE
+@machines
 @options.PYTHONS
 @options.ENVIRONMENT
 @click.option("--tune", is_flag=True, help="Also try environment settings that are known to help.")
@@ -103,7 +106,7 @@ def bench(**given: Any) -> None:
 def request_of(given: Mapping[str, Any]) -> Any:
     """The request that options stand for; :class:`UsageError` for one that cannot be."""
     from harness.bench.request import BenchRequest
-    from harness.runtime.plugins import choose_backends
+    from harness.columns import names_of, of_options
     from harness.spec.library import Library
 
     for name in given["specs"] if given["as_json"] else ():
@@ -112,10 +115,11 @@ def request_of(given: Mapping[str, Any]) -> Any:
                 f"--json prints to standard output; to keep the results, give --records {name}"
             )
     sizes = pairs("--size", given["sizes"])
-    backends = partial(choose_backends, given["backends"])
+    backends = given["backends"]
+    columns = of_options(backends, given["pythons"])
     return BenchRequest(
         specs=Library(given["folders"]).matching(given["specs"]),
-        backends=given["backends"],
+        backends=columns.names if backends else (),
         device=given["device"],
         dtype=given["dtype"],
         batches=numbers("--batch", given["batches"]),
@@ -125,12 +129,14 @@ def request_of(given: Mapping[str, Any]) -> Any:
         path=given["path"],
         threads=given["threads"],
         rounds=given["rounds"],
-        pythons=options.interpreters(given["pythons"], backends),
-        environment=options.variables(given["environment"], backends),
+        pythons=columns.pythons,
+        environment=options.variables(given["environment"], partial(names_of, backends)),
         tune=given["tune"],
         folders=given["folders"],
         seed=given["seed"],
         timeout=given["timeout"],
+        shard=Shard.read(given["shard"]) if given["shard"] else None,
+        on=given["on"],
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from harness.bench.noise import Speed, speed
+from harness.bench.noise import SpeedRatio, speed
 from harness.compared import Comparison, Differing, differing, merged
 from harness.oracle.tolerance import moved
 
@@ -25,7 +25,7 @@ FAILED = frozenset({"refused", "broken"})
 
 
 @dataclass(frozen=True)
-class Change:
+class SpeedChange:
     """One change of one cell. Seconds are medians of a step, None where there is no speed.
 
     ``speed`` is that of the new file relative to the old.
@@ -36,7 +36,7 @@ class Change:
     worse: bool
     old: float | None = None
     new: float | None = None
-    speed: Speed | None = None
+    speed: SpeedRatio | None = None
     reason: str = ""
 
     @property
@@ -64,7 +64,7 @@ class Relative:
     group: str
     backend: str
     baseline: str
-    speed: Speed
+    speed: SpeedRatio
 
     def __str__(self) -> str:
         return f"{self.group}: {self.backend} is {self.speed} as fast as {self.baseline}"
@@ -72,14 +72,14 @@ class Relative:
 
 def changes(
     old: Mapping[str, Any], new: Mapping[str, Any], threshold: float = THRESHOLD
-) -> list[Change]:
+) -> list[SpeedChange]:
     """All changes from one file's content to another's, gravest first.
 
     ``threshold`` is the share by which a speed must change to be spoken of.
     """
     before, after = _timed(old), _timed(new)
     lacked, lacking = _lacking(old), _lacking(new)
-    found: list[Change] = []
+    found: list[SpeedChange] = []
     for name in dict.fromkeys([*before, *after, *lacked, *lacking]):
         if name in before and name in after:
             found += _of_cell(name, before[name], after[name], threshold)
@@ -90,7 +90,7 @@ def changes(
         elif name not in lacked:
             failed = lacking[name].get("status") in FAILED
             reason = f"it is new, and has no speed: {lacking[name]['reason']}"
-            found.append(Change("new-cell", name, failed, reason=reason))
+            found.append(SpeedChange("new-cell", name, failed, reason=reason))
     return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
 
 
@@ -164,38 +164,38 @@ def environment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
 
 def _of_cell(
     name: str, before: Mapping[str, Any], after: Mapping[str, Any], threshold: float
-) -> Iterator[Change]:
+) -> Iterator[SpeedChange]:
     old, new = _median(before), _median(after)
     found = speed(_rounds(after), _rounds(before))
     # As a share of the smaller, so that a change and its undoing are judged alike.
     if found.known and max(found.value, 1 / found.value) - 1 > threshold:
         slower = found.value < 1
-        yield Change("slower" if slower else "faster", name, slower, old, new, found)
+        yield SpeedChange("slower" if slower else "faster", name, slower, old, new, found)
     ratios = _ratio(before), _ratio(after)
     if ratios[0] is None or ratios[1] is None:
         return
     told = f"off by {ratios[0]:.2g} times the yardstick, now {ratios[1]:.2g} times"
     match moved(ratios[0], ratios[1]):
         case "lost":
-            yield Change("accuracy-lost", name, True, old, new, found, told)
+            yield SpeedChange("accuracy-lost", name, True, old, new, found, told)
         case "gained":
-            yield Change("accuracy-gained", name, False, old, new, found, told)
+            yield SpeedChange("accuracy-gained", name, False, old, new, found, told)
 
 
-def _lost(name: str, before: Mapping[str, Any], lacking: Mapping[str, Any] | None) -> Change:
+def _lost(name: str, before: Mapping[str, Any], lacking: Mapping[str, Any] | None) -> SpeedChange:
     reason = "it is not there any more"
     if lacking is not None:
         reason = f"it has no speed any more: {lacking['reason']}"
-    return Change("lost", name, True, old=_median(before), reason=reason)
+    return SpeedChange("lost", name, True, old=_median(before), reason=reason)
 
 
-def _new(name: str, after: Mapping[str, Any], lacked: Mapping[str, Any] | None) -> Change:
+def _new(name: str, after: Mapping[str, Any], lacked: Mapping[str, Any] | None) -> SpeedChange:
     new = _median(after)
     told = f"{new * 1e3:.4g} ms a step"
     if lacked is None:
-        return Change("new-cell", name, False, new=new, reason=f"it is new: {told}")
+        return SpeedChange("new-cell", name, False, new=new, reason=f"it is new: {told}")
     reason = f"it had no speed ({lacked['reason']}), now {told}"
-    return Change("repaired", name, False, new=new, reason=reason)
+    return SpeedChange("repaired", name, False, new=new, reason=reason)
 
 
 def _timed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,6 +227,7 @@ def _flat(environment: Mapping[str, Any]) -> dict[str, object]:
         "processor": machine["cpu"],
         "usable cores": machine["usable_cores"],
         "Python of the harness": machine.get("python"),
+        "machines": ", ".join(sorted(m["host"] for m in environment.get("machines", ()))) or "one",
         **{name: environment[name] for name in ("device", "dtype", "path", "threads")},
     }
 

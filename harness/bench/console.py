@@ -17,6 +17,7 @@ from harness.bench.json_file import check_writable, document, read, write
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
+from harness.columns import left_out
 from harness.compared import Comparison
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.user_file import displayed
@@ -37,10 +38,13 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     with Bench(request, events=progress) as bench, progress.bar:
         if reference is not None:
             check_reference(reference, [entry.label for entry in bench.entries])
-        specs = {group.spec.name: group.spec for group in bench.groups}
+        specs = {group.spec.name: group.spec for group in bench.plan}
         own = {name: spec.model.sizes for name, spec in specs.items()}
         for told in (*replaced(specs.values()), *check_asked(request.sizes, own, free=())):
             progress.bar.line(told)
+        if request.shard is not None:
+            of = f"{len(bench.groups)} of {len(bench.plan)} groups"
+            progress.bar.line(f"shard {request.shard}: {of}")
         if busy := warning(Load.now(), len(os.sched_getaffinity(0))):
             progress.bar.line(busy)
         try:
@@ -49,7 +53,7 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
             progress.bar.stop()
             interrupt.add_note(_kept(request, bench, target, _Printer(options["markdown"])))
             raise
-    new = document(request, results)
+    new = document(request, results, plan=bench.plan_record())
     show = _Printer(options["markdown"])
     try:
         if target is not None:
@@ -60,6 +64,7 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
             say(json.dumps(new))
         else:
             show.results(results, options["verbose"])
+            show.lines(left_out(bench.lacking))
             if reference is not None:
                 show.lines(relative_lines(new, reference))
     code = results_exit_code(results)
@@ -108,7 +113,7 @@ def _kept(request: BenchRequest, bench: Bench, target: Path | None, show: _Print
     if target is None:
         return f"{so_far}, and were not kept (--records FILE keeps them)"
     try:
-        write(target, document(request, done, planned=bench.planned))
+        write(target, document(request, done, bench.planned, bench.plan_record()))
     except HarnessError as error:
         return f"{so_far}; {error}"
     return f"{so_far}, and in {displayed(target)}"

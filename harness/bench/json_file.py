@@ -40,10 +40,13 @@ class DocumentError(HarnessError):
 
 
 def document(
-    request: BenchRequest, results: Sequence[TimedResult], planned: int | None = None
+    request: BenchRequest,
+    results: Sequence[TimedResult],
+    planned: int | None = None,
+    plan: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All of a run, ready for JSON; ``planned`` is the number of cells of one that was cut short,
-    which is then marked as incomplete."""
+    which is then marked as incomplete. ``plan`` is that of all shards."""
     measured = [_benchmark(request, result) for result in results if result.measured]
     machine = pytest_benchmark_generate_machine_info()
     machine["harness"] = environment(request, results)
@@ -52,6 +55,7 @@ def document(
         "without_speed": [_without_speed(request, r) for r in results if not r.measured],
         "slopes": slopes(results),
         "tunings": gains(results),
+        **({} if plan is None else {"plans": [plan]}),
         **({} if planned is None else {"incomplete": {"done": len(results), "planned": planned}}),
     }
     found: dict[str, Any] = plain(content)
@@ -120,16 +124,22 @@ def check_writable(path: Path) -> None:
         raise DocumentError(f"cannot write {displayed(path)}: {fault.reason}") from None
 
 
+def written(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a file."""
+    text: str = safe_dumps(content, ensure_ascii=True, indent=4)
+    return text.encode()
+
+
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file whole or not at all; what is there is replaced if it is results too.
 
     Raises:
         DocumentError: it cannot be written, or the file there is of another kind.
     """
-    text = safe_dumps(content, ensure_ascii=True, indent=4)
+    data = written(content)
     try:
         kinds.check_kind(path, kinds.RESULTS)
-        write_whole(path, text.encode())
+        write_whole(path, data)
     except (OSError, FileFault) as error:
         raise DocumentError(f"cannot write {displayed(path)}: {why(error)}") from None
 

@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Speed:
+class SpeedRatio:
     """How many times as fast: the ratio of geometric means, and its 95% confidence interval.
 
     Of a single round nothing is known: the interval is from 0 to infinity.
@@ -40,7 +40,7 @@ class Speed:
         return f"{value} times ({low} to {high})"
 
 
-def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = False) -> Speed:
+def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = False) -> SpeedRatio:
     """How fast rounds are relative to those of ``base``, by Welch's t-test on the logarithms.
 
     ``paired`` rounds were measured in turn, each beside its partner: what slowed a round slowed
@@ -51,9 +51,9 @@ def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = Fal
     paired = paired and len(new) == len(old)
     spread = np.ptp(old - new) if paired else max(np.ptp(old), np.ptp(new))
     if min(len(new), len(old)) < 2:
-        return Speed(value, 0.0, math.inf)
+        return SpeedRatio(value, 0.0, math.inf)
     if spread < 1e-12:  # as in made numbers: there is nothing to be unsure of
-        return Speed(value, value, value)
+        return SpeedRatio(value, value, value)
     with warnings.catch_warnings():
         # "The data are nearly identical": the interval is as narrow as it should be.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -62,7 +62,7 @@ def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = Fal
         low, high = found.confidence_interval(CONFIDENCE)
     # A spread of days gives numbers that nothing can hold.
     low, high = (float(np.exp(np.clip(bound, -700.0, 700.0))) for bound in (low, high))
-    return Speed(value, low, high)
+    return SpeedRatio(value, low, high)
 
 
 def beyond_noise(first: Sequence[float], second: Sequence[float]) -> bool:

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import UsageError, did_you_mean
+from harness.columns import choose
+from harness.errors import UsageError, check_known, did_you_mean
 from harness.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
 from harness.runtime.budget import check_fits
-from harness.runtime.plugins import choose_backends
+from harness.shards import Shard
 from harness.spec.asked_sizes import check_asked, known_sizes
 from harness.spec.library import lesson6
 from harness.spec.model import FREE_SIZES, Spec, load_specs
@@ -62,6 +63,8 @@ class BenchRequest:
     folders: tuple[Path, ...] = ()
     seed: int = 0
     timeout: float = TEN_MINUTES
+    shard: Shard | None = None
+    on: str | None = None
 
     @property
     def thread_count(self) -> int:
@@ -98,6 +101,12 @@ class Group:
     time: int
     sizes: Mapping[str, int]
 
+    @property
+    def name(self) -> tuple[str, ...]:
+        """What tells it from all others, what its cost depends on first."""
+        sizes = (f"{name}={size}" for name, size in sorted(self.sizes.items()))
+        return (self.mode, self.spec.name, str(self.batch), str(self.time), *sizes)
+
     def cell(self, label: str) -> TimedCell:
         """The cell of an entry."""
         return TimedCell(self.spec.name, label, self.mode, self.batch, self.time, dict(self.sizes))
@@ -129,11 +138,7 @@ def check_request(request: BenchRequest) -> None:
         if not given:
             raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
         for value in given:
-            if value not in known:
-                raise UsageError(
-                    f"unknown {kind} {value!r}{did_you_mean(value, known)} "
-                    f"(known: {', '.join(known)})"
-                )
+            check_known(kind, value, known)
     if not request.batches:
         raise UsageError("no batch size is asked for")
     numbers = {"batch": request.batches, "time": request.times, **request.sizes}
@@ -170,10 +175,11 @@ def entries_from(request: BenchRequest) -> list[Entry]:
     Raises:
         UsageError: a backend is unknown, or something is given for one that is not timed.
     """
-    backends = choose_backends(request.backends)
-    for option, named in (("interpreter", request.pythons), ("environment", request.environment)):
+    columns = choose(request.backends, request.pythons)
+    backends = columns.names
+    for option, named in (("interpreter", columns.pythons), ("environment", request.environment)):
         for name in named:
-            if name not in backends:
+            if name not in (*backends, *columns.lacking):
                 raise UsageError(
                     f"an {option} is given for {name!r}, which is not timed"
                     f"{did_you_mean(name, backends)} (timed: {', '.join(backends)})"
@@ -181,16 +187,25 @@ def entries_from(request: BenchRequest) -> list[Entry]:
     tunings = TUNINGS if request.tune else {}
     found = []
     for name in backends:
-        found.append(Entry(name, launch(request, name)))
+        python = columns.pythons.get(name, sys.executable)
+        found.append(Entry(name, launch(request, name, python)))
         found += [
-            Entry(f"{name}+{tuning}", launch(request, name, settings), tuning)
+            Entry(f"{name}+{tuning}", launch(request, name, python, settings), tuning)
             for tuning, settings in tunings.items()
         ]
     return found
 
 
+def lacking_of(request: BenchRequest) -> Mapping[str, str]:
+    """The backends that are left out, as their framework is not installed, and what brings it."""
+    return choose(request.backends, request.pythons).lacking
+
+
 def launch(
-    request: BenchRequest, backend: str, settings: Mapping[str, str] | None = None
+    request: BenchRequest,
+    backend: str,
+    python: str = sys.executable,
+    settings: Mapping[str, str] | None = None,
 ) -> Launch:
     """How the worker of a backend is started: its threads, its settings, then what was asked."""
     environment = {
@@ -198,7 +213,6 @@ def launch(
         **(settings or {}),
         **request.environment.get(backend, {}),
     }
-    python = request.pythons.get(backend, sys.executable)
     return Launch(backend, python=python, environment=environment, cores=request.thread_count)
 
 

@@ -54,10 +54,19 @@ class Lacking(Form):
     reason: str
 
 
+class PlanForm(Form):
+    """The whole plan that a run is of, and its shard of it."""
+
+    cells: Annotated[int, Field(ge=0, lt=2**63)]
+    digest: str
+    shard: str | None = None
+
+
 class Further(Form):
     """``harness``, at the top."""
 
     without_speed: list[Lacking]
+    plans: list[PlanForm] = Field(default_factory=list)
 
 
 class Machine(Form):
@@ -74,10 +83,18 @@ class WorkerSaid(Form):
     environment: dict[str, str]
 
 
+class MachineOf(Form):
+    """A machine of several, in files that were merged."""
+
+    id: str
+    host: str
+
+
 class Environment(Form):
     """``machine_info.harness``."""
 
     machine: Machine
+    machines: list[MachineOf] = Field(default_factory=list)
     device: str
     dtype: str
     path: str

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from harness.bench.card import slowed
@@ -17,11 +19,13 @@ from harness.bench.request import (
     check_request,
     entries_from,
     groups_of,
+    lacking_of,
 )
 from harness.bench.rounds import measure
 from harness.bench.workload import TimedCase
 from harness.oracle.case import BYTES, SECONDS, entries_of
 from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
+from harness.shards import plan_record
 from harness.worker.worker import Worker
 
 
@@ -57,7 +61,13 @@ class Bench:
         check_request(request)
         self.request, self.events = request, events or BenchEvents()
         self.entries = list(entries_from(request) if entries is None else entries)
-        self.groups = groups_of(request)
+        self.lacking: Mapping[str, str] = lacking_of(request) if entries is None else {}
+        """Backends that are left out, and what brings their framework."""
+        self.plan = groups_of(request)
+        shard = request.shard
+        # A group is timed interleaved, and so on one machine.
+        named = attrgetter("name")
+        self.groups = self.plan if shard is None else shard.part(self.plan, named, "group")
         self._workers = {c.label: Worker(c.launch) for c in self.entries}
         self._peaks: dict[str, dict[Any, float]] = {c.label: {} for c in self.entries}
         self._shuffle = random.Random(request.seed)
@@ -96,6 +106,12 @@ class Bench:
                 self.events.ended(result)
             own = threads
         return self.results
+
+    def plan_record(self) -> dict[str, Any]:
+        """What a file of results says of the whole plan."""
+        entries = (entry.label for entry in self.entries)
+        names = ["\n".join((*g.name, e)) for g, e in itertools.product(self.plan, entries)]
+        return plan_record(names, self.request.shard)
 
     @property
     def planned(self) -> int:

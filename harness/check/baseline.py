@@ -11,7 +11,7 @@ from harness.check.cell import CellResult
 from harness.check.changes import ONLY_WHERE_WRONG, Cells, changes_of
 from harness.check.checks import FINDINGS
 from harness.check.events import Report
-from harness.check.recorded import ended
+from harness.check.recorded import of_machine
 from harness.check.records import Records, read_records
 from harness.check.request import choose_checks
 from harness.check.run import Engine
@@ -19,6 +19,7 @@ from harness.check.surroundings import surroundings
 from harness.compared import Comparison
 from harness.errors import UsageError
 from harness.files.user_file import displayed
+from harness.worker.machine import identity
 
 
 class Baseline:
@@ -28,12 +29,12 @@ class Baseline:
         """Read it.
 
         Raises:
-            UsageError: no cell in it has ended.
+            UsageError: no cell in it has ended, or one has on several machines, and not on this.
             RecordError: the file cannot be read.
         """
         self.name = displayed(path)
         self.records: Records = read_records(path, complete=True)
-        self.cells = ended(self.records)
+        self.cells = of_machine(self.records, identity(), f"--baseline {self.name}")
         if not self.cells:
             raise UsageError(f"--baseline {self.name} holds no cell that has ended")
 
@@ -52,10 +53,12 @@ class Baseline:
         are all there are: one that is gone is missed."""
         request = engine.request
         checks = choose_checks(request.checks, request.thorough)
+        others = {*engine.whole_plan()} - {*engine.cells()}  # of other shards
         return {
             cell: _only(result, checks)
             for cell, result in self.cells.items()
-            if (not request.backends or cell.backend in engine.backends)
+            if cell not in others
+            and (not request.backends or cell.backend in engine.backends)
             and (not request.specs or cell.spec in engine.specs.names)
             and cell.dtype in request.dtypes
             and cell.path in request.paths

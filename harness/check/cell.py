@@ -41,6 +41,11 @@ class Cell:
         return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
 
 
+def cell_name(cell: Cell) -> tuple[str, ...]:
+    """What tells a cell from all others, what its cost depends on first."""
+    return (f"{cell.backend} {cell.dtype} {cell.path}", cell.spec, cell.device)
+
+
 @dataclass
 class CellResult:
     """The outcome of a cell."""
@@ -123,6 +128,11 @@ def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
         **({"spread": list(worst.spread)} if worst and worst.spread else {}),
         **({"growth": [list(step) for step in finding.growth]} if finding.growth else {}),
     }
+
+
+def begin_record(cell: Cell, signature: Mapping[str, str] | None) -> dict[str, Any]:
+    """The record of a cell that starts; ``signature`` is what decides its numbers."""
+    return {"kind": "begin", **cell.record(), "signature": signature}
 
 
 def end_record(result: CellResult) -> dict[str, Any]:

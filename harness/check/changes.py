@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from harness.check.cell import Cell, CellResult
 from harness.check.checks import FINDINGS, IN_ONE
 from harness.check.findings import PASSING, VERDICTS, Finding, Verdict
-from harness.check.recorded import cell_of, ended
+from harness.check.recorded import cell_of, comparable
 from harness.check.records import Records
 from harness.oracle.tolerance import moved
 
@@ -67,7 +67,7 @@ class CheckChange:
 
 
 @dataclass(frozen=True)
-class Change:
+class CellChange:
     """One change of one cell, with the checks that it is of; none where it is of the whole cell.
 
     ``old`` and ``new`` are the cell's results, None in the run that has no such cell.
@@ -109,7 +109,7 @@ class Change:
 Cells = Mapping[Cell, CellResult]
 
 
-def changes(old: Records, new: Records) -> list[Change]:
+def changes(old: Records, new: Records) -> list[CellChange]:
     """All changes from one record file to another, both read with ``complete``, gravest first.
 
     Of a cell that is in a file several times, the last run counts.
@@ -119,13 +119,13 @@ def changes(old: Records, new: Records) -> list[Change]:
         replace(c, reason="it was begun and not finished")
         if c.new is None and c.cell in begun
         else c
-        for c in changes_of(ended(old), ended(new))
+        for c in changes_of(*comparable(old, new))
     ]
 
 
-def changes_of(old: Cells, new: Cells) -> list[Change]:
+def changes_of(old: Cells, new: Cells) -> list[CellChange]:
     """All changes from the cells of one run to those of another, gravest first."""
-    found: list[Change] = []
+    found: list[CellChange] = []
     # A check that is enough in one dtype moves to it where that is asked for beside another one.
     made: dict[Cell, set[str]] = {}
     for cell, result in new.items():
@@ -135,16 +135,16 @@ def changes_of(old: Cells, new: Cells) -> list[Change]:
         before, after = old.get(cell), new.get(cell)
         if after is None:
             reason = "it is not there any more"
-            found.append(Change("lost", cell, True, old=before, reason=reason))
+            found.append(CellChange("lost", cell, True, old=before, reason=reason))
         elif before is None and after.verdict in PASSING:
             reason = f"it is new: {after.verdict}"
-            found.append(Change("new-cell", cell, False, new=after, reason=reason))
+            found.append(CellChange("new-cell", cell, False, new=after, reason=reason))
         else:
             found += _of_cell(before, after, made[replace(cell, dtype="")])
     return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
 
 
-def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[Change]:
+def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[CellChange]:
     """The changes of a cell; ``made`` are checks of which nothing is lost here."""
     before = old or CellResult(after.cell)
     olds = {f.check: f for f in before.findings}
@@ -166,7 +166,9 @@ def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[
             grouped.setdefault(judged, []).append(change)
     reasons = {"lost": "not checked any more", "new-cell": "now checked too"}
     return [
-        Change(kind, after.cell, worse, _gravest_first(found), old, after, reasons.get(kind, ""))
+        CellChange(
+            kind, after.cell, worse, _gravest_first(found), old, after, reasons.get(kind, "")
+        )
         for (kind, worse), found in grouped.items()
     ]
 

@@ -11,7 +11,7 @@ import click
 
 from harness import options
 from harness.interrupts import stoppable
-from harness.options import Words, listed, numbers, seed, timeout
+from harness.options import WordList, listed, numbers, seed, timeout
 
 Command = Callable[..., Any]
 
@@ -23,7 +23,9 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 
 @options.spec
 @options.BACKEND
-@click.option("--against", type=Words("backend"), help="Another backend, in place of the oracle.")
+@click.option(
+    "--against", type=WordList("backend"), help="Another backend, in place of the oracle."
+)
 @options.dtype("float32", "float64")
 @options.path("native")
 @options.DEVICE
@@ -44,9 +46,11 @@ def localise(spec: str, **given: Any) -> None:
     """
     from harness.check.localising import run_localise
     from harness.check.request import Request
+    from harness.columns import names_of, of_options
 
-    backend = given["backend"]
-    backends = partial(tuple[str, ...], filter(None, (backend, given["against"])))
+    asked = tuple(filter(None, (given["backend"], given["against"])))
+    columns = of_options(asked, given["pythons"])
+    backend, *others = names_of(asked)
     request = Request(
         specs=(spec,),
         backends=(backend,),
@@ -55,10 +59,12 @@ def localise(spec: str, **given: Any) -> None:
         device=given["device"],
         folders=given["folders"],
         sizes=numbers(given["sizes"]),
-        pythons=options.interpreters(given["pythons"], backends),
-        environment=options.variables(given["environment"], backends),
+        pythons=columns.pythons,
+        environment=options.variables(given["environment"], partial(names_of, asked)),
         timeout=given["timeout"],
         checks=given["checks"] or ("*",),
         seed=given["seed"],
     )
-    sys.exit(stoppable(partial(run_localise, request, given["against"], given["as_json"])))
+    sys.exit(
+        stoppable(partial(run_localise, request, others[0] if others else None, given["as_json"]))
+    )

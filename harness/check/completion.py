@@ -16,10 +16,11 @@ TEXTS = ("builtin", "nietzsche")
 
 
 def backends(ctx: click.Context) -> Iterable[str]:
-    """Those that are installed."""
+    """Those that are installed, and the versions of which there are environments."""
+    from harness.environments import cache
     from harness.runtime.plugins import available
 
-    return available()
+    return [*available(), *cache.kept()]
 
 
 def formats(ctx: click.Context) -> Iterable[str]:

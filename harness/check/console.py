@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,19 +14,19 @@ from harness.check import step_summary
 from harness.check.baseline import Baseline, since
 from harness.check.cell import Cell, CellResult, result_records
 from harness.check.events import Report
+from harness.check.on_cluster import engine_of
 from harness.check.pairs import statements
 from harness.check.progress import CheckProgress
 from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
+from harness.columns import left_out, process_of
 from harness.compared import Comparison
 from harness.errors import UsageError
 from harness.files import forms
-from harness.options import process_of
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import worst
 from harness.progress import Progress
-from harness.runtime.plugins import choose_backends
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
 from harness.table import show
@@ -58,9 +57,12 @@ def run_check(
     """
     started = time.monotonic()
     progress = CheckProgress(console(error=True))
-    with Engine(request, progress) as engine, progress.bar:
+    with engine_of(request, progress) as engine, progress.bar:
         for told in (*engine.specs.hidden, *engine.applied):
             progress.bar.line(told)
+        if request.shard is not None:
+            of = f"{len(engine.cells())} of {len(engine.whole_plan())} cells"
+            progress.bar.line(f"shard {request.shard}: {of}")
         base = Baseline(options["baseline"]) if options["baseline"] is not None else None
         if options["reproducers"] is not None:
             check_writable(options["reproducers"])
@@ -81,7 +83,7 @@ def run_check(
     plain = reports.given(engine.request, engine.specs)
     plain += statements(report.pairs, every=options["pairs"])
     plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
-    plain += reports.no_answers(report)
+    plain += [*reports.no_answers(report), *left_out(report.lacking)]
     trouble = reports.problems(report, most=None if options["verbose"] else 2)
     plain += trouble if options["verbose"] else reports.first_lines(trouble, 40)
     plain += reproducers
@@ -108,6 +110,7 @@ def _content(
         **given,
         "results": [record for result in report.results for record in result_records(result)],
         "pairs": [pair.record() for pair in report.pairs],
+        "not_installed": dict(report.lacking),
         **changed,
     }
 
@@ -182,8 +185,8 @@ def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any] | N
     if not found.expected.values:
         raise UsageError(f"{folder} holds no expected values")
     cell = found.cell
-    (name,) = choose_backends((backend or cell.backend,))
-    launch = Launch(name, *process_of(options or {}, name, sys.executable))
+    launch = Launch(*process_of(options or {}, backend or cell.backend))
+    name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
         remote = Remote(worker, 120.0)
         try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.check.cell import Cell
 from harness.check.findings import Finding
 from harness.errors import SpecError
+from harness.runtime.labels import backend_of
 from harness.spec.document import Document, load, parse, validate
 from harness.spec.schema import Strict
 
@@ -73,7 +74,7 @@ class Differences:
 
 def _matches(match: Match, cell: Cell, check: str, version: str) -> bool:
     pairs = (
-        (cell.backend, match.backend),
+        (backend_of(cell.backend), match.backend),
         (cell.spec, match.spec),
         (cell.dtype, match.dtype),
         (cell.path, match.path),

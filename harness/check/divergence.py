@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.check.localise import Part
+from harness.check.localise import TracedPart
 from harness.spec.model import Spec
 
 # Lines above and below the one that is shown, and values that are kept of a long model.
@@ -51,7 +51,7 @@ class Divergence:
 
 
 def divergence(
-    judged: Sequence[tuple[Part, float]], first: Part, place: str, spec: Spec
+    judged: Sequence[tuple[TracedPart, float]], first: TracedPart, place: str, spec: Spec
 ) -> Divergence:
     """What became of every value of a trace, by its parts and what each may be off by.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.check.cell import Cell, CellResult
@@ -42,6 +42,8 @@ class Report:
     pairs: list[Pair] = field(default_factory=list)
     left_out: int = 0
     """Cells that were not begun, because another had failed."""
+    lacking: Mapping[str, str] = field(default_factory=dict)
+    """Backends that were left out, as their framework is not installed, and what brings it."""
 
     @property
     def exit_code(self) -> int:

@@ -8,13 +8,13 @@ from math import prod
 from pathlib import Path
 
 from harness.check.explain_definition import explain_definition
+from harness.columns import Columns, choose
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.program import flops
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import Dim
 from harness.program.ir import Node, Port, Program
 from harness.program.signature import call_key, owner_of, variable_ports
-from harness.runtime.plugins import choose_backends
 from harness.spec.library import FOLDERS, Library
 from harness.spec.model import Spec, load_spec
 from harness.worker.launch import Launch
@@ -46,11 +46,10 @@ def explain(
             "list' has them all"
         )
     spec = load_spec(name, folders)
-    if backends:
-        backends = choose_backends(backends)
+    columns = choose(backends, pythons) if backends else Columns(())
     launches = [
-        Launch(b, (pythons or {}).get(b, sys.executable), (environment or {}).get(b, {}))
-        for b in backends
+        Launch(name, columns.pythons.get(name, sys.executable), (environment or {}).get(name, {}))
+        for name in columns.names
     ]
     training = spec.model.training
     free = {
@@ -69,7 +68,7 @@ def explain(
         _losses(spec, program),
         _cost(program, free),
     ]
-    if backends:
+    if launches:
         parts.append(_paths(spec, launches))
     return "\n\n".join(parts)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.check.explain_definition import INITIALIZERS
 from harness.runtime.hookspecs import FORMATS_GROUP
+from harness.runtime.needs import own
 from harness.runtime.plugins import Origin, available
 from harness.spec.library import FOLDERS, Library
 
@@ -25,8 +26,15 @@ def as_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, Any]:
         elif kind == "initializers":
             found["initializer"] = tuple(INITIALIZERS)
         else:
+            lacking = own() if kind == "backends" else {}
             found[kind] = {
-                name: {"distribution": o.distribution, "version": o.version, "module": o.module}
+                name: {
+                    "distribution": o.distribution,
+                    "version": o.version,
+                    "module": o.module,
+                    **({"runs": name not in lacking} if kind == "backends" else {}),
+                    **({"install": lacking[name]} if name in lacking else {}),
+                }
                 for name, o in _plugins(kind).items()
             }
     return found
@@ -47,7 +55,12 @@ def _lines(kind: str, library: Library, described: bool) -> Iterator[str]:
     elif kind == "initializers":
         rows = {name: meaning if described else "" for name, meaning in INITIALIZERS.items()}
     else:
-        rows = {n: f"{o.distribution} {o.version} ({o.module})" for n, o in _plugins(kind).items()}
+        lacking = own() if kind == "backends" else {}
+        rows = {
+            n: f"{o.distribution} {o.version} ({o.module})"
+            + (f"; cannot run, its framework is missing: {lacking[n]}" if n in lacking else "")
+            for n, o in _plugins(kind).items()
+        }
     widest = max(map(len, rows), default=0)
     for name, text in rows.items():
         yield f"  {name:{widest}}  {' '.join(text.split())}".rstrip()

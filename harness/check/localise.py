@@ -61,7 +61,7 @@ class Location:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class TracedPart:
     """A traced value, or one time step of it, and what it may be off by.
 
     With a ``reason`` it is of another shape or dtype than it must be, and is not compared.
@@ -124,7 +124,7 @@ class Expectations:
         trace = session.trace(self.phase, material.inputs, material.state, targets)
         return {(name, step): array for name, step, array in trace}
 
-    def parts(self, found: Sequence[Traced]) -> list[Part]:
+    def parts(self, found: Sequence[Traced]) -> list[TracedPart]:
         """What can be compared, and what cannot though it should. A value that a native layer made
         as a whole sequence is taken step by step."""
         parts = []
@@ -135,14 +135,14 @@ class Expectations:
             reason = _wrong_form(array, self.values[key], self.dtype)
             if reason or isinstance(array, Misfit):
                 empty = np.empty(0)
-                parts.append(Part(name, step, key, ..., empty, empty, 0.0, reason))
+                parts.append(TracedPart(name, step, key, ..., empty, empty, 0.0, reason))
                 continue
             whole = step is None and array.ndim == 3
             for at in range(array.shape[1]) if whole else (step,):
                 index = (slice(None), at) if whole else ...
                 wanted = self.values[key][index]
                 noise = self._noise(key, index)
-                parts.append(Part(name, at, key, index, array[index], wanted, noise))
+                parts.append(TracedPart(name, at, key, index, array[index], wanted, noise))
         return parts
 
     def _noise(self, key: tuple[str, int | None], index: Any) -> float:
@@ -151,18 +151,18 @@ class Expectations:
         errors = (relative_error(trace[key][index], wanted, size) for trace in self._rough)
         return self._ways * max(errors)
 
-    def wrong(self, found: Sequence[Traced]) -> list[tuple[Part, float]]:
+    def wrong(self, found: Sequence[Traced]) -> list[tuple[TracedPart, float]]:
         """The parts that are off, in the order in which they are made, and what each may be."""
         return [(part, allowed) for part, allowed in self.judged(found) if not part.within(allowed)]
 
-    def judged(self, found: Sequence[Traced]) -> list[tuple[Part, float]]:
+    def judged(self, found: Sequence[Traced]) -> list[tuple[TracedPart, float]]:
         """All parts in the order in which they are made, and what each may be off by."""
         parts = self.parts(found)
         noise = at_least_typical({part: part.noise for part in parts if not part.reason})
         floor = FLOOR * PRECISION[self.dtype]
         return [(part, K * max(noise.get(part, 0.0), floor)) for part in parts]
 
-    def located(self, part: Part, allowed: float) -> Location:
+    def located(self, part: TracedPart, allowed: float) -> Location:
         """A part that is off, in words."""
         place = self._places.get(_NUMBER.sub("", part.name), "")
         if part.reason:
@@ -174,7 +174,7 @@ class Expectations:
         """The values that an equation makes, in all layers that have it."""
         return {n for n, _ in self.values if self._places.get(_NUMBER.sub("", n)) == place}
 
-    def _hint(self, part: Part, tolerance: float) -> str:
+    def _hint(self, part: TracedPart, tolerance: float) -> str:
         """The first change of parameters under which the oracle gives what was found, in words."""
         for text, parameters in hypotheses(self.material.parameters):
             material = replace(self.material, parameters=parameters)

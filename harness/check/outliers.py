@@ -22,6 +22,11 @@ def group_of(cell: Cell) -> Group:
     return (cell.spec, cell.dtype, cell.path, cell.device)
 
 
+def group_name(cell: Cell) -> tuple[str, ...]:
+    """What tells a group from all others, what its cost depends on first."""
+    return (f"{cell.dtype} {cell.path}", cell.spec, cell.device)
+
+
 def outlier(members: Sequence[CellResult]) -> str:
     """A line on the backend that stands apart, of cells of one group with outputs; or none."""
     members = [m for m in members if m.outputs]

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -21,6 +21,7 @@ from harness.check.differences import Differences
 from harness.check.request import Request, case_sizes
 from harness.oracle import tolerance
 from harness.runtime.code_digest import digest
+from harness.runtime.labels import backend_of
 from harness.runtime.plugins import available, code
 from harness.spec.fingerprint import fingerprint
 from harness.spec.model import Spec
@@ -36,6 +37,7 @@ CHECKSUMS: Mapping[str, str] = {
     "differences": "the known differences have changed",
     "harness code": "the code of the harness has changed",
     "code": "the code of the backend has changed",
+    "machine": "it is another machine",
 }
 # Entries that decide whether there is a verdict of :data:`LIMITED`, and no other.
 LIMITS = ("--timeout", "--memory")
@@ -61,16 +63,19 @@ class Signatures:
             "--timeout": str(request.timeout),
             "--memory": str(request.memory_limit),
             **{name: str(own[name]) for name in ("host", "cpu", "architecture")},
+            "machine": own["id"],
             **{f"variable {name}": text for name, text in reported(os.environ).items()},
         }
         self._specs: dict[str, dict[str, str]] = {}
-        self._backends = {name: _backend(name, request) for name in available()}
+        self._backends: dict[str, dict[str, str]] = {}
 
     def of(self, cell: Cell, spec: Spec) -> dict[str, str]:
         """The signature of a cell: what decides its numbers, beside its own fields."""
         if spec.name not in self._specs:
             self._specs[spec.name] = _spec(spec, self.request)
-        backend = self._backends.get(cell.backend, {})
+        if cell.backend not in self._backends:
+            self._backends[cell.backend] = _backend(cell.backend, self.request)
+        backend = self._backends[cell.backend]
         gpus = {} if cell.device == "cpu" else {"GPUs": self._cards}
         return {**self._common, **self._specs[spec.name], **backend, **gpus}
 
@@ -118,6 +123,24 @@ def greeting(worker: Worker) -> dict[str, str] | None:
     return {**versions, **{name: str(hello.get(entry, "")) for name, entry in said.items()}}
 
 
+def origins(columns: Iterable[str]) -> dict[str, str]:
+    """The distribution that each column's backend comes from, with its version."""
+    known = available()
+    found = {name: known.get(backend_of(name)) for name in columns}
+    return {name: f"{o.distribution} {o.version}" for name, o in found.items() if o is not None}
+
+
+def labelled(workers: Mapping[str, Worker]) -> dict[str, Any]:
+    """What stands behind the columns that have a name of their own: a field of a run's head, or
+    none where there are no such columns."""
+    found = {
+        name: {"backend": backend_of(name), "interpreter": worker.launch.python}
+        for name, worker in workers.items()
+        if backend_of(name) != name
+    }
+    return {"columns": found} if found else {}
+
+
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """In words, how the entries of two signatures or greetings differ."""
     found = []
@@ -136,7 +159,7 @@ def _spec(spec: Spec, request: Request) -> dict[str, str]:
 
 
 def _backend(name: str, request: Request) -> dict[str, str]:
-    origin = available()[name]
+    origin = available()[backend_of(name)]
     python = request.pythons.get(name, sys.executable)
     found = {"interpreter": python}
     if python == sys.executable:
@@ -149,7 +172,7 @@ def _installed(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
     """A recorded greeting as this interpreter would have it; without what nothing tells of."""
     found = {
         "Python": platform.python_version(),
-        "code": code(backend),
+        "code": code(backend_of(backend)),
         "harness code": digest("harness"),
     }
     for name in recorded:

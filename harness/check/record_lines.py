@@ -20,6 +20,14 @@ Grown = Annotated[list[Number], Field(min_length=3, max_length=3)]
 COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
 
 
+class PlanForm(Form):
+    """The whole plan that a run is of; ``shard`` is ``2/4``, or None where it has all of it."""
+
+    cells: NonNegativeInt
+    digest: str
+    shard: str | None = None
+
+
 class Head(Form):
     """The first line of a run."""
 
@@ -31,6 +39,8 @@ class Head(Form):
     versions: dict[str, Any]
     environment: dict[str, dict[str, str]]
     request: dict[str, Any] | None = None
+    plan: PlanForm | None = None
+    columns: dict[str, dict[str, str]] | None = None
 
 
 class OfCell(Form):
@@ -44,9 +54,11 @@ class OfCell(Form):
 
 
 class Begin(OfCell):
-    """A cell starts. ``signature`` is what decides its numbers."""
+    """A cell starts. ``signature`` is what decides its numbers. ``copy`` counts results of one cell
+    that contradict each other, from 2 on, in files that were merged."""
 
     signature: dict[str, str] | None = None
+    copy_: Annotated[int, Field(alias="copy", ge=1, lt=2**31)] = 1
 
 
 class Result(OfCell):

@@ -1,8 +1,9 @@
-"""The cells of a record file, as results again."""
+"""The cells of a record file, as results again; those of several machines or versions apart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
@@ -10,36 +11,182 @@ from harness.check.divergence import Divergence, Link
 from harness.check.findings import Blame, Finding
 from harness.check.record_lines import DivergenceForm
 from harness.check.records import Records
+from harness.errors import UsageError
 from harness.oracle.tolerance import Deviation
 
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
 
 
-def ended(records: Records) -> dict[Cell, CellResult]:
-    """The cells that are there from begin to end, of records read with ``complete``.
+@dataclass(frozen=True)
+class Origin:
+    """Where a cell was run: a machine, by its identity and its name, and the framework's version.
 
-    Of a cell that is there several times, the last run counts; one that began again and was cut
-    off is not there.
+    ``copy`` counts results of the same origin that contradict each other, in files that were
+    merged; it is 1 elsewhere.
     """
-    found: dict[Cell, CellResult] = {}
-    open_cells: dict[Cell, list[Mapping[str, Any]]] = {}
+
+    machine: str
+    host: str
+    version: str
+    copy: int = 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """The lines of a cell from begin to end, and the machine of the run that they are of."""
+
+    begin: Mapping[str, Any]
+    results: Sequence[Mapping[str, Any]]
+    end: Mapping[str, Any]
+    run_on: Mapping[str, Any]
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that they are about."""
+        return cell_of(self.begin)
+
+    @property
+    def origin(self) -> Origin:
+        """Where it was run."""
+        said = self.begin.get("signature") or {}
+        host = str(said.get("host", self.run_on.get("host", "")))
+        machine = str(said.get("machine") or self.run_on.get("id") or host)
+        version = str(self.results[-1]["backend_version"]) if self.results else ""
+        return Origin(machine, host, version, self.begin.get("copy", 1))
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """The verdict of each check."""
+        return {line["check"]: line["verdict"] for line in self.results}
+
+    def result(self) -> CellResult:
+        """What came of the cell."""
+        return _result(self.begin, self.results, self.end)
+
+
+def blocks(records: Records) -> dict[Cell, dict[Origin, Block]]:
+    """The cells that are there from begin to end, of records read with ``complete``; each from
+    every origin.
+
+    Of a cell that is there several times from one origin, the last run counts; one that began
+    again there and was cut off is not there.
+    """
+    found: dict[Cell, dict[Origin, Block]] = {}
+    begun: dict[Cell, tuple[Mapping[str, Any], list[Mapping[str, Any]], list[Block]]] = {}
+    run_on: Mapping[str, Any] = {}
     for line in records.lines:
         if line["kind"] == "head":
-            open_cells.clear()
+            run_on = line["machine"]
         elif line["kind"] == "begin":
-            open_cells[cell_of(line)] = [line]
-            found.pop(cell_of(line), None)
-        elif line["kind"] == "result" and cell_of(line) in open_cells:
-            open_cells[cell_of(line)].append(line)
-        elif line["kind"] == "end" and cell_of(line) in open_cells:
-            begin, *results = open_cells.pop(cell_of(line))
-            found[cell_of(line)] = _result(begin, results, line)
+            cell = cell_of(line)
+            origin = Block(line, (), {}, run_on).origin
+            again = _again(found.get(cell, {}), origin)
+            begun[cell] = line, [], again
+        elif line["kind"] in ("result", "end") and cell_of(line) in begun:
+            cell = cell_of(line)
+            if line["kind"] == "result":
+                begun[cell][1].append(line)
+                continue
+            begin, results, before = begun.pop(cell)
+            block = Block(begin, results, line, run_on)
+            origins = found.setdefault(cell, {})
+            for older in before:
+                if block.origin.version and older.origin.version not in ("", block.origin.version):
+                    origins[older.origin] = older
+            origins[block.origin] = block
+    return {cell: origins for cell, origins in found.items() if origins}
+
+
+def _again(origins: dict[Origin, Block], origin: Origin) -> list[Block]:
+    """Take out what a cell that begins again may replace: which version it is of shows at its
+    end only."""
+    same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
+    return [origins.pop(each) for each in same[-1:]]
+
+
+def ended(records: Records) -> dict[Cell, CellResult]:
+    """The cells of :func:`blocks`; where one is there from several origins, each with the origin
+    in the name of its backend."""
+    return apart(blocks(records))[0]
+
+
+def of_machine(records: Records, machine: str, what: str) -> dict[Cell, CellResult]:
+    """The cells of :func:`blocks`, each from the last version that this machine ran it with, or the
+    only other machine that did.
+
+    Raises:
+        UsageError: one was run on several machines, and not on this one.
+    """
+    found = {}
+    for cell, origins in blocks(records).items():
+        machines = {origin.machine for origin in origins}
+        wanted = machine if machine in machines else next(iter(machines))
+        if wanted != machine and len(machines) > 1:
+            hosts = ", ".join(sorted({origin.host for origin in origins}))
+            raise UsageError(
+                f"{what} holds {cell} from {len(machines)} machines ({hosts}), and this is none of "
+                "them: give the records of one"
+            )
+        found[cell] = [b for o, b in origins.items() if o.machine == wanted][-1].result()
     return found
 
 
-def cut_off(records: Records, found: Mapping[Cell, CellResult]) -> list[Cell]:
+def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
+    """The cells of files that are compared, each from the last version that a machine ran it with;
+    where one is there from several machines, each has the machine in the name of its backend."""
+    found = []
+    for records in files:
+        newest: dict[Cell, dict[Origin, Block]] = {}
+        for cell, origins in blocks(records).items():
+            last = {(o.machine, o.copy): (o, block) for o, block in origins.items()}
+            newest[cell] = dict(last.values())
+        found.append(newest)
+    return apart(*found, versions=False)
+
+
+def apart(
+    *files: Mapping[Cell, Mapping[Origin, Block]], versions: bool = True
+) -> list[dict[Cell, CellResult]]:
+    """The results by cell. A backend one of whose cells is there from several origins has, in all
+    cells of all files, a name for each."""
+    several: dict[str, set[str]] = {}
+    for cells in files:
+        for cell, origins in cells.items():
+            for part in ("machine", "version", "copy"):
+                if len({getattr(origin, part) for origin in origins}) > 1:
+                    several.setdefault(cell.backend, set()).add(part)
+    hosts: dict[str, set[str]] = {}
+    for origin in (o for cells in files for origins in cells.values() for o in origins):
+        hosts.setdefault(origin.host, set()).add(origin.machine)
+    named = []
+    for cells in files:
+        results: dict[Cell, CellResult] = {}
+        for cell, origins in cells.items():
+            for origin, block in origins.items():
+                result = block.result()
+                parts = several.get(cell.backend, set()) - (set() if versions else {"version"})
+                result.cell = replace(cell, backend=_named(cell.backend, origin, parts, hosts))
+                results[result.cell] = result
+        named.append(results)
+    return named
+
+
+def _named(
+    backend: str, origin: Origin, parts: Collection[str], hosts: Mapping[str, Collection[str]]
+) -> str:
+    """A backend's name, with those parts of an origin that tell it from others."""
+    if "version" in parts:
+        backend += f" ({origin.version or 'not started'})"
+    if "machine" in parts:
+        alike = len(hosts[origin.host]) > 1
+        backend += f" on {origin.host} {origin.machine[:6]}" if alike else f" on {origin.host}"
+    return f"{backend}, copy {origin.copy}" if "copy" in parts and origin.copy > 1 else backend
+
+
+def cut_off(records: Records) -> list[Cell]:
     """The cells that began and are not among those that ended."""
     begun = dict.fromkeys(cell_of(line) for line in records.of_kind("begin"))
+    found = blocks(records)
     return [cell for cell in begun if cell not in found]
 
 

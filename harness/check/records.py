@@ -1,4 +1,4 @@
-"""Record files: JSON Lines, one append and one fsync a line, so that nothing acknowledged is lost.
+"""Record files: JSON Lines, and an fsync with each append: nothing acknowledged is lost.
 
 ``docs/records.md`` describes the lines. Several processes may append to one file at once.
 """
@@ -75,7 +75,7 @@ class Records:
 
 
 class RecordWriter:
-    """Appends to a record file: a line is on the disk, whole, when ``append`` has returned."""
+    """Appends to a record file: lines are on the disk, whole, when ``append`` has returned."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open ``path`` for appending; it is created if it does not exist.
@@ -91,18 +91,18 @@ class RecordWriter:
         except (OSError, FileFault) as error:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line, with its ``kind``, and wait until the disk has it.
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Write a line for each, with its ``kind``, and wait until the disk has them.
 
         Raises:
-            RecordError: the record is not of the documented form, or the disk is full or broken;
+            RecordError: a record is not of the documented form, or the disk is full or broken;
                 lines that were written before stay readable.
         """
-        line = _encode(record)
+        line = b"".join(map(encoded, records))
         with self._lock, self._locked_file():
             torn = self._torn_bytes()
             if torn:
-                line = b"\n" + _encode({"kind": _TORN, "bytes": torn}) + line
+                line = b"\n" + encoded({"kind": _TORN, "bytes": torn}) + line
             try:
                 written = os.write(self._fd, line)
                 os.fsync(self._fd)
@@ -218,7 +218,12 @@ def head(
     }
 
 
-def _encode(record: Mapping[str, Any]) -> bytes:
+def encoded(record: Mapping[str, Any]) -> bytes:
+    """A record as its line.
+
+    Raises:
+        RecordError: it is not of the documented form.
+    """
     kind = record.get("kind")
     if not isinstance(kind, str):
         raise RecordError(f"a record has no kind: {sorted(map(str, record))} are its fields")

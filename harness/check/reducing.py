@@ -13,11 +13,11 @@ from harness.check.findings import Finding
 from harness.check.reduction.failure import Failure
 from harness.check.reduction.search import Search
 from harness.check.reproducer import Reproducer, load, write
+from harness.columns import one
 from harness.errors import HarnessError, UsageError
 from harness.files.user_file import displayed
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.oracle.tolerance import Deviation
-from harness.runtime.plugins import choose_backends
 from harness.terminal import tell
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
@@ -78,8 +78,8 @@ def run_reduce(
         )
     whole = Failure.of(load(folder))
     cell = whole.cell
-    (name,) = choose_backends((backend or cell.backend,))
-    with Worker(Launch(name)) as worker:
+    name, python = one(backend or cell.backend)
+    with Worker(Launch(name, python)) as worker:
         runner = Runner(worker, seconds)
         try:
             found = runner.deviations(whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import indent
 
@@ -222,10 +223,16 @@ def given(request: Request, specs: Shelf) -> list[str]:
 
 def proof(gaps: Mapping[str, float]) -> str:
     """How the oracle's own gradients are known to be right."""
-    specs = "1 spec" if len(gaps) == 1 else f"{len(gaps)} specs"
-    return (
-        f"oracle: the gradients of {specs} agree with the complex step to {max(gaps.values()):.1e}"
-    )
+    proved = [gap for gap in gaps.values() if not math.isnan(gap)]
+    specs = "1 spec" if len(proved) == 1 else f"{len(proved)} specs"
+    parts = []
+    if proved:
+        parts.append(f"the gradients of {specs} agree with the complex step to {max(proved):.1e}")
+    if without := [name for name, gap in gaps.items() if math.isnan(gap)]:
+        parts.append(
+            f"the gradients of {', '.join(without)} are not finite, and nothing proves them"
+        )
+    return f"oracle: {'; '.join(parts)}"
 
 
 def summary(report: Report, seconds: float) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from harness.check.checks import AT_GIVEN, CHECKS, FINDINGS, THOROUGH
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, check_known, did_you_mean, unknown
 from harness.oracle.case import Case
 from harness.oracle.given import Given
 from harness.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
+from harness.runtime.labels import backend_of
+from harness.shards import Shard
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
 from harness.worker.launch import SERVICE
@@ -61,6 +63,8 @@ class Request:
     handler: str | None = None
     service: str = SERVICE
     given: Given | None = None
+    shard: Shard | None = None
+    on: str | None = None
 
 
 def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
@@ -118,10 +122,7 @@ def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str,
         raise UsageError(f"no check is asked for (known: {', '.join(known)})")
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):
-            raise UsageError(
-                f"unknown check {pattern!r}{did_you_mean(pattern, known)} "
-                f"(known: {', '.join(known)})"
-            )
+            raise unknown("check", pattern, known)
     found = {n for pattern in patterns for n in fnmatch.filter(known, pattern)}
     wanted = {FINDINGS.get(name, name) for name in found}
     dear = frozenset() if thorough else THOROUGH.difference(patterns)
@@ -139,11 +140,7 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
         if not given:
             raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
         for value in given:
-            if value not in known:
-                raise UsageError(
-                    f"unknown {kind} {value!r}{did_you_mean(value, known)} "
-                    f"(known: {', '.join(known)})"
-                )
+            check_known(kind, value, known)
     check_fields(request, RANGES)
     if request.given is not None:
         _check_given(request.given)
@@ -196,4 +193,6 @@ def _check_given(given: Given) -> None:
 
 def slowest_first(names: Sequence[str]) -> list[str]:
     """Backends that take longest to start go first, so that they do not run alone at the end."""
-    return sorted(names, key=lambda n: (n == "numpy", "keras" not in n and "jax" not in n))
+    return sorted(
+        names, key=lambda n: (backend_of(n) == "numpy", "keras" not in n and "jax" not in n)
+    )

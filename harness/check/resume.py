@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.check.cell import Cell, CellResult
 from harness.check.provenance import LIMITED, LIMITS, Greetings, changes
-from harness.check.recorded import ended
+from harness.check.recorded import Block, Origin, ended
 from harness.check.records import Records, read_records
 from harness.check.request import Request, given_record
 from harness.errors import UsageError
@@ -31,7 +31,8 @@ def request_record(request: Request) -> dict[str, Any]:
 
 
 def ended_cells(path: Path, request: Request) -> dict[Cell, CellResult]:
-    """The cells that a record file of the same run holds from begin to end.
+    """The cells that a record file of the same run holds from begin to end, those of several
+    machines or versions apart.
 
     Raises:
         RecordError: as of :func:`records_of`.
@@ -57,25 +58,30 @@ def records_of(path: Path, request: Request) -> Records:
 
 def take_up(
     plan: Sequence[Cell],
-    ended: Mapping[Cell, CellResult],
+    ended: Mapping[Cell, Mapping[Origin, Block]],
     signature: Callable[[Cell], Mapping[str, str]],
     greetings: Greetings,
 ) -> tuple[dict[Cell, CellResult], list[str]]:
     """The cells of a plan that need not be run again, and in words, why others must be.
 
-    ``signature`` is what decides a cell's numbers now; ``greetings`` know of the workers.
+    ``ended`` are those of a record, from every machine and version, of which one is to be what
+    would be run now. ``signature`` is what decides a cell's numbers now; ``greetings`` know of the
+    workers.
     """
     kept: dict[Cell, CellResult] = {}
     reasons: Counter[str] = Counter()
     for cell in plan:
-        if cell not in ended:
-            continue
-        result = ended[cell]
-        reason = _reason(result, signature(cell), greetings)
-        if reason:
+        reason = ""
+        # The last one first: it is the likeliest, and its reason is told.
+        for block in reversed([*ended.get(cell, {}).values()]):
+            result = block.result()
+            differing = _reason(result, signature(cell), greetings)
+            if not differing:
+                kept[cell] = result
+                break
+            reason = reason or differing
+        if reason and cell not in kept:
             reasons[reason] += 1
-        else:
-            kept[cell] = result
     return kept, [
         f"{count} cells are run again: {reason}" if count > 1 else f"1 cell is run again: {reason}"
         for reason, count in reasons.items()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from harness import github
 from harness.check.cell import CellResult
-from harness.check.changes import Change
+from harness.check.changes import CellChange
 from harness.check.events import Report
 from harness.check.findings import PASSING
 from harness.check.pairs import statements
@@ -35,7 +35,7 @@ def alerts(report: Report, specs: Shelf, compared: Comparison | None = None) -> 
     found: list[str] = []
     if compared is not None:
         for change in compared.changes:
-            if isinstance(change, Change) and change.worse:
+            if isinstance(change, CellChange) and change.worse:
                 failed = failing.pop(change.cell, None)
                 at = places(failed.location, specs, change.cell.spec) if failed else ()
                 found.append(github.annotation(compared.what, str(change), at))

@@ -9,7 +9,7 @@ from typing import Any
 from harness.check.cell import Cell
 from harness.check.changes import Cells
 from harness.check.provenance import CHECKSUMS
-from harness.check.recorded import ended
+from harness.check.recorded import comparable
 from harness.check.records import Records
 from harness.compared import Differing, differing, merged
 
@@ -27,7 +27,8 @@ def environment_changes(old: Records, new: Records) -> list[Differing]:
     """
     heads = [records.of_kind("head")[-1:] for records in (old, new)]
     before, after = (found[0] if found else {} for found in heads)
-    return surroundings(before, ended(old), after, ended(new))
+    older, newer = comparable(old, new)
+    return surroundings(before, older, after, newer)
 
 
 def surroundings(

@@ -1,4 +1,4 @@
-"""The command ``compare``. What it needs is imported when it is run."""
+"""The commands ``compare`` and ``merge``. What they need is imported when they are run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ Command = Callable[..., Any]
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the command to a group; ``guard`` makes a message of a user's error."""
+    """Add the commands to a group; ``guard`` makes a message of a user's error."""
     group.command()(guard(compare))
+    group.command()(guard(merge))
 
 
 @click.argument("old", type=FILE)
@@ -40,3 +41,20 @@ def compare(old: Path, new: Path, **options: Any) -> None:
 
     given = {**options, "threshold": share(options["threshold"])}
     sys.exit(stoppable(partial(run_compare, old, new, given)))
+
+
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
+@click.option("-o", "--output", required=True, type=FILE, help="File to write; replaced.")
+@JSON
+def merge(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
+    """Join FILEs of several shards or machines: of 'check --records', or of 'bench --records'.
+
+    A cell that several files have from the same machine and version is kept once; what comes from
+    different ones stays apart. Shards and cells that are missing are told.
+
+    Exit code 0: all is there; 1: files contradict each other, and both sides are kept; 2: the files
+    cannot be read or joined; 3: cells of the plan are missing.
+    """
+    from harness.comparison.merging import run_merge
+
+    sys.exit(stoppable(partial(run_merge, files, output, as_json)))

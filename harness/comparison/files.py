@@ -10,7 +10,7 @@ from harness.bench import compare as speeds
 from harness.bench import json_file
 from harness.check import changes as checks
 from harness.check import surroundings
-from harness.check.recorded import ended
+from harness.check.recorded import blocks
 from harness.check.records import Records, read_records
 from harness.compared import Comparison
 from harness.errors import UsageError
@@ -30,7 +30,7 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> Compar
     """
     first, second = load(old), load(new)
     if isinstance(first, Records) and isinstance(second, Records):
-        if not ended(first):
+        if not blocks(first):
             raise UsageError(f"{displayed(old)} holds no cell that has ended")
         around = surroundings.environment_changes(first, second)
         return Comparison(around, checks.changes(first, second))

@@ -12,7 +12,7 @@ import click
 
 from harness import options
 from harness.interrupts import stoppable
-from harness.options import FILE, Words, numbers, process_of, seed, timeout
+from harness.options import FILE, WordList, numbers, process_of, seed, timeout
 
 Command = Callable[..., Any]
 FORMAT = "torch, keras, jax or onnx."
@@ -29,7 +29,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option(
     "--weights", required=True, type=FILE, help="File of weights that train or import wrote."
 )
-@click.option("--to", "format_", required=True, type=Words("format"), help=FORMAT)
+@click.option("--to", "format_", required=True, type=WordList("format"), help=FORMAT)
 @click.option("--output", type=FILE, help="File to write; MODEL_FORMAT here if left out.")
 @options.FORCE
 @seed("Seed of the inputs to check with.")
@@ -56,7 +56,7 @@ def export(spec: str, **given: Any) -> None:
 
 @options.spec
 @click.argument("file", type=FILE)
-@click.option("--from", "format_", required=True, type=Words("format"), help=FORMAT)
+@click.option("--from", "format_", required=True, type=WordList("format"), help=FORMAT)
 @click.option("--weights", required=True, type=FILE, help="File of weights to write.")
 @click.option("--like", type=FILE, help="Weights whose sizes and characters these have too.")
 @options.SIZE

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from harness.convert.run import Export, Exporting, FormatFault, Import, export, import_
 from harness.files.user_file import displayed
@@ -12,6 +14,8 @@ from harness.progress import Progress
 from harness.terminal import console, say, tell
 from harness.worker.remote import with_trace
 
+Asked = TypeVar("Asked", Export, Import)
+Made = TypeVar("Made")
 # By verb, what a format's process does. An export has two sizes of inputs to run at.
 STEPS = {
     "exporting": ("suffix", "write", "outputs", "outputs"),
@@ -25,7 +29,7 @@ WORDS = {
 }
 
 
-class _Steps:
+class _CallLines:
     """Shows each call as it is made."""
 
     def __init__(self, bar: Progress, format_: str) -> None:
@@ -39,13 +43,23 @@ class _Steps:
         self.bar.step(WORDS[verb].format(format=self.format))
 
 
-def run_export(request: Export, as_json: bool) -> int:
-    """Export, and print what came of it; returns the exit code."""
+def _watched(
+    what: str, request: Asked, work: Callable[[Asked, Callable[[str], None]], Made]
+) -> Made | None:
+    """What comes of a request, its calls shown as they are made; None, and the fault is told,
+    where the format fails."""
     try:
-        with Progress(console(error=True), "exporting") as bar:
-            made = export(request, _Steps(bar, request.format_))
+        with Progress(console(error=True), what) as bar:
+            return work(request, _CallLines(bar, request.format_))
     except FormatFault as fault:
         tell(with_trace(str(fault), fault.traceback), error=True)
+        return None
+
+
+def run_export(request: Export, as_json: bool) -> int:
+    """Export, and print what came of it; returns the exit code."""
+    made = _watched("exporting", request, export)
+    if made is None:
         return 3
     if as_json:
         say(json.dumps(_document(request, made)))
@@ -56,11 +70,8 @@ def run_export(request: Export, as_json: bool) -> int:
 
 def run_import(request: Import, as_json: bool) -> int:
     """Import, and print what came of it; returns the exit code."""
-    try:
-        with Progress(console(error=True), "importing") as bar:
-            made = import_(request, _Steps(bar, request.format_))
-    except FormatFault as fault:
-        tell(with_trace(str(fault), fault.traceback), error=True)
+    made = _watched("importing", request, import_)
+    if made is None:
         return 3
     count = sum(a.size for a in (*made.parameters.values(), *made.statistics.values()))
     if as_json:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, check_known, did_you_mean
 from harness.runtime.defaults import Measured
 from harness.spec.document import parse, validate
 from harness.spec.schema import Strict
@@ -35,7 +35,7 @@ class Framework(Strict):
         return type(written) is type(found) and written == found
 
 
-class Entry(Strict):
+class DefaultEntry(Strict):
     """One default. ``agree_on`` is what all do once they are set; ``apart`` what the difference
     makes; ``elsewhere`` what others do, whom nothing is measured of."""
 
@@ -59,20 +59,20 @@ class Entry(Strict):
 class CatalogueFile(Strict):
     """One file."""
 
-    defaults: dict[str, Entry]
+    defaults: dict[str, DefaultEntry]
 
 
-Entries = Mapping[str, Entry]
+Entries = Mapping[str, DefaultEntry]
 
 
 @cache
-def groups() -> dict[str, dict[str, Entry]]:
+def groups() -> dict[str, dict[str, DefaultEntry]]:
     """All entries by name, by the names of their files.
 
     Raises:
         SpecError: a file has another form.
     """
-    found: dict[str, dict[str, Entry]] = {}
+    found: dict[str, dict[str, DefaultEntry]] = {}
     folder = files("harness.specs").joinpath("defaults")
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
         if path.name.endswith(".yaml"):
@@ -82,7 +82,7 @@ def groups() -> dict[str, dict[str, Entry]]:
     return found
 
 
-def catalogue() -> dict[str, Entry]:
+def catalogue() -> dict[str, DefaultEntry]:
     """All entries by name."""
     return {name: entry for group in groups().values() for name, entry in group.items()}
 
@@ -97,7 +97,7 @@ def frameworks(entries: Entries) -> list[str]:
     return sorted({name for entry in entries.values() for name in entry.frameworks})
 
 
-def chosen(layer: str | None, between: Sequence[str]) -> dict[str, Entry]:
+def chosen(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]:
     """The entries about a layer, or of a name; ``between`` frameworks, those where they differ.
 
     Raises:
@@ -106,10 +106,7 @@ def chosen(layer: str | None, between: Sequence[str]) -> dict[str, Entry]:
     entries = catalogue()
     known = frameworks(entries)
     for name in between:
-        if name not in known:
-            raise UsageError(
-                f"unknown framework {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
-            )
+        check_known("framework", name, known)
     if layer is not None:
         about = layers(entries)
         if layer not in about and layer not in entries:
@@ -121,12 +118,12 @@ def chosen(layer: str | None, between: Sequence[str]) -> dict[str, Entry]:
     return entries
 
 
-def shown(entry: Entry, between: Sequence[str]) -> dict[str, Framework]:
+def shown(entry: DefaultEntry, between: Sequence[str]) -> dict[str, Framework]:
     """The frameworks of an entry that are asked for; all if none are named."""
     return {n: f for n, f in entry.frameworks.items() if not between or n in between}
 
 
-def record(name: str, entry: Entry, between: Sequence[str]) -> dict[str, Any]:
+def record(name: str, entry: DefaultEntry, between: Sequence[str]) -> dict[str, Any]:
     """An entry as plain data."""
     found = entry.model_dump()
     found["frameworks"] = {n: f.model_dump() for n, f in shown(entry, between).items()}

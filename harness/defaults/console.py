@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from harness.defaults.catalogue import Entries, Entry, chosen, frameworks, record, shown
+from harness.defaults.catalogue import DefaultEntry, Entries, chosen, frameworks, record, shown
 from harness.defaults.page import page
 from harness.defaults.run import Held, Verification, verify
 from harness.errors import UsageError
@@ -89,7 +89,7 @@ def _prose(out: Console, text: str) -> None:
 
 
 def _table(
-    name: str, one: Entry, between: Sequence[str], held: Mapping[tuple[str, str], Held]
+    name: str, one: DefaultEntry, between: Sequence[str], held: Mapping[tuple[str, str], Held]
 ) -> Table:
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(entry("  framework"), no_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.defaults.catalogue import Entry, catalogue, groups
+from harness.defaults.catalogue import DefaultEntry, catalogue, groups
 
 TITLES = {
     "activations": "Activations",
@@ -48,7 +48,7 @@ def _sections() -> Iterator[str]:
             yield from _entry(name, entry)
 
 
-def _entry(name: str, entry: Entry) -> Iterator[str]:
+def _entry(name: str, entry: DefaultEntry) -> Iterator[str]:
     yield f"### {name}\n"
     yield f"{_plain(entry.parts)} To agree on: {_plain(entry.agree_on)}.\n"
     yield "| framework | does | set this |"

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from harness.interrupts import stoppable
-from harness.options import Words
+from harness.options import WordList
 
 Command = Callable[..., Any]
 
@@ -23,7 +23,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option("--break", "broken", is_flag=True, help="Plant a fault, and see how it is told.")
 @click.option(
     "--backend",
-    type=Words("backend"),
+    type=WordList("backend"),
     help="Framework to check; the first that is installed if left out.",
 )
 def demo(broken: bool, backend: str | None) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from harness.check.console import run_check
 from harness.check.request import Request
+from harness.columns import choose
 from harness.demo.broken import GATES, RIGHT
-from harness.runtime.plugins import available, choose_backends
 from harness.terminal import tell
 from harness.worker.launch import SERVICE
 
@@ -29,8 +29,8 @@ def run_demo(broken: bool, backend: str | None) -> int:
     Raises:
         UsageError: there is no such backend.
     """
-    (other,) = choose_backends((backend,)) if backend else (_first(),)
-    backends = tuple(dict.fromkeys((RIGHT, other)))
+    columns = choose((RIGHT, backend or _first()))
+    backends, other = columns.names, columns.names[-1]
     for line in (
         f"The model {SPEC} (an embedding, a GRU, a dense layer) on {' and '.join(backends)},",
         "against the oracle: the same equations in float64. The table shows digits of",
@@ -47,6 +47,7 @@ def run_demo(broken: bool, backend: str | None) -> int:
         backends,
         dtypes=("float32",),
         sizes=SIZES,
+        pythons=columns.pythons,
         checks=CHECKS,
         service="harness.demo.broken:handler" if broken else SERVICE,
     )
@@ -61,5 +62,5 @@ def run_demo(broken: bool, backend: str | None) -> int:
 
 
 def _first() -> str:
-    installed = available()
-    return next((name for name in LIKED if name in installed), RIGHT)
+    able = choose(()).names
+    return next((name for name in LIKED if name in able), RIGHT)

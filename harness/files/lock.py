@@ -26,10 +26,10 @@ HOLDER = re.compile(rb"process (\d{1,10}) on (\S{0,255})\n")
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
     """The sole right to write a file, there or not, until the block is left.
 
-    On file systems that know no locks, nothing is held.
+    On file systems that know no locks, nothing is held. ``instead`` is what else can be done.
 
     Raises:
         UsageError: another process has it; says which, and what to do. Or a lock cannot be made.
@@ -38,7 +38,7 @@ def held(path: Path) -> Iterator[None]:
     try:
         handle = _locked(lock)
     except BlockingIOError:
-        raise UsageError(_busy(path, lock)) from None
+        raise UsageError(_busy(path, lock, instead)) from None
     except OSError as error:
         reason = (error.strerror or "unknown error").lower()
         raise UsageError(
@@ -121,7 +121,7 @@ def _holder(handle: int) -> str:
     return f"process {found[1].decode()} on {found[2].decode('ascii', 'replace')}" if found else ""
 
 
-def _busy(path: Path, lock: Path) -> str:
+def _busy(path: Path, lock: Path, instead: str = "give another --weights") -> str:
     """Who has the right, and what to do."""
     who = ""
     with contextlib.suppress(OSError):
@@ -130,5 +130,5 @@ def _busy(path: Path, lock: Path) -> str:
         os.close(handle)
     return (
         f"{displayed(path)} is being written by {who or 'another process'}: wait for it to end, "
-        "stop it, or give another --weights"
+        f"stop it, or {instead}"
     )

@@ -11,7 +11,7 @@ import click
 
 from harness import options
 from harness.interrupts import stoppable
-from harness.options import FILE, Words, listed, numbers, process_of, seed, timeout
+from harness.options import FILE, WordList, listed, numbers, process_of, seed, timeout
 
 Command = Callable[..., Any]
 
@@ -25,7 +25,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option(
     "--backend",
     required=True,
-    type=Words("backend"),
+    type=WordList("backend"),
     help="The backend that does it, or oracle: numpy in float64.",
 )
 @click.option("--weights", type=FILE, help="Parameters (.safetensors); initial ones if left out.")
@@ -53,5 +53,6 @@ def run(spec: str, **given: Any) -> None:
     from harness.given.console import run_run
 
     given["sizes"] = numbers(given["sizes"])
-    given["python"], given["environment"] = process_of(given, given["backend"], sys.executable)
+    name, _, own = given["backend"].partition("=")
+    given["python"], given["environment"] = process_of(given, name, own)
     sys.exit(stoppable(partial(run_run, spec, given)))

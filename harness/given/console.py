@@ -18,7 +18,7 @@ from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
 from harness.given.files import gather
-from harness.given.run import WANTED, BackendError, Result, Settings, run_once
+from harness.given.run import WANTED, BackendError, PassResult, Settings, run_once
 from harness.spec.model import load_spec
 from harness.terminal import say, tell
 from harness.worker.remote import with_trace
@@ -52,7 +52,7 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
     return 0
 
 
-def arrays_of(result: Result) -> ArrayDict:
+def arrays_of(result: PassResult) -> ArrayDict:
     """All results by name, as the file has them: ``output.NAME``, ``loss``, ``gradient.NAME``."""
     groups: dict[str, Mapping[str, Any]] = {
         "output": result.outputs,
@@ -86,7 +86,7 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
         raise UsageError(f"cannot write the results to {displayed(path)}: {why(error)}") from None
 
 
-def _document(result: Result, arrays: ArrayDict) -> dict[str, Any]:
+def _document(result: PassResult, arrays: ArrayDict) -> dict[str, Any]:
     loss = result.loss
     return {
         "loss": loss if loss is None or math.isfinite(loss) else str(loss),
@@ -96,7 +96,7 @@ def _document(result: Result, arrays: ArrayDict) -> dict[str, Any]:
     }
 
 
-def text_of(result: Result, arrays: ArrayDict) -> str:
+def text_of(result: PassResult, arrays: ArrayDict) -> str:
     """What is printed: sizes and paths, then a line for each array."""
     paths = ", ".join(f"{layer}: {path}" for layer, path in result.paths.items())
     lines = [f"at {', '.join(f'{n} {size}' for n, size in result.sizes.items())}; {paths}"]

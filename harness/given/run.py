@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.arrays import Array, ArrayDict
-from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.columns import one
+from harness.errors import HarnessError, UsageError, check_known
 from harness.oracle.case import BYTES, SECONDS, entries_of
 from harness.oracle.given import Given
 from harness.oracle.oracle import Oracle
@@ -18,7 +18,6 @@ from harness.program.signature import group_of
 from harness.ranges import SEED, TIMEOUT
 from harness.runtime.arguments import Arguments
 from harness.runtime.budget import check_fits
-from harness.runtime.plugins import choose_backends
 from harness.runtime.session import Session
 from harness.runtime.tensors import IllFormed, whole
 from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
@@ -59,7 +58,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class PassResult:
     """What a pass gave: arrays by neutral name, empty where they were not wanted.
 
     Floats have the run's dtype. Shapes are the spec's own: ``[batch, time, ...]`` for a sequence.
@@ -81,7 +80,7 @@ class Result:
 
 def run_once(
     spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
-) -> Result:
+) -> PassResult:
     """One pass; see :func:`harness.run`.
 
     Raises:
@@ -105,7 +104,7 @@ def run_once(
     results, gradients, paths = ran
     chosen = {"batch": given.batch, "time": given.time}
     outputs = "outputs" in want
-    return Result(
+    return PassResult(
         outputs=group_of(results, "output.") if outputs else {},
         state=group_of(results, "state.") if outputs else {},
         statistics=group_of(results, "statistics.") if outputs else {},
@@ -126,16 +125,13 @@ def _check(
     asked: list[tuple[str, Any, tuple[str, ...]]] = [("want", name, WANTED) for name in want]
     asked += [(name, getattr(settings, name), known) for name, known in CHOICES.items()]
     for what, value, known in asked:
-        if value not in known:
-            raise UsageError(
-                f"unknown {what} {value!r}{did_you_mean(value, known)} (known: {', '.join(known)})"
-            )
+        check_known(what, value, known)
     SEED.check(settings.seed)
     TIMEOUT.check(settings.timeout)
     if not isinstance(backend, str):
         raise UsageError(f"a backend is asked for by its name, found {backend!r}")
     if backend != ORACLE:
-        choose_backends((backend,))
+        one(backend, settings.python)
     elif (settings.dtype, settings.device) != ("float64", "cpu"):
         raise UsageError("the oracle is numpy in float64 on the cpu: leave dtype and device out")
     program = spec.programs["training"]
@@ -189,8 +185,7 @@ def _on_backend(
     want: Collection[str],
     how: Settings,
 ) -> Ran:
-    python = how.python or sys.executable
-    with Worker(Launch(backend, python, how.environment)) as worker:
+    with Worker(Launch(*one(backend, how.python), how.environment)) as worker:
         started = worker.start()
         if not started.ok:
             raise BackendError(f"{backend}: start: {started.cause}", told(started))

@@ -21,6 +21,8 @@ from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, Table, Watch
 
 _ERF = np.frompyfunc(math.erf, 1, 1)
+# The additions of a sum that is made row by row; of a longer one, some rows at a time.
+MOST_ROWS = 4096
 
 
 def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
@@ -46,6 +48,16 @@ def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
     result = np.zeros((rows, *x.shape[indices.ndim :]), x.dtype)
     np.add.at(result, indices, x)
     return result
+
+
+def _max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    """By real parts; what ties has the mean of the imaginary ones, as it shares a derivative."""
+    most = np.asarray(np.max(np.real(x), axis=axis, keepdims=True))
+    if np.iscomplexobj(x):
+        tied = np.real(x) == most
+        count = np.sum(tied, axis=axis, keepdims=True)
+        most = most + 1j * np.sum(np.imag(x) * tied, axis=axis, keepdims=True) / count
+    return most if keepdims else np.asarray(np.squeeze(most, axis))
 
 
 _PRIMITIVES: Mapping[str, Callable[..., Any]] = {
@@ -82,8 +94,7 @@ _PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "one_hot": _one_hot,
     "segment_sum": _segment_sum,
     "sum": lambda x, axis, keepdims: np.sum(x, axis=axis, keepdims=keepdims),
-    # Its only reader is stop_gradient, which drops the imaginary part anyway.
-    "max": lambda x, axis, keepdims: np.max(np.real(x), axis=axis, keepdims=keepdims),
+    "max": _max,
     "matmul": np.matmul,
     "tensordot": lambda a, b, axes: np.tensordot(a, b, axes),
     "stop_gradient": np.real,
@@ -142,6 +153,20 @@ def _reversed_matmul(a: Array, b: Array) -> Array:
     return np.asarray(np.matmul(a[..., ::-1], b[..., ::-1, :]))
 
 
+def _one_by_one(a: Array, b: Array) -> Array:
+    """Row by row, as kernels with one accumulator do: terms that are alike, as those of examples
+    that are, are then rounded to the same side. numpy's own products may hide that."""
+    size = max(1, -(-len(b) // MOST_ROWS))
+    total = np.zeros((len(a), b.shape[-1]), a.dtype)
+    for start in range(0, len(b), size):
+        total += np.matmul(a[:, start : start + size], b[start : start + size])
+    return total
+
+
+def _one_by_one_from_the_end(a: Array, b: Array) -> Array:
+    return _one_by_one(a[:, ::-1], b[::-1])
+
+
 def _halved_matmul(a: Array, b: Array) -> Array:
     middle = a.shape[-1] // 2
     first = np.matmul(a[..., :middle], b[..., :middle, :])
@@ -155,9 +180,13 @@ def _reversed_sum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     return x if keepdims else x.reshape([n for a, n in enumerate(x.shape) if a not in axis])
 
 
-def _ordered_tensordot(matmul: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+def _ordered_tensordot(
+    matmul: Callable[[Array, Array], Array], turn: int = 1
+) -> Callable[..., Array]:
+    """The axes that are summed over in their order; in the other one for ``turn`` -1."""
+
     def tensordot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array:
-        left, right = axes
+        left, right = (part[::turn] for part in axes)
         kept_a = [n for n in range(a.ndim) if n not in left]
         kept_b = [n for n in range(b.ndim) if n not in right]
         length = int(np.prod([a.shape[n] for n in left]))
@@ -191,7 +220,7 @@ ORDERS: Mapping[str, Table] = {
     "reversed": {
         "matmul": _reversed_matmul,
         "sum": _reversed_sum,
-        "tensordot": _ordered_tensordot(_reversed_matmul),
+        "tensordot": _ordered_tensordot(_one_by_one_from_the_end),
     },
     "nudged": {
         "exp": _nudged(np.exp),
@@ -200,6 +229,8 @@ ORDERS: Mapping[str, Table] = {
         "erf": _nudged(_erf, bound=1.0),
         "sin": _nudged(np.sin, bound=1.0),
         "cos": _nudged(np.cos, bound=1.0),
+        # Examples beside each other in place of their time steps, which some lay out so.
+        "tensordot": _ordered_tensordot(_one_by_one, turn=-1),
     },
     "halved": {"matmul": _halved_matmul, "tensordot": _ordered_tensordot(_halved_matmul)},
 }

@@ -24,7 +24,7 @@ GROUPS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Part:
+class DtypePart:
     """One dtype of an entry. ``headroom`` is from 0, at the tolerance, to 1, far below it."""
 
     dtype: str
@@ -34,7 +34,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Entry:
+class MatrixEntry:
     """A system on a backend: its dtypes, and its number among all entries of the page."""
 
     number: int
@@ -42,7 +42,7 @@ class Entry:
     backend: str
     path: str
     verdict: Verdict
-    parts: Sequence[Part]
+    parts: Sequence[DtypePart]
     results: Sequence[CellResult]
 
     @property
@@ -68,7 +68,7 @@ class Matrix:
     path: str
     device: str
     backends: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Entry | None]]]
+    rows: Sequence[tuple[str, Sequence[MatrixEntry | None]]]
 
     @property
     def title(self) -> str:
@@ -88,7 +88,7 @@ def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
             by_place.setdefault((cell.spec, cell.backend), []).append(result)
         rows = []
         for spec in dict.fromkeys(cell.spec for cell in own):
-            row: list[Entry | None] = []
+            row: list[MatrixEntry | None] = []
             for backend in backends:
                 results = by_place.get((spec, backend))
                 row.append(_entry(number, spec, backend, path, results) if results else None)
@@ -98,18 +98,20 @@ def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
     return found
 
 
-def _entry(number: int, spec: str, backend: str, path: str, results: Sequence[CellResult]) -> Entry:
+def _entry(
+    number: int, spec: str, backend: str, path: str, results: Sequence[CellResult]
+) -> MatrixEntry:
     results = sorted(results, key=lambda r: r.cell.dtype)
     parts = [_part(result) for result in results]
-    return Entry(
+    return MatrixEntry(
         number, spec, backend, path, gravest([p.verdict for p in parts]), parts, tuple(results)
     )
 
 
-def _part(result: CellResult) -> Part:
+def _part(result: CellResult) -> DtypePart:
     number = digits(result)
     shown = "" if number is None else f"{number:.1f}"
-    return Part(result.cell.dtype, result.verdict, shown, headroom(result.findings))
+    return DtypePart(result.cell.dtype, result.verdict, shown, headroom(result.findings))
 
 
 def headroom(findings: Iterable[Finding]) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from harness.interrupts import stoppable
-from harness.options import FILE, FOLDER, SPECS, Words
+from harness.options import FILE, FOLDER, SPECS, WordList
 
 Command = Callable[..., Any]
 # Of each form: its option, and what it is.
@@ -45,7 +45,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option(
     "--relative-to",
     metavar="BACKEND",
-    type=Words("backend"),
+    type=WordList("backend"),
     help="Backend beside which speeds are shown.",
 )
 @SPECS

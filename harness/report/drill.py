@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.check.cell import CellResult
 from harness.check.findings import PASSING, Finding
-from harness.report.cells import Entry, share
+from harness.report.cells import MatrixEntry, share
 from harness.terminal import visible
 
 
@@ -28,7 +28,7 @@ class Names:
         return list(self._numbers)
 
 
-def drill(entries: Iterable[Entry]) -> str:
+def drill(entries: Iterable[MatrixEntry]) -> str:
     """The data behind the cells as JSON that may stand inside of an element ``script``.
 
     ``names`` are texts that the rest gives by number; ``entries`` has, by an entry's number, one

@@ -24,7 +24,7 @@ class Rate(Spread):
     unit: str
 
 
-class Values(Form):
+class ValuesProof(Form):
     """What the proof of values has found."""
 
     digits: Number | None = None
@@ -37,7 +37,7 @@ class Figures(Form):
     step: Spread
     path: str = ""
     many: int | None = None
-    values: Values = Values()
+    values: ValuesProof = ValuesProof()
     flops_per_second: Number | None = None
     share_of_peak: Number | None = None
     peak: Mapping[str, Any] = Field(default_factory=dict)
@@ -88,7 +88,7 @@ class BenchFile(Form):
     harness: BenchFurther
 
 
-class Epoch(Form):
+class EpochFigures(Form):
     """An epoch of a training: its mean loss, the losses within it, and that on what is held out."""
 
     epoch: int
@@ -104,4 +104,4 @@ class TrainedHistory(Form):
     backend: str = ""
     dtype: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
-    epochs: list[Epoch]
+    epochs: list[EpochFigures]

@@ -21,7 +21,7 @@ MOST_LINES = len(pictures.COLOURS)
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """A run: when, what came of it, and what had another version than in the run before."""
 
     started: str
@@ -30,10 +30,10 @@ class Row:
 
 
 @dataclass
-class History:
+class RunHistory:
     """The runs of a folder, the oldest first."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[RunRow] = field(default_factory=list)
     digits: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     rates: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     upgrades: list[float] = field(default_factory=list)
@@ -52,7 +52,7 @@ class History:
         return found
 
 
-def history(folder: Path) -> History:
+def history(folder: Path) -> RunHistory:
     """Read every record file and every file of results in a folder; others are passed over.
 
     Raises:
@@ -69,7 +69,7 @@ def history(folder: Path) -> History:
             runs.append(run)
     if not runs:
         raise UsageError(f"{displayed(folder)} holds no records and no results of earlier runs")
-    found, before = History(), dict[str, str]()
+    found, before = RunHistory(), dict[str, str]()
     for number, run in enumerate(sorted(runs, key=lambda run: run.started), start=1):
         upgrade = _upgrade(before, run.versions)
         before |= run.versions
@@ -95,9 +95,9 @@ def _upgrade(before: dict[str, str], now: dict[str, str]) -> str:
     return ", ".join(dict.fromkeys(changed))
 
 
-def _add(found: History, number: int, run: CheckRun | BenchRun, upgrade: str) -> None:
+def _add(found: RunHistory, number: int, run: CheckRun | BenchRun, upgrade: str) -> None:
     if isinstance(run, CheckRun):
-        found.rows.append(Row(run.started, counted(run.cells.values()), upgrade))
+        found.rows.append(RunRow(run.started, counted(run.cells.values()), upgrade))
         worst: dict[str, float] = {}
         for cell, result in run.cells.items():
             value = digits(result) if cell.dtype == "float32" else None
@@ -106,7 +106,7 @@ def _add(found: History, number: int, run: CheckRun | BenchRun, upgrade: str) ->
         for backend, value in worst.items():
             found.digits.setdefault(backend, []).append((number, value))
         return
-    found.rows.append(Row(run.started, speeds.counted([run.file]), upgrade))
+    found.rows.append(RunRow(run.started, speeds.counted([run.file]), upgrade))
     for speed in run.file.benchmarks:
         name = speed.fullname.removeprefix("lesson6/")
         found.rates.setdefault(name, []).append((number, speed.extra_info.rate.median))

@@ -65,7 +65,7 @@ class BenchRun:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainedWeights:
     """Weights that were trained, and how it went."""
 
     name: str
@@ -79,7 +79,7 @@ class Inputs:
 
     check: CheckRun | None = None
     benches: Sequence[BenchRun] = ()
-    trainings: Sequence[Training] = ()
+    trainings: Sequence[TrainedWeights] = ()
 
 
 def gather(paths: Sequence[Path]) -> Inputs:
@@ -91,7 +91,7 @@ def gather(paths: Sequence[Path]) -> Inputs:
     """
     checks: list[CheckRun] = []
     benches: list[BenchRun] = []
-    trainings: list[Training] = []
+    trainings: list[TrainedWeights] = []
     for path in paths:
         read = read_any(path)
         if isinstance(read, CheckRun):
@@ -109,7 +109,7 @@ def gather(paths: Sequence[Path]) -> Inputs:
     return Inputs(checks[0] if checks else None, benches, trainings)
 
 
-def read_any(path: Path) -> CheckRun | BenchRun | Training:
+def read_any(path: Path) -> CheckRun | BenchRun | TrainedWeights:
     """Read a file of whichever kind a report can show.
 
     Raises:
@@ -138,7 +138,7 @@ def check_run(path: Path) -> CheckRun:
     records = read_records(path, complete=True)
     heads = records.of_kind("head")
     cells = ended(records)
-    return CheckRun(displayed(path), heads, cells, cut_off(records, cells), records)
+    return CheckRun(displayed(path), heads, cells, cut_off(records), records)
 
 
 def _bench_run(path: Path) -> BenchRun:
@@ -151,7 +151,7 @@ def _bench_run(path: Path) -> BenchRun:
         raise UsageError(f"{displayed(path)}: {error}") from None
 
 
-def _training(path: Path, kind: kinds.FileKind) -> Training:
+def _training(path: Path, kind: kinds.FileKind) -> TrainedWeights:
     found = weights.load(path, kind)
     if not found.history:
         raise UsageError(f"{displayed(path)} was imported, and has no curve; leave it out")
@@ -159,4 +159,4 @@ def _training(path: Path, kind: kinds.FileKind) -> Training:
         history = formed(dict(found.history), TrainedHistory, "history")
     except Malformed as error:
         raise UsageError(f"{displayed(path)}: {error}") from None
-    return Training(displayed(path), found.spec, history)
+    return TrainedWeights(displayed(path), found.spec, history)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.bench.table import thousands
 from harness.github import escaped as plain
 from harness.github import table
-from harness.report.cells import Entry, Matrix, matrices
+from harness.report.cells import Matrix, MatrixEntry, matrices
 from harness.report.headline import headline
 from harness.report.inputs import Inputs
 from harness.report.news import News
@@ -64,7 +64,7 @@ def _matrix(matrix: Matrix) -> list[str]:
     return [title, "", table(["system", *matrix.backends], rows)]
 
 
-def _entry(entry: Entry | None) -> str:
+def _entry(entry: MatrixEntry | None) -> str:
     if entry is None:
         return "-"
     digits = " / ".join(part.digits or "·" for part in entry.parts)

@@ -14,7 +14,7 @@ from harness.report.inputs import Inputs
 
 
 @dataclass(frozen=True)
-class Told:
+class ToldChange:
     """A change as a page tells it."""
 
     tone: str
@@ -27,7 +27,7 @@ class News:
     """All changes against older runs, and what is not the same around them."""
 
     name: str
-    changes: Sequence[checks.Change | speeds.Change]
+    changes: Sequence[checks.CellChange | speeds.SpeedChange]
     around: Sequence[Differing]
 
     @property
@@ -41,10 +41,10 @@ class News:
         return counted(self.changes)
 
     @property
-    def told(self) -> list[Told]:
+    def told(self) -> list[ToldChange]:
         """The changes, gravest first."""
         return [
-            Told("bad" if c.worse else "good", HEADINGS[c.kind][0], str(c))
+            ToldChange("bad" if c.worse else "good", HEADINGS[c.kind][0], str(c))
             for c in sorted(self.changes, key=lambda change: not change.worse)
         ]
 
@@ -55,7 +55,7 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
     Raises:
         UsageError: there are older files of a kind, and no newer ones.
     """
-    found: list[checks.Change | speeds.Change] = []
+    found: list[checks.CellChange | speeds.SpeedChange] = []
     around: list[Differing] = []
     names = []
     if old.check is not None:

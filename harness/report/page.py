@@ -19,7 +19,7 @@ from harness.report import cells, pictures
 from harness.report.cells import Matrix
 from harness.report.drill import drill
 from harness.report.headline import headline
-from harness.report.history import History
+from harness.report.history import RunHistory
 from harness.report.inputs import BenchRun, CheckRun, Inputs
 from harness.report.news import News
 from harness.report.speeds import Chart, charts, roofline
@@ -50,7 +50,7 @@ class ShownChart:
 def page(
     inputs: Inputs,
     news: News | None = None,
-    history: History | None = None,
+    history: RunHistory | None = None,
     baseline: str | None = None,
     differences: Differences | None = None,
 ) -> str:
@@ -131,7 +131,7 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, label) for name, label, there in every if there]
 
 
-def _entries(matrix: Matrix) -> list[cells.Entry]:
+def _entries(matrix: Matrix) -> list[cells.MatrixEntry]:
     return [entry for _, row in matrix.rows for entry in row if entry is not None]
 
 
@@ -227,7 +227,7 @@ def _trainings(inputs: Inputs) -> list[list[str]]:
     return rows
 
 
-def _history(history: History | None, drawn: bool) -> dict[str, Any] | None:
+def _history(history: RunHistory | None, drawn: bool) -> dict[str, Any] | None:
     if history is None:
         return None
     drawings = [Markup(picture) for picture in history.drawn()] if drawn else []

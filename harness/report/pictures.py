@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.report.inputs import Training
+from harness.report.inputs import TrainedWeights
 from harness.report.speeds import Chart, Roofline
 from harness.terminal import visible
 
@@ -95,7 +95,7 @@ def roofline(roof: Roofline) -> str:
     return _svg(draw, 3.6, "roofline")
 
 
-def losses(trainings: Sequence[Training]) -> str:
+def losses(trainings: Sequence[TrainedWeights]) -> str:
     """The loss over the epochs, within them as well, and on what is held out."""
 
     def draw(axes: Axes) -> None:

@@ -11,7 +11,7 @@ from harness.report.inputs import Inputs
 
 
 @dataclass(frozen=True)
-class Row:
+class FactRow:
     """A fact of the environment, and what it was in an older run if it was another."""
 
     name: str
@@ -34,18 +34,18 @@ def facts(inputs: Inputs) -> list[str]:
     return found + list(versions)
 
 
-def environment(inputs: Inputs, around: Sequence[Differing]) -> list[Row]:
+def environment(inputs: Inputs, around: Sequence[Differing]) -> list[FactRow]:
     """What is not the same as in an older run, and then all facts."""
     changed = [_changed(each) for each in around]
-    return changed + [Row(name, now) for name, now in _all(inputs).items()]
+    return changed + [FactRow(name, now) for name, now in _all(inputs).items()]
 
 
-def _changed(each: Differing) -> Row:
+def _changed(each: Differing) -> FactRow:
     what = each.words or each.what
     name = f"{what} of {', '.join(each.of)}" if each.of else what
     if each.words:  # checksums, which say nothing to a person
-        return Row(name, "now", "before")
-    return Row(name, each.new, each.old)
+        return FactRow(name, "now", "before")
+    return FactRow(name, each.new, each.old)
 
 
 def _all(inputs: Inputs) -> dict[str, str]:

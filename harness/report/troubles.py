@@ -44,7 +44,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Step:
+class TimeStep:
     """A time step of the first wrong value. ``share`` is from 0, allowed, to 1, far beyond."""
 
     number: int
@@ -67,7 +67,7 @@ class Trouble:
     file: str = ""
     excerpt: Sequence[Line] = ()
     chain: Sequence[Stop] = ()
-    by_time: Sequence[Step] = ()
+    by_time: Sequence[TimeStep] = ()
 
 
 def troubles(check: CheckRun) -> list[Trouble]:
@@ -96,7 +96,7 @@ def _parted(found: Divergence | None) -> dict[str, Any]:
     if found is None:
         return {}
     steps = [
-        Step(n, f"{error:.1e} of {most:.1e}", _beyond(error, most))
+        TimeStep(n, f"{error:.1e} of {most:.1e}", _beyond(error, most))
         for n, error, most in found.steps
     ]
     wrong = [step for step in steps if step.share > 0]

@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.program.ir import Program, UpdateRule
 from harness.program.plan import Plan
 from harness.runtime.interpreter import Interpreter, Step, Table, loop, stack
-from harness.runtime.native import Layer, Native, NativeOptimizer, Tensors
+from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors
 
 # (variables, constants) -> results; all three map names to tensors, see harness.runtime.session.
 # Variables are floats. What is passed in is not written into.
@@ -263,7 +263,7 @@ class Backend(ABC):
         """
         return None
 
-    def claim(self, layer: Layer) -> Native | None:
+    def claim(self, layer: ClaimableCall) -> Native | None:
         """The framework's own layer or loss, if it is exactly this one; else None.
 
         Asked for each call and phase before anything runs, on the path ``native`` only. A layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 Measured = bool | int | float | str
 Probe = Callable[[], Measured]
@@ -19,3 +20,9 @@ class Probes(dict[str, Probe]):
         """Keep a measurement under its name."""
         self[function.__name__.replace("_", "-")] = function
         return function
+
+    def looked_up(self, row: Callable[[int], Measured]) -> None:
+        """Keep what ``row`` finds in a table of three rows for an index that is too large, 3, and
+        for a negative one, -1: a row's number, ``NaN`` or ``error``."""
+        self["index-too-large"] = partial(row, 3)
+        self["index-negative"] = partial(row, -1)

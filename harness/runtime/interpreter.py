@@ -62,9 +62,9 @@ class Interpreter:
         """Run nodes once; ``values`` maps value numbers to tensors, and is added to."""
         return self.prepared(nodes).run(values)
 
-    def prepared(self, nodes: Iterable[Node]) -> Script:
+    def prepared(self, nodes: Iterable[Node]) -> PreparedNodes:
         """Nodes made ready for many runs."""
-        return Script([entry for node in nodes for entry in self._lines(node)], self)
+        return PreparedNodes([entry for node in nodes for entry in self._lines(node)], self)
 
     def attributes(self, node: Node) -> dict[str, Any]:
         """A node's attributes in numbers, as the table's functions take them."""
@@ -145,7 +145,7 @@ class Interpreter:
         return result
 
 
-class Script:
+class PreparedNodes:
     """Nodes that an interpreter has prepared."""
 
     def __init__(self, lines: Sequence[tuple[Line, Node]], interpreter: Interpreter) -> None:

@@ -19,7 +19,7 @@ Tensors = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Layer:
+class ClaimableCall:
     """A call that a backend may claim, with everything that decides whether it can.
 
     Lengths of a batch are not among it: one claim serves all of them.

@@ -9,12 +9,12 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.errors import HarnessError, did_you_mean
 from harness.runtime.code_digest import digest
 from harness.runtime.hookspecs import ENTRY_POINT_GROUP, PROJECT, Hooks
 
@@ -58,18 +58,6 @@ class Origin:
 def available(group: str = ENTRY_POINT_GROUP) -> dict[str, Origin]:
     """Every installed backend, or other plugin of a group, by name; none is imported."""
     return {name: origin for name, (origin, _) in sorted(installed(group).items())}
-
-
-def choose_backends(names: Sequence[str]) -> tuple[str, ...]:
-    """The named backends, or all that are installed; :class:`UsageError` for an unknown name."""
-    known = available()
-    for name in names:
-        if name not in known:
-            raise UsageError(
-                f"unknown backend {name!r}{did_you_mean(name, known)} "
-                f"(installed: {', '.join(known)})"
-            )
-    return tuple(dict.fromkeys(names)) or tuple(known)
 
 
 def load(name: str) -> Backend:
@@ -205,12 +193,23 @@ class PluginKind:
         return made
 
 
+def extras(dist: Distribution, name: str) -> list[str]:
+    """The extras of a distribution that bring what its plugin ``name`` needs: that of the same
+    name, or for ``keras-torch`` those of its parts; none if there are none."""
+    known = set(dist.metadata.get_all("Provides-Extra") or ())
+    parts = [name] if name in known else name.split("-")
+    return parts if known.issuperset(parts) else []
+
+
+def advice(dist: Distribution, wanted: Sequence[str]) -> str:
+    """The command that installs the extras of a distribution."""
+    return f"pip install '{dist.name}[{','.join(wanted)}]'"
+
+
 def _extra(entry: EntryPoint) -> str:
-    """How to install what a plugin needs, where its distribution has an extra of its name."""
-    extras = (entry.dist.metadata.get_all("Provides-Extra") if entry.dist else None) or []
-    if entry.dist is None or entry.name not in extras:
-        return ""
-    return f"; install it with: pip install '{entry.dist.name}[{entry.name}]'"
+    """How to install what a plugin needs, where its distribution has extras for it."""
+    wanted = extras(entry.dist, entry.name) if entry.dist else []
+    return f"; install it with: {advice(entry.dist, wanted)}" if entry.dist and wanted else ""
 
 
 BACKENDS = PluginKind("backend", ENTRY_POINT_GROUP, UnknownBackend, BrokenBackend)

@@ -29,7 +29,7 @@ BROKEN_PROMISE = (AttributeError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """A step is ``around(run)``, where ``run`` is all that the framework does.
 
     ``begin(state)`` gives the first of (carried, fixed), from what the session has loaded.
@@ -67,7 +67,7 @@ def make_step(
     learning_rate: float,
     *,
     total: bool = False,
-) -> Step:
+) -> TrainingStep:
     """A step of a session that is loaded; ``batch`` is one of those to come, for its shapes.
 
     Training gives the ``loss``, a forward pass the outputs that nothing else is made of. With
@@ -98,7 +98,7 @@ def store(session: Session, carried: Tensors) -> None:
         session.slots[slot] = {n: carried.get(f"{slot}.{n}", t) for n, t in tensors.items()}
 
 
-def _forward(session: Session, batch: Tensors, state: Tensors) -> Step:
+def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
     program = session.programs["inference"]
     wanted = result_ports(program, "ends")
     sizes = session.sizes("inference", {**batch, **state})
@@ -127,7 +127,7 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> Step:
     def begin(state: Tensors) -> tuple[Tensors, Tensors]:
         return state, {**session.variables, **_statistics(session)}
 
-    return Step(around, run, begin, orders)
+    return TrainingStep(around, run, begin, orders)
 
 
 def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
@@ -151,7 +151,7 @@ def _check_results(results: Any, wanted: Iterable[str]) -> None:
 
 def _planned_training(
     session: Session, batch: Tensors, state: Tensors, learning_rate: float, total: bool
-) -> Step:
+) -> TrainingStep:
     """The derived gradient, in one plan with the update."""
     assert session.rule is not None
     if session.optimizer is not None:
@@ -186,12 +186,12 @@ def _planned_training(
         start[TOTAL] = session.scalar(0.0)
         return {given: start[given] for _, given in names}, {}
 
-    return Step(around, run, begin, plan.orders)
+    return TrainingStep(around, run, begin, plan.orders)
 
 
 def _training(
     session: Session, sizes: Mapping[str, int], learning_rate: float, total: bool
-) -> Step | None:
+) -> TrainingStep | None:
     """The framework's own gradient, and its own optimizer if it is claimed."""
     trained = tuple(session.trained())
     frozen = tuple(n for n in session.variables if n not in trained)
@@ -228,7 +228,7 @@ def _training(
             carried[TOTAL] = session.scalar(0.0)
         return carried, {n: session.variables[n] for n in frozen}
 
-    return Step(around, run, begin)
+    return TrainingStep(around, run, begin)
 
 
 def _native_update(

@@ -20,7 +20,7 @@ PlaceOf = Callable[[str, bool], Place]
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenAttributes:
     """The attributes that a model gives to ``owner``, at ``place``; ``place_of`` finds each.
 
     ``definition`` declares them, and so holds the defaults of those that are not given. Inside of
@@ -44,7 +44,7 @@ class Given:
 def read_attributes(
     library: Library,
     declared: Mapping[str, float | str],
-    given: Given,
+    given: GivenAttributes,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
     """The value of every declared attribute, checked by kind: a size, a function or a number.
@@ -63,7 +63,11 @@ def read_attributes(
 
 
 def _read(
-    library: Library, name: str, default: float | str, given: Given, sizes: Mapping[str, Dim]
+    library: Library,
+    name: str,
+    default: float | str,
+    given: GivenAttributes,
+    sizes: Mapping[str, Dim],
 ) -> Attribute:
     value, at = given.values.get(name, default), given.at(name)
     handed = given.outer.get(value) if name in given.values and isinstance(value, str) else None

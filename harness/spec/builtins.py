@@ -8,9 +8,9 @@ from harness.errors import SpecError, did_you_mean
 from harness.program.dims import Dim, product, shape_text
 from harness.spec.expressions import Call, Expr, List, Name, Negate, Number, Rest
 from harness.spec.scope import Scope
-from harness.spec.values import Values
+from harness.spec.values import LanguageValues
 
-Builtin = Callable[[Values, Call, Scope], int]
+Builtin = Callable[[LanguageValues, Call, Scope], int]
 
 
 def _arity(expr: Call, count: int, allowed: tuple[str, ...] = ()) -> dict[str, Expr]:
@@ -45,7 +45,9 @@ def _axis(expr: Expr, rank: int) -> int:
     return axis % rank
 
 
-def _axes(evaluator: Values, value: int, given: Expr | None, scope: Scope) -> tuple[int, ...]:
+def _axes(
+    evaluator: LanguageValues, value: int, given: Expr | None, scope: Scope
+) -> tuple[int, ...]:
     rank = len(evaluator.type_of(value).shape)
     if given is None:
         return tuple(range(rank))
@@ -59,7 +61,7 @@ def _axes(evaluator: Values, value: int, given: Expr | None, scope: Scope) -> tu
     return axes
 
 
-def _rest_axes(evaluator: Values, value: int, given: Rest, scope: Scope) -> tuple[int, ...]:
+def _rest_axes(evaluator: LanguageValues, value: int, given: Rest, scope: Scope) -> tuple[int, ...]:
     """The axes that ``...`` stands for in the declared shapes, wherever it stands there."""
     dims, starts = scope.rest.dims, scope.rest.starts
     if dims is None:
@@ -78,7 +80,7 @@ def _rest_axes(evaluator: Values, value: int, given: Rest, scope: Scope) -> tupl
     return tuple(range(start, stop))
 
 
-def _take(evaluator: Values, expr: Call, scope: Scope) -> int:
+def _take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``take(table, i)``: table ``[rows, ...]``; one row for each index."""
     _arity(expr, 2)
     table, index = (evaluator.tensor(a, scope) for a in expr.arguments)
@@ -86,7 +88,7 @@ def _take(evaluator: Values, expr: Call, scope: Scope) -> int:
     return evaluator.emit("take", table, index, place=expr.place)
 
 
-def _check_indexable(evaluator: Values, value: int, expr: Call) -> None:
+def _check_indexable(evaluator: LanguageValues, value: int, expr: Call) -> None:
     type_ = evaluator.type_of(value)
     if type_.kind != "float" or not type_.shape:
         raise SpecError(
@@ -96,7 +98,7 @@ def _check_indexable(evaluator: Values, value: int, expr: Call) -> None:
 
 
 def _plain(op: str, count: int) -> Builtin:
-    def builtin(evaluator: Values, expr: Call, scope: Scope) -> int:
+    def builtin(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
         _arity(expr, count)
         values = [evaluator.tensor(a, scope) for a in expr.arguments]
         return evaluator.emit(op, *values, place=expr.place)
@@ -105,7 +107,7 @@ def _plain(op: str, count: int) -> Builtin:
 
 
 def _reduction(op: str) -> Builtin:
-    def builtin(evaluator: Values, expr: Call, scope: Scope) -> int:
+    def builtin(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
         keywords = _arity(expr, 1, ("axis", "keepdims"))
         value = evaluator.tensor(expr.arguments[0], scope)
         axes = _axes(evaluator, value, keywords.get("axis"), scope)
@@ -124,7 +126,7 @@ def _reduction(op: str) -> Builtin:
     return builtin
 
 
-def _concat(evaluator: Values, expr: Call, scope: Scope) -> int:
+def _concat(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     keywords = _arity(expr, 1, ("axis",))
     parts = expr.arguments[0]
     if not isinstance(parts, List) or not parts.items:
@@ -136,7 +138,7 @@ def _concat(evaluator: Values, expr: Call, scope: Scope) -> int:
     return evaluator.emit("concat", *values, place=expr.place, axis=axis)
 
 
-def _take_along_axis(evaluator: Values, expr: Call, scope: Scope) -> int:
+def _take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``take_along_axis(x, i)``: x ``[..., classes]``, i ``[...]``; one entry for each index."""
     _arity(expr, 2)
     value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
@@ -148,7 +150,7 @@ def _take_along_axis(evaluator: Values, expr: Call, scope: Scope) -> int:
     return evaluator.builder.emit("squeeze", entry, axis=rank)
 
 
-def _one_hot(evaluator: Values, expr: Call, scope: Scope) -> int:
+def _one_hot(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     _arity(expr, 2)
     index = evaluator.tensor(expr.arguments[0], scope)
     size = expr.arguments[1]
@@ -160,7 +162,7 @@ def _one_hot(evaluator: Values, expr: Call, scope: Scope) -> int:
     return evaluator.emit("one_hot", index, place=expr.place, classes=bound)
 
 
-def _expand_dims(evaluator: Values, expr: Call, scope: Scope) -> int:
+def _expand_dims(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     keywords = _arity(expr, 1, ("axis",))
     value = evaluator.tensor(expr.arguments[0], scope)
     if "axis" not in keywords:
@@ -169,7 +171,7 @@ def _expand_dims(evaluator: Values, expr: Call, scope: Scope) -> int:
     return evaluator.builder.emit("expand_dims", value, axis=axis)
 
 
-def _permute_dims(evaluator: Values, expr: Call, scope: Scope) -> int:
+def _permute_dims(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     keywords = _arity(expr, 1, ("axes",))
     value = evaluator.tensor(expr.arguments[0], scope)
     axes = keywords.get("axes")
@@ -180,7 +182,7 @@ def _permute_dims(evaluator: Values, expr: Call, scope: Scope) -> int:
     return evaluator.emit("permute_dims", value, place=expr.place, axes=order)
 
 
-def _astype(evaluator: Values, expr: Call, scope: Scope) -> int:
+def _astype(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``astype(i)``: an index or a condition as floats."""
     _arity(expr, 1)
     value = evaluator.tensor(expr.arguments[0], scope)
@@ -189,13 +191,13 @@ def _astype(evaluator: Values, expr: Call, scope: Scope) -> int:
     return evaluator.floats(value)
 
 
-def _arange(evaluator: Values, expr: Call, scope: Scope) -> int:
+def _arange(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``arange(time)``: the indices 0, 1, ... of an axis."""
     _arity(expr, 1)
     return evaluator.emit("arange", place=expr.place, stop=scope.size(expr.arguments[0]))
 
 
-def _split(evaluator: Values, expr: Call, scope: Scope) -> int:
+def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``split(x, axis=-1, sizes=[heads, head])``: one axis as several, the last running fastest."""
     keywords = _arity(expr, 1, ("axis", "sizes"))
     value = evaluator.tensor(expr.arguments[0], scope)
@@ -218,7 +220,7 @@ def _split(evaluator: Values, expr: Call, scope: Scope) -> int:
     return evaluator.emit("reshape", value, place=expr.place, shape=whole)
 
 
-def _merge(evaluator: Values, expr: Call, scope: Scope) -> int:
+def _merge(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``merge(x, axes=[2, 3])``: neighbouring axes as one, which undoes ``split``."""
     keywords = _arity(expr, 1, ("axes",))
     value = evaluator.tensor(expr.arguments[0], scope)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from harness.errors import Place, SpecError
 from harness.spec.expressions import Expr
 from harness.spec.scope import Scope, is_whole
-from harness.spec.values import Values
+from harness.spec.values import LanguageValues
 
 COMPARISONS: Mapping[str, tuple[str, bool]] = {
     "<": ("less", False),
@@ -19,7 +19,7 @@ COMPARISONS: Mapping[str, tuple[str, bool]] = {
 
 
 def compared(
-    evaluator: Values, expr: Expr, operator: str, left: Expr, right: Expr, scope: Scope
+    evaluator: LanguageValues, expr: Expr, operator: str, left: Expr, right: Expr, scope: Scope
 ) -> int:
     """A condition of two values, both floats or both whole numbers.
 
@@ -55,7 +55,7 @@ def compared(
     return evaluator.emit(op, a, b, place=expr.place)
 
 
-def condition(evaluator: Values, operator: str, expr: Expr, scope: Scope) -> int:
+def condition(evaluator: LanguageValues, operator: str, expr: Expr, scope: Scope) -> int:
     """An operand of ``&``, ``|`` or ``~`` as floats, 1 where it is true.
 
     Raises:
@@ -71,13 +71,13 @@ def condition(evaluator: Values, operator: str, expr: Expr, scope: Scope) -> int
     return evaluator.floats(value)
 
 
-def inverted(evaluator: Values, floats: int, place: Place) -> int:
+def inverted(evaluator: LanguageValues, floats: int, place: Place) -> int:
     """Where a condition, as floats, is not true."""
     return evaluator.emit("equal", floats, evaluator.builder.constant(0.0), place=place)
 
 
 def joined(
-    evaluator: Values, operator: str, left: Expr, right: Expr, scope: Scope, place: Place
+    evaluator: LanguageValues, operator: str, left: Expr, right: Expr, scope: Scope, place: Place
 ) -> int:
     """Conditions as floats: both are true if their product is 1, none if their sum is 0."""
     a, b = (condition(evaluator, operator, e, scope) for e in (left, right))

@@ -36,7 +36,7 @@ from harness.spec.scope import (
     check_read,
     check_used,
 )
-from harness.spec.values import Values
+from harness.spec.values import LanguageValues
 
 OPERATORS: Mapping[str, str] = {
     "+": "add",
@@ -52,7 +52,7 @@ MAX_FUNCTIONS = 20
 MAX_DEPTH = 120
 
 
-class Evaluator(Values):
+class Evaluator(LanguageValues):
     """Evaluates the equations of functions; subclasses add what else may be called."""
 
     def __init__(self, library: Library) -> None:
@@ -81,7 +81,7 @@ class Evaluator(Values):
     def run(self, equations: Sequence[Assignment], scope: Scope, label: str | None) -> None:
         """Evaluate assignments in order, adding their names to the scope.
 
-        Values are named ``label + name``; those inside functions (None) stay nameless.
+        LanguageValues are named ``label + name``; those inside functions (None) stay nameless.
 
         Raises:
             SpecError: an equation is wrong, or assigns to a name that is taken.

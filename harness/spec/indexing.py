@@ -8,11 +8,11 @@ from harness.errors import Place, SpecError
 from harness.program.dims import Dim, shape_text
 from harness.spec.expressions import Expr, IndexItem, Item, Negate, NewAxis, Rest, SliceItem
 from harness.spec.scope import Scope
-from harness.spec.values import Values
+from harness.spec.values import LanguageValues
 
 
 def indexed(
-    evaluator: Values, value: int, items: Sequence[Item], place: Place, scope: Scope
+    evaluator: LanguageValues, value: int, items: Sequence[Item], place: Place, scope: Scope
 ) -> int:
     """The part of a value that the items choose; a position drops its axis.
 
@@ -41,7 +41,7 @@ def indexed(
     return value
 
 
-def _picked(evaluator: Values, value: int, axis: int, item: IndexItem) -> int:
+def _picked(evaluator: LanguageValues, value: int, axis: int, item: IndexItem) -> int:
     length = evaluator.type_of(value).shape[axis]
     start = Dim(item.value) if item.value >= 0 else length + item.value
     if not length.terms and not 0 <= start.constant < length.constant:
@@ -53,7 +53,7 @@ def _picked(evaluator: Values, value: int, axis: int, item: IndexItem) -> int:
     return evaluator.builder.emit("squeeze", part, axis=axis)
 
 
-def _sliced(evaluator: Values, value: int, axis: int, item: SliceItem, scope: Scope) -> int:
+def _sliced(evaluator: LanguageValues, value: int, axis: int, item: SliceItem, scope: Scope) -> int:
     length = evaluator.type_of(value).shape[axis]
     step = 1 if item.step is None else item.step
     if step == -1:
@@ -76,7 +76,7 @@ def _sliced(evaluator: Values, value: int, axis: int, item: SliceItem, scope: Sc
     return part if step == 1 else _every(evaluator, part, axis, step, item.place)
 
 
-def _every(evaluator: Values, value: int, axis: int, step: int, place: Place) -> int:
+def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: Place) -> int:
     """Every so many entries of an axis, from the first on: the first of each group of them."""
     shape = evaluator.type_of(value).shape
     length = shape[axis]

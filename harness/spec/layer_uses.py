@@ -9,7 +9,7 @@ from harness.errors import Place, SpecError, did_you_mean
 from harness.files.complaints import KeyPath
 from harness.program.dims import Dim
 from harness.spec import schema
-from harness.spec.attributes import Attribute, Given, read_attributes
+from harness.spec.attributes import Attribute, GivenAttributes, read_attributes
 from harness.spec.axes import FREE_SIZES, read_dim
 from harness.spec.document import Document
 from harness.spec.instances import Instance
@@ -115,7 +115,7 @@ class LayerMaker:
             return document.place_of_key(path) if key else document.place_of(path)
 
         extra = use.model_extra or {}
-        given = Given(
+        given = GivenAttributes(
             f"layer {use.layer!r}", extra, at, definition.document, place_of, owner.attributes
         )
         declared = content(definition, schema.Layer).attributes

@@ -9,7 +9,7 @@ from harness.errors import SpecError, did_you_mean
 from harness.program.dims import Dim
 from harness.program.ir import Node
 from harness.spec import schema
-from harness.spec.attributes import Given, plain, read_attributes
+from harness.spec.attributes import GivenAttributes, plain, read_attributes
 from harness.spec.axes import match
 from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import Call, Expr, Name, Negate, Number, parse_equations
@@ -45,7 +45,7 @@ class CallEvaluator(Evaluator):
         definition = self.library.find("loss", name, expr.place)
         spec, document = content(definition, schema.Loss), definition.document
         given, arguments = _split_attributes(expr, spec)
-        owner = Given(f"loss {name!r}", given, expr.place, document)
+        owner = GivenAttributes(f"loss {name!r}", given, expr.place, document)
         attributes = read_attributes(self.library, spec.attributes, owner, {})
         values = self.arguments(arguments, scope, list(spec.inputs), ())
         inner = Scope(dict(attributes))

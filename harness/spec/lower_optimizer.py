@@ -12,7 +12,7 @@ from harness.program.flops import ELEMENTWISE
 from harness.program.ir import Port, Type, UpdateRule
 from harness.program.primitives import EVERY, TABLE, TypeMismatch
 from harness.spec import schema
-from harness.spec.attributes import Given, PlaceOf, read_attributes
+from harness.spec.attributes import GivenAttributes, PlaceOf, read_attributes
 from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import parse_equations
 from harness.spec.library import Definition, Library, content
@@ -62,7 +62,9 @@ def lower_update(
     spec, document = content(definition, schema.Optimizer), definition.document
     if "learning_rate" not in spec.attributes:
         raise SpecError("an optimizer has a learning_rate", document.place_of(("attributes",)))
-    owner = Given(f"optimizer {name!r}", given, at or document.place_of(()), document, place_of)
+    owner = GivenAttributes(
+        f"optimizer {name!r}", given, at or document.place_of(()), document, place_of
+    )
     attributes = read_attributes(library, spec.attributes, owner, {})
     evaluator = Evaluator(library)
     evaluator.builder = builder = EntrywiseBuilder()

@@ -83,7 +83,7 @@ def checksum(library: Library, kind: str, name: str) -> str:
     if key not in library.checksums:
         library.reading.append(name)
         try:
-            library.checksums[key] = _Reader(library).definition(library.find(kind, name))
+            library.checksums[key] = _EquationReader(library).definition(library.find(kind, name))
         finally:
             library.reading.pop()
     return library.checksums[key]
@@ -111,7 +111,7 @@ def _sum(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
 
 
-class _Reader:
+class _EquationReader:
     """Reads equations for what each name comes to."""
 
     def __init__(self, library: Library) -> None:

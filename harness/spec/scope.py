@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,10 +128,7 @@ def check_used(
     Raises:
         SpecError: a name is not.
     """
-    for name in names:
-        if name not in scope.used:
-            place = document.place_of_key((section, name))
-            raise SpecError(f"{kind} {name!r} is declared but never used", place)
+    _check_among(scope.used, "used", names, document, section, kind)
 
 
 def check_assigned(
@@ -142,10 +139,21 @@ def check_assigned(
     Raises:
         SpecError: a name is not.
     """
+    _check_among(scope.assigned, "assigned", names, document, section, kind)
+
+
+def _check_among(
+    found: Container[str],
+    done: str,
+    names: Iterable[str],
+    document: Document,
+    section: str,
+    kind: str,
+) -> None:
     for name in names:
-        if name not in scope.assigned:
+        if name not in found:
             place = document.place_of_key((section, name))
-            raise SpecError(f"{kind} {name!r} is declared but never assigned", place)
+            raise SpecError(f"{kind} {name!r} is declared but never {done}", place)
 
 
 def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str]) -> None:

@@ -67,7 +67,8 @@ class Shelf:
         first = self._texts.setdefault(spec.name, text)
         if not same_file(first.path, text.path):
             raise clash("model", spec.name, text.place, first.place)
-        self._keep(spec)
+        with self._lock:
+            self._keep(spec)
         return spec
 
     def __getitem__(self, name: str) -> Spec:

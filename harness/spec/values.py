@@ -15,7 +15,7 @@ from harness.spec.expressions import Expr
 from harness.spec.scope import Scope
 
 
-class Values(ABC):
+class LanguageValues(ABC):
     """The values that the functions of the language work on; ``places`` are for messages."""
 
     def __init__(self) -> None:

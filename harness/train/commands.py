@@ -11,7 +11,7 @@ import click
 
 from harness import options
 from harness.interrupts import stoppable
-from harness.options import FILE, Words, number, numbers, process_of, seed, timeout
+from harness.options import FILE, WordList, number, numbers, seed, timeout
 from harness.ranges import BATCH, EPOCHS, EVERY, HELD_OUT, THREADS
 
 Command = Callable[..., Any]
@@ -28,7 +28,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     "--text",
     default="builtin",
     show_default=True,
-    type=Words("text"),
+    type=WordList("text"),
     help="Text to train on: builtin (Python's own documentation), nietzsche (the notebook's), or a "
     "file.",
 )
@@ -79,14 +79,15 @@ def train(spec: str, backend: str, **given: Any) -> None:
     Exit code 0: done; 1: the loss became NaN or infinite, the last good weights are kept; 2: wrong
     usage or a wrong file; 3: the backend failed; 130: interrupted.
     """
+    from harness.columns import process_of
     from harness.train.console import run_train
     from harness.train.request import TrainRequest
 
-    python, environment = process_of(given, backend, sys.executable)
+    column, python, environment = process_of(given, backend)
     names = ("text", "encoding", "epochs", "batch", "every", "held_out", "device", "dtype", "path")
     request = TrainRequest(
         spec,
-        backend,
+        column,
         **{name: given[name] for name in (*names, "seed", "threads", "timeout")},
         sizes=numbers(given["sizes"]),
         proof=not given["no_proof"],

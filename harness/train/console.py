@@ -15,7 +15,7 @@ from harness.train import checkpoint
 from harness.train.progress import TrainProgress
 from harness.train.proof import Disproved
 from harness.train.request import TrainRequest, prepare
-from harness.train.run import Diverged, Training, TrainingError
+from harness.train.run import Diverged, TrainingError, TrainingRun
 from harness.worker.remote import with_trace
 
 
@@ -29,7 +29,7 @@ def run_train(
     progress = TrainProgress(console(error=True))
     for told in replaced([setup.spec]):
         progress.bar.line(told)
-    with Training(setup, path, progress) as training:
+    with TrainingRun(setup, path, progress) as training:
         if path is not None:
             # Again: another training may have come to its end since.
             check_place(path, resume, force, mine=True)
@@ -79,7 +79,7 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
         )
 
 
-def _kept(training: Training) -> str:
+def _kept(training: TrainingRun) -> str:
     """In words, what an interrupted run leaves, and how to go on."""
     path = training.path
     if path is None:

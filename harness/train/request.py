@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import ranges
-from harness.errors import UsageError, did_you_mean
+from harness.columns import one
+from harness.errors import UsageError, check_known
 from harness.files.user_file import MAX_WEIGHTS
 from harness.program.ir import Program
 from harness.runtime.budget import check_fits
-from harness.runtime.plugins import choose_backends
 from harness.spec.model import Spec, load_spec
 from harness.text.corpus import Corpus, corpus
 from harness.text.vocabulary import Vocabulary
@@ -146,13 +146,8 @@ def prepare(request: TrainRequest) -> Setup:
 
 
 def _check(request: TrainRequest) -> None:
-    choose_backends([request.backend])
-    paths = (*PATHS, FASTEST)
-    if request.path not in paths:
-        raise UsageError(
-            f"unknown path {request.path!r}{did_you_mean(request.path, paths)} "
-            f"(known: {', '.join(paths)})"
-        )
+    one(request.backend, request.python)
+    check_known("path", request.path, (*PATHS, FASTEST))
     ranges.check_fields(request, RANGES, "epochs", "batch")
     for name, size in request.sizes.items():
         ranges.SIZES.check(size, f"size {name!r}")

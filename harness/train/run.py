@@ -40,7 +40,7 @@ class Diverged(HarnessError):
     """The loss became NaN or infinite."""
 
 
-class Training:
+class TrainingRun:
     """A run. Use as a context manager, so that no worker outlives it, and nobody else writes there.
 
     ``path`` is where the weights go, and beside it the checkpoints; None keeps nothing. A
@@ -67,7 +67,7 @@ class Training:
         self._run, self._replaces = secrets.token_hex(8), ""
         self._open = ExitStack()
 
-    def __enter__(self) -> Training:
+    def __enter__(self) -> TrainingRun:
         if self.path is not None:
             self._open.enter_context(held(self.path))
         if self._own:
@@ -277,7 +277,7 @@ def _whole(steps: int) -> int:
     return -(-steps // SUMMED) * SUMMED
 
 
-__all__ = ["Diverged", "Training", "TrainingError", "WeightsError"]
+__all__ = ["Diverged", "TrainingError", "TrainingRun", "WeightsError"]
 
 
 def _curve(sums: list[list[float]]) -> list[float]:

@@ -28,9 +28,10 @@ from harness.oracle.yardstick import Expected, Reference
 from harness.program.dims import bind
 from harness.runtime import plugins
 from harness.runtime.arguments import Arguments
+from harness.runtime.labels import backend_of
 from harness.runtime.session import Session
 from harness.upstream import issue, script
-from harness.upstream.issue import Report
+from harness.upstream.issue import IssueReport
 from harness.upstream.script import Shown
 
 # Seconds for the process of a format to write a model.
@@ -41,7 +42,7 @@ IN_GRADIENT = "gradient."
 
 def format_of(backend: str) -> str | None:
     """The format of a backend's own package, which writes models of its framework; or none."""
-    origin = plugins.available().get(backend)
+    origin = plugins.available().get(backend_of(backend))
     if origin is None:
         return None
     package = origin.module.rpartition(".")[0]
@@ -118,7 +119,7 @@ class Upstream:
             )
             wanted = _renamed(expected, gradients, scripted.gradients, cell.dtype)
             variables = self._variables(cell.backend)
-            own = plugins.environment(cell.backend)
+            own = plugins.environment(backend_of(cell.backend))
             title = issue.title(result, made.run.check)
             limits = {n: limit for n, (_, limit) in wanted.items()}
             text = script.composed(title, name, scripted, limits, own)
@@ -155,7 +156,7 @@ class Upstream:
         files: list[str] | None = None,
     ) -> None:
         known = versions or {result.cell.backend: result.version or "of unknown version"}
-        report = Report(
+        report = IssueReport(
             result, check, result.cell.backend, known, verdict, text, printed, files or ()
         )
         try:
@@ -176,7 +177,7 @@ class Upstream:
 
     def _variables(self, backend: str) -> dict[str, str]:
         return {
-            **plugins.environment(backend),
+            **plugins.environment(backend_of(backend)),
             **self.request.environment.get(backend, {}),
         }
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from harness.interrupts import stoppable
-from harness.options import FOLDER, Words, timeout
+from harness.options import FOLDER, WordList, timeout
 
 Command = Callable[..., Any]
 
@@ -27,7 +27,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     type=FOLDER,
     help="The new folder; FOLDER-reduced if left out.",
 )
-@click.option("--backend", type=Words("backend"), help="Reduce on another backend.")
+@click.option("--backend", type=WordList("backend"), help="Reduce on another backend.")
 @timeout(120.0)
 def reduce(folder: Path, output: Path | None, backend: str | None, timeout: float) -> None:
     """Make the reproducer in FOLDER as small as it stays wrong, in a new folder.

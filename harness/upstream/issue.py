@@ -19,7 +19,7 @@ _START = re.compile(r"^(\d*)([-+=.)])")
 
 
 @dataclass(frozen=True)
-class Report:
+class IssueReport:
     """What an issue tells. ``verdict`` says whether it should be sent, and to whom."""
 
     result: CellResult
@@ -44,7 +44,7 @@ def title(result: CellResult, check: str) -> str:
     return f"{whose}: {check} off{by} in {cell.dtype}"
 
 
-def written(report: Report) -> str:
+def written(report: IssueReport) -> str:
     """The whole text."""
     result = report.result
     finding = _finding(result, report.check)

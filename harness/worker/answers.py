@@ -138,7 +138,7 @@ class Peaks(TypedDict):
 
 
 @with_config(FORM)
-class Begun(Paths):
+class Beginning(Paths):
     settings: Texts
 
 
@@ -203,7 +203,7 @@ BACKEND = _forms(
     overhead=Seconds,
     memory=MemoryAnswer,
     peaks=Peaks,
-    train_begin=Begun,
+    train_begin=Beginning,
     train_load=None,
     train_run=list[float],
     train_snapshot=Snapshot,

@@ -49,7 +49,7 @@ SECONDS, BETWEEN = 20.0, 0.5
 
 
 @dataclass(frozen=True)
-class State:
+class CardState:
     """One look at one card: MHz, degrees Celsius, watts, bytes; None for what it does not tell."""
 
     uuid: str
@@ -101,7 +101,7 @@ class Watch:
     runs on a card for it."""
 
     def __init__(self) -> None:
-        self.states: list[State] = []
+        self.states: list[CardState] = []
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Watch:
@@ -128,14 +128,14 @@ class Watch:
             self.states += filter(None, map(state, lines))
 
 
-def state(line: str) -> State | None:
+def state(line: str) -> CardState | None:
     """A line of nvidia-smi about :data:`STATE`, without units; None for one that is none."""
     found = [part.strip() for part in line.split(",")]
     if len(found) != len(STATE):
         return None
     uuid, *numbers, used, bits = found
     sm, memory, temperature, power = map(_number, numbers)
-    return State(uuid, sm, memory, temperature, power, _bytes(used), reasons(bits))
+    return CardState(uuid, sm, memory, temperature, power, _bytes(used), reasons(bits))
 
 
 def reasons(bits: str) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ def reasons(bits: str) -> tuple[str, ...]:
     return known if found < 2 * max(REASONS) else (*known, f"others ({bits})")
 
 
-def summary(states: Iterable[State], uuid: str) -> dict[str, Any]:
+def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
     """What a card did while it was looked at: the range of its clocks in MHz, the most of its
     degrees, watts and bytes, and all reasons for its clocks."""
     own = [one for one in states if one.uuid == uuid]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.errors import UsageError
+from harness.runtime.labels import backend_of
 
 SERVICE = "harness.runtime.service:handler"
 """What answers the calls of a check, if nothing else is said."""
@@ -36,7 +37,7 @@ def usual_start_timeout() -> float:
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start the worker of one backend.
+    """How to start the worker of one backend, or of a column of its own (``torch@2.6``).
 
     ``environment`` is added to the parent's. ``memory_limit`` is in resident bytes of the process
     and its descendants, and None is no limit. ``start_timeout`` is in seconds. ``service``
@@ -66,7 +67,7 @@ class Launch:
             str(os.getpid()),
             "harness.worker.serve",
         ]
-        command += ["--backend", self.backend]
+        command += ["--backend", backend_of(self.backend)]
         if self.handler is None:
             command += ["--service", self.service]
         else:

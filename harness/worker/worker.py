@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from harness.errors import shorten
+from harness.runtime.labels import backend_of, contradiction
 from harness.runtime.tensors import IllFormed
 from harness.worker import frames
 from harness.worker.answers import greeted, is_answer
@@ -175,9 +176,14 @@ class Worker:
         if not outcome.ok:
             return outcome
         try:
-            return replace(outcome, value=greeted(outcome.value, self.launch.backend))
+            hello = greeted(outcome.value, backend_of(self.launch.backend))
         except IllFormed as error:
             return replace(outcome, status="error", value=None, cause=str(error))
+        other = contradiction(self.launch.backend, hello["versions"])
+        if other:
+            cause = f"{other} from {self.launch.python}"
+            return replace(outcome, status="error", value=None, cause=cause)
+        return replace(outcome, value=hello)
 
     def _run(
         self, process: Process, request: frames.FrameWriter | None, timeout: float | None

@@ -146,7 +146,7 @@ class FakeTensorFlow:
 
 def engine(monkeypatch: pytest.MonkeyPatch, fake: FakeTensorFlow) -> Any:
     monkeypatch.setattr(tensorflow_engine, "import_module", lambda name: fake)
-    return tensorflow_engine.TensorFlow()
+    return tensorflow_engine.TensorFlowEngine()
 
 
 def test_tensorflow_decides_by_device_and_not_by_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench_results import REQUEST, refused, result
@@ -106,7 +107,7 @@ def test_what_cannot_be_kept_is_shown(
     path = tmp_path / "a.json"
 
     class Done:
-        groups = ()
+        groups = plan = ()
 
         def __init__(self, *_: object, **__: object) -> None: ...
 
@@ -114,6 +115,9 @@ def test_what_cannot_be_kept_is_shown(
             return self
 
         def __exit__(self, *_: object) -> None: ...
+
+        def plan_record(self) -> dict[str, Any]:
+            return {"cells": 1, "digest": "", "shard": None}
 
         def run(self) -> list[TimedResult]:
             path.write_text("mine")

@@ -20,7 +20,7 @@ from harness.runtime.plugins import load
 from harness.runtime.service import SessionService
 from harness.runtime.step_service import StepService, bandwidth_numbers
 from harness.spec.model import load_spec
-from harness.worker.cards import State
+from harness.worker.cards import CardState
 
 L2 = 50_000_000
 """Bytes of the second cache of an H100."""
@@ -128,7 +128,7 @@ def contestant(device: str = "cuda") -> Any:
 class Seen:
     """What stands in the place of a watch."""
 
-    states = (State("GPU-2", 1700.0, 2600.0, 60.0, 300.0, 5000, ("power cap",)),)
+    states = (CardState("GPU-2", 1700.0, 2600.0, 60.0, 300.0, 5000, ("power cap",)),)
 
     def __enter__(self) -> Seen:
         return self

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,6 @@ import numpy as np
 import pytest
 import wrong
 from faults.support import launch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.bench import rounds
 from harness.bench.contestant import Contestant
@@ -21,10 +17,9 @@ from harness.bench.json_file import document
 from harness.bench.request import BenchRequest, Entry
 from harness.bench.run import Bench
 from harness.bench.table import tracebacks
-from harness.convert.formats import FormatService
 from harness.convert.run import Caller, Export, FormatFault, made_in
 from harness.convert.weights import Weights, save
-from harness.runtime.tensors import IllFormed, Misfit, tensor, whole
+from harness.runtime.tensors import IllFormed
 from harness.spec.fingerprint import fingerprint
 from harness.spec.initial_values import initial_parameters, initial_statistics
 from harness.spec.model import load_spec
@@ -33,13 +28,11 @@ from harness.train.generate.model import Reader
 from harness.train.generate.writing import GenerateError, GenerateRequest, chooser, prepare
 from harness.train.request import TrainRequest
 from harness.train.request import prepare as prepare_training
-from harness.train.run import Training, TrainingError
-from harness.worker import answers
+from harness.train.run import TrainingError, TrainingRun
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
 pytestmark = pytest.mark.alone
-
 LETTERS = "abcdefghij"
 SYSTEM = "lesson6/sequence_rnn"
 
@@ -155,7 +148,7 @@ def test_training_says_what_came_back_and_keeps_nothing(
         proof=False,  # which would find some of them first
     )
     kept = tmp_path / "kept.safetensors"
-    training = Training(prepare_training(request), kept)
+    training = TrainingRun(prepare_training(request), kept)
     with training, pytest.raises(TrainingError) as caught:
         training.run()
     assert words in str(caught.value)
@@ -229,77 +222,6 @@ def test_a_path_that_costs_the_process_leaves_the_others_their_speed(quick: None
     assert found["second-path-lost"].measured, found["second-path-lost"].reason
     candidates = {c["path"]: c for c in found["second-path-lost"].record.candidates}
     assert "CUDA error" in candidates["equations"]["reason"]
-
-
-# What a worker may send in place of an answer: anything that a frame can hold.
-arrays = st.sampled_from(
-    [np.float32(1.5), np.zeros(3), np.zeros((2, 2), complex), np.array("x"), np.zeros(0, "M8[s]")]
-)
-words = st.sampled_from(["paths", "results", "parameters", "slots", "many", "loss", "tried"])
-junk = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.text(max_size=3) | arrays,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(words | st.integers(-2, 2) | st.text(max_size=2), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
-PAYLOAD = {"count": 2, "batches": [{}, {}], "sizes": [[1, 1, 1], [2, 2, 2]]}
-
-
-@pytest.mark.parametrize(
-    ("forms", "verb"),
-    [(f, v) for f in (answers.BACKEND, answers.FORMAT, answers.DEFAULTS) for v in f],
-    ids=[*answers.BACKEND, *(f"format {v}" for v in answers.FORMAT), *answers.DEFAULTS],
-)
-@given(value=junk)
-def test_any_answer_is_formed_or_refused(forms: Mapping[str, Any], verb: str, value: Any) -> None:
-    with contextlib.suppress(IllFormed):
-        answers.answer(forms, verb, PAYLOAD, value)
-
-
-@given(junk)
-def test_any_message_is_an_answer_or_not(value: Any) -> None:
-    assert not answers.is_answer(value, 7)
-    assert not answers.is_answer({"id": 7, "status": "ok", "seconds": value}, 7) or isinstance(
-        value, float
-    )
-    with pytest.raises(IllFormed):
-        answers.greeted(value, "numpy")
-
-
-def test_every_verb_has_a_form() -> None:
-    from harness.defaults.service import DefaultsService
-    from harness.runtime.service import SessionService
-    from harness.train.service import TrainService
-
-    def verbs(*kinds: type) -> set[str]:
-        return {
-            name
-            for kind in kinds
-            for name in dir(kind)
-            if not name.startswith("_") and callable(getattr(kind, name))
-        }
-
-    assert verbs(SessionService, TrainService) == {*answers.BACKEND}
-    assert verbs(FormatService) - {"versions"} == {*answers.FORMAT}
-    assert verbs(DefaultsService) == {*answers.DEFAULTS}
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        (None, "nothing was returned"),
-        ([1.0], "expected an array, found list"),
-        (np.zeros(2, complex), "expected an array of numbers, found dtype complex128"),
-        (np.array(["a"]), "expected an array of numbers, found dtype <U1"),
-    ],
-)
-def test_what_is_no_array_of_numbers_says_so(value: Any, reason: str) -> None:
-    found = tensor(value)
-    assert found == Misfit(reason)
-    with pytest.raises(IllFormed, match="loss: "):
-        whole({"loss": found})
 
 
 @pytest.mark.parametrize(

@@ -171,3 +171,9 @@ def test_a_wrong_variable_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch
     found = CliRunner().invoke(cli, ["check"])
     assert found.exit_code == 2
     assert "(from the environment: HARNESS_CHECK_SEED or HARNESS_SEED)" in found.output
+
+
+def test_a_word_that_is_an_option_and_a_command_is_the_option(folder: Path, parsed: Parsed) -> None:
+    (folder / "pyproject.toml").write_text('[tool.harness.env]\nA = "1"\n"numpy:B" = "2"\n')
+    assert parsed("check")["environment"] == ("A=1", "numpy:B=2")
+    assert parsed("env", "--list")["words"] == ()

@@ -21,8 +21,11 @@ from exporting import (
     running,
     same_bits,
 )
+from sampling import sampled
 
 pytest.importorskip("jax")
+# One with a table of rows, one with state and statistics, one that no framework has a layer for.
+KEPT = ("lesson6/three_char", "lesson6/stateful_lstm", SYSTEMS[-1])
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def caller() -> Iterator[Caller]:
         yield found
 
 
-@pytest.mark.parametrize("name", SYSTEMS, ids=lambda name: Path(name).stem)
+@pytest.mark.parametrize("name", sampled(SYSTEMS, KEPT), ids=lambda name: Path(name).stem)
 def test_outputs_are_the_oracle_s_and_weights_come_back(
     name: str, caller: Caller, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ from format_cases import (
     read,
     written,
 )
+from sampling import sampled
 
 import harness
 from harness.convert.formats import launch
@@ -90,7 +91,7 @@ def saved(worker: Worker, tmp_path: Path) -> tuple[Case, Path]:
     return case, path
 
 
-@pytest.mark.parametrize("name", lesson6())
+@pytest.mark.parametrize("name", sampled(lesson6(), SAMPLE))
 def test_outputs_agree_with_the_oracle_at_any_size(
     worker: Worker, tmp_path: Path, name: str
 ) -> None:
@@ -115,7 +116,7 @@ def test_layers_in_layers(worker: Worker, tmp_path: Path) -> None:
     assert_comes_back(worker, case, path)
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", sampled(SAMPLE, (LSTM,)))
 def test_float64(worker: Worker, tmp_path: Path, name: str) -> None:
     case, path = Case.of(harness.load(name), "float64"), tmp_path / "model.keras"
     written(worker, case, path)

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from hypothesis import strategies as st
 
 from fuzz.mutations import Edit, damaged, edits
-from fuzz.readers import Reader, real_weights, spec
+from fuzz.readers import Reader
+from fuzz.real import real_weights, spec
 from harness.convert.run import Caller, exported_of
 from harness.program.serial import encode
 

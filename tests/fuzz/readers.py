@@ -12,44 +12,46 @@ import io
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import yaml
-from bench_results import REQUEST, refused, result
 from click.testing import CliRunner
 from hypothesis import strategies as st
 from safetensors.numpy import save as to_safetensors
 
-import harness
 from fuzz.mutations import damaged, retyped
-from harness.bench import json_file
+from fuzz.real import (
+    MODEL,
+    SIZES,
+    answers,
+    checkpoint_file,
+    inputs_file,
+    models,
+    plain_weights_file,
+    program_file,
+    records_file,
+    reproducer_files,
+    results_file,
+    shipped_file,
+    spec,
+    weights_file,
+)
 from harness.check import reproducer
-from harness.check.cell import Cell
-from harness.check.request import Request, make_case
+from harness.check.request import Request
 from harness.check.resume import ended_cells
 from harness.cli import cli
 from harness.convert import weights
-from harness.convert.weights import DIGEST, OPENING, ZEROS, Weights
+from harness.convert.weights import DIGEST, OPENING, ZEROS
 from harness.errors import HarnessError
 from harness.given.files import gather
 from harness.program.serial import decode, encode
-from harness.spec.fingerprint import fingerprint
-from harness.spec.initial_values import initial_parameters, initial_statistics
-from harness.spec.model import Spec, load_spec
 from harness.text.corpus import corpus
 from harness.train import checkpoint
-from harness.train.checkpoint import Checkpoint
 from harness.worker import frames
-
-MODEL = "lesson6/stateful_lstm"
-SIZES = {"vocab": 7, "factors": 3, "hidden": 4}
 
 
 @dataclass(frozen=True)
@@ -60,51 +62,6 @@ class Reader:
     inputs: Callable[[], st.SearchStrategy[bytes]]
     read: Callable[[bytes, Path], None]
     share: int = 1
-
-
-@cache
-def spec() -> Spec:
-    return load_spec(MODEL)
-
-
-def models() -> list[bytes]:
-    found = files("harness.specs").joinpath("models/lesson6")
-    return [f.read_bytes() for f in found.iterdir() if f.name.endswith(".yaml")]
-
-
-@cache
-def real_weights() -> Weights:
-    program = spec().program("training", **SIZES)
-    return Weights(
-        MODEL,
-        fingerprint(spec()),
-        dict(program.sizes),
-        initial_parameters(program, 0),
-        initial_statistics(program),
-        ("\0", *"abcdef"),
-        {"loss": 1.5, "epochs": [], "text": {"name": "builtin", "sha256": "0" * 64}},
-    )
-
-
-def written(write: Callable[[Path], Any]) -> bytes:
-    """The bytes of the file that a writer makes."""
-    with TemporaryDirectory() as folder:
-        write(Path(folder) / "file")
-        return (Path(folder) / "file").read_bytes()
-
-
-@cache
-def weights_file() -> bytes:
-    return written(lambda path: weights.save(path, real_weights()))
-
-
-@cache
-def checkpoint_file() -> bytes:
-    given = real_weights()
-    slots = {slot.name: dict(given.parameters) for slot in spec().update.slots}
-    position = {"epoch": 1, "step": 2, "steps": 9, "sums": [[1.5, 64]]}
-    made = Checkpoint(given, slots, {}, position)
-    return written(lambda path: checkpoint.save(path, made))
 
 
 def signed(data: bytes) -> bytes:
@@ -167,10 +124,6 @@ def explain(data: bytes, folder: Path) -> None:
     run("explain", str(folder / "m.yaml"))
 
 
-def shipped_file(path: str) -> bytes:
-    return files("harness.specs").joinpath(f"{path}.yaml").read_bytes()
-
-
 def definition(path: str, model: str = MODEL, share: int = 1) -> Reader:
     """Reads a shipped definition, damaged and in a folder of one's own, through a model's use."""
 
@@ -200,20 +153,6 @@ def compare(data: bytes, folder: Path) -> None:
     run("compare", str(folder / "new.json"), str(folder / "old.json"), "--print-markdown")
 
 
-@cache
-def results_file() -> bytes:
-    content = json_file.document(REQUEST, [result(), result("jax"), refused()])
-    return written(lambda path: json_file.write(path, content))
-
-
-@cache
-def records_file() -> bytes:
-    def write(path: Path) -> None:
-        harness.check("lesson6/three_char", backends=("numpy",), checks=("values",), records=path)
-
-    return written(write)
-
-
 def hostile_lines() -> st.SearchStrategy[bytes]:
     """Records with values of one line changed."""
     lines = [json.loads(line) for line in records_file().splitlines()]
@@ -234,19 +173,6 @@ def read_run(data: bytes, folder: Path) -> None:
     (folder / "run.jsonl").write_bytes(data)
     request = Request(backends=("numpy",), checks=("values",))
     ended_cells(folder / "run.jsonl", request)
-
-
-@cache
-def reproducer_files() -> Mapping[str, bytes]:
-    case = make_case(spec(), Request(), own=False)
-    cell = Cell(MODEL, "numpy", "cpu", "float32", "native")
-    with TemporaryDirectory() as folder:
-        made = reproducer.save(Path(folder), cell, case, "gradients")
-        return {file.name: file.read_bytes() for file in made.iterdir()}
-
-
-def program_file() -> bytes:
-    return reproducer_files()["program.json"]
 
 
 def replayed(name: str) -> Callable[[bytes, Path], None]:
@@ -277,23 +203,9 @@ def archives(content: bytes) -> st.SearchStrategy[bytes]:
     return st.builds(made, st.sampled_from(sorted(arrays)), st.sampled_from(others), st.booleans())
 
 
-@cache
-def inputs_file() -> bytes:
-    chars = np.arange(6).reshape(2, 3)
-    state = {f"state.{name}": np.zeros((2, SIZES["hidden"])) for name in "hc"}
-    buffer = io.BytesIO()
-    np.savez(buffer, **{"chars": chars, "target.target": chars, **state})
-    return buffer.getvalue()
-
-
 def read_inputs(data: bytes, folder: Path) -> None:
     (folder / "x.npz").write_bytes(data)
     gather(spec(), SIZES, inputs=folder / "x.npz")
-
-
-@cache
-def plain_weights_file() -> bytes:
-    return to_safetensors({**real_weights().parameters, **real_weights().statistics})
 
 
 def read_plain_weights(data: bytes, folder: Path) -> None:
@@ -304,18 +216,6 @@ def read_plain_weights(data: bytes, folder: Path) -> None:
 def read_text(data: bytes, folder: Path) -> None:
     (folder / "t.txt").write_bytes(data)
     corpus(os.fspath(folder / "t.txt"))
-
-
-def frame(message: Any) -> bytes:
-    return b"".join(bytes(piece) for piece in frames.encode(message))
-
-
-def answers() -> list[bytes]:
-    """Frames as a worker sends them."""
-    arrays = {"loss": np.float32(1.5), "gradient.W": np.ones((2, 3)), "index": np.arange(4)}
-    value = {"results": arrays, "paths": {"rnn": "native"}, "none": None}
-    answer = {"id": 1, "status": "ok", "value": value, "seconds": 0.5}
-    return [frame(answer), frame({"id": 2, "status": "error", "kind": "E", "message": "m"})]
 
 
 def read_frame(data: bytes, folder: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.check.report import proof
 from harness.check.request import Request, make_case
 from harness.check.run import Engine
 from harness.errors import HarnessError
@@ -13,6 +16,22 @@ from harness.oracle.complex_step import complex_step_gap
 from harness.program.autodiff import rules
 from harness.spec.library import lesson6
 from harness.spec.model import load_spec
+
+OVERFLOW = """model: overflow
+summary: Numbers beyond float64.
+source: An example.
+sizes: {features: 5}
+inputs:
+  x: {shape: [batch, features]}
+layers:
+  out: {layer: dense, units: features}
+equations: |
+  y = exp(exp(exp(9 + out(x) * out(x))))
+targets:
+  target: {shape: [batch, features]}
+loss: mean(squared_error(y, target))
+optimizer: {optimizer: sgd, learning_rate: 0.05}
+"""
 
 
 @pytest.mark.parametrize("name", lesson6())
@@ -29,6 +48,21 @@ def test_a_wrong_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     case = make_case(load_spec("lesson6/three_char"), Request(), own=False)
     with pytest.raises(HarnessError, match="a derivative rule is wrong"):
         complex_step_gap(case)
+
+
+def test_gradients_that_are_not_finite_prove_nothing_and_it_is_said(tmp_path: Path) -> None:
+    """Nor do they warn: numpy's own warning once stood among the results."""
+    (tmp_path / "overflow.yaml").write_text(OVERFLOW)
+    case = make_case(load_spec(str(tmp_path / "overflow.yaml")), Request(), own=False)
+    gap = complex_step_gap(case)
+    assert math.isnan(gap)
+    assert proof({"overflow": gap}) == (
+        "oracle: the gradients of overflow are not finite, and nothing proves them"
+    )
+    assert proof({"overflow": gap, "fine": 1e-16}) == (
+        "oracle: the gradients of 1 spec agree with the complex step to 1.0e-16; "
+        "the gradients of overflow are not finite, and nothing proves them"
+    )
 
 
 def test_every_run_proves_the_specs_that_it_checks() -> None:

@@ -122,6 +122,16 @@ def test_a_tie_gives_its_derivative_to_b(name: str, a: list[int]) -> None:
     assert found["b"] == [1 - slope for slope in a]
 
 
+def test_entries_that_tie_for_a_maximum_share_its_derivative() -> None:
+    """Of states that begin alike, each example has its share of what the largest gets."""
+    run = run_of("y = 0 * cell(x) + max(other, axis=0)", inputs="  other: {shape: [batch, units]}")
+    (other,) = [p for p in run.against if p.name == "other"]
+    run.env[other.value][:] = 2.0
+    found = dict(zip([p.name for p in run.against], run.gradients(), strict=True))["other"]
+    whole = run.env[run.program.inputs[1].value].sum((0, 1))
+    np.testing.assert_allclose(found, np.broadcast_to(whole / FREE["batch"], found.shape), 1e-14)
+
+
 def test_what_the_loss_does_not_depend_on_has_zeros() -> None:
     run = run_of("y = cell(x)\nz = other * 2", inputs="  other: {shape: [batch, features]}")
     (other,) = [p for p in run.against if p.name == "other"]
@@ -152,6 +162,8 @@ COMPOSITIONS = {
     "bidirectional": ("y = out(concat([cell(x), reverse(back(reverse(x)))], axis=-1))", THREE),
     "handed on": ("a, h = cell(x)\nb, k, c = back(a, h=h)\ny = b * expand_dims(c, axis=1)", TWO),
     "masked": ("y = where(expand_dims(mask, axis=-1) < 0, 0, cell(x))", ""),
+    "pooled": ("y = cell(x) * expand_dims(max(cell(x), axis=1), axis=1)", ""),
+    "tied": ("y = cell(x) * max(cell(0 * x), axis=[0, 1], keepdims=1)", ""),
     "shared": ("y = cell(first(first(x)) + x)", SHARED),
     "one cell twice": ("a, h = cell(x)\nb = cell(reverse(x), h=h)\ny = a * b", ""),
 }  # fmt: skip

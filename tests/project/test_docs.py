@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+from pages import PAGES, addresses, anchors, code_spans
 from places import ROOT
 
 from harness.check.checks import FINDINGS
+from harness.check.findings import Who
 from harness.check.records import RESULT_FIELDS, VERDICTS
+from harness.check.request import PATHS
 from harness.oracle.case import Case
 from harness.spec.library import FOLDERS
 from harness.spec.model import Spec, load_spec
-
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 def yaml_blocks(page: str) -> dict[tuple[str, str], str]:
@@ -83,10 +85,33 @@ def test_the_documented_function_and_loss_can_be_used(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
-        if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for target in addresses(page):
+        if target.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = target.partition("#")
+        place = page.parent / file if file else page
+        assert place.is_file(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(place), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_of_the_repository_that_a_page_names_are_there(page: Path) -> None:
+    for span in code_spans(page):
+        # docs/gpu/ is what `make bench-gpu` writes.
+        if re.fullmatch(r"(docs(?!/gpu/)|tests|harness|backends|specs)/[\w./*-]+", span):
+            assert any(ROOT.glob(span.rstrip("/"))), f"{page.name} names {span}"
+
+
+def test_anchors_are_those_of_the_words(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `b_c`: d, e\n\n## Again\n\n```\n# not one\n```\n\n## Again\n\n"
+        "See [it](#again-1), ![a picture](a.png), [code](b.py) and `[none](c.md)`.\n"
+    )
+    assert anchors(page) == {"a-b_c-d-e", "again", "again-1"}
+    assert list(addresses(page)) == ["#again-1", "a.png", "b.py"]
+    assert list(code_spans(page)) == ["b_c", "[none](c.md)"]
 
 
 def test_the_method_page_tells_of_every_check() -> None:
@@ -110,3 +135,31 @@ def test_no_page_names_a_machine() -> None:
         assert not re.search(r"(^|[\s`(])/(work|root|opt|home|farm)/", page.read_text("utf-8")), (
             page
         )
+
+
+def glossary() -> dict[str, str]:
+    """The words that the glossary explains, each with its row."""
+    text = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| \[[^|]+ \|$", text, re.MULTILINE)
+    whole = dict(zip(rows, re.findall(r"^\| .* \[.*$", text, re.MULTILINE), strict=True))
+    return {word: whole[row] for row in rows for word in row.split(", ")}
+
+
+def test_the_glossary_is_in_order_and_says_each_word_once() -> None:
+    rows = list(dict.fromkeys(glossary().values()))
+    assert len(rows) > 40
+    assert rows == sorted(rows, key=str.lower)
+
+
+def test_the_words_of_the_glossary_are_used() -> None:
+    other = [page for page in PAGES if page.name != "glossary.md"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in other).lower()
+    assert [word for word in glossary() if word.lower() not in text] == []
+
+
+def test_the_glossary_has_the_words_of_results() -> None:
+    known = glossary()
+    for word in (*VERDICTS, *PATHS):
+        assert word.replace("known-difference", "known difference") in known, word
+    for who in get_args(Who):
+        assert f"`{who}`" in known["blame"]

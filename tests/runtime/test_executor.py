@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from plans_walked import agree, arrays_of, plan_of, walk
+from sampling import sampled
 
 from harness.backends.numpy.fused import FUSED
 from harness.backends.numpy.kernels import NumpyKernels
@@ -19,6 +20,7 @@ from harness.runtime.executor.assignment import MemoryPlan
 from harness.spec.library import lesson6
 
 CELLS = [(name, mode) for name in lesson6() for mode in ("train", "forward")]
+SOME = [cell for cell in CELLS if cell[0] in ("lesson6/stateful_lstm", "lesson6/theano_gru")]
 
 
 def three_steps(
@@ -45,7 +47,7 @@ def test_numpy_agrees_with_the_walk(name: str, mode: str, fused: tuple[str, ...]
     three_steps(name, mode, executor, reference, np.array, np.array, 1e-12)
 
 
-@pytest.mark.parametrize(("name", "mode"), CELLS)
+@pytest.mark.parametrize(("name", "mode"), sampled(CELLS, SOME))
 def test_tile_by_tile_agrees_with_the_walk(
     name: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,7 +55,9 @@ def test_tile_by_tile_agrees_with_the_walk(
     test_numpy_agrees_with_the_walk(name, mode, tuple(FUSED))
 
 
-@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-11), ("float32", 2e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), sampled([("float64", 1e-11), ("float32", 2e-3)], [("float64", 1e-11)])
+)
 @pytest.mark.parametrize(("name", "mode"), CELLS)
 def test_torch_agrees_with_the_walk(name: str, mode: str, dtype: str, rtol: float) -> None:
     torch = pytest.importorskip("torch")

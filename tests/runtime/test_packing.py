@@ -10,7 +10,7 @@ import pytest
 
 from harness.backends.numpy.backend import Numpy
 from harness.runtime.layout import Layout, claims
-from harness.runtime.native import Layer, Native
+from harness.runtime.native import ClaimableCall, Native
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
 from harness.runtime.session import Session
 from harness.spec.model import load_spec
@@ -117,7 +117,7 @@ class Claiming(Numpy):
     def __init__(self, definition: str, packing: Packing) -> None:
         self.definition, self.packing = definition, packing
 
-    def claim(self, layer: Layer) -> Native | None:
+    def claim(self, layer: ClaimableCall) -> Native | None:
         if layer.definition != self.definition:
             return None
         return Native("test", lambda values, packed: [], self.packing)
@@ -184,7 +184,7 @@ def test_a_layer_is_claimed_in_both_phases_or_in_neither(phases: tuple[str, ...]
     """Its parameters have one packing."""
 
     class Choosy(Claiming):
-        def claim(self, layer: Layer) -> Native | None:
+        def claim(self, layer: ClaimableCall) -> Native | None:
             return super().claim(layer) if layer.phase in phases else None
 
     spec = load_spec("lesson6/keras_gru")
@@ -201,7 +201,7 @@ def test_a_shared_layer_is_claimed_only_if_every_call_is() -> None:
     class Once(Claiming):
         calls = 0
 
-        def claim(self, layer: Layer) -> Native | None:
+        def claim(self, layer: ClaimableCall) -> Native | None:
             self.calls += layer.definition == self.definition
             return super().claim(layer) if self.calls < 2 else None
 

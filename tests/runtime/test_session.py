@@ -13,7 +13,7 @@ from harness.oracle.draw import draw
 from harness.program.ir import UpdateRule
 from harness.runtime.arguments import Arguments
 from harness.runtime.backend import Function, GradientFunction
-from harness.runtime.native import Layer, Native, NativeOptimizer, Tensors
+from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors
 from harness.runtime.packing import FrozenZeros, Packing, Part
 from harness.runtime.session import Session
 from harness.spec.model import Spec, load_spec
@@ -187,7 +187,7 @@ class Claiming(Numpy):
     Its gradients are all ones: these tests only ask what is updated.
     """
 
-    def claim(self, layer: Layer) -> Native | None:
+    def claim(self, layer: ClaimableCall) -> Native | None:
         if layer.definition != "dense":
             return None
         pieces = {"w": Part("W", True), "b": Part("b"), "b2": FrozenZeros(layer.shapes["b"])}

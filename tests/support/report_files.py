@@ -16,7 +16,7 @@ from harness.bench import json_file
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.train.request import TrainRequest, prepare
-from harness.train.run import Training
+from harness.train.run import TrainingRun
 
 MUTANTS = TESTS / "mutants"
 TEXT = 60 * "the quick brown fox jumps over the lazy dog. "
@@ -70,6 +70,6 @@ def weights(path: Path) -> Path:
     request = TrainRequest(
         "lesson6/sequence_rnn", "numpy", text=str(text), epochs=2, batch=4, sizes=sizes
     )
-    with Training(prepare(request), path) as training:
+    with TrainingRun(prepare(request), path) as training:
         training.run()
     return path

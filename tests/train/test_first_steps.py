@@ -13,7 +13,7 @@ from harness.errors import HarnessError
 from harness.train import proof as proofs
 from harness.train.proof import Disproved
 from harness.train.request import TrainRequest, prepare
-from harness.train.run import Training
+from harness.train.run import TrainingRun
 
 FOLDER = TESTS / "mutants"
 TEXT = 60 * "the quick brown fox jumps over the lazy dog. "
@@ -32,7 +32,7 @@ def trained(text: Path, backend: str, device: str = "cpu", **changes: Any) -> di
     sizes = {"hidden": 6, "factors": 4}
     given = {"epochs": 1, "batch": 4, "sizes": sizes, "device": device, **changes}
     setup = prepare(TrainRequest("lesson6/sequence_rnn", backend, text=str(text), **given))
-    with Training(setup) as training:
+    with TrainingRun(setup) as training:
         return dict(training.run().history)
 
 

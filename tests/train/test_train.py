@@ -9,22 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from texts import FOX
+from small_trainings import Stop, Stopping
 
 from harness.convert.weights import WeightsError, load
 from harness.errors import UsageError
 from harness.runtime.session import Session
 from harness.spec.library import lesson6
-from harness.spec.model import load_spec
-from harness.text.vocabulary import Vocabulary, column, one_hot, windows
 from harness.train import checkpoint, run
 from harness.train.events import TrainEvents
-from harness.train.feed import Feed, needed_sizes, phases_of, recipe
 from harness.train.request import PATHS, Setup, TrainRequest, prepare
-from harness.train.run import Diverged, Training
+from harness.train.run import Diverged, TrainingRun
 from harness.worker.worker import Worker
 
-TEXT = 40 * FOX
 BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
 # One of each optimizer and kind of input; one with statistics and state.
 SYSTEMS = ("lesson6/three_char", "lesson6/stateful_lstm", "lesson6/pure_python_rnn")
@@ -39,13 +35,6 @@ def workers() -> Iterator[dict[str, Worker]]:
         worker.close()
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    file = tmp_path / "text.txt"
-    file.write_text(TEXT)
-    return file
-
-
 def setup(text: Path, system: str = "lesson6/sequence_rnn", **changes: Any) -> Setup:
     """A small training."""
     given = {"backend": "numpy", "epochs": 2, "batch": 4, "dtype": "float64", "sizes": SMALL}
@@ -57,7 +46,7 @@ def train(made: Setup, workers: dict[str, Worker], path: Path | None = None, **m
     """What came of a training, and its history."""
     name = made.request.backend
     worker = workers.setdefault(name, Worker(made.request.launch))
-    with Training(made, path, worker=worker) as training:
+    with TrainingRun(made, path, worker=worker) as training:
         weights = training.run(**more)
     return weights, training.history
 
@@ -120,79 +109,17 @@ def test_the_losses_are_those_of_single_steps(text: Path, workers: dict[str, Wor
         np.testing.assert_allclose(weights.parameters[name], array, rtol=1e-9, atol=1e-12)
 
 
-def test_the_batches_are_those_of_the_text_module() -> None:
-    spec = load_spec("lesson6/sequence_unrolled")
-    vocabulary = Vocabulary.of(TEXT)
-    indices = vocabulary.encode(TEXT)
-    feed = Feed(spec.program("training"), recipe(spec, 4), indices, "float32", 0)
-    rows = feed.epoch(0)[0]
-    batch = feed.batch(rows)
-    for number in range(1, 9):
-        expected = column(indices, 8, 8, number - 1, 2)[rows]
-        np.testing.assert_array_equal(batch[f"input.c{number}"], expected)
-    assert batch["input.zero"].shape == (4, 42)
-    assert not batch["input.zero"].any()
-
-
-def test_one_hot_batches() -> None:
-    spec = load_spec("lesson6/sequence_onehot")
-    indices = Vocabulary.of(TEXT).encode(TEXT)
-    feed = Feed(spec.program("training"), recipe(spec, 4), indices, "float32", 0)
-    rows = np.stack([feed.epoch(0)[0], feed.epoch(0)[1]])
-    found = feed.batch(rows)["input.chars"]
-    expected = one_hot(windows(indices, 8, 8, 0, 2)[rows], 86, np.float32)
-    np.testing.assert_array_equal(found, expected)
-    assert found.dtype == np.float32
-
-
-def test_held_out_rows_are_never_trained_on() -> None:
-    spec = load_spec("lesson6/sequence_rnn")
-    indices = Vocabulary.of(TEXT).encode(TEXT)
-    made = recipe(spec, 4, 0.2, len(TEXT))
-    feed = Feed(spec.program("training"), made, indices, "float32", 0)
-    trained = {int(r) for epoch in range(3) for rows in feed.epoch(epoch) for r in rows}
-    tested = {int(r) for rows in feed.held_out() for r in rows}
-    assert trained
-    assert tested
-    assert not trained & tested
-
-
-def test_a_text_with_more_characters_makes_the_model_wider() -> None:
-    assert needed_sizes(load_spec("lesson6/sequence_unrolled"), 90) == {
-        "characters": 90,
-        "vocab": 90,
-    }
-    assert needed_sizes(load_spec("lesson6/sequence_unrolled"), 86) == {"characters": 86}
-    assert needed_sizes(load_spec("lesson6/theano_rnn"), 90) == {"vocab": 90}
-    assert needed_sizes(load_spec("lesson6/sequence_rnn"), 85) == {}
-
-
-def test_phases() -> None:
-    spec = load_spec("lesson6/stateful_lstm")
-    assert list(phases_of(spec, None)) == [0.001] * 4 + [0.0001] * 8
-    assert list(phases_of(spec, 5)) == [0.001] * 4 + [0.0001]
-    assert len(phases_of(spec, 20)) == 20
-
-
 @pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
 @pytest.mark.parametrize("system", ["lesson6/sequence_rnn", "lesson6/stateful_lstm"])
 def test_a_run_that_is_taken_up_ends_with_the_same_bits(
     backend: str, system: str, tmp_path: Path, text: Path, workers: dict[str, Worker]
 ) -> None:
-    class Stop(Exception):
-        pass
-
-    class Stopping(TrainEvents):
-        def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
-            if (epoch, step) >= (1, 64):
-                raise Stop
-
     made = setup(text, system, backend=backend, dtype="float32", every=64, batch=1, epochs=3)
     whole, history = train(made, workers, tmp_path / "whole")
     kept = tmp_path / "parts"
     with (
         pytest.raises(Stop),
-        Training(made, kept, Stopping(), worker=workers[backend]) as training,
+        TrainingRun(made, kept, Stopping(1, 64), worker=workers[backend]) as training,
     ):
         training.run()
     resumed, taken_up = train(made, workers, kept, resume=True)
@@ -214,7 +141,7 @@ def test_the_fastest_path_is_taken_and_kept(
     made = setup(text, backend="torch", path="fastest", dtype="float32")
     kept = tmp_path / "weights"
     worker = workers.setdefault("torch", Worker(made.request.launch))
-    with Training(made, kept, Telling(), worker=worker) as training:
+    with TrainingRun(made, kept, Telling(), worker=worker) as training:
         path = training.run().history["path"]
     (seconds,) = tried
     assert set(seconds) == set(PATHS)

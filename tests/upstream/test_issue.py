@@ -7,7 +7,7 @@ import pytest
 from harness.check.cell import Cell, CellResult
 from harness.check.findings import Blame, Finding
 from harness.oracle.tolerance import Deviation
-from harness.upstream.issue import Report, fenced, prose, title, written
+from harness.upstream.issue import IssueReport, fenced, prose, title, written
 
 EVIL = "<script>alert(1)</script> [x](http://e.org) @everyone #1 `y` ```\n# head\x1b[31m"
 
@@ -21,7 +21,9 @@ def result(name: str = "lesson6/x") -> CellResult:
 
 
 def test_no_text_of_a_stranger_is_markup() -> None:
-    report = Report(result(EVIL), "outputs", EVIL, {EVIL: EVIL}, EVIL, "x = 1", "````\nout", [EVIL])
+    report = IssueReport(
+        result(EVIL), "outputs", EVIL, {EVIL: EVIL}, EVIL, "x = 1", "````\nout", [EVIL]
+    )
     text = written(report)
     assert "<script>" not in text.replace("\\<script", "")
     assert "@everyone" not in text

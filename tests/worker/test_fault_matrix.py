@@ -16,6 +16,7 @@ from pathlib import Path
 import faulty
 import pytest
 from faults.support import group_members, is_gone
+from sampling import sampled
 from small_models import ONE_LAYER
 
 from harness.check.cell import CellResult
@@ -127,14 +128,12 @@ def _request(backends: tuple[str, ...], folder: Path) -> Request:
 
 
 def _of(backend: str) -> tuple[Run, list[CellResult]]:
-    found = run((backend,) if backend == "numpy" else HEAVY)
+    found = run((backend,) if backend in ("numpy", "torch") else HEAVY[1:])
     results = [r for r in found.report.results if r.cell.backend == f"faulty-{backend}"]
     return found, results
 
 
-BACKENDS = pytest.mark.parametrize(
-    "backend", ["numpy", *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)]
-)
+BACKENDS = pytest.mark.parametrize("backend", sampled(("numpy", *HEAVY), ("numpy", "torch")))
 
 
 @BACKENDS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.worker import cards
-from harness.worker.cards import State, Watch, card_used, reasons, state, summary
+from harness.worker.cards import CardState, Watch, card_used, reasons, state, summary
 
 H100 = "GPU-11111111-aaaa"
 ONE = ("H100", H100, "570.1", "700.00 W", "1980 MHz", "2619 MHz", "Disabled", "81559 MiB")
@@ -74,7 +74,7 @@ def test_a_card_is_watched_and_the_tool_ended(
             time.sleep(0.02)
     assert watch._process is not None
     assert watch._process.returncode is not None
-    assert watch.states[0] == State(H100, 1755, 2619, 66, 402.12, 3000 << 20, ("power cap",))
+    assert watch.states[0] == CardState(H100, 1755, 2619, 66, 402.12, 3000 << 20, ("power cap",))
 
 
 def test_what_was_seen_is_told_of_one_card() -> None:

@@ -86,7 +86,9 @@ def _saturated(case: Case, factor: float) -> Arguments:
 
 
 def last_layer(case: Case) -> str:
-    return owner_of(case.training.parameters[-1].name) + "."
+    """What the names of the last layer's parameters begin with; no name where there are none."""
+    parameters = case.training.parameters
+    return owner_of(parameters[-1].name) + "." if parameters else "."
 
 
 def kinks(context: Context) -> Iterator[Finding]:
@@ -189,6 +191,8 @@ def _bounds(case: Case) -> dict[str, int]:
 def nan(context: Context) -> Iterator[Finding]:
     """NaN all over one parameter, each in turn, reaches every output and loss that it must."""
     case = context.case
+    if not case.training.parameters:
+        return
     finding = Finding("nan")
     for port in case.training.parameters:
         parameters = dict(case.material.parameters)

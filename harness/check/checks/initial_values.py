@@ -14,6 +14,8 @@ def initial_values(context: Context) -> Iterator[Finding]:
     backend: what comes back must be the same bits, in the run's dtype."""
     case = context.case
     own = context.own.training
+    if not own.parameters:
+        return
     faults = check_laws(own, initial_parameters(own, case.seed))
     finding = Finding("initial-values", faults=faults, held=len(own.parameters))
     drawn = initial_parameters(case.training, case.seed)

@@ -33,8 +33,11 @@ SIGNS: Mapping[str, tuple[str, int]] = {
 }
 
 
-def common_code(e: Emitter, node: Node, operands: Sequence[Code]) -> Code | None:
-    """The code of a node that every framework writes in the same way; None for others."""
+def common_code(
+    e: Emitter, node: Node, operands: Sequence[Code], templates: Mapping[str, str]
+) -> Code | None:
+    """The code of a node that every framework writes in the same way, or by a template of its
+    own (``square`` for a second power); None for others."""
     if node.op in SIGNS:
         sign, level = SIGNS[node.op]
         return infix(sign, level, operands[0], operands[1])
@@ -53,7 +56,9 @@ def common_code(e: Emitter, node: Node, operands: Sequence[Code]) -> Code | None
         return fill(f"^0[{':, ' * node.attributes['axis']}{index}]", *operands)
     if node.op in ("permute_dims", "sum", "max") and not _axes(node):
         return operands[0]
-    return None
+    if node.op == "power" and operands[1].parts == ("2.0",):
+        return fill(templates["square"], operands[0])
+    return fill(templates[node.op], *operands) if node.op in templates else None
 
 
 def _axes(node: Node) -> bool:

@@ -57,7 +57,7 @@ def vetted(source: str, words: Words, name: str) -> str:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"{name} is no source that can be run: {error}; nothing was run") from None
-    for node, problem in _Reader(words, tree).problems():
+    for node, problem in _SyntaxReader(words, tree).problems():
         line = f", line {node.lineno}" if isinstance(node, ast.expr | ast.stmt | ast.arg) else ""
         raise UsageError(
             f"{name}{line}: an export writes no {problem}, so that nothing was run; "
@@ -67,7 +67,7 @@ def vetted(source: str, words: Words, name: str) -> str:
 
 
 @dataclass
-class _Reader:
+class _SyntaxReader:
     """What is read of a tree before its nodes are judged.
 
     ``inner`` are nodes that stand in front of a dot; ``attributes`` are what ``self`` is given.

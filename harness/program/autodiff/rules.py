@@ -169,6 +169,19 @@ def _sum(r: Reverse, node: Node, g: int) -> None:
     r.add(node.inputs[0], r.emit("broadcast_to", g, shape=r.builder.types[node.inputs[0]].shape))
 
 
+def _max(r: Reverse, node: Node, g: int) -> None:
+    """Entries that tie share the cotangent evenly, as in torch.amax, jax.numpy.max and TensorFlow's
+    reduce_max."""
+    x, most, axes = r.see(node.inputs[0]), r.see(node.output), node.attributes["axis"]
+    if not node.attributes["keepdims"]:
+        for axis in sorted(axes):
+            g, most = (r.emit("expand_dims", value, axis=axis) for value in (g, most))
+    zero, top = r.constant(0.0), r.emit("equal", x, most)
+    tied = r.emit("where", top, r.constant(1.0), zero)
+    share = r.emit("divide", g, r.emit("sum", tied, axis=axes, keepdims=True))
+    r.add(node.inputs[0], r.emit("where", top, share, zero))
+
+
 def _matmul(r: Reverse, node: Node, g: int) -> None:
     a, b = node.inputs
     types = r.builder.types
@@ -241,6 +254,7 @@ RULES: Mapping[str, Rule] = {
     "take": _take,
     "take_along_axis": _take_along_axis,
     "sum": _sum,
+    "max": _max,
     "matmul": _matmul,
     "sigmoid": _sigmoid,
     "relu": _relu,

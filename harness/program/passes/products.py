@@ -16,7 +16,7 @@ from harness.program.dims import Dim
 from harness.program.ir import Block, Node
 from harness.program.passes.order import in_order, independent
 from harness.program.passes.rewriter import COMMUTATIVE, joined_type
-from harness.program.passes.slices import Finder, Siblings
+from harness.program.passes.slices import Siblings, SliceFinder
 
 # What products of all kinds go through first.
 PASSING = frozenset({"add", "subtract", "take"})
@@ -46,7 +46,7 @@ class _Joiner:
         return nodes
 
     def _find(self, nodes: Sequence[Node]) -> Siblings | None:
-        finder = Finder(nodes, self.builder, self.sizes)
+        finder = SliceFinder(nodes, self.builder, self.sizes)
         buckets: dict[Any, list[Any]] = defaultdict(list)
         for node in nodes:
             candidate = finder.candidate(node)
@@ -61,7 +61,7 @@ class _Joiner:
                 return siblings
         return None
 
-    def _products(self, nodes: Sequence[Node], finder: Finder) -> Iterator[Siblings]:
+    def _products(self, nodes: Sequence[Node], finder: SliceFinder) -> Iterator[Siblings]:
         """Matrix products with one side in common."""
         left: dict[int, list[Node]] = defaultdict(list)
         right: dict[Any, list[Node]] = defaultdict(list)
@@ -83,7 +83,7 @@ class _Joiner:
             if len(chosen) > 1:
                 yield Siblings(chosen, (0, None), 0)
 
-    def _given(self, weight: int, finder: Finder, node: Node) -> bool:
+    def _given(self, weight: int, finder: SliceFinder, node: Node) -> bool:
         """Whether joining a right side costs little: once for a loop, or less than the product."""
         if self.body is not None:
             return weight not in finder.made and weight not in self.body.inputs

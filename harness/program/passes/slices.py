@@ -48,7 +48,7 @@ class Candidate:
     cuts: tuple[Slice | None, ...]
 
 
-class Finder:
+class SliceFinder:
     """Reads a list of nodes for what can be joined."""
 
     def __init__(self, nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> None:

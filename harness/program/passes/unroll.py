@@ -34,7 +34,7 @@ def unrolled(
     for node in nodes:
         short = node.op == "scan" and _steps(node, builder, sizes) <= LONGEST
         if short and (every or not carries_much([node], builder, sizes)):
-            result += _Steps(node, builder).written(_steps(node, builder, sizes))
+            result += _UnrolledSteps(node, builder).written(_steps(node, builder, sizes))
         else:
             result.append(node)
     return tuple(result)
@@ -75,7 +75,7 @@ def _steps(node: Node, builder: Builder, sizes: Mapping[str, int]) -> int:
     return builder.types[sequence].shape[0].resolve(sizes)
 
 
-class _Steps:
+class _UnrolledSteps:
     """One loop's steps."""
 
     def __init__(self, node: Node, builder: Builder) -> None:

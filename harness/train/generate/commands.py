@@ -67,18 +67,18 @@ def generate(spec: str, backends: tuple[str, ...], **given: Any) -> None:
     Exit code 0: done; 1: the backends' texts differ; 2: wrong usage or a wrong file; 3: a backend
     failed.
     """
-    from harness.runtime.plugins import choose_backends
+    from harness.columns import of_options
     from harness.train.generate.console import run_generate
     from harness.train.generate.writing import GenerateRequest
 
-    names = choose_backends(backends)
+    columns = of_options(backends, given["pythons"])
     fields = ("weights", "prompt", "length", "temperature", "top_k", "seed", "device", "dtype")
     request = GenerateRequest(
         spec,
-        names,
+        columns.names,
         **{name: given[name] for name in (*fields, "path")},
         folders=tuple(given["folders"]),
-        pythons=options.interpreters(given["pythons"], lambda: names),
-        environments=options.variables(given["environment"], lambda: names),
+        pythons=columns.pythons,
+        environments=options.variables(given["environment"], lambda: columns.names),
     )
     sys.exit(stoppable(partial(run_generate, request, given["as_json"])))

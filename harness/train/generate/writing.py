@@ -66,7 +66,7 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True)
-class Writer:
+class TextWriter:
     """A request that was found to be possible."""
 
     request: GenerateRequest
@@ -146,7 +146,7 @@ class Writer:
             )
 
 
-def prepare(request: GenerateRequest) -> Writer:
+def prepare(request: GenerateRequest) -> TextWriter:
     """Load and check everything; :class:`HarnessError` for what cannot be."""
     check_fields(request, RANGES)
     spec = load_spec(request.spec, request.folders)
@@ -155,7 +155,7 @@ def prepare(request: GenerateRequest) -> Writer:
     letters.check_classes(known.classes)
     prompt = tuple(int(i) for i in letters.encode(request.prompt))
     known.check_prompt(request.prompt)
-    return Writer(request, spec, weights, known, letters, prompt)
+    return TextWriter(request, spec, weights, known, letters, prompt)
 
 
 def chooser(request: GenerateRequest, characters: int) -> Choose:

@@ -1,1 +1,1 @@
-"""What the supervisor's tests run in their workers: modules that do harm on purpose."""
+"""What the tests of workers run in their workers: modules that do harm on purpose."""

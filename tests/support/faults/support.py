@@ -1,4 +1,4 @@
-"""What the tests of supervisor and processes share: how to start, time and look for workers."""
+"""What the tests of workers and processes share: how to start, time and look for workers."""
 
 from __future__ import annotations
 

@@ -109,13 +109,13 @@ def killed_and_no_import(session: Session) -> None:
 
 
 def process_fault(session: Session, when: str, verb: str) -> None:
-    """Do to this process what the supervisor's tests do."""
+    """Do to this process what the tests of workers do."""
     from faults import verbs
 
     if when == "open":
-        getattr(verbs, verb)()
+        verbs.verb(verb)()
     else:
-        _instead(session, when, lambda _: getattr(verbs, verb)())
+        _instead(session, when, lambda _: verbs.verb(verb)())
 
 
 def _instead(

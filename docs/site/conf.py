@@ -1,0 +1,78 @@
+"""The pages as a site: ``make docs`` writes it to ``build/site``, and any broken link fails it.
+
+The sources are the pages as they lie in the repository, so every link in them holds there, too.
+The README is the first page; what stands here and nowhere else is the order of the others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+# Headings and pages of the side bar. Sphinx warns of a page that is in none of them.
+CHAPTERS = {
+    "First steps": ("tutorial", "glossary", "command-line", "python"),
+    "Guides": (
+        "spec-language",
+        "differences",
+        "report",
+        "localisation",
+        "reproducers",
+        "known-differences",
+        "given-numbers",
+        "ci",
+        "many-machines",
+        "benchmarks",
+        "training",
+        "formats",
+        "gpu",
+        "adding-a-backend",
+    ),
+    "Lesson 6": ("semantics", "lesson6", "performance"),
+    "Reference": ("method", "records", "security", "versions"),
+    "Internals": (
+        "architecture",
+        "plans",
+        "workers",
+        "false-alarms",
+        "odd-sizes",
+        "CONTRIBUTING",
+        "CHANGELOG",
+    ),
+}
+IN_THE_ROOT = ("CONTRIBUTING", "CHANGELOG")
+
+project = "Backend comparison harness"
+root_doc = "README"
+include_patterns = ["README.md", *(f"{name}.md" for name in IN_THE_ROOT), "docs/*.md"]
+exclude_patterns = ["build", ".*", "tests", "harness", "backends", "specs"]
+extensions = ["myst_parser"]
+# The anchors are those that GitHub and GitLab give: the words of a heading, joined by dashes.
+myst_heading_anchors = 4
+html_theme = "furo"
+html_title = project
+html_show_copyright = html_show_sphinx = html_copy_source = False
+# Output of commands is in most blocks, and no language fits it.
+highlight_language = "none"
+
+
+def with_chapters(app: Sphinx, name: str, content: list[str]) -> None:
+    """Put the table of contents at the end of the first page, where only the site shows it."""
+    if name != root_doc:
+        return
+    for heading, pages in CHAPTERS.items():
+        listed = [page if page in IN_THE_ROOT else f"docs/{page}" for page in pages]
+        options = f":hidden:\n:caption: {heading}\n"
+        content[0] += "\n```{toctree}\n" + options + "\n" + "\n".join(listed) + "\n```\n"
+
+
+def with_index(app: Sphinx, error: Exception | None) -> None:
+    """A server shows ``index.html`` of a folder, and the first page is the README's."""
+    text = '<!doctype html><meta http-equiv="refresh" content="0; url=README.html">\n'
+    (Path(app.outdir) / "index.html").write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", with_chapters)
+    app.connect("build-finished", with_index)

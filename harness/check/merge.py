@@ -1,0 +1,151 @@
+"""Records of several runs in one file: shards, machines, versions; nothing twice, nothing mixed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.check.cell import Cell
+from harness.check.findings import VERDICTS, Verdict, gravest
+from harness.check.recorded import Block, Origin, blocks, cell_of
+from harness.check.records import Records, encoded, read_records
+from harness.errors import UsageError
+from harness.files.user_file import displayed
+from harness.merged import Merged
+from harness.shards import Plans
+
+
+def merge_records(paths: Sequence[Path]) -> Merged:
+    """All cells of some record files, each once from every machine and version.
+
+    Raises:
+        RecordError: a file cannot be read, or a line of it is none.
+        UsageError: the files are of runs with other options.
+    """
+    files = {displayed(path): read_records(path, complete=True) for path in paths}
+    heads = [head for records in files.values() for head in records.of_kind("head")]
+    _check_alike(files)
+    merging = _Merging()
+    for name, records in files.items():
+        for cell, origins in blocks(records).items():
+            for origin, block in origins.items():
+                merging.take(name, cell, origin, block)
+    kept = merging.kept
+    lines: list[Mapping[str, Any]] = [*heads]
+    for block in kept.values():
+        lines += [block.begin, *block.results, block.end]
+    ended = {cell for cell, _ in kept}
+    lines += _cut_off(files, ended)
+    # Behind all cells: a reader lets a pair go when one of its backends begins again.
+    lines += [line for records in files.values() for line in records.of_kind("pair")]
+    missing, shards = Plans.of(h["plan"] for h in heads if h.get("plan")).told(len(ended))
+    torn = sum(records.torn is not None for records in files.values())
+    return Merged(
+        kind="records of checks",
+        content=b"".join(map(encoded, _distinct(lines))),
+        files=len(files),
+        cells=len(kept),
+        machines=sorted({origin.host for _, origin in kept}),
+        counts=_counts(kept.values()),
+        duplicates=merging.duplicates,
+        contradictions=merging.contradictions,
+        shards=shards,
+        missing=missing,
+        notes=[f"{torn} of the files end in an incomplete line, left out"] if torn else [],
+    )
+
+
+class _Merging:
+    """The blocks that are kept so far, by cell and origin; those that contradict each other are
+    copies of one."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[Cell, Origin], Block] = {}
+        self.duplicates: Counter[str] = Counter()
+        self.contradictions: list[str] = []
+        self._known: dict[tuple[Cell, Origin], list[tuple[str, Block]]] = {}
+
+    def take(self, name: str, cell: Cell, origin: Origin, block: Block) -> None:
+        """A block of the file ``name``."""
+        known = self._known.setdefault((cell, replace(origin, copy=1)), [])
+        if any(other.verdicts == block.verdicts for _, other in known):
+            self.duplicates[name] += 1
+            return
+        if known:
+            self.contradictions.append(_contradiction(cell, origin, *known[0], name, block))
+        known.append((name, block))
+        copy = len(known)
+        begin = {**block.begin, **({"copy": copy} if copy > 1 else {})}
+        self.kept[cell, replace(origin, copy=copy)] = replace(block, begin=begin)
+
+
+def _contradiction(
+    cell: Cell, origin: Origin, other: str, first: Block, name: str, block: Block
+) -> str:
+    verdicts = block.verdicts
+    check = next(
+        check
+        for check in dict.fromkeys([*first.verdicts, *verdicts])
+        if first.verdicts.get(check) != verdicts.get(check)
+    )
+    told = [side.get(check, "not there") for side in (first.verdicts, verdicts)]
+    return (
+        f"{cell} ({origin.version or 'not started'} on {origin.host}): {check} is {told[0]} in "
+        f"{other}, and {told[1]} in {name}; both are kept"
+    )
+
+
+def _check_alike(files: Mapping[str, Records]) -> None:
+    first: tuple[str, Any] | None = None
+    for name, records in files.items():
+        for head in records.of_kind("head"):
+            asked = head.get("request") or {}
+            if first is None:
+                first = name, asked
+            before = first[1]
+            differing = [
+                n for n in dict.fromkeys([*before, *asked]) if before.get(n) != asked.get(n)
+            ]
+            if differing:
+                told = "; ".join(
+                    f"{n} {json.dumps(before.get(n))} and {json.dumps(asked.get(n))}"
+                    for n in differing
+                )
+                raise UsageError(
+                    f"{first[0]} and {name} are of runs with other options ({told}): merge those "
+                    "of the same options"
+                )
+
+
+def _cut_off(files: Mapping[str, Records], ended: set[Cell]) -> list[dict[str, Any]]:
+    """The beginnings of cells that ended nowhere, one each."""
+    found: dict[Cell, dict[str, Any]] = {}
+    for records in files.values():
+        for line in records.of_kind("begin"):
+            if cell_of(line) not in ended:
+                found[cell_of(line)] = line
+    return list(found.values())
+
+
+def _distinct(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Heads and pairs of files that were merged before are there once."""
+    seen: set[str] = set()
+    found = []
+    for line in lines:
+        if line["kind"] in ("head", "pair"):
+            text = json.dumps(line, sort_keys=True)
+            if text in seen:
+                continue
+            seen.add(text)
+        found.append(line)
+    return found
+
+
+def _counts(kept: Iterable[Block]) -> dict[str, int]:
+    verdicts: list[Verdict] = [gravest([line["verdict"] for line in b.results]) for b in kept]
+    counts = Counter(verdicts)
+    return {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}

@@ -1,0 +1,222 @@
+"""Runs single cells of a request, each on the warm worker of its backend.
+
+All that runs cells goes through here: a whole check, ``harness.run_cell``, and a node of a cluster.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Self
+
+from harness.check.cell import Cell, CellResult, cell_name, own_fault
+from harness.check.differences import Differences, known_differences
+from harness.check.events import CheckEvents
+from harness.check.findings import Finding
+from harness.check.outliers import group_name, group_of
+from harness.check.provenance import Signatures, greeting, labelled, origins
+from harness.check.records import head
+from harness.check.request import Request, check_request, checks_of
+from harness.check.resume import request_record
+from harness.check.run_cell import CellRun
+from harness.check.shared_cases import SharedCases
+from harness.columns import choose
+from harness.errors import HarnessError, UsageError
+from harness.oracle.case import Case
+from harness.oracle.patience import OracleFault, Patience, with_patience
+from harness.shards import plan_record
+from harness.spec.asked_sizes import check_asked
+from harness.spec.library import Library, lesson6
+from harness.spec.model import Spec
+from harness.spec.shelf import Shelf
+from harness.worker.launch import Launch, usual_start_timeout
+from harness.worker.worker import Worker
+
+
+class Runner:
+    """The cells of a request, one by one. Use as a context manager, so that no worker outlives it.
+
+    ``sources`` are by name of a spec what it was asked for as: its name, or its file's path. With
+    ``alone`` the request is of some of the cells of another one, whose sizes it need not all have.
+    """
+
+    def __init__(
+        self, request: Request, events: CheckEvents | None = None, *, alone: bool = False
+    ) -> None:
+        self.request = request
+        self.events = events or CheckEvents()
+        columns = choose(request.backends, request.pythons)
+        self.backends, self.lacking = columns.names, columns.lacking
+        check_request(request, (*self.backends, *self.lacking))
+        request = replace(request, checks=checks_of(request), pythons=columns.pythons)
+        self.request = request
+        self.specs = Shelf(Library(tuple(request.folders)))
+        self.sources: dict[str, str] = {}
+        own = self._own_sizes()
+        self.applied = [] if alone else check_asked(request.sizes, own)
+        if request.given is not None and self.specs.names != (request.given.spec,):
+            raise UsageError(f"numbers of {request.given.spec} are given: check it, and no other")
+        self.differences: Differences = known_differences(request.folders)
+        self.workers = {name: Worker(self._launch(name)) for name in self.backends}
+        self.cases = SharedCases(request)
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers."""
+        self._stopping.set()
+        for worker in self.workers.values():
+            worker.close()
+
+    def cells(self) -> list[Cell]:
+        """The plan: every spec on every backend, dtype by dtype and path by path; of a shard, its
+        part of them.
+
+        Raises:
+            UsageError: there are fewer cells than shards.
+        """
+        whole, shard = self.whole_plan(), self.request.shard
+        if shard is None:
+            return whole
+        # What is compared with each other stays together, if that leaves no shard without any.
+        together = len({group_of(cell) for cell in whole}) >= shard.count
+        return shard.part(whole, group_name if together else cell_name, "cell")
+
+    def whole_plan(self) -> list[Cell]:
+        """The cells of all shards."""
+        request = self.request
+        return [
+            Cell(spec, backend, request.device, dtype, path)
+            for backend in self.backends
+            for spec in self.specs.names
+            for dtype in request.dtypes
+            for path in request.paths
+        ]
+
+    def with_cell(self, cell: Cell, source: str) -> Self:
+        """Take in a further cell, whose spec is found by ``source``.
+
+        Raises:
+            UsageError: there is no such backend, spec or size.
+            HarnessError: the spec is wrong.
+        """
+        if cell.backend not in self.workers:
+            (name,) = choose((cell.backend,), self.request.pythons).names
+            self.workers[name] = Worker(self._launch(name))
+            self.backends = (*self.backends, name)
+        if cell.spec not in self.sources:
+            spec = self.specs.add(source)
+            self.sources[spec.name] = source
+        return self
+
+    def new_head(self, arguments: Sequence[str] = ()) -> dict[str, Any]:
+        """The first line of the record of a run of this request, begun now."""
+        made = head(arguments, origins(self.backends), self.request.environment)
+        made["request"] = request_record(self.request)
+        made["plan"] = plan_record(
+            ["\n".join(cell_name(c)) for c in self.whole_plan()], self.request.shard
+        )
+        return made | labelled(self.workers)
+
+    def signature(self, cell: Cell) -> Mapping[str, str]:
+        """The signature of a cell: what decides its numbers."""
+        return self._signatures.of(cell, self.specs[cell.spec])
+
+    @cached_property
+    def _signatures(self) -> Signatures:
+        return Signatures(self.request, self.differences)
+
+    def run_cell(self, cell: Cell, checks: tuple[str, ...] = ()) -> CellResult:
+        """Run one cell of the plan; the worker of its backend stays warm.
+
+        ``checks`` are patterns, and the request's if left out.
+        """
+        spec = self.specs[cell.spec]
+        patience = Patience(self.request.timeout, self._stopping)
+
+        def tell(finding: Finding) -> None:
+            with self._lock:
+                self.events.found(cell, finding)
+
+        with with_patience(patience):
+            try:
+                small, own = self.case(spec, own=False), self.case(spec, own=True)
+            except OracleFault as fault:
+                finding = Finding("oracle", faults=[str(fault)], verdict=fault.verdict)
+            except HarnessError:
+                raise
+            except Exception as error:
+                finding = own_fault(error)
+            else:
+                return self._run_on(cell, small, own, checks, tell)
+        tell(finding)
+        result = CellResult(cell, [finding], seconds=patience.spent, could_not_run=True)
+        result.greeting = greeting(self.workers[cell.backend])
+        return result
+
+    def _run_on(
+        self,
+        cell: Cell,
+        small: Case,
+        own: Case,
+        checks: tuple[str, ...],
+        tell: Callable[[Finding], None],
+    ) -> CellResult:
+        worker = self.workers[cell.backend]
+        if worker.pid is None and not worker.given_up:
+            with self._lock:
+                self.events.starting(cell.backend, worker.launch.start_timeout)
+        run = CellRun(
+            cell,
+            small,
+            own,
+            worker,
+            self.differences,
+            self.request.timeout,
+            checks or self.request.checks,
+            self.request.thorough,
+            self.request.repeat,
+            self.request.dtypes,
+        )
+        result = run.run(tell)
+        result.greeting = greeting(worker)
+        return result
+
+    def case(self, spec: Spec, *, own: bool) -> Case:
+        """A spec's case, small or at its own sizes; the same one where numbers are given."""
+        return self.cases.get(spec, own=own and self.request.given is None)
+
+    @property
+    def proofs(self) -> Mapping[str, float]:
+        """How far the oracle's gradient is from the complex step, by spec."""
+        return self.cases.proofs
+
+    def _own_sizes(self) -> dict[str, tuple[str, ...]]:
+        """Load the specs, whose names and sizes these are."""
+        found = {}
+        for name in dict.fromkeys(self.request.specs or lesson6()):
+            spec = self.specs.add(name)
+            self.sources.setdefault(spec.name, name)
+            found[spec.name] = tuple(spec.model.sizes)
+        return found
+
+    def _launch(self, backend: str) -> Launch:
+        return Launch(
+            backend,
+            python=self.request.pythons.get(backend, sys.executable),
+            environment=self.request.environment.get(backend, {}),
+            memory_limit=self.request.memory_limit,
+            handler=self.request.handler,
+            service=self.request.service,
+            deterministic=self.request.deterministic,
+            start_timeout=self.request.start_timeout or usual_start_timeout(),
+        )

@@ -1,0 +1,139 @@
+"""Columns of a table: a backend, or one version of it in an environment of its own.
+
+``torch@2.6=/path/to/python`` is the backend ``torch`` in another interpreter, under a name of its
+own: what is measured and recorded of it bears the whole name ``torch@2.6``. What is known of the
+backend itself (its known differences, its layers) goes by the part before the ``@``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from harness import options
+from harness.environments import cache
+from harness.errors import UsageError, did_you_mean
+from harness.runtime import needs
+from harness.runtime.labels import LABEL
+from harness.runtime.plugins import available
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a run, in order, and the interpreters of those that have one of their own.
+
+    ``lacking`` are backends that are installed without their framework, each with what brings it:
+    they are left out where no backend is named.
+    """
+
+    names: tuple[str, ...]
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, str] = field(default_factory=dict)
+
+
+def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Columns:
+    """The columns that are asked for (``BACKEND[@LABEL][=INTERPRETER]``), each once; with none,
+    every installed backend that has its framework.
+
+    ``pythons`` are interpreters by column, beside those named here. A label without either is an
+    environment that ``harness env`` has made.
+
+    Raises:
+        UsageError: a backend is unknown, a label is none, an environment is not there, or a
+            column has two interpreters.
+    """
+    given = dict(pythons or {})
+    if not asked:
+        return _every(given)
+    names: dict[str, None] = {}
+    own: dict[str, str] = {}
+    for item in asked:
+        name, equals, python = item.partition("=")
+        _check(name)
+        if equals and not python:
+            raise UsageError(f"--backend {item!r} names no interpreter after the '='")
+        for other in (given.get(name), own.get(name)):
+            if python and other is not None and other != python:
+                raise UsageError(f"{name} has two interpreters: {other!r} and {python!r}")
+        names[name] = None
+        if python:
+            own[name] = python
+    for name in names:
+        if "@" in name and name not in own and name not in given:
+            own[name] = cache.interpreter(name)
+    return Columns(tuple(names), {**given, **own})
+
+
+def of_options(backends: Sequence[str], pythons: Sequence[str]) -> Columns:
+    """The columns of ``--backend`` and ``--python``; an interpreter that is given for all is that
+    of the columns without one of their own.
+
+    Raises:
+        UsageError: as :func:`choose`, or ``--python`` is no interpreter of a column.
+    """
+    named = [item for item in backends if "=" not in item]
+    every = partial(tuple[str, ...], named if backends else available())
+    return choose(backends, options.interpreters(pythons, every))
+
+
+def names_of(backends: Sequence[str]) -> tuple[str, ...]:
+    """The names of the columns of ``--backend``, for what is given to all of them."""
+    return tuple(item.partition("=")[0] for item in backends) or tuple(available())
+
+
+def one(asked: str, python: str | None = None) -> tuple[str, str]:
+    """The one column that is asked for, and its interpreter: this one if none is named.
+
+    Raises:
+        UsageError: as :func:`choose`.
+    """
+    name = asked.partition("=")[0]
+    found = choose((asked,), {name: python} if python else {})
+    return name, found.pythons.get(name, sys.executable)
+
+
+def process_of(given: Mapping[str, Any], asked: str) -> tuple[str, str, dict[str, str]]:
+    """The one column that is run, its interpreter, and the variables of its process.
+
+    Raises:
+        UsageError: as :func:`choose`, or an option is given for another backend.
+    """
+    name, equals, own = asked.partition("=")
+    python, environment = options.process_of(given, name, own)
+    column, interpreter = one(asked if equals else name, python)
+    return column, interpreter, environment
+
+
+def left_out(lacking: Mapping[str, str]) -> list[str]:
+    """In words, the backends that are left out, each with what brings its framework."""
+    return [
+        f"{name} is left out, its framework is not installed: {how}"
+        for name, how in lacking.items()
+    ]
+
+
+def _every(pythons: dict[str, str]) -> Columns:
+    lacking = needs.lacking({name: pythons.get(name, sys.executable) for name in available()})
+    names = tuple(name for name in available() if name not in lacking)
+    if not names:
+        raise UsageError(f"no backend can run: {'; '.join(left_out(lacking))}")
+    return Columns(names, pythons, lacking)
+
+
+def _check(name: str) -> None:
+    """:class:`UsageError` for a column of no backend, or with a label that is none."""
+    backend, at, label = name.partition("@")
+    known = available()
+    if backend not in known:
+        raise UsageError(
+            f"unknown backend {backend!r}{did_you_mean(backend, known)} "
+            f"(installed: {', '.join(known)})"
+        )
+    if at and not LABEL.fullmatch(label):
+        raise UsageError(
+            f"{name!r}: after the '@' stands a label of letters, digits, '.', '_' and '-', "
+            f"found {label!r}"
+        )

@@ -1,0 +1,78 @@
+"""The command ``merge``: files of several runs become one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.bench.merge import merge_results
+from harness.check.merge import merge_records
+from harness.errors import UsageError
+from harness.files import kinds
+from harness.files.atomic import write_whole
+from harness.files.user_file import FileFault, displayed, why
+from harness.merged import Merged
+from harness.terminal import console, line, say
+
+KINDS = (kinds.RECORDS, kinds.RESULTS)
+
+
+def run_merge(files: Sequence[Path], output: Path, as_json: bool) -> int:
+    """Join files, write the whole, and print what is to be known of it; returns the exit code.
+
+    Raises:
+        UsageError: the files are not of one kind, or it cannot be written.
+        HarnessError: a file cannot be read, or is damaged.
+    """
+    kind = _kind(files)
+    try:
+        kinds.check_place(output, kind)
+    except FileFault as fault:
+        raise UsageError(f"cannot write {fault}") from None
+    merged = merge(files)
+    try:
+        write_whole(output, merged.content)
+    except OSError as error:
+        raise UsageError(f"cannot write {displayed(output)}: {why(error)}") from None
+    if as_json:
+        say(json.dumps({"exit_code": merged.exit_code, **merged.record()}))
+    else:
+        for text in merged.lines(displayed(output)):
+            line(console(), text)
+    return merged.exit_code
+
+
+def merge(files: Sequence[Path]) -> Merged:
+    """The joined content of files, and what is to be known of it.
+
+    Raises:
+        UsageError: the files are not of one kind, or of runs with other options.
+        HarnessError: a file cannot be read, or is damaged.
+    """
+    return (merge_records if _kind(files) is kinds.RECORDS else merge_results)(files)
+
+
+def _kind(files: Sequence[Path]) -> kinds.FileKind:
+    """The kind of all files."""
+    found: dict[str, tuple[kinds.FileKind, Path]] = {}
+    for path in files:
+        try:
+            name = kinds.described(path)
+        except FileFault as fault:
+            raise UsageError(f"cannot read {fault}") from None
+        kind = next((kind for kind in KINDS if kind.name == name), None)
+        if kind is None:
+            raise UsageError(
+                f"cannot merge {displayed(path)}: this is {name}; give files of "
+                "'harness check --records', or files of 'harness bench --records'"
+            )
+        found.setdefault(kind.name, (kind, path))
+    (first, path), *others = found.values()
+    if others:
+        other, second = others[0]
+        raise UsageError(
+            f"{displayed(path)} is {first.name}, and {displayed(second)} is {other.name}: give "
+            "files of one kind"
+        )
+    return first

@@ -1,0 +1,1 @@
+"""Environments of other versions, made once and kept in the user's cache folder."""

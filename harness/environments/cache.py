@@ -1,0 +1,115 @@
+"""Where environments are kept, one folder a column, and which of them are whole.
+
+``environment.json`` is written last, when all in the folder was tried: a folder without it was
+never whole, and is not looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pooch
+from pydantic import Field
+
+from harness.errors import UsageError
+from harness.files.forms import Form, Malformed, formed, read_json
+from harness.files.user_file import MIB, FileFault, displayed, read_bytes
+from harness.runtime.code_digest import digest
+
+CACHE = "backend-comparison-harness"
+FOLDER = "environments"
+ABOUT = "environment.json"
+PYTHON = Path("bin", "python")
+
+
+class About(Form):
+    """What ``environment.json`` says. ``harness_code`` is empty where the environment has no copy
+    of the harness but uses its source in place."""
+
+    column: str
+    requirements: Annotated[list[str], Field(min_length=1)]
+    versions: dict[str, str]
+    python: str
+    made: str
+    harness: str
+    harness_code: str = ""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment that is whole."""
+
+    folder: Path
+    about: About
+
+    @property
+    def python(self) -> str:
+        """Its interpreter."""
+        return str(self.folder / PYTHON)
+
+    @property
+    def is_of_today(self) -> bool:
+        """Whether its copy of the harness is the code that runs here."""
+        return self.about.harness_code in ("", digest("harness"))
+
+
+def root() -> Path:
+    """The folder of all environments."""
+    return Path(pooch.os_cache(CACHE)) / FOLDER
+
+
+def kept() -> dict[str, Environment]:
+    """The environments that are whole, by column.
+
+    Raises:
+        UsageError: the file of one cannot be read.
+    """
+    try:
+        folders = sorted(path for path in root().iterdir() if path.is_dir())
+    except OSError:  # there are none yet
+        return {}
+    return {folder.name: found for folder in folders if (found := at(folder)) is not None}
+
+
+def at(folder: Path) -> Environment | None:
+    """The environment in a folder, None if there is none that is whole.
+
+    Raises:
+        UsageError: its file cannot be read.
+    """
+    path = folder / ABOUT
+    if not os.path.lexists(path):
+        return None
+    try:
+        content = read_json(read_bytes(path, MIB, "an environment"), displayed(path))
+        about = formed(content, About)
+    except (FileFault, Malformed) as fault:
+        raise UsageError(
+            f"{displayed(path)} is none that 'harness env' wrote: {fault}; remove the folder"
+        ) from None
+    return Environment(folder, about)
+
+
+def interpreter(column: str) -> str:
+    """The interpreter of a column's environment.
+
+    Raises:
+        UsageError: there is none, or its copy of the harness is another one than this.
+    """
+    found = at(root() / column)
+    backend, _, label = column.partition("@")
+    make = f"harness env {backend}=={label}"
+    if found is None:
+        raise UsageError(
+            f"there is no environment of {column}: make it with '{make}', or name an interpreter: "
+            f"--backend {column}=/path/to/python"
+        )
+    if not found.is_of_today:
+        raise UsageError(
+            f"the environment of {column} has another harness ({found.about.harness}, of "
+            f"{found.about.made}) than runs here: make it again with '{make}'"
+        )
+    return found.python

@@ -1,0 +1,40 @@
+"""The command ``env``. What it needs is imported when it is run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+
+from harness.interrupts import stoppable
+from harness.options import FORCE, JSON
+
+Command = Callable[..., Any]
+
+
+def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
+    """Add the command to a group; ``guard`` makes a message of a user's error."""
+    group.command("env")(guard(env))
+
+
+@click.argument("words", nargs=-1, metavar="[BACKEND==VERSION [REQUIREMENT]...]")
+@click.option("--list", is_flag=True, help="List the environments that there are.")
+@click.option("--remove", is_flag=True, help="Remove environments.")
+@click.option("--python", metavar="INTERPRETER", help="Python to make it on; this one if left out.")
+@FORCE
+@JSON
+def env(words: tuple[str, ...], **options: Any) -> None:
+    """Make an environment with another version of a framework, and keep it in the cache folder.
+
+    After 'harness env torch==2.6', '--backend torch@2.6' is a column of its own, beside torch.
+    Further requirements are pip's, such as 'numpy<2'. It is installed by uv where that is on the
+    path, else by venv and pip, with this harness in it.
+
+    Exit code 0: done; 2: wrong usage; 3: it could not be made, and nothing is left of it.
+    """
+    from harness.environments.console import run_env
+
+    sys.exit(stoppable(partial(run_env, words, options)))

@@ -1,0 +1,80 @@
+"""The command ``env``: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.environments import cache, make, wanted
+from harness.environments.cache import Environment
+from harness.errors import UsageError
+from harness.files.user_file import MIB, displayed
+from harness.terminal import say, tell
+
+
+def run_env(words: Sequence[str], options: Mapping[str, Any]) -> int:
+    """Make, list or remove environments; returns the exit code.
+
+    Raises:
+        UsageError: the words do not fit what is asked for.
+    """
+    if options["remove"]:
+        if not words:
+            raise UsageError("--remove removes which? 'harness env' lists what there is")
+        for word in words:
+            tell(f"removed: {displayed(make.remove(wanted.column_of(word)))}")
+        return 0
+    if not words or options["list"]:
+        if words:
+            raise UsageError(f"--list takes no environment, found {words[0]!r}")
+        return _listed(options["as_json"])
+    told = partial(tell, error=True)
+    try:
+        python = options["python"] or sys.executable
+        found = make.make(wanted.read(words), python, told, options["force"])
+    except make.NotMade as error:
+        tell(str(error), error=True)
+        return 3
+    if options["as_json"]:
+        say(json.dumps(_record(found)))
+        return 0
+    tell(f"{_line(found)}, {_size(found.folder) / MIB:,.0f} MiB")
+    tell(f"use it with: --backend {found.about.column}")
+    tell(f"which is:    --backend {found.about.column}={found.python}")
+    return 0
+
+
+def _listed(as_json: bool) -> int:
+    found = cache.kept()
+    if as_json:
+        say(json.dumps([_record(one) for one in found.values()]))
+        return 0
+    for one in found.values():
+        outdated = "" if one.is_of_today else " (of another harness: make it again)"
+        tell(f"{_line(one)}, made {one.about.made}{outdated}")
+    if not found:
+        tell(f"no environment is in {displayed(cache.root())}; 'harness env torch==2.6' makes one")
+    return 0
+
+
+def _record(found: Environment) -> dict[str, Any]:
+    return {**found.about.model_dump(), "interpreter": found.python, "ready": found.is_of_today}
+
+
+def _line(found: Environment) -> str:
+    versions = ", ".join(f"{name} {text}" for name, text in found.about.versions.items())
+    return f"{found.about.column}: {versions}, Python {found.about.python}"
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files; those that an installer shares between environments are counted too."""
+    return sum(
+        os.lstat(os.path.join(parent, name)).st_size
+        for parent, _, names in os.walk(folder)
+        for name in names
+    )

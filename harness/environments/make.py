@@ -1,0 +1,142 @@
+"""Making an environment: whole, or not at all, and by one process at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from harness.environments import cache
+from harness.environments.cache import Environment
+from harness.environments.wanted import DISTRIBUTION, Wanted
+from harness.environments.wheel import is_editable, pack
+from harness.errors import HarnessError, UsageError
+from harness.files.atomic import write_whole
+from harness.files.lock import held
+from harness.files.user_file import displayed
+from harness.runtime.code_digest import digest
+from harness.runtime.labels import contradiction
+
+# Lines of a failed command's output that are shown.
+SHOWN = 20
+
+
+class NotMade(HarnessError):
+    """An environment could not be made; nothing is left of it."""
+
+
+def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) -> Environment:
+    """The environment that is wanted: the one that is there, or a new one on an interpreter.
+
+    ``tell`` is called with what is being done. With ``force`` it is made anew.
+
+    Raises:
+        NotMade: it cannot be installed, or the backend does not work in it.
+        UsageError: one of other requirements is there, or another process is making it.
+    """
+    folder = cache.root() / wanted.column
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make {displayed(folder.parent)}: {error.strerror}") from None
+    with held(folder, "make another one"):
+        there = None if force else cache.at(folder)
+        if there is not None and there.is_of_today:
+            _check_same(there, wanted)
+            return there
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            about = _install(wanted, folder, python, tell)
+            os.sync()  # before it is called whole
+            write_whole(folder / cache.ABOUT, json.dumps(about, indent=1).encode())
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        made = cache.at(folder)
+        assert made is not None
+        return made
+
+
+def remove(column: str) -> Path:
+    """Remove an environment, or what a killed process has left of one; returns its folder.
+
+    Raises:
+        UsageError: there is none, or another process is making it.
+    """
+    folder = cache.root() / column
+    if "/" in column or not folder.is_dir():
+        known = ", ".join(cache.kept()) or "none"
+        raise UsageError(f"there is no environment of {column} (there are: {known})")
+    with held(folder, "remove it then"):
+        # First what makes it one: a removal that is cut short leaves nothing to be taken for good.
+        (folder / cache.ABOUT).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+    return folder
+
+
+def _install(
+    wanted: Wanted, folder: Path, python: str, tell: Callable[[str], None]
+) -> Mapping[str, Any]:
+    """Fill the folder and try it; what is to be written of it."""
+    uv = shutil.which("uv")
+    own = str(folder / cache.PYTHON)
+    make = (
+        [uv, "venv", "--quiet", "--no-project", "--python", python]
+        if uv
+        else [python, "-m", "venv"]
+    )
+    install = (
+        [uv, "pip", "install", "--quiet", "--python", own] if uv else [own, "-m", "pip", "install"]
+    )
+    install += [] if uv else ["--quiet", "--no-input", "--disable-pip-version-check"]
+    tell(f"making {displayed(folder)} with {'uv' if uv else 'venv and pip'}")
+    _run([*make, str(folder)], folder.parent)
+    tell(f"installing {', '.join(wanted.requirements)}, and this harness")
+    with tempfile.TemporaryDirectory() as place:
+        wheels = [str(pack(found, Path(place))) for found in wanted.packed]
+        _run([*install, *wheels, *wanted.requirements], folder.parent)
+    tell(f"trying {wanted.backend}")
+    printed = _run([own, "-P", "-m", "harness.environments.proof", wanted.backend], folder.parent)
+    said = json.loads(printed.splitlines()[-1])
+    wrong = contradiction(wanted.column, said["versions"])
+    if wrong:
+        raise NotMade(wrong)
+    return {
+        "column": wanted.column,
+        "requirements": wanted.requirements,
+        **said,
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "harness": version(DISTRIBUTION),
+        "harness_code": "" if is_editable(wanted.packed[0]) else digest("harness"),
+    }
+
+
+def _run(command: Sequence[str], folder: Path) -> str:
+    """What a command prints to its standard output.
+
+    Raises:
+        NotMade: it fails, or cannot be run.
+    """
+    try:
+        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise NotMade(f"cannot run {command[0]!r}: {error.strerror}") from None
+    if ran.returncode:
+        said = (ran.stderr.strip() or ran.stdout.strip()).splitlines()[-SHOWN:]
+        raise NotMade("\n".join([f"this failed: {' '.join(command)}", *said]))
+    return ran.stdout
+
+
+def _check_same(there: Environment, wanted: Wanted) -> None:
+    if tuple(there.about.requirements) != wanted.requirements:
+        raise UsageError(
+            f"an environment of {wanted.column} is there, made with "
+            f"{', '.join(there.about.requirements)}: add --force to make it anew"
+        )

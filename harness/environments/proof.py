@@ -1,0 +1,22 @@
+"""Run in a new environment (``python -m harness.environments.proof torch``): prints the versions
+of a backend that works there, as JSON; fails with its traceback where it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+
+from harness.runtime import plugins
+
+
+def main(name: str) -> None:
+    """Load a backend as its worker would, and print its versions and the interpreter's."""
+    os.environ.update(plugins.environment(name))
+    versions = {key: str(text) for key, text in plugins.load(name).versions().items()}
+    sys.stdout.write(f"\n{json.dumps({'python': platform.python_version(), 'versions': versions})}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,45 @@
+"""The names of columns: a backend's own, and one with a label, such as ``torch@2.6``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion
+
+LABEL = re.compile(r"[A-Za-z0-9._-]+")
+# A label that is taken at its word: the version that answers must be one of it.
+VERSION = re.compile(r"\d+(\.\d+)+\S*")
+
+
+def backend_of(column: str) -> str:
+    """The backend's own name, by which it is loaded."""
+    return column.partition("@")[0]
+
+
+def contradiction(column: str, versions: Mapping[str, str]) -> str:
+    """How the version that runs contradicts a column's label, in words; empty if it does not.
+
+    ``versions`` are those that its worker tells of. A label that is no version says nothing.
+    """
+    backend, _, label = column.partition("@")
+    if not VERSION.fullmatch(label):
+        return ""
+    try:
+        wanted = SpecifierSet(f"=={label}.*")
+    except InvalidSpecifier:
+        return ""
+    name = next((n for n in (backend, backend.split("-")[0]) if n in versions), None)
+    found = versions if name is None else {name: versions[name]}
+    if not found or any(_is_one_of(wanted, version) for version in found.values()):
+        return ""
+    answered = ", ".join(f"{n} {version}" for n, version in found.items())
+    return f"{column} was asked for, and {answered} answered"
+
+
+def _is_one_of(wanted: SpecifierSet, version: str) -> bool:
+    try:
+        return wanted.contains(version, prereleases=True)
+    except InvalidVersion:  # a plugin may call it anything
+        return False

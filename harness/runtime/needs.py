@@ -1,0 +1,78 @@
+"""What an installed backend lacks to run: its framework, told without importing anything.
+
+As a program (``python -m harness.runtime.needs``) it prints the same of its own interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import find_spec
+
+from packaging.requirements import Requirement
+
+from harness.runtime.hookspecs import ENTRY_POINT_GROUP
+from harness.runtime.plugins import advice, extras, installed
+
+PATIENCE = 60.0
+
+
+def lacking(pythons: Mapping[str, str]) -> dict[str, str]:
+    """The backends, of those given with their interpreters, whose framework is not installed; by
+    name, each with how to install it.
+
+    An interpreter that cannot tell is none that lacks something: its worker will say what is wrong.
+    """
+    told = {python: _told(python) for python in dict.fromkeys(pythons.values())}
+    return {name: told[python][name] for name, python in pythons.items() if name in told[python]}
+
+
+def own() -> dict[str, str]:
+    """The backends of this interpreter whose framework is not installed, with what brings it."""
+    found = {}
+    for name, (_, entry) in sorted(installed(ENTRY_POINT_GROUP).items()):
+        if entry.dist is not None and not all(map(_is_there, requirements(entry.dist, name))):
+            found[name] = advice(entry.dist, extras(entry.dist, name))
+    return found
+
+
+def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:
+    """What the extras of a backend bring."""
+    wanted = extras(dist, backend)
+    for text in dist.requires or () if wanted else ():
+        found = Requirement(text)
+        marker = found.marker
+        by = [e for e in wanted if marker is not None and marker.evaluate({"extra": e})]
+        if by and marker is not None and not marker.evaluate({"extra": ""}):
+            yield found
+
+
+def _is_there(wanted: Requirement) -> bool:
+    """Whether a distribution is installed, or another one that has its module, such as
+    ``tensorflow-cpu``."""
+    try:
+        distribution(wanted.name)
+    except PackageNotFoundError:
+        return find_spec(wanted.name.replace("-", "_")) is not None
+    return True
+
+
+@cache
+def _told(python: str) -> Mapping[str, str]:
+    if python == sys.executable:
+        return own()
+    command = [python, "-P", "-m", "harness.runtime.needs"]
+    try:
+        ran = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
+        found = json.loads(ran.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+    return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(own()))

@@ -1,0 +1,123 @@
+"""Shards of a run: which part of a plan each of several machines takes.
+
+Every unit of a plan is in exactly one shard, whatever the order in which it was asked for, so that
+machines that know nothing of each other need only their own number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+from harness.errors import UsageError, shorten
+
+T = TypeVar("T")
+MOST = 100_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part ``number`` of ``count``, counted from 1."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """A shard as it is asked for: ``2/4``.
+
+        Raises:
+            UsageError: it is none.
+        """
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+        number, count = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= number <= count <= MOST:
+            raise UsageError(
+                f"--shard takes NUMBER/COUNT, such as 2/4 for the second of four parts, found "
+                f"{shorten(repr(text))}"
+            )
+        return cls(number, count)
+
+    def part(self, items: Iterable[T], name: Callable[[T], Sequence[str]], kind: str) -> list[T]:
+        """The items of this shard, in their order.
+
+        ``name`` is what identifies an item, by what its cost depends on first: of each such kind
+        every shard gets as many, give or take one. Items that share a name stay together, unless
+        there are fewer names than shards.
+
+        Raises:
+            UsageError: there are fewer items than shards.
+        """
+        items = list(items)
+        if len(items) < self.count:
+            told = f"1 {kind}" if len(items) == 1 else f"{len(items)} {kind}s"
+            raise UsageError(
+                f"--shard {self}: the run has {told}, too few for {self.count} shards; give "
+                f"--shard 1/{len(items)} to {len(items)}/{len(items)} at most"
+            )
+        names = sorted({(*name(item),) for item in items}, key=_dealt)
+        mine = {*names[self.number - 1 :: self.count]}
+        return [item for item in items if (*name(item),) in mine]
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+def _dealt(name: Sequence[str]) -> tuple[str, ...]:
+    """The order in which names are dealt: by kind, and within it as if shuffled, for neighbours
+    cost alike."""
+    kind, *rest = name
+    return kind, hashlib.sha256("\n".join(rest).encode()).hexdigest()
+
+
+def plan_record(names: Collection[str], shard: Shard | None) -> dict[str, Any]:
+    """What a record says of the whole plan that its run is of, or has a shard of."""
+    text = "\n".join(sorted(names))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"cells": len(names), "digest": digest, "shard": str(shard) if shard else None}
+
+
+@dataclass
+class Plans:
+    """The plans of several runs: which of their shards are there, and how many cells are not."""
+
+    shards: dict[str, set[str]]
+    cells: dict[str, int]
+
+    @classmethod
+    def of(cls, found: Iterable[Mapping[str, Any]]) -> Self:
+        """The plans of some records of them."""
+        shards: dict[str, set[str]] = {}
+        cells: dict[str, int] = {}
+        for plan in found:
+            cells[plan["digest"]] = plan["cells"]
+            shards.setdefault(plan["digest"], set()).add(plan["shard"] or "1/1")
+        return cls(shards, cells)
+
+    def told(self, ended: int) -> tuple[int, list[str]]:
+        """How many cells are missing of which ``ended`` are there, and what is told of shards.
+
+        Of several plans it is not known whose cells these are: nothing is missed then.
+        """
+        lines = []
+        for found in self.shards.values():
+            for count, numbers in _by_count(found).items():
+                if count > 1:
+                    absent = sorted({*range(1, count + 1)} - numbers)
+                    more = f": not {', '.join(f'{n}/{count}' for n in absent)}" if absent else ""
+                    lines.append(f"{len(numbers)} of {count} shards{more}")
+        missing = max(0, sum(self.cells.values()) - ended) if len(self.cells) == 1 else 0
+        if len(self.cells) > 1:
+            lines.append(f"{len(self.cells)} plans are joined: cells that are missing are not told")
+        return missing, lines
+
+
+def _by_count(shards: Iterable[str]) -> dict[int, set[int]]:
+    found: dict[int, set[int]] = {}
+    for text in shards:
+        shard = Shard.read(text)
+        found.setdefault(shard.count, set()).add(shard.number)
+    return found

@@ -1,0 +1,99 @@
+"""Shards: every part of a plan is in exactly one, and they are alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.bench.request import BenchRequest
+from harness.bench.run import Bench
+from harness.check.cell import Cell
+from harness.check.request import Request
+from harness.check.run import Engine
+from harness.errors import UsageError
+from harness.shards import Plans, Shard
+
+Names = st.sets(st.tuples(st.sampled_from("ab"), st.text(max_size=3)), min_size=1, max_size=40)
+
+
+def part(number: int, count: int, items: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return Shard(number, count).part(items, lambda item: item, "cell")
+
+
+@given(Names, st.integers(1, 40), st.randoms())
+def test_every_item_is_in_exactly_one_shard_whatever_the_order(
+    names: set[tuple[str, str]], count: int, random: st.random.Random
+) -> None:
+    items = sorted(names)
+    count = min(count, len(items))
+    shards = [part(n, count, items) for n in range(1, count + 1)]
+    assert sorted(item for shard in shards for item in shard) == items
+    sizes = [len(shard) for shard in shards]
+    assert 1 <= min(sizes) <= max(sizes) <= min(sizes) + 1
+    for kind in "ab":
+        kinds = [sum(item[0] == kind for item in shard) for shard in shards]
+        assert max(kinds) - min(kinds) <= 1
+    random.shuffle(items)
+    assert [set(part(n, count, items)) for n in range(1, count + 1)] == [*map(set, shards)]
+
+
+def cells(request: Request) -> list[Cell]:
+    with Engine(request) as engine:
+        return engine.cells()
+
+
+SPECS = ("lesson6/simple_rnn", "lesson6/keras_gru", "lesson6/three_char")
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.permutations(SPECS),
+    st.permutations(("numpy", "torch")),
+    st.permutations(("float64", "float32")),
+    st.integers(1, 12),
+)
+def test_shards_of_a_check_are_those_of_its_plan(
+    specs: list[str], backends: list[str], dtypes: list[str], count: int
+) -> None:
+    whole = cells(Request(SPECS, ("numpy", "torch")))
+    found = [
+        cells(Request((*specs,), (*backends,), (*dtypes,), shard=Shard(n, count)))
+        for n in range(1, count + 1)
+    ]
+    assert Counter(cell for shard in found for cell in shard) == Counter(whole)
+    for number, shard in enumerate(found, start=1):
+        assert {*shard} == {*cells(Request(SPECS, ("numpy", "torch"), shard=Shard(number, count)))}
+        if count <= 6:  # backends that are compared with each other are in one
+            assert Counter(c.backend for c in shard)["numpy"] == len(shard) / 2
+    with pytest.raises(UsageError, match="the run has 12 cells, too few for 13 shards"):
+        cells(Request(SPECS, ("numpy", "torch"), shard=Shard(1, 13)))
+
+
+def test_shards_of_a_bench_are_whole_groups() -> None:
+    found = []
+    for number in range(1, 5):
+        request = BenchRequest(SPECS, ("numpy", "torch"), shard=Shard(number, 4))
+        with Bench(request) as bench:
+            found += [group.name for group in bench.groups]
+            assert {g.mode for g in bench.groups} <= {"forward", "train"}
+            assert bench.plan_record()["cells"] == 12
+    with Bench(BenchRequest(SPECS, ("numpy", "torch"))) as bench:
+        assert sorted(found) == sorted(group.name for group in bench.groups)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0/4", "5/4", "1", "1/2/3", "a/b", "-1/4", "1/0", "1/9999999"]
+)
+def test_no_shard(text: str) -> None:
+    with pytest.raises(UsageError, match="--shard takes NUMBER/COUNT, such as 2/4"):
+        Shard.read(text)
+
+
+def test_what_is_missing_is_told() -> None:
+    plan = {"cells": 144, "digest": "a"}
+    plans = Plans.of([{**plan, "shard": f"{n}/4"} for n in (1, 2, 4)])
+    assert plans.told(108) == (36, ["3 of 4 shards: not 3/4"])
+    assert Plans.of([{**plan, "shard": None}]).told(144) == (0, [])

@@ -1,0 +1,273 @@
+"""Files of several runs in one: nothing lost, nothing twice, and no two machines in one column."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_results import REQUEST, refused, result
+from click.testing import CliRunner
+
+import harness
+from harness.bench import json_file
+from harness.bench.compare import relative
+from harness.check.recorded import ended
+from harness.check.records import read_records
+from harness.cli import cli
+from harness.worker.machine import identity
+
+SPECS = ("lesson6/simple_rnn", "lesson6/three_char")
+Change = Callable[[dict[str, Any]], None]
+
+
+def run(*words: object) -> Any:
+    return CliRunner().invoke(cli, [*map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A check in two shards, of four cells."""
+    folder = tmp_path_factory.mktemp("shards")
+    paths = [folder / f"{number}.jsonl" for number in (1, 2)]
+    for number, path in enumerate(paths, start=1):
+        harness.check(SPECS, "numpy", checks="values", records=path, shard=f"{number}/2")
+    return paths
+
+
+def changed(path: Path, target: Path, **kinds: Change) -> Path:
+    """A copy of a record file with lines of some kinds changed."""
+    lines = []
+    for line in read_records(path).lines:
+        kinds.get(line["kind"], lambda _: None)(line)
+        lines.append(json.dumps(line))
+    target.write_text("\n".join(lines) + "\n")
+    return target
+
+
+def elsewhere(path: Path, target: Path, host: str = "other") -> Path:
+    """A copy as another machine had written it."""
+
+    def head(line: dict[str, Any]) -> None:
+        line["machine"] |= {"host": host, "id": f"id of {host}"}
+
+    def begin(line: dict[str, Any]) -> None:
+        line["signature"] |= {"host": host, "machine": f"id of {host}"}
+
+    return changed(path, target, head=head, begin=begin)
+
+
+def test_shards_become_the_whole(shards: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "all.jsonl"
+    found = run("merge", *shards, "-o", output)
+    assert found.exit_code == 0, found.output
+    assert found.stdout.splitlines() == [
+        f"records of checks: 4 cells of 2 files, from 1 machine, in {output}: 4 agree",
+        "2 of 2 shards",
+    ]
+    records = read_records(output, complete=True)
+    cells = ended(records)
+    assert len(cells) == len(records.of_kind("end")) == 4
+    # A run of all of it finds nothing left to do.
+    again = harness.check(SPECS, "numpy", checks="values", records=output, resume=True)
+    assert [r.kept for r in again.results] == [True] * 4
+    assert run("compare", output, output).exit_code == 0
+    page = tmp_path / "page.md"
+    assert run("report", output, "-o", page).exit_code == 0
+    assert "4 agree" in page.read_text()
+
+
+def test_a_missing_shard_is_told(shards: list[Path], tmp_path: Path) -> None:
+    found = run("merge", shards[1], "-o", tmp_path / "all.jsonl")
+    assert found.exit_code == 3
+    assert found.stdout.splitlines()[-1] == "1 of 2 shards: not 1/2; 2 cells missing"
+    told = json.loads(run("merge", shards[1], "-o", tmp_path / "all.jsonl", "--json").stdout)
+    assert (told["exit_code"], told["missing"], told["cells"]) == (3, 2, 2)
+    # A shard that was cut off: its beginnings stay, and are no cells.
+    cut = tmp_path / "cut.jsonl"
+    text = shards[0].read_text().splitlines(keepends=True)
+    cut.write_text("".join(text[:-1]))
+    found = run("merge", cut, shards[1], "-o", tmp_path / "all.jsonl")
+    assert found.stdout.splitlines()[-1] == "2 of 2 shards; 1 cell missing"
+    assert len(read_records(tmp_path / "all.jsonl").of_kind("begin")) == 4
+
+
+def test_what_is_there_twice_is_kept_once_and_told(shards: list[Path], tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    run("merge", *shards, "-o", first)
+    found = run("merge", first, shards[0], "-o", second)
+    assert found.exit_code == 0
+    assert f"{shards[0]}: 2 cells of it are in another file too" in found.stdout
+    assert second.read_bytes() == first.read_bytes()
+
+
+def test_contradictions_are_told_and_both_kept(shards: list[Path], tmp_path: Path) -> None:
+    def differ(line: dict[str, Any]) -> None:
+        if line["check"] == "loss":
+            line["verdict"] = "differ"
+
+    other, output = changed(shards[0], tmp_path / "o.jsonl", result=differ), tmp_path / "m.jsonl"
+    found = run("merge", shards[0], other, shards[1], "-o", output)
+    assert found.exit_code == 1
+    assert f"loss is agree in {shards[0]}, and differ in {other}; both are" in found.stdout
+    cells = ended(read_records(output, complete=True))
+    assert {cell.backend for cell in cells} == {"numpy", "numpy, copy 2"}
+    assert sorted(r.verdict for r in cells.values()) == ["agree"] * 4 + ["differ"] * 2
+    # Joining it again adds nothing, and still tells.
+    again = run("merge", output, other, "-o", tmp_path / "again.jsonl")
+    assert len(ended(read_records(tmp_path / "again.jsonl", complete=True))) == 6
+    assert again.exit_code == 1
+
+
+def test_machines_stay_apart(shards: list[Path], tmp_path: Path) -> None:
+    there, output = elsewhere(shards[0], tmp_path / "there.jsonl"), tmp_path / "all.jsonl"
+    found = run("merge", *shards, there, "-o", output)
+    assert found.exit_code == 0
+    assert "6 cells of 3 files, from 2 machines" in found.stdout
+    cells = ended(read_records(output, complete=True))
+    counts = {name: sum(c.backend == name for c in cells) for name in {c.backend for c in cells}}
+    mine = next(name for name in counts if name != "numpy on other")
+    assert counts == {mine: 4, "numpy on other": 2}
+    page = tmp_path / "page.md"
+    assert run("report", output, "-o", page).exit_code == 0
+    assert "numpy on other" in page.read_text()
+    # A resumed run takes what this machine has run, whichever stands last.
+    again = harness.check(SPECS, "numpy", checks="values", records=output, resume=True)
+    assert all(r.kept and r.signature["machine"] == identity() for r in again.results)
+    # And a comparison holds each machine against itself.
+    found = run("compare", output, output)
+    assert (found.exit_code, "nothing changed" in found.stdout) == (0, True), found.stdout
+
+
+def test_machines_of_one_name_are_told_by_their_identity(
+    shards: list[Path], tmp_path: Path
+) -> None:
+    here = read_records(shards[0]).of_kind("head")[0]["machine"]["host"]
+
+    def begin(line: dict[str, Any]) -> None:
+        line["signature"] |= {"machine": "another"}
+
+    other, output = changed(shards[0], tmp_path / "o.jsonl", begin=begin), tmp_path / "m.jsonl"
+    run("merge", shards[0], other, "-o", output)
+    names = {cell.backend for cell in ended(read_records(output, complete=True))}
+    assert names == {f"numpy on {here} {identity()[:6]}", f"numpy on {here} anothe"}
+
+
+def test_versions_stay_apart(shards: list[Path], tmp_path: Path) -> None:
+    def result(line: dict[str, Any]) -> None:
+        line["backend_version"] = "numpy 3.0"
+
+    newer, output = changed(shards[0], tmp_path / "n.jsonl", result=result), tmp_path / "m.jsonl"
+    assert run("merge", shards[0], newer, "-o", output).exit_code == 3
+    names = {cell.backend for cell in ended(read_records(output, complete=True))}
+    assert len(names) == 2
+    assert "numpy (numpy 3.0)" in names
+
+
+def test_other_options_and_other_kinds_are_refused(shards: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "m.jsonl"
+    other = tmp_path / "other.jsonl"
+    harness.check(SPECS[0], "numpy", dtypes="float64", checks="loss", records=other)
+    found = run("merge", shards[0], other, "-o", output)
+    assert found.exit_code == 2
+    assert 'other options (checks ["values"] and ["loss"])' in " ".join(found.stderr.split())
+    bench = tmp_path / "bench.json"
+    json_file.write(bench, json_file.document(REQUEST, [result()]))
+    found = run("merge", shards[0], bench, "-o", output)
+    assert found.exit_code == 2
+    assert "give files of one kind" in " ".join(found.stderr.split())
+    text = tmp_path / "a.txt"
+    text.write_text("words")
+    for words in ((shards[0], text), (tmp_path / "none", text)):
+        assert run("merge", *words, "-o", output).exit_code == 2
+    found = run("merge", shards[0], "-o", text)
+    assert found.exit_code == 2
+    assert text.read_text() == "words"
+    assert not output.exists()
+
+
+def speeds(path: Path, *results: Any, host: str = "one", plan: Any = None) -> Path:
+    content = json_file.document(REQUEST, results, plan=plan)
+    content["machine_info"]["harness"]["machine"] |= {"host": host, "id": f"id of {host}"}
+    json_file.write(path, content)
+    return path
+
+
+def test_speeds_are_merged(tmp_path: Path) -> None:
+    plan = {"cells": 4, "digest": "d"}
+    one = speeds(
+        tmp_path / "1.json",
+        result("numpy"),
+        result("torch", 0.002),
+        plan={**plan, "shard": "1/2"},
+    )
+    two = speeds(
+        tmp_path / "2.json",
+        result("numpy", mode="forward"),
+        refused("torch", mode="forward"),
+        host="two",
+        plan={**plan, "shard": "2/2"},
+    )
+    output = tmp_path / "all.json"
+    found = run("merge", one, two, "-o", output)
+    assert found.exit_code == 0, found.output
+    assert "4 cells of 2 files, from 2 machines" in found.stdout
+    merged = json_file.read(output)
+    assert len(merged["benchmarks"]) == 3
+    assert [str(r.backend) for r in relative(merged, "numpy")] == ["torch"]
+    found = run("compare", output, output)
+    assert (found.exit_code, "nothing" in found.stdout) == (0, True)
+    assert run("report", output, "-o", tmp_path / "page.md").exit_code == 0
+    found = run("merge", one, "-o", output)
+    assert (found.exit_code, found.stdout.splitlines()[-1]) == (
+        3,
+        "1 of 2 shards: not 2/2; 2 cells missing",
+    )
+
+
+def test_speeds_of_two_machines_are_never_held_against_each_other(tmp_path: Path) -> None:
+    one = speeds(tmp_path / "1.json", result("numpy"), result("torch", 0.002))
+    two = speeds(tmp_path / "2.json", result("numpy", 0.003), host="two")
+    output = tmp_path / "all.json"
+    assert run("merge", one, two, "-o", output).exit_code == 0
+    merged = json_file.read(output)
+    backends = [b["params"]["backend"] for b in merged["benchmarks"]]
+    assert backends == ["numpy on one", "torch on one", "numpy on two"]
+    assert len({b["fullname"] for b in merged["benchmarks"]}) == 3
+    found = relative(merged, "numpy on one")
+    assert [r.backend for r in found] == ["torch on one"]
+    assert relative(merged, "numpy on two") == []
+
+
+def test_speeds_of_one_machine_that_are_there_twice(tmp_path: Path) -> None:
+    one = speeds(tmp_path / "1.json", result("numpy"))
+    again = speeds(tmp_path / "2.json", result("numpy"))
+    slower = speeds(tmp_path / "3.json", result("numpy", 0.002))
+    failed = speeds(tmp_path / "4.json", refused("numpy"))
+    output = tmp_path / "all.json"
+    found = run("merge", one, again, "-o", output)
+    assert f"{again}: 1 cell of it is in another file too" in found.stdout
+    assert len(json_file.read(output)["benchmarks"]) == 1
+    found = run("merge", one, slower, "-o", output)
+    assert found.exit_code == 0
+    assert "it has a speed in" in found.stdout
+    names = [b["params"]["backend"] for b in json_file.read(output)["benchmarks"]]
+    assert names == ["numpy", "numpy, copy 2"]
+    found = run("merge", one, failed, "-o", output)
+    assert found.exit_code == 1
+    assert f"it has a speed in {one}, and none in {failed}; both are kept" in found.stdout
+
+
+def test_shards_on_the_command_line(tmp_path: Path) -> None:
+    program = Path(sys.executable).parent / "harness"
+    words = ["check", SPECS[0], "--backend", "numpy", "--check", "loss", "--shard", "2/2"]
+    done = subprocess.run([program, *words], capture_output=True, text=True, check=True)
+    assert "shard 2/2: 1 of 2 cells" in done.stderr
+    words[-1] = "3/2"
+    done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--shard takes NUMBER/COUNT" in done.stderr

@@ -1,0 +1,88 @@
+"""Whether an export agrees is judged by several batches, each number for itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drawn_weights import SPEC, drawn_weights
+
+from harness.convert import run
+from harness.convert.agreement import Agreement, agreement
+from harness.convert.weights import Weights
+from harness.oracle.tolerance import Deviation
+from harness.spec.model import load_spec
+
+
+def test_agreement_is_by_several_batches_and_sees_one_wrong_number(tmp_path: Path) -> None:
+    given = drawn_weights(tmp_path / "w.st", "lesson6/stateful_lstm", "float64")
+    spec = load_spec(given.spec)
+    found: list[tuple[int, ...]] = []
+
+    def right(inputs: Any, state: Any) -> dict[str, Any]:
+        found.append(inputs["chars"].shape)
+        return answers(inputs, state)
+
+    def wrong(inputs: Any, state: Any) -> dict[str, Any]:
+        results = answers(inputs, state)
+        if inputs["chars"].shape == (2, 1):
+            results["state.c"][1, 3] += 1e-9
+        return results
+
+    answers = oracle_of(given)
+    assert agreement(spec, given, "float64", right, 0).agrees
+    assert found == [(3, 7), (2, 1)]
+    refused = agreement(spec, given, "float64", wrong, 0)
+    assert (refused.agrees, refused.worst.name) == (False, "state.c")
+    fewer = agreement(spec, given, "float64", lambda i, s: {}, 0)
+    assert "nothing was returned" in str(fewer.worst)
+    narrow = agreement(
+        spec,
+        given,
+        "float64",
+        lambda i, s: {n: a.astype("f4") for n, a in answers(i, s).items()},
+        0,
+    )
+    assert "expected dtype float64, found float32" in str(narrow.worst)
+
+
+def oracle_of(given: Weights) -> Any:
+    """What gives the right outputs."""
+    from harness.oracle.oracle import Oracle
+    from harness.runtime.session import Session
+
+    spec = load_spec(given.spec)
+    programs = [spec.program(phase, **given.sizes) for phase in ("training", "inference")]
+
+    def answers(inputs: Any, state: Any) -> dict[str, Any]:
+        session = Session(Oracle(), *programs, path="equations", dtype="float64")
+        session.load(given.parameters, given.statistics)
+        results = session.forward("inference", inputs, state)
+        return {n: a for n, a in results.items() if not n.startswith("statistics.")}
+
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("error", "digits"), [(0.0, 16.0), (1e-7, 7.0), (2.0, 0.0), (float("inf"), 0.0)]
+)
+def test_digits(error: float, digits: float) -> None:
+    assert Agreement(1, Deviation("x", error, 1.0, 1.0)).digits == pytest.approx(digits)
+
+
+def test_weights_of_two_dtypes_are_refused(tmp_path: Path) -> None:
+    given = drawn_weights(tmp_path / "w.st")
+    mixed = {**given.parameters, "out.b": given.parameters["out.b"].astype("f8")}
+    both = Weights(given.spec, given.fingerprint, given.sizes, mixed, {})
+    with pytest.raises(run.UsageError, match="float32 and float64; one dtype is wanted"):
+        run.exported_of(load_spec(SPEC), both)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int32", "bool", "complex64"])
+def test_weights_of_other_dtypes_are_refused(dtype: str, tmp_path: Path) -> None:
+    given = drawn_weights(tmp_path / "w.st")
+    arrays = {n: a.astype(dtype) for n, a in given.parameters.items()}
+    other = Weights(given.spec, given.fingerprint, given.sizes, arrays, {})
+    with pytest.raises(run.UsageError, match=f"the weights are {dtype}; allowed are float32 and"):
+        run.exported_of(load_spec(SPEC), other)

@@ -1,0 +1,220 @@
+"""Environments of other versions: made whole or not at all, kept, found by their column."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+
+from harness.environments import cache, wheel
+from harness.environments.wanted import DISTRIBUTION, column_of, read
+from harness.errors import UsageError
+from harness.files.lock import held
+
+HARNESS = Path(sys.executable).parent / "harness"
+# Of no other environment, so that venv and pip are taken: what tests run here has no uv.
+PATH = "/usr/bin:/bin"
+WANTED = f"numpy=={np.__version__}"
+COLUMN = f"numpy@{np.__version__}"
+
+
+def closure(name: str) -> dict[str, None]:
+    """A distribution, and all that it requires, as they are installed here."""
+    found: dict[str, None] = {}
+    waiting = [name]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found[one] = None
+            required = map(Requirement, wheel.installed(one).requires or ())
+            waiting += [
+                r.name for r in required if r.marker is None or r.marker.evaluate({"extra": ""})
+            ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wheels of all that the harness needs, packed from what is installed: no network is asked."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for name in closure(DISTRIBUTION):
+        if name != DISTRIBUTION:
+            wheel.pack(wheel.installed(name), folder)
+    return folder
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
+    """An empty cache folder, for this process and for commands; pip finds nothing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return {**os.environ, "PATH": PATH, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+
+
+def env(
+    words: tuple[str, ...], surroundings: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    command = [str(HARNESS), "env", *words]
+    return subprocess.run(
+        command, env=surroundings, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+@pytest.mark.slow
+def test_an_environment_is_made_found_listed_and_removed(
+    surroundings: Mapping[str, str], wheels: Path
+) -> None:
+    offline = {**surroundings, "PIP_FIND_LINKS": str(wheels)}
+    made = env((WANTED,), offline)
+    assert made.returncode == 0, made.stderr
+    assert f"use it with: --backend {COLUMN}" in made.stdout
+    python = cache.interpreter(COLUMN)
+    assert Path(python).is_relative_to(cache.root())
+    assert f"--backend {COLUMN}={python}" in made.stdout
+    words = ("check", "lesson6/three_char", "--check", "values", "--dtype", "float32")
+    checked = subprocess.run(
+        [HARNESS, *words, "--backend", f"numpy,{COLUMN}", "--json"], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert {r["backend"] for r in json.loads(checked.stdout)["results"]} == {"numpy", COLUMN}
+    (listed,) = json.loads(env(("--list", "--json"), offline).stdout)
+    assert (listed["column"], listed["interpreter"]) == (COLUMN, python)
+    assert listed["requirements"] == [WANTED]
+    # What is there is not made again; with other requirements it is not taken for the same.
+    began = time.monotonic()
+    assert env((WANTED,), offline).returncode == 0
+    assert time.monotonic() - began < 30
+    other = env((WANTED, "scipy>=1"), offline)
+    assert other.returncode == 2
+    assert "--force" in other.stderr
+    assert env((COLUMN, "--remove"), offline).returncode == 0
+    with pytest.raises(UsageError, match="there is no environment"):
+        cache.interpreter(COLUMN)
+    assert env(("--list",), offline).stdout.startswith("no environment is in")
+
+
+def test_what_cannot_be_installed_leaves_nothing(surroundings: Mapping[str, str]) -> None:
+    failed = env(("numpy==0.0.1",), surroundings)
+    assert failed.returncode == 3
+    assert "this failed:" in failed.stderr
+    assert "numpy==0.0.1" in failed.stderr
+    assert not (cache.root() / "numpy@0.0.1").exists()
+    assert cache.kept() == {}
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_what_was_cut_short_is_never_taken_for_whole(
+    surroundings: Mapping[str, str], how: signal.Signals
+) -> None:
+    folder = cache.root() / COLUMN
+    command = [str(HARNESS), "env", WANTED]
+    with subprocess.Popen(command, env=surroundings, stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + 60
+        while not folder.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(how)
+        process.communicate(timeout=60)
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    assert cache.kept() == {}
+    with pytest.raises(UsageError, match=f"make it with 'harness env {WANTED}'"):
+        cache.interpreter(COLUMN)
+    # The next one finds nothing in its way: this fails for want of packages, and not before.
+    again = env((WANTED,), surroundings)
+    assert again.returncode == 3
+    assert "pip install" in again.stderr
+
+
+def test_two_do_not_make_one_at_a_time(surroundings: Mapping[str, str]) -> None:
+    cache.root().mkdir(parents=True)
+    with held(cache.root() / COLUMN):
+        second = env((WANTED,), surroundings)
+    assert second.returncode == 2
+    assert f"is being written by process {os.getpid()}" in second.stderr
+
+
+def about(**more: object) -> dict[str, object]:
+    return {
+        "column": COLUMN,
+        "requirements": [WANTED],
+        "versions": {"numpy": np.__version__},
+        "python": "3.11.7",
+        "made": "2026-11-26T00:00:00Z",
+        "harness": "0.0.1",
+        "harness_code": "",
+        **more,
+    }
+
+
+@pytest.fixture
+def folder(surroundings: Mapping[str, str]) -> Path:
+    found = cache.root() / COLUMN
+    found.mkdir(parents=True)
+    return found
+
+
+def test_an_environment_with_another_harness_is_to_be_made_again(folder: Path) -> None:
+    (folder / cache.ABOUT).write_text(json.dumps(about()))
+    assert cache.interpreter(COLUMN) == str(folder / "bin" / "python")
+    (folder / cache.ABOUT).write_text(json.dumps(about(harness_code="0" * 64)))
+    with pytest.raises(UsageError, match=r"another harness \(0.0.1, of 2026-11-26T00:00:00Z\)"):
+        cache.interpreter(COLUMN)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps(about(requirements=[]))])
+def test_a_damaged_file_of_an_environment_is_an_error_that_names_it(
+    folder: Path, text: str
+) -> None:
+    (folder / cache.ABOUT).write_text(text)
+    with pytest.raises(UsageError, match=r"environment\.json is none that 'harness env' wrote"):
+        cache.interpreter(COLUMN)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("torch", "is asked for as BACKEND==VERSION"),
+        ("torch==", "is asked for as BACKEND==VERSION"),
+        ("torch>=2", "is asked for as BACKEND==VERSION"),
+        ("torch==../../x", "is asked for as BACKEND==VERSION"),
+        ("torhc==2.6", "unknown backend 'torhc'; did you mean 'torch'?"),
+    ],
+)
+def test_what_is_no_environment(word: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        read((word,))
+
+
+def test_what_is_installed_for_a_version() -> None:
+    torch = read(("torch==2.6.0", "numpy<2"))
+    assert (torch.column, torch.requirements) == ("torch@2.6.0", ("torch==2.6.0", "numpy<2"))
+    jax = read(("jax==0.9.*",))
+    assert jax.column == "jax@0.9" == column_of("jax==0.9.*")
+    assert jax.requirements[0] == "jax==0.9.*"
+    assert any(text.startswith("optax>=") for text in jax.requirements)
+    keras = read(("keras-torch==3.12.4",))
+    assert keras.column == "keras-torch@3.12.4"
+    assert {"keras==3.12.4"} < {*keras.requirements}
+    assert any(text.startswith("torch>=") for text in keras.requirements)
+    with pytest.raises(UsageError, match="is no requirement of pip's"):
+        read(("torch==2.6.0", "numpy <<< 2"))
+    assert [found.name for found in torch.packed] == [DISTRIBUTION]
+    assert torch.packed[0].version == version(DISTRIBUTION)
+
+
+def test_a_wheel_has_what_was_installed(tmp_path: Path) -> None:
+    found = wheel.installed("click")
+    with zipfile.ZipFile(wheel.pack(found, tmp_path)) as archive:
+        names = set(archive.namelist())
+    assert "click/core.py" in names
+    assert not any(".." in name or name.endswith((".pyc", "INSTALLER")) for name in names)

@@ -1,0 +1,38 @@
+"""Files of code stay short enough to be read in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+FOLDERS = ("harness", "backends", "tests", "docs")
+# Lines that a file may have.
+MOST = 300
+# Longer ones from before; names may only go from here.
+LONGER = {"tests/support/timed/cheats.py"}
+
+
+def too_long(root: Path) -> Iterator[str]:
+    """The files of code below a folder that have too many lines, by their paths from it."""
+    for folder in FOLDERS:
+        for path in sorted((root / folder).rglob("*.py")):
+            if len(path.read_text(encoding="utf-8").splitlines()) > MOST:
+                yield path.relative_to(root).as_posix()
+
+
+def test_files_have_no_more_lines_than_are_allowed() -> None:
+    found = set(too_long(ROOT))
+    assert not found - LONGER, f"more than {MOST} lines: split them by subject"
+    assert not LONGER - found, "short again: take them off the list"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_file_with_one_line_more_is_seen(folder: str, tmp_path: Path) -> None:
+    inner = tmp_path / folder / "inner"
+    inner.mkdir(parents=True)
+    (inner / "right.py").write_text("a = 1\n" * MOST)
+    (inner / "long.py").write_text("a = 1\n" * (MOST + 1))
+    assert list(too_long(tmp_path)) == [f"{folder}/inner/long.py"]

@@ -1,0 +1,25 @@
+"""A check of backends that break a promise each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import wrong
+
+from harness.check.events import Report
+from harness.check.request import Request
+from harness.check.run import Engine
+
+SPEC = "lesson6/three_char"
+CHECKS = ("values", "inference", "training-sgd", "pipeline", "initial-values", "aliasing")
+
+
+def request(*faults: str, **changes: Any) -> Request:
+    names = tuple(f"wrong-{fault}" for fault in faults)
+    given = {"specs": (SPEC,), "dtypes": ("float64",), "checks": CHECKS, "jobs": 2, **changes}
+    return Request(backends=names, environment={n: wrong.variables() for n in names}, **given)
+
+
+def run(*faults: str, **changes: Any) -> Report:
+    with Engine(request(*faults, **changes)) as engine:
+        return engine.run()

@@ -1,0 +1,31 @@
+"""Weights of a system with drawn numbers, in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.convert import weights
+from harness.convert.weights import Weights
+from harness.oracle.draw import draw
+from harness.spec.fingerprint import fingerprint
+from harness.spec.model import load_spec
+
+SPEC = "lesson6/sequence_rnn"
+
+
+def drawn_weights(path: Path, name: str = SPEC, dtype: str = "float32", **sizes: int) -> Weights:
+    """Weights of a system whose layers have 8 units, written to ``path``."""
+    spec = load_spec(name)
+    program = spec.program("training", **{"hidden": 8, **sizes})
+    drawn = draw(program, 1, 1, 3)
+    made = Weights(
+        spec.name,
+        fingerprint(spec),
+        dict(program.sizes),
+        {n: a.astype(dtype) for n, a in drawn.parameters.items()},
+        {n: a.astype(dtype) for n, a in drawn.statistics.items()},
+        ("\0", *(chr(32 + i) for i in range(program.sizes["vocab"] - 1))),
+        {"epochs": 3},
+    )
+    weights.save(path, made)
+    return made

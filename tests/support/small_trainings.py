@@ -1,0 +1,60 @@
+"""Trainings that take no time, from Python and as a user runs them, and one that stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+from texts import FOX
+
+from harness.cli import cli
+from harness.convert import weights
+from harness.train.events import TrainEvents
+from harness.train.request import Setup, TrainRequest, prepare
+from harness.train.run import TrainingRun
+from harness.worker.worker import Worker
+
+TEXT = 40 * FOX
+SYSTEM = "lesson6/stateful_lstm"
+
+
+class Stop(Exception):
+    """Stands for a kill: what is on the disk at that moment stays."""
+
+
+class Stopping(TrainEvents):
+    """Stops after some steps of an epoch."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        self.where = epoch, step
+
+    def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
+        if (epoch, step) >= self.where:
+            raise Stop
+
+
+def setup(text: Path, **changes: Any) -> Setup:
+    given = {"backend": "numpy", "epochs": 2, "batch": 2, "every": 64, "sizes": {"hidden": 5}}
+    given |= {"proof": False}
+    return prepare(TrainRequest(SYSTEM, text=str(text), **{**given, **changes}))
+
+
+def train(
+    made: Setup, worker: Worker, kept: Path, events: TrainEvents | None = None, **more: bool
+) -> weights.Weights:
+    with TrainingRun(made, kept, events, worker=worker) as training:
+        return training.run(**more)
+
+
+def harness(text: Path, kept: object, *options: str, spec: str = SYSTEM) -> Result:
+    usual = ["--backend", "numpy", "--epochs", "1", "--size", "hidden=5"]
+    command = ["train", spec, "--text", str(text), "--weights", str(kept), *usual, *options]
+    found = CliRunner().invoke(cli, command)
+    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
+    return found
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """All regular files of a folder."""
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}

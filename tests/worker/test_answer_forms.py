@@ -1,0 +1,86 @@
+"""Whatever a worker sends is an answer of the form that its verb has, or is refused."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.convert.formats import FormatService
+from harness.runtime.tensors import IllFormed, Misfit, tensor, whole
+from harness.worker import answers
+
+# What a worker may send in place of an answer: anything that a frame can hold.
+arrays = st.sampled_from(
+    [np.float32(1.5), np.zeros(3), np.zeros((2, 2), complex), np.array("x"), np.zeros(0, "M8[s]")]
+)
+words = st.sampled_from(["paths", "results", "parameters", "slots", "many", "loss", "tried"])
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.text(max_size=3) | arrays,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(words | st.integers(-2, 2) | st.text(max_size=2), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+PAYLOAD = {"count": 2, "batches": [{}, {}], "sizes": [[1, 1, 1], [2, 2, 2]]}
+
+
+@pytest.mark.parametrize(
+    ("forms", "verb"),
+    [(f, v) for f in (answers.BACKEND, answers.FORMAT, answers.DEFAULTS) for v in f],
+    ids=[*answers.BACKEND, *(f"format {v}" for v in answers.FORMAT), *answers.DEFAULTS],
+)
+@given(value=junk)
+def test_any_answer_is_formed_or_refused(forms: Mapping[str, Any], verb: str, value: Any) -> None:
+    with contextlib.suppress(IllFormed):
+        answers.answer(forms, verb, PAYLOAD, value)
+
+
+@given(junk)
+def test_any_message_is_an_answer_or_not(value: Any) -> None:
+    assert not answers.is_answer(value, 7)
+    assert not answers.is_answer({"id": 7, "status": "ok", "seconds": value}, 7) or isinstance(
+        value, float
+    )
+    with pytest.raises(IllFormed):
+        answers.greeted(value, "numpy")
+
+
+def test_every_verb_has_a_form() -> None:
+    from harness.defaults.service import DefaultsService
+    from harness.runtime.service import SessionService
+    from harness.train.service import TrainService
+
+    def verbs(*kinds: type) -> set[str]:
+        return {
+            name
+            for kind in kinds
+            for name in dir(kind)
+            if not name.startswith("_") and callable(getattr(kind, name))
+        }
+
+    assert verbs(SessionService, TrainService) == {*answers.BACKEND}
+    assert verbs(FormatService) - {"versions"} == {*answers.FORMAT}
+    assert verbs(DefaultsService) == {*answers.DEFAULTS}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "nothing was returned"),
+        ([1.0], "expected an array, found list"),
+        (np.zeros(2, complex), "expected an array of numbers, found dtype complex128"),
+        (np.array(["a"]), "expected an array of numbers, found dtype <U1"),
+    ],
+)
+def test_what_is_no_array_of_numbers_says_so(value: Any, reason: str) -> None:
+    found = tensor(value)
+    assert found == Misfit(reason)
+    with pytest.raises(IllFormed, match="loss: "):
+        whole({"loss": found})

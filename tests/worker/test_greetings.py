@@ -1,0 +1,95 @@
+"""Who answers as a worker starts, and what is said of a start that fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from faults.support import launch
+
+from harness.worker.launch import Launch
+from harness.worker.worker import Worker
+
+pytestmark = pytest.mark.alone
+
+
+@pytest.mark.parametrize("name", ["mute", "odd_devices", "nameless", "another_form"])
+def test_odd_greeting_is_an_error_of_the_start(name: str) -> None:
+    with Worker(launch("greeter", handler=f"faults.identities:{name}")) as worker:
+        outcome = worker.start()
+        assert (outcome.status, outcome.start_failed) == ("error", True)
+        assert worker.pid is None
+        assert "wanted" in outcome.cause or "greeting" in outcome.cause
+
+
+def test_greeting_tells_who_serves() -> None:
+    options = {"environment": {"KERAS_BACKEND": "jax", "TF_X": "1", "OTHER": "2"}}
+    with Worker(launch("mine", "faults.identities:honest", **options)) as worker:
+        hello = worker.start().value
+        assert worker.hello == hello
+        assert hello["backend"] == "mine"
+        assert hello["pid"] == worker.pid
+        assert hello["versions"] == {"framework": "1.2.3"}
+        assert hello["devices"] == ["cpu"]
+        assert hello["environment"]["KERAS_BACKEND"] == "jax"
+        assert hello["environment"]["TF_X"] == "1"
+        assert "OTHER" not in hello["environment"]
+        assert worker.call("speak").value == "mine speak"
+
+
+START_FAILURES = {
+    "impostor": ("error", "backend 'victim' was asked for, and 'another' answered"),
+    "missing_framework": ("error", "ModuleNotFoundError: No module named 'framework'"),
+    "leave": ("error", "SystemExit: no device found"),
+    "crash": ("crashed", "SIGABRT, after printing "),
+    "hang": ("timeout", "no answer in 0.5 s"),
+}
+
+
+@pytest.mark.parametrize("handler", START_FAILURES)
+def test_start_that_fails_is_told_from_a_call_that_fails(handler: str) -> None:
+    limit = 0.5 if handler == "hang" else 30.0
+    options = launch(handler=f"faults.identities:{handler}", start_timeout=limit)
+    with Worker(options) as worker:
+        outcome = worker.call("speak")
+        status, cause = START_FAILURES[handler]
+        assert outcome.status == status
+        assert outcome.cause.startswith(cause)
+        assert outcome.start_failed
+        assert worker.pid is None
+        if handler == "missing_framework":
+            assert "in missing_framework" in outcome.traceback
+            assert outcome.log == "looking for the framework\n"
+
+
+def test_unknown_backend_is_a_failed_start() -> None:
+    with Worker(Launch("no-such-backend")) as worker:
+        outcome = worker.start()
+        assert outcome.start_failed
+        assert outcome.cause.startswith("UnknownBackend: unknown backend 'no-such-backend'")
+
+
+def test_interpreter_that_is_not_there_is_a_failed_start() -> None:
+    with Worker(launch(python="/nowhere/python")) as worker:
+        outcome = worker.start()
+        assert outcome.start_failed
+        assert outcome.cause.startswith("cannot run '/nowhere/python': ")
+
+
+def test_interpreter_without_the_harness_is_a_failed_start(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho No module named harness >&2\nexit 1\n")
+    python.chmod(0o755)
+    with Worker(launch(python=str(python))) as worker:
+        outcome = worker.start()
+        assert outcome.start_failed
+        assert outcome.cause == "exit code 1 at its start, after printing 'No module named harness'"
+
+
+def test_current_folder_is_not_on_the_import_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('imported from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    with Worker(launch()) as worker:
+        assert worker.start().ok
