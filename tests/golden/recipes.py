@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from harness.program.ir import Phase
+from golden.recipe import Recipe
+from golden.recipes_later import activations, transformer
 
 # Keras rounds rates and betas to float32: numbers that a float32 holds exactly.
 EXACT_ADAM = (
@@ -16,26 +15,6 @@ EXACT_ADAM = (
     {"beta_1": 0.875, "beta_2": 1 - 2.0**-10, "epsilon": 2.0**-23},
 )
 SHIPPED_ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One golden case still to be computed."""
-
-    kind: str
-    name: str
-    source: str
-    kernel: Any
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    phase: Phase = "training"
-    given: Mapping[str, Any] = field(default_factory=dict)
-    dtype: str = "float64"
-    gradients: bool = True  # False where the kernel's are another function's, or less precise
-
-    @property
-    def title(self) -> str:
-        """Seeds the material: the same for two witnesses of one definition and its attributes."""
-        return f"{self.kind}/{self.name}/{sorted(self.attributes.items())}"
 
 
 def _recurrent(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
@@ -106,50 +85,7 @@ def _layers(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
                 "inference",
             ),
         ]
-    return made + _recurrent(torch, keras, onnx) + _transformer(torch, keras)
-
-
-def _transformer(torch: Any, keras: Any) -> list[Recipe]:
-    import keras as k
-    import torch as t
-
-    positions = "torch.nn.functional.embedding"
-    made = [
-        Recipe("layer", "learned_positions", positions, torch.learned_positions),
-        Recipe(
-            "layer",
-            "causal_attention",
-            "torch.nn.functional.scaled_dot_product_attention",
-            torch.causal_attention,
-        ),
-        Recipe("layer", "causal_attention", "torch.nn.MultiheadAttention", torch.whole_attention),
-    ]
-    for act in ("gelu", "gelu_tanh"):
-        source, attributes = "torch.nn.functional.linear", {"activation": act}
-        made.append(Recipe("layer", "dense", source, torch.linear(act), attributes))
-    for epsilon in (1e-5, 0.125):
-        one = {"epsilon": epsilon}
-        for name, theirs, kernel in (
-            ("layer_norm", "layer_norm", torch.layer_norm(epsilon)),
-            ("rms_norm", "rms_norm", torch.rms_norm(epsilon)),
-            ("group_norm", "group_norm", torch.group_norm(2, epsilon)),
-        ):
-            made.append(Recipe("layer", name, f"torch.nn.functional.{theirs}", kernel, one))
-        layers = k.layers
-        for name, layer, names in (
-            ("layer_norm", layers.LayerNormalization(epsilon=epsilon), ("gamma", "beta")),
-            ("rms_norm", layers.RMSNormalization(epsilon=epsilon), ("gamma",)),
-            ("group_norm", layers.GroupNormalization(2, epsilon=epsilon), ("gamma", "beta")),
-        ):
-            source = f"keras.layers.{type(layer).__name__}"
-            made.append(Recipe("layer", name, source, keras.normalised(layer, names), one))
-    for name, function in (
-        ("gelu_tanh", lambda x: t.nn.functional.gelu(x, approximate="tanh")),
-        ("gelu", t.nn.functional.gelu),
-    ):
-        source, act = "torch.nn.TransformerEncoderLayer", {"activation": name}
-        made.append(Recipe("layer", "gpt_block", source, torch.gpt_block(function), act))
-    return made
+    return made + _recurrent(torch, keras, onnx) + transformer(torch, keras)
 
 
 def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
@@ -193,50 +129,13 @@ def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
         make("softmax", "torch.softmax", lambda x: t.softmax(x, -1), x=large),
         make("log_softmax", "torch.log_softmax", lambda x: t.log_softmax(x, -1)),
         make("log_softmax", "torch.log_softmax", lambda x: t.log_softmax(x, -1), x=large),
-        *_activations(torch, keras, saturated, large),
+        *activations(torch, keras, saturated, large),
         make("linear", "torch.nn.Identity", t.nn.Identity()),
         make("last", "torch.select", lambda x: t.select(x, 1, -1)),
         make("reverse", "torch.flip", lambda x: t.flip(x, [1])),
         Recipe("function", "maximum", "torch.maximum", torch.binary(t.maximum)),
         Recipe("function", "minimum", "torch.minimum", torch.binary(t.minimum)),
     ]
-
-
-def _activations(torch: Any, keras: Any, saturated: Any, large: Any) -> list[Recipe]:
-    """Each by torch and by Keras, also far from 0."""
-    import keras as k
-    import torch as t
-
-    f, g = t.nn.functional, k.activations
-    both = {
-        "abs": (t.abs, k.ops.abs),
-        "sign": (t.sign, k.ops.sign),
-        "gelu": (f.gelu, lambda x: g.gelu(x, approximate=False)),
-        "gelu_tanh": (
-            lambda x: f.gelu(x, approximate="tanh"),
-            lambda x: g.gelu(x, approximate=True),
-        ),
-        "silu": (f.silu, g.silu),
-        "softplus": (lambda x: f.softplus(x, threshold=40), g.softplus),
-        "elu": (f.elu, g.elu),
-        "leaky_relu": (f.leaky_relu, lambda x: g.leaky_relu(x, negative_slope=0.01)),
-        "logsumexp": (lambda x: t.logsumexp(x, -1), lambda x: k.ops.logsumexp(x, -1)),
-    }
-    made = []
-    for name, (theirs, other) in both.items():
-        far = {"x": large} if name == "logsumexp" else saturated
-        for given in ({}, far):
-            for source, kernel, gradients in (
-                (f"torch.{name}", torch.unary(theirs), True),
-                # Keras differentiates some of these otherwise at 0 and far from it.
-                (f"keras.{name}", keras.unary(other), not given),
-            ):
-                # In any dtype, Keras on TensorFlow has float32 constants in these.
-                single = source.startswith("keras") and name in ("gelu", "gelu_tanh", "leaky_relu")
-                recipe = Recipe("function", name, source, kernel, {}, "training", given)
-                dtype = "float32" if single else "float64"
-                made.append(replace(recipe, gradients=gradients, dtype=dtype))
-    return made
 
 
 def _losses(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
