@@ -78,7 +78,8 @@ class CellRun:
         result.doubts = hello.get("doubts", ())
         result.version = ", ".join(f"{n} {v}" for n, v in hello.get("versions", {}).items())
         # What a backend does not claim to have is not a fault of it.
-        lacking = not_offered(hello, self.cell.device, self.cell.dtype)
+        programs = (self.case.training, self.case.inference)
+        lacking = not_offered(hello, self.cell.device, self.cell.dtype, programs)
         if lacking:
             yield Finding("open", faults=[lacking], verdict="unsupported")
             return

@@ -39,6 +39,7 @@ class Watching(Oracle):
         super().__init__()
         watched = {op: self._watched(TABLE[op]) for op in ORDERED}
         self._table = {**self._table, **watched, "equal": self._kept(TABLE["equal"])}
+        self._table["floor"] = self._floor
         self.forget()
 
     def forget(self) -> None:
@@ -52,6 +53,12 @@ class Watching(Oracle):
             return self.decisions[-1]
 
         return run
+
+    def _floor(self, x: Array) -> Array:
+        """A step of floor is a comparison with the nearest whole number."""
+        nearest = np.rint(x)
+        self._table["less"](x, np.where(np.isfinite(nearest), nearest, 0.0))
+        return np.asarray(TABLE["floor"](x))
 
     def _watched(self, compare: Comparison) -> Comparison:
         kept = self._kept(compare)

@@ -61,6 +61,7 @@ class Greeting(TypedDict):
     versions: Texts
     devices: list[str]
     dtypes: list[str]
+    primitives: NotRequired[list[str]]
     environment: Texts
     doubts: NotRequired[list[str]]
 
