@@ -262,8 +262,10 @@ def request_of(given: Mapping[str, Any]) -> Any:
 
         weights, inputs = given["weights"], given["inputs"]
         own = gather_for(specs, given["folders"], sizes, parameters=weights, inputs=inputs)
-    as_given = ("device", "folders", "timeout", "start_timeout", "thorough", "repeat", "resume")
-    as_given += ("deterministic", "records", "history", "fresh", "seed", "jobs", "fail_fast", "on")
+    as_given = (
+        *("device", "folders", "timeout", "start_timeout", "thorough", "repeat", "deterministic"),
+        *("records", "resume", "history", "fresh", "seed", "jobs", "fail_fast", "on"),
+    )
     return requests.Request(
         specs=specs or (requests.QUICK_SPECS if quick else ()),
         backends=columns.names if backends else (),
