@@ -14,16 +14,23 @@ from typing import Any, Protocol
 
 from harness.check import history
 from harness.check.blame import Witnesses
-from harness.check.cell import Cell, CellResult, begin_record, end_record, result_records
+from harness.check.cell import (
+    Cell,
+    CellResult,
+    begin_record,
+    blame_record,
+    end_record,
+    result_records,
+)
 from harness.check.events import Report
 from harness.check.findings import PASSING
 from harness.check.outliers import Outliers
 from harness.check.pairs import Pair, Pairs, recorded
 from harness.check.provenance import Greetings
 from harness.check.recorded import blocks
-from harness.check.records import Records, RecordWriter, sealed
+from harness.check.records import Records, RecordWriter
 from harness.check.request import slowest_first
-from harness.check.resume import records_of, take_up
+from harness.check.resume import nothing_yet, records_of, take_up
 from harness.check.runner import Runner
 from harness.oracle.threads import one_thread
 from harness.worker.process import kill_all
@@ -63,7 +70,7 @@ class Engine(Runner):
         self._enough = threading.Event()
         self._pairs = Pairs(left)
         try:
-            self.head = self.new_head(arguments)
+            self.head = {**self.new_head(arguments), "planned": len(left)}
             self._write(self.head)
             for result in remembered.values():
                 self._write(
@@ -98,8 +105,8 @@ class Engine(Runner):
     def _take_up(self, records: Records, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         greetings = Greetings(self.request, self.workers)
         kept, reasons = take_up(plan, blocks(records), self.signature, greetings)
-        if reasons:
-            self.events.again(reasons)
+        assert self.request.records is not None
+        self.events.again(reasons if records.lines else [nothing_yet(self.request.records)])
         return kept
 
     def _remembered(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
@@ -165,13 +172,14 @@ class Engine(Runner):
         with self._lock:
             self._results[cell] = result
             self._outliers.ended(result)
-            self._witnesses.heard(result)
+            judged = map(blame_record, self._witnesses.heard(result))
             pairs = self._pairs.ended(result)
             self._found_pairs += pairs
         if self.request.fail_fast and result.verdict not in PASSING:
             self._enough.set()
         _, *lines = _lines(begin, result)
-        self._tell(self.events.ended, result, *(pair.record() for pair in pairs), *lines)
+        others = (*(pair.record() for pair in pairs), *judged)
+        self._tell(self.events.ended, result, *others, *lines)
         if self._new is not None:
             self._new.append(begin, *lines)
         for finding in result.findings:
@@ -190,4 +198,4 @@ class Engine(Runner):
 def _lines(begin: Mapping[str, Any], result: CellResult) -> list[Mapping[str, Any]]:
     """All lines of a cell, the last with the checksum of all."""
     lines = [begin, *result_records(result), end_record(result)]
-    return [*lines[:-1], sealed(lines)]
+    return [*lines[:-1], history.sealed(lines)]
