@@ -24,10 +24,9 @@ import click
 
 from harness.bench.compare import relative
 from harness.bench.json_file import read
-from harness.check.findings import PASSING
+from harness.check.findings import PASSING, digits
 from harness.check.recorded import ended
 from harness.check.records import read_records
-from harness.check.report import digits
 from harness.files.atomic import write_whole
 from harness.spec.library import lesson6
 
@@ -97,7 +96,7 @@ def distil(keep: Path, columns: Sequence[str], told: dict[str, Any]) -> None:
         if cell.backend in columns:
             column = told["columns"].setdefault(cell.backend, {"cells": {}})
             column["versions"] = result.greeting
-            number = digits(result)
+            number = digits(result.findings)
             fault = result.first_fault
             column["cells"].setdefault(cell.spec, {})[cell.dtype] = {
                 "verdict": result.verdict,
