@@ -10,18 +10,20 @@ a history can do is that more is run.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.check.cell import Cell, CellResult
 from harness.check.findings import Verdict
 from harness.check.provenance import Greetings
 from harness.check.recorded import Block, blocks
-from harness.check.records import RecordError, read_records, sealed
+from harness.check.records import RecordError, encoded, read_records
 from harness.check.request import Request
 from harness.check.resume import reason_to_run, request_record, run_again
 from harness.errors import UsageError
@@ -97,6 +99,20 @@ def read(folder: Path, request: Request) -> History:
     for result in found:
         cells.setdefault(result.cell, []).append(result)
     return History(cells, tuple(passed_over))
+
+
+def sealed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The last of a cell's lines, with a checksum of them all.
+
+    Raises:
+        RecordError: a line is not of the documented form.
+    """
+    *others, end = lines
+    content = hashlib.sha256()
+    # Who is to blame may be told anew by a later cell.
+    for line in (*others, {**end, "blame": None}):
+        content.update(encoded(dict(sorted(line.items()))))
+    return {**end, "checksum": content.hexdigest()}
 
 
 def new_file(folder: Path) -> Path:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -217,18 +216,6 @@ def head(
         "versions": dict(versions),
         "environment": dict(environment),
     }
-
-
-def sealed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The last of a cell's lines, with a checksum of them all: see :mod:`harness.check.history`.
-
-    Raises:
-        RecordError: a line is not of the documented form.
-    """
-    content = hashlib.sha256()
-    for line in lines:
-        content.update(encoded(dict(sorted(line.items()))))
-    return {**lines[-1], "checksum": content.hexdigest()}
 
 
 def encoded(record: Mapping[str, Any]) -> bytes:

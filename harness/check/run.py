@@ -28,7 +28,7 @@ from harness.check.outliers import Outliers
 from harness.check.pairs import Pair, Pairs, recorded
 from harness.check.provenance import Greetings
 from harness.check.recorded import blocks
-from harness.check.records import Records, RecordWriter, sealed
+from harness.check.records import Records, RecordWriter
 from harness.check.request import slowest_first
 from harness.check.resume import nothing_yet, records_of, take_up
 from harness.check.runner import Runner
@@ -198,4 +198,4 @@ class Engine(Runner):
 def _lines(begin: Mapping[str, Any], result: CellResult) -> list[Mapping[str, Any]]:
     """All lines of a cell, the last with the checksum of all."""
     lines = [begin, *result_records(result), end_record(result)]
-    return [*lines[:-1], sealed(lines)]
+    return [*lines[:-1], history.sealed(lines)]

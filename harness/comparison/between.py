@@ -43,7 +43,8 @@ def of_cells(cells: Cells, old: str, new: str, where: str) -> Comparison:
     before = {replace(c, backend=new): r for c, r in cells.items() if c.backend == old}
     after = {c: r for c, r in cells.items() if c.backend == new}
     renamed = {cell: _under(result, new) for cell, result in before.items()}
-    around = surroundings({}, renamed, {}, after)
+    # That the interpreters are two is what columns are for.
+    around = [d for d in surroundings({}, renamed, {}, after) if d.what != "interpreter"]
     return Comparison(around, changes_of(renamed, after), f"from {old} to {new}")
 
 

@@ -13,7 +13,6 @@ import click
 
 from harness import options as shared
 from harness.bench.commands import SHARE, share
-from harness.errors import UsageError, did_you_mean
 from harness.interrupts import stoppable
 from harness.options import FILE, JSON, MARKDOWN, WordList, listed, number
 from harness.ranges import ROUNDS
@@ -81,30 +80,10 @@ def upgrade(old: str, new: str, specs: tuple[str, ...], **options: Any) -> None:
     Exit code 0: nothing is worse; 1: something is; 2: wrong usage or a wrong spec; 3: one of them
     could not be run.
     """
-    from harness.bench.request import BenchRequest
-    from harness.check import request as requests
-    from harness.columns import choose
-    from harness.comparison.upgrade import NUMBERS, SPEED, run_upgrade
-    from harness.spec.library import Library
+    from harness.comparison.upgrade import run_upgrade
 
-    for word in options["want"]:
-        if word not in (NUMBERS, SPEED):
-            hint = did_you_mean(word, (NUMBERS, SPEED))
-            raise UsageError(f"--want takes {NUMBERS} or {SPEED}, found {word!r}{hint}")
-    columns = choose((old, new))
-    if len(columns.names) < 2:
-        raise UsageError(f"{columns.names[0]} is to be held against itself: name another version")
-    quick = options["quick"]
-    found = Library(options["folders"]).matching(specs)
-    found = found or (requests.QUICK_SPECS if quick else ())
-    common = {"backends": columns.names, "pythons": columns.pythons, "device": options["device"]}
-    common |= {"specs": found, "folders": options["folders"]}
-    dtypes = requests.QUICK_DTYPES if quick else requests.DTYPES
-    checks = requests.QUICK_CHECKS if quick else ("*",)
-    request = requests.Request(dtypes=dtypes, checks=checks, **common)
-    timing = BenchRequest(rounds=options["rounds"], **common)
     given = {**options, "threshold": share(options["threshold"])}
-    sys.exit(stoppable(partial(run_upgrade, request, timing, given)))
+    sys.exit(stoppable(partial(run_upgrade, (old, new), specs, given)))
 
 
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")

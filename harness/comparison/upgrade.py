@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.bench.console import relative_lines
@@ -14,28 +14,36 @@ from harness.bench.run import Bench
 from harness.check import report as reports
 from harness.check.pairs import statements
 from harness.check.progress import CheckProgress
-from harness.check.request import Request
+from harness.check.request import DTYPES, QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS, Request
 from harness.check.run import Engine
+from harness.columns import choose
 from harness.compared import Comparison
 from harness.comparison.between import of_cells, of_speeds
+from harness.errors import UsageError, did_you_mean
 from harness.files.forms import plain
+from harness.spec.library import Library
 from harness.table import show
 from harness.terminal import console, line, say
 
 NUMBERS, SPEED = "numbers", "speed"
 
 
-def run_upgrade(request: Request, timing: BenchRequest, options: Mapping[str, Any]) -> int:
-    """Check the two columns of a request, then time them, and print what changes from the first
-    to the second; returns the exit code.
+def run_upgrade(columns: Sequence[str], specs: Sequence[str], options: Mapping[str, Any]) -> int:
+    """Check an old column and a new one, then time them, and print what changes; returns the exit
+    code.
 
     Raises:
-        HarnessError: a spec, a column or an option is wrong.
+        UsageError: there are not two columns, or nothing of the kind is wanted.
+        HarnessError: a spec or a file is wrong.
     """
+    want = options["want"] or (NUMBERS, SPEED)
+    for word in want:
+        if word not in (NUMBERS, SPEED):
+            hint = did_you_mean(word, (NUMBERS, SPEED))
+            raise UsageError(f"--want takes {NUMBERS} or {SPEED}, found {word!r}{hint}")
+    request, timing = _requests(columns, specs, options)
     told: dict[str, Comparison] = {}
     code = 0
-    old, new = request.backends
-    want = options["want"] or (NUMBERS, SPEED)
     quiet = options["as_json"]
     if NUMBERS in want:
         code, told[NUMBERS] = _numbers(request, quiet)
@@ -44,9 +52,26 @@ def run_upgrade(request: Request, timing: BenchRequest, options: Mapping[str, An
         code = max(code, broken)
     code = max([code, *(found.exit_code for found in told.values())])
     if quiet:
+        old, new = request.backends
         parts = {name: found.record() for name, found in told.items()}
         say(json.dumps(plain({"exit_code": code, "from": old, "to": new, **parts})))
     return code
+
+
+def _requests(
+    columns: Sequence[str], specs: Sequence[str], options: Mapping[str, Any]
+) -> tuple[Request, BenchRequest]:
+    """What is checked, and what is timed."""
+    found = choose(columns)
+    if len(found.names) < 2:
+        raise UsageError(f"{found.names[0]} is to be held against itself: name another version")
+    quick = options["quick"]
+    chosen = Library(options["folders"]).matching(specs) or (QUICK_SPECS if quick else ())
+    common: dict[str, Any] = {"specs": chosen, "folders": options["folders"]}
+    common |= {"backends": found.names, "pythons": found.pythons, "device": options["device"]}
+    dtypes, checks = (QUICK_DTYPES, QUICK_CHECKS) if quick else (DTYPES, ("*",))
+    request = Request(dtypes=dtypes, checks=checks, **common)
+    return request, BenchRequest(rounds=options["rounds"], **common)
 
 
 def _numbers(request: Request, quiet: bool) -> tuple[int, Comparison]:

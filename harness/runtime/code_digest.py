@@ -22,8 +22,8 @@ def digest(module: str) -> str:
     """The sha256 (hex) of a module's code, "" where there is none to be found.
 
     That is the module's file, and all files of every package that it is part of, which may lie in
-    different folders; where a package has parts that the module cannot reach, as its source tells,
-    not those. Compiled extensions count by size and time of change.
+    different folders; of a package in another one only what the module can reach, where its source
+    tells. Compiled extensions count by size and time of change.
     """
     name = module.partition(":")[0]
     specs = _find(name)
@@ -46,8 +46,8 @@ def digest(module: str) -> str:
 
 
 def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
-    """The files of the innermost package of a module, and of those that it imports from; of
-    packages around it, only what is run on the way or imported.
+    """The file of a module, those of the modules of the same part of its package that it imports,
+    directly or by way of others, and of the packages that are run on the way.
 
     Of the harness itself, nothing: it has a checksum of its own.
 
@@ -57,41 +57,24 @@ def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
     packages = [spec.name for spec in specs if spec.submodule_search_locations is not None]
     if len(packages) < 2:
         raise Untold(name)
-    around = {*packages[:-1]}
     top, second, *_ = name.split(".")
     part = f"{top}.{second}" if top == __name__.partition(".")[0] else top
     found: dict[Path, None] = {}
     seen: set[str] = set()
-    waiting = [name, *around, packages[-1]]
+    waiting = [name, *packages]
     while waiting:
         one = waiting.pop()
-        chain = _find(one)
-        if one in seen or not chain:
-            continue
+        chain = [] if one in seen else _find(one)
         seen.add(one)
-        spec = chain[-1]
-        is_package = spec.submodule_search_locations is not None
-        package = one if is_package else one.rpartition(".")[0]
-        inner = is_package and one not in around
-        files = _files(spec) if inner else [Path(spec.origin)] if spec.origin else []
-        for path in files:
-            if path in found:
-                continue
-            found[path] = None
-            if path.suffix == ".py":
-                below = path.parts[-_depth(path, spec) : -1] if inner else ()
-                waiting += _within(imported(path, ".".join([package, *below])), part)
-        if not is_package and package not in around:
-            waiting.append(package)
+        if not chain or not chain[-1].has_location or chain[-1].origin is None:
+            continue
+        path = Path(chain[-1].origin)
+        found[path] = None
+        if path.suffix == ".py":
+            is_package = chain[-1].submodule_search_locations is not None
+            package = one if is_package else one.rpartition(".")[0]
+            waiting += _within(imported(path, package), part)
     return dict.fromkeys(sorted(found))
-
-
-def _depth(path: Path, spec: ModuleSpec) -> int:
-    """How many parts of a file's path are below the folder of its package."""
-    for place in spec.submodule_search_locations or ():
-        if path.is_relative_to(place):
-            return len(path.relative_to(place).parts)
-    return 1
 
 
 def _within(names: Iterable[str], part: str) -> Iterator[str]:

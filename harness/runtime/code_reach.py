@@ -1,7 +1,7 @@
-"""The packages whose code a module can reach, read from its source: nothing is imported.
+"""The modules that a module can reach, read from its source: nothing is imported.
 
-A backend among others of one distribution depends on its own package and on those that it imports
-from, and not on its neighbours. Where the source does not tell what it imports, all counts.
+A backend among others of one distribution depends on what it imports, and not on its neighbours.
+Where the source does not tell what it imports, all counts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from harness.files.user_file import FileFault, read_bytes
 MOST = 1 << 24
 # What runs code that no import names.
 BUILT_IN = frozenset({"__import__", "exec", "eval"})
-UNTOLD = frozenset({"spec_from_file_location", "run_path", "run_module", "load_module"})
+UNTOLD = frozenset(
+    {
+        *("spec_from_file_location", "run_path", "run_module", "load_module", "iter_modules"),
+        *("walk_packages", "exec_module"),
+    }
+)
 IMPORTERS = frozenset({"import_module", "find_spec"})
 
 
@@ -68,7 +73,7 @@ def _check(call: ast.Call, tree: ast.Module) -> None:
 def _is_text(value: ast.expr, tree: ast.Module) -> bool:
     """Whether a value is a text that stands in the source, if need be under a name."""
     if isinstance(value, ast.Constant):
-        return isinstance(value.value, str)
+        return isinstance(value.value, str) and not value.value.startswith(".")
     if isinstance(value, ast.IfExp):
         return _is_text(value.body, tree) and _is_text(value.orelse, tree)
     values = _bound(_name(value), tree.body)

@@ -24,10 +24,9 @@ import click
 
 from harness.bench.compare import relative
 from harness.bench.json_file import read
-from harness.check.findings import PASSING
+from harness.check.findings import PASSING, digits
 from harness.check.recorded import ended
 from harness.check.records import read_records
-from harness.check.report import digits
 from harness.files.atomic import write_whole
 from harness.spec.library import lesson6
 
@@ -44,8 +43,8 @@ DTYPES = ("float64", "float32")
 HARNESS = str(Path(sys.executable).parent / "harness")
 INTRODUCTION = """# Framework versions
 
-The last five minor releases of each framework, each in an environment that `harness env` made, on
-the twelve systems of Lesson 6: all checks of `harness check`, native path, CPU. An entry is the
+The last five minor releases of each framework for Python 3.11, each in an environment that
+`harness env` made, on the twelve systems of Lesson 6: all checks, native path, CPU. An entry is the
 digits in which the worst tensor agrees with the oracle, in float64 and in float32; where something
 does not agree, the verdict stands before them. `-` was not run.
 
@@ -97,7 +96,7 @@ def distil(keep: Path, columns: Sequence[str], told: dict[str, Any]) -> None:
         if cell.backend in columns:
             column = told["columns"].setdefault(cell.backend, {"cells": {}})
             column["versions"] = result.greeting
-            number = digits(result)
+            number = digits(result.findings)
             fault = result.first_fault
             column["cells"].setdefault(cell.spec, {})[cell.dtype] = {
                 "verdict": result.verdict,
@@ -196,9 +195,14 @@ def _pairs(told: Mapping[str, Any]) -> Iterator[str]:
             "",
         )
     for pair, by_dtype in sorted(told.items()):
-        parts = (f"{d} {one['error']:.1e} ({one['where']})" for d, one in sorted(by_dtype.items()))
-        yield f"- {pair}: {', '.join(parts)}"
+        yield f"- {pair}: {', '.join(_apart(d, one) for d, one in sorted(by_dtype.items()))}"
     yield ""
+
+
+def _apart(dtype: str, one: Mapping[str, Any]) -> str:
+    if not one["error"]:
+        return f"{dtype} the same in every bit"
+    return f"{dtype} {one['error']:.1e} ({one['where']})"
 
 
 def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:

@@ -14,8 +14,9 @@ import pytest
 from harness.check import history, provenance
 from harness.check.cell import Cell
 from harness.check.events import CheckEvents
+from harness.check.history import sealed
 from harness.check.recorded import ended
-from harness.check.records import read_records, sealed
+from harness.check.records import read_records
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.errors import UsageError

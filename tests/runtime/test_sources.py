@@ -67,6 +67,7 @@ FAMILY = {
     "parts/two/kernels.py": "import family.outer\n",
     "parts/named/__init__.py": "",
     "parts/named/late.py": "",
+    "parts/one/neighbour.py": "",
     "parts/neighbour/__init__.py": "",
     "parts/neighbour/backend.py": "from family.parts.one import backend\n",
     "outer.py": "",
@@ -98,6 +99,7 @@ def test_of_a_package_counts_what_a_module_can_reach(name: str, family: Path) ->
         "__import__('fam' + 'ily.parts.neighbour')",
         "from importlib import import_module\nimport_module(f'family.parts.{x}')",
         "import importlib.util as u\nu.spec_from_file_location('x', 'neighbour/backend.py')",
+        "from importlib import import_module\nimport_module('.neighbour', 'family.parts')",
         "this is no Python",
     ],
 )
