@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,15 +16,20 @@ Entry = Mapping[str, Any]
 
 STORIES = Path(__file__).with_name("stories.md")
 MISTAKES = Path(__file__).with_name("mistakes.md")
+PICTURES = """\
+In the pictures below, the curves of all backends lie on one another, so each has its own width.
+The lower part shows how far each is from numpy's, as a share of the loss. Float32 runs drift apart
+with the steps: a rounding grows as it does in any training. In float64 the backends' losses are the
+same ([training.md](training.md)).
+"""
 
 
 def render(record: Mapping[str, Any], pictures: str) -> str:
     """The whole page; ``pictures`` is their folder beside it."""
     told = stories()
-    parts = [_head(record), _overview(record["systems"])]
+    parts = [_head(record), _mistakes(record["mistakes"]), _overview(record["systems"])]
     for system, entry in record["systems"].items():
         parts.append(_system(system, entry, told[system], f"{pictures}/{system}.svg"))
-    parts.append(_mistakes(record["mistakes"]))
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
@@ -45,19 +50,18 @@ def _head(record: Mapping[str, Any]) -> str:
     checksum = runs[0]["text"]["sha256"]
     return f"""# Lesson 6, retold
 
-Made by `python docs/lesson6/lesson6.py page` from the record that
-`python docs/lesson6/lesson6.py run` writes (`docs/lesson6/record.json`): each system of the
-notebook on character RNNs, trained by `harness train` on every backend and written on with by
-`harness generate`. `run --text nietzsche` does it on the notebook's own text.
+The twelve systems of fast.ai's notebook on character RNNs, each trained on every backend by
+`harness train`, and each continuing a prompt by `harness generate`. First what the notebook got
+wrong, and how the harness tells; then [how all of them compare](#all-systems); then each system by
+itself, with its shapes and a sample folded away.
 
 The text is `{record["text"]}` (sha256 {checksum[:16]}...), the dtype float32, the seed 0; epochs
-and learning rates are the specs' own{_cut_off(record["systems"])}. The last 5% of the rows are
-held out. {cpu}; {listed}.
+and learning rates are the specs' own{_cut_off(record["systems"])}. The last 5% of the rows are held
+out. {cpu}; {listed}.
 
-In the pictures the curves of all backends lie on one another, so each has its own width; below
-them is how far each is from that of numpy, as a share of the loss. Float32 runs drift apart with
-the steps: a rounding grows as it does in any training. In float64 the backends' losses are the
-same ([training.md](training.md)).
+`python docs/lesson6/lesson6.py page` writes this page from `docs/lesson6/record.json`, and
+`python docs/lesson6/lesson6.py run` the record, in hours; with `--text nietzsche` on the notebook's
+own text.
 """
 
 
@@ -82,8 +86,14 @@ def _overview(systems: Mapping[str, Entry]) -> str:
             cells.append(f"{epochs[-1]['loss']:.4f}, {_rate(epochs) / 1000:,.1f}")
         count = len(entry["trained"][backends[0]]["epochs"])
         lines.append(f"| [{system}](#{system}) | {count} | " + " | ".join(cells) + " |")
-    lines += ["", *_beside_bench(systems), "", *_memory(systems)]
-    return "\n".join(lines)
+    lines += ["", PICTURES, *_folded("Beside `harness bench`", _beside_bench(systems))]
+    return "\n".join([*lines, "", *_memory(systems)])
+
+
+def _folded(title: str, lines: Iterable[str]) -> Iterator[str]:
+    """Lines that a reader opens. The empty ones let what stands between them be Markdown."""
+    title = re.sub(r"`(.*?)`", r"<code>\1</code>", title)
+    yield from ("", f"<details><summary>{title}</summary>", "", *lines, "", "</details>", "")
 
 
 def _beside_bench(systems: Mapping[str, Entry]) -> Iterator[str]:
@@ -131,16 +141,21 @@ def _rate(epochs: list[Entry]) -> float:
 
 def _system(system: str, entry: Entry, story: str, picture: str) -> str:
     summary = explain(f"lesson6/{system}", (), {}, ()).partition("\n\nprogram\n")[0]
-    lines = [f"## {system}", "", story, "", "```", summary, "```", ""]
+    lines = [f"## {system}", "", story]
+    lines += _folded(f"Shapes and parameters: `harness explain lesson6/{system}`", _block(summary))
     lines += [f"![Loss of {system} by epoch on each backend]({picture})", ""]
-    lines += ["| backend | first epoch | last epoch | held out | thousand characters/s |"]
-    lines += ["|---|---:|---:|---:|---:|"]
+    # Of one epoch, the first is the last.
+    several = len(next(iter(entry["trained"].values()))["epochs"]) > 1
+    losses = "first epoch | last epoch" if several else "loss"
+    lines += [f"| backend | {losses} | held out | thousand characters/s |"]
+    lines += ["|---|---:|---:|---:|" + "---:|" * several]
     for backend, run in entry["trained"].items():
         first, last = run["epochs"][0], run["epochs"][-1]
         held_out = last["held_out_loss"]
         shown = "" if held_out is None else f"{held_out:.4f}"
+        before = f"{first['loss']:.4f} | " if several else ""
         lines.append(
-            f"| {backend} | {first['loss']:.4f} | {last['loss']:.4f} | {shown} "
+            f"| {backend} | {before}{last['loss']:.4f} | {shown} "
             f"| {_rate(run['epochs']) / 1000:,.1f} |"
         )
     return "\n".join([*lines, "", *_written(entry["written"])])
@@ -151,12 +166,12 @@ def _written(written: Entry) -> Iterator[str]:
     maker = written["maker"]
     prompt = greedy["prompt"]
     yield (
-        f"Trained on {maker}, written by {', '.join(greedy['texts'])}, all of which wrote the same "
-        "(the likeliest character each time):"
+        f"Trained on {maker}, continued by {', '.join(greedy['texts'])}. All of them wrote the "
+        "same (the likeliest character each time):"
     )
-    yield from ("", "```", _shown(prompt + greedy["texts"][maker]), "```", "")
-    yield f"With chance, at a temperature of {written['temperature']}:"
-    yield from ("", "```", _shown(prompt + next(iter(sampled["texts"].values()))), "```")
+    yield from ("", *_block(_shown(prompt + greedy["texts"][maker])))
+    sample = _shown(prompt + next(iter(sampled["texts"].values())))
+    yield from _folded(f"Drawn at a temperature of {written['temperature']}", _block(sample))
 
 
 def _shown(text: str) -> str:
@@ -183,10 +198,14 @@ def _mistakes(found: Mapping[str, Any]) -> str:
         applied=applied[4],
         types=found["types"],
         text=found["text"],
-        said={mistake: _block(lines) for mistake, lines in found["said"].items()},
+        said={mistake: "\n".join(_command(lines)) for mistake, lines in found["said"].items()},
     )
 
 
-def _block(lines: list[str]) -> str:
+def _command(lines: list[str]) -> Iterator[str]:
     command, *printed = lines
-    return "\n".join(("```", f"$ {command}", *printed, "```"))
+    return _block(f"$ {command}", *printed)
+
+
+def _block(*lines: str) -> Iterator[str]:
+    yield from ("```", *lines, "```")

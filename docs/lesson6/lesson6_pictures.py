@@ -10,7 +10,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-BASE = "numpy"
 # Curves lie on one another, so each has its own width and dashes.
 STYLES = ((7.0, "-"), (5.0, "-"), (3.0, "-"), (2.0, "--"), (1.5, "-."), (1.0, ":"))
 SETTINGS = {"svg.hashsalt": "lesson6", "svg.fonttype": "none", "font.size": 9}
@@ -22,11 +21,14 @@ def draw(trained: Mapping[str, Any], path: Path) -> None:
         figure = Figure((8, 4.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         base = _curve(next(iter(trained.values())))
-        for (backend, run), (width, dashes) in zip(trained.items(), STYLES, strict=False):
+        for n, (backend, run) in enumerate(trained.items()):
+            width, dashes = STYLES[n]
+            look = {"color": f"C{n}", "linestyle": dashes, "linewidth": width, "alpha": 0.8}
             epochs, losses = _curve(run)
-            above.plot(epochs, losses, dashes, linewidth=width, alpha=0.8, label=backend)
-            apart = np.abs(losses - base[1]) / base[1]
-            below.plot(epochs, np.maximum(apart, 1e-9), dashes, linewidth=width, alpha=0.8)
+            above.plot(epochs, losses, label=backend, **look)
+            if n:
+                apart = np.abs(losses - base[1]) / base[1]
+                below.plot(epochs, np.maximum(apart, 1e-9), **look)
         ends = [e["epoch"] for e in next(iter(trained.values()))["epochs"]]
         held_out = [e["held_out_loss"] for e in next(iter(trained.values()))["epochs"]]
         if None not in held_out:

@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 
 # Headings and pages of the side bar. Sphinx warns of a page that is in none of them.
 CHAPTERS = {
-    "First steps": ("command-line", "python"),
+    "First steps": ("tutorial", "glossary", "command-line", "python"),
     "Guides": (
         "spec-language",
         "differences",
@@ -22,6 +22,7 @@ CHAPTERS = {
         "known-differences",
         "given-numbers",
         "ci",
+        "many-machines",
         "benchmarks",
         "training",
         "formats",

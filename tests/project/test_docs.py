@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from pages import PAGES, addresses, anchors, code_spans
 from places import ROOT
 
 from harness.check.checks import FINDINGS
+from harness.check.findings import Who
 from harness.check.records import RESULT_FIELDS, VERDICTS
+from harness.check.request import PATHS
 from harness.oracle.case import Case
 from harness.spec.library import FOLDERS
 from harness.spec.model import Spec, load_spec
@@ -132,3 +135,31 @@ def test_no_page_names_a_machine() -> None:
         assert not re.search(r"(^|[\s`(])/(work|root|opt|home|farm)/", page.read_text("utf-8")), (
             page
         )
+
+
+def glossary() -> dict[str, str]:
+    """The words that the glossary explains, each with its row."""
+    text = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| \[[^|]+ \|$", text, re.MULTILINE)
+    whole = dict(zip(rows, re.findall(r"^\| .* \[.*$", text, re.MULTILINE), strict=True))
+    return {word: whole[row] for row in rows for word in row.split(", ")}
+
+
+def test_the_glossary_is_in_order_and_says_each_word_once() -> None:
+    rows = list(dict.fromkeys(glossary().values()))
+    assert len(rows) > 40
+    assert rows == sorted(rows, key=str.lower)
+
+
+def test_the_words_of_the_glossary_are_used() -> None:
+    other = [page for page in PAGES if page.name != "glossary.md"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in other).lower()
+    assert [word for word in glossary() if word.lower() not in text] == []
+
+
+def test_the_glossary_has_the_words_of_results() -> None:
+    known = glossary()
+    for word in (*VERDICTS, *PATHS):
+        assert word.replace("known-difference", "known difference") in known, word
+    for who in get_args(Who):
+        assert f"`{who}`" in known["blame"]

@@ -1,0 +1,98 @@
+"""A figure that stands on several pages is on each of them what its source says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import dependencies
+import pytest
+from pages import PAGES
+from places import DOCS, ROOT, TESTS
+
+from harness.defaults.catalogue import catalogue
+from harness.oracle import complex_step, tolerance
+from harness.program.primitives import TABLE
+from harness.spec.library import lesson6
+from harness.spec.model import load_spec
+from harness.text.corpus import LENGTH
+
+with pytest.MonkeyPatch.context() as _path:
+    _path.syspath_prepend(TESTS / "mutants")
+    from harness_mutants import MUTANTS
+
+ALARMS = (DOCS / "false-alarms.md").read_text(encoding="utf-8")
+RATE = json.loads((DOCS / "lesson6/record.json").read_text(encoding="utf-8"))["mistakes"]["rate"]
+BACKENDS = dependencies.project()["project"]["entry-points"]["harness.backends"]
+WORDS = {6: "six", 12: "twelve", 16: "sixteen", 31: "thirty-one"}
+
+
+def worst_alarm() -> str:
+    """The largest error over yardstick of the measured table."""
+    rows = re.findall(r"^\| lesson6/\w+ \|(.*)\|$", ALARMS, re.MULTILINE)
+    return f"{max(float(cell) for row in rows for cell in row.split('|')):.2f}"
+
+
+# Where a figure may stand: words of the page around it, with `()` for the figure, and its source.
+FIGURES: dict[str, str] = {
+    r"([\d,]+)(?: honest)? comparisons(?: over|, 0 alarms| \(\[false)": re.findall(
+        r"^([\d,]+) comparisons", ALARMS, re.MULTILINE
+    )[0],
+    r"(\d+) seeds": re.findall(r"(\d+) seeds", ALARMS)[0],
+    r"honest backend was above ([\d.]+)": worst_alarm(),
+    r"was ever above ([\d.]+)": worst_alarm(),
+    r"and the largest is\s(\d\.\d+)\.": worst_alarm(),
+    r"K = (\d+)(?=\*\*| yardsticks| about once)": f"{tolerance.K:.0f}",
+    r"(\w+) times the(?: rounding)? noise": WORDS[int(tolerance.K)],
+    r"stops if it is above (\S+?)\.\s": f"{complex_step.ALLOWED:g}",
+    r"(\d+) planted faults(?=,| show)": str(len(MUTANTS)),
+    r"(\d+) defaults in which": str(len(catalogue())),
+    r"(?:nodes in|table of) ([\w-]+)\sprimitives": WORDS[len(TABLE)],
+    r"([Tt]welve|\w+) systems of(?: fast\.ai| Lesson)": WORDS[len(lesson6())],
+    r"(\w+) backends run them": WORDS[len(BACKENDS)].capitalize(),
+    r"([\d,]+) characters, (?:84|and a checksum)": f"{LENGTH:,}",
+    r"ended? at\s+(3\.\d+)": f"{RATE['stays'][-1]:.3f}",
+    r"has a mean loss\s+of\s+(\d\.\d+)": f"{RATE['applied'][4]:.3f}",
+}
+
+
+def found(pattern: str) -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for match in re.finditer(pattern, page.read_text(encoding="utf-8")):
+            yield page, match[1]
+
+
+@pytest.mark.parametrize("pattern", FIGURES)
+def test_a_figure_is_that_of_its_source(pattern: str) -> None:
+    places = list(found(pattern))
+    assert places
+    wrong = [f"{p.name}: {n}" for p, n in places if n.lower() != FIGURES[pattern].lower()]
+    assert not wrong, f"is to be {FIGURES[pattern]}"
+
+
+def test_the_sizes_of_systems_are_those_of_their_specs() -> None:
+    text = (DOCS / "semantics.md").read_text(encoding="utf-8")
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+)(?:, of which .*)? \|$", text, re.MULTILINE)
+    )
+    sizes = {name: load_spec(name).model.parameters for name in lesson6()}
+    assert {f"lesson6/{n}": int(count.replace(",", "")) for n, count in rows.items()} == sizes
+
+
+def test_what_is_localised_adds_up() -> None:
+    text = (DOCS / "localisation.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"\*\*all\*\* \| (\d+) \| (\d+) \([\d%]+\) \| \d+ \| (\d+) \|", text)
+    count, right, others = map(int, row)
+    said = re.search(r"the\s(\d+) others, .* named in (\d+)\.", text)
+    assert said is not None
+    assert (int(said[1]), int(said[2])) == (count - others, right - others)
+
+
+def test_the_readme_shows_a_table_of_all_systems_and_backends() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^│ (lesson6/\w+) +│(.*)│$", text, re.MULTILINE)
+    assert [name for name, _ in shown] == list(lesson6())
+    assert all(cells.count("│") + 1 == len(BACKENDS) for _, cells in shown)
+    assert f"{2 * len(lesson6()) * len(BACKENDS)} cells:" in text
