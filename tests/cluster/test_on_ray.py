@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from harness.bench import json_file
 from harness.check.recorded import CELL_FIELDS, ended
 from harness.check.records import read_records
 from harness.cluster.on_ray import address_of
 from harness.errors import UsageError
 from harness.spec.library import lesson6
+from harness.worker.machine import identity
 
 HARNESS = Path(sys.executable).parent / "harness"
 # Seconds for what takes one: a process of Ray's starts in ten on two busy cores.
@@ -44,15 +46,23 @@ def command(cluster: Any, *more: object) -> list[str]:
 
 
 def actors() -> list[int]:
-    """The processes on the nodes that run cells."""
+    """The processes on the nodes of this cluster that run cells."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes().startswith(b"ray::_Host"):
+            if path.read_bytes().startswith(b"ray::_Host") and is_ours(int(path.parent.name)):
                 found.append(int(path.parent.name))
         except OSError:  # it has just ended
             continue
     return found
+
+
+def is_ours(pid: int) -> bool:
+    """Whether a process descends from this one, as all nodes do."""
+    while pid > 1 and pid != os.getpid():
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return pid == os.getpid()
 
 
 def until(reached: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
@@ -137,6 +147,33 @@ def test_an_interrupt_leaves_a_whole_record_and_no_process(cluster: Any, tmp_pat
     assert errors.rstrip().endswith(f"interrupted; cells that had ended are in {path}")
     assert read_records(path, complete=True).torn is None
     until(lambda: not actors())
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_speeds_are_those_of_one_timing_at_a_time(cluster: Any, tmp_path: Path) -> None:
+    path = tmp_path / "speeds.json"
+    words = ["bench", "lesson6/three_char", "lesson6/sequence_rnn", "--backend", "numpy"]
+    words += ["--mode", "forward", "--rounds", "1", "--batch", "8", "--records", str(path)]
+    address = f"ray://{cluster.address}"
+    driver = started([str(HARNESS), *words, "--on", address])
+    most = 0
+    while driver.poll() is None:
+        most = max(most, len(actors()))
+        time.sleep(0.1)
+    output, errors = driver.communicate()
+    # Two nodes of one machine, and a cell may be refused on a busy one: but never two at once.
+    assert driver.returncode in (0, 1), output + errors
+    assert most == 1
+    content = json_file.read(path)
+    names = [c["params"]["spec"] for c in json_cells(content)]
+    assert sorted(names) == ["lesson6/sequence_rnn", "lesson6/three_char"]
+    assert content["machine_info"]["harness"]["machine"]["id"] == identity()
+    assert content["harness"]["plans"][0]["cells"] == 2
+
+
+def json_cells(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*content["benchmarks"], *content["harness"]["without_speed"]]
 
 
 def test_without_ray_the_extra_is_named() -> None:
