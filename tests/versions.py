@@ -70,7 +70,8 @@ def parts(kind: str) -> list[str]:
 def harness_commands(part: str) -> Iterator[str]:
     """The commands of a user, for what a part brings."""
     if part == "ray":  # which brings neither a backend nor a format: what it does with the rest
-        yield "python -m pytest -q -W default {root}/tests/cluster/test_on_ray.py"
+        file = "{root}/tests/cluster/test_on_ray.py"
+        yield f"python -m pytest -q -W default -p no:cacheprovider {file}"
         return
     every = ["numpy", "torch", "jax", "keras", "keras-torch", "keras-jax"]
     backends = every if part == EVERY else BACKENDS.get(part, ["numpy"])
