@@ -202,7 +202,7 @@ def check(**given: Any) -> None:
     spec; 3: a backend could not be run. With --baseline, 1: something is worse than it was there,
     and 0: nothing is.
     """
-    from harness.check.console import run_check
+    from harness.check.console import Shown, run_check
     from harness.upstream.bundle import Upstream
 
     request = request_of(given)
@@ -210,7 +210,7 @@ def check(**given: Any) -> None:
 
     def run() -> int:
         with Upstream(request) as upstream:
-            return run_check(request, given, sys.argv[1:], upstream)
+            return run_check(request, sys.argv[1:], Shown.of(given), upstream)
 
     sys.exit(stoppable(run, lambda: kept))
 

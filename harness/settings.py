@@ -138,7 +138,7 @@ def _unknown(key: str, place: Place, allowed: Iterable[str]) -> UsageError:
 
 
 def _place(path: Path, text: str, key: str, command: str) -> Place:
-    """Where a key stands: tomllib does not say. The file's first line where it is not found."""
+    """Where a key stands: tomllib does not say. The file as a whole where it is not found."""
     header = ""
     wanted = ".".join((*TABLE, *filter(None, [command])))
     named = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""")
@@ -149,4 +149,4 @@ def _place(path: Path, text: str, key: str, command: str) -> Place:
                 return Place(displayed(path), number, 1)
         elif header == wanted and named.match(row):
             return Place(displayed(path), number, len(row) - len(row.lstrip()) + 1)
-    return Place(displayed(path), 1, 1)
+    return Place(displayed(path))

@@ -22,6 +22,7 @@ from harness.columns import left_out
 from harness.compared import Comparison
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.user_file import displayed
+from harness.markdown import escaped
 from harness.spec.asked_sizes import check_asked
 from harness.spec.model import replaced
 from harness.table import Grid, show
@@ -177,6 +178,6 @@ class _Printer:
         """Plain lines; items of a list in Markdown."""
         for text in lines:
             if self.markdown:
-                say(f"- {text}")
+                say(f"- {escaped(text)}")
             else:
                 line(self.console, text)

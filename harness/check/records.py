@@ -57,7 +57,7 @@ class RecordError(HarnessError):
     """A record file cannot be read or written, or a record is not of the documented form."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Records:
     """The lines of a record file, in file order.
 

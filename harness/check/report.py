@@ -11,62 +11,25 @@ from rich.text import Text
 from harness.check.cell import CellResult
 from harness.check.checks import AT_GIVEN, CHECKS
 from harness.check.events import Report
-from harness.check.findings import PASSING, Finding
+from harness.check.findings import MARKS, PASSING, Finding, digits
 from harness.check.outliers import Group, group_of, outlier
 from harness.check.request import Request, given_record
 from harness.files.user_file import displayed
-from harness.oracle import tolerance
 from harness.spec.shelf import Shelf
 from harness.table import Grid
 from harness.terminal import entry
 
-MARKS: Mapping[str, str] = {
-    "not-applicable": "no answer",
-    "agree": "",
-    "known-difference": "known",
-    "unsupported": "unsupported",
-    "differ": "DIFFER",
-    "error": "ERROR",
-    "crashed": "CRASHED",
-    "timeout": "TIMEOUT",
-    "out-of-memory": "OUT OF MEMORY",
-    "not-run": "not run",
-}
 STYLES: Mapping[str, str] = {
     "agree": "green",
     "known-difference": "cyan",
     "unsupported": "dim",
     "not-applicable": "dim",
 }
-# The checks whose numbers say how closely a backend follows the oracle. The others test edges.
-MEASURING = frozenset(
-    {
-        "outputs",
-        "loss",
-        "state",
-        "statistics",
-        "gradients",
-        "cotangent-gradients",
-        "inference",
-        "carried-state",
-        "training",
-        "training-sgd",
-        "own-sizes",
-    }
-)
-
-
-def digits(result: CellResult) -> float | None:
-    """Decimal digits in which the worst tensor agrees with the oracle, 16 at most."""
-    errors = [f.worst.error for f in result.findings if f.worst and f.check in MEASURING]
-    if not errors:
-        return None
-    return tolerance.digits(max(errors))
 
 
 def cell_text(result: CellResult) -> str:
     """``15.6`` where it agrees, ``DIFFER 2.1`` where not."""
-    number = digits(result)
+    number = digits(result.findings)
     shown = "" if number is None else f"{number:.1f}"
     return f"{MARKS[result.verdict]} {shown}".strip()
 

@@ -14,6 +14,7 @@ from harness.check.recorded import Block, Origin, ended
 from harness.check.records import Records, read_records
 from harness.check.request import Request, given_record
 from harness.errors import UsageError
+from harness.files.user_file import displayed
 
 
 def request_record(request: Request) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def request_record(request: Request) -> dict[str, Any]:
     return found if request.given is None else {**found, "given": given_record(request.given)}
 
 
-def ended_cells(path: Path, request: Request) -> dict[Cell, CellResult]:
+def ended_cells(path: Path, request: Request) -> Mapping[Cell, CellResult]:
     """The cells that a record file of the same run holds from begin to end, those of several
     machines or versions apart.
 
@@ -54,6 +55,11 @@ def records_of(path: Path, request: Request) -> Records:
     for head in records.of_kind("head"):
         _check_same_run(path, head, request)
     return records
+
+
+def nothing_yet(path: Path) -> str:
+    """In words, that a record file has nothing to take up, and which file that is."""
+    return f"there are no records in {displayed(path.absolute())} yet: every cell is run"
 
 
 def take_up(

@@ -13,7 +13,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 from harness.check.blame import Witnesses
-from harness.check.cell import Cell, CellResult, begin_record, end_record, result_records
+from harness.check.cell import (
+    Cell,
+    CellResult,
+    begin_record,
+    blame_record,
+    end_record,
+    result_records,
+)
 from harness.check.events import Report
 from harness.check.findings import PASSING
 from harness.check.outliers import Outliers
@@ -22,7 +29,7 @@ from harness.check.provenance import Greetings
 from harness.check.recorded import blocks
 from harness.check.records import Records, RecordWriter
 from harness.check.request import slowest_first
-from harness.check.resume import records_of, take_up
+from harness.check.resume import nothing_yet, records_of, take_up
 from harness.check.runner import Runner
 from harness.oracle.threads import one_thread
 from harness.worker.process import kill_all
@@ -60,7 +67,7 @@ class Engine(Runner):
         self._enough = threading.Event()
         self._pairs = Pairs(left)
         try:
-            self.head = self.new_head(arguments)
+            self.head = {**self.new_head(arguments), "planned": len(left)}
             self._write(self.head)
             self._run_left(left)
         finally:
@@ -89,8 +96,8 @@ class Engine(Runner):
     def _take_up(self, records: Records, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         greetings = Greetings(self.request, self.workers)
         kept, reasons = take_up(plan, blocks(records), self.signature, greetings)
-        if reasons:
-            self.events.again(reasons)
+        assert self.request.records is not None
+        self.events.again(reasons if records.lines else [nothing_yet(self.request.records)])
         return kept
 
     def _run_left(self, left: Sequence[Cell]) -> None:
@@ -135,13 +142,13 @@ class Engine(Runner):
         with self._lock:
             self._results[cell] = result
             self._outliers.ended(result)
-            self._witnesses.heard(result)
+            judged = map(blame_record, self._witnesses.heard(result))
             pairs = self._pairs.ended(result)
             self._found_pairs += pairs
         if self.request.fail_fast and result.verdict not in PASSING:
             self._enough.set()
-        lines = [*result_records(result), *(pair.record() for pair in pairs), end_record(result)]
-        self._tell(self.events.ended, result, *lines)
+        lines = [*result_records(result), *(pair.record() for pair in pairs), *judged]
+        self._tell(self.events.ended, result, *lines, end_record(result))
         for finding in result.findings:
             finding.settle()
 

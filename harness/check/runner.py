@@ -122,6 +122,7 @@ class Runner:
         """The first line of the record of a run of this request, begun now."""
         made = head(arguments, origins(self.backends), self.request.environment)
         made["request"] = request_record(self.request)
+        made["folders"] = [str(folder) for folder in self.request.folders]
         made["plan"] = plan_record(
             ["\n".join(cell_name(c)) for c in self.whole_plan()], self.request.shard
         )

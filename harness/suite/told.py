@@ -12,6 +12,7 @@ import pytest
 
 from harness import github
 from harness.check.cell import Cell
+from harness.markdown import escaped, table
 from harness.suite.cells import Cells
 
 
@@ -90,9 +91,9 @@ def markdown(reports: Sequence[Any]) -> str:
         row.setdefault(backend_of(report), []).append(report)
     entries = [[spec, *(_counted(row.get(b, [])) for b in backends)] for spec, row in rows.items()]
     found = [f"### harness suite: {_counted(reports)}", ""]
-    found += [github.table(["system", *backends], entries), ""]
+    found += [table(["system", *backends], entries), ""]
     for title, message, _ in failures(reports):
-        found.append(f"- **{github.escaped(title)}**: {github.escaped(message)}")
+        found.append(f"- **{escaped(title)}**: {escaped(message)}")
     return "\n".join(found) + "\n"
 
 

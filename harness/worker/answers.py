@@ -62,6 +62,7 @@ class Greeting(TypedDict):
     devices: list[str]
     dtypes: list[str]
     environment: Texts
+    doubts: NotRequired[list[str]]
 
 
 @with_config(FORM)

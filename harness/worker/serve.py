@@ -173,6 +173,9 @@ def _resolve(path: str) -> Callable[[Any], Any]:
 
 
 def _greeting(name: str, served: Any) -> dict[str, Any]:
+    # With all that a backend has imported by now, and for which no start should wait.
+    from harness.runtime.doubts import doubts
+
     versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
     dtypes = getattr(served, "dtypes", list)
     return {
@@ -185,6 +188,7 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
         "devices": promises.names(devices(), "devices()"),
         "dtypes": promises.names(dtypes(), "dtypes()"),
         "environment": reported(os.environ),
+        "doubts": doubts(served),
     }
 
 

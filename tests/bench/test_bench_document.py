@@ -130,7 +130,7 @@ def test_what_cannot_be_kept_is_shown(
     options |= {"verbose": False, "as_json": False}
     with pytest.raises(DocumentError, match="a text, not results of 'harness bench'"):
         console.run_bench(REQUEST, options)
-    assert "| sequence_rnn | 512" in capsys.readouterr().out
+    assert "| sequence\\_rnn | 512" in capsys.readouterr().out
     assert path.read_text() == "mine"
 
 
@@ -190,7 +190,7 @@ def test_table() -> None:
     assert grid.rows == [["sequence_rnn", f"*512 ±1%\n{below}", f"256 ±1%\n{below}", "refused [1]"]]
     assert notes == ["jax: answers from a cache: ...", "torch+hugepages: timeout: ..."]
     below = below.replace("\n", "<br>")
-    row = f"| sequence_rnn | *512 ±1%<br>{below} | 256 ±1%<br>{below} | refused [1] |"
+    row = f"| sequence\\_rnn | \\*512 ±1%<br>{below} | 256 ±1%<br>{below} | refused \\[1\\] |"
     assert row in grid.markdown().splitlines()
 
 

@@ -72,6 +72,12 @@ def without(*checks: str, dtype: str = "float32") -> Callable[[Lines], None]:
 
 
 def without_cell(lines: Lines) -> None:
+    not_begun(lines)
+    lines[0]["planned"] = 1
+
+
+def not_begun(lines: Lines) -> None:
+    """The run was interrupted before the cell."""
     lines[:] = [line for line in lines if line.get("dtype") != "float32"]
 
 
@@ -102,6 +108,7 @@ CASES: dict[str, tuple[Callable[[Lines], None], list[str], list[str]]] = {
     "as rounding may be": (ratio(7.0), [], []),
     "a check less": (without("loss"), ["lost"], ["new-cell"]),
     "a cell less": (without_cell, ["lost"], ["new-cell"]),
+    "a cell that was not begun": (not_begun, [], []),
     "a cell cut off": (cut_off, ["lost"], ["new-cell"]),
     "a cell that cannot be opened": (stopped, ["verdict-changed"], ["repaired"]),
 }
