@@ -22,7 +22,7 @@ from harness.runtime.native import ClaimableCall
 from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
 from harness.runtime.session import Session
-from harness.spec.library import Library
+from harness.spec.library import lesson6
 from harness.spec.model import Spec, load_spec
 
 SMALL = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10}
@@ -262,7 +262,7 @@ if __name__ == "__main__":
     backend: Any = load(NAME)
     # XLA compiles each function for one to three seconds: fewer models there.
     slow = NAME == "keras-jax"
-    names = Library().names("model")
+    names = lesson6()
     chosen = ["lesson6/stateful_lstm", "lesson6/keras_gru"] if slow else names
     runs = [("native", "float64"), ("native", "float32")]
     runs += [] if slow else [("equations", "float64"), ("derived", "float64")]
