@@ -178,7 +178,6 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
     from harness.runtime.doubts import doubts
 
     versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
-    dtypes, primitives = getattr(served, "dtypes", list), getattr(served, "primitives", {})
     return {
         "backend": getattr(served, "name", name),
         "pid": os.getpid(),
@@ -187,8 +186,8 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
         "harness": digest("harness"),
         "versions": promises.texts(versions(), "versions()"),
         "devices": promises.names(devices(), "devices()"),
-        "dtypes": promises.names(dtypes(), "dtypes()"),
-        "primitives": sorted(op for op in OFFERED if op in primitives),
+        "dtypes": promises.names(getattr(served, "dtypes", list)(), "dtypes()"),
+        "primitives": sorted(op for op in OFFERED if op in getattr(served, "primitives", ())),
         "environment": reported(os.environ),
         "doubts": doubts(served),
     }
