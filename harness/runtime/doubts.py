@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from harness.errors import did_you_mean, shorten
 from harness.program.fused import FUSED
-from harness.program.primitives import TABLE
+from harness.program.primitives import EVERY
 from harness.runtime.backend import Backend
 from harness.runtime.promises import LONGEST, MOST_TEXTS
 
@@ -29,7 +29,7 @@ def doubts(backend: object) -> list[str]:
             hint = f"did you mean {near[0]!r}?"
             found.append(f"{name!r} is no method of a backend, and never called; {hint}")
     for what, given, known in (
-        ("the table", backend.primitives, TABLE),
+        ("the table", backend.primitives, EVERY),
         ("fused", backend.fused, FUSED),
     ):
         for name in given:
