@@ -190,8 +190,8 @@ def schema(kind: str) -> None:
 @click.option("--history", type=FOLDER, help="Folder of records: run only what they do not answer.")
 @click.option("--fresh", is_flag=True, help="Run all, also what --history answers.")
 @click.option("--reproducers", type=FOLDER, help="Folder to write reproducers to.")
-@click.option("--baseline", type=FILE, help="Tell what changed since these records.")
-@click.option("--pairs", is_flag=True, help="Show every two backends held against each other.")
+@click.option("--baseline", type=FILE, help="Report what changed since these records.")
+@click.option("--pairs", is_flag=True, help="Show how far every two backends are from each other.")
 @seed("Seed of the numbers to check with.")
 @options.JSON
 @options.VERBOSE
@@ -263,8 +263,8 @@ def request_of(given: Mapping[str, Any]) -> Any:
         weights, inputs = given["weights"], given["inputs"]
         own = gather_for(specs, given["folders"], sizes, parameters=weights, inputs=inputs)
     as_given = (
-        *("device", "folders", "timeout", "start_timeout", "thorough", "repeat", "deterministic"),
-        *("records", "resume", "history", "fresh", "seed", "jobs", "fail_fast", "on"),
+        *("device", "folders", "timeout", "start_timeout", "thorough", "repeat", "resume", "on"),
+        *("deterministic", "records", "history", "fresh", "seed", "jobs", "fail_fast"),
     )
     return requests.Request(
         specs=specs or (requests.QUICK_SPECS if quick else ()),

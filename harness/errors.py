@@ -79,7 +79,7 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
 
 
 def unknown(what: str, value: object, known: Iterable[str]) -> UsageError:
-    """The error that says ``value`` is no name of a ``what``, and which names are."""
+    """The error that says ``value`` is not a name of a ``what``, and which names are."""
     names = tuple(known)
     hint = did_you_mean(value, names)
     return UsageError(f"unknown {what} {value!r}{hint} (known: {', '.join(names)})")

@@ -204,9 +204,9 @@ def _of_cell(
 
 
 def _lost(name: str, before: Mapping[str, Any], lacking: Mapping[str, Any] | None) -> SpeedChange:
-    reason = "it is not there any more"
+    reason = "it is no longer there"
     if lacking is not None:
-        reason = f"it has no speed any more: {lacking['reason']}"
+        reason = f"it no longer has a speed: {lacking['reason']}"
     return SpeedChange("lost", name, True, old=_median(before), reason=reason)
 
 

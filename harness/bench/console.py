@@ -13,7 +13,8 @@ from harness.bench import sweep, table, tuning
 from harness.bench.compare import asked_for, compare, relative
 from harness.bench.contestant import TimedResult
 from harness.bench.doubts import Load, warning
-from harness.bench.json_file import check_writable, document, read, write
+from harness.bench.json_file import check_writable, read, write
+from harness.bench.on_cluster import bench_of
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
@@ -36,7 +37,7 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     old = read(base) if base is not None else None
     reference = options["relative_to"]
     progress = BenchProgress(console(error=True), request.rounds)
-    with Bench(request, events=progress) as bench, progress.bar:
+    with bench_of(request, progress) as bench, progress.bar:
         if reference is not None:
             check_reference(reference, [entry.label for entry in bench.entries])
         specs = {group.spec.name: group.spec for group in bench.plan}
@@ -52,9 +53,9 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
             results = bench.run()
         except KeyboardInterrupt as interrupt:
             progress.bar.stop()
-            interrupt.add_note(_kept(request, bench, target, _Printer(options["markdown"])))
+            interrupt.add_note(_kept(bench, target, _Printer(options["markdown"])))
             raise
-    new = document(request, results, plan=bench.plan_record())
+    new = bench.document()
     show = _Printer(options["markdown"])
     try:
         if target is not None:
@@ -104,7 +105,7 @@ def relative_lines(content: Mapping[str, Any], reference: str) -> list[str]:
     return told
 
 
-def _kept(request: BenchRequest, bench: Bench, target: Path | None, show: _Printer) -> str:
+def _kept(bench: Bench, target: Path | None, show: _Printer) -> str:
     """Show and write what an interrupted run has measured; in words, what became of it."""
     done = bench.results
     if not done:
@@ -114,7 +115,7 @@ def _kept(request: BenchRequest, bench: Bench, target: Path | None, show: _Print
     if target is None:
         return f"{so_far}, and were not kept (--records FILE keeps them)"
     try:
-        write(target, document(request, done, bench.planned, bench.plan_record()))
+        write(target, bench.document(bench.planned))
     except HarnessError as error:
         return f"{so_far}; {error}"
     return f"{so_far}, and in {displayed(target)}"

@@ -25,7 +25,7 @@ class Refused(Exception):
 
 
 class Unsupported(Exception):
-    """The backend does not claim to have what was asked for; that is no fault of it."""
+    """The backend does not claim to have what was asked for; that is not a fault of it."""
 
 
 @dataclass
@@ -72,20 +72,22 @@ class Played:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a step, in one round: in a row; alone, until it has begun, until it is done, and
-    for reading its results once more; and those of processors, in a row and alone."""
+    """Seconds of a step, in one round: in a row; alone, until it has begun, until it is done, for
+    reading its results once more, and of the longer of the first two parts without reading; and
+    those of processors, in a row and alone."""
 
     row: float
     begun: float
     done: float
     again: float
+    longer: float
     row_processor: float
     alone_processor: float
 
     @property
     def share(self) -> float:
         """The time in a row over the longer part of the time alone."""
-        return self.row / max(self.begun, self.done - self.again, 1e-9)
+        return self.row / max(self.longer, 1e-9)
 
     @property
     def processor_share(self) -> float:
@@ -155,13 +157,13 @@ class Contestant:
 
         Raises:
             WorkerFault: it does not start.
-            Unsupported: it does not offer the device or the dtype.
+            Unsupported: it does not offer the device, the dtype or a primitive.
         """
         outcome = self.worker.start()
         if not outcome.ok:
             raise WorkerFault("start", outcome)
         hello: Mapping[str, Any] = self.worker.hello or {}
-        lacking = not_offered(hello, self.device, self.case.dtype)
+        lacking = not_offered(hello, self.device, self.case.dtype, self.case.programs.values())
         if lacking and not self.entry.baseline:
             raise Unsupported(lacking)
         return hello

@@ -150,7 +150,7 @@ def changes_of(old: Cells, new: Cells) -> list[CellChange]:
     for cell in dict.fromkeys([*old, *new]):
         before, after = old.get(cell), new.get(cell)
         if after is None:
-            reason = "it is not there any more"
+            reason = "it is no longer there"
             found.append(CellChange("lost", cell, True, old=before, reason=reason))
         elif before is None and after.verdict in PASSING:
             reason = f"it is new: {after.verdict}"
@@ -180,7 +180,7 @@ def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[
         judged = _judged(change, none_new, none_lost)
         if judged is not None:
             grouped.setdefault(judged, []).append(change)
-    reasons = {"lost": "not checked any more", "new-cell": "now checked too"}
+    reasons = {"lost": "no longer checked", "new-cell": "now checked too"}
     return [
         CellChange(
             kind, after.cell, worse, _gravest_first(found), old, after, reasons.get(kind, "")

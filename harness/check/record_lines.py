@@ -188,7 +188,7 @@ FORMS: Mapping[str, type[Form]] = {
 
 
 def check_line(line: Any) -> None:
-    """:class:`ValueError` for what is no line of a record file at all."""
+    """:class:`ValueError` for what is not a line of a record file at all."""
     if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
         raise ValueError("no record: it has no kind")
     if line["kind"] == "head" and line.get("schema") != SCHEMA_VERSION:

@@ -101,13 +101,15 @@ def given_record(given: Given) -> dict[str, Any]:
 def small_sizes(spec: Spec) -> dict[str, int]:
     """A small number for every size of a spec, all different, never above the spec's own."""
     taken = {SMALL_BATCH, SMALL_TIME, *SMALL_SIZES.values()}
+    deciding = spec.program().structural
     sizes = {}
     for name, own in spec.model.sizes.items():
         small = SMALL_SIZES.get(name)
         if small is None:
             small = next(n for n in range(5, 10_000) if n not in taken)
             taken.add(small)
-        sizes[name] = min(small, own)
+        # A chain of two is one: more takes longer, and is no other case.
+        sizes[name] = min(2 if name in deciding else small, own)
     return sizes
 
 

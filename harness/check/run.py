@@ -168,7 +168,7 @@ class Engine(Runner):
         result = place.run_cell(cell)
         self.cases.done(cell.spec)
         if self._stopping.is_set():
-            return  # its worker was killed from here: whatever came of it is no verdict
+            return  # its worker was killed from here: whatever came of it is not a verdict
         with self._lock:
             self._results[cell] = result
             self._outliers.ended(result)
@@ -178,8 +178,8 @@ class Engine(Runner):
         if self.request.fail_fast and result.verdict not in PASSING:
             self._enough.set()
         _, *lines = _lines(begin, result)
-        others = (*(pair.record() for pair in pairs), *judged)
-        self._tell(self.events.ended, result, *others, *lines)
+        more = [*(pair.record() for pair in pairs), *judged]
+        self._tell(self.events.ended, result, *more, *lines)
         if self._new is not None:
             self._new.append(begin, *lines)
         for finding in result.findings:

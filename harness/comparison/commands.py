@@ -45,7 +45,7 @@ def compare(old: Path, new: Path | None, **options: Any) -> None:
 
     They may be of other versions and machines; what differs there is told first. Worse is what is
     slower beyond the threshold and the noise, less accurate than rounding explains, of a graver
-    verdict, or not there any more.
+    verdict, or gone.
 
     Exit code 0: nothing is worse; 1: something is; 2: the files cannot be read or compared.
     """

@@ -80,7 +80,7 @@ class Matrix:
 
     @property
     def title(self) -> str:
-        """The path, and the device where it is no CPU."""
+        """The path, and the device where it is not a CPU."""
         return self.path if self.device == "cpu" else f"{self.path} on {self.device}"
 
 

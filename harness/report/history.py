@@ -65,11 +65,13 @@ def history(folder: Path) -> RunHistory:
     """Read every record file and every file of results in a folder; others are passed over.
 
     Raises:
-        UsageError: it is no folder, or holds no runs.
+        UsageError: it is not a folder, or holds no runs.
         HarnessError: a file is damaged.
     """
     if not folder.is_dir():
-        raise UsageError(f"{displayed(folder)} is no folder: give one with the files of older runs")
+        raise UsageError(
+            f"{displayed(folder)} is not a folder: give one with the files of older runs"
+        )
     runs: list[CheckRun | BenchRun] = []
     for path in sorted(folder.iterdir()):
         if path.is_file() and _kind(path) in (kinds.RECORDS.name, kinds.RESULTS.name):

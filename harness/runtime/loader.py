@@ -83,8 +83,9 @@ class Loader:
         while stacked and len(rows) - done >= self.many:
             yield self.batch(rows[done : done + self.many]), True
             done += self.many
-        for batch in self.each(rows[done:]):
-            yield batch, False
+        if done < len(rows):
+            for batch in self.each(rows[done:]):
+                yield batch, False
 
     def each(self, rows: Rows) -> Iterator[Tensors]:
         """One batch after the other of rows ``[steps, batch]``; each must be used before the next.

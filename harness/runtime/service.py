@@ -226,7 +226,7 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
     promises.instance(backend, Backend, "harness_backend", "a harness.extend.Backend")
     if not isinstance(getattr(backend, "name", None), str):
         kind = type(backend).__name__
-        raise ContractError(f"{kind}.name is no text; the name of its entry point is wanted")
+        raise ContractError(f"{kind}.name is not text; the name of its entry point is wanted")
     table = promises.table(backend.primitives)
     promises.instance(backend.fused, Mapping, "fused", "a dictionary of functions by name")
     missing = [primitive for primitive in TABLE if primitive not in table]

@@ -44,7 +44,7 @@ class Told:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Nothing compared is an error, as in ``harness check``: a backend of which all tests were
-        skipped is no success."""
+        skipped is not a success."""
         whole = exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly
         if whole and not _is_part(session.config):
             asked = {backend_of(report) for report in self.reports}

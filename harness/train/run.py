@@ -140,7 +140,8 @@ class TrainingRun:
             raise TrainingError(f"{name} cannot be started: {outcome.cause}", told(outcome))
         hello: Mapping[str, Any] = self.worker.hello or {}
         request = self.setup.request
-        lacking = not_offered(hello, request.device, request.dtype)
+        programs = (self.setup.training, self.setup.inference)
+        lacking = not_offered(hello, request.device, request.dtype, programs)
         if lacking:
             raise UsageError(f"{request.backend}: {lacking}")
         self.events.doubted(request.backend, hello.get("doubts", ()))

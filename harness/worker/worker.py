@@ -270,7 +270,7 @@ def _exchange(
 
 
 def _drain(reader: frames.FrameReader, connection: socket.socket) -> bool:
-    """Read what an ended process has left; return True, or raise where that is no whole frame."""
+    """Read what an ended process has left; return True, or raise if that is not a whole frame."""
     while select.select([connection], [], [], 0)[0]:
         if reader.advance(connection):
             return True

@@ -133,7 +133,7 @@ def test_words_name_the_cell_the_check_and_what_it_saw(base: Records) -> None:
     assert "yardstick), now output." in str(change)
     assert str(change).endswith("(12 times)")
     (change,) = changes(base, edited(base, without("loss", "gradients")))
-    assert str(change) == f"{OUTPUTS}: not checked any more: loss, gradients"
+    assert str(change) == f"{OUTPUTS}: no longer checked: loss, gradients"
     (change,) = changes(base, edited(base, cut_off))
     assert str(change) == f"{OUTPUTS}: it was begun and not finished"
     (change,) = changes(base, edited(base, stopped))

@@ -131,7 +131,7 @@ def test_every_field_of_every_kind_is_checked(
         key = field.alias or name
         for value in (*ABSURD, GONE):
             if value is GONE and key not in line:
-                continue  # a check that is no training has no growth
+                continue  # a check that is not training has no growth
             bad = changed(line, (key,), value)
             path = written(tmp_path / "r", [lines[0], bad])
             if told := refused(path):

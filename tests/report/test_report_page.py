@@ -155,7 +155,7 @@ def test_markdown_tells_of_the_fault_and_the_speeds(files: Path, tmp_path: Path)
         (["bench.json", "-o", "o.xml"], "JUnit's form is of checks"),
         (["bench.json", "--base", "run.jsonl", "-o", "o.html"], "are records: give the newer"),
         (["run.jsonl", "--base", "bench.json", "-o", "o.html"], "are speeds: give the newer"),
-        (["run.jsonl", "--history", "run.jsonl", "-o", "o.html"], "is no folder"),
+        (["run.jsonl", "--history", "run.jsonl", "-o", "o.html"], "is not a folder"),
         (["run.jsonl", "--history", "empty", "-o", "o.html"], "empty holds no records"),
     ],
 )

@@ -87,3 +87,15 @@ def test_batches_come_in_the_same_memory_again(backend: str) -> None:
 def test_few_bytes_make_many_steps_of_a_call(system: str, backend: str, many: int) -> None:
     session, feed = made(system, backend)
     assert Loader(session, feed, feed.epoch(0)[0]).many == many
+
+
+def test_a_backend_that_writes_and_makes_several_steps_has_no_batch_left_over() -> None:
+    """A whole number of stacks: there is nothing to set memory aside for."""
+    session, feed = made("sequence_rnn", "numpy")
+    rows = rows_of(feed)[:16]
+    loader = Loader(session, feed, rows[0], many=8)
+    stacks = list(loader.batches(rows, stacked=True))
+    assert [stacked for _, stacked in stacks] == [True, True]
+    for (batch, _), numbers in zip(stacks, (rows[:8], rows[8:]), strict=True):
+        for name, array in arrays(session, batch).items():
+            np.testing.assert_array_equal(array, feed.batch(numbers)[name])

@@ -16,7 +16,6 @@ from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.program.ir import Port
 from harness.program.signature import owner_of
 from harness.runtime.arguments import Arguments
-from harness.runtime.session import Session
 
 # Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
 # frameworks rightly come out on either side of it.
@@ -189,7 +188,11 @@ def _bounds(case: Case) -> dict[str, int]:
 
 
 def nan(context: Context) -> Iterator[Finding]:
-    """NaN all over one parameter, each in turn, reaches every output and loss that it must."""
+    """NaN all over one parameter, each in turn, reaches every output and loss that it must.
+
+    And some gradient, where one must be nothing but NaN. Not each: the slope of a relu at NaN is 0
+    or 1, whoever defines it, and rows that nobody has read may have a gradient of 0.
+    """
     case = context.case
     if not case.training.parameters:
         return
@@ -198,28 +201,25 @@ def nan(context: Context) -> Iterator[Finding]:
         parameters = dict(case.material.parameters)
         parameters[port.name] = np.full_like(parameters[port.name], np.nan)
         material = replace(case.material, parameters=parameters)
-        expected = _losses(case, material, f"nan in {port.name}")
+        expected = case.gradients(material, f"nan in {port.name}").values
         context.remote.load(material)
-        found = context.remote.forward(
-            "training", material.inputs, material.state, material.targets
-        )
-        for tensor, array in expected.items():
+        found = context.remote.gradients(material)
+        wanted = reached = False
+        for tensor, array in part(expected, "output.", "loss", "metric.", "gradient.").items():
             finding.held += 1
             got = found.get(tensor)
             if not isinstance(got, np.ndarray) or got.shape != array.shape:
                 finding.faults.append(f"{tensor}: no array of shape {list(array.shape)} came back")
                 continue
-            lost = np.isnan(array) & ~np.isnan(np.asarray(got, np.float64))
-            if lost.any():
+            there = np.isnan(np.asarray(got, np.float64))
+            lost = np.isnan(array) & ~there
+            if tensor.startswith("gradient."):
+                wanted = wanted or bool(np.isnan(array).all())
+                reached = reached or bool(there.any())
+            elif lost.any():
                 finding.faults.append(
                     f"{tensor}: of NaN in {port.name}, {int(lost.sum())} NaN were lost"
                 )
+        if wanted and not reached:
+            finding.faults.append(f"no gradient is NaN where all of {port.name} is")
     yield finding
-
-
-def _losses(case: Case, material: Arguments, key: str) -> ArrayDict:
-    def run(session: Session) -> ArrayDict:
-        session.load(material.parameters, material.statistics)
-        return session.forward("training", material.inputs, material.state, material.targets)
-
-    return part(case.expect(key, run).values, "output.", "loss", "metric.")

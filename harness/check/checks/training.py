@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -104,8 +106,23 @@ def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Findi
         expected_now = expected.only(f"step {number}: ")
         finding.deviations += context.finding(check, found, expected_now).deviations
         before = before or found
+        if number == STEPS // 2:
+            # A pass between steps, as of a text that is held out, leaves nothing behind.
+            context.forward(material)
+    _hold_inference(context, finding, step)
     _hold_fresh(context, finding, batches[:1], before, expected.only("step 1: "))
     return finding
+
+
+def _hold_inference(context: Context, finding: Finding, step: Mapping[str, Any]) -> None:
+    """Inference uses what the last step has made: the same as where that is loaded."""
+    case, remote = context.case, context.remote
+    first = context.forward(case.material)
+    made = replace(case.material, parameters=step["parameters"], statistics=step["statistics"])
+    remote.load(made)
+    fault = "{} after training is another than from the same parameters where they are loaded"
+    expected = partial(case.forward, "inference", case.material, "main")
+    hold_again(context, finding, first, context.forward(case.material), expected, fault)
 
 
 def _hold_fresh(

@@ -18,6 +18,7 @@ import numpy as np
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.check.checks.context import Context
 from harness.check.checks.probes import ProbeCase, once
+from harness.check.checks.whole_steps import TRAINED, descended
 from harness.check.findings import Finding
 from harness.oracle.case import state_of, step_values
 from harness.oracle.draw import draw, single
@@ -40,12 +41,18 @@ RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
 NOISE = 2.0**-19
 # Sizes of the entries of a gradient; one parameter has none.
 SIZES = np.array([1, 1, 0.5, 0.1, 2, 0.01, 4, 0])
+# Of steps counted from 0: those at which an entry has no gradient, though it had one before; and
+# the one that has the batch of the step before.
+STILL, AGAIN = slice(3, 6), 7
+# The entry that is NaN at a step after all others, whose gradient no other entry may feel.
+BROKEN = 5
 # Batches that a state is carried through, and those that are looked at.
 CARRIED, SEEN = 20, (6, 7, 13, 16, 20)
 
 
 def optimizer_steps(context: Context) -> Iterator[Finding]:
-    """Many steps of the spec's own optimizer, one by one and as a pipeline makes them."""
+    """Many steps of the spec's own optimizer: one by one, as a pipeline makes them, and the first
+    ones as ``harness train`` does."""
     rule = context.case.spec.update
     if rule is None:
         return
@@ -58,15 +65,20 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
 
 
 def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
-    """The deviations of both ways. Opens sessions of its own."""
+    """The deviations of all ways. Opens sessions of its own."""
     case, remote = _point(), context.remote
     count = MANY if rule.slots else FEW
-    batches = [
-        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in _gradients(count)
-    ]
+    given = _gradients(count)
+    broken = np.array(given[0])
+    broken[0, BROKEN] = np.nan
+    *batches, last = (
+        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, broken)
+    )
+    steps = [*batches, *batches]
+    alone = [*steps, last]
     key = ("steps", *sorted(rule.attributes.items()))
-    expected = case.train(rule, [*batches, *batches], case.material, key)
-    noise = expected.at_least(NOISE).noise(context.dtype)
+    expected = case.train(rule, alone, case.material, key).at_least(NOISE)
+    noise = expected.noise(context.dtype)
 
     def compared(way: str, found: Mapping[str, Any], names: Iterable[str]) -> list[Deviation]:
         wanted = {n: a for n, a in expected.values.items() if n in names}
@@ -76,18 +88,23 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     remote.open(case.training, case.inference, rule, context.path, context.dtype, context.device)
     remote.load(case.material)
     found: dict[str, Any] = {}
-    steps = remote.train([*batches, *batches], case.material.state)
-    for number in (n for n in COMPARED if n <= len(steps)):
-        found |= step_values(number, steps[number - 1], case.material)
-    looked = tuple(f"step {number}: " for number in COMPARED)
+    made = remote.train(alone, case.material.state)
+    seen = [*(n for n in COMPARED if n <= len(steps)), len(alone)]
+    for number in seen:
+        found |= step_values(number, made[number - 1], case.material)
+    looked = tuple(f"step {number}: " for number in seen)
     deviations = compared("one by one", found, [n for n in expected.values if n.startswith(looked)])
     # Losses of the later half, each of which tells where the steps before have led, and all that
     # the last one has left.
-    results, after = replace(context, case=case).timed("train", batches, rule, RATE)
+    context = replace(context, case=case)
+    results, after = context.timed("train", batches, rule, RATE)
     found = {f"step {count + i}: loss": r["loss"] for i, r in enumerate(results, start=1)}
     found |= step_values(len(steps), {"results": results[-1], **after}, case.material)
-    last = [n for n in expected.values if n.startswith(f"step {len(steps)}: ")]
-    return deviations + compared("in a row", found, {*found, *last})
+    left = [n for n in expected.values if n.startswith(f"step {len(steps)}: ")]
+    deviations += compared("in a row", found, {*found, *left})
+    found, wanted = descended(context, steps[:TRAINED], rule, RATE, expected)
+    compiled = compare(found, wanted.values, wanted.noise(context.dtype), context.dtype)
+    return deviations + [replace(d, name=f"as trained, {d.name}") for d in compiled]
 
 
 @cache
@@ -101,9 +118,13 @@ def _point() -> ProbeCase:
 
 
 def _gradients(count: int) -> Array:
-    """``[count, batch, entries]``: the same sizes at all steps, other numbers and signs."""
+    """``[count, batch, entries]``: the same sizes at all steps, other numbers and signs; but for
+    those of :data:`STILL` and :data:`AGAIN`."""
     random = np.random.default_rng(7)
-    return single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
+    found = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
+    found[STILL, :, 1] = 0.0
+    found[AGAIN] = found[AGAIN - 1]
+    return found
 
 
 def long_state(context: Context) -> Iterator[Finding]:

@@ -62,10 +62,22 @@ def trained(context: Context) -> Iterator[Finding]:
         return case.train(rule, steps, case.material, ("trained", rate))
 
     rate, expected = stable(RATE, context.dtype, steps_at)
+    yield context.finding("trained", *descended(context, batches, rule, rate, expected))
+
+
+def descended(
+    context: Context,
+    batches: Sequence[Mapping[str, Any]],
+    rule: UpdateRule,
+    rate: float,
+    expected: Expected,
+) -> tuple[dict[str, Any], Expected]:
+    """What :data:`TRAINED` steps have made, as ``harness train`` makes them; and what they must
+    make, of what is ``expected`` of each."""
     found = context.steps("descend", batches, rule, rate, many=TOGETHER)
-    values = step_values(TRAINED, {"results": {}, **found}, case.material)
+    values = step_values(TRAINED, {"results": {}, **found}, context.case.material)
     values["sum of losses"] = np.asarray(found["total"], context.dtype)
-    yield context.finding("trained", values, _summed(expected))
+    return values, _summed(expected)
 
 
 def _summed(expected: Expected) -> Expected:

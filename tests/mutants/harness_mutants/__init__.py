@@ -31,6 +31,7 @@ from harness_mutants import (  # noqa: F401
     strides,
     trained,
     updates,
+    ways,
 )
 from harness_mutants.registry import MUTANTS, Faulty
 

@@ -7,6 +7,7 @@ they save may be no time here; it would be on a device.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -174,59 +175,22 @@ class StaleSecond(Watching):
         return self.kept
 
 
-class Later:
-    """A result that is computed when it is read, of a step that is made only then."""
-
-    def __init__(self, work: Callable[[], Tensors], name: str, shape: tuple[int, ...]) -> None:
-        self.work, self.name, self.shape = work, name, shape
-
-
-class SkippingSecond(NumpyBackend):  # type: ignore[misc]
-    """Makes every second step of a forward pass only if somebody reads it."""
-
-    share = 2
+class CoarseWhenKnown(NumpyBackend):  # type: ignore[misc]
+    """Computes as in bfloat16 from the twentieth sighting of a batch on."""
 
     def execute(self, plan: Plan) -> Run:
-        run, made = super().execute(plan), [0]
+        run, seen = super().execute(plan), Counter[bytes]()
 
-        def lazy(inputs: Tensors) -> Tensors:
-            made[0] += 1
-            if made[0] % self.share:
-                results = run(inputs)
-                return {n: np.array(a) for n, a in results.items()}
-            known: Tensors = {}
+        def known(inputs: Tensors) -> Tensors:
+            batch = (a for n, a in inputs.items() if n.startswith("input."))
+            key = b"".join(np.ascontiguousarray(a).tobytes() for a in batch)
+            seen[key] += 1
+            results = run(inputs)
+            if seen[key] < 20:
+                return results
+            return {n: coarse(a) if np.ndim(a) else a for n, a in results.items()}
 
-            def work() -> Tensors:
-                if not known:
-                    known.update({n: np.array(a) for n, a in run(inputs).items()})
-                return known
-
-            return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
-
-        return lazy
-
-    def numpy(self, tensor: Any) -> Any:
-        found = tensor.work()[tensor.name] if isinstance(tensor, Later) else tensor
-        return super().numpy(found)
-
-
-class SkippingUnread(SkippingSecond):
-    """The same, but that a step whose predecessor was read is begun at once."""
-
-    def execute(self, plan: Plan) -> Run:
-        run, lazy = NumpyBackend.execute(self, plan), super().execute(plan)
-
-        def watched(inputs: Tensors) -> Tensors:
-            since, self.since = self.since, self.since + 1
-            return lazy(inputs) if since else {n: np.array(a) for n, a in run(inputs).items()}
-
-        return watched
-
-    since = 0
-
-    def numpy(self, tensor: Any) -> Any:
-        self.since = 0
-        return super().numpy(tensor)
+        return known
 
 
 class Sighting(NumpyBackend):  # type: ignore[misc]
@@ -364,8 +328,7 @@ frozen_once_proved = serving(FrozenOnceProved)
 half_batch = serving(HalfBatch)
 half_gradient = serving(HalfGradient)
 stale_second = serving(StaleSecond)
-skipping_second = serving(SkippingSecond)
-skipping_unread = serving(SkippingUnread)
+coarse_when_known = serving(CoarseWhenKnown)
 third_sighting = serving(Sighting)
 small_cache = serving(SmallCache)
 by_place = serving(Object)
