@@ -79,6 +79,7 @@ class CellResult:
     signature: Mapping[str, str] | None = None  # where it was kept: see harness.check.provenance
     greeting: Mapping[str, str] | None = None
     since: str = ""  # where it was kept: when the run began that decided it
+    remembered: bool = False  # an earlier run than that of the record file has decided it
     location: str = ""
     blame: Blame | None = None
     divergence: Divergence | None = None

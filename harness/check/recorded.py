@@ -66,6 +66,7 @@ class Block:
         """What came of the cell."""
         found = _result(self.begin, self.results, self.end)
         found.since = self.begin.get("since") or self.head.get("started", "")
+        found.remembered = "since" in self.begin
         return found
 
 

@@ -68,11 +68,12 @@ def embedded(data: Any) -> str:
 def _cell(result: CellResult, names: Names) -> dict[str, Any]:
     layers = ", ".join(f"{layer}: {kind}" for layer, kind in result.layers.items())
     worsts = [finding.worst for finding in result.findings]
+    kept = f"; the verdict is kept from {result.since}" if result.remembered else ""
     nearest = max((share(worst) for worst in worsts if worst), default=None)
     return {
         "dtype": visible(result.cell.dtype),
         "verdict": result.verdict,
-        "version": names.number(result.version),
+        "version": names.number(f"{result.version}{kept}"),
         "layers": names.number(layers),
         "seconds": round(result.seconds, 2),
         "location": visible(result.location),

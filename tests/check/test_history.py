@@ -390,4 +390,6 @@ def test_the_command_and_its_setting(tmp_path: Path) -> None:
     assert "kept" not in ran("--fresh")
     page = tmp_path / "page.html"
     ran("--html", str(page))
-    assert "three_char" in page.read_text()
+    assert "the verdict is kept from 20" in page.read_text()
+    ran("--html", str(page), "--fresh")
+    assert "kept from" not in page.read_text()
