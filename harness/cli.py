@@ -85,9 +85,13 @@ def _command() -> int:
 
 
 def _told(error: Any) -> str:
-    """What click would print itself, but for control characters: usage, hint and message."""
-    import io
-
-    text = io.StringIO()
-    error.show(file=text)
-    return text.getvalue().rstrip("\n")
+    """As every other error: the message first, with nothing before it; then where help is."""
+    message: str = error.format_message().rstrip(".")
+    # As click begins a message of its own; a name or an option at the start stays as it is.
+    if message[1:2].islower():
+        message = message[0].lower() + message[1:]
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return message
+    usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
+    return f"{message}\nusage: {usage}; {context.command_path} --help tells of all options"

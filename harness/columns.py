@@ -72,7 +72,7 @@ def of_options(backends: Sequence[str], pythons: Sequence[str]) -> Columns:
     of the columns without one of their own.
 
     Raises:
-        UsageError: as :func:`choose`, or ``--python`` is no interpreter of a column.
+        UsageError: as :func:`choose`, or ``--python`` is not an interpreter of a column.
     """
     named = [item for item in backends if "=" not in item]
     every = partial(tuple[str, ...], named if backends else available())

@@ -187,9 +187,11 @@ def schema(kind: str) -> None:
 @click.option("--memory", type=number(MEMORY_MIB), help="Resident MiB that a worker may take.")
 @click.option("--records", type=FILE, help="File to keep the results in; appended to.")
 @click.option("--resume", is_flag=True, help="Skip the cells that --records holds already.")
+@click.option("--history", type=FOLDER, help="Folder of records: run only what they do not answer.")
+@click.option("--fresh", is_flag=True, help="Run all, also what --history answers.")
 @click.option("--reproducers", type=FOLDER, help="Folder to write reproducers to.")
-@click.option("--baseline", type=FILE, help="Tell what changed since these records.")
-@click.option("--pairs", is_flag=True, help="Show every two backends held against each other.")
+@click.option("--baseline", type=FILE, help="Report what changed since these records.")
+@click.option("--pairs", is_flag=True, help="Show how far every two backends are from each other.")
 @seed("Seed of the numbers to check with.")
 @options.JSON
 @options.VERBOSE
@@ -202,7 +204,7 @@ def check(**given: Any) -> None:
     spec; 3: a backend could not be run. With --baseline, 1: something is worse than it was there,
     and 0: nothing is.
     """
-    from harness.check.console import run_check
+    from harness.check.console import Shown, run_check
     from harness.upstream.bundle import Upstream
 
     request = request_of(given)
@@ -210,7 +212,7 @@ def check(**given: Any) -> None:
 
     def run() -> int:
         with Upstream(request) as upstream:
-            return run_check(request, given, sys.argv[1:], upstream)
+            return run_check(request, sys.argv[1:], Shown.of(given), upstream)
 
     sys.exit(stoppable(run, lambda: kept))
 
@@ -260,31 +262,23 @@ def request_of(given: Mapping[str, Any]) -> Any:
 
         weights, inputs = given["weights"], given["inputs"]
         own = gather_for(specs, given["folders"], sizes, parameters=weights, inputs=inputs)
+    as_given = (
+        *("device", "folders", "timeout", "start_timeout", "thorough", "repeat", "resume", "on"),
+        *("deterministic", "records", "history", "fresh", "seed", "jobs", "fail_fast"),
+    )
     return requests.Request(
         specs=specs or (requests.QUICK_SPECS if quick else ()),
         backends=columns.names if backends else (),
         dtypes=given["dtypes"] or (requests.QUICK_DTYPES if quick else requests.DTYPES),
         paths=_paths(given["paths"], requests.PATHS),
-        device=given["device"],
-        folders=given["folders"],
         sizes=sizes,
         pythons=columns.pythons,
         environment=options.variables(given["environment"], partial(names_of, backends)),
-        timeout=given["timeout"],
-        start_timeout=given["start_timeout"],
         memory_limit=given["memory"] * 2**20 if given["memory"] else None,
         checks=given["checks"] or (requests.QUICK_CHECKS if quick else ("*",)),
-        thorough=given["thorough"],
-        repeat=given["repeat"],
-        deterministic=given["deterministic"],
-        records=given["records"],
-        resume=given["resume"],
-        seed=given["seed"],
-        jobs=given["jobs"],
-        fail_fast=given["fail_fast"],
         given=own,
         shard=Shard.read(given["shard"]) if given["shard"] else None,
-        on=given["on"],
+        **{name: given[name] for name in as_given},
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from harness.github import escaped
+from harness.markdown import escaped
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
+def unreached(which: str, how: str) -> str:
+    """In words, that of some cells of a run nothing is known; ``how`` far it came."""
+    return f"the {which} run was {how}: the others are not compared"
+
+
 class Change(Protocol):
     """One change of one cell, of whatever kind of run."""
 
@@ -108,12 +113,14 @@ def counted(changes: Sequence[Change]) -> str:
 class Comparison:
     """All changes between two runs, and what is not the same around them.
 
-    ``what`` stands before the count of changes: since when, or beyond what.
+    ``what`` stands before the count of changes: since when, or beyond what. ``limits`` say what
+    could not be compared.
     """
 
     environment: Sequence[Differing]
     changes: Sequence[Change]
     what: str = ""
+    limits: Sequence[str] = ()
 
     @property
     def exit_code(self) -> int:
@@ -128,7 +135,7 @@ class Comparison:
 
     def lines(self) -> list[str]:
         """For people: the environment, the changes under headings, and how many there are."""
-        found = [f"not the same: {each}" for each in self.environment]
+        found = [*self.limits, *(f"not the same: {each}" for each in self.environment)]
         for heading, changes in self._headed().items():
             found += [f"{heading}:", *(f"  {change}" for change in changes)]
         return [*found, self.sentence]
@@ -136,6 +143,7 @@ class Comparison:
     def markdown(self) -> str:
         """For a pull request, or the summary of a step."""
         found = [f"**{escaped(self.sentence)}**", ""]
+        found += [text for limit in self.limits for text in (escaped(limit), "")]
         for heading, changes in self._headed().items():
             found += [f"{heading}:", "", *(f"- {escaped(str(change))}" for change in changes), ""]
         if self.environment:
@@ -147,6 +155,7 @@ class Comparison:
         return {
             "environment": [each.record() for each in self.environment],
             "changes": [change.record() for change in self.changes],
+            "limits": list(self.limits),
         }
 
     def _headed(self) -> dict[str, list[Change]]:

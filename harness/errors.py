@@ -10,14 +10,17 @@ _BLAME = "in the primitive "
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A position in a file; lines and columns count from 1, columns in characters."""
+    """A position in a file; lines and columns count from 1, columns in characters.
+
+    Without a line it is the file as a whole, which may not even be there.
+    """
 
     file: str
-    line: int
-    column: int
+    line: int = 0
+    column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return self.file if not self.line else f"{self.file}:{self.line}:{self.column}"
 
 
 class HarnessError(Exception):
@@ -76,7 +79,7 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
 
 
 def unknown(what: str, value: object, known: Iterable[str]) -> UsageError:
-    """The error that says ``value`` is no name of a ``what``, and which names are."""
+    """The error that says ``value`` is not a name of a ``what``, and which names are."""
     names = tuple(known)
     hint = did_you_mean(value, names)
     return UsageError(f"unknown {what} {value!r}{hint} (known: {', '.join(names)})")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import HarnessError, UsageError, shorten
+from harness.program import series
 
 # The program of a model.
 from harness.program.dims import Dim, Shape
@@ -215,6 +216,7 @@ __all__ = [
     "reading",
     "result_text",
     "run_file",
+    "series",
     "shorten",
     "swaps_first",
     "unique",

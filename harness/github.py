@@ -7,7 +7,6 @@ from specs, backends and records of anybody: it is escaped as each place wants i
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,9 +15,6 @@ from harness.terminal import visible
 # GitHub shows so many annotations of a kind for a step, and refuses a longer summary.
 MOST = 10
 LONGEST = 900 * 1024
-
-# What has a meaning in Markdown, or names somebody who would be told.
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&$])")
 
 
 def annotating(environment: Mapping[str, str] = os.environ) -> bool:
@@ -64,18 +60,6 @@ def summarise(text: str, environment: Mapping[str, str] = os.environ) -> str:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         return f"cannot write the summary of the step to {visible(path)}: {reason.lower()}"
     return ""
-
-
-def escaped(text: str) -> str:
-    """A text in which nothing is markup, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(visible(text).split())).replace("\\@", "&#64;")
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown, of texts of any kind."""
-    heading, *texts = [[escaped(text) for text in row] for row in (columns, *rows)]
-    rule = ["---", *["---:"] * (len(columns) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *texts))
 
 
 def _property(text: str) -> str:

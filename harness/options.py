@@ -136,7 +136,7 @@ def dtype(default: str, others: str) -> Option:
         default=default,
         show_default=True,
         type=WordList("dtype"),
-        help=f"Type of the numbers to compute in; {others} are the others.",
+        help=f"Type of the numbers to compute in; also {others}.",
     )
 
 
@@ -156,7 +156,7 @@ def path(default: str, *others: str) -> Option:
 
 BACKENDS = listed("--backend", "backends", kind="backend", help="Backends; all if left out.")
 BACKEND = click.option(
-    "--backend", required=True, type=WordList("backend"), help="The backend that does it."
+    "--backend", required=True, type=WordList("backend"), help="The backend to run."
 )
 SPECS = click.option(
     "--specs",

@@ -7,7 +7,7 @@ terminal have plain lines.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -33,6 +33,7 @@ class Progress:
         self.live = is_live(console)
         self.total, self.done = 0.0, 0.0
         self._counted, self._doing = "", ""
+        self._said: set[str] = set()
         self._clock = clock
         self._began, self._first = clock(), 0.0
         self._drawn = Live(
@@ -71,6 +72,14 @@ class Progress:
     def line(self, text: str) -> None:
         """A line that stays."""
         line(self.console, text)
+
+    def once(self, backend: str, doubts: Iterable[str]) -> None:
+        """Lines that stay, about a backend: each the first time that it is said."""
+        for doubt in doubts:
+            text = f"{backend}: {doubt}"
+            if text not in self._said:
+                self._said.add(text)
+                self.line(text)
 
     def step(self, text: str) -> None:
         """What is done now: below the bar, or a line where there is none."""

@@ -21,7 +21,7 @@ MAX_SETTINGS = MIB
 NAME = "pyproject.toml"
 TABLE = ("tool", "harness")
 PREFIX = "HARNESS_"
-# What the harness reads of the environment that is no option's default.
+# What the harness reads of the environment that is not an option's default.
 OTHERS = (
     *("HARNESS_CORPUS", "HARNESS_FUZZ", "HARNESS_INTERRUPT_STEP", "HARNESS_RANDOM_MODELS"),
     "HARNESS_WORKER",
@@ -46,7 +46,7 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
     """The settings of a command, by option; empty where no file has any.
 
     Raises:
-        UsageError: the file cannot be read, or holds what is no command or no option.
+        UsageError: the file cannot be read, or holds what is neither a command nor an option.
     """
     path = nearest(start or Path.cwd())
     text = "" if path is None else _text(path)
@@ -104,7 +104,7 @@ def check_variables(known: Vocabulary) -> None:
         )
         if likely is not None:
             raise UsageError(
-                f"the environment variable {name} is none of the harness's; did you mean "
+                f"the environment variable {name} is not one of the harness's; did you mean "
                 f"{PREFIX}{likely}?"
             )
 
@@ -138,7 +138,7 @@ def _unknown(key: str, place: Place, allowed: Iterable[str]) -> UsageError:
 
 
 def _place(path: Path, text: str, key: str, command: str) -> Place:
-    """Where a key stands: tomllib does not say. The file's first line where it is not found."""
+    """Where a key stands: tomllib does not say. The file as a whole where it is not found."""
     header = ""
     wanted = ".".join((*TABLE, *filter(None, [command])))
     named = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""")
@@ -149,4 +149,4 @@ def _place(path: Path, text: str, key: str, command: str) -> Place:
                 return Place(displayed(path), number, 1)
         elif header == wanted and named.match(row):
             return Place(displayed(path), number, len(row) - len(row.lstrip()) + 1)
-    return Place(displayed(path), 1, 1)
+    return Place(displayed(path))

@@ -7,7 +7,7 @@ paragraph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from rich import box
@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from harness.markdown import escaped, table
 from harness.terminal import UNLIMITED, entry, line
 
 Entry = str | Text
@@ -50,10 +51,8 @@ class Grid:
 
     def markdown(self) -> str:
         """For a README or a pull request."""
-        lines = [f"**{self.title}**", "", _pipe(self.columns)]
-        lines.append(_pipe(["---", *["---:"] * (len(self.columns) - 1)]))
-        lines += [_pipe([str(text).replace("\n", "<br>") for text in row]) for row in self.rows]
-        return "\n".join(lines)
+        rows = [[str(text) for text in row] for row in self.rows]
+        return f"**{escaped(self.title)}**\n\n{table(self.columns, rows)}"
 
     def only(self, columns: Sequence[int]) -> Grid:
         """With the columns that name a row, and some of the others."""
@@ -82,6 +81,12 @@ def show(target: Console, *grids: Grid) -> None:
         return
     for row in grids[-1].rows:
         _paragraph(target, grids[-1], row)
+
+
+def thousands(rate: float) -> str:
+    """Three digits of a thousandth."""
+    value = rate / 1000
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _width(target: Console, grid: Grid) -> int:
@@ -118,7 +123,3 @@ def _paragraph(target: Console, grid: Grid, row: Sequence[Entry]) -> None:
 
 def _entry(text: Entry) -> Text:
     return text if isinstance(text, Text) else entry(text)
-
-
-def _pipe(texts: Iterable[str]) -> str:
-    return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"

@@ -19,12 +19,13 @@ SECTIONS: Mapping[str, str] = {
     "prompt length temperature top-k seed deterministic no-proof specs weights inputs like "
     "list remove shard",
     "How to run it": "on python env threads jobs timeout start-timeout memory fail-fast",
-    "What to keep": "records output html markdown junit reproducers every resume force",
-    "What to print": "json print-markdown verbose baseline base history relative-to threshold",
+    "What to keep": "records output html markdown junit reproducers every resume history fresh "
+    "force",
+    "What to print": "json print-markdown verbose baseline base relative-to threshold",
 }
 # The sections of the list of commands; one that is in none stands at the end.
 CHAPTERS: Mapping[str, str] = {
-    "Compare": "check bench compare merge report demo run",
+    "Compare": "check bench compare upgrade merge report demo run",
     "Find out why": "explain differences localise reduce replay",
     "Train and move models": "train generate export import",
     "Look up": "list schema env",
@@ -159,7 +160,10 @@ def _value(option: click.Option, setting: settings.Setting) -> Any:
     items = value if isinstance(value, list) else [value]
     if any(isinstance(item, list | dict | bool) for item in items):
         raise UsageError(f"{setting.place}: {name!r} is a text, a number or a list of them")
-    if name in ("specs", "records", "output", "reproducers", "weights", "inputs", "baseline"):
+    if name in (
+        *("specs", "records", "output", "reproducers", "weights", "inputs", "baseline"),
+        "history",
+    ):
         items = [_beside(setting, str(item)) for item in items]
     if option.multiple:
         return [str(item) for item in items]

@@ -55,6 +55,12 @@ def extras(tables: Mapping[str, Any]) -> list[str]:
     return [part for part in declared(tables) if part in tables["project"]["optional-dependencies"]]
 
 
+def together(tables: Mapping[str, Any]) -> list[str]:
+    """The extras that the extra ``all`` installs."""
+    (every,) = tables["project"]["optional-dependencies"]["all"]
+    return [part for part in extras(tables) if part in Requirement(every).extras]
+
+
 def lowest(requirement: Requirement) -> Version:
     """The version that a requirement begins with.
 

@@ -37,8 +37,9 @@ SECONDS = 1800
 
 def extras_of(part: str) -> list[str]:
     """The extras that a part installs."""
-    every = known.extras(known.project())
-    return every if part == EVERY else [part] if part in every else []
+    if part == EVERY:
+        return known.together(known.project())
+    return [part] if part in known.extras(known.project()) else []
 
 
 def groups_of(part: str) -> list[str]:
@@ -68,6 +69,10 @@ def parts(kind: str) -> list[str]:
 
 def harness_commands(part: str) -> Iterator[str]:
     """The commands of a user, for what a part brings."""
+    if part == "ray":  # which brings neither a backend nor a format: what it does with the rest
+        file = "{root}/tests/cluster/test_on_ray.py"
+        yield f"python -m pytest -q -W default -p no:cacheprovider {file}"
+        return
     every = ["numpy", "torch", "jax", "keras", "keras-torch", "keras-jax"]
     backends = every if part == EVERY else BACKENDS.get(part, ["numpy"])
     chosen = f"--backend {','.join(backends)}"

@@ -25,6 +25,10 @@ TEMPLATES: Mapping[str, str] = {
     "log": "jnp.log(%0)",
     "tanh": "jnp.tanh(%0)",
     "sqrt": "jnp.sqrt(%0)",
+    "erf": "jax.lax.erf(%0)",
+    "sin": "jnp.sin(%0)",
+    "cos": "jnp.cos(%0)",
+    "floor": "jnp.floor(%0)",
     "square": "jnp.square(%0)",
     "power": "jnp.power(%0, %1)",
     "where": "jnp.where(%0, %1, %2)",
@@ -49,6 +53,7 @@ WORDS = Words(
             *("jnp.exp", "jnp.log", "jnp.tanh", "jnp.sqrt", "jnp.power", "jnp.square"),
             *("jnp.where", "jnp.take_along_axis", "jnp.concatenate", "jnp.swapaxes", "jnp.flip"),
             *("jnp.transpose", "jnp.broadcast_to", "jnp.expand_dims", "jnp.squeeze", "jnp.clip"),
+            *("jnp.arange", "jnp.reshape", "jax.lax.erf", "jnp.sin", "jnp.cos", "jnp.floor"),
             *("jnp.tensordot", "jnp.zeros", "jnp.ones", "jnp.full", "jnp.asarray"),
         }
     ),
@@ -87,6 +92,10 @@ class JaxDialect(Dialect):
                 return f"jnp.transpose(%0, {e.shape(attributes['axes'])})"
             case "broadcast_to":
                 return f"jnp.broadcast_to(%0, {e.shape(attributes['shape'])})"
+            case "arange":
+                return f"jnp.arange({e.size(attributes['stop'])})"
+            case "reshape":
+                return f"jnp.reshape(%0, {e.shape(attributes['shape'])})"
             case "expand_dims":
                 return f"jnp.expand_dims(%0, {attributes['axis']})"
             case "squeeze":

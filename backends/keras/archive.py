@@ -52,7 +52,7 @@ def layers(config: str) -> dict[str, tuple[str, str]]:
         classes = [(e["config"]["name"], e["class_name"], e.get("module")) for e in entries]
         kept = [(n, c) for n, c, m in classes if not str(m).startswith(OPERATIONS)]
         if not all(isinstance(n, str) and isinstance(c, str) for n, c in kept):
-            raise TypeError("a name is no text")
+            raise TypeError("a name is not text")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"its config.json is not that of a model: {error!r}") from None
     found, used = {}, dict[str, int]()
@@ -79,7 +79,7 @@ def variables(archive: Archive, wanted: int) -> Iterator[Any]:
     try:
         file = h5py.File(part, "r")
     except Exception as error:
-        raise Damaged(f"its model.weights.h5 is no HDF5 file: {error}") from None
+        raise Damaged(f"its model.weights.h5 is not an HDF5 file: {error}") from None
     with file:
         yield file
 

@@ -75,7 +75,7 @@ def symbolic(layer: Any, is_zero: Callable[[Any], bool]) -> Claimed:
             states = _states(given)
             free = {} if all(map(is_zero, states)) else {"initial_state": states}
             made = _listed(layer(_source(given), **free))
-            # New statistics are no tensors of the graph: Keras gives them beside its outputs.
+            # New statistics are not tensors of the graph: Keras gives them beside its outputs.
             values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
 
         return line

@@ -25,7 +25,10 @@ class JaxEngine:
         self._started: Any = None
         self._peak = platforms.PeakMemory()
         jnp = self.jax.numpy
-        self.exact: Mapping[str, Callable[..., Any]] = {"tanh": jnp.tanh, **takes(jnp)}
+        self.exact: Mapping[str, Callable[..., Any]] = {
+            **{name: getattr(jnp, name) for name in ("tanh", "sin", "cos", "floor")},
+            **takes(jnp),
+        }
 
     def devices(self) -> Sequence[str]:
         """The names for ``--device``."""

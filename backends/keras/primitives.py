@@ -23,9 +23,12 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
 
     same = (
         "exp log tanh sqrt negative add subtract multiply divide power less less_equal equal where "
-        "broadcast_to expand_dims squeeze flip sum max matmul tensordot stop_gradient"
+        "broadcast_to expand_dims squeeze flip sum max matmul tensordot stop_gradient "
+        "erf sin cos floor"
     )
     found = {name: getattr(ops, name) for name in same.split()} | {
+        "arange": lambda stop: ops.arange(stop, dtype="int32"),
+        "reshape": lambda x, shape: ops.reshape(x, shape),
         "astype": ops.cast,
         "permute_dims": ops.transpose,
         "concat": ops.concatenate,

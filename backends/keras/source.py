@@ -40,7 +40,10 @@ INFIX = {
     "multiply": ("*", 2),
     "divide": ("/", 2),
 }
-UNARY = ("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid")
+UNARY = (
+    *("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid"),
+    *("erf", "sin", "cos", "floor"),
+)
 # Operands by number, attributes by name. Gradients alone are made of tensordot and segment_sum.
 CALLS = {
     **{n: f"ops.{n}({{0}})" for n in UNARY},
@@ -53,6 +56,8 @@ CALLS = {
     "astype": "ops.cast({0}, self.compute_dtype)",
     "permute_dims": "ops.transpose({0}, {axes})",
     "broadcast_to": "ops.broadcast_to({0}, {shape})",
+    "arange": 'ops.arange({stop}, dtype="int32")',
+    "reshape": "ops.reshape({0}, {shape})",
     "take": "ops.take({0}, {1}, axis=0)",
     "take_along_axis": "ops.take_along_axis({0}, {1}, axis=-1)",
     "one_hot": "ops.one_hot({0}, {classes}, dtype=self.compute_dtype)",

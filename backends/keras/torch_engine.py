@@ -23,6 +23,7 @@ class TorchEngine:
         self._cuda = import_module("harness.backends.torch.cuda")
         self._device = "cpu"
         self.exact: Mapping[str, Callable[..., Any]] = {
+            "floor": self.torch.floor,
             "matmul": self.torch.matmul,
             "tensordot": lambda a, b, axes: self.torch.tensordot(a, b, axes),
             "segment_sum": self._segment_sum,

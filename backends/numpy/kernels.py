@@ -16,6 +16,7 @@ import numpy as np
 
 from harness.extend import Array, Call, in_turn
 
+from .erf import erf
 from .segments import segment_sum
 
 # The ufunc that numpy's own clip calls, three times as fast on small arrays; 2.0 moved it.
@@ -36,6 +37,9 @@ UFUNCS: Mapping[str, Any] = {
     "less": np.less,
     "less_equal": np.less_equal,
     "equal": np.equal,
+    "sin": np.sin,
+    "cos": np.cos,
+    "floor": np.floor,
 }
 
 
@@ -55,6 +59,8 @@ class NumpyKernels:
         self._scratch: dict[Any, Array] = {}
         self.table: Mapping[str, Callable[..., Call]] = {
             **{op: partial(self._ufunc, ufunc) for op, ufunc in UFUNCS.items()},
+            "arange": lambda out: partial(np.copyto, out, np.arange(len(out))),
+            "erf": lambda out, x: lambda: np.copyto(out, erf(self._array(x))),
             "copy": self._copy,
             "astype": self._copy,
             "flip": lambda out, x, axis: partial(np.copyto, out, np.flip(x, axis)),

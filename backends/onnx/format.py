@@ -118,7 +118,7 @@ class Onnx(Format):
         try:
             model.ParseFromString(content)
         except decode_error as error:
-            raise Damaged(f"it is no protocol buffer: {error}") from error
+            raise Damaged(f"it is not a protocol buffer: {error}") from error
         # Nothing at all is a message too: one whose fields are all left out.
         if not model.graph.node:
             raise Damaged("it has no graph")

@@ -194,13 +194,14 @@ class Graph:
         return self._lengths[dim]
 
     def _length(self, dim: Dim) -> str:
-        free = [(size, c) for size, c in dim.terms if size not in self.program.sizes]
+        free = [term for term in dim.terms if self._is_free(Dim(0, (term,)))]
         if dim.names and dim == Dim.of(dim.names[0]) and free:
             return self._axis(dim)
         total = self.integers((dim - Dim(0, tuple(free))).resolve(self.program.sizes))
-        for size, coefficient in free:
-            factors = [self.length(Dim.of(size)), self.integers(coefficient)]
-            term = self._before("Mul", factors, f"length/{Dim(0, ((size, coefficient),))}")
+        for product, coefficient in free:
+            term = self.integers(coefficient)
+            for size in product.split("*"):
+                term = self._before("Mul", [self.length(Dim.of(size)), term], f"length/{product}")
             total = self._before("Add", [total, term], f"length/{dim}")
         return total
 

@@ -12,9 +12,9 @@ from string import ascii_letters
 
 import numpy as np
 
-from harness.extend import Dim, Node
+from harness.extend import Dim, Node, series
 
-from .graph import ELEMENTS, Graph, Operator
+from .graph import ELEMENTS, INTEGERS, Graph, Operator
 
 # Before the start of an axis that is read backwards.
 BEGINNING = -(2**63)
@@ -25,6 +25,9 @@ SAME = {
     "tanh": "Tanh",
     "sqrt": "Sqrt",
     "negative": "Neg",
+    "sin": "Sin",
+    "cos": "Cos",
+    "floor": "Floor",
     "add": "Add",
     "subtract": "Sub",
     "multiply": "Mul",
@@ -54,6 +57,35 @@ def _permute_dims(graph: Graph, node: Node, inputs: list[str], output: str) -> N
 
 def _broadcast_to(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
     graph.emit("Expand", [*inputs, graph.shape(node.attributes["shape"])], output)
+
+
+def _reshape(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Reshape", [*inputs, graph.shape(node.attributes["shape"])], output)
+
+
+def _arange(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    # Range takes scalars.
+    stop = graph.emit("Squeeze", [graph.length(Dim.of(node.attributes["stop"]))])
+    graph.emit("Range", [graph.constant(np.array(0)), stop, graph.constant(np.array(1))], output)
+
+
+def _erf(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    """onnxruntime has it in float32; in float64 it is Taylor's series around the nearest point."""
+    if graph.dtype == "float32":
+        graph.emit("Erf", inputs, output)
+        return
+    size = graph.emit("Min", [graph.emit("Abs", inputs), graph.number(series.LAST)])
+    nearest = graph.emit("Round", [graph.emit("Mul", [size, graph.number(1 / series.STEP)])])
+    distance = graph.emit("Sub", [size, graph.emit("Mul", [nearest, graph.number(series.STEP)])])
+    # A NaN has no nearest point: the first will do.
+    points = graph.emit(
+        "Max", [graph.emit("Cast", [nearest], to=INTEGERS), graph.constant(np.array(0))]
+    )
+    total = ""
+    for column in reversed(series.erf_series()):
+        term = graph.emit("Gather", [graph.constant(np.array(column)), points])
+        total = graph.emit("Add", [graph.emit("Mul", [total, distance]), term]) if total else term
+    graph.emit("Mul", [total, graph.emit("Sign", inputs)], output)
 
 
 def _expand_dims(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
@@ -128,6 +160,9 @@ OPERATORS: Mapping[str, Operator] = {
     "astype": _astype,
     "permute_dims": _permute_dims,
     "broadcast_to": _broadcast_to,
+    "arange": _arange,
+    "erf": _erf,
+    "reshape": _reshape,
     "expand_dims": _expand_dims,
     "squeeze": _squeeze,
     "concat": _concat,

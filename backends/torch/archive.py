@@ -78,11 +78,11 @@ class _Kind:
 def tensors(archive: Archive, wanted: int) -> dict[str, Declared]:
     """The tensors of a state_dict by key; ``wanted`` is how many bytes the model's have.
 
-    Raises :class:`~harness.convert.archive.Damaged` for what is no state_dict.
+    Raises :class:`~harness.convert.archive.Damaged` for what is not a state_dict.
     """
     found = [name for name in archive.names if name.endswith("/data.pkl")]
     if len(found) != 1 or found[0].count("/") != 1:
-        raise Damaged("it is no archive that torch.save has written")
+        raise Damaged("it is not an archive that torch.save has written")
     folder = found[0].partition("/")[0]
     state = _described(archive.part(found[0], DESCRIBED))
     told = f"{folder}/byteorder" in archive.names and archive.part(f"{folder}/byteorder", 16)
@@ -128,7 +128,7 @@ def _described(data: bytes) -> dict[str, Tensor]:
         raise Damaged(f"it holds {_article(found)}, not tensors by name")
     odd = sorted({type(v).__name__ for v in found.values() if not isinstance(v, Tensor)})
     if odd or not all(isinstance(key, str) for key in found):
-        held = ", ".join(odd or ["keys that are no names"])
+        held = ", ".join(odd or ["keys that are not names"])
         raise Damaged(f"it holds a dict with {held}, not tensors by name")
     return found
 

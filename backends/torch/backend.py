@@ -74,6 +74,7 @@ def _table() -> Table:
         "astype": lambda x, dtype: x.to(getattr(torch, dtype)),
         "permute_dims": lambda x, axes: x.permute(axes),
         "broadcast_to": lambda x, shape: x.expand(shape),
+        "reshape": lambda x, shape: x.reshape(shape),
         "expand_dims": lambda x, axis: x.unsqueeze(axis),
         "squeeze": lambda x, axis: x.squeeze(axis),
         "concat": lambda arrays, axis: torch.cat(arrays, axis),
@@ -100,7 +101,10 @@ class Torch(Backend):
 
     def __init__(self) -> None:
         self.device, self.narrow = "cpu", False
-        self._table = _table()
+        self._table = {
+            **_table(),
+            "arange": lambda stop: torch.arange(stop, device=self.device),
+        }
         from .kernels import FUSED
 
         self.fused = FUSED

@@ -29,6 +29,10 @@ ELEMENTWISE: Mapping[str, Callable[..., Any]] = {
     "less": torch.lt,
     "less_equal": torch.le,
     "equal": torch.eq,
+    "erf": torch.erf,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "floor": torch.floor,
 }
 OPERATIONS: Mapping[str, Callable[..., Any]] = {**ELEMENTWISE, "sigmoid": torch.sigmoid}
 # The backward passes of torch's own activations, with the same zero slopes and NaNs as ours.
@@ -63,6 +67,7 @@ class TorchKernels:
         self.table: Mapping[str, Callable[..., Call]] = {
             **{op: partial(self._operation, function) for op, function in OPERATIONS.items()},
             **{op: partial(self._gradient, function) for op, function in GRADIENTS.items()},
+            "arange": lambda out: partial(torch.arange, len(out), out=out),
             "copy": self._copy,
             "astype": self._copy,
             "flip": lambda out, x, axis: lambda: out.copy_(x.flip(axis)),

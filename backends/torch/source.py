@@ -23,6 +23,10 @@ TEMPLATES: Mapping[str, str] = {
     "log": "torch.log(%0)",
     "tanh": "torch.tanh(%0)",
     "sqrt": "torch.sqrt(%0)",
+    "erf": "torch.erf(%0)",
+    "sin": "torch.sin(%0)",
+    "cos": "torch.cos(%0)",
+    "floor": "torch.floor(%0)",
     "square": "torch.square(%0)",
     "power": "torch.pow(%0, %1)",
     "where": "torch.where(%0, %1, %2)",
@@ -44,6 +48,7 @@ WORDS = Words(
             *("nn.RNN", "nn.LSTM", "nn.GRU", "nn.functional.one_hot"),
             *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros"),
             *("torch.exp", "torch.log", "torch.tanh", "torch.sqrt", "torch.pow", "torch.square"),
+            *("torch.arange", "torch.erf", "torch.sin", "torch.cos", "torch.floor"),
             *("torch.where", "torch.gather", "torch.cat", "torch.stack", "torch.tensordot"),
             *("torch.relu", "torch.sigmoid", "torch.softmax", "torch.log_softmax", "torch.clamp"),
         }
@@ -58,7 +63,7 @@ WORDS = Words(
     keywords=frozenset(
         {
             *("dtype", "bias", "batch_first", "nonlinearity"),
-            *("keepdim", "dims", "strict"),
+            *("keepdim", "dims", "strict", "device"),
         }
     ),
     python=frozenset({"super", "zip", "reversed", "float", "str", "int", "dict", "tuple"}),
@@ -96,6 +101,10 @@ class TorchDialect(Dialect):
                 return f"^0.to({e.like}.dtype)"
             case "broadcast_to":
                 return f"^0.expand{e.shape(attributes['shape'])}"
+            case "arange":
+                return f"torch.arange({e.size(attributes['stop'])}, device={e.like}.device)"
+            case "reshape":
+                return f"^0.reshape{e.shape(attributes['shape'])}"
             case "expand_dims":
                 return f"^0.unsqueeze({attributes['axis']})"
             case "squeeze":

@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("compared", "merged"),
     ("github",),
     ("table", "progress"),
-    ("notebook",),
+    ("notebook", "markdown"),
     ("terminal",),
     ("files",),
     ("ranges", "shards"),

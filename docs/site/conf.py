@@ -23,6 +23,8 @@ CHAPTERS = {
         "given-numbers",
         "ci",
         "many-machines",
+        "versions-side-by-side",
+        "framework-versions",
         "benchmarks",
         "training",
         "formats",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +29,11 @@ class BenchReport:
         self,
         request: BenchRequest,
         results: Sequence[TimedResult],
-        plan: Mapping[str, Any] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> None:
         self.request, self.results = request, list(results)
         # The content of the file of results: of this machine as it is now.
-        self.document: dict[str, Any] = document(request, results, plan=plan)
+        self.document: dict[str, Any] = content or document(request, results)
 
     @property
     def exit_code(self) -> int:

@@ -35,6 +35,8 @@ def check(
     seed: int = 0,
     records: str | PathLike[str] | None = None,
     resume: bool = False,
+    history: str | PathLike[str] | None = None,
+    fresh: bool = False,
     folders: Folders = (),
     pythons: Mapping[str, str] | None = None,
     environment: Mapping[str, Mapping[str, str]] | None = None,
@@ -69,6 +71,8 @@ def check(
         seed: Of the numbers that are drawn.
         records: The file that records are appended to.
         resume: Keep the cells that ``records`` holds already.
+        history: A folder of records: what agreed when all was as it is now is not run again.
+        fresh: Run it all the same.
         folders: Folders of further definitions.
         pythons: Interpreters of other environments, by backend.
         environment: Variables of a backend's process, by backend.
@@ -108,6 +112,8 @@ def check(
         seed=seed,
         records=records,
         resume=resume,
+        history=history,
+        fresh=fresh,
         folders=folders,
         pythons=pythons,
         environment=environment,
@@ -238,6 +244,7 @@ def _request(
     folders: Folders = (),
     sizes: Mapping[str, int] | None = None,
     records: str | PathLike[str] | None = None,
+    history: str | PathLike[str] | None = None,
     shard: str | None = None,
     **given: Any,
 ) -> Request:
@@ -268,6 +275,7 @@ def _request(
         folders=all_folders,
         sizes=asked,
         records=arguments.path(records, "records"),
+        history=arguments.path(history, "history"),
         given=own,
         shard=None if shard is None else Shard.read(str(shard)),
         **given,

@@ -55,7 +55,7 @@ class Comparison(compared.Comparison):
             ]
             for change in self.changes
         ]
-        around = "\n".join(f"not the same: {each}" for each in self.environment)
+        around = "\n".join([*self.limits, *(f"not the same: {each}" for each in self.environment)])
         return html_table(self.sentence, ("what", "cell"), rows, around)
 
     def to_pandas(self) -> DataFrame:

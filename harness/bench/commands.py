@@ -54,7 +54,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     show_default=True,
     help="What to time.",
 )
-@options.path("fastest", "fastest: of all that are right")
+@options.path("fastest", "or whichever is right and fastest (fastest)")
 @click.option(
     "--threads",
     type=number(THREADS),
@@ -73,7 +73,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     "--relative-to",
     metavar="BACKEND",
     type=options.WordList("backend"),
-    help="Also tell how many times as fast as this one.",
+    help="Also print how many times as fast as this one each is.",
 )
 @click.option("--baseline", "compare", type=FILE, help="Compare with the results in this file.")
 @SHARE

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from harness.bench.noise import SpeedRatio, speed
-from harness.compared import Comparison, Differing, differing, merged
+from harness.bench.result_file import Incomplete
+from harness.compared import Comparison, Differing, differing, merged, unreached
 from harness.oracle.tolerance import moved
 
 Kind = Literal[
@@ -75,12 +76,17 @@ def changes(
 ) -> list[SpeedChange]:
     """All changes from one file's content to another's, gravest first.
 
-    ``threshold`` is the share by which a speed must change to be spoken of.
+    ``threshold`` is the share by which a speed must change to be spoken of. Cells that an
+    interrupted run has not come to are neither lost nor new.
     """
     before, after = _timed(old), _timed(new)
     lacked, lacking = _lacking(old), _lacking(new)
+    cut = [incomplete(content) is not None for content in (old, new)]
     found: list[SpeedChange] = []
     for name in dict.fromkeys([*before, *after, *lacked, *lacking]):
+        there = name in before or name in lacked, name in after or name in lacking
+        if any(short and not own for short, own in zip(cut, there, strict=True)):
+            continue
         if name in before and name in after:
             found += _of_cell(name, before[name], after[name], threshold)
         elif name in before:
@@ -100,7 +106,22 @@ def compare(
     """All changes from one file's content to another's, and what is not the same around them."""
     found = changes(old, new, threshold)
     what = f"beyond {threshold * 100:g}% and the noise"
-    return Comparison(environment_changes(old, new), found, what)
+    return Comparison(environment_changes(old, new), found, what, limits(old, new))
+
+
+def incomplete(content: Mapping[str, Any]) -> Incomplete | None:
+    """How far a run came that was interrupted; None of one that came to its end."""
+    found = content["harness"].get("incomplete")
+    return None if found is None else Incomplete.model_validate(found)
+
+
+def limits(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In words, which of two runs was interrupted, so that of some cells nothing is known."""
+    return [
+        unreached(which, str(found))
+        for which, content in (("older", old), ("newer", new))
+        if (found := incomplete(content)) is not None
+    ]
 
 
 def asked_for(
@@ -183,9 +204,9 @@ def _of_cell(
 
 
 def _lost(name: str, before: Mapping[str, Any], lacking: Mapping[str, Any] | None) -> SpeedChange:
-    reason = "it is not there any more"
+    reason = "it is no longer there"
     if lacking is not None:
-        reason = f"it has no speed any more: {lacking['reason']}"
+        reason = f"it no longer has a speed: {lacking['reason']}"
     return SpeedChange("lost", name, True, old=_median(before), reason=reason)
 
 

@@ -13,7 +13,8 @@ from harness.bench import sweep, table, tuning
 from harness.bench.compare import asked_for, compare, relative
 from harness.bench.contestant import TimedResult
 from harness.bench.doubts import Load, warning
-from harness.bench.json_file import check_writable, document, read, write
+from harness.bench.json_file import check_writable, read, write
+from harness.bench.on_cluster import bench_of
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
@@ -21,6 +22,7 @@ from harness.columns import left_out
 from harness.compared import Comparison
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.user_file import displayed
+from harness.markdown import escaped
 from harness.spec.asked_sizes import check_asked
 from harness.spec.model import replaced
 from harness.table import Grid, show
@@ -35,7 +37,7 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     old = read(base) if base is not None else None
     reference = options["relative_to"]
     progress = BenchProgress(console(error=True), request.rounds)
-    with Bench(request, events=progress) as bench, progress.bar:
+    with bench_of(request, progress) as bench, progress.bar:
         if reference is not None:
             check_reference(reference, [entry.label for entry in bench.entries])
         specs = {group.spec.name: group.spec for group in bench.plan}
@@ -51,9 +53,9 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
             results = bench.run()
         except KeyboardInterrupt as interrupt:
             progress.bar.stop()
-            interrupt.add_note(_kept(request, bench, target, _Printer(options["markdown"])))
+            interrupt.add_note(_kept(bench, target, _Printer(options["markdown"])))
             raise
-    new = document(request, results, plan=bench.plan_record())
+    new = bench.document()
     show = _Printer(options["markdown"])
     try:
         if target is not None:
@@ -103,7 +105,7 @@ def relative_lines(content: Mapping[str, Any], reference: str) -> list[str]:
     return told
 
 
-def _kept(request: BenchRequest, bench: Bench, target: Path | None, show: _Printer) -> str:
+def _kept(bench: Bench, target: Path | None, show: _Printer) -> str:
     """Show and write what an interrupted run has measured; in words, what became of it."""
     done = bench.results
     if not done:
@@ -113,7 +115,7 @@ def _kept(request: BenchRequest, bench: Bench, target: Path | None, show: _Print
     if target is None:
         return f"{so_far}, and were not kept (--records FILE keeps them)"
     try:
-        write(target, document(request, done, bench.planned, bench.plan_record()))
+        write(target, bench.document(bench.planned))
     except HarnessError as error:
         return f"{so_far}; {error}"
     return f"{so_far}, and in {displayed(target)}"
@@ -176,6 +178,6 @@ class _Printer:
         """Plain lines; items of a list in Markdown."""
         for text in lines:
             if self.markdown:
-                say(f"- {text}")
+                say(f"- {escaped(text)}")
             else:
                 line(self.console, text)

@@ -25,7 +25,7 @@ class Refused(Exception):
 
 
 class Unsupported(Exception):
-    """The backend does not claim to have what was asked for; that is no fault of it."""
+    """The backend does not claim to have what was asked for; that is not a fault of it."""
 
 
 @dataclass
@@ -157,13 +157,13 @@ class Contestant:
 
         Raises:
             WorkerFault: it does not start.
-            Unsupported: it does not offer the device or the dtype.
+            Unsupported: it does not offer the device, the dtype or a primitive.
         """
         outcome = self.worker.start()
         if not outcome.ok:
             raise WorkerFault("start", outcome)
         hello: Mapping[str, Any] = self.worker.hello or {}
-        lacking = not_offered(hello, self.device, self.case.dtype)
+        lacking = not_offered(hello, self.device, self.case.dtype, self.case.programs.values())
         if lacking and not self.entry.baseline:
             raise Unsupported(lacking)
         return hello

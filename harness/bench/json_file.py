@@ -145,7 +145,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a file; :class:`DocumentError` for one that is no result of a run."""
+    """The content of a file; :class:`DocumentError` for one that is not a result of a run."""
     try:
         data = read_bytes(path, MAX_RESULTS, "a file of results")
         content: dict[str, Any] = read_json(data, displayed(path))

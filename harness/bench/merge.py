@@ -34,11 +34,7 @@ def merge_results(paths: Sequence[Path]) -> Merged:
     files = {displayed(path): json_file.read(path) for path in paths}
     _check_alike(files)
     merging = _Merging(files)
-    for name, content in files.items():
-        for entry, timed in _entries(content):
-            merging.take(name, content, entry, timed)
-    merging.name_apart()
-    plans = [plan for content in files.values() for plan in content["harness"].get("plans", ())]
+    plans = _plans(files)
     ended = {name for _, _, name in merging.kept}
     missing, shards = Plans.of(plans).told(len(ended))
     made = _joined(files, merging, plans)
@@ -58,6 +54,16 @@ def merge_results(paths: Sequence[Path]) -> Merged:
     )
 
 
+def join(contents: Sequence[Content]) -> Content:
+    """The content of files of one run, parts of which were made on several machines."""
+    files = {str(number): content for number, content in enumerate(contents, start=1)}
+    return _joined(files, _Merging(files), _plans(files))
+
+
+def _plans(files: Mapping[str, Content]) -> list[Mapping[str, Any]]:
+    return [plan for content in files.values() for plan in content["harness"].get("plans", ())]
+
+
 class _Merging:
     """The cells that are kept so far: each with its file, whether it has a speed, and its name."""
 
@@ -69,8 +75,12 @@ class _Merging:
         self.machines = {name: _machine(content) for name, content in files.items()}
         self._of: list[tuple[str, str]] = []  # of each kept cell its file, and its versions
         self._known: dict[tuple[str, str, str], list[int]] = {}
+        for name, content in files.items():
+            for entry, timed in _entries(content):
+                self._take(name, content, entry, timed)
+        self._name_apart()
 
-    def take(self, name: str, content: Content, entry: Entry, timed: bool) -> None:
+    def _take(self, name: str, content: Content, entry: Entry, timed: bool) -> None:
         """A cell of the file ``name``."""
         cell = entry["fullname" if timed else "name"]
         versions = _versions(content, entry)
@@ -90,7 +100,7 @@ class _Merging:
         self.kept.append((deepcopy(entry), timed, cell))
         self._of.append((name, versions))
 
-    def name_apart(self) -> None:
+    def _name_apart(self) -> None:
         """Give groups of cells from several files a name each, and cells that are there several
         times, or in a group of several machines, what tells them apart."""
         groups: dict[str, list[int]] = {}

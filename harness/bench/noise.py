@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -54,6 +53,8 @@ def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = Fal
         return SpeedRatio(value, 0.0, math.inf)
     if spread < 1e-12:  # as in made numbers: there is nothing to be unsure of
         return SpeedRatio(value, value, value)
+    from scipy import stats  # which takes a second to import
+
     with warnings.catch_warnings():
         # "The data are nearly identical": the interval is as narrow as it should be.
         warnings.simplefilter("ignore", RuntimeWarning)

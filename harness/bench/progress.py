@@ -38,6 +38,7 @@ class BenchProgress(BenchEvents):
         self._count()
 
     def ended(self, result: TimedResult) -> None:
+        self.bar.once(result.cell.backend, result.record.hello.get("doubts", ()))
         self._ended += 1
         # Those that were refused have been let off the rest.
         self._done = max(self._done, self._ended * self._parts)

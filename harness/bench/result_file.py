@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from harness.files.forms import Form, Number
 
@@ -54,6 +54,16 @@ class Lacking(Form):
     reason: str
 
 
+class Incomplete(Form):
+    """How many cells a run had done when it was interrupted, and how many it was to have."""
+
+    done: NonNegativeInt
+    planned: NonNegativeInt
+
+    def __str__(self) -> str:
+        return f"interrupted after {self.done} of {self.planned} cells"
+
+
 class PlanForm(Form):
     """The whole plan that a run is of, and its shard of it."""
 
@@ -66,6 +76,7 @@ class Further(Form):
     """``harness``, at the top."""
 
     without_speed: list[Lacking]
+    incomplete: Incomplete | None = None
     plans: list[PlanForm] = Field(default_factory=list)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from harness.bench.card import slowed
 from harness.bench.contestant import Contestant, TimedResult
 from harness.bench.doubts import Load, doubts
+from harness.bench.json_file import document
 from harness.bench.request import (
     BenchRequest,
     Entry,
@@ -71,6 +72,7 @@ class Bench:
         self._workers = {c.label: Worker(c.launch) for c in self.entries}
         self._peaks: dict[str, dict[Any, float]] = {c.label: {} for c in self.entries}
         self._shuffle = random.Random(request.seed)
+        self._own = 0.0  # of the machine's load, what is of the group before
         self.results: list[TimedResult] = []
         """Of the groups that are done, also of a run that was interrupted."""
 
@@ -89,23 +91,36 @@ class Bench:
         """All cells, in the order of the plan."""
         self.events.planned(self.planned)
         self.results = []
-        own = 0.0
         for group in self.groups:
-            start = Load.now()
-            found = self.run_group(group)
-            threads = float(self.request.thread_count)
-            load = Load(start, own, Load.now(), threads)
-            for result in found:
-                if result.measured:
-                    cores = len(os.sched_getaffinity(0))
-                    found_doubts = doubts(result.record.rate, load, cores)
-                    result.record.doubts = [*found_doubts, *slowed(result.record.card)]
-            # Kept before they are told of: what was told is there if the run is interrupted.
-            self.results += found
-            for result in found:
-                self.events.ended(result)
-            own = threads
+            self._keep(self.timed(group))
         return self.results
+
+    def timed(self, group: Group) -> list[TimedResult]:
+        """The cells of one group, with what makes their figures doubtful."""
+        start, threads = Load.now(), float(self.request.thread_count)
+        found = self.run_group(group)
+        load = Load(start, self._own, Load.now(), threads)
+        for result in found:
+            if result.measured:
+                cores = len(os.sched_getaffinity(0))
+                found_doubts = doubts(result.record.rate, load, cores)
+                result.record.doubts = [*found_doubts, *slowed(result.record.card)]
+        self._own = threads
+        return found
+
+    def _keep(self, found: Sequence[TimedResult]) -> None:
+        # Kept before they are told of: what was told is there if the run is interrupted.
+        self.results += found
+        for result in found:
+            self.events.ended(result)
+
+    def document(self, planned: int | None = None) -> dict[str, Any]:
+        """The content of the file of results so far; ``planned`` as of :func:`.json_file.document`.
+
+        Raises:
+            HarnessError: what several machines have given cannot be joined.
+        """
+        return document(self.request, self.results, planned, self.plan_record())
 
     def plan_record(self) -> dict[str, Any]:
         """What a file of results says of the whole plan."""

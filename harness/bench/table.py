@@ -8,7 +8,7 @@ from statistics import median
 from harness.bench.contestant import TimedResult
 from harness.bench.doubts import spread_of
 from harness.bench.noise import beyond_noise
-from harness.table import Grid
+from harness.table import Grid, thousands
 from harness.worker.remote import with_trace
 
 
@@ -88,12 +88,6 @@ def tracebacks(results: Sequence[TimedResult]) -> list[str]:
     """What was raised where there is no speed, once for each backend."""
     found = {(r.entry.label, r.traceback): r for r in results if r.traceback}
     return [with_trace(f"{label}: {r.reason}", r.traceback) for (label, _), r in found.items()]
-
-
-def thousands(rate: float) -> str:
-    """Three digits of a thousandth."""
-    value = rate / 1000
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def details(results: Sequence[TimedResult]) -> Grid:

@@ -40,7 +40,7 @@ class Baseline:
 
     def compare(self, engine: Engine, report: Report, head: Mapping[str, Any]) -> Comparison:
         """What a run has changed; of what it was not asked for, nothing is missed."""
-        new = {result.cell: _signed(engine, result) for result in report.results}
+        new = {result.cell: engine.signed(result) for result in report.results}
         # With --fail-fast, what was not begun is not missed.
         left = set(engine.cells()) - new.keys() if engine.request.fail_fast else ()
         old = {cell: found for cell, found in self._asked_for(engine).items() if cell not in left}
@@ -83,9 +83,3 @@ def _only(result: CellResult, checks: tuple[str, ...]) -> CellResult:
         if FINDINGS.get(f.check, f.check) in checks or f.check in ONLY_WHERE_WRONG
     ]
     return replace(result, findings=findings)
-
-
-def _signed(engine: Engine, result: CellResult) -> CellResult:
-    if result.signature is None:
-        result.signature = engine.signature(result.cell)
-    return result

@@ -168,16 +168,22 @@ class Witnesses:
     def __init__(self) -> None:
         self._known: list[tuple[Witness, CellResult]] = []
 
-    def heard(self, result: CellResult) -> None:
-        """Judge a result, and those before it that agree with it, in the light of each other."""
+    def heard(self, result: CellResult) -> list[CellResult]:
+        """Judge a result, and those before it that agree with it, in the light of each other.
+
+        Returns the earlier ones.
+        """
         mine, result.witness = result.witness, None
         if mine is None:
-            return
+            return []
+        judged = []
         for witness, earlier in self._known:
             if _alike(mine, witness):
                 result.blame = _both(mine, witness)
                 earlier.blame = _both(witness, mine)
+                judged.append(earlier)
         self._known.append((mine, result))
+        return judged
 
 
 def _both(one: Witness, other: Witness) -> Blame:

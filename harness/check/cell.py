@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -41,6 +41,22 @@ class Cell:
         return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
 
 
+def again(cell: Cell, head: Mapping[str, Any]) -> list[str]:
+    """The words of the command that runs a cell once more, as the run with this head did."""
+    request = head.get("request") or {}
+    environment = head.get("environment", {}).get(cell.backend, {})
+    words = cell.command()
+    for option, values in (
+        ("--specs", head.get("folders", ())),
+        ("--size", [f"{name}={size}" for name, size in request.get("sizes", {}).items()]),
+        ("--env", [f"{cell.backend}:{name}={value}" for name, value in environment.items()]),
+        ("--seed", [request["seed"]] if request.get("seed") else []),
+        ("--repeat", [request["repeat"]] if request.get("repeat") else []),
+    ):
+        words += [word for value in values for word in (option, str(value))]
+    return words + [f"--{flag}" for flag in ("thorough", "deterministic") if request.get(flag)]
+
+
 def cell_name(cell: Cell) -> tuple[str, ...]:
     """What tells a cell from all others, what its cost depends on first."""
     return (f"{cell.backend} {cell.dtype} {cell.path}", cell.spec, cell.device)
@@ -62,9 +78,11 @@ class CellResult:
     kept: bool = False  # from a record file, not run now
     signature: Mapping[str, str] | None = None  # where it was kept: see harness.check.provenance
     greeting: Mapping[str, str] | None = None
+    since: str = ""  # where it was kept: when the run began that decided it
     location: str = ""
     blame: Blame | None = None
     divergence: Divergence | None = None
+    doubts: Sequence[str] = ()  # what its worker said of the backend, such as misspelt methods
     witness: Any = None  # what its layers gave, until those of other backends were heard
 
     @property
@@ -130,9 +148,13 @@ def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
     }
 
 
-def begin_record(cell: Cell, signature: Mapping[str, str] | None) -> dict[str, Any]:
-    """The record of a cell that starts; ``signature`` is what decides its numbers."""
-    return {"kind": "begin", **cell.record(), "signature": signature}
+def begin_record(
+    cell: Cell, signature: Mapping[str, str] | None, since: str = ""
+) -> dict[str, Any]:
+    """The record of a cell that starts; ``signature`` is what decides its numbers. Of one that is
+    kept ``since`` is when the run began that decided it."""
+    kept = {"since": since} if since else {}
+    return {"kind": "begin", **cell.record(), "signature": signature, **kept}
 
 
 def end_record(result: CellResult) -> dict[str, Any]:
@@ -144,7 +166,16 @@ def end_record(result: CellResult) -> dict[str, Any]:
         "seconds": round(result.seconds, 6),
         "could_not_run": result.could_not_run,
         "location": result.location,
-        "blame": asdict(result.blame) if result.blame else None,
+        "blame": _blamed(result),
         "greeting": result.greeting,
         **({"divergence": result.divergence.record()} if result.divergence else {}),
     }
+
+
+def blame_record(result: CellResult) -> dict[str, Any]:
+    """The record of a cell that has ended, and of which a later one has told who is at fault."""
+    return {"kind": "blame", **result.cell.record(), "blame": _blamed(result)}
+
+
+def _blamed(result: CellResult) -> dict[str, str] | None:
+    return asdict(result.blame) if result.blame else None

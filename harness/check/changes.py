@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 from harness.check.cell import Cell, CellResult
 from harness.check.checks import FINDINGS, IN_ONE
 from harness.check.findings import PASSING, VERDICTS, Finding, Verdict
-from harness.check.recorded import cell_of, comparable
+from harness.check.recorded import cell_of, comparable, stopped
 from harness.check.records import Records
+from harness.compared import unreached
 from harness.oracle.tolerance import moved
 
 Kind = Literal[
@@ -112,14 +113,29 @@ Cells = Mapping[Cell, CellResult]
 def changes(old: Records, new: Records) -> list[CellChange]:
     """All changes from one record file to another, both read with ``complete``, gravest first.
 
-    Of a cell that is in a file several times, the last run counts.
+    Of a cell that is in a file several times, the last run counts. Cells that a run has
+    not begun which came to no end are neither lost nor new.
     """
-    begun = {cell_of(line) for line in new.of_kind("begin")}
+    before, after = comparable(old, new)
+    begun, known = ({cell_of(line) for line in records.of_kind("begin")} for records in (new, old))
+    if stopped(new):
+        before = {cell: result for cell, result in before.items() if cell in begun}
+    if stopped(old):
+        after = {cell: result for cell, result in after.items() if cell in known}
     return [
         replace(c, reason="it was begun and not finished")
         if c.new is None and c.cell in begun
         else c
-        for c in changes_of(*comparable(old, new))
+        for c in changes_of(before, after)
+    ]
+
+
+def limits(old: Records, new: Records) -> list[str]:
+    """In words, which of two runs came to no end, so that of some cells nothing is known."""
+    return [
+        unreached(which, told)
+        for which, told in (("older", stopped(old)), ("newer", stopped(new)))
+        if told
     ]
 
 
@@ -134,7 +150,7 @@ def changes_of(old: Cells, new: Cells) -> list[CellChange]:
     for cell in dict.fromkeys([*old, *new]):
         before, after = old.get(cell), new.get(cell)
         if after is None:
-            reason = "it is not there any more"
+            reason = "it is no longer there"
             found.append(CellChange("lost", cell, True, old=before, reason=reason))
         elif before is None and after.verdict in PASSING:
             reason = f"it is new: {after.verdict}"
@@ -164,7 +180,7 @@ def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[
         judged = _judged(change, none_new, none_lost)
         if judged is not None:
             grouped.setdefault(judged, []).append(change)
-    reasons = {"lost": "not checked any more", "new-cell": "now checked too"}
+    reasons = {"lost": "no longer checked", "new-cell": "now checked too"}
     return [
         CellChange(
             kind, after.cell, worse, _gravest_first(found), old, after, reasons.get(kind, "")

@@ -6,13 +6,14 @@ import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from harness.check import report as reports
 from harness.check import step_summary
 from harness.check.baseline import Baseline, since
-from harness.check.cell import Cell, CellResult, result_records
+from harness.check.cell import Cell, CellResult, again, result_records
 from harness.check.events import Report
 from harness.check.on_cluster import engine_of
 from harness.check.pairs import statements
@@ -27,8 +28,6 @@ from harness.files import forms
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import worst
 from harness.progress import Progress
-from harness.spec.asked_sizes import known_sizes
-from harness.spec.model import Spec
 from harness.table import show
 from harness.terminal import console, line, say, tell
 from harness.worker.launch import Launch
@@ -43,10 +42,26 @@ class Beside(Protocol):
         """Lines on what was written."""
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What of a run is printed and kept beside its records: options of the command ``check``."""
+
+    as_json: bool = False
+    verbose: bool = False
+    pairs: bool = False
+    reproducers: Path | None = None
+    baseline: Path | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Those of a command's options that are of this kind."""
+        return cls(**{each.name: options[each.name] for each in fields(cls)})
+
+
 def run_check(
     request: Request,
-    options: Mapping[str, Any],
     arguments: Sequence[str],
+    shown: Shown = Shown(),
     beside: Beside | None = None,
 ) -> int:
     """Run a request and print what came of it; returns the exit code. ``beside`` writes more into
@@ -60,34 +75,35 @@ def run_check(
     with engine_of(request, progress) as engine, progress.bar:
         for told in (*engine.specs.hidden, *engine.applied):
             progress.bar.line(told)
+        base = Baseline(shown.baseline) if shown.baseline is not None else None
         if request.shard is not None:
             of = f"{len(engine.cells())} of {len(engine.whole_plan())} cells"
             progress.bar.line(f"shard {request.shard}: {of}")
-        base = Baseline(options["baseline"]) if options["baseline"] is not None else None
-        if options["reproducers"] is not None:
-            check_writable(options["reproducers"])
+        if shown.reproducers is not None:
+            check_writable(shown.reproducers)
         report = engine.run(arguments)
         compared = base.compare(engine, report, engine.head) if base is not None else None
-        reproducers = _reproducers(engine, report, options["reproducers"], beside)
+        reproducers = _reproducers(engine, report, shown.reproducers, beside)
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
         raise UsageError(f"none of the checks asked for applies to {listed}")
     for text in step_summary.tell(report, engine.specs, time.monotonic() - started, compared):
         say(text, error=True)
     code = report.exit_code if compared is None else since(compared, report.exit_code)
-    if options["as_json"]:
+    if shown.as_json:
         say(json.dumps(forms.plain(_content(code, request, report, compared))))
         return code
-    shown = console()
-    show(shown, *reports.tables(report))
+    target = console()
+    show(target, *reports.tables(report))
     plain = reports.given(engine.request, engine.specs)
-    plain += statements(report.pairs, every=options["pairs"])
+    plain += reports.kept(report)
+    plain += statements(report.pairs, every=shown.pairs)
     plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
     plain += [*reports.no_answers(report), *left_out(report.lacking)]
-    trouble = reports.problems(report, most=None if options["verbose"] else 2)
-    plain += trouble if options["verbose"] else reports.first_lines(trouble, 40)
+    trouble = reports.problems(report, most=None if shown.verbose else 2)
+    plain += trouble if shown.verbose else reports.first_lines(trouble, 40)
     plain += reproducers
-    if options["verbose"]:
+    if shown.verbose:
         plain += reports.details(report)
     if engine.proofs:
         plain.append(reports.proof(engine.proofs))
@@ -95,7 +111,7 @@ def run_check(
     if compared is not None:
         plain += compared.lines()
     for text in plain:
-        line(shown, text)
+        line(target, text)
     return code
 
 
@@ -110,7 +126,9 @@ def _content(
         **given,
         "results": [record for result in report.results for record in result_records(result)],
         "pairs": [pair.record() for pair in report.pairs],
+        **({"left_out": report.left_out} if report.left_out else {}),
         "not_installed": dict(report.lacking),
+        "kept": [{**r.cell.record(), "since": r.since} for r in report.results if r.kept],
         **changed,
     }
 
@@ -149,28 +167,17 @@ def _reproducers(
             ) as error:  # what the run has found is told all the same
                 lines.append(f"no reproducer of {cell}: {error}")
         elif differing:
-            spec = engine.specs[cell.spec]
-            command = shlex.join(_check_again(engine.request, spec, cell, differing))
+            command = shlex.join(_check_again(engine, cell, differing))
             lines.append(f"no reproducer: what differs is {', '.join(differing)}; run {command}")
     return lines
 
 
-def _check_again(request: Request, spec: Spec, cell: Cell, checks: Sequence[str]) -> list[str]:
+def _check_again(engine: Engine, cell: Cell, checks: Sequence[str]) -> list[str]:
     """The command that runs some checks of a cell."""
-    sizes = known_sizes(spec.model.sizes, request.sizes)
-    command = cell.command()
-    for option, values in (
-        ("--specs", request.folders),
-        ("--size", [f"{name}={size}" for name, size in sizes.items()]),
-        *(
-            (option, [path])
-            for option, path in (request.given.files if request.given else {}).items()
-        ),
-        ("--seed", [request.seed] if request.seed else []),
-        ("--check", checks),
-    ):
-        command += [item for value in values for item in (option, str(value))]
-    return command
+    command, given = again(cell, engine.head), engine.request.given
+    for option, path in (given.files if given else {}).items():
+        command += [option, str(path)]
+    return command + [word for check in checks for word in ("--check", check)]
 
 
 def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any] | None = None) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.check.localise import TracedPart
-from harness.spec.model import Spec
+if TYPE_CHECKING:
+    from harness.check.localise import TracedPart
+    from harness.spec.model import Spec
 
 # Lines above and below the one that is shown, and values that are kept of a long model.
 AROUND, MOST = 2, 60

@@ -36,7 +36,7 @@ EQUATIONS = ("equations", "training", "inference", "update")
 
 
 def explain_definition(name: str, library: Library) -> str:
-    """All definitions of a name that is no model's; empty if there is none."""
+    """All definitions of a name that is not a model's; empty if there is none."""
     if library.is_model(name):
         return ""
     found = [_definition(kind, name, library) for kind in KINDS if library.has(kind, name)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.oracle import tolerance
 from harness.oracle.tolerance import Deviation, worst
 
 Verdict = Literal[
@@ -36,8 +38,38 @@ VERDICTS: tuple[Verdict, ...] = (
 PASSING: frozenset[Verdict] = frozenset(
     {"not-applicable", "agree", "known-difference", "unsupported"}
 )
+# Each in a word, for a table.
+MARKS: Mapping[Verdict, str] = {
+    "not-applicable": "no answer",
+    "agree": "",
+    "known-difference": "known",
+    "unsupported": "unsupported",
+    "differ": "DIFFER",
+    "error": "ERROR",
+    "crashed": "CRASHED",
+    "timeout": "TIMEOUT",
+    "out-of-memory": "OUT OF MEMORY",
+    "not-run": "not run",
+}
 # Verdicts of a backend that did not run, as opposed to one that ran and was wrong.
 BROKEN: frozenset[Verdict] = frozenset({"error", "crashed", "timeout", "out-of-memory", "not-run"})
+
+# The checks whose numbers say how closely a backend follows the oracle. The others test edges.
+MEASURING = frozenset(
+    {
+        "outputs",
+        "loss",
+        "state",
+        "statistics",
+        "gradients",
+        "cotangent-gradients",
+        "inference",
+        "carried-state",
+        "training",
+        "training-sgd",
+        "own-sizes",
+    }
+)
 
 # How results of a step of training are named.
 STEP = re.compile(r"step (\d+): ")
@@ -144,6 +176,13 @@ def _some(deviations: list[Deviation], shown: int = 3) -> list[str]:
         *map(str, deviations[:shown]),
         *([f"and {more} more tensors"] if more > 0 else []),
     ]
+
+
+def digits(findings: Iterable[Finding]) -> float | None:
+    """Decimal digits in which the worst tensor of those that measure agrees with the oracle, 16 at
+    most; None where nothing was measured."""
+    errors = [f.worst.error for f in findings if f.worst and f.check in MEASURING]
+    return tolerance.digits(max(errors)) if errors else None
 
 
 def gravest(verdicts: list[Verdict]) -> Verdict:

@@ -48,7 +48,7 @@ class Location:
     place: str
     error: float
     hint: str = ""
-    reason: str = ""  # why it is no value of that kind at all
+    reason: str = ""  # why it is not a value of that kind at all
 
     def __str__(self) -> str:
         layer, _, name = self.value.rpartition("/")

@@ -48,6 +48,7 @@ class CheckProgress(CheckEvents):
         self._count()
 
     def ended(self, result: CellResult) -> None:
+        self.bar.once(result.cell.backend, result.doubts)
         self._found.pop(result.cell, None)
         self._ended += 1
         if result.kept:

@@ -64,6 +64,10 @@ class Signatures:
             "--memory": str(request.memory_limit),
             **{name: str(own[name]) for name in ("host", "cpu", "architecture")},
             "machine": own["id"],
+            "service": request.handler or request.service,
+            "usable cores": str(own["usable_cores"]),
+            # A check that is enough in one dtype is made of another where that is not asked for.
+            "dtypes": ", ".join(request.dtypes),
             **{f"variable {name}": text for name, text in reported(os.environ).items()},
         }
         self._specs: dict[str, dict[str, str]] = {}

@@ -8,16 +8,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
 from harness.check.findings import Verdict, Who
 from harness.files.forms import Form, Number, formed
 from harness.oracle.tolerance import DECADES
 
 SCHEMA_VERSION = 1
+
+
+def _of_a_step(found: list[float]) -> list[float]:
+    if not (found[0] >= 0 and found[0].is_integer()):
+        raise ValueError(f"the first is the number of a step, found {found[0]}")
+    return found
+
+
 Spread = Annotated[list[NonNegativeInt], Field(max_length=2 * DECADES + 3)]
-Grown = Annotated[list[Number], Field(min_length=3, max_length=3)]
+# A step, or a time step, its error and what is allowed.
+Grown = Annotated[list[Number], Field(min_length=3, max_length=3), AfterValidator(_of_a_step)]
 COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
+
+
+class RequestForm(Form):
+    """What a run that takes another one up must share with it."""
+
+    sizes: dict[str, int] = Field(default_factory=dict)
+    seed: int = 0
+    thorough: bool = False
+    repeat: int = 0
+    deterministic: bool = False
 
 
 class PlanForm(Form):
@@ -29,7 +48,8 @@ class PlanForm(Form):
 
 
 class Head(Form):
-    """The first line of a run."""
+    """The first line of a run. ``folders`` are those of ``--specs``, ``planned`` is the number of
+    its cells."""
 
     schema_: Annotated[int, Field(alias="schema")]
     harness: str
@@ -38,7 +58,9 @@ class Head(Form):
     machine: dict[str, Any]
     versions: dict[str, Any]
     environment: dict[str, dict[str, str]]
-    request: dict[str, Any] | None = None
+    request: RequestForm | None = None
+    folders: list[str] = Field(default_factory=list)
+    planned: NonNegativeInt | None = None
     plan: PlanForm | None = None
     columns: dict[str, dict[str, str]] | None = None
 
@@ -54,10 +76,12 @@ class OfCell(Form):
 
 
 class Begin(OfCell):
-    """A cell starts. ``signature`` is what decides its numbers. ``copy`` counts results of one cell
-    that contradict each other, from 2 on, in files that were merged."""
+    """A cell starts. ``signature`` is what decides its numbers, and ``since`` when an earlier run
+    began whose verdict is kept. ``copy`` counts results of one cell that contradict each other,
+    from 2 on, in files that were merged."""
 
     signature: dict[str, str] | None = None
+    since: str | None = None
     copy_: Annotated[int, Field(alias="copy", ge=1, lt=2**31)] = 1
 
 
@@ -76,12 +100,8 @@ class Result(OfCell):
     worst: str | None
     held: Annotated[int, Field(ge=0, lt=2**63)]
     layers: dict[str, str]
-    spread: Annotated[list[NonNegativeInt], Field(max_length=2 * DECADES + 3)] = Field(
-        default_factory=list
-    )
-    growth: list[Annotated[list[Number], Field(min_length=3, max_length=3)]] = Field(
-        default_factory=list
-    )
+    spread: Spread = Field(default_factory=list)
+    growth: list[Grown] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Result:
@@ -97,6 +117,12 @@ class Blamed(Form):
 
     who: Who
     words: str
+
+
+class BlameLine(OfCell):
+    """Of a cell that has ended, a later one has told who is at fault."""
+
+    blame: Blamed
 
 
 class LinkForm(Form):
@@ -129,6 +155,7 @@ class End(OfCell):
     blame: Blamed | None = None
     greeting: dict[str, str] | None = None
     divergence: DivergenceForm | None = None
+    checksum: str | None = None
 
 
 class PairLine(Form):
@@ -154,13 +181,14 @@ FORMS: Mapping[str, type[Form]] = {
     "begin": Begin,
     "result": Result,
     "end": End,
+    "blame": BlameLine,
     "pair": PairLine,
     "torn": Torn,
 }
 
 
 def check_line(line: Any) -> None:
-    """:class:`ValueError` for what is no line of a record file at all."""
+    """:class:`ValueError` for what is not a line of a record file at all."""
     if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
         raise ValueError("no record: it has no kind")
     if line["kind"] == "head" and line.get("schema") != SCHEMA_VERSION:

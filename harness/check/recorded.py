@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from harness.check.cell import Cell, CellResult
 from harness.check.divergence import Divergence, Link
 from harness.check.findings import Blame, Finding
-from harness.check.record_lines import DivergenceForm
 from harness.check.records import Records
 from harness.errors import UsageError
 from harness.oracle.tolerance import Deviation
 
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
+_fields = itemgetter(*CELL_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Block:
-    """The lines of a cell from begin to end, and the machine of the run that they are of."""
+    """The lines of a cell from begin to end, and the machine and the head of their run."""
 
     begin: Mapping[str, Any]
     results: Sequence[Mapping[str, Any]]
     end: Mapping[str, Any]
     run_on: Mapping[str, Any]
+    head: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cell(self) -> Cell:
@@ -61,34 +64,60 @@ class Block:
 
     def result(self) -> CellResult:
         """What came of the cell."""
-        return _result(self.begin, self.results, self.end)
+        found = _result(self.begin, self.results, self.end)
+        found.since = self.begin.get("since") or self.head.get("started", "")
+        return found
 
 
-def blocks(records: Records) -> dict[Cell, dict[Origin, Block]]:
+# Those of records that somebody holds: several readers ask for those of one file.
+_blocks: WeakKeyDictionary[Records, dict[Cell, dict[Origin, Block]]] = WeakKeyDictionary()
+_ended: WeakKeyDictionary[Records, dict[Cell, CellResult]] = WeakKeyDictionary()
+
+
+def blocks(records: Records) -> Mapping[Cell, Mapping[Origin, Block]]:
     """The cells that are there from begin to end, of records read with ``complete``; each from
     every origin.
 
     Of a cell that is there several times from one origin, the last run counts; one that began
-    again there and was cut off is not there.
+    again there and was cut off is not there. Made once for each file that was read.
     """
+    found = _blocks.get(records)
+    if found is None:
+        found = _blocks[records] = _blocks_of(records)
+    return found
+
+
+def _blocks_of(records: Records) -> dict[Cell, dict[Origin, Block]]:
     found: dict[Cell, dict[Origin, Block]] = {}
     begun: dict[Cell, tuple[Mapping[str, Any], list[Mapping[str, Any]], list[Block]]] = {}
     run_on: Mapping[str, Any] = {}
+    head: Mapping[str, Any] = {}
+    # Of cells that have not ended, what a later one has told of them.
+    told: dict[Cell, Mapping[str, Any]] = {}
     for line in records.lines:
         if line["kind"] == "head":
-            run_on = line["machine"]
+            run_on, head = line["machine"], line
+        elif line["kind"] == "blame":
+            cell = cell_of(line)
+            if cell in begun:
+                told[cell] = line
+            elif origins := found.get(cell):
+                origin, block = [*origins.items()][-1]
+                origins[origin] = replace(block, end={**block.end, "blame": line["blame"]})
         elif line["kind"] == "begin":
             cell = cell_of(line)
             origin = Block(line, (), {}, run_on).origin
             again = _again(found.get(cell, {}), origin)
             begun[cell] = line, [], again
+            told.pop(cell, None)
         elif line["kind"] in ("result", "end") and cell_of(line) in begun:
             cell = cell_of(line)
             if line["kind"] == "result":
                 begun[cell][1].append(line)
                 continue
             begin, results, before = begun.pop(cell)
-            block = Block(begin, results, line, run_on)
+            end = {**line, "blame": told.pop(cell)["blame"]} if cell in told else line
+            block = Block(begin, results, end, run_on, head)
             origins = found.setdefault(cell, {})
             for older in before:
                 if block.origin.version and older.origin.version not in ("", block.origin.version):
@@ -104,10 +133,13 @@ def _again(origins: dict[Origin, Block], origin: Origin) -> list[Block]:
     return [origins.pop(each) for each in same[-1:]]
 
 
-def ended(records: Records) -> dict[Cell, CellResult]:
+def ended(records: Records) -> Mapping[Cell, CellResult]:
     """The cells of :func:`blocks`; where one is there from several origins, each with the origin
-    in the name of its backend."""
-    return apart(blocks(records))[0]
+    in the name of its backend. Made once, too."""
+    found = _ended.get(records)
+    if found is None:
+        found = _ended[records] = apart(blocks(records))[0]
+    return found
 
 
 def of_machine(records: Records, machine: str, what: str) -> dict[Cell, CellResult]:
@@ -190,9 +222,18 @@ def cut_off(records: Records) -> list[Cell]:
     return [cell for cell in begun if cell not in found]
 
 
+def stopped(records: Records) -> str:
+    """In words, how far the last run of a file came that did not come to its end; else empty."""
+    heads = (number for number, line in enumerate(records.lines) if line["kind"] == "head")
+    last = records.lines[max(heads, default=0) :]
+    planned = (last[0].get("planned") or 0) if last else 0
+    done = sum(line["kind"] == "end" for line in last)
+    return f"stopped after {done} of {planned} cells" if done < planned else ""
+
+
 def cell_of(line: Mapping[str, Any]) -> Cell:
     """The cell that a line is about."""
-    return Cell(**{name: line[name] for name in CELL_FIELDS})
+    return Cell(*_fields(line))
 
 
 def _result(
@@ -229,13 +270,15 @@ def _result(
 def _divergence(record: Mapping[str, Any] | None) -> Divergence | None:
     if record is None:
         return None
-    found = DivergenceForm.model_validate(record)
     return Divergence(
-        found.first,
-        tuple(Link(link.value, link.error, link.allowed) for link in found.links),
-        tuple((int(step), error, allowed) for step, error, allowed in found.steps),
-        found.file,
-        found.line,
-        found.start,
-        tuple(found.lines),
+        record["first"],
+        tuple(
+            Link(link["value"], float(link["error"]), float(link["allowed"]))
+            for link in record["links"]
+        ),
+        tuple((int(n), float(e), float(a)) for n, e, a in record.get("steps", ())),
+        record.get("file", ""),
+        record.get("line", 0),
+        record.get("start", 0),
+        tuple(record.get("lines", ())),
     )

@@ -57,7 +57,7 @@ class RecordError(HarnessError):
     """A record file cannot be read or written, or a record is not of the documented form."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Records:
     """The lines of a record file, in file order.
 
@@ -167,7 +167,7 @@ def read_records(path: str | os.PathLike[str], *, complete: bool = False) -> Rec
     With ``complete``, every line has the fields of its kind, of their types.
 
     Raises:
-        RecordError: the file cannot be read, or a line other than the last is no record; the
+        RecordError: the file cannot be read, or a line other than the last is not a record; the
             message names file and line.
     """
     decode = _complete if complete else _decode
@@ -257,7 +257,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise TypeError(f"the key {key!r} is no string")
+                raise TypeError(f"the key {key!r} is not a string")
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

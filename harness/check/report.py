@@ -11,62 +11,26 @@ from rich.text import Text
 from harness.check.cell import CellResult
 from harness.check.checks import AT_GIVEN, CHECKS
 from harness.check.events import Report
-from harness.check.findings import PASSING, Finding
+from harness.check.findings import MARKS, PASSING, Finding, digits
+from harness.check.history import days
 from harness.check.outliers import Group, group_of, outlier
 from harness.check.request import Request, given_record
 from harness.files.user_file import displayed
-from harness.oracle import tolerance
 from harness.spec.shelf import Shelf
 from harness.table import Grid
 from harness.terminal import entry
 
-MARKS: Mapping[str, str] = {
-    "not-applicable": "no answer",
-    "agree": "",
-    "known-difference": "known",
-    "unsupported": "unsupported",
-    "differ": "DIFFER",
-    "error": "ERROR",
-    "crashed": "CRASHED",
-    "timeout": "TIMEOUT",
-    "out-of-memory": "OUT OF MEMORY",
-    "not-run": "not run",
-}
 STYLES: Mapping[str, str] = {
     "agree": "green",
     "known-difference": "cyan",
     "unsupported": "dim",
     "not-applicable": "dim",
 }
-# The checks whose numbers say how closely a backend follows the oracle. The others test edges.
-MEASURING = frozenset(
-    {
-        "outputs",
-        "loss",
-        "state",
-        "statistics",
-        "gradients",
-        "cotangent-gradients",
-        "inference",
-        "carried-state",
-        "training",
-        "training-sgd",
-        "own-sizes",
-    }
-)
-
-
-def digits(result: CellResult) -> float | None:
-    """Decimal digits in which the worst tensor agrees with the oracle, 16 at most."""
-    errors = [f.worst.error for f in result.findings if f.worst and f.check in MEASURING]
-    if not errors:
-        return None
-    return tolerance.digits(max(errors))
 
 
 def cell_text(result: CellResult) -> str:
     """``15.6`` where it agrees, ``DIFFER 2.1`` where not."""
-    number = digits(result)
+    number = digits(result.findings)
     shown = "" if number is None else f"{number:.1f}"
     return f"{MARKS[result.verdict]} {shown}".strip()
 
@@ -153,7 +117,8 @@ def details(report: Report) -> list[str]:
     lines = []
     for result in report.results:
         paths = ", ".join(f"{k}: {v}" for k, v in result.layers.items())
-        lines.append(f"{result.cell} ({result.version}; {paths}): {result.verdict}")
+        kept = f", kept from {result.since}" if result.kept else ""
+        lines.append(f"{result.cell} ({result.version}; {paths}): {result.verdict}{kept}")
         for f in result.findings:
             worst = f.worst
             numbers = (
@@ -243,11 +208,25 @@ def summary(report: Report, seconds: float) -> str:
     for result in report.results:
         counts[result.verdict] = counts.get(result.verdict, 0) + 1
     listed = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"
-    kept = len(report.results) - len(ran)
-    taken = f" ({kept} kept from the record file)" if kept else ""
+    old = [r for r in report.results if r.kept]
+    taken = f" ({len(old)} kept: {', '.join(days(old))})" if old else ""
     cells = "1 cell" if len(report.results) == 1 else f"{len(report.results)} cells"
     left = f"; {report.left_out} more not run, because one failed" if report.left_out else ""
     return f"{cells}: {listed}{taken}{left}; {compared:,} comparisons in {seconds:.0f} s"
+
+
+def kept(report: Report) -> list[str]:
+    """Which verdicts are of today, and which are those of an earlier run: by backend."""
+    if not any(result.kept for result in report.results):
+        return []
+    lines = []
+    for backend in dict.fromkeys(r.cell.backend for r in report.results):
+        own = [r for r in report.results if r.cell.backend == backend]
+        old = [r for r in own if r.kept]
+        told = [f"{len(own) - len(old)} run now"] if len(own) > len(old) else []
+        told += [f"{words} kept" for words in days(old)]
+        lines.append(f"{backend}: {', '.join(told)}")
+    return lines
 
 
 def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:

@@ -57,6 +57,8 @@ class Request:
     deterministic: bool = False
     records: Path | None = None
     resume: bool = False
+    history: Path | None = None
+    fresh: bool = False
     seed: int = 0
     jobs: int = 0
     fail_fast: bool = False
@@ -99,13 +101,15 @@ def given_record(given: Given) -> dict[str, Any]:
 def small_sizes(spec: Spec) -> dict[str, int]:
     """A small number for every size of a spec, all different, never above the spec's own."""
     taken = {SMALL_BATCH, SMALL_TIME, *SMALL_SIZES.values()}
+    deciding = spec.program().structural
     sizes = {}
     for name, own in spec.model.sizes.items():
         small = SMALL_SIZES.get(name)
         if small is None:
             small = next(n for n in range(5, 10_000) if n not in taken)
             taken.add(small)
-        sizes[name] = min(small, own)
+        # A chain of two is one: more takes longer, and is no other case.
+        sizes[name] = min(2 if name in deciding else small, own)
     return sizes
 
 
@@ -131,6 +135,8 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
     """:class:`UsageError` for what no run can do: a request may come from Python, unchecked."""
     if request.resume and request.records is None:
         raise UsageError("--resume needs --records FILE: the cells to keep are in it")
+    if request.fresh and request.history is None:
+        raise UsageError("--fresh runs what --history holds already: give --history FOLDER")
     for name in request.specs:
         if not isinstance(name, str):
             raise UsageError(f"a spec is asked for by its name or its file's path, found {name!r}")

@@ -14,6 +14,7 @@ from harness.check.recorded import Block, Origin, ended
 from harness.check.records import Records, read_records
 from harness.check.request import Request, given_record
 from harness.errors import UsageError
+from harness.files.user_file import displayed
 
 
 def request_record(request: Request) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def request_record(request: Request) -> dict[str, Any]:
     return found if request.given is None else {**found, "given": given_record(request.given)}
 
 
-def ended_cells(path: Path, request: Request) -> dict[Cell, CellResult]:
+def ended_cells(path: Path, request: Request) -> Mapping[Cell, CellResult]:
     """The cells that a record file of the same run holds from begin to end, those of several
     machines or versions apart.
 
@@ -56,6 +57,11 @@ def records_of(path: Path, request: Request) -> Records:
     return records
 
 
+def nothing_yet(path: Path) -> str:
+    """In words, that a record file has nothing to take up, and which file that is."""
+    return f"there are no records in {displayed(path.absolute())} yet: every cell is run"
+
+
 def take_up(
     plan: Sequence[Cell],
     ended: Mapping[Cell, Mapping[Origin, Block]],
@@ -75,21 +81,26 @@ def take_up(
         # The last one first: it is the likeliest, and its reason is told.
         for block in reversed([*ended.get(cell, {}).values()]):
             result = block.result()
-            differing = _reason(result, signature(cell), greetings)
+            differing = reason_to_run(result, signature(cell), greetings)
             if not differing:
                 kept[cell] = result
                 break
             reason = reason or differing
         if reason and cell not in kept:
             reasons[reason] += 1
-    return kept, [
+    return kept, run_again(reasons)
+
+
+def run_again(reasons: Mapping[str, int]) -> list[str]:
+    """In words, how many cells are run again, by the reason."""
+    return [
         f"{count} cells are run again: {reason}" if count > 1 else f"1 cell is run again: {reason}"
         for reason, count in reasons.items()
     ]
 
 
-def _reason(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
-    """Why a cell must be run again; empty if it need not."""
+def reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
+    """Why a cell must be run again; empty if all that decides its numbers is as it was."""
     if result.signature is None or result.greeting is None:
         return "the record file does not say under what it was run"
     wanted = dict(now)

@@ -12,8 +12,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
+from harness.check import history
 from harness.check.blame import Witnesses
-from harness.check.cell import Cell, CellResult, begin_record, end_record, result_records
+from harness.check.cell import (
+    Cell,
+    CellResult,
+    begin_record,
+    blame_record,
+    end_record,
+    result_records,
+)
 from harness.check.events import Report
 from harness.check.findings import PASSING
 from harness.check.outliers import Outliers
@@ -22,7 +30,7 @@ from harness.check.provenance import Greetings
 from harness.check.recorded import blocks
 from harness.check.records import Records, RecordWriter
 from harness.check.request import slowest_first
-from harness.check.resume import records_of, take_up
+from harness.check.resume import nothing_yet, records_of, take_up
 from harness.check.runner import Runner
 from harness.oracle.threads import one_thread
 from harness.worker.process import kill_all
@@ -53,6 +61,8 @@ class Engine(Runner):
         self.events.planned(plan)
         self._writer = RecordWriter(self.request.records) if self.request.records else None
         self._results = self._taken_up(plan)
+        remembered = self._remembered(plan)
+        self._results |= remembered
         left = [cell for cell in plan if cell not in self._results]
         self.cases.plan(cell.spec for cell in left)
         self._outliers = Outliers(left)
@@ -60,13 +70,19 @@ class Engine(Runner):
         self._enough = threading.Event()
         self._pairs = Pairs(left)
         try:
-            self.head = self.new_head(arguments)
+            self.head = {**self.new_head(arguments), "planned": len(left)}
             self._write(self.head)
+            for result in remembered.values():
+                self._write(
+                    *_lines(begin_record(result.cell, result.signature, result.since), result)
+                )
+            if left and self._new is not None:
+                self._new.append(self.head)
             self._run_left(left)
         finally:
             self.close()
-            if self._writer:
-                self._writer.close()
+            for writer in filter(None, (self._writer, self._new)):
+                writer.close()
         place = {cell: number for number, cell in enumerate(plan)}
         pairs = sorted(self._found_pairs, key=lambda pair: [place[cell] for cell in pair.cells])
         lines = [line for line in self._outliers.lines.values() if line]
@@ -89,9 +105,29 @@ class Engine(Runner):
     def _take_up(self, records: Records, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         greetings = Greetings(self.request, self.workers)
         kept, reasons = take_up(plan, blocks(records), self.signature, greetings)
-        if reasons:
-            self.events.again(reasons)
+        assert self.request.records is not None
+        self.events.again(reasons if records.lines else [nothing_yet(self.request.records)])
         return kept
+
+    def _remembered(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
+        """With ``history``, the results of cells that agreed when all was as it is now."""
+        self._new: RecordWriter | None = None
+        folder = self.request.history
+        if folder is None:
+            return {}
+        known: dict[Cell, CellResult] = {}
+        if not self.request.fresh:
+            open_cells = [cell for cell in plan if cell not in self._results]
+            found = history.read(folder, self.request)
+            greetings = Greetings(self.request, self.workers)
+            known, reasons = found.known(open_cells, self.signature, greetings)
+            if reasons:
+                self.events.again(reasons)
+            for result in known.values():
+                self.events.ended(result)
+        if len(self._results) + len(known) < len(plan):
+            self._new = RecordWriter(history.new_file(folder))
+        return known
 
     def _run_left(self, left: Sequence[Cell]) -> None:
         """Run cells from this process, a thread for each backend."""
@@ -126,22 +162,26 @@ class Engine(Runner):
 
     def _run_one(self, cell: Cell, place: Place) -> None:
         """Run a cell somewhere, and keep and tell what came of it."""
-        signature = place.signature(cell) if self._writer else None
-        self._tell(self.events.began, cell, begin_record(cell, signature))
+        kept = self._writer or self._new
+        begin = begin_record(cell, place.signature(cell) if kept else None)
+        self._tell(self.events.began, cell, begin)
         result = place.run_cell(cell)
         self.cases.done(cell.spec)
         if self._stopping.is_set():
-            return  # its worker was killed from here: whatever came of it is no verdict
+            return  # its worker was killed from here: whatever came of it is not a verdict
         with self._lock:
             self._results[cell] = result
             self._outliers.ended(result)
-            self._witnesses.heard(result)
+            judged = map(blame_record, self._witnesses.heard(result))
             pairs = self._pairs.ended(result)
             self._found_pairs += pairs
         if self.request.fail_fast and result.verdict not in PASSING:
             self._enough.set()
-        lines = [*result_records(result), *(pair.record() for pair in pairs), end_record(result)]
-        self._tell(self.events.ended, result, *lines)
+        _, *lines = _lines(begin, result)
+        more = [*(pair.record() for pair in pairs), *judged]
+        self._tell(self.events.ended, result, *more, *lines)
+        if self._new is not None:
+            self._new.append(begin, *lines)
         for finding in result.findings:
             finding.settle()
 
@@ -153,3 +193,9 @@ class Engine(Runner):
     def _write(self, *lines: Mapping[str, Any]) -> None:
         if self._writer:
             self._writer.append(*lines)
+
+
+def _lines(begin: Mapping[str, Any], result: CellResult) -> list[Mapping[str, Any]]:
+    """All lines of a cell, the last with the checksum of all."""
+    lines = [begin, *result_records(result), end_record(result)]
+    return [*lines[:-1], history.sealed(lines)]

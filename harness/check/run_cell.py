@@ -75,9 +75,11 @@ class CellRun:
             yield _fault("start", started)
             return
         hello = self.worker.hello or {}
+        result.doubts = hello.get("doubts", ())
         result.version = ", ".join(f"{n} {v}" for n, v in hello.get("versions", {}).items())
-        # What a backend does not claim to have is no fault of it.
-        lacking = not_offered(hello, self.cell.device, self.cell.dtype)
+        # What a backend does not claim to have is not a fault of it.
+        programs = (self.case.training, self.case.inference)
+        lacking = not_offered(hello, self.cell.device, self.cell.dtype, programs)
         if lacking:
             yield Finding("open", faults=[lacking], verdict="unsupported")
             return

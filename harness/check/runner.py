@@ -122,6 +122,7 @@ class Runner:
         """The first line of the record of a run of this request, begun now."""
         made = head(arguments, origins(self.backends), self.request.environment)
         made["request"] = request_record(self.request)
+        made["folders"] = [str(folder) for folder in self.request.folders]
         made["plan"] = plan_record(
             ["\n".join(cell_name(c)) for c in self.whole_plan()], self.request.shard
         )
@@ -130,6 +131,12 @@ class Runner:
     def signature(self, cell: Cell) -> Mapping[str, str]:
         """The signature of a cell: what decides its numbers."""
         return self._signatures.of(cell, self.specs[cell.spec])
+
+    def signed(self, result: CellResult) -> CellResult:
+        """A result of this run with its signature."""
+        if result.signature is None:
+            result.signature = self.signature(result.cell)
+        return result
 
     @cached_property
     def _signatures(self) -> Signatures:

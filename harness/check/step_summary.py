@@ -13,6 +13,7 @@ from harness.check.findings import PASSING
 from harness.check.pairs import statements
 from harness.check.report import cell_text, summary, title
 from harness.compared import Comparison
+from harness.markdown import escaped, table
 from harness.spec.shelf import Shelf
 
 
@@ -62,15 +63,15 @@ def places(location: str, specs: Shelf, spec: str) -> Iterator[str]:
 
 def markdown(report: Report, seconds: float, compared: Comparison | None = None) -> str:
     """The summary of a run: what came of it, the table of systems by backends, what fails."""
-    found = [f"### harness check: {github.escaped(summary(report, seconds))}", ""]
+    found = [f"### harness check: {escaped(summary(report, seconds))}", ""]
     if compared is not None:
         found += [compared.markdown(), ""]
-    found += [github.escaped(title(report)), "", _table(report.results), ""]
+    found += [escaped(title(report)), "", _table(report.results), ""]
     for result in report.results:
         if result.verdict not in PASSING:
-            told = github.escaped(f"{result.cell}: {result.verdict}")
-            found.append(f"- **{told}**: {github.escaped(words(result))}")
-    found += ["", *(f"- {github.escaped(text)}" for text in statements(report.pairs))]
+            told = escaped(f"{result.cell}: {result.verdict}")
+            found.append(f"- **{told}**: {escaped(words(result))}")
+    found += ["", *(f"- {escaped(text)}" for text in statements(report.pairs))]
     return "\n".join(found) + "\n"
 
 
@@ -80,7 +81,7 @@ def _table(results: Sequence[CellResult]) -> str:
     for result in results:
         row = rows.setdefault(result.cell.spec, {})
         row.setdefault(result.cell.backend, []).append(cell_text(result))
-    return github.table(
+    return table(
         ["system", *backends],
         [[spec, *(" / ".join(row.get(b, ["-"])) for b in backends)] for spec, row in rows.items()],
     )

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from harness.cluster.on_ray import Cluster, ClusterError, Lost, Node
 
 T = TypeVar("T", bound=Hashable)
-# So often may a process be lost over one item; and in a row on one node without any being done.
+# So often may a process be lost over one item; and so often in a row on one node before any.
 TRIES, FAILURES = 2, 3
 # Seconds between two looks at which nodes there are.
 LOOK = 1.0
@@ -32,6 +32,8 @@ class Queue(Generic[T]):
         self._busy: set[tuple[str, str]] = set()
         self._changed = threading.Condition()
         self._stopped = False
+        self.taken: Counter[int] = Counter()
+        """How many items each thread has taken."""
         self.error: BaseException | None = None
 
     @property
@@ -78,7 +80,10 @@ class Queue(Generic[T]):
         """The next item of a kind, or None."""
         with self._changed:
             waiting = self._waiting[kind]
-            return waiting.popleft() if waiting and not self._stopped else None
+            if not waiting or self._stopped:
+                return None
+            self.taken[threading.get_ident()] += 1
+            return waiting.popleft()
 
     def done(self, item: T) -> None:
         """An item has come to its end."""
@@ -120,9 +125,8 @@ def spread(
             for node in cluster.nodes():
                 if node.id not in known:
                     known.add(node.id)
-                    failures = Counter[str]()
                     for _ in range(slots(node)):
-                        arguments = (cluster, queue, node, work, failures, given_up)
+                        arguments = (cluster, queue, node, work, given_up)
                         # Not waited for at the end of this process, whatever Ray is doing.
                         thread = threading.Thread(target=_slot, args=arguments, daemon=True)
                         thread.start()
@@ -148,18 +152,20 @@ def _slot(
     queue: Queue[T],
     node: Node,
     work: Callable[[Node, str], None],
-    failures: Counter[str],
     given_up: list[str],
 ) -> None:
+    failures, me = 0, threading.get_ident()
     while (kind := queue.claim(node.id)) is not None:
+        before = queue.taken[me]
         try:
             work(node, kind)
-            failures.clear()
+            failures = 0
         except Lost as lost:
             if node not in cluster.nodes():
                 return
-            failures[kind] += 1
-            if failures[kind] >= FAILURES:
+            # What was lost over an item is counted there.
+            failures = failures + 1 if queue.taken[me] == before else 0
+            if failures == FAILURES:
                 given_up.append(f"{node}: {lost}")
                 return
         except BaseException as error:

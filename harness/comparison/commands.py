@@ -1,4 +1,5 @@
-"""The commands ``compare`` and ``merge``. What they need is imported when they are run."""
+"""The commands ``compare``, ``upgrade`` and ``merge``. What they need is imported when they are
+run."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ from typing import Any
 
 import click
 
+from harness import options as shared
 from harness.bench.commands import SHARE, share
 from harness.interrupts import stoppable
-from harness.options import FILE, JSON, MARKDOWN
+from harness.options import FILE, JSON, MARKDOWN, WordList, listed, number
+from harness.ranges import ROUNDS
 
 Command = Callable[..., Any]
 
@@ -20,20 +23,29 @@ Command = Callable[..., Any]
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     """Add the commands to a group; ``guard`` makes a message of a user's error."""
     group.command()(guard(compare))
+    group.command()(guard(upgrade))
     group.command()(guard(merge))
 
 
 @click.argument("old", type=FILE)
-@click.argument("new", type=FILE)
+@click.argument("new", type=FILE, required=False)
+@click.option(
+    "--between",
+    nargs=2,
+    metavar="A B",
+    help="Two columns of the one file, such as torch@2.14.1 torch@2.15.0.",
+)
 @SHARE
 @JSON
 @MARKDOWN
-def compare(old: Path, new: Path, **options: Any) -> None:
+def compare(old: Path, new: Path | None, **options: Any) -> None:
     """Show what changed from OLD to NEW: two files of 'check --records', or of 'bench --records'.
+
+    With --between, what changes from one column of OLD to another: two versions of a framework.
 
     They may be of other versions and machines; what differs there is told first. Worse is what is
     slower beyond the threshold and the noise, less accurate than rounding explains, of a graver
-    verdict, or not there any more.
+    verdict, or gone.
 
     Exit code 0: nothing is worse; 1: something is; 2: the files cannot be read or compared.
     """
@@ -41,6 +53,37 @@ def compare(old: Path, new: Path, **options: Any) -> None:
 
     given = {**options, "threshold": share(options["threshold"])}
     sys.exit(stoppable(partial(run_compare, old, new, given)))
+
+
+@click.argument("old", type=WordList("backend"))
+@click.argument("new", type=WordList("backend"))
+@shared.specs
+@listed("--want", kind="want", help="numbers or speed; both if left out.")
+@click.option("--quick", is_flag=True, help="Three models, float32, the check 'values'.")
+@shared.DEVICE
+@click.option(
+    "--rounds",
+    type=number(ROUNDS),
+    default=5,
+    show_default=True,
+    help="Rounds of interleaved measurement.",
+)
+@SHARE
+@shared.SPECS
+@JSON
+def upgrade(old: str, new: str, specs: tuple[str, ...], **options: Any) -> None:
+    """Tell whether going from OLD to NEW changes a number or a speed: two versions of a framework.
+
+    They are columns of --backend, such as torch@2.14.1 and torch@2.15.0; 'harness env' makes them.
+    All of Lesson 6 is checked, then timed, if no SPEC is given.
+
+    Exit code 0: nothing is worse; 1: something is; 2: wrong usage or a wrong spec; 3: one of them
+    could not be run.
+    """
+    from harness.comparison.upgrade import run_upgrade
+
+    given = {**options, "threshold": share(options["threshold"])}
+    sys.exit(stoppable(partial(run_upgrade, (old, new), specs, given)))
 
 
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")

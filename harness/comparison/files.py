@@ -30,10 +30,12 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> Compar
     """
     first, second = load(old), load(new)
     if isinstance(first, Records) and isinstance(second, Records):
-        if not blocks(first):
-            raise UsageError(f"{displayed(old)} holds no cell that has ended")
+        for path, records in ((old, first), (new, second)):
+            if not blocks(records):
+                raise UsageError(f"{displayed(path)} holds no cell that has ended")
         around = surroundings.environment_changes(first, second)
-        return Comparison(around, checks.changes(first, second))
+        limits = checks.limits(first, second)
+        return Comparison(around, checks.changes(first, second), limits=limits)
     if isinstance(first, Records) or isinstance(second, Records):
         told = (
             f"{displayed(path)} is {NAMES[isinstance(content, Records)]}"

@@ -99,8 +99,8 @@ def archive(path: Path, what: str) -> Iterator[Archive]:
     """The archive in a file, whose parts are read while it is open.
 
     Raises:
-        FileFault: it is no file that can be read; ``what`` says what it should be.
-        Damaged: it is no archive.
+        FileFault: it is not a file that can be read; ``what`` says what it should be.
+        Damaged: it is not an archive.
     """
     with opened(path, MAX_WEIGHTS, what) as file:
         listing = _Listing(file)

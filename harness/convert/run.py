@@ -262,8 +262,8 @@ def made_in(folder: Path, file: Path, request: Export) -> Path:
     """
     if file.parent != folder or file.is_symlink() or not file.is_file():
         raise FormatFault(
-            f"format {request.format_!r}: it says that it wrote {file}, and that is no file in the "
-            f"folder that it was given"
+            f"format {request.format_!r}: it says that it wrote {file}, and that is not a file in "
+            "the folder that it was given"
         )
     return file.relative_to(folder)
 

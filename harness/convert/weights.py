@@ -233,7 +233,7 @@ def _check_start(name: str, path: Path, head: bytes, kind: FileKind) -> None:
     """:class:`WeightsError` for a file that does not start as one of a kind does."""
     if head[8 : DIGEST.start] != OPENING:
         what = "it is empty" if not head else "it does not begin as they do"
-        raise WeightsError(f"{name!r} is no file of weights, or damaged: {what}; {GIVE}")
+        raise WeightsError(f"{name!r} is not a file of weights, or is damaged: {what}; {GIVE}")
     other = next((k for k in FORMATS if k is not kind and k.matches(path, head)), None)
     if other is not None:
         raise WeightsError(f"{name!r} is {other.name}, not {kind.name}; {GIVE}")

@@ -17,11 +17,11 @@ TITLES = {
 OPENING = """\
 # Where the frameworks' defaults differ, and what to set
 
-{count} defaults in which numpy, torch, Keras and JAX (with optax) part, or all of them from what a
-paper or an older version does. Each was measured where a framework is in the first column:
+{count} defaults in which numpy, torch, Keras and JAX (with optax) differ, or all of them from what
+a paper or an older version does. Each was measured where a framework is in the first column:
 `harness differences --run` measures it again on the versions that are installed, and says what has
-changed. `keras` is Keras on TensorFlow; `keras-torch` and `keras-jax` stand beside it where the
-engine makes a difference.
+changed. `keras` is Keras on TensorFlow; `keras-torch` and `keras-jax` have rows of their own where
+the engine makes a difference.
 
 ```
 harness differences                        # all of them
@@ -31,7 +31,7 @@ harness differences adam --run             # and whether the installed versions 
 harness differences --json                 # for a program
 ```
 
-How far apart such models come out is in [semantics.md](semantics.md). This page is made of
+How far apart such models come out is in [semantics.md](semantics.md). This page is made from
 `specs/defaults/*.yaml` by `harness differences --print-markdown`.
 """
 

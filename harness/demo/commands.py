@@ -20,7 +20,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command("demo")(guard(demo))
 
 
-@click.option("--break", "broken", is_flag=True, help="Plant a fault, and see how it is told.")
+@click.option("--break", "broken", is_flag=True, help="Plant a fault, and see how it is reported.")
 @click.option(
     "--backend",
     type=WordList("backend"),

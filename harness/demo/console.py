@@ -14,13 +14,6 @@ SIZES = {"hidden": 16, "vocab": 20}
 CHECKS = ("values", "training-sgd", "batch-independence", "causality")
 # In this order, by how soon they start.
 LIKED = ("torch", "jax", "keras")
-OPTIONS = {
-    "as_json": False,
-    "verbose": False,
-    "pairs": False,
-    "reproducers": None,
-    "baseline": None,
-}
 
 
 def run_demo(broken: bool, backend: str | None) -> int:
@@ -51,7 +44,7 @@ def run_demo(broken: bool, backend: str | None) -> int:
         checks=CHECKS,
         service="harness.demo.broken:handler" if broken else SERVICE,
     )
-    code = run_check(request, OPTIONS, ["demo"])
+    code = run_check(request, ["demo"])
     tell("")
     if not broken:
         tell("See a fault found:           harness demo --break")

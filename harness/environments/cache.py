@@ -88,7 +88,7 @@ def at(folder: Path) -> Environment | None:
         about = formed(content, About)
     except (FileFault, Malformed) as fault:
         raise UsageError(
-            f"{displayed(path)} is none that 'harness env' wrote: {fault}; remove the folder"
+            f"{displayed(path)} is not one that 'harness env' wrote: {fault}; remove the folder"
         ) from None
     return Environment(folder, about)
 

@@ -91,7 +91,7 @@ def _requirement(word: str) -> Requirement:
         return Requirement(word)
     except InvalidRequirement as error:
         raise UsageError(
-            f"{word!r} is no requirement of pip's: {str(error).splitlines()[0]}"
+            f"{word!r} is not a requirement of pip's: {str(error).splitlines()[0]}"
         ) from None
 
 

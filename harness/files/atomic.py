@@ -33,7 +33,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     stays.
 
     Raises:
-        OSError: the file cannot be written, or is no regular file (a device, a folder); an old
+        OSError: the file cannot be written, or is not a regular file (a device, a folder); an old
             one is as it was.
     """
     try:

@@ -71,7 +71,7 @@ def _locate(details: ErrorDetails, model: type[BaseModel], data: Any) -> _Locate
     for step in details["loc"]:
         members = _members(annotation)
         if len(members) > 1:
-            # pydantic names the member tried in its path; it is no part of the file's.
+            # pydantic names the member tried in its path; it is not a part of the file's.
             choices = (*choices, (path, str(step)))
             annotation = next((m for m in members if _is_labelled(m, str(step))), None)
         elif step != "[key]":

@@ -35,7 +35,7 @@ PROJECT = b"backend-comparison-harness"
 OPENING = b'{"__metadata__":{"sha256":"'
 # How a record file starts, and of which kinds its lines are.
 RECORD = b'{"kind":"head",'
-LINES = frozenset({"head", "begin", "result", "end", "pair", "torn"})
+LINES = frozenset({"head", "begin", "result", "end", "blame", "pair", "torn"})
 # What the files of an export end in: the comment of an archive, the last line of a module.
 EXPORTED = b"written by backend-comparison-harness export"
 # The comment of the archives that 'harness run' writes.

@@ -80,7 +80,7 @@ def _open(lock: Path, flags: int) -> int:
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or (status.st_size and not _holder(handle)):
         os.close(handle)
-        raise OSError(errno.EEXIST, "a file that is no lock has its name")
+        raise OSError(errno.EEXIST, "a file that is not a lock has its name")
     return handle
 
 

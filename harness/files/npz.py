@@ -43,7 +43,7 @@ def read_npz(content: bytes, limit: int) -> ArrayDict:
             _check_members(members, limit)
             return {m.filename.removesuffix(SUFFIX): _array(archive, m) for m in members}
     except BROKEN as error:
-        raise ValueError(f"it is no npz file, or damaged: {shorten(str(error))}") from None
+        raise ValueError(f"it is not an npz file, or is damaged: {shorten(str(error))}") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo], limit: int) -> None:
@@ -54,7 +54,7 @@ def _check_members(members: list[zipfile.ZipInfo], limit: int) -> None:
         raise ValueError("it holds two arrays of one name")
     for name in names:
         if not name.endswith(SUFFIX):
-            raise ValueError(f"it holds {shorten(name)!r}, which is no array")
+            raise ValueError(f"it holds {shorten(name)!r}, which is not an array")
     total = sum(member.file_size for member in members)
     if total > limit:
         raise ValueError(f"its arrays have {total:,} bytes; at most {limit:,} are allowed")

@@ -54,7 +54,7 @@ def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
     """The content of a regular file of at most ``limit`` bytes; ``what`` says what it should be.
 
     Raises:
-        FileFault: there is no such file, it is no regular file, it is larger, or it cannot be read.
+        FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
     """
     name = displayed(path)
     with _opened(path, name) as (file, size):
@@ -86,7 +86,7 @@ def read_head(path: str | os.PathLike[str], count: int) -> bytes:
     """The first ``count`` bytes of a regular file, or all if it has fewer.
 
     Raises:
-        FileFault: there is no such file, it is no regular file, or it cannot be read.
+        FileFault: there is no such file, it is not a regular file, or it cannot be read.
     """
     with _opened(path, displayed(path)) as (file, _):
         return file.read(count) or b""
@@ -96,7 +96,7 @@ def read_tail(path: str | os.PathLike[str], count: int) -> bytes:
     """The last ``count`` bytes of a regular file, or all if it has fewer.
 
     Raises:
-        FileFault: there is no such file, it is no regular file, or it cannot be read.
+        FileFault: there is no such file, it is not a regular file, or it cannot be read.
     """
     with _opened(path, displayed(path)) as (file, size):
         file.seek(max(0, size - count))
@@ -107,7 +107,7 @@ def check_regular(path: str | os.PathLike[str], limit: int, what: str) -> None:
     """Check a file that something else will read, as :func:`read_bytes` checks its own.
 
     Raises:
-        FileFault: there is no such file, it is no regular file, it is larger, or it cannot be read.
+        FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
     """
     name = displayed(path)
     with _opened(path, name) as (_, size):
@@ -119,7 +119,7 @@ def opened(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[Bina
     """A regular file of at most ``limit`` bytes, to read parts of; ``what`` says what it should be.
 
     Raises:
-        FileFault: there is no such file, it is no regular file, it is larger, or it cannot be read.
+        FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
     """
     name = displayed(path)
     with _opened(path, name) as (file, size):

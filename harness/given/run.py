@@ -189,7 +189,7 @@ def _on_backend(
         started = worker.start()
         if not started.ok:
             raise BackendError(f"{backend}: start: {started.cause}", told(started))
-        lacking = not_offered(worker.hello or {}, how.device, how.dtype)
+        lacking = not_offered(worker.hello or {}, how.device, how.dtype, programs)
         if lacking:
             raise UsageError(f"{backend}: {lacking}")
         remote = Remote(worker, how.timeout, spent)

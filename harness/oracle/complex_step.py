@@ -28,7 +28,7 @@ def complex_step_gap(case: Case) -> float:
     """The largest gap between derived and complex-step derivatives of the loss.
 
     One random direction for each parameter, float input and state; relative to the sum of the
-    magnitudes that the inner product adds. A direction along which either is no finite number
+    magnitudes that the inner product adds. A direction along which either is not a finite number
     proves nothing; NaN where none is left, 0 for a model without a loss. Raises
     :class:`HarnessError` where the two disagree: then no comparison would mean anything.
     """

@@ -126,7 +126,7 @@ def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -
     """Arrays by name: float64 where the port holds floats, and else as they are.
 
     Raises:
-        UsageError: these are no arrays of numbers by name.
+        UsageError: these are not arrays of numbers by name.
     """
     if not isinstance(numbers, Mapping):
         raise UsageError(f"{group}s are arrays by name, found {type(numbers).__name__}")
@@ -136,9 +136,9 @@ def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -
         try:
             array = np.asarray(value)
         except ValueError as error:  # lists of different lengths
-            raise UsageError(f"{group} {name!r} is no array: {error}") from None
+            raise UsageError(f"{group} {name!r} is not an array: {error}") from None
         if array.dtype.kind not in NUMBERS:
-            raise UsageError(f"{group} {name!r} is no array of numbers, found {array.dtype}")
+            raise UsageError(f"{group} {name!r} is not an array of numbers, found {array.dtype}")
         found[name] = array.astype(np.float64) if name in floats else array
     return found
 

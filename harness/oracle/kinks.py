@@ -39,6 +39,7 @@ class Watching(Oracle):
         super().__init__()
         watched = {op: self._watched(TABLE[op]) for op in ORDERED}
         self._table = {**self._table, **watched, "equal": self._kept(TABLE["equal"])}
+        self._table["floor"] = self._floor
         self.forget()
 
     def forget(self) -> None:
@@ -52,6 +53,12 @@ class Watching(Oracle):
             return self.decisions[-1]
 
         return run
+
+    def _floor(self, x: Array) -> Array:
+        """A step of floor is a comparison with the nearest whole number."""
+        nearest = np.rint(x)
+        self._table["less"](x, np.where(np.isfinite(nearest), nearest, 0.0))
+        return np.asarray(TABLE["floor"](x))
 
     def _watched(self, compare: Comparison) -> Comparison:
         kept = self._kept(compare)
@@ -71,7 +78,7 @@ class Wavering(Oracle):
     """The oracle, but that comparisons of operands nearer than :attr:`band` fall the other way.
 
     ``band`` is relative to the larger operand. Of millions of relus some are always that near to
-    their kink; what such a one does to a gradient is no fault of a backend.
+    their kink; what such a one does to a gradient is not a fault of a backend.
     """
 
     band = 0.0

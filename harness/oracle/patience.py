@@ -126,7 +126,7 @@ def _asking(need: int) -> Iterator[None]:
         if need > left:
             raise OracleFault(
                 f"the oracle needs some {need / 2**30:,.1f} GiB of memory, and may take "
-                f"{left / 2**30:,.1f} GiB, which is no fault of the backend; "
+                f"{left / 2**30:,.1f} GiB, which is not a fault of the backend; "
                 "choose smaller sizes (--size)",
                 "out-of-memory",
             )
@@ -167,7 +167,7 @@ def patient(function: Callable[..., Any]) -> Callable[..., Any]:
 def too_slow(how: str) -> OracleFault:
     """The fault of an oracle that takes too long; ``how`` goes on after "the oracle"."""
     return OracleFault(
-        f"the oracle {how}, which is no fault of the backend; "
+        f"the oracle {how}, which is not a fault of the backend; "
         "choose smaller sizes (--size) or more time (--timeout)",
         "timeout",
     )

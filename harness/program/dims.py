@@ -1,21 +1,25 @@
-"""Symbolic dimensions: linear expressions over size names, such as ``hidden + vocab``.
+"""Symbolic dimensions: sums of products of size names, such as ``heads * head + vocab``.
 
 A program is written for any batch and any time length, so its shapes hold names; numbers enter
-only when arrays do. Linear is enough: concatenation adds, slicing subtracts, and nothing in the
-language multiplies two dimensions.
+only when arrays do. Concatenation adds, slicing subtracts, joining axes multiplies; nothing in
+the language divides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from harness.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """``constant + sum(coefficient * name)``; terms are sorted and never zero."""
+    """``constant + sum(coefficient * product)``; terms are sorted and never zero.
+
+    A product is written as its names in order with ``*`` between them: ``head*heads``.
+    """
 
     constant: int = 0
     terms: tuple[tuple[str, int], ...] = ()
@@ -37,10 +41,14 @@ class Dim:
         kept = tuple(sorted((name, c) for name, c in terms.items() if c))
         return Dim(self.constant + other.constant, kept)
 
-    def __mul__(self, factor: int) -> Dim:
-        if not factor:
-            return Dim()
-        return Dim(self.constant * factor, tuple((n, c * factor) for n, c in self.terms))
+    def __mul__(self, factor: Dim | int) -> Dim:
+        terms: dict[str, int] = {}
+        for left, a in (("", self.constant), *self.terms):
+            for right, b in (("", Dim.of(factor).constant), *Dim.of(factor).terms):
+                name = "*".join(sorted(filter(None, (*left.split("*"), *right.split("*")))))
+                terms[name] = terms.get(name, 0) + a * b
+        constant = terms.pop("", 0)
+        return Dim(constant, tuple(sorted((name, c) for name, c in terms.items() if c)))
 
     def __sub__(self, other: Dim | int) -> Dim:
         return self + Dim.of(other) * -1
@@ -54,28 +62,39 @@ class Dim:
     @property
     def names(self) -> tuple[str, ...]:
         """The size names that it depends on."""
-        return tuple(name for name, _ in self.terms)
+        return tuple(dict.fromkeys(name for term, _ in self.terms for name in term.split("*")))
 
     def resolve(self, sizes: Mapping[str, int]) -> int:
         """The number that it stands for; :class:`UsageError` for a size not in ``sizes``."""
-        for name, _ in self.terms:
+        for name in self.names:
             if name not in sizes:
                 raise UsageError(
                     f"size {name!r} of {self} has no number{did_you_mean(name, sizes)} "
                     f"(known: {', '.join(sorted(sizes)) or 'none'})"
                 )
-        return self.constant + sum(c * sizes[name] for name, c in self.terms)
+        return self.constant + sum(
+            c * prod(sizes[name] for name in term.split("*")) for term, c in self.terms
+        )
 
     def substitute(self, dims: Mapping[str, Dim]) -> Dim:
         """Replace size names by dimensions; names not in ``dims`` stay."""
         result = Dim(self.constant)
-        for name, coefficient in self.terms:
-            result = result + dims.get(name, Dim.of(name)) * coefficient
+        for term, coefficient in self.terms:
+            factors = (dims.get(name, Dim.of(name)) for name in term.split("*"))
+            result = result + product(factors) * coefficient
         return result
 
 
 Shape = tuple[Dim, ...]
 ONE = Dim(1)
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    """The product of dimensions: the length of the axis that they make together."""
+    result = ONE
+    for dim in dims:
+        result = result * dim
+    return result
 
 
 def shape_text(shape: Iterable[Dim]) -> str:
@@ -104,25 +123,22 @@ def bind(
     for axis, (dim, length) in enumerate(zip(shape, found, strict=True)):
         whole = f"(expected shape {shape_text(shape)}, found {list(found)})"
         known = {**sizes, **bound}
-        unknown = [term for term in dim.terms if term[0] not in known]
+        unknown = [size for size in dim.names if size not in known]
         if len(unknown) > 1:
-            names = " and ".join(size for size, _ in unknown)
+            names = " and ".join(unknown)
             raise UsageError(f"{name}: axis {axis} is {dim}, which does not fix {names} {whole}")
         if unknown:
-            bound[unknown[0][0]] = _solved(f"{name}: axis {axis}", dim, unknown[0], length, known)
+            bound[unknown[0]] = _solved(f"{name}: axis {axis}", dim, unknown[0], length, known)
         elif dim.resolve(known) != length:
             raise UsageError(
                 f"{name}: axis {axis} is {dim} = {dim.resolve(known)}, found {length} {whole}"
             )
 
 
-def _solved(
-    label: str, dim: Dim, term: tuple[str, int], length: int, known: Mapping[str, int]
-) -> int:
-    """The size that makes ``dim`` as long as the array's axis."""
-    size, coefficient = term
-    rest = dim - Dim(0, (term,))
-    value, remainder = divmod(int(length) - rest.resolve(known), coefficient)
-    if remainder or value < 1:
+def _solved(label: str, dim: Dim, size: str, length: int, known: Mapping[str, int]) -> int:
+    """The size that makes ``dim``, in which it is no square, as long as the array's axis."""
+    rest, one, two = (dim.resolve({**known, size: number}) for number in (0, 1, 2))
+    value, remainder = divmod(int(length) - rest, one - rest) if one != rest else (0, 0)
+    if remainder or value < 1 or two - one != one - rest:
         raise UsageError(f"{label} is {dim}: no {size} of 1 or more makes that {length}")
     return value

@@ -15,7 +15,7 @@ from harness.program.ir import Node, Type
 
 ELEMENTWISE = frozenset(
     {"exp", "log", "tanh", "sqrt", "negative", "add", "subtract", "multiply", "divide", "power"}
-    | {"less", "less_equal", "equal", "where"}
+    | {"less", "less_equal", "equal", "where", "erf", "sin", "cos", "floor"}
 )
 REDUCING = frozenset({"sum", "max", "segment_sum"})
 

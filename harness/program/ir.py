@@ -115,7 +115,8 @@ class Program:
     ``new_state``, ``new_statistics``, ``loss`` and ``metrics`` go out. State is carried from
     batch to batch and reset to its initial value; statistics (moving means) are never reset.
     ``sizes`` gives a number to every size name but those that the arrays decide. ``structural``
-    are those that decide how many layers there are: another number is another program.
+    are those that decide how many layers there are: another number is another program. ``room``
+    is what slices leave of axes where arrays decide how much that is; none may be below 0.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Program:
     metrics: tuple[Port, ...] = ()
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     structural: tuple[str, ...] = ()
+    room: tuple[Dim, ...] = ()
 
     def type_of(self, port: Port) -> Type:
         """The type of a port's value."""

@@ -2,16 +2,17 @@
 
 Names and meaning follow the Python array API standard (2024.12) where it has the function;
 ``segment_sum``, ``one_hot``, ``constant``, ``extent``, ``stop_gradient`` and ``scan`` are added.
-What a backend's table must hold is :data:`TABLE`; ``constant``, ``extent``, ``scan`` and ``call``
+What a backend's table must hold is :data:`TABLE`; :data:`OFFERED` is what it may lack, and then
+runs the models that need none of it. ``constant``, ``extent``, ``scan`` and ``call``
 are run by the walker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from harness.program.dims import ONE, Dim, Shape, shape_text
+from harness.program.dims import ONE, Dim, Shape, product, shape_text
 from harness.program.ir import Type
 
 TABLE: Mapping[str, str] = {
@@ -47,6 +48,23 @@ TABLE: Mapping[str, str] = {
     "tensordot": "sum of products over pairs of axes",
     "stop_gradient": "x, taken as a constant by every derivative",
 }
+OFFERED: Mapping[str, str] = {
+    "arange": "the indices 0, 1, ... below stop",
+    "reshape": "the same entries in the same order, in another shape",
+    "erf": "erf(x), the error function: 2 / sqrt(pi) times the integral of exp(-t * t) from 0 to x",
+    "sin": "sin(x)",
+    "cos": "cos(x)",
+    "floor": "the largest whole number that is no larger than x, as a float",
+}
+EVERY: Mapping[str, str] = {**TABLE, **OFFERED}
+# What the derivative of one is made of beside what every backend has.
+DERIVED: Mapping[str, str] = {"sin": "cos", "cos": "sin"}
+
+
+def offers_needed(ops: Iterable[str]) -> set[str]:
+    """What a backend must offer to run these operations and their derivatives."""
+    needed = {op for op in ops if op in OFFERED}
+    return needed | {DERIVED[op] for op in needed if op in DERIVED}
 
 
 class TypeMismatch(Exception):
@@ -112,7 +130,22 @@ def _broadcast(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
     shape: Shape = attributes["shape"]
     if broadcast_shapes("broadcast_to", (types[0].shape, shape)) != shape:
         raise TypeMismatch(f"broadcast_to: {types[0]} does not fit {shape_text(shape)}")
-    return Type(shape)
+    return Type(shape, types[0].kind, types[0].bound)
+
+
+def _reshape(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    shape: Shape = attributes["shape"]
+    if product(shape) != product(types[0].shape):
+        raise TypeMismatch(
+            f"{shape_text(shape)} has {product(shape)} entries, "
+            f"{types[0]} has {product(types[0].shape)}"
+        )
+    return Type(shape, types[0].kind, types[0].bound)
+
+
+def _arange(_: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    stop = Dim.of(attributes["stop"])
+    return Type((stop,), "index", stop)
 
 
 def _expand(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
@@ -224,12 +257,15 @@ def _scalar(_: tuple[Type, ...], __: Mapping[str, Any]) -> Type:
 
 INFER: Mapping[str, Infer] = {
     **{op: _elementwise(op) for op in ("exp", "log", "tanh", "sqrt", "negative")},
+    **{op: _elementwise(op) for op in ("erf", "sin", "cos", "floor")},
     **{op: _elementwise(op) for op in ("add", "subtract", "multiply", "divide", "power")},
     **{op: _comparison(op) for op in ("less", "less_equal", "equal")},
     "where": _where,
     "astype": _astype,
     "permute_dims": _permute,
     "broadcast_to": _broadcast,
+    "reshape": _reshape,
+    "arange": _arange,
     "expand_dims": _expand,
     "squeeze": _squeeze,
     "concat": _concat,

@@ -140,7 +140,21 @@ def check_batch(program: Program, groups: Mapping[str, Mapping[str, Any]]) -> di
             bind(name, type_.shape, array.shape, program.sizes, bound)
             if type_.bound is not None:
                 check_index(name, array, type_.bound.resolve(program.sizes))
+    check_room(program, bound)
     return bound
+
+
+def check_room(program: Program, bound: Mapping[str, int]) -> None:
+    """Check that the sizes that arrays choose leave the slices inside of their axes.
+
+    Raises:
+        UsageError: one is too large, or too small.
+    """
+    known = {**program.sizes, **bound}
+    for dim in program.room:
+        if set(dim.names) <= known.keys() and dim.resolve(known) < 0:
+            sizes = ", ".join(f"{name} {known[name]}" for name in dim.names)
+            raise UsageError(f"{program.name}: a slice needs {dim} to be 0 or more, with {sizes}")
 
 
 def batch_ports(program: Program) -> dict[str, tuple[Port, ...]]:

@@ -8,8 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.check.cell import Cell, CellResult
-from harness.check.findings import PASSING, VERDICTS, Finding, Verdict, gravest
-from harness.check.report import MARKS, MEASURING, digits
+from harness.check.findings import (
+    MARKS,
+    MEASURING,
+    PASSING,
+    VERDICTS,
+    Finding,
+    Verdict,
+    digits,
+    gravest,
+)
 from harness.oracle.tolerance import Deviation
 
 # Beyond so many decades below the tolerance nothing looks better.
@@ -72,7 +80,7 @@ class Matrix:
 
     @property
     def title(self) -> str:
-        """The path, and the device where it is no CPU."""
+        """The path, and the device where it is not a CPU."""
         return self.path if self.device == "cpu" else f"{self.path} on {self.device}"
 
 
@@ -109,7 +117,7 @@ def _entry(
 
 
 def _part(result: CellResult) -> DtypePart:
-    number = digits(result)
+    number = digits(result.findings)
     shown = "" if number is None else f"{number:.1f}"
     return DtypePart(result.cell.dtype, result.verdict, shown, headroom(result.findings))
 

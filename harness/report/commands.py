@@ -46,7 +46,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     "--relative-to",
     metavar="BACKEND",
     type=WordList("backend"),
-    help="Backend beside which speeds are shown.",
+    help="Backend to compare the speeds of the others with.",
 )
 @SPECS
 def report(files: tuple[Path, ...], **options: Any) -> None:

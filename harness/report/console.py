@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.check.differences import known_differences
 from harness.errors import UsageError, did_you_mean
 from harness.files import kinds
 from harness.files.atomic import write_whole
@@ -15,9 +16,12 @@ from harness.report.history import history
 from harness.report.inputs import Inputs, gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
-from harness.report.news import News, news
 from harness.report.page import page
 from harness.terminal import tell
+
+if TYPE_CHECKING:
+    from harness.check.differences import Differences
+    from harness.report.news import News
 
 KINDS: Mapping[str, kinds.FileKind] = {
     ".html": kinds.PAGE,
@@ -36,9 +40,22 @@ def run_report(files: Sequence[Path], options: Mapping[str, Any]) -> int:
     """
     output: Path = options["output"]
     check_output(output)
+    if options["relative_to"] is not None:
+        _check_baseline(options["relative_to"], files)
     _write_all(files, [output], options)
     tell(f"the report is in {displayed(output)}")
     return 0
+
+
+def _check_baseline(name: str, files: Sequence[Path]) -> None:
+    """:class:`UsageError` for a backend that no file has a speed of."""
+    from harness.bench.console import check_reference
+
+    benches = gather(files).benches
+    if not benches:
+        raise UsageError("--relative-to is about speeds: give results of 'harness bench'")
+    timed = {speed.params.backend for run in benches for speed in run.file.benchmarks}
+    check_reference(name, sorted(timed))
 
 
 def check_output(output: Path) -> None:
@@ -67,10 +84,40 @@ def write_of(files: Sequence[Path], outputs: Sequence[Path], options: Mapping[st
 
 
 def _write_all(files: Sequence[Path], outputs: Sequence[Path], options: Mapping[str, Any]) -> None:
-    inputs = gather(files)
-    against = news(inputs, gather(options.get("bases") or ()))
-    for output in outputs:
-        _write(output, inputs, against, options)
+    with _nothing_collected():
+        inputs, bases = gather(files), options.get("bases")
+        against = _news(inputs, bases) if bases else None
+        for output in outputs:
+            _write(output, inputs, against, options)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """What is read lives until it is written: looking for garbage takes a third of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _news(inputs: Inputs, bases: Sequence[Path]) -> News | None:
+    # It imports all checks, for their names.
+    from harness.report.news import news
+
+    return news(inputs, gather(bases))
+
+
+def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
+    """The known differences, where the run has met any: what reads them imports much."""
+    cells = inputs.check.cells.values() if inputs.check else ()
+    if not any(f.verdict == "known-difference" for cell in cells for f in cell.findings):
+        return None
+    from harness.check.differences import known_differences
+
+    return known_differences(folders)
 
 
 def _write(output: Path, inputs: Inputs, against: News | None, options: Mapping[str, Any]) -> None:
@@ -84,7 +131,7 @@ def _write(output: Path, inputs: Inputs, against: News | None, options: Mapping[
         text = markdown(inputs, against, options.get("relative_to"))
     else:
         folder = options.get("history")
-        differences = known_differences(options.get("folders") or ())
+        differences = _known(inputs, options.get("folders") or ())
         past = history(folder) if folder is not None else None
         text = page(inputs, against, past, options.get("relative_to"), differences)
     try:

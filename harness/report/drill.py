@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from harness.check.cell import CellResult
 from harness.check.findings import PASSING, Finding
+from harness.oracle.tolerance import Deviation
 from harness.report.cells import MatrixEntry, share
+from harness.report.charts import ShownChart, View
 from harness.terminal import visible
 
 
@@ -19,8 +22,8 @@ class Names:
         self._numbers: dict[str, int] = {}
 
     def number(self, name: str) -> int:
-        """The number of a text."""
-        return self._numbers.setdefault(name, len(self._numbers))
+        """The number of a text, as it is shown."""
+        return self._numbers.setdefault(visible(name), len(self._numbers))
 
     @property
     def all(self) -> list[str]:
@@ -28,58 +31,61 @@ class Names:
         return list(self._numbers)
 
 
-def drill(entries: Iterable[MatrixEntry]) -> str:
-    """The data behind the cells as JSON that may stand inside of an element ``script``.
+def drill(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ()) -> str:
+    """The data behind cells and charts as JSON that may stand inside of an element ``script``.
 
     ``names`` are texts that the rest gives by number; ``entries`` has, by an entry's number, one
     object a dtype: its checks as rows (check, verdict, error, yardstick, tolerance, worst tensor,
-    held, seconds, detail, spread, growth), shortened from the end.
+    held, seconds, detail, spread, growth), shortened from the end. ``charts`` has the views of each
+    chart by baseline.
     """
     names = Names()
     found = {
         str(entry.number): {
-            "spec": entry.spec,
-            "backend": entry.backend,
-            "path": entry.path,
+            "spec": visible(entry.spec),
+            "backend": visible(entry.backend),
+            "path": visible(entry.path),
             "dtypes": [_cell(result, names) for result in entry.results],
         }
         for entry in entries
     }
-    return embedded({"names": names.all, "entries": found})
+    views = [{visible(name): _view(view) for name, view in chart.views.items()} for chart in speeds]
+    return embedded({"names": names.all, "entries": found, "charts": views})
+
+
+def _view(view: View) -> dict[str, Any]:
+    return {**view.record(), "label": visible(view.label)}
 
 
 def embedded(data: Any) -> str:
     """JSON in which nothing can end the element that it stands in, or begin another."""
-    text = json.dumps(_seen(data), separators=(",", ":"), allow_nan=False)
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
-def _seen(data: Any) -> Any:
-    if isinstance(data, str):
-        return visible(data)
-    if isinstance(data, dict):
-        return {key: _seen(value) for key, value in data.items()}
-    return [_seen(value) for value in data] if isinstance(data, list) else data
-
-
 def _cell(result: CellResult, names: Names) -> dict[str, Any]:
     layers = ", ".join(f"{layer}: {kind}" for layer, kind in result.layers.items())
-    nearest = max((share(f.worst) for f in result.findings if f.worst), default=None)
+    worsts = [finding.worst for finding in result.findings]
+    nearest = max((share(worst) for worst in worsts if worst), default=None)
     return {
-        "dtype": result.cell.dtype,
+        "dtype": visible(result.cell.dtype),
         "verdict": result.verdict,
         "version": names.number(result.version),
         "layers": names.number(layers),
         "seconds": round(result.seconds, 2),
-        "location": result.location,
-        "checks": [_row(f, names, nearest) for f in result.findings],
+        "location": visible(result.location),
+        "checks": [
+            _row(finding, worst, names, nearest)
+            for finding, worst in zip(result.findings, worsts, strict=True)
+        ],
     }
 
 
-def _row(finding: Finding, names: Names, nearest: float | None) -> list[Any]:
-    worst = finding.worst
+def _row(
+    finding: Finding, worst: Deviation | None, names: Names, nearest: float | None
+) -> list[Any]:
     numbers: list[Any] = [None] * 3
     if worst is not None:
         numbers = [_short(n) for n in (worst.error, worst.yardstick, worst.tolerance)]
@@ -90,15 +96,14 @@ def _row(finding: Finding, names: Names, nearest: float | None) -> list[Any]:
         names.number(worst.name) if worst is not None else None,
         finding.held,
         round(finding.seconds, 2),
-        finding.detail,
+        visible(finding.detail),
         [],
         [],
     ]
     # The histogram and the growth of what does not pass, and of a cell's nearest check.
     if worst is not None and (finding.verdict not in PASSING or share(worst) == nearest):
         row[-2] = list(worst.spread)
-    if finding.growth:
-        row[-1] = [[n, _short(e), _short(t)] for n, e, t in finding.growth]
+    row[-1] = [[n, _short(e), _short(t)] for n, e, t in finding.growth]
     while row and row[-1] in ([], "", 0, None):
         row.pop()
     return row
@@ -106,6 +111,4 @@ def _row(finding: Finding, names: Names, nearest: float | None) -> list[Any]:
 
 def _short(number: float) -> Any:
     """A number in three digits; what JSON cannot say as a text."""
-    if number != number or number in (float("inf"), float("-inf")):
-        return str(number)
-    return float(f"{number:.3g}")
+    return float(f"{number:.3g}") if math.isfinite(number) else str(number)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from harness.bench.result_file import Incomplete
 from harness.files.forms import Form, Number
 
 
@@ -77,6 +78,7 @@ class BenchFurther(Form):
     """``harness``, at the top of a file of results."""
 
     without_speed: list[NoSpeed]
+    incomplete: Incomplete | None = None
 
 
 class BenchFile(Form):

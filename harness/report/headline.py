@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.check.findings import BROKEN, PASSING
 from harness.report import speeds
 from harness.report.cells import counted
 from harness.report.inputs import Inputs
-from harness.report.news import News
+
+if TYPE_CHECKING:
+    from harness.report.news import News
 
 Tone = Literal["good", "bad", "broken"]
 SIGNS = {"good": "✓", "bad": "✗", "broken": "⚠"}
@@ -39,13 +41,16 @@ def headline(inputs: Inputs, news: News | None) -> Headline:
         told = speeds.counted(files)
         lines.append(told)
         sentence = sentence or told
-        if tone == "good" and any(file.harness.without_speed for file in files):
+        cut = [f"{r.name} was {r.file.harness.incomplete}" for r in inputs.benches if r.cut_short]
+        lines += cut
+        if tone == "good" and (cut or any(file.harness.without_speed for file in files)):
             tone = "broken"
     if not sentence:
         sentence = f"{len(inputs.trainings)} trainings"
     against = ""
     if news is not None:
         against = f"against {news.name}: {news.counted}"
+        lines += news.limits
         if news.worse and tone != "bad":
             tone = "bad"
     return Headline(tone, sentence, tuple(lines), against)
@@ -60,6 +65,8 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     differ = sum(r.verdict not in PASSING for r in results) - lost
     of = f"of {len(results)} cells" if len(results) != 1 else "of 1 cell"
     lines = [counted(results), f"{sum(r.seconds for r in results):.0f} s of checking"]
+    if check.stopped:
+        lines.append(f"the run was {check.stopped}")
     if check.cut:
         lines.append(f"{len(check.cut)} cut off before they ended")
     if differ:
@@ -69,4 +76,6 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
         return "broken", f"{lost} {of} could not be run", lines
     if not results:
         return "broken", "No cell has ended", lines
+    if check.stopped:
+        return "broken", f"{len(results)} cells agree, and then it stopped", lines
     return "good", f"All {len(results)} cells agree" if len(results) > 1 else "It agrees", lines

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from harness.check.findings import PASSING
-from harness.check.report import digits
+from harness.check.cell import Cell
+from harness.check.findings import PASSING, digits
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed
 from harness.report import pictures, speeds
 from harness.report.cells import counted
 from harness.report.inputs import BenchRun, CheckRun, read_any
+from harness.report.past import Point, System, systems
 
 # Lines that one picture can tell apart.
 MOST_LINES = len(pictures.COLOURS)
@@ -37,6 +38,14 @@ class RunHistory:
     digits: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     rates: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     upgrades: list[float] = field(default_factory=list)
+    cells: dict[Cell, list[Point]] = field(default_factory=dict)
+    # By backend and the number among the checks, what was upgraded before it.
+    upgraded: dict[str, dict[int, str]] = field(default_factory=dict)
+    checks: int = 0
+
+    def systems(self) -> list[System]:
+        """The lines of all cells, by system."""
+        return systems(self.cells, self.upgraded, self.checks)
 
     def drawn(self) -> list[str]:
         """The pictures: the worst cell of each backend, and the speeds that moved the most."""
@@ -56,11 +65,13 @@ def history(folder: Path) -> RunHistory:
     """Read every record file and every file of results in a folder; others are passed over.
 
     Raises:
-        UsageError: it is no folder, or holds no runs.
+        UsageError: it is not a folder, or holds no runs.
         HarnessError: a file is damaged.
     """
     if not folder.is_dir():
-        raise UsageError(f"{displayed(folder)} is no folder: give one with the files of older runs")
+        raise UsageError(
+            f"{displayed(folder)} is not a folder: give one with the files of older runs"
+        )
     runs: list[CheckRun | BenchRun] = []
     for path in sorted(folder.iterdir()):
         if path.is_file() and _kind(path) in (kinds.RECORDS.name, kinds.RESULTS.name):
@@ -71,11 +82,14 @@ def history(folder: Path) -> RunHistory:
         raise UsageError(f"{displayed(folder)} holds no records and no results of earlier runs")
     found, before = RunHistory(), dict[str, str]()
     for number, run in enumerate(sorted(runs, key=lambda run: run.started), start=1):
-        upgrade = _upgrade(before, run.versions)
+        changed = _upgrades(before, run.versions)
         before |= run.versions
-        if upgrade:
+        for backend, words in changed.items():
+            at = found.upgraded.setdefault(backend, {})
+            at[found.checks + 1] = "; ".join(filter(None, (at.get(found.checks + 1), words)))
+        if changed:
             found.upgrades.append(number - 0.5)
-        _add(found, number, run, upgrade)
+        _add(found, number, run, ", ".join(dict.fromkeys(changed.values())))
     return found
 
 
@@ -86,22 +100,24 @@ def _kind(path: Path) -> str:
         return ""
 
 
-def _upgrade(before: dict[str, str], now: dict[str, str]) -> str:
-    changed = [
-        f"{before[name]} became {version}"
+def _upgrades(before: dict[str, str], now: dict[str, str]) -> dict[str, str]:
+    """By backend, the change of its version in words."""
+    return {
+        name: f"{before[name]} became {version}"
         for name, version in now.items()
         if before.get(name, version) != version
-    ]
-    return ", ".join(dict.fromkeys(changed))
+    }
 
 
 def _add(found: RunHistory, number: int, run: CheckRun | BenchRun, upgrade: str) -> None:
     if isinstance(run, CheckRun):
         found.rows.append(RunRow(run.started, counted(run.cells.values()), upgrade))
         worst: dict[str, float] = {}
+        found.checks += 1
         for cell, result in run.cells.items():
-            value = digits(result) if cell.dtype == "float32" else None
-            if value is not None and result.verdict in PASSING:
+            value = digits(result.findings)
+            found.cells.setdefault(cell, []).append(Point(found.checks, value, result.verdict))
+            if value is not None and cell.dtype == "float32" and result.verdict in PASSING:
                 worst[cell.backend] = min(value, worst.get(cell.backend, value))
         for backend, value in worst.items():
             found.digits.setdefault(backend, []).append((number, value))

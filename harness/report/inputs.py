@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
-from harness.check.recorded import cut_off, ended
+from harness.check.recorded import cut_off, ended, stopped
 from harness.check.records import Records, read_records
-from harness.convert import weights
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.forms import Malformed, formed
@@ -29,6 +28,11 @@ class CheckRun:
     cells: Mapping[Cell, CellResult]
     cut: Sequence[Cell]
     records: Records
+
+    @property
+    def stopped(self) -> str:
+        """In words, how far the last run came that did not come to its end; else empty."""
+        return stopped(self.records)
 
     @property
     def started(self) -> str:
@@ -53,6 +57,11 @@ class BenchRun:
     def started(self) -> str:
         """When the file was made, UTC."""
         return self.file.datetime[:19] + "Z"
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the run was interrupted."""
+        return self.file.harness.incomplete is not None
 
     @property
     def versions(self) -> dict[str, str]:
@@ -142,6 +151,7 @@ def check_run(path: Path) -> CheckRun:
 
 
 def _bench_run(path: Path) -> BenchRun:
+    # This and what reads weights import much that a report of records need not wait for.
     from harness.bench import json_file
 
     content = json_file.read(path)
@@ -152,6 +162,8 @@ def _bench_run(path: Path) -> BenchRun:
 
 
 def _training(path: Path, kind: kinds.FileKind) -> TrainedWeights:
+    from harness.convert import weights
+
     found = weights.load(path, kind)
     if not found.history:
         raise UsageError(f"{displayed(path)} was imported, and has no curve; leave it out")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from harness.bench.table import thousands
-from harness.github import escaped as plain
-from harness.github import table
+from harness.markdown import code, table
+from harness.markdown import escaped as plain
 from harness.report.cells import Matrix, MatrixEntry, matrices
 from harness.report.headline import headline
 from harness.report.inputs import Inputs
-from harness.report.news import News
 from harness.report.speeds import Chart, Dot, charts
 from harness.report.surroundings import environment
 from harness.report.troubles import troubles
-from harness.terminal import visible
+from harness.table import thousands
+
+if TYPE_CHECKING:
+    from harness.report.news import News
 
 MOST_TROUBLES, MOST_CHANGES = 10, 30
 MARK = "<!-- backend-comparison-harness report -->"
@@ -30,12 +32,11 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
         lines += ["", *_most(told, MOST_CHANGES)]
     if inputs.check is not None:
         told = []
-        for trouble in troubles(inputs.check):
+        shown, left = troubles(inputs.check, MOST_TROUBLES)
+        for trouble in shown:
             words = " ".join(filter(None, (trouble.location, trouble.who, trouble.blame)))
-            told.append(
-                f"- **{plain(trouble.title)}** {plain(words)}  \n  `{code(trouble.command)}`"
-            )
-        lines += ["", *_most(told, MOST_TROUBLES)] if told else []
+            told.append(f"- **{plain(trouble.title)}** {plain(words)}  \n  {code(trouble.command)}")
+        lines += ["", *told, *_more(left)] if told else []
         for matrix in matrices(inputs.check.cells):
             lines += ["", *_matrix(matrix)]
     for run in inputs.benches:
@@ -48,14 +49,12 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     return "\n".join([*lines, "", "</details>", ""])
 
 
-def code(text: str) -> str:
-    """A text that may stand between backticks."""
-    return " ".join(visible(text).split()).replace("`", "'")
-
-
 def _most(told: Sequence[str], most: int) -> list[str]:
-    left = len(told) - most
-    return [*told[:most], *([f"- and {left} more"] if left > 0 else [])]
+    return [*told[:most], *_more(len(told) - most)]
+
+
+def _more(left: int) -> list[str]:
+    return [f"- and {left} more"] if left > 0 else []
 
 
 def _matrix(matrix: Matrix) -> list[str]:

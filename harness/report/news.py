@@ -24,11 +24,15 @@ class ToldChange:
 
 @dataclass(frozen=True)
 class News:
-    """All changes against older runs, and what is not the same around them."""
+    """All changes against older runs, and what is not the same around them.
+
+    ``limits`` say what could not be compared.
+    """
 
     name: str
     changes: Sequence[checks.CellChange | speeds.SpeedChange]
     around: Sequence[Differing]
+    limits: Sequence[str] = ()
 
     @property
     def worse(self) -> bool:
@@ -57,17 +61,19 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
     """
     found: list[checks.CellChange | speeds.SpeedChange] = []
     around: list[Differing] = []
-    names = []
+    names, limits = [], []
     if old.check is not None:
         if inputs.check is None:
             raise UsageError(f"{old.check.name} are records: give the newer ones, too")
         found += checks.changes(old.check.records, inputs.check.records)
         around += environment_changes(old.check.records, inputs.check.records)
+        limits += checks.limits(old.check.records, inputs.check.records)
         names.append(f"{old.check.name} ({old.check.started})")
     if old.benches and not inputs.benches:
         raise UsageError(f"{old.benches[0].name} are speeds: give the newer ones, too")
     for before, after in zip(old.benches, inputs.benches, strict=False):
         found += speeds.changes(before.content, after.content)
         around += speeds.environment_changes(before.content, after.content)
+        limits += speeds.limits(before.content, after.content)
         names.append(before.name)
-    return News(", ".join(names), found, around) if names else None
+    return News(", ".join(names), found, around, limits) if names else None

@@ -6,26 +6,26 @@ import base64
 import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.bench.table import thousands
-from harness.check.differences import Differences
-from harness.report import cells, pictures
+from harness.report import cells, charts, past, pictures
 from harness.report.cells import Matrix
 from harness.report.drill import drill
 from harness.report.headline import headline
 from harness.report.history import RunHistory
 from harness.report.inputs import BenchRun, CheckRun, Inputs
-from harness.report.news import News
-from harness.report.speeds import Chart, charts, roofline
+from harness.report.speeds import roofline
 from harness.report.surroundings import environment, facts
 from harness.report.troubles import Trouble, troubles
 from harness.terminal import visible
+
+if TYPE_CHECKING:
+    from harness.check.differences import Differences
+    from harness.report.news import News
 
 # Differences that are shown in full; of more the matrix tells.
 MOST_TROUBLES = 30
@@ -35,16 +35,6 @@ MISSING = (
     "Pictures are left out: install matplotlib with "
     'pip install "backend-comparison-harness[report]", and make the page again.'
 )
-
-
-@dataclass(frozen=True)
-class ShownChart:
-    """A chart with its picture, where there is one, and its numbers as texts."""
-
-    chart: Chart
-    picture: Markup | None
-    rows: Sequence[tuple[str, Sequence[str]]]
-    doubts: Sequence[str]
 
 
 def page(
@@ -61,24 +51,26 @@ def page(
     drawn = pictures.available()
     check = inputs.check
     found = cells.matrices(check.cells) if check else []
-    shown = troubles(check) if check else []
+    speeds = charts.shown(inputs.benches, baseline)
+    shown, left = troubles(check, MOST_TROUBLES) if check else ([], 0)
     context: dict[str, Any] = {
         "title": "Backend comparison",
         "headline": headline(inputs, news),
         "facts": facts(inputs),
         "changes": news.told if news else [],
         "base_name": news.name if news else "",
-        "troubles": shown[:MOST_TROUBLES],
+        "troubles": shown,
         "opened": OPENED,
-        "more_troubles": _more(shown),
+        "more_troubles": _more(left),
         "known": _known(check, differences),
         "matrices": found,
         "dtypes": sorted({cell.dtype for cell in check.cells}) if check else [],
         "cut": ", ".join(map(str, check.cut)) if check else "",
-        "data": Markup(drill(entry for matrix in found for entry in _entries(matrix))),
+        "data": Markup(drill((e for matrix in found for e in _entries(matrix)), speeds)),
         "growth": _growth(check) if check and drawn else None,
-        "charts": [c for run in inputs.benches for c in _charts(run, baseline, drawn)],
-        "baseline": baseline,
+        "charts": speeds,
+        "baselines": charts.baselines(speeds),
+        "baseline": baseline or "",
         "roofline": _roofline(inputs.benches) if drawn else None,
         "losses": Markup(pictures.losses(inputs.trainings)) if drawn and inputs.trainings else None,
         "trainings": _trainings(inputs),
@@ -135,9 +127,8 @@ def _entries(matrix: Matrix) -> list[cells.MatrixEntry]:
     return [entry for _, row in matrix.rows for entry in row if entry is not None]
 
 
-def _more(shown: Sequence[Trouble]) -> str:
-    left = len(shown) - MOST_TROUBLES
-    return f"And {left} more cells that do not pass, as the table shows." if left > 0 else ""
+def _more(left: int) -> str:
+    return f"And {left} more cells that do not pass, as the table shows." if left else ""
 
 
 def _known(check: CheckRun | None, differences: Differences | None) -> list[dict[str, str]]:
@@ -174,37 +165,6 @@ def _growth(check: CheckRun) -> Markup | None:
     return Markup(pictures.lines("step", series, limit=1.0))
 
 
-def _charts(run: BenchRun, baseline: str | None, drawn: bool) -> list[ShownChart]:
-    found = charts(run.file, baseline)
-    style = pictures.looks(sorted({b for chart in found for b in chart.backends}))
-    return [
-        ShownChart(
-            chart,
-            Markup(pictures.speed(chart, style)) if drawn and chart.rows else None,
-            [(system, [_speed(dots, b) for b in chart.backends]) for system, dots in chart.rows],
-            [
-                f"{system} on {dot.backend}: {doubt}"
-                for system, dots in chart.rows
-                for dot in dots
-                for doubt in dot.figures.doubts
-            ],
-        )
-        for chart in found
-    ]
-
-
-def _speed(dots: Sequence[Any], backend: str) -> str:
-    dot = next((d for d in dots if d.backend == backend), None)
-    if dot is None:
-        return "-"
-    times = "" if dot.times is None else f", {dot.times:.2f} times"
-    many = f" x{dot.figures.many}" if (dot.figures.many or 1) > 1 else ""
-    return (
-        f"{thousands(dot.rate)} k ({thousands(dot.q1)} to {thousands(dot.q3)}){times}; "
-        f"{dot.figures.path}{many}"
-    )
-
-
 def _roofline(benches: Sequence[BenchRun]) -> Markup | None:
     found = next(filter(None, (roofline(run.file) for run in benches)), None)
     return None if found is None else Markup(pictures.roofline(found))
@@ -231,7 +191,13 @@ def _history(history: RunHistory | None, drawn: bool) -> dict[str, Any] | None:
     if history is None:
         return None
     drawings = [Markup(picture) for picture in history.drawn()] if drawn else []
-    return {"pictures": drawings, "rows": history.rows}
+    return {
+        "pictures": drawings,
+        "rows": history.rows,
+        "systems": history.systems(),
+        "width": past.WIDTH,
+        "height": past.HEIGHT,
+    }
 
 
 def _commands(inputs: Inputs, shown: Sequence[Trouble]) -> list[str]:
@@ -241,5 +207,5 @@ def _commands(inputs: Inputs, shown: Sequence[Trouble]) -> list[str]:
         heads = inputs.check.heads[-1:]
         found += [shlex.join(["harness", *head["arguments"]]) for head in heads]
     if shown:
-        found.append(f"{shown[0].command} --reproducers reproducers")
+        found += [trouble.reproducer for trouble in shown[:1] if trouble.reproducer]
     return found

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.report.inputs import TrainedWeights
-from harness.report.speeds import Chart, Roofline
+from harness.report.speeds import Roofline
 from harness.terminal import visible
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+# The same as texts.
+SIGNS = ("●", "■", "◆", "▲", "▼", "✚", "✖", "★")
 INK = "#010203"
 WIDTH = 9.0
 Draw = Callable[[Any], None]
@@ -35,43 +37,10 @@ def available() -> bool:
 
 
 def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """A colour and a marker for each of some backends, the same in every picture of a page."""
+    """A colour and a sign for each of some backends, the same in every chart of a page."""
     return {
-        name: (COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]) for n, name in enumerate(names)
+        name: (COLOURS[n % len(COLOURS)], SIGNS[n % len(SIGNS)]) for n, name in enumerate(names)
     }
-
-
-def speed(chart: Chart, style: Mapping[str, tuple[str, str]]) -> str:
-    """Dots on a logarithmic axis, with a bar from quartile to quartile; refused cells are named."""
-
-    def draw(axes: Axes) -> None:
-        systems = [system for system, _ in chart.rows]
-        step = 0.7 / max(1, len(chart.backends))
-        relative = any(dot.times is not None for _, dots in chart.rows for dot in dots)
-        for place, (_, dots) in enumerate(chart.rows):
-            for dot in dots:
-                if relative and dot.times is None:
-                    continue
-                colour, marker = style[dot.backend]
-                height = place + step * (
-                    chart.backends.index(dot.backend) - (len(chart.backends) - 1) / 2
-                )
-                scale = (dot.times or 1.0) / dot.rate if relative else 1.0
-                axes.plot([dot.q1 * scale, dot.q3 * scale], [height] * 2, color=colour, alpha=0.5)
-                axes.plot([dot.rate * scale], [height], marker, color=colour, markersize=5)
-        for backend in chart.backends:
-            colour, marker = style[backend]
-            axes.plot([], [], marker, color=colour, label=_plain(backend))
-        axes.set_xscale("log")
-        axes.set_yticks(range(len(systems)), [_plain(system) for system in systems])
-        axes.set_ylim(len(systems) - 0.4, -0.6)
-        axes.grid(axis="x", which="both", color=INK, alpha=0.12)
-        axes.set_xlabel("times as fast as the baseline" if relative else f"{chart.unit} per second")
-        if relative:
-            axes.axvline(1.0, color=INK, linewidth=1)
-        _legend(axes, len(chart.backends))
-
-    return _svg(draw, 0.9 + 0.42 * len(chart.rows), chart.title)
 
 
 def roofline(roof: Roofline) -> str:
@@ -187,7 +156,7 @@ def _plain(text: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
-def _figure(value: float, _: float | None = None) -> str:
+def figure(value: float, _: float | None = None) -> str:
     """A tick of a logarithmic axis, without a formula: ``50 k``, ``0.1``."""
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:
@@ -213,20 +182,20 @@ def _svg(draw: Draw, height: float, title: str) -> str:
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # Texts are drawn by the browser, whose fonts have more than matplotlib's own.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots()
+        canvas = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = canvas.subplots()
         axes.set_facecolor("none")
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes)
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() == "log":
-                axis.set_major_formatter(_figure)
+                axis.set_major_formatter(figure)
                 low, high = sorted(axis.get_view_interval())
                 # Where there is no power of ten, or one only, the ticks between them have names.
-                minor: Any = _figure if high < 20 * low else NullFormatter()
+                minor: Any = figure if high < 20 * low else NullFormatter()
                 axis.set_minor_formatter(minor)
         written = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})
+        FigureCanvasSVG(canvas).print_svg(written, metadata={"Date": None})
     text = written.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     # The page gives the width; what the figure's own background is, is the page's, too.

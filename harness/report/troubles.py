@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.check.cell import CellResult
+from harness.check.accepting import accepted
+from harness.check.cell import CellResult, again
 from harness.check.divergence import Divergence
 from harness.check.findings import PASSING, Finding
 from harness.report.cells import failing
@@ -54,7 +55,8 @@ class TimeStep:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A cell that does not pass."""
+    """A cell that does not pass. ``reproducer`` is a command too; ``known`` is the text of a file
+    ``differences.yaml`` that accepts what differs."""
 
     title: str
     tone: str
@@ -64,21 +66,26 @@ class Trouble:
     checks: Sequence[Finding]
     tracebacks: Sequence[str]
     command: str
+    reproducer: str = ""
+    known: str = ""
     file: str = ""
     excerpt: Sequence[Line] = ()
     chain: Sequence[Stop] = ()
     by_time: Sequence[TimeStep] = ()
 
 
-def troubles(check: CheckRun) -> list[Trouble]:
-    """All of them, those that differ first."""
+def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
+    """So many of them, those that differ first, and how many more there are."""
     head = check.heads[-1] if check.heads else {}
-    return [_trouble(result, head) for result in failing(check.cells)]
+    found = failing(check.cells)
+    return [_trouble(result, head) for result in found[:most]], max(0, len(found) - most)
 
 
 def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
     found = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
+    again_ = shlex.join(again(result.cell, head))
+    differs = [f for f in found if f.verdict == "differ"]
     return Trouble(
         title=f"{result.cell}: {result.verdict}",
         tone="bad" if result.verdict == "differ" else "broken",
@@ -87,7 +94,9 @@ def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
         blame=blame.words if blame else "",
         checks=found,
         tracebacks=list(dict.fromkeys(f.traceback for f in found if f.traceback)),
-        command=command(result, head),
+        command=again_,
+        reproducer=f"{again_} --reproducers reproducers" if differs else "",
+        known=accepted(result, [f.check for f in differs]) if differs else "",
         **_parted(result.divergence),
     )
 
@@ -135,12 +144,3 @@ def _beyond(error: float, allowed: float) -> float:
     if error <= allowed:
         return 0.0
     return min(1.0, 0.15 + math.log10(error / allowed) / 6) if math.isfinite(error) else 1.0
-
-
-def command(result: CellResult, head: Mapping[str, Any]) -> str:
-    """The command that runs a cell again, with the sizes and the seed of its run."""
-    words, request = result.cell.command(), head.get("request") or {}
-    for name, size in (request.get("sizes") or {}).items():
-        words += ["--size", f"{name}={size}"]
-    words += ["--seed", str(request["seed"])] if request.get("seed") else []
-    return shlex.join(words)

@@ -101,7 +101,7 @@ class Functions:
         """A function, or one with gradients, as the backend compiles it.
 
         Raises:
-            ContractError: what comes of it is no function.
+            ContractError: what comes of it is not a function.
         """
         return promises.function(self.backend.compile(function), "compile()")
 
@@ -109,7 +109,7 @@ class Functions:
         """The framework's own derivative of a function, not compiled; None if it has none.
 
         Raises:
-            ContractError: what comes of it is no function.
+            ContractError: what comes of it is not a function.
         """
         made = self.backend.value_and_gradient(function)
         return None if made is None else promises.function(made, "value_and_gradient()")
@@ -254,7 +254,7 @@ class Functions:
         """A tensor's values, the caller's own; the name is for a message.
 
         Raises:
-            ContractError: what the backend makes of it is no array.
+            ContractError: what the backend makes of it is not an array.
         """
         return promises.array(self.backend.numpy(tensor), name)
 

@@ -21,7 +21,7 @@ def backend_of(column: str) -> str:
 def contradiction(column: str, versions: Mapping[str, str]) -> str:
     """How the version that runs contradicts a column's label, in words; empty if it does not.
 
-    ``versions`` are those that its worker tells of. A label that is no version says nothing.
+    ``versions`` are those that its worker tells of. A label that is not a version says nothing.
     """
     backend, _, label = column.partition("@")
     if not VERSION.fullmatch(label):

@@ -26,7 +26,7 @@ def make_session(
     """The session of a model that a backend makes, or the plain one.
 
     Raises:
-        ContractError: what the backend made is no session.
+        ContractError: what the backend made is not a session.
     """
     made = backend.session(training, inference, **choices)
     if made is None:

@@ -17,14 +17,14 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.errors import shorten
-from harness.program.builder import Builder
-from harness.program.dims import Dim, resolve_shape
+from harness.program.dims import resolve_shape
 from harness.program.ir import Kind, Node, Phase, Type
 from harness.program.signature import call_key
 from harness.runtime.backend import Backend, host_dtype
 from harness.runtime.interpreter import Interpreter, call_text, perform
 from harness.runtime.native import Tensors
 from harness.runtime.promises import ContractError, array
+from harness.runtime.samples import every_primitive
 from harness.runtime.session import Session
 
 # Entries of a parameter, as the rule of an optimizer sees it.
@@ -82,7 +82,7 @@ class Probe:
         if broken:  # then nothing of what a primitive gives can be judged
             return {"tried": len(trips), "faults": [broken], "traceback": self.traceback}
         faults: dict[str, str] = {}
-        every = dict.fromkeys([*calls(session, sizes), *every_primitive(session)])
+        every = dict.fromkeys([*calls(session, sizes), *_samples(session)])
         tried = len(trips) + len(every)
         pending = [call for call in every if (setting, call) not in self._right]
         if self._together(session, pending):
@@ -150,7 +150,7 @@ class Probe:
         try:
             found = tuple(int(length) for length in shape)  # type: ignore[union-attr]
         except Exception:
-            return f"{text} gave a {type(made).__name__} whose shape is no tuple of numbers"
+            return f"{text} gave a {type(made).__name__} whose shape is not a tuple of numbers"
         if found != form.shape:
             return f"{text} gave shape {list(found)}; {list(form.shape)} is right"
         try:
@@ -195,42 +195,10 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
         yield from _of(_walked(rule.nodes, ()), rule.types, {"entries": ENTRIES}, session)
 
 
-def every_primitive(session: Session) -> Iterator[PrimitiveCall]:
-    """A call of every primitive, those included that a model has no use for: a backend promises
-    them all."""
-    builder = Builder()
-
-    def value(*shape: int, kind: Kind = "float", bound: int | None = None) -> int:
-        dims = tuple(map(Dim.of, shape))
-        return builder.value(Type(dims, kind, None if bound is None else Dim.of(bound)))
-
-    matrix, row, cube = value(2, 3), value(3), value(2, 3, 4)
-    for op in ("exp", "log", "tanh", "sqrt", "negative", "stop_gradient"):
-        builder.emit(op, matrix)
-    for op in ("add", "subtract", "multiply", "divide", "power", "less", "less_equal", "equal"):
-        builder.emit(op, matrix, row)
-    truth = value(2, 3, kind="bool")
-    builder.emit("where", truth, matrix, row)
-    builder.emit("astype", truth)
-    builder.emit("astype", value(2, kind="index", bound=4))
-    builder.emit("permute_dims", cube, axes=(2, 0, 1))
-    builder.emit("broadcast_to", row, shape=(Dim.of(2), Dim.of(3)))
-    builder.emit("expand_dims", matrix, axis=1)
-    builder.emit("squeeze", value(2, 1, 3), axis=1)
-    builder.emit("concat", matrix, value(4, 3), axis=0)
-    builder.emit("slice", cube, axis=1, start=1, stop=3)
-    builder.emit("flip", matrix, axis=1)
-    builder.emit("take", value(5, 3), value(2, 4, kind="index", bound=5))
-    builder.emit("take_along_axis", value(2, 5), value(2, 3, kind="index", bound=5))
-    builder.emit("one_hot", value(2, kind="index", bound=4), classes=Dim.of(4))
-    builder.emit("segment_sum", value(4, 3), value(4, kind="index", bound=5), rows=Dim.of(5))
-    for op in ("sum", "max"):
-        for axes in ((0, 2), (0, 1, 2), ()):
-            builder.emit(op, cube, axis=axes, keepdims=False)
-        builder.emit(op, cube, axis=(1,), keepdims=True)
-    builder.emit("matmul", matrix, value(3, 4))
-    builder.emit("tensordot", cube, value(3, 4, 5), axes=((1, 2), (0, 1)))
-    yield from _of(builder.nodes, builder.types, {}, session)
+def _samples(session: Session) -> Iterator[PrimitiveCall]:
+    """A call of every primitive that the backend has, also of those that a model has no use for."""
+    made = every_primitive(session.backend.primitives.keys())
+    yield from _of(made.nodes, made.types, {}, session)
 
 
 def _walked(nodes: Iterable[Node], claimed: Iterable[str]) -> Iterator[Node]:

@@ -60,7 +60,7 @@ def named(value: Any, source: str) -> Mapping[str, Any]:
     """Tensors by name.
 
     Raises:
-        ContractError: it is no mapping.
+        ContractError: it is not a mapping.
     """
     found: Mapping[str, Any] = instance(value, Mapping, source, "a dictionary of tensors by name")
     return found
@@ -94,10 +94,10 @@ def table(value: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def texts(value: Any, source: str) -> dict[str, str]:
-    """Texts by name, each cut to what a line can hold; what is no text is made one.
+    """Texts by name, each cut to what a line can hold; what is not text is made one.
 
     Raises:
-        ContractError: it is no mapping, or has very many names.
+        ContractError: it is not a mapping, or has very many names.
     """
     found = instance(value, Mapping, source, "a dictionary of texts by name")
     if len(found) > MOST_TEXTS:
@@ -109,7 +109,7 @@ def memory(value: Any, source: str) -> int | None:
     """A number of bytes, or None.
 
     Raises:
-        ContractError: it is no whole number, or one that no machine has.
+        ContractError: it is not a whole number, or one that no machine has.
     """
     if value is None:
         return None
@@ -136,7 +136,7 @@ def each(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:
     """As many results as a claimed call has.
 
     Raises:
-        ContractError: there are more or fewer, or it is no list of them.
+        ContractError: there are more or fewer, or it is not a list of them.
     """
     if not isinstance(values, tuple | list) or len(values) != len(nodes):
         found = f"{len(values)} results" if isinstance(values, tuple | list) else described(values)
@@ -148,7 +148,7 @@ def array(value: Any, name: str) -> Array:
     """An array that ``numpy()`` made of a tensor, the result ``name``.
 
     Raises:
-        ContractError: it is no array, or of a dtype that is not numpy's own.
+        ContractError: it is not an array, or of a dtype that is not numpy's own.
     """
     if not isinstance(value, np.ndarray | np.generic):
         raise ContractError(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.errors import UsageError
+from harness.errors import UsageError, closest
 from harness.program.primitives import TABLE
 from harness.program.serial import decode
 from harness.program.signature import group_of
@@ -209,6 +209,13 @@ def _changed(
     ]
 
 
+def _misspelt(table: Mapping[str, Any], missing: Sequence[str]) -> str:
+    """Which entries of a table may be meant for primitives that it lacks."""
+    pairs = ((name, closest(name, missing)) for name in table if name not in TABLE)
+    likely = [f"{name!r} may be meant for {near!r}" for name, near in pairs if near]
+    return f"; {', '.join(likely)}" if likely else ""
+
+
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
     """The function that answers the calls that reach a worker.
 
@@ -219,7 +226,7 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
     promises.instance(backend, Backend, "harness_backend", "a harness.extend.Backend")
     if not isinstance(getattr(backend, "name", None), str):
         kind = type(backend).__name__
-        raise ContractError(f"{kind}.name is no text; the name of its entry point is wanted")
+        raise ContractError(f"{kind}.name is not text; the name of its entry point is wanted")
     table = promises.table(backend.primitives)
     promises.instance(backend.fused, Mapping, "fused", "a dictionary of functions by name")
     missing = [primitive for primitive in TABLE if primitive not in table]
@@ -227,6 +234,7 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
         raise UsageError(
             f"the table of backend {backend.name!r} lacks {', '.join(missing)}; it must hold all "
             f"{len(TABLE)} primitives of harness.program.primitives.TABLE"
+            f"{_misspelt(table, missing)}"
         )
     verbs = SessionService(backend)
 

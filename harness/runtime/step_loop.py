@@ -47,7 +47,7 @@ class StepLoop:
         """A step as the backend compiles it.
 
         Raises:
-            ContractError: what the backend gives is no function.
+            ContractError: what the backend gives is not a function.
         """
         one, several = backend.advance(step), backend.several(step)
         return StepLoop(

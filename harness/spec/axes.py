@@ -14,6 +14,8 @@ from harness.spec.expressions import Binary, Expr, Name, Number, parse_expressio
 REST = "..."
 # The sizes that arrays decide; every other size has a number in the spec.
 FREE_SIZES = ("batch", "time")
+# What a dimension may grow to.
+MOST_TERMS, MOST_FACTORS = 32, 8
 
 
 @dataclass
@@ -35,18 +37,25 @@ def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
         return Dim(given)
     if not isinstance(given, str):
         found = "a list or mapping" if isinstance(given, list | dict) else shorten(repr(given))
-        raise SpecError(f"expected a size, a whole number, or a sum of those, found {found}", place)
+        raise SpecError(
+            f"expected a size, a whole number, or a sum or product of those, found {found}", place
+        )
 
     def locate(_line: int, column: int) -> Place:
         return Place(place.file, place.line, place.column + column)
 
-    dim = _dim(parse_expression(given, locate), known)
+    dim = size_of(parse_expression(given, locate), known)
     if not dim.terms and dim.constant < 1:
         raise SpecError(f"an axis has 1 entry or more, found {given} = {dim}", place)
     return dim
 
 
-def _dim(expression: Expr, known: Mapping[str, Dim]) -> Dim:
+def size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
+    """The dimension that an expression of sizes and whole numbers stands for.
+
+    Raises:
+        SpecError: it has something else in it.
+    """
     if isinstance(expression, Number) and isinstance(expression.value, int):
         return Dim(expression.value)
     if isinstance(expression, Name):
@@ -59,16 +68,26 @@ def _dim(expression: Expr, known: Mapping[str, Dim]) -> Dim:
             )
         return known[expression.id]
     if isinstance(expression, Binary) and expression.operator in "+-*":
-        left, right = _dim(expression.left, known), _dim(expression.right, known)
+        left, right = size_of(expression.left, known), size_of(expression.right, known)
         if expression.operator == "+":
             return left + right
         if expression.operator == "-":
             return left - right
-        if not left.terms:
-            return right * left.constant
-        if not right.terms:
-            return left * right.constant
-    raise SpecError("an axis is a size, a whole number, or a sum of those", expression.place)
+        return _multiplied(left, right, expression.place)
+    raise SpecError(
+        "an axis is a size, a whole number, or a sum or product of those", expression.place
+    )
+
+
+def _multiplied(left: Dim, right: Dim, place: Place) -> Dim:
+    """A product of dimensions that is still short: squares of squares grow without end."""
+    dim = left * right
+    if len(dim.terms) > MOST_TERMS or any(t.count("*") >= MOST_FACTORS for t, _ in dim.terms):
+        raise SpecError(
+            f"an axis is a sum of {MOST_TERMS} products at most, each of {MOST_FACTORS} sizes",
+            place,
+        )
+    return dim
 
 
 def read_dims(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from harness.errors import SpecError, did_you_mean
-from harness.program.dims import Dim, shape_text
+from harness.program.dims import Dim, product, shape_text
 from harness.spec.expressions import Call, Expr, List, Name, Negate, Number, Rest
 from harness.spec.scope import Scope
 from harness.spec.values import LanguageValues
@@ -114,6 +114,11 @@ def _reduction(op: str) -> Builtin:
         keep = "keepdims" in keywords
         if keep and keywords["keepdims"] != Number(1, place=expr.place):
             raise SpecError("keepdims is 1, or left out", keywords["keepdims"].place)
+        if op == "var":
+            center = evaluator.builder.mean(value, axes, keepdims=True)
+            off = evaluator.emit("subtract", value, center, place=expr.place)
+            square = evaluator.emit("multiply", off, off, place=expr.place)
+            return evaluator.builder.mean(square, axes, keepdims=keep)
         if op == "mean":
             return evaluator.builder.mean(value, axes, keepdims=keep)
         return evaluator.emit(op, value, place=expr.place, axis=axes, keepdims=keep)
@@ -177,17 +182,84 @@ def _permute_dims(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     return evaluator.emit("permute_dims", value, place=expr.place, axes=order)
 
 
+def _astype(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``astype(i)``: an index or a condition as floats."""
+    _arity(expr, 1)
+    value = evaluator.tensor(expr.arguments[0], scope)
+    if evaluator.type_of(value).kind == "float":
+        raise SpecError(f"these are floats already: {evaluator.tell(value)}", expr.place)
+    return evaluator.floats(value)
+
+
+def _arange(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``arange(time)``: the indices 0, 1, ... of an axis."""
+    _arity(expr, 1)
+    return evaluator.emit("arange", place=expr.place, stop=scope.size(expr.arguments[0]))
+
+
+def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``split(x, axis=-1, sizes=[heads, head])``: one axis as several, the last running fastest."""
+    keywords = _arity(expr, 1, ("axis", "sizes"))
+    value = evaluator.tensor(expr.arguments[0], scope)
+    sizes = keywords.get("sizes")
+    if "axis" not in keywords or not isinstance(sizes, List) or len(sizes.items) < 2:
+        raise SpecError(
+            "split needs axis= and sizes=, as in split(x, axis=-1, sizes=[heads, head])", expr.place
+        )
+    shape = evaluator.type_of(value).shape
+    axis = _axis(keywords["axis"], len(shape))
+    parts = tuple(scope.size(item) for item in sizes.items)
+    if product(parts) != shape[axis]:
+        told = " * ".join(f"({p})" if " " in str(p) else str(p) for p in parts)
+        raise SpecError(
+            f"axis {axis} has {shape[axis]} entries, and {told} is another number: declare the "
+            f"size as that product: {evaluator.tell(value)}",
+            sizes.place,
+        )
+    whole = (*shape[:axis], *parts, *shape[axis + 1 :])
+    return evaluator.emit("reshape", value, place=expr.place, shape=whole)
+
+
+def _merge(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``merge(x, axes=[2, 3])``: neighbouring axes as one, which undoes ``split``."""
+    keywords = _arity(expr, 1, ("axes",))
+    value = evaluator.tensor(expr.arguments[0], scope)
+    axes = keywords.get("axes")
+    shape = evaluator.type_of(value).shape
+    if not isinstance(axes, List) or len(axes.items) < 2:
+        raise SpecError("merge needs axes=, as in merge(x, axes=[2, 3])", expr.place)
+    found = [_axis(item, len(shape)) for item in axes.items]
+    first, stop = found[0], found[0] + len(found)
+    if found != list(range(first, stop)):
+        raise SpecError(
+            f"merge joins neighbours in their order, found axes {found}: bring them side by side "
+            "with permute_dims",
+            axes.place,
+        )
+    whole = (*shape[:first], product(shape[first:stop]), *shape[stop:])
+    return evaluator.emit("reshape", value, place=expr.place, shape=whole)
+
+
 BUILTINS: Mapping[str, Builtin] = {
     "exp": _plain("exp", 1),
     "log": _plain("log", 1),
     "tanh": _plain("tanh", 1),
     "sqrt": _plain("sqrt", 1),
+    "erf": _plain("erf", 1),
+    "sin": _plain("sin", 1),
+    "cos": _plain("cos", 1),
+    "floor": _plain("floor", 1),
+    "astype": _astype,
+    "arange": _arange,
+    "split": _split,
+    "merge": _merge,
     "where": _plain("where", 3),
     "take": _take,
     "stop_gradient": _plain("stop_gradient", 1),
     "sum": _reduction("sum"),
     "max": _reduction("max"),
     "mean": _reduction("mean"),
+    "var": _reduction("var"),
     "concat": _concat,
     "take_along_axis": _take_along_axis,
     "one_hot": _one_hot,

@@ -116,7 +116,7 @@ def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.
         for number, axis in enumerate(axes):
             at = document.place_of((*path, number))
             if axis in declared:
-                raise SpecError(f"axis {axis!r} has the name of something that is no size", at)
+                raise SpecError(f"axis {axis!r} has the name of something that is not a size", at)
             if axis != REST and not isinstance(axis, int) and not is_name(axis):
                 raise SpecError(
                     f"an input's axis is a name, a whole number or '...', found {axis!r}", at

@@ -81,7 +81,7 @@ def parse(text: str, file: str) -> Document:
     """Parse the text of a spec file; ``file`` is the name that places show. Raises SpecError."""
     if len(text) > MAX_BYTES:
         message = f"{len(text):,} characters are too many for a spec; at most {MAX_BYTES:,}"
-        raise SpecError(message, Place(file, 1, 1))
+        raise SpecError(message, Place(file))
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return Document(file, read_nodes(text, file), tuple(text.split("\n")))
 

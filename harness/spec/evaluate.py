@@ -10,6 +10,7 @@ from harness.program.dims import Dim
 from harness.spec import schema
 from harness.spec.axes import match
 from harness.spec.builtins import BUILTINS
+from harness.spec.conditions import compared, condition, inverted, joined
 from harness.spec.expressions import (
     Assignment,
     Binary,
@@ -17,6 +18,7 @@ from harness.spec.expressions import (
     Compare,
     Expr,
     Index,
+    Invert,
     List,
     Name,
     Negate,
@@ -27,7 +29,13 @@ from harness.spec.expressions import (
 from harness.spec.hints import unknown_function
 from harness.spec.indexing import indexed
 from harness.spec.library import Library, content
-from harness.spec.scope import BoundValue, FunctionName, Scope, check_read, check_used
+from harness.spec.scope import (
+    BoundValue,
+    FunctionName,
+    Scope,
+    check_read,
+    check_used,
+)
 from harness.spec.values import LanguageValues
 
 OPERATORS: Mapping[str, str] = {
@@ -37,13 +45,6 @@ OPERATORS: Mapping[str, str] = {
     "/": "divide",
     "**": "power",
     "@": "matmul",
-}
-COMPARISONS: Mapping[str, tuple[str, bool]] = {
-    "<": ("less", False),
-    "<=": ("less_equal", False),
-    ">": ("less", True),
-    ">=": ("less_equal", True),
-    "==": ("equal", False),
 }
 # Functions are written out where they are called, so a few short definitions can grow without end.
 MAX_VALUES = 20_000
@@ -80,7 +81,7 @@ class Evaluator(LanguageValues):
     def run(self, equations: Sequence[Assignment], scope: Scope, label: str | None) -> None:
         """Evaluate assignments in order, adding their names to the scope.
 
-        Values are named ``label + name``; those inside functions (None) stay nameless.
+        LanguageValues are named ``label + name``; those inside functions (None) stay nameless.
 
         Raises:
             SpecError: an equation is wrong, or assigns to a name that is taken.
@@ -137,17 +138,21 @@ class Evaluator(LanguageValues):
                 return self.emit("negative", self.tensor(operand, scope), place=expr.place)
             case Name():
                 return self._named(expr, scope)
+            case Invert(operand):
+                return inverted(self, condition(self, "~", operand, scope), expr.place)
+            case Binary("&" | "|" as operator, left, right):
+                return joined(self, operator, left, right, scope, expr.place)
             case Binary(operator, left, right):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
                 return self.emit(OPERATORS[operator], a, b, place=expr.place)
             case Compare(operator, left, right):
-                return self._compared(expr, operator, left, right, scope)
+                return compared(self, expr, operator, left, right, scope)
             case Index(inner, items):
-                return indexed(self, self.tensor(inner, scope), items, expr.place)
+                return indexed(self, self.tensor(inner, scope), items, expr.place, scope)
             case Call():
                 return self.call(expr, scope)
             case List() | Rest():
-                raise SpecError("a list or '...' is no value by itself", expr.place)
+                raise SpecError("a list or '...' is not a value by itself", expr.place)
 
     def _named(self, name: Name, scope: Scope) -> int:
         if name.id not in scope.names and name.id in self.callable_names(scope):
@@ -165,20 +170,11 @@ class Evaluator(LanguageValues):
                     name.place,
                 )
 
-    def _compared(self, expr: Expr, operator: str, left: Expr, right: Expr, scope: Scope) -> int:
-        if operator not in COMPARISONS:
-            raise SpecError(
-                f"'{operator}' is not a primitive (allowed: {' '.join(COMPARISONS)})", expr.place
-            )
-        op, swapped = COMPARISONS[operator]
-        a, b = self.tensor(left, scope), self.tensor(right, scope)
-        return self.emit(op, *((b, a) if swapped else (a, b)), place=expr.place)
-
     def call(self, expr: Call, scope: Scope) -> int:
         """The value of a call: an attribute's function, a built-in, or a defined function.
 
         Raises:
-            SpecError: what is called is no function, or takes other arguments.
+            SpecError: what is called is not a function, or takes other arguments.
         """
         name = expr.function
         bound = scope.names.get(name)

@@ -3,10 +3,28 @@
 import ast
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from harness.errors import Place, SpecError, shorten
 from harness.spec.tokens import check_tokens
+from harness.spec.tree import (
+    Assignment,
+    Binary,
+    Call,
+    Compare,
+    Expr,
+    ExprNode,
+    Index,
+    IndexItem,
+    Invert,
+    Item,
+    List,
+    Name,
+    Negate,
+    NewAxis,
+    Number,
+    Rest,
+    SliceItem,
+)
 
 Locate = Callable[[int, int], Place]
 _Placed = ast.stmt | ast.expr | ast.keyword
@@ -21,6 +39,8 @@ _BINARY: dict[type[ast.operator], str] = {
     ast.Div: "/",
     ast.Pow: "**",
     ast.MatMult: "@",
+    ast.BitAnd: "&",
+    ast.BitOr: "|",
 }
 _COMPARE: dict[type[ast.cmpop], str] = {
     ast.Lt: "<",
@@ -30,99 +50,6 @@ _COMPARE: dict[type[ast.cmpop], str] = {
     ast.Eq: "==",
     ast.NotEq: "!=",
 }
-
-
-@dataclass(frozen=True)
-class ExprNode:
-    """Part of an equation. Two nodes are equal if they say the same, wherever they stand."""
-
-    place: Place = field(kw_only=True, compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class Number(ExprNode):
-    """A decimal integer or a finite float; never negative (see ``Negate``)."""
-
-    value: int | float
-
-
-@dataclass(frozen=True)
-class Name(ExprNode):
-    id: str
-
-
-@dataclass(frozen=True)
-class Rest(ExprNode):
-    """``...``: all axes that are not named, in an index or as the value of a keyword."""
-
-
-@dataclass(frozen=True)
-class Call(ExprNode):
-    function: str
-    arguments: tuple["Expr", ...]
-    keywords: tuple[tuple[str, "Expr"], ...]
-
-
-@dataclass(frozen=True)
-class Binary(ExprNode):
-    """``operator`` is one of + - * / ** @."""
-
-    operator: str
-    left: "Expr"
-    right: "Expr"
-
-
-@dataclass(frozen=True)
-class Negate(ExprNode):
-    operand: "Expr"
-
-
-@dataclass(frozen=True)
-class Compare(ExprNode):
-    """``operator`` is one of < <= > >= == !=."""
-
-    operator: str
-    left: "Expr"
-    right: "Expr"
-
-
-@dataclass(frozen=True)
-class IndexItem(ExprNode):
-    """One position along an axis; negative ones count from its end."""
-
-    value: int
-
-
-@dataclass(frozen=True)
-class SliceItem(ExprNode):
-    start: int | None
-    stop: int | None
-    step: int | None
-
-
-@dataclass(frozen=True)
-class Index(ExprNode):
-    value: "Expr"
-    items: tuple["Item", ...]
-
-
-@dataclass(frozen=True)
-class List(ExprNode):
-    """``[a, b]``, which only an argument of a call can be."""
-
-    items: tuple["Expr", ...]
-
-
-@dataclass(frozen=True)
-class Assignment(ExprNode):
-    """``a = value``, or ``a, b = value`` for a call with several results."""
-
-    targets: tuple[Name, ...]
-    value: "Expr"
-
-
-Expr = Number | Name | Call | Binary | Negate | Compare | Index | List | Rest
-Item = IndexItem | SliceItem | Rest
 
 
 def parse_equations(text: str, locate: Locate) -> tuple[Assignment, ...]:
@@ -222,6 +149,8 @@ class _Reader:
                 return Binary(symbol, self.expression(left), self.expression(right), place=place)
             case ast.UnaryOp(ast.USub(), operand):
                 return Negate(self.expression(operand), place=place)
+            case ast.UnaryOp(ast.Invert(), operand):
+                return Invert(self.expression(operand), place=place)
             case ast.UnaryOp():
                 raise self.error(node, "leave out the leading '+', which does nothing")
             case ast.Compare(left, [operator], [right]):
@@ -243,13 +172,15 @@ class _Reader:
                 raise self.error(node, "a list can only be an argument of a call")
             case _:
                 raise self.error(
-                    node, "expected a number, a name, a call, an index or + - * / ** @"
+                    node, "expected a number, a name, a call, an index or + - * / ** @ & | ~"
                 )
 
     def number(self, node: ast.Constant) -> Number:
         value = node.value
         if value is ...:
             raise self.error(node, "'...' can only be an index or the value of a keyword")
+        if value is None:
+            raise self.error(node, "None can only be an index, where it makes a new axis")
         assert isinstance(value, int | float)
         if not math.isfinite(value) or (isinstance(value, int) and value > MAX_INTEGER):
             raise self.error(node, "this number is too large")
@@ -281,11 +212,14 @@ class _Reader:
         match node:
             case ast.Constant(value) if value is ...:
                 return Rest(place=place)
+            case ast.Constant(None):
+                return NewAxis(place=place)
             case ast.Slice(lower, upper, step):
-                bounds = [
-                    None if each is None else self.integer(each) for each in (lower, upper, step)
-                ]
-                return SliceItem(*bounds, place=place)
+                start, stop = (
+                    None if each is None else self.expression(each) for each in (lower, upper)
+                )
+                each = None if step is None else self.integer(step)
+                return SliceItem(start, stop, each, place=place)
             case _:
                 return IndexItem(self.integer(node), place=place)
 
@@ -297,3 +231,29 @@ class _Reader:
                 return -value
             case _:
                 raise self.error(node, "an index must be a whole number, a slice of them or '...'")
+
+
+__all__ = [
+    "MAX_INTEGER",
+    "MAX_TREE_DEPTH",
+    "Assignment",
+    "Binary",
+    "Call",
+    "Compare",
+    "Expr",
+    "ExprNode",
+    "Index",
+    "IndexItem",
+    "Invert",
+    "Item",
+    "List",
+    "Locate",
+    "Name",
+    "Negate",
+    "NewAxis",
+    "Number",
+    "Rest",
+    "SliceItem",
+    "parse_equations",
+    "parse_expression",
+]

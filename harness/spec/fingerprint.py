@@ -15,7 +15,7 @@ from harness.spec.model import Spec
 # files, and the names of values, for messages; those of inputs and outputs are in the ports. What
 # definitions mean is in the nodes themselves.
 PROSE = {
-    Program: {"name", "sizes", "names", "structural"},
+    Program: {"name", "sizes", "names", "structural", "room"},
     Node: {"place"},
     UpdateRule: {"meaning"},
 }

@@ -9,6 +9,18 @@ from harness.spec import schema
 from harness.spec.library import Library, content
 
 INSTEAD: Mapping[str, str] = {
+    "reshape": "split(x, axis=-1, sizes=[a, b]) cuts an axis, merge(x, axes=[1, 2]) joins axes",
+    "view": "split(x, axis=-1, sizes=[a, b]) cuts an axis, merge(x, axes=[1, 2]) joins axes",
+    "flatten": "merge(x, axes=[1, 2]) joins axes",
+    "iota": "write arange(time)",
+    "range": "write arange(time)",
+    "tril": "compare indices, as in arange(time)[None, :] <= arange(time)[:, None]",
+    "std": "write sqrt(var(x, axis=-1))",
+    "swish": "it is silu(x)",
+    "logical_and": "write (a < b) & (c < d)",
+    "logical_or": "write (a < b) | (c < d)",
+    "logical_not": "write ~(a < b)",
+    "cast": "write astype(i) for an index or a condition as floats",
     "einsum": "write it with @, permute_dims, expand_dims and sum",
     "dot": "write a @ b",
     "matmul": "write a @ b",

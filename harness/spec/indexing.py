@@ -1,4 +1,4 @@
-"""Indices and slices: ``x[:, -1]``, ``x[:, ::-1]``, ``x[..., 1:]``."""
+"""Indices and slices: ``x[:, -1]``, ``x[:, ::-1]``, ``x[..., :half]``, ``x[:, None]``."""
 
 from __future__ import annotations
 
@@ -6,30 +6,37 @@ from collections.abc import Sequence
 
 from harness.errors import Place, SpecError
 from harness.program.dims import Dim, shape_text
-from harness.spec.expressions import IndexItem, Item, Rest, SliceItem
+from harness.spec.expressions import Expr, IndexItem, Item, Negate, NewAxis, Rest, SliceItem
+from harness.spec.scope import Scope
 from harness.spec.values import LanguageValues
 
 
-def indexed(evaluator: LanguageValues, value: int, items: Sequence[Item], place: Place) -> int:
+def indexed(
+    evaluator: LanguageValues, value: int, items: Sequence[Item], place: Place, scope: Scope
+) -> int:
     """The part of a value that the items choose; a position drops its axis.
 
     Raises:
         SpecError: there are more items than axes, two ``...``, or one that does not fit.
     """
     rank = len(evaluator.type_of(value).shape)
-    given = sum(not isinstance(item, Rest) for item in items)
+    given = sum(not isinstance(item, Rest | NewAxis) for item in items)
     if given > rank:
         raise SpecError(f"{given} indices for {evaluator.tell(value)}", place)
-    if len(items) - given > 1:
+    if sum(isinstance(item, Rest) for item in items) > 1:
         raise SpecError("only one '...' can stand in an index", place)
     axis = 0
     for item in items:
         if isinstance(item, Rest):
             axis += rank - given
+        elif isinstance(item, NewAxis):
+            value = evaluator.builder.emit("expand_dims", value, axis=axis)
+            evaluator.places.setdefault(value, item.place)
+            axis += 1
         elif isinstance(item, IndexItem):
             value = _picked(evaluator, value, axis, item)
         else:
-            value = _sliced(evaluator, value, axis, item)
+            value = _sliced(evaluator, value, axis, item, scope)
             axis += 1
     return value
 
@@ -46,16 +53,17 @@ def _picked(evaluator: LanguageValues, value: int, axis: int, item: IndexItem) -
     return evaluator.builder.emit("squeeze", part, axis=axis)
 
 
-def _sliced(evaluator: LanguageValues, value: int, axis: int, item: SliceItem) -> int:
+def _sliced(evaluator: LanguageValues, value: int, axis: int, item: SliceItem, scope: Scope) -> int:
     length = evaluator.type_of(value).shape[axis]
-    if item.step not in (None, 1, -1):
-        raise SpecError(f"a slice's step is 1 or -1, found {item.step}", item.place)
-    if item.step == -1:
+    step = 1 if item.step is None else item.step
+    if step == -1:
         if item.start is not None or item.stop is not None:
             raise SpecError("'::-1' reverses a whole axis: leave start and stop out", item.place)
         return evaluator.builder.emit("flip", value, axis=axis)
-    start = _bound(item.start, length, Dim())
-    stop = _bound(item.stop, length, length)
+    if step < 1:
+        raise SpecError(f"a slice's step is -1, or 1 or more, found {step}", item.place)
+    start = _bound(item.start, length, Dim(), scope)
+    stop = _bound(item.stop, length, length, scope)
     if not (stop - start).terms and (stop - start).constant < 1:
         raise SpecError(f"this slice of {shape_text([length])} is empty", item.place)
     for bound in (start, stop):
@@ -65,11 +73,32 @@ def _sliced(evaluator: LanguageValues, value: int, axis: int, item: SliceItem) -
             )
     part = evaluator.builder.slice_axis(value, axis, start, stop)
     evaluator.places.setdefault(part, item.place)
-    return part
+    return part if step == 1 else _every(evaluator, part, axis, step, item.place)
 
 
-def _bound(given: int | None, length: Dim, absent: Dim) -> Dim:
-    """Where a slice begins or ends; negative numbers count from the end of the axis."""
+def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: Place) -> int:
+    """Every so many entries of an axis, from the first on: the first of each group of them."""
+    shape = evaluator.type_of(value).shape
+    length = shape[axis]
+    if any(c % step for c in (length.constant, *(c for _, c in length.terms))):
+        raise SpecError(
+            f"a step of {step} goes over {length} entries, which is no multiple of it: say so in "
+            f"the size, as in {step} * half, or cut the axis before",
+            place,
+        )
+    count = Dim(length.constant // step, tuple((n, c // step) for n, c in length.terms))
+    groups = (*shape[:axis], count, Dim(step), *shape[axis + 1 :])
+    split = evaluator.builder.emit("reshape", value, shape=groups)
+    first = evaluator.builder.slice_axis(split, axis + 1, 0, 1)
+    result = evaluator.builder.emit("squeeze", first, axis=axis + 1)
+    evaluator.places.setdefault(result, place)
+    return result
+
+
+def _bound(given: Expr | None, length: Dim, absent: Dim, scope: Scope) -> Dim:
+    """Where a slice begins or ends; what has a minus sign counts from the end of the axis."""
     if given is None:
         return absent
-    return Dim(given) if given >= 0 else length + given
+    if isinstance(given, Negate):
+        return length - scope.size(given.operand)
+    return scope.size(given)

@@ -71,7 +71,7 @@ class LayerEvaluator(CallEvaluator):
         return [values[inputs[0]]]
 
     def _applied(self, instance: Instance, expr: Call, values: dict[str, int]) -> list[int]:
-        """The results of a layer that is no chain."""
+        """The results of a layer that is not a chain."""
         spec = instance.layer
         instance.calls += 1  # after its arguments, which may be calls of the same layer
         label = instance.name + (f"#{instance.calls}" if instance.calls > 1 else "")
@@ -220,7 +220,7 @@ class LayerEvaluator(CallEvaluator):
             at = document.place_of(("scan", "over", name))
             if source not in instance.layer.inputs:
                 hint = did_you_mean(source, instance.layer.inputs)
-                raise SpecError(f"cannot scan over {source!r}: it is no input{hint}", at)
+                raise SpecError(f"cannot scan over {source!r}: it is not an input{hint}", at)
             value = call.values[source]
             if len(self.type_of(value).shape) < 2:
                 raise self.failure(value, at)("a scan goes over axis 1, and there is none")

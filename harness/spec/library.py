@@ -35,7 +35,7 @@ D = TypeVar("D", bound=Documented)
 class Definition:
     """A validated file and the document that it came from, for places.
 
-    ``path`` is where the file is; None for a text that is no file.
+    ``path`` is where the file is; None for a text that is not a file.
     """
 
     document: Document

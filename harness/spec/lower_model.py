@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from harness.errors import Place, SpecError
 from harness.files.complaints import KeyPath
@@ -18,7 +19,7 @@ from harness.spec.layer_calls import LayerEvaluator
 from harness.spec.layer_uses import Owner
 from harness.spec.library import Library
 from harness.spec.scope import BoundValue, Scope
-from harness.spec.size_checks import check_numbers
+from harness.spec.size_checks import check_numbers, room_of
 
 SECTIONS = ("sizes", "inputs", "state", "layers", "targets", "metrics")
 
@@ -82,6 +83,7 @@ class Lowering:
             metrics=tuple(metrics),
             structural=tuple(sorted(evaluator.maker.structural)),
         )
+        program = replace(program, room=room_of(program))
         check_numbers(program, evaluator.places, self.document.place_of_key(("sizes",)))
         return program
 

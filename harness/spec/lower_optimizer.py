@@ -10,7 +10,7 @@ from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.flops import ELEMENTWISE
 from harness.program.ir import Port, Type, UpdateRule
-from harness.program.primitives import TABLE, TypeMismatch
+from harness.program.primitives import EVERY, TABLE, TypeMismatch
 from harness.spec import schema
 from harness.spec.attributes import GivenAttributes, PlaceOf, read_attributes
 from harness.spec.evaluate import Evaluator
@@ -22,7 +22,7 @@ from harness.spec.scope import BoundValue, Scope, check_assigned, check_read, ch
 # Every parameter in turn, as one row of entries.
 ENTRIES = Type((Dim.of("entries"),))
 # All that an update may be made of: primitives whose every entry is made of one of each operand.
-ALLOWED = frozenset({*ELEMENTWISE, "constant", "stop_gradient"})
+ALLOWED = frozenset({*ELEMENTWISE.intersection(TABLE), "constant", "stop_gradient"})
 
 
 class EntrywiseBuilder(Builder):
@@ -39,7 +39,7 @@ class EntrywiseBuilder(Builder):
             TypeMismatch: it is not elementwise, or the operands do not fit.
         """
         if op not in ALLOWED:
-            what = f"{op} ({TABLE[op]})" if op in TABLE else op
+            what = f"{op} ({EVERY[op]})" if op in EVERY else op
             raise TypeMismatch(
                 f"{what} is not elementwise, and an optimizer's update must be: backends run it "
                 "on tensors of any shape, into which they have packed several parameters "

@@ -29,11 +29,14 @@ from harness.spec.expressions import (
     Compare,
     Expr,
     Index,
+    Invert,
+    Item,
     List,
     Name,
     Negate,
     Number,
     Rest,
+    SliceItem,
     parse_equations,
 )
 from harness.spec.library import Definition, Library, content
@@ -43,8 +46,7 @@ from harness.spec.scope import FunctionName
 DIGITS = 16
 # The forms of a layer without a scan.
 FORMS = ("equations", "training", "inference")
-# What a name stands for in a body of equations, as a checksum.
-Names = dict[str, str]
+Names = dict[str, str]  # what each name of a body of equations stands for, as a checksum
 Shapes = Mapping[str, Any]
 
 
@@ -79,10 +81,9 @@ def checksum(library: Library, kind: str, name: str) -> str:
     """
     key = (kind, name)
     if key not in library.checksums:
-        definition = library.find(kind, name)
         library.reading.append(name)
         try:
-            library.checksums[key] = _EquationReader(library).definition(definition)
+            library.checksums[key] = _EquationReader(library).definition(library.find(kind, name))
         finally:
             library.reading.pop()
     return library.checksums[key]
@@ -156,24 +157,20 @@ class _EquationReader:
         """What each layer of a layer comes to: its definition, and all that it is given."""
         found = {}
         for name, use in spec.layers.items():
-            at = document.place_of(("layers", name, "layer"))
+            at = document.place_of(("layers", name))
             if use.layer in self.library.reading:
                 circle = " -> ".join([*self.library.reading, use.layer])
                 raise SpecError(f"a layer cannot hold itself: {circle}", at)
             declared = content(self.library.find("layer", use.layer, at), schema.Layer).attributes
             values = {**declared, **(use.model_extra or {})}
-            given = [
-                (attribute, self._given(values[attribute], default, spec, axes, at))
-                for attribute, default in sorted(declared.items())
-            ]
-            links = None if use.repeat is None else str(read_dim(use.repeat, axes.dims, at))
-            found[name] = _sum(
-                "layer", name, checksum(self.library, "layer", use.layer), given, links
-            )
+            kinds = sorted(declared.items())
+            given = [(n, self._given(values[n], kind, spec, axes, at)) for n, kind in kinds]
+            links = use.repeat and str(read_dim(use.repeat, axes.dims, at))
+            own = checksum(self.library, "layer", use.layer)
+            found[name] = _sum("layer", name, own, given, links)
         return found
 
     def _given(self, value: Any, default: Any, spec: schema.Layer, axes: Axes, at: Place) -> str:
-        """What an attribute of a layer's layer is: a size, a number, or a function."""
         if default == "size":
             return str(read_dim(value, axes.dims, at))
         if isinstance(value, str) and value in spec.attributes:
@@ -226,8 +223,8 @@ class _EquationReader:
                 return _sum("number", float(value))
             case Negate(Number(value)):
                 return _sum("number", -float(value))
-            case Negate(operand):
-                return _sum("-", self._of(operand, names))
+            case Negate(operand) | Invert(operand):
+                return _sum("-" if isinstance(expr, Negate) else "~", self._of(operand, names))
             case Name(name):
                 return names[name]
             case Binary(operator, left, right):
@@ -237,13 +234,20 @@ class _EquationReader:
                     operator, left, right = operator.replace(">", "<"), right, left
                 return _sum(operator, self._of(left, names), self._of(right, names))
             case Index(inner, items):
-                return _sum("index", self._of(inner, names), items)
+                told = [self._item(item, names) for item in items]
+                return _sum("index", self._of(inner, names), told)
             case List(items):
                 return _sum("list", *(self._of(item, names) for item in items))
             case Rest():
                 return _sum("...")
             case Call():
                 return self._call(expr, names)
+
+    def _item(self, item: Item, names: Names) -> Any:
+        if not isinstance(item, SliceItem):
+            return item
+        ends = [None if end is None else self._of(end, names) for end in (item.start, item.stop)]
+        return ends, item.step
 
     def _call(self, expr: Call, names: Names) -> str:
         arguments = [self._of(argument, names) for argument in expr.arguments]

@@ -34,7 +34,7 @@ _check_name, _name_schema = _name(
 _check_model_name, _model_schema = _name(
     _PATH,
     "one to four parts with '/' between them, each of letters, digits, '_' and '-', "
-    f"of which the first is no '-', and at most {LONGEST}",
+    f"of which the first is not '-', and at most {LONGEST}",
 )
 
 # Of layers, parameters, sizes, inputs, states, outputs and all else that equations can name.

@@ -8,9 +8,9 @@ from typing import Any
 
 from harness.errors import Place, SpecError, did_you_mean
 from harness.program.dims import Dim
-from harness.spec.axes import RestAxes
+from harness.spec.axes import RestAxes, size_of
 from harness.spec.document import Document
-from harness.spec.expressions import Assignment, Name
+from harness.spec.expressions import Assignment, Binary, Expr, Name, Negate, Number
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,43 @@ class Scope:
         self.assigned[target.id] = target.place
         self.names[target.id] = BoundValue(value)
 
+    def size(self, expression: Expr) -> Dim:
+        """The dimension that an expression of the sizes in scope stands for.
+
+        Raises:
+            SpecError: it has something else in it.
+        """
+        found = size_of(expression, {n: d for n, d in self.names.items() if isinstance(d, Dim)})
+        self.used.update(names_in(expression))
+        return found
+
     def value(self, name: str) -> int:
         """The value of a name that is known to be a tensor."""
         bound = self.names[name]
         assert isinstance(bound, BoundValue)
         return bound.value
+
+
+def is_whole(expression: Expr, scope: Scope) -> bool:
+    """Whether an expression is made of sizes and whole numbers."""
+    match expression:
+        case Number(value):
+            return isinstance(value, int)
+        case Negate(operand):
+            return is_whole(operand, scope)
+        case Name(name):
+            return isinstance(scope.names.get(name), Dim)
+        case Binary("+" | "-" | "*", left, right):
+            return is_whole(left, scope) and is_whole(right, scope)
+        case _:
+            return False
+
+
+def names_in(expression: Expr) -> set[str]:
+    """The names of an expression of sizes."""
+    if isinstance(expression, Binary):
+        return names_in(expression.left) | names_in(expression.right)
+    return {expression.id} if isinstance(expression, Name) else set()
 
 
 def check_used(

@@ -45,5 +45,21 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
                 raise SpecError(f"{port.name}: a stripe of {stripe['rows']} = {rows} rows", at)
 
 
+def room_of(program: Program) -> tuple[Dim, ...]:
+    """What slices leave of their axes, where the arrays decide how much that is."""
+    found: dict[Dim, None] = {}
+    for node in walk_nodes(program.nodes):
+        if node.op == "slice":
+            length = program.types[node.inputs[0]].shape[node.attributes["axis"]]
+            start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
+            found.update(dict.fromkeys((length - stop, stop - start - 1)))
+    return tuple(d for d in found if _below(d) and _number(d, program.sizes) is None)
+
+
+def _below(dim: Dim) -> bool:
+    """Whether it could be below 0 for some sizes from 1 on."""
+    return any(c < 0 for _, c in dim.terms) or dim.constant + sum(c for _, c in dim.terms) < 0
+
+
 def _number(dim: Dim, sizes: Mapping[str, int]) -> int | None:
     return dim.resolve(sizes) if all(name in sizes for name in dim.names) else None

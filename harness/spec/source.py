@@ -14,7 +14,7 @@ def read_text(path: Path) -> str:
     Raises SpecError for a file that is missing, unreadable, not a regular file,
     larger than ``MAX_BYTES`` or not UTF-8.
     """
-    place = Place(displayed(path), 1, 1)
+    place = Place(displayed(path))
     try:
         content = read_bytes(path, MAX_BYTES, "a spec")
     except FileFault as fault:

@@ -24,7 +24,7 @@ _TOKEN = re.compile(
     r"|(?P<number>(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))"
     r"|(?P<bad_number>\.?\d[\w.]*)"
     r"|(?P<refused>:=|//=?|\*\*=|[-+*/@%&|^]=|->|<<=?|>>=?|<>)"
-    r"|(?P<sign>\*\*|\.\.\.|[<>=!]=|[-+*/@<>=,:])"
+    r"|(?P<sign>\*\*|\.\.\.|[<>=!]=|[-+*/@<>=,:&|~])"
     r"|(?P<open>[(\[])"
     r"|(?P<close>[)\]])"
     r"|(?P<other>.)",
@@ -33,9 +33,11 @@ _TOKEN = re.compile(
 _CLOSING = {"(": ")", "[": "]"}
 _USE_WHERE = "use where(condition, a, b)"
 _WORDS = {
-    **dict.fromkeys(("if", "else", "and", "or", "not"), _USE_WHERE),
+    **dict.fromkeys(("if", "else"), _USE_WHERE),
+    "and": "write (a < b) & (c < d)",
+    "or": "write (a < b) | (c < d)",
+    "not": "write ~(a < b)",
     **dict.fromkeys(("True", "False"), "use 1 and 0, or a comparison"),
-    "None": "leave the argument out",
     "lambda": "write a layer of your own instead",
     **dict.fromkeys(("for", "while"), "use a scan to repeat a step"),
     **dict.fromkeys(("is", "in"), "compare with < <= > >= == !="),
@@ -49,11 +51,11 @@ _SIGNS = {
     "\\": "wrap a long line inside brackets instead",
     "{": "dictionaries and sets are not part of the language",
     "}": "dictionaries and sets are not part of the language",
-    "//": "use / to divide",
+    "//": "a division without a rest is not part of the language",
     "%": "a remainder is not part of the language",
     ":=": "write an equation on a line of its own",
     "->": "annotations are not part of the language",
-    **dict.fromkeys("&|~^!", _USE_WHERE),
+    **dict.fromkeys("^!", _USE_WHERE),
     **dict.fromkeys(
         ("+=", "-=", "*=", "/=", "@=", "**=", "//=", "%=", "&=", "|=", "^=", "<<=", ">>="),
         "write it out, as in 'a = a + b'",
@@ -92,7 +94,7 @@ class _Checker:
             raise SpecError(f"{bracket!r} is never closed", place)
 
     def token(self, kind: str, source: str, place: Place) -> None:
-        self.signs = self.signs + 1 if source in "+-" else 0
+        self.signs = self.signs + 1 if source in ("+", "-", "~") else 0
         if self.signs > MAX_SIGNS:
             raise SpecError(f"more than {MAX_SIGNS} signs in a row", place)
         match kind:
@@ -125,7 +127,7 @@ class _Checker:
 
 
 def _check_name(name: str, place: Place) -> None:
-    if keyword.iskeyword(name):
+    if keyword.iskeyword(name) and name != "None":
         hint = _WORDS.get(name, "it is a word of Python's own; choose another name")
         raise SpecError(f"{name!r} is not part of the language; {hint}", place)
     if len(name) > LONGEST:

@@ -46,6 +46,12 @@ class LanguageValues(ABC):
         """A value's type."""
         return self.builder.types[value]
 
+    def floats(self, value: int) -> int:
+        """An index or a condition as floats; floats as they are."""
+        if self.type_of(value).kind == "float":
+            return value
+        return self.builder.emit("astype", value)
+
     def tell(self, value: int) -> str:
         """A value's name, type and origin, for messages."""
         name = self.builder.names.get(value, "the value")

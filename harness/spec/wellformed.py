@@ -21,7 +21,7 @@ OUTGOING = ("outputs", "new_state", "new_statistics", "metrics")
 
 
 class MalformedProgram(HarnessError):
-    """Data are no program; the message says what is wrong."""
+    """Data are not a program; the message says what is wrong."""
 
 
 def check_program(program: Program) -> None:
@@ -32,7 +32,7 @@ def check_program(program: Program) -> None:
             unknown or has other operands, a size has no number or an absurd one.
     """
     if not isinstance(program, Program):
-        raise MalformedProgram(f"this is no program but {shorten(repr(program))}")
+        raise MalformedProgram(f"this is not a program but {shorten(repr(program))}")
     _check_sizes(program)
     known: set[int] = set()
     for group in INCOMING:
@@ -84,7 +84,7 @@ def _check_node(program: Program, known: set[int], node: Node) -> None:
         _check_body(program, known, node)
         return
     if node.op not in INFER or node.body is not None:
-        raise MalformedProgram(f"{shorten(repr(node.op))} is no operation")
+        raise MalformedProgram(f"{shorten(repr(node.op))} is not an operation")
     try:
         found = INFER[node.op](tuple(program.types[i] for i in node.inputs), node.attributes)
         (output,) = node.outputs

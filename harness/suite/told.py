@@ -12,6 +12,7 @@ import pytest
 
 from harness import github
 from harness.check.cell import Cell
+from harness.markdown import escaped, table
 from harness.suite.cells import Cells
 
 
@@ -43,7 +44,7 @@ class Told:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Nothing compared is an error, as in ``harness check``: a backend of which all tests were
-        skipped is no success."""
+        skipped is not a success."""
         whole = exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly
         if whole and not _is_part(session.config):
             asked = {backend_of(report) for report in self.reports}
@@ -90,9 +91,9 @@ def markdown(reports: Sequence[Any]) -> str:
         row.setdefault(backend_of(report), []).append(report)
     entries = [[spec, *(_counted(row.get(b, [])) for b in backends)] for spec, row in rows.items()]
     found = [f"### harness suite: {_counted(reports)}", ""]
-    found += [github.table(["system", *backends], entries), ""]
+    found += [table(["system", *backends], entries), ""]
     for title, message, _ in failures(reports):
-        found.append(f"- **{github.escaped(title)}**: {github.escaped(message)}")
+        found.append(f"- **{escaped(title)}**: {escaped(message)}")
     return "\n".join(found) + "\n"
 
 

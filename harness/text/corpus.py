@@ -51,7 +51,7 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
         return _local(path, encoding)
     if name in NAMES and encoding.lower() not in ("utf-8", "utf8"):
         raise UsageError(
-            f"the text {name!r} is no file of yours, so it cannot be in {encoding!r}; "
+            f"the text {name!r} is not a file of yours, so it cannot be in {encoding!r}; "
             "leave the encoding out"
         )
     if name == "builtin":
@@ -79,7 +79,7 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
     Raises:
         UsageError: it cannot be had, or is another text.
     """
-    # Here, as it takes a while, and most texts are no downloads.
+    # Here, as it takes a while, and most texts are not downloads.
     import pooch
     from requests.exceptions import HTTPError, RequestException
 

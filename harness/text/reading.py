@@ -77,8 +77,8 @@ def _hashed(pieces: Iterable[str], digest: hashlib._Hash) -> Iterator[str]:
             # Some encodings can hold it. Neither weights nor any output could.
             raise UsageError(
                 f"the text has half a surrogate pair, U+{ord(piece[error.start]):04X}, at "
-                f"character {count + error.start + 1}, which is no character: remove it, or name "
-                "the encoding that the text is really in"
+                f"character {count + error.start + 1}, which is not a character: remove it, or "
+                "name the encoding that the text is really in"
             ) from None
         count += len(piece)
         yield piece
@@ -185,6 +185,6 @@ def _check_encoding(encoding: str) -> None:
         names = {n for pair in aliases.items() for n in pair if not pair[1].endswith("_codec")}
         known = [name.replace("_", "-") for name in names - {"rot13", "rot_13", encoding}]
         raise UsageError(
-            f"{encoding!r} is no encoding of text that Python knows"
+            f"{encoding!r} is not an encoding of text that Python knows"
             f"{did_you_mean(encoding, known)}; utf-8, latin-1, cp1252 and utf-16 are some"
         ) from None

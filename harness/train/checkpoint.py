@@ -1,7 +1,7 @@
 """A run in the middle: weights, what the optimizer keeps, the state, and how far it has come.
 
 A checkpoint is a file of weights (:mod:`harness.convert.weights`), whole or not there, with its
-checksum; what is no weight is among its statistics under names with slashes: ``slot/m/rnn.W``,
+checksum; what is not a weight is among its statistics under names with slashes: ``slot/m/rnn.W``,
 ``state/h``.
 """
 
@@ -89,7 +89,7 @@ class Checkpoint:
 
     @property
     def more(self) -> dict[str, Array]:
-        """The arrays that are no weights, by the names that they have in the file."""
+        """The arrays that are not weights, by the names that they have in the file."""
         slots = {
             f"{SLOT}{slot}/{name}": array
             for slot, arrays in self.slots.items()
@@ -144,8 +144,8 @@ def _check_history(path: Path, found: Weights) -> None:
         done, begun = len(history.epochs), history.position.epoch
         if done == begun:
             return
-        reason = f"it has {done} epochs that are done, and goes on at number {begun + 1}"
+        reason = f"it has {done} epochs that are done, and continues with number {begun + 1}"
     raise WeightsError(
-        f"{str(path)!r} was not written as checkpoints are: {reason}; begin anew with --force, or "
+        f"{str(path)!r} was not written as checkpoints are: {reason}; start over with --force, or "
         "take another copy"
     )

@@ -63,7 +63,7 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
         FileFault: something else is there, or nothing can be written.
     """
     if resume and force:
-        raise UsageError("--resume goes on with what is there, --force begins anew: give one")
+        raise UsageError("--resume continues what is there, --force starts over: give one")
     place = checkpoint.place(path)
     there = [
         p
@@ -74,8 +74,7 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
         check_free(path)
     if there and not resume and not force:
         raise UsageError(
-            f"{there[0]} is there already: --resume goes on with it, --force begins anew in its "
-            "place"
+            f"{there[0]} is there already: --resume continues it, --force starts over in its place"
         )
 
 
@@ -87,5 +86,5 @@ def _kept(training: TrainingRun) -> str:
     if not training.kept:
         return "there was no checkpoint yet"
     if not training.saved:
-        return "there were no weights yet; --resume goes on from the first checkpoint"
-    return f"{path} holds the last checkpoint, and --resume goes on from it"
+        return "there were no weights yet; --resume continues from the first checkpoint"
+    return f"{path} holds the last checkpoint, and --resume continues from it"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.train.request import Setup
@@ -10,6 +11,12 @@ from harness.train.request import Setup
 
 class TrainEvents:
     """What a run tells while it goes; override what is of interest."""
+
+    def anew(self, place: Path) -> None:
+        """The run was to be taken up, and there is no checkpoint: it begins at the first step."""
+
+    def doubted(self, backend: str, doubts: Sequence[str]) -> None:
+        """What of a backend looks like a mistake, when its worker has started."""
 
     def tried(self, seconds: Mapping[str, float]) -> None:
         """The paths were tried: seconds a step on each, of which the fastest is taken."""

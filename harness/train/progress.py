@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from harness.files.user_file import displayed
 from harness.progress import Progress
 from harness.train.events import TrainEvents
 from harness.train.request import Setup
@@ -18,6 +20,12 @@ class TrainProgress(TrainEvents):
     def __init__(self, console: Console) -> None:
         self.bar = Progress(console, "training")
         self._epochs, self._steps = 0, 0
+
+    def anew(self, place: Path) -> None:
+        self.bar.line(f"there is no {displayed(place)} yet: the training begins at its first step")
+
+    def doubted(self, backend: str, doubts: Sequence[str]) -> None:
+        self.bar.once(backend, doubts)
 
     def tried(self, seconds: Mapping[str, float]) -> None:
         found = sorted(seconds.items(), key=lambda pair: pair[1])

@@ -89,7 +89,10 @@ class TrainingRun:
             TrainingError: the worker fails.
             UsageError: the checkpoint is that of another run.
         """
-        self._begin(taken_up.find(self.path, self.setup) if resume else None)
+        found = taken_up.find(self.path, self.setup) if resume else None
+        if resume and found is None and self.path is not None:
+            self.events.anew(checkpoint.place(self.path).absolute())
+        self._begin(found)
         self.events.began(self.setup, self._position["epoch"], self._position["step"])
         for epoch in range(self._position["epoch"], len(self.setup.rates)):
             self._epoch(epoch)
@@ -137,9 +140,11 @@ class TrainingRun:
             raise TrainingError(f"{name} cannot be started: {outcome.cause}", told(outcome))
         hello: Mapping[str, Any] = self.worker.hello or {}
         request = self.setup.request
-        lacking = not_offered(hello, request.device, request.dtype)
+        programs = (self.setup.training, self.setup.inference)
+        lacking = not_offered(hello, request.device, request.dtype, programs)
         if lacking:
             raise UsageError(f"{request.backend}: {lacking}")
+        self.events.doubted(request.backend, hello.get("doubts", ()))
 
     def _replace(self) -> None:
         """Where another run has left something: begin with a checkpoint in place of its own, so

@@ -15,7 +15,7 @@ from harness.train import checkpoint
 from harness.train.checkpoint import Checkpoint
 from harness.train.request import Setup
 
-FORCE = "--force begins anew in its place"
+FORCE = "--force starts over in its place"
 
 
 def find(path: Path | None, setup: Setup) -> Checkpoint | None:
@@ -33,7 +33,8 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
     if not kinds.check_kind(place, kinds.CHECKPOINT):
         if there:
             raise UsageError(
-                f"{path} is there, but no checkpoint {place.name} beside it to go on from; {FORCE}"
+                f"{path} is there, but no checkpoint {place.name} beside it to continue "
+                f"from; {FORCE}"
             )
         return None
     found = checkpoint.load(place)
@@ -41,7 +42,7 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
     _check_facts(place, found, setup)
     wrong = next(_faults(found, setup), None)
     if wrong is not None:
-        raise WeightsError(f"{place} is no checkpoint of this run: {wrong}; {FORCE}")
+        raise WeightsError(f"{place} is not a checkpoint of this run: {wrong}; {FORCE}")
     if there:
         _check_beside(path, found)
     return found
@@ -66,13 +67,13 @@ def _check_beside(path: Path, found: Checkpoint) -> None:
         same = _run_of(path) == made_with["run"]
     except HarnessError as error:
         raise WeightsError(
-            f"{error}. The checkpoint beside it is whole: --resume goes on from that, once this "
+            f"{error}. The checkpoint beside it is whole: --resume continues from that, once this "
             "file is moved away"
         ) from None
     if not same:
         raise UsageError(
             f"{path} holds other weights than the run of {checkpoint.place(path).name}: --resume "
-            f"would replace them. Move them away, and it goes on from the checkpoint; {FORCE}"
+            f"would replace them. Move them away, and it continues from the checkpoint; {FORCE}"
         )
 
 
@@ -82,7 +83,7 @@ def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
         if not _alike(made_with[name], wanted):
             raise UsageError(
                 f"{place} was made with another {name}: "
-                f"{_difference(made_with[name], wanted)}; ask for that, or begin anew with "
+                f"{_difference(made_with[name], wanted)}; ask for that, or start over with "
                 "another --weights"
             )
 
@@ -101,7 +102,7 @@ def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
     step, epoch = position["step"], position["epoch"]
     batches = len(setup.feed.epoch(0))
     if step >= batches:
-        yield f"an epoch has {batches:,} steps, and it goes on after {step:,}"
+        yield f"an epoch has {batches:,} steps, and it continues after {step:,}"
     elif position["steps"] != epoch * batches + step:
         yield f"it is after {position['steps']:,} steps, at step {step + 1:,} of epoch {epoch + 1}"
     elif sum(rows for _, rows in position["sums"]) != step * recipe.batch:

@@ -32,7 +32,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 def reduce(folder: Path, output: Path | None, backend: str | None, timeout: float) -> None:
     """Make the reproducer in FOLDER as small as it stays wrong, in a new folder.
 
-    What was found when the time is over is written.
+    If the time runs out, what was found so far is written.
 
     Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
     """

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.check.cell import CellResult
 from harness.check.findings import Finding
 from harness.files.kinds import ISSUED
-from harness.terminal import visible
+from harness.markdown import escaped, fenced
 
 FILE = "issue.md"
-# What Markdown reads in the middle of a line, and what makes a link of bare text.
-_SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$]|(?<=:)//|(?<=www)\.)", re.I)
-# What it reads at the start of one.
-_START = re.compile(r"^(\d*)([-+=.)])")
 
 
 @dataclass(frozen=True)
@@ -48,18 +43,18 @@ def written(report: IssueReport) -> str:
     """The whole text."""
     result = report.result
     finding = _finding(result, report.check)
-    lines = [ISSUED.decode().rstrip("\n"), f"# {prose(title(result, report.check))}", ""]
-    lines += [prose(report.verdict), ""]
+    lines = [ISSUED.decode().rstrip("\n"), f"# {escaped(title(result, report.check))}", ""]
+    lines += [escaped(report.verdict), ""]
     if result.blame:
-        lines += [prose(f"{result.blame.words}."), ""]
+        lines += [escaped(f"{result.blame.words}."), ""]
     lines += ["## Versions", ""]
-    lines += [f"- {prose(name)} {prose(version)}" for name, version in report.versions.items()]
-    lines += [f"- device {prose(result.cell.device)}, {prose(result.cell.dtype)}", ""]
+    lines += [f"- {escaped(name)} {escaped(version)}" for name, version in report.versions.items()]
+    lines += [f"- device {escaped(result.cell.device)}, {escaped(result.cell.dtype)}", ""]
     lines += ["## Expected and actual", ""]
     if result.location:
-        lines += [prose(result.location), ""]
+        lines += [escaped(result.location), ""]
     if finding and finding.detail:
-        lines += [prose(finding.detail), ""]
+        lines += [escaped(finding.detail), ""]
     lines += [
         "What is expected are the layer's documented equations, in float64 with numpy. What "
         "rounding alone explains was measured on the same numbers.",
@@ -68,25 +63,12 @@ def written(report: IssueReport) -> str:
     if report.script:
         lines += ["## To reproduce", ""]
         if report.files:
-            beside = ", ".join(prose(name) for name in report.files)
+            beside = ", ".join(escaped(name) for name in report.files)
             lines += [f"With {beside} beside it:", ""]
         lines += [*fenced(report.script, "python"), ""]
     if report.printed:
         lines += ["It prints:", "", *fenced(report.printed, "text"), ""]
     return "\n".join(lines)
-
-
-def prose(text: str) -> str:
-    """Any text as Markdown that shows just that: no markup, link or mention, on one line."""
-    plain = _SPECIAL.sub(r"\\\1", visible(" ".join(text.split())))
-    return _START.sub(r"\1\\\2", plain).replace("@", "&#64;")
-
-
-def fenced(text: str, language: str) -> list[str]:
-    """Any text as a block of code, which nothing in it can end."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return [f"{fence}{language}", visible(text.rstrip("\n")), fence]
 
 
 def _finding(result: CellResult, check: str) -> Finding | None:

@@ -2,8 +2,8 @@
 
 A worker holds foreign code, so that nothing of what it sends is taken on trust. Each verb has a
 form; an answer of another form is an error of that call, never an exception of the parent. A
-tensor among results that is no array of numbers is a :class:`~harness.runtime.tensors.Misfit`: it
-differs, and the others are still compared.
+tensor among results that is not an array of numbers is a
+:class:`~harness.runtime.tensors.Misfit`: it differs, and the others are still compared.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Greeting(TypedDict):
     versions: Texts
     devices: list[str]
     dtypes: list[str]
+    primitives: NotRequired[list[str]]
     environment: Texts
+    doubts: NotRequired[list[str]]
 
 
 @with_config(FORM)
@@ -265,7 +267,7 @@ def greeted(value: Any, backend: str) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = formed(_GREETING, value)
     except IllFormed as error:
-        raise IllFormed(f"its greeting is no greeting: {error}") from None
+        raise IllFormed(f"its greeting is not a greeting: {error}") from None
     if found["backend"] != backend:
         raise IllFormed(f"backend {backend!r} was asked for, and {found['backend']!r} answered")
     return found

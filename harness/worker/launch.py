@@ -23,7 +23,7 @@ def usual_start_timeout() -> float:
     """Seconds that a start may take if nobody says otherwise.
 
     Raises:
-        UsageError: the environment variable for it is no positive number.
+        UsageError: the environment variable for it is not a positive number.
     """
     given = os.environ.get(VARIABLE, "") or START_TIMEOUT
     try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from textwrap import indent
 from typing import Any
 
 from harness.arrays import Array, Arrays
-from harness.program.ir import Phase, Program, UpdateRule
+from harness.program.ir import Phase, Program, UpdateRule, walk_nodes
+from harness.program.primitives import OFFERED, offers_needed
 from harness.program.serial import encode
 from harness.runtime.arguments import Arguments
 from harness.runtime.tensors import IllFormed, Misfit
@@ -51,8 +52,17 @@ def with_trace(message: str, traceback: str) -> str:
     return f"{message}\nIts traceback:\n{indent(traceback.rstrip(), '  ')}"
 
 
-def not_offered(hello: Mapping[str, Any], device: str, dtype: str) -> str:
-    """What of these a worker does not claim, by its own greeting, to have; empty if nothing."""
+def not_offered(
+    hello: Mapping[str, Any], device: str, dtype: str, programs: Iterable[Program] = ()
+) -> str:
+    """What of these a worker does not claim, by its own greeting, to have; empty if nothing.
+
+    ``programs`` may need primitives that a backend need not have.
+    """
+    ops = {node.op for program in programs for node in walk_nodes(program.nodes)}
+    for op in sorted(offers_needed(ops)):
+        if op not in hello.get("primitives", ()):
+            return f"the model does not fit: it needs {op} ({OFFERED[op]}), which is not offered"
     for kind, wanted in (("device", device), ("dtype", dtype)):
         offered = hello.get(f"{kind}s", ())
         if wanted not in offered:

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.errors import HarnessError, blamed
+from harness.program.primitives import OFFERED
 from harness.runtime import plugins, promises
 from harness.runtime.code_digest import digest
 from harness.worker import frames
@@ -173,8 +174,11 @@ def _resolve(path: str) -> Callable[[Any], Any]:
 
 
 def _greeting(name: str, served: Any) -> dict[str, Any]:
+    # With all that a backend has imported by now, and for which no start should wait.
+    from harness.runtime.doubts import doubts
+
     versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
-    dtypes = getattr(served, "dtypes", list)
+    dtypes, primitives = getattr(served, "dtypes", list), getattr(served, "primitives", {})
     return {
         "backend": getattr(served, "name", name),
         "pid": os.getpid(),
@@ -184,7 +188,9 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
         "versions": promises.texts(versions(), "versions()"),
         "devices": promises.names(devices(), "devices()"),
         "dtypes": promises.names(dtypes(), "dtypes()"),
+        "primitives": sorted(op for op in OFFERED if op in primitives),
         "environment": reported(os.environ),
+        "doubts": doubts(served),
     }
 
 

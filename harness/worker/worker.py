@@ -20,6 +20,7 @@ from harness.runtime.labels import backend_of, contradiction
 from harness.runtime.tensors import IllFormed
 from harness.worker import frames
 from harness.worker.answers import greeted, is_answer
+from harness.worker.installing import hint
 from harness.worker.launch import Launch
 from harness.worker.process import Process, exit_cause, kill_all
 from harness.worker.serve import GREETING
@@ -170,11 +171,12 @@ class Worker:
         if outcome.status == "timeout":
             return replace(outcome, cause=f"{outcome.cause} at its start")
         if outcome.status == "crashed" and outcome.log.strip():
-            # Such as "No module named harness", from an interpreter that the user has named.
             last = shorten(outcome.log.strip().splitlines()[-1], 200)
-            return replace(outcome, cause=f"{outcome.cause}, after printing {last!r}")
+            outcome = replace(outcome, cause=f"{outcome.cause}, after printing {last!r}")
         if not outcome.ok:
-            return outcome
+            said, python = f"{outcome.log}\n{outcome.cause}", self.launch.python
+            mend = hint(python, backend_of(self.launch.backend), said)
+            return replace(outcome, cause=f"{outcome.cause}{mend}")
         try:
             hello = greeted(outcome.value, backend_of(self.launch.backend))
         except IllFormed as error:
@@ -268,7 +270,7 @@ def _exchange(
 
 
 def _drain(reader: frames.FrameReader, connection: socket.socket) -> bool:
-    """Read what an ended process has left; return True, or raise where that is no whole frame."""
+    """Read what an ended process has left; return True, or raise if that is not a whole frame."""
     while select.select([connection], [], [], 0)[0]:
         if reader.advance(connection):
             return True

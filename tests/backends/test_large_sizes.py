@@ -225,7 +225,7 @@ def test_what_is_written_on_is_read_in_windows() -> None:
     writer = TextWriter(request, spec, weights, known, Vocabulary.of("abc"), (1, 2) * 10)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writing, "Remote", lambda *_: Answering())
-        # What answers here is no model; how much is read is what is looked at.
+        # What answers here is not a model; how much is read is what is looked at.
         patch.setattr(TextWriter, "_prove", lambda *_: None)
         written: Iterator[str] = writer._write("numpy", None)  # type: ignore[arg-type]
         assert "".join(written) == "c" * 50

@@ -68,6 +68,26 @@ def test_only_what_changed_is_told() -> None:
     assert (same.changes, same.sentence) == ([], "beyond 10% and the noise: nothing changed")
 
 
+def test_cells_that_an_interrupted_run_has_not_come_to_are_not_lost() -> None:
+    """Planted: a run of two cells of which one was done. What was done still counts."""
+    whole = made(result(), result("torch", 0.002))
+    cut = document(REQUEST, [result(step=0.002)], planned=2)
+    found = compare(whole, cut)
+    assert [(c.kind, c.name) for c in found.changes] == [
+        ("slower", "lesson6/sequence_rnn[numpy-train-b64-t8]")
+    ]
+    told = "the newer run was interrupted after 1 of 2 cells: the others are not compared"
+    assert found.lines()[0] == told
+    assert told in found.markdown()
+    assert found.record()["limits"] == [told]
+    back = compare(cut, whole)
+    assert [c.kind for c in back.changes] == ["faster"]
+    assert back.lines()[0].startswith("the older run was interrupted after 1 of 2 cells")
+    # A cell that was done and has no speed is lost all the same.
+    failed = document(REQUEST, [refused("torch")], planned=2)
+    assert [c.kind for c in compare(whole, failed).changes] == ["lost"]
+
+
 def test_cells_that_vanish_count_and_new_ones_do_not() -> None:
     four = [result(), result("torch"), result(batch=1), result("torch", batch=1)]
     assert compare(made(*four), made(*four[:2])).sentence.endswith(": 2 lost")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -108,6 +109,7 @@ def test_what_cannot_be_kept_is_shown(
 
     class Done:
         groups = plan = ()
+        lacking = MappingProxyType[str, str]({})
 
         def __init__(self, *_: object, **__: object) -> None: ...
 
@@ -116,19 +118,19 @@ def test_what_cannot_be_kept_is_shown(
 
         def __exit__(self, *_: object) -> None: ...
 
-        def plan_record(self) -> dict[str, Any]:
-            return {"cells": 1, "digest": "", "shard": None}
+        def document(self) -> dict[str, Any]:
+            return document(REQUEST, [result()])
 
         def run(self) -> list[TimedResult]:
             path.write_text("mine")
             return [result()]
 
-    monkeypatch.setattr(console, "Bench", Done)
+    monkeypatch.setattr(console, "bench_of", Done)
     options = {"records": path, "compare": None, "relative_to": None, "markdown": True}
     options |= {"verbose": False, "as_json": False}
     with pytest.raises(DocumentError, match="a text, not results of 'harness bench'"):
         console.run_bench(REQUEST, options)
-    assert "| sequence_rnn | 512" in capsys.readouterr().out
+    assert "| sequence\\_rnn | 512" in capsys.readouterr().out
     assert path.read_text() == "mine"
 
 
@@ -188,7 +190,7 @@ def test_table() -> None:
     assert grid.rows == [["sequence_rnn", f"*512 ±1%\n{below}", f"256 ±1%\n{below}", "refused [1]"]]
     assert notes == ["jax: answers from a cache: ...", "torch+hugepages: timeout: ..."]
     below = below.replace("\n", "<br>")
-    row = f"| sequence_rnn | *512 ±1%<br>{below} | 256 ±1%<br>{below} | refused [1] |"
+    row = f"| sequence\\_rnn | \\*512 ±1%<br>{below} | 256 ±1%<br>{below} | refused \\[1\\] |"
     assert row in grid.markdown().splitlines()
 
 

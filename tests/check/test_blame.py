@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from harness.check.recorded import ended
+from harness.check.records import read_records
 from harness.cli import cli
 
 MODEL = "lesson6/simple_rnn"
@@ -115,14 +117,26 @@ def test_a_gradient_that_the_derived_one_does_without_is_at_fault(checked: Any) 
     assert ends["blame-gradient"]["who"] == "gradient"
 
 
-def test_layers_that_agree_with_each_other_put_the_fault_on_the_spec(checked: Any) -> None:
+def test_layers_that_agree_with_each_other_put_the_fault_on_the_spec(
+    checked: Any, tmp_path: Path
+) -> None:
     """Two frameworks say the same, and the equations say something else."""
-    _, ends = checked("layer-1", "other", "layer-2")
+    shown, ends = checked("layer-1", "other", "layer-2")
     whos = [blame["who"] for blame in ends.values()]
     assert sorted(whos) == ["layer", "layer", "spec"]
     (spec,) = (blame for blame in ends.values() if blame["who"] == "spec")
     assert "agree with each other" in spec["words"]
     assert "other" not in spec["words"].partition(" agree ")[0].split()
+    # What is kept says the same of the cell that had ended before.
+    kept = ended(read_records(tmp_path / "run.jsonl", complete=True))
+    whos = {cell.backend: r.blame.who for cell, r in kept.items() if r.blame is not None}
+    assert whos == {"blame-layer-1": "spec", "blame-layer-2": "spec", "blame-other": "layer"}
+    assert shown.count("at fault: spec") == 2
+    page = CliRunner().invoke(
+        cli, ["report", str(tmp_path / "run.jsonl"), "-o", str(tmp_path / "out.html")]
+    )
+    assert page.exit_code == 0, page.output
+    assert (tmp_path / "out.html").read_text().count("The spec is at fault.") == 2
 
 
 def test_another_path_that_crashes_is_told_and_costs_no_finding(checked: Any) -> None:

@@ -72,6 +72,12 @@ def without(*checks: str, dtype: str = "float32") -> Callable[[Lines], None]:
 
 
 def without_cell(lines: Lines) -> None:
+    not_begun(lines)
+    lines[0]["planned"] = 1
+
+
+def not_begun(lines: Lines) -> None:
+    """The run was interrupted before the cell."""
     lines[:] = [line for line in lines if line.get("dtype") != "float32"]
 
 
@@ -102,6 +108,7 @@ CASES: dict[str, tuple[Callable[[Lines], None], list[str], list[str]]] = {
     "as rounding may be": (ratio(7.0), [], []),
     "a check less": (without("loss"), ["lost"], ["new-cell"]),
     "a cell less": (without_cell, ["lost"], ["new-cell"]),
+    "a cell that was not begun": (not_begun, [], []),
     "a cell cut off": (cut_off, ["lost"], ["new-cell"]),
     "a cell that cannot be opened": (stopped, ["verdict-changed"], ["repaired"]),
 }
@@ -126,7 +133,7 @@ def test_words_name_the_cell_the_check_and_what_it_saw(base: Records) -> None:
     assert "yardstick), now output." in str(change)
     assert str(change).endswith("(12 times)")
     (change,) = changes(base, edited(base, without("loss", "gradients")))
-    assert str(change) == f"{OUTPUTS}: not checked any more: loss, gradients"
+    assert str(change) == f"{OUTPUTS}: no longer checked: loss, gradients"
     (change,) = changes(base, edited(base, cut_off))
     assert str(change) == f"{OUTPUTS}: it was begun and not finished"
     (change,) = changes(base, edited(base, stopped))

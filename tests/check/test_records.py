@@ -84,7 +84,7 @@ def test_file_is_strict_json(tmp_path: Path) -> None:
         ({"kind": "result", "verdict": "agree"}, "no spec, backend, "),
         (result(verdict="agreed"), "did you mean 'agree'"),
         ({"kind": "x", "value": object()}, "not JSON serializable"),
-        ({"kind": "x", "value": {1: 2}}, "the key 1 is no string"),
+        ({"kind": "x", "value": {1: 2}}, "the key 1 is not a string"),
     ],
 )
 def test_wrong_record_is_refused_and_not_written(

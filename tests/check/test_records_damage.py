@@ -45,6 +45,15 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 # Lines that this run has none of.
 OTHERS: dict[str, dict[str, Any]] = {
     "torn": {"kind": "torn", "bytes": 3},
+    "blame": {
+        "kind": "blame",
+        "spec": "lesson6/simple_rnn",
+        "backend": "numpy",
+        "device": "cpu",
+        "dtype": "float32",
+        "path": "native",
+        "blame": {"who": "spec", "words": "both differ"},
+    },
     "pair": {
         "kind": "pair",
         "spec": "lesson6/simple_rnn",
@@ -122,7 +131,7 @@ def test_every_field_of_every_kind_is_checked(
         key = field.alias or name
         for value in (*ABSURD, GONE):
             if value is GONE and key not in line:
-                continue  # a check that is no training has no growth
+                continue  # a check that is not training has no growth
             bad = changed(line, (key,), value)
             path = written(tmp_path / "r", [lines[0], bad])
             if told := refused(path):
@@ -142,6 +151,9 @@ def test_every_field_of_every_kind_is_checked(
         ("result", "yardstick", 0, "result: yardstick: must be greater than 0, found 0"),
         ("result", "worst", None, "without worst"),
         ("begin", "spec", 3, "begin: spec: expected text, found 3"),
+        ("result", "growth", [["NaN", 1, 1]], "growth.0: the first is the number of a step"),
+        ("head", "planned", -1, "head: planned: "),
+        ("head", "request", {"sizes": [3]}, "request.sizes: expected a mapping, found a list"),
         ("head", "schema", 2, "schema 2 is unknown"),
         ("head", "environment", [], "head: environment: expected a mapping, found a list"),
     ],

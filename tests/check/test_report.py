@@ -15,7 +15,8 @@ from rich.console import Console
 from harness.check import report as reports
 from harness.check.cell import Cell, CellResult
 from harness.check.events import Report
-from harness.check.findings import VERDICTS, Finding, Verdict
+from harness.check.findings import MARKS, VERDICTS, Finding, Verdict
+from harness.check.findings import digits as digits_of
 from harness.oracle.tolerance import Deviation
 from harness.table import show
 
@@ -51,25 +52,25 @@ def printed(report: Report, width: int = 160, **console: Any) -> str:
     [(0.0, 16.0), (1e-20, 16.0), (1e-8, 8.0), (0.5, 0.30103), (1.0, 0.0), (5.0, 0.0)],
 )
 def test_digits(error: float, digits: float) -> None:
-    assert reports.digits(result(error=error)) == pytest.approx(digits, abs=1e-5)
+    assert digits_of(result(error=error).findings) == pytest.approx(digits, abs=1e-5)
 
 
 def test_digits_are_of_the_worst_and_of_measuring_checks_only() -> None:
     found = result(error=1e-8)
     found.findings.append(Finding("gradients", [Deviation("g", 1e-5, 1e-7, 8e-7)]))
     found.findings.append(Finding("extremes", [Deviation("e", 1.0, 1e-7, 8e-7)]))
-    assert reports.digits(found) == pytest.approx(5.0)
-    assert reports.digits(result(error=float("inf"))) == 0.0
-    assert reports.digits(result(error=None)) is None
-    assert reports.digits(result(check="extremes")) is None
+    assert digits_of(found.findings) == pytest.approx(5.0)
+    assert digits_of(result(error=float("inf")).findings) == 0.0
+    assert digits_of(result(error=None).findings) is None
+    assert digits_of(result(check="extremes").findings) is None
 
 
 def test_every_verdict_has_a_mark() -> None:
-    assert set(reports.MARKS) == set(VERDICTS)
+    assert set(MARKS) == set(VERDICTS)
     assert reports.cell_text(result()) == "8.0"
     assert reports.cell_text(result(verdict="differ", error=0.005)) == "DIFFER 2.3"
     assert reports.cell_text(result(verdict="crashed", error=None)) == "CRASHED"
-    marks = [text for verdict, text in reports.MARKS.items() if verdict != "agree"]
+    marks = [text for verdict, text in MARKS.items() if verdict != "agree"]
     assert all(marks)
     assert len(set(marks)) == len(marks)
 

@@ -231,8 +231,8 @@ def test_what_is_decoded_is_a_program_or_refused() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('"tanh"', '"system"', "no operation"),
-        ('"matmul"', '"__class__"', "no operation"),
+        ('"tanh"', '"system"', "not an operation"),
+        ('"matmul"', '"__class__"', "not an operation"),
         ('["hidden", 1]', '["hiddden", 1]', "has no number"),
     ],
 )

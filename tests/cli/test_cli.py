@@ -110,7 +110,7 @@ def test_wrong_spec_file_is_told_with_its_place(tmp_path: Path) -> None:
 
 def test_json_has_every_field_and_nothing_else_on_the_output() -> None:
     run = harness(*FAULTY_RUN, "--json", env=faults(float32="nan"))
-    found = json.loads(run.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    found = json.loads(run.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert found["exit_code"] == run.returncode == 1
     assert len(found["results"]) == 6
     for result in found["results"]:

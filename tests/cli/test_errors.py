@@ -18,6 +18,7 @@ from harness.errors import (
 
 def test_a_place_is_what_editors_jump_to():
     assert str(Place("model.yaml", 11, 5)) == "model.yaml:11:5"
+    assert str(Place("model.yaml")) == "model.yaml"
 
 
 @pytest.mark.parametrize("kind", [UsageError, SpecError, SpecErrors])

@@ -47,15 +47,6 @@ def test_no_more_than_github_shows() -> None:
     assert many[9:] == ["::error title=11 more::11 more: see the log"]
 
 
-def test_markdown_has_no_markup_of_strangers() -> None:
-    text = github.escaped(HOSTILE)
-    assert "\n" not in text
-    for part in ("\\|", "\\`y\\`", "\\<img src=x\\>", "\\[l\\]\\(u\\)", "&#64;team", "\\#1", "\\&"):
-        assert part in text
-    table = github.table(["system", "a|b"], [["x\ny", "<b>"]])
-    assert table == "| system | a\\|b |\n| --- | ---: |\n| x y | \\<b\\> |"
-
-
 def test_a_summary_is_added_to_and_has_an_end(tmp_path: Path) -> None:
     path = tmp_path / "summary.md"
     variables = {"GITHUB_STEP_SUMMARY": str(path)}

@@ -153,7 +153,9 @@ def test_a_misspelt_variable_is_an_error(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HARNESS_BACKND", "numpy")
     found = CliRunner().invoke(cli, ["explain", "gru"])
     assert found.exit_code == 2
-    assert "HARNESS_BACKND is none of the harness's; did you mean HARNESS_BACKEND?" in found.output
+    assert (
+        "HARNESS_BACKND is not one of the harness's; did you mean HARNESS_BACKEND?" in found.output
+    )
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_files_that_no_export_wrote_are_kept_always(name: str, there: Path) -> N
         (("import", SPEC, "w.txt", "--from", "torch"), "cannot be read as a state_dict"),
         (("import", SPEC, "w.txt", "--from", "jax"), "cannot be read as an npz file"),
         (("import", SPEC, "w.txt", "--from", "jax", "--size", "hiden=3"), "did you mean 'hidden'"),
-        (("import", SPEC, "w.txt", "--from", "jax", "--like", "w.txt"), "no file of weights"),
+        (("import", SPEC, "w.txt", "--from", "jax", "--like", "w.txt"), "not a file of weights"),
     ],
 )
 def test_wrong_usage_is_told_in_words(arguments: tuple[str, ...], words: str, there: Path) -> None:

@@ -159,7 +159,7 @@ def test_what_no_export_writes_is_not_run(line: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", ["def", "x = " + "(" * 5000, "x = " + "-" * 200000 + "1", "\0"])
 def test_what_is_no_source_is_told(source: str, tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text(source)
-    with pytest.raises(UsageError, match=r"m\.py is no source that can be run"):
+    with pytest.raises(UsageError, match=r"m\.py is not source that can be run"):
         run_file(tmp_path / "m.py", torch_source.WORDS)
 
 

@@ -235,7 +235,7 @@ def test_a_file_of_something_else_is_refused(
     ("content", "words"),
     [
         (b"", "has no graph"),
-        (b"PK\x03\x04 an archive of something", "it is no protocol buffer"),
+        (b"PK\x03\x04 an archive of something", "it is not a protocol buffer"),
         (None, "cannot be read as an ONNX file: no such file"),
     ],
 )

@@ -18,7 +18,7 @@ from harness.oracle.oracle import run
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Port, Program, Type, walk_nodes
-from harness.program.primitives import TABLE
+from harness.program.primitives import EVERY
 from harness.worker.worker import Worker
 
 missing = [n for n in ("onnx", "onnxruntime") if find_spec(n) is None]
@@ -68,6 +68,10 @@ def primitives() -> Program:
     hot = b.emit("one_hot", index, classes=Dim.of("rows"))
     found["one_hot"], found["take_along_axis"] = hot, b.emit("take_along_axis", hot, column)
     found["segment_sum"] = b.emit("segment_sum", rows, index, rows=Dim.of("rows"))
+    for op in ("erf", "sin", "cos", "floor"):
+        found[op] = b.emit(op, x)
+    found["arange"] = b.emit("arange", stop=time)
+    found["reshape"] = b.emit("reshape", x, shape=(batch * time, units))
     found["sum"] = b.emit("sum", x, axis=(0, 2), keepdims=False)
     found["max"] = b.emit("max", x, axis=(2,), keepdims=True)
     found["nothing"] = b.emit("sum", x, axis=(), keepdims=False)
@@ -109,7 +113,7 @@ def _backwards(b: Builder, sequence: int, outer: int) -> tuple[int, int, int]:
 def test_every_primitive(worker: Worker, tmp_path: Path, dtype: str) -> None:
     program = primitives()
     used = {node.op for node in walk_nodes(program.nodes)}
-    assert used == {*TABLE, "constant", "extent", "scan"}
+    assert used == {*EVERY, "constant", "extent", "scan"}
     rng = np.random.default_rng(5)
     table = rng.normal(size=(3, 4)).astype(dtype)
     exported = Exported(program.name, program, program, {"table": table}, {})

@@ -108,7 +108,7 @@ class TestFilesOfOthers:
     )
     def test_no_weights(self, path: Path, content: bytes, what: str) -> None:
         path.write_bytes(content)
-        assert f"is no file of weights, or damaged: {what}" in refused(path)
+        assert f"is not a file of weights, or is damaged: {what}" in refused(path)
 
     def test_of_another_version(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         later = {kinds.WEIGHTS: "backend-comparison-harness weights 2"}

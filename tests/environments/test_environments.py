@@ -176,7 +176,7 @@ def test_a_damaged_file_of_an_environment_is_an_error_that_names_it(
     folder: Path, text: str
 ) -> None:
     (folder / cache.ABOUT).write_text(text)
-    with pytest.raises(UsageError, match=r"environment\.json is none that 'harness env' wrote"):
+    with pytest.raises(UsageError, match=r"environment\.json is not one that 'harness env' wrote"):
         cache.interpreter(COLUMN)
 
 
@@ -206,7 +206,7 @@ def test_what_is_installed_for_a_version() -> None:
     assert keras.column == "keras-torch@3.12.4"
     assert {"keras==3.12.4"} < {*keras.requirements}
     assert any(text.startswith("torch>=") for text in keras.requirements)
-    with pytest.raises(UsageError, match="is no requirement of pip's"):
+    with pytest.raises(UsageError, match="is not a requirement of pip's"):
         read(("torch==2.6.0", "numpy <<< 2"))
     assert [found.name for found in torch.packed] == [DISTRIBUTION]
     assert torch.packed[0].version == version(DISTRIBUTION)

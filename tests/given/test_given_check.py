@@ -116,7 +116,7 @@ def test_a_run_is_taken_up_only_at_the_same_numbers(folder: Path) -> None:
     kept = ("--records", "r.jsonl", "--resume")
     assert run(folder, *base, *GIVEN, *kept).returncode == 0
     again = run(folder, *base, *GIVEN, *kept)
-    assert "1 kept from the record file" in again.stdout, again.stderr
+    assert "(1 kept: 1 from 20" in again.stdout, again.stderr
     np.savez(folder / "x.npz", chars=np.zeros((2, 5), np.int64))
     other = run(folder, *base, *GIVEN, *kept)
     assert other.returncode == 2

@@ -114,6 +114,22 @@ def batch_norm(training: bool, epsilon: float, momentum: float) -> Kernel:
     return kernel
 
 
+def normalised(layer: Any, names: tuple[str, ...] = ("gamma", "beta")) -> Kernel:
+    """A normalisation of Keras, which is made anew for each shape."""
+
+    def kernel(v: Tensors) -> Tensors:
+        made = layer.__class__.from_config(layer.get_config())
+        made.build(tuple(v["x"].shape))
+        y, _ = made.stateless_call([v[n] for n in names], [], v["x"])
+        return {"y": y}
+
+    return kernel
+
+
+def unary(function: Callable[[Any], Any]) -> Kernel:
+    return lambda v: {"y": function(v["x"])}
+
+
 def clipped_cross_entropy(epsilon: float) -> Kernel:
     """Keras clips at its global fuzz factor, after dividing by a sum that is exactly 1 here."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from harness.program.ir import Phase
+from golden.recipe import Recipe
+from golden.recipes_later import activations, transformer
 
 # Keras rounds rates and betas to float32: numbers that a float32 holds exactly.
 EXACT_ADAM = (
@@ -16,26 +15,6 @@ EXACT_ADAM = (
     {"beta_1": 0.875, "beta_2": 1 - 2.0**-10, "epsilon": 2.0**-23},
 )
 SHIPPED_ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One golden case still to be computed."""
-
-    kind: str
-    name: str
-    source: str
-    kernel: Any
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    phase: Phase = "training"
-    given: Mapping[str, Any] = field(default_factory=dict)
-    dtype: str = "float64"
-    gradients: bool = True  # False where the kernel's are another function's, or less precise
-
-    @property
-    def title(self) -> str:
-        """Seeds the material: the same for two witnesses of one definition and its attributes."""
-        return f"{self.kind}/{self.name}/{sorted(self.attributes.items())}"
 
 
 def _recurrent(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
@@ -106,10 +85,10 @@ def _layers(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
                 "inference",
             ),
         ]
-    return made + _recurrent(torch, keras, onnx)
+    return made + _recurrent(torch, keras, onnx) + transformer(torch, keras)
 
 
-def _functions(torch: Any, onnx: Any) -> list[Recipe]:
+def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
     import torch as t
 
     saturated = {"x": [[-1000.0, -20.0, -0.0, 0.5, 1000.0], [-3.0, 3.0, 1e-9, -1e-9, 2.0]]}
@@ -150,6 +129,7 @@ def _functions(torch: Any, onnx: Any) -> list[Recipe]:
         make("softmax", "torch.softmax", lambda x: t.softmax(x, -1), x=large),
         make("log_softmax", "torch.log_softmax", lambda x: t.log_softmax(x, -1)),
         make("log_softmax", "torch.log_softmax", lambda x: t.log_softmax(x, -1), x=large),
+        *activations(torch, keras, saturated, large),
         make("linear", "torch.nn.Identity", t.nn.Identity()),
         make("last", "torch.select", lambda x: t.select(x, 1, -1)),
         make("reverse", "torch.flip", lambda x: t.flip(x, [1])),
@@ -275,7 +255,7 @@ def all_recipes(torch: Any, keras: Any, onnx: Any, optax: Any) -> dict[str, list
     """Every case, by kind, from the modules of kernels."""
     return {
         "layer": _layers(torch, keras, onnx),
-        "function": _functions(torch, onnx),
+        "function": _functions(torch, keras, onnx),
         "loss": _losses(torch, keras, optax),
         "optimizer": _optimizers(torch, keras, optax),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,12 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Any]
 Overrides = Mapping[tuple[str, str], str]
 SIZES = {"features": 2, "units": 4, "classes": 7, "rows": 6}
+SIZES |= {"heads": 2, "head": 3, "wide": 5, "context": 7, "groups": 2, "each": 3, "places": 4}
+# What is normalised over two numbers is 1 and -1, whatever they were.
+WIDE = ("layer_norm", "rms_norm", "causal_attention", "gpt_block")
+OWN = {name: {"features": 6} for name in WIDE}
+# An axis that is a product has no name that the definition knows as one.
+PRODUCTS = {"channels": "groups * each"}
 FREE = {"batch": 3, "time": 5}
 
 
@@ -94,7 +101,8 @@ def _axes(axes: Any) -> list[str]:
     for axis in axes:
         flat.extend([axis] if axis != "..." else ["batch"] if "time" in axes else ["batch", "time"])
     # [batch, time, ...] stands for any further axes: one is enough.
-    return [*flat[:2], *(["features"] if axes[2:] == ["..."] else flat[2:])]
+    flat = [*flat[:2], *(["features"] if axes[2:] == ["..."] else flat[2:])]
+    return [PRODUCTS.get(axis, axis) for axis in flat]
 
 
 def _input(declared: Any) -> str:
@@ -105,8 +113,9 @@ def _input(declared: Any) -> str:
     return f"{{shape: [{', '.join(_axes(declared))}]}}"
 
 
-def _sizes(*texts: str) -> str:
-    used = {n: s for n, s in SIZES.items() if any(n in text for text in texts)}
+def _sizes(name: str, *texts: str) -> str:
+    sizes = SIZES | OWN.get(name, {})
+    used = {n: s for n, s in sizes.items() if any(re.search(rf"\b{n}\b", t) for t in texts)}
     return "{" + ", ".join(f"{n}: {s}" for n, s in used.items()) + "}"
 
 
@@ -118,7 +127,7 @@ def _layer(layer: schema.Layer, attributes: dict[str, Any]) -> str:
     arguments = ", ".join([*layer.inputs, *(f"{n}={n}" for n in layer.state)])
     return _text(
         {
-            "sizes": _sizes(use, *inputs.values()),
+            "sizes": _sizes(layer.layer, use, *inputs.values()),
             "inputs": inputs,
             "layers": {"cell": f"{{layer: {layer.layer}{use}}}"},
             "equations": f"{results} = cell({arguments})",
@@ -129,7 +138,7 @@ def _layer(layer: schema.Layer, attributes: dict[str, Any]) -> str:
 def _function(function: schema.Function, _: dict[str, Any]) -> str:
     inputs = {n: _input(d) for n, d in function.inputs.items()}
     call = f"y = {function.function}({', '.join(inputs)})"
-    sizes = _sizes(*inputs.values())
+    sizes = _sizes(function.function, *inputs.values())
     return _text({"sizes": sizes, "inputs": inputs, "layers": "{}", "equations": call})
 
 
@@ -138,7 +147,7 @@ def _loss(loss: schema.Loss, _: dict[str, Any]) -> str:
     declared = {n: _input(d) for n, d in loss.inputs.items()}
     return _text(
         {
-            "sizes": _sizes(*declared.values()),
+            "sizes": _sizes(loss.loss, *declared.values()),
             "inputs": {first: declared[first]},
             "layers": "{}",
             "equations": f"same = {first}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ ACTIVATIONS = {
     "relu": torch.relu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
 }
 
 
@@ -85,6 +88,74 @@ def batch_norm_inference(epsilon: float) -> Kernel:
         y = F.batch_norm(channels_second, *statistics, v["gamma"], v["beta"], False, 0.0, epsilon)
         after = {f"after.{n}": v[n] for n in ("moving_mean", "moving_variance")}
         return {"y": y.transpose(1, 2), **after}
+
+    return kernel
+
+
+def layer_norm(epsilon: float) -> Kernel:
+    return lambda v: {"y": F.layer_norm(v["x"], v["gamma"].shape, v["gamma"], v["beta"], epsilon)}
+
+
+def rms_norm(epsilon: float) -> Kernel:
+    return lambda v: {"y": F.rms_norm(v["x"], v["gamma"].shape, v["gamma"], epsilon)}
+
+
+def group_norm(groups: int, epsilon: float) -> Kernel:
+    def kernel(v: Tensors) -> Tensors:
+        y = F.group_norm(v["x"].transpose(1, 2), groups, v["gamma"], v["beta"], epsilon)
+        return {"y": y.transpose(1, 2)}
+
+    return kernel
+
+
+def causal_attention(v: Tensors, heads: int = 2) -> Tensors:
+    def by_head(stem: str) -> Any:
+        flat = F.linear(v["x"], v[f"W_{stem}"].T, v[f"b_{stem}"])
+        return flat.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    found = F.scaled_dot_product_attention(*map(by_head, "qkv"), is_causal=True)
+    return {"y": F.linear(found.transpose(1, 2).flatten(2), v["W_o"].T, v["b_o"])}
+
+
+def whole_attention(v: Tensors, heads: int = 2) -> Tensors:
+    """torch's own layer, which has the features of its input in its heads."""
+    width = v["W_q"].shape[1]
+    module = torch.nn.MultiheadAttention(width, heads, batch_first=True).double()
+    packed = {
+        "in_proj_weight": _rows(v, "W", "qkv"),
+        "in_proj_bias": torch.cat([v[f"b_{stem}"] for stem in "qkv"]),
+        "out_proj.weight": v["W_o"].T,
+        "out_proj.bias": v["b_o"],
+    }
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(v["x"].shape[1]).double()
+    y, _ = functional_call(module, packed, (v["x"],) * 3, {"attn_mask": mask, "is_causal": True})
+    return {"y": y}
+
+
+def learned_positions(v: Tensors) -> Tensors:
+    return {"y": v["x"] + F.embedding(torch.arange(v["x"].shape[1]), v["table"])}
+
+
+def gpt_block(activation: Callable[[Any], Any]) -> Kernel:
+    """torch's encoder layer, normalised before, with a mask."""
+
+    def kernel(v: Tensors) -> Tensors:
+        width, wide = v["x"].shape[-1], v["up.b"].shape[0]
+        options: Any = {"activation": activation, "batch_first": True, "norm_first": True}
+        module = torch.nn.TransformerEncoderLayer(width, 2, wide, 0.0, **options).double()
+        attend = {n.removeprefix("attend."): t for n, t in v.items() if n.startswith("attend.")}
+        packed = {
+            "self_attn.in_proj_weight": _rows(attend, "W", "qkv"),
+            "self_attn.in_proj_bias": torch.cat([attend[f"b_{stem}"] for stem in "qkv"]),
+            "self_attn.out_proj.weight": attend["W_o"].T,
+            "self_attn.out_proj.bias": attend["b_o"],
+        }
+        for ours, theirs in (("up", "linear1"), ("down", "linear2")):
+            packed |= {f"{theirs}.weight": v[f"{ours}.W"].T, f"{theirs}.bias": v[f"{ours}.b"]}
+        for ours, theirs in (("norm_1", "norm1"), ("norm_2", "norm2")):
+            packed |= {f"{theirs}.weight": v[f"{ours}.gamma"], f"{theirs}.bias": v[f"{ours}.beta"]}
+        mask = torch.nn.Transformer.generate_square_subsequent_mask(v["x"].shape[1]).double()
+        return {"y": functional_call(module, packed, (v["x"], mask), {"is_causal": True})}
 
     return kernel
 

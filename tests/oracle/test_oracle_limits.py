@@ -69,7 +69,9 @@ def test_slow_oracle_costs_the_cells_of_its_spec_and_no_backend_s_name(
     for result in lost:
         (finding,) = result.findings
         assert finding.check == "oracle"
-        assert finding.detail.startswith("the oracle was not done in 1.5 s, which is no fault of")
+        assert finding.detail.startswith(
+            "the oracle was not done in 1.5 s, which is not a fault of"
+        )
     # The second cell does not wait once more for what the first has waited for.
     assert lost[0].seconds >= 1.5
     assert lost[1].seconds < 0.1

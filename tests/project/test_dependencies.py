@@ -30,7 +30,16 @@ EVERY = {
 
 def test_every_part_declares_something() -> None:
     parts = known.declared(TABLES)
-    assert set(parts) == {"core", "torch", "jax", "keras", "onnx", "report", "build-system"} | {
+    assert set(parts) == {
+        "core",
+        "torch",
+        "jax",
+        "keras",
+        "onnx",
+        "report",
+        "ray",
+        "build-system",
+    } | {
         "test",
         "docs",
         "lint",
@@ -195,7 +204,7 @@ def test_what_cannot_be_installed_is_a_failure_of_the_run(
     [
         (
             ["lowest", "flax"],
-            "no part 'flax'; there are core, torch, jax, keras, onnx, report, all, test,",
+            "no part 'flax'; there are core, torch, jax, keras, onnx, report, ray, all, test,",
         ),
         (["newest", "core", "--python", "python9"], "there is no interpreter 'python9' to make"),
     ],

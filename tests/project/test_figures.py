@@ -13,6 +13,7 @@ from pages import PAGES
 from places import DOCS, ROOT, TESTS
 
 from harness.defaults.catalogue import catalogue
+from harness.files.user_file import GIB, MAX_TEXT
 from harness.oracle import complex_step, tolerance
 from harness.program.primitives import TABLE
 from harness.spec.library import lesson6
@@ -53,6 +54,7 @@ FIGURES: dict[str, str] = {
     r"([Tt]welve|\w+) systems of(?: fast\.ai| Lesson)": WORDS[len(lesson6())],
     r"(\w+) backends run them": WORDS[len(BACKENDS)].capitalize(),
     r"([\d,]+) characters, (?:84|and a checksum)": f"{LENGTH:,}",
+    r"(?:texts up to|text may have) (\d+) GiB": str(MAX_TEXT // GIB),
     r"ended? at\s+(3\.\d+)": f"{RATE['stays'][-1]:.3f}",
     r"has a mean loss\s+of\s+(\d\.\d+)": f"{RATE['applied'][4]:.3f}",
 }
@@ -92,7 +94,11 @@ def test_what_is_localised_adds_up() -> None:
 
 def test_the_readme_shows_a_table_of_all_systems_and_backends() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^│ (lesson6/\w+) +│(.*)│$", text, re.MULTILINE)
-    assert [name for name, _ in shown] == list(lesson6())
-    assert all(cells.count("│") + 1 == len(BACKENDS) for _, cells in shown)
-    assert f"{2 * len(lesson6()) * len(BACKENDS)} cells:" in text
+    shown = re.findall(r"^ (lesson6/\w+) +(float64|float32) (.*)$", text, re.MULTILINE)
+    assert [row[:2] for row in shown] == [
+        (name, dtype) for name in lesson6() for dtype in ("float64", "float32")
+    ]
+    heading = re.findall(r"^ system +(.*?) *$", text, re.MULTILINE)[0].split()
+    assert set(heading) == set(BACKENDS)
+    assert all(len(re.findall(r"\d+\.\d", cells)) == len(BACKENDS) for *_, cells in shown)
+    assert f"{len(shown) * len(BACKENDS)} cells:" in text

@@ -1,6 +1,6 @@
-"""The tutorial is played from its first line to its last, and prints what it shows.
+"""The tutorial and the README are played from the first line to the last, and print what they show.
 
-Left out are the two commands that need a network: they stand in blocks without a prompt.
+Left out are commands that need a network or hours: they stand in blocks without a prompt.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from places import DOCS, SUPPORT
+from places import DOCS, ROOT, SUPPORT
 
-PAGE = (DOCS / "tutorial.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(?:^`(\S+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ (.*?)(?:   # exit code (\d))?\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 # The index is not asked: the package needs nothing that is not there.
@@ -61,23 +60,20 @@ def test_the_shape_is_held() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.slow
-def test_the_tutorial_runs(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+def play(page: Path, folder: Path) -> int:
+    """Write the files of a page and run its commands in a folder; how many there were."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path / "site")}
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "site")}
     environment["COLUMNS"] = "100"
-    (tmp_path / "my_backends").mkdir()
-    shutil.copy(SUPPORT / "plugin_example/harness_columns.py", tmp_path / "my_backends")
     count = 0
-    for what, value, shown in steps(PAGE):
+    for what, value, shown in steps(page.read_text(encoding="utf-8")):
         if what == "file":
-            (tmp_path / value).write_text(shown, encoding="utf-8")
+            (folder / value).write_text(shown, encoding="utf-8")
             continue
         command = what.replace(INSTALL, OFFLINE)
         run = subprocess.run(
             ["bash", "-c", command],
-            cwd=tmp_path,
+            cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
@@ -88,5 +84,20 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
         assert run.returncode == int(value), f"{command}\n{printed}{run.stderr}"
         assert not shown or is_shown(shown, printed), f"{command}\n{printed}"
         count += 1
-    assert count > 15
+    return count
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "my_backends").mkdir()
+    shutil.copy(SUPPORT / "plugin_example/harness_columns.py", tmp_path / "my_backends")
+    assert play(DOCS / "tutorial.md", tmp_path) > 15
     assert {"report.html", "upgrade.html", "my_gru.py"} <= {p.name for p in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_readme_runs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    assert play(ROOT / "README.md", tmp_path) == 2
+    assert {"report.html", "report.md"} <= {p.name for p in tmp_path.iterdir()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,17 +39,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # The planted fault stands on the same device, as a backend of its own.
     report_files.changed(run, run, {"device": "cpu"}, backend="mutants-1")
     report_files.speeds(folder / "bench.json")
-    made(folder / "page.html", run, folder / "bench.json")
-    many = folder / "many.jsonl"
-    with many.open("w") as file:
-        head, *lines = run.read_text().splitlines()
-        file.write(head + "\n")
-        for number in range(MANY // 4):
-            for line in map(json.loads, lines):
-                if line["kind"] != "head":
-                    line["spec"] = f"system_{number}"
-                    file.write(json.dumps(line, separators=(",", ":")) + "\n")
-    made(folder / "many.html", many)
+    history = folder / "history"
+    history.mkdir()
+    head = {"started": "2020-01-01T00:00:00Z"}
+    report_files.changed(run, history / "old.jsonl", head, kind="head")
+    (history / "now.jsonl").write_bytes(run.read_bytes())
+    files = (run, folder / "bench.json")
+    made(folder / "page.html", *files, "--history", history, "--relative-to", "torch")
+    made(folder / "many.html", report_files.many(run, folder / "many.jsonl", MANY))
     return folder
 
 
@@ -145,8 +141,72 @@ def test_a_dtype_is_chosen_without_script(browser: Browser, folder: Path) -> Non
     # All that is to be read is there; what needs the script is not offered.
     assert page.locator("#look details").first.is_visible()
     assert page.locator("#filter").is_hidden()
-    assert page.locator("#speed figure svg").first.is_visible()
+    # The baseline that was asked for is shown, and cannot be chosen.
+    assert page.locator("#speed .track").first.is_visible()
+    assert page.locator("#beside").inner_text() == "beside torch"
+    assert page.locator("#baseline").is_hidden()
+    page.get_by_text("as numbers").first.click()
+    assert "512 k (507 to 517), 2.00 times" in page.locator("#speed .numbers").inner_text()
+    assert page.locator(".past summary").first.is_visible()
+    assert page.locator("#past-filter").is_hidden()
     context.close()
+
+
+def test_the_baseline_of_speeds_is_chosen_on_the_page(opened: Page) -> None:
+    """Dots, axis and numbers follow it."""
+    opened.get_by_text("as numbers").first.click()
+    numbers, unit = opened.locator("#speed .numbers"), opened.locator("#speed .unit")
+    picker = opened.locator("#baseline")
+    assert picker.locator("option").all_inner_texts() == ["none: as measured", "numpy", "torch"]
+    assert picker.input_value() == "torch"
+
+    def place(backend: str) -> float:
+        dot = opened.locator(f"#speed .track i[title$='{backend}']")
+        assert dot.is_visible() == (backend != "jax")
+        return float(dot.evaluate("dot => dot.getBoundingClientRect().x"))
+
+    def one() -> float:
+        return float(opened.locator("#speed .one").evaluate("one => one.getBoundingClientRect().x"))
+
+    assert abs(place("torch") - one()) < 8 < place("numpy") - one()
+    picker.select_option("numpy")
+    assert opened.locator("#beside").inner_text() == "beside numpy"
+    assert unit.inner_text() == "times as fast as numpy"
+    assert ", 1.00 times" in numbers.inner_text()
+    assert ", 0.50 times" in numbers.inner_text()
+    assert abs(place("numpy") - one()) < 8 < one() - place("torch")
+    assert opened.locator("#speed .axis span").all_inner_texts() != []
+    picker.select_option("")
+    assert opened.locator("#beside").inner_text() == ""
+    assert unit.inner_text() == "characters per second"
+    assert "times" not in numbers.inner_text()
+    assert opened.locator("#speed .one").count() == 0
+    assert place("torch") < place("numpy")
+
+
+def test_the_history_is_filtered_and_unfolds(opened: Page) -> None:
+    rows = opened.locator(".past tbody tr:visible")
+    assert rows.count() == 0
+    opened.locator("#past-filter").fill("first_rnn float32 mutants")
+    assert rows.count() == 1
+    assert "mutants-1 float32 native" in rows.first.inner_text()
+    assert rows.first.locator("svg").is_visible()
+    assert rows.first.locator("svg polyline").count() == 1
+    assert opened.locator("#past-shown").inner_text() == "1 of 4 shown"
+    opened.locator("#past-filter").fill("nothing")
+    assert opened.locator(".past:visible").count() == 0
+    opened.locator("#past-filter").fill("")
+    assert opened.locator(".past:visible").count() == 1
+
+
+def test_an_entry_of_known_differences_is_taken_whole(opened: Page) -> None:
+    accept = opened.locator("details.accept").first
+    accept.locator("summary").click()
+    assert accept.locator("pre").inner_text().startswith("differences:\n")
+    accept.locator("[data-copy]").click()
+    opened.wait_for_function(
+        "document.querySelector('.accept [data-copy]').textContent !== 'copy'", timeout=5000
+    )
 
 
 def test_keys_are_shown_and_a_command_is_taken(opened: Page) -> None:
@@ -168,7 +228,7 @@ def test_it_prints_whole(browser: Browser, folder: Path, tmp_path: Path) -> None
     page.emulate_media(media="print")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == "rgb(255, 255, 255)"
-    assert page.locator(".controls").is_hidden()
+    assert page.locator(".controls:visible").count() == 0
     page.pdf(path=tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
     page.close()

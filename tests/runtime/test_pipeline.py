@@ -141,7 +141,7 @@ def test_all_that_goes_on_is_told(backend: Backend, path: str) -> None:
 @pytest.mark.parametrize("purpose", ["train", "forward"])
 def test_results_of_each_step_of_a_call_are_there(backend: Backend, purpose: Purpose) -> None:
     session, materials = opened(backend, load_spec("lesson6/stateful_lstm"), "derived")
-    backend.quick = False  # where steps are not compiled, several are no call
+    backend.quick = False  # where steps are not compiled, several are not one call
     steps = pipeline(session, purpose, materials)
     singly = [steps.finish(steps.start(i)) for i in range(2 * BATCHES)]
     steps.restart()

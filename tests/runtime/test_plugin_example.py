@@ -10,13 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from places import DOCS, ROOT, SUPPORT
 
-from harness.program.primitives import TABLE
+from harness.program.primitives import OFFERED, TABLE
 
 EXAMPLE = SUPPORT / "plugin_example"
 SOURCE = EXAMPLE / "harness_columns.py"
@@ -107,8 +108,9 @@ def test_documentation_shows_the_example_itself() -> None:
     assert blocks("toml")[0] == (EXAMPLE / "pyproject.toml").read_text()
 
 
-def test_documentation_lists_every_primitive() -> None:
-    rows = [f"| `{name}` | {meaning} |" for name, meaning in TABLE.items()]
+@pytest.mark.parametrize("table", [TABLE, OFFERED])
+def test_documentation_lists_every_primitive(table: Mapping[str, str]) -> None:
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in table.items()]
     expected = "\n".join(["| primitive | meaning |", "|---|---|", *rows])
     assert expected in DOCUMENT.read_text(), f"the table must be:\n{expected}"
 

@@ -53,3 +53,76 @@ def test_a_file_that_cannot_be_read_is_no_error(
     (tmp_path / "lost" / "gone.py").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "lost" / "pipe.py")
     assert digest("lost") == digest("lost") != ""
+
+
+FAMILY = {
+    "__init__.py": "",
+    "parts/__init__.py": "",
+    "parts/one/__init__.py": "",
+    "parts/one/backend.py": "from family.parts.two import kernels\nfrom .deep import x\n",
+    "parts/one/deep/x.py": "from ... import shared\n",
+    "parts/one/deep/__init__.py": "",
+    "parts/shared.py": "import_module('family.parts.named.late')\n",
+    "parts/two/__init__.py": "",
+    "parts/two/kernels.py": "import family.outer\n",
+    "parts/named/__init__.py": "",
+    "parts/named/late.py": "",
+    "parts/one/neighbour.py": "",
+    "parts/neighbour/__init__.py": "",
+    "parts/neighbour/backend.py": "from family.parts.one import backend\n",
+    "outer.py": "",
+}
+REACHED = [name for name in FAMILY if "neighbour" not in name]
+
+
+@pytest.fixture
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in FAMILY.items():
+        path = tmp_path / "family" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "family"
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_of_a_package_counts_what_a_module_can_reach(name: str, family: Path) -> None:
+    before = digest("family.parts.one.backend")
+    (family / name).write_text(f"{FAMILY[name]}# changed\n")
+    assert (digest("family.parts.one.backend") != before) == (name in REACHED)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exec('import family.parts.neighbour')",
+        "__import__('fam' + 'ily.parts.neighbour')",
+        "from importlib import import_module\nimport_module(f'family.parts.{x}')",
+        "import importlib.util as u\nu.spec_from_file_location('x', 'neighbour/backend.py')",
+        "from importlib import import_module\nimport_module('.neighbour', 'family.parts')",
+        "this is no Python",
+    ],
+)
+def test_where_the_source_does_not_tell_all_counts(text: str, family: Path) -> None:
+    (family / "parts" / "two" / "kernels.py").write_text(text)
+    before = digest("family.parts.one.backend")
+    (family / "parts" / "neighbour" / "backend.py").write_text("# changed")
+    assert digest("family.parts.one.backend") != before
+
+
+def test_a_name_for_a_text_is_no_secret(family: Path) -> None:
+    (family / "parts" / "two" / "kernels.py").write_text(
+        "from importlib import import_module\nWHERE = 'a' if 1 else 'b'\nimport_module(WHERE)\n"
+    )
+    before = digest("family.parts.one.backend")
+    (family / "parts" / "neighbour" / "backend.py").write_text("# changed")
+    assert digest("family.parts.one.backend") == before
+
+
+def test_backends_that_ship_do_not_count_each_other() -> None:
+    from harness.runtime.code_digest import _find, _reached
+
+    torch = _reached("harness.backends.torch.backend", _find("harness.backends.torch.backend"))
+    folders = {path.parent.name for path in torch}
+    assert "torch" in folders
+    assert not folders & {"jax", "numpy", "keras", "onnx"}

@@ -112,13 +112,13 @@ def test_good_twins_of_the_bad_files_load(tmp_path):
 
 def test_unreadable_files(tmp_path):
     path = tmp_path / "model.yaml"
-    assert f"{path}:1:1: no such file" in refused(path)
+    assert f"{path}: no such file" in refused(path)
     path.mkdir()
-    assert f"{path}:1:1: this is a folder; name a .yaml file in it" in refused(path)
-    assert ":1:1: this is a folder" in refused(tmp_path)
+    assert f"{path}: this is a folder; name a .yaml file in it" in refused(path)
+    assert ": this is a folder" in refused(tmp_path)
     pipe = tmp_path / "pipe.yaml"
     os.mkfifo(pipe)
-    assert f"{pipe}:1:1: this is not a regular file" in refused(pipe)
+    assert f"{pipe}: this is not a regular file" in refused(pipe)
     assert "not a regular file" in refused("/dev/zero")
     assert "did you mean 'pipe.yaml'?" in refused(tmp_path / "pip.yaml")
     assert "NUL" in refused("a\0b.yaml")
@@ -134,7 +134,7 @@ def test_contents_that_are_no_text(tmp_path):
     assert f"{path}:1:1: this is not UTF-8" in refused(path)
     with path.open("wb") as file:
         file.truncate(50_000_000)
-    assert f"{path}:1:1: 50,000,000 bytes are too many for a spec" in refused(path)
+    assert f"{path}: 50,000,000 bytes are too many for a spec" in refused(path)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from small_models import ARRAYS, LIBRARY, TINY, computed, tiny
+from small_models import ARRAYS, TINY, computed, tiny
 
 from harness.errors import SpecError, UsageError
 from harness.program.ir import walk_nodes
 from harness.spec import schema
+from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
 PARAMETERS = {
@@ -38,7 +39,7 @@ def output(program, name="y", seed=0):
 
 
 def test_the_models_are_all_here():
-    assert set(PARAMETERS) == set(LIBRARY.names("model"))
+    assert set(PARAMETERS) == set(lesson6())
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

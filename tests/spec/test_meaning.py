@@ -108,7 +108,7 @@ def test_a_copy_of_a_function_is_known_by_what_it_copies() -> None:
 
 
 def test_the_fingerprint_of_a_spec_has_the_nodes_and_not_their_names_for_backends() -> None:
-    """Weights stay weights of what they were of: how names are made is no part of it."""
+    """Weights stay weights of what they were of: how names are made is not a part of it."""
     overrides = {("model", "mine"): MODEL.replace("GATE", "sigmoid")}
     usual = fingerprint(load_spec("mine", (), overrides))
     renamed = {("function", "sigmoid"): shipped("function", "sigmoid") + "# told\n"}

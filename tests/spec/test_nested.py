@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from time import process_time
 
 import numpy as np
 import pytest
+from nested_specs import BLOCK, CHAIN, loaded, model
 
 from harness.errors import SpecError
 from harness.oracle import oracle
@@ -16,77 +16,6 @@ from harness.spec.initial_values import initial_parameters
 from harness.spec.library import Library
 from harness.spec.meaning import checksum
 from harness.spec.model import Spec, load_spec
-
-BLOCK = """\
-layer: block
-summary: A block whose layers are others.
-source: Made for a test.
-inputs: {x: [batch, time, features]}
-attributes: {wide: size, activation: tanh}
-layers:
-  mix: {layer: simple_rnn, units: features}
-  up: {layer: dense, units: 2 * wide, activation: activation}
-  down: {layer: dense, units: features}
-equations: |
-  h = x + mix(x)
-  y = h + down(up(h))
-output: y
-"""
-PAIR = """\
-layer: pair
-summary: Two blocks, the second called twice.
-source: Made for a test.
-inputs: {x: [batch, time, features]}
-attributes: {wide: size}
-layers:
-  first: {layer: block, wide: wide, activation: relu}
-  again: {layer: block, wide: 3}
-equations: y = again(again(first(x)))
-output: y
-"""
-MODEL = """\
-model: nested
-summary: Uses them.
-source: Made for a test.
-sizes: {width: 4, wide: 5, depth: 2}
-inputs:
-  x: {shape: [batch, time, width]}
-layers:
-  LAYERS
-equations: |
-  EQUATIONS
-targets:
-  target: {shape: [batch, time, width]}
-loss: mean(squared_error(y, target))
-optimizer: {optimizer: sgd, learning_rate: 0.125}
-"""
-CHAIN = "blocks: {layer: block, repeat: depth, wide: wide}"
-
-
-def model(layers: str, equations: str = "y = blocks(x)") -> str:
-    lines = equations.replace("\n", "\n  ")
-    text = MODEL.replace("LAYERS", layers).replace("EQUATIONS", lines)
-    unused = [n for n in ("wide", "depth") if not re.search(rf"\b{n}[,}}]", layers)]
-    for name in unused:
-        text = re.sub(rf", {name}: \d", "", text)
-    return text
-
-
-def loaded(text: str, **definitions: str) -> Spec:
-    known = {"block": BLOCK, "pair": PAIR} | definitions
-    overrides = {("model", "nested"): text} | {("layer", n): t for n, t in known.items()}
-    library = Library((), overrides)
-    return Spec(library, library.model("nested"))
-
-
-def renamed(name: str, old: str, new: str) -> str:
-    return BLOCK.replace("layer: block", f"layer: {name}").replace(old, new)
-
-
-def refused(text: str, **definitions: str) -> str:
-    with pytest.raises(SpecError) as caught:
-        loaded(text, **definitions)
-    return str(caught.value)
 
 
 def run(spec: Spec, arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -179,121 +108,6 @@ output: y
 """
     spec = loaded(model("blocks: {layer: gated, repeat: 2}", "y = blocks(x, gate=x)"), gated=gated)
     assert len(spec.program().parameters) == 4
-
-
-@pytest.mark.parametrize(
-    ("text", "definitions", "wanted"),
-    [
-        (
-            model("a: {layer: one, wide: wide}", "y = a(x)"),
-            {
-                "one": renamed("one", "simple_rnn, units", "two, wide"),
-                "two": renamed("two", "simple_rnn, units", "one, wide"),
-            },
-            r"<layers/two.yaml>:7:16: a layer cannot hold itself: "
-            r"one \(<models/nested.yaml>:8:14\) -> two \(<layers/one.yaml>:7:16\) -> "
-            r"one \(<layers/two.yaml>:7:16\)",
-        ),
-        (
-            model("blocks: {layer: dense, repeat: 10001, units: width}"),
-            {},
-            "the layers come to more than 10,000",
-        ),
-        (
-            model("blocks: {layer: dense, repeat: time, units: width}"),
-            {},
-            r"8:34: repeat is time, and time is decided by the arrays",
-        ),
-        (
-            model("blocks: {layer: dense, repeat: width - 4, units: width}"),
-            {},
-            r"repeat is width - 4 = 0: a chain has 1 layer or more|a chain has 1",
-        ),
-        (
-            model(CHAIN),
-            {"block": BLOCK.replace("y = h + down(up(h))", "y = h + down(h)")},
-            r"<layers/block.yaml>:8:3: layer 'up' is declared but never called",
-        ),
-        (
-            model(CHAIN),
-            {"block": BLOCK.replace(", activation: activation}", "}")},
-            r"attribute 'activation' is declared but never used",
-        ),
-        (
-            model(CHAIN),
-            {"block": BLOCK.replace("activation: activation", "activation: wide")},
-            r"attribute 'activation' names a function, found 'wide'",
-        ),
-        (
-            model("blocks: {layer: block, repeat: depth, wide: wide, init: {W: zeros}}"),
-            {},
-            r"block has no parameters but those of its layers: give 'init' under 'layers'",
-        ),
-        (
-            model(CHAIN),
-            {"block": BLOCK.replace("layers:\n", "parameters:\n  b: {shape: [wide], init: zeros}\n"
-                                    "layers:\n")},
-            "a layer has 'parameters' or 'layers', not both",
-        ),
-        (
-            model(CHAIN),
-            {"block": BLOCK.replace("  up: {", "  relu: {")},
-            "'relu' is taken: it is a function",
-        ),
-        (
-            model("both: {layer: shape, units: 7}", "a = both(x)\ny = both(a[:, :, 1:])"),
-            {"shape": PAIR.replace("layer: pair", "layer: shape")
-             .replace("wide: size", "units: size")
-             .replace("layer: block, wide: wide", "layer: block, wide: units")
-             .replace("wide: 3", "wide: features")},
-            r"both.again is shared: wide is width since an earlier call, width - 1 here",
-        ),
-        (
-            model("a.b: {layer: dense, units: width}", "y = x"),
-            {},
-            "a.b",
-        ),
-        (
-            model("blocks_0: {layer: dense, units: width}\n  blocks: {layer: dense, repeat: 1, "
-                  "units: width}", "y = blocks_0(blocks(x))"),
-            {},
-            "blocks_0 and blocks.0 have one name in files of frameworks",
-        ),
-        (
-            model(CHAIN),
-            {"block": BLOCK.replace("down(up(h))", "down(dense(h))")},
-            r"'dense' is a layer: name it under 'layers', as in 'dense_1: \{layer: dense, "
-            r"units: \.\.\.\}', and call that name",
-        ),
-        (
-            model("blocks: {layer: dense, repeat: 2, units: width}", "y, h = blocks(x)"),
-            {},
-            "blocks gives 1 result",
-        ),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_told_with_its_place(
-    text: str, definitions: dict[str, str], wanted: str
-) -> None:
-    found = refused(text, **definitions)
-    assert re.search(wanted, found), found
-    assert re.search(r"<\w+/\w+\.yaml>:\d+:\d+: ", found), found
-
-
-def test_doubling_ends() -> None:
-    """Each holds two of the next: 2 ** 15 layers from 15 short files."""
-    texts = {}
-    for number in range(15):
-        inner = f"d{number + 1}" if number < 14 else "dense, units: features"
-        texts[f"d{number}"] = (
-            f"layer: d{number}\nsummary: Two.\nsource: Test.\ninputs: {{x: [..., features]}}\n"
-            f"layers:\n  a: {{layer: {inner}}}\n  b: {{layer: {inner}}}\n"
-            "equations: y = a(b(x))\noutput: y\n"
-        )
-    start = process_time()
-    found = refused(model("a: {layer: d0}", "y = a(x)"), **texts)
-    assert "the layers come to more than 10,000" in found or "20,000 values" in found
-    assert process_time() - start < 20
 
 
 def test_meaning_knows_what_is_inside() -> None:

@@ -52,7 +52,7 @@ WEIGHTS: Mapping[str, Callable[..., Weight]] = {
     "multiply": _product,
     "divide": lambda x, y: x * y + 1,
     "power": lambda x, y: x * x * y,
-    **dict.fromkeys(("broadcast_to", "expand_dims", "squeeze"), lambda x: x + 1),
+    **dict.fromkeys(("broadcast_to", "reshape", "expand_dims", "squeeze"), lambda x: x + 1),
     **dict.fromkeys(("permute_dims", "slice", "flip"), lambda x: x),
     **dict.fromkeys(("relu", "clip"), lambda x: x + 1),
     "concat": lambda *parts: sum(parts, Weight(1)),

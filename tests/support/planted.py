@@ -34,6 +34,13 @@ OTHER = [
     ("optimizer", "adam_epsilon_hat", "sqrt(1 - beta_2 ** t) / (1", "1 / (1"),
     ("optimizer", "rmsprop", "(sqrt(v) + epsilon)", "(sqrt(v) + 2 * epsilon)"),
     ("optimizer", "rmsprop_epsilon_inside", "sqrt(v + epsilon)", "(epsilon + v) ** 0.5"),
+    ("layer", "layer_norm", "mean(center ** 2", "mean(x ** 2"),
+    ("layer", "rms_norm", "+ epsilon)", "+ 2 * epsilon)"),
+    ("layer", "group_norm", "[groups, each]", "[each, groups]"),
+    ("layer", "causal_attention", "<= step[:, None]", ">= step[:, None]"),
+    ("layer", "learned_positions", "table[:time]", "table[-time:]"),
+    ("layer", "gpt_block", "attend(norm_1(x))", "attend(norm_1(norm_1(x)))"),
+    ("function", "gelu", "0.7071067811865476", "0.707"),
     # What they call, directly or by an attribute.
     ("function", "sigmoid", "tanh(0.5 * x)", "tanh(0.25 * x)"),
     ("function", "relu", "where(x <= 0, 0, x)", "where(x <= 0, 0.125 * x, x)"),

@@ -8,33 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
+from random_parts import (
+    BATCH,
+    BINARY,
+    FUNCTIONS,
+    INDEX,
+    INPUTS,
+    MOST_AXES,
+    RECURRENT,
+    TIME,
+    VOCAB,
+    WIDTH,
+    broadcast,
+    fixed,
+    is_product,
+    losses,
+)
 
-from harness.program.dims import ONE, Dim, Shape
-
-BATCH, TIME, WIDTH, VOCAB = (Dim.of(name) for name in ("batch", "time", "width", "vocab"))
-INPUTS = {
-    "x": ((BATCH, TIME, WIDTH), "{shape: [batch, time, width]}"),
-    "u": ((BATCH, WIDTH), "{shape: [batch, width]}"),
-    "w": ((BATCH,), "{shape: [batch]}"),
-}
-INDEX = "{shape: [batch, time], index: vocab}"
-MOST_AXES = 4
-RECURRENT = (
-    *("simple_rnn, activation: relu", "simple_rnn_two_biases", "simple_rnn_without_bias", "lstm"),
-    *("lstm, gate: hard_sigmoid_fifth", "gru", "gru_reset_after, gate: hard_sigmoid_sixth"),
-    *("gru_concatenated", "gru_concatenated, gate: hard_sigmoid_fifth"),
-)
-FUNCTIONS = (
-    *("tanh({0})", "relu({0})", "sigmoid({0})", "softmax({0})", "log_softmax({0})", "linear({0})"),
-    *("hard_sigmoid_fifth({0})", "exp(0.1 * {0})", "sqrt({0} * {0} + 1)", "stop_gradient({0})"),
-    *("-{0}", "{0} ** 2", "{0} ** 1", "0.5 * {0}", "{0} * 2", "{0} / 4", "{0} + 0", "1 - {0}"),
-    *("-1 * {0}", "0 * {0}", "{0} - 0.5", "0 - {0}", "1 * {0}", "{0} / (1 + {0} * {0})"),
-)
-BINARY = (
-    *("{0} + {1}", "{0} - {1}", "{0} * {1}", "-{0} + {1}", "{0} / (1 + {1} * {1})"),
-    *("maximum({0}, {1})", "minimum({0}, {1})", "where({0} < {1}, {0}, 0.5 * {1})"),
-    "{0} * {1} + (1 - {0}) * {1}",
-)
+from harness.program.dims import ONE, Dim, Shape, product
 
 
 @dataclass
@@ -111,7 +102,7 @@ class Model:
         if found:
             name, shape = found
             axis, text = self.axis(len(shape))
-            if shape[axis].terms and shape[axis].names[0] in ("batch", "time"):
+            if not fixed(shape[axis]):
                 return  # twice as many examples would be another model
             others = [n for n, s in self.values if s == shape]
             parts = [name, *(self.pick(others) for _ in range(self.choose(st.integers(0, 2))))]
@@ -120,6 +111,34 @@ class Model:
                 f"concat([{', '.join(parts)}], axis={text})",
                 (*shape[:axis], length, *shape[axis + 1 :]),
             )
+
+    def merge(self) -> None:
+        found = self.value(lambda s: len(s) > 1)
+        if found:
+            name, shape = found
+            axis = self.choose(st.integers(0, len(shape) - 2))
+            both = (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+            self.add(f"merge({name}, axes=[{axis}, {axis + 1}])", both)
+
+    def split(self) -> None:
+        """An axis that is a product, or one as itself and a number."""
+        found = self.value(lambda s: len(s) < MOST_AXES and any(map(is_product, s)))
+        if found:
+            name, shape = found
+            axis = self.pick([a for a, d in enumerate(shape) if is_product(d)])
+            ((term, count),) = shape[axis].terms
+            names = term.split("*")
+            parts = (Dim.of(names[0]) * count, product(map(Dim.of, names[1:])))
+            text = f"split({name}, axis={axis}, sizes=[{', '.join(map(str, parts))}])"
+            self.add(text, (*shape[:axis], *parts, *shape[axis + 1 :]))
+
+    def masked(self) -> None:
+        found = self.value(lambda s: len(s) > 1 and s[-2] == TIME)
+        if found:
+            name, shape = found
+            both = "~(arange(time)[:, None] < 2)", "(arange(time) == 0)[:, None]"
+            text = self.pick((*both, " & ".join(both), " | ".join(both)))
+            self.add(f"where({text}, {name}, 0.5 * {name})", shape)
 
     def function(self) -> None:
         text = self.pick(FUNCTIONS)
@@ -234,7 +253,7 @@ class Model:
     def text(self) -> str:
         """The model's file. Its loss is of what was made last; of the rest what it needs."""
         ends = [(name, shape) for name, shape in self.values if name.startswith("v")][-3:]
-        loss = " + ".join(self.choose(st.sampled_from(_losses(*end))) for end in ends)
+        loss = " + ".join(self.choose(st.sampled_from(losses(*end))) for end in ends)
         whole = "\n".join([*self.equations, loss])
         lines = ["model: random", "summary: Drawn.", "source: none"]
         used = [n for n in INPUTS if any(self.reads(n, e) for e in self.equations)]
@@ -258,30 +277,10 @@ class Model:
         return name in re.findall(r"\w+", equation)[1:]
 
 
-def _losses(name: str, shape: Shape) -> tuple[str, ...]:
-    if shape == (BATCH, TIME, VOCAB):
-        rest = "mean(clipped_cross_entropy(softmax({0}), one_hot(i, vocab)))"
-        losses = ("mean(sparse_cross_entropy({0}, i))", "sum(cross_entropy({0}, softmax({0})))")
-        return tuple(loss.format(name) for loss in (*losses, rest))
-    return f"mean({name})", f"mean(squared_error({name}, 0 * {name}))"
-
-
-def fixed(dim: Dim) -> bool:
-    return not {"batch", "time"}.intersection(dim.names)
-
-
-def broadcast(one: Shape, other: Shape) -> Shape | None:
-    rank = max(len(one), len(other))
-    wide = [(*[ONE] * (rank - len(s)), *s) for s in (one, other)]
-    if any(a != b and ONE not in (a, b) for a, b in zip(*wide, strict=True)):
-        return None
-    return tuple(b if a == ONE else a for a, b in zip(*wide, strict=True))
-
-
 STEPS = (
     *("expand", "expand", "permute", "permute", "index", "concat", "reduce", "binary", "binary"),
     *("function", "function", "function", "product", "dense", "normal", "logits", "again"),
-    *("recurrent", "recurrent", "indexed", "indexed"),
+    *("recurrent", "recurrent", "indexed", "indexed", "merge", "merge", "split", "masked"),
 )
 
 

@@ -21,6 +21,7 @@ from harness.train.run import TrainingRun
 MUTANTS = TESTS / "mutants"
 TEXT = 60 * "the quick brown fox jumps over the lazy dog. "
 WRONG = "leaky-relu"
+CHECKS = ("values", "training", "batch-independence")
 
 
 @contextmanager
@@ -35,10 +36,9 @@ def installed() -> Iterator[None]:
 def records(path: Path) -> Path:
     """Records of one system on numpy, and of the same with a planted fault, in one file."""
     asked: dict[str, Any] = {"specs": ("lesson6/first_rnn",), "records": path, "jobs": 1}
-    checks = ("values", "training", "batch-independence")
     with installed():
         for backend, device in (("numpy", "cpu"), ("mutants-1", WRONG)):
-            request = Request(backends=(backend,), device=device, checks=checks, **asked)
+            request = Request(backends=(backend,), device=device, checks=CHECKS, **asked)
             with Engine(request) as engine:
                 engine.run(["check", "--backend", backend])
     return path
@@ -52,6 +52,19 @@ def changed(records: Path, path: Path, change: Mapping[str, Any], **where: Any) 
             line |= {n: v(line[n]) if callable(v) else v for n, v in change.items()}
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     path.write_text(text)
+    return path
+
+
+def many(records: Path, path: Path, cells: int) -> Path:
+    """The four cells of the records again and again, each time of a system of another name."""
+    head, *lines = records.read_text().splitlines()
+    with path.open("w") as file:
+        file.write(head + "\n")
+        for number in range(cells // 4):
+            for line in map(json.loads, lines):
+                if line["kind"] != "head":
+                    line["spec"] = f"system_{number}"
+                    file.write(json.dumps(line, separators=(",", ":")) + "\n")
     return path
 
 

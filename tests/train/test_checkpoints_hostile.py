@@ -102,12 +102,12 @@ def test_a_field_that_is_missing_or_of_another_type(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"step": 10**9}, "an epoch has .* steps, and it goes on after 1,000,000,000"),
+        ({"step": 10**9}, "an epoch has .* steps, and it continues after 1,000,000,000"),
         ({"step": 128}, "it is after .* steps, at step 129 of epoch 2"),
         ({"steps": 3}, "it is after 3 steps"),
         ({"sums": []}, "not of as many rows"),
-        ({"epoch": 10**12}, "goes on at number 1,?000"),
-        ({"epoch": 0}, "it has 1 epochs that are done, and goes on at number 1"),
+        ({"epoch": 10**12}, "continues with number 1,?000"),
+        ({"epoch": 0}, "it has 1 epochs that are done, and continues with number 1"),
     ],
 )
 def test_a_position_that_no_run_can_have(

@@ -73,5 +73,5 @@ def test_what_the_oracle_has_no_time_for_is_said(
     monkeypatch.setattr(proofs, "PATIENCE", 0.0)
     proof = trained(tmp_path / "text", "numpy")["proof"]
     assert proof["steps"] == 0
-    assert "is no fault of the backend" in proof["why"]
+    assert "is not a fault of the backend" in proof["why"]
     assert issubclass(Disproved, HarnessError)

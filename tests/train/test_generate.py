@@ -226,7 +226,7 @@ def test_how_much_a_model_reads(tmp_path: Path) -> None:
 def test_where_texts_part() -> None:
     assert differences({"a": "same", "b": "same"}) == ""
     line = differences({"a": "same", "b": "sane"})
-    assert line == "b parts from a at character 3: 'ne' instead of 'me'"
+    assert line == "b differs from a at character 3: 'ne' instead of 'me'"
 
 
 def test_the_command(tmp_path: Path) -> None:

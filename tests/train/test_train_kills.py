@@ -86,7 +86,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     finally:
         run.kill()  # a training must not outlive a test that fails
     assert run.returncode == 130, errors
-    assert "--resume goes on from it" in errors
+    assert "--resume continues from it" in errors
     assert "Traceback" not in errors
     checkpoint.load(checkpoint.place(kept))
 
@@ -100,7 +100,7 @@ def test_weights_that_are_there_are_not_lost(tmp_path: Path) -> None:
         command(text, "numpy", kept), capture_output=True, text=True, timeout=60, check=False
     )
     assert run.returncode == 2
-    assert "--resume goes on with it, --force begins anew" in run.stderr
+    assert "--resume continues it, --force starts over" in run.stderr
     assert kept.read_bytes() == before
 
 

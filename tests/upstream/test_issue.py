@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from harness.check.cell import Cell, CellResult
 from harness.check.findings import Blame, Finding
 from harness.oracle.tolerance import Deviation
-from harness.upstream.issue import IssueReport, fenced, prose, title, written
+from harness.upstream.issue import IssueReport, title, written
 
 EVIL = "<script>alert(1)</script> [x](http://e.org) @everyone #1 `y` ```\n# head\x1b[31m"
 
@@ -32,28 +30,6 @@ def test_no_text_of_a_stranger_is_markup() -> None:
     outside = text.split("`````")[0]
     assert outside.count("\n# ") == 1
     assert "\n# head" not in text
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("off by 1.0e-03 (x)", "off by 1.0e-03 (x)"),
-        ("- item", r"\- item"),
-        ("1. item", r"1\. item"),
-        ("a_b*c", r"a\_b\*c"),
-        ("two\nlines", "two lines"),
-        ("www.example.org", r"www\.example.org"),
-        ("https://example.org", r"https:\//example.org"),
-    ],
-)
-def test_prose(text: str, shown: str) -> None:
-    assert prose(text) == shown
-
-
-def test_nothing_ends_a_block_of_code() -> None:
-    first, *_, last = fenced("a\n````\nb", "text")
-    assert first == "`````text"
-    assert last == "`````"
 
 
 def test_the_title_names_the_layer_that_is_at_fault() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 from faults.support import launch
 
+from harness.worker.installing import requirement
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
@@ -76,14 +81,38 @@ def test_interpreter_that_is_not_there_is_a_failed_start() -> None:
         assert outcome.cause.startswith("cannot run '/nowhere/python': ")
 
 
-def test_interpreter_without_the_harness_is_a_failed_start(tmp_path: Path) -> None:
+def test_interpreter_without_the_harness_is_told_how_to_get_it(tmp_path: Path) -> None:
+    """A real one, in an environment of its own."""
+    folder = tmp_path / "my env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = str(folder / "bin" / "python")
+    with Worker(Launch("torch", python=python)) as worker:
+        outcome = worker.start()
+    assert outcome.start_failed
+    assert "No module named 'harness'" in outcome.log
+    own = distribution("backend-comparison-harness")
+    _, _, command = outcome.cause.partition("; that interpreter has no harness; install it with: ")
+    words = shlex.split(command)
+    assert words[:4] == [python, "-m", "pip", "install"]
+    assert words[4:] == [requirement(own, "torch")]
+    assert "[torch]" in words[4]
+
+
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        ("Unknown option: -P", "is older than Python 3.11, which the harness wants"),
+        ("Segmentation fault", "exit code 1 at its start, after printing 'Segmentation fault'"),
+    ],
+)
+def test_what_an_interpreter_says_at_its_end(says: str, told: str, tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho No module named harness >&2\nexit 1\n")
+    python.write_text(f"#!/bin/sh\necho {says} >&2\nexit 1\n")
     python.chmod(0o755)
     with Worker(launch(python=str(python))) as worker:
         outcome = worker.start()
-        assert outcome.start_failed
-        assert outcome.cause == "exit code 1 at its start, after printing 'No module named harness'"
+    assert outcome.start_failed
+    assert outcome.cause.endswith(told)
 
 
 def test_current_folder_is_not_on_the_import_path(

@@ -9,7 +9,7 @@ from typing import Literal
 from harness.program.ir import Node
 
 # In the order in which phases run. A primitive is wrong by itself, a result on its way out, and a
-# property is no value at all.
+# property is not a value at all.
 Phase = Literal["primitive", "forward", "result", "backward", "update", "property"]
 # So many causes are looked for one after the other; what has more is wrong throughout.
 MOST = 4

@@ -128,7 +128,7 @@ def minus_infinity(context: Context) -> Iterator[Finding]:
 
 
 def masked_material(case: Case) -> Arguments | None:
-    """The last bias -inf at a class that is no target; None where the last layer has none."""
+    """The last bias -inf at a class that is not a target; None where the last layer has none."""
     biases = [
         port
         for port in case.training.parameters

@@ -98,7 +98,7 @@ def _deviation(
     unit = float(limits.eps) / 2
     array = tensor(found)
     if isinstance(array, Misfit) or array.shape != exact.shape or array.dtype != dtype:
-        # What is compared here is its form: it is no array of the right one.
+        # What is compared here is its form: it is not an array of the right one.
         return compare({name: found}, {name: np.zeros(exact.shape)}, {}, dtype)[0]
     with np.errstate(all="ignore"):
         right = np.where(abs(exact) > limits.max, np.copysign(np.inf, exact), exact)

@@ -1,6 +1,6 @@
 """What a result may not depend on: other examples of the batch, later time steps.
 
-Whether a model has such a property, the oracle says: what its own results depend on is no fault.
+Whether a model has such a property, the oracle says: what its own results depend on is not a fault.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ SEED = 20
 
 
 def segment(failure: Failure, start: int, stop: int) -> Failure | None:
-    """The nodes from ``start`` to ``stop`` of a failure's program; None if they are no program."""
+    """The nodes from ``start`` to ``stop`` of a failure's program; None if they are none."""
     program = failure.program
     nodes = program.nodes[start:stop]
     made = {value for node in nodes for value in node.outputs}
@@ -86,7 +86,7 @@ def _made(
         if value in kept:
             continue
         if program.types[value].kind == "bool":
-            raise ValueError("a truth value is no input")
+            raise ValueError("a truth value is not an input")
         port = Port(f"{VALUE}{_name(program, value)}", value)
         inputs.append(port)
         arrays[port.name] = _single(values[value])

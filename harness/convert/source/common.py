@@ -147,7 +147,9 @@ class LayerBody:
         e.block(nodes, wanted)
         results = e.operands(wanted)
         given = [value for role, value in roles if role not in method.optional]
-        first = [f"{'    ' * depth}{line}" for line in e.free_sizes(given)]
+        first = [
+            f"{'    ' * depth}{line}" for line in e.free_sizes(given, list(map(e.render, results)))
+        ]
         e.lines[:0] = first
         return e, arguments, results
 

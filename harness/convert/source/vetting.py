@@ -56,7 +56,9 @@ def vetted(source: str, words: Words, name: str) -> str:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(f"{name} is no source that can be run: {error}; nothing was run") from None
+        raise UsageError(
+            f"{name} is not source that can be run: {error}; nothing was run"
+        ) from None
     for node, problem in _SyntaxReader(words, tree).problems():
         line = f", line {node.lineno}" if isinstance(node, ast.expr | ast.stmt | ast.arg) else ""
         raise UsageError(

@@ -9,7 +9,11 @@ from harness.program.ir import Block, Node, reads
 
 # Ops whose output carries no derivative, whatever goes in.
 CONSTANT = frozenset(
-    {"less", "less_equal", "equal", "astype", "one_hot", "stop_gradient", "constant", "extent"}
+    {
+        *("less", "less_equal", "equal", "astype", "one_hot", "stop_gradient", "floor"),
+        "arange",
+        *("constant", "extent"),
+    }
 )
 
 

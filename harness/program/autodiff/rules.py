@@ -10,10 +10,14 @@ results" (2008) for the products; elementary calculus for the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import pi, sqrt
 
 from harness.program.autodiff.reverse import Reverse, Rule
 from harness.program.dims import Dim
 from harness.program.ir import Node
+
+# The slope of erf at 0.
+SLOPE = 2 / sqrt(pi)
 
 
 def _exp(r: Reverse, node: Node, g: int) -> None:
@@ -36,6 +40,22 @@ def _tanh(r: Reverse, node: Node, g: int) -> None:
 def _sqrt(r: Reverse, node: Node, g: int) -> None:
     half = r.emit("multiply", g, r.constant(0.5))
     r.add(node.inputs[0], r.emit("divide", half, r.see(node.output)))
+
+
+def _erf(r: Reverse, node: Node, g: int) -> None:
+    """``2 / sqrt(pi) * exp(-x * x)``, the integrand by which erf is defined."""
+    x = r.see(node.inputs[0])
+    bell = r.emit("exp", r.emit("negative", r.emit("multiply", x, x)))
+    r.add(node.inputs[0], r.emit("multiply", g, r.emit("multiply", r.constant(SLOPE), bell)))
+
+
+def _sin(r: Reverse, node: Node, g: int) -> None:
+    r.add(node.inputs[0], r.emit("multiply", g, r.emit("cos", r.see(node.inputs[0]))))
+
+
+def _cos(r: Reverse, node: Node, g: int) -> None:
+    slope = r.emit("negative", r.emit("sin", r.see(node.inputs[0])))
+    r.add(node.inputs[0], r.emit("multiply", g, slope))
 
 
 def _negative(r: Reverse, node: Node, g: int) -> None:
@@ -96,6 +116,10 @@ def _permute_dims(r: Reverse, node: Node, g: int) -> None:
 
 def _broadcast_to(r: Reverse, node: Node, g: int) -> None:
     r.add(node.inputs[0], g)
+
+
+def _reshape(r: Reverse, node: Node, g: int) -> None:
+    r.add(node.inputs[0], r.emit("reshape", g, shape=r.builder.types[node.inputs[0]].shape))
 
 
 def _expand_dims(r: Reverse, node: Node, g: int) -> None:
@@ -209,6 +233,9 @@ RULES: Mapping[str, Rule] = {
     "log": _log,
     "tanh": _tanh,
     "sqrt": _sqrt,
+    "erf": _erf,
+    "sin": _sin,
+    "cos": _cos,
     "negative": _negative,
     "add": _add,
     "subtract": _subtract,
@@ -218,6 +245,7 @@ RULES: Mapping[str, Rule] = {
     "where": _where,
     "permute_dims": _permute_dims,
     "broadcast_to": _broadcast_to,
+    "reshape": _reshape,
     "expand_dims": _expand_dims,
     "squeeze": _squeeze,
     "concat": _concat,

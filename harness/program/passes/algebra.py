@@ -14,7 +14,7 @@ from harness.program.primitives import broadcast_shapes
 
 Attributes = Mapping[str, Any]
 
-UNARY = ("exp", "log", "tanh", "sqrt", "negative")
+UNARY = ("exp", "log", "tanh", "sqrt", "negative", "erf", "sin", "cos", "floor")
 BINARY = ("add", "subtract", "multiply", "divide", "power")
 COMPARISONS = ("less", "less_equal", "equal")
 ELEMENTWISE = (*UNARY, *BINARY, *COMPARISONS, "where")

@@ -37,7 +37,7 @@ def _row_of_weight(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def _given(g: Rewriter, value: int) -> bool:
-    """Whether a value comes in, and is no matrix: that may be a weight, which has a gradient."""
+    """Whether a value comes in, and is not a matrix: that may be a weight, which has a gradient."""
     node = g.node(value, "permute_dims")
     return (node.inputs[0] if node is not None else value) not in g.made and g.rank(value) > 2
 

@@ -43,6 +43,16 @@ def _broadcast(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> 
     return None
 
 
+def _reshape(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    (value,), shape = inputs, tuple(attributes["shape"])
+    if g.shape(value) == shape:
+        return value
+    inner = g.node(value, "reshape")
+    if inner is not None:
+        return g.emit("reshape", inner.inputs[0], shape=shape)
+    return _uniform(g, value, shape)
+
+
 def _expand(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     (value,), axis = inputs, attributes["axis"]
     inner = g.node(value, "squeeze")
@@ -174,6 +184,7 @@ def _last_step(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> 
 RULES: Mapping[str, Sequence[Rule]] = {
     "permute_dims": (_permute,),
     "broadcast_to": (_broadcast,),
+    "reshape": (_reshape,),
     "expand_dims": (_expand,),
     "squeeze": (_squeeze, _last_step),
     "slice": (_slice,),

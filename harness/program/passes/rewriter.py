@@ -197,7 +197,7 @@ class Rewriter:
             attributes["axis"] = attributes["axis"] + 1
         elif op == "permute_dims":
             attributes["axes"] = (0, *(axis + 1 for axis in attributes["axes"]))
-        elif op == "broadcast_to":
+        elif op in ("broadcast_to", "reshape"):
             attributes["shape"] = (self.shape(whole[0])[0], *attributes["shape"])
         ranks = [self.rank(v) - (1 if s else 0) for v, s in zip(whole, step, strict=True)]
         operands = []

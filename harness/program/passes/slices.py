@@ -147,7 +147,7 @@ class SliceFinder:
         return None
 
     def _cheap(self, value: int, node: Node) -> bool:
-        """Whether joining operands that are no slices costs little beside the work on them."""
+        """Whether joining operands that are not slices costs little beside the work on them."""
         index = self.builder.types[value].kind == "index"
         return index or 4 * self.count(value) <= self.count(node.output)
 

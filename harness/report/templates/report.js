@@ -34,6 +34,59 @@ function applyFilter() {
 }
 filter?.addEventListener("input", applyFilter);
 
+// The baseline of the speeds: every place is in the data, for each of them.
+const baseline = document.getElementById("baseline");
+function beside(chart, name) {
+  const views = data.charts[chart.dataset.chart], view = views[name] ?? views[""];
+  const spot = (place) => view.spots[place.split(",")[0]][place.split(",")[1]];
+  const move = (element, found, left, width) => {
+    element.style.display = found ? "" : "none";
+    if (found) element.style.left = `${found[left]}%`;
+    if (found && width) element.style.width = `${found[width]}%`;
+  };
+  for (const dot of all("[data-dot]", chart)) move(dot, spot(dot.dataset.dot), 0);
+  for (const range of all("[data-range]", chart)) move(range, spot(range.dataset.range), 1, 2);
+  for (const told of all("[data-times]", chart)) told.textContent = spot(told.dataset.times)?.[3] ?? "";
+  for (const unit of all(".unit", chart)) unit.textContent = view.label;
+  for (const track of all(".track", chart)) {
+    const axis = track.parentElement.matches(".axis");
+    all(axis ? "span" : "s", track).forEach((tick) => tick.remove());
+    const marks = view.ticks.map(([left, label]) => [left, label, ""]);
+    if (view.one !== null && !axis) marks.push([view.one, "", "one"]);
+    for (const [left, label, look] of marks) {
+      const tick = made(axis ? "span" : "s", axis ? label : "", look);
+      tick.style.left = `${left}%`;
+      track.prepend(tick);
+    }
+  }
+}
+baseline?.addEventListener("change", () => {
+  document.getElementById("beside").textContent = baseline.value ? `beside ${baseline.value}` : "";
+  for (const chart of all(".chart")) beside(chart, baseline.value);
+});
+
+// The history: every word must be in a system's name, or in a cell's row.
+const past = document.getElementById("past-filter");
+past?.addEventListener("input", () => {
+  const words = past.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let count = 0, total = 0;
+  for (const system of all(".past")) {
+    const name = system.querySelector("b").textContent;
+    let some = false;
+    for (const row of all("tbody tr", system)) {
+      const text = `${name} ${row.cells[0].textContent} ${row.cells[4].textContent}`.toLowerCase();
+      const fits = words.every((word) => text.includes(word));
+      row.hidden = !fits;
+      total += 1;
+      count += fits ? 1 : 0;
+      some ||= fits;
+    }
+    system.hidden = !some;
+    if (words.length && some) system.open = true;
+  }
+  document.getElementById("past-shown").textContent = words.length ? `${count} of ${total} shown` : "";
+});
+
 // Sort the systems by a backend: those that differ first, then the nearest to their tolerance.
 for (const button of all(".sort")) {
   button.addEventListener("click", () => {

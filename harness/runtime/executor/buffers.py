@@ -6,7 +6,7 @@ memory, found once when an executor is made, and cost nothing when it runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
@@ -120,6 +120,19 @@ class View:
             strides.append(self.strides[wide[-1]] if wide else 1)
         return View(self.buffer, tuple(shape), tuple(strides), self.offset)
 
+    def reshape(self, shape: tuple[int, ...]) -> View | None:
+        """The same entries in the same order in another shape; None if that needs a copy."""
+        strides: list[int] = []
+        groups = [*_groups(self.shape, shape)]
+        merged = self.merge(*(old for old, _ in groups))
+        if merged is None:
+            return None
+        axes = iter(shape)
+        for (_, new), stride in zip(groups, merged.strides, strict=True):
+            lengths = [next(axes) for _ in range(new)]
+            strides += [stride * prod(lengths[n + 1 :]) for n in range(new)]
+        return View(self.buffer, shape, tuple(strides), self.offset)
+
     def same_place(self, other: View) -> bool:
         """Whether both name the same entries in the same order."""
         return self.buffer is other.buffer and self.lies_as(other)
@@ -139,6 +152,17 @@ class View:
     def memory_order(self) -> tuple[int, ...]:
         """The axes from the widest stride to the narrowest."""
         return tuple(sorted(range(len(self.shape)), key=lambda a: -self.strides[a]))
+
+
+def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """How many neighbouring axes of two shapes make the same length together, the fewest first."""
+    i = j = 0
+    while i < len(old) or j < len(new):
+        first = i, j
+        i, j = min(i + 1, len(old)), min(j + 1, len(new))
+        while (a := prod(old[first[0] : i])) != (b := prod(new[first[1] : j])):
+            i, j = (i + 1, j) if a < b else (i, j + 1)
+        yield i - first[0], j - first[1]
 
 
 Operand = View | Constant

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.runtime.executor.buffers import Operand, View, fresh
+from harness.runtime.executor.buffers import Constant, Operand, View, fresh
 from harness.runtime.executor.emit import Assembler, Shape, elementwise
 
 
@@ -49,6 +49,22 @@ def _concat(work: Work) -> Operand:
 def _flip(work: Work) -> Operand:
     place = work.home or work.shape
     return elementwise(work.assembler, "flip", work.operands(), work.attributes, place)
+
+
+def _reshape(work: Work) -> Operand:
+    """The same memory in another shape, where that can be said; else that of a copy."""
+    (operand,) = work.inputs
+    if isinstance(operand, Constant):
+        return Constant(operand.number, work.shape)
+    found = operand.reshape(work.shape) or work.assembler.compact(operand).reshape(work.shape)
+    assert found is not None
+    return found
+
+
+def _arange(work: Work) -> Operand:
+    out = work.home or fresh(work.shape, "index")
+    work.assembler.emit("arange", out)
+    return out
 
 
 def _leading_order(view: View, rank: int) -> Shape:
@@ -187,6 +203,8 @@ def _one_hot(work: Work) -> Operand:
 RULES: Mapping[str, Rule] = {
     "concat": _concat,
     "flip": _flip,
+    "arange": _arange,
+    "reshape": _reshape,
     "matmul": _matmul,
     "addmm": _addmm,
     "tensordot": _tensordot,

@@ -64,7 +64,7 @@ def differences(texts: Mapping[str, str]) -> str:
         if text != base:
             at = next(i for i, (a, b) in enumerate(zip(base, text, strict=True)) if a != b)
             lines.append(
-                f"{backend} parts from {first} at character {at + 1}: "
+                f"{backend} differs from {first} at character {at + 1}: "
                 f"{text[at : at + 20]!r} instead of {base[at : at + 20]!r}"
             )
     return "\n".join(lines)

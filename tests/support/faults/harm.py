@@ -121,7 +121,7 @@ def close_socket() -> None:
 
 
 def write_to_socket(message: Any, content: bytes) -> None:
-    """Write a frame of `message`, or bytes that are no frame, where only answers should go."""
+    """Write a frame of `message`, or bytes that are not a frame, where only answers should go."""
     for number in range(3, 64):
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(number).st_mode):

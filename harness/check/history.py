@@ -1,0 +1,141 @@
+"""A folder of record files as what is known already: cells that agreed are not run again while all
+that decides their numbers is as it was.
+
+A kept cell stands for a run of today only if nothing it depends on has changed: the signature and
+the greeting of :mod:`harness.check.provenance`, and the request. The last run in that state
+decides; one that did not pass is run again. The lines of a cell carry a checksum, so that what was
+torn or edited counts for nothing. Whatever cannot be read is told and passed over: the worst that
+a history can do is that more is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.check.cell import Cell, CellResult
+from harness.check.findings import Verdict
+from harness.check.provenance import Greetings
+from harness.check.recorded import Block, blocks
+from harness.check.records import RecordError, encoded, read_records
+from harness.check.request import Request
+from harness.check.resume import reason_to_run, request_record, run_again
+from harness.errors import UsageError
+from harness.files.user_file import displayed
+
+SUFFIX = ".jsonl"
+# What is taken at its word. What differs, and what could not be run, is looked at again.
+KEPT: frozenset[Verdict] = frozenset({"agree", "known-difference"})
+
+
+@dataclass
+class History:
+    """What a folder holds of a request's cells, the last run of each first."""
+
+    cells: Mapping[Cell, Sequence[CellResult]] = field(default_factory=dict)
+    passed_over: Sequence[str] = ()
+    """In words, files and cells that are not taken for what they say."""
+
+    def known(
+        self,
+        plan: Sequence[Cell],
+        signature: Callable[[Cell], Mapping[str, str]],
+        greetings: Greetings,
+    ) -> tuple[dict[Cell, CellResult], list[str]]:
+        """The cells of a plan that need not be run, and in words, why others of it must be."""
+        kept: dict[Cell, CellResult] = {}
+        reasons: Counter[str] = Counter()
+        for cell in plan:
+            told = ""
+            for result in self.cells.get(cell, ()):
+                reason = reason_to_run(result, signature(cell), greetings)
+                if not reason and result.verdict in KEPT:
+                    kept[cell] = result
+                    break
+                told = told or reason or f"the last verdict is {result.verdict}"
+                if not reason:
+                    break
+            if told and cell not in kept:
+                reasons[told] += 1
+        return kept, [*self.passed_over, *run_again(reasons)]
+
+
+def read(folder: Path, request: Request) -> History:
+    """What the record files of a folder hold of runs with the same request.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    if not os.path.lexists(folder):
+        return History()
+    if not folder.is_dir():
+        raise UsageError(f"--history takes a folder of records, and {displayed(folder)} is none")
+    wanted = request_record(request)
+    found: list[CellResult] = []
+    passed_over: list[str] = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            records = read_records(path, complete=True)
+        except RecordError as error:
+            passed_over.append(f"passed over in the history: {error}")
+            continue
+        every = [block for by_origin in blocks(records).values() for block in by_origin.values()]
+        whole = [block for block in every if _is_whole(block)]
+        found += [block.result() for block in whole if block.head.get("request") == wanted]
+        broken = len(every) - len(whole)
+        if broken:
+            count = "1 cell" if broken == 1 else f"{broken} cells"
+            passed_over.append(
+                f"passed over in the history: {count} of {displayed(path)}, whose checksum is wrong"
+            )
+    found.sort(key=lambda result: result.since, reverse=True)
+    cells: dict[Cell, list[CellResult]] = {}
+    for result in found:
+        cells.setdefault(result.cell, []).append(result)
+    return History(cells, tuple(passed_over))
+
+
+def sealed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The last of a cell's lines, with a checksum of them all.
+
+    Raises:
+        RecordError: a line is not of the documented form.
+    """
+    *others, end = lines
+    content = hashlib.sha256()
+    # Who is to blame may be told anew by a later cell.
+    for line in (*others, {**end, "blame": None}):
+        content.update(encoded(dict(sorted(line.items()))))
+    return {**end, "checksum": content.hexdigest()}
+
+
+def new_file(folder: Path) -> Path:
+    """Where a run writes what it adds to a history; the folder is made if it is not there.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make {displayed(folder)}: {error.strerror}") from None
+    now = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
+    return folder / f"{now}-{os.getpid()}{SUFFIX}"
+
+
+def days(results: Sequence[CellResult]) -> Iterator[str]:
+    """In words, from which days the kept cells are: ``8 from 2026-11-26``."""
+    counts = Counter(result.since[:10] for result in results)
+    yield from (f"{count} from {day}" for day, count in sorted(counts.items()))
+
+
+def _is_whole(block: Block) -> bool:
+    """Whether a cell's lines are those that were written."""
+    end = {name: value for name, value in block.end.items() if name != "checksum"}
+    return sealed([block.begin, *block.results, end]).get("checksum") == block.end.get("checksum")

@@ -1,0 +1,108 @@
+"""Two columns of one run held against each other, as two runs would be: an old version of a
+framework and a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.bench import compare as speeds
+from harness.check.cell import CellResult
+from harness.check.changes import Cells, changes_of
+from harness.check.recorded import ended
+from harness.check.records import Records
+from harness.check.surroundings import surroundings
+from harness.compared import Comparison
+from harness.comparison.files import Results, load
+from harness.errors import UsageError, did_you_mean
+from harness.files.user_file import displayed
+
+
+def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> Comparison:
+    """What changes from one column of a file to another; ``threshold`` is for speeds.
+
+    Raises:
+        UsageError: the file is of neither kind, or has no such column.
+        HarnessError: it cannot be read, or is damaged.
+    """
+    content = load(path)
+    if isinstance(content, Records):
+        return of_cells(ended(content), old, new, displayed(path))
+    return of_speeds(content, old, new, threshold, displayed(path))
+
+
+def of_cells(cells: Cells, old: str, new: str, where: str) -> Comparison:
+    """The changes of verdicts and accuracy from one column to another.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    _check((cell.backend for cell in cells), old, new, where)
+    before = {replace(c, backend=new): r for c, r in cells.items() if c.backend == old}
+    after = {c: r for c, r in cells.items() if c.backend == new}
+    renamed = {cell: _under(result, new) for cell, result in before.items()}
+    # That the interpreters are two is what columns are for.
+    around = [d for d in surroundings({}, renamed, {}, after) if d.what != "interpreter"]
+    return Comparison(around, changes_of(renamed, after), f"from {old} to {new}")
+
+
+def of_speeds(content: Results, old: str, new: str, threshold: float, where: str) -> Comparison:
+    """The changes of speed beyond ``threshold`` and the noise from one column to another.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    _check(
+        map(_column, [*content["benchmarks"], *content["harness"]["without_speed"]]),
+        old,
+        new,
+        where,
+    )
+    one, other = (_only(content, name, new) for name in (old, new))
+    found = speeds.compare(one, other, threshold)
+    return replace(found, what=f"from {old} to {new}, {found.what}")
+
+
+def _check(columns: Iterable[str], old: str, new: str, where: str) -> None:
+    known = sorted(set(columns))
+    for name in (old, new):
+        if name not in known:
+            raise UsageError(
+                f"{where} has no column {name!r}{did_you_mean(name, known)} "
+                f"(it has: {', '.join(known)})"
+            )
+    if old == new:
+        raise UsageError(f"{old} is to be held against itself: name another column")
+
+
+def _under(result: CellResult, name: str) -> CellResult:
+    return replace(result, cell=replace(result.cell, backend=name))
+
+
+def _column(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("params", {}).get("backend", ""))
+
+
+def _only(content: Results, name: str, called: str) -> dict[str, Any]:
+    """The content with the cells of one column only, under another name."""
+
+    def renamed(entry: Mapping[str, Any]) -> dict[str, Any]:
+        words = {
+            key: entry[key].replace(f"[{name}-", f"[{called}-")
+            for key in ("name", "fullname")
+            if key in entry
+        }
+        return {**entry, **words}
+
+    info = content["machine_info"]
+    workers = info["harness"]["workers"]
+    mine = {called: workers[name]} if name in workers else {}
+    lacking = content["harness"]["without_speed"]
+    return {
+        **content,
+        "benchmarks": [renamed(e) for e in content["benchmarks"] if _column(e) == name],
+        "harness": {"without_speed": [renamed(e) for e in lacking if _column(e) == name]},
+        "machine_info": {**info, "harness": {**info["harness"], "workers": mine}},
+    }

@@ -1,0 +1,107 @@
+"""Does an upgrade change a number, or a speed? Two versions of a framework side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.bench.console import relative_lines
+from harness.bench.json_file import document
+from harness.bench.progress import BenchProgress
+from harness.bench.request import BenchRequest
+from harness.bench.run import Bench
+from harness.check import report as reports
+from harness.check.pairs import statements
+from harness.check.progress import CheckProgress
+from harness.check.request import DTYPES, QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS, Request
+from harness.check.run import Engine
+from harness.columns import choose
+from harness.compared import Comparison
+from harness.comparison.between import of_cells, of_speeds
+from harness.errors import UsageError, did_you_mean
+from harness.files.forms import plain
+from harness.spec.library import Library
+from harness.table import show
+from harness.terminal import console, line, say
+
+NUMBERS, SPEED = "numbers", "speed"
+
+
+def run_upgrade(columns: Sequence[str], specs: Sequence[str], options: Mapping[str, Any]) -> int:
+    """Check an old column and a new one, then time them, and print what changes; returns the exit
+    code.
+
+    Raises:
+        UsageError: there are not two columns, or nothing of the kind is wanted.
+        HarnessError: a spec or a file is wrong.
+    """
+    want = options["want"] or (NUMBERS, SPEED)
+    for word in want:
+        if word not in (NUMBERS, SPEED):
+            hint = did_you_mean(word, (NUMBERS, SPEED))
+            raise UsageError(f"--want takes {NUMBERS} or {SPEED}, found {word!r}{hint}")
+    request, timing = _requests(columns, specs, options)
+    told: dict[str, Comparison] = {}
+    code = 0
+    quiet = options["as_json"]
+    if NUMBERS in want:
+        code, told[NUMBERS] = _numbers(request, quiet)
+    if SPEED in want:
+        broken, told[SPEED] = _speeds(timing, options["threshold"], quiet)
+        code = max(code, broken)
+    code = max([code, *(found.exit_code for found in told.values())])
+    if quiet:
+        old, new = request.backends
+        parts = {name: found.record() for name, found in told.items()}
+        say(json.dumps(plain({"exit_code": code, "from": old, "to": new, **parts})))
+    return code
+
+
+def _requests(
+    columns: Sequence[str], specs: Sequence[str], options: Mapping[str, Any]
+) -> tuple[Request, BenchRequest]:
+    """What is checked, and what is timed."""
+    found = choose(columns)
+    if len(found.names) < 2:
+        raise UsageError(f"{found.names[0]} is to be held against itself: name another version")
+    quick = options["quick"]
+    chosen = Library(options["folders"]).matching(specs) or (QUICK_SPECS if quick else ())
+    common: dict[str, Any] = {"specs": chosen, "folders": options["folders"]}
+    common |= {"backends": found.names, "pythons": found.pythons, "device": options["device"]}
+    dtypes, checks = (QUICK_DTYPES, QUICK_CHECKS) if quick else (DTYPES, ("*",))
+    request = Request(dtypes=dtypes, checks=checks, **common)
+    return request, BenchRequest(rounds=options["rounds"], **common)
+
+
+def _numbers(request: Request, quiet: bool) -> tuple[int, Comparison]:
+    """What changes of verdicts and digits; 3 with it where a column could not be run."""
+    old, new = request.backends
+    progress = CheckProgress(console(error=True))
+    with Engine(request, progress) as engine, progress.bar:
+        report = engine.run(("upgrade", old, new))
+    cells = {result.cell: engine.signed(result) for result in report.results}
+    found = of_cells(cells, old, new, "this run")
+    if not quiet:
+        show(console(), *reports.tables(report))
+        _print(*statements(report.pairs), *reports.problems(report), *found.lines())
+    return 3 if report.exit_code == 3 else 0, found
+
+
+def _speeds(timing: BenchRequest, threshold: float, quiet: bool) -> tuple[int, Comparison]:
+    """What changes of speed; 3 with it where a column could not be timed."""
+    old, new = timing.backends
+    progress = BenchProgress(console(error=True), timing.rounds)
+    with Bench(timing, events=progress) as bench, progress.bar:
+        results = bench.run()
+    content = document(timing, results)
+    found = of_speeds(content, old, new, threshold, "this run")
+    if not quiet:
+        doubts = (f"{r.cell}: {doubt}" for r in results for doubt in r.record.doubts)
+        _print(*relative_lines(content, old), *doubts, *found.lines())
+    return 3 if any(r.status == "broken" for r in results) else 0, found
+
+
+def _print(*lines: str) -> None:
+    for text in lines:
+        line(console(), text)

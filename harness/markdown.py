@@ -1,0 +1,49 @@
+"""Texts of anybody as Markdown, in which nothing of theirs is markup, a link or a mention."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from harness.terminal import visible
+
+# What is read in the middle of a line, and what makes a link of bare text.
+_SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$]|(?<=:)//|(?<=www)\.)", re.I)
+# What is read at the start of one.
+_START = re.compile(r"^(\d*)([-+=.)])")
+
+
+def escaped(text: str) -> str:
+    """A text that shows just that, on one line, which it may begin."""
+    return _START.sub(r"\1\\\2", _within(text))
+
+
+def code(text: str) -> str:
+    """A text on one line as code, between backticks."""
+    return f"`{_joined(text).replace('`', chr(39))}`"
+
+
+def fenced(text: str, language: str) -> list[str]:
+    """The lines of a block of code, which nothing in the text can end."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}{language}", visible(text.rstrip("\n")), fence]
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the lines of an entry stay apart, and all columns but the first stand right."""
+    heading, *texts = [[_entry(text) for text in row] for row in (columns, *rows)]
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *texts))
+
+
+def _entry(text: str) -> str:
+    return "<br>".join(_within(part) for part in text.split("\n"))
+
+
+def _within(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", _joined(text)).replace("@", "&#64;")
+
+
+def _joined(text: str) -> str:
+    return visible(" ".join(text.split()))

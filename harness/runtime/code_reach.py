@@ -1,0 +1,97 @@
+"""The modules that a module can reach, read from its source: nothing is imported.
+
+A backend among others of one distribution depends on what it imports, and not on its neighbours.
+Where the source does not tell what it imports, all counts.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.files.user_file import FileFault, read_bytes
+
+MOST = 1 << 24
+# What runs code that no import names.
+BUILT_IN = frozenset({"__import__", "exec", "eval"})
+UNTOLD = frozenset(
+    {
+        *("spec_from_file_location", "run_path", "run_module", "load_module", "iter_modules"),
+        *("walk_packages", "exec_module"),
+    }
+)
+IMPORTERS = frozenset({"import_module", "find_spec"})
+
+
+class Untold(Exception):
+    """A file may import what its source does not name."""
+
+
+def imported(path: Path, package: str) -> set[str]:
+    """The modules that a file of a package may import, whether they are there or not.
+
+    Raises:
+        Untold: it runs or imports what its text does not tell, or cannot be read.
+    """
+    try:
+        tree = ast.parse(read_bytes(path, MOST, "code"))
+    except (FileFault, OSError, SyntaxError, ValueError) as fault:
+        raise Untold(str(fault)) from None
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= set(_from(node, package))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # As import_module("...") has it, and "module:function".
+            found.add(node.value.partition(":")[0])
+        elif isinstance(node, ast.Call):
+            _check(node, tree)
+    return found
+
+
+def _from(node: ast.ImportFrom, package: str) -> Iterator[str]:
+    parts = package.split(".")
+    above = parts[: len(parts) + 1 - node.level] if node.level else []
+    base = ".".join([*above, *filter(None, [node.module])])
+    yield base
+    yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _check(call: ast.Call, tree: ast.Module) -> None:
+    """Raises :class:`Untold` for a call that imports what the text does not name."""
+    built_in = _name(call.func)
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else built_in
+    if name in UNTOLD or built_in in BUILT_IN:
+        raise Untold(f"line {call.lineno} calls {name}")
+    if name in IMPORTERS and not (call.args and _is_text(call.args[0], tree)):
+        raise Untold(f"line {call.lineno} imports by a name that is computed")
+
+
+def _is_text(value: ast.expr, tree: ast.Module) -> bool:
+    """Whether a value is a text that stands in the source, if need be under a name."""
+    if isinstance(value, ast.Constant):
+        return isinstance(value.value, str) and not value.value.startswith(".")
+    if isinstance(value, ast.IfExp):
+        return _is_text(value.body, tree) and _is_text(value.orelse, tree)
+    values = _bound(_name(value), tree.body)
+    return (
+        bool(values)
+        and all(isinstance(v, ast.Constant | ast.IfExp) for v in values)
+        and all(_is_text(v, tree) for v in values)
+    )
+
+
+def _bound(name: str, body: Sequence[ast.stmt]) -> list[ast.expr]:
+    return [
+        statement.value
+        for statement in body
+        if isinstance(statement, ast.Assign)
+        and any(_name(target) == name for target in statement.targets)
+    ]
+
+
+def _name(value: ast.expr) -> str:
+    return value.id if isinstance(value, ast.Name) else ""

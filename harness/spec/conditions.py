@@ -1,0 +1,88 @@
+"""Comparisons of floats and of indices, and what joins them: all on floats, in primitives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.errors import Place, SpecError
+from harness.spec.expressions import Expr
+from harness.spec.scope import Scope, is_whole
+from harness.spec.values import LanguageValues
+
+COMPARISONS: Mapping[str, tuple[str, bool]] = {
+    "<": ("less", False),
+    "<=": ("less_equal", False),
+    ">": ("less", True),
+    ">=": ("less_equal", True),
+    "==": ("equal", False),
+}
+
+
+def compared(
+    evaluator: LanguageValues, expr: Expr, operator: str, left: Expr, right: Expr, scope: Scope
+) -> int:
+    """A condition of two values, both floats or both whole numbers.
+
+    Raises:
+        SpecError: the operator is not of the language, or an index is compared with floats.
+    """
+    if operator not in COMPARISONS:
+        raise SpecError(
+            f"'{operator}' is not a primitive (allowed: {' '.join(COMPARISONS)})", expr.place
+        )
+    op, swapped = COMPARISONS[operator]
+    a, b = evaluator.tensor(left, scope), evaluator.tensor(right, scope)
+    indices = [evaluator.type_of(value).kind == "index" for value in (a, b)]
+    if any(indices):
+        for is_index, side in zip(indices, (left, right), strict=True):
+            if not is_index and not is_whole(side, scope):
+                raise SpecError(
+                    "an index is compared with an index, a whole number or a size; write "
+                    "astype(i) to compare it with floats",
+                    side.place,
+                )
+    if swapped:
+        a, b = b, a
+    if not any(indices):
+        return evaluator.emit(op, a, b, place=expr.place)
+    # Between whole numbers, so that no rounding and no tie decides.
+    half = evaluator.builder.constant(0.5)
+    a, b = evaluator.floats(a), evaluator.floats(b)
+    if op == "less":
+        a = evaluator.emit("add", a, half, place=expr.place)
+    elif op == "less_equal":
+        b = evaluator.emit("add", b, half, place=expr.place)
+    return evaluator.emit(op, a, b, place=expr.place)
+
+
+def condition(evaluator: LanguageValues, operator: str, expr: Expr, scope: Scope) -> int:
+    """An operand of ``&``, ``|`` or ``~`` as floats, 1 where it is true.
+
+    Raises:
+        SpecError: it is no condition.
+    """
+    value = evaluator.tensor(expr, scope)
+    if evaluator.type_of(value).kind != "bool":
+        raise SpecError(
+            f"'{operator}' joins conditions, each in brackets, as in (a < b) {operator} "
+            f"(c < d); found {evaluator.tell(value)}",
+            expr.place,
+        )
+    return evaluator.floats(value)
+
+
+def inverted(evaluator: LanguageValues, floats: int, place: Place) -> int:
+    """Where a condition, as floats, is not true."""
+    return evaluator.emit("equal", floats, evaluator.builder.constant(0.0), place=place)
+
+
+def joined(
+    evaluator: LanguageValues, operator: str, left: Expr, right: Expr, scope: Scope, place: Place
+) -> int:
+    """Conditions as floats: both are true if their product is 1, none if their sum is 0."""
+    a, b = (condition(evaluator, operator, e, scope) for e in (left, right))
+    if operator == "&":
+        both = evaluator.emit("multiply", a, b, place=place)
+        return evaluator.emit("equal", both, evaluator.builder.constant(1.0), place=place)
+    neither = inverted(evaluator, evaluator.emit("add", a, b, place=place), place)
+    return inverted(evaluator, evaluator.floats(neither), place)

@@ -1,0 +1,69 @@
+"""Every error looks alike on standard error: the message first, nothing before it, exit code 2."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HARNESS = shutil.which("harness", path=os.fspath(Path(sys.executable).parent)) or ""
+SPEC = "lesson6/first_rnn"
+# The words of a command, and how its message begins.
+ERRORS = {
+    "command": ("chek", "no such command 'chek'"),
+    "option": ("check --backed numpy", "no such option '--backed'"),
+    "former option": ("compare --markdown a b", "there is no --markdown; use --print-markdown"),
+    "argument": ("explain", "missing argument 'SPEC'"),
+    "further argument": ("compare a b c", "got unexpected extra argument"),
+    "required option": (f"run {SPEC}", "missing option '--backend'"),
+    "no value": ("check --seed", "option '--seed' requires an argument"),
+    "choice": ("schema modle", "invalid value for '{model|layer|function|loss|optimizer}'"),
+    "number": ("check --seed x", "invalid value for '--seed': a seed is a whole number, found 'x'"),
+    "backend": (f"check {SPEC} --backend nump", "unknown backend 'nump'"),
+    "model": ("check lesson6/first_rn", "unknown model 'lesson6/first_rn'"),
+    "file": ("check absent.yaml", "absent.yaml: no such file"),
+    "spec": ("check wrong.yaml", "wrong.yaml:1:1: "),
+    "folder": ("check --specs absent", "there is no folder 'absent'"),
+    "records": (f"check {SPEC} --baseline absent", "cannot read records from absent: no such file"),
+    "results": ("compare absent absent", "cannot read absent: no such file"),
+    "report": ("report absent -o x.html", "cannot read absent: no such file"),
+    "output": ("report absent -o x.pdf", "x.pdf: a report is a file that ends in"),
+    "reproducer": ("replay absent", "absent holds no reproducer"),
+    "weights": (f"check {SPEC} --weights absent", "cannot read the weights 'absent': no such file"),
+    "settings": ("list", "{folder}/pyproject.toml:2:1: there is no option 'backed'"),
+    "variable": ("check", "the environment variable HARNESS_BACKND"),
+}
+# Those for which the command line's own form is wrong: its usage is told, too.
+USAGES = frozenset(
+    {
+        *("command", "option", "former option", "argument", "further argument", "required option"),
+        *("choice", "number"),
+    }
+)
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_all_errors_have_one_form(case: str, tmp_path: Path) -> None:
+    words, begins = ERRORS[case]
+    (tmp_path / "wrong.yaml").write_text("modle: x\n")
+    (tmp_path / ".git").mkdir()
+    if case == "settings":
+        (tmp_path / "pyproject.toml").write_text("[tool.harness]\nbacked = 'numpy'\n")
+    variables = {**os.environ, **({"HARNESS_BACKND": "x"} if case == "variable" else {})}
+    done = subprocess.run(
+        [HARNESS, *words.split()], cwd=tmp_path, env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    first, *further = done.stderr.splitlines()
+    assert first.startswith(begins.replace("{folder}", str(tmp_path))), done.stderr
+    assert not first.endswith(".")
+    for part in ("Error", "Usage:", "Try ", "Traceback"):
+        assert part not in done.stderr
+    usage = [line for line in further if line.startswith("usage: harness")]
+    assert len(usage) == (case in USAGES)
+    assert not usage or " --help tells of all options" in usage[0]

@@ -1,0 +1,158 @@
+"""Two columns of one run held against each other, and the command that does it all."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_results import REQUEST, result
+from click.testing import CliRunner
+
+from harness.bench.json_file import document, write
+from harness.check.request import Request
+from harness.check.run import Engine
+from harness.cli import cli
+
+SPEC = "lesson6/three_char"
+OLD = f"numpy@old={sys.executable}"
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("between") / "run.jsonl"
+    request = Request((SPEC,), ("numpy", OLD), checks=("inference",), records=path)
+    with Engine(request) as engine:
+        engine.run()
+    return path
+
+
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    done = CliRunner().invoke(cli, [*map(str, arguments)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_columns_of_a_check(records: Path, tmp_path: Path) -> None:
+    code, out, _ = run("compare", records, "--between", "numpy@old", "numpy")
+    assert (code, out) == (0, "from numpy@old to numpy: nothing changed\n")
+    # The new version differs where the old one agrees: worse in one direction only.
+    lines = [
+        line.replace('"verdict":"agree"', '"verdict":"differ"')
+        if '"backend":"numpy"' in line
+        else line
+        for line in records.read_text().splitlines(keepends=True)
+    ]
+    worse = tmp_path / "worse.jsonl"
+    worse.write_text("".join(lines))
+    code, out, _ = run("compare", worse, "--between", "numpy@old", "numpy")
+    assert code == 1
+    assert f"{SPEC} on numpy, float64, native: inference: agree became differ" in out
+    code, out, _ = run("compare", worse, "--between", "numpy", "numpy@old")
+    assert (code, out.splitlines()[-1]) == (
+        0,
+        "from numpy to numpy@old: nothing is worse: 2 repaired",
+    )
+
+
+def test_other_versions_are_told_first(records: Path, tmp_path: Path) -> None:
+    lines = []
+    for line in map(json.loads, records.read_text().splitlines()):
+        if line["kind"] == "end" and line["backend"] == "numpy":
+            line["greeting"]["numpy"] = "9.9"
+        lines.append(json.dumps(line))
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(lines) + "\n")
+    _, out, _ = run("compare", other, "--between", "numpy@old", "numpy")
+    assert out.startswith("not the same: numpy of numpy: ")
+    assert out.splitlines()[0].endswith(" became 9.9")
+
+
+def timed(seconds: Mapping[str, float]) -> dict[str, Any]:
+    """A file of results with a column for each speed: made from a real one's cell."""
+    content: dict[str, Any] = document(REQUEST, [result()])
+    (entry,) = content["benchmarks"]
+    backend = entry["params"]["backend"]
+    workers = content["machine_info"]["harness"]["workers"]
+    content["benchmarks"] = []
+    for column, each in seconds.items():
+        one = deepcopy(entry)
+        one["params"]["backend"] = column
+        for key in ("name", "fullname"):
+            one[key] = one[key].replace(f"[{backend}-", f"[{column}-")
+        one["stats"]["data"] = [each * (1 + k / 1000) for k in range(5)]
+        one["stats"]["median"] = each
+        content["benchmarks"].append(one)
+        if backend in workers:
+            workers[column] = deepcopy(workers[backend])
+    return content
+
+
+def test_columns_of_a_bench(tmp_path: Path) -> None:
+    path = tmp_path / "speeds.json"
+    write(path, timed({"torch@1.0": 0.010, "torch@2.0": 0.015, "other": 1.0}))
+    code, out, _ = run("compare", path, "--between", "torch@1.0", "torch@2.0")
+    assert code == 1
+    assert "slower:" in out
+    assert "as fast as before: 10 ms a step became 15 ms" in out
+    assert "other" not in out
+    assert out.splitlines()[-1].startswith("from torch@1.0 to torch@2.0, beyond 10%")
+    code, out, _ = run("compare", path, "--between", "torch@2.0", "torch@1.0")
+    assert code == 0
+    assert "faster (not worse):" in out
+    assert run("compare", path, "--between", "torch@1.0", "torch@2.0", "--threshold", "80%")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--between", "numpy@odl", "numpy"), "no column 'numpy@odl'; did you mean 'numpy@old'?"),
+        (("--between", "numpy", "numpy"), "numpy is to be held against itself"),
+        ((), "give two files, or one and '--between OLD NEW'"),
+    ],
+)
+def test_what_cannot_be_compared(words: tuple[str, ...], told: str, records: Path) -> None:
+    code, _, errors = run("compare", records, *words)
+    assert code == 2
+    assert told in " ".join(errors.split())
+    code, _, errors = run("compare", records, records, "--between", "a", "b")
+    assert code == 2
+    assert "two files are given" in errors
+
+
+def test_an_upgrade_is_one_command() -> None:
+    words = ("upgrade", OLD, "numpy", SPEC, "--quick", "--want", "numbers")
+    code, out, _ = run(*words)
+    assert code == 0
+    assert "numpy@old and numpy agree to 16.0 digits" in out
+    assert out.splitlines()[-1].startswith("from numpy@old to numpy: nothing changed")
+    code, out, _ = run(*words, "--json")
+    content = json.loads(out)
+    assert (content["from"], content["to"], content["exit_code"]) == ("numpy@old", "numpy", 0)
+    assert content["numbers"]["changes"] == []
+    # A version that cannot be run is no upgrade that changes nothing.
+    wrong = f"numpy@1.0={sys.executable}"
+    code, out, _ = run("upgrade", "numpy", wrong, SPEC, "--quick", "--want", "numbers")
+    assert code == 3
+    assert "numpy@1.0 was asked for" in out
+
+
+def test_what_is_no_upgrade() -> None:
+    code, _, errors = run("upgrade", "numpy", "numpy")
+    assert (code, "held against itself" in errors) == (2, True)
+    code, _, errors = run("upgrade", "numpy", OLD, "--want", "digits")
+    assert (code, "--want takes numbers or speed, found 'digits'" in errors) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_an_upgrade_tells_of_speeds() -> None:
+    words = ("upgrade", OLD, "numpy", SPEC, "--quick", "--want", "speed", "--rounds", "2")
+    code, out, _ = run(*words)
+    assert code in (0, 1)
+    assert "from numpy@old to numpy, beyond 10% and the noise" in out

@@ -1,0 +1,120 @@
+"""Parts of a page: each cell over the runs, what is accepted, baselines, runs that were stopped."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+import report_files
+import yaml
+from report_pages import HOSTILE, Tags, made, page
+
+from harness.check.request import Request
+from harness.check.run import Engine
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with run.jsonl and bench.json."""
+    folder = tmp_path_factory.mktemp("report")
+    report_files.records(folder / "run.jsonl")
+    report_files.speeds(folder / "bench.json")
+    return folder
+
+
+def test_each_cell_has_a_line_over_the_runs_with_its_upgrades(files: Path, tmp_path: Path) -> None:
+    """Planted: an upgrade of numpy, and the fault in the later run only."""
+    history = tmp_path / "history"
+    history.mkdir()
+    old = report_files.changed(
+        files / "run.jsonl", history / "old.jsonl", {"started": "2020-01-01T00:00:00Z"}, kind="head"
+    )
+    report_files.changed(old, old, {"verdict": "agree"}, kind="result")
+    report_files.changed(old, old, {"verdict": "agree"}, kind="end")
+    report_files.changed(old, old, {"backend_version": HOSTILE}, kind="result", backend="numpy")
+    (history / "now.jsonl").write_bytes((files / "run.jsonl").read_bytes())
+    (history / "bench.json").write_bytes((files / "bench.json").read_bytes())
+    text = page(tmp_path, files / "run.jsonl", "--history", history)
+    assert not Tags(text).open
+    assert "<b>lesson6/first_rnn</b> 4 cells, 2 worse than before</summary>" in text
+    rows = re.findall(r'<tr><th scope="row">(\S+ float\d+ native).*?</tr>', text, re.S)
+    # What got worse stands first.
+    assert [row.split()[0] for row in rows] == ["mutants-1"] * 2 + ["numpy"] * 2
+    lines = re.search(r'<details class="past" open>.*?</details>', text, re.S)
+    assert lines is not None
+    shown = lines[0]
+    assert shown.count("<polyline") == 4
+    assert shown.count('class="wrong"') == 2
+    assert len(re.findall(r'class="dash"[^>]*><title>[^<]* became numpy', shown)) == 2
+    assert "<img" not in shown
+
+
+def test_a_difference_is_accepted_as_the_page_says(files: Path, tmp_path: Path) -> None:
+    """The text of the page as it is makes known differences of the planted fault."""
+    text = page(tmp_path, files / "run.jsonl")
+    entries = [
+        unescape(found) for found in re.findall(r"<pre><code>(.*?)</code></pre>", text, re.S)
+    ]
+    assert len(entries) == 2
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    parts = [yaml.safe_load(entry)["differences"] for entry in entries]
+    assert all("SAY WHERE" in one["link"] for part in parts for one in part.values())
+    (mine / "differences.yaml").write_text(yaml.safe_dump({"differences": parts[0] | parts[1]}))
+    with report_files.installed():
+        request = Request(
+            specs=("lesson6/first_rnn",),
+            backends=("mutants-1",),
+            device=report_files.WRONG,
+            checks=report_files.CHECKS,
+            folders=(mine,),
+            records=tmp_path / "accepted.jsonl",
+        )
+        with Engine(request) as engine:
+            report = engine.run()
+    assert {result.verdict for result in report.results} == {"known-difference"}
+    # The command that repeats a cell has the folder, whatever its name.
+    odd = tmp_path / "my specs"
+    report_files.changed(
+        files / "run.jsonl", tmp_path / "odd.jsonl", {"folders": [str(odd)]}, kind="head"
+    )
+    text = unescape(page(tmp_path, tmp_path / "odd.jsonl"))
+    command = "harness check lesson6/first_rnn --backend mutants-1 --dtype float32"
+    command += f" --device {report_files.WRONG} --specs '{odd}'"
+    assert f"<code>{command}</code>" in text
+    assert f"<code>{command} --reproducers reproducers</code>" in text
+
+
+@pytest.mark.parametrize("form", ["html", "md"])
+def test_a_baseline_without_speeds_is_refused(form: str, files: Path, tmp_path: Path) -> None:
+    output = tmp_path / f"out.{form}"
+    for name, told in (
+        ("jax", "--relative-to 'jax' is not timed (timed: numpy, torch)"),
+        ("nunpy", "--relative-to 'nunpy' is not timed; did you mean 'numpy'?"),
+    ):
+        found = made(files / "bench.json", "--relative-to", name, "-o", output)
+        assert found.exit_code == 2
+        assert told in found.output
+    found = made(files / "run.jsonl", "--relative-to", "numpy", "-o", output)
+    assert found.exit_code == 2
+    assert "--relative-to is about speeds: give results of 'harness bench'" in found.output
+    assert not output.exists()
+
+
+def test_a_run_that_was_stopped_is_told_to_be(files: Path, tmp_path: Path) -> None:
+    content = json.loads((files / "bench.json").read_text())
+    content["harness"]["incomplete"] = {"done": 3, "planned": 9}
+    (tmp_path / "cut.json").write_text(json.dumps(content))
+    text = page(tmp_path, tmp_path / "cut.json", "--base", files / "bench.json")
+    assert "cut.json was interrupted after 3 of 9 cells" in text
+    assert "the newer run was interrupted after 3 of 9 cells: the others are not compared" in text
+    assert '<header class="headline broken">' in text
+    cut = tmp_path / "cut.jsonl"
+    report_files.changed(files / "run.jsonl", cut, {"planned": 7}, kind="head")
+    report_files.changed(cut, cut, {"verdict": "agree"}, verdict="differ")
+    text = page(tmp_path, cut)
+    assert "<h1>4 cells agree, and then it stopped</h1>" in text
+    assert "the run was stopped after 2 of 7 cells" in text
