@@ -78,7 +78,8 @@ def main(
         if speed:
             told["speed"] |= timed(columns, specs)
         write_whole(RECORD, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
-    write_whole(PAGE, page(kept).encode())
+    # Of what stands in the record, in its order.
+    write_whole(PAGE, page(json.loads(json.dumps(kept, sort_keys=True))).encode())
 
 
 def check(columns: Sequence[str], specs: Sequence[str], keep: Path) -> None:
