@@ -27,7 +27,7 @@ def merge_records(paths: Sequence[Path]) -> Merged:
         UsageError: the files are of runs with other options.
     """
     files = {displayed(path): read_records(path, complete=True) for path in paths}
-    heads = [head for records in files.values() for head in records.of_kind("head")]
+    heads = _distinct([h for records in files.values() for h in records.of_kind("head")])
     _check_alike(files)
     merging = _Merging()
     for name, records in files.items():
@@ -35,18 +35,20 @@ def merge_records(paths: Sequence[Path]) -> Merged:
             for origin, block in origins.items():
                 merging.take(name, cell, origin, block)
     kept = merging.kept
-    lines: list[Mapping[str, Any]] = [*heads]
+    ended = {cell for cell, _ in kept}
+    missing, shards = Plans.of(h["plan"] for h in heads if h.get("plan")).told(len(ended))
+    # All that follows is the last run's, as a reader counts what a run that was stopped has done.
+    *before, last = heads or [{}]
+    lines = [*before, {**last, "planned": len(kept) + missing}] if heads else []
     for block in kept.values():
         lines += [block.begin, *block.results, block.end]
-    ended = {cell for cell, _ in kept}
     lines += _cut_off(files, ended)
     # Behind all cells: a reader lets a pair go when one of its backends begins again.
-    lines += [line for records in files.values() for line in records.of_kind("pair")]
-    missing, shards = Plans.of(h["plan"] for h in heads if h.get("plan")).told(len(ended))
+    lines += _distinct([p for records in files.values() for p in records.of_kind("pair")])
     torn = sum(records.torn is not None for records in files.values())
     return Merged(
         kind="records of checks",
-        content=b"".join(map(encoded, _distinct(lines))),
+        content=b"".join(map(encoded, lines)),
         files=len(files),
         cells=len(kept),
         machines=sorted({origin.host for _, origin in kept}),
@@ -132,17 +134,12 @@ def _cut_off(files: Mapping[str, Records], ended: set[Cell]) -> list[dict[str, A
 
 
 def _distinct(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Heads and pairs of files that were merged before are there once."""
-    seen: set[str] = set()
-    found = []
+    """Heads, or pairs, each once: files that were merged before have those of others."""
+    found: dict[str, Mapping[str, Any]] = {}
     for line in lines:
-        if line["kind"] in ("head", "pair"):
-            text = json.dumps(line, sort_keys=True)
-            if text in seen:
-                continue
-            seen.add(text)
-        found.append(line)
-    return found
+        told = {name: value for name, value in line.items() if name != "planned"}
+        found.setdefault(json.dumps(told, sort_keys=True), line)
+    return list(found.values())
 
 
 def _counts(kept: Iterable[Block]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import harness
 from harness.bench import json_file
 from harness.bench.compare import relative
-from harness.check.recorded import ended
+from harness.check.recorded import ended, stopped
 from harness.check.records import read_records
 from harness.cli import cli
 from harness.worker.machine import identity
@@ -87,6 +87,7 @@ def test_a_missing_shard_is_told(shards: list[Path], tmp_path: Path) -> None:
     assert found.stdout.splitlines()[-1] == "1 of 2 shards: not 1/2; 2 cells missing"
     told = json.loads(run("merge", shards[1], "-o", tmp_path / "all.jsonl", "--json").stdout)
     assert (told["exit_code"], told["missing"], told["cells"]) == (3, 2, 2)
+    assert stopped(read_records(tmp_path / "all.jsonl")) == "stopped after 2 of 4 cells"
     # A shard that was cut off: its beginnings stay, and are no cells.
     cut = tmp_path / "cut.jsonl"
     text = shards[0].read_text().splitlines(keepends=True)
