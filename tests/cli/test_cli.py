@@ -88,7 +88,7 @@ def test_exit_code_tells_what_happened(fault: str, code: int, shown: str) -> Non
         (["--memory", "-5"], "a memory limit is a positive size"),
         (["--records", "no/such/folder/r.jsonl"], "cannot write records to no/such/folder"),
         (["--specs", "no/such/folder"], "no/such/folder"),
-        (["--no-such-option"], "No such option"),
+        (["--no-such-option"], "no such option"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

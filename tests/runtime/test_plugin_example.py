@@ -60,6 +60,7 @@ def test_both_are_listed_from_their_metadata(installed: dict[str, str]) -> None:
         "distribution": "harness-columns",
         "version": "1.0",
         "module": "harness_columns",
+        "runs": True,
     }
     assert backends["broken"]["distribution"] == "harness-broken"
     assert "numpy" in backends
