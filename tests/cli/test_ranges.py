@@ -66,6 +66,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "run": (SPEC, "--backend", "numpy"),
     "localise": (SPEC, "--backend", "numpy"),
     "reduce": ("folder",),
+    "upgrade": ("torch@2.0", "torch@2.1"),
     "export": (SPEC, "--weights", "w", "--to", "torch"),
     "import": (SPEC, "f", "--from", "torch", "--weights", "w"),
 }

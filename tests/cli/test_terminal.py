@@ -271,7 +271,12 @@ def printing(path: Path) -> Iterator[str]:
             yield f"{path.relative_to(ROOT)}:{node.lineno}: {called}"
 
 
+# Programs of their own (``python -m``), whose output another process of the harness reads as JSON.
+PROGRAMS = ("harness/runtime/needs.py", "harness/environments/proof.py")
+
+
 def test_nothing_is_printed_past_the_door() -> None:
-    files = [p for p in (ROOT / "harness").rglob("*.py") if p.name != "terminal.py"]
+    doors = {ROOT / "harness" / "terminal.py", *(ROOT / name for name in PROGRAMS)}
+    files = [p for p in (ROOT / "harness").rglob("*.py") if p not in doors]
     assert len(files) > 100
     assert [told for path in files for told in printing(path)] == []
