@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.check.cell import Cell, CellResult
+from harness.check.cell import Cell, CellResult, end_record, result_records
 from harness.check.findings import Verdict
 from harness.check.provenance import Greetings
 from harness.check.recorded import Block, blocks
@@ -113,6 +113,16 @@ def sealed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for line in (*others, {**end, "blame": None}):
         content.update(encoded(dict(sorted(line.items()))))
     return {**end, "checksum": content.hexdigest()}
+
+
+def cell_lines(begin: Mapping[str, Any], result: CellResult) -> list[Mapping[str, Any]]:
+    """All lines of a cell, the last with the checksum of all.
+
+    Raises:
+        RecordError: a line is not of the documented form.
+    """
+    lines = [begin, *result_records(result), end_record(result)]
+    return [*lines[:-1], sealed(lines)]
 
 
 def new_file(folder: Path) -> Path:

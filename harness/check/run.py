@@ -19,8 +19,6 @@ from harness.check.cell import (
     CellResult,
     begin_record,
     blame_record,
-    end_record,
-    result_records,
 )
 from harness.check.events import Report
 from harness.check.findings import PASSING
@@ -74,7 +72,9 @@ class Engine(Runner):
             self._write(self.head)
             for result in remembered.values():
                 self._write(
-                    *_lines(begin_record(result.cell, result.signature, result.since), result)
+                    *history.cell_lines(
+                        begin_record(result.cell, result.signature, result.since), result
+                    )
                 )
             if left and self._new is not None:
                 self._new.append(self.head)
@@ -177,7 +177,7 @@ class Engine(Runner):
             self._found_pairs += pairs
         if self.request.fail_fast and result.verdict not in PASSING:
             self._enough.set()
-        _, *lines = _lines(begin, result)
+        _, *lines = history.cell_lines(begin, result)
         more = [*(pair.record() for pair in pairs), *judged]
         self._tell(self.events.ended, result, *more, *lines)
         if self._new is not None:
@@ -193,9 +193,3 @@ class Engine(Runner):
     def _write(self, *lines: Mapping[str, Any]) -> None:
         if self._writer:
             self._writer.append(*lines)
-
-
-def _lines(begin: Mapping[str, Any], result: CellResult) -> list[Mapping[str, Any]]:
-    """All lines of a cell, the last with the checksum of all."""
-    lines = [begin, *result_records(result), end_record(result)]
-    return [*lines[:-1], history.sealed(lines)]

@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from harness.check.cell import Cell, CellResult, begin_record, end_record, result_records
+from harness.check.cell import Cell, CellResult, begin_record
 from harness.check.findings import PASSING, Finding, Verdict
+from harness.check.history import cell_lines
 from harness.check.recorded import CELL_FIELDS
 from harness.check.records import RecordWriter
 from harness.check.request import Request
@@ -170,7 +171,7 @@ class Workers:
             self._append(begin)
             with one_thread():
                 result = runner.run_cell(task.cell)
-            lines = [*result_records(result), end_record(result)]
+            _, *lines = cell_lines(begin, result)
             self._append(*lines)
         for finding in result.findings:
             finding.settle()

@@ -30,6 +30,8 @@ def test_a_definition_keeps_its_values(
 ) -> None:
     monkeypatch.setattr("golden.tiny.FREE", {"batch": 3, "time": time})
     case = tiny(kind, name)
+    if time > 5 and case.program.room:
+        pytest.skip("its sequence may be as long as its table, and no longer")
     sizes, against = case.sizes, list(case.against.values())
     outputs = [port.value for port in case.outputs]
     env = environment(case, draw(case, 5))

@@ -28,6 +28,8 @@ def layer_result(name, given):
     declared = LIBRARY.find("layer", name).content
     sizes = {n: "width" for n, d in declared.attributes.items() if d == "size" and n != "rows"}
     sizes |= {"rows": "vocab"} if "rows" in declared.attributes else {}
+    # Groups of one channel each: a product of two widths is not a width.
+    sizes |= {"each": 1} if "each" in declared.attributes else {}
     use = ", ".join(f"{k}: {v}" for k, v in {"layer": name, **sizes, **given}.items())
     program = tiny(["y = use(x)"], f"{{use: {{{use}}}}}").program()
     env = computed(program)

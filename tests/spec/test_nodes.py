@@ -51,13 +51,18 @@ REFUSED = [
     ("a: \ud800", "1:4: character U+D800 is not allowed"),
     ("[" * 31 + "]" * 31, "1:31: nested more than 30 deep"),
     ("a: [" + "x," * 20_000 + "]", "1:39999: more than 20,000 keys and values"),
-    ("x" * (MAX_BYTES + 1), "1:1: 1,048,577 characters are too many"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED, ids=[text[:20] for text, _ in REFUSED])
 def test_what_is_not_strict_yaml_is_refused_at_its_place(text, message):
     assert str(error_of(text)).startswith(f"m.yaml:{message}")
+
+
+def test_a_file_that_is_too_long_is_refused_as_a_whole():
+    assert str(error_of("x" * (MAX_BYTES + 1))).startswith(
+        "m.yaml: 1,048,577 characters are too many"
+    )
 
 
 BOMBS = {
