@@ -21,7 +21,7 @@ from harness.errors import UsageError
 SPECS = ("lesson6/simple_rnn", "lesson6/keras_gru")
 CHECKS = ("values", "inference")
 # What a clock says, and what only a whole run knows of itself.
-FLEETING = ("seconds", "started", "arguments", "plan", "planned")
+FLEETING = ("checksum", "seconds", "started", "arguments", "plan", "planned")
 
 
 def lines(path: Path) -> list[dict[str, object]]:

@@ -56,7 +56,7 @@ def test_the_array_of_slurm_runs_every_cell_once(tmp_path: Path) -> None:
     assert len(cells) == CELLS
     # A task that is run again has nothing left to do.
     again = run(BATCH, tmp_path, SLURM_ARRAY_TASK_ID="1")
-    assert "(1 kept from the record file)" in again.stdout
+    assert "(1 kept: 1 from 20" in again.stdout
 
 
 def step(job: str, name: str) -> str:
