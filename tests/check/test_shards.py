@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.bench.request import BenchRequest
@@ -23,6 +23,7 @@ def part(number: int, count: int, items: list[tuple[str, str]]) -> list[tuple[st
     return Shard(number, count).part(items, lambda item: item, "cell")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(Names, st.integers(1, 40), st.randoms())
 def test_every_item_is_in_exactly_one_shard_whatever_the_order(
     names: set[tuple[str, str]], count: int, random: st.random.Random
@@ -48,7 +49,7 @@ def cells(request: Request) -> list[Cell]:
 SPECS = ("lesson6/simple_rnn", "lesson6/keras_gru", "lesson6/three_char")
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.permutations(SPECS),
     st.permutations(("numpy", "torch")),
