@@ -150,6 +150,7 @@ def test_what_is_no_upgrade() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.alone
 def test_an_upgrade_tells_of_speeds() -> None:
     words = ("upgrade", OLD, "numpy", SPEC, "--quick", "--want", "speed", "--rounds", "2")
