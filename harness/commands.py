@@ -204,7 +204,7 @@ def check(**given: Any) -> None:
     spec; 3: a backend could not be run. With --baseline, 1: something is worse than it was there,
     and 0: nothing is.
     """
-    from harness.check.console import Shown, run_check
+    from harness.check.console import PrintOptions, run_check
     from harness.upstream.bundle import Upstream
 
     request = request_of(given)
@@ -212,7 +212,7 @@ def check(**given: Any) -> None:
 
     def run() -> int:
         with Upstream(request) as upstream:
-            return run_check(request, sys.argv[1:], Shown.of(given), upstream)
+            return run_check(request, sys.argv[1:], PrintOptions.of(given), upstream)
 
     sys.exit(stoppable(run, lambda: kept))
 

@@ -183,7 +183,7 @@ def cells(
         UsageError: an argument is none that there is.
         HarnessError: a spec is wrong.
     """
-    from harness.check.runner import Runner
+    from harness.check.runner import CellRunner
     from harness.check.task import tasks
 
     request = _request(
@@ -205,7 +205,7 @@ def cells(
         start_timeout=start_timeout,
         memory_limit=memory_limit,
     )
-    with Runner(request) as runner:
+    with CellRunner(request) as runner:
         return tasks(runner)
 
 

@@ -12,7 +12,7 @@ from harness.bench.json_file import document
 from harness.bench.merge import join
 from harness.bench.request import BenchRequest, Entry
 from harness.bench.run import Bench, BenchEvents
-from harness.cluster.on_ray import Actor, Cluster, Lost, Node
+from harness.cluster.on_ray import Actor, Cluster, ClusterNode, Lost
 from harness.cluster.spread import Queue, spread
 
 HOST = "harness.bench.on_cluster:Groups"
@@ -62,12 +62,12 @@ class ClusterBench(Bench):
         machines: dict[str, str] = {}
         on_card = self.request.device != "cpu"
 
-        def slots(node: Node) -> int:
+        def slots(node: ClusterNode) -> int:
             # Nodes of one address share their processors: they are one machine.
             first = machines.setdefault(node.address, node.id) == node.id
             return int(first and (node.gpus > 0 or not on_card))
 
-        def work(node: Node, _: str) -> None:
+        def work(node: ClusterNode, _: str) -> None:
             asked = replace(self.request, on=None)
             actor = self._cluster.actor(node, HOST, asked, cpus=node.cpus, gpus=int(on_card))
             with actor:

@@ -43,7 +43,7 @@ class Beside(Protocol):
 
 
 @dataclass(frozen=True)
-class Shown:
+class PrintOptions:
     """What of a run is printed and kept beside its records: options of the command ``check``."""
 
     as_json: bool = False
@@ -61,7 +61,7 @@ class Shown:
 def run_check(
     request: Request,
     arguments: Sequence[str],
-    shown: Shown = Shown(),
+    shown: PrintOptions = PrintOptions(),
     beside: Beside | None = None,
 ) -> int:
     """Run a request and print what came of it; returns the exit code. ``beside`` writes more into

@@ -22,7 +22,7 @@ from typing import Any
 from harness.check.cell import Cell, CellResult, end_record, result_records
 from harness.check.findings import Verdict
 from harness.check.provenance import Greetings
-from harness.check.recorded import Block, blocks
+from harness.check.recorded import CellBlock, blocks
 from harness.check.records import RecordError, encoded, read_records
 from harness.check.request import Request
 from harness.check.resume import reason_to_run, request_record, run_again
@@ -35,7 +35,7 @@ KEPT: frozenset[Verdict] = frozenset({"agree", "known-difference"})
 
 
 @dataclass
-class History:
+class KnownCells:
     """What a folder holds of a request's cells, the last run of each first."""
 
     cells: Mapping[Cell, Sequence[CellResult]] = field(default_factory=dict)
@@ -66,14 +66,14 @@ class History:
         return kept, [*self.passed_over, *run_again(reasons)]
 
 
-def read(folder: Path, request: Request) -> History:
+def read(folder: Path, request: Request) -> KnownCells:
     """What the record files of a folder hold of runs with the same request.
 
     Raises:
         UsageError: it is no folder.
     """
     if not os.path.lexists(folder):
-        return History()
+        return KnownCells()
     if not folder.is_dir():
         raise UsageError(f"--history takes a folder of records, and {displayed(folder)} is none")
     wanted = request_record(request)
@@ -98,7 +98,7 @@ def read(folder: Path, request: Request) -> History:
     cells: dict[Cell, list[CellResult]] = {}
     for result in found:
         cells.setdefault(result.cell, []).append(result)
-    return History(cells, tuple(passed_over))
+    return KnownCells(cells, tuple(passed_over))
 
 
 def sealed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def days(results: Sequence[CellResult]) -> Iterator[str]:
     yield from (f"{count} from {day}" for day, count in sorted(counts.items()))
 
 
-def _is_whole(block: Block) -> bool:
+def _is_whole(block: CellBlock) -> bool:
     """Whether a cell's lines are those that were written."""
     end = {name: value for name, value in block.end.items() if name != "checksum"}
     return sealed([block.begin, *block.results, end]).get("checksum") == block.end.get("checksum")

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.check.cell import Cell
 from harness.check.findings import VERDICTS, Verdict, gravest
-from harness.check.recorded import Block, Origin, blocks, cell_of
+from harness.check.recorded import CellBlock, CellOrigin, blocks, cell_of
 from harness.check.records import Records, encoded, read_records
 from harness.errors import UsageError
 from harness.files.user_file import displayed
@@ -66,12 +66,12 @@ class _Merging:
     copies of one."""
 
     def __init__(self) -> None:
-        self.kept: dict[tuple[Cell, Origin], Block] = {}
+        self.kept: dict[tuple[Cell, CellOrigin], CellBlock] = {}
         self.duplicates: Counter[str] = Counter()
         self.contradictions: list[str] = []
-        self._known: dict[tuple[Cell, Origin], list[tuple[str, Block]]] = {}
+        self._known: dict[tuple[Cell, CellOrigin], list[tuple[str, CellBlock]]] = {}
 
-    def take(self, name: str, cell: Cell, origin: Origin, block: Block) -> None:
+    def take(self, name: str, cell: Cell, origin: CellOrigin, block: CellBlock) -> None:
         """A block of the file ``name``."""
         known = self._known.setdefault((cell, replace(origin, copy=1)), [])
         if any(other.verdicts == block.verdicts for _, other in known):
@@ -86,7 +86,7 @@ class _Merging:
 
 
 def _contradiction(
-    cell: Cell, origin: Origin, other: str, first: Block, name: str, block: Block
+    cell: Cell, origin: CellOrigin, other: str, first: CellBlock, name: str, block: CellBlock
 ) -> str:
     verdicts = block.verdicts
     check = next(
@@ -142,7 +142,7 @@ def _distinct(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return list(found.values())
 
 
-def _counts(kept: Iterable[Block]) -> dict[str, int]:
+def _counts(kept: Iterable[CellBlock]) -> dict[str, int]:
     verdicts: list[Verdict] = [gravest([line["verdict"] for line in b.results]) for b in kept]
     counts = Counter(verdicts)
     return {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}

@@ -13,19 +13,19 @@ from harness.check.cell import Cell, CellResult
 from harness.check.events import CheckEvents
 from harness.check.findings import Finding
 from harness.check.provenance import Greetings
-from harness.check.recorded import Block, Origin, blocks
+from harness.check.recorded import CellBlock, CellOrigin, blocks
 from harness.check.records import Records
 from harness.check.request import Request
 from harness.check.resume import take_up
 from harness.check.run import Engine
 from harness.check.task import Task, Workers, tasks
-from harness.cluster.on_ray import Actor, Cluster, ClusterError, Lost, Node
+from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost
 from harness.cluster.spread import Queue, spread
 from harness.oracle.threads import one_thread
 from harness.runtime.code_digest import digest
 from harness.worker.machine import identity
 
-HOST = "harness.check.on_cluster:Cells"
+HOST = "harness.check.on_cluster:NodeCells"
 
 
 def engine_of(request: Request, events: CheckEvents | None = None) -> Engine:
@@ -91,11 +91,11 @@ class ClusterEngine(Engine):
         queue = Queue(left, lambda cell: cell.backend)
         on_card = self.request.device != "cpu"
 
-        def slots(node: Node) -> int:
+        def slots(node: ClusterNode) -> int:
             most = node.gpus if on_card else node.cpus
             return min(most, len(self.backends), self.request.jobs or most)
 
-        def work(node: Node, backend: str) -> None:
+        def work(node: ClusterNode, backend: str) -> None:
             with self._cluster.actor(node, HOST, gpus=int(on_card)) as actor:
                 place = _There(actor, self._tasks, self._proofs, share=len(self.backends) > 1)
                 with self._lock:
@@ -112,7 +112,7 @@ class ClusterEngine(Engine):
             self._stopping.set()
             raise
 
-    def _run_there(self, cell: Cell, place: _There, node: Node, queue: Queue[Cell]) -> None:
+    def _run_there(self, cell: Cell, place: _There, node: ClusterNode, queue: Queue[Cell]) -> None:
         try:
             self._run_one(cell, place)
         except Lost as lost:
@@ -122,7 +122,7 @@ class ClusterEngine(Engine):
             raise
         queue.done(cell)
 
-    def _machine(self, actor: Actor, node: Node) -> str:
+    def _machine(self, actor: Actor, node: ClusterNode) -> str:
         """The identity of the machine of an actor.
 
         Raises:
@@ -141,7 +141,7 @@ class ClusterEngine(Engine):
         return self.workers[backend].launch.start_timeout
 
 
-class Cells:
+class NodeCells:
     """What a process on a node does: it runs cells on workers of its own."""
 
     def __init__(self, _: object) -> None:
@@ -165,10 +165,10 @@ class Cells:
         return result, runner.proofs.get(task.cell.spec)
 
     def take_up(
-        self, given: Sequence[tuple[Task, Mapping[Origin, Block]]]
+        self, given: Sequence[tuple[Task, Mapping[CellOrigin, CellBlock]]]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
         """Which cells of a record need not be run again, and why others must be."""
-        by_options: dict[str, list[tuple[Task, Mapping[Origin, Block]]]] = {}
+        by_options: dict[str, list[tuple[Task, Mapping[CellOrigin, CellBlock]]]] = {}
         for task, origins in given:
             by_options.setdefault(task.options, []).append((task, origins))
         kept: dict[Cell, CellResult] = {}
@@ -185,7 +185,7 @@ class Cells:
 
 
 class _There:
-    """A place on a node: :class:`Cells` as it is asked from here."""
+    """A place on a node: :class:`NodeCells` as it is asked from here."""
 
     def __init__(
         self, actor: Actor, given: Mapping[Cell, Task], proofs: dict[str, float], share: bool
@@ -232,8 +232,8 @@ class _Nowhere:
 
 
 def _of(
-    machine: str, ended: Mapping[Cell, Mapping[Origin, Block]], plan: Sequence[Cell]
-) -> dict[Cell, dict[Origin, Block]]:
+    machine: str, ended: Mapping[Cell, Mapping[CellOrigin, CellBlock]], plan: Sequence[Cell]
+) -> dict[Cell, dict[CellOrigin, CellBlock]]:
     """The cells of a plan that a machine has run."""
     found = {
         cell: {o: block for o, block in ended[cell].items() if o.machine == machine}

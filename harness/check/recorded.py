@@ -20,7 +20,7 @@ _fields = itemgetter(*CELL_FIELDS)
 
 
 @dataclass(frozen=True)
-class Origin:
+class CellOrigin:
     """Where a cell was run: a machine, by its identity and its name, and the framework's version.
 
     ``copy`` counts results of the same origin that contradict each other, in files that were
@@ -34,7 +34,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Block:
+class CellBlock:
     """The lines of a cell from begin to end, and the machine and the head of their run."""
 
     begin: Mapping[str, Any]
@@ -49,13 +49,13 @@ class Block:
         return cell_of(self.begin)
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> CellOrigin:
         """Where it was run."""
         said = self.begin.get("signature") or {}
         host = str(said.get("host", self.run_on.get("host", "")))
         machine = str(said.get("machine") or self.run_on.get("id") or host)
         version = str(self.results[-1]["backend_version"]) if self.results else ""
-        return Origin(machine, host, version, self.begin.get("copy", 1))
+        return CellOrigin(machine, host, version, self.begin.get("copy", 1))
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -71,11 +71,11 @@ class Block:
 
 
 # Those of records that somebody holds: several readers ask for those of one file.
-_blocks: WeakKeyDictionary[Records, dict[Cell, dict[Origin, Block]]] = WeakKeyDictionary()
+_blocks: WeakKeyDictionary[Records, dict[Cell, dict[CellOrigin, CellBlock]]] = WeakKeyDictionary()
 _ended: WeakKeyDictionary[Records, dict[Cell, CellResult]] = WeakKeyDictionary()
 
 
-def blocks(records: Records) -> Mapping[Cell, Mapping[Origin, Block]]:
+def blocks(records: Records) -> Mapping[Cell, Mapping[CellOrigin, CellBlock]]:
     """The cells that are there from begin to end, of records read with ``complete``; each from
     every origin.
 
@@ -88,9 +88,9 @@ def blocks(records: Records) -> Mapping[Cell, Mapping[Origin, Block]]:
     return found
 
 
-def _blocks_of(records: Records) -> dict[Cell, dict[Origin, Block]]:
-    found: dict[Cell, dict[Origin, Block]] = {}
-    begun: dict[Cell, tuple[Mapping[str, Any], list[Mapping[str, Any]], list[Block]]] = {}
+def _blocks_of(records: Records) -> dict[Cell, dict[CellOrigin, CellBlock]]:
+    found: dict[Cell, dict[CellOrigin, CellBlock]] = {}
+    begun: dict[Cell, tuple[Mapping[str, Any], list[Mapping[str, Any]], list[CellBlock]]] = {}
     run_on: Mapping[str, Any] = {}
     head: Mapping[str, Any] = {}
     # Of cells that have not ended, what a later one has told of them.
@@ -107,7 +107,7 @@ def _blocks_of(records: Records) -> dict[Cell, dict[Origin, Block]]:
                 origins[origin] = replace(block, end={**block.end, "blame": line["blame"]})
         elif line["kind"] == "begin":
             cell = cell_of(line)
-            origin = Block(line, (), {}, run_on).origin
+            origin = CellBlock(line, (), {}, run_on).origin
             again = _again(found.get(cell, {}), origin)
             begun[cell] = line, [], again
             told.pop(cell, None)
@@ -118,7 +118,7 @@ def _blocks_of(records: Records) -> dict[Cell, dict[Origin, Block]]:
                 continue
             begin, results, before = begun.pop(cell)
             end = {**line, "blame": told.pop(cell)["blame"]} if cell in told else line
-            block = Block(begin, results, end, run_on, head)
+            block = CellBlock(begin, results, end, run_on, head)
             origins = found.setdefault(cell, {})
             for older in before:
                 if block.origin.version and older.origin.version not in ("", block.origin.version):
@@ -127,7 +127,7 @@ def _blocks_of(records: Records) -> dict[Cell, dict[Origin, Block]]:
     return {cell: origins for cell, origins in found.items() if origins}
 
 
-def _again(origins: dict[Origin, Block], origin: Origin) -> list[Block]:
+def _again(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
     """Take out what a cell that begins again may replace: which version it is of shows at its
     end only."""
     same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
@@ -169,7 +169,7 @@ def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
     where one is there from several machines, each has the machine in the name of its backend."""
     found = []
     for records in files:
-        newest: dict[Cell, dict[Origin, Block]] = {}
+        newest: dict[Cell, dict[CellOrigin, CellBlock]] = {}
         for cell, origins in blocks(records).items():
             last = {(o.machine, o.copy): (o, block) for o, block in origins.items()}
             newest[cell] = dict(last.values())
@@ -178,7 +178,7 @@ def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
 
 
 def apart(
-    *files: Mapping[Cell, Mapping[Origin, Block]], versions: bool = True
+    *files: Mapping[Cell, Mapping[CellOrigin, CellBlock]], versions: bool = True
 ) -> list[dict[Cell, CellResult]]:
     """The results by cell. A backend one of whose cells is there from several origins has, in all
     cells of all files, a name for each."""
@@ -205,7 +205,7 @@ def apart(
 
 
 def _named(
-    backend: str, origin: Origin, parts: Collection[str], hosts: Mapping[str, Collection[str]]
+    backend: str, origin: CellOrigin, parts: Collection[str], hosts: Mapping[str, Collection[str]]
 ) -> str:
     """A backend's name, with those parts of an origin that tell it from others."""
     if "version" in parts:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.check.cell import Cell, CellResult
 from harness.check.provenance import LIMITED, LIMITS, Greetings, changes
-from harness.check.recorded import Block, Origin, ended
+from harness.check.recorded import CellBlock, CellOrigin, ended
 from harness.check.records import Records, read_records
 from harness.check.request import Request, given_record
 from harness.errors import UsageError
@@ -64,7 +64,7 @@ def nothing_yet(path: Path) -> str:
 
 def take_up(
     plan: Sequence[Cell],
-    ended: Mapping[Cell, Mapping[Origin, Block]],
+    ended: Mapping[Cell, Mapping[CellOrigin, CellBlock]],
     signature: Callable[[Cell], Mapping[str, str]],
     greetings: Greetings,
 ) -> tuple[dict[Cell, CellResult], list[str]]:

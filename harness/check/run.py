@@ -29,7 +29,7 @@ from harness.check.recorded import blocks
 from harness.check.records import Records, RecordWriter
 from harness.check.request import slowest_first
 from harness.check.resume import nothing_yet, records_of, take_up
-from harness.check.runner import Runner
+from harness.check.runner import CellRunner
 from harness.oracle.threads import one_thread
 from harness.worker.process import kill_all
 
@@ -37,7 +37,7 @@ from harness.worker.process import kill_all
 STOPPING = 2.0
 
 
-class Place(Protocol):
+class CellPlace(Protocol):
     """Where a cell is run: here, or on another machine."""
 
     def signature(self, cell: Cell) -> Mapping[str, str] | None:
@@ -47,7 +47,7 @@ class Place(Protocol):
         """What came of it."""
 
 
-class Engine(Runner):
+class Engine(CellRunner):
     """One run of a request. Use as a context manager, so that no worker outlives it."""
 
     head: Mapping[str, Any] = {}
@@ -160,7 +160,7 @@ class Engine(Runner):
                 self._run_one(cell, self)
         self.workers[backend].close()
 
-    def _run_one(self, cell: Cell, place: Place) -> None:
+    def _run_one(self, cell: Cell, place: CellPlace) -> None:
         """Run a cell somewhere, and keep and tell what came of it."""
         kept = self._writer or self._new
         begin = begin_record(cell, place.signature(cell) if kept else None)

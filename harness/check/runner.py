@@ -36,7 +36,7 @@ from harness.worker.launch import Launch, usual_start_timeout
 from harness.worker.worker import Worker
 
 
-class Runner:
+class CellRunner:
     """The cells of a request, one by one. Use as a context manager, so that no worker outlives it.
 
     ``sources`` are by name of a spec what it was asked for as: its name, or its file's path. With

@@ -17,7 +17,7 @@ from harness.check.recorded import CELL_FIELDS
 from harness.check.records import RecordWriter
 from harness.check.request import Request
 from harness.check.resume import request_record
-from harness.check.runner import Runner
+from harness.check.runner import CellRunner
 from harness.errors import UsageError, shorten
 from harness.oracle.threads import one_thread
 
@@ -136,7 +136,7 @@ class Workers:
         """
         self._writer = None if records is None else RecordWriter(records)
         self._written: dict[str, Any] | None = None
-        self._runners: dict[str, Runner] = {}
+        self._runners: dict[str, CellRunner] = {}
         self._turns: dict[tuple[str, str], threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -178,7 +178,7 @@ class Workers:
         result.outputs, result.values, result.witness = {}, {}, None
         return CellReport(task, result, (begin, *lines))
 
-    def runner(self, task: Task) -> Runner:
+    def runner(self, task: Task) -> CellRunner:
         """What runs the cell: one for all with the same options, which share the oracle's work.
 
         Raises:
@@ -188,10 +188,10 @@ class Workers:
         with self._lock:
             runner = self._runners.get(task.options)
             if runner is None:
-                runner = self._runners[task.options] = Runner(task.request, alone=True)
+                runner = self._runners[task.options] = CellRunner(task.request, alone=True)
             return runner.with_cell(task.cell, task.source)
 
-    def _begin_record(self, runner: Runner) -> None:
+    def _begin_record(self, runner: CellRunner) -> None:
         if self._writer is None:
             return
         wanted = request_record(runner.request)
@@ -211,7 +211,7 @@ class Workers:
             self._writer.append(*lines)
 
 
-def tasks(runner: Runner) -> list[Task]:
+def tasks(runner: CellRunner) -> list[Task]:
     """The cells of a request, each on its own.
 
     Raises:
@@ -239,7 +239,7 @@ def _own(options: Mapping[str, Any], backend: str) -> dict[str, Any]:
     return found
 
 
-def _source(runner: Runner, spec: str) -> str:
+def _source(runner: CellRunner, spec: str) -> str:
     """What a spec is found by from everywhere."""
     asked = runner.sources[spec]
     return asked if runner.specs.library.has("model", asked) else os.path.abspath(asked)

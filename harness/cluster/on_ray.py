@@ -37,7 +37,7 @@ class ClusterError(HarnessError):
 
 
 @dataclass(frozen=True)
-class Node:
+class ClusterNode:
     """A machine of the cluster, or a part of one: ``address`` tells machines apart."""
 
     id: str
@@ -117,12 +117,12 @@ class Cluster:
             actor.close()
         self._ray.shutdown()
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[ClusterNode]:
         """The nodes that are alive and have a processor to give."""
         found = []
         for told in self._ray.nodes():
             resources = told.get("Resources", {})
-            node = Node(
+            node = ClusterNode(
                 told["NodeID"],
                 told.get("NodeManagerHostname", ""),
                 told.get("NodeManagerAddress", ""),
@@ -134,7 +134,7 @@ class Cluster:
         return found
 
     def actor(
-        self, node: Node, target: str, argument: Any = None, *, cpus: int = 1, gpus: int = 0
+        self, node: ClusterNode, target: str, argument: Any = None, *, cpus: int = 1, gpus: int = 0
     ) -> Actor:
         """A process on a node, which has a ``module:Class`` made from ``argument``."""
         strategies = importlib.import_module("ray.util.scheduling_strategies")

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
-from harness.cluster.on_ray import Cluster, ClusterError, Lost, Node
+from harness.cluster.on_ray import Cluster, ClusterError, ClusterNode, Lost
 
 T = TypeVar("T", bound=Hashable)
 # So often may a process be lost over one item; and so often in a row on one node before any.
@@ -106,8 +106,8 @@ class Queue(Generic[T]):
 def spread(
     cluster: Cluster,
     queue: Queue[T],
-    slots: Callable[[Node], int],
-    work: Callable[[Node, str], None],
+    slots: Callable[[ClusterNode], int],
+    work: Callable[[ClusterNode, str], None],
 ) -> None:
     """Work on a queue until it is finished, on all nodes that there are or that come to be.
 
@@ -150,8 +150,8 @@ def spread(
 def _slot(
     cluster: Cluster,
     queue: Queue[T],
-    node: Node,
-    work: Callable[[Node, str], None],
+    node: ClusterNode,
+    work: Callable[[ClusterNode, str], None],
     given_up: list[str],
 ) -> None:
     failures, me = 0, threading.get_ident()

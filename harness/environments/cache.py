@@ -39,7 +39,7 @@ class About(Form):
 
 
 @dataclass(frozen=True)
-class Environment:
+class MadeEnvironment:
     """An environment that is whole."""
 
     folder: Path
@@ -61,7 +61,7 @@ def root() -> Path:
     return Path(pooch.os_cache(CACHE)) / FOLDER
 
 
-def kept() -> dict[str, Environment]:
+def kept() -> dict[str, MadeEnvironment]:
     """The environments that are whole, by column.
 
     Raises:
@@ -74,7 +74,7 @@ def kept() -> dict[str, Environment]:
     return {folder.name: found for folder in folders if (found := at(folder)) is not None}
 
 
-def at(folder: Path) -> Environment | None:
+def at(folder: Path) -> MadeEnvironment | None:
     """The environment in a folder, None if there is none that is whole.
 
     Raises:
@@ -90,7 +90,7 @@ def at(folder: Path) -> Environment | None:
         raise UsageError(
             f"{displayed(path)} is not one that 'harness env' wrote: {fault}; remove the folder"
         ) from None
-    return Environment(folder, about)
+    return MadeEnvironment(folder, about)
 
 
 def interpreter(column: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.environments import cache, make, wanted
-from harness.environments.cache import Environment
+from harness.environments.cache import MadeEnvironment
 from harness.errors import UsageError
 from harness.files.user_file import MIB, displayed
 from harness.terminal import say, tell
@@ -62,11 +62,11 @@ def _listed(as_json: bool) -> int:
     return 0
 
 
-def _record(found: Environment) -> dict[str, Any]:
+def _record(found: MadeEnvironment) -> dict[str, Any]:
     return {**found.about.model_dump(), "interpreter": found.python, "ready": found.is_of_today}
 
 
-def _line(found: Environment) -> str:
+def _line(found: MadeEnvironment) -> str:
     versions = ", ".join(f"{name} {text}" for name, text in found.about.versions.items())
     return f"{found.about.column}: {versions}, Python {found.about.python}"
 

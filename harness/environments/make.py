@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.environments import cache
-from harness.environments.cache import Environment
+from harness.environments.cache import MadeEnvironment
 from harness.environments.wanted import DISTRIBUTION, Wanted
 from harness.environments.wheel import is_editable, pack
 from harness.errors import HarnessError, UsageError
@@ -32,7 +32,7 @@ class NotMade(HarnessError):
     """An environment could not be made; nothing is left of it."""
 
 
-def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) -> Environment:
+def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) -> MadeEnvironment:
     """The environment that is wanted: the one that is there, or a new one on an interpreter.
 
     ``tell`` is called with what is being done. With ``force`` it is made anew.
@@ -134,7 +134,7 @@ def _run(command: Sequence[str], folder: Path) -> str:
     return ran.stdout
 
 
-def _check_same(there: Environment, wanted: Wanted) -> None:
+def _check_same(there: MadeEnvironment, wanted: Wanted) -> None:
     if tuple(there.about.requirements) != wanted.requirements:
         raise UsageError(
             f"an environment of {wanted.column} is there, made with "

@@ -26,7 +26,7 @@ MARGIN = 0.04
 
 
 @dataclass(frozen=True)
-class Spot:
+class ChartSpot:
     """Where a dot stands and where its bar begins, in percent of the axis, how wide the bar is, and
     how many times as fast as the baseline the cell is."""
 
@@ -37,14 +37,14 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class View:
+class ChartView:
     """A chart beside one baseline: ticks with their places, that of the baseline, and the spots by
     system and backend; None for a cell that has no speed there."""
 
     label: str
     ticks: Sequence[tuple[float, str]]
     one: float | None
-    spots: Sequence[Sequence[Spot | None]]
+    spots: Sequence[Sequence[ChartSpot | None]]
 
     def record(self) -> dict[str, Any]:
         """For the page's script."""
@@ -63,8 +63,8 @@ class ShownChart:
 
     chart: Chart
     looks: Mapping[str, tuple[str, str]]
-    view: View
-    views: Mapping[str, View]
+    view: ChartView
+    views: Mapping[str, ChartView]
     rows: Sequence[tuple[str, Sequence[tuple[str, str] | None]]]
     doubts: Sequence[str]
 
@@ -109,7 +109,7 @@ def _told(dot: Dot | None) -> tuple[str, str] | None:
     return rate, f"; {dot.figures.path}{many}"
 
 
-def _view(chart: Chart, baseline: str) -> View:
+def _view(chart: Chart, baseline: str) -> ChartView:
     """The chart beside a baseline; as it is where that has no speed, or is none."""
     bases = {system: dot.rate for system, dots in chart.rows if (dot := _of(dots, baseline))}
     scaled = [
@@ -118,7 +118,7 @@ def _view(chart: Chart, baseline: str) -> View:
     reach = [value / base for dot, base in scaled if base for value in (dot.rate, dot.q1, dot.q3)]
     reach = [value for value in reach if value > 0] + ([1.0] if bases else [])
     if not reach:
-        return View(chart.unit, (), None, [[None] * len(chart.backends) for _ in chart.rows])
+        return ChartView(chart.unit, (), None, [[None] * len(chart.backends) for _ in chart.rows])
     low, high = math.log10(min(reach)), math.log10(max(reach))
     wide = max(high - low, 0.1)
 
@@ -126,15 +126,15 @@ def _view(chart: Chart, baseline: str) -> View:
         share = (math.log10(value) - low) / wide if value > 0 else 0.0
         return round(100 * (MARGIN + share * (1 - 2 * MARGIN)), 2)
 
-    def spot(system: str, dot: Dot | None) -> Spot | None:
+    def spot(system: str, dot: Dot | None) -> ChartSpot | None:
         base = bases.get(system) if bases else 1.0
         if dot is None or not base:
             return None
         times = f", {dot.rate / base:.2f} times" if bases else ""
         at, q1, q3 = (place(value / base) for value in (dot.rate, dot.q1, dot.q3))
-        return Spot(at, min(q1, q3), round(abs(q3 - q1), 2), times)
+        return ChartSpot(at, min(q1, q3), round(abs(q3 - q1), 2), times)
 
-    return View(
+    return ChartView(
         f"times as fast as {baseline}" if bases else f"{chart.unit} per second",
         [(place(value), pictures.figure(value)) for value in _ticks(low, low + wide)],
         place(1.0) if bases else None,

@@ -11,7 +11,7 @@ from harness.check.cell import CellResult
 from harness.check.findings import PASSING, Finding
 from harness.oracle.tolerance import Deviation
 from harness.report.cells import MatrixEntry, share
-from harness.report.charts import ShownChart, View
+from harness.report.charts import ChartView, ShownChart
 from harness.terminal import visible
 
 
@@ -53,7 +53,7 @@ def drill(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ()) -> 
     return embedded({"names": names.all, "entries": found, "charts": views})
 
 
-def _view(view: View) -> dict[str, Any]:
+def _view(view: ChartView) -> dict[str, Any]:
     return {**view.record(), "label": visible(view.label)}
 
 

@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cluster.on_ray import ClusterError, Lost, Node
+from harness.cluster.on_ray import ClusterError, ClusterNode, Lost
 from harness.cluster.spread import Queue, spread
 
-NODES = [Node(name, name, name, 2, 0) for name in "ab"]
+NODES = [ClusterNode(name, name, name, 2, 0) for name in "ab"]
 
 
 class Nodes:
     """A cluster that is told which nodes it has."""
 
-    def __init__(self, nodes: list[Node]) -> None:
+    def __init__(self, nodes: list[ClusterNode]) -> None:
         self.alive = nodes
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[ClusterNode]:
         return self.alive
 
 
@@ -34,7 +34,7 @@ def test_each_item_is_done_once_whatever_is_lost(kinds: list[str], unlucky: set[
     busy: Counter[tuple[str, str]] = Counter()
     lock = threading.Lock()
 
-    def work(node: Node, kind: str) -> None:
+    def work(node: ClusterNode, kind: str) -> None:
         with lock:
             busy[node.id, kind] += 1
             assert busy[node.id, kind] == 1, "two processes of a kind on one node"
@@ -63,7 +63,7 @@ def test_what_is_lost_twice_is_not_tried_again() -> None:
 
 
 def test_no_node_that_works_is_told() -> None:
-    def work(node: Node, kind: str) -> None:
+    def work(node: ClusterNode, kind: str) -> None:
         raise Lost("it does not start")
 
     with pytest.raises(ClusterError, match=r"no node .* is left: node a \(a\): it does not start"):
@@ -73,7 +73,7 @@ def test_no_node_that_works_is_told() -> None:
 
 
 def test_an_error_of_the_work_ends_all_of_it() -> None:
-    def work(node: Node, kind: str) -> None:
+    def work(node: ClusterNode, kind: str) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
