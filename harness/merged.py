@@ -1,10 +1,23 @@
-"""What came of joining files of several runs, and the words in which it is told."""
+"""What files of several runs, of checks or of benchmarks, have in common when they are joined."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from harness.errors import UsageError
+from harness.files.forms import Form
+
+
+class PlanForm(Form):
+    """The whole plan that a run is of; ``shard`` is ``2/4``, or None where it has all of it."""
+
+    cells: Annotated[int, Field(ge=0, lt=2**63)]
+    digest: str
+    shard: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,45 @@ class Merged:
             "missing": self.missing,
             "notes": list(self.notes),
         }
+
+
+def check_alike(
+    runs: Iterable[tuple[str, Mapping[str, Any]]], shown: Callable[[Any], str] = str
+) -> None:
+    """Refuse runs whose options differ; each is the name of its file, and its options.
+
+    Raises:
+        UsageError: they differ from those of the first one.
+    """
+    (first, before), *others = runs
+    for name, asked in others:
+        told = [
+            f"{option} {shown(before.get(option))} and {shown(asked.get(option))}"
+            for option in dict.fromkeys([*before, *asked])
+            if before.get(option) != asked.get(option)
+        ]
+        if told:
+            raise UsageError(
+                f"{first} and {name} are of runs with other options ({'; '.join(told)}): merge "
+                "those of the same options"
+            )
+
+
+def origin_label(
+    *,
+    version: str | None = None,
+    host: str | None = None,
+    machine: str | None = None,
+    copy: int = 1,
+) -> str:
+    """What stands behind a name to tell results apart: of their origin what is given.
+
+    ``machine`` identifies one of several machines whose ``host`` is the same.
+    """
+    label = "" if version is None else f" ({version})"
+    if host is not None:
+        label += f" on {host}" if machine is None else f" on {host} {machine[:6]}"
+    return label if copy == 1 else f"{label}, copy {copy}"
 
 
 def _cells(count: int) -> str:

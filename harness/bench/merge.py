@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench import json_file
-from harness.errors import UsageError
 from harness.files.user_file import displayed
-from harness.merged import Merged
+from harness.merged import Merged, check_alike, origin_label
 from harness.shards import Plans
 
 # What all files must share: a cell's name does not tell all of it.
@@ -32,7 +31,7 @@ def merge_results(paths: Sequence[Path]) -> Merged:
         UsageError: the files are of runs with other options.
     """
     files = {displayed(path): json_file.read(path) for path in paths}
-    _check_alike(files)
+    check_alike((name, _alike(content)) for name, content in files.items())
     merging = _Merging(files)
     plans = _plans(files)
     ended = {name for _, _, name in merging.kept}
@@ -126,14 +125,14 @@ class _Merging:
         found = []
         for number in numbers:
             cell, (file, version) = self.kept[number][2], self._of[number]
-            label = f" ({version})" if len(versions[cell]) > 1 else ""
-            if len(machines) > 1:
-                machine = self.machines[file]
-                short = f" {machine['id'][:6]}" if len(hosts) < len(machines) else ""
-                label += f" on {machine['host']}{short}"
+            machine = self.machines[file]
+            label = origin_label(
+                version=version if len(versions[cell]) > 1 else None,
+                host=machine["host"] if len(machines) > 1 else None,
+                machine=machine["id"] if len(hosts) < len(machines) else None,
+            )
             seen[cell, label] += 1
-            copy = seen[cell, label]
-            found.append(label + (f", copy {copy}" if copy > 1 else ""))
+            found.append(label + origin_label(copy=seen[cell, label]))
         return found
 
 
@@ -199,15 +198,6 @@ def _outcome(entry: Entry) -> object:
     return entry["stats"]["data"] if "stats" in entry else entry["reason"]
 
 
-def _check_alike(files: Mapping[str, Content]) -> None:
-    (first, content), *others = files.items()
+def _alike(content: Content) -> dict[str, Any]:
     asked = content["machine_info"]["harness"]
-    for name, other in others:
-        found = other["machine_info"]["harness"]
-        differing = [n for n in ALIKE if asked.get(n) != found.get(n)]
-        if differing:
-            told = "; ".join(f"{n} {asked.get(n)} and {found.get(n)}" for n in differing)
-            raise UsageError(
-                f"{first} and {name} are of runs with other options ({told}): merge those of the "
-                "same options"
-            )
+    return {name: asked.get(name) for name in ALIKE}

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeInt
 
 from harness.files.forms import Form, Number
+from harness.merged import PlanForm
 
 # Of no time at all there is no speed.
 Seconds = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False)]
@@ -62,14 +63,6 @@ class Incomplete(Form):
 
     def __str__(self) -> str:
         return f"interrupted after {self.done} of {self.planned} cells"
-
-
-class PlanForm(Form):
-    """The whole plan that a run is of, and its shard of it."""
-
-    cells: Annotated[int, Field(ge=0, lt=2**63)]
-    digest: str
-    shard: str | None = None
 
 
 class Further(Form):

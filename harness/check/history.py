@@ -25,7 +25,7 @@ from harness.check.provenance import Greetings
 from harness.check.recorded import CellBlock, blocks
 from harness.check.records import RecordError, encoded, read_records
 from harness.check.request import Request
-from harness.check.resume import reason_to_run, request_record, run_again
+from harness.check.resume import request_record, take_up
 from harness.errors import UsageError
 from harness.files.user_file import displayed
 
@@ -49,21 +49,8 @@ class KnownCells:
         greetings: Greetings,
     ) -> tuple[dict[Cell, CellResult], list[str]]:
         """The cells of a plan that need not be run, and in words, why others of it must be."""
-        kept: dict[Cell, CellResult] = {}
-        reasons: Counter[str] = Counter()
-        for cell in plan:
-            told = ""
-            for result in self.cells.get(cell, ()):
-                reason = reason_to_run(result, signature(cell), greetings)
-                if not reason and result.verdict in KEPT:
-                    kept[cell] = result
-                    break
-                told = told or reason or f"the last verdict is {result.verdict}"
-                if not reason:
-                    break
-            if told and cell not in kept:
-                reasons[told] += 1
-        return kept, [*self.passed_over, *run_again(reasons)]
+        kept, reasons = take_up(plan, self.cells, signature, greetings, KEPT)
+        return kept, [*self.passed_over, *reasons]
 
 
 def read(folder: Path, request: Request) -> KnownCells:

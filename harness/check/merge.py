@@ -13,9 +13,8 @@ from harness.check.cell import Cell
 from harness.check.findings import VERDICTS, Verdict, gravest
 from harness.check.recorded import CellBlock, CellOrigin, blocks, cell_of
 from harness.check.records import Records, encoded, read_records
-from harness.errors import UsageError
 from harness.files.user_file import displayed
-from harness.merged import Merged
+from harness.merged import Merged, check_alike
 from harness.shards import Plans
 
 
@@ -28,7 +27,13 @@ def merge_records(paths: Sequence[Path]) -> Merged:
     """
     files = {displayed(path): read_records(path, complete=True) for path in paths}
     heads = _distinct([h for records in files.values() for h in records.of_kind("head")])
-    _check_alike(files)
+    asked = [
+        (name, head.get("request") or {})
+        for name, records in files.items()
+        for head in records.of_kind("head")
+    ]
+    if asked:
+        check_alike(asked, json.dumps)
     merging = _Merging()
     for name, records in files.items():
         for cell, origins in blocks(records).items():
@@ -99,28 +104,6 @@ def _contradiction(
         f"{cell} ({origin.version or 'not started'} on {origin.host}): {check} is {told[0]} in "
         f"{other}, and {told[1]} in {name}; both are kept"
     )
-
-
-def _check_alike(files: Mapping[str, Records]) -> None:
-    first: tuple[str, Any] | None = None
-    for name, records in files.items():
-        for head in records.of_kind("head"):
-            asked = head.get("request") or {}
-            if first is None:
-                first = name, asked
-            before = first[1]
-            differing = [
-                n for n in dict.fromkeys([*before, *asked]) if before.get(n) != asked.get(n)
-            ]
-            if differing:
-                told = "; ".join(
-                    f"{n} {json.dumps(before.get(n))} and {json.dumps(asked.get(n))}"
-                    for n in differing
-                )
-                raise UsageError(
-                    f"{first[0]} and {name} are of runs with other options ({told}): merge those "
-                    "of the same options"
-                )
 
 
 def _cut_off(files: Mapping[str, Records], ended: set[Cell]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from harness.check.cell import Cell, CellResult
 from harness.check.events import CheckEvents
 from harness.check.findings import Finding
 from harness.check.provenance import Greetings
-from harness.check.recorded import CellBlock, CellOrigin, blocks
+from harness.check.recorded import CellBlock, CellOrigin, blocks, last_first
 from harness.check.records import Records
 from harness.check.request import Request
 from harness.check.resume import take_up
@@ -178,7 +178,7 @@ class NodeCells:
                 runner = self._workers.runner(task)
             ended = {task.cell: origins for task, origins in group}
             greetings = Greetings(runner.request, runner.workers)
-            found, told = take_up([*ended], ended, runner.signature, greetings)
+            found, told = take_up([*ended], last_first(ended), runner.signature, greetings)
             kept |= found
             reasons += told
         return kept, reasons

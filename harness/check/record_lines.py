@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
 from harness.check.findings import Verdict, Who
 from harness.files.forms import Form, Number, formed
+from harness.merged import PlanForm
 from harness.oracle.tolerance import DECADES
 
 SCHEMA_VERSION = 1
@@ -37,14 +38,6 @@ class RequestForm(Form):
     thorough: bool = False
     repeat: int = 0
     deterministic: bool = False
-
-
-class PlanForm(Form):
-    """The whole plan that a run is of; ``shard`` is ``2/4``, or None where it has all of it."""
-
-    cells: NonNegativeInt
-    digest: str
-    shard: str | None = None
 
 
 class Head(Form):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
@@ -13,6 +13,7 @@ from harness.check.divergence import Divergence, Link
 from harness.check.findings import Blame, Finding
 from harness.check.records import Records
 from harness.errors import UsageError
+from harness.merged import origin_label
 from harness.oracle.tolerance import Deviation
 
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
@@ -134,6 +135,17 @@ def _again(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[Cel
     return [origins.pop(each) for each in same[-1:]]
 
 
+def last_first(
+    cells: Mapping[Cell, Mapping[CellOrigin, CellBlock]],
+) -> dict[Cell, Iterator[CellResult]]:
+    """The results of :func:`blocks` from all origins, the last that began first; each can be gone
+    through once."""
+    return {
+        cell: (block.result() for block in reversed([*origins.values()]))
+        for cell, origins in cells.items()
+    }
+
+
 def ended(records: Records) -> Mapping[Cell, CellResult]:
     """The cells of :func:`blocks`; where one is there from several origins, each with the origin
     in the name of its backend. Made once, too."""
@@ -208,12 +220,12 @@ def _named(
     backend: str, origin: CellOrigin, parts: Collection[str], hosts: Mapping[str, Collection[str]]
 ) -> str:
     """A backend's name, with those parts of an origin that tell it from others."""
-    if "version" in parts:
-        backend += f" ({origin.version or 'not started'})"
-    if "machine" in parts:
-        alike = len(hosts[origin.host]) > 1
-        backend += f" on {origin.host} {origin.machine[:6]}" if alike else f" on {origin.host}"
-    return f"{backend}, copy {origin.copy}" if "copy" in parts and origin.copy > 1 else backend
+    return backend + origin_label(
+        version=(origin.version or "not started") if "version" in parts else None,
+        host=origin.host if "machine" in parts else None,
+        machine=origin.machine if len(hosts[origin.host]) > 1 else None,
+        copy=origin.copy if "copy" in parts else 1,
+    )
 
 
 def cut_off(records: Records) -> list[Cell]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
+from harness.check.findings import VERDICTS, Verdict
 from harness.check.provenance import LIMITED, LIMITS, Greetings, changes
-from harness.check.recorded import CellBlock, CellOrigin, ended
 from harness.check.records import Records, read_records
 from harness.check.request import Request, given_record
 from harness.errors import UsageError
@@ -29,17 +29,6 @@ def request_record(request: Request) -> dict[str, Any]:
     if request.deterministic:
         found["deterministic"] = True
     return found if request.given is None else {**found, "given": given_record(request.given)}
-
-
-def ended_cells(path: Path, request: Request) -> Mapping[Cell, CellResult]:
-    """The cells that a record file of the same run holds from begin to end, those of several
-    machines or versions apart.
-
-    Raises:
-        RecordError: as of :func:`records_of`.
-        UsageError: as of :func:`records_of`.
-    """
-    return ended(records_of(path, request))
 
 
 def records_of(path: Path, request: Request) -> Records:
@@ -64,42 +53,39 @@ def nothing_yet(path: Path) -> str:
 
 def take_up(
     plan: Sequence[Cell],
-    ended: Mapping[Cell, Mapping[CellOrigin, CellBlock]],
+    ended: Mapping[Cell, Iterable[CellResult]],
     signature: Callable[[Cell], Mapping[str, str]],
     greetings: Greetings,
+    verdicts: Collection[Verdict] = VERDICTS,
 ) -> tuple[dict[Cell, CellResult], list[str]]:
     """The cells of a plan that need not be run again, and in words, why others must be.
 
-    ``ended`` are those of a record, from every machine and version, of which one is to be what
-    would be run now. ``signature`` is what decides a cell's numbers now; ``greetings`` know of the
+    ``ended`` are the results of each that are known, the last one first: it is the likeliest, and
+    its reason is told. The first that would be the same now decides, if its verdict is one of
+    ``verdicts``. ``signature`` is what decides a cell's numbers now; ``greetings`` know of the
     workers.
     """
     kept: dict[Cell, CellResult] = {}
     reasons: Counter[str] = Counter()
     for cell in plan:
-        reason = ""
-        # The last one first: it is the likeliest, and its reason is told.
-        for block in reversed([*ended.get(cell, {}).values()]):
-            result = block.result()
-            differing = reason_to_run(result, signature(cell), greetings)
-            if not differing:
+        told = ""
+        for result in ended.get(cell, ()):
+            reason = _reason_to_run(result, signature(cell), greetings)
+            if not reason and result.verdict in verdicts:
                 kept[cell] = result
                 break
-            reason = reason or differing
-        if reason and cell not in kept:
-            reasons[reason] += 1
-    return kept, run_again(reasons)
-
-
-def run_again(reasons: Mapping[str, int]) -> list[str]:
-    """In words, how many cells are run again, by the reason."""
-    return [
+            told = told or reason or f"the last verdict is {result.verdict}"
+            if not reason:
+                break
+        if told and cell not in kept:
+            reasons[told] += 1
+    return kept, [
         f"{count} cells are run again: {reason}" if count > 1 else f"1 cell is run again: {reason}"
         for reason, count in reasons.items()
     ]
 
 
-def reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
+def _reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
     """Why a cell must be run again; empty if all that decides its numbers is as it was."""
     if result.signature is None or result.greeting is None:
         return "the record file does not say under what it was run"

@@ -25,7 +25,7 @@ from harness.check.findings import PASSING
 from harness.check.outliers import Outliers
 from harness.check.pairs import Pair, Pairs, recorded
 from harness.check.provenance import Greetings
-from harness.check.recorded import blocks
+from harness.check.recorded import blocks, last_first
 from harness.check.records import Records, RecordWriter
 from harness.check.request import slowest_first
 from harness.check.resume import nothing_yet, records_of, take_up
@@ -104,7 +104,7 @@ class Engine(CellRunner):
 
     def _take_up(self, records: Records, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         greetings = Greetings(self.request, self.workers)
-        kept, reasons = take_up(plan, blocks(records), self.signature, greetings)
+        kept, reasons = take_up(plan, last_first(blocks(records)), self.signature, greetings)
         assert self.request.records is not None
         self.events.again(reasons if records.lines else [nothing_yet(self.request.records)])
         return kept
@@ -177,7 +177,7 @@ class Engine(CellRunner):
             self._found_pairs += pairs
         if self.request.fail_fast and result.verdict not in PASSING:
             self._enough.set()
-        _, *lines = history.cell_lines(begin, result)
+        _, *lines = history.cell_lines(begin, result) if kept else [begin]
         more = [*(pair.record() for pair in pairs), *judged]
         self._tell(self.events.ended, result, *more, *lines)
         if self._new is not None:

@@ -18,9 +18,10 @@ from harness.check import report as reports
 from harness.check.cell import result_records
 from harness.check.events import Report
 from harness.check.record_lines import FORMS
+from harness.check.recorded import ended
 from harness.check.records import RecordError, read_records
 from harness.check.request import Request
-from harness.check.resume import ended_cells
+from harness.check.resume import records_of
 from harness.check.run import Engine
 from harness.errors import HarnessError
 from harness.table import show
@@ -69,7 +70,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 def taken_up(path: Path) -> int:
     """All that a report shows of the cells that a file holds; how many there are."""
-    report = Report(list(ended_cells(path, REQUEST).values()))
+    report = Report(list(ended(records_of(path, REQUEST)).values()))
     console = Console(file=io.StringIO(), width=160)
     show(console, *reports.tables(report))
     for lines_ in (reports.problems(report), reports.details(report), reports.known(report)):

@@ -13,10 +13,10 @@ import pytest
 from time_limits import over_within
 
 from harness.check.cell import Cell
-from harness.check.recorded import CELL_FIELDS
+from harness.check.recorded import CELL_FIELDS, ended
 from harness.check.records import read_records
 from harness.check.request import Request
-from harness.check.resume import ended_cells
+from harness.check.resume import records_of
 from harness.check.run import Engine
 from harness.errors import UsageError
 
@@ -33,7 +33,7 @@ def command(records: Path, *more: str) -> list[str]:
 def verdicts(path: Path) -> dict[Cell, list[tuple[str, str]]]:
     return {
         cell: [(f.check, f.verdict) for f in result.findings]
-        for cell, result in ended_cells(path, REQUEST).items()
+        for cell, result in ended(records_of(path, REQUEST)).items()
     }
 
 

@@ -12,9 +12,10 @@ from places import DOCS
 from small_models import ONE_LAYER
 
 import harness
+from harness.check.recorded import ended
 from harness.check.records import read_records
 from harness.check.request import Request
-from harness.check.resume import ended_cells
+from harness.check.resume import records_of
 from harness.check.run import Engine
 from harness.errors import UsageError
 
@@ -75,7 +76,7 @@ def test_the_lines_of_cells_are_those_of_a_check(tmp_path: Path) -> None:
     request = Request(
         SPECS, ("numpy",), ("float64",), checks=CHECKS, sizes={"hidden": 6}, records=single
     )
-    assert len(ended_cells(single, request)) == 2
+    assert len(ended(records_of(single, request))) == 2
     again = harness.check(SPECS, "numpy", records=single, resume=True, **given)  # type: ignore[arg-type]
     assert all(result.kept for result in again.results)
 

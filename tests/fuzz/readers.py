@@ -41,8 +41,9 @@ from fuzz.real import (
     weights_file,
 )
 from harness.check import reproducer
+from harness.check.recorded import ended
 from harness.check.request import Request
-from harness.check.resume import ended_cells
+from harness.check.resume import records_of
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import DIGEST, OPENING, ZEROS
@@ -172,7 +173,7 @@ def hostile_lines() -> st.SearchStrategy[bytes]:
 def read_run(data: bytes, folder: Path) -> None:
     (folder / "run.jsonl").write_bytes(data)
     request = Request(backends=("numpy",), checks=("values",))
-    ended_cells(folder / "run.jsonl", request)
+    ended(records_of(folder / "run.jsonl", request))
 
 
 def replayed(name: str) -> Callable[[bytes, Path], None]:

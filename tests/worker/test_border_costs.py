@@ -14,10 +14,11 @@ from click.testing import CliRunner
 
 from harness.check import checks, run_cell
 from harness.check.checks.context import Context
+from harness.check.recorded import ended
 from harness.check.records import read_records
 from harness.check.report import problems
 from harness.check.request import Request
-from harness.check.resume import ended_cells
+from harness.check.resume import records_of
 from harness.check.run import Engine
 from harness.cli import cli
 
@@ -56,7 +57,7 @@ def test_a_traceback_is_in_the_report_and_in_the_record(tmp_path: Path) -> None:
     assert "--verbose shows the traceback" in "\n".join(problems(report))
     kept = {r["check"]: r["traceback"] for r in read_records(path).of_kind("result")}
     assert raised in kept["values"]
-    (again,) = ended_cells(path, asked).values()
+    (again,) = ended(records_of(path, asked)).values()
     assert [f.traceback for f in again.findings] == [
         f.traceback for f in report.results[0].findings
     ]
