@@ -41,7 +41,7 @@ def test_every_file_is_formatted_and_without_complaints(framework: str, tmp_path
         given = exported(case_of(system, 256), "float64")
         name = f"{Path(system).stem}.py"
         (tmp_path / name).write_text(module.Writer(given, name).source(), encoding="utf-8")
-    assert len(list(tmp_path.iterdir())) == 13
+    assert len(list(tmp_path.iterdir())) == len(SYSTEMS)
     for command in (
         ["format", "--check", "--diff", "--isolated", "--line-length", "99"],
         ["check", "--isolated", "--line-length", "99", "--select", "E,F,W,I,B,UP,PIE"],
