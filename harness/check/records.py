@@ -75,7 +75,7 @@ class Records:
 
 
 class RecordWriter:
-    """Appends to a record file: lines are on the disk, whole, when ``append`` has returned."""
+    """Appends to a record file: lines are in it, whole, when ``append`` has returned."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open ``path`` for appending; it is created if it does not exist.
@@ -91,8 +91,11 @@ class RecordWriter:
         except (OSError, FileFault) as error:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
-    def append(self, *records: Mapping[str, Any]) -> None:
-        """Write a line for each, with its ``kind``, and wait until the disk has them.
+    def append(self, *records: Mapping[str, Any], durable: bool = True) -> None:
+        """Write a line for each, with its ``kind``.
+
+        With ``durable`` they are on the disk when this returns, whatever becomes of the machine;
+        without, a cut of power may cost them, and the end of this process does not.
 
         Raises:
             RecordError: a record is not of the documented form, or the disk is full or broken;
@@ -105,7 +108,8 @@ class RecordWriter:
                 line = b"\n" + encoded({"kind": _TORN, "bytes": torn}) + line
             try:
                 written = os.write(self._fd, line)
-                os.fsync(self._fd)
+                if durable:
+                    os.fsync(self._fd)
             except OSError as error:
                 raise RecordError(f"cannot write to {self.path}: {error.strerror}") from None
         if written < len(line):

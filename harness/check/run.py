@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
@@ -164,7 +164,10 @@ class Engine(CellRunner):
         """Run a cell somewhere, and keep and tell what came of it."""
         kept = self._writer or self._new
         begin = begin_record(cell, place.signature(cell) if kept else None)
-        self._tell(self.events.began, cell, begin)
+        # It only tells what a run that was killed was at: not worth a wait for the disk.
+        self._write(begin, durable=False)
+        with self._lock:
+            self.events.began(cell)
         result = place.run_cell(cell)
         self.cases.done(cell.spec)
         if self._stopping.is_set():
@@ -179,17 +182,14 @@ class Engine(CellRunner):
             self._enough.set()
         _, *lines = history.cell_lines(begin, result) if kept else [begin]
         more = [*(pair.record() for pair in pairs), *judged]
-        self._tell(self.events.ended, result, *more, *lines)
+        self._write(*more, *lines)
+        with self._lock:
+            self.events.ended(result)
         if self._new is not None:
             self._new.append(begin, *lines)
         for finding in result.findings:
             finding.settle()
 
-    def _tell(self, event: Callable[[Any], None], what: Any, *lines: Mapping[str, Any]) -> None:
-        self._write(*lines)
-        with self._lock:
-            event(what)
-
-    def _write(self, *lines: Mapping[str, Any]) -> None:
+    def _write(self, *lines: Mapping[str, Any], durable: bool = True) -> None:
         if self._writer:
-            self._writer.append(*lines)
+            self._writer.append(*lines, durable=durable)

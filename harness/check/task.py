@@ -168,7 +168,7 @@ class Workers:
             self._begin_record(runner)
         with turn:
             begin = begin_record(task.cell, runner.signature(task.cell))
-            self._append(begin)
+            self._append(begin, durable=False)
             with one_thread():
                 result = runner.run_cell(task.cell)
             _, *lines = cell_lines(begin, result)
@@ -206,9 +206,9 @@ class Workers:
                 "seed, ...): give these another Workers(records=...)"
             )
 
-    def _append(self, *lines: Mapping[str, Any]) -> None:
+    def _append(self, *lines: Mapping[str, Any], durable: bool = True) -> None:
         if self._writer is not None:
-            self._writer.append(*lines)
+            self._writer.append(*lines, durable=durable)
 
 
 def tasks(runner: CellRunner) -> list[Task]:
