@@ -137,6 +137,7 @@ def test_three_losses_are_those_of_the_oracle(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_compiled_losses_are_those_of_the_oracle() -> None:
     worker = started_with("torch-compile", {})
     try:

@@ -196,8 +196,9 @@ def page() -> None:
     """Write the table of the page."""
     found = json.loads(RECORD.read_text())
     head = (
-        "| | cells | cells a second | a cell's own time | beside it | MiB of driver / node's process "
-        "| lost / twice | load |\n|---|---|---|---|---|---|---|---|\n"
+        "| | cells | cells a second | a cell's own time | beside it "
+        "| MiB of driver / node's process | lost / twice | load |\n"
+        f"{'|---' * 8}|\n"
     )
     table = head + "".join(f"{row(found[key])}\n" for key in sorted(found, key=int))
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)

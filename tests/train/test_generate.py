@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from places import TESTS
+from sampling import sampled
 
 from harness.convert.weights import Weights, save
 from harness.errors import HarnessError
@@ -92,7 +93,10 @@ def test_every_system_writes_what_its_probabilities_say(system: str, tmp_path: P
         assert len(set(text)) > 3, "the test needs a text that varies"
 
 
-@pytest.mark.parametrize("system", ["lesson6/stateful_lstm", "lesson6/sequence_unrolled"])
+@pytest.mark.parametrize(
+    "system",
+    sampled(["lesson6/stateful_lstm", "lesson6/sequence_unrolled"], ["lesson6/stateful_lstm"]),
+)
 def test_all_backends_write_the_same(system: str, tmp_path: Path) -> None:
     path = weights(system, tmp_path)
     texts = {backend: written(system, backend, path) for backend in BACKENDS}

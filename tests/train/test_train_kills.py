@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from harness.convert.weights import Weights, load, save
 from harness.train import checkpoint
 
 TEXT = 60 * FOX
-KILLS = 6
+# How often: the first is what make test has.
+KILLS = (2, 6)
 # Seconds from the start of a process until it is killed: from before the first checkpoint on.
 EARLIEST, LATEST = 0.6, 3.0
 
@@ -32,8 +34,10 @@ def command(text: Path, backend: str, kept: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", sampled(("numpy", "torch"), ("numpy",)))
-def test_kills_lose_nothing(backend: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("backend", "kills"), sampled(product(("numpy", "torch"), KILLS), [("numpy", KILLS[0])])
+)
+def test_kills_lose_nothing(backend: str, kills: int, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
     whole = tmp_path / "whole"
@@ -43,7 +47,7 @@ def test_kills_lose_nothing(backend: str, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     moments = random.Random(1)
     positions = []
-    for _ in range(KILLS):
+    for _ in range(kills):
         run = subprocess.Popen(
             [*command(text, backend, kept), "--resume"],
             stdout=subprocess.DEVNULL,
@@ -111,7 +115,8 @@ def await_change(run: subprocess.Popen[bytes], path: Path, content: bytes) -> No
 
 
 @pytest.mark.slow
-def test_kills_of_a_run_that_begins_anew_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", sampled(KILLS, KILLS[:1]))
+def test_kills_of_a_run_that_begins_anew_lose_nothing(kills: int, tmp_path: Path) -> None:
     """What is there is the old run's or the new one's, and each is taken up as what it is."""
     text, kept = tmp_path / "text.txt", tmp_path / "kept"
     text.write_text(TEXT)
@@ -120,7 +125,7 @@ def test_kills_of_a_run_that_begins_anew_lose_nothing(tmp_path: Path) -> None:
     subprocess.run(old, check=True, capture_output=True, timeout=300)
     files = {path: path.read_bytes() for path in (kept, checkpoint.place(kept))}
     moments, seen = random.Random(2), set()
-    for moment in [EARLIEST, *(moments.uniform(EARLIEST, LATEST) for _ in range(KILLS)), None]:
+    for moment in [EARLIEST, *(moments.uniform(EARLIEST, LATEST) for _ in range(kills)), None]:
         for path, content in files.items():
             path.write_bytes(content)
         run = subprocess.Popen(

@@ -29,8 +29,8 @@ from harness.check.run import Engine
 HEAVY = ("torch", "jax", "keras", "keras-torch", "keras-jax")
 # In MiB; the heavy ones fill more than half a GiB by their imports alone.
 MEMORY = {"numpy": 512, **dict.fromkeys(HEAVY, 2048)}
-# A hang is noticed after so long. Frameworks compile in the first call after each start.
-TIMEOUT = {"numpy": 3.0, **dict.fromkeys(HEAVY, 25.0)}
+# A hang is noticed after so long. Most frameworks compile in the first call after each start.
+TIMEOUT = {**dict.fromkeys(HEAVY, 25.0), "numpy": 3.0, "torch": 8.0}
 
 
 @dataclass(frozen=True)
