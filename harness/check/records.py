@@ -1,4 +1,4 @@
-"""Record files: JSON Lines, and an fsync with each append: nothing acknowledged is lost.
+"""Record files: JSON Lines, on the disk with each cell that ends: nothing acknowledged is lost.
 
 ``docs/records.md`` describes the lines. Several processes may append to one file at once.
 """

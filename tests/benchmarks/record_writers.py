@@ -1,0 +1,177 @@
+"""Many results in one record file: several writers at once, the size of a result, reading it back.
+
+``python tests/benchmarks/record_writers.py measure`` lets 1, 2, 4 and 8 processes append the cells
+of a real check to one file, under other names, and reads what is there; ``page`` writes the
+tables of docs/many-machines.md from what it found.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.check.recorded import CELL_FIELDS
+from harness.check.records import RecordWriter, read_records
+from harness.check.request import Request
+from harness.check.run import Engine
+from harness.files.atomic import write_whole
+from harness.files.user_file import MAX_RECORDS
+
+RECORD = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).parents[2] / "docs" / "many-machines.md"
+START, END = "<!-- record writers -->\n", "<!-- end of record writers -->"
+MANY = 10_000_000
+Lines = list[dict[str, Any]]
+
+
+def one_cell(folder: Path) -> tuple[dict[str, Any], Lines]:
+    """The head of a record, and the lines of its one cell, of a real check."""
+    path = folder / "one.jsonl"
+    request = Request(("lesson6/simple_rnn",), ("numpy",), dtypes=("float64",), records=path)
+    with Engine(request) as engine:
+        engine.run()
+    first, *lines = read_records(path).lines
+    return first, [line for line in lines if line["kind"] in ("begin", "result", "end")]
+
+
+def append(path: Path, lines: Lines, writer: int, cells: int) -> None:
+    """What a run does: each cell's beginning, and then its results and its end."""
+    with RecordWriter(path) as records:
+        for number in range(cells):
+            begin, *rest = ({**line, "spec": f"model_{writer}_{number}"} for line in lines)
+            records.append(begin, durable=False)
+            records.append(*rest)
+
+
+def written(path: Path, lines: Lines, writers: int, cells: int) -> dict[str, Any]:
+    """Let so many processes write so many cells in all, and count what is there."""
+    processes = [
+        multiprocessing.Process(target=append, args=(path, lines, number, cells // writers))
+        for number in range(writers)
+    ]
+    began = time.perf_counter()
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    seconds = time.perf_counter() - began
+    if any(process.exitcode for process in processes):
+        raise click.ClickException("a writer failed")
+    done = cells // writers * writers
+    return {
+        "writers": writers,
+        "cells": done,
+        "seconds": seconds,
+        "cells_per_second": done / seconds,
+    }
+
+
+def reading(path: Path) -> dict[str, Any]:
+    """Read a record as ``report`` and ``--resume`` do, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_read, (path,))
+
+
+def most_held() -> int:
+    """The most bytes of memory that this process has held."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) * 1024
+
+
+def _read(path: Path) -> dict[str, Any]:
+    before = most_held()
+    began = time.process_time()
+    records = read_records(path, complete=True)
+    seconds = time.process_time() - began
+    ends = Counter(tuple(line[name] for name in CELL_FIELDS) for line in records.of_kind("end"))
+    return {
+        "results": len(records.of_kind("result")),
+        "cells": len(ends),
+        "twice": sum(count > 1 for count in ends.values()),
+        "torn": records.torn is not None or bool(records.repaired),
+        "bytes": path.stat().st_size,
+        "seconds": seconds,
+        "memory": most_held() - before,
+    }
+
+
+@click.group()
+def main() -> None:
+    """Many results in one record file."""
+
+
+@main.command()
+@click.option("--cells", default=6_000, show_default=True, help="Of each run.")
+@click.option("--writers", multiple=True, type=int, default=(1, 2, 4, 8), show_default=True)
+def measure(cells: int, writers: tuple[int, ...]) -> None:
+    """Write them by so many processes at once, and read the last file back."""
+    runs = []
+    with tempfile.TemporaryDirectory() as name:
+        head, lines = one_cell(Path(name))
+        for count in writers:
+            path = Path(name) / f"{count}.jsonl"
+            with RecordWriter(path) as records:
+                records.append(head)
+            run = written(path, lines, count, cells)
+            read = reading(path)
+            runs.append({**run, "lost": run["cells"] - read["cells"], "twice": read["twice"]})
+            click.echo(json.dumps(runs[-1]))
+        found = {"runs": runs, "reading": read, "load": os.getloadavg()[0], "cpus": os.cpu_count()}
+    click.echo(json.dumps(read))
+    write_whole(RECORD, (json.dumps(found, indent=1) + "\n").encode())
+
+
+def tables(found: Mapping[str, Any]) -> str:
+    """What several writers do, and what a result costs."""
+    rows = [
+        f"| {run['writers']} | {run['cells']:,} | {run['cells_per_second']:,.0f} "
+        f"| {run['lost']} / {run['twice']} |"
+        for run in found["runs"]
+    ]
+    read = found["reading"]
+    count = read["results"]
+    each = {name: read[name] / count for name in ("bytes", "seconds", "memory")}
+    return "\n".join(
+        [
+            "| processes that append to one file | cells | cells a second | lost / twice |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"| | {count:,} results | a result | {MANY:,}, extrapolated |",
+            "|---|---|---|---|",
+            f"| size | {read['bytes'] / 2**20:,.0f} MiB | {each['bytes'] / 1024:.1f} KiB "
+            f"| {each['bytes'] * MANY / 2**30:.1f} GiB |",
+            f"| reading with every field checked | {read['seconds']:.1f} s of a processor "
+            f"| {each['seconds'] * 1e6:.0f} µs | {each['seconds'] * MANY / 60:.0f} minutes |",
+            f"| memory of the reader, at its peak | {read['memory'] / 2**30:.2f} GiB "
+            f"| {each['memory'] / 1024:.1f} KiB | {each['memory'] * MANY / 2**30:.0f} GiB |",
+            "",
+            f"A file holds up to {MAX_RECORDS / 2**30:.0f} GiB, which is "
+            f"{MAX_RECORDS / each['bytes'] / 1e6:.1f} million results. Load: {found['load']:.1f}.",
+            "",
+        ]
+    )
+
+
+@main.command()
+def page() -> None:
+    """Write the tables of the page."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
+    _, marker, after = rest.partition(END)
+    if not marker:
+        raise click.ClickException(f"{PAGE.name} lacks {START.strip()} or {END}")
+    text = tables(json.loads(RECORD.read_text()))
+    write_whole(PAGE, (before + START + text + END + after).encode())
+
+
+if __name__ == "__main__":
+    main()
