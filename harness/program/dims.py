@@ -66,15 +66,18 @@ class Dim:
 
     def resolve(self, sizes: Mapping[str, int]) -> int:
         """The number that it stands for; :class:`UsageError` for a size not in ``sizes``."""
-        for name in self.names:
-            if name not in sizes:
-                raise UsageError(
-                    f"size {name!r} of {self} has no number{did_you_mean(name, sizes)} "
-                    f"(known: {', '.join(sorted(sizes)) or 'none'})"
-                )
-        return self.constant + sum(
-            c * prod(sizes[name] for name in term.split("*")) for term, c in self.terms
-        )
+        if not self.terms:
+            return self.constant
+        try:
+            return self.constant + sum(
+                c * prod([sizes[name] for name in term.split("*")]) for term, c in self.terms
+            )
+        except KeyError as error:
+            (name,) = error.args
+            raise UsageError(
+                f"size {name!r} of {self} has no number{did_you_mean(name, sizes)} "
+                f"(known: {', '.join(sorted(sizes)) or 'none'})"
+            ) from None
 
     def substitute(self, dims: Mapping[str, Dim]) -> Dim:
         """Replace size names by dimensions; names not in ``dims`` stay."""

@@ -82,6 +82,9 @@ def _floats(op: str, types: tuple[Type, ...]) -> None:
 
 def broadcast_shapes(op: str, shapes: tuple[Shape, ...]) -> Shape:
     """The common shape under the array API's broadcasting; :class:`TypeMismatch` if none."""
+    first, *others = [shape for shape in shapes if shape] or [()]
+    if all(shape == first for shape in others):
+        return first
     rank = max(len(shape) for shape in shapes)
     result: list[Dim] = []
     for axis in range(-rank, 0):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from harness.program.builder import Builder
 from harness.program.ir import Node
@@ -61,22 +63,57 @@ def optimise(
     loop written out that carries much, so that each step uses the memory of the last again; its
     products are joined as far as they go, being too large for what follows to be fused with them.
     """
-    wanted, fused = tuple(wanted), tuple(fused)
+    with _uncollected():
+        return _optimised(nodes, tuple(wanted), builder, sizes, tuple(fused), final, moved)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without looking for cycles: passes make objects by the million, nearly all without any, and
+    looking took a quarter of the time of large programs."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _optimised(
+    nodes: Iterable[Node],
+    wanted: tuple[int, ...],
+    builder: Builder,
+    sizes: Mapping[str, int],
+    fused: tuple[str, ...],
+    final: bool,
+    moved: bool,
+) -> tuple[Node, ...]:
     current = prune(nodes, wanted)
     stay = not moved and unroll.carries_much(current, builder, sizes)
     simplify, tabled = SIMPLIFY[stay], TABLES[stay]
 
+    # The last nodes of which some rules make the same again, by those rules.
+    settled: dict[tuple[int, ...], tuple[Node, ...]] = {}
+
     def again(*rules: Mapping[str, Sequence[Rule]]) -> tuple[Node, ...]:
+        which = tuple(map(id, rules))
+        if settled.get(which) is current:
+            return current
         known = merged(*rules, FINAL) if final else merged(*rules)
         lifts = loops.lifts if moved else None
-        return rebuild(current, wanted, builder, sizes, known, lifts, loops.sinks)
+        found = rebuild(current, wanted, builder, sizes, known, lifts, loops.sinks)
+        if found == current:
+            settled[which] = found = current
+        return found
 
     for rules in (merged(fuse.early_rules(fused), simplify), tabled):
         current = again(rules)
     for _ in range(3):
         current = again(tabled)
         if moved or stay:
-            current = products.join(current, builder, sizes)
+            joined = products.join(current, builder, sizes)
+            current = current if joined == current else joined
     current = again(biases.RULES, tabled)
     if final:
         current = unroll.unrolled(current, builder, sizes, every=moved)

@@ -132,7 +132,7 @@ class Rewriter:
         same = self._rewritten(key, op, inputs, attributes)
         if same is not None:
             return same
-        depth = max((self.depth(i) for i in inputs), default=0)
+        depth = max(map(self.depth, inputs), default=0) if len(self.scopes) > 1 else 0
         scope = self.scopes[depth]
         if depth and self.lifts is not None:
             local = [i for i in inputs if self.depth(i) == depth]
@@ -268,6 +268,8 @@ def joined_type(types: Sequence[Type], axis: int) -> Type:
 def _key(op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> Any:
     if op in COMMUTATIVE:
         inputs = tuple(sorted(inputs))
+    if not attributes:
+        return op, inputs, ()
     # repr tells 0.0 from -0.0, which are equal.
     return op, inputs, tuple(sorted((name, repr(value)) for name, value in attributes.items()))
 
@@ -287,6 +289,9 @@ def renamed(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]
     result = []
     for node in nodes:
         body = node.body
+        if body is None and names.keys().isdisjoint((*node.inputs, *node.outputs)):
+            result.append(node)
+            continue
         if body is not None:
             body = Block(
                 tuple(names.get(v, v) for v in body.inputs),
