@@ -1,7 +1,7 @@
 """JAX with its own automatic differentiation, compiled; losses and optimizers are optax's.
 
-JAX has no layers of its own (on a GPU it reaches cuDNN's LSTM, which no other device has), so
-every layer runs its equations.
+JAX has no layers of its own but attention (on a GPU it reaches cuDNN's LSTM, which no other device
+has), so every other layer runs its equations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from harness.extend import (
     GradientFunction,
     Native,
     NativeOptimizer,
-    Packing,
     Probes,
     Step,
     Table,
@@ -40,14 +39,6 @@ from .compile import PROMISE, Options, advance, quick_options, scan, several, ta
 if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
-    import optax
-
-# Our loss -> optax's, and the roles that it takes in order.
-LOSSES: Mapping[str, tuple[str, tuple[str, str]]] = {
-    "cross_entropy": ("softmax_cross_entropy", ("logits", "target")),
-    "sparse_cross_entropy": ("softmax_cross_entropy_with_integer_labels", ("logits", "target")),
-    "squared_error": ("squared_error", ("prediction", "target")),
-}
 
 
 def _table() -> Table:
@@ -116,7 +107,7 @@ class Jax(Backend):
             "relu": lambda x: jnp.maximum(x, 0),
             "clip": lambda x, low, high: jnp.clip(x, low, high),
         }
-        self.narrow = False
+        self._dtype = "float32"
         self._card: int | None = None
         self._peak = platforms.PeakMemory()
 
@@ -140,7 +131,11 @@ class Jax(Backend):
                 array = _narrow(array)
         # A copy first: jnp.array too reads the caller's memory after it has returned.
         made = jnp.asarray(np.array(array, order="C"))
-        return made.astype(jnp.bfloat16) if self.narrow and array.dtype.kind == "f" else made
+        return (
+            made.astype(jnp.bfloat16)
+            if self._dtype == "bfloat16" and array.dtype.kind == "f"
+            else made
+        )
 
     def numpy(self, tensor: Any) -> Array:
         if tensor.dtype == jnp.bfloat16:
@@ -171,7 +166,7 @@ class Jax(Backend):
 
     def use(self, device: str, dtype: str) -> None:
         started = platforms.prepare(jax, device, dtype)
-        self.narrow, self._card = dtype == "bfloat16", card_of(device)
+        self._dtype, self._card = dtype, card_of(device)
         jax.config.update("jax_default_device", started)
 
     def scan(
@@ -213,15 +208,9 @@ class Jax(Backend):
         return run
 
     def claim(self, layer: ClaimableCall) -> Native | None:
-        if layer.definition not in LOSSES:
-            return None
-        name, roles = LOSSES[layer.definition]
-        loss = getattr(optax, name)
+        from .layers import claim
 
-        def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-            return (loss(*(values[role] for role in roles)),)
-
-        return Native(f"optax.{name}", run, Packing({}))
+        return claim(layer, self._dtype)
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
         from .optimizers import claim_optimizer
@@ -243,10 +232,9 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
 @hookimpl
 def harness_backend(name: str) -> Backend:
     # Imported here and not above: listing backends imports this module, and must stay cheap.
-    global jax, jnp, optax
+    global jax, jnp
     import jax
     import jax.numpy as jnp
-    import optax
 
     return Jax()
 

@@ -46,7 +46,7 @@ from ..jax.compile import scan
 from ..torch.backend import CUBLAS_REPEATS
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager
-from .layers import LAYERS, RECURRENT, layer_name
+from .layers import LAYERS, RECURRENT, layer_name, named_as_operation
 from .optimizers import claim_optimizer
 from .primitives import table
 
@@ -175,9 +175,7 @@ class Keras(Backend):
         if None in arguments.values() or not self._is_exact(kind, arguments):
             return None
         name = layer_name(str(layer.node.attributes["instance"]))
-        # Operations of the graph are named after themselves, and names must not be shared.
-        taken = name.rstrip("_0123456789") in {*self._table, "cast", "transpose", "get_item"}
-        arguments["name"] = f"{name}_layer" if taken else name
+        arguments["name"] = f"{name}_layer" if named_as_operation(name, self.keras) else name
         made = getattr(self.keras.layers, kind)(**arguments)
         run = eager(made, layer.phase == "training")
         label = f"keras.layers.{kind}{' (cuDNN)' if self._is_cudnn(kind, arguments) else ''}"
@@ -194,7 +192,9 @@ class Keras(Backend):
         """Whether a layer computes in the dtype of the session."""
         if self.keras.config.floatx() != "float64":
             return True
-        used = {"BatchNormalization": {"batch_norm"}, "Embedding": set()}.get(kind, {"matmul"})
+        used = {"matmul"} if kind in (*RECURRENT, "Dense") else set()
+        if kind.endswith("Normalization"):
+            used = {"normalization"}
         functions = (arguments.get("activation"), arguments.get("recurrent_activation"))
         return self.engine.inexact.isdisjoint({*used, *functions})
 
@@ -206,6 +206,8 @@ class Keras(Backend):
             return {"input_dim": rows, "output_dim": units}
         if kind == "BatchNormalization":
             return {"epsilon": given["epsilon"], "momentum": given["momentum"]}
+        if kind in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
+            return {name: given[name] for name in ("epsilon", "groups") if name in given}
         units = next(s for n, s in layer.shapes.items() if n.startswith("W"))[1]
         found = {"units": units, "activation": self._activation(given["activation"])}
         if kind in RECURRENT:
@@ -219,7 +221,8 @@ class Keras(Backend):
     def _activation(self, name: str) -> Any:
         if name == "hard_sigmoid_fifth":
             return self._hard_sigmoid_fifth
-        same = {n: n for n in ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax")}
+        names = ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax", "gelu", "silu")
+        same = {n: n for n in names}
         return {**same, "hard_sigmoid_sixth": "hard_sigmoid"}.get(name)
 
     def _hard_sigmoid_fifth(self, x: Any) -> Any:

@@ -137,18 +137,18 @@ class KerasFormat(Format):
         return Script(text, SCRIPT.format(weights=literals.text(path.name)))
 
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
-        built = self.models.build(self.backend, training, "float32")
-        wanted = {
-            f"{key}/{variable.name}": tuple(variable.shape)
-            for key in instances(training)
-            for variable in built.layers[key].weights
-            if str(variable.dtype) in FLOATS
-        }
         with _opened(path) as parts:
             config = text(parts, "config.json")
             spec = spec_of(parts, NOTES)
             if spec not in (None, training.name):
                 raise UsageError(f"{path} is of {spec}, not of {training.name}")
+            built = self.models.build(self.backend, training, _dtype(config))
+            wanted = {
+                f"{key}/{variable.name}": tuple(variable.shape)
+                for key in instances(training)
+                for variable in built.layers[key].weights
+                if str(variable.dtype) in FLOATS
+            }
             _check_known(path, config, built.module.defined)
             with variables(parts, bytes_of(wanted)) as file:
                 declared = declared_of(path, training, built, layers(config), file)

@@ -16,7 +16,7 @@ class JaxEngine:
     """Traced and compiled, once for each set of shapes."""
 
     cpu = "cpu:0"
-    inexact = frozenset({"tanh", "batch_norm"})
+    inexact = frozenset({"tanh", "normalization"})
     index = "int32"  # the dtype of a model's indices
     quick = False  # see harness.runtime.backend.Backend
 

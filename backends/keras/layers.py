@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,19 @@ from harness.extend import Join, Packing, Part, Stack
 def layer_name(instance: str) -> str:
     """A layer's name in Keras: torch, as its engine, takes no parameters with a dot in theirs."""
     return instance.replace(".", "_")
+
+
+def named_as_operation(name: str, keras: Any) -> bool:
+    """Whether Keras names an operation of a graph so by itself; in a model no two may share one.
+
+    Operations are named after their classes, ``GetItem`` is ``get_item`` or ``get_item_3``.
+    """
+    stem = name.rstrip("_0123456789")
+    classes = [keras.Operation]
+    for found in classes:
+        classes += [c for c in found.__subclasses__() if not issubclass(c, keras.layers.Layer)]
+    snake = (re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", found.__name__).lower() for found in classes)
+    return stem in snake
 
 
 def _gates(stem: str, gates: str, axis: int) -> Join:
@@ -30,6 +44,9 @@ _NO_BIAS = {"use_bias": False}
 LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     "embedding": ("Embedding", {}, Packing({"embeddings": Part("table")})),
     "batch_norm": ("BatchNormalization", {}, Packing.plain(("gamma", "beta"))),
+    "layer_norm": ("LayerNormalization", {}, Packing.plain(("gamma", "beta"))),
+    "rms_norm": ("RMSNormalization", {}, Packing({"scale": Part("gamma")})),
+    "group_norm": ("GroupNormalization", {}, Packing.plain(("gamma", "beta"))),
     "dense": ("Dense", {}, Packing(_DENSE)),
     "dense_without_bias": ("Dense", _NO_BIAS, Packing({"kernel": Part("W")})),
     "simple_rnn": ("SimpleRNN", {}, Packing(_SIMPLE)),

@@ -23,22 +23,20 @@ from harness.extend import (
     call_key,
     camel,
     identifier,
-    local_shapes,
     vetted,
 )
 
 from .backend import Keras
 from .custom import Custom, class_text, custom
+from .engines import TensorFlowEngine
 from .graph import KerasLayer
-from .layers import layer_name
+from .layers import layer_name, named_as_operation
 from .primitives import table
 from .sizes import bounds, free_sizes
 from .source import HARD_SIGMOID_FIFTH, WORDS
 
 # Names of the module itself.
 TAKEN = PYTHON | {"keras", "ops"}
-# What operations of Keras' graphs are called beside the primitives.
-OTHER_OPERATIONS = ("cast", "transpose", "get_item", "concatenate", "one_hot")
 
 
 class Module:
@@ -79,7 +77,9 @@ class Claims(Keras):
 
     def _is_exact(self, kind: str, arguments: Mapping[str, Any]) -> bool:
         # A file is for every engine: some round float64 on the way, but the function is the same.
-        return True
+        # What all of them round, TensorFlow too, is written as its equations.
+        wide = self.keras.config.floatx() == "float64"
+        return not wide or arguments.get("activation") not in TensorFlowEngine.inexact
 
 
 @dataclass(frozen=True)
@@ -255,9 +255,10 @@ class Assembly:
 
     def _name(self, wanted: str) -> str:
         """A name that no input, layer or operation has."""
-        operation = wanted.rstrip("_0123456789") in {*self.table, *OTHER_OPERATIONS}
         taken = {*self.inputs, *(layer.name for layer in self.layers.values())}
-        return f"{wanted}_layer" if operation or wanted in taken else wanted
+        if wanted in taken or named_as_operation(wanted, self.keras):
+            return f"{wanted}_layer"
+        return wanted
 
 
 def _idioms(ops: Any) -> Table:
@@ -278,6 +279,6 @@ def _claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
     found: dict[str, list[Any]] = {}
     for node in program.calls:
         if node.attributes["kind"] == "layer":
-            layer = ClaimableCall(node, program.phase, local_shapes(program, node))
+            layer = ClaimableCall.of(program, node)
             found.setdefault(call_key(node), []).append(backend.claim(layer))
     return {key: natives[0] for key, natives in found.items() if all(natives)}

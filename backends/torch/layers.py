@@ -6,7 +6,8 @@ The functions run on the packed parameters themselves, so that autograd reaches 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import torch
 
@@ -45,21 +46,104 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.nn.functional.linear(x, weight, bias)
 
 
+class Activation(NamedTuple):
+    """A function of torch that is one of a spec: as torch names it, with arguments behind."""
+
+    name: str
+    arguments: Mapping[str, str] = {}
+
+    def code(self, argument: str) -> str:
+        """A call of it, in a file that has ``torch`` and ``nn``."""
+        given = "".join(f", {name}={value!r}" for name, value in self.arguments.items())
+        return f"{self.name.replace('torch.nn.', 'nn.')}({argument}{given})".replace("'", '"')
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The function's values, of the shape of ``x``."""
+        return attrgetter(self.name.removeprefix("torch."))(torch)(x, **self.arguments)
+
+
+# By the spec's name. Not softplus: torch's is a line from 20 on.
+ACTIVATIONS: Mapping[str, Activation] = {
+    "relu": Activation("torch.relu"),
+    "tanh": Activation("torch.tanh"),
+    "sigmoid": Activation("torch.sigmoid"),
+    "gelu": Activation("torch.nn.functional.gelu"),
+    "gelu_tanh": Activation("torch.nn.functional.gelu", {"approximate": "tanh"}),
+    "silu": Activation("torch.nn.functional.silu"),
+}
+
+
 def _dense(layer: ClaimableCall) -> Native | None:
-    activation = layer.attributes["activation"]
-    if activation not in ("linear", "relu", "tanh", "sigmoid"):
+    name = layer.attributes["activation"]
+    activation = ACTIVATIONS.get(name)
+    if activation is None and name != "linear":
         return None
-    label = "torch.nn.functional.linear"
-    if activation != "linear":
-        label += f", torch.{activation}"
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         y = _linear(values["x"], packed["weight"], packed.get("bias"))
-        return [y if activation == "linear" else getattr(torch, activation)(y)]
+        return [y if activation is None else activation(y)]
 
+    label = "torch.nn.functional.linear" + (f", {activation.name}" if activation else "")
     pieces: dict[str, Piece] = {"weight": Part("W", transpose=True)}
     if "b" in layer.shapes:
         pieces["bias"] = Part("b")
+    return Native(label, run, Packing(pieces))
+
+
+def _layer_norm(layer: ClaimableCall) -> Native:
+    epsilon = layer.attributes["epsilon"]
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
+        x, weight, bias = values["x"], packed["weight"], packed["bias"]
+        return [torch.nn.functional.layer_norm(x, weight.shape, weight, bias, epsilon)]
+
+    pieces = {"weight": Part("gamma"), "bias": Part("beta")}
+    return Native("torch.nn.functional.layer_norm", run, Packing(pieces))
+
+
+def _rms_norm(layer: ClaimableCall) -> Native:
+    epsilon = layer.attributes["epsilon"]
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
+        weight = packed["weight"]
+        return [torch.nn.functional.rms_norm(values["x"], weight.shape, weight, epsilon)]
+
+    return Native("torch.nn.functional.rms_norm", run, Packing({"weight": Part("gamma")}))
+
+
+def _group_norm(layer: ClaimableCall) -> Native:
+    groups, epsilon = layer.attributes["groups"], layer.attributes["epsilon"]
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
+        # torch has the channels on axis 1.
+        x = values["x"].transpose(1, 2)
+        y = torch.nn.functional.group_norm(x, groups, packed["weight"], packed["bias"], epsilon)
+        return [y.transpose(1, 2)]
+
+    pieces = {"weight": Part("gamma"), "bias": Part("beta")}
+    return Native("torch.nn.functional.group_norm", run, Packing(pieces))
+
+
+def _causal_attention(layer: ClaimableCall) -> Native:
+    """What torch.nn.MultiheadAttention does, whose first three products are one."""
+    heads = layer.attributes["heads"]
+    linear = torch.nn.functional.linear
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
+        three = linear(values["x"], packed["in_proj_weight"], packed["in_proj_bias"])
+        # [batch, time, 3 * heads * head] -> three of [batch, heads, time, head]
+        split = three.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        chosen = torch.nn.functional.scaled_dot_product_attention(*split, is_causal=True)
+        y = chosen.transpose(1, 2).flatten(2)
+        return [linear(y, packed["out_proj_weight"], packed["out_proj_bias"])]
+
+    pieces: dict[str, Piece] = {
+        "in_proj_weight": Join(tuple(Part(f"W_{name}", True) for name in "qkv"), 0),
+        "in_proj_bias": Join(tuple(Part(f"b_{name}") for name in "qkv"), 0),
+        "out_proj_weight": Part("W_o", transpose=True),
+        "out_proj_bias": Part("b_o"),
+    }
+    label = "torch.nn.functional.scaled_dot_product_attention"
     return Native(label, run, Packing(pieces))
 
 
@@ -188,6 +272,10 @@ CLAIMS: Mapping[str, Claim] = {
     "dense": _dense,
     "dense_without_bias": _dense,
     "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "causal_attention": _causal_attention,
     "simple_rnn": _simple_rnn,
     "simple_rnn_two_biases": _simple_rnn,
     "simple_rnn_without_bias": _simple_rnn,

@@ -32,6 +32,7 @@ from harness.extend import (
     uses,
 )
 
+from .layers import ACTIVATIONS
 from .modules import MODULES, attribute, natives
 from .source import TorchDialect
 
@@ -240,9 +241,9 @@ class Writer:
         """A call of a module of torch.nn."""
         word = target.removeprefix("self.")
         if len(node.outputs) == 1:
-            activation = layer.attributes.get("activation", "linear")
+            activation = ACTIVATIONS.get(layer.attributes.get("activation", "linear"))
             call = f"{target}(%0)"
-            code = fill(call if activation == "linear" else f"torch.{activation}({call})", *codes)
+            code = fill(activation.code(call) if activation else call, *codes)
             e.settle(node.output, code, word)
             return
         text = e.read(codes[0])

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.extend import ClaimableCall, Native, Program, call_key, identifier, local_shapes
+from harness.extend import ClaimableCall, Native, Program, call_key, identifier
 
 from .layers import CLAIMS
 
@@ -25,6 +25,14 @@ def _linear(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
 def _embedding(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
     rows, units = shapes["table"]
     return f"nn.Embedding({rows}, {units}"
+
+
+def _layer_norm(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    return f"nn.LayerNorm({shapes['gamma'][0]}, eps={attributes['epsilon']!r}"
+
+
+def _rms_norm(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    return f"nn.RMSNorm({shapes['gamma'][0]}, eps={attributes['epsilon']!r}"
 
 
 def _rnn(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
@@ -48,6 +56,8 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
     "embedding": _embedding,
     "dense": _linear,
     "dense_without_bias": _linear,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
     "simple_rnn": _rnn,
     "simple_rnn_two_biases": _rnn,
     "simple_rnn_without_bias": _rnn,
@@ -60,7 +70,7 @@ def natives(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
     """The layers that are modules of torch.nn, by instance, each with its claim."""
     found: dict[str, tuple[ClaimableCall, Native]] = {}
     for node in program.calls:
-        layer = ClaimableCall(node, program.phase, local_shapes(program, node))
+        layer = ClaimableCall.of(program, node)
         if layer.definition in MODULES:
             native = CLAIMS[layer.definition](layer)
             if native is not None:

@@ -45,6 +45,7 @@ WORDS = Words(
         {
             *("Tensor", "math.exp", "math.log", "math.tanh", "math.sqrt"),
             *("nn.Module", "nn.Parameter", "nn.Embedding", "nn.Linear"),
+            *("nn.LayerNorm", "nn.RMSNorm", "nn.functional.gelu", "nn.functional.silu"),
             *("nn.RNN", "nn.LSTM", "nn.GRU", "nn.functional.one_hot"),
             *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros"),
             *("torch.exp", "torch.log", "torch.tanh", "torch.sqrt", "torch.pow", "torch.square"),
@@ -63,7 +64,7 @@ WORDS = Words(
     keywords=frozenset(
         {
             *("dtype", "bias", "batch_first", "nonlinearity"),
-            *("keepdim", "dims", "strict", "device"),
+            *("keepdim", "dims", "strict", "device", "eps", "approximate"),
         }
     ),
     python=frozenset({"super", "zip", "reversed", "float", "str", "int", "dict", "tuple"}),

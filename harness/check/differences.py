@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from harness.check.cell import Cell
+from harness.check.cell import CellResult
 from harness.check.findings import Finding
 from harness.errors import SpecError
 from harness.runtime.labels import backend_of
@@ -28,6 +28,8 @@ class Match(Strict):
     spec: str = "*"
     dtype: str = "*"
     path: str = "*"
+    device: str = "*"
+    layer: str = "*"
     check: str = "*"
     version: str = "*"
 
@@ -56,10 +58,10 @@ class Differences:
 
     entries: dict[str, Difference] = field(default_factory=dict)
 
-    def apply(self, cell: Cell, finding: Finding, version: str) -> None:
-        """Judge a finding again in the light of what is known."""
+    def apply(self, result: CellResult, finding: Finding) -> None:
+        """Judge a finding of a cell again in the light of what is known."""
         for name, entry in self.entries.items():
-            if entry.match is None or not _matches(entry.match, cell, finding.check, version):
+            if entry.match is None or not _matches(entry.match, result, finding.check):
                 continue
             if finding.verdict == "differ":
                 finding.verdict = "known-difference"
@@ -72,16 +74,22 @@ class Differences:
             return
 
 
-def _matches(match: Match, cell: Cell, check: str, version: str) -> bool:
+def _matches(match: Match, result: CellResult, check: str) -> bool:
+    cell = result.cell
+    # What ran each layer, several functions of a framework apart; "" where nothing was opened.
+    ran = {part for label in result.layers.values() for part in label.split(", ")} or {""}
     pairs = (
         (backend_of(cell.backend), match.backend),
         (cell.spec, match.spec),
         (cell.dtype, match.dtype),
         (cell.path, match.path),
+        (cell.device, match.device),
         (check, match.check),
-        (version, match.version),
+        (result.version, match.version),
     )
-    return all(fnmatch.fnmatch(value, pattern) for value, pattern in pairs)
+    return all(fnmatch.fnmatchcase(value, pattern) for value, pattern in pairs) and any(
+        fnmatch.fnmatchcase(label, match.layer) for label in ran
+    )
 
 
 def known_differences(folders: Iterable[Path] = ()) -> Differences:

@@ -62,7 +62,7 @@ class CellRun:
     def _guarded(self, result: CellResult) -> Iterator[Finding]:
         try:
             for finding in self._findings(result):
-                self.differences.apply(self.cell, finding, result.version)
+                self.differences.apply(result, finding)
                 yield finding
         except Exception as error:
             result.could_not_run = True

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
 from harness.program.ir import Phase, Program
-from harness.program.signature import call_key, local_of, local_shapes, owner_of
+from harness.program.signature import call_key, local_of, owner_of
 from harness.runtime import promises
 from harness.runtime.backend import Backend
 from harness.runtime.native import ClaimableCall, Native
@@ -22,7 +22,7 @@ def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native
     """
     found: dict[str, list[Native | None]] = {}
     for node in program.calls:
-        layer = ClaimableCall(node, phase, local_shapes(program, node))
+        layer = ClaimableCall.of(program, node, phase)
         claim = backend.claim(layer)
         if claim is not None:
             source = f"claim() of {layer.definition}"

@@ -10,9 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from harness.program.ir import Meaning, Node, Phase
+from harness.program.dims import Dim
+from harness.program.ir import Meaning, Node, Phase, Program
+from harness.program.signature import local_shapes
 from harness.runtime.packing import Packing
 
 Tensors = dict[str, Any]
@@ -33,11 +35,18 @@ class ClaimableCall:
         phase: ``training`` or ``inference``. Each is asked for apart.
         shapes: Those of the neutral parameters and statistics by local name, in numbers. An LSTM
             has ``W_i`` ``[features, units]`` and ``b_i`` ``[units]``; a loss has none.
+        sizes: The model's sizes by name.
     """
 
     node: Node
     phase: Phase
     shapes: Mapping[str, tuple[int, ...]]
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, program: Program, node: Node, phase: Phase | None = None) -> Self:
+        """A call of a program, at the program's own phase unless another is given."""
+        return cls(node, phase or program.phase, local_shapes(program, node), program.sizes)
 
     @property
     def definition(self) -> str:
@@ -60,9 +69,10 @@ class ClaimableCall:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """Function names, by what they mean too, and numbers by attribute."""
-        functions = self._meaning.functions if self._meaning else {}
-        return {**self.node.attributes["attributes"], **functions}
+        """By attribute: numbers, sizes as whole numbers, and functions' names by what they mean."""
+        given = self.node.attributes["attributes"].items()
+        numbers = {n: v.resolve(self.sizes) if isinstance(v, Dim) else v for n, v in given}
+        return {**numbers, **(self._meaning.functions if self._meaning else {})}
 
     @property
     def _meaning(self) -> Meaning | None:

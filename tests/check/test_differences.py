@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-from harness.check.cell import Cell
+from harness.check.cell import Cell, CellResult
 from harness.check.differences import Difference, Differences, Match, known_differences
 from harness.check.findings import VERDICTS, Finding, Verdict
 from harness.errors import SpecError
 
 CELL = Cell("lesson6/keras_gru", "keras-jax", "cpu", "float32", "native")
+LAYERS = {"gru": "keras.layers.GRU, keras.ops.tanh"}
 VERSION = "keras 3.15.1, jax 0.9.0"
 
 ENTRY = """differences:
@@ -35,7 +36,7 @@ def entry(**match: str) -> Differences:
 
 def applied(known: Differences, verdict: Verdict, check: str = "gradients") -> Finding:
     finding = Finding(check, verdict=verdict)
-    known.apply(CELL, finding, VERSION)
+    known.apply(CellResult(CELL, layers=LAYERS, version=VERSION), finding)
     return finding
 
 
@@ -52,6 +53,11 @@ def applied(known: Differences, verdict: Verdict, check: str = "gradients") -> F
         ({"dtype": "float64"}, False),
         ({"path": "nat*"}, True),
         ({"path": "equations"}, False),
+        ({"device": "c*"}, True),
+        ({"device": "cuda"}, False),
+        ({"layer": "keras.layers.GRU"}, True),
+        ({"layer": "keras.ops.*"}, True),
+        ({"layer": "keras.layers.LSTM"}, False),
         ({"check": "grad*"}, True),
         ({"check": "Gradients"}, False),
         ({"check": "outputs"}, False),

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from planted import OTHER, SAME, changed, shipped
 
-from harness.program.signature import local_shapes
 from harness.runtime.native import ClaimableCall
 from harness.spec.fingerprint import fingerprint
 from harness.spec.library import FOLDERS, Library
@@ -140,9 +139,7 @@ def test_a_backend_may_claim_what_does_not_ship_by_its_checksum() -> None:
         model = MODEL.replace("GATE", "sigmoid").replace("layer: lstm", "layer: own")
         overrides = {("model", "mine"): model, ("layer", "own"): one}
         program = load_spec("mine", (), overrides).program()
-        layers.append(
-            ClaimableCall(program.calls[0], "training", local_shapes(program, program.calls[0]))
-        )
+        layers.append(ClaimableCall.of(program, program.calls[0], "training"))
     assert [layer.definition for layer in layers] == ["own", "own"]
     assert layers[0].checksum != layers[1].checksum
     assert layers[0].checksum == checksum(Library((), {("layer", "own"): text}), "layer", "own")

@@ -17,7 +17,6 @@ from keras_specs import KINKS, LOSSES, MIXED, TINY
 from two_paths import Arrays, by_oracle, draw, everything, worst
 
 from harness.errors import HarnessError
-from harness.program.signature import local_shapes
 from harness.runtime.native import ClaimableCall
 from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
@@ -205,7 +204,7 @@ def claims_of(name: str) -> list[str]:
     """The labels of the layers that are claimed in float64."""
     backend.use("cpu", "float64")
     program = load_spec(name).program("training")
-    layers = [ClaimableCall(n, "training", local_shapes(program, n)) for n in program.calls]
+    layers = [ClaimableCall.of(program, n, "training") for n in program.calls]
     found = [backend.claim(layer) for layer in layers]
     return [native.label for native in found if native is not None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,8 +24,6 @@ from harness.program.passes.rewriter import (
     Policy,
     Rewriter,
     Rule,
-    count_uses,
-    renamed,
 )
 
 # (rewriter, node of a loop's body) -> whether the stack of its result is made after the loop, from
@@ -234,3 +233,33 @@ def _pruned_loop(node: Node, live: set[int]) -> Node:
     results = tuple(node.outputs[i] for i in (*kept, *stacks))
     attributes = {**node.attributes, "carries": len(kept)}
     return replace(node, inputs=inputs, outputs=results, attributes=attributes, body=block)
+
+
+def count_uses(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
+    """How often each value is read, in bodies too; ``wanted`` ones once more."""
+    uses = Counter(wanted)
+    for node in nodes:
+        uses.update(node.inputs)
+        if node.body is not None:
+            uses.update(count_uses(node.body.nodes, node.body.outputs))
+    return uses
+
+
+def renamed(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]:
+    """The nodes with values renumbered, in bodies too."""
+    result = []
+    for node in nodes:
+        body = node.body
+        if body is None and names.keys().isdisjoint((*node.inputs, *node.outputs)):
+            result.append(node)
+            continue
+        if body is not None:
+            body = Block(
+                tuple(names.get(v, v) for v in body.inputs),
+                renamed(body.nodes, names),
+                tuple(names.get(v, v) for v in body.outputs),
+            )
+        inputs = tuple(names.get(v, v) for v in node.inputs)
+        outputs = tuple(names.get(v, v) for v in node.outputs)
+        result.append(replace(node, inputs=inputs, outputs=outputs, body=body))
+    return tuple(result)

@@ -13,7 +13,7 @@ being rewritten is made as it is; so is what is deeper than :data:`DEEPEST` or a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -272,33 +272,3 @@ def _key(op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> Any
         return op, inputs, ()
     # repr tells 0.0 from -0.0, which are equal.
     return op, inputs, tuple(sorted((name, repr(value)) for name, value in attributes.items()))
-
-
-def count_uses(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
-    """How often each value is read, in bodies too; ``wanted`` ones once more."""
-    uses = Counter(wanted)
-    for node in nodes:
-        uses.update(node.inputs)
-        if node.body is not None:
-            uses.update(count_uses(node.body.nodes, node.body.outputs))
-    return uses
-
-
-def renamed(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]:
-    """The nodes with values renumbered, in bodies too."""
-    result = []
-    for node in nodes:
-        body = node.body
-        if body is None and names.keys().isdisjoint((*node.inputs, *node.outputs)):
-            result.append(node)
-            continue
-        if body is not None:
-            body = Block(
-                tuple(names.get(v, v) for v in body.inputs),
-                renamed(body.nodes, names),
-                tuple(names.get(v, v) for v in body.outputs),
-            )
-        inputs = tuple(names.get(v, v) for v in node.inputs)
-        outputs = tuple(names.get(v, v) for v in node.outputs)
-        result.append(replace(node, inputs=inputs, outputs=outputs, body=body))
-    return tuple(result)

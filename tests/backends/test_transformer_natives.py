@@ -1,0 +1,83 @@
+"""Normalisations, attention and the functions between them, as each framework has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sampling import sampled
+
+import harness
+
+MODEL = """\
+model: normalised
+summary: Every layer of transformers that a framework may have as its own.
+source: None, it is a test.
+sizes: {heads: 2, head: 3}
+inputs:
+  x: {shape: [batch, time, heads * head]}
+layers:
+  centred: {layer: layer_norm}
+  scaled: {layer: rms_norm}
+  grouped: {layer: group_norm, groups: heads, each: head}
+  attend: {layer: causal_attention, heads: heads, head: head}
+  exact: {layer: dense, units: heads * head, activation: gelu}
+  near: {layer: dense, units: heads * head, activation: gelu_tanh}
+  swish: {layer: dense, units: heads * head, activation: silu}
+equations: y = grouped(swish(near(exact(scaled(attend(centred(x)))))))
+targets:
+  target: {shape: [batch, time, heads * head]}
+loss: mean(squared_error(y, target))
+optimizer: {optimizer: sgd, learning_rate: 0.1}
+"""
+TORCH, KERAS = "torch.nn.functional.", "keras.layers."
+# By backend and dtype: what runs of its own, and the rest runs its equations.
+OWN = {
+    ("torch", "float64"): {
+        "centred": f"{TORCH}layer_norm",
+        "scaled": f"{TORCH}rms_norm",
+        "grouped": f"{TORCH}group_norm",
+        "attend": f"{TORCH}scaled_dot_product_attention",
+        "exact": f"{TORCH}linear, {TORCH}gelu",
+        "near": f"{TORCH}linear, {TORCH}gelu",
+        "swish": f"{TORCH}linear, {TORCH}silu",
+    },
+    ("jax", "float32"): {"attend": "jax.nn.dot_product_attention"},
+    # Its softmax is float32's.
+    ("jax", "float64"): {},
+    ("keras", "float32"): {
+        "centred": f"{KERAS}LayerNormalization",
+        "scaled": f"{KERAS}RMSNormalization",
+        "grouped": f"{KERAS}GroupNormalization",
+        "exact": f"{KERAS}Dense",
+        "swish": f"{KERAS}Dense",
+    },
+    # A constant of its gelu is float32's.
+    ("keras", "float64"): {
+        "centred": f"{KERAS}LayerNormalization",
+        "scaled": f"{KERAS}RMSNormalization",
+        "grouped": f"{KERAS}GroupNormalization",
+        "swish": f"{KERAS}Dense",
+    },
+    # Elsewhere Keras normalises in float32.
+    ("keras-jax", "float64"): {"exact": f"{KERAS}Dense", "swish": f"{KERAS}Dense"},
+    ("keras-torch", "float64"): {},
+}
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    sampled(OWN, [("torch", "float64"), ("jax", "float32"), ("keras", "float32")]),
+)
+def test_what_a_framework_has_agrees_with_the_equations(
+    backend: str, dtype: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "normalised.yaml"
+    path.write_text(MODEL, encoding="utf-8")
+    checks = ["values", "cotangents", "training"]
+    report = harness.check(path, backend, dtypes=dtype, checks=checks)
+    (result,) = report.results
+    assert report.exit_code == 0, str(report)
+    layers = {name: result.layers[name] for name in OWN["torch", "float64"]}
+    own = {name: label for name, label in layers.items() if label != "equations"}
+    assert own == OWN[backend, dtype]
