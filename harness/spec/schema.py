@@ -25,10 +25,13 @@ class Strict(BaseModel):
 
 
 class Input(Strict):
-    """``shape`` in axes; ``index`` names the size that integer values stay below."""
+    """``shape`` in axes. ``index`` names the size that integer values stay below, ``at_most`` one
+    that they may be as large as; ``boolean`` values are true or false. Others are floats."""
 
     shape: Axes
     index: str | None = None
+    at_most: str | None = None
+    boolean: bool = False
 
 
 class Rows(Strict):
@@ -44,6 +47,14 @@ class Parameter(Strict):
     shape: Axes
     init: Initializer | list[Rows]
     block: Name | None = None
+
+
+class Noise(Strict):
+    """Random numbers of every training step, drawn by the harness by this law; in inference they
+    are its mean. An argument of the law is a number or names an attribute."""
+
+    shape: Axes
+    law: str | dict[str, dict[str, float | str]]
 
 
 class State(Strict):
@@ -112,6 +123,7 @@ class Layer(Documented):
     parameters: dict[Name, Parameter] = {}
     layers: dict[Name, LayerUse] = {}
     state: dict[Name, State] = {}
+    noise: dict[Name, Noise] = {}
     statistics: dict[Name, Parameter] = {}
     equations: str | None = None
     training: str | None = None
@@ -189,6 +201,7 @@ class Model(Documented):
     parameters: Positive | None = None
     sizes: dict[Name, Positive]
     inputs: dict[Name, Input]
+    noise: dict[Name, Noise] = {}
     state: dict[Name, State] = {}
     layers: dict[Name, LayerUse]
     equations: str

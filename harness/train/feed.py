@@ -10,9 +10,11 @@ import numpy as np
 from harness.arrays import Array, IndexArray
 from harness.errors import UsageError
 from harness.program.ir import Port, Program
+from harness.program.signature import noise_ports
 from harness.ranges import EPOCHS
 from harness.runtime.backend import host_dtype
 from harness.spec.model import Spec
+from harness.spec.noise import noise_of
 from harness.text.batches import Batches, Order, batches
 from harness.text.vocabulary import column_view, hot_rows, row_count, window_view
 
@@ -81,7 +83,9 @@ class Feed:
         self.rows = self.total - given.held_out
         if given.examples is not None:
             self.rows = min(self.rows, given.examples)
-        ports = {"input": program.inputs, "target": program.targets}
+        self._program, self._noise = program, noise_ports(program)
+        plain = [port for port in program.inputs if port not in self._noise]
+        ports = {"input": plain, "target": program.targets}
         self._sources = {
             f"{group}.{port.name}": _Source(program, port, given, indices, cut, self._dtype)
             for group, found in ports.items()
@@ -121,14 +125,31 @@ class Feed:
         for start in range(self.total - self.recipe.held_out, self.total - size + 1, size):
             yield np.arange(start, start + size)
 
-    def batch(self, rows: Array, compact: Collection[str] = ()) -> dict[str, Array]:
+    def batch(
+        self, rows: Array, compact: Collection[str] = (), step: int | None = None
+    ) -> dict[str, Array]:
         """The arrays of some rows by ``input.NAME`` and ``target.NAME``; rows of any shape
         ``[..., batch]`` give arrays ``[..., batch, time]`` and so on.
 
-        Those in ``compact`` are indices in place of their one-hot form.
+        Those in ``compact`` are indices in place of their one-hot form. With the number of a
+        ``step`` the noise of that, and of those after it for rows ``[steps, batch]``.
         """
         taken = {name: source(rows) for name, source in self._sources.items()}
-        return {n: a if n in compact else self.expand(n, a) for n, a in taken.items()}
+        found = {n: a if n in compact else self.expand(n, a) for n, a in taken.items()}
+        if step is None or not self._noise:
+            return found
+        return found | self._drawn(rows, step)
+
+    def _drawn(self, rows: Array, step: int) -> dict[str, Array]:
+        """The noise of as many steps as there are rows of row numbers."""
+        sizes = {"batch": rows.shape[-1], "time": self.recipe.length}
+        count = len(rows) if rows.ndim > 1 else 1
+        steps = [
+            noise_of(self._program, sizes, self.seed, number)
+            for number in range(step, step + count)
+        ]
+        whole = {n: np.stack([one[n] for one in steps]).astype(self._dtype) for n in steps[0]}
+        return {f"input.{n}": a if rows.ndim > 1 else a[0] for n, a in whole.items()}
 
     def expand(self, name: str, taken: Array) -> Array:
         """The one-hot form of indices, if the array is to have it."""
@@ -195,7 +216,7 @@ def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
     program = spec.programs["training"]
     found: dict[str, int] = {}
     for port in (*program.inputs, *program.targets):
-        if data.arrays[port.name].offset is None:
+        if port in noise_ports(program) or data.arrays[port.name].offset is None:
             continue
         type_ = program.type_of(port)
         dim = type_.bound if type_.bound is not None else type_.shape[-1]
