@@ -224,9 +224,8 @@ class LayerEvaluator(CallEvaluator):
             at = document.place_of(("scan", "over", name))
             if source not in known:
                 hint = did_you_mean(source, known)
-                raise SpecError(
-                    f"cannot scan over {source!r}: it is neither an input nor noise{hint}", at
-                )
+                nor = ", nor noise" if instance.layer.noise else ""
+                raise SpecError(f"cannot scan over {source!r}: it is not an input{nor}{hint}", at)
             value = inner.value(source)
             type_ = self.type_of(value)
             if len(type_.shape) < 2:

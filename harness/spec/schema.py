@@ -193,6 +193,14 @@ class Data(Strict):
     arrays: dict[Name, Source]
 
 
+class Table(Strict):
+    """Arrays of an npz file beside the spec, one row an example; ``arrays`` says which one is for
+    an input or target that is called otherwise."""
+
+    npz: str
+    arrays: dict[Name, str] = {}
+
+
 class Model(Documented):
     """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
 
@@ -210,7 +218,7 @@ class Model(Documented):
     metrics: dict[Name, str] = {}
     optimizer: OptimizerUse | None = None
     training: Training | None = None
-    data: Data | None = None
+    data: Data | Table | None = None
 
 
 KINDS: dict[str, type[Documented]] = {

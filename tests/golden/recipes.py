@@ -8,7 +8,7 @@ import numpy as np
 
 from golden.recipe import Recipe
 from golden.recipes_later import activations, transformer
-from golden.recipes_noise import noisy
+from golden.recipes_noise import counted, noisy
 
 # Keras rounds rates and betas to float32: numbers that a float32 holds exactly.
 EXACT_ADAM = (
@@ -179,7 +179,7 @@ def _losses(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
                     gradients=not source.startswith("keras"),
                 )
             )
-    return made
+    return made + counted()
 
 
 def _probabilities() -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Witnesses of layers with noise."""
+"""Witnesses of layers with noise, and of what is counted."""
 
 from __future__ import annotations
 
@@ -34,3 +34,12 @@ def noisy() -> list[Recipe]:
             theirs = torch_noise.zoneout_lstm
             made.append(Recipe("layer", "zoneout_lstm", "torch.nn.LSTMCell", theirs, given))
     return made
+
+
+def counted() -> list[Recipe]:
+    """Their derivative is 0 wherever they have one."""
+    theirs, other = "torch.argmax", "keras.metrics.sparse_categorical_accuracy"
+    return [
+        Recipe("loss", "accuracy", theirs, torch_noise.accuracy, gradients=False),
+        Recipe("loss", "accuracy", other, keras_noise.accuracy, gradients=False),
+    ]

@@ -188,6 +188,7 @@ FAULTS = [
     ("function", "elu", "where(x <= 0, x, 0)", "minimum(x, 0)"),
     ("function", "leaky_relu", "0.01", "0.3"),
     ("function", "logsumexp", "max(x, axis=-1)", "0 * max(x, axis=-1)"),
+    ("loss", "accuracy", "max(logits, axis=-1) <= take", "0 <= take"),
     ("loss", "squared_error", "** 2", "** 2 / 2"),
     ("loss", "cross_entropy", "-sum(target *", "-sum(target * target *"),
     ("loss", "sparse_cross_entropy", "log_softmax(logits)", "logits"),
