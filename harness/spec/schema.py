@@ -31,7 +31,7 @@ class Input(Strict):
     shape: Axes
     index: str | None = None
     at_most: str | None = None
-    boolean: bool = False
+    boolean: bool | None = None
 
 
 class Rows(Strict):
@@ -193,7 +193,7 @@ class Data(Strict):
     arrays: dict[Name, Source]
 
 
-class Table(Strict):
+class ArrayFile(Strict):
     """Arrays of an npz file beside the spec, one row an example; ``arrays`` says which one is for
     an input or target that is called otherwise."""
 
@@ -218,7 +218,7 @@ class Model(Documented):
     metrics: dict[Name, str] = {}
     optimizer: OptimizerUse | None = None
     training: Training | None = None
-    data: Data | Table | None = None
+    data: Data | ArrayFile | None = None
 
 
 KINDS: dict[str, type[Documented]] = {

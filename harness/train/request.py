@@ -129,7 +129,7 @@ def prepare(request: TrainRequest) -> Setup:
         raise UsageError(f"{spec.name} has no optimizer: it cannot be trained")
     changed: Mapping[str, int]
     data: Corpus | Table
-    if isinstance(spec.model.data, schema.Table):
+    if isinstance(spec.model.data, schema.ArrayFile):
         if request.text is not None:
             raise UsageError(f"{spec.name} is not trained on a text: leave --text out")
         changed, training = request.sizes, spec.program("training", **request.sizes)

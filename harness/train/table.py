@@ -65,7 +65,7 @@ def mapped_arrays(told: Mapping[str, Any]) -> dict[str, Array]:
     return {n: mapped(one).reshape(one["shape"]) for n, one in told["arrays"].items()}
 
 
-def table(spec: Spec, program: Program, declared: schema.Table, file: Path | None) -> Table:
+def table(spec: Spec, program: Program, declared: schema.ArrayFile, file: Path | None) -> Table:
     """The data that a spec declares, or those of another file.
 
     Raises:
@@ -105,7 +105,7 @@ def _beside(spec: Spec, name: str) -> Path:
 
 
 def _of_ports(
-    file: str, program: Program, declared: schema.Table, found: Arrays
+    file: str, program: Program, declared: schema.ArrayFile, found: Arrays
 ) -> tuple[dict[str, Array], dict[str, int]]:
     """The arrays by the names of the model, as they are given to it, and the sizes of theirs."""
     plain = [port for port in program.inputs if port not in noise_ports(program)]
