@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from harness.extend import (
     Code,
@@ -58,6 +59,7 @@ WORDS = Words(
         {
             *("to", "detach", "transpose", "permute", "expand", "squeeze", "unsqueeze", "flip"),
             *("sum", "amax", "mean", "new_tensor", "new_zeros", "new_ones", "new_full"),
+            *("new_empty", "normal_", "uniform_", "bernoulli_"),
             *("index_add", "reshape", "unbind", "append", "register_buffer", "requires_grad_"),
         }
     ),
@@ -133,6 +135,10 @@ class TorchDialect(Dialect):
         if made:
             return Code((f"{e.like}.{made}({e.shape(shape)})",))
         return fill(f"{e.like}.new_full({e.shape(shape)}, %0)", figure)
+
+    def noise(self, e: Emitter, law: Mapping[str, Any], shape: Shape) -> Code:
+        given = ", ".join(map(repr, law["arguments"].values()))
+        return Code((f"{e.like}.new_empty({e.shape(shape)}).{law['noise']}_({given})",))
 
     def scan(self, e: Emitter, node: Node) -> None:
         """A ``for`` loop over the steps, which appends to a list for each stacked result."""

@@ -16,7 +16,8 @@ def train(
     spec: str | PathLike[str] | Spec,
     backend: str,
     *,
-    text: str | PathLike[str] = "builtin",
+    text: str | PathLike[str] | None = None,
+    data: str | PathLike[str] | None = None,
     encoding: str = "utf-8",
     epochs: int | None = None,
     batch: int | None = None,
@@ -42,7 +43,9 @@ def train(
     Args:
         spec: A name, the path of a file, or a spec that is loaded.
         backend: A name of ``harness list``.
-        text: ``builtin`` (Python's own documentation), ``nietzsche`` (the notebook's), or a file.
+        text: ``builtin`` (Python's own documentation), ``nietzsche`` (the notebook's), or a file;
+            the built-in one if left out.
+        data: An npz file, for a spec that is trained on arrays, in place of the one it names.
         encoding: The encoding of a file.
         epochs: How many; the spec's own phases if left out.
         batch: Rows of a step; the spec's own if left out.
@@ -88,7 +91,8 @@ def train(
     request = TrainRequest(
         name,
         column,
-        text=str(arguments.path(text, "text")),
+        text=None if text is None else str(arguments.path(text, "text")),
+        data=arguments.path(data, "data"),
         encoding=encoding,
         epochs=epochs,
         batch=batch,

@@ -14,7 +14,7 @@ from harness.program import flops
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import Dim
 from harness.program.ir import Node, Port, Program
-from harness.program.signature import call_key, owner_of, variable_ports
+from harness.program.signature import call_key, noise_ports, owner_of, variable_ports
 from harness.spec.library import FOLDERS, Library
 from harness.spec.model import Spec, load_spec
 from harness.worker.launch import Launch
@@ -75,8 +75,10 @@ def explain(
 
 def _crossings(program: Program) -> str:
     lines = []
+    noise = noise_ports(program)
     for title, ports in (
-        ("inputs", program.inputs),
+        ("inputs", [port for port in program.inputs if port not in noise]),
+        ("noise", noise),
         ("targets", program.targets),
         ("state", program.state),
         ("outputs", program.outputs),
@@ -84,6 +86,9 @@ def _crossings(program: Program) -> str:
         for port in ports:
             type_ = program.type_of(port)
             below = f" below {type_.bound}" if type_.bound is not None else ""
+            if title == "noise" and port.init is not None:
+                given = ", ".join(f"{n} {v:g}" for n, v in port.init["arguments"].items())
+                below = f" {port.init['noise']}({given})"
             lines.append(f"  {title:8} {port.name:16} {type_}{below}")
     return "in and out\n" + "\n".join(lines)
 

@@ -24,6 +24,7 @@ MAX_RECORDS = GIB
 MAX_RESULTS = 64 * MIB
 MAX_PROGRAM = 64 * MIB  # of a reproducer
 MAX_ARRAYS = GIB
+MAX_TABLE = 4 * GIB  # arrays that are trained on, packed and unpacked
 MAX_INPUTS = GIB  # arrays of a batch, packed and unpacked
 PIECE = MIB
 

@@ -14,7 +14,7 @@ from harness.oracle.given import Given
 from harness.oracle.oracle import Oracle
 from harness.oracle.patience import Patience, at_work, spent, with_patience
 from harness.program.ir import Phase, Program
-from harness.program.signature import group_of
+from harness.program.signature import group_of, noise_ports
 from harness.ranges import SEED, TIMEOUT
 from harness.runtime.arguments import Arguments
 from harness.runtime.budget import check_fits
@@ -22,6 +22,7 @@ from harness.runtime.session import Session
 from harness.runtime.tensors import IllFormed, whole
 from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
 from harness.spec.model import Spec
+from harness.spec.noise import noise_of
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, not_offered, told
 from harness.worker.worker import Worker
@@ -135,15 +136,16 @@ def _check(
     elif (settings.dtype, settings.device) != ("float64", "cpu"):
         raise UsageError("the oracle is numpy in float64 on the cpu: leave dtype and device out")
     program = spec.programs["training"]
-    if program.inputs and not given.arrays.inputs:
-        raise UsageError(f"inputs are missing (needed: {_names(program.inputs)})")
+    needed = [port for port in program.inputs if port not in noise_ports(program)]
+    if needed and not given.arrays.inputs:
+        raise UsageError(f"inputs are missing (needed: {_names(needed)})")
     if set(want) - {"outputs"}:
         instead = 'or want only ("outputs",)'
         if program.loss is None:
             raise UsageError(f"{spec.name} declares no loss: declare one, {instead}")
         if program.targets and not given.arrays.targets:
-            needed = _names(program.targets)
-            raise UsageError(f"a loss needs targets (missing: {needed}): give them, {instead}")
+            missing = _names(program.targets)
+            raise UsageError(f"a loss needs targets (missing: {missing}): give them, {instead}")
 
 
 def _names(ports: Any) -> str:
@@ -151,12 +153,13 @@ def _names(ports: Any) -> str:
 
 
 def _whole(program: Program, given: Given, seed: int) -> Arguments:
-    """All arguments: what is not given is as at the start of a training."""
+    """All arguments: what is not given is as at the start of a training, noise too."""
     arrays = given.arrays
+    sizes = {"batch": given.batch or 1, "time": given.time or 1}
     return Arguments(
         arrays.parameters or initial_parameters(program, seed),
         arrays.statistics or initial_statistics(program),
-        arrays.inputs,
+        {**noise_of(program, sizes, seed), **arrays.inputs},
         arrays.state or initial_state(program, given.batch or 1),
         arrays.targets,
     )

@@ -15,9 +15,10 @@ import numpy as np
 from harness.arrays import Array, ArrayDict
 from harness.oracle.patience import look
 from harness.program.ir import Port, Program
-from harness.program.signature import result_ports
+from harness.program.signature import length_ports, noise_ports, result_ports
 from harness.runtime.arguments import Arguments
 from harness.spec.initializers import generator
+from harness.spec.noise import draw_noise
 from harness.text.vocabulary import one_hot
 
 
@@ -64,20 +65,43 @@ def _starts_at_one(port: Port) -> bool:
 
 
 def data(program: Program, port: Port, sizes: Mapping[str, int], seed: int) -> Array:
-    """An input or a state: indices over the whole range, or normal numbers."""
+    """An input or a state: noise by its law, indices over the whole range, or normal numbers."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
+    if port in noise_ports(program):
+        return draw_noise(port.init or {}, shape, port.name, seed, 0)
     random = generator(seed, f"{port.name} {shape}")
-    if type_.bound is not None:
-        return random.integers(0, type_.bound.resolve(program.sizes), shape)
+    if type_.kind != "float":
+        return _whole(program, port, sizes, random)
     return single(random.normal(size=shape) * 0.7)
+
+
+def _whole(
+    program: Program, port: Port, sizes: Mapping[str, int], random: np.random.Generator
+) -> Array:
+    """Indices over the whole range; lengths and masks, of which the first three rows are full,
+    empty and one step long."""
+    shape, type_ = program.shape(port, sizes), program.type_of(port)
+    if type_.bound is None:
+        mask = random.integers(0, 2, shape).astype(np.bool_)
+        rows = mask.reshape(shape[0], -1) if shape else mask.reshape(1, 1)
+        for row, kept in zip(rows, (None, 0, 1), strict=False):
+            row[:] = False
+            row[:kept] = True
+        return mask
+    bound = type_.bound.resolve({**program.sizes, **sizes})
+    found = random.integers(0, bound, shape)
+    if port in length_ports(program):
+        rows = np.array([bound - 1, 0, 1])[: found.size]
+        found.flat[: len(rows)] = rows
+    return found
 
 
 def target(program: Program, port: Port, sizes: Mapping[str, int], seed: int) -> Array:
     """Classes, or for float targets 3/4 of one and 1/4 of another: sums that are exactly 1."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     random = generator(seed, f"target {port.name} {shape}")
-    if type_.bound is not None:
-        return random.integers(0, type_.bound.resolve(program.sizes), shape)
+    if type_.kind != "float":
+        return _whole(program, port, sizes, random)
     most, least = (random.integers(0, shape[-1], shape[:-1]) for _ in range(2))
     return 0.75 * one_hot(most, shape[-1]) + 0.25 * one_hot(least, shape[-1])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from harness.arrays import Array, ArrayDict
 from harness.errors import UsageError
 from harness.program.ir import Port, Program
-from harness.program.signature import batch_ports, check_arrays, check_batch
+from harness.program.signature import batch_ports, check_arrays, check_batch, noise_ports
 from harness.runtime.arguments import Arguments
 from harness.runtime.tensors import NUMBERS
 from harness.spec.axes import FREE_SIZES
@@ -43,6 +43,8 @@ class Given:
         """These numbers in the place of those that were drawn. State is zeros, as before the first
         batch, where inputs are given without it."""
         found = {group: array or getattr(drawn, group) for group, array in self.groups().items()}
+        # Of inputs that are given only noise may be left out.
+        found["inputs"] = {**drawn.inputs, **self.arrays.inputs}
         if self.arrays.inputs and not self.arrays.state:
             found["state"] = {n: np.zeros_like(a) for n, a in drawn.state.items()}
         return Arguments(**found)
@@ -77,7 +79,7 @@ def given_numbers(
     """Arrays by name, or whatever numpy makes arrays of, checked against a spec.
 
     ``sizes`` are those that differ from the spec's; batch and time are those of the arrays. Of a
-    group all arrays are given, or none (None).
+    group all arrays are given, or none (None); noise among the inputs may be left out.
 
     Raises:
         UsageError: a name is unknown or missing, an array has another shape or is none of numbers,
@@ -100,7 +102,7 @@ def given_numbers(
         for group, numbers in (("input", inputs), ("state", state), ("target", targets))
         if numbers is not None
     }
-    bound = check_batch(program, batch)
+    bound = check_batch(_without_missing_noise(program, batch.get("input")), batch)
     for name in FREE_SIZES:
         if name in sizes and bound.get(name, sizes[name]) != sizes[name]:
             raise UsageError(
@@ -122,6 +124,14 @@ def given_numbers(
     )
 
 
+def _without_missing_noise(program: Program, inputs: ArrayDict | None) -> Program:
+    """The program without noise that is left to be drawn, where other inputs are given."""
+    if inputs is None:
+        return program
+    left = {port.name for port in noise_ports(program)} - inputs.keys()
+    return replace(program, inputs=tuple(p for p in program.inputs if p.name not in left))
+
+
 def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -> ArrayDict:
     """Arrays by name: float64 where the port holds floats, and else as they are.
 
@@ -130,7 +140,7 @@ def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -
     """
     if not isinstance(numbers, Mapping):
         raise UsageError(f"{group}s are arrays by name, found {type(numbers).__name__}")
-    floats = {port.name for port in ports if program.type_of(port).bound is None}
+    floats = {port.name for port in ports if program.type_of(port).kind == "float"}
     found: ArrayDict = {}
     for name, value in numbers.items():
         try:

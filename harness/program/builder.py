@@ -88,10 +88,14 @@ class Builder:
         """A literal number."""
         return self.emit("constant", value=float(value))
 
+    def filled(self, value: float, shape: Shape) -> int:
+        """One number in every entry of a shape."""
+        number = self.constant(value)
+        return self.emit("broadcast_to", number, shape=shape) if shape else number
+
     def zeros(self, shape: Shape) -> int:
         """Zeros of a shape."""
-        zero = self.constant(0.0)
-        return self.emit("broadcast_to", zero, shape=shape) if shape else zero
+        return self.filled(0.0, shape)
 
     def reduce_to(self, value: int, shape: Shape) -> int:
         """Sum a value down to ``shape``, from which it had been broadcast."""

@@ -52,6 +52,23 @@ def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
             yield prefix, port
 
 
+def noise_ports(program: Program) -> tuple[Port, ...]:
+    """The inputs that the harness draws anew for every step, by the law in their ``init``."""
+    return tuple(port for port in program.inputs if "noise" in (port.init or {}))
+
+
+def length_ports(program: Program) -> tuple[Port, ...]:
+    """The inputs and targets that are lengths of rows: whole numbers up to a size."""
+    ports = (*program.inputs, *program.targets)
+    return tuple(port for port in ports if "lengths" in (port.init or {}))
+
+
+def without_noise(program: Program, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs without those that are noise of ``program``."""
+    noise = {port.name for port in noise_ports(program)}
+    return {name: array for name, array in inputs.items() if name not in noise}
+
+
 def variable_ports(program: Program) -> dict[str, Port]:
     """The ports that gradients are taken with respect to: parameters, float inputs and state."""
     return {
@@ -135,13 +152,28 @@ def check_batch(program: Program, groups: Mapping[str, Mapping[str, Any]]) -> di
         ports = batch_ports(program)[group]
         check_names(group, ports, given)
         for port in ports:
-            name, array = f"{group}.{port.name}", np.asarray(given[port.name])
-            type_ = program.type_of(port)
-            bind(name, type_.shape, array.shape, program.sizes, bound)
-            if type_.bound is not None:
-                check_index(name, array, type_.bound.resolve(program.sizes))
+            name, shape = f"{group}.{port.name}", np.shape(given[port.name])
+            bind(name, program.type_of(port).shape, shape, program.sizes, bound)
+    for group, given in groups.items():
+        for port in batch_ports(program)[group]:
+            check_entries(program, port, f"{group}.{port.name}", given[port.name], bound)
     check_room(program, bound)
     return bound
+
+
+def check_entries(
+    program: Program, port: Port, name: str, given: Any, sizes: Mapping[str, int]
+) -> None:
+    """Check that an array holds what its port does; ``sizes`` are those that the arrays decide.
+
+    Raises:
+        UsageError: an entry is out of range, or they are no whole numbers or truth values.
+    """
+    type_, array = program.type_of(port), np.asarray(given)
+    if type_.bound is not None:
+        check_index(name, array, type_.bound.resolve({**program.sizes, **sizes}))
+    elif type_.kind == "bool" and array.dtype.kind != "b":
+        raise UsageError(f"{name}: expected booleans (true, false), found {array.dtype}")
 
 
 def check_room(program: Program, bound: Mapping[str, int]) -> None:

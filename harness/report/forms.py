@@ -97,6 +97,7 @@ class EpochFigures(Form):
     loss: Number
     curve: list[Number]
     held_out_loss: Number | None = None
+    held_out_metrics: dict[str, Number] = Field(default_factory=dict)
     characters_per_second: Number | None = None
 
 

@@ -28,9 +28,10 @@ class BatchSource(Protocol):
     def classes(self) -> Mapping[str, int]:
         """How many classes each array of one-hot rows has that can be had as indices."""
 
-    def batch(self, rows: Rows, compact: Collection[str] = ()) -> Arrays:
+    def batch(self, rows: Rows, compact: Collection[str] = (), step: int | None = None) -> Arrays:
         """By ``input.NAME`` and ``target.NAME``: rows of any shape ``[..., batch]`` give arrays
-        ``[..., batch, ...]``. Those in ``compact`` are indices in place of their one-hot form."""
+        ``[..., batch, ...]``. Those in ``compact`` are indices in place of their one-hot form.
+        With the number of the first ``step``, from 0, noise is among them."""
 
     def expand(self, name: str, taken: Array) -> Array:
         """The one-hot form of indices, if the array is to have it."""
@@ -64,10 +65,11 @@ class Loader:
         self._bytes = sum(array.nbytes for array in self._arrays(rows).values())
         self.many = many or (MANY_SMALL if MANY_SMALL * self._bytes <= SMALL else MANY)
 
-    def batch(self, rows: Rows) -> Tensors:
-        """The tensors of some rows ``[batch]``, or of batches ``[steps, batch]``."""
+    def batch(self, rows: Rows, step: int = 0) -> Tensors:
+        """The tensors of some rows ``[batch]`` at a step, or of batches ``[steps, batch]`` from
+        that on."""
         tensor = self._backend.tensor
-        return {name: tensor(array) for name, array in self._arrays(rows).items()}
+        return {name: tensor(array) for name, array in self._arrays(rows, step).items()}
 
     def expand(self, batch: Tensors) -> Tensors:
         """A batch of :meth:`batch` or :meth:`each` with all that is to be one-hot in that form."""
@@ -77,31 +79,32 @@ class Loader:
         made = {n: one_hot(batch[n], classes, dtype) for n, classes in self._classes.items()}
         return {**batch, **made}
 
-    def batches(self, rows: Rows, stacked: bool) -> Iterator[tuple[Tensors, bool]]:
-        """The batches of rows ``[steps, batch]``, and whether each is a stack of :attr:`many`."""
+    def batches(self, rows: Rows, stacked: bool, step: int = 0) -> Iterator[tuple[Tensors, bool]]:
+        """The batches of rows ``[steps, batch]`` from a step on, and whether each is a stack of
+        :attr:`many`."""
         done = 0
         while stacked and len(rows) - done >= self.many:
-            yield self.batch(rows[done : done + self.many]), True
+            yield self.batch(rows[done : done + self.many], step + done), True
             done += self.many
         if done < len(rows):
-            for batch in self.each(rows[done:]):
+            for batch in self.each(rows[done:], step + done):
                 yield batch, False
 
-    def each(self, rows: Rows) -> Iterator[Tensors]:
+    def each(self, rows: Rows, step: int = 0) -> Iterator[Tensors]:
         """One batch after the other of rows ``[steps, batch]``; each must be used before the next.
 
         A backend that can write into tensors gets many batches at once, always in the same memory:
         an executor then knows its inputs, and nothing is left to do for the single step.
         """
         if not self._backend.rewrites:
-            yield from map(self.batch, rows)
+            yield from (self.batch(one, step + number) for number, one in enumerate(rows))
             return
         if not self._parts:
             self._allocate(rows[:1])
         count = len(self._parts)
         ahead = max(1, GIVEN // (self._bytes * count)) * count
         for first in range(0, len(rows), ahead):
-            arrays = self._arrays(rows[first : first + ahead])
+            arrays = self._arrays(rows[first : first + ahead], step + first)
             for start in range(0, min(ahead, len(rows) - first), count):
                 yield from self._write({n: a[start : start + count] for n, a in arrays.items()})
 
@@ -125,10 +128,10 @@ class Loader:
                     fill(part[name], single)
         return parts
 
-    def _arrays(self, rows: Rows) -> ArrayDict:
+    def _arrays(self, rows: Rows, step: int = 0) -> ArrayDict:
         """What is to be one-hot is put in order before, while it is small."""
         arrays, lead = {}, rows.ndim - 1
-        for name, array in self._source.batch(rows, compact=self._early).items():
+        for name, array in self._source.batch(rows, self._early, step).items():
             axes = self._orders.get(name)
             if axes is not None:
                 kept = axes[:-1] if name in self._early else axes

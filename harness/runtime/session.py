@@ -24,11 +24,13 @@ from harness.program.signature import (
     check_arrays,
     check_batch,
     check_names,
+    without_noise,
 )
 from harness.runtime import promises
 from harness.runtime.backend import Backend, Function
 from harness.runtime.functions import COMPILED, ExecutionPath, Functions
 from harness.runtime.native import NativeOptimizer, Tensors
+from harness.runtime.tensors import WHOLE
 from harness.runtime.traces import Named, Tracing
 
 # The number of the step, from 1, which the equations of an optimizer may ask for.
@@ -104,18 +106,15 @@ class Session(Functions):
         if self.optimizer is not None:
             self.optimizer_state = self.optimizer.start(trained)
         elif self.rule is not None:
+            zeros = {n: np.zeros_like(self.array(v, n)) for n, v in trained.items()}
             self.slots = {
-                port.name: {
-                    n: self.float_tensor(np.zeros_like(self.array(v, n)))
-                    for n, v in trained.items()
-                }
+                port.name: {n: self.float_tensor(zero) for n, zero in zeros.items()}
                 for port in self.rule.slots
             }
 
     def forget(self) -> None:
         """Let go of everything that :meth:`load` and later steps have made."""
-        self.variables, self.statistics, self.slots = {}, {}, {}
-        self.optimizer_state = None
+        self.variables, self.statistics, self.slots, self.optimizer_state = {}, {}, {}, None
 
     def load_slots(self, slots: Mapping[str, Arrays], steps: int) -> None:
         """Take up the optimizer's equations (not a claimed one) after ``steps`` steps.
@@ -149,8 +148,7 @@ class Session(Functions):
         :class:`UsageError` as for :meth:`arguments`.
         """
         mode: Mode = "forward" if targets is None else "loss"
-        variables, constants = self.arguments(phase, inputs, state, targets or {})
-        results = self.function(phase, mode)(variables, constants)
+        results = self.function(phase, mode)(*self.arguments(phase, inputs, state, targets or {}))
         return self.to_numpy(promises.named(results, COMPILED))
 
     def gradients(
@@ -267,19 +265,21 @@ class Session(Functions):
     def arguments(
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays
     ) -> tuple[Tensors, Tensors]:
-        """Checked arrays as tensors: (what is differentiated against, the rest).
+        """Checked arrays as tensors: (what is differentiated against, the rest); noise in training.
 
         :class:`UsageError` as for :func:`~harness.program.signature.check_batch`.
         """
         program = self.programs[phase]
+        if phase == "inference":
+            inputs = without_noise(self.programs["training"], inputs)
         groups = {"input": inputs, "state": state, **({"target": targets} if targets else {})}
         check_batch(program, groups)
         variables, constants = dict(self.variables), {}
         for group, given in groups.items():
             for port in batch_ports(program)[group]:
                 name, array = f"{group}.{port.name}", given[port.name]
-                if program.type_of(port).bound is not None:
-                    constants[name] = self.backend.tensor(np.array(array, np.int64))
+                if (kind := program.type_of(port).kind) != "float":
+                    constants[name] = self.backend.tensor(np.array(array, WHOLE[kind]))
                 elif group == "target":
                     constants[name] = self.float_tensor(array)
                 else:

@@ -12,6 +12,8 @@ from harness.arrays import Array
 
 # Kinds of dtype that are numbers to compare: bool, signed and unsigned integers, floats.
 NUMBERS = "biuf"
+# What backends are given of what holds no floats, by its kind.
+WHOLE: Mapping[str, Any] = {"index": np.int64, "bool": np.bool_}
 
 
 class IllFormed(Exception):

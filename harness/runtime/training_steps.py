@@ -27,16 +27,16 @@ class ListedBatches:
             {f"{kind}.{n}": a for kind in ("input", "target") for n, a in batch[f"{kind}s"].items()}
             for batch in batches
         ]
-        floats = host_dtype(dtype)
+        kinds: Mapping[str, Any] = {"f": host_dtype(dtype), "b": np.bool_}
         self._arrays = {
-            name: np.stack(
-                [b[name].astype(floats if b[name].dtype.kind == "f" else np.int64) for b in named]
-            )
+            name: np.stack([b[name].astype(kinds.get(b[name].dtype.kind, np.int64)) for b in named])
             for name in named[0]
         }
 
-    def batch(self, rows: Rows, compact: Collection[str] = ()) -> ArrayDict:
-        """The batches of some numbers: ``rows`` are ``[..., 1]``."""
+    def batch(
+        self, rows: Rows, compact: Collection[str] = (), step: int | None = None
+    ) -> ArrayDict:
+        """The batches of some numbers, their noise among them: ``rows`` are ``[..., 1]``."""
         return {name: array[rows[..., 0]] for name, array in self._arrays.items()}
 
     def expand(self, name: str, taken: Array) -> Array:
@@ -75,7 +75,7 @@ class TrainingSteps:
         """Steps on batches of one size, whose rows are ``[steps, batch]``; the sum of losses."""
         loop, loader = self._steps(rate, rows[0])
         self._carry.carried[TOTAL] = self.session.scalar(0.0)
-        batches = loader.batches(rows, stacked=loop.several is not None)
+        batches = loader.batches(rows, loop.several is not None, self.count)
         loop.run(self._carry, batches)
         self.count += len(rows)
         return float(self.session.array(self._carry.carried[TOTAL], "the sum of losses"))

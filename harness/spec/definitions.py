@@ -9,10 +9,13 @@ from harness.spec import schema
 from harness.spec.axes import REST, axes_text
 from harness.spec.builtins import BUILTINS
 from harness.spec.document import Document
+from harness.spec.input_types import check_entries
 from harness.spec.names import is_name
 
 SECTIONS: Mapping[type[schema.Documented], tuple[str, ...]] = {
-    schema.Layer: ("inputs", "attributes", "parameters", "layers", "state", "statistics"),
+    schema.Layer: (
+        *("inputs", "attributes", "parameters", "layers", "state", "noise", "statistics"),
+    ),
     schema.Function: ("inputs",),
     schema.Loss: ("inputs", "attributes"),
     schema.Optimizer: ("attributes", "slots"),
@@ -83,18 +86,22 @@ def _check_layers(document: Document, layer: schema.Layer) -> None:
     at = document.place_of_key(("layers",))
     if layer.equations is None:
         raise SpecError("'layers' are called in 'equations': this layer has another form", at)
-    if layer.parameters:
-        raise SpecError(
-            "a layer has 'parameters' or 'layers', not both: put the parameters into a layer of "
-            "their own, and name that under 'layers'",
-            at,
-        )
+    for section, owned in (("parameters", layer.parameters), ("noise", layer.noise)):
+        if owned:
+            raise SpecError(
+                f"a layer has {section!r} or 'layers', not both: put the {section} into a layer of "
+                "their own, and name that under 'layers'",
+                at,
+            )
 
 
 def _check_scan(document: Document, layer: schema.Layer, scan: schema.Scan) -> None:
     if not scan.over:
         at = document.place_of(("scan", "over"))
         raise SpecError("a scan needs an input to go over, as in {x_t: x}", at)
+    if next(iter(scan.over.values())) in layer.noise:
+        at = document.place_of(("scan", "over", next(iter(scan.over))))
+        raise SpecError("what a scan goes over first is an input; name noise after it", at)
     declared = [n for section in SECTIONS[schema.Layer] for n in getattr(layer, section)]
     for name in scan.over:
         if name in declared or name in BUILTINS:
@@ -113,6 +120,8 @@ def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.
         inner = isinstance(given, schema.Input)
         path = ("inputs", name, "shape") if inner else ("inputs", name)
         axes = given.shape if isinstance(given, schema.Input) else given
+        if isinstance(given, schema.Input):
+            check_entries(document, given, ("inputs", name))
         for number, axis in enumerate(axes):
             at = document.place_of((*path, number))
             if axis in declared:

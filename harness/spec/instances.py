@@ -9,13 +9,14 @@ from harness.errors import Place, SpecError
 from harness.files.complaints import KeyPath
 from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape, shape_text
-from harness.program.ir import Port, Type
+from harness.program.ir import Phase, Port, Type
 from harness.spec import schema
 from harness.spec.attributes import Attribute
 from harness.spec.axes import FREE_SIZES, read_dims
 from harness.spec.init_clauses import read_init
 from harness.spec.library import Definition, content
-from harness.spec.scope import Scope
+from harness.spec.noise import mean_of, read_law
+from harness.spec.scope import BoundValue, Scope
 
 Initial = schema.Initializer | list[schema.Rows]
 
@@ -25,6 +26,7 @@ class Instance:
     """A layer of a model: its definition, its attributes, and its parameters once made.
 
     ``init`` are the laws that the model gives; ``place_of`` finds what the model says of it.
+    ``noise`` are the ports of all calls, as every call is given its own.
     ``inner`` are its own layers: those of its definition, made at the first call, or, in a
     ``chain``, the links. ``inside`` are the definitions around it, and where each is used.
     """
@@ -36,6 +38,7 @@ class Instance:
     place_of: Callable[[KeyPath], Place]
     parameters: dict[str, Port] = field(default_factory=dict)
     statistics: dict[str, Port] = field(default_factory=dict)
+    noise: list[Port] = field(default_factory=list)
     calls: int = 0
     chain: bool = False
     inner: dict[str, Instance] = field(default_factory=dict)
@@ -60,7 +63,8 @@ def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
 
 @dataclass
 class LayerCall:
-    """One call of a layer while its equations are evaluated."""
+    """One call of a layer while its equations are evaluated. ``means`` are what noise is in
+    inference, by its name."""
 
     instance: Instance
     place: Place
@@ -68,6 +72,7 @@ class LayerCall:
     values: dict[str, int]
     scope: Scope
     sizes: dict[str, Dim]
+    means: dict[str, float] = field(default_factory=dict)
 
     def dims(self, section: str, name: str, axes: list[int | str]) -> Shape:
         """The declared shape of a parameter or state, in this call."""
@@ -98,6 +103,33 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
             places[value] = call.place
             ports[name] = Port(full, value, _initial(call, section, name, parameter, shape))
     _check_blocks(call, builder)
+
+
+def make_noise(
+    call: LayerCall, builder: Builder, places: dict[int, Place], phase: Phase
+) -> list[int]:
+    """Bring noise into scope: inputs of the program, anew for every call, and in inference its
+    mean. Returns the inputs, in order.
+
+    Raises:
+        SpecError: a law or a shape is wrong.
+    """
+    instance, document, made = call.instance, call.instance.definition.document, []
+    prefix = instance.name + (f".{instance.calls}" if instance.calls > 1 else "")
+    for name, declared in instance.layer.noise.items():
+        at = document.place_of(("noise", name, "law"))
+        law = read_law(declared, instance.attributes, call.scope.used, at)
+        shape = call.dims("noise", name, declared.shape)
+        if phase == "inference":
+            call.means[name] = mean_of(law)
+            value = builder.filled(call.means[name], shape)
+        else:
+            value = builder.value(Type(shape), f"{prefix}.{name}")
+            instance.noise.append(Port(f"{prefix}.{name}", value, law))
+            made.append(value)
+        places[value] = call.place
+        call.scope.names[name] = BoundValue(value)
+    return made
 
 
 def _initial(

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.errors import SpecError, did_you_mean
-from harness.program.dims import shape_text
+from harness.program.dims import Dim, shape_text
 from harness.program.ir import Phase, Type
 from harness.spec import schema
 from harness.spec.attributes import plain
 from harness.spec.expressions import Assignment, Call, parse_equations
-from harness.spec.instances import Instance, LayerCall, make_variables
+from harness.spec.instances import Instance, LayerCall, make_noise, make_variables
 from harness.spec.layer_uses import LayerMaker, Owner, handed
 from harness.spec.library import Library
 from harness.spec.loss_calls import SINGULAR, CallEvaluator
@@ -132,12 +132,14 @@ class LayerEvaluator(CallEvaluator):
         for name, port in {**instance.parameters, **instance.statistics}.items():
             inner.names[name] = BoundValue(self.moved.get(port.value, port.value))
         inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
-        given = [values[n] for n in (*spec.inputs, *spec.state)]
-        given += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
         self.builder.begin()
+        noise = make_noise(call, self.builder, self.places, self.phase)
+        given = [*(values[n] for n in (*spec.inputs, *spec.state)), *noise]
+        given += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
         output, finals = self._scan(call) if spec.scan else self._equations(call)
         self._check_total(call)
-        results = self.close(given, [output, *finals], _layer_info(self.library, call))
+        info = _layer_info(self.library, call, bool(noise))
+        results = self.close(given, [output, *finals], info)
         results = results[: 1 + len(spec.state)]
         self.places.update(dict.fromkeys(results, call.place))
         return results
@@ -216,23 +218,30 @@ class LayerEvaluator(CallEvaluator):
         document = instance.definition.document
         sequences: list[int] = []
         slices: list[int] = []
+        lengths: list[Dim] = []
+        known = (*instance.layer.inputs, *instance.layer.noise)
         for name, source in scan.over.items():
             at = document.place_of(("scan", "over", name))
-            if source not in instance.layer.inputs:
-                hint = did_you_mean(source, instance.layer.inputs)
-                raise SpecError(f"cannot scan over {source!r}: it is not an input{hint}", at)
-            value = call.values[source]
-            if len(self.type_of(value).shape) < 2:
+            if source not in known:
+                hint = did_you_mean(source, known)
+                nor = ", nor noise" if instance.layer.noise else ""
+                raise SpecError(f"cannot scan over {source!r}: it is not an input{nor}{hint}", at)
+            value = inner.value(source)
+            type_ = self.type_of(value)
+            if len(type_.shape) < 2:
                 raise self.failure(value, at)("a scan goes over axis 1, and there is none")
             inner.used.add(source)
-            sequences.append(self.builder.swap_first_two(value))
-            type_ = self.type_of(sequences[-1])
-            if type_.shape[0] != self.type_of(sequences[0]).shape[0]:
+            lengths.append(type_.shape[1])
+            if lengths[-1] != lengths[0]:
                 raise self.failure(value, at)(
-                    f"the inputs of a scan have the same length, found {type_.shape[0]} "
-                    f"after {self.type_of(sequences[0]).shape[0]}"
+                    f"the inputs of a scan have the same length, found {lengths[-1]} "
+                    f"after {lengths[0]}"
                 )
-            one = Type(type_.shape[1:], type_.kind, type_.bound)
+            one = Type((type_.shape[0], *type_.shape[2:]), type_.kind, type_.bound)
+            if source in call.means:  # the same at every step
+                inner.names[name] = BoundValue(self.builder.filled(call.means[source], one.shape))
+                continue
+            sequences.append(self.builder.swap_first_two(value))
             slices.append(self.builder.value(one, f"{call.label}/{name}"))
             inner.names[name] = BoundValue(slices[-1])
         return sequences, slices
@@ -249,7 +258,7 @@ class LayerEvaluator(CallEvaluator):
                 raise SpecError(f"slice {name!r} is declared but never used", at)
 
 
-def _layer_info(library: Library, call: LayerCall) -> dict[str, Any]:
+def _layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]:
     """The attributes of a call's node, for the backend that may claim it."""
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
@@ -261,6 +270,9 @@ def _layer_info(library: Library, call: LayerCall) -> dict[str, Any]:
         "meaning": meaning(library, "layer", spec.layer, call.instance.attributes),
         "attributes": plain(call.instance.attributes),
         "sizes": dict(call.sizes),
-        "roles": (*spec.inputs, *spec.state, *spec.parameters, *spec.statistics),
+        "roles": (
+            *(*spec.inputs, *spec.state, *(spec.noise if noise else ())),
+            *(*spec.parameters, *spec.statistics),
+        ),
         "results": (output, *spec.state, *spec.statistics),
     }

@@ -93,6 +93,7 @@ class LayerMaker:
                     name=f"{instance.name}.{number}",
                     parameters={},
                     statistics={},
+                    noise=[],
                     chain=False,
                     inner={},
                 )

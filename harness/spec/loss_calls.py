@@ -13,6 +13,7 @@ from harness.spec.attributes import GivenAttributes, plain, read_attributes
 from harness.spec.axes import match
 from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import Call, Expr, Name, Negate, Number, parse_equations
+from harness.spec.input_types import NAMES, entries_of
 from harness.spec.library import content
 from harness.spec.meaning import meaning
 from harness.spec.scope import BoundValue, Scope, check_read, check_used
@@ -22,6 +23,7 @@ SINGULAR: Mapping[str, str] = {
     "attributes": "attribute",
     "parameters": "parameter",
     "state": "state",
+    "noise": "noise",
     "statistics": "statistic",
 }
 
@@ -119,17 +121,20 @@ class CallEvaluator(Evaluator):
         for name, declared in inputs.items():
             found = self.type_of(values[name])
             fail = self.failure(values[name], expr.place)
-            wanted = declared.index if isinstance(declared, schema.Input) else None
-            if wanted is None and found.kind != "float":
-                raise fail(f"{expr.function}: {name} is declared as floats, found {found.kind}")
-            if wanted is not None and found.kind != "index":
-                raise fail(f"{expr.function}: {name} is declared as an index, found {found.kind}s")
-            if wanted is None or found.bound is None:
-                continue
-            if sizes.setdefault(wanted, found.bound) != found.bound:
+            wanted = entries_of(declared)
+            if wanted.kind != found.kind:
                 raise fail(
-                    f"{expr.function}: {name} is an index below {wanted} = {sizes[wanted]}, "
-                    f"found one below {found.bound}"
+                    f"{expr.function}: {name} is declared as {NAMES[wanted.kind]}, found "
+                    f"{NAMES[found.kind]}"
+                )
+            if wanted.size is None or found.bound is None:
+                continue
+            most = found.bound - wanted.more
+            if sizes.setdefault(wanted.size, most) != most:
+                known, more = sizes[wanted.size], f" + {wanted.more}" if wanted.more else ""
+                raise fail(
+                    f"{expr.function}: {name} is an index below {wanted.size}{more} = "
+                    f"{known + wanted.more}, found one below {found.bound}"
                 )
 
     def close(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:

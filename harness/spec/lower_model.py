@@ -10,18 +10,20 @@ from harness.files.complaints import KeyPath
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Phase, Port, Program, Type
 from harness.spec import schema
-from harness.spec.axes import FREE_SIZES, RestAxes, read_dim, read_dims
+from harness.spec.axes import FREE_SIZES, RestAxes, read_dims
 from harness.spec.definitions import check_distinct
 from harness.spec.document import Document
 from harness.spec.expressions import parse_equations, parse_expression
+from harness.spec.input_types import input_type
 from harness.spec.instances import Instance, leaves
 from harness.spec.layer_calls import LayerEvaluator
 from harness.spec.layer_uses import Owner
 from harness.spec.library import Library
+from harness.spec.noise import mean_of, read_law
 from harness.spec.scope import BoundValue, Scope
 from harness.spec.size_checks import check_numbers, room_of
 
-SECTIONS = ("sizes", "inputs", "state", "layers", "targets", "metrics")
+SECTIONS = ("sizes", "inputs", "noise", "state", "layers", "targets", "metrics")
 
 
 class Lowering:
@@ -46,11 +48,11 @@ class Lowering:
         """Lower everything."""
         model, evaluator = self.model, self.evaluator
         self._check_names()
-        inputs = self._ports("inputs", model.inputs)
+        inputs, noise = self._ports("inputs", model.inputs), self._noise()
         state = self._ports("state", model.state)
         self._instances()
         scope = Scope(dict(self.sizes), frozenset(model.state), layers=evaluator.instances)
-        scope.names.update({p.name: BoundValue(p.value) for p in (*inputs, *state)})
+        scope.names.update({p.name: BoundValue(p.value) for p in (*inputs, *noise, *state)})
         equations = parse_equations(model.equations, self.document.locator(("equations",)))
         evaluator.run(equations, scope, "")
         self._name_results()
@@ -69,7 +71,7 @@ class Lowering:
             types=evaluator.builder.types,
             names=evaluator.builder.names,
             nodes=tuple(evaluator.builder.nodes),
-            inputs=tuple(inputs),
+            inputs=(*inputs, *self._drawn(noise, instances)),
             targets=tuple(targets),
             state=tuple(state),
             statistics=tuple(statistics),
@@ -101,18 +103,43 @@ class Lowering:
         for name, given in declared.items():
             path = (section, name, "shape")
             shape = read_dims(given.shape, self.sizes, RestAxes(), self._places(path))
-            bound = None
-            if isinstance(given, schema.Input) and given.index is not None:
-                at = self.document.place_of((section, name, "index"))
-                bound = read_dim(given.index, self.sizes, at)
-            for dim in (*shape, bound or Dim()):
+            init: dict[str, object] | None
+            if isinstance(given, schema.Input):
+                type_ = input_type(self.document, given, (section, name), shape, self.sizes)
+                init = {"lengths": True} if given.at_most is not None else None
+            else:
+                type_, init = Type(shape), {"init": given.init}
+            for dim in (*shape, type_.bound or Dim()):
                 self.used_sizes.update(dim.names)
-            type_ = Type(shape, "float" if bound is None else "index", bound)
             value = self.evaluator.builder.value(type_, name)
             self.evaluator.places[value] = self.document.place_of_key((section, name))
-            init = {"init": given.init} if isinstance(given, schema.State) else None
             ports.append(Port(name, value, init))
         return ports
+
+    def _noise(self) -> list[Port]:
+        """The model's own noise: values to come in, or in inference its mean."""
+        ports = []
+        for name, given in self.model.noise.items():
+            path, builder = ("noise", name, "shape"), self.evaluator.builder
+            law = read_law(given, {}, set(), self.document.place_of(("noise", name, "law")))
+            shape = read_dims(given.shape, self.sizes, RestAxes(), self._places(path))
+            for dim in shape:
+                self.used_sizes.update(dim.names)
+            training = self.phase == "training"
+            value = (
+                builder.value(Type(shape), name)
+                if training
+                else builder.filled(mean_of(law), shape)
+            )
+            self.evaluator.places[value] = self.document.place_of_key(("noise", name))
+            ports.append(Port(name, value, law))
+        return ports
+
+    def _drawn(self, noise: Iterable[Port], instances: Iterable[Instance]) -> list[Port]:
+        """All noise that is an input: in inference none is."""
+        if self.phase == "inference":
+            return []
+        return [*noise, *(port for instance in instances for port in instance.noise)]
 
     def _places(self, path: KeyPath) -> Callable[[int], Place]:
         return lambda number: self.document.place_of((*path, number))
@@ -198,6 +225,7 @@ class Lowering:
         called = {name for name, i in self.evaluator.instances.items() if i.calls}
         for section, noun, used, verb in (
             ("inputs", "input", scope.used, "used"),
+            ("noise", "noise", scope.used, "used"),
             ("state", "state", scope.used, "used"),
             ("layers", "layer", called, "called"),
             ("targets", "target", scope.used, "used"),

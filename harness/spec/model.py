@@ -91,7 +91,8 @@ class Spec:
     @property
     def length(self) -> int:
         """Time steps of a sequence, for models that read any number: those of the spec's data."""
-        return self.model.data.windows.length if self.model.data else DEFAULT_LENGTH
+        data = self.model.data
+        return data.windows.length if isinstance(data, schema.Data) else DEFAULT_LENGTH
 
     def rule(self, name: str, **attributes: float) -> UpdateRule:
         """The update rule of any optimizer in the spec's library."""
@@ -129,16 +130,18 @@ class Spec:
     def _check_data(self) -> None:
         if self.model.data is None:
             return
-        arrays = self.model.data.arrays
+        arrays: Mapping[str, schema.Source | str] = self.model.data.arrays
         wanted = [*self.model.inputs, *self.model.targets]
         for name, source in arrays.items():
             at = self.document.place_of_key(("data", "arrays", name))
             if name not in wanted:
                 hint = did_you_mean(name, wanted)
                 raise SpecError(f"{name!r} is neither an input nor a target{hint}", at)
+            if isinstance(source, str):
+                continue
             if (source.offset is None) == (not source.zeros):
                 raise SpecError(f"{name}: give either offset or zeros", at)
-        for name in wanted:
+        for name in wanted if isinstance(self.model.data, schema.Data) else ():
             if name not in arrays:
                 at = self.document.place_of(("data", "arrays"))
                 raise SpecError(f"no array for {name!r}", at)

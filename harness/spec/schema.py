@@ -25,10 +25,13 @@ class Strict(BaseModel):
 
 
 class Input(Strict):
-    """``shape`` in axes; ``index`` names the size that integer values stay below."""
+    """``shape`` in axes. ``index`` names the size that integer values stay below, ``at_most`` one
+    that they may be as large as; ``boolean`` values are true or false. Others are floats."""
 
     shape: Axes
     index: str | None = None
+    at_most: str | None = None
+    boolean: bool | None = None
 
 
 class Rows(Strict):
@@ -44,6 +47,14 @@ class Parameter(Strict):
     shape: Axes
     init: Initializer | list[Rows]
     block: Name | None = None
+
+
+class Noise(Strict):
+    """Random numbers of every training step, drawn by the harness by this law; in inference they
+    are its mean. An argument of the law is a number or names an attribute."""
+
+    shape: Axes
+    law: str | dict[str, dict[str, float | str]]
 
 
 class State(Strict):
@@ -112,6 +123,7 @@ class Layer(Documented):
     parameters: dict[Name, Parameter] = {}
     layers: dict[Name, LayerUse] = {}
     state: dict[Name, State] = {}
+    noise: dict[Name, Noise] = {}
     statistics: dict[Name, Parameter] = {}
     equations: str | None = None
     training: str | None = None
@@ -181,6 +193,14 @@ class Data(Strict):
     arrays: dict[Name, Source]
 
 
+class ArrayFile(Strict):
+    """Arrays of an npz file beside the spec, one row an example; ``arrays`` says which one is for
+    an input or target that is called otherwise."""
+
+    npz: str
+    arrays: dict[Name, str] = {}
+
+
 class Model(Documented):
     """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
 
@@ -189,6 +209,7 @@ class Model(Documented):
     parameters: Positive | None = None
     sizes: dict[Name, Positive]
     inputs: dict[Name, Input]
+    noise: dict[Name, Noise] = {}
     state: dict[Name, State] = {}
     layers: dict[Name, LayerUse]
     equations: str
@@ -197,7 +218,7 @@ class Model(Documented):
     metrics: dict[Name, str] = {}
     optimizer: OptimizerUse | None = None
     training: Training | None = None
-    data: Data | None = None
+    data: Data | ArrayFile | None = None
 
 
 KINDS: dict[str, type[Documented]] = {

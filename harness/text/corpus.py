@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.files.user_file import MAX_TEXT, FileFault, check_regular, displayed
 from harness.text.reading import Text, builtin_text, lay_out, read_text, text_pieces
+from harness.text.vocabulary import Vocabulary
 
 NAMES = ("builtin", "nietzsche")
 VARIABLE = "HARNESS_CORPUS"
@@ -29,10 +30,26 @@ class Corpus:
     text: Text
     source: str
 
+    unit = "characters"
+    other = "another text"
+
     @property
     def sha256(self) -> str:
         """The checksum of the text."""
         return self.text.sha256
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The characters of the text."""
+        return self.text.vocabulary
+
+    def told(self) -> dict[str, str]:
+        """The way to the indices of the text for another process."""
+        return self.text.indices.told()
+
+    def summary(self) -> str:
+        """What is known of it, in a few words."""
+        return f"{len(self.text):,} characters, {len(self.vocabulary)} distinct with the padding"
 
 
 def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:

@@ -44,6 +44,7 @@ class Epoch(HeaderPart):
     loss: FiniteFloat
     curve: list[FiniteFloat]
     held_out_loss: float | None
+    held_out_metrics: dict[str, float] = Field(default_factory=dict)
     seconds: FiniteFloat
     characters_per_second: FiniteFloat
     memory: dict[str, JsonValue]

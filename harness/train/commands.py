@@ -26,12 +26,11 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @options.BACKEND
 @click.option(
     "--text",
-    default="builtin",
-    show_default=True,
     type=WordList("text"),
-    help="Text to train on: builtin (Python's own documentation), nietzsche (the notebook's), or a "
-    "file.",
+    help="Text to train on: builtin (Python's own documentation, if left out), nietzsche (the "
+    "notebook's), or a file.",
 )
+@click.option("--data", type=FILE, help="npz file of a SPEC that is trained on arrays.")
 @click.option("--encoding", default="utf-8", show_default=True, help="Encoding of a text file.")
 @click.option("--epochs", type=number(EPOCHS), help="The spec's own phases if left out.")
 @click.option("--batch", type=number(BATCH), help="Rows of a step; the spec's own if left out.")
@@ -74,7 +73,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @options.JSON
 @options.SPECS
 def train(spec: str, backend: str, **given: Any) -> None:
-    """Train SPEC on a text, as the spec's own phases say.
+    """Train SPEC on a text or on arrays, as the spec's own phases say.
 
     Exit code 0: done; 1: the loss became NaN or infinite, the last good weights are kept; 2: wrong
     usage or a wrong file; 3: the backend failed; 130: interrupted.
@@ -84,11 +83,12 @@ def train(spec: str, backend: str, **given: Any) -> None:
     from harness.train.request import TrainRequest
 
     column, python, environment = process_of(given, backend)
-    names = ("text", "encoding", "epochs", "batch", "every", "held_out", "device", "dtype", "path")
+    names = ["text", "data", "encoding", "epochs", "batch", "every", "held_out"]
+    names += ["device", "dtype", "path", "seed", "threads", "timeout"]
     request = TrainRequest(
         spec,
         column,
-        **{name: given[name] for name in (*names, "seed", "threads", "timeout")},
+        **{name: given[name] for name in names},
         sizes=numbers(given["sizes"]),
         proof=not given["no_proof"],
         folders=tuple(given["folders"]),

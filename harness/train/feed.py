@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, IndexArray
+from harness.arrays import Array
 from harness.errors import UsageError
 from harness.program.ir import Port, Program
+from harness.program.signature import noise_ports
 from harness.ranges import EPOCHS
-from harness.runtime.backend import host_dtype
+from harness.spec import schema
 from harness.spec.model import Spec
-from harness.text.batches import Batches, Order, batches
 from harness.text.vocabulary import column_view, hot_rows, row_count, window_view
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the arrays of a model are cut from a text: plain data, for a worker.
-
-    ``offsets`` are by array name, in characters from the start of a window; an array of zeros has
-    none. Of all rows the last ``held_out`` are never trained on; ``examples`` bounds the others.
-    """
-
-    length: int
-    stride: int
-    drop_last: int
-    offsets: Mapping[str, int | None]
-    batch: int
-    order: Order
-    whole_only: bool
-    examples: int | None = None
-    held_out: int = 0
+from harness.train.rows import Recipe, RowFeed
 
 
 def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: int = 0) -> Recipe:
@@ -43,6 +25,8 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
     of data or training, and for a share that leaves nothing to train on.
     """
     data, training = spec.model.data, spec.model.training
+    if not isinstance(data, schema.Data):
+        data = None
     if data is None or training is None:
         missing = "data" if data is None else "training"
         raise UsageError(f"{spec.name} has no {missing!r} section: it cannot be trained on a text")
@@ -63,10 +47,10 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
     )
 
 
-class Feed:
-    """Batches by row numbers. ``indices`` is the whole text, in any dtype of whole numbers; a
-    shape of a program's port decides whether an array is one character a row, a window, or its
-    one-hot form. Windows are cut when a batch is: the text is held once, by whoever gives it.
+class Feed(RowFeed):
+    """Batches of a text. ``indices`` is the whole of it, in any dtype of whole numbers; a shape of
+    a program's port decides whether an array is one character a row, a window, or its one-hot
+    form. Windows are cut when a batch is: the text is held once, by whoever gives it.
 
     Raises :class:`UsageError` for a text too short for a batch.
     """
@@ -74,14 +58,11 @@ class Feed:
     def __init__(
         self, program: Program, given: Recipe, indices: Array, dtype: str, seed: int
     ) -> None:
-        self.recipe, self.seed = given, seed
-        self._dtype = host_dtype(dtype)
         cut = {"length": given.length, "stride": given.stride, "drop_last": given.drop_last}
-        self.total = len(column_view(indices, **cut))
-        self.rows = self.total - given.held_out
-        if given.examples is not None:
-            self.rows = min(self.rows, given.examples)
-        ports = {"input": program.inputs, "target": program.targets}
+        total = len(column_view(indices, **cut))
+        super().__init__(program, given, total, given.length, dtype, seed)
+        plain = [port for port in program.inputs if port not in self._noise]
+        ports = {"input": plain, "target": program.targets}
         self._sources = {
             f"{group}.{port.name}": _Source(program, port, given, indices, cut, self._dtype)
             for group, found in ports.items()
@@ -91,53 +72,17 @@ class Feed:
         largest = int(indices.max())
         for source in self._sources.values():
             source.check(largest)
-        self._epochs: dict[int, Batches] = {}
         self.epoch(0)  # raises now, and not in the worker, where there is no batch
 
-    def epoch(self, number: int) -> Batches:
-        """The row numbers of each batch of an epoch; the order depends on the seed only."""
-        if number not in self._epochs:
-            self._epochs.clear()  # before another order is drawn, not after
-            self._epochs[number] = batches(
-                self.rows,
-                self.recipe.batch,
-                self.recipe.order,
-                self.recipe.whole_only,
-                self.seed,
-                number,
-            )
-        return self._epochs[number]
-
-    @property
-    def tested(self) -> int:
-        """How many rows a batch of :meth:`held_out` has."""
-        return min(self.recipe.batch, self.recipe.held_out)
-
-    def held_out(self) -> Iterator[IndexArray]:
-        """The rows of each batch that is never trained on, in order; whole batches only."""
-        size = self.tested
-        if not size:
-            return
-        for start in range(self.total - self.recipe.held_out, self.total - size + 1, size):
-            yield np.arange(start, start + size)
-
-    def batch(self, rows: Array, compact: Collection[str] = ()) -> dict[str, Array]:
-        """The arrays of some rows by ``input.NAME`` and ``target.NAME``; rows of any shape
-        ``[..., batch]`` give arrays ``[..., batch, time]`` and so on.
-
-        Those in ``compact`` are indices in place of their one-hot form.
-        """
-        taken = {name: source(rows) for name, source in self._sources.items()}
-        return {n: a if n in compact else self.expand(n, a) for n, a in taken.items()}
+    def taken(self, rows: Array) -> dict[str, Array]:
+        return {name: source(rows) for name, source in self._sources.items()}
 
     def expand(self, name: str, taken: Array) -> Array:
-        """The one-hot form of indices, if the array is to have it."""
         classes = self._sources[name].classes
         return hot_rows(taken, classes, self._dtype) if classes else taken
 
     @property
     def classes(self) -> dict[str, int]:
-        """How many classes each array of one-hot rows has."""
         return {n: s.classes for n, s in self._sources.items() if s.classes}
 
 
@@ -151,11 +96,11 @@ class _Source:
         given: Recipe,
         text: Array,
         cut: Mapping[str, int],
-        dtype: str,
+        dtype: np.dtype[Any],
     ) -> None:
         type_ = program.type_of(port)
         self._name, self._offset = port.name, given.offsets[port.name]
-        self._dtype = np.dtype(dtype)
+        self._dtype = dtype
         self.classes = 0
         if self._offset is None:
             self._tail = tuple(dim.resolve(program.sizes) for dim in type_.shape[1:])
@@ -191,11 +136,11 @@ def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
     form.
     """
     data = spec.model.data
-    assert data is not None
+    assert isinstance(data, schema.Data)
     program = spec.programs["training"]
     found: dict[str, int] = {}
     for port in (*program.inputs, *program.targets):
-        if data.arrays[port.name].offset is None:
+        if port in noise_ports(program) or data.arrays[port.name].offset is None:
             continue
         type_ = program.type_of(port)
         dim = type_.bound if type_.bound is not None else type_.shape[-1]

@@ -19,7 +19,7 @@ class TrainProgress(TrainEvents):
 
     def __init__(self, console: Console) -> None:
         self.bar = Progress(console, "training")
-        self._epochs, self._steps = 0, 0
+        self._epochs, self._steps, self._unit = 0, 0, ""
 
     def anew(self, place: Path) -> None:
         self.bar.line(f"there is no {displayed(place)} yet: the training begins at its first step")
@@ -43,10 +43,10 @@ class TrainProgress(TrainEvents):
         self._steps = len(setup.feed.epoch(epoch))
         self.bar.plan(self._epochs * self._steps, epoch * self._steps + step)
         self.bar.doing("the first steps")
-        text, grown = setup.text, _grown(setup)
+        data, grown = setup.data, _grown(setup)
+        self._unit = data.unit
         self.bar.line(
-            f"{setup.spec.name} on {setup.request.backend}: {text.name}, {len(text.text):,} "
-            f"characters, {len(setup.vocabulary)} distinct with the padding{grown}; "
+            f"{setup.spec.name} on {setup.request.backend}: {data.name}, {data.summary()}{grown}; "
             f"{self._steps:,} steps of {setup.recipe.batch} rows an epoch"
         )
         if epoch >= self._epochs:
@@ -55,22 +55,25 @@ class TrainProgress(TrainEvents):
             self.bar.line(f"resumes at step {step + 1:,} of epoch {epoch + 1}")
 
     def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
-        self.bar.doing(f"loss {loss:.4f}, {rate:,.0f} characters/s")
+        self.bar.doing(f"loss {loss:.4f}, {rate:,.0f} {self._unit}/s")
         counted = f"epoch {epoch + 1}/{self._epochs}, step {step:,}/{self._steps:,}"
         self.bar.at(epoch * self._steps + step, counted)
 
     def ended(self, entry: Mapping[str, Any]) -> None:
         left = self.bar.left()
-        self.bar.line(epoch_line(entry, self._epochs) + (f"; {left}" if left else ""))
+        line = epoch_line(entry, self._epochs, self._unit)
+        self.bar.line(line + (f"; {left}" if left else ""))
 
 
-def epoch_line(entry: Mapping[str, Any], epochs: int) -> str:
+def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
     """An epoch in one line."""
     held_out = entry["held_out_loss"]
     other = "" if held_out is None else f", held out {held_out:.4f}"
+    metrics = entry["held_out_metrics"].items()
+    other += f" ({', '.join(f'{n} {v:.4f}' for n, v in metrics)})" if metrics else ""
     return (
         f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.4f}{other}, learning rate "
-        f"{entry['learning_rate']:g}, {entry['characters_per_second']:,.0f} characters/s"
+        f"{entry['learning_rate']:g}, {entry['characters_per_second']:,.0f} {unit}/s"
     )
 
 

@@ -124,8 +124,8 @@ class _Proof:
         total = 0.0
         session.load(self.parameters, self.statistics)
         state = initial_state(session.programs["training"], len(self.batches[0]))
-        for rows in self.batches[: self.few]:
-            arrays = self.setup.feed.batch(rows)
+        for number, rows in enumerate(self.batches[: self.few]):
+            arrays = self.setup.feed.batch(rows, step=number)
             inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
             results = session.step(inputs, state, targets, self.rate)
             state = state_of(results)

@@ -34,7 +34,7 @@ class TrainRemote:
             dtype=request.dtype,
             device=request.device,
             recipe=asdict(setup.recipe),
-            text=setup.text.text.indices.told(),
+            text=setup.data.told(),
             seed=request.seed,
         )
         return told
@@ -66,10 +66,10 @@ class TrainRemote:
         found: Mapping[str, Any] = self._ask("snapshot")
         return found
 
-    def evaluate(self) -> float | None:
-        """The mean loss on the rows that are held out, if there are any."""
-        loss: float | None = self._ask("evaluate")
-        return loss
+    def evaluate(self) -> dict[str, float] | None:
+        """The mean loss and metrics on the rows that are held out, if there are any."""
+        found: dict[str, float] | None = self._ask("evaluate")
+        return found
 
     def memory(self) -> Mapping[str, Any]:
         """Bytes: ``resident``, and ``device`` or None."""

@@ -16,10 +16,12 @@ from harness.errors import UsageError, check_known
 from harness.files.user_file import MAX_WEIGHTS
 from harness.program.ir import Program
 from harness.runtime.budget import check_fits
+from harness.spec import schema
 from harness.spec.model import Spec, load_spec
 from harness.text.corpus import Corpus, corpus
-from harness.text.vocabulary import Vocabulary
-from harness.train.feed import Feed, Recipe, needed_sizes, phases_of, recipe
+from harness.train.feed import Feed, needed_sizes, phases_of, recipe
+from harness.train.rows import Recipe, RowFeed
+from harness.train.table import Table, TableFeed, table, table_recipe
 from harness.worker.launch import Launch, thread_settings
 
 PATHS = ("derived", "native", "equations")
@@ -44,14 +46,16 @@ RANGES = {
 class TrainRequest:
     """What to train. ``epochs`` and ``batch`` of None are the spec's own.
 
-    ``text`` is ``builtin``, ``nietzsche`` or a path. ``threads`` of 0 are all cores that the
+    ``text`` is ``builtin``, ``nietzsche`` or a path, None is the built-in one; ``data`` is an npz
+    file in place of the one that the spec names. ``threads`` of 0 are all cores that the
     process may use. ``timeout`` is in seconds, for one call of the worker. ``proof`` holds the
     first steps against the oracle before the training goes on.
     """
 
     spec: str
     backend: str
-    text: str = "builtin"
+    text: str | None = None
+    data: Path | None = None
     encoding: str = "utf-8"
     epochs: int | None = None
     batch: int | None = None
@@ -87,21 +91,20 @@ class Setup:
 
     request: TrainRequest
     spec: Spec
-    text: Corpus
-    vocabulary: Vocabulary
+    data: Corpus | Table
     sizes: Mapping[str, int]
     training: Program
     inference: Program
     recipe: Recipe
     rates: Sequence[float]
-    feed: Feed
+    feed: RowFeed
 
     @property
     def facts(self) -> dict[str, Any]:
         """All that decides the numbers of the run beside backend and versions: as JSON."""
         request = self.request
         return {
-            "text": {"name": self.text.name, "sha256": self.text.sha256},
+            "text": {"name": self.data.name, "sha256": self.data.sha256},
             "seed": request.seed,
             "dtype": request.dtype,
             "sizes": dict(self.sizes),
@@ -124,25 +127,43 @@ def prepare(request: TrainRequest) -> Setup:
     spec = load_spec(request.spec, request.folders)
     if spec.update is None:
         raise UsageError(f"{spec.name} has no optimizer: it cannot be trained")
-    text = corpus(request.text, request.encoding)
-    vocabulary = text.text.vocabulary
-    given = recipe(spec, request.batch, request.held_out, len(text.text))
-    changed = {**needed_sizes(spec, len(vocabulary)), **request.sizes}
-    training = spec.program("training", **changed)
+    changed: Mapping[str, int]
+    data: Corpus | Table
+    if isinstance(spec.model.data, schema.ArrayFile):
+        if request.text is not None:
+            raise UsageError(f"{spec.name} is not trained on a text: leave --text out")
+        changed, training = request.sizes, spec.program("training", **request.sizes)
+        data = table(spec, training, spec.model.data, request.data)
+        given = table_recipe(spec, data.rows, request.batch, request.held_out)
+        time = data.sizes.get("time", 1)
+    else:
+        if request.data is not None:
+            raise UsageError(
+                f"{spec.name} has no 'data: {{npz: FILE}}': --data is for models that have"
+            )
+        data = corpus(request.text or "builtin", request.encoding)
+        given = recipe(spec, request.batch, request.held_out, len(data.text))
+        changed = {**needed_sizes(spec, len(data.vocabulary)), **request.sizes}
+        training, time = spec.program("training", **changed), given.length
     _check_size(training, len(spec.update.slots))
-    check_fits(training, given.batch, given.length, request.sizes)
+    check_fits(training, given.batch, time, request.sizes)
     return Setup(
         request=request,
         spec=spec,
-        text=text,
-        vocabulary=vocabulary,
+        data=data,
         sizes=dict(training.sizes),
         training=training,
         inference=spec.program("inference", **changed),
         recipe=given,
         rates=phases_of(spec, request.epochs),
-        feed=Feed(training, given, text.text.indices.array, request.dtype, request.seed),
+        feed=_feed(training, given, data, request),
     )
+
+
+def _feed(training: Program, given: Recipe, data: Corpus | Table, request: TrainRequest) -> RowFeed:
+    if isinstance(data, Table):
+        return TableFeed(training, given, data.here(), request.dtype, request.seed)
+    return Feed(training, given, data.text.indices.array, request.dtype, request.seed)
 
 
 def _check(request: TrainRequest) -> None:

@@ -206,7 +206,7 @@ class TrainingRun:
 
     def _end(self, epoch: int, rate: float, steps: int, seconds: float) -> None:
         """Close an epoch: its entry, the loss on what is held out, a checkpoint."""
-        held_out = self._remote.evaluate()
+        held_out = self._remote.evaluate() or {}
         read = self._summed()[1] * self.setup.recipe.length
         share = steps / len(self.setup.feed.epoch(epoch))
         entry = {
@@ -214,7 +214,8 @@ class TrainingRun:
             "learning_rate": rate,
             "loss": self._mean(),
             "curve": _curve(self._position["sums"]),
-            "held_out_loss": held_out,
+            "held_out_loss": held_out.pop("loss", None),
+            "held_out_metrics": {n.removeprefix("metric."): v for n, v in held_out.items()},
             "seconds": seconds,
             "characters_per_second": read * share / seconds,
             "memory": self._remote.memory(),
@@ -257,7 +258,7 @@ class TrainingRun:
             dict(setup.sizes),
             found["parameters"],
             found["statistics"],
-            setup.vocabulary.characters,
+            setup.data.vocabulary.characters if setup.data.vocabulary else (),
             history,
         )
         whole = Checkpoint(made, found["slots"], found["state"], dict(self._position))

@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.errors import UsageError
+from harness.program.ir import Program
 from harness.runtime import memory, promises, service
 from harness.runtime.backend import Backend
 from harness.runtime.opening import open_session
 from harness.text.shared import mapped
-from harness.train.feed import Feed, Recipe
+from harness.train.feed import Feed
+from harness.train.rows import Recipe, RowFeed
+from harness.train.table import TableFeed, mapped_arrays
 from harness.train.trainer import Trainer
 
 Payload = dict[str, Any]
@@ -43,10 +46,10 @@ class TrainService:
         dtype: str,
         device: str,
         recipe: Mapping[str, Any],
-        text: Mapping[str, str],
+        text: Mapping[str, Any],
         seed: int,
     ) -> Payload:
-        """A training in place of the last one, on a text that another process has laid out.
+        """A training in place of the last one, on data that another process has laid out.
 
         Returns the path of each layer and the settings.
         """
@@ -55,7 +58,8 @@ class TrainService:
         session = open_session(self.backend, training, inference, rule, path, dtype, device)
         session.use_rule(session.rule, claim=False)
         given = Recipe(**recipe)
-        feed = Feed(session.programs["training"], given, mapped(text), session.dtype, seed)
+        program = session.programs["training"]
+        feed = feed_of(program, given, text, session.dtype, seed)
         self._trainer = Trainer(session, feed)
         self.backend.forget_device_memory()
         settings = promises.texts(self.backend.settings(), "settings()")
@@ -81,8 +85,8 @@ class TrainService:
         """Neutral parameters, statistics, slots and state, and the number of steps made."""
         return self.trainer.snapshot()
 
-    def train_evaluate(self) -> float | None:
-        """The mean loss on the rows that are held out; None if there are none."""
+    def train_evaluate(self) -> dict[str, float] | None:
+        """The mean loss and metrics on the rows that are held out; None if there are none."""
         return self.trainer.evaluate()
 
     def train_memory(self) -> Payload:
@@ -91,6 +95,15 @@ class TrainService:
             "resident": memory.resident(),
             "device": promises.memory(self.backend.device_memory(), "device_memory()"),
         }
+
+
+def feed_of(
+    program: Program, given: Recipe, told: Mapping[str, Any], dtype: str, seed: int
+) -> RowFeed:
+    """The batches of a text or of arrays that lie in another process."""
+    if "arrays" in told:
+        return TableFeed(program, given, mapped_arrays(told), dtype, seed)
+    return Feed(program, given, mapped(told), dtype, seed)
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:

@@ -81,8 +81,9 @@ def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
     made_with = found.weights.history
     for name, wanted in setup.facts.items():
         if not _alike(made_with[name], wanted):
+            what = setup.data.other if name == "text" else f"another {name}"
             raise UsageError(
-                f"{place} was made with another {name}: "
+                f"{place} was made with {what}: "
                 f"{_difference(made_with[name], wanted)}; ask for that, or start over with "
                 "another --weights"
             )

@@ -1,4 +1,4 @@
-"""Training steps over a text, at the speed of a pipeline. Runs inside the worker."""
+"""Training steps over data, at the speed of a pipeline. Runs inside the worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness.runtime.training_steps import TrainingSteps
 from harness.spec.initial_values import initial_state
-from harness.train.feed import Feed
+from harness.train.rows import RowFeed
 
 # Steps whose losses are summed on the device before the host asks. Every sum begins at a multiple
 # of it in its epoch, so that a run that was resumed adds up the same numbers in the same order.
@@ -27,7 +27,7 @@ class Trainer:
     taken up by any backend.
     """
 
-    def __init__(self, session: Session, feed: Feed) -> None:
+    def __init__(self, session: Session, feed: RowFeed) -> None:
         self.session, self.feed = session, feed
         self._made = TrainingSteps(session, feed)
         self._size = feed.recipe.batch
@@ -64,21 +64,23 @@ class Trainer:
             "steps": self._made.count,
         }
 
-    def evaluate(self) -> float | None:
-        """The mean loss on the rows that are held out, with the inference program; None if there
-        are none."""
+    def evaluate(self) -> dict[str, float] | None:
+        """The mean ``loss`` on the rows that are held out, with the inference program, and by
+        ``metric.NAME`` the metrics; None if there are none."""
         if not self.feed.tested:
             return None
         self._made.store()
         state: Arrays = initial_state(self.session.programs["inference"], self.feed.tested)
-        losses = []
+        found: dict[str, list[float]] = {}
         for numbers in self.feed.held_out():
             arrays = self.feed.batch(numbers)
             inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
             results = self.session.forward("inference", inputs, state, targets)
             state = group_of(results, "state.")
-            losses.append(float(results["loss"]))
-        return float(np.mean(losses))
+            for name, value in results.items():
+                if name == "loss" or name.startswith("metric."):
+                    found.setdefault(name, []).append(float(value))
+        return {name: float(np.mean(values)) for name, values in found.items()}
 
     def _sum(self, rate: float, batches: Sequence[Any]) -> float:
         """The losses of some steps, times their rows."""

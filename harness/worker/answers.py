@@ -208,7 +208,7 @@ BACKEND = _forms(
     train_load=None,
     train_run=list[float],
     train_snapshot=Snapshot,
-    train_evaluate=float | None,
+    train_evaluate=dict[str, float] | None,
     train_memory=MemoryAnswer,
 )
 # The verbs of a format.

@@ -32,6 +32,7 @@ FOLDER = TESTS / "mutants"
 with pytest.MonkeyPatch.context() as _path:
     _path.syspath_prepend(FOLDER)
     from harness_mutants import BACKENDS, CONTROL, MUTANTS
+    from harness_mutants.registry import OTHERS
 
 if TYPE_CHECKING:
     from harness_mutants.registry import Mutant
@@ -93,7 +94,8 @@ def installed() -> Iterator[None]:
 def results(request: pytest.FixtureRequest) -> Results:
     """Every cell's result, by mutant, system and dtype."""
     # By a pattern, all checks are made in all dtypes: some faults have one of them only.
-    with installed(), Planned(Request(backends=BACKENDS, checks=("**",))) as engine:
+    specs = (*lesson6(), *OTHERS)
+    with installed(), Planned(Request(specs=specs, backends=BACKENDS, checks=("**",))) as engine:
         engine.half = request.param == "half"
         found = engine.run().results
     return {(r.cell.device, r.cell.spec, r.cell.dtype): r for r in found}

@@ -38,6 +38,8 @@ from fuzz.real import (
     results_file,
     shipped_file,
     spec,
+    table_at,
+    table_file,
     weights_file,
 )
 from harness.check import reproducer
@@ -209,6 +211,11 @@ def read_inputs(data: bytes, folder: Path) -> None:
     gather(spec(), SIZES, inputs=folder / "x.npz")
 
 
+def read_table(data: bytes, folder: Path) -> None:
+    (folder / "t.npz").write_bytes(data)
+    table_at(folder / "t.npz")
+
+
 def read_plain_weights(data: bytes, folder: Path) -> None:
     (folder / "w").write_bytes(data)
     gather(spec(), SIZES, parameters=folder / "w")
@@ -283,6 +290,8 @@ READERS = (
     ),
     Reader("inputs", of_bytes(inputs_file), read_inputs),
     Reader("input-values", lambda: archives(inputs_file()), read_inputs),
+    Reader("tables", of_bytes(table_file), read_table),
+    Reader("table-values", lambda: archives(table_file()), read_table),
     Reader("plain-weights", of_bytes(plain_weights_file), read_plain_weights),
     Reader("texts", of_bytes(lambda: ["Ein Text.\r\nÜber zwei Zeilen.".encode()]), read_text),
     Reader("frames", of_bytes(answers), read_frame, 4),

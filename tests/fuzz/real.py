@@ -21,11 +21,13 @@ from harness.check.cell import Cell
 from harness.check.request import Request, make_case
 from harness.convert import weights
 from harness.convert.weights import Weights
+from harness.spec import schema
 from harness.spec.fingerprint import fingerprint
 from harness.spec.initial_values import initial_parameters, initial_statistics
 from harness.spec.model import Spec, load_spec
 from harness.train import checkpoint
 from harness.train.checkpoint import Checkpoint
+from harness.train.table import Table, table
 from harness.worker import frames
 
 MODEL = "lesson6/stateful_lstm"
@@ -115,6 +117,20 @@ def inputs_file() -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **{"chars": chars, "target.target": chars, **state})
     return buffer.getvalue()
+
+
+@cache
+def table_file() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, pixels=np.zeros((2, 64), np.float32), label=np.arange(2))
+    return buffer.getvalue()
+
+
+def table_at(path: Path) -> Table:
+    """The data of a model that is trained on arrays, from a file."""
+    vae = load_spec("vae")
+    assert isinstance(vae.model.data, schema.ArrayFile)
+    return table(vae, vae.program("training"), vae.model.data, path)
 
 
 @cache

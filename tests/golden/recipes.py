@@ -8,6 +8,7 @@ import numpy as np
 
 from golden.recipe import Recipe
 from golden.recipes_later import activations, transformer
+from golden.recipes_noise import counted, noisy
 
 # Keras rounds rates and betas to float32: numbers that a float32 holds exactly.
 EXACT_ADAM = (
@@ -85,7 +86,7 @@ def _layers(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
                 "inference",
             ),
         ]
-    return made + _recurrent(torch, keras, onnx) + transformer(torch, keras)
+    return made + _recurrent(torch, keras, onnx) + transformer(torch, keras) + noisy()
 
 
 def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
@@ -178,7 +179,7 @@ def _losses(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
                     gradients=not source.startswith("keras"),
                 )
             )
-    return made
+    return made + counted()
 
 
 def _probabilities() -> tuple[Any, Any]:

@@ -70,7 +70,8 @@ def tiny(
     text = _WRITERS[kind](content, dict(attributes or {}))
     spec = load_spec("tiny", overrides={**changed, ("model", "tiny"): text})
     program = spec.program(phase)
-    values = {port.name: port for port in (*program.inputs, *program.targets)}
+    given = (*program.inputs, *program.targets)
+    values = {port.name.removeprefix("cell."): port for port in given}
     values |= {port.name.removeprefix("cell."): port for port in program.parameters}
     values |= {port.name.removeprefix("cell."): port for port in program.statistics}
     moved = tuple(

@@ -16,6 +16,7 @@ from harness.arrays import Array, ArrayDict
 from harness.program.builder import Builder
 from harness.program.dims import bind
 from harness.program.ir import Node, Port, Program
+from harness.program.signature import noise_ports
 from harness.runtime.arguments import Arguments
 
 TAP, PULL, ALONG = "tap.", "pull.", "along."
@@ -99,9 +100,11 @@ def tapped(program: Program, cut: Collection[str] = ()) -> Tapped:
 def untapped(program: Program, like: Tapped) -> Program:
     """The program of inference with the same inputs, which it does not use."""
     builder = Builder(dict(program.types), dict(program.names))
+    known = {port.name for port in (*program.inputs, *noise_ports(like.program))}
     extra = [
         Port(port.name, builder.value(like.program.type_of(port)))
-        for port in like.program.inputs[len(program.inputs) :]
+        for port in like.program.inputs
+        if port.name not in known
     ]
     return replace(program, types=builder.types, inputs=(*program.inputs, *extra))
 

@@ -184,7 +184,8 @@ def _bounds(case: Case) -> dict[str, int]:
     """The number of classes of every index input."""
     program = case.inference
     types = {port.name: program.type_of(port) for port in program.inputs}
-    return {n: t.bound.resolve(program.sizes) for n, t in types.items() if t.bound is not None}
+    sizes = {**program.sizes, "batch": case.batch, "time": case.time}
+    return {n: t.bound.resolve(sizes) for n, t in types.items() if t.bound is not None}
 
 
 def nan(context: Context) -> Iterator[Finding]:

@@ -64,11 +64,13 @@ def causality(context: Context) -> Iterator[Finding]:
         return
     step = case.time // 2
     other = case.batch_of(case.batch, case.time, 2)
+    given = case.material.inputs
     inputs = {
-        name: array if timed[name] is None else _mixed(array, other.inputs[name], timed[name], step)
-        for name, array in case.material.inputs.items()
+        name: _mixed(given[name], other.inputs[name], axis, step)
+        for name, axis in timed.items()
+        if axis is not None
     }
-    changed = replace(case.material, inputs=inputs)
+    changed = replace(case.material, inputs={**given, **inputs})
     main = case.forward("inference", case.material, "main")
     truths = [main.values, case.forward("inference", changed, "later steps changed").values]
     context.remote.load(case.material)
@@ -153,9 +155,8 @@ def _example(case: Case, row: int) -> Arguments:
     )
 
 
-def _mixed(first: Array, second: Array, axis: int | None, step: int) -> Array:
+def _mixed(first: Array, second: Array, axis: int, step: int) -> Array:
     """The first array up to a step, the second from there on."""
-    assert axis is not None
     early, late = _halves(first, axis, step)[0], _halves(second, axis, step)[1]
     return np.concatenate([early, late], axis)
 

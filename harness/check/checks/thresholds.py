@@ -70,7 +70,8 @@ class LargeCase(Case):
         type_ = self.training.type_of(port)
         if type_.bound is not None:
             array = np.array(array)
-            array.flat[::2] = type_.bound.resolve(self.training.sizes) - 1
+            sizes = {**self.training.sizes, "batch": self.batch, "time": self.time}
+            array.flat[::2] = type_.bound.resolve(sizes) - 1
         axes = [str(dim) for dim in type_.shape]
         return np.take(array, rows, axes.index("batch")) if "batch" in axes else array
 
@@ -115,7 +116,9 @@ def _stepped(context: Context, expected: Arrays) -> dict[str, Any]:
     material = context.case.material
     batches = [{"inputs": material.inputs, "targets": material.targets}]
     # Over another batch, as memory is written again.
-    zeros = [{kind: {n: 0 * a for n, a in given.items()} for kind, given in batches[0].items()}]
+    zeros = [
+        {k: {n: np.zeros_like(a) for n, a in given.items()} for k, given in batches[0].items()}
+    ]
     context.prepare("train", zeros, context.case.spec.rule("sgd"), RATE)
     context.remote.call("feed", batches=batches)
     (results,) = context.remote.call("values", first=0, count=1)

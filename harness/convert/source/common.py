@@ -20,6 +20,7 @@ from harness.convert.source.idioms import Idioms
 from harness.convert.source.layers import LayerForm, Method
 from harness.program.dims import Dim
 from harness.program.ir import Node, Program
+from harness.program.signature import noise_ports
 
 SIGNS: Mapping[str, tuple[str, int]] = {
     "add": ("+", SUM),
@@ -124,7 +125,9 @@ class LayerBody:
             name = "" if value in bare else names.get(value, "")
             return name.removeprefix(f"{label}/") if name.startswith(f"{label}/") else ""
 
-        roles = form.roles(self.call)
+        drawn = {port.value: port.init or {} for port in noise_ports(self.program)}
+        every = form.roles(self.call)
+        roles = [(role, value) for role, value in every if value not in drawn]
         texts = {role: parameter(role) for role in form.shapes}
         like = next(iter(texts.values()), roles[0][0])
         e = Emitter(dialect, self.program.types, base, self.program.sizes, like, depth)
@@ -144,6 +147,11 @@ class LayerBody:
                 e.depth += 1
                 e.write(f"{name} = {e.render(dialect.filled(e, zeros, shape))}")
                 e.depth -= 1
+        for role, value in every:
+            if value in drawn:
+                shape = self.program.types[value].shape
+                made = e.read(dialect.noise(e, drawn[value], shape))
+                e.write(f"{e.argument(value, role)} = {made}")
         e.block(nodes, wanted)
         results = e.operands(wanted)
         given = [value for role, value in roles if role not in method.optional]

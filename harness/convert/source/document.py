@@ -17,8 +17,8 @@ def described(model: SourceModel, port: Port) -> str:
     type_ = model.program.type_of(port)
     shape = model.dims(type_.shape)
     if type_.bound is None:
-        return f"{told(port.name)}: {shape}"
-    last = type_.bound.resolve(model.program.sizes) - 1
+        return f"{told(port.name)}: {'booleans ' if type_.kind == 'bool' else ''}{shape}"
+    (last,) = model.dims((type_.bound - 1,)).strip("[]").split(", ")
     return f"{told(port.name)}: integers {shape} from 0 to {last}"
 
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.convert.source.expression import Code, fill, number, value
 from harness.convert.source.names import PYTHON, identifier, unique
@@ -50,6 +51,15 @@ class Dialect(ABC):
     @abstractmethod
     def scan(self, e: Emitter, node: Node) -> None:
         """Write a loop."""
+
+    def noise(self, e: Emitter, law: Mapping[str, Any], shape: Shape) -> Code:
+        """Noise of a law (:mod:`harness.spec.noise`), drawn by the framework anew at every call;
+        for dialects that write the form of a layer in training.
+
+        Raises:
+            NotImplementedError: this one does not.
+        """
+        raise NotImplementedError
 
 
 @dataclass

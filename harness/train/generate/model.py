@@ -15,6 +15,7 @@ from harness.program.dims import resolve_shape
 from harness.program.ir import Port, Program
 from harness.program.signature import result_ports
 from harness.runtime.tensors import IllFormed
+from harness.spec import schema
 from harness.spec.initial_values import initial_state
 from harness.spec.model import Spec
 from harness.text.vocabulary import Vocabulary, one_hot
@@ -118,8 +119,8 @@ def reader(spec: Spec, weights: Weights) -> Reader:
     """
     check(weights, spec)
     data = spec.model.data
-    if data is None:
-        raise UsageError(f"{spec.name} has no 'data' section: it does not say how it reads a text")
+    if not isinstance(data, schema.Data):
+        raise UsageError(f"{spec.name} has no 'data' of a text: it does not say how it reads one")
     program = spec.program("inference", **weights.sizes)
     offsets = {p.name: data.arrays[p.name].offset for p in program.inputs}
     wide = any("time" in dim.names for p in program.inputs for dim in program.type_of(p).shape)

@@ -22,6 +22,7 @@ from harness_mutants import (  # noqa: F401
     gradients,
     later,
     loops,
+    noisy,
     numbers,
     pipelines,
     planned,

@@ -55,6 +55,12 @@ class Mutant:
 
 
 MUTANTS: dict[str, Mutant] = {}
+# Models of mutants that are not of Lesson 6.
+OTHERS = ("vae",)
+
+
+def _model(spec: str) -> str:
+    return spec if spec in OTHERS else f"lesson6/{spec}"
 
 
 def register(mutant: Mutant) -> None:
@@ -98,7 +104,7 @@ def _add(
 ) -> None:
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
     summary = (cls.__doc__ or "").strip()
-    register(Mutant(name, summary, f"lesson6/{spec}", check, dtypes, make, everywhere))
+    register(Mutant(name, summary, _model(spec), check, dtypes, make, everywhere))
 
 
 def primitive(
@@ -110,7 +116,7 @@ def primitive(
         name = function.__name__.strip("_").replace("_", "-")
         summary = (function.__doc__ or "").strip()
         table = {**PRIMITIVES, op: function}
-        model = f"lesson6/{spec}"
+        model = _model(spec)
         make = partial(Faulty, primitives=table)
         register(Mutant(name, summary, model, check, dtypes, make, everywhere))
         return function

@@ -1,0 +1,70 @@
+"""Models with noise, lengths and masks in every format: the oracle's inference; and what a module
+of torch draws in training."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+from format_cases import ALLOWED, Case, assert_comes_back, outputs, written
+from noisy_model import noisy
+from sampling import sampled
+
+from harness.convert.formats import launch
+from harness.worker.worker import Worker
+
+NEEDS = {"torch": "torch", "jax": "jax", "keras": "keras", "onnx": "onnxruntime"}
+SUFFIXES = {"torch": ".pt", "jax": ".npz", "keras": ".keras", "onnx": ".onnx"}
+
+
+@pytest.mark.parametrize("format_", sampled(NEEDS, ("torch", "onnx")))
+def test_outputs_are_the_oracles_and_weights_come_back(format_: str, tmp_path: Path) -> None:
+    if find_spec(NEEDS[format_]) is None:
+        pytest.skip(f"{NEEDS[format_]} is not installed")
+    environment = {"KERAS_BACKEND": "tensorflow"} if format_ == "keras" else {}
+    with Worker(launch(format_, environment=environment)) as worker:
+        for dtype in ALLOWED:
+            case, path = Case.of(noisy(), dtype), tmp_path / f"model{SUFFIXES[format_]}"
+            assert path in written(worker, case, path)
+            for batch, time in ((3, 4), (1, 1), (2, 9)):
+                assert outputs(worker, case, path, batch, time) < ALLOWED[dtype]
+            assert_comes_back(worker, case, path)
+
+
+def test_a_module_of_torch_draws_noise_in_training(tmp_path: Path) -> None:
+    torch: Any = pytest.importorskip("torch")
+    path = tmp_path / "model.pt"
+    with Worker(launch("torch")) as worker:
+        written(worker, Case.of(noisy(), "float64"), path)
+    found = spec_from_file_location("noisy_module", tmp_path / "model.py")
+    assert found is not None
+    assert found.loader is not None
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    sys.modules.pop("noisy_module", None)
+    made = module.Noisy()
+    made.load_state_dict(torch.load(path, weights_only=True))
+    x = torch.ones(50, 40, 3, dtype=torch.float64)
+
+    def drawn(layer: Any, *given: Any) -> Any:
+        made.train()
+        torch.manual_seed(0)
+        first = layer(*given)
+        assert not torch.equal(first, layer(*given))
+        return first
+
+    dropped = drawn(made.drop, x)
+    assert dropped.unique().tolist() == [0.0, pytest.approx(4 / 3)]
+    assert float((dropped > 0).double().mean()) == pytest.approx(0.75, abs=0.03)
+    assert not torch.equal(dropped[0], dropped[1])
+    codes = drawn(made.sample, 2 + x, 0 * x)
+    assert float(codes.mean()) == pytest.approx(3, abs=0.07)
+    assert float(codes.std()) == pytest.approx(1, abs=0.06)
+    drawn(made.rnn, x)
+    made.eval()
+    assert torch.equal(made.drop(x), x)
+    assert torch.equal(made.sample(x, x), x)
+    assert torch.equal(made.rnn(x), made.rnn(x))

@@ -1,0 +1,61 @@
+"""Faults of noise: drawn anew, kept from step to step, rounded, or taken for a constant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Arrays
+from harness.program.ir import Phase
+from harness.program.signature import noise_ports
+from harness.runtime.session import Session
+from harness_mutants.registry import BOTH, session
+
+Both = tuple[dict[str, Any], dict[str, Any]]
+
+
+class _Drawn(Session):
+    """The names that noise has among the arguments of a step."""
+
+    @property
+    def noise(self) -> list[str]:
+        return [f"input.{port.name}" for port in noise_ports(self.programs["training"])]
+
+
+@session("vae", "outputs", BOTH)
+class NoiseOfItsOwn(_Drawn):
+    """Noise is drawn by the backend, by the same law."""
+
+    def arguments(self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays) -> Both:
+        variables, constants = super().arguments(phase, inputs, state, targets)
+        random = np.random.default_rng(1)
+        for name in self.noise if phase == "training" else ():
+            variables[name] = self.float_tensor(random.normal(size=variables[name].shape))
+        return variables, constants
+
+
+@session("vae", "training", ("float64",))
+class NoiseOfTheFirstBatch(_Drawn):
+    """The noise of the first batch is kept for all others."""
+
+    kept: dict[str, Any]
+
+    def arguments(self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays) -> Both:
+        variables, constants = super().arguments(phase, inputs, state, targets)
+        self.kept = getattr(self, "kept", {})
+        for name in self.noise if phase == "training" else ():
+            key = f"{name} {variables[name].shape}"
+            variables[name] = self.kept.setdefault(key, variables[name])
+        return variables, constants
+
+
+@session("vae", "outputs", BOTH)
+class NoiseInHalf(_Drawn):
+    """Noise is rounded to float16."""
+
+    def arguments(self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays) -> Both:
+        variables, constants = super().arguments(phase, inputs, state, targets)
+        for name in self.noise if phase == "training" else ():
+            variables[name] = self.float_tensor(np.float16(self.array(variables[name], name)))
+        return variables, constants
