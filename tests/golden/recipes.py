@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from golden.image_kernels import images
 from golden.recipe import Recipe
 from golden.recipes_later import activations, transformer
 
@@ -85,7 +86,10 @@ def _layers(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
                 "inference",
             ),
         ]
-    return made + _recurrent(torch, keras, onnx) + transformer(torch, keras)
+    import keras as k
+    import torch as t
+
+    return made + _recurrent(torch, keras, onnx) + transformer(torch, keras) + images(t, k)
 
 
 def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
