@@ -18,6 +18,8 @@ from harness.extend import (
     swaps_first,
 )
 
+from . import source_windows as framing
+
 TEMPLATES: Mapping[str, str] = {
     "exp": "torch.exp(%0)",
     "log": "torch.log(%0)",
@@ -46,6 +48,7 @@ WORDS = Words(
             *("Tensor", "math.exp", "math.log", "math.tanh", "math.sqrt"),
             *("nn.Module", "nn.Parameter", "nn.Embedding", "nn.Linear"),
             *("nn.RNN", "nn.LSTM", "nn.GRU", "nn.functional.one_hot"),
+            *("nn.functional.pad", "nn.functional.fold"),
             *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros"),
             *("torch.exp", "torch.log", "torch.tanh", "torch.sqrt", "torch.pow", "torch.square"),
             *("torch.arange", "torch.erf", "torch.sin", "torch.cos", "torch.floor"),
@@ -58,12 +61,14 @@ WORDS = Words(
             *("to", "detach", "transpose", "permute", "expand", "squeeze", "unsqueeze", "flip"),
             *("sum", "amax", "mean", "new_tensor", "new_zeros", "new_ones", "new_full"),
             *("index_add", "reshape", "unbind", "append", "register_buffer", "requires_grad_"),
+            "unfold",
         }
     ),
     keywords=frozenset(
         {
             *("dtype", "bias", "batch_first", "nonlinearity"),
             *("keepdim", "dims", "strict", "device"),
+            *("value", "dilation", "padding", "stride"),
         }
     ),
     python=frozenset({"super", "zip", "reversed", "float", "str", "int", "dict", "tuple"}),
@@ -97,6 +102,10 @@ class TorchDialect(Dialect):
         """The template of an operation whose attributes are a part of its text."""
         attributes = node.attributes
         match node.op:
+            case "windows":
+                return framing.windows(e, node)
+            case "overlap_add":
+                return framing.overlap_add(e, node)
             case "astype":
                 return f"^0.to({e.like}.dtype)"
             case "broadcast_to":

@@ -6,7 +6,7 @@ Window ``i`` of an axis has the entries ``i * stride + j * dilation - padding`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -96,3 +96,18 @@ def overlap_shape(shape: Shape, attributes: Mapping[str, Any]) -> Shape:
     lengths = dict(zip(axes, attributes["length"], strict=True))
     outer = (*shape[: axes[-1] + 1], *shape[axes[-1] + 1 + len(axes) :])
     return tuple(Dim.of(lengths.get(axis, dim)) for axis, dim in enumerate(outer))
+
+
+def pads_of(attributes: Mapping[str, Any], rank: int) -> list[tuple[Any, Any]]:
+    """How much is padded before and behind each axis of a value of that rank."""
+    both = zip(attributes["padding"], attributes["after"], strict=True)
+    known = dict(zip(attributes["axes"], both, strict=True))
+    return [known.get(axis, (0, 0)) for axis in range(rank)]
+
+
+def order_of_taken(axes: Sequence[int], rank: int) -> list[int]:
+    """The order of axes that ``windows`` gives, where each axis of ``axes`` was taken by itself, so
+    that its windows stand right behind it."""
+    places = [axis + sum(other < axis for other in axes) for axis in range(rank)]
+    last = axes[-1] + 1
+    return [*places[:last], *(places[axis] + 1 for axis in axes), *places[last:]]

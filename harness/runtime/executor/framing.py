@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from harness.program.windows import pads_of
 from harness.runtime.executor.buffers import Constant, Operand, View, fresh
 from harness.runtime.executor.emit import Shape
 from harness.runtime.executor.work import Work
@@ -16,7 +17,7 @@ def windows(work: Work) -> Operand:
     """The windows as a view: of the operand, or where there is padding of a copy with it."""
     attributes = work.attributes
     (operand,) = work.inputs
-    pads = _pads(attributes, len(operand.shape))
+    pads = pads_of(attributes, len(operand.shape))
     if not any(map(sum, pads)):
         return _framed(work.assembler.in_memory(operand), attributes, attributes["length"])
     shape = tuple(
@@ -38,7 +39,7 @@ def overlap_add(work: Work) -> Operand:
     assembler, attributes = work.assembler, work.attributes
     value = assembler.in_memory(work.inputs[0])
     axes: Shape = attributes["axes"]
-    pads = _pads(attributes, len(work.shape))
+    pads = pads_of(attributes, len(work.shape))
     shape = tuple(n + before + after for n, (before, after) in zip(work.shape, pads, strict=True))
     total = fresh(shape)
     assembler.emit("copy", total, Constant(0.0, shape))
@@ -47,13 +48,6 @@ def overlap_add(work: Work) -> Operand:
         here, added = _at(places, axes, place), _at(value, axes, place)
         assembler.emit("add", here, here, added)
     return _inside(total, pads)
-
-
-def _pads(attributes: Mapping[str, Any], rank: int) -> list[tuple[int, int]]:
-    """How much is padded before and behind each axis."""
-    both = zip(attributes["padding"], attributes["after"], strict=True)
-    known = dict(zip(attributes["axes"], both, strict=True))
-    return [known.get(axis, (0, 0)) for axis in range(rank)]
 
 
 def _inside(place: View, pads: Sequence[tuple[int, int]]) -> View:
