@@ -38,6 +38,7 @@ from harness.program.signature import (
     local_shapes,
     owner_of,
 )
+from harness.program.windows import order_of_taken, pads_of
 
 # The backend and its offers.
 from harness.runtime.backend import (
@@ -210,7 +211,9 @@ __all__ = [
     "mapping",
     "needed_nodes",
     "opened",
+    "order_of_taken",
     "owner_of",
+    "pads_of",
     "read_arrays",
     "read_bytes",
     "reading",

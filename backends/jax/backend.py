@@ -35,6 +35,7 @@ from harness.extend import (
 
 from . import platforms
 from .compile import PROMISE, Options, advance, quick_options, scan, several, takes
+from .windows import framing
 
 if TYPE_CHECKING:
     import jax
@@ -76,6 +77,7 @@ def _table() -> Table:
         "slice": lambda x, axis, start, stop: jax.lax.slice_in_dim(x, start, stop, axis=axis),
         "flip": jnp.flip,
         **takes(jnp),
+        **framing(jax),
         "one_hot": lambda indices, classes, dtype: jax.nn.one_hot(indices, classes, dtype=dtype),
         "segment_sum": segment_sum,
         "sum": jnp.sum,

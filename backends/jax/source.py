@@ -20,6 +20,8 @@ from harness.extend import (
     swaps_first,
 )
 
+from . import source_windows as framing
+
 TEMPLATES: Mapping[str, str] = {
     "exp": "jnp.exp(%0)",
     "log": "jnp.log(%0)",
@@ -54,11 +56,11 @@ WORDS = Words(
             *("jnp.where", "jnp.take_along_axis", "jnp.concatenate", "jnp.swapaxes", "jnp.flip"),
             *("jnp.transpose", "jnp.broadcast_to", "jnp.expand_dims", "jnp.squeeze", "jnp.clip"),
             *("jnp.arange", "jnp.reshape", "jax.lax.erf", "jnp.sin", "jnp.cos", "jnp.floor"),
-            *("jnp.tensordot", "jnp.zeros", "jnp.ones", "jnp.full", "jnp.asarray"),
+            *("jnp.pad", "jnp.tensordot", "jnp.zeros", "jnp.ones", "jnp.full", "jnp.asarray"),
         }
     ),
     methods=frozenset({"astype", "sum", "max", "mean", "add", "split", "setdefault"}),
-    keywords=frozenset({"keepdims", "dtype", "reverse"}),
+    keywords=frozenset({"keepdims", "dtype", "reverse", "constant_values"}),
     python=frozenset({"float"}),
 )
 
@@ -86,6 +88,10 @@ class JaxDialect(Dialect):
         """The template of an operation whose attributes are a part of its text."""
         attributes = node.attributes
         match node.op:
+            case "windows":
+                return framing.windows(e, node)
+            case "overlap_add":
+                return framing.overlap_add(e, node)
             case "astype":
                 return f"^0.astype({e.like}.dtype)"
             case "permute_dims":

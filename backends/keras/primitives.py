@@ -9,6 +9,8 @@ import numpy as np
 
 from harness.extend import Table
 
+from .windows import framing
+
 
 def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
     """The primitives as Keras' operations, for its symbolic tensors too, where they are exact."""
@@ -37,6 +39,7 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
         "take_along_axis": lambda x, indices: ops.take_along_axis(x, indices, axis=-1),
         "one_hot": lambda indices, classes, dtype: ops.one_hot(indices, classes, dtype=dtype),
         "segment_sum": segment_sum,
+        **framing(ops),
     }
     return found | {name: _operation(keras, found[name], f) for name, f in exact.items()}
 

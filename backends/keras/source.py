@@ -30,6 +30,7 @@ from harness.extend import (
 )
 
 from .sizes import bounds, free_sizes, place_of, settled, stacked_only
+from .source_windows import FRAMING
 
 # Operator and precedence; operands that are not infix themselves come after all of them.
 INFIX = {
@@ -86,17 +87,24 @@ WORDS = Words(
         {
             *(text.partition("(")[0] for text in CALLS.values()),
             *("ops.shape", "ops.scan", "ops.arange", "ops.zeros", "ops.full", "ops.concatenate"),
-            *("ops.zeros_like", "ops.ones_like", "keras.layers.Layer", DECORATOR),
+            *(
+                "ops.pad",
+                "ops.tensordot",
+                "ops.zeros_like",
+                "ops.ones_like",
+                "keras.layers.Layer",
+                DECORATOR,
+            ),
         }
     ),
     methods=frozenset({"add_weight"}),
     keywords=frozenset(
         {
-            *("axis", "keepdims", "dtype", "reverse"),
+            *("axis", "axes", "keepdims", "dtype", "reverse", "constant_values"),
             *("name", "shape", "initializer", "trainable", "package"),
         }
     ),
-    python=frozenset({"super"}),
+    python=frozenset({"super", "float"}),
     decorator=DECORATOR,
 )
 
@@ -197,6 +205,9 @@ class CallWriter:
             # Sums and products are taken from the left, as they stand.
             left = self._wrapped(node.inputs[0], own)
             return f"{left} {sign} {self._wrapped(node.inputs[1], own + 1)}"
+        if node.op in FRAMING:
+            shape = self.program.types[node.inputs[0]].shape
+            return FRAMING[node.op](node, shape, operands[0], self._dim)
         if node.op == "concat":
             return f"ops.concatenate({_list(operands)}, axis={attributes['axis']})"
         if node.op in ("slice", "select"):

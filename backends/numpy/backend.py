@@ -16,6 +16,7 @@ from harness.extend import Array, Backend, Executor, Plan, Probes, Tensors, hook
 from .erf import erf
 from .fused import FUSED
 from .kernels import UFUNCS, NumpyKernels
+from .windows import overlap_add, windows
 
 
 def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
@@ -65,6 +66,8 @@ PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "sin": np.sin,
     "cos": np.cos,
     "floor": np.floor,
+    "windows": windows,
+    "overlap_add": overlap_add,
 }
 
 

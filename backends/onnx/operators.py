@@ -15,6 +15,7 @@ import numpy as np
 from harness.extend import Dim, Node, series
 
 from .graph import ELEMENTS, INTEGERS, Graph, Operator
+from .windows import overlap_add, windows
 
 # Before the start of an axis that is read backwards.
 BEGINNING = -(2**63)
@@ -163,6 +164,8 @@ OPERATORS: Mapping[str, Operator] = {
     "arange": _arange,
     "erf": _erf,
     "reshape": _reshape,
+    "windows": windows,
+    "overlap_add": overlap_add,
     "expand_dims": _expand_dims,
     "squeeze": _squeeze,
     "concat": _concat,

@@ -67,6 +67,7 @@ def _segment_sum(x: Tensor, indices: Tensor, rows: int) -> Tensor:
 
 def _table() -> Table:
     from .kernels import ELEMENTWISE
+    from .windows import overlap_add, windows
 
     return {
         **ELEMENTWISE,
@@ -89,6 +90,8 @@ def _table() -> Table:
         "matmul": torch.matmul,
         "tensordot": lambda a, b, axes: torch.tensordot(a, b, dims=axes),
         "stop_gradient": lambda x: x.detach(),
+        "windows": windows,
+        "overlap_add": overlap_add,
     }
 
 

@@ -19,6 +19,8 @@ from harness.extend import (
     swaps_first,
 )
 
+from . import source_windows as framing
+
 TEMPLATES: Mapping[str, str] = {
     "exp": "torch.exp(%0)",
     "log": "torch.log(%0)",
@@ -48,6 +50,7 @@ WORDS = Words(
             *("nn.Module", "nn.Parameter", "nn.Embedding", "nn.Linear"),
             *("nn.LayerNorm", "nn.RMSNorm", "nn.functional.gelu", "nn.functional.silu"),
             *("nn.RNN", "nn.LSTM", "nn.GRU", "nn.functional.one_hot"),
+            *("nn.functional.pad", "nn.functional.fold"),
             *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros"),
             *("torch.exp", "torch.log", "torch.tanh", "torch.sqrt", "torch.pow", "torch.square"),
             *("torch.arange", "torch.erf", "torch.sin", "torch.cos", "torch.floor"),
@@ -61,12 +64,14 @@ WORDS = Words(
             *("sum", "amax", "mean", "new_tensor", "new_zeros", "new_ones", "new_full"),
             *("new_empty", "normal_", "uniform_", "bernoulli_"),
             *("index_add", "reshape", "unbind", "append", "register_buffer", "requires_grad_"),
+            "unfold",
         }
     ),
     keywords=frozenset(
         {
             *("dtype", "bias", "batch_first", "nonlinearity"),
             *("keepdim", "dims", "strict", "device", "eps", "approximate"),
+            *("value", "dilation", "padding", "stride"),
         }
     ),
     python=frozenset({"super", "zip", "reversed", "float", "str", "int", "dict", "tuple"}),
@@ -100,6 +105,10 @@ class TorchDialect(Dialect):
         """The template of an operation whose attributes are a part of its text."""
         attributes = node.attributes
         match node.op:
+            case "windows":
+                return framing.windows(e, node)
+            case "overlap_add":
+                return framing.overlap_add(e, node)
             case "astype":
                 return f"^0.to({e.like}.dtype)"
             case "broadcast_to":

@@ -50,6 +50,49 @@ def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
     return result
 
 
+def _windows(x: Array, axes: tuple[int, ...], lowest: bool, **each: tuple[int, ...]) -> Array:
+    """The entries by their places, which :mod:`harness.program.windows` defines."""
+    pads = dict(zip(axes, zip(each["padding"], each["after"], strict=True), strict=True))
+    x = np.pad(
+        x,
+        [pads.get(axis, (0, 0)) for axis in range(x.ndim)],
+        constant_values=-np.inf if lowest else 0.0,
+    )
+    for axis, places in reversed([*zip(axes, _places(**each), strict=True)]):
+        x = np.moveaxis(np.take(x, places, axis), axis + 1, axes[-1] + 1)
+    return x
+
+
+def _overlap_add(x: Array, axes: tuple[int, ...], **each: tuple[int, ...]) -> Array:
+    """Added up at the same places, one axis after the other; what falls into the padding is left
+    out."""
+    counts = tuple(x.shape[axis] for axis in axes)
+    pads = zip(each["padding"], each["length"], each["after"], strict=True)
+    lengths = {axis: sum(pad) for axis, pad in zip(axes, pads, strict=True)}
+    for axis, places in zip(axes, _places(**{**each, "length": counts}), strict=True):
+        rows = np.moveaxis(x, (axis, axes[-1] + 1), (0, 1))
+        whole = np.zeros((lengths[axis], *rows.shape[2:]), x.dtype)
+        np.add.at(whole, places, rows)
+        start = each["padding"][axes.index(axis)]
+        kept = whole[start : start + each["length"][axes.index(axis)]]
+        x = np.moveaxis(kept, 0, axis)
+    return x
+
+
+def _places(
+    size: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    length: Sequence[int],
+    **_: Sequence[int],
+) -> list[Array]:
+    """For each axis the places ``[count, size]`` of the windows' entries in the padded axis."""
+    return [
+        np.arange(count)[:, None] * step + np.arange(entries) * apart
+        for entries, step, apart, count in zip(size, stride, dilation, length, strict=True)
+    ]
+
+
 def _max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     """By real parts; what ties has the mean of the imaginary ones, as it shares a derivative."""
     most = np.asarray(np.max(np.real(x), axis=axis, keepdims=True))
@@ -89,6 +132,8 @@ _PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "concat": lambda arrays, axis: np.concatenate(arrays, axis),
     "slice": _slice,
     "flip": lambda x, axis: np.flip(x, axis),
+    "windows": _windows,
+    "overlap_add": _overlap_add,
     "take": lambda x, indices: x[indices],
     "take_along_axis": lambda x, indices: np.take_along_axis(x, indices, -1),
     "one_hot": _one_hot,

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.program.dims import ONE, Dim, Shape, product, shape_text
 from harness.program.ir import Type
+from harness.program.windows import overlap_shape, windows_shape
 
 TABLE: Mapping[str, str] = {
     "exp": "exp(x)",
@@ -55,10 +56,13 @@ OFFERED: Mapping[str, str] = {
     "sin": "sin(x)",
     "cos": "cos(x)",
     "floor": "the largest whole number that is no larger than x, as a float",
+    "windows": "the entries of each window along some axes, on new axes behind the last of them",
+    "overlap_add": "the sum of windows at their places in an array: the transpose of windows",
 }
 EVERY: Mapping[str, str] = {**TABLE, **OFFERED}
 # What the derivative of one is made of beside what every backend has.
-DERIVED: Mapping[str, str] = {"sin": "cos", "cos": "sin"}
+_PAIRS = (("sin", "cos"), ("windows", "overlap_add"))
+DERIVED: Mapping[str, str] = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
 
 
 def offers_needed(ops: Iterable[str]) -> set[str]:
@@ -184,6 +188,14 @@ def _slice(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
     return Type((*shape[:axis], length, *shape[axis + 1 :]), types[0].kind, types[0].bound)
 
 
+def _windowed(op: str, shape: Callable[[Shape, Mapping[str, Any]], Shape]) -> Infer:
+    def infer(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+        _floats(op, types)
+        return Type(shape(types[0].shape, attributes))
+
+    return infer
+
+
 def _same(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
     return types[0]
 
@@ -274,6 +286,8 @@ INFER: Mapping[str, Infer] = {
     "concat": _concat,
     "slice": _slice,
     "flip": _same,
+    "windows": _windowed("windows", windows_shape),
+    "overlap_add": _windowed("overlap_add", overlap_shape),
     "take": _take,
     "take_along_axis": _take_along,
     "one_hot": _one_hot,

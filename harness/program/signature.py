@@ -177,7 +177,7 @@ def check_entries(
 
 
 def check_room(program: Program, bound: Mapping[str, int]) -> None:
-    """Check that the sizes that arrays choose leave the slices inside of their axes.
+    """Check that the sizes that arrays choose leave slices and windows inside of their axes.
 
     Raises:
         UsageError: one is too large, or too small.
@@ -186,7 +186,9 @@ def check_room(program: Program, bound: Mapping[str, int]) -> None:
     for dim in program.room:
         if set(dim.names) <= known.keys() and dim.resolve(known) < 0:
             sizes = ", ".join(f"{name} {known[name]}" for name in dim.names)
-            raise UsageError(f"{program.name}: a slice needs {dim} to be 0 or more, with {sizes}")
+            raise UsageError(
+                f"{program.name}: a slice or a window needs {dim} to be 0 or more, with {sizes}"
+            )
 
 
 def batch_ports(program: Program) -> dict[str, tuple[Port, ...]]:

@@ -29,6 +29,17 @@ def every_primitive(offers: Collection[str]) -> Builder:
         builder.emit("arange", stop=Dim.of(4))
     if "reshape" in offers:
         builder.emit("reshape", cube, shape=(Dim.of(3), Dim.of(8)))
+    one = tuple(map(Dim.of, (1, 1)))
+    kinds = dict.fromkeys(("stride", "dilation", "padding", "after"), one)
+    framed = {"axes": (1, 2), "size": tuple(map(Dim.of, (2, 3))), **kinds}
+    if "windows" in offers:
+        builder.emit(
+            "windows", value(2, 3, 4, 2), **framed, length=(Dim.of(4), Dim.of(4)), lowest=False
+        )
+    if "overlap_add" in offers:
+        builder.emit(
+            "overlap_add", value(2, 4, 4, 2, 3, 2), **framed, length=(Dim.of(3), Dim.of(4))
+        )
     truth = value(2, 3, kind="bool")
     builder.emit("where", truth, matrix, row)
     builder.emit("astype", truth)

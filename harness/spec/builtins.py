@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from harness.errors import SpecError, did_you_mean
+from harness.errors import SpecError
 from harness.program.dims import Dim, product, shape_text
-from harness.spec.expressions import Call, Expr, List, Name, Negate, Number, Rest
+from harness.spec.arguments import Builtin
+from harness.spec.arguments import arity as _arity
+from harness.spec.arguments import one_axis as _axis
+from harness.spec.expressions import Call, Expr, List, Name, Number, Rest
 from harness.spec.scope import Scope
 from harness.spec.values import LanguageValues
-
-Builtin = Callable[[LanguageValues, Call, Scope], int]
-
-
-def _arity(expr: Call, count: int, allowed: tuple[str, ...] = ()) -> dict[str, Expr]:
-    if len(expr.arguments) != count:
-        plural = "" if count == 1 else "s"
-        raise SpecError(
-            f"{expr.function} takes {count} argument{plural}, found {len(expr.arguments)}",
-            expr.place,
-        )
-    for name, value in expr.keywords:
-        if name not in allowed:
-            hint = f" (allowed: {', '.join(allowed)})" if allowed else " (it takes none)"
-            raise SpecError(
-                f"unknown keyword {name!r} of {expr.function}{did_you_mean(name, allowed)}{hint}",
-                value.place,
-            )
-    return dict(expr.keywords)
-
-
-def _integer(expr: Expr) -> int:
-    if isinstance(expr, Number) and isinstance(expr.value, int):
-        return expr.value
-    if isinstance(expr, Negate) and isinstance(expr.operand, Number):
-        return -_integer(expr.operand)
-    raise SpecError("an axis is a whole number such as -1", expr.place)
-
-
-def _axis(expr: Expr, rank: int) -> int:
-    axis = _integer(expr)
-    if not -rank <= axis < rank:
-        raise SpecError(f"axis {axis} is outside the {rank} axes of the value", expr.place)
-    return axis % rank
+from harness.spec.window_calls import overlap_add, windows
 
 
 def _axes(
@@ -253,6 +223,8 @@ BUILTINS: Mapping[str, Builtin] = {
     "arange": _arange,
     "split": _split,
     "merge": _merge,
+    "windows": windows,
+    "overlap_add": overlap_add,
     "where": _plain("where", 3),
     "take": _take,
     "stop_gradient": _plain("stop_gradient", 1),

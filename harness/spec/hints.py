@@ -45,8 +45,14 @@ INSTEAD: Mapping[str, str] = {
     "gather": "write take(table, i) for rows, take_along_axis(x, i) for one entry of the last axis",
     "dropout": "what is drawn anew at every step is not in the language; leave it out",
     "cumsum": "add up in a layer with 'scan', whose state is the sum so far",
-    "conv1d": "sum products with shifted slices, as in x[:, :-1] @ A + x[:, 1:] @ B",
-    "conv2d": "sum products with shifted slices, as in x[:, :-1] @ A + x[:, 1:] @ B",
+    "unfold": "write windows(x, axes=[1, 2], size=[3, 3])",
+    "im2col": "write windows(x, axes=[1, 2], size=[3, 3])",
+    "fold": "write overlap_add(y, axes=[1, 2], size=[3, 3])",
+    "col2im": "write overlap_add(y, axes=[1, 2], size=[3, 3])",
+    "conv": "name a layer 'conv2d' or 'conv1d' under 'layers', or write windows(...) and a product",
+    "max_pool2d": "name a layer 'max_pool' under 'layers', or write max(windows(...), axis=[3, 4])",
+    "avg_pool2d": "name a layer 'avg_pool' under layers, or write mean(windows(...), axis=[3, 4])",
+    "pad": "join zeros with concat, or give windows(...) its padding",
     "attention": "write softmax(q @ permute_dims(k, axes=[0, 2, 1])) @ v",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 
@@ -74,7 +75,9 @@ def stripes(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, .
         shape = (*shapes[0][:-1], columns)
         if len(shape) > 1:
             shape = (rows, *shape[1:])
-        fan_in, fan_out = (shape[0], shape[-1])
+        # Of a kernel, whose last two axes are those of channels, every place adds to a sum.
+        places = prod(shape[:-2])
+        fan_in, fan_out = places * shape[-2 if len(shape) > 1 else 0], places * shape[-1]
         found.append((Law(stripe["law"], fan_in, fan_out, stripe["arguments"]), shape))
     return found
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from harness.errors import Place, SpecError
 from harness.program.dims import Dim, shape_text
-from harness.program.ir import Program, walk_nodes
+from harness.program.ir import Node, Program, walk_nodes
+from harness.program.windows import WindowedAxis, misfit, windowed_axes
 
 
 def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
-    """Raise :class:`SpecError` for an axis below 1, or a slice beyond its axis.
+    """Raise :class:`SpecError` for an axis below 1, a slice beyond its axis, or windows that
+    are not those of an axis.
 
     ``places`` tell where a value was made; errors about others stand at ``otherwise``.
     """
@@ -25,6 +27,11 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
                     places.get(value, otherwise),
                 )
     for node in walk_nodes(program.nodes):
+        for axis, count in _windowed(program, node):
+            rooms = [_number(room, sizes) for room in axis.room(count)]
+            if any(room is not None and room < 0 for room in rooms):
+                at = places.get(node.output, otherwise)
+                raise SpecError(misfit(axis, count, sizes), at)
         if node.op != "slice":
             continue
         length = program.types[node.inputs[0]].shape[node.attributes["axis"]]
@@ -46,14 +53,22 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
 
 
 def room_of(program: Program) -> tuple[Dim, ...]:
-    """What slices leave of their axes, where the arrays decide how much that is."""
+    """What slices and windows leave of their axes, where the arrays decide how much that is."""
     found: dict[Dim, None] = {}
     for node in walk_nodes(program.nodes):
+        for axis, count in _windowed(program, node):
+            found.update(dict.fromkeys((count - 1, *axis.room(count))))
         if node.op == "slice":
             length = program.types[node.inputs[0]].shape[node.attributes["axis"]]
             start, stop = Dim.of(node.attributes["start"]), Dim.of(node.attributes["stop"])
             found.update(dict.fromkeys((length - stop, stop - start - 1)))
     return tuple(d for d in found if _below(d) and _number(d, program.sizes) is None)
+
+
+def _windowed(program: Program, node: Node) -> Iterator[tuple[WindowedAxis, Dim]]:
+    """The windowed axes of a node, each with the number of its windows; of others none."""
+    if node.op in ("windows", "overlap_add"):
+        yield from windowed_axes(node.op, program.types[node.inputs[0]].shape, node.attributes)
 
 
 def _below(dim: Dim) -> bool:

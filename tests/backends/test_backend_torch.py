@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from two_paths import by_oracle, check_primitive, draw, worst
+from window_cases import WINDOWS
 
 from harness.program.primitives import EVERY
 from harness.runtime.backend import Backend
@@ -71,6 +72,7 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("arange", (), {"stop": 4}),
     ("reshape", (Y.reshape(2, 3, 2),), {"shape": (3, 4)}),
     ("reshape", (Y.reshape(2, 3, 2).transpose(1, 0, 2),), {"shape": (3, 4)}),
+    *WINDOWS,
     ("flip", (X,), {"axis": 1}),
     ("take", (X, INDEX), {}),
     ("take", (X[:, 0], np.array(1)), {}),

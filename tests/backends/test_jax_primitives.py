@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from two_paths import check_primitive
+from window_cases import WINDOWS
 
 from harness.program.primitives import EVERY
 from harness.runtime import plugins
@@ -34,6 +35,7 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("squeeze", (X[:, None],), {"axis": 1}),
     ("concat", ([X, Y[:, :2]],), {"axis": 1}),
     ("slice", (X,), {"axis": 1, "start": 1, "stop": 3}),
+    *WINDOWS,
     ("flip", (X,), {"axis": 1}),
     ("take", (X, INDEX), {}),
     ("take_along_axis", (X, np.array([[3, 0], [1, 1], [0, 2]])), {}),

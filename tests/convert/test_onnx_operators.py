@@ -72,6 +72,7 @@ def primitives() -> Program:
         found[op] = b.emit(op, x)
     found["arange"] = b.emit("arange", stop=time)
     found["reshape"] = b.emit("reshape", x, shape=(batch * time, units))
+    found["windows"], found["overlap_add"] = _framed(b, x, time)
     found["sum"] = b.emit("sum", x, axis=(0, 2), keepdims=False)
     found["max"] = b.emit("max", x, axis=(2,), keepdims=True)
     found["nothing"] = b.emit("sum", x, axis=(), keepdims=False)
@@ -96,6 +97,23 @@ def primitives() -> Program:
         new_state=(),
         new_statistics=(),
     )
+
+
+def _framed(b: Builder, x: int, time: Dim) -> tuple[int, int]:
+    """Windows of an axis whose length arrays decide and of one of 4, and the latter's sum."""
+    one, two, none = (tuple(map(Dim, (n, n))) for n in (1, 2, 0))
+    framing = {
+        "axes": (1, 2),
+        "size": (Dim(2), Dim(3)),
+        "stride": one,
+        "dilation": (Dim(1), Dim(2)),
+    }
+    length = (time + 1, Dim(2))
+    made = b.emit("windows", x, **framing, padding=one, after=one, length=length, lowest=False)
+    part = b.emit("sum", made, axis=(3,), keepdims=False)
+    framing = {"axes": (2,), "size": (Dim(3),), "stride": two[:1], "dilation": one[:1]}
+    ends = {"padding": one[:1], "after": none[:1], "length": (Dim(4),)}
+    return made, b.emit("overlap_add", part, **framing, **ends)
 
 
 def _backwards(b: Builder, sequence: int, outer: int) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from golden.image_kernels import images
 from golden.recipe import Recipe
 from golden.recipes_later import activations, transformer
 from golden.recipes_noise import counted, noisy
@@ -86,7 +87,12 @@ def _layers(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
                 "inference",
             ),
         ]
-    return made + _recurrent(torch, keras, onnx) + transformer(torch, keras) + noisy()
+    import keras as k
+    import torch as t
+
+    return (
+        made + _recurrent(torch, keras, onnx) + transformer(torch, keras) + images(t, k) + noisy()
+    )
 
 
 def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:

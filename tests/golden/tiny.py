@@ -22,12 +22,18 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Any]
 Overrides = Mapping[tuple[str, str], str]
 SIZES = {"features": 2, "units": 4, "classes": 7, "rows": 6}
+SIZES |= {"multiplier": 2}
 SIZES |= {"heads": 2, "head": 3, "wide": 5, "context": 7, "groups": 2, "each": 3, "places": 4}
 # What is normalised over two numbers is 1 and -1, whatever they were.
 WIDE = ("layer_norm", "rms_norm", "causal_attention", "gpt_block")
 OWN = {name: {"features": 6} for name in WIDE}
+IMAGES = ("conv1d", "conv2d", "depthwise_conv2d", "conv2d_transpose", "max_pool", "avg_pool")
+OWN |= {name: {"groups": 1, "each": 2} for name in IMAGES}
 # An axis that is a product has no name that the definition knows as one.
 PRODUCTS = {"channels": "groups * each"}
+PRODUCTS |= {"rows": "2 * each", "columns": "2 * heads", "steps": "2 * each"}
+# How many windows of a size by its name fit by steps of 2 could not be told.
+NUMBERS = {"kernel": 3, "window": 3}
 FREE = {"batch": 3, "time": 5}
 
 
@@ -122,7 +128,8 @@ def _sizes(name: str, *texts: str) -> str:
 
 def _layer(layer: schema.Layer, attributes: dict[str, Any]) -> str:
     inputs = {n: _input(d) for n, d in {**layer.inputs, **layer.state}.items()}
-    given = {n: n for n, default in layer.attributes.items() if default == "size"} | attributes
+    sizes = {n: n for n, default in layer.attributes.items() if default == "size"}
+    given = sizes | {n: NUMBERS[n] for n in sizes if n in NUMBERS} | attributes
     use = "".join(f", {n}: {v}" for n, v in given.items())
     results = ", ".join(["y", *(f"last_{n}" for n in layer.state)])
     arguments = ", ".join([*layer.inputs, *(f"{n}={n}" for n in layer.state)])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from golden.tiny import evaluate, tiny
+from window_cases import WINDOWS, one_by_one
 
 from harness.oracle import oracle
 from harness.program import primitives
@@ -64,6 +65,7 @@ CASES: Mapping[str, tuple[tuple[Any, ...], Mapping[str, Any], Any]] = {
         {"shape": (Dim.of(CUBE.shape[0] * CUBE.shape[1]), Dim.of(CUBE.shape[2]))},
         np.concatenate([*CUBE]),
     ),
+    **{op: one_by_one(op, *inputs, **attributes) for op, inputs, attributes in WINDOWS[15:18]},
     "permute_dims": ((CUBE,), {"axes": (1, 2, 0)}, np.einsum("abc->bca", CUBE)),
     "broadcast_to": ((A[0],), {"shape": (Dim.of("rows"), Dim(4))}, np.outer(np.ones(3), A[0])),
     "expand_dims": ((A,), {"axis": 1}, A.reshape(3, 1, 4)),
@@ -93,6 +95,13 @@ CASES: Mapping[str, tuple[tuple[Any, ...], Mapping[str, Any], Any]] = {
 
 def test_every_primitive_has_a_case() -> None:
     assert set(CASES) == set(oracle.TABLE) == set(primitives.EVERY)
+
+
+@pytest.mark.parametrize("case", range(len(WINDOWS)))
+def test_windows_have_the_entries_that_they_are_defined_to_have(case: int) -> None:
+    op, inputs, given = WINDOWS[case]
+    _, attributes, expected = one_by_one(op, *inputs, **given)
+    np.testing.assert_allclose(run(op, *inputs, **attributes), expected, rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.parametrize("op", CASES)

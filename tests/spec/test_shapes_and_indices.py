@@ -130,7 +130,9 @@ def test_arrays_that_are_too_long_for_a_slice_are_refused() -> None:
     program = tiny(["y = place(x)"], layers=layer).program("training")
     assert program.room == (Dim(6) - Dim.of("time"),)
     check_room(program, {"batch": 2, "time": 6})
-    with pytest.raises(UsageError, match=r"a slice needs -time \+ 6 to be 0 or more, with time 7"):
+    with pytest.raises(
+        UsageError, match=r"a slice or a window needs -time \+ 6 to be 0 or more, with time 7"
+    ):
         check_room(program, {"batch": 2, "time": 7})
 
 

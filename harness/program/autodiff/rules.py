@@ -122,6 +122,22 @@ def _reshape(r: Reverse, node: Node, g: int) -> None:
     r.add(node.inputs[0], r.emit("reshape", g, shape=r.builder.types[node.inputs[0]].shape))
 
 
+def _windowed(transpose: str) -> Rule:
+    """``windows`` and ``overlap_add`` are linear, and each the transpose of the other. What pads an
+    array is a constant."""
+
+    def rule(r: Reverse, node: Node, g: int) -> None:
+        (value,), attributes = node.inputs, dict(node.attributes)
+        shape = r.builder.types[value].shape
+        attributes["length"] = tuple(shape[axis] for axis in attributes["axes"])
+        attributes.pop("lowest", None)
+        if transpose == "windows":
+            attributes["lowest"] = False
+        r.add(value, r.emit(transpose, g, **attributes))
+
+    return rule
+
+
 def _expand_dims(r: Reverse, node: Node, g: int) -> None:
     r.add(node.inputs[0], r.emit("squeeze", g, axis=node.attributes["axis"]))
 
@@ -246,6 +262,8 @@ RULES: Mapping[str, Rule] = {
     "permute_dims": _permute_dims,
     "broadcast_to": _broadcast_to,
     "reshape": _reshape,
+    "windows": _windowed("overlap_add"),
+    "overlap_add": _windowed("windows"),
     "expand_dims": _expand_dims,
     "squeeze": _squeeze,
     "concat": _concat,

@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from harness.runtime.executor.buffers import Constant, Operand, View, fresh
-from harness.runtime.executor.emit import Assembler, Shape, elementwise
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One node: its operands and attributes, and the shape of its result.
-
-    ``home`` is where the result should come to lie, None if anywhere.
-    """
-
-    assembler: Assembler
-    inputs: Sequence[Operand]
-    attributes: Mapping[str, Any]
-    shape: Shape
-    home: View | None
-
-    def operands(self) -> list[View]:
-        """All inputs, in memory."""
-        return [self.assembler.in_memory(i) for i in self.inputs]
-
-    def place(self, like: View | None = None) -> View:
-        """The result's home, or a place of its own with its axes in the order of ``like``."""
-        return self.home or fresh(self.shape, like=like)
-
+from harness.runtime.executor.emit import Shape, elementwise
+from harness.runtime.executor.framing import overlap_add, windows
+from harness.runtime.executor.work import Work
 
 # Appends a node's instructions -> where its result lies.
 Rule = Callable[[Work], Operand]
@@ -205,6 +182,8 @@ RULES: Mapping[str, Rule] = {
     "flip": _flip,
     "arange": _arange,
     "reshape": _reshape,
+    "windows": windows,
+    "overlap_add": overlap_add,
     "matmul": _matmul,
     "addmm": _addmm,
     "tensordot": _tensordot,

@@ -1,0 +1,113 @@
+"""Windows along axes: which entries each has, how many fit, and what that leaves of the axis.
+
+Window ``i`` of an axis has the entries ``i * stride + j * dilation - padding`` for ``j`` below
+``size``. What lies before or behind the axis, no further than its padding, is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from harness.program.dims import ONE, Dim, Shape
+
+# Attributes with one entry for each windowed axis.
+EACH = ("axes", "size", "stride", "dilation", "padding", "after", "length")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedAxis:
+    """An axis of ``length`` entries and its windows; ``padding`` is before it, ``after`` behind."""
+
+    length: Dim
+    size: Dim
+    stride: Dim
+    dilation: Dim
+    padding: Dim
+    after: Dim
+
+    def covered(self, count: Dim) -> Dim:
+        """The entries from the first of the first window to the last of the last one."""
+        return self.stride * (count - 1) + self.dilation * (self.size - 1) + 1
+
+    def room(self, count: Dim) -> tuple[Dim, Dim]:
+        """What so many windows leave of the padded axis, and what is missing to one more, less 1:
+        neither may be below 0."""
+        left = self.length + self.padding + self.after - self.covered(count)
+        return left, self.stride - 1 - left
+
+    def count(self) -> Dim | None:
+        """How many windows fit, if sizes without a quotient can say it.
+
+        A sum of multiples of the stride and a number is one: floor((s * a + c) / s) is
+        a + floor(c / s).
+        """
+        left = self.length + self.padding + self.after - self.covered(ONE)
+        if self.stride == ONE:
+            return left + 1
+        if self.stride.terms or any(c % self.stride.constant for _, c in left.terms):
+            return None
+        step = self.stride.constant
+        return Dim(left.constant // step + 1, tuple((name, c // step) for name, c in left.terms))
+
+
+def misfit(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None = None) -> str:
+    """In words, that so many windows are not those of an axis; in numbers where all are known."""
+    known = {name: Dim(size) for name, size in (sizes or {}).items()}
+    told = {f.name: getattr(axis, f.name).substitute(known) for f in fields(axis)}
+    found = [f"{count.substitute(known)} windows of {told['size']}"]
+    found += [f"{name} {told[name]}" for name in ("stride", "dilation")]
+    both = told["padding"] == told["after"]
+    found.append(f"padding {told['padding']}" + ("" if both else f" and {told['after']}"))
+    right = replace(axis, **told).count()
+    hint = (
+        f"; {right} is right" if right is not None and (right.terms or right.constant > 0) else ""
+    )
+    return f"an axis of {told['length']} entries does not have {', '.join(found)}{hint}"
+
+
+def windowed_axes(
+    op: str, shape: Shape, attributes: Mapping[str, Any]
+) -> Iterator[tuple[WindowedAxis, Dim]]:
+    """Each axis of a ``windows`` or ``overlap_add`` with the number of its windows; ``shape`` is
+    that of the operand."""
+    columns = (attributes[name] for name in EACH)
+    for axis, size, stride, dilation, padding, after, length in zip(*columns, strict=True):
+        whole, count = (shape[axis], length) if op == "windows" else (length, shape[axis])
+        dims = map(Dim.of, (whole, size, stride, dilation, padding, after))
+        yield WindowedAxis(*dims), Dim.of(count)
+
+
+def windows_shape(shape: Shape, attributes: Mapping[str, Any]) -> Shape:
+    """The shape of ``windows``: counts in place of the axes, and the windows' own axes behind the
+    last of them."""
+    axes, counts = (
+        attributes["axes"],
+        dict(zip(attributes["axes"], attributes["length"], strict=True)),
+    )
+    outer = tuple(Dim.of(counts.get(axis, dim)) for axis, dim in enumerate(shape))
+    return (*outer[: axes[-1] + 1], *map(Dim.of, attributes["size"]), *outer[axes[-1] + 1 :])
+
+
+def overlap_shape(shape: Shape, attributes: Mapping[str, Any]) -> Shape:
+    """The shape of ``overlap_add``: the axes at their length, without those of the windows."""
+    axes = attributes["axes"]
+    lengths = dict(zip(axes, attributes["length"], strict=True))
+    outer = (*shape[: axes[-1] + 1], *shape[axes[-1] + 1 + len(axes) :])
+    return tuple(Dim.of(lengths.get(axis, dim)) for axis, dim in enumerate(outer))
+
+
+def pads_of(attributes: Mapping[str, Any], rank: int) -> list[tuple[Any, Any]]:
+    """How much is padded before and behind each axis of a value of that rank."""
+    both = zip(attributes["padding"], attributes["after"], strict=True)
+    known = dict(zip(attributes["axes"], both, strict=True))
+    return [known.get(axis, (0, 0)) for axis in range(rank)]
+
+
+def order_of_taken(axes: Sequence[int], rank: int) -> list[int]:
+    """The order of axes that ``windows`` gives, where each axis of ``axes`` was taken by itself, so
+    that its windows stand right behind it."""
+    places = [axis + sum(other < axis for other in axes) for axis in range(rank)]
+    last = axes[-1] + 1
+    return [*places[:last], *(places[axis] + 1 for axis in axes), *places[last:]]

@@ -1,0 +1,130 @@
+"""Convolutions and pools of torch and Keras, and which of them is the witness of which layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from golden.recipe import Recipe
+
+Tensors = Mapping[str, Any]
+Kernel = Callable[[Tensors], Tensors]
+Options = Mapping[str, int]
+# Stride, dilation and padding, each at several values and with an activation.
+CONVOLUTIONS: tuple[tuple[Options, str], ...] = (
+    ({"stride": 1, "dilation": 1, "padding": 0}, "linear"),
+    ({"stride": 2, "dilation": 1, "padding": 1}, "tanh"),
+    ({"stride": 1, "dilation": 2, "padding": 2}, "relu"),
+)
+POOLS: tuple[tuple[int, Options], ...] = (
+    (2, {"stride": 2, "padding": 0}),
+    (3, {"stride": 2, "padding": 1}),
+    (3, {"stride": 1, "padding": 0}),
+)
+TORCH = {"conv2d_transpose": "conv_transpose2d", "depthwise_conv2d": "conv2d"}
+KERAS = {
+    "conv1d": "Conv1D",
+    "conv2d": "Conv2D",
+    "conv2d_transpose": "Conv2DTranspose",
+    "depthwise_conv2d": "DepthwiseConv2D",
+    "max_pool": "MaxPooling2D",
+    "avg_pool": "AveragePooling2D",
+}
+# torch's weight from the definition's, whose last axes are those of channels.
+WEIGHTS = {
+    "conv1d": (2, 1, 0),
+    "conv2d": (3, 2, 0, 1),
+    "conv2d_transpose": (3, 2, 0, 1),
+    "depthwise_conv2d": (2, 3, 0, 1),
+}
+
+
+def _first(x: Any) -> Any:
+    """Channels from the last axis to where torch has them, behind the batch."""
+    return x.movedim(-1, 1)
+
+
+def convolved(torch: Any, name: str, options: Options, activation: str) -> Kernel:
+    """torch's own functions."""
+    F, act = torch.nn.functional, {"linear": lambda y: y, "tanh": torch.tanh, "relu": torch.relu}
+
+    def kernel(v: Tensors) -> Tensors:
+        x, weight = _first(v["x"]), v["W"].permute(WEIGHTS[name])
+        given = dict(options)
+        if name == "depthwise_conv2d":
+            given["groups"] = x.shape[1]
+            weight = weight.flatten(0, 1)[:, None]
+        function = getattr(F, TORCH.get(name, name))
+        return {"y": act[activation](function(x, weight, v["b"], **given).movedim(1, -1))}
+
+    return kernel
+
+
+def pooled(torch: Any, name: str, window: int, options: Options) -> Kernel:
+    """torch's own functions."""
+    function = getattr(torch.nn.functional, f"{name}2d")
+    return lambda v: {"y": function(_first(v["x"]), window, **options).movedim(1, -1)}
+
+
+def convolved_in_keras(keras: Any, name: str, options: Options, activation: str) -> Kernel:
+    """Keras' own layers, on an image that is padded before; a transpose is cut off after."""
+    kind = getattr(keras.layers, KERAS[name])
+
+    def kernel(v: Tensors) -> Tensors:
+        import tensorflow as tf
+
+        x, p, rank = v["x"], options["padding"], len(v["x"].shape) - 2
+        shape = tuple(v["W"].shape)
+        given: dict[str, Any] = {"kernel_size": shape[0], "strides": options["stride"]}
+        given |= {"dilation_rate": options["dilation"]}
+        if name == "depthwise_conv2d":
+            given["depth_multiplier"] = shape[-1]
+        else:
+            given["filters"] = shape[-2] if name == "conv2d_transpose" else shape[-1]
+        if name != "conv2d_transpose":
+            x = tf.pad(x, [(0, 0), *[(p, p)] * rank, (0, 0)])
+        layer = kind(**given)
+        layer.build(tuple(x.shape))
+        y, _ = layer.stateless_call([v["W"], v["b"]], [], x)
+        if name == "conv2d_transpose":
+            # Keras adds what a stride larger than the kernel leaves.
+            covered = options["dilation"] * (shape[0] - 1) + 1
+            ends = [(n - 1) * options["stride"] + covered - p for n in v["x"].shape[1:-1]]
+            y = y[:, p : ends[0], p : ends[1]]
+        return {"y": keras.activations.get(activation)(y)}
+
+    return kernel
+
+
+def pooled_in_keras(keras: Any, name: str, window: int, options: Options) -> Kernel:
+    """Keras' own layers."""
+    return lambda v: {"y": getattr(keras.layers, KERAS[name])(window, options["stride"])(v["x"])}
+
+
+def images(torch: Any, keras: Any) -> list[Recipe]:
+    """Each layer by torch, and where it takes the options by Keras."""
+    made = []
+    for options, act in CONVOLUTIONS:
+        for name in WEIGHTS:
+            given = {"kernel": 3, **options, "activation": act}
+            source = f"torch.nn.functional.{TORCH.get(name, name)}"
+            made.append(Recipe("layer", name, source, convolved(torch, name, options, act), given))
+            # On a CPU TensorFlow has no gradient of a dilated kernel.
+            if options["dilation"] == 1:
+                kernel = convolved_in_keras(keras, name, options, act)
+                made.append(Recipe("layer", name, f"keras.layers.{KERAS[name]}", kernel, given))
+    for window, options in POOLS:
+        for name in ("max_pool", "avg_pool"):
+            given = {"window": window, **options}
+            source = f"torch.nn.functional.{name}2d"
+            kernel = pooled(torch, name, window, options)
+            # Else zeros that pad might be no larger than what is there.
+            below = {"x": -np.abs(np.random.default_rng(6).normal(size=(3, 4, 4, 2)))}
+            material = below if options["padding"] else {}
+            made.append(Recipe("layer", name, source, kernel, given, given=material))
+            if not options["padding"]:
+                kernel = pooled_in_keras(keras, name, window, options)
+                made.append(Recipe("layer", name, f"keras.layers.{KERAS[name]}", kernel, given))
+    return made

@@ -1,0 +1,34 @@
+"""A small model in which every layer of images is called."""
+
+from pathlib import Path
+
+IMAGES = """\
+model: images
+summary: Every layer of images once.
+source: Made for tests.
+sizes: {half: 4, classes: 3}
+inputs:
+  x: {shape: [batch, 2 * half, 2 * half, 2]}
+layers:
+  conv: {layer: conv2d, units: 4, kernel: 3, padding: 1, stride: 2, activation: tanh}
+  top: {layer: max_pool, window: 3, stride: 1, padding: 1}
+  deep: {layer: depthwise_conv2d, multiplier: 2, kernel: 2, dilation: 2, padding: 1}
+  even: {layer: avg_pool, window: 2, stride: 1}
+  up: {layer: conv2d_transpose, units: 2, kernel: 3, stride: 2, padding: 1}
+  line: {layer: conv1d, units: 3, kernel: 2, activation: relu}
+  out: {layer: dense, units: classes}
+equations: |
+  wide = up(even(deep(top(conv(x)))))
+  logits = out(mean(line(mean(wide, axis=2)), axis=1))
+targets:
+  target: {shape: [batch], index: classes}
+loss: mean(sparse_cross_entropy(logits, target))
+optimizer: {optimizer: sgd, learning_rate: 0.1}
+"""
+
+
+def image_model(folder: Path) -> Path:
+    """The file of the model."""
+    path = folder / "images.yaml"
+    path.write_text(IMAGES, encoding="utf-8")
+    return path
