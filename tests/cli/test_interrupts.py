@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from faults.support import group_members, hearing, is_gone, wait_until
+from sampling import sampled
 from time_limits import over_within
 
 from harness.check.cell import Cell
@@ -43,6 +44,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# Commands of each kind: at once, with workers, for long, and with files that are written.
+OFTEN = ("list", "check", "bench", "train", "export")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "list": (),
     "schema": ("model",),
@@ -128,7 +131,7 @@ def interrupted(
     return True
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", sampled(COMMANDS, OFTEN))
 def test_ctrl_c_while_a_command_starts(name: str, made: Path) -> None:
     moments = (0.0, 0.03, 0.07, 0.15, 0.4, 0.8)
     hits = [interrupted(made, (name, *COMMANDS[name]), moment) for moment in moments]
@@ -136,7 +139,7 @@ def test_ctrl_c_while_a_command_starts(name: str, made: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", sampled(COMMANDS, OFTEN))
 def test_ctrl_c_at_any_moment(name: str, made: Path) -> None:
     for count in range(int(LATEST / STEP)):
         if not interrupted(made, (name, *COMMANDS[name]), count * STEP):

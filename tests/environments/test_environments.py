@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from sampling import sampled
 
 from harness.environments import cache, wheel
 from harness.environments.wanted import DISTRIBUTION, column_of, read
@@ -113,7 +114,7 @@ def test_what_cannot_be_installed_leaves_nothing(surroundings: Mapping[str, str]
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", sampled([signal.SIGKILL, signal.SIGINT], [signal.SIGKILL]))
 def test_what_was_cut_short_is_never_taken_for_whole(
     surroundings: Mapping[str, str], how: signal.Signals
 ) -> None:
