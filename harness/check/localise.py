@@ -18,7 +18,15 @@ from harness.check.findings import PASSING, Finding
 from harness.check.hypotheses import hypotheses
 from harness.oracle.case import Case
 from harness.oracle.oracle import ORDERS, Oracle
-from harness.oracle.tolerance import FLOOR, PRECISION, Deviation, K, relative_error, worst
+from harness.oracle.tolerance import (
+    FLOOR,
+    PRECISION,
+    Deviation,
+    K,
+    relative_error,
+    worst,
+    wrong_form,
+)
 from harness.oracle.yardstick import at_least_typical
 from harness.program.ir import Phase, Program, walk_nodes
 from harness.runtime.arguments import Arguments
@@ -132,7 +140,7 @@ class Expectations:
             key = (name, step)
             if key not in self.values:
                 continue
-            reason = _wrong_form(array, self.values[key], self.dtype)
+            reason = wrong_form(array, self.values[key], self.dtype)
             if reason or isinstance(array, Misfit):
                 empty = np.empty(0)
                 parts.append(TracedPart(name, step, key, ..., empty, empty, 0.0, reason))
@@ -185,17 +193,6 @@ class Expectations:
             if error <= tolerance and effect > DECISIVE * tolerance:
                 return f"{RIGHT_IF} {text}"
         return ""
-
-
-def _wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
-    """Why a traced value is none of its kind; empty if it is one."""
-    if isinstance(found, Misfit):
-        return found.reason
-    if found.shape != expected.shape:
-        return f"expected shape {list(expected.shape)}, found {list(found.shape)}"
-    wanted = np.dtype(dtype) if expected.dtype.kind == "f" else expected.dtype
-    same = found.dtype.kind == wanted.kind and (wanted.kind != "f" or found.dtype == wanted)
-    return "" if same else f"expected dtype {wanted}, found {found.dtype}"
 
 
 def _size(array: Array) -> float:

@@ -149,17 +149,24 @@ def deviation(
     """Compare one tensor. ``noise`` is the yardstick of the dtype, before the floor."""
     yardstick = max(noise, FLOOR * PRECISION[dtype])
     tolerance = K * yardstick
-    expected = np.asarray(expected, np.float64)
-    array, wrong = tensor(found), ""
-    if isinstance(array, Misfit):
-        wrong = array.reason
-    elif array.shape != expected.shape:
-        wrong = f"expected shape {list(expected.shape)}, found {list(array.shape)}"
-    elif array.dtype != np.dtype(dtype):
-        wrong = f"expected dtype {dtype}, found {array.dtype}"
+    array = tensor(found)
+    wrong = wrong_form(array, np.asarray(expected), dtype)
     if wrong or isinstance(array, Misfit):
         return Deviation(name, float("inf"), yardstick, tolerance, wrong)
-    return Deviation(name, relative_error(array, expected, scale), yardstick, tolerance)
+    error = relative_error(array, np.asarray(expected, np.float64), scale)
+    return Deviation(name, error, yardstick, tolerance)
+
+
+def wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
+    """Why a value is none of its kind; empty if it is one. Floats have ``dtype``; conditions are
+    booleans, and indices whole numbers of any width."""
+    if isinstance(found, Misfit):
+        return found.reason
+    if found.shape != expected.shape:
+        return f"expected shape {list(expected.shape)}, found {list(found.shape)}"
+    wanted = np.dtype(dtype) if expected.dtype.kind == "f" else expected.dtype
+    same = found.dtype.kind == wanted.kind and (wanted.kind != "f" or found.dtype == wanted)
+    return "" if same else f"expected dtype {wanted}, found {found.dtype}"
 
 
 def compare(

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.arrays import Arrays
+from harness.arrays import Arrays, widened
 from harness.oracle.kinks import KINKS, Watching, Wavering
 from harness.oracle.oracle import ORDERS, Oracle
 from harness.oracle.rounding import SHARE, Rounded
@@ -131,7 +131,7 @@ class Reference:
         with self._guard():
             self._watching.forget()
             parts = (part for part in run(self.oracle))
-            values = {n: np.asarray(a, np.float64) for part in parts for n, a in part.items()}
+            values = {n: widened(a) for part in parts for n, a in part.items()}
             doubt = self._watching.doubt
             self._watching.forget()
             self.oracle.forget()

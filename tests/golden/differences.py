@@ -54,7 +54,9 @@ def material(program: Program, seed: int = 0) -> Run:
     for port in (*ports, *program.parameters, *program.statistics):
         type_ = program.type_of(port)
         shape = program.shape(port, FREE)
-        if type_.bound is not None:
+        if type_.kind == "bool":
+            env[port.value] = rng.random(shape) < 0.7
+        elif type_.bound is not None:
             env[port.value] = rng.integers(0, type_.bound.resolve(sizes), shape)
         else:
             env[port.value] = rng.normal(size=shape) * 0.5

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from golden.image_kernels import images
+from golden.model_kernels import encoders
 from golden.recipe import Recipe
 from golden.recipes_later import activations, transformer
 from golden.recipes_noise import counted, noisy
@@ -90,9 +91,8 @@ def _layers(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
     import keras as k
     import torch as t
 
-    return (
-        made + _recurrent(torch, keras, onnx) + transformer(torch, keras) + images(t, k) + noisy()
-    )
+    made += _recurrent(torch, keras, onnx) + transformer(torch, keras) + images(t, k) + noisy()
+    return made + encoders(t)
 
 
 def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:

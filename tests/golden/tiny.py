@@ -22,12 +22,14 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Any]
 Overrides = Mapping[tuple[str, str], str]
 SIZES = {"features": 2, "units": 4, "classes": 7, "rows": 6}
-SIZES |= {"multiplier": 2}
+SIZES |= {"multiplier": 2, "states": 3, "inner": 4}
 SIZES |= {"heads": 2, "head": 3, "wide": 5, "context": 7, "groups": 2, "each": 3, "places": 4}
 # What is normalised over two numbers is 1 and -1, whatever they were.
 WIDE = ("layer_norm", "rms_norm", "causal_attention", "gpt_block")
+WIDE += ("self_attention", "masked_attention", "vit_block", "bert_block", "mamba_block")
 OWN = {name: {"features": 6} for name in WIDE}
 IMAGES = ("conv1d", "conv2d", "depthwise_conv2d", "conv2d_transpose", "max_pool", "avg_pool")
+IMAGES += ("unet_convs",)
 OWN |= {name: {"groups": 1, "each": 2} for name in IMAGES}
 # An axis that is a product has no name that the definition knows as one.
 PRODUCTS = {"channels": "groups * each"}
@@ -116,7 +118,8 @@ def _input(declared: Any) -> str:
     if isinstance(declared, schema.Input | schema.State):
         shape = ", ".join(_axes(declared.shape))
         index = getattr(declared, "index", None)
-        return f"{{shape: [{shape}]" + (f", index: {index}}}" if index else "}")
+        boolean = ", boolean: true" if getattr(declared, "boolean", False) else ""
+        return f"{{shape: [{shape}]{boolean}" + (f", index: {index}}}" if index else "}")
     return f"{{shape: [{', '.join(_axes(declared))}]}}"
 
 
@@ -175,7 +178,9 @@ def draw(case: Tiny, seed: int) -> dict[str, Array]:
     for name, port in case.values.items():
         type_ = case.program.type_of(port)
         shape = case.program.shape(port, FREE)
-        if type_.bound is not None:
+        if type_.kind == "bool":
+            given[name] = np.arange(shape[-1]) < rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
+        elif type_.bound is not None:
             given[name] = rng.integers(0, type_.bound.resolve(case.sizes), shape)
         elif "variance" in name or name == "probabilities":
             given[name] = rng.uniform(0.2, 0.8, shape)
@@ -212,8 +217,9 @@ def environment(case: Tiny, given: Arrays) -> dict[int, Array]:
     """The given arrays by value number: floats as float64, indices as int64."""
     env = {}
     for name, port in case.values.items():
-        kind = np.float64 if case.program.type_of(port).kind == "float" else np.int64
-        env[port.value] = np.asarray(given[name], kind)
+        kind = case.program.type_of(port).kind
+        dtypes = {"float": np.float64, "bool": np.bool_, "index": np.int64}
+        env[port.value] = np.asarray(given[name], dtypes[kind])
     return env
 
 

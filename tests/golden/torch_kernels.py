@@ -13,6 +13,7 @@ from torch.nn import functional as F
 Tensors = Mapping[str, Any]
 Kernel = Callable[[Tensors], Tensors]
 ACTIVATIONS = {
+    "silu": F.silu,
     "linear": lambda x: x,
     "relu": torch.relu,
     "tanh": torch.tanh,

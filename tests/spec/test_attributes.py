@@ -2,16 +2,23 @@
 
 import numpy as np
 import pytest
+from golden.tiny import draw, evaluate
+from golden.tiny import tiny as one_call
 from small_models import LIBRARY, computed, tiny
 
 from harness.oracle import oracle
 from harness.spec.lower_optimizer import lower_update
 
+# Attributes that count.
+WHOLE = ("stride", "dilation", "padding")
 
-# An attribute's other value is this number, or a function that differs everywhere.
-def other(default):
+
+# An attribute's other value is another number, or a function that differs everywhere.
+def other(attribute, default):
     if isinstance(default, str):
         return "sigmoid" if default != "sigmoid" else "tanh"
+    if attribute in WHOLE:
+        return int(default) - 1 if default > 1 else int(default) + 1
     return default / 2
 
 
@@ -25,15 +32,12 @@ def attributes_of(kind):
 
 
 def layer_result(name, given):
-    declared = LIBRARY.find("layer", name).content
-    sizes = {n: "width" for n, d in declared.attributes.items() if d == "size" and n != "rows"}
-    sizes |= {"rows": "vocab"} if "rows" in declared.attributes else {}
-    # Groups of one channel each: a product of two widths is not a width.
-    sizes |= {"each": 1} if "each" in declared.attributes else {}
-    use = ", ".join(f"{k}: {v}" for k, v in {"layer": name, **sizes, **given}.items())
-    program = tiny(["y = use(x)"], f"{{use: {{{use}}}}}").program()
-    env = computed(program)
-    return [env[p.value] for p in (*program.outputs, *program.new_statistics)]
+    found = []
+    # What only noise depends on shows in its mean.
+    for phase in ("training", "inference"):
+        case = one_call("layer", name, given, phase)
+        found += evaluate(case, draw(case, 0), {}).values()
+    return found
 
 
 def loss_result(name, given):
@@ -64,9 +68,13 @@ def test_every_kind_has_attributes_to_change():
 @pytest.mark.parametrize(("kind", "name", "attribute"), ATTRIBUTES)
 def test_changing_any_attribute_changes_the_result(kind, name, attribute):
     default = LIBRARY.find(kind, name).content.attributes[attribute]
-    given = {attribute: other(default)}
-    before, same = RESULTS[kind](name, {}), RESULTS[kind](name, {attribute: default})
-    after = RESULTS[kind](name, given)
-    for one, two in zip(before, same, strict=True):
+    beside = {"padding": 1} if attribute == "dilation" else {}
+    same = int(default) if attribute in WHOLE else default
+    before, known, after = (
+        RESULTS[kind](name, {**beside, **given})
+        for given in ({}, {attribute: same}, {attribute: other(attribute, default)})
+    )
+    for one, two in zip(before, known, strict=True):
         np.testing.assert_array_equal(one, two)
-    assert any((one != two).any() for one, two in zip(before, after, strict=True))
+    pairs = zip(before, after, strict=True)
+    assert any(one.shape != two.shape or (one != two).any() for one, two in pairs)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, widened
 from harness.check.causes.backward import Backward
 from harness.check.causes.cause import MOST, Cause, Causes, label, listed
 from harness.check.causes.forward import forward_causes
@@ -148,7 +148,7 @@ class Asked:
             for number, step in enumerate(steps, start=1):
                 values |= step_values(number, step, case.material)
             noise = {n: 2 * e for n, e in expected.noise(context.dtype).items()}
-            wide = {n: np.asarray(a, np.float64) for n, a in values.items()}
+            wide = {n: widened(a) for n, a in values.items()}
             expected = Expected.within(wide, noise, context.dtype)
         train = self._train(context.remote)
         return update_causes(case, rule, batches, expected, train, context.dtype)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, Arrays
+from harness.arrays import Array, Arrays, widened
 from harness.check.localise import DECISIVE
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.oracle import Oracle
@@ -79,7 +79,7 @@ class Linear:
             noise = {n: 2 * e for n, e in self.expected.noise(dtype).items()}
             # Losses are those of the batches that the mistake is made with.
             changed = {n: a for n, a in change(self).items() if not n.endswith(LOSS)}
-            wanted = {n: np.asarray(a, np.float64) for n, a in changed.items()}
+            wanted = {n: widened(a) for n, a in changed.items()}
             own = {n: a for n, a in found.items() if not n.endswith(LOSS)}
             within = Expected.within(wanted, noise, dtype)
             scale = scales(wanted)

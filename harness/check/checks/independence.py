@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.arrays import Array, ArrayDict, Arrays
+from harness.arrays import Array, ArrayDict, Arrays, widened
 from harness.check.checks.context import Context, equal
 from harness.check.findings import Finding
 from harness.oracle.case import Case
@@ -48,7 +48,7 @@ def batch_independence(context: Context) -> Iterator[Finding]:
     noise = {name: 2 * main.noise(context.dtype)[name] for name in axes}
     joined = {n: np.concatenate([a[n] for a in alone], axis) for n, axis in axes.items()}
     together = {
-        n: np.concatenate([found[row][n] for row in rows], axis).astype(np.float64)
+        n: widened(np.concatenate([found[row][n] for row in rows], axis))
         for n, axis in axes.items()
     }
     finding.deviations = compare(joined, together, noise, context.dtype)
