@@ -31,9 +31,13 @@ def layer_result(name, given):
     # Groups of one channel each: a product of two widths is not a width.
     sizes |= {"each": 1} if "each" in declared.attributes else {}
     use = ", ".join(f"{k}: {v}" for k, v in {"layer": name, **sizes, **given}.items())
-    program = tiny(["y = use(x)"], f"{{use: {{{use}}}}}").program()
-    env = computed(program)
-    return [env[p.value] for p in (*program.outputs, *program.new_statistics)]
+    found = []
+    # What only noise depends on shows in its mean.
+    for phase in ("training", "inference"):
+        program = tiny(["y = use(x)"], f"{{use: {{{use}}}}}").program(phase)
+        env = computed(program)
+        found += [env[p.value] for p in (*program.outputs, *program.new_statistics)]
+    return found
 
 
 def loss_result(name, given):
