@@ -159,7 +159,8 @@ class Onnx(Format):
             path.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
         given = {**inputs, **{f"state.{n}": a for n, a in state.items()}}
-        dtypes = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(int64)": "int64"}
+        dtypes = {"tensor(float)": "float32", "tensor(double)": "float64"}
+        dtypes |= {"tensor(int64)": "int64", "tensor(bool)": "bool"}
         types = {port.name: dtypes[port.type] for port in session.get_inputs()}
         arrays = {n: np.asarray(a, types.get(n)) for n, a in given.items()}
         names = [port.name for port in session.get_outputs()]

@@ -20,6 +20,7 @@ from harness.arrays import Array, Arrays
 from harness.errors import UsageError
 from harness.program.ir import Program
 from harness.program.serial import decode, encode
+from harness.program.signature import noise_ports
 from harness.runtime import plugins
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.plugins import BrokenPlugin, Origin, PluginKind
@@ -110,6 +111,12 @@ class Script:
     gradients: Arrays = field(default_factory=dict)
 
 
+def fitted(training: Program, inference: Program) -> Program:
+    """The program that the arrays of a file must fit: of a model with noise that of inference, as
+    no file has noise."""
+    return inference if noise_ports(training) else training
+
+
 class Format(ABC):
     """One format. Instances live in a worker process of their own.
 
@@ -146,7 +153,8 @@ class Format(ABC):
 
         Args:
             path: A regular file, of any name and content.
-            training: The program that the arrays must fit.
+            training: The program that the arrays must fit: that of training, but of a model with
+                noise that of inference, which has the same parameters and statistics.
 
         Returns:
             By neutral name an array for every port, of shape ``training.shape(port)``: float32 or

@@ -190,7 +190,8 @@ def import_(request: Import, tell: Tell = untold) -> Weights:
     like = weights.load(request.like) if request.like is not None else None
     if like is not None:
         weights.check(like, spec)
-    program = spec.program("training", **{**(like.sizes if like else {}), **request.sizes})
+    sizes = {**(like.sizes if like else {}), **request.sizes}
+    program = formats.fitted(spec.program("training", **sizes), spec.program("inference", **sizes))
     try:
         check_regular(request.file, MAX_WEIGHTS, "weights")
     except FileFault as fault:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, ArrayDict
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError
 from harness.program.ir import Port, Program
 from harness.program.signature import batch_ports, check_arrays, check_batch, noise_ports
@@ -53,7 +53,7 @@ class Given:
     def digests(self) -> dict[str, str]:
         """By group, the sha256 (hex) of its arrays: of names, dtypes, shapes and bytes in C order,
         sorted by name. The same numbers have the same, whatever file they came in."""
-        return {group: _digest(arrays) for group, arrays in self.groups().items() if arrays}
+        return {group: digest_of(arrays) for group, arrays in self.groups().items() if arrays}
 
     @property
     def decides_forward(self) -> bool:
@@ -165,7 +165,8 @@ def _exact(array: Array) -> Array:
     return array.astype(np.int64) if array.dtype.kind in "iu" else array
 
 
-def _digest(arrays: ArrayDict) -> str:
+def digest_of(arrays: Arrays) -> str:
+    """The sha256 (hex) of arrays: of names, dtypes, shapes and bytes in C order, sorted by name."""
     found = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         found.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())

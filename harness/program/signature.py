@@ -154,8 +154,7 @@ def check_batch(program: Program, groups: Mapping[str, Mapping[str, Any]]) -> di
         for port in ports:
             name, shape = f"{group}.{port.name}", np.shape(given[port.name])
             bind(name, program.type_of(port).shape, shape, program.sizes, bound)
-    for group, given in groups.items():
-        for port in batch_ports(program)[group]:
+        for port in ports:
             check_entries(program, port, f"{group}.{port.name}", given[port.name], bound)
     check_room(program, bound)
     return bound

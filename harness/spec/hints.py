@@ -43,7 +43,6 @@ INSTEAD: Mapping[str, str] = {
     "square": "write x ** 2",
     "rsqrt": "write 1 / sqrt(x)",
     "gather": "write take(table, i) for rows, take_along_axis(x, i) for one entry of the last axis",
-    "dropout": "what is drawn anew at every step is not in the language; leave it out",
     "cumsum": "add up in a layer with 'scan', whose state is the sum so far",
     "unfold": "write windows(x, axes=[1, 2], size=[3, 3])",
     "im2col": "write windows(x, axes=[1, 2], size=[3, 3])",

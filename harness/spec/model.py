@@ -139,6 +139,9 @@ class Spec:
                 raise SpecError(f"{name!r} is neither an input nor a target{hint}", at)
             if isinstance(source, str):
                 continue
+            given = {**self.model.inputs, **self.model.targets}[name]
+            if given.at_most is not None or given.boolean:
+                raise SpecError(f"{name!r} holds lengths or a mask, which no text gives", at)
             if (source.offset is None) == (not source.zeros):
                 raise SpecError(f"{name}: give either offset or zeros", at)
         for name in wanted if isinstance(self.model.data, schema.Data) else ():

@@ -53,5 +53,5 @@ def test_the_checks_agree(backend: str, tmp_path: Path) -> None:
     pytest.importorskip(backend)
     file = tmp_path / "noisy.yaml"
     file.write_text(NOISY)
-    found = harness.check(file, [backend], dtypes=["float64"])
+    found = harness.check(file, [backend], dtypes=["float64"], timeout=600)
     assert found.agrees, str(found)

@@ -152,6 +152,24 @@ def test_a_wrong_declaration_is_refused(old: str, new: str, told: str) -> None:
     assert told in str(error.value)
 
 
+DATA = """
+data:
+  encoding: utf-8
+  padding_index: 0
+  windows: {length: 8, stride: 8}
+  arrays:
+    x: {zeros: true}
+    lengths: {offset: 0}
+    valid: {zeros: true}
+    target: {offset: 0}
+"""
+
+
+def test_a_text_gives_no_lengths() -> None:
+    with pytest.raises(SpecError, match="'lengths' holds lengths or a mask, which no text gives"):
+        model(MODEL + DATA)
+
+
 def test_a_layer_is_told_of_what_a_length_is_at_most() -> None:
     text = MODEL.replace(
         "rnn(x, valid & (arange(time)[None, :] < lengths[:, None]))", "rnn(x, lengths)"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import harness
-from harness.convert.formats import Exported
+from harness.convert.formats import Exported, fitted
 from harness.oracle.draw import draw
 from harness.oracle.oracle import Oracle
 from harness.program.serial import encode
@@ -185,7 +185,8 @@ def outputs(worker: Worker, case: Case, path: Path, batch: int = 3, time: int = 
 
 def read(worker: Worker, case: Case, path: Path) -> Any:
     """Parameters and statistics of a file."""
-    return ask(worker, "read", path=str(path), training=encode(case.exported.training))
+    program = fitted(case.exported.training, case.exported.inference)
+    return ask(worker, "read", path=str(path), training=encode(program))
 
 
 def assert_comes_back(worker: Worker, case: Case, path: Path) -> None:
