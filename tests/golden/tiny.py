@@ -28,6 +28,7 @@ SIZES |= {"heads": 2, "head": 3, "wide": 5, "context": 7, "groups": 2, "each": 3
 WIDE = ("layer_norm", "rms_norm", "causal_attention", "gpt_block")
 OWN = {name: {"features": 6} for name in WIDE}
 IMAGES = ("conv1d", "conv2d", "depthwise_conv2d", "conv2d_transpose", "max_pool", "avg_pool")
+IMAGES += ("conv2d_without_bias", "basic_block", "basic_block_down")
 OWN |= {name: {"groups": 1, "each": 2} for name in IMAGES}
 # An axis that is a product has no name that the definition knows as one.
 PRODUCTS = {"channels": "groups * each"}
