@@ -1,4 +1,4 @@
-"""What the jax backend claims: JAX's own attention, convolutions and mean pools, and optax's losses.
+"""What the jax backend claims: JAX's own attention, convolutions and pools, and optax's losses.
 
 JAX has no other layers.
 """

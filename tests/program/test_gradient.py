@@ -30,7 +30,8 @@ def test_a_model_agrees_with_the_complex_step(model: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_agrees_with_central_differences(model: str) -> None:
-    assert worst(model_run(model), central) < 1e-8
+    # What is normalised over few entries has third derivatives that are large.
+    assert worst(model_run(model), central) < (1e-7 if model == "resnet" else 1e-8)
 
 
 def test_both_differences_see_a_wrong_rule(monkeypatch: pytest.MonkeyPatch) -> None:
