@@ -1,7 +1,7 @@
 """JAX with its own automatic differentiation, compiled; losses and optimizers are optax's.
 
-JAX has no layers of its own but attention (on a GPU it reaches cuDNN's LSTM, which no other device
-has), so every other layer runs its equations.
+JAX has no layers of its own but attention, convolutions and pools (on a GPU it reaches cuDNN's
+LSTM, which no other device has), so every other layer runs its equations.
 """
 
 from __future__ import annotations

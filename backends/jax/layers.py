@@ -1,4 +1,7 @@
-"""What the jax backend claims: JAX's own attention, and optax's losses. JAX has no other layers."""
+"""What the jax backend claims: JAX's own attention, convolutions and pools, and optax's losses.
+
+JAX has no other layers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import jax
 import optax
 
 from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors
+
+from .images import IMAGES
 
 # Our loss -> optax's, and the roles that it takes in order.
 LOSSES: Mapping[str, tuple[Callable[..., Any], tuple[str, str]]] = {
@@ -25,6 +30,8 @@ def claim(layer: ClaimableCall, dtype: str) -> Native | None:
     """What JAX or optax has for a layer or a loss, if it computes it in ``dtype``."""
     if layer.definition in LOSSES:
         return _loss(*LOSSES[layer.definition])
+    if layer.definition in IMAGES:
+        return IMAGES[layer.definition](layer)
     # The softmax of its attention is float32's in any dtype.
     if layer.definition == "causal_attention" and dtype != "float64":
         return _causal_attention(layer)

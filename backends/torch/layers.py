@@ -22,6 +22,8 @@ from harness.extend import (
     Tensors,
 )
 
+from .images import CONVOLUTIONS, average_pool, convolution
+
 Tensor = Any
 Claim = Callable[[ClaimableCall], Native | None]
 
@@ -284,4 +286,6 @@ CLAIMS: Mapping[str, Claim] = {
     "sparse_cross_entropy": _cross_entropy,
     "cross_entropy": _cross_entropy,
     "squared_error": _squared_error,
+    **dict.fromkeys(CONVOLUTIONS, convolution),
+    "avg_pool": average_pool,
 }

@@ -14,6 +14,7 @@ from harness.program.ir import Port, Program, needed_nodes
 from harness.spec.model import load_spec
 
 SMALL = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10, "features": 4}
+SMALL |= {"side": 1, "quarter": 1}
 FREE = {"batch": 3, "time": 4}
 
 

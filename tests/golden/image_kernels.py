@@ -24,9 +24,11 @@ POOLS: tuple[tuple[int, Options], ...] = (
     (3, {"stride": 1, "padding": 0}),
 )
 TORCH = {"conv2d_transpose": "conv_transpose2d", "depthwise_conv2d": "conv2d"}
+TORCH["conv2d_without_bias"] = "conv2d"
 KERAS = {
     "conv1d": "Conv1D",
     "conv2d": "Conv2D",
+    "conv2d_without_bias": "Conv2D",
     "conv2d_transpose": "Conv2DTranspose",
     "depthwise_conv2d": "DepthwiseConv2D",
     "max_pool": "MaxPooling2D",
@@ -36,6 +38,7 @@ KERAS = {
 WEIGHTS = {
     "conv1d": (2, 1, 0),
     "conv2d": (3, 2, 0, 1),
+    "conv2d_without_bias": (3, 2, 0, 1),
     "conv2d_transpose": (3, 2, 0, 1),
     "depthwise_conv2d": (2, 3, 0, 1),
 }
@@ -57,7 +60,7 @@ def convolved(torch: Any, name: str, options: Options, activation: str) -> Kerne
             given["groups"] = x.shape[1]
             weight = weight.flatten(0, 1)[:, None]
         function = getattr(F, TORCH.get(name, name))
-        return {"y": act[activation](function(x, weight, v["b"], **given).movedim(1, -1))}
+        return {"y": act[activation](function(x, weight, v.get("b"), **given).movedim(1, -1))}
 
     return kernel
 
@@ -85,9 +88,10 @@ def convolved_in_keras(keras: Any, name: str, options: Options, activation: str)
             given["filters"] = shape[-2] if name == "conv2d_transpose" else shape[-1]
         if name != "conv2d_transpose":
             x = tf.pad(x, [(0, 0), *[(p, p)] * rank, (0, 0)])
-        layer = kind(**given)
+        weights = [v[n] for n in ("W", "b") if n in v]
+        layer = kind(**given, use_bias=len(weights) == 2)
         layer.build(tuple(x.shape))
-        y, _ = layer.stateless_call([v["W"], v["b"]], [], x)
+        y, _ = layer.stateless_call(weights, [], x)
         if name == "conv2d_transpose":
             # Keras adds what a stride larger than the kernel leaves.
             covered = options["dilation"] * (shape[0] - 1) + 1
@@ -103,6 +107,25 @@ def pooled_in_keras(keras: Any, name: str, window: int, options: Options) -> Ker
     return lambda v: {"y": getattr(keras.layers, KERAS[name])(window, options["stride"])(v["x"])}
 
 
+def block(torch: Any, down: bool) -> Kernel:
+    """A basic block of torch's functions, in training."""
+    F = torch.nn.functional
+
+    def kernel(v: Tensors) -> Tensors:
+        def step(x: Any, number: int, conv: str, stride: int, padding: int) -> Any:
+            weight = v[f"{conv}.W"].permute(3, 2, 0, 1)
+            y = F.conv2d(x, weight, None, stride, padding)
+            scale, shift = v[f"norm_{number}.gamma"], v[f"norm_{number}.beta"]
+            return F.batch_norm(y, None, None, scale, shift, training=True, eps=1e-3)
+
+        x = _first(v["x"])
+        h = torch.relu(step(x, 1, "conv_1", 2 if down else 1, 1))
+        by = step(x, 3, "short", 2, 0) if down else x
+        return {"y": torch.relu(by + step(h, 2, "conv_2", 1, 1)).movedim(1, -1)}
+
+    return kernel
+
+
 def images(torch: Any, keras: Any) -> list[Recipe]:
     """Each layer by torch, and where it takes the options by Keras."""
     made = []
@@ -115,6 +138,9 @@ def images(torch: Any, keras: Any) -> list[Recipe]:
             if options["dilation"] == 1:
                 kernel = convolved_in_keras(keras, name, options, act)
                 made.append(Recipe("layer", name, f"keras.layers.{KERAS[name]}", kernel, given))
+    for name in ("basic_block", "basic_block_down"):
+        kernel = block(torch, name == "basic_block_down")
+        made.append(Recipe("layer", name, "torch.nn.functional.conv2d", kernel))
     for window, options in POOLS:
         for name in ("max_pool", "avg_pool"):
             given = {"window": window, **options}

@@ -29,7 +29,7 @@ WIDE = ("layer_norm", "rms_norm", "causal_attention", "gpt_block")
 WIDE += ("self_attention", "masked_attention", "vit_block", "bert_block", "mamba_block")
 OWN = {name: {"features": 6} for name in WIDE}
 IMAGES = ("conv1d", "conv2d", "depthwise_conv2d", "conv2d_transpose", "max_pool", "avg_pool")
-IMAGES += ("unet_convs",)
+IMAGES += ("unet_convs", "conv2d_without_bias", "basic_block", "basic_block_down")
 OWN |= {name: {"groups": 1, "each": 2} for name in IMAGES}
 # An axis that is a product has no name that the definition knows as one.
 PRODUCTS = {"channels": "groups * each"}

@@ -40,6 +40,12 @@ OTHER = [
     ("layer", "causal_attention", "<= step[:, None]", ">= step[:, None]"),
     ("layer", "learned_positions", "table[:time]", "table[-time:]"),
     ("layer", "gpt_block", "attend(norm_1(x))", "attend(norm_1(norm_1(x)))"),
+    ("layer", "conv1d", "merge(W, axes=[0, 1])", "merge(W[::-1], axes=[0, 1])"),
+    ("layer", "conv2d", "merge(W, axes=[0, 1, 2])", "merge(W[::-1], axes=[0, 1, 2])"),
+    ("layer", "conv2d_without_bias", "padding=padding)", "padding=padding, lowest=1)"),
+    ("layer", "depthwise_conv2d", "merge(each, ", "merge(each[..., ::-1], "),
+    ("layer", "conv2d_transpose", "x @ kernels", "2 * x @ kernels"),
+    ("layer", "avg_pool", "padding=padding)", "padding=padding, lowest=1)"),
     ("function", "gelu", "0.7071067811865476", "0.707"),
     # What they call, directly or by an attribute.
     ("function", "sigmoid", "tanh(0.5 * x)", "tanh(0.25 * x)"),

@@ -1,0 +1,79 @@
+"""Convolutions and pools that the JAX backend claims: XLA has each as one operation.
+
+``max_pool`` is not claimed: of entries that tie XLA gives the whole derivative to the first, where
+the definition shares it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from harness.extend import ClaimableCall, Dim, Native, Packing, Tensors
+
+ACTIVATIONS = {"linear": lambda y: y, "relu": jax.nn.relu, "tanh": jnp.tanh}
+# Axes of images, kernels and results: a transpose has its units before the channels.
+AXES = {
+    "conv1d": ("NHC", "HIO", "NHC"),
+    "conv2d": ("NHWC", "HWIO", "NHWC"),
+    "conv2d_without_bias": ("NHWC", "HWIO", "NHWC"),
+    "depthwise_conv2d": ("NHWC", "HWIO", "NHWC"),
+    "conv2d_transpose": ("NHWC", "HWOI", "NHWC"),
+}
+
+
+def _convolution(layer: ClaimableCall) -> Native | None:
+    given, definition = layer.attributes, layer.definition
+    if given["activation"] not in ACTIVATIONS:
+        return None
+    activation, axes = ACTIVATIONS[given["activation"]], AXES[definition]
+    stride, dilation, pad = (int(given[n]) for n in ("stride", "dilation", "padding"))
+    kernel, rank = layer.shapes["W"][0], len(axes[0]) - 2
+    turned = definition == "conv2d_transpose"
+    # The transpose slides over entries with zeros between them, over all that a window reaches.
+    ends = dilation * (kernel - 1) - pad if turned else pad
+    steps = {"window_strides": (1 if turned else stride,) * rank}
+    steps |= {"lhs_dilation": (stride if turned else 1,) * rank}
+    steps |= {"rhs_dilation": (dilation,) * rank}
+    whole = layer.shapes["W"]
+    groups = whole[2] if definition == "depthwise_conv2d" else 1
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+        weight = packed["W"]
+        if turned:
+            weight = jnp.flip(weight, (0, 1))
+        if definition == "depthwise_conv2d":
+            weight = weight.reshape((*whole[:2], 1, whole[2] * whole[3]))
+        y = jax.lax.conv_general_dilated(
+            values["x"],
+            weight,
+            padding=[(ends, ends)] * rank,
+            dimension_numbers=axes,
+            feature_group_count=groups,
+            **steps,
+        )
+        return [activation(y + packed["b"] if "b" in packed else y)]
+
+    return Native("jax.lax.conv_general_dilated", run, Packing.plain(tuple(layer.shapes)))
+
+
+def _average_pool(layer: ClaimableCall) -> Native | None:
+    window = Dim.of(layer.attributes["window"])
+    if window.terms:
+        return None
+    stride, pad = int(layer.attributes["stride"]), int(layer.attributes["padding"])
+    size = window.constant
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+        pads = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+        windows, strides = (1, size, size, 1), (1, stride, stride, 1)
+        total = jax.lax.reduce_window(values["x"], 0.0, jax.lax.add, windows, strides, pads)
+        return [total / size**2]
+
+    return Native("jax.lax.reduce_window", run, Packing({}))
+
+
+IMAGES = {**dict.fromkeys(AXES, _convolution), "avg_pool": _average_pool}

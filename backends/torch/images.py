@@ -1,0 +1,85 @@
+"""Convolutions and pools that the torch backend claims.
+
+torch has channels behind the batch; a view of an image whose channels come last is what it calls
+``channels_last``, which its kernels take as it lies. ``max_pool`` is not claimed: of entries that
+tie torch gives the whole derivative to the first, where the definition shares it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from harness.extend import ClaimableCall, Dim, Native, Packing, Part, Piece, Tensors
+
+Tensor = Any
+ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid")
+
+
+def _as_is(weight: Tensor) -> Tensor:
+    return weight
+
+
+def _image(weight: Tensor) -> Tensor:
+    """Packing turns all axes around: ``[units, channels, columns, rows]``."""
+    return weight.transpose(2, 3)
+
+
+def _depthwise(weight: Tensor) -> Tensor:
+    """``[multiplier, channels, columns, rows]`` as ``[units, 1, rows, columns]``."""
+    return weight.permute(1, 0, 3, 2).flatten(0, 1).unsqueeze(1)
+
+
+# definition -> torch's function, and its weight from the packed one.
+CONVOLUTIONS: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "conv1d": ("conv1d", _as_is),
+    "conv2d": ("conv2d", _image),
+    "conv2d_without_bias": ("conv2d", _image),
+    "depthwise_conv2d": ("conv2d", _depthwise),
+    "conv2d_transpose": ("conv_transpose2d", _image),
+}
+
+
+def convolution(layer: ClaimableCall) -> Native | None:
+    """The claim of a convolution."""
+    given, definition = layer.attributes, layer.definition
+    activation = given["activation"]
+    if activation not in ACTIVATIONS:
+        return None
+    name, arranged = CONVOLUTIONS[definition]
+    function = getattr(torch.nn.functional, name)
+    options = {option: int(given[option]) for option in ("stride", "dilation", "padding")}
+    if definition == "depthwise_conv2d":
+        options["groups"] = layer.shapes["W"][2]
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
+        x = values["x"].movedim(-1, 1)
+        y = function(x, arranged(packed["weight"]), packed.get("bias"), **options).movedim(1, -1)
+        return [y if activation == "linear" else getattr(torch, activation)(y)]
+
+    label = f"torch.nn.functional.{name}"
+    if activation != "linear":
+        label += f", torch.{activation}"
+    pieces: dict[str, Piece] = {"weight": Part("W", transpose=True)}
+    if "b" in layer.shapes:
+        pieces["bias"] = Part("b")
+    return Native(label, run, Packing(pieces))
+
+
+def average_pool(layer: ClaimableCall) -> Native | None:
+    """The claim of a pool of means; torch pads half a window at most."""
+    given = layer.attributes
+    window = Dim.of(given["window"])
+    stride, padding = int(given["stride"]), int(given["padding"])
+    if window.terms or 2 * padding > window.constant:
+        return None
+    size = window.constant
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
+        x = values["x"].movedim(-1, 1)
+        y = torch.nn.functional.avg_pool2d(x, size, stride, padding)
+        return [y.movedim(1, -1)]
+
+    return Native("torch.nn.functional.avg_pool2d", run, Packing({}))

@@ -1,0 +1,87 @@
+"""Convolutions and pools that torch and JAX run as their own equal their definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+from image_model import IMAGES
+from two_paths import by_oracle, draw, worst
+
+from harness.runtime.backend import Backend
+from harness.runtime.opening import make_session
+from harness.runtime.plugins import load
+from harness.spec.model import load_spec
+
+CONVOLUTION = "jax.lax.conv_general_dilated"
+LABELS = {
+    "torch": {
+        "conv": "torch.nn.functional.conv2d, torch.tanh",
+        "top": "equations",
+        "deep": "torch.nn.functional.conv2d",
+        "even": "torch.nn.functional.avg_pool2d",
+        "up": "torch.nn.functional.conv_transpose2d",
+        "line": "torch.nn.functional.conv1d, torch.relu",
+    },
+    "jax": {
+        **dict.fromkeys(("conv", "deep", "up", "line"), CONVOLUTION),
+        "top": "equations",
+        "even": "jax.lax.reduce_window",
+    },
+}
+# Options that matter to each layer in another way.
+OTHER = (
+    (
+        "kernel: 3, padding: 1, stride: 2, activation: tanh",
+        "kernel: 3, stride: 1, activation: relu",
+    ),
+    ("multiplier: 2, kernel: 2, dilation: 2, padding: 1", "multiplier: 1, kernel: 3, padding: 2"),
+    ("window: 2, stride: 1", "window: 3, stride: 1, padding: 1"),
+    ("units: 2, kernel: 3, stride: 2, padding: 1", "units: 2, kernel: 2, stride: 3, dilation: 2"),
+    (
+        "kernel: 2, activation: relu",
+        "kernel: 3, stride: 1, dilation: 2, padding: 1, activation: tanh",
+    ),
+)
+
+
+@pytest.fixture(scope="module", params=LABELS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    if find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    if request.param == "torch":
+        yield load("torch")
+        return
+    from jax_config import kept_config
+
+    with kept_config():
+        yield load("jax")
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_claimed_layer_is_the_definition(backend: Backend, changed: bool) -> None:
+    text = IMAGES
+    for old, new in OTHER if changed else ():
+        assert old in text
+        text = text.replace(old, new)
+    spec, free = load_spec("images", overrides={("model", "images"): text}), {"batch": 3}
+    program = spec.program()
+    given = draw(program, free)
+    backend.use("cpu", "float64")
+    inference = spec.program("inference")
+    session = make_session(
+        backend, program, inference, path="native", dtype="float64", rule=spec.update
+    )
+    session.load(given["parameters"], given["statistics"])
+    results, gradients = session.gradients(
+        "training", given["inputs"], given["state"], given["targets"]
+    )
+    wanted = by_oracle(program, given, free)
+    found = {n: a for n, a in {**results, **gradients}.items() if n in wanted}
+    assert len(found) > 12
+    assert worst(found, wanted) < 1e-13
+    paths = session.paths()
+    activation = {"conv": ("tanh", "relu"), "line": ("relu", "tanh")} if changed else {}
+    for layer, label in LABELS[backend.name].items():
+        assert paths[layer] == label.replace(*activation.get(layer, ("", "")))
