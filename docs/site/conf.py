@@ -15,6 +15,7 @@ CHAPTERS = {
     "First steps": ("tutorial", "glossary", "command-line", "python"),
     "Guides": (
         "spec-language",
+        "models",
         "differences",
         "report",
         "localisation",

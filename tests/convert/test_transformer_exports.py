@@ -4,10 +4,12 @@ that come back."""
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import pytest
 from format_cases import ALLOWED, Case, assert_comes_back, outputs, written
+from sampling import sampled
 
 import harness
 from harness.convert.formats import launch
@@ -16,8 +18,13 @@ from harness.worker.worker import Worker
 NEEDS = {"torch": "torch", "jax": "jax", "keras": "keras", "onnx": "onnxruntime"}
 
 
-@pytest.mark.parametrize("name", ["gpt", "mlp"])
-@pytest.mark.parametrize("format_", NEEDS)
+@pytest.mark.parametrize(
+    ("format_", "name"),
+    sampled(
+        product(NEEDS, ("gpt", "mlp", "bert", "vit", "mamba", "seq2seq_attention", "unet")),
+        [("torch", "gpt"), ("torch", "unet"), ("jax", "bert"), ("keras", "mlp"), ("onnx", "mamba")],
+    ),
+)
 def test_outputs_are_the_oracles_and_weights_come_back(
     format_: str, name: str, tmp_path: Path
 ) -> None:

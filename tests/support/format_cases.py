@@ -23,7 +23,7 @@ from harness.worker.worker import Worker
 Arrays = dict[str, Any]
 SMALL = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10}
 # Of the relative error of an output; float32 rounds to 6e-8, and recurrence adds some of that up.
-ALLOWED = {"float32": 3e-6, "float64": 1e-12}
+ALLOWED = {"float32": 1e-5, "float64": 1e-12}
 
 EVERYTHING = """model: everything
 summary: The forms that no model of lesson 6 has.
@@ -210,6 +210,10 @@ def error(found: Arrays, wanted: Arrays) -> float:
     worst = 0.0
     for name, array in wanted.items():
         assert found[name].shape == array.shape, name
+        if array.dtype.kind == "b":
+            assert found[name].dtype.kind == "b", name
+            np.testing.assert_array_equal(found[name], array)
+            continue
         scale = max(float(np.max(np.abs(array))), 1e-30)
         worst = max(worst, float(np.max(np.abs(found[name] - array))) / scale)
     return worst
