@@ -22,6 +22,8 @@ from harness.oracle.tolerance import Deviation
 
 # Beyond so many decades below the tolerance nothing looks better.
 MOST_HEADROOM = 2.5
+# Of verdicts that are kept from earlier runs.
+KEPT = "°"
 GROUPS: Mapping[str, str] = {
     "agree": "agrees",
     "known-difference": "known",
@@ -62,6 +64,11 @@ class MatrixEntry:
     def mark(self) -> str:
         """Its verdict in a word, where it is more than that it agrees."""
         return MARKS[self.verdict].lower()
+
+    @property
+    def kept(self) -> str:
+        """A sign where an earlier run than this one has decided any of it."""
+        return KEPT if any(result.remembered for result in self.results) else ""
 
     @property
     def headroom(self) -> float:

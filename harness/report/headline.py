@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from harness.check.findings import BROKEN, PASSING
+from harness.check.history import days
 from harness.report import speeds
-from harness.report.cells import counted
+from harness.report.cells import KEPT, counted
 from harness.report.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     differ = sum(r.verdict not in PASSING for r in results) - lost
     of = f"of {len(results)} cells" if len(results) != 1 else "of 1 cell"
     lines = [counted(results), f"{sum(r.seconds for r in results):.0f} s of checking"]
+    if old := [result for result in results if result.remembered]:
+        lines.append(f"{len(old)} {of} are kept from earlier runs ({KEPT}): {', '.join(days(old))}")
     if check.stopped:
         lines.append(f"the run was {check.stopped}")
     if check.cut:

@@ -47,6 +47,9 @@ def _case(suite: Tree.Element, result: CellResult, finding: Finding) -> None:
         name=_legal(f"{finding.check}[{cell.dtype}-{cell.path}-{cell.device}]"),
         time=f"{finding.seconds:.3f}",
     )
+    if result.remembered:
+        known = Tree.SubElement(case, "properties")
+        Tree.SubElement(known, "property", name="kept_from", value=_legal(result.since))
     if finding.verdict == "agree":
         return
     kind = "skipped" if finding.verdict in PASSING else "error"

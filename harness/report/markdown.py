@@ -66,7 +66,7 @@ def _matrix(matrix: Matrix) -> list[str]:
 def _entry(entry: MatrixEntry | None) -> str:
     if entry is None:
         return "-"
-    digits = " / ".join(part.digits or "·" for part in entry.parts)
+    digits = " / ".join(part.digits or "·" for part in entry.parts) + entry.kept
     sign = {"differs": "✗ ", "broken": "⚠ "}.get(entry.group, "")
     return f"{sign}{entry.mark} {digits}".strip() if entry.mark else digits
 

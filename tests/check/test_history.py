@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from remembered_runs import Run
@@ -19,6 +20,9 @@ from harness.check.records import read_records
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.errors import UsageError
+from harness.report.inputs import gather
+from harness.report.junit import junit
+from harness.report.markdown import markdown
 
 HARNESS = str(Path(sys.executable).parent / "harness")
 
@@ -130,6 +134,22 @@ def test_what_is_kept_stands_in_records_and_in_words(run: Run, tmp_path: Path) -
 
     day = run.report.results[-1].since[:10]
     assert f"(4 kept: 4 from {day})" in summary(run.report, 1.0)
+
+
+def test_pages_say_which_verdicts_are_kept(run: Run, tmp_path: Path) -> None:
+    (run.site / "own_a" / "kernels.py").write_text("# changed\n")
+    run(records=tmp_path / "run.jsonl")
+    inputs = gather([tmp_path / "run.jsonl"])
+    day = run.report.results[-1].since[:10]
+    text = markdown(inputs)
+    assert f"4 of 6 cells are kept from earlier runs (°): 4 from {day}" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| one |"))
+    assert ["°" in entry for entry in row.split("|")[2:-1]] == [True, False, True]
+    assert inputs.check is not None
+    suites = ElementTree.fromstring(junit(inputs.check))
+    kept = {suite.get("name"): len(suite.findall(".//property")) for suite in suites}
+    assert kept["own-a"] == 0
+    assert kept["own-b"] == kept["numpy"] > 0
 
 
 def _begins(path: Path, cell: Cell) -> list[dict[str, Any]]:
