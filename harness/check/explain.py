@@ -188,8 +188,11 @@ def _around(spec: Spec) -> list[str]:
     assert use is not None
     said = {n: v for n, v in (use.model_extra or {}).items() if isinstance(v, str)}
     said |= {f"total {name}": text for name, text in use.total.items()}
-    said |= {"g": use.gradient, "learning rate": use.schedule and f"times {use.schedule}"}
-    lines = [f"    {name} = {text}" for name, text in said.items() if text is not None]
+    if use.gradient is not None:
+        said["g"] = use.gradient
+    if use.schedule is not None:
+        said["learning rate"] = f"times {use.schedule}"
+    lines = [f"    {name} = {text}" for name, text in said.items()]
     for group in use.groups:
         own = {**(group.model_extra or {}), "schedule": group.schedule}
         given = ", ".join(f"{n} {v}" for n, v in own.items() if v is not None)
