@@ -10,6 +10,7 @@ from harness.program.dims import shape_text
 from harness.program.ir import Phase, Type
 from harness.spec import schema
 from harness.spec.attributes import plain
+from harness.spec.call_arguments import inputs_of
 from harness.spec.expressions import Assignment, Call, parse_equations
 from harness.spec.instances import Instance, LayerCall, make_variables
 from harness.spec.layer_uses import LayerMaker, Owner, handed
@@ -62,7 +63,8 @@ class LayerEvaluator(CallEvaluator):
         """Call a layer: its output, then its final states; of a chain, the output alone."""
         spec = instance.layer
         inputs = list(spec.inputs)
-        values = self.arguments(expr, scope, inputs, () if instance.chain else list(spec.state))
+        states = () if instance.chain else list(spec.state)
+        values = inputs_of(self, expr, scope, inputs, states)
         if not instance.chain:
             return self._applied(instance, expr, values)
         instance.calls += 1

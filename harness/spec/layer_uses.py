@@ -151,7 +151,9 @@ class LayerMaker:
 
 def handed(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:
     """The attributes of a layer, no sizes, that it hands to one of its own."""
-    own = {name for name, value in attributes.items() if isinstance(value, FunctionName | float)}
+    own = {
+        name for name, value in attributes.items() if isinstance(value, FunctionName | bool | float)
+    }
     return own.intersection(v for v in (use.model_extra or {}).values() if isinstance(v, str))
 
 

@@ -8,17 +8,16 @@ is said. The functions that are called are, whatever they are called.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 from harness.errors import Place, SpecError
-from harness.program.dims import Dim
 from harness.program.ir import Meaning
 from harness.spec import schema
 from harness.spec.attributes import Attribute
-from harness.spec.axes import REST, read_dim
+from harness.spec.axes import read_dim
+from harness.spec.axis_arguments import TRUTHS
 from harness.spec.builtins import BUILTINS
 from harness.spec.definitions import UPDATE_NAMES
 from harness.spec.document import Document
@@ -40,14 +39,11 @@ from harness.spec.expressions import (
     parse_equations,
 )
 from harness.spec.library import Definition, Library, content
+from harness.spec.meaning_axes import Axes, Names, sum_of
 from harness.spec.scope import FunctionName
 
-# Digits of a checksum: enough that no two definitions have one by chance.
-DIGITS = 16
 # The forms of a layer without a scan.
 FORMS = ("equations", "training", "inference")
-Names = dict[str, str]  # what each name of a body of equations stands for, as a checksum
-Shapes = Mapping[str, Any]
 
 
 def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Attribute]) -> Meaning:
@@ -106,11 +102,6 @@ def _shipped(kind: str) -> Mapping[str, str]:
     return {name: checksum(library, kind, name) for name in library.names(kind)}
 
 
-def _sum(*parts: Any) -> str:
-    """The checksum of names, numbers and checksums in this order."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
-
-
 class _EquationReader:
     """Reads equations for what each name comes to."""
 
@@ -126,7 +117,7 @@ class _EquationReader:
         if isinstance(spec, schema.Optimizer):
             return self._optimizer(spec, document)
         function = content(definition, schema.Function)
-        arguments = [_sum("argument", number) for number in range(len(function.inputs))]
+        arguments = {n: sum_of("argument", number) for number, n in enumerate(function.inputs)}
         return self._function(definition, arguments)
 
     def _layer(self, spec: schema.Layer, document: Document) -> str:
@@ -139,19 +130,19 @@ class _EquationReader:
         given = self._attributes(spec.attributes) | axes.names()
         given |= self._layers(spec, axes, document)
         for group in (spec.inputs, spec.parameters, spec.state, spec.statistics):
-            given |= {name: _sum("given", name) for name in group}
+            given |= {name: sum_of("given", name) for name in group}
         kept = [*spec.state, *spec.statistics]
         output, texts = spec.output, {form: getattr(spec, form) for form in FORMS}
         if spec.scan is not None:
             output, texts = spec.scan.output, {"step": spec.scan.step}
-            given |= {name: _sum("slice", source) for name, source in spec.scan.over.items()}
+            given |= {name: sum_of("slice", source) for name, source in spec.scan.over.items()}
         results = []
         for form, text in texts.items():
             if text is not None:
                 path = ("scan", form) if spec.scan else (form,)
                 names = self._run(parse_equations(text, document.locator(path)), given)
                 results.append((form, [names[name] for name in (str(output), *kept)]))
-        return _sum("layer", inputs, _kinds(spec.attributes), groups, kept, results)
+        return sum_of("layer", inputs, _kinds(spec.attributes), groups, kept, results)
 
     def _layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
         """What each layer of a layer comes to: its definition, and all that it is given."""
@@ -167,14 +158,14 @@ class _EquationReader:
             given = [(n, self._given(values[n], kind, spec, axes, at)) for n, kind in kinds]
             links = use.repeat and str(read_dim(use.repeat, axes.dims, at))
             own = checksum(self.library, "layer", use.layer)
-            found[name] = _sum("layer", name, own, given, links)
+            found[name] = sum_of("layer", name, own, given, links)
         return found
 
     def _given(self, value: Any, default: Any, spec: schema.Layer, axes: Axes, at: Place) -> str:
         if default == "size":
             return str(read_dim(value, axes.dims, at))
         if isinstance(value, str) and value in spec.attributes:
-            return _sum("attribute", value)
+            return sum_of("attribute", value)
         if isinstance(value, str) and value not in BUILTINS:
             return checksum(self.library, "function", value)
         return repr(value)
@@ -182,30 +173,34 @@ class _EquationReader:
     def _loss(self, spec: schema.Loss, document: Document) -> str:
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
-        given = self._attributes(spec.attributes)
-        given |= {name: _sum("given", name) for name in spec.inputs}
+        given = self._attributes(spec.attributes) | axes.names()
+        given |= {name: sum_of("given", name) for name in spec.inputs}
         equations = parse_equations(spec.equations, document.locator(("equations",)))
         names = self._run(equations, given)
-        return _sum("loss", inputs, _kinds(spec.attributes), names[spec.output])
+        return sum_of("loss", inputs, _kinds(spec.attributes), names[spec.output])
 
     def _optimizer(self, spec: schema.Optimizer, document: Document) -> str:
         given = self._attributes(spec.attributes)
-        given |= {name: _sum("given", name) for name in (*UPDATE_NAMES, *spec.slots)}
+        given |= {name: sum_of("given", name) for name in (*UPDATE_NAMES, *spec.slots)}
         names = self._run(parse_equations(spec.update, document.locator(("update",))), given)
         after = [(name, names[name]) for name in ("p", *sorted(spec.slots))]
-        return _sum("optimizer", _kinds(spec.attributes), sorted(spec.slots.items()), after)
+        return sum_of("optimizer", _kinds(spec.attributes), sorted(spec.slots.items()), after)
 
-    def _function(self, definition: Definition, arguments: Sequence[str]) -> str:
+    def _function(self, definition: Definition, arguments: Names) -> str:
+        """A function of these arguments; attributes that are not among them are at their defaults,
+        which so are part of what it means."""
         spec, locate = content(definition, schema.Function), definition.document.locator
-        inputs = Axes({}).inputs(spec.inputs)
+        axes = Axes(spec.attributes)
+        inputs = axes.inputs(spec.inputs)
         equations = parse_equations(spec.equations, locate(("equations",)))
-        names = self._run(equations, dict(zip(spec.inputs, arguments, strict=True)))
+        defaults = {name: self._literal(value) for name, value in spec.attributes.items()}
+        names = self._run(equations, axes.names() | defaults | arguments)
         # What '...' stands for, in axis=..., is said by the shapes that the inputs declare.
         shapes = [shape for _, shape in inputs]
-        return _sum("function", shapes, names[spec.output])
+        return sum_of("function", shapes, names[spec.output])
 
     def _attributes(self, attributes: Mapping[str, Any]) -> Names:
-        return {name: _sum("attribute", name) for name in attributes}
+        return {name: sum_of("attribute", name) for name in attributes}
 
     # --- Equations
 
@@ -214,32 +209,32 @@ class _EquationReader:
         for equation in equations:
             value = self._of(equation.value, names)
             for number, target in enumerate(equation.targets):
-                names[target.id] = _sum("result", number, value) if number else value
+                names[target.id] = sum_of("result", number, value) if number else value
         return names
 
     def _of(self, expr: Expr, names: Names) -> str:
         match expr:
             case Number(value):
-                return _sum("number", float(value))
+                return sum_of("number", float(value))
             case Negate(Number(value)):
-                return _sum("number", -float(value))
+                return sum_of("number", -float(value))
             case Negate(operand) | Invert(operand):
-                return _sum("-" if isinstance(expr, Negate) else "~", self._of(operand, names))
+                return sum_of("-" if isinstance(expr, Negate) else "~", self._of(operand, names))
             case Name(name):
-                return names[name]
+                return names[name] if name in names else self._literal(TRUTHS.get(name, name))
             case Binary(operator, left, right):
-                return _sum(operator, self._of(left, names), self._of(right, names))
+                return sum_of(operator, self._of(left, names), self._of(right, names))
             case Compare(operator, left, right):
                 if operator in (">", ">="):
                     operator, left, right = operator.replace(">", "<"), right, left
-                return _sum(operator, self._of(left, names), self._of(right, names))
+                return sum_of(operator, self._of(left, names), self._of(right, names))
             case Index(inner, items):
                 told = [self._item(item, names) for item in items]
-                return _sum("index", self._of(inner, names), told)
+                return sum_of("index", self._of(inner, names), told)
             case List(items):
-                return _sum("list", *(self._of(item, names) for item in items))
+                return sum_of("list", *(self._of(item, names) for item in items))
             case Rest():
-                return _sum("...")
+                return sum_of("...")
             case Call():
                 return self._call(expr, names)
 
@@ -254,47 +249,29 @@ class _EquationReader:
         if expr.function in names or expr.function in BUILTINS:
             function = names.get(expr.function, expr.function)
             keywords = sorted((name, self._of(value, names)) for name, value in expr.keywords)
-            return _sum("call", function, *arguments, keywords)
-        return self._function(self.library.find("function", expr.function), arguments)
+            return sum_of("call", function, *arguments, keywords)
+        definition = self.library.find("function", expr.function)
+        inputs = content(definition, schema.Function).inputs
+        named = {name: self._of(value, names) for name, value in expr.keywords}
+        return self._function(definition, dict(zip(inputs, arguments, strict=False)) | named)
 
-
-class Axes:
-    """The axes of a definition's shapes: by number in the order in which its inputs name them."""
-
-    def __init__(self, attributes: Mapping[str, Any]) -> None:
-        self.dims = {n: Dim.of(n) for n, default in attributes.items() if default == "size"}
-
-    def inputs(self, inputs: Shapes) -> list[tuple[str, Any]]:
-        """The inputs in their order: name, axes, and the axis that an index is below."""
-        return [(name, self._input(given)) for name, given in inputs.items()]
-
-    def _input(self, given: Any) -> Any:
-        if isinstance(given, schema.Input):
-            index = None if given.index is None else self._axis(given.index)
-            return [self._axis(axis) for axis in given.shape], index
-        return given if isinstance(given, str) else ([self._axis(axis) for axis in given], None)
-
-    def _axis(self, axis: int | str) -> str:
-        if isinstance(axis, int) or axis == REST:
-            return str(axis)
-        return str(self.dims.setdefault(axis, Dim.of(f"#{len(self.dims)}")))
-
-    def shape(self, axes: Sequence[int | str], document: Document) -> list[str]:
-        """A declared shape of these axes."""
-        at = document.place_of(())
-        return [a if a == REST else str(read_dim(a, self.dims, at)) for a in axes]
-
-    def names(self) -> Names:
-        """What the axes stand for in equations: how long they are."""
-        return {name: _sum("size", str(dim)) for name, dim in self.dims.items()}
+    def _literal(self, value: bool | float | str) -> str:
+        """An attribute's value, as equations would have it."""
+        if isinstance(value, bool):
+            return sum_of("truth", value)
+        if isinstance(value, float | int):
+            return sum_of("number", float(value))
+        if self.library.has("function", value):
+            return checksum(self.library, "function", value)
+        return sum_of("word", value)
 
 
 def _kinds(attributes: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What each attribute is: a size, the name of a function, or a number."""
+    """What each attribute is: a size, true or false, the name of a function, or a number."""
 
     def kind(default: Any) -> str:
-        if default == "size":
-            return "size"
+        if default == "size" or isinstance(default, bool):
+            return "truth" if isinstance(default, bool) else "size"
         return "function" if isinstance(default, str) else "number"
 
     return sorted((name, kind(default)) for name, default in attributes.items())

@@ -16,6 +16,7 @@ Positive = Annotated[int, Field(ge=1)]
 # A dimension: a number, a size name, a sum of those ("units + features"), or "..." for any axes.
 Axes = list[int | str]
 Initializer = str | dict[str, dict[str, float]]
+Attributes = dict[Name, bool | float | str]
 
 
 class Strict(BaseModel):
@@ -73,6 +74,7 @@ class Function(Documented):
 
     function: Name
     inputs: dict[Name, Axes | Literal["any"]]
+    attributes: Attributes = {}
     equations: str
     output: Name
 
@@ -82,7 +84,7 @@ class Loss(Documented):
 
     loss: Name
     inputs: dict[Name, Axes | Input]
-    attributes: dict[Name, float | str] = {}
+    attributes: Attributes = {}
     equations: str
     output: Name
 
@@ -102,13 +104,13 @@ class LayerUse(BaseModel):
 class Layer(Documented):
     """A layer: equations once, or a step that is scanned; one form in training, one in inference.
 
-    An attribute is ``size`` (a dimension, to be given), a number or the name of a function
-    (defaults). ``layers`` are others that the equations call, in place of own parameters.
+    An attribute is ``size`` (a dimension, to be given), true or false, a number or the name of a
+    function (defaults). ``layers`` are others that the equations call, in place of own parameters.
     """
 
     layer: Name
     inputs: dict[Name, Axes | Input]
-    attributes: dict[Name, float | str] = {}
+    attributes: Attributes = {}
     parameters: dict[Name, Parameter] = {}
     layers: dict[Name, LayerUse] = {}
     state: dict[Name, State] = {}

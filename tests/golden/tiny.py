@@ -135,9 +135,10 @@ def _layer(layer: schema.Layer, attributes: dict[str, Any]) -> str:
     )
 
 
-def _function(function: schema.Function, _: dict[str, Any]) -> str:
+def _function(function: schema.Function, attributes: dict[str, Any]) -> str:
     inputs = {n: _input(d) for n, d in function.inputs.items()}
-    call = f"y = {function.function}({', '.join(inputs)})"
+    given = [*inputs, *(f"{n}={value}" for n, value in attributes.items())]
+    call = f"y = {function.function}({', '.join(given)})"
     sizes = _sizes(function.function, *inputs.values())
     return _text({"sizes": sizes, "inputs": inputs, "layers": "{}", "equations": call})
 

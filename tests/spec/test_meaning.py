@@ -11,7 +11,8 @@ from harness.program.signature import local_shapes
 from harness.runtime.native import ClaimableCall
 from harness.spec.fingerprint import fingerprint
 from harness.spec.library import FOLDERS, Library
-from harness.spec.meaning import DIGITS, checksum, hidden, known
+from harness.spec.meaning import checksum, hidden, known
+from harness.spec.meaning_axes import DIGITS
 from harness.spec.model import load_spec
 
 KINDS = ("layer", "function", "loss", "optimizer")

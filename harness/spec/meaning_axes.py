@@ -1,0 +1,53 @@
+"""Checksums of what definitions mean: of names and numbers, and of the axes of their shapes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.program.dims import Dim
+from harness.spec import schema
+from harness.spec.axes import REST, read_dim
+from harness.spec.document import Document
+
+# Digits of a checksum: enough that no two definitions have one by chance.
+DIGITS = 16
+Names = dict[str, str]  # what each name of a body of equations stands for, as a checksum
+Shapes = Mapping[str, Any]
+
+
+def sum_of(*parts: Any) -> str:
+    """The checksum of names, numbers and checksums in this order."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
+
+
+class Axes:
+    """The axes of a definition's shapes: by number in the order in which its inputs name them."""
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self.dims = {n: Dim.of(n) for n, default in attributes.items() if default == "size"}
+
+    def inputs(self, inputs: Shapes) -> list[tuple[str, Any]]:
+        """The inputs in their order: name, axes, and the axis that an index is below."""
+        return [(name, self._input(given)) for name, given in inputs.items()]
+
+    def _input(self, given: Any) -> Any:
+        if isinstance(given, schema.Input):
+            index = None if given.index is None else self._axis(given.index)
+            return [self._axis(axis) for axis in given.shape], index
+        return given if isinstance(given, str) else ([self._axis(axis) for axis in given], None)
+
+    def _axis(self, axis: int | str) -> str:
+        if isinstance(axis, int) or axis == REST:
+            return str(axis)
+        return str(self.dims.setdefault(axis, Dim.of(f"#{len(self.dims)}")))
+
+    def shape(self, axes: Sequence[int | str], document: Document) -> list[str]:
+        """A declared shape of these axes."""
+        at = document.place_of(())
+        return [a if a == REST else str(read_dim(a, self.dims, at)) for a in axes]
+
+    def names(self) -> Names:
+        """What the axes stand for in equations: how long they are."""
+        return {name: sum_of("size", str(dim)) for name, dim in self.dims.items()}
