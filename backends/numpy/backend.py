@@ -65,6 +65,8 @@ PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "sin": np.sin,
     "cos": np.cos,
     "floor": np.floor,
+    "cumulative_sum": lambda x: np.cumsum(x, -1),
+    "argsort": lambda x: np.argsort(x, -1, kind="stable"),
 }
 
 

@@ -9,27 +9,11 @@ from harness.program.dims import Dim, product
 from harness.spec.axis_arguments import arity, axes_of, axis_of, truth_of
 from harness.spec.conditions import chosen
 from harness.spec.expressions import Call, List, Name, Number
+from harness.spec.ordering import ORDERING
 from harness.spec.scope import Scope
 from harness.spec.values import LanguageValues
 
 Builtin = Callable[[LanguageValues, Call, Scope], int]
-
-
-def _take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``take(table, i)``: table ``[rows, ...]``; one row for each index."""
-    arity(expr, 2)
-    table, index = (evaluator.tensor(a, scope) for a in expr.arguments)
-    _check_indexable(evaluator, table, expr)
-    return evaluator.emit("take", table, index, place=expr.place)
-
-
-def _check_indexable(evaluator: LanguageValues, value: int, expr: Call) -> None:
-    type_ = evaluator.type_of(value)
-    if type_.kind != "float" or not type_.shape:
-        raise SpecError(
-            f"{expr.function} needs floats with one axis or more, found {evaluator.tell(value)}",
-            expr.place,
-        )
 
 
 def _plain(op: str, count: int) -> Builtin:
@@ -69,18 +53,6 @@ def _concat(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     values = [evaluator.tensor(part, scope) for part in parts.items]
     axis = axis_of(keywords["axis"], len(evaluator.type_of(values[0]).shape), scope)
     return evaluator.emit("concat", *values, place=expr.place, axis=axis)
-
-
-def _take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``take_along_axis(x, i)``: x ``[..., classes]``, i ``[...]``; one entry for each index."""
-    arity(expr, 2)
-    value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
-    _check_indexable(evaluator, value, expr)
-    rank = len(evaluator.type_of(index).shape)
-    column = evaluator.builder.emit("expand_dims", index, axis=rank)
-    evaluator.places[column] = evaluator.places[index]
-    entry = evaluator.emit("take_along_axis", value, column, place=expr.place)
-    return evaluator.builder.emit("squeeze", entry, axis=rank)
 
 
 def _one_hot(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
@@ -187,14 +159,13 @@ BUILTINS: Mapping[str, Builtin] = {
     "split": _split,
     "merge": _merge,
     "where": chosen,
-    "take": _take,
     "stop_gradient": _plain("stop_gradient", 1),
     "sum": _reduction("sum"),
     "max": _reduction("max"),
     "mean": _reduction("mean"),
     "var": _reduction("var"),
     "concat": _concat,
-    "take_along_axis": _take_along_axis,
+    **ORDERING,
     "one_hot": _one_hot,
     "expand_dims": _expand_dims,
     "permute_dims": _permute_dims,

@@ -30,6 +30,7 @@ from harness.spec.expressions import (
 from harness.spec.hints import unknown_function
 from harness.spec.indexing import indexed
 from harness.spec.library import Definition, Library, content
+from harness.spec.ordering import SEVERAL
 from harness.spec.scope import (
     BoundValue,
     FunctionName,
@@ -108,8 +109,21 @@ class Evaluator(LanguageValues):
         Raises:
             SpecError: there are several targets.
         """
-        if len(assignment.targets) > 1:
-            raise SpecError("only a call of a layer has several results", assignment.place)
+        expr, count = assignment.value, len(assignment.targets)
+        if count > 1 and isinstance(expr, Call) and expr.function in SEVERAL:
+            with self.at(expr.place):
+                results = SEVERAL[expr.function](self, expr, scope)
+            if count == len(results):
+                return results
+            raise SpecError(
+                f"{expr.function} gives {len(results)} results; {count} names are assigned",
+                assignment.place,
+            )
+        if count > 1:
+            raise SpecError(
+                f"only a call of a layer has several results, and {', '.join(SEVERAL)}",
+                assignment.place,
+            )
         return [self.tensor(assignment.value, scope)]
 
     def tensor(self, expr: Expr, scope: Scope) -> int:

@@ -76,7 +76,9 @@ class LayerEvaluator(CallEvaluator):
         """The results of a layer that is not a chain."""
         spec = instance.layer
         instance.calls += 1  # after its arguments, which may be calls of the same layer
-        label = instance.name + (f"#{instance.calls}" if instance.calls > 1 else "")
+        owner = instance.shares or instance
+        owner.calls += owner is not instance
+        label = instance.name + (f"#{owner.calls}" if owner.calls > 1 else "")
         inner = Scope(dict(instance.attributes), frozenset({*spec.state, *spec.statistics}))
         call = LayerCall(instance, expr.place, label, values, inner, instance.sizes)
         inner.used.update(call.sizes)

@@ -158,7 +158,8 @@ class _EquationReader:
             given = [(n, self._given(values[n], kind, spec, axes, at)) for n, kind in kinds]
             links = use.repeat and str(read_dim(use.repeat, axes.dims, at))
             own = checksum(self.library, "layer", use.layer)
-            found[name] = sum_of("layer", name, own, given, links)
+            shared = () if use.shares is None else (use.shares,)
+            found[name] = sum_of("layer", name, own, given, links, *shared)
         return found
 
     def _given(self, value: Any, default: Any, spec: schema.Layer, axes: Axes, at: Place) -> str:

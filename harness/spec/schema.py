@@ -92,13 +92,15 @@ class Loss(Documented):
 class LayerUse(BaseModel):
     """A layer instance: the definition's name, laws of its parameters, and its attributes.
 
-    ``repeat`` makes a chain of as many, each with parameters of its own.
+    ``repeat`` makes a chain of as many, each with parameters of its own. ``shares`` names another
+    layer, whose parameters it takes in place of its own.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     layer: str
     init: dict[Name, Initializer | list[Rows]] = {}
     repeat: int | str | None = None
+    shares: Name | None = None
 
 
 class Layer(Documented):

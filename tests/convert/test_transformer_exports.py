@@ -1,5 +1,5 @@
-"""Models with attention and chains of layers in every format: the oracle's outputs, and weights
-that come back."""
+"""Models with attention, chains of layers, tied tables, experts and graphs in every format: the
+oracle's outputs, and weights that come back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from format_cases import ALLOWED, Case, assert_comes_back, outputs, written
+from sampling import sampled
 
 import harness
 from harness.convert.formats import launch
@@ -16,7 +17,10 @@ from harness.worker.worker import Worker
 NEEDS = {"torch": "torch", "jax": "jax", "keras": "keras", "onnx": "onnxruntime"}
 
 
-@pytest.mark.parametrize("name", ["gpt", "mlp"])
+MODELS = ["gpt", "mlp", "moe", "gcn", "dlrm", "llama", "bilstm_tagger"]
+
+
+@pytest.mark.parametrize("name", sampled(MODELS, kept=("gpt", "mlp", "moe", "gcn")))
 @pytest.mark.parametrize("format_", NEEDS)
 def test_outputs_are_the_oracles_and_weights_come_back(
     format_: str, name: str, tmp_path: Path

@@ -8,6 +8,7 @@ import numpy as np
 
 from golden.recipe import Recipe
 from golden.recipes_later import activations, transformer
+from golden.recipes_models import models, turned
 
 # Keras rounds rates and betas to float32: numbers that a float32 holds exactly.
 EXACT_ADAM = (
@@ -85,7 +86,7 @@ def _layers(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
                 "inference",
             ),
         ]
-    return made + _recurrent(torch, keras, onnx) + transformer(torch, keras)
+    return made + _recurrent(torch, keras, onnx) + transformer(torch, keras) + models(torch, keras)
 
 
 def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
@@ -130,6 +131,7 @@ def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
         make("log_softmax", "torch.log_softmax", lambda x: t.log_softmax(x, -1)),
         make("log_softmax", "torch.log_softmax", lambda x: t.log_softmax(x, -1), x=large),
         *activations(torch, keras, saturated, large),
+        *(Recipe("function", "rotary", "torch.polar", turned(b), {"base": b}) for b in (1e4, 7.0)),
         make("linear", "torch.nn.Identity", t.nn.Identity()),
         make("last", "torch.select", lambda x: t.select(x, 1, -1)),
         make("reverse", "torch.flip", lambda x: t.flip(x, [1])),

@@ -22,12 +22,13 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Any]
 Overrides = Mapping[tuple[str, str], str]
 SIZES = {"features": 2, "units": 4, "classes": 7, "rows": 6}
+SIZES |= {"experts": 4, "chosen": 2, "half": 2, "nodes": 6, "edges": 9}
 SIZES |= {"heads": 2, "head": 3, "wide": 5, "context": 7, "groups": 2, "each": 3, "places": 4}
 # What is normalised over two numbers is 1 and -1, whatever they were.
-WIDE = ("layer_norm", "rms_norm", "causal_attention", "gpt_block")
+WIDE = ("layer_norm", "rms_norm", "causal_attention", "gpt_block", "llama_block")
 OWN = {name: {"features": 6} for name in WIDE}
 # An axis that is a product has no name that the definition knows as one.
-PRODUCTS = {"channels": "groups * each"}
+PRODUCTS = {"channels": "groups * each", "width": "2 * half"}
 FREE = {"batch": 3, "time": 5}
 
 
@@ -137,7 +138,8 @@ def _layer(layer: schema.Layer, attributes: dict[str, Any]) -> str:
 
 def _function(function: schema.Function, attributes: dict[str, Any]) -> str:
     inputs = {n: _input(d) for n, d in function.inputs.items()}
-    given = [*inputs, *(f"{n}={value}" for n, value in attributes.items())]
+    sizes_given = {n: n for n, default in function.attributes.items() if default == "size"}
+    given = [*inputs, *(f"{n}={v}" for n, v in (sizes_given | attributes).items())]
     call = f"y = {function.function}({', '.join(given)})"
     sizes = _sizes(function.function, *inputs.values())
     return _text({"sizes": sizes, "inputs": inputs, "layers": "{}", "equations": call})
