@@ -71,6 +71,8 @@ def _table() -> Table:
         "sin": jnp.sin,
         "cos": jnp.cos,
         "floor": jnp.floor,
+        "cumulative_sum": lambda x: jnp.cumsum(x, -1),
+        "argsort": lambda x: jnp.argsort(x, -1, stable=True),
         "expand_dims": jnp.expand_dims,
         "squeeze": jnp.squeeze,
         "concat": jnp.concatenate,

@@ -40,6 +40,8 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
         "one_hot": lambda indices, classes, dtype: ops.one_hot(indices, classes, dtype=dtype),
         "segment_sum": segment_sum,
         **framing(ops),
+        "cumulative_sum": lambda x: ops.cumsum(x, axis=-1),
+        "argsort": lambda x: ops.argsort(x, axis=-1),
     }
     return found | {name: _operation(keras, found[name], f) for name, f in exact.items()}
 

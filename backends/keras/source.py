@@ -45,13 +45,13 @@ UNARY = (
     *("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid"),
     *("erf", "sin", "cos", "floor"),
 )
-# Operands by number, attributes by name. Gradients alone are made of tensordot and segment_sum.
+# Operands by number, attributes by name. Gradients alone are made of tensordot.
 CALLS = {
     **{n: f"ops.{n}({{0}})" for n in UNARY},
     **{n: f"ops.{n}({{0}}, {{1}})" for n in ("power", "equal", "matmul")},
     **{n: f"ops.{n}({{0}}, axis={{axis}}, keepdims={{keepdims}})" for n in ("sum", "max", "mean")},
     **{n: f"ops.{n}({{0}}, axis={{axis}})" for n in ("expand_dims", "squeeze", "flip")},
-    **{n: f"ops.{n}({{0}}, axis=-1)" for n in ("softmax", "log_softmax")},
+    **{n: f"ops.{n}({{0}}, axis=-1)" for n in ("softmax", "log_softmax", "argsort")},
     "clip": "ops.clip({0}, {low}, {high})",
     "where": "ops.where({0}, {1}, {2})",
     "astype": "ops.cast({0}, self.compute_dtype)",
@@ -61,6 +61,8 @@ CALLS = {
     "reshape": "ops.reshape({0}, {shape})",
     "take": "ops.take({0}, {1}, axis=0)",
     "take_along_axis": "ops.take_along_axis({0}, {1}, axis=-1)",
+    "cumulative_sum": "ops.cumsum({0}, axis=-1)",
+    "segment_sum": "ops.segment_sum({0}, {1}, num_segments={rows})",
     "one_hot": "ops.one_hot({0}, {classes}, dtype=self.compute_dtype)",
 }
 # What is computed on numbers as they are written, in float64.
@@ -220,6 +222,9 @@ class CallWriter:
             return f"ops.cast({factors}, self.compute_dtype)"
         if node.op == "broadcast_to" and node.inputs[0] in self._numbers:
             return f"ops.full({attributes['shape']}, {operands[0]}, dtype=self.compute_dtype)"
+        if node.op == "segment_sum":  # Keras takes indices of one axis
+            flat = self._value((Dim(-1), *self.program.types[node.output].shape[1:]))
+            operands = [f"ops.reshape({operands[0]}, {flat})", f"ops.reshape({operands[1]}, (-1,))"]
         return CALLS[node.op].format(*operands, **attributes)
 
     def _wrapped(self, value: int, least: int) -> str:

@@ -19,8 +19,18 @@ class TensorFlowEngine:
 
     def __init__(self) -> None:
         self.tf = import_module("tensorflow")
-        self.exact: Mapping[str, Callable[..., Any]] = {}
+        self.exact: Mapping[str, Callable[..., Any]] = {"argsort": self._argsort}
         self._card: int | None = None
+
+    def _argsort(self, x: Any) -> Any:
+        """TensorFlow's own leaves NaNs where they happen to be, and -0 may come before 0."""
+        tf, unknown = self.tf, self.tf.math.is_nan(x)
+        zeros = self.tf.zeros_like(x)
+        plain = tf.where(unknown, zeros + float("inf"), tf.where(x == 0, zeros, x))
+        order = tf.argsort(plain, axis=-1, stable=True)
+        late = tf.cast(tf.gather(unknown, order, axis=-1, batch_dims=x.ndim - 1), tf.float32)
+        last = tf.argsort(late, axis=-1, stable=True)
+        return tf.gather(order, last, axis=-1, batch_dims=x.ndim - 1)
 
     def devices(self) -> Sequence[str]:
         """The names for ``--device``."""

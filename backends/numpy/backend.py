@@ -68,6 +68,8 @@ PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "floor": np.floor,
     "windows": windows,
     "overlap_add": overlap_add,
+    "cumulative_sum": lambda x: np.cumsum(x, -1),
+    "argsort": lambda x: np.argsort(x, -1, kind="stable"),
 }
 
 

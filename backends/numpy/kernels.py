@@ -61,6 +61,8 @@ class NumpyKernels:
             **{op: partial(self._ufunc, ufunc) for op, ufunc in UFUNCS.items()},
             "arange": lambda out: partial(np.copyto, out, np.arange(len(out))),
             "erf": lambda out, x: lambda: np.copyto(out, erf(self._array(x))),
+            "cumulative_sum": lambda out, x: partial(np.cumsum, x, -1, None, out),
+            "argsort": lambda out, x: lambda: np.copyto(out, np.argsort(x, -1, kind="stable")),
             "copy": self._copy,
             "astype": self._copy,
             "flip": lambda out, x, axis: partial(np.copyto, out, np.flip(x, axis)),

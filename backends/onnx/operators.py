@@ -116,6 +116,16 @@ def _take_along_axis(graph: Graph, node: Node, inputs: list[str], output: str) -
     graph.emit("GatherElements", inputs, output, axis=-1)
 
 
+def _cumulative_sum(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("CumSum", [*inputs, graph.constant(np.array(-1))], output)
+
+
+def _argsort(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    """Of entries that tie, TopK has the one with the lower index first."""
+    length = graph.length(graph.program.types[node.output].shape[-1])
+    graph.emit("TopK", [*inputs, length], f"{output}/sorted", output, axis=-1, largest=0, sorted=1)
+
+
 def _one_hot(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
     count = node.attributes["classes"].resolve(graph.program.sizes)
     classes = graph.constant(np.arange(count))
@@ -172,6 +182,8 @@ OPERATORS: Mapping[str, Operator] = {
     "slice": _slice,
     "flip": _flip,
     "take_along_axis": _take_along_axis,
+    "cumulative_sum": _cumulative_sum,
+    "argsort": _argsort,
     "one_hot": _one_hot,
     "segment_sum": _segment_sum,
     "sum": _reduction("ReduceSum"),

@@ -83,6 +83,8 @@ def _table() -> Table:
         "flip": lambda x, axis: x.flip(axis),
         "take": _take,
         "take_along_axis": lambda x, indices: torch.gather(x, -1, indices),
+        "cumulative_sum": lambda x: torch.cumsum(x, -1),
+        "argsort": lambda x: torch.argsort(x, stable=True),
         "one_hot": _one_hot,
         "segment_sum": _segment_sum,
         "sum": _reduction(torch.sum),

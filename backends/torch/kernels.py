@@ -68,6 +68,8 @@ class TorchKernels:
             **{op: partial(self._operation, function) for op, function in OPERATIONS.items()},
             **{op: partial(self._gradient, function) for op, function in GRADIENTS.items()},
             "arange": lambda out: partial(torch.arange, len(out), out=out),
+            "cumulative_sum": lambda out, x: partial(torch.cumsum, x, -1, out=out),
+            "argsort": lambda out, x: lambda: out.copy_(torch.argsort(x, stable=True)),
             "copy": self._copy,
             "astype": self._copy,
             "flip": lambda out, x, axis: lambda: out.copy_(x.flip(axis)),

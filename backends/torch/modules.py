@@ -69,13 +69,16 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
 def natives(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
     """The layers that are modules of torch.nn, by instance, each with its claim."""
     found: dict[str, tuple[ClaimableCall, Native]] = {}
+    others: set[str] = set()
     for node in program.calls:
         layer = ClaimableCall.of(program, node)
-        if layer.definition in MODULES:
-            native = CLAIMS[layer.definition](layer)
-            if native is not None:
-                found[call_key(node)] = layer, native
-    return found
+        native = CLAIMS[layer.definition](layer) if layer.definition in MODULES else None
+        if native is None:
+            others.add(call_key(node))
+        else:
+            found[call_key(node)] = layer, native
+    # Its parameters may be those of another layer too, which no module has.
+    return {key: own for key, own in found.items() if key not in others}
 
 
 def attribute(name: str) -> str:

@@ -34,6 +34,8 @@ TEMPLATES: Mapping[str, str] = {
     "power": "torch.pow(%0, %1)",
     "where": "torch.where(%0, %1, %2)",
     "take_along_axis": "torch.gather(%0, -1, %1)",
+    "cumulative_sum": "torch.cumsum(%0, -1)",
+    "argsort": "torch.argsort(%0, stable=True)",
     "stop_gradient": "^0.detach()",
     "relu": "torch.relu(%0)",
     "sigmoid": "torch.sigmoid(%0)",
@@ -54,7 +56,15 @@ WORDS = Words(
             *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros"),
             *("torch.exp", "torch.log", "torch.tanh", "torch.sqrt", "torch.pow", "torch.square"),
             *("torch.arange", "torch.erf", "torch.sin", "torch.cos", "torch.floor"),
-            *("torch.where", "torch.gather", "torch.cat", "torch.stack", "torch.tensordot"),
+            *(
+                "torch.where",
+                "torch.gather",
+                "torch.cumsum",
+                "torch.argsort",
+                "torch.cat",
+                "torch.stack",
+                "torch.tensordot",
+            ),
             *("torch.relu", "torch.sigmoid", "torch.softmax", "torch.log_softmax", "torch.clamp"),
         }
     ),
@@ -70,7 +80,7 @@ WORDS = Words(
     keywords=frozenset(
         {
             *("dtype", "bias", "batch_first", "nonlinearity"),
-            *("keepdim", "dims", "strict", "device", "eps", "approximate"),
+            *("keepdim", "dims", "strict", "device", "stable", "eps", "approximate"),
             *("value", "dilation", "padding", "stride"),
         }
     ),

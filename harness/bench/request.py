@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,15 +157,14 @@ def groups_of(request: BenchRequest) -> list[Group]:
     check_asked(request.sizes, {spec.name: spec.model.sizes for spec in specs}, free=())
     groups = []
     for spec in specs:
+        modes = _modes(spec, request.modes)
         asked = known_sizes(spec.model.sizes, request.sizes)
         variants = itertools.product(*asked.values())
         sizes = [dict(zip(asked, variant, strict=True)) for variant in variants]
         for batch, time in itertools.product(request.batches, _times(spec, request.times)):
             for size in sizes:
                 check_fits(spec.program("training", **size), batch, time, size)
-            groups += [
-                Group(spec, mode, batch, time, size) for mode in request.modes for size in sizes
-            ]
+            groups += [Group(spec, mode, batch, time, size) for mode in modes for size in sizes]
     return groups
 
 
@@ -228,6 +227,14 @@ def characters_read(spec: Spec, time: int) -> tuple[int, str]:
         return time, "characters"
     single = sum(1 for type_ in types if type_.kind == "index")
     return (single, "characters") if single else (1, "samples")
+
+
+def _modes(spec: Spec, asked: Iterable[str]) -> tuple[str, ...]:
+    """The modes that a model can be timed in: one without an optimizer has no training step."""
+    modes = tuple(mode for mode in asked if mode != "train" or spec.update is not None)
+    if not modes:
+        raise UsageError(f"{spec.name} has no optimizer: time it with --mode forward")
+    return modes
 
 
 def _times(spec: Spec, asked: Sequence[int]) -> tuple[int, ...]:

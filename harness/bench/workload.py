@@ -11,7 +11,6 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.bench.request import Group, characters_read
-from harness.errors import UsageError
 from harness.oracle.case import state_of, step_values
 from harness.oracle.draw import data, draw, target
 from harness.oracle.tolerance import Deviation
@@ -45,8 +44,6 @@ class TimedCase:
             "train": spec.program("training", **group.sizes),
             "forward": spec.program("inference", **group.sizes),
         }
-        if group.mode == "train" and spec.update is None:
-            raise UsageError(f"{spec.name} has no optimizer: time it with --mode forward")
         self.rule = spec.update
         self.sizes = {"batch": group.batch, "time": group.time}
         self.material = draw(self.programs["train"], group.batch, group.time, seed)

@@ -25,6 +25,7 @@ from harness.program.dims import resolve_shape
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.program.serial import digest
 from harness.program.signature import group_of
+from harness.program.squares import with_loss
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
@@ -44,7 +45,8 @@ LARGE = 100_000
 class Case:
     """One model at some sizes, its material, and what the oracle says of it.
 
-    ``sizes`` override the spec's; the material is drawn off all kinks, but for what is ``given``.
+    ``sizes`` override the spec's; the material is drawn off all kinks, but for what is ``given``. A
+    model without a loss is trained on the squares of its outputs, so that all of it is compared.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Case:
         self.given = given
         self.spec, self.batch, self.time = spec, batch, time
         known = {n: v for n, v in sizes.items() if n in spec.model.sizes}
-        self.training = spec.program("training", **known)
+        self.training = with_loss(spec.program("training", **known))
         self.inference = spec.program("inference", **known)
         self.entries = entries_of(self.training, batch, time)
         self._known: dict[Any, Expected] = {}

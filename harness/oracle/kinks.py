@@ -40,6 +40,7 @@ class Watching(Oracle):
         watched = {op: self._watched(TABLE[op]) for op in ORDERED}
         self._table = {**self._table, **watched, "equal": self._kept(TABLE["equal"])}
         self._table["floor"] = self._floor
+        self._table["argsort"] = self._argsort
         self.forget()
 
     def forget(self) -> None:
@@ -57,21 +58,32 @@ class Watching(Oracle):
     def _floor(self, x: Array) -> Array:
         """A step of floor is a comparison with the nearest whole number."""
         nearest = np.rint(x)
-        self._table["less"](x, np.where(np.isfinite(nearest), nearest, 0.0))
+        self._near(x, np.where(np.isfinite(nearest), nearest, 0.0))
         return np.asarray(TABLE["floor"](x))
+
+    def _argsort(self, x: Array) -> Array:
+        """An order is a comparison of each entry with the next."""
+        order = TABLE["argsort"](x)
+        ordered = np.take_along_axis(x, order, -1)
+        self._near(ordered[..., :-1], ordered[..., 1:])
+        self.decisions.append(order)
+        return np.asarray(order)
 
     def _watched(self, compare: Comparison) -> Comparison:
         kept = self._kept(compare)
 
         def run(a: Array, b: Array) -> Array:
-            gaps = np.abs(np.subtract(a, b))
-            size = max(_size(a), _size(b), 1e-300)
-            self.margin = min(self.margin, float(np.min(gaps, initial=np.inf)) / size)
-            positive = np.min(gaps, initial=np.inf, where=gaps > 0)
-            self.doubt = min(self.doubt, float(positive) / size)
+            self._near(a, b)
             return kept(a, b)
 
         return run
+
+    def _near(self, a: Array, b: Array) -> None:
+        gaps = np.abs(np.subtract(a, b))
+        size = max(_size(a), _size(b), 1e-300)
+        self.margin = min(self.margin, float(np.min(gaps, initial=np.inf)) / size)
+        positive = np.min(gaps, initial=np.inf, where=gaps > 0)
+        self.doubt = min(self.doubt, float(positive) / size)
 
 
 class Wavering(Oracle):
@@ -86,6 +98,7 @@ class Wavering(Oracle):
     def __init__(self) -> None:
         super().__init__()
         self._table = {**self._table, **{op: self._turned(TABLE[op]) for op in ORDERED}}
+        self._table["argsort"] = self._exchanged
 
     def _turned(self, compare: Comparison) -> Comparison:
         def run(a: Array, b: Array) -> Array:
@@ -94,6 +107,19 @@ class Wavering(Oracle):
             return np.asarray(compare(a, b) ^ near)
 
         return run
+
+    def _exchanged(self, x: Array) -> Array:
+        """Neighbours in the order that are as near as that change places, each once."""
+        order = np.array(TABLE["argsort"](x))
+        ordered = np.take_along_axis(x, order, -1)
+        gaps = ordered[..., 1:] - ordered[..., :-1]
+        near = (gaps > 0) & (gaps <= self.band * _size(x))
+        for place in range(near.shape[-1]):
+            here = near[..., place] & ~near[..., place - 1] if place else near[..., place]
+            first, second = order[..., place].copy(), order[..., place + 1].copy()
+            order[..., place] = np.where(here, second, first)
+            order[..., place + 1] = np.where(here, first, second)
+        return order
 
 
 def _size(array: Array) -> float:

@@ -138,6 +138,8 @@ _PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "take_along_axis": lambda x, indices: np.take_along_axis(x, indices, -1),
     "one_hot": _one_hot,
     "segment_sum": _segment_sum,
+    "cumulative_sum": lambda x: np.cumsum(x, -1),
+    "argsort": lambda x: np.argsort(np.real(x), -1, kind="stable"),
     "sum": lambda x, axis, keepdims: np.sum(x, axis=axis, keepdims=keepdims),
     "max": _max,
     "matmul": np.matmul,
@@ -225,6 +227,21 @@ def _reversed_sum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     return x if keepdims else x.reshape([n for a, n in enumerate(x.shape) if a not in axis])
 
 
+def _doubled_cumsum(x: Array) -> Array:
+    """Sums of 1, 2, 4, ... neighbours, as an associative scan makes them."""
+    x, step = np.array(x), 1
+    while step < x.shape[-1]:
+        x[..., step:] = x[..., step:] + x[..., :-step]
+        step *= 2
+    return x
+
+
+def _halved_cumsum(x: Array) -> Array:
+    middle = x.shape[-1] // 2
+    first, second = np.cumsum(x[..., :middle], -1), np.cumsum(x[..., middle:], -1)
+    return np.concatenate([first, second + first[..., -1:]], -1) if middle else second
+
+
 def _ordered_tensordot(
     matmul: Callable[[Array, Array], Array], turn: int = 1
 ) -> Callable[..., Array]:
@@ -265,6 +282,7 @@ ORDERS: Mapping[str, Table] = {
     "reversed": {
         "matmul": _reversed_matmul,
         "sum": _reversed_sum,
+        "cumulative_sum": _doubled_cumsum,
         "tensordot": _ordered_tensordot(_one_by_one_from_the_end),
     },
     "nudged": {
@@ -277,5 +295,9 @@ ORDERS: Mapping[str, Table] = {
         # Examples beside each other in place of their time steps, which some lay out so.
         "tensordot": _ordered_tensordot(_one_by_one, turn=-1),
     },
-    "halved": {"matmul": _halved_matmul, "tensordot": _ordered_tensordot(_halved_matmul)},
+    "halved": {
+        "matmul": _halved_matmul,
+        "tensordot": _ordered_tensordot(_halved_matmul),
+        "cumulative_sum": _halved_cumsum,
+    },
 }

@@ -20,7 +20,7 @@ from harness.oracle.tolerance import PRECISION
 
 ROUNDED = (
     *("add", "subtract", "multiply", "divide", "power", "sqrt", "exp", "log", "tanh"),
-    *("sum", "matmul", "tensordot"),
+    *("sum", "cumulative_sum", "matmul", "tensordot"),
 )
 # The part of what such rounding does that counts: it is more than what any one library does.
 SHARE = 0.25
@@ -38,6 +38,7 @@ def _one(*_: Any, **__: Any) -> int:
 # How many terms each entry of a result is the sum of.
 TERMS: Mapping[str, Callable[..., int]] = {
     "sum": lambda x, axis, keepdims: prod(x.shape[a] for a in axis),
+    "cumulative_sum": lambda x: int(x.shape[-1]),
     "matmul": lambda a, b: int(a.shape[-1]),
     "tensordot": lambda a, b, axes: prod(a.shape[n] for n in axes[0]),
 }
@@ -47,13 +48,14 @@ class Rounded(Oracle):
     """The oracle, each of its results a unit in the last place off, up or down by a coin; a long
     sum some more.
 
-    Comparisons come out as they are told, in order: else those of equal operands would be turned.
+    Comparisons, and what sorts, come out as they are told, in order: else those of equal operands
+    would be turned.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.begin(())
-        decided = dict.fromkeys((*ORDERED, "equal"), lambda a, b: next(self._decisions))
+        decided = dict.fromkeys((*ORDERED, "equal", "argsort"), lambda *_: next(self._decisions))
         off = {op: self._off(TABLE[op], TERMS.get(op, _one)) for op in ROUNDED}
         self._table = {**self._table, **off, **decided}
 

@@ -17,7 +17,7 @@ ELEMENTWISE = frozenset(
     {"exp", "log", "tanh", "sqrt", "negative", "add", "subtract", "multiply", "divide", "power"}
     | {"less", "less_equal", "equal", "where", "erf", "sin", "cos", "floor"}
 )
-REDUCING = frozenset({"sum", "max", "segment_sum", "overlap_add"})
+REDUCING = frozenset({"sum", "max", "segment_sum", "overlap_add", "cumulative_sum"})
 
 
 @dataclass(frozen=True)

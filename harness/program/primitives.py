@@ -40,7 +40,7 @@ TABLE: Mapping[str, str] = {
     "slice": "start:stop along one axis (0 <= start <= stop <= length)",
     "flip": "reverse one axis",
     "take": "rows x[indices] of the first axis",
-    "take_along_axis": "x[..., indices] along the last axis, one index for each place",
+    "take_along_axis": "x[..., indices] along the last axis, any number for each row",
     "one_hot": "floats of dtype: 1 at the index, 0 elsewhere, on a new last axis",
     "segment_sum": "rows[i] = sum of x where indices == i: the transpose of take",
     "sum": "sum over a tuple of axes",
@@ -58,6 +58,8 @@ OFFERED: Mapping[str, str] = {
     "floor": "the largest whole number that is no larger than x, as a float",
     "windows": "the entries of each window along some axes, on new axes behind the last of them",
     "overlap_add": "the sum of windows at their places in an array: the transpose of windows",
+    "cumulative_sum": "along the last axis, the sum of each entry and all before it",
+    "argsort": "indices that sort the last axis upwards; ties keep their order, NaN is last",
 }
 EVERY: Mapping[str, str] = {**TABLE, **OFFERED}
 # What the derivative of one is made of beside what every backend has.
@@ -221,6 +223,11 @@ def _take_along(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
     return Type(indices.shape)
 
 
+def _argsort(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+    _floats("argsort", types)
+    return Type(types[0].shape, "index", types[0].shape[-1])
+
+
 def _one_hot(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
     _indexed("one_hot", attributes["classes"], types[0])
     return Type((*types[0].shape, attributes["classes"]))
@@ -292,6 +299,8 @@ INFER: Mapping[str, Infer] = {
     "take_along_axis": _take_along,
     "one_hot": _one_hot,
     "segment_sum": _segment_sum,
+    "cumulative_sum": _elementwise("cumulative_sum"),
+    "argsort": _argsort,
     "sum": _reduction("sum"),
     "max": _reduction("max"),
     "matmul": _matmul,

@@ -14,7 +14,7 @@ from harness.spec.document import Document
 from harness.spec.library import Library
 from harness.spec.scope import FunctionName
 
-Attribute = FunctionName | float | Dim
+Attribute = FunctionName | bool | float | Dim
 # (attribute, whether its key is meant rather than its value) -> where it stands.
 PlaceOf = Callable[[str, bool], Place]
 
@@ -43,11 +43,11 @@ class GivenAttributes:
 
 def read_attributes(
     library: Library,
-    declared: Mapping[str, float | str],
+    declared: Mapping[str, bool | float | str],
     given: GivenAttributes,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
-    """The value of every declared attribute, checked by kind: a size, a function or a number.
+    """The value of every declared attribute, checked by kind.
 
     Raises:
         SpecError: one is unknown, or not of its kind.
@@ -65,7 +65,7 @@ def read_attributes(
 def _read(
     library: Library,
     name: str,
-    default: float | str,
+    default: bool | float | str,
     given: GivenAttributes,
     sizes: Mapping[str, Dim],
 ) -> Attribute:
@@ -74,10 +74,17 @@ def _read(
     if default == "size":
         if name not in given.values:
             raise SpecError(f"attribute {name!r} of {given.owner} is missing: give a size", at)
-        return read_dim(value, sizes, at)
+        return value if isinstance(value, Dim) else read_dim(value, sizes, at)
+    if isinstance(default, bool):
+        value = handed if isinstance(handed, bool) else value
+        if not isinstance(value, bool):
+            raise SpecError(f"attribute {name!r} is true or false, found {_show(value)}", at)
+        return value
     if isinstance(default, str):
         if isinstance(handed, FunctionName):
             return handed
+        if isinstance(value, FunctionName):
+            return value
         known = sorted([*BUILTINS, *library.names("function")])
         if not isinstance(value, str):
             raise SpecError(f"attribute {name!r} names a function, found {_show(value)}", at)
@@ -90,7 +97,7 @@ def _read(
                 at,
             )
         return FunctionName(value)
-    if isinstance(handed, float):
+    if isinstance(handed, float) and not isinstance(handed, bool):
         return handed
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpecError(f"attribute {name!r} is a number, found {_show(value)}", at)

@@ -2,74 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from harness.errors import SpecError
-from harness.program.dims import Dim, product, shape_text
-from harness.spec.arguments import Builtin
-from harness.spec.arguments import arity as _arity
-from harness.spec.arguments import one_axis as _axis
-from harness.spec.expressions import Call, Expr, List, Name, Number, Rest
+from harness.program.dims import Dim, product
+from harness.spec.axis_arguments import arity, axes_of, axis_of, truth_of
+from harness.spec.conditions import chosen
+from harness.spec.expressions import Call, List, Name, Number
+from harness.spec.ordering import ORDERING
 from harness.spec.scope import Scope
 from harness.spec.values import LanguageValues
 from harness.spec.window_calls import overlap_add, windows
 
-
-def _axes(
-    evaluator: LanguageValues, value: int, given: Expr | None, scope: Scope
-) -> tuple[int, ...]:
-    rank = len(evaluator.type_of(value).shape)
-    if given is None:
-        return tuple(range(rank))
-    if isinstance(given, Rest):
-        return _rest_axes(evaluator, value, given, scope)
-    if not isinstance(given, List):
-        return (_axis(given, rank),)
-    axes = tuple(sorted(_axis(item, rank) for item in given.items))
-    if not axes or len(set(axes)) < len(axes):
-        raise SpecError("axis=[...] lists one axis or more, each once", given.place)
-    return axes
-
-
-def _rest_axes(evaluator: LanguageValues, value: int, given: Rest, scope: Scope) -> tuple[int, ...]:
-    """The axes that ``...`` stands for in the declared shapes, wherever it stands there."""
-    dims, starts = scope.rest.dims, scope.rest.starts
-    if dims is None:
-        raise SpecError("axis=... needs a '...' in the shape of an input", given.place)
-    if not dims:
-        raise SpecError("'...' stands for no axis at all in this call", given.place)
-    if len(starts) > 1:
-        raise SpecError("'...' stands in several positions: give the axes as numbers", given.place)
-    (start,) = starts
-    stop = start + len(dims)
-    if evaluator.type_of(value).shape[start:stop] != dims:
-        raise SpecError(
-            f"axis=... is {shape_text(dims)} from axis {start} on, found {evaluator.tell(value)}",
-            given.place,
-        )
-    return tuple(range(start, stop))
-
-
-def _take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``take(table, i)``: table ``[rows, ...]``; one row for each index."""
-    _arity(expr, 2)
-    table, index = (evaluator.tensor(a, scope) for a in expr.arguments)
-    _check_indexable(evaluator, table, expr)
-    return evaluator.emit("take", table, index, place=expr.place)
-
-
-def _check_indexable(evaluator: LanguageValues, value: int, expr: Call) -> None:
-    type_ = evaluator.type_of(value)
-    if type_.kind != "float" or not type_.shape:
-        raise SpecError(
-            f"{expr.function} needs floats with one axis or more, found {evaluator.tell(value)}",
-            expr.place,
-        )
+Builtin = Callable[[LanguageValues, Call, Scope], int]
 
 
 def _plain(op: str, count: int) -> Builtin:
     def builtin(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-        _arity(expr, count)
+        arity(expr, count)
         values = [evaluator.tensor(a, scope) for a in expr.arguments]
         return evaluator.emit(op, *values, place=expr.place)
 
@@ -78,12 +28,10 @@ def _plain(op: str, count: int) -> Builtin:
 
 def _reduction(op: str) -> Builtin:
     def builtin(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-        keywords = _arity(expr, 1, ("axis", "keepdims"))
+        keywords = arity(expr, 1, ("axis", "keepdims"))
         value = evaluator.tensor(expr.arguments[0], scope)
-        axes = _axes(evaluator, value, keywords.get("axis"), scope)
-        keep = "keepdims" in keywords
-        if keep and keywords["keepdims"] != Number(1, place=expr.place):
-            raise SpecError("keepdims is 1, or left out", keywords["keepdims"].place)
+        axes = axes_of(evaluator, value, keywords.get("axis"), scope)
+        keep = "keepdims" in keywords and truth_of("keepdims", keywords["keepdims"], scope)
         if op == "var":
             center = evaluator.builder.mean(value, axes, keepdims=True)
             off = evaluator.emit("subtract", value, center, place=expr.place)
@@ -97,31 +45,19 @@ def _reduction(op: str) -> Builtin:
 
 
 def _concat(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    keywords = _arity(expr, 1, ("axis",))
+    keywords = arity(expr, 1, ("axis",))
     parts = expr.arguments[0]
     if not isinstance(parts, List) or not parts.items:
         raise SpecError("concat takes a list, as in concat([a, b], axis=-1)", expr.place)
     if "axis" not in keywords:
         raise SpecError("concat needs axis=, as in concat([a, b], axis=-1)", expr.place)
     values = [evaluator.tensor(part, scope) for part in parts.items]
-    axis = _axis(keywords["axis"], len(evaluator.type_of(values[0]).shape))
+    axis = axis_of(keywords["axis"], len(evaluator.type_of(values[0]).shape), scope)
     return evaluator.emit("concat", *values, place=expr.place, axis=axis)
 
 
-def _take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``take_along_axis(x, i)``: x ``[..., classes]``, i ``[...]``; one entry for each index."""
-    _arity(expr, 2)
-    value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
-    _check_indexable(evaluator, value, expr)
-    rank = len(evaluator.type_of(index).shape)
-    column = evaluator.builder.emit("expand_dims", index, axis=rank)
-    evaluator.places[column] = evaluator.places[index]
-    entry = evaluator.emit("take_along_axis", value, column, place=expr.place)
-    return evaluator.builder.emit("squeeze", entry, axis=rank)
-
-
 def _one_hot(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    _arity(expr, 2)
+    arity(expr, 2)
     index = evaluator.tensor(expr.arguments[0], scope)
     size = expr.arguments[1]
     bound = scope.look_up(size) if isinstance(size, Name) else None
@@ -133,28 +69,28 @@ def _one_hot(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _expand_dims(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    keywords = _arity(expr, 1, ("axis",))
+    keywords = arity(expr, 1, ("axis",))
     value = evaluator.tensor(expr.arguments[0], scope)
     if "axis" not in keywords:
         raise SpecError("expand_dims needs axis=", expr.place)
-    axis = _axis(keywords["axis"], len(evaluator.type_of(value).shape) + 1)
+    axis = axis_of(keywords["axis"], len(evaluator.type_of(value).shape) + 1, scope)
     return evaluator.builder.emit("expand_dims", value, axis=axis)
 
 
 def _permute_dims(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    keywords = _arity(expr, 1, ("axes",))
+    keywords = arity(expr, 1, ("axes",))
     value = evaluator.tensor(expr.arguments[0], scope)
     axes = keywords.get("axes")
     rank = len(evaluator.type_of(value).shape)
     if not isinstance(axes, List):
         raise SpecError("permute_dims needs axes=, a list such as [1, 0]", expr.place)
-    order = tuple(_axis(item, rank) for item in axes.items)
+    order = tuple(axis_of(item, rank, scope) for item in axes.items)
     return evaluator.emit("permute_dims", value, place=expr.place, axes=order)
 
 
 def _astype(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``astype(i)``: an index or a condition as floats."""
-    _arity(expr, 1)
+    arity(expr, 1)
     value = evaluator.tensor(expr.arguments[0], scope)
     if evaluator.type_of(value).kind == "float":
         raise SpecError(f"these are floats already: {evaluator.tell(value)}", expr.place)
@@ -163,13 +99,13 @@ def _astype(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 def _arange(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``arange(time)``: the indices 0, 1, ... of an axis."""
-    _arity(expr, 1)
+    arity(expr, 1)
     return evaluator.emit("arange", place=expr.place, stop=scope.size(expr.arguments[0]))
 
 
 def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``split(x, axis=-1, sizes=[heads, head])``: one axis as several, the last running fastest."""
-    keywords = _arity(expr, 1, ("axis", "sizes"))
+    keywords = arity(expr, 1, ("axis", "sizes"))
     value = evaluator.tensor(expr.arguments[0], scope)
     sizes = keywords.get("sizes")
     if "axis" not in keywords or not isinstance(sizes, List) or len(sizes.items) < 2:
@@ -177,7 +113,7 @@ def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
             "split needs axis= and sizes=, as in split(x, axis=-1, sizes=[heads, head])", expr.place
         )
     shape = evaluator.type_of(value).shape
-    axis = _axis(keywords["axis"], len(shape))
+    axis = axis_of(keywords["axis"], len(shape), scope)
     parts = tuple(scope.size(item) for item in sizes.items)
     if product(parts) != shape[axis]:
         told = " * ".join(f"({p})" if " " in str(p) else str(p) for p in parts)
@@ -192,13 +128,13 @@ def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 def _merge(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``merge(x, axes=[2, 3])``: neighbouring axes as one, which undoes ``split``."""
-    keywords = _arity(expr, 1, ("axes",))
+    keywords = arity(expr, 1, ("axes",))
     value = evaluator.tensor(expr.arguments[0], scope)
     axes = keywords.get("axes")
     shape = evaluator.type_of(value).shape
     if not isinstance(axes, List) or len(axes.items) < 2:
         raise SpecError("merge needs axes=, as in merge(x, axes=[2, 3])", expr.place)
-    found = [_axis(item, len(shape)) for item in axes.items]
+    found = [axis_of(item, len(shape), scope) for item in axes.items]
     first, stop = found[0], found[0] + len(found)
     if found != list(range(first, stop)):
         raise SpecError(
@@ -225,15 +161,14 @@ BUILTINS: Mapping[str, Builtin] = {
     "merge": _merge,
     "windows": windows,
     "overlap_add": overlap_add,
-    "where": _plain("where", 3),
-    "take": _take,
+    "where": chosen,
     "stop_gradient": _plain("stop_gradient", 1),
     "sum": _reduction("sum"),
     "max": _reduction("max"),
     "mean": _reduction("mean"),
     "var": _reduction("var"),
     "concat": _concat,
-    "take_along_axis": _take_along_axis,
+    **ORDERING,
     "one_hot": _one_hot,
     "expand_dims": _expand_dims,
     "permute_dims": _permute_dims,

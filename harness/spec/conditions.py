@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.errors import Place, SpecError
-from harness.spec.expressions import Expr
+from harness.spec.axis_arguments import arity
+from harness.spec.expressions import Call, Expr, Invert, Name
 from harness.spec.scope import Scope, is_whole
 from harness.spec.values import LanguageValues
 
@@ -53,6 +54,29 @@ def compared(
     elif op == "less_equal":
         b = evaluator.emit("add", b, half, place=expr.place)
     return evaluator.emit(op, a, b, place=expr.place)
+
+
+def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> int:
+    """A condition that is always true, or never: an attribute."""
+    one, other = evaluator.builder.constant(1.0), evaluator.builder.constant(float(truth))
+    return evaluator.emit("equal", one, other, place=place)
+
+
+def chosen(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``where(condition, a, b)``; of an attribute that is true or false, a or b itself.
+
+    Both are evaluated, so that what the other value of the attribute would choose is checked too;
+    what nothing reads is not run.
+    """
+    arity(expr, 3)
+    values = [evaluator.tensor(argument, scope) for argument in expr.arguments]
+    given, inverse = expr.arguments[0], False
+    while isinstance(given, Invert):
+        given, inverse = given.operand, not inverse
+    bound = scope.names.get(given.id) if isinstance(given, Name) else None
+    if isinstance(bound, bool):
+        return values[1] if bound != inverse else values[2]
+    return evaluator.emit("where", *values, place=expr.place)
 
 
 def condition(evaluator: LanguageValues, operator: str, expr: Expr, scope: Scope) -> int:

@@ -16,7 +16,7 @@ SECTIONS: Mapping[type[schema.Documented], tuple[str, ...]] = {
     schema.Layer: (
         *("inputs", "attributes", "parameters", "layers", "state", "noise", "statistics"),
     ),
-    schema.Function: ("inputs",),
+    schema.Function: ("inputs", "attributes"),
     schema.Loss: ("inputs", "attributes"),
     schema.Optimizer: ("attributes", "slots", "total"),
 }
@@ -123,8 +123,7 @@ def _check_scan(document: Document, layer: schema.Layer, scan: schema.Scan) -> N
 
 def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.Function) -> None:
     """An input's axis is a number, ``...``, or a name that stands for nothing but a size."""
-    attributes = {} if isinstance(spec, schema.Function) else spec.attributes
-    sizes = {name for name, default in attributes.items() if default == "size"}
+    sizes = {name for name, default in spec.attributes.items() if default == "size"}
     declared = {n for section in SECTIONS[type(spec)] for n in getattr(spec, section)} - sizes
     for name, given in spec.inputs.items():
         if given == "any":

@@ -10,7 +10,8 @@ from harness.program.dims import Dim
 from harness.spec import schema
 from harness.spec.axes import match
 from harness.spec.builtins import BUILTINS
-from harness.spec.conditions import compared, condition, inverted, joined
+from harness.spec.call_arguments import attributes_of, inputs_of
+from harness.spec.conditions import compared, condition, constant_condition, inverted, joined
 from harness.spec.expressions import (
     Assignment,
     Binary,
@@ -28,7 +29,8 @@ from harness.spec.expressions import (
 )
 from harness.spec.hints import unknown_function
 from harness.spec.indexing import indexed
-from harness.spec.library import Library, content
+from harness.spec.library import Definition, Library, content
+from harness.spec.ordering import SEVERAL
 from harness.spec.scope import (
     BoundValue,
     FunctionName,
@@ -107,8 +109,21 @@ class Evaluator(LanguageValues):
         Raises:
             SpecError: there are several targets.
         """
-        if len(assignment.targets) > 1:
-            raise SpecError("only a call of a layer has several results", assignment.place)
+        expr, count = assignment.value, len(assignment.targets)
+        if count > 1 and isinstance(expr, Call) and expr.function in SEVERAL:
+            with self.at(expr.place):
+                results = SEVERAL[expr.function](self, expr, scope)
+            if count == len(results):
+                return results
+            raise SpecError(
+                f"{expr.function} gives {len(results)} results; {count} names are assigned",
+                assignment.place,
+            )
+        if count > 1:
+            raise SpecError(
+                f"only a call of a layer has several results, and {', '.join(SEVERAL)}",
+                assignment.place,
+            )
         return [self.tensor(assignment.value, scope)]
 
     def tensor(self, expr: Expr, scope: Scope) -> int:
@@ -160,6 +175,8 @@ class Evaluator(LanguageValues):
         match scope.look_up(name):
             case BoundValue(value):
                 return value
+            case bool() as truth:
+                return constant_condition(self, truth, name.place)
             case float() as number:
                 return self.builder.constant(number)
             case Dim() as dim:
@@ -213,15 +230,9 @@ class Evaluator(LanguageValues):
             raise SpecError(
                 f"functions call each other more than {MAX_FUNCTIONS} deep: {chain}", expr.place
             )
-        arguments = self.positional(expr, scope)
         definition = self.library.find("function", name, expr.place)
+        inner = self._function_scope(name, definition, expr, scope)
         spec = content(definition, schema.Function)
-        if len(arguments) != len(spec.inputs):
-            raise SpecError(
-                f"{name} takes {', '.join(spec.inputs)}; found {len(arguments)} arguments",
-                expr.place,
-            )
-        inner = self._function_scope(name, spec, arguments, expr.place)
         self._inside.append(name)
         with self.called(name, expr.place):
             document = definition.document
@@ -232,22 +243,27 @@ class Evaluator(LanguageValues):
             self.run(equations, inner, None)
             result = self.result(inner, spec.output, document.place_of(("output",)))
             check_used(inner, spec.inputs, document, "inputs", "input")
+            check_used(inner, spec.attributes, document, "attributes", "attribute")
             check_read(equations, inner, ())
         self._inside.pop()
         self.places[result] = expr.place
         return result
 
-    def _function_scope(
-        self, name: str, spec: schema.Function, arguments: Sequence[int], place: Place
-    ) -> Scope:
+    def _function_scope(self, name: str, definition: Definition, expr: Call, scope: Scope) -> Scope:
         """The arguments under the function's own names, once their shapes have been matched."""
-        inner = Scope({})
-        sizes: dict[str, Dim] = {}
-        for (given, axes), value in zip(spec.inputs.items(), arguments, strict=True):
+        spec, document = content(definition, schema.Function), definition.document
+        attributes = attributes_of(
+            self.library, f"function {name!r}", expr, spec.attributes, document, scope
+        )
+        values = inputs_of(self, expr, scope, list(spec.inputs), attributes=list(spec.attributes))
+        inner = Scope(dict(attributes))
+        sizes = {n: d for n, d in attributes.items() if isinstance(d, Dim)}
+        for given, axes in spec.inputs.items():
             if axes != "any":
-                fail = self.failure(value, place)
-                match(f"{name}: {given}", axes, self.type_of(value), sizes, inner.rest, fail)
-            inner.names[given] = BoundValue(value)
+                fail, found = self.failure(values[given], expr.place), self.type_of(values[given])
+                match(f"{name}: {given}", axes, found, sizes, inner.rest, fail)
+            inner.names[given] = BoundValue(values[given])
+        inner.names.update({n: d for n, d in sizes.items() if n not in inner.names})
         return inner
 
     def result(self, scope: Scope, name: str, place: Place) -> int:
@@ -260,16 +276,3 @@ class Evaluator(LanguageValues):
         if name not in scope.assigned or not isinstance(bound, BoundValue):
             raise SpecError(f"output {name!r} is not computed by the equations", place)
         return bound.value
-
-    def positional(self, expr: Call, scope: Scope) -> list[int]:
-        """The values of a call that takes no keywords.
-
-        Raises:
-            SpecError: it has keywords.
-        """
-        if expr.keywords:
-            name, value = expr.keywords[0]
-            raise SpecError(
-                f"{expr.function} takes no keyword arguments, found {name!r}", value.place
-            )
-        return [self.tensor(argument, scope) for argument in expr.arguments]

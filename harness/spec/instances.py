@@ -29,6 +29,7 @@ class Instance:
     ``noise`` are the ports of all calls, as every call is given its own.
     ``inner`` are its own layers: those of its definition, made at the first call, or, in a
     ``chain``, the links. ``inside`` are the definitions around it, and where each is used.
+    ``shares`` is the layer whose parameters it takes; it then counts as that layer's own call.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Instance:
     chain: bool = False
     inner: dict[str, Instance] = field(default_factory=dict)
     inside: tuple[tuple[str, Place], ...] = ()
+    shares: Instance | None = None
 
     @property
     def layer(self) -> schema.Layer:
@@ -56,9 +58,11 @@ class Instance:
 
 
 def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
-    """The layers that hold parameters, in order: those that are made of no others."""
+    """The layers that hold parameters, in order: those that are made of no others, and have their
+    own."""
     for instance in instances:
-        yield from leaves(instance.inner.values()) if instance.inner else (instance,)
+        if instance.shares is None:
+            yield from leaves(instance.inner.values()) if instance.inner else (instance,)
 
 
 @dataclass
@@ -94,6 +98,8 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
         for name, parameter in declared.items():
             shape = call.dims(section, name, parameter.shape)
             full = f"{instance.name}.{name}"
+            if instance.shares is not None and name not in ports:
+                raise _not_yet(call, instance.shares, name)
             if name in ports:
                 made = builder.types[ports[name].value].shape
                 _check_shared(full, made, shape, places[ports[name].value], call.place)
@@ -130,6 +136,19 @@ def make_noise(
         places[value] = call.place
         call.scope.names[name] = BoundValue(value)
     return made
+
+
+def _not_yet(call: LayerCall, owner: Instance, name: str) -> SpecError:
+    if name in owner.layer.parameters:
+        return SpecError(
+            f"{owner.name} has the parameters of this layer, and is called later: call it before",
+            call.place,
+        )
+    known = ", ".join(owner.layer.parameters) or "none of its own"
+    return SpecError(
+        f"{owner.layer.layer} has no parameter {name!r} to share (it has {known})",
+        call.instance.place_of(("shares",)),
+    )
 
 
 def _initial(

@@ -10,6 +10,7 @@ from harness.program.dims import Dim, shape_text
 from harness.program.ir import Phase, Type
 from harness.spec import schema
 from harness.spec.attributes import plain
+from harness.spec.call_arguments import inputs_of
 from harness.spec.expressions import Assignment, Call, parse_equations
 from harness.spec.instances import Instance, LayerCall, make_noise, make_variables
 from harness.spec.layer_uses import LayerMaker, Owner, handed
@@ -62,7 +63,8 @@ class LayerEvaluator(CallEvaluator):
         """Call a layer: its output, then its final states; of a chain, the output alone."""
         spec = instance.layer
         inputs = list(spec.inputs)
-        values = self.arguments(expr, scope, inputs, () if instance.chain else list(spec.state))
+        states = () if instance.chain else list(spec.state)
+        values = inputs_of(self, expr, scope, inputs, states)
         if not instance.chain:
             return self._applied(instance, expr, values)
         instance.calls += 1
@@ -74,7 +76,9 @@ class LayerEvaluator(CallEvaluator):
         """The results of a layer that is not a chain."""
         spec = instance.layer
         instance.calls += 1  # after its arguments, which may be calls of the same layer
-        label = instance.name + (f"#{instance.calls}" if instance.calls > 1 else "")
+        owner = instance.shares or instance
+        owner.calls += owner is not instance
+        label = instance.name + (f"#{owner.calls}" if owner.calls > 1 else "")
         inner = Scope(dict(instance.attributes), frozenset({*spec.state, *spec.statistics}))
         call = LayerCall(instance, expr.place, label, values, inner, instance.sizes)
         inner.used.update(call.sizes)

@@ -57,6 +57,9 @@ class LayerMaker:
         for name, use in uses.items():
             self._check_name(owner, name)
             found[name] = self._instance(owner, name, use)
+        for name, use in uses.items():
+            if use.shares is not None:
+                _share(owner, name, use, found)
         return found
 
     def _check_name(self, owner: Owner, name: str) -> None:
@@ -150,9 +153,35 @@ class LayerMaker:
         return links
 
 
+def _share(owner: Owner, name: str, use: schema.LayerUse, found: Mapping[str, Instance]) -> None:
+    """Give a layer the parameters of another one: it is from then on that one by name."""
+    at = owner.document.place_of(("layers", name, "shares"))
+    known = [n for n in found if n != name]
+    if use.shares not in known:
+        hint = did_you_mean(use.shares, known)
+        raise SpecError(f"no other layer {use.shares!r} here{hint} (known: {', '.join(known)})", at)
+    instance, other = found[name], found[use.shares]
+    parts = (instance.layer, other.layer)
+    chained = instance.chain or other.chain or other.shares is not None
+    if chained or any(part.layers or part.statistics or not part.parameters for part in parts):
+        raise SpecError(
+            f"{use.layer} cannot share the parameters of {other.layer.layer}: both must be single "
+            "layers with parameters of their own, and without statistics",
+            at,
+        )
+    if use.init:
+        raise SpecError(
+            f"parameters that are shared are drawn once: give 'init' at {use.shares!r}",
+            owner.document.place_of_key(("layers", name, "init")),
+        )
+    instance.shares, instance.name, instance.parameters = other, other.name, other.parameters
+
+
 def handed(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:
     """The attributes of a layer, no sizes, that it hands to one of its own."""
-    own = {name for name, value in attributes.items() if isinstance(value, FunctionName | float)}
+    own = {
+        name for name, value in attributes.items() if isinstance(value, FunctionName | bool | float)
+    }
     return own.intersection(v for v in (use.model_extra or {}).values() if isinstance(v, str))
 
 

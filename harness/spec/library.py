@@ -20,6 +20,13 @@ from harness.spec.names import is_model_name
 from harness.spec.rivals import clash, declaring, first_clash, same_file
 from harness.spec.schema import KINDS, Documented
 
+# What ships under another name than frameworks have it by.
+OTHER_NAMES: Mapping[str, str] = {
+    "linear": "dense",
+    "rnn": "simple_rnn, lstm or gru",
+    "attention": "causal_attention",
+    "mse": "squared_error",
+}
 FOLDERS: Mapping[str, str] = {
     "model": "models",
     "layer": "layers",
@@ -97,7 +104,9 @@ class Library:
             return _checked(kind, parse(self.overrides[kind, name], f"<{relative}>"), name)
         if not is_model_name(name) or name not in self.names(kind):
             known = self.names(kind)
-            hint = did_you_mean(name, known)
+            hint = (
+                f"; write {OTHER_NAMES[name]}" if name in OTHER_NAMES else did_you_mean(name, known)
+            )
             message = f"unknown {kind} {shorten(name)!r}{hint} (known: {', '.join(known)})"
             raise SpecError(message, place) if place else UsageError(message)
         for folder in self.folders:

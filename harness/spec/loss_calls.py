@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from harness.errors import SpecError, did_you_mean
 from harness.program.dims import Dim
 from harness.program.ir import Node
 from harness.spec import schema
-from harness.spec.attributes import GivenAttributes, plain, read_attributes
+from harness.spec.attributes import plain
 from harness.spec.axes import match
+from harness.spec.call_arguments import attributes_of, inputs_of
 from harness.spec.evaluate import Evaluator
-from harness.spec.expressions import Call, Expr, Name, Negate, Number, parse_equations
+from harness.spec.expressions import Call, parse_equations
 from harness.spec.input_types import NAMES, entries_of
 from harness.spec.library import content
 from harness.spec.meaning import meaning
@@ -46,12 +46,14 @@ class CallEvaluator(Evaluator):
         name = expr.function
         definition = self.library.find("loss", name, expr.place)
         spec, document = content(definition, schema.Loss), definition.document
-        given, arguments = _split_attributes(expr, spec)
-        owner = GivenAttributes(f"loss {name!r}", given, expr.place, document)
-        attributes = read_attributes(self.library, spec.attributes, owner, {})
-        values = self.arguments(arguments, scope, list(spec.inputs), ())
+        attributes = attributes_of(
+            self.library, f"loss {name!r}", expr, spec.attributes, document, scope
+        )
+        values = inputs_of(self, expr, scope, list(spec.inputs), attributes=list(spec.attributes))
         inner = Scope(dict(attributes))
-        self.bind_inputs(expr, spec.inputs, values, inner, {})
+        sizes = {n: d for n, d in attributes.items() if isinstance(d, Dim)}
+        self.bind_inputs(expr, spec.inputs, values, inner, sizes)
+        inner.names.update({n: d for n, d in sizes.items() if n not in inner.names})
         self.builder.begin()
         with self.called(name, expr.place):
             equations = parse_equations(spec.equations, document.locator(("equations",)))
@@ -72,36 +74,6 @@ class CallEvaluator(Evaluator):
         (result,) = self.close([values[n] for n in spec.inputs], [output], info)
         self.places[result] = expr.place
         return result
-
-    def arguments(
-        self, expr: Call, scope: Scope, inputs: Sequence[str], optional: Sequence[str]
-    ) -> dict[str, int]:
-        """Positional arguments are inputs; keywords are inputs or initial states.
-
-        Raises:
-            SpecError: an argument is missing, unknown or given twice.
-        """
-        if len(expr.arguments) > len(inputs):
-            raise SpecError(
-                f"{expr.function} takes {', '.join(inputs)}; found {len(expr.arguments)} arguments",
-                expr.place,
-            )
-        values = {n: self.tensor(a, scope) for n, a in zip(inputs, expr.arguments, strict=False)}
-        known = [*inputs, *optional]
-        for name, argument in expr.keywords:
-            if name not in known or name in values:
-                problem = "is given twice" if name in values else "is unknown"
-                hint = "" if name in values else did_you_mean(name, known)
-                raise SpecError(
-                    f"{expr.function}: argument {name!r} {problem}{hint} "
-                    f"(known: {', '.join(known)})",
-                    argument.place,
-                )
-            values[name] = self.tensor(argument, scope)
-        for name in inputs:
-            if name not in values:
-                raise SpecError(f"{expr.function}: argument {name!r} is missing", expr.place)
-        return values
 
     def bind_inputs(
         self,
@@ -146,22 +118,3 @@ class CallEvaluator(Evaluator):
             Node("call", tuple(inputs), tuple(outputs), info, body, self.builder.place)
         )
         return outputs
-
-
-def _split_attributes(expr: Call, spec: schema.Loss) -> tuple[dict[str, Any], Call]:
-    """The keywords of a loss's call that are attributes, and the call without them."""
-    given = {n: _literal(n, value) for n, value in expr.keywords if n in spec.attributes}
-    rest = tuple((n, value) for n, value in expr.keywords if n not in spec.attributes)
-    return given, Call(expr.function, expr.arguments, rest, place=expr.place)
-
-
-def _literal(name: str, value: Expr) -> float | str:
-    match value:
-        case Number(number):
-            return number
-        case Negate(Number(number)):
-            return -number
-        case Name(id):
-            return id
-        case _:
-            raise SpecError(f"attribute {name!r} is a number or a function's name", value.place)

@@ -8,7 +8,7 @@ is said. The functions that are called are, whatever they are called.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from harness.program.ir import Meaning
 from harness.spec import schema
 from harness.spec.attributes import Attribute
 from harness.spec.axes import read_dim
+from harness.spec.axis_arguments import TRUTHS
 from harness.spec.builtins import BUILTINS
 from harness.spec.definitions import UPDATE_NAMES
 from harness.spec.document import Document
@@ -117,7 +118,7 @@ class _EquationReader:
         if isinstance(spec, schema.Optimizer):
             return self._optimizer(spec, document)
         function = content(definition, schema.Function)
-        arguments = [sum_of("argument", number) for number in range(len(function.inputs))]
+        arguments = {n: sum_of("argument", number) for number, n in enumerate(function.inputs)}
         return self._function(definition, arguments)
 
     def _layer(self, spec: schema.Layer, document: Document) -> str:
@@ -160,7 +161,8 @@ class _EquationReader:
             given = [(n, self._given(values[n], kind, spec, axes, at)) for n, kind in kinds]
             links = use.repeat and str(read_dim(use.repeat, axes.dims, at))
             own = checksum(self.library, "layer", use.layer)
-            found[name] = sum_of("layer", name, own, given, links)
+            shared = () if use.shares is None else (use.shares,)
+            found[name] = sum_of("layer", name, own, given, links, *shared)
         return found
 
     def _given(self, value: Any, default: Any, spec: schema.Layer, axes: Axes, at: Place) -> str:
@@ -175,7 +177,7 @@ class _EquationReader:
     def _loss(self, spec: schema.Loss, document: Document) -> str:
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
-        given = self._attributes(spec.attributes)
+        given = self._attributes(spec.attributes) | axes.names()
         given |= {name: sum_of("given", name) for name in spec.inputs}
         equations = parse_equations(spec.equations, document.locator(("equations",)))
         names = self._run(equations, given)
@@ -191,11 +193,15 @@ class _EquationReader:
         after = [(name, names[name]) for name in ("p", *sorted(spec.slots))]
         return sum_of("optimizer", kinds_of(spec.attributes), sorted(spec.slots.items()), after)
 
-    def _function(self, definition: Definition, arguments: Sequence[str]) -> str:
+    def _function(self, definition: Definition, arguments: Names) -> str:
+        """A function of these arguments; attributes that are not among them are at their defaults,
+        which so are part of what it means."""
         spec, locate = content(definition, schema.Function), definition.document.locator
-        inputs = Axes({}).inputs(spec.inputs)
+        axes = Axes(spec.attributes)
+        inputs = axes.inputs(spec.inputs)
         equations = parse_equations(spec.equations, locate(("equations",)))
-        names = self._run(equations, dict(zip(spec.inputs, arguments, strict=True)))
+        defaults = {name: self._literal(value) for name, value in spec.attributes.items()}
+        names = self._run(equations, axes.names() | defaults | arguments)
         # What '...' stands for, in axis=..., is said by the shapes that the inputs declare.
         shapes = [shape for _, shape in inputs]
         return sum_of("function", shapes, names[spec.output])
@@ -222,7 +228,7 @@ class _EquationReader:
             case Negate(operand) | Invert(operand):
                 return sum_of("-" if isinstance(expr, Negate) else "~", self._of(operand, names))
             case Name(name):
-                return names[name]
+                return names[name] if name in names else self._literal(TRUTHS.get(name, name))
             case Binary(operator, left, right):
                 return sum_of(operator, self._of(left, names), self._of(right, names))
             case Compare(operator, left, right):
@@ -251,4 +257,17 @@ class _EquationReader:
             function = names.get(expr.function, expr.function)
             keywords = sorted((name, self._of(value, names)) for name, value in expr.keywords)
             return sum_of("call", function, *arguments, keywords)
-        return self._function(self.library.find("function", expr.function), arguments)
+        definition = self.library.find("function", expr.function)
+        inputs = content(definition, schema.Function).inputs
+        named = {name: self._of(value, names) for name, value in expr.keywords}
+        return self._function(definition, dict(zip(inputs, arguments, strict=False)) | named)
+
+    def _literal(self, value: bool | float | str) -> str:
+        """An attribute's value, as equations would have it."""
+        if isinstance(value, bool):
+            return sum_of("truth", value)
+        if isinstance(value, float | int):
+            return sum_of("number", float(value))
+        if self.library.has("function", value):
+            return checksum(self.library, "function", value)
+        return sum_of("word", value)

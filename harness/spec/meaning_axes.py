@@ -57,11 +57,11 @@ class Axes:
 
 
 def kinds_of(attributes: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What each attribute is: a size, the name of a function, or a number."""
+    """What each attribute is: a size, true or false, the name of a function, or a number."""
 
     def kind(default: Any) -> str:
-        if default == "size":
-            return "size"
+        if default == "size" or isinstance(default, bool):
+            return "truth" if isinstance(default, bool) else "size"
         return "function" if isinstance(default, str) else "number"
 
     return sorted((name, kind(default)) for name, default in attributes.items())

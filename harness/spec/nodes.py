@@ -195,5 +195,13 @@ class _Builder:
         try:
             return plain_value(text)
         except ValueError as error:
-            found = f", found {shorten(text)!r}" if text else ""
+            found = f", found {shorten(text)!r}" if text else self._round_list()
             raise SpecError(f"{error}{found}", place) from None
+
+    def _round_list(self) -> str:
+        """What to say where ``shape: (batch, time)`` has been read as a text and a key."""
+        items = self.frames[-1].items
+        for value in items.values() if isinstance(items, dict) else ():
+            if isinstance(value, str) and value.startswith("("):
+                return f": a list has square brackets, as in [batch, time]; found {value!r} before"
+        return ""

@@ -16,6 +16,7 @@ Positive = Annotated[int, Field(ge=1)]
 # A dimension: a number, a size name, a sum of those ("units + features"), or "..." for any axes.
 Axes = list[int | str]
 Initializer = str | dict[str, dict[str, float]]
+Attributes = dict[Name, bool | float | str]
 
 
 class Strict(BaseModel):
@@ -84,6 +85,7 @@ class Function(Documented):
 
     function: Name
     inputs: dict[Name, Axes | Literal["any"]]
+    attributes: Attributes = {}
     equations: str
     output: Name
 
@@ -93,7 +95,7 @@ class Loss(Documented):
 
     loss: Name
     inputs: dict[Name, Axes | Input]
-    attributes: dict[Name, float | str] = {}
+    attributes: Attributes = {}
     equations: str
     output: Name
 
@@ -101,25 +103,27 @@ class Loss(Documented):
 class LayerUse(BaseModel):
     """A layer instance: the definition's name, laws of its parameters, and its attributes.
 
-    ``repeat`` makes a chain of as many, each with parameters of its own.
+    ``repeat`` makes a chain of as many, each with parameters of its own. ``shares`` names another
+    layer, whose parameters it takes in place of its own.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     layer: str
     init: dict[Name, Initializer | list[Rows]] = {}
     repeat: int | str | None = None
+    shares: Name | None = None
 
 
 class Layer(Documented):
     """A layer: equations once, or a step that is scanned; one form in training, one in inference.
 
-    An attribute is ``size`` (a dimension, to be given), a number or the name of a function
-    (defaults). ``layers`` are others that the equations call, in place of own parameters.
+    An attribute is ``size`` (a dimension, to be given), true or false, a number or the name of a
+    function (defaults). ``layers`` are others that the equations call, in place of own parameters.
     """
 
     layer: Name
     inputs: dict[Name, Axes | Input]
-    attributes: dict[Name, float | str] = {}
+    attributes: Attributes = {}
     parameters: dict[Name, Parameter] = {}
     layers: dict[Name, LayerUse] = {}
     state: dict[Name, State] = {}

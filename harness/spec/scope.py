@@ -28,8 +28,8 @@ class FunctionName:
     function: str
 
 
-# What a name can stand for. A float is an attribute, a Dim a size.
-Binding = BoundValue | FunctionName | float | Dim
+# What a name can stand for. A float, and true or false, is an attribute, a Dim a size.
+Binding = BoundValue | FunctionName | bool | float | Dim
 
 
 @dataclass

@@ -37,7 +37,7 @@ _WORDS = {
     "and": "write (a < b) & (c < d)",
     "or": "write (a < b) | (c < d)",
     "not": "write ~(a < b)",
-    **dict.fromkeys(("True", "False"), "use 1 and 0, or a comparison"),
+    **dict.fromkeys(("True", "False"), "write true or false for an attribute, 1 or 0 for a number"),
     "lambda": "write a layer of your own instead",
     **dict.fromkeys(("for", "while"), "use a scan to repeat a step"),
     **dict.fromkeys(("is", "in"), "compare with < <= > >= == !="),
@@ -45,7 +45,8 @@ _WORDS = {
 _SIGNS = {
     "'": "text in quotes is not part of the language; use a name",
     '"': "text in quotes is not part of the language; use a name",
-    ".": "attributes are not part of the language; use a name",
+    ".": "what stands behind a dot is not part of the language: write sum(x, axis=1) for x.sum(1), "
+    "permute_dims(x, axes=[1, 0]) for x.T",
     ";": "write one equation a line",
     "\t": "use spaces, not tabs",
     "\\": "wrap a long line inside brackets instead",

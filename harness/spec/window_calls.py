@@ -8,8 +8,8 @@ from typing import Any
 from harness.errors import SpecError
 from harness.program.dims import ONE, Dim
 from harness.program.windows import WindowedAxis, misfit, windowed_axes
-from harness.spec.arguments import arity, one_axis
 from harness.spec.axes import size_of
+from harness.spec.axis_arguments import arity, axis_of
 from harness.spec.expressions import Call, Expr, List, Name, Number
 from harness.spec.scope import Scope, names_in
 from harness.spec.values import LanguageValues
@@ -82,7 +82,7 @@ def _framed(
     rank = len(evaluator.type_of(value).shape)
     given = keywords["axes"]
     items = given.items if isinstance(given, List) else (given,)
-    axes = tuple(one_axis(item, rank) for item in items)
+    axes = tuple(axis_of(item, rank, scope) for item in items)
     if not axes or list(axes) != sorted(set(axes)):
         raise SpecError("axes=[...] lists axes in their order, each once", given.place)
     attributes: dict[str, Any] = {"axes": axes}

@@ -50,6 +50,7 @@ def test_lesson_6_agrees_with_the_oracle(
 
 
 X, Y = np.linspace(-2, 2, 12).reshape(3, 4), np.linspace(0.5, 3, 12).reshape(3, 4)
+ORDERED = np.array([[2.0, np.nan, 1.0, 2.0, 0.0, -0.0], [np.nan, 3.0, np.inf, -np.inf, 3.0, 1.0]])
 INDEX, ALONG = np.array([[2, 0], [2, 2]]), np.array([[3, 0], [1, 1], [0, 2]])
 CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     *((op, (X,), {}) for op in ("exp", "tanh", "negative", "stop_gradient")),
@@ -73,6 +74,9 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("reshape", (Y.reshape(2, 3, 2),), {"shape": (3, 4)}),
     ("reshape", (Y.reshape(2, 3, 2).transpose(1, 0, 2),), {"shape": (3, 4)}),
     *WINDOWS,
+    ("cumulative_sum", (X,), {}),
+    ("argsort", (ORDERED,), {}),
+    ("take_along_axis", (X, np.array([[1, 1, 0], [0, 2, 3], [2, 0, 2]])), {}),
     ("flip", (X,), {"axis": 1}),
     ("take", (X, INDEX), {}),
     ("take", (X[:, 0], np.array(1)), {}),

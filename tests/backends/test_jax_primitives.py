@@ -18,6 +18,7 @@ jax = pytest.importorskip("jax")
 from jax_config import kept_config  # noqa: E402 (it imports jax)
 
 X, Y = np.linspace(-2, 2, 12).reshape(3, 4), np.linspace(0.5, 3, 12).reshape(3, 4)
+ORDERED = np.array([[2.0, np.nan, 1.0, 2.0, 0.0, -0.0], [np.nan, 3.0, np.inf, -np.inf, 3.0, 1.0]])
 INDEX = np.array([[2, 0], [2, 2]])
 CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     *((op, (Y,), {}) for op in ("exp", "log", "tanh", "sqrt", "negative", "stop_gradient")),
@@ -25,6 +26,8 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     *((op, (X, X[:, :1]), {}) for op in ("less", "less_equal", "equal")),
     *((op, (X,), {}) for op in ("erf", "sin", "cos", "floor")),
     ("arange", (), {"stop": 4}),
+    ("cumulative_sum", (X,), {}),
+    ("argsort", (ORDERED,), {}),
     ("reshape", (Y.reshape(2, 3, 2),), {"shape": (3, 4)}),
     ("power", (X, np.array(3.0)), {}),
     ("where", (X[:, 1:2] >= X, np.array(7.0), X), {}),

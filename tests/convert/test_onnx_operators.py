@@ -71,6 +71,8 @@ def primitives() -> Program:
     for op in ("erf", "sin", "cos", "floor"):
         found[op] = b.emit(op, x)
     found["arange"] = b.emit("arange", stop=time)
+    found["cumulative_sum"] = b.emit("cumulative_sum", x)
+    found["argsort"] = b.emit("argsort", b.emit("floor", x))
     found["reshape"] = b.emit("reshape", x, shape=(batch * time, units))
     found["windows"], found["overlap_add"] = _framed(b, x, time)
     found["sum"] = b.emit("sum", x, axis=(0, 2), keepdims=False)

@@ -1,5 +1,5 @@
-"""Models with attention and chains of layers in every format: the oracle's outputs, and weights
-that come back."""
+"""Models with attention, chains of layers, tied tables, experts and graphs in every format: the
+oracle's outputs, and weights that come back."""
 
 from __future__ import annotations
 
@@ -18,11 +18,20 @@ from harness.worker.worker import Worker
 NEEDS = {"torch": "torch", "jax": "jax", "keras": "keras", "onnx": "onnxruntime"}
 
 
+OTHERS = ("bert", "vit", "mamba", "seq2seq_attention", "unet", "llama", "bilstm_tagger", "dlrm")
+MODELS = ("gpt", "mlp", "moe", "gcn", *OTHERS)
+
+
 @pytest.mark.parametrize(
     ("format_", "name"),
     sampled(
-        product(NEEDS, ("gpt", "mlp", "bert", "vit", "mamba", "seq2seq_attention", "unet")),
-        [("torch", "gpt"), ("torch", "unet"), ("jax", "bert"), ("keras", "mlp"), ("onnx", "mamba")],
+        product(NEEDS, MODELS),
+        [
+            *(("torch", name) for name in ("gpt", "unet", "moe", "gcn", "llama")),
+            *(("jax", name) for name in ("bert", "moe", "gcn")),
+            *(("keras", name) for name in ("mlp", "moe", "gcn")),
+            *(("onnx", name) for name in ("mamba", "moe", "gcn")),
+        ],
     ),
 )
 def test_outputs_are_the_oracles_and_weights_come_back(

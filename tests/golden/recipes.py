@@ -10,6 +10,7 @@ from golden.image_kernels import images
 from golden.model_kernels import encoders
 from golden.recipe import Recipe
 from golden.recipes_later import activations, transformer
+from golden.recipes_models import models, turned
 from golden.recipes_noise import counted, noisy
 from golden.recipes_optimizers import later_optimizers, schedules
 
@@ -93,7 +94,7 @@ def _layers(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
     import torch as t
 
     made += _recurrent(torch, keras, onnx) + transformer(torch, keras) + images(t, k) + noisy()
-    return made + encoders(t)
+    return made + encoders(t) + models(torch, keras)
 
 
 def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
@@ -138,6 +139,7 @@ def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
         make("log_softmax", "torch.log_softmax", lambda x: t.log_softmax(x, -1)),
         make("log_softmax", "torch.log_softmax", lambda x: t.log_softmax(x, -1), x=large),
         *activations(torch, keras, saturated, large),
+        *(Recipe("function", "rotary", "torch.polar", turned(b), {"base": b}) for b in (1e4, 7.0)),
         make("linear", "torch.nn.Identity", t.nn.Identity()),
         make("last", "torch.select", lambda x: t.select(x, 1, -1)),
         make("reverse", "torch.flip", lambda x: t.flip(x, [1])),

@@ -87,4 +87,14 @@ def activations(torch: Any, keras: Any, saturated: Any, large: Any) -> list[Reci
                 recipe = Recipe("function", name, source, kernel, {}, "training", given)
                 dtype = "float32" if single else "float64"
                 made.append(replace(recipe, gradients=gradients, dtype=dtype))
+    for name, given, theirs, other in (
+        ("softmax", {"axis": 1}, lambda x: t.softmax(x, 1), lambda x: k.ops.softmax(x, 1)),
+        ("log_softmax", {"axis": 0}, lambda x: t.log_softmax(x, 0), lambda x: g.log_softmax(x, 0)),
+        ("logsumexp", {"axis": -2}, lambda x: t.logsumexp(x, 1), lambda x: k.ops.logsumexp(x, 1)),
+        ("elu", {"alpha": 1.5}, lambda x: f.elu(x, 1.5), lambda x: g.elu(x, alpha=1.5)),
+        ("leaky_relu", {"slope": 0.25}, lambda x: f.leaky_relu(x, 0.25), None),
+    ):
+        made.append(Recipe("function", name, f"torch.{name}", torch.unary(theirs), given))
+        if other is not None:
+            made.append(Recipe("function", name, f"keras.{name}", keras.unary(other), given))
     return made

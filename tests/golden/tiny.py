@@ -24,16 +24,18 @@ Arrays = Mapping[str, Any]
 Overrides = Mapping[tuple[str, str], str]
 SIZES = {"features": 2, "units": 4, "classes": 7, "rows": 6}
 SIZES |= {"multiplier": 2, "states": 3, "inner": 4}
+SIZES |= {"experts": 4, "chosen": 2, "half": 2, "nodes": 6, "edges": 9}
 SIZES |= {"heads": 2, "head": 3, "wide": 5, "context": 7, "groups": 2, "each": 3, "places": 4}
 # What is normalised over two numbers is 1 and -1, whatever they were.
 WIDE = ("layer_norm", "rms_norm", "causal_attention", "gpt_block")
+WIDE += ("llama_block",)
 WIDE += ("self_attention", "masked_attention", "vit_block", "bert_block", "mamba_block")
 OWN = {name: {"features": 6} for name in WIDE}
 IMAGES = ("conv1d", "conv2d", "depthwise_conv2d", "conv2d_transpose", "max_pool", "avg_pool")
 IMAGES += ("unet_convs", "conv2d_without_bias", "basic_block", "basic_block_down")
 OWN |= {name: {"groups": 1, "each": 2} for name in IMAGES}
 # An axis that is a product has no name that the definition knows as one.
-PRODUCTS = {"channels": "groups * each"}
+PRODUCTS = {"channels": "groups * each", "width": "2 * half"}
 PRODUCTS |= {"rows": "2 * each", "columns": "2 * heads", "steps": "2 * each"}
 # How many windows of a size by its name fit by steps of 2 could not be told.
 NUMBERS = {"kernel": 3, "window": 3}
@@ -147,9 +149,11 @@ def _layer(layer: schema.Layer, attributes: dict[str, Any]) -> str:
     )
 
 
-def _function(function: schema.Function, _: dict[str, Any]) -> str:
+def _function(function: schema.Function, attributes: dict[str, Any]) -> str:
     inputs = {n: _input(d) for n, d in function.inputs.items()}
-    call = f"y = {function.function}({', '.join(inputs)})"
+    sizes_given = {n: n for n, default in function.attributes.items() if default == "size"}
+    given = [*inputs, *(f"{n}={v}" for n, v in (sizes_given | attributes).items())]
+    call = f"y = {function.function}({', '.join(given)})"
     sizes = _sizes(function.function, *inputs.values())
     return _text({"sizes": sizes, "inputs": inputs, "layers": "{}", "equations": call})
 

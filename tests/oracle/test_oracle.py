@@ -59,6 +59,12 @@ CASES: Mapping[str, tuple[tuple[Any, ...], Mapping[str, Any], Any]] = {
     "sin": ((A,), {}, each(math.sin, A)),
     "cos": ((A,), {}, each(math.cos, A)),
     "floor": ((3 * A,), {}, each(lambda a: float(math.floor(a)), 3 * A)),
+    "cumulative_sum": ((A,), {}, np.array([[sum(r[: n + 1]) for n in range(4)] for r in A])),
+    "argsort": (
+        (np.array([[2.0, np.nan, 1.0, 2.0, -0.0, 0.0]]),),
+        {},
+        np.array([[4, 5, 2, 0, 3, 1]]),
+    ),
     "arange": ((), {"stop": Dim.of("rows")}, np.array([0, 1, 2])),
     "reshape": (
         (CUBE,),
@@ -155,7 +161,7 @@ def test_an_order_of_summation_changes_the_rounding_only(order: str, op: str) ->
     long = RNG.normal(size=(8, 501)).astype(np.float32)
     arguments = {"sum": (long, (1,), False), "matmul": (long, long.T)}
     arguments |= {"exp": (long,), "log": (abs(long),), "tanh": (long,)}
-    arguments |= dict.fromkeys(("erf", "sin", "cos"), (long,))
+    arguments |= dict.fromkeys(("erf", "sin", "cos", "cumulative_sum"), (long,))
     arguments["tensordot"] = (long, long, ((1,), (1,)))
     other = oracle.ORDERS[order][op](*arguments[op])
     plain = oracle.TABLE[op](*arguments[op])

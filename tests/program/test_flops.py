@@ -30,7 +30,7 @@ def test_each_kind_of_operation() -> None:
 def test_every_primitive_is_counted_or_moves_data() -> None:
     moving = {"permute_dims", "broadcast_to", "expand_dims", "squeeze", "concat", "slice", "flip"}
     moving |= {"take", "take_along_axis", "one_hot", "astype", "stop_gradient", "arange", "reshape"}
-    moving |= {"windows"}
+    moving |= {"windows", "argsort"}
     products = {"matmul", "tensordot"}
     groups = (moving, products, ELEMENTWISE, REDUCING)
     assert set().union(*groups) == set(EVERY)

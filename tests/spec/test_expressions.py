@@ -130,7 +130,7 @@ def test_every_node_knows_its_place():
 
 
 REFUSED = [
-    ("y = x.shape", "1:6: attributes are not part"),
+    ("y = x.shape", "1:6: what stands behind a dot is not part"),
     ("y = x if a else b", "1:7: 'if' is not part of the language; use where"),
     ("y = a and b", "1:7: 'and' is not part of the language; write (a < b) & (c < d)"),
     ("y = not a", "1:5: 'not' is not part of the language; write ~(a < b)"),
@@ -150,7 +150,7 @@ REFUSED = [
     ),
     ("y = f(**a)", "1:7: '**' cannot unpack; write the arguments out, found '**a'"),
     ("y = f(a=1, a=2)", "1:12: argument 'a' is given twice, found 'a=2'"),
-    ("y = True", "1:5: 'True' is not part of the language; use 1 and 0"),
+    ("y = True", "1:5: 'True' is not part of the language; write true or false"),
     ("y = None", "1:5: None can only be an index"),
     ("y += 1", "1:3: write it out, as in 'a = a + b'; found '+='"),
     ("y: x = 1", "1:1: expected 'name = expression' or 'a, b = call(...)', found 'y: x = 1'"),

@@ -29,6 +29,7 @@ REFUSED = [
     ("a: ~", "1:4: a value is missing"),
     ("a:\nb: 1", "1:3: a value is missing"),
     ("a: {b, c}", "1:6: a value is missing"),
+    ("a: {b: (c, d)}", "1:14: a value is missing: a list has square brackets, as in [batch, time]"),
     ("a: !!python/object/apply:os.system [x]", "1:4: tags are not allowed in a spec"),
     ("a: !x 1", "1:4: tags are not allowed in a spec, found '!x'"),
     ("a: &b 1", "1:4: anchors and aliases are not allowed in a spec, found '&b'"),

@@ -56,6 +56,7 @@ WEIGHTS: Mapping[str, Callable[..., Weight]] = {
     **dict.fromkeys(("permute_dims", "slice", "flip"), lambda x: x),
     **dict.fromkeys(("relu", "clip"), lambda x: x + 1),
     "concat": lambda *parts: sum(parts, Weight(1)),
+    **dict.fromkeys(("cumulative_sum", "argsort"), lambda x: x + 1),
     "take": lambda table, i: table + i,
     "take_along_axis": lambda x, i: x * x / 2,
     "one_hot": lambda i: Weight(20),

@@ -46,6 +46,12 @@ OTHER = [
     ("layer", "depthwise_conv2d", "merge(each, ", "merge(each[..., ::-1], "),
     ("layer", "conv2d_transpose", "x @ kernels", "2 * x @ kernels"),
     ("layer", "avg_pool", "padding=padding)", "padding=padding, lowest=1)"),
+    ("layer", "unembedding", "x @ permute", "2 * x @ permute"),
+    ("layer", "mixture_of_experts", "softmax(score)", "softmax(2 * score)"),
+    ("layer", "graph_convolution", "1 + segment_sum", "2 + segment_sum"),
+    ("layer", "grouped_attention", "<= step[:, None]", ">= step[:, None]"),
+    ("layer", "llama_block", "gate(inner) * up(inner)", "gate(inner) + up(inner)"),
+    ("function", "rotary", "b * cos(turn) + a", "b * cos(turn) - a"),
     ("function", "gelu", "0.7071067811865476", "0.707"),
     # What they call, directly or by an attribute.
     ("function", "sigmoid", "tanh(0.5 * x)", "tanh(0.25 * x)"),

@@ -11,7 +11,7 @@ from harness.program.ir import Block, Node, reads
 CONSTANT = frozenset(
     {
         *("less", "less_equal", "equal", "astype", "one_hot", "stop_gradient", "floor"),
-        "arange",
+        *("arange", "argsort"),
         *("constant", "extent"),
     }
 )

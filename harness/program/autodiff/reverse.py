@@ -57,6 +57,10 @@ class Reverse:
         """The forward value, readable from the backward pass."""
         return value
 
+    def made_by(self, value: int, op: str) -> bool:
+        """Whether a forward value is the result of such an operation, as far as is known here."""
+        return any(node.op == op and value in node.outputs for node in self.forward)
+
     def add(self, value: int, cotangent: int) -> None:
         """Add to a value's cotangent, summing over the axes along which it was broadcast."""
         if not self.active(value):
@@ -154,6 +158,9 @@ class _ScanReverse(Reverse):
         for move in reversed(moves):
             value = self.views[move.output] = self.emit(move.op, value, **move.attributes)
         return value
+
+    def made_by(self, value: int, op: str) -> bool:
+        return value in self.made and self.made[value].op == op
 
     def _view(self, value: int) -> Node | None:
         """The node of the body that makes a value, where it is a move only."""

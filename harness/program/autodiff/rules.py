@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from math import pi, sqrt
 
 from harness.program.autodiff.reverse import Reverse, Rule
-from harness.program.dims import Dim
+from harness.program.dims import ONE, Dim
 from harness.program.ir import Node
 
 # The slope of erf at 0.
@@ -170,12 +170,34 @@ def _take(r: Reverse, node: Node, g: int) -> None:
     r.add(table, r.emit("segment_sum", g, r.see(indices), rows=rows))
 
 
+def _segment_sum(r: Reverse, node: Node, g: int) -> None:
+    values, indices = node.inputs
+    r.add(values, r.emit("take", g, r.see(indices)))
+
+
+def _cumulative_sum(r: Reverse, node: Node, g: int) -> None:
+    """Each entry is in its own sum and all later ones: the sums from the end."""
+    last = len(r.builder.types[node.output].shape) - 1
+    sums = r.emit("cumulative_sum", r.emit("flip", g, axis=last))
+    r.add(node.inputs[0], r.emit("flip", sums, axis=last))
+
+
 def _take_along_axis(r: Reverse, node: Node, g: int) -> None:
     table, indices = node.inputs
-    rank = len(r.builder.types[indices].shape)
+    shape = r.builder.types[indices].shape
+    last = len(shape) - 1
     classes = r.builder.types[table].shape[-1]
-    index = r.emit("squeeze", r.see(indices), axis=rank - 1)
-    r.add(table, r.emit("multiply", g, r.emit("one_hot", index, classes=classes)))
+    if r.made_by(indices, "argsort"):
+        # A whole row in another order, which the order of the order undoes.
+        undone = r.emit("argsort", r.emit("astype", r.see(indices)))
+        r.add(table, r.emit("take_along_axis", g, undone))
+    elif shape[-1] == ONE:
+        index = r.emit("squeeze", r.see(indices), axis=last)
+        r.add(table, r.emit("multiply", g, r.emit("one_hot", index, classes=classes)))
+    else:
+        chosen = r.emit("one_hot", r.see(indices), classes=classes)
+        each = r.emit("multiply", r.emit("expand_dims", g, axis=last + 1), chosen)
+        r.add(table, r.emit("sum", each, axis=(last,), keepdims=False))
 
 
 def _sum(r: Reverse, node: Node, g: int) -> None:
@@ -271,6 +293,8 @@ RULES: Mapping[str, Rule] = {
     "flip": _flip,
     "take": _take,
     "take_along_axis": _take_along_axis,
+    "segment_sum": _segment_sum,
+    "cumulative_sum": _cumulative_sum,
     "sum": _sum,
     "max": _max,
     "matmul": _matmul,

@@ -44,6 +44,18 @@ def _arange(work: Work) -> Operand:
     return out
 
 
+def _cumulative_sum(work: Work) -> Operand:
+    out = work.place()
+    work.assembler.emit("cumulative_sum", out, *work.operands())
+    return out
+
+
+def _argsort(work: Work) -> Operand:
+    out = work.home or fresh(work.shape, "index")
+    work.assembler.emit("argsort", out, *work.operands())
+    return out
+
+
 def _leading_order(view: View, rank: int) -> Shape:
     """The first ``rank`` axes from the widest stride to the narrowest."""
     return tuple(a for a in view.memory_order() if a < rank)
@@ -184,6 +196,8 @@ RULES: Mapping[str, Rule] = {
     "reshape": _reshape,
     "windows": windows,
     "overlap_add": overlap_add,
+    "cumulative_sum": _cumulative_sum,
+    "argsort": _argsort,
     "matmul": _matmul,
     "addmm": _addmm,
     "tensordot": _tensordot,
