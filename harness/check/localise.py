@@ -17,7 +17,8 @@ from harness.arrays import Array
 from harness.check.findings import PASSING, Finding
 from harness.check.hypotheses import hypotheses
 from harness.oracle.case import Case
-from harness.oracle.oracle import ORDERS, Oracle
+from harness.oracle.oracle import Oracle
+from harness.oracle.orders import ORDERS
 from harness.oracle.tolerance import (
     FLOOR,
     PRECISION,
