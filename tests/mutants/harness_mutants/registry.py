@@ -56,7 +56,7 @@ class Mutant:
 
 MUTANTS: dict[str, Mutant] = {}
 # Models of mutants that are not of Lesson 6.
-OTHERS = ("vae",)
+OTHERS = ("vae", "lenet", "resnet")
 
 
 def _model(spec: str) -> str:
