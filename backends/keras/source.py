@@ -87,14 +87,8 @@ WORDS = Words(
         {
             *(text.partition("(")[0] for text in CALLS.values()),
             *("ops.shape", "ops.scan", "ops.arange", "ops.zeros", "ops.full", "ops.concatenate"),
-            *(
-                "ops.pad",
-                "ops.tensordot",
-                "ops.zeros_like",
-                "ops.ones_like",
-                "keras.layers.Layer",
-                DECORATOR,
-            ),
+            *("ops.zeros_like", "ops.ones_like", "keras.layers.Layer", DECORATOR),
+            *("ops.pad", "ops.tensordot"),
         }
     ),
     methods=frozenset({"add_weight"}),
