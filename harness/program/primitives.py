@@ -3,8 +3,7 @@
 Names and meaning follow the Python array API standard (2024.12) where it has the function;
 ``segment_sum``, ``one_hot``, ``constant``, ``extent``, ``stop_gradient`` and ``scan`` are added.
 What a backend's table must hold is :data:`TABLE`; :data:`OFFERED` is what it may lack, and then
-runs the models that need none of it. ``constant``, ``extent``, ``scan`` and ``call``
-are run by the walker.
+runs the models that need none of it. ``constant``, ``extent``, ``scan`` and ``call`` are walked.
 """
 
 from __future__ import annotations
