@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,20 @@ from harness.extend import NativeOptimizer, Tensors, UpdateRule
 
 # Our optimizer -> optax's, and its arguments: the name of an attribute of ours, or a fixed value.
 # adam_epsilon_hat is not here: optax has no epsilon beside the root of the uncorrected moment.
+BETAS: Mapping[str, str] = {"b1": "beta_1", "b2": "beta_2"}
+DECAYED: Mapping[str, str] = {**BETAS, "weight_decay": "weight_decay"}
 OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, str | bool]]] = {
+    "adadelta": ("adadelta", {"rho": "rho", "eps": "epsilon"}),
+    "adagrad_epsilon_inside": (
+        "adagrad",
+        {"initial_accumulator_value": "initial", "eps": "epsilon"},
+    ),
+    "adamw": ("adamw", {**DECAYED, "eps": "epsilon"}),
+    "amsgrad_corrected": ("amsgrad", {**BETAS, "eps": "epsilon"}),
+    "lamb": ("lamb", {**DECAYED, "eps": "epsilon"}),
+    "lion": ("lion", DECAYED),
+    "nadam_constant": ("nadam", {**BETAS, "eps": "epsilon"}),
+    "radam": ("radam", {**BETAS, "eps": "epsilon"}),
     "adam": ("adam", {"b1": "beta_1", "b2": "beta_2", "eps": "epsilon"}),
     "rmsprop": ("rmsprop", {"decay": "rho", "eps": "epsilon", "eps_in_sqrt": False}),
     "rmsprop_epsilon_inside": ("rmsprop", {"decay": "rho", "eps": "epsilon", "eps_in_sqrt": True}),
@@ -22,7 +35,12 @@ OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, str | bool]]] = {
 }
 
 # Our slot -> the field of optax's state.
-SLOTS: Mapping[str, str] = {"m": "mu", "v": "nu", "velocity": "trace"}
+SLOTS: Mapping[str, str] = {"m": "mu", "v": "nu", "velocity": "trace", "largest": "nu_max"}
+# Those that other optimizers call otherwise.
+OWN_SLOTS: Mapping[str, Mapping[str, str]] = {
+    "adadelta": {"squares": "e_g", "steps": "e_x"},
+    "adagrad_epsilon_inside": {"squares": "sum_of_squares"},
+}
 
 
 class Optimizer(NativeOptimizer):
@@ -33,7 +51,7 @@ class Optimizer(NativeOptimizer):
     ``optax.inject_hyperparams`` would round them, and ``1 - beta_2`` with them, to float32.
     """
 
-    def __init__(self, label: str, make: Callable[[Any], Any], slots: Sequence[str]) -> None:
+    def __init__(self, label: str, make: Callable[[Any], Any], slots: Mapping[str, str]) -> None:
         self.label = label
         self._slots = slots
         self._start = jax.jit(lambda variables: make(0.0).init(variables))
@@ -54,13 +72,13 @@ class Optimizer(NativeOptimizer):
         state: Any,
         variables: Tensors,
         gradients: Tensors,
-        learning_rate: float,
+        learning_rate: Any,
         donate: bool = False,
     ) -> tuple[Any, Tensors]:
         return self._step(state, variables, gradients, learning_rate)
 
     def slots(self, state: Any) -> Mapping[str, Tensors]:
-        return {slot: optax.tree_utils.tree_get(state, SLOTS[slot]) for slot in self._slots}
+        return {slot: optax.tree_utils.tree_get(state, own) for slot, own in self._slots.items()}
 
 
 def claim_optimizer(rule: UpdateRule) -> Optimizer | None:
@@ -70,4 +88,5 @@ def claim_optimizer(rule: UpdateRule) -> Optimizer | None:
     name, wanted = OPTIMIZERS[rule.name]
     arguments = {n: rule.attributes[v] if isinstance(v, str) else v for n, v in wanted.items()}
     make = partial(getattr(optax, name), **arguments)
-    return Optimizer(f"optax.{name}", make, [port.name for port in rule.slots])
+    fields = {**SLOTS, **OWN_SLOTS.get(rule.name, {})}
+    return Optimizer(f"optax.{name}", make, {p.name: fields[p.name] for p in rule.slots})

@@ -7,8 +7,9 @@ floats to float32 on their way into a float64 tensor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,12 +17,43 @@ from harness.extend import Backend, NativeOptimizer, Tensors, UpdateRule
 
 from .engines import Engine
 
-# definition -> (class, its arguments, the slots in the order of Keras)
-OPTIMIZERS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "sgd": ("SGD", (), ()),
-    "sgd_momentum_scaled": ("SGD", ("momentum",), ("velocity",)),
-    "adam_epsilon_hat": ("Adam", ("beta_1", "beta_2", "epsilon"), ("m", "v")),
-    "rmsprop_epsilon_inside": ("RMSprop", ("rho", "epsilon"), ("v",)),
+MOMENTS: Mapping[str, str] = {"m": "_momentums", "v": "_velocities"}
+ADAM: tuple[str, ...] = ("beta_1", "beta_2", "epsilon")
+
+
+class KerasClass(NamedTuple):
+    """A class of Keras: the attributes that it takes under their own names, further arguments (an
+    attribute's name, or a value), and its lists of variables by slot."""
+
+    kind: str
+    names: tuple[str, ...]
+    slots: Mapping[str, str]
+    further: Mapping[str, str | bool] = MappingProxyType({})
+
+
+# Nadam is not here: what it carries beside its slots is no variable of Keras, and would be lost.
+OPTIMIZERS: Mapping[str, KerasClass] = {
+    "adadelta": KerasClass(
+        "Adadelta",
+        ("rho", "epsilon"),
+        {"squares": "_accumulated_grads", "steps": "_accumulated_delta_vars"},
+    ),
+    "adagrad_epsilon_inside": KerasClass(
+        "Adagrad",
+        ("epsilon",),
+        {"squares": "_accumulators"},
+        {"initial_accumulator_value": "initial"},
+    ),
+    "adam_epsilon_hat": KerasClass("Adam", ADAM, MOMENTS),
+    "adamw_epsilon_hat": KerasClass("AdamW", (*ADAM, "weight_decay"), MOMENTS),
+    "amsgrad_epsilon_hat": KerasClass(
+        "Adam", ADAM, {**MOMENTS, "largest": "_velocity_hats"}, {"amsgrad": True}
+    ),
+    "lamb": KerasClass("Lamb", ADAM, MOMENTS),
+    "lion": KerasClass("Lion", ("beta_1", "beta_2", "weight_decay"), {"m": "_momentums"}),
+    "rmsprop_epsilon_inside": KerasClass("RMSprop", ("rho", "epsilon"), {"v": "_velocities"}),
+    "sgd": KerasClass("SGD", (), {}),
+    "sgd_momentum_scaled": KerasClass("SGD", ("momentum",), {"velocity": "momentums"}),
 }
 
 
@@ -33,22 +65,29 @@ class KerasOptimizer(NativeOptimizer):
         backend: Backend,
         keras: Any,
         engine: Engine,
-        kind: str,
+        known: KerasClass,
         settings: Mapping[str, float],
-        slots: Sequence[str],
     ) -> None:
-        self.label = f"keras.optimizers.{kind}"
+        self.label = f"keras.optimizers.{known.kind}"
         self.backend, self.keras, self.engine = backend, keras, engine
-        self.kind, self.settings, self.names = kind, settings, slots
+        self.known, self.settings = known, settings
 
     def start(self, variables: Tensors) -> Any:
         keras = self.keras
         self.order = list(variables)
         number = np.float64 if keras.config.floatx() == "float64" else float  # see the module
-        settings = {name: number(value) for name, value in self.settings.items()}
-        optimizer = getattr(keras.optimizers, self.kind)(learning_rate=0.0, **settings)
+        settings = {
+            name: value if isinstance(value, bool) else number(value)
+            for name, value in self.settings.items()
+        }
+        optimizer = getattr(keras.optimizers, self.known.kind)(learning_rate=0.0, **settings)
         trained = [keras.Variable(self.backend.numpy(t)) for t in variables.values()]
         optimizer.build(trained)
+        places = {id(variable): i for i, variable in enumerate(optimizer.variables)}
+        self.places = {
+            slot: [places[id(variable)] for variable in getattr(optimizer, own)]
+            for slot, own in self.known.slots.items()
+        }
 
         def step(variables: Tensors, constants: Tensors) -> Tensors:
             tensors = [variables[n] for n in self.order]
@@ -66,10 +105,12 @@ class KerasOptimizer(NativeOptimizer):
         state: Any,
         variables: Tensors,
         gradients: Tensors,
-        learning_rate: float,
+        learning_rate: Any,
         donate: bool = False,
     ) -> tuple[Any, Tensors]:
-        rate = self.backend.tensor(np.array(learning_rate, self.keras.config.floatx()))
+        rate: Any = learning_rate
+        if isinstance(learning_rate, float):
+            rate = self.backend.tensor(np.array(learning_rate, self.keras.config.floatx()))
         state = [state[0], rate, *state[2:]]
         constants = {f"gradient.{n}": g for n, g in gradients.items()}
         constants |= {f"state.{i}": t for i, t in enumerate(state)}
@@ -77,11 +118,9 @@ class KerasOptimizer(NativeOptimizer):
         return [made[f"state.{i}"] for i in range(len(state))], {n: made[n] for n in self.order}
 
     def slots(self, state: Any) -> Mapping[str, Tensors]:
-        """Keras lists the iteration, the learning rate, then each variable's slots together."""
-        count = len(self.names)
         return {
-            slot: dict(zip(self.order, state[2 + i :: count], strict=True))
-            for i, slot in enumerate(self.names)
+            slot: {n: state[i] for n, i in zip(self.order, places, strict=True)}
+            for slot, places in self.places.items()
         }
 
 
@@ -89,8 +128,14 @@ def claim_optimizer(
     backend: Backend, keras: Any, engine: Engine, rule: UpdateRule
 ) -> NativeOptimizer | None:
     """Keras' class of the same update."""
-    if rule.name not in OPTIMIZERS:
-        return None
-    kind, names, slots = OPTIMIZERS[rule.name]
-    settings = {n: rule.attributes[n] for n in names}
-    return KerasOptimizer(backend, keras, engine, kind, settings, slots)
+    known, numbers = OPTIMIZERS.get(rule.name), rule.attributes
+    if known is None or (known.kind == "Lamb" and numbers["weight_decay"] != 0):
+        return None  # Keras decays past the norms of LAMB
+    if known.kind == "Lion" and not 0 < numbers["beta_1"] <= 1:
+        return None  # which Keras refuses
+    doubled = keras.config.floatx() == "float64" and keras.backend.backend() == "jax"
+    if known.kind == "Adadelta" and doubled:
+        return None  # it multiplies by the numpy scalar from the left, which no tracer bears
+    settings: dict[str, float] = {n: numbers[n] for n in known.names}
+    settings |= {n: numbers[v] if isinstance(v, str) else v for n, v in known.further.items()}
+    return KerasOptimizer(backend, keras, engine, known, settings)

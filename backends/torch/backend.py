@@ -103,7 +103,7 @@ class Torch(Backend):
     denormals = True
 
     def __init__(self) -> None:
-        self.device, self.narrow = "cpu", False
+        self.device, self.narrow, self.double = "cpu", False, False
         self._table = {
             **_table(),
             "arange": lambda stop: torch.arange(stop, device=self.device),
@@ -138,7 +138,7 @@ class Torch(Backend):
         return (*super().dtypes(), *cuda.dtypes(), "bfloat16")
 
     def use(self, device: str, dtype: str) -> None:
-        self.device, self.narrow = device, dtype == "bfloat16"
+        self.device, self.narrow, self.double = device, dtype == "bfloat16", dtype == "float64"
         cuda.prepare(dtype, self.deterministic)
         # cuDNN would rather have all weights of a layer in one piece of memory. Autograd's leaves
         # are tensors of their own, so the copy that it makes at every call is accepted.
@@ -217,7 +217,7 @@ class Torch(Backend):
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
         from .optimizers import claim_optimizer
 
-        return claim_optimizer(rule)
+        return claim_optimizer(rule, self.double)
 
 
 @hookimpl

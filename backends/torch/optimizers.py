@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,14 +26,16 @@ class _Running:
 class TorchOptimizer(NativeOptimizer):
     """A class of torch.optim with its arguments.
 
-    ``buffers`` maps the definition's slots to the class's own names. ``epsilon``, if there is one,
-    stands beside the root of the uncorrected second moment, where Adam has its own.
+    ``buffers`` maps the definition's slots to the class's own names, and ``starts`` those that
+    are not zeros to what they are. ``epsilon``, if there is one, stands beside the root of the
+    uncorrected second moment, where Adam has its own.
     """
 
     kind: type[torch.optim.Optimizer]
     arguments: Mapping[str, Any]
     buffers: Mapping[str, str]
     epsilon: float | None = None
+    starts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:  # type: ignore[override]
@@ -52,7 +54,7 @@ class TorchOptimizer(NativeOptimizer):
         state: _Running,
         variables: Tensors,
         gradients: Tensors,
-        learning_rate: float,
+        learning_rate: Any,
         donate: bool = False,
     ) -> tuple[_Running, Tensors]:
         for name, parameter in state.parameters.items():
@@ -63,45 +65,84 @@ class TorchOptimizer(NativeOptimizer):
             parameter.grad = gradients[name].contiguous()
         state.steps += 1
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate
+            # The classes whose update is fused take a tensor, and others a number.
+            group["lr"] = learning_rate if group.get("fused") else float(learning_rate)
             if self.epsilon is not None:
                 group["eps"] = self.epsilon / (1 - group["betas"][1] ** state.steps) ** 0.5
         state.optimizer.step()
         return state, {n: p.detach() for n, p in state.parameters.items()}
 
     def slots(self, state: _Running) -> Mapping[str, Tensors]:
-        def buffer(parameter: torch.nn.Parameter, name: str) -> Tensor:
+        def buffer(parameter: torch.nn.Parameter, slot: str, name: str) -> Tensor:
             found = state.optimizer.state[parameter].get(name)  # made by the first step
-            return torch.zeros_like(parameter) if found is None else found
+            if found is None:
+                return torch.full_like(parameter, self.starts.get(slot, 0.0))
+            # One number for a tensor is the same for each of its entries.
+            return found.to(parameter).expand_as(parameter)
 
         return {
-            slot: {n: buffer(p, own) for n, p in state.parameters.items()}
+            slot: {n: buffer(p, slot, own) for n, p in state.parameters.items()}
             for slot, own in self.buffers.items()
         }
 
 
-def claim_optimizer(rule: UpdateRule) -> TorchOptimizer | None:
-    """torch.optim's class of the same update, if it takes these numbers."""
-    numbers = rule.attributes
-    arguments: dict[str, Any]
-    if rule.name == "sgd":
-        made = TorchOptimizer(torch.optim.SGD, {"fused": True}, {})
-    elif rule.name == "sgd_momentum" and numbers["momentum"] != 0:  # at 0, SGD keeps no velocity
-        arguments = {"momentum": numbers["momentum"], "fused": True}
-        made = TorchOptimizer(torch.optim.SGD, arguments, {"velocity": "momentum_buffer"})
-    elif rule.name in ("adam", "adam_epsilon_hat"):
-        betas = (numbers["beta_1"], numbers["beta_2"])
-        arguments = {"betas": betas, "eps": numbers["epsilon"], "fused": True}
-        hat = numbers["epsilon"] if rule.name == "adam_epsilon_hat" else None
-        slots = {"m": "exp_avg", "v": "exp_avg_sq"}
-        made = TorchOptimizer(torch.optim.Adam, arguments, slots, hat)
-    elif rule.name == "rmsprop":
-        arguments = {"alpha": numbers["rho"], "eps": numbers["epsilon"]}
-        made = TorchOptimizer(torch.optim.RMSprop, arguments, {"v": "square_avg"})
-    else:
-        return None
+MOMENTS: Mapping[str, str] = {"m": "exp_avg", "v": "exp_avg_sq"}
+FUSED: Mapping[str, bool] = {"fused": True}
+
+
+def _adam(numbers: Mapping[str, float], **more: Any) -> dict[str, Any]:
+    """The arguments that all kinds of Adam share."""
+    betas = (numbers["beta_1"], numbers["beta_2"])
+    return {"betas": betas, "eps": numbers["epsilon"], **more}
+
+
+def _made(name: str, numbers: Mapping[str, float], double: bool) -> TorchOptimizer | None:
+    optim = torch.optim
+    largest = {**MOMENTS, "largest": "max_exp_avg_sq"}
+    match name:
+        case "sgd":
+            return TorchOptimizer(optim.SGD, FUSED, {})
+        case "sgd_momentum" if numbers["momentum"] != 0:  # at 0, SGD keeps no velocity
+            arguments = {"momentum": numbers["momentum"], **FUSED}
+            return TorchOptimizer(optim.SGD, arguments, {"velocity": "momentum_buffer"})
+        case "adam":
+            return TorchOptimizer(optim.Adam, _adam(numbers, **FUSED), MOMENTS)
+        case "adam_epsilon_hat":
+            hat = numbers["epsilon"]
+            return TorchOptimizer(optim.Adam, _adam(numbers, **FUSED), MOMENTS, hat)
+        case "adamw":
+            arguments = _adam(numbers, weight_decay=numbers["weight_decay"], **FUSED)
+            return TorchOptimizer(optim.AdamW, arguments, MOMENTS)
+        case "amsgrad":
+            arguments = _adam(numbers, amsgrad=True, **FUSED)
+            return TorchOptimizer(optim.Adam, arguments, largest)
+        case "nadam" if not double:  # NAdam keeps its product in float32 in any case
+            arguments = _adam(numbers, momentum_decay=numbers["momentum_decay"])
+            buffers = {**MOMENTS, "product": "mu_product"}
+            return TorchOptimizer(optim.NAdam, arguments, buffers, starts={"product": 1.0})
+        case "radam_epsilon_hat":
+            return TorchOptimizer(optim.RAdam, _adam(numbers), MOMENTS)
+        case "rmsprop":
+            arguments = {"alpha": numbers["rho"], "eps": numbers["epsilon"]}
+            return TorchOptimizer(optim.RMSprop, arguments, {"v": "square_avg"})
+        case "adagrad":
+            arguments = {"eps": numbers["epsilon"]}
+            arguments["initial_accumulator_value"] = numbers["initial"]
+            return TorchOptimizer(optim.Adagrad, arguments, {"squares": "sum"})
+        case "adadelta":
+            arguments = {"rho": numbers["rho"], "eps": numbers["epsilon"]}
+            buffers = {"squares": "square_avg", "steps": "acc_delta"}
+            return TorchOptimizer(optim.Adadelta, arguments, buffers)
+    return None
+
+
+def claim_optimizer(rule: UpdateRule, double: bool) -> TorchOptimizer | None:
+    """torch.optim's class of the same update, if it takes these numbers; ``double`` where it would
+    be in float64."""
+    made = _made(rule.name, rule.attributes, double)
     try:
-        made.make([])
+        if made is not None:
+            made.make([])
     except ValueError:  # such as a negative momentum, which the definition allows
         return None
     return made

@@ -163,7 +163,8 @@ class Contestant:
         if not outcome.ok:
             raise WorkerFault("start", outcome)
         hello: Mapping[str, Any] = self.worker.hello or {}
-        lacking = not_offered(hello, self.device, self.case.dtype, self.case.programs.values())
+        programs = (*self.case.programs.values(), self.case.rule)
+        lacking = not_offered(hello, self.device, self.case.dtype, programs)
         if lacking and not self.entry.baseline:
             raise Unsupported(lacking)
         return hello

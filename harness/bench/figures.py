@@ -12,7 +12,7 @@ from harness.bench.proofs import check_hardware
 from harness.bench.workload import TimedCase
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import resolve_shape
-from harness.program.flops import ELEMENTWISE, Flops, count
+from harness.program.flops import ELEMENTWISE, REDUCING, Flops, count
 from harness.program.ir import Node, Port, Program, Type, UpdateRule, inline_calls, needed_nodes
 from harness.program.signature import result_ports
 from harness.runtime.backend import WIDTHS
@@ -139,14 +139,13 @@ def work(case: TimedCase) -> dict[str, int]:
 
 def _update(rule: UpdateRule, program: Program) -> Flops:
     """One operation for each entry of each parameter and each node that works on entries."""
-    wide = {rule.parameter, rule.gradient, *(slot.value for slot in rule.slots)}
     operations = 0
-    for node in rule.nodes:
-        if wide.intersection(node.inputs):
-            wide.update(node.outputs)
-            operations += node.op in ELEMENTWISE
-    entries = sum(prod(program.shape(p)) for p in program.parameters)
-    return Flops(elementwise=operations * entries)
+    for parameter in program.parameters:
+        own, entries = rule.of(parameter.name), prod(program.shape(parameter))
+        for node in own.own_nodes:
+            wide = any(own.types[value].shape for value in node.inputs)
+            operations += entries * (wide and node.op in ELEMENTWISE | REDUCING)
+    return Flops(elementwise=operations)
 
 
 def largest_product(case: TimedCase) -> Size:

@@ -173,12 +173,31 @@ def _losses(spec: Spec, program: Program) -> str:
     if spec.update is not None:
         attributes = ", ".join(f"{n} {v:g}" for n, v in spec.update.attributes.items())
         lines.append(f"  optimizer {spec.update.name} ({attributes})")
+        lines += _around(spec)
     if spec.model.training is not None:
         phases = ", ".join(
             f"{p.epochs} epochs at {p.learning_rate:g}" for p in spec.model.training.phases
         )
         lines.append(f"  phases    {phases}")
     return "training\n" + "\n".join(lines)
+
+
+def _around(spec: Spec) -> list[str]:
+    """What a model says of its optimizer beside numbers."""
+    use = spec.model.optimizer
+    assert use is not None
+    said: dict[str, object] = dict(use.model_extra or {})
+    said = {n: text for n, text in said.items() if isinstance(text, str)}
+    said |= {f"total {name}": text for name, text in use.total.items()}
+    said |= {"g": use.gradient, "learning rate": use.schedule and f"times {use.schedule}"}
+    lines = [f"    {name} = {text}" for name, text in said.items() if text is not None]
+    for group in use.groups:
+        own = {**(group.model_extra or {}), "schedule": group.schedule}
+        given = ", ".join(f"{n} {v}" for n, v in own.items() if v is not None)
+        patterns = group.parameters
+        names = patterns if isinstance(patterns, str) else ", ".join(patterns)
+        lines.append(f"    {names}: {given}")
+    return lines
 
 
 def _cost(program: Program, free: Mapping[str, int]) -> str:

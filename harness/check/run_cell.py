@@ -78,7 +78,7 @@ class CellRun:
         result.doubts = hello.get("doubts", ())
         result.version = ", ".join(f"{n} {v}" for n, v in hello.get("versions", {}).items())
         # What a backend does not claim to have is not a fault of it.
-        programs = (self.case.training, self.case.inference)
+        programs = (self.case.training, self.case.inference, self.case.spec.update)
         lacking = not_offered(hello, self.cell.device, self.cell.dtype, programs)
         if lacking:
             yield Finding("open", faults=[lacking], verdict="unsupported")

@@ -23,6 +23,7 @@ from harness.oracle.patience import OracleFault, at_work
 from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference, Run
 from harness.program.dims import resolve_shape
 from harness.program.ir import Phase, Program, UpdateRule
+from harness.program.serial import digest
 from harness.program.signature import group_of
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
@@ -189,7 +190,7 @@ class Case:
                 step = {"results": results, **session.read()}
                 yield step_values(number, step, material)
 
-        return self._expect(("train", rule.name, key), run)
+        return self._expect(("train", digest(rule), key), run)
 
 
 def entries_of(program: Program, batch: int, time: int) -> int:

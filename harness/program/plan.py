@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.builder import Builder
@@ -18,6 +19,7 @@ from harness.program.ir import (
 )
 from harness.program.passes import optimise
 from harness.program.signature import crossing_ports, result_ports
+from harness.program.updates import at_shape, type_at
 
 # How the names of what a batch holds begin.
 BATCH = ("input.", "target.")
@@ -126,31 +128,49 @@ def _updates(
     after = builder.emit("add", step, builder.constant(1.0))
     slots: dict[str, int] = {}
     updated = {"step": after}
+    values: dict[str, dict[int, int]] = {}
     for parameter in program.parameters:
-        type_ = builder.types[parameter.value]
-        env = {
-            rule.parameter: parameter.value,
-            rule.gradient: gradients[parameter.name],
-            rule.step: step,
-            rule.learning_rate: rate,
+        own, type_ = rule.of(parameter.name), builder.types[parameter.value]
+        env = values[parameter.name] = {
+            own.parameter: parameter.value,
+            own.gradient: gradients[parameter.name],
+            own.step: step,
+            own.learning_rate: rate,
         }
-        for slot in rule.slots:
+        for slot in own.slots:
             env[slot.value] = slots[f"{slot.name}.{parameter.name}"] = builder.value(type_)
-        _copy(rule, env, builder, type_)
-        updated[parameter.name] = env[rule.new_parameter]
-        for slot in rule.new_slots:
-            updated[f"{slot.name}.{parameter.name}"] = env[slot.value]
+    for number in range(len(rule.totals)):
+        _add_total(number, rule, values, builder)
+    for name, env in values.items():
+        own = rule.of(name)
+        _copy(own, own.nodes, env, builder)
+        updated[name] = env[own.new_parameter]
+        for slot in own.new_slots:
+            updated[f"{slot.name}.{name}"] = env[slot.value]
     return slots, updated
 
 
-def _copy(rule: UpdateRule, env: dict[int, int], builder: Builder, parameter: Type) -> None:
-    """Append a rule's nodes for one parameter, with values of their own."""
-    wide = {rule.parameter, rule.gradient, *(slot.value for slot in rule.slots)}
-    for node in rule.nodes:
-        if wide.intersection(node.inputs):
-            wide.update(node.outputs)
+def _add_total(
+    number: int, rule: UpdateRule, values: Mapping[str, dict[int, int]], builder: Builder
+) -> None:
+    """Append a sum over all parameters, and make it known to the rule of each."""
+    whole = None
+    for name, env in values.items():
+        own = rule.of(name)
+        total = own.totals[number]
+        _copy(own, total.nodes, env, builder)
+        part = env[total.part]
+        whole = part if whole is None else builder.emit("add", whole, part)
+    for name, env in values.items():
+        env[rule.of(name).totals[number].value] = cast(int, whole)
+
+
+def _copy(rule: UpdateRule, nodes: Iterable[Node], env: dict[int, int], builder: Builder) -> None:
+    """Append nodes of a rule for one parameter, with values of their own."""
+    shape = builder.types[env[rule.parameter]].shape
+    for node in at_shape(nodes, rule.types, shape):
         for output in node.outputs:
-            env[output] = builder.value(parameter if output in wide else Type(()))
+            env[output] = builder.value(type_at(rule.types[output], shape))
         inputs = tuple(env[i] for i in node.inputs)
         builder.append(replace(node, inputs=inputs, outputs=tuple(env[o] for o in node.outputs)))
 

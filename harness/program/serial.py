@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -10,10 +12,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError, shorten
 from harness.program.dims import Dim
-from harness.program.ir import Block, Meaning, Node, Port, Program, Type, UpdateRule
+from harness.program.ir import Block, Meaning, Node, Port, Program, Total, Type, UpdateRule
 
 CLASSES: Mapping[str, type] = {
-    cls.__name__: cls for cls in (Dim, Type, Block, Meaning, Node, Port, Program, UpdateRule)
+    cls.__name__: cls for cls in (Dim, Type, Block, Meaning, Node, Port, Program, Total, UpdateRule)
 }
 MOST_DEPTH = 100
 PLAIN = (bool, int, float, str, type(None))
@@ -36,6 +38,15 @@ def encode(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise HarnessError(f"a program cannot hold {value!r}")
+
+
+def digest(value: Any) -> str:
+    """The sha256 (hex) of a value as data: two of one digest are the same.
+
+    Raises:
+        HarnessError: as for :func:`encode`.
+    """
+    return hashlib.sha256(json.dumps(encode(value)).encode()).hexdigest()
 
 
 def decode(data: Any) -> Any:

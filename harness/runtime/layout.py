@@ -12,7 +12,7 @@ from harness.program.signature import call_key, local_of, owner_of
 from harness.runtime import promises
 from harness.runtime.backend import Backend
 from harness.runtime.native import ClaimableCall, Native
-from harness.runtime.packing import Packing
+from harness.runtime.packing import Join, Packing, Stack
 
 
 def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native]:
@@ -50,6 +50,12 @@ class Layout:
     def frozen(self) -> frozenset[str]:
         """The packed tensors that are not trained."""
         return frozenset(f"{i}/{n}" for i, packing in self.claimed.items() for n in packing.frozen)
+
+    @property
+    def joined(self) -> bool:
+        """Whether a packed tensor holds several parameters."""
+        pieces = (piece for packing in self.claimed.values() for piece in packing.pieces.values())
+        return any(isinstance(piece, Join | Stack) for piece in pieces)
 
     def pack(self, neutral: Arrays) -> ArrayDict:
         """Neutral arrays as the framework's."""

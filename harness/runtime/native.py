@@ -162,7 +162,7 @@ class NativeOptimizer(ABC):
         state: Any,
         variables: Tensors,
         gradients: Tensors,
-        learning_rate: float,
+        learning_rate: Any,
         donate: bool = False,
     ) -> tuple[Any, Tensors]:
         """One step. May be traced by :meth:`harness.runtime.backend.Backend.advance`.
@@ -171,7 +171,8 @@ class NativeOptimizer(ABC):
             state: What :meth:`start` or the step before returned; given away.
             variables: By name, each of its own shape.
             gradients: By the same names, of the same shapes and dtype.
-            learning_rate: It may change from step to step; the state goes on.
+            learning_rate: It may change from step to step; the state goes on. A tensor of shape
+                ``[]`` where the model has a schedule, which depends on the step.
             donate: Whether the variables are given away as well, and may be written into. Else
                 they keep their values.
 
@@ -187,6 +188,6 @@ class NativeOptimizer(ABC):
             state: As :meth:`update` takes it; it is used again afterwards.
 
         Returns:
-            By slot (``m``, ``v``) a tensor for every variable, of the variable's shape: zeros
-            before the first step. Empty for an optimizer without slots.
+            By slot (``m``, ``v``) a tensor for every variable, of the variable's shape: what the
+            slot starts as before the first step. Empty for an optimizer without slots.
         """

@@ -192,7 +192,8 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
         yield from _of(_walked(made.nodes, ()), made.types, {**made.sizes, **sizes}, session)
     rule = session.rule
     if rule is not None and session.optimizer is None:
-        yield from _of(_walked(rule.nodes, ()), rule.types, {"entries": ENTRIES}, session)
+        nodes = _walked(rule.own_nodes, ())
+        yield from _of(nodes, rule.types, {"entries": ENTRIES}, session)
 
 
 def _samples(session: Session) -> Iterator[PrimitiveCall]:

@@ -32,9 +32,8 @@ from harness.runtime.functions import COMPILED, ExecutionPath, Functions
 from harness.runtime.native import NativeOptimizer, Tensors
 from harness.runtime.tensors import WHOLE
 from harness.runtime.traces import Named, Tracing
+from harness.runtime.updates import RATE, STEP, Update, claimable, feeds, started
 
-# The number of the step, from 1, which the equations of an optimizer may ask for.
-STEP = "step"
 UPDATED = ("update()", "the next state and the next variables")
 
 
@@ -64,8 +63,9 @@ class Session(Functions):
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
         """Train with another optimizer from the next :meth:`load` on; without ``claim`` by its
         equations, whatever the framework has. :class:`.promises.ContractError` as for claims."""
-        native = rule is not None and claim and self.path == "native"
-        claimed = self.backend.claim_optimizer(rule.by_meaning()) if rule and native else None
+        claimed = None
+        if rule is not None and claim and self.path == "native" and claimable(rule, self.layout):
+            claimed = self.backend.claim_optimizer(rule.by_meaning())
         if claimed is not None:
             wanted = "a NativeOptimizer, or None,"
             promises.instance(claimed, NativeOptimizer, "claim_optimizer()", wanted)
@@ -106,11 +106,13 @@ class Session(Functions):
         if self.optimizer is not None:
             self.optimizer_state = self.optimizer.start(trained)
         elif self.rule is not None:
-            zeros = {n: np.zeros_like(self.array(v, n)) for n, v in trained.items()}
-            self.slots = {
-                port.name: {n: self.float_tensor(zero) for n, zero in zeros.items()}
-                for port in self.rule.slots
-            }
+            starts = started(self.rule, parameters)
+            self.slots = {slot: self._packed(arrays) for slot, arrays in starts.items()}
+
+    def _packed(self, neutral: Arrays) -> Tensors:
+        """Arrays of all parameters as tensors of the variables that are trained."""
+        packed = self.layout.pack(neutral)
+        return {n: self.float_tensor(packed[n]) for n in self.trained()}
 
     def forget(self) -> None:
         """Let go of everything that :meth:`load` and later steps have made."""
@@ -124,9 +126,7 @@ class Session(Functions):
         assert self.rule is not None
         assert self.optimizer is None
         check_names("slot", self.rule.slots, slots)
-        for slot, arrays in slots.items():
-            packed = self.layout.pack(arrays)
-            self.slots[slot] = {n: self.float_tensor(packed[n]) for n in self.trained()}
+        self.slots |= {slot: self._packed(arrays) for slot, arrays in slots.items()}
         self.steps = steps
 
     def read(self) -> dict[str, Any]:
@@ -203,7 +203,9 @@ class Session(Functions):
         trained = self.trained()
         wanted = {n: gradients[n] for n in trained}
         if self.optimizer is not None:
-            updated = self.optimizer.update(self.optimizer_state, trained, wanted, learning_rate)
+            count = self.scalar(float(self.steps))
+            wanted, rate = self.fed(trained, wanted, count, learning_rate)
+            updated = self.optimizer.update(self.optimizer_state, trained, wanted, rate)
             self.optimizer_state, trained = promises.pair(updated, *UPDATED)
         else:
             trained = self._apply_rule(trained, wanted, learning_rate)
@@ -214,7 +216,7 @@ class Session(Functions):
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
         if "update" not in self._compiled:
-            self._compiled["update"] = self.compiled(self.update_by_rule)
+            self._compiled["update"] = self.compiled(self.rule_update().run)
         kept = {f"{slot}.{n}": t for slot, ts in self.slots.items() for n, t in ts.items()}
         kept[STEP] = self.scalar(float(self.steps))
         made = self.updated(trained, gradients, kept, learning_rate, self._compiled["update"])
@@ -232,35 +234,34 @@ class Session(Functions):
     ) -> Tensors:
         """Variables by name and slots as ``SLOT.NAME``, after the optimizer's equations.
 
-        ``kept`` holds the slots before, and :data:`STEP`; ``update`` is a compiled update_by_rule.
+        ``kept`` holds the slots before, and :data:`.updates.STEP`.
         """
-        constants = {f"gradient.{n}": gradients[n] for n in variables}
-        constants |= {f"{s}.{n}": kept[f"{s}.{n}"] for s in self.slots for n in variables}
-        constants |= {STEP: kept[STEP], "learning_rate": self.scalar(learning_rate)}
-        results = promises.named((update or self.update_by_rule)(variables, constants), COMPILED)
+        constants = {f"{s}.{n}": kept[f"{s}.{n}"] for s in self.slots for n in variables}
+        constants |= self._rule_constants(variables, gradients, kept[STEP], learning_rate)
+        run = update or self.rule_update().run
+        results = promises.named(run(variables, constants), COMPILED)
         return {n.removeprefix("parameter."): t for n, t in results.items()}
 
-    def update_by_rule(self, variables: Tensors, constants: Tensors) -> Tensors:
-        """The optimizer's equations for every variable.
+    def fed(
+        self, variables: Tensors, gradients: Tensors, step: Any, learning_rate: float
+    ) -> tuple[Tensors, Any]:
+        """What a claimed optimizer is given at a step; see :meth:`.updates.Update.fed`."""
+        if not feeds(self.rule):
+            return gradients, learning_rate
+        constants = self._rule_constants(variables, gradients, step, learning_rate)
+        made = self.rule_update().fed(variables, constants)
+        return made, made.pop(RATE)
 
-        From ``gradient.NAME``, ``SLOT.NAME``, ``step`` and ``learning_rate`` to ``parameter.NAME``
-        and ``SLOT.NAME``.
-        """
-        rule = self.rule
-        assert rule is not None
-        results = {}
-        for name, tensor in variables.items():
-            env = {
-                rule.parameter: tensor,
-                rule.gradient: constants[f"gradient.{name}"],
-                rule.step: constants[STEP],
-                rule.learning_rate: constants["learning_rate"],
-                **{p.value: constants[f"{p.name}.{name}"] for p in rule.slots},
-            }
-            env = self.interpreter({}).run(rule.nodes, env)
-            results[f"parameter.{name}"] = env[rule.new_parameter]
-            results.update({f"{p.name}.{name}": env[p.value] for p in rule.new_slots})
-        return results
+    def rule_update(self) -> Update:
+        """The optimizer's equations for every variable."""
+        assert self.rule is not None
+        return Update(self.rule, self.layout, self.backend.primitives, self.interpreter)
+
+    def _rule_constants(
+        self, variables: Tensors, gradients: Tensors, step: Any, learning_rate: float
+    ) -> Tensors:
+        constants = {f"gradient.{n}": gradients[n] for n in variables}
+        return constants | {STEP: step, RATE: self.scalar(learning_rate)}
 
     def arguments(
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays

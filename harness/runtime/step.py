@@ -18,7 +18,8 @@ from harness.runtime import promises
 from harness.runtime.backend import Advance
 from harness.runtime.native import Tensors
 from harness.runtime.promises import ContractError
-from harness.runtime.session import STEP, UPDATED, Session
+from harness.runtime.session import UPDATED, Session
+from harness.runtime.updates import STEP, feeds
 
 Purpose = Literal["train", "forward"]
 # What a framework's own optimizer keeps, as one opaque thing among the tensors.
@@ -235,10 +236,15 @@ def _native_update(
     session: Session, variables: Tensors, gradients: Tensors, carried: Tensors, rate: float
 ) -> Tensors:
     assert session.optimizer is not None
-    updated = session.optimizer.update(carried[OPTIMIZER], variables, gradients, rate, donate=True)
+    following: Tensors = {}
+    given: Any = rate
+    if STEP in carried:
+        gradients, given = session.fed(variables, gradients, carried[STEP], rate)
+        following = {STEP: _after(session, carried)}
+    updated = session.optimizer.update(carried[OPTIMIZER], variables, gradients, given, donate=True)
     try:
         kept, made = updated
-        return {**made, OPTIMIZER: kept}
+        return {**made, OPTIMIZER: kept, **following}
     except (TypeError, ValueError):
         promises.pair(updated, *UPDATED)
         raise
@@ -248,8 +254,12 @@ def _rule_update(
     session: Session, variables: Tensors, gradients: Tensors, carried: Tensors, rate: float
 ) -> Tensors:
     made = session.updated(variables, gradients, carried, rate)
-    step = session.backend.primitives["add"](carried[STEP], session.scalar(1.0))
-    return {**made, STEP: step}
+    return {**made, STEP: _after(session, carried)}
+
+
+def _after(session: Session, carried: Tensors) -> Any:
+    """The number of the next step."""
+    return session.backend.primitives["add"](carried[STEP], session.scalar(1.0))
 
 
 def _statistics(session: Session) -> Tensors:
@@ -258,7 +268,8 @@ def _statistics(session: Session) -> Tensors:
 
 def _slots(session: Session) -> Tensors:
     """The optimizer's part of what is carried; steps count from 1."""
+    step = {STEP: session.scalar(session.steps + 1.0)}
     if session.optimizer is not None:
-        return {OPTIMIZER: session.optimizer_state}
+        return {OPTIMIZER: session.optimizer_state, **(step if feeds(session.rule) else {})}
     slots = {f"{slot}.{n}": t for slot, ts in session.slots.items() for n, t in ts.items()}
-    return {**slots, STEP: session.scalar(session.steps + 1.0)}
+    return slots | step

@@ -18,10 +18,12 @@ SECTIONS: Mapping[type[schema.Documented], tuple[str, ...]] = {
     ),
     schema.Function: ("inputs",),
     schema.Loss: ("inputs", "attributes"),
-    schema.Optimizer: ("attributes", "slots"),
+    schema.Optimizer: ("attributes", "slots", "total"),
 }
 # Names of an optimizer's equations: the parameter, its gradient and the number of the step.
 UPDATE_NAMES = ("p", "g", "t")
+# What a model says beside an optimizer's attributes, so that none can be called so.
+USE_NAMES = ("optimizer", "schedule", "total", "gradient", "groups", "parameters")
 
 
 def check_definition(document: Document, spec: schema.Documented) -> None:
@@ -30,10 +32,20 @@ def check_definition(document: Document, spec: schema.Documented) -> None:
         return
     taken = UPDATE_NAMES if isinstance(spec, schema.Optimizer) else ()
     check_distinct(document, spec, SECTIONS[type(spec)], taken)
+    if isinstance(spec, schema.Optimizer):
+        _check_attributes(document, spec)
     if isinstance(spec, schema.Layer):
         _check_form(document, spec)
     if isinstance(spec, schema.Layer | schema.Loss | schema.Function):
         _check_inputs(document, spec)
+
+
+def _check_attributes(document: Document, spec: schema.Optimizer) -> None:
+    """A model gives attributes beside what it says of the optimizer in other words."""
+    for name in spec.attributes:
+        if name in USE_NAMES:
+            at = document.place_of_key(("attributes", name))
+            raise SpecError(f"{name!r} is taken: a model says something else by that name", at)
 
 
 def check_distinct(

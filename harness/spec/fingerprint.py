@@ -20,6 +20,9 @@ PROSE = {
     UpdateRule: {"meaning"},
 }
 
+# What came later, and is told only where it says something: what is older keeps its checksum.
+LATER: Mapping[type, set[str]] = {UpdateRule: {"totals", "rate", "fed", "varying", "groups"}}
+
 
 def fingerprint(spec: Spec) -> str:
     """The sha256 (hex) of what a spec means.
@@ -35,6 +38,8 @@ def _meaning(value: Any) -> Any:
     """A program, or a part of one, as JSON: all but its prose, with maps in any order."""
     if is_dataclass(value) and not isinstance(value, type):
         told = [f.name for f in fields(value) if f.name not in PROSE.get(type(value), ())]
+        later = LATER.get(type(value), ())
+        told = [n for n in told if n not in later or getattr(value, n) not in (None, (), {})]
         if isinstance(value, Node) and "meaning" in value.attributes:
             rest = {n: a for n, a in value.attributes.items() if n != "meaning"}
             value = replace(value, attributes=rest)

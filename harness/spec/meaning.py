@@ -36,6 +36,7 @@ from harness.spec.expressions import (
     Rest,
     SliceItem,
     parse_equations,
+    parse_expression,
 )
 from harness.spec.library import Definition, Library, content
 from harness.spec.meaning_axes import Axes, Names, kinds_of, sum_of
@@ -183,6 +184,9 @@ class _EquationReader:
     def _optimizer(self, spec: schema.Optimizer, document: Document) -> str:
         given = self._attributes(spec.attributes)
         given |= {name: sum_of("given", name) for name in (*UPDATE_NAMES, *spec.slots)}
+        for name, text in spec.total.items():
+            part = parse_expression(text, document.locator(("total", name)))
+            given[name] = sum_of("total", self._of(part, given))
         names = self._run(parse_equations(spec.update, document.locator(("update",))), given)
         after = [(name, names[name]) for name in ("p", *sorted(spec.slots))]
         return sum_of("optimizer", kinds_of(spec.attributes), sorted(spec.slots.items()), after)

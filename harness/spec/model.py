@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from math import prod
 from pathlib import Path
 
-from harness.errors import Place, SpecError, did_you_mean
+from harness.errors import SpecError, did_you_mean, shorten
 from harness.notebook import html_table
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.spec import schema
 from harness.spec.axes import FREE_SIZES
 from harness.spec.library import Definition, Library, content
 from harness.spec.lower_model import Lowering
-from harness.spec.lower_optimizer import lower_update
+from harness.spec.lower_optimizer import lower_update, lower_use
 from harness.spec.meaning import hidden
 from harness.spec.rivals import clash, same_file
 from harness.spec.size_checks import check_numbers
@@ -120,12 +121,19 @@ class Spec:
         if self.model.loss is None:
             at = self.document.place_of_key(("optimizer",))
             raise SpecError("an 'optimizer' needs a 'loss'", at)
-
-        def place_of(name: str, key: bool) -> Place:
-            path = ("optimizer", name)
-            return self.document.place_of_key(path) if key else self.document.place_of(path)
-
-        return lower_update(self.library, use.optimizer, use.model_extra or {}, place_of)
+        rule = lower_use(self.library, use, self.document)
+        names = [port.name for port in self.programs["training"].parameters]
+        for number, group in enumerate(use.groups):
+            patterns = group.parameters
+            for pattern in [patterns] if isinstance(patterns, str) else patterns:
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    at = self.document.place_of(("optimizer", "groups", number, "parameters"))
+                    raise SpecError(
+                        f"{shorten(repr(pattern))} is the name of no parameter; '*' stands for "
+                        f"any part of one (known: {', '.join(names)})",
+                        at,
+                    )
+        return rule
 
     def _check_data(self) -> None:
         if self.model.data is None:

@@ -133,19 +133,40 @@ class Layer(Documented):
 
 
 class Optimizer(Documented):
-    """One update of parameter ``p`` with gradient ``g`` at step ``t`` (1, 2, ...)."""
+    """One update of parameter ``p`` with gradient ``g`` at step ``t`` (1, 2, ...).
+
+    A slot starts as ``zeros``, ``ones``, a number, the value of an attribute, or as ``p``. Each of
+    ``total`` is summed over all entries of all parameters.
+    """
 
     optimizer: Name
     attributes: dict[Name, float]
-    slots: dict[Name, Literal["zeros"]] = {}
+    slots: dict[Name, str | float] = {}
+    total: dict[Name, str] = {}
     update: str
 
 
+class ParameterGroup(BaseModel):
+    """Parameters by pattern of their names, with attributes and a schedule of their own."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    parameters: str | list[str]
+    schedule: str | float | None = None
+
+
 class OptimizerUse(BaseModel):
-    """The optimizer's name, and its attributes where they differ from the definition's."""
+    """The optimizer's name, and its attributes where they differ from the definition's.
+
+    ``schedule`` is a factor of the learning rate, of step ``t``. ``gradient`` is what the
+    definition is given as ``g``, of ``g``, ``p``, ``t`` and ``total``.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     optimizer: str
+    schedule: str | float | None = None
+    total: dict[Name, str] = {}
+    gradient: str | None = None
+    groups: list[ParameterGroup] = []
 
 
 class Phase(Strict):

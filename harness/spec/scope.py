@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import Place, SpecError, did_you_mean
+from harness.files.complaints import KeyPath
 from harness.program.dims import Dim
 from harness.spec.axes import RestAxes, size_of
 from harness.spec.document import Document
@@ -121,7 +122,7 @@ def names_in(expression: Expr) -> set[str]:
 
 
 def check_used(
-    scope: Scope, names: Iterable[str], document: Document, section: str, kind: str
+    scope: Scope, names: Iterable[str], document: Document, section: str | KeyPath, kind: str
 ) -> None:
     """Check that what is declared is used, or changing it would silently change nothing.
 
@@ -147,12 +148,13 @@ def _check_among(
     done: str,
     names: Iterable[str],
     document: Document,
-    section: str,
+    section: str | KeyPath,
     kind: str,
 ) -> None:
+    path = (section,) if isinstance(section, str) else section
     for name in names:
         if name not in found:
-            place = document.place_of_key((section, name))
+            place = document.place_of_key((*path, name))
             raise SpecError(f"{kind} {name!r} is declared but never {done}", place)
 
 

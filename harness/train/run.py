@@ -140,7 +140,7 @@ class TrainingRun:
             raise TrainingError(f"{name} cannot be started: {outcome.cause}", told(outcome))
         hello: Mapping[str, Any] = self.worker.hello or {}
         request = self.setup.request
-        programs = (self.setup.training, self.setup.inference)
+        programs = (self.setup.training, self.setup.inference, self.setup.spec.update)
         lacking = not_offered(hello, request.device, request.dtype, programs)
         if lacking:
             raise UsageError(f"{request.backend}: {lacking}")

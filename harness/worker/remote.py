@@ -53,13 +53,17 @@ def with_trace(message: str, traceback: str) -> str:
 
 
 def not_offered(
-    hello: Mapping[str, Any], device: str, dtype: str, programs: Iterable[Program] = ()
+    hello: Mapping[str, Any],
+    device: str,
+    dtype: str,
+    programs: Iterable[Program | UpdateRule | None] = (),
 ) -> str:
     """What of these a worker does not claim, by its own greeting, to have; empty if nothing.
 
-    ``programs`` may need primitives that a backend need not have.
+    ``programs`` and rules may need primitives that a backend need not have.
     """
-    ops = {node.op for program in programs for node in walk_nodes(program.nodes)}
+    every = (p.every_node if isinstance(p, UpdateRule) else p.nodes for p in programs if p)
+    ops = {node.op for nodes in every for node in walk_nodes(nodes)}
     for op in sorted(offers_needed(ops)):
         if op not in hello.get("primitives", ()):
             return f"the model does not fit: it needs {op} ({OFFERED[op]}), which is not offered"

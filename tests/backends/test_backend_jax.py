@@ -154,6 +154,14 @@ def trained(session: Session, given: dict[str, Arrays]) -> Arrays:
         ("rmsprop_epsilon_inside, rho: 0.8, epsilon: 0.01", "rmsprop", 1),
         ("sgd", "sgd", 0),
         ("sgd_momentum, momentum: 0.7", "sgd", 1),
+        ("adadelta, rho: 0.8, epsilon: 0.01", "adadelta", 2),
+        ("adagrad_epsilon_inside, initial: 0.5, epsilon: 0.01", "adagrad", 1),
+        ("adamw, beta_1: 0.8, beta_2: 0.9, epsilon: 0.01, weight_decay: 0.5", "adamw", 2),
+        ("amsgrad_corrected, beta_1: 0.8, beta_2: 0.5, epsilon: 0.01", "amsgrad", 3),
+        ("lamb, beta_1: 0.8, beta_2: 0.9, epsilon: 0.01, weight_decay: 0.5", "lamb", 2),
+        ("lion, beta_1: 0.8, beta_2: 0.9, weight_decay: 0.5", "lion", 1),
+        ("nadam_constant, beta_1: 0.8, beta_2: 0.9, epsilon: 0.01", "nadam", 2),
+        ("radam, beta_1: 0.5, beta_2: 0.9, epsilon: 0.01", "radam", 2),
     ],
 )
 def test_an_optimizer_of_optax_is_its_definition(
@@ -170,7 +178,7 @@ def test_an_optimizer_of_optax_is_its_definition(
 
 
 def test_what_optax_has_in_another_form_is_not_claimed(backend: Backend, model: Any) -> None:
-    for optimizer in ("adam_epsilon_hat", "sgd_momentum_scaled"):
+    for optimizer in ("adam_epsilon_hat", "sgd_momentum_scaled", "amsgrad", "nadam", "adagrad"):
         text = LOSS.format(loss="clipped_cross_entropy", target=FLOATS, optimizer=optimizer)
         paths = start(backend, model(text), "native", "float64").paths()
         assert set(paths.values()) == {"equations"}

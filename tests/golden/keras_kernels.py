@@ -179,3 +179,13 @@ def optimizer(make: Callable[..., Any], slots: Mapping[str, str], **options: flo
         return {name: np.stack(values) for name, values in history.items()}
 
     return run
+
+
+def warmup_cosine(v: Tensors) -> Tensors:
+    """Keras' schedule, asked step by step."""
+    first, steps = (int(np.asarray(v[name]).flat[0]) for name in ("first", "steps"))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - first, warmup_target=1.0, warmup_steps=first
+    )
+    t = np.asarray(v["t"])
+    return {"y": tf.constant([float(schedule(step)) for step in t.flat], shape=t.shape)}

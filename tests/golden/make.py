@@ -27,7 +27,7 @@ from golden.tiny import draw, draw_cotangents, tiny
 
 HERE = Path(__file__).parent
 PACKAGES = {"torch": "torch", "keras": "keras tensorflow", "optax": "optax jax"}
-PACKAGES["onnxruntime"] = "onnxruntime onnx"
+PACKAGES |= {"onnxruntime": "onnxruntime onnx", "numpy": "numpy"}
 
 
 def material(recipe: recipes.Recipe) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -30,6 +30,22 @@ def optimizer(make: Callable[..., Any], slots: Callable[[Any], Mapping[str, Any]
     return run
 
 
+def whole(make: Callable[..., Any], **options: float):
+    """Steps of one of optax's own optimizers, made anew for each rate over one state."""
+
+    def run(given: Mapping[str, Any]) -> dict[str, Any]:
+        p = jax.numpy.asarray(given["p"])
+        state = make(0.0, **options).init(p)
+        made = []
+        for g, rate in zip(given["gradients"], given["learning_rates"], strict=True):
+            update, state = make(rate, **options).update(jax.numpy.asarray(g), state, p)
+            p = optax.apply_updates(p, update)
+            made.append(np.asarray(p))
+        return {"p": np.stack(made)}
+
+    return run
+
+
 def loss(function: Callable[[Any, Any], Any], first: str) -> Callable[..., dict[str, Any]]:
     """Values and, through ``jax.vjp``, the gradient of the first argument."""
 

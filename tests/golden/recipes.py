@@ -11,6 +11,7 @@ from golden.model_kernels import encoders
 from golden.recipe import Recipe
 from golden.recipes_later import activations, transformer
 from golden.recipes_noise import counted, noisy
+from golden.recipes_optimizers import later_optimizers, schedules
 
 # Keras rounds rates and betas to float32: numbers that a float32 holds exactly.
 EXACT_ADAM = (
@@ -142,6 +143,7 @@ def _functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
         make("reverse", "torch.flip", lambda x: t.flip(x, [1])),
         Recipe("function", "maximum", "torch.maximum", torch.binary(t.maximum)),
         Recipe("function", "minimum", "torch.minimum", torch.binary(t.minimum)),
+        *schedules(torch, keras),
     ]
 
 
@@ -255,7 +257,7 @@ def _optimizers(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
         slots = {"v": "_velocities"}
         kernel = keras.optimizer(k.optimizers.RMSprop, slots, rho=rho, epsilon=epsilon)
         add("rmsprop_epsilon_inside", "keras.optimizers.RMSprop", kernel, rho=rho, epsilon=epsilon)
-    return made
+    return made + later_optimizers(torch, keras, optax)
 
 
 def all_recipes(torch: Any, keras: Any, onnx: Any, optax: Any) -> dict[str, list[Recipe]]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from harness.oracle import oracle
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Phase, Port, Program, needed_nodes
+from harness.runtime.updates import started
 from harness.spec import schema
 from harness.spec.library import Library
 from harness.spec.lower_optimizer import lower_update
@@ -239,13 +240,16 @@ def train(
     """
     rule = lower_update(Library((), dict(overrides or {})), name, dict(attributes), None)
     p = np.asarray(given["p"], np.float64)
-    slots = {port.name: np.zeros_like(p) for port in rule.slots}
+    slots = {n: starts["p"] for n, starts in started(rule, {"p": p}).items()}
     history: dict[str, list[Array]] = {"p": [], **{n: [] for n in slots}}
     gradients = np.asarray(given["gradients"], np.float64)
     for step, (g, rate) in enumerate(zip(gradients, given["learning_rates"], strict=True), 1):
         env = {rule.parameter: p, rule.gradient: g}
         env |= {rule.step: np.float64(step), rule.learning_rate: np.float64(rate)}
         env |= {port.value: slots[port.name] for port in rule.slots}
+        for total in rule.totals:
+            env = oracle.run(total.nodes, env, {"entries": p.size})
+            env[total.value] = env[total.part]
         result = oracle.run(rule.nodes, env, {"entries": p.size})
         p = result[rule.new_parameter]
         slots = {port.name: result[port.value] for port in rule.new_slots}

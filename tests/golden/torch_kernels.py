@@ -215,7 +215,23 @@ def optimizer(make: Callable[..., Any], slots: Mapping[str, str], **options: flo
             stepper.step()
             history["p"].append(p.detach().clone())
             for name, theirs in slots.items():
-                history[name].append(stepper.state[p][theirs].clone())
+                history[name].append(stepper.state[p][theirs].expand_as(p).clone())
         return {name: torch.stack(values) for name, values in history.items()}
 
     return run
+
+
+def warmup_cosine(v: Tensors) -> Tensors:
+    """torch.optim's two schedules, one after the other, asked step by step."""
+    first, steps = (int(v[name].flatten()[0]) for name in ("first", "steps"))
+    stepper = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler
+    rise = scheduler.LinearLR(stepper, 1 / first, total_iters=first - 1)
+    fall = scheduler.CosineAnnealingLR(stepper, steps - first)
+    both = scheduler.SequentialLR(stepper, [rise, fall], [first - 1])
+    factors = []
+    for _ in range(steps):
+        factors.append(both.get_last_lr()[0])
+        stepper.step()
+        both.step()
+    return {"y": torch.tensor(factors, dtype=torch.float64)[v["t"].long() - 1]}

@@ -7,6 +7,7 @@ from golden.tiny import tiny as one_call
 from small_models import LIBRARY, computed, tiny
 
 from harness.oracle import oracle
+from harness.runtime.updates import started
 from harness.spec.lower_optimizer import lower_update
 
 # Attributes that count.
@@ -19,7 +20,7 @@ def other(attribute, default):
         return "sigmoid" if default != "sigmoid" else "tanh"
     if attribute in WHOLE:
         return int(default) - 1 if default > 1 else int(default) + 1
-    return default / 2
+    return default / 2 or 0.125
 
 
 def attributes_of(kind):
@@ -50,11 +51,13 @@ def optimizer_result(name, given):
     rule = lower_update(LIBRARY, name, given, None)
     generator = np.random.default_rng(0)
     vector = generator.normal(size=3) ** 2 + 0.1
-    env = {rule.parameter: vector, rule.gradient: vector / 3, rule.step: np.float64(3)}
+    # At a step where RAdam rectifies, and against the momentum, so that Lion's may turn.
+    env = {rule.parameter: vector, rule.gradient: -vector / 3, rule.step: np.float64(30)}
     env[rule.learning_rate] = np.float64(rule.attributes["learning_rate"])
     env.update({slot.value: vector / 5 for slot in rule.slots})
     env = oracle.run(rule.nodes, env, {"entries": 3})
-    return [env[v] for v in (rule.new_parameter, *(slot.value for slot in rule.new_slots))]
+    starts = [arrays["p"] for arrays in started(rule, {"p": vector}).values()]
+    return [*starts, *(env[v] for v in (rule.new_parameter, *(s.value for s in rule.new_slots)))]
 
 
 RESULTS = {"layer": layer_result, "loss": loss_result, "optimizer": optimizer_result}

@@ -266,6 +266,8 @@ if __name__ == "__main__":
     runs = [("native", "float64"), ("native", "float32")]
     runs += [] if slow else [("equations", "float64"), ("derived", "float64")]
     optimizers = ("sgd", "sgd_momentum_scaled", "adam_epsilon_hat", "rmsprop_epsilon_inside")
+    optimizers += ("adadelta", "adagrad_epsilon_inside", "adamw_epsilon_hat", "lion", "lamb")
+    optimizers += ("amsgrad_epsilon_hat",)
     report = {
         "refused": refused(),
         "copies": copies(),

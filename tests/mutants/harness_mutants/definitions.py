@@ -20,7 +20,7 @@ from harness.program.signature import call_key
 from harness.runtime.session import Session
 from harness.spec.library import FOLDERS
 from harness.spec.model import Spec, load_spec
-from harness_mutants.registry import FLOAT32, Faulty, Mutant, register
+from harness_mutants.registry import FLOAT32, Faulty, Mutant, model_of, register
 
 
 def altered(kind: str, name: str, replace: Mapping[str, str]) -> dict[tuple[str, str], str]:
@@ -56,7 +56,12 @@ class Misread(Session):
         return transplanted(program, own)
 
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
-        super().use_rule(rule and self.spec.rule(rule.name, **rule.attributes), claim)
+        own = self.spec.update
+        if rule is not None and own is not None and own.name == rule.name:
+            rule = own  # with what the model says of it; the learning rate comes with each step
+        elif rule is not None:
+            rule = self.spec.rule(rule.name, **rule.attributes)
+        super().use_rule(rule, claim)
 
 
 def transplanted(program: Program, other: Program) -> Program:
@@ -106,9 +111,10 @@ def _register_all() -> None:
     for file in sorted(files("harness_mutants").joinpath("altered").iterdir(), key=str):
         for name, row in yaml.safe_load(file.read_text(encoding="utf-8")).items():
             dtypes = tuple(row.get("dtypes", FLOAT32))
-            model = f"lesson6/{row['spec']}"
+            model = model_of(row["spec"])
             make = _maker(model, row)
-            register(Mutant(name, row["summary"], model, row["check"], dtypes, make))
+            told = name, row["summary"], model, row["check"], dtypes, make
+            register(Mutant(*told, everywhere=row.get("everywhere", False)))
 
 
 _register_all()

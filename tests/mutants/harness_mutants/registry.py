@@ -56,10 +56,10 @@ class Mutant:
 
 MUTANTS: dict[str, Mutant] = {}
 # Models of mutants that are not of Lesson 6.
-OTHERS = ("vae",)
+OTHERS = ("vae", "mlp")
 
 
-def _model(spec: str) -> str:
+def model_of(spec: str) -> str:
     return spec if spec in OTHERS else f"lesson6/{spec}"
 
 
@@ -104,7 +104,7 @@ def _add(
 ) -> None:
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
     summary = (cls.__doc__ or "").strip()
-    register(Mutant(name, summary, _model(spec), check, dtypes, make, everywhere))
+    register(Mutant(name, summary, model_of(spec), check, dtypes, make, everywhere))
 
 
 def primitive(
@@ -116,7 +116,7 @@ def primitive(
         name = function.__name__.strip("_").replace("_", "-")
         summary = (function.__doc__ or "").strip()
         table = {**PRIMITIVES, op: function}
-        model = _model(spec)
+        model = model_of(spec)
         make = partial(Faulty, primitives=table)
         register(Mutant(name, summary, model, check, dtypes, make, everywhere))
         return function

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from harness.backends.numpy.backend import PRIMITIVES
 from harness.runtime.session import Session
+from harness.runtime.updates import Update, Values
 from harness_mutants.registry import FLOAT64, Faulty, Mutant, register, session
 
 Tensors = dict[str, Any]
@@ -178,6 +180,41 @@ register(
         _per_occurrence,
     )
 )
+
+
+class _NormOfEach(Update):
+    """A total is that of the parameter alone."""
+
+    def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
+        for name, env in values.items():
+            super()._add_total(number, {name: env})
+
+
+class _NormWithoutLast(Update):
+    """A total misses the last parameter."""
+
+    def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
+        *others, (last, env) = values.items()
+        super()._add_total(number, dict(others))
+        total = self.rule.totals[number]
+        env |= {total.value: others[0][1][self.rule.of(last).totals[number].value]}
+
+
+def _with_update(update: type[Update]) -> Callable[[], Faulty]:
+    class WithUpdate(Session):
+        def rule_update(self) -> Update:
+            assert self.rule is not None
+            return update(self.rule, self.layout, self.backend.primitives, self.interpreter)
+
+    return lambda: Faulty(WithUpdate)
+
+
+for _name, _update in (
+    ("norm-of-each-parameter", _NormOfEach),
+    ("norm-misses-the-last-parameter", _NormWithoutLast),
+):
+    _summary = (_update.__doc__ or "").strip()
+    register(Mutant(_name, _summary, "mlp", "training", FLOAT64, _with_update(_update)))
 
 
 @session("pure_python_rnn", "training-sgd")

@@ -1,0 +1,94 @@
+"""Equations of an optimizer: entry by entry, and numbers that are made of a whole tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.errors import SpecError
+from harness.program.builder import Builder
+from harness.program.dims import Dim
+from harness.program.flops import ELEMENTWISE
+from harness.program.ir import Node, Type
+from harness.program.primitives import EVERY, TypeMismatch
+from harness.spec.evaluate import Evaluator
+from harness.spec.expressions import Call, Expr
+from harness.spec.scope import Scope
+
+# Every parameter in turn, as one row of entries.
+ENTRIES = Type((Dim.of("entries"),))
+NUMBER = Type(())
+# Primitives that make one number of all entries; their axes are those that the parameter has.
+WHOLE = frozenset({"sum", "max"})
+# All that an update may be made of: primitives whose every entry is made of one of each operand,
+# and those.
+ALLOWED = frozenset(
+    {*ELEMENTWISE.intersection(EVERY), *WHOLE, "astype", "constant", "extent", "stop_gradient"}
+)
+REDUCTIONS = ("sum", "max", "mean", "var")
+
+
+class EntrywiseBuilder(Builder):
+    """Refuses whatever makes an entry of some of the others, or moves it.
+
+    In truth a parameter has two axes, or none, or five, and a framework keeps it transposed or
+    joined with others: which entries stand in one row is nothing that a rule could know.
+    """
+
+    def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
+        """Append a primitive.
+
+        Raises:
+            TypeMismatch: it is not elementwise, or the operands do not fit.
+        """
+        if op not in ALLOWED:
+            what = f"{op} ({EVERY[op]})" if op in EVERY else op
+            raise TypeMismatch(
+                f"{what} is not elementwise, and an optimizer's update must be: backends run it "
+                "on tensors of any shape (allowed: + - * / ** < <= > >= ==, exp, log, tanh, sqrt, "
+                "erf, sin, cos, floor, where, stop_gradient, functions made of them, and sum, max, "
+                "mean and var over the whole tensor)"
+            )
+        return super().emit(op, *inputs, **attributes)
+
+    def taken(self) -> tuple[Node, ...]:
+        """The nodes made since this was last asked."""
+        made = tuple(self.nodes)
+        self.nodes.clear()
+        return made
+
+
+class UpdateEvaluator(Evaluator):
+    """Evaluates an optimizer's equations: a reduction is over the whole tensor."""
+
+    builder: EntrywiseBuilder
+
+    def call(self, expr: Call, scope: Scope) -> int:
+        """The value of a call.
+
+        Raises:
+            SpecError: a reduction names axes; or as for :meth:`.Evaluator.call`.
+        """
+        if expr.function in REDUCTIONS:
+            for name, value in expr.keywords:
+                if name == "axis":
+                    raise SpecError(
+                        f"{expr.function} over some axes is not elementwise, and an optimizer's "
+                        "update must be: it is one rule for parameters with any number of axes, "
+                        f"so leave out axis=, and {expr.function} is over the whole tensor",
+                        value.place,
+                    )
+        return super().call(expr, scope)
+
+    def typed(self, expr: Expr, scope: Scope, what: str, wanted: Sequence[Type]) -> int:
+        """The value of an expression that is of one of some types.
+
+        Raises:
+            SpecError: it is of another.
+        """
+        value = self.tensor(expr, scope)
+        found = self.type_of(value)
+        if found not in wanted:
+            told = " or ".join(map(str, wanted))
+            raise SpecError(f"{what} is {told}, found {found}", expr.place)
+        return value
