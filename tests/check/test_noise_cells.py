@@ -48,7 +48,7 @@ def test_a_reproducer_holds_the_noise(case: Case, tmp_path: Path, check: str) ->
     assert worst(found.expected.deviations(results, "float64")).agrees
 
 
-@pytest.mark.parametrize("backend", sampled(("numpy", "torch", "jax"), ("numpy", "torch")))
+@pytest.mark.parametrize("backend", sampled(("numpy", "torch", "jax"), ("numpy",)))
 def test_the_checks_agree(backend: str, tmp_path: Path) -> None:
     pytest.importorskip(backend)
     file = tmp_path / "noisy.yaml"

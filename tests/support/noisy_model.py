@@ -31,6 +31,11 @@ targets:
   target: {shape: [batch, features]}
 loss: mean(squared_error(y, target))
 optimizer: {optimizer: adam, learning_rate: 0.01}
+training:
+  batch: 4
+  shuffle: true
+  phases:
+    - {epochs: 1, learning_rate: 0.01}
 """
 
 
