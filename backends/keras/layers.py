@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from harness.extend import Join, Packing, Part, Stack
+from harness.extend import ClaimableCall, Dim, Join, Packing, Part, Stack
 
 
 def layer_name(instance: str) -> str:
@@ -49,6 +49,12 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     "group_norm": ("GroupNormalization", {}, Packing.plain(("gamma", "beta"))),
     "dense": ("Dense", {}, Packing(_DENSE)),
     "dense_without_bias": ("Dense", _NO_BIAS, Packing({"kernel": Part("W")})),
+    "conv1d": ("Conv1D", {}, Packing(_DENSE)),
+    "conv2d": ("Conv2D", {}, Packing(_DENSE)),
+    "conv2d_without_bias": ("Conv2D", _NO_BIAS, Packing({"kernel": Part("W")})),
+    "depthwise_conv2d": ("DepthwiseConv2D", {}, Packing(_DENSE)),
+    "conv2d_transpose": ("Conv2DTranspose", {}, Packing(_DENSE)),
+    "avg_pool": ("AveragePooling2D", {}, Packing({})),
     "simple_rnn": ("SimpleRNN", {}, Packing(_SIMPLE)),
     "simple_rnn_without_bias": (
         "SimpleRNN",
@@ -64,3 +70,30 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     ),
 }
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
+# Which axis of a kernel counts what, and the argument that says how many.
+COUNTED = {
+    **dict.fromkeys(("Conv1D", "Conv2D"), (-1, "filters")),
+    "Conv2DTranspose": (-2, "filters"),
+    "DepthwiseConv2D": (-1, "depth_multiplier"),
+}
+
+
+def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
+    """Arguments of a convolution or a pool; None where Keras' own is another."""
+    given = layer.attributes
+    stride, padding = int(given["stride"]), int(given["padding"])
+    if kind == "AveragePooling2D":
+        window = Dim.of(given["window"])
+        size = None if window.terms else window.constant
+        # Of what it pads Keras takes no mean.
+        return {"pool_size": size, "strides": stride, "padding": None if padding else "valid"}
+    shape, (axis, name) = layer.shapes["W"], COUNTED[kind]
+    turned = kind == "Conv2DTranspose"
+    found: dict[str, Any] = {"kernel_size": shape[0], name: shape[axis], "padding": "valid"}
+    if padding:
+        same = stride == 1 and 2 * padding == shape[0] - 1 and not turned
+        found["padding"] = "same" if same else None
+    # Keras adds what a stride larger than the kernel leaves.
+    found["strides"] = None if turned and stride > shape[0] else stride
+    # TensorFlow has no gradient of a dilated kernel on a CPU.
+    return found | {"dilation_rate": 1 if given["dilation"] == 1 else None}

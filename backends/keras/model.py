@@ -33,7 +33,8 @@ from .graph import KerasLayer
 from .layers import layer_name, named_as_operation
 from .primitives import table
 from .sizes import bounds, free_sizes
-from .source import HARD_SIGMOID_FIFTH, WORDS
+from .source import HARD_SIGMOID_FIFTH
+from .words import WORDS
 
 # Names of the module itself.
 TAKEN = PYTHON | {"keras", "ops"}

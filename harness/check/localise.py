@@ -17,7 +17,8 @@ from harness.arrays import Array
 from harness.check.findings import PASSING, Finding
 from harness.check.hypotheses import hypotheses
 from harness.oracle.case import Case
-from harness.oracle.oracle import ORDERS, Oracle
+from harness.oracle.oracle import Oracle
+from harness.oracle.orders import ORDERS
 from harness.oracle.tolerance import (
     FLOOR,
     PRECISION,
@@ -29,6 +30,7 @@ from harness.oracle.tolerance import (
 )
 from harness.oracle.yardstick import at_least_typical
 from harness.program.ir import Phase, Program, walk_nodes
+from harness.program.signature import owner_of
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
@@ -251,7 +253,7 @@ def _from_the_loss(gradients: set[str], program: Program) -> list[str]:
     }
     names = [port.name for port in reversed(program.parameters)]
     return [
-        f"gradient.{name} ({layers[name.partition('.')[0]]})"
+        f"gradient.{name} ({layers[owner_of(name)]})"
         for name in names
         if f"gradient.{name}" in gradients
     ] or sorted(gradients)

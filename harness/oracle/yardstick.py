@@ -19,7 +19,8 @@ import numpy as np
 
 from harness.arrays import Arrays, widened
 from harness.oracle.kinks import KINKS, Watching, Wavering
-from harness.oracle.oracle import ORDERS, Oracle
+from harness.oracle.oracle import Oracle
+from harness.oracle.orders import ORDERS
 from harness.oracle.rounding import SHARE, Rounded
 from harness.oracle.tolerance import (
     FLOOR,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.program.dims import ONE, Dim, Shape
+from harness.program.infer import INFER
 from harness.program.ir import Block, Node, Type
-from harness.program.primitives import INFER
 
 
 @dataclass

@@ -11,9 +11,9 @@ from typing import Any
 
 from harness.program.builder import Builder
 from harness.program.dims import ONE
+from harness.program.infer import INFER as PRIMITIVES
+from harness.program.infer import Infer, TypeMismatch
 from harness.program.ir import Node, Type
-from harness.program.primitives import INFER as PRIMITIVES
-from harness.program.primitives import Infer, TypeMismatch
 
 FUSED: Mapping[str, str] = {
     "sigmoid": "1 / (1 + exp(-x))",

@@ -9,8 +9,9 @@ from harness.errors import SpecError
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.flops import ELEMENTWISE
+from harness.program.infer import TypeMismatch
 from harness.program.ir import Node, Type
-from harness.program.primitives import EVERY, TypeMismatch
+from harness.program.primitives import EVERY
 from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import Call, Expr
 from harness.spec.scope import Scope

@@ -57,7 +57,11 @@ def _given(
 
 
 def cumsum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``cumsum(x, axis=1)``: the sum of each entry and all before it."""
+    """``cumsum(x, axis=1)``: the sum of each entry and all before it.
+
+    Raises:
+        SpecError: ``axis=`` is missing, or no axis of the value.
+    """
     if "axis" not in dict(expr.keywords):
         raise SpecError("cumsum needs axis=, as in cumsum(x, axis=1)", expr.place)
     _, _, value, axis = _given(evaluator, expr, 1, scope)
@@ -125,7 +129,11 @@ def largest(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``take(x, i, axis=0)``: x ``[a, rows, b]``, i ``[...]`` -> ``[a, ..., b]`` for axis 1."""
+    """``take(x, i, axis=0)``: x ``[a, rows, b]``, i ``[...]`` -> ``[a, ..., b]`` for axis 1.
+
+    Raises:
+        SpecError: the value is no float with an axis, or has no such one.
+    """
     keywords = arity(expr, 2, ("axis",))
     value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
     type_ = evaluator.type_of(value)

@@ -9,8 +9,8 @@ from typing import Any
 
 from harness.errors import Place, SpecError
 from harness.program.builder import Builder
+from harness.program.infer import TypeMismatch
 from harness.program.ir import Type
-from harness.program.primitives import TypeMismatch
 from harness.spec.expressions import Expr
 from harness.spec.scope import Scope
 

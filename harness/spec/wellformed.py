@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 from harness.errors import HarnessError, Place, shorten
 from harness.program.dims import Dim
+from harness.program.infer import INFER, TypeMismatch
 from harness.program.ir import Block, Node, Port, Program, Type
-from harness.program.primitives import INFER, TypeMismatch
 from harness.spec.axes import FREE_SIZES
 from harness.spec.size_checks import check_numbers
 

@@ -18,7 +18,8 @@ from harness.backends.numpy.backend import PRIMITIVES, Numpy
 from harness.check.localise import Expectations, Location, places
 from harness.check.request import Request, make_case
 from harness.oracle.case import Case
-from harness.oracle.oracle import ORDERS, Oracle
+from harness.oracle.oracle import Oracle
+from harness.oracle.orders import ORDERS
 from harness.runtime.backend import Backend
 from harness.runtime.session import Session
 from harness.spec.library import lesson6

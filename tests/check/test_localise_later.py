@@ -36,6 +36,12 @@ def test_wrong_gradients_are_named_from_the_loss_on(lstm: Case) -> None:
     )
 
 
+def test_a_layer_of_a_chain_has_its_own_definition() -> None:
+    program = load_spec("resnet").program()
+    words = later_location([finding("gradients", "gradient.third.0.norm_1.beta")], program)
+    assert words.endswith("wrong gradients: gradient.third.0.norm_1.beta (batch_norm)")
+
+
 def test_three_wrong_gradients_are_named_at_most(lstm: Case) -> None:
     names = [f"gradient.{port.name}" for port in lstm.training.parameters[:-2]]
     words = later_location([finding("gradients", *names)], lstm.training)

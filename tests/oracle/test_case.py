@@ -13,7 +13,7 @@ from harness.check.request import Request, make_case
 from harness.oracle import case as cases
 from harness.oracle.case import KINK_MARGIN, Case, kink_margin, state_of, step_values
 from harness.oracle.draw import draw
-from harness.oracle.oracle import ORDERS
+from harness.oracle.orders import ORDERS
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.spec.library import lesson6

@@ -10,7 +10,8 @@ import pytest
 
 from harness.check.request import Request, make_case
 from harness.oracle.case import Case
-from harness.oracle.oracle import ORDERS, Oracle
+from harness.oracle.oracle import Oracle
+from harness.oracle.orders import ORDERS
 from harness.oracle.tolerance import (
     FLOOR,
     Deviation,

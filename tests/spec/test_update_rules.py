@@ -50,7 +50,7 @@ REFUSED = {
     "permute_dims(g, axes=[0])": "permute_dims",
     "one_hot(g, 3)": "one_hot",
     "take(g, g)": "take",
-    "take_along_axis(g, g)": "expand_dims",
+    "take_along_axis(g, g)": "take_along_axis",
 }
 ELEMENTWISE = (
     "g",

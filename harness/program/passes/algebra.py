@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from harness.program.dims import Dim
+from harness.program.infer import broadcast_shapes
 from harness.program.passes.rewriter import Rewriter, Rule
-from harness.program.primitives import broadcast_shapes
 
 Attributes = Mapping[str, Any]
 

@@ -19,6 +19,7 @@ from harness_mutants import (  # noqa: F401
     dear,
     definitions,
     far,
+    framed,
     gradients,
     later,
     loops,

@@ -56,7 +56,7 @@ class Mutant:
 
 MUTANTS: dict[str, Mutant] = {}
 # Models of mutants that are not of Lesson 6.
-OTHERS = ("vae", "mlp")
+OTHERS = ("vae", "mlp", "lenet", "resnet")
 
 
 def model_of(spec: str) -> str:

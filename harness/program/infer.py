@@ -1,0 +1,248 @@
+"""The type that each primitive gives, from the types of what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.program.dims import ONE, Dim, Shape, product, shape_text
+from harness.program.ir import Type
+from harness.program.windows import overlap_shape, windows_shape
+
+
+class TypeMismatch(Exception):
+    """Operands that do not fit; the message says which and why. Wrapped where a place is known."""
+
+
+Infer = Callable[[tuple[Type, ...], Mapping[str, Any]], Type]
+
+
+def _floats(op: str, types: tuple[Type, ...]) -> None:
+    for type_ in types:
+        if type_.kind != "float":
+            raise TypeMismatch(f"{op} needs floats, found {type_}")
+
+
+def broadcast_shapes(op: str, shapes: tuple[Shape, ...]) -> Shape:
+    """The common shape under the array API's broadcasting; :class:`TypeMismatch` if none."""
+    first, *others = [shape for shape in shapes if shape] or [()]
+    if all(shape == first for shape in others):
+        return first
+    rank = max(len(shape) for shape in shapes)
+    result: list[Dim] = []
+    for axis in range(-rank, 0):
+        dims = {shape[axis] for shape in shapes if len(shape) >= -axis} - {ONE}
+        if len(dims) > 1:
+            raise TypeMismatch(f"{op}: shapes {' and '.join(map(shape_text, shapes))} do not fit")
+        result.append(dims.pop() if dims else ONE)
+    return tuple(result)
+
+
+def _elementwise(op: str) -> Infer:
+    def infer(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+        _floats(op, types)
+        return Type(broadcast_shapes(op, tuple(t.shape for t in types)))
+
+    return infer
+
+
+def _comparison(op: str) -> Infer:
+    def infer(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+        _floats(op, types)
+        return Type(broadcast_shapes(op, tuple(t.shape for t in types)), "bool")
+
+    return infer
+
+
+def _where(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+    if types[0].kind != "bool":
+        raise TypeMismatch(f"where needs a condition such as a < b, found {types[0]}")
+    _floats("where", types[1:])
+    return Type(broadcast_shapes("where", tuple(t.shape for t in types)))
+
+
+def _astype(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+    return Type(types[0].shape)
+
+
+def _permute(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    axes = attributes["axes"]
+    if sorted(axes) != list(range(len(types[0].shape))):
+        raise TypeMismatch(f"permute_dims: axes {list(axes)} do not permute {types[0]}")
+    return Type(tuple(types[0].shape[a] for a in axes), types[0].kind, types[0].bound)
+
+
+def _broadcast(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    shape: Shape = attributes["shape"]
+    if broadcast_shapes("broadcast_to", (types[0].shape, shape)) != shape:
+        raise TypeMismatch(f"broadcast_to: {types[0]} does not fit {shape_text(shape)}")
+    return Type(shape, types[0].kind, types[0].bound)
+
+
+def _reshape(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    shape: Shape = attributes["shape"]
+    if product(shape) != product(types[0].shape):
+        raise TypeMismatch(
+            f"{shape_text(shape)} has {product(shape)} entries, "
+            f"{types[0]} has {product(types[0].shape)}"
+        )
+    return Type(shape, types[0].kind, types[0].bound)
+
+
+def _arange(_: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    stop = Dim.of(attributes["stop"])
+    return Type((stop,), "index", stop)
+
+
+def _expand(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    axis = attributes["axis"]
+    shape = types[0].shape
+    if not 0 <= axis <= len(shape):
+        raise TypeMismatch(f"expand_dims: axis {axis} is outside {types[0]}")
+    return Type((*shape[:axis], ONE, *shape[axis:]), types[0].kind, types[0].bound)
+
+
+def _squeeze(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    axis, shape = attributes["axis"], types[0].shape
+    return Type((*shape[:axis], *shape[axis + 1 :]), types[0].kind, types[0].bound)
+
+
+def _concat(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    _floats("concat", types)
+    axis = attributes["axis"]
+    first = types[0].shape
+    total = Dim()
+    for type_ in types:
+        rest = (*type_.shape[:axis], *type_.shape[axis + 1 :])
+        if len(type_.shape) != len(first) or rest != (*first[:axis], *first[axis + 1 :]):
+            listed = " and ".join(str(t) for t in types)
+            raise TypeMismatch(f"concat on axis {axis}: {listed} differ on another axis")
+        total = total + type_.shape[axis]
+    return Type((*first[:axis], total, *first[axis + 1 :]))
+
+
+def _slice(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    axis, shape = attributes["axis"], types[0].shape
+    length = Dim.of(attributes["stop"]) - Dim.of(attributes["start"])
+    return Type((*shape[:axis], length, *shape[axis + 1 :]), types[0].kind, types[0].bound)
+
+
+def _windowed(op: str, shape: Callable[[Shape, Mapping[str, Any]], Shape]) -> Infer:
+    def infer(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+        _floats(op, types)
+        return Type(shape(types[0].shape, attributes))
+
+    return infer
+
+
+def _same(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+    return types[0]
+
+
+def _take(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+    table, indices = types
+    _indexed("take", table.shape[0], indices)
+    return Type((*indices.shape, *table.shape[1:]))
+
+
+def _indexed(op: str, rows: Dim, indices: Type) -> None:
+    if indices.kind != "index":
+        raise TypeMismatch(f"{op} needs an index input, found {indices}")
+    if indices.bound != rows:
+        raise TypeMismatch(f"{op}: an index below {indices.bound} into {rows} rows")
+
+
+def _take_along(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+    table, indices = types
+    _indexed("take_along_axis", table.shape[-1], indices)
+    if indices.shape[:-1] != table.shape[:-1]:
+        raise TypeMismatch(f"take_along_axis: {table} and {indices} differ before the last axis")
+    return Type(indices.shape)
+
+
+def _argsort(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+    _floats("argsort", types)
+    return Type(types[0].shape, "index", types[0].shape[-1])
+
+
+def _one_hot(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    _indexed("one_hot", attributes["classes"], types[0])
+    return Type((*types[0].shape, attributes["classes"]))
+
+
+def _segment_sum(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    values, indices = types
+    return Type((attributes["rows"], *values.shape[len(indices.shape) :]))
+
+
+def _reduction(op: str) -> Infer:
+    def infer(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+        _floats(op, types)
+        axes = attributes["axis"]
+        shape = types[0].shape
+        if attributes["keepdims"]:
+            return Type(tuple(ONE if a in axes else d for a, d in enumerate(shape)))
+        return Type(tuple(d for a, d in enumerate(shape) if a not in axes))
+
+    return infer
+
+
+def _matmul(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+    _floats("@", types)
+    left, right = types
+    if len(left.shape) < 2 or len(right.shape) < 2:
+        raise TypeMismatch(f"{left} @ {right}: both sides need two axes or more")
+    if left.shape[-1] != right.shape[-2]:
+        raise TypeMismatch(f"{left} @ {right}: {left.shape[-1]} is not {right.shape[-2]}")
+    batch = (
+        broadcast_shapes("@", (left.shape[:-2], right.shape[:-2]))
+        if len(left.shape) + len(right.shape) > 4
+        else ()
+    )
+    return Type((*batch, left.shape[-2], right.shape[-1]))
+
+
+def _tensordot(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    left_axes, right_axes = attributes["axes"]
+    left, right = types
+    kept_left = tuple(d for a, d in enumerate(left.shape) if a not in left_axes)
+    kept_right = tuple(d for a, d in enumerate(right.shape) if a not in right_axes)
+    return Type(kept_left + kept_right)
+
+
+def _scalar(_: tuple[Type, ...], __: Mapping[str, Any]) -> Type:
+    return Type(())
+
+
+INFER: Mapping[str, Infer] = {
+    **{op: _elementwise(op) for op in ("exp", "log", "tanh", "sqrt", "negative")},
+    **{op: _elementwise(op) for op in ("erf", "sin", "cos", "floor")},
+    **{op: _elementwise(op) for op in ("add", "subtract", "multiply", "divide", "power")},
+    **{op: _comparison(op) for op in ("less", "less_equal", "equal")},
+    "where": _where,
+    "astype": _astype,
+    "permute_dims": _permute,
+    "broadcast_to": _broadcast,
+    "reshape": _reshape,
+    "arange": _arange,
+    "expand_dims": _expand,
+    "squeeze": _squeeze,
+    "concat": _concat,
+    "slice": _slice,
+    "flip": _same,
+    "windows": _windowed("windows", windows_shape),
+    "overlap_add": _windowed("overlap_add", overlap_shape),
+    "take": _take,
+    "take_along_axis": _take_along,
+    "one_hot": _one_hot,
+    "segment_sum": _segment_sum,
+    "cumulative_sum": _elementwise("cumulative_sum"),
+    "argsort": _argsort,
+    "sum": _reduction("sum"),
+    "max": _reduction("max"),
+    "matmul": _matmul,
+    "tensordot": _tensordot,
+    "stop_gradient": _same,
+    "constant": _scalar,
+    "extent": _scalar,
+}
