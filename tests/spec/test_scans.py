@@ -88,7 +88,7 @@ def test_derivatives_and_plans(way: str) -> None:
     spec = tiny(["y = leak(tanh(x))"], "{leak: {layer: leak}}", overrides=written(way, text))
     case = Case(spec, {}, 2, 3)
     assert complex_step_gap(case) <= ALLOWED
-    sizes = {"batch": 2, "time": 3}
+    sizes = {**case.training.sizes, "batch": 2, "time": 3}
     plan = training_plan(case.training, spec.rule("sgd"), sizes, "float64", (), learning_rate=0.1)
     assert plan.nodes
 
