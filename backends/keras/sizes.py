@@ -40,10 +40,17 @@ def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
         ]
         if node.op in ("slice", "select"):
             dims = list(bounds(program, node).values())
+        if node.op == "segment_sum" and not flat_already(program, node):
+            dims += program.types[node.output].shape[1:]
         if node.body is not None:
             dims += [dim for v in stacked_only(node) for dim in program.types[v].shape]
         found.update(name for dim in dims if isinstance(dim, Dim) for name in dim.names)
     return found - program.sizes.keys()
+
+
+def flat_already(program: Program, node: Node) -> bool:
+    """Whether the indices of a segment_sum have one axis, as Keras wants them."""
+    return len(program.types[node.inputs[1]].shape) == 1
 
 
 def stacked_only(node: Node) -> list[int]:

@@ -28,7 +28,7 @@ from harness.extend import (
     unique,
 )
 
-from .sizes import bounds, free_sizes, place_of, settled, stacked_only
+from .sizes import bounds, flat_already, free_sizes, place_of, settled, stacked_only
 from .source_windows import FRAMING
 from .words import CALLS, DECORATOR
 
@@ -169,7 +169,7 @@ class CallWriter:
             return f"ops.cast({factors}, self.compute_dtype)"
         if node.op == "broadcast_to" and node.inputs[0] in self._numbers:
             return f"ops.full({attributes['shape']}, {operands[0]}, dtype=self.compute_dtype)"
-        if node.op == "segment_sum":  # Keras takes indices of one axis
+        if node.op == "segment_sum" and not flat_already(self.program, node):
             flat = self._value((Dim(-1), *self.program.types[node.output].shape[1:]))
             operands = [f"ops.reshape({operands[0]}, {flat})", f"ops.reshape({operands[1]}, (-1,))"]
         return CALLS[node.op].format(*operands, **attributes)

@@ -51,7 +51,7 @@ WORDS = Words(
     keywords=frozenset(
         {
             *("axis", "axes", "keepdims", "dtype", "reverse", "constant_values"),
-            *("name", "shape", "initializer", "trainable", "package"),
+            *("name", "shape", "initializer", "trainable", "package", "num_segments"),
         }
     ),
     python=frozenset({"super", "float"}),

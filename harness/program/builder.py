@@ -121,10 +121,16 @@ class Builder:
         total = self.emit("sum", value, axis=axes, keepdims=keepdims)
         return self.emit("divide", total, self.emit("extent", dims=dims))
 
-    def swap_first_two(self, value: int) -> int:
-        """``[batch, time, ...]`` to ``[time, batch, ...]`` and back."""
+    def axis_first(self, value: int, axis: int) -> int:
+        """An axis moved before all others."""
+        rest = (a for a in range(len(self.types[value].shape)) if a != axis)
+        return self.emit("permute_dims", value, axes=(axis, *rest)) if axis else value
+
+    def axis_back(self, value: int, axis: int) -> int:
+        """The first axis moved to where it was, which undoes :meth:`axis_first`."""
         rank = len(self.types[value].shape)
-        return self.emit("permute_dims", value, axes=(1, 0, *range(2, rank)))
+        order = (*range(1, axis + 1), 0, *range(axis + 1, rank))
+        return self.emit("permute_dims", value, axes=order) if axis else value
 
     def slice_axis(self, value: int, axis: int, start: Dim | int, stop: Dim | int) -> int:
         """``start:stop`` along one axis; the value itself where that is all of it."""

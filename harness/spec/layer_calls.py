@@ -204,8 +204,10 @@ class LayerEvaluator(CallEvaluator):
         self.run(equations, inner, f"{call.label}/")
         at = document.place_of(("scan", "output"))
         output = self.result(inner, spec.scan.output, at)
-        if not self.type_of(output).shape:
-            raise self.failure(output, at)("the output of a step needs the axis batch")
+        axis = spec.scan.axis
+        if len(self.type_of(output).shape) < axis:
+            told = "the axis batch" if axis == 1 else f"{axis} axes, after which the steps come"
+            raise self.failure(output, at)(f"the output of a step needs {told}")
         check_read(equations, inner, spec.state)
         check_assigned(inner, spec.state, call.instance.definition.document, "state", "state")
         after = [inner.value(name) for name in spec.state]
@@ -213,11 +215,25 @@ class LayerEvaluator(CallEvaluator):
             self._check_kept(call, "state", name, self.type_of(call.values[name]), value)
         body = self.builder.end([*carries, *slices], [*after, output])
         first = [call.values[n] for n in spec.state]
-        last, stacked = self.builder.scan(body, first, sequences)
-        return self.builder.swap_first_two(stacked[0]), last
+        backwards = self._backwards(call, spec.scan)
+        last, stacked = self.builder.scan(body, first, sequences, reverse=backwards)
+        return self.builder.axis_back(stacked[0], axis), last
+
+    def _backwards(self, call: LayerCall, scan: schema.Scan) -> bool:
+        """Whether a scan goes from the last step to the first."""
+        if isinstance(scan.reverse, bool):
+            return scan.reverse
+        found = call.instance.attributes.get(scan.reverse)
+        if not isinstance(found, bool):
+            raise SpecError(
+                f"reverse is true, false, or an attribute that is, found {scan.reverse!r}",
+                call.instance.definition.document.place_of(("scan", "reverse")),
+            )
+        call.scope.used.add(scan.reverse)
+        return found
 
     def _slices(self, call: LayerCall, scan: schema.Scan) -> tuple[list[int], list[int]]:
-        """The inputs with time first, and one step's slice of each, which come into scope."""
+        """The inputs with the steps first, and one step's slice of each, which come into scope."""
         instance, inner = call.instance, call.scope
         document = instance.definition.document
         sequences: list[int] = []
@@ -232,20 +248,22 @@ class LayerEvaluator(CallEvaluator):
                 raise SpecError(f"cannot scan over {source!r}: it is not an input{nor}{hint}", at)
             value = inner.value(source)
             type_ = self.type_of(value)
-            if len(type_.shape) < 2:
-                raise self.failure(value, at)("a scan goes over axis 1, and there is none")
+            axis = scan.axis
+            if len(type_.shape) <= axis:
+                raise self.failure(value, at)(f"a scan goes over axis {axis}, and there is none")
             inner.used.add(source)
-            lengths.append(type_.shape[1])
+            lengths.append(type_.shape[axis])
             if lengths[-1] != lengths[0]:
                 raise self.failure(value, at)(
                     f"the inputs of a scan have the same length, found {lengths[-1]} "
                     f"after {lengths[0]}"
                 )
-            one = Type((type_.shape[0], *type_.shape[2:]), type_.kind, type_.bound)
+            rest = (*type_.shape[:axis], *type_.shape[axis + 1 :])
+            one = Type(rest, type_.kind, type_.bound)
             if source in call.means:  # the same at every step
                 inner.names[name] = BoundValue(self.builder.filled(call.means[source], one.shape))
                 continue
-            sequences.append(self.builder.swap_first_two(value))
+            sequences.append(self.builder.axis_first(value, axis))
             slices.append(self.builder.value(one, f"{call.label}/{name}"))
             inner.names[name] = BoundValue(slices[-1])
         return sequences, slices

@@ -137,7 +137,9 @@ class _EquationReader:
         output, texts = spec.output, {form: getattr(spec, form) for form in FORMS}
         if spec.scan is not None:
             output, texts = spec.scan.output, {"step": spec.scan.step}
-            given |= {name: sum_of("slice", source) for name, source in spec.scan.over.items()}
+            usual = (spec.scan.axis, spec.scan.reverse) == (1, False)
+            way = () if usual else (spec.scan.axis, spec.scan.reverse)
+            given |= {n: sum_of("slice", source, *way) for n, source in spec.scan.over.items()}
         results = []
         for form, text in texts.items():
             if text is not None:

@@ -66,11 +66,16 @@ class State(Strict):
 
 
 class Scan(Strict):
-    """A loop over axis 1 (time) of inputs: ``over`` names each step's slice of an input."""
+    """A loop over an axis of inputs, time by default: ``over`` names each step's slice of an input.
+
+    ``reverse`` runs from the last step to the first; it may name an attribute that says so.
+    """
 
     over: dict[Name, Name]
     step: str
     output: Name
+    axis: Annotated[int, Field(ge=0)] = 1
+    reverse: bool | Name = False
 
 
 class Documented(Strict):

@@ -16,6 +16,8 @@ WHOLE = ("stride", "dilation", "padding")
 
 # An attribute's other value is another number, or a function that differs everywhere.
 def other(attribute, default):
+    if isinstance(default, bool):
+        return not default
     if isinstance(default, str):
         return "sigmoid" if default != "sigmoid" else "tanh"
     if attribute in WHOLE:
