@@ -80,9 +80,10 @@ class Update:
             groups[group] = {n: constants[f"{group}.{n}"] for n in variables}
         values = self._values(groups, constants)
         made: dict[str, Tensors] = {group: {} for group in ("parameter", *names)}
-        for name, env in values.items():
+        # What one parameter's equations make on the way is not held until the last one's are run.
+        for name in tuple(values):
             rule = self.rule.of(name)
-            env = self._run(rule, rule.nodes, env)
+            env = self._run(rule, rule.nodes, values.pop(name))
             made["parameter"][name] = env[rule.new_parameter]
             for slot in rule.new_slots:
                 made[slot.name][name] = env[slot.value]
