@@ -159,6 +159,40 @@ def convolved_twice(torch: Any, activation: str) -> Kernel:
     return kernel
 
 
+def focal(torch: Any, gamma: float) -> Kernel:
+    """The paper's formula, of probabilities."""
+
+    def kernel(v: Tensors) -> Tensors:
+        p = torch.softmax(v["logits"], -1).gather(-1, v["target"][..., None])[..., 0]
+        return {"y": -((1 - p) ** gamma) * torch.log(p)}
+
+    return kernel
+
+
+def info_nce(torch: Any, temperature: float) -> Kernel:
+    """torch's cross-entropy, of which each row's class is its own number."""
+
+    def kernel(v: Tensors) -> Tensors:
+        scores = v["x"] @ v["partner"].T / temperature
+        target = torch.arange(len(scores))
+        return {"y": torch.nn.functional.cross_entropy(scores, target, reduction="none")}
+
+    return kernel
+
+
+def contrasts(torch: Any) -> list[Recipe]:
+    """Losses that no framework has whole."""
+    made = []
+    for gamma in (2.0, 0.5):
+        kernel = focal(torch, gamma)
+        made.append(Recipe("loss", "focal", "torch.softmax", kernel, {"gamma": gamma}))
+    for temperature in (0.1, 0.5):
+        kernel, given = info_nce(torch, temperature), {"temperature": temperature}
+        source = "torch.nn.functional.cross_entropy"
+        made.append(Recipe("loss", "info_nce", source, kernel, given))
+    return made
+
+
 def encoders(torch: Any) -> list[Recipe]:
     """Each by what torch has of it; a scan in two ways."""
     function, module = "torch.nn.functional.scaled_dot_product_attention", "torch.nn."

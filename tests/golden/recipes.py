@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from golden.image_kernels import images
-from golden.model_kernels import encoders
+from golden.model_kernels import contrasts, encoders
 from golden.recipe import Recipe
 from golden.recipes_later import activations, transformer
 from golden.recipes_models import models, turned
@@ -189,7 +189,9 @@ def _losses(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
                     gradients=not source.startswith("keras"),
                 )
             )
-    return made + counted()
+    import torch as t
+
+    return made + contrasts(t) + counted()
 
 
 def _probabilities() -> tuple[Any, Any]:

@@ -158,9 +158,10 @@ def _function(function: schema.Function, attributes: dict[str, Any]) -> str:
     return _text({"sizes": sizes, "inputs": inputs, "layers": "{}", "equations": call})
 
 
-def _loss(loss: schema.Loss, _: dict[str, Any]) -> str:
+def _loss(loss: schema.Loss, attributes: dict[str, Any]) -> str:
     first, *targets = loss.inputs
     declared = {n: _input(d) for n, d in loss.inputs.items()}
+    keywords = [f"{name}={value}" for name, value in attributes.items()]
     return _text(
         {
             "sizes": _sizes(loss.loss, *declared.values()),
@@ -168,7 +169,7 @@ def _loss(loss: schema.Loss, _: dict[str, Any]) -> str:
             "layers": "{}",
             "equations": f"same = {first}",
             "targets": {n: declared[n] for n in targets},
-            "loss": f"sum({loss.loss}({', '.join(declared)}))",
+            "loss": f"sum({loss.loss}({', '.join([*declared, *keywords])}))",
         }
     )
 

@@ -12,8 +12,7 @@ import pytest
 from golden.tiny import evaluate, tiny, train
 from places import TESTS
 
-from harness.spec import schema
-from harness.spec.library import FOLDERS, Library, content
+from harness.spec.library import FOLDERS, Library
 from harness.spec.model import load_spec
 
 GOLDEN = TESTS / "golden"
@@ -45,9 +44,6 @@ def differences(
     if kind == "optimizer":
         found = train(name, attributes, given, changed)
     else:
-        if kind == "loss" and attributes:
-            changed |= {("loss", name): with_attributes(name, attributes, changed)}
-            attributes = {}
         small = tiny(kind, name, attributes, case["phase"], changed)
         found = evaluate(small, given, case["cotangents"])
     assert case["expected"], "a case without expected arrays"
@@ -66,17 +62,6 @@ def relative(found: np.ndarray, expected: np.ndarray, most: float) -> float:
     largest = float(np.max(np.abs(expected)))
     largest = most if largest < 1e-12 * most else largest
     return float(np.max(np.abs(found - expected))) / (largest or 1.0)
-
-
-def with_attributes(
-    name: str, attributes: Mapping[str, float], overrides: Mapping[tuple[str, str], str]
-) -> str:
-    """A loss takes no attributes at its call: the definition's own defaults are exchanged."""
-    text = overrides.get(("loss", name), shipped("loss", name))
-    loss = content(Library().find("loss", name), schema.Loss)
-    assert set(attributes) == set(loss.attributes)
-    (before,) = [line for line in text.splitlines() if line.startswith("attributes:")]
-    return text.replace(before, f"attributes: {json.dumps(dict(attributes))}")
 
 
 def shipped(kind: str, name: str) -> str:
@@ -224,6 +209,8 @@ FAULTS = [
     ("function", "leaky_relu", "slope * x", "1.001 * slope * x"),
     ("function", "logsumexp", "max(x, axis=axis)", "0 * max(x, axis=axis)"),
     ("loss", "accuracy", "max(logits, axis=-1) <= take", "0 <= take"),
+    ("loss", "focal", "(1 - exp(right))", "exp(right)"),
+    ("loss", "info_nce", "axes=[1, 0]) / temperature", "axes=[1, 0])"),
     ("loss", "squared_error", "** 2", "** 2 / 2"),
     ("loss", "cross_entropy", "-sum(target *", "-sum(target * target *"),
     ("loss", "sparse_cross_entropy", "log_softmax(logits)", "logits"),
