@@ -45,7 +45,10 @@ def layer_result(name, given):
 
 def loss_result(name, given):
     case = one_call("loss", name, given)
-    return list(evaluate(case, draw(case, 0), {}).values())
+    drawn = draw(case, 0)
+    if "probabilities" in drawn:  # only what is certain is clipped
+        drawn["probabilities"][0] = 0.0
+    return list(evaluate(case, drawn, {}).values())
 
 
 def optimizer_result(name, given):
