@@ -58,7 +58,11 @@ class Planned(Engine):
             )
         ]
         # The control comes last: it shows that no mutant leaves anything behind for the next.
-        wanted += [(CONTROL, spec, dtype) for spec in lesson6() for dtype in DTYPES]
+        wanted += [
+            (CONTROL, spec, dtype)
+            for number, spec in enumerate(lesson6())
+            for dtype in (DTYPES[number % 2 :][:1] if self.half else DTYPES)
+        ]
         return [
             Cell(spec, BACKENDS[number % len(BACKENDS)], device, dtype, "native")
             for number, (device, spec, dtype) in enumerate(wanted)
@@ -121,11 +125,12 @@ def test_is_caught_by_the_check_that_names_it(name: str, results: Results) -> No
         assert not accidents, f"{dtype}: {accidents}"
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("spec", lesson6())
-def test_the_control_agrees(spec: str, dtype: str, results: Results) -> None:
-    result = results[CONTROL, spec, dtype]
-    assert result.verdict == "agree", [f.detail for f in result.findings if f.detail]
+def test_the_control_agrees(spec: str, results: Results) -> None:
+    found = [results[key] for d in DTYPES if (key := (CONTROL, spec, d)) in results]
+    assert found
+    for result in found:
+        assert result.verdict == "agree", [f.detail for f in result.findings if f.detail]
 
 
 def test_there_are_enough() -> None:

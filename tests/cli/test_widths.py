@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from sampling import sampled
 from terminals import ESCAPE, plain, shown
 
 MODEL = "lesson6/simple_rnn"
@@ -84,7 +85,7 @@ def words(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in COMMANDS]
+    "name", sampled(COMMANDS, [name for name in COMMANDS if name != "bench --verbose"])
 )
 def test_nothing_is_cut_at_any_width(name: str, show: Show) -> None:
     piped = show(name, columns=None)

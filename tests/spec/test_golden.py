@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -22,6 +23,7 @@ TOLERANCE = {"float64": 1e-14, "float32": 1e-6}
 Case = Mapping[str, Any]
 
 
+@cache
 def read(kind: str) -> list[Case]:
     return json.loads((GOLDEN / f"{kind}.json").read_text(encoding="utf-8"))["cases"]
 
