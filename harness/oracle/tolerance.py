@@ -97,6 +97,12 @@ def scales(expected: Arrays) -> dict[str, float]:
     return {n: max(size, kinds[n.partition(".")[0]] * 2.0**-20) or 1.0 for n, size in own.items()}
 
 
+# A tensor of which rounding alone changes more than this has few digits whoever computes it: the
+# gradient of attention's bias of keys is nothing but rounding. How well others agree is told by
+# others.
+TELLING = 2.0**-12
+
+
 def digits(error: float) -> float:
     """Decimal digits that a relative error leaves, 16 at most."""
     return max(0.0, min(16.0, -math.log10(max(error, 1e-16))))
@@ -198,10 +204,12 @@ def moved(old: float, new: float) -> Literal["lost", "gained", ""]:
 
 
 def worst(deviations: list[Deviation]) -> Deviation:
-    """The deviation that is furthest beyond what is allowed."""
+    """The deviation that is furthest beyond what is allowed; where all are allowed, of those that
+    tell something, if any do."""
     return max(deviations, key=_beyond) if len(deviations) > 1 else deviations[0]
 
 
-def _beyond(deviation: Deviation) -> tuple[bool, float]:
+def _beyond(deviation: Deviation) -> tuple[bool, bool, float]:
     ratio = deviation.ratio
-    return not deviation.agrees, math.inf if math.isnan(ratio) else ratio
+    tells = not deviation.agrees or deviation.yardstick <= TELLING
+    return not deviation.agrees, tells, math.inf if math.isnan(ratio) else ratio

@@ -160,6 +160,15 @@ def test_worst_is_what_is_furthest_beyond_what_is_allowed() -> None:
     assert "9.00e-08, 9 times the yardstick" in str(far)
 
 
+def test_what_is_nothing_but_rounding_tells_only_where_it_is_wrong() -> None:
+    near = Deviation("near", 1e-7, 1e-7, 1.6e-6)
+    rounding = Deviation("rounding", 0.02, 0.01, 0.16)
+    wrong = Deviation("wrong", 0.2, 0.01, 0.16)
+    assert worst([near, rounding]).name == "near"
+    assert worst([rounding]).name == "rounding"
+    assert worst([near, rounding, wrong]).name == "wrong"
+
+
 # --- On a model -------------------------------------------------------------------------------
 
 
