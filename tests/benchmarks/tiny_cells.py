@@ -147,7 +147,8 @@ def summary(report: Any, clock: Clock, records: Path, nodes: int) -> dict[str, A
         "seconds": wall,
         "cells_per_second": 1 / each,
         "own_seconds": own,
-        "overhead_seconds": each * min(max(nodes, 1), len(os.sched_getaffinity(0))) - own,
+        # Of several nodes on one machine, cells wait for each other's processors.
+        "overhead_seconds": each - own if nodes <= 1 else None,
         "agree": sum(result.verdict == "agree" for result in report.results),
         "lost": len(plan) - len(found),
         "twice": sum(count > 1 for count in found.values()),
@@ -183,10 +184,11 @@ def row(figures: Mapping[str, Any]) -> str:
         if memory[str(MARKS[0])][who]
     )
     where = f"{figures['nodes']} nodes" if figures["nodes"] > 1 else "1 node"
+    beside = figures["overhead_seconds"]
     return (
         f"| {where if figures['nodes'] else 'without Ray'} | {figures['cells']:,} "
         f"| {figures['cells_per_second']:.0f} | {figures['own_seconds'] * 1e3:.1f} ms "
-        f"| {figures['overhead_seconds'] * 1e3:.1f} ms | {grown} "
+        f"| {'-' if beside is None else f'{beside * 1e3:.1f} ms'} | {grown} "
         f"| {figures['lost']} / {figures['twice']} | {figures['load']:.1f} |"
     )
 
