@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from harness.arrays import ArrayDict, Arrays
 from harness.convert.weights import Weights
 from harness.oracle.case import Case
-from harness.oracle.tolerance import Deviation, worst
+from harness.oracle.tolerance import Deviation, digits, worst
 from harness.program.signature import without_noise
 from harness.spec.model import Spec
 
@@ -34,9 +33,7 @@ class Agreement:
     @property
     def digits(self) -> float:
         """Decimal digits in which the worst one agrees, 16 at most."""
-        if not math.isfinite(self.worst.error):
-            return 0.0
-        return max(0.0, min(16.0, -math.log10(max(self.worst.error, 1e-16))))
+        return digits(self.worst.error)
 
 
 def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Agreement:

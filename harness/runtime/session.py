@@ -203,8 +203,10 @@ class Session(Functions):
         trained = self.trained()
         wanted = {n: gradients[n] for n in trained}
         if self.optimizer is not None:
-            count = self.scalar(float(self.steps))
-            wanted, rate = self.fed(trained, wanted, count, learning_rate)
+            rate: Any = learning_rate
+            if feeds(self.rule):
+                count = self.scalar(float(self.steps))
+                wanted, rate = self.fed(trained, wanted, count, learning_rate)
             updated = self.optimizer.update(self.optimizer_state, trained, wanted, rate)
             self.optimizer_state, trained = promises.pair(updated, *UPDATED)
         else:
@@ -246,8 +248,6 @@ class Session(Functions):
         self, variables: Tensors, gradients: Tensors, step: Any, learning_rate: float
     ) -> tuple[Tensors, Any]:
         """What a claimed optimizer is given at a step; see :meth:`.updates.Update.fed`."""
-        if not feeds(self.rule):
-            return gradients, learning_rate
         constants = self._rule_constants(variables, gradients, step, learning_rate)
         made = self.rule_update().fed(variables, constants)
         return made, made.pop(RATE)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from marked import put
 
 from harness.check.recorded import CELL_FIELDS
 from harness.check.records import RecordWriter, read_records
@@ -25,10 +26,9 @@ from harness.check.request import Request
 from harness.check.run import Engine
 from harness.files.atomic import write_whole
 from harness.files.user_file import MAX_RECORDS
+from harness.runtime.memory import peak
 
 RECORD = Path(__file__).with_suffix(".json")
-PAGE = Path(__file__).parents[2] / "docs" / "many-machines.md"
-START, END = "<!-- record writers -->\n", "<!-- end of record writers -->"
 MANY = 10_000_000
 Lines = list[dict[str, Any]]
 
@@ -81,14 +81,8 @@ def reading(path: Path) -> dict[str, Any]:
         return pool.apply(_read, (path,))
 
 
-def most_held() -> int:
-    """The most bytes of memory that this process has held."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) * 1024
-
-
 def _read(path: Path) -> dict[str, Any]:
-    before = most_held()
+    before = peak()
     began = time.process_time()
     records = read_records(path, complete=True)
     seconds = time.process_time() - began
@@ -100,7 +94,7 @@ def _read(path: Path) -> dict[str, Any]:
         "torn": records.torn is not None or bool(records.repaired),
         "bytes": path.stat().st_size,
         "seconds": seconds,
-        "memory": most_held() - before,
+        "memory": peak() - before,
     }
 
 
@@ -165,12 +159,7 @@ def tables(found: Mapping[str, Any]) -> str:
 @main.command()
 def page() -> None:
     """Write the tables of the page."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-    _, marker, after = rest.partition(END)
-    if not marker:
-        raise click.ClickException(f"{PAGE.name} lacks {START.strip()} or {END}")
-    text = tables(json.loads(RECORD.read_text()))
-    write_whole(PAGE, (before + START + text + END + after).encode())
+    put("many-machines.md", "record writers", tables(json.loads(RECORD.read_text())))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from marked import put
 
 from harness.check.cell import Cell, CellResult
 from harness.check.events import CheckEvents
@@ -29,8 +30,6 @@ from harness.check.request import Request
 from harness.files.atomic import write_whole
 
 RECORD = Path(__file__).with_suffix(".json")
-PAGE = Path(__file__).parents[2] / "docs" / "many-machines.md"
-START, END = "<!-- tiny cells -->\n", "<!-- end of tiny cells -->"
 # Cells of one model: two dtypes on two paths.
 DTYPES, PATHS = ("float32", "float64"), ("native", "derived")
 MODEL = """\
@@ -203,11 +202,7 @@ def page() -> None:
         f"{'|---' * 8}|\n"
     )
     table = head + "".join(f"{row(found[key])}\n" for key in sorted(found, key=int))
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-    _, marker, after = rest.partition(END)
-    if not marker:
-        raise click.ClickException(f"{PAGE.name} lacks {START.strip()} or {END}")
-    write_whole(PAGE, (before + START + table + END + after).encode())
+    put("many-machines.md", "tiny cells", table)
 
 
 if __name__ == "__main__":
