@@ -25,6 +25,7 @@ from harness.oracle.rounding import SHARE, Rounded
 from harness.oracle.tolerance import (
     FLOOR,
     PRECISION,
+    TELLING,
     Deviation,
     compare,
     relative_error,
@@ -48,6 +49,11 @@ OTHERS = tuple(order for order in ORDERS if order != "plain")
 DOUBTFUL, DOUBTS = 1e-6, 4.0
 
 
+def _base(dtype: str) -> str:
+    """The dtype that noise is measured in: a coarser one's is scaled from float32."""
+    return "float64" if dtype == "float64" else "float32"
+
+
 @dataclass(frozen=True)
 class Expected:
     """Values by name in float64. ``measured`` gives their noise in float32 or in float64."""
@@ -69,12 +75,17 @@ class Expected:
 
         Measured in float64 or in float32; that of a coarser dtype is scaled from float32.
         """
-        base = "float64" if dtype == "float64" else "float32"
+        base = _base(dtype)
         factor = PRECISION[dtype] / PRECISION[base]
         measured = self.measured(base)
         if factor == 1.0:
             return measured
         return {name: max(error, FLOOR) * factor for name, error in measured.items()}
+
+    def tells(self, name: str, dtype: str) -> bool:
+        """Whether numbers of that name say how well two computations of a dtype agree: not where
+        they are nothing but rounding."""
+        return self.measured(_base(dtype)).get(name, 0.0) <= TELLING
 
     def deviations(self, found: Mapping[str, Any], dtype: str) -> list[Deviation]:
         """One for every expected tensor; what was not expected differs too."""

@@ -110,6 +110,16 @@ def test_of_many_pairs_the_furthest_is_told_unless_all_are_asked_for() -> None:
     assert statements([]) == []
 
 
+def test_what_is_nothing_but_rounding_is_not_what_two_agree_in() -> None:
+    """The gradient of attention's bias of keys is zero but for rounding."""
+    request = Request(
+        specs=("gpt",), backends=("numpy", "torch"), dtypes=("float32",), checks=("values",)
+    )
+    with Engine(request) as engine:
+        (pair,) = engine.run().pairs
+    assert 4 < pair.digits < 9, pair
+
+
 def test_pairs_of_a_run_are_recorded_and_kept_when_it_is_taken_up(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     request = Request(
