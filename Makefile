@@ -19,6 +19,9 @@ BIN := $(VENV)/bin
 QUICK := $(addprefix tests/,files oracle program project spec text)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
+# Tests start Python a thousand times; without bytecode each start compiles all modules again.
+test test-all test-quick fuzz: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: check bench check-gpu bench-gpu test test-all test-quick lint types install lowest newest fuzz docs constraints clean
 
 check: install
