@@ -117,9 +117,11 @@ def relative_error(found: Array, expected: Array, scale: float) -> float:
     if found.size == 0:
         return 0.0
     with np.errstate(all="ignore"):
-        same = (found == expected) | (np.isnan(found) & np.isnan(expected))
-        gap = np.where(same, 0.0, np.abs(found - expected))
-    worst = float(gap.max())
+        gap = np.abs(found - expected)
+        worst = float(gap.max())
+        if not np.isfinite(worst):
+            same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+            worst = float(np.where(same, 0.0, gap).max())
     return worst / scale if np.isfinite(worst) else float("inf")
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +17,7 @@ from harness.program.ir import Block, Meaning, Node, Port, Program, Total, Type,
 CLASSES: Mapping[str, type] = {
     cls.__name__: cls for cls in (Dim, Type, Block, Meaning, Node, Port, Program, Total, UpdateRule)
 }
+NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in CLASSES.values()}
 MOST_DEPTH = 100
 PLAIN = (bool, int, float, str, type(None))
 Test = Callable[[Any], bool]
@@ -28,15 +29,16 @@ def encode(value: Any) -> Any:
     Raises:
         HarnessError: it holds something that a program cannot.
     """
-    if is_dataclass(value) and not isinstance(value, type):
-        content = [encode(getattr(value, f.name)) for f in fields(value)]
-        return {"class": type(value).__name__, "fields": content}
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if kind is tuple or kind is list:
+        return [encode(item) for item in value]
+    if kind in NAMES:
+        content = [encode(getattr(value, name)) for name in NAMES[kind]]
+        return {"class": kind.__name__, "fields": content}
     if isinstance(value, Mapping):
         return {"map": [[encode(k), encode(v)] for k, v in value.items()]}
-    if isinstance(value, tuple | list):
-        return [encode(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     raise HarnessError(f"a program cannot hold {value!r}")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +22,15 @@ from harness.runtime.backend import (
     GradientFunction,
     host_dtype,
 )
-from harness.runtime.interpreter import Claimed, Interpreter, Line, Values, Watch, perform
+from harness.runtime.interpreter import (
+    Claimed,
+    Interpreter,
+    Line,
+    PreparedNodes,
+    Values,
+    Watch,
+    perform,
+)
 from harness.runtime.layout import Layout, claims
 from harness.runtime.native import Native, Tensors, WholeModel
 
@@ -29,6 +38,8 @@ ExecutionPath = Literal["native", "equations", "derived"]
 # Where claimed calls find the variables, among values that have numbers from 0.
 VARIABLES = -1
 COMPILED = "what compile() made"
+# Prepared nodes that are kept: of all functions, at several sizes each.
+SCRIPTS = 64
 
 
 class Functions:
@@ -69,6 +80,7 @@ class Functions:
         self.layout = Layout(training, self.natives["training"])
         self.whole: WholeModel | None = None
         self._compiled: dict[Any, Any] = {}
+        self._scripts: dict[Hashable, PreparedNodes] = {}
 
     def function(self, phase: Phase, mode: Mode) -> Function:
         """The compiled forward function; made once."""
@@ -129,7 +141,8 @@ class Functions:
             one = self.float_tensor(np.asarray(1.0))
             for seed in derivative.seeds:
                 env[seed.value] = one if mode == "loss" else constants[f"cotangent.{seed.name}"]
-            env = self.interpreter(sizes).run(derivative.program.nodes, env)
+            nodes = derivative.program.nodes
+            env = self._prepared(phase, mode, sizes, lambda: nodes, {}).run(env)
             found = {n: env[v] for n, v in results.items()}
             names = zip(against, derivative.gradients, strict=True)
             return found | {f"gradient.{n}": env[g.value] for n, g in names}
@@ -170,18 +183,43 @@ class Functions:
         program = self.programs[phase]
         env, sizes = self._env(program, variables, constants)
         ports = result_ports(program, mode)
-        nodes = needed_nodes(program.nodes, ports.values())
+        done: frozenset[int] = frozenset()
         if self.whole is not None and watch is None:
             done = self.whole.run(phase, sizes, env, variables)
-            nodes = tuple(node for node in nodes if not done.issuperset(node.outputs))
         env[VARIABLES] = variables
-        self.interpreter(sizes, self.claimed(phase), watch).run(nodes, env)
+
+        def nodes() -> list[Node]:
+            needed = needed_nodes(program.nodes, ports.values())
+            return [node for node in needed if not done.issuperset(node.outputs)]
+
+        if watch is None:
+            self._prepared(phase, (mode, done), sizes, nodes, self.claimed(phase)).run(env)
+        else:
+            self.interpreter(sizes, self.claimed(phase), watch).run(nodes(), env)
         results = {name: env[value] for name, value in ports.items()}
         if mode in ("loss", "step"):
             results["scalar"] = results["loss"]
         elif mode == "cotangents":
             results["scalar"] = self._inner_product(results, constants)
         return results
+
+    def _prepared(
+        self,
+        phase: Phase,
+        what: Hashable,
+        sizes: Mapping[str, int],
+        nodes: Callable[[], Iterable[Node]],
+        claimed: Mapping[str, Claimed],
+    ) -> PreparedNodes:
+        """Nodes made ready for runs at some sizes, which a compiler may trace; ``what`` tells those
+        of a phase apart."""
+        full = (phase, what, *sorted(sizes.items()))
+        if full not in self._scripts:
+            if len(self._scripts) == SCRIPTS:
+                self._scripts.clear()
+            interpreter = replace(self.interpreter(sizes, claimed), anew=True)
+            self._scripts[full] = interpreter.prepared(nodes())
+        return self._scripts[full]
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
         """The function of :meth:`plain`, prepared for many runs at some sizes. No cotangents."""

@@ -47,6 +47,8 @@ class Interpreter:
 
     ``scalar`` makes a constant of the run's dtype; ``dtype`` is handed to the primitives that
     make floats of something else; ``claimed`` runs the calls that a backend has claimed, by key.
+    Constants are made once, or in each run ``anew``, as a compiler that traces runs may want: what
+    belongs to one trace is nothing to the next.
     """
 
     table: Table
@@ -56,6 +58,7 @@ class Interpreter:
     scan: Loop | None = None
     claimed: Mapping[str, Claimed] = field(default_factory=dict)
     watch: Watch | None = None
+    anew: bool = False
     _time: int | None = None
 
     def run(self, nodes: Iterable[Node], values: Values) -> Values:
@@ -112,8 +115,11 @@ class Interpreter:
         return shown
 
     def _number(self, node: Node, number: float) -> Line:
-        made = {node.output: self.scalar(number)}
-        return lambda values: values.update(made)
+        output, scalar = node.output, self.scalar
+        if not self.anew:
+            made = scalar(number)
+            return lambda values: values.__setitem__(output, made)
+        return lambda values: values.__setitem__(output, scalar(number))
 
     def _scan(self, node: Node) -> Line:
         body, count, reverse = node.block, node.carries, node.reverse

@@ -7,7 +7,8 @@ for one, tensors are taken apart for it, and put together again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.program.ir import Node, Port, UpdateRule, needed_nodes
 from harness.program.updates import at_shape, by_parameter
-from harness.runtime.interpreter import Interpreter, Table, perform
+from harness.runtime.interpreter import Interpreter, PreparedNodes, Table, perform
 from harness.runtime.layout import Layout
 from harness.runtime.native import Tensors
 from harness.runtime.tensor_packing import packed, unpacked
@@ -70,6 +71,9 @@ class Update:
         self.rule, self.layout, self.table = rule, layout, table
         self.interpreter = interpreter
         self.apart = by_parameter(rule) and bool(layout.claimed)
+        self._scripts: dict[Hashable, PreparedNodes] = {}
+        wanted = [v for v in (rule.rate, rule.fed) if v is not None]
+        self._feeding = needed_nodes(rule.nodes, wanted)
 
     def run(self, variables: Tensors, constants: Tensors) -> Tensors:
         """From ``gradient.NAME``, ``SLOT.NAME``, ``step`` and ``learning_rate`` to
@@ -100,11 +104,9 @@ class Update:
         groups = {"parameter": variables}
         groups["gradient"] = {n: constants[f"gradient.{n}"] for n in variables}
         values = self._values(groups, constants)
-        wanted = [v for v in (rule.rate, rule.fed) if v is not None]
-        nodes = needed_nodes(rule.nodes, wanted)
         rate, gradients = constants[RATE], {}
         for name, env in values.items():
-            env = self._run(rule, nodes, env)
+            env = self._run(rule, self._feeding, env)
             gradients[name] = env[rule.gradient if rule.fed is None else rule.fed]
             rate = rate if rule.rate is None else env[rule.rate]
         return {**self._together(gradients), RATE: rate}
@@ -134,9 +136,13 @@ class Update:
             env[self.rule.of(name).totals[number].value] = whole
 
     def _run(self, rule: UpdateRule, nodes: tuple[Node, ...], env: Values) -> Values:
-        shape = env[rule.parameter].shape
-        made = at_shape(nodes, rule.types, shape)
-        return self.interpreter({"entries": prod(shape)}).run(made, env)
+        shape = tuple(env[rule.parameter].shape)
+        # The nodes live as long as the rule.
+        key = (id(nodes), shape)
+        if key not in self._scripts:
+            interpreter = replace(self.interpreter({"entries": prod(shape)}), anew=True)
+            self._scripts[key] = interpreter.prepared(at_shape(nodes, rule.types, shape))
+        return self._scripts[key].run(env)
 
     def _apart(self, tensors: Tensors) -> Tensors:
         return unpacked(self.layout, self.table, tensors) if self.apart else tensors
