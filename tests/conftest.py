@@ -1,5 +1,5 @@
-"""Where tests run beside each other: files that take long begin first, and each of pytest's
-processes keeps to a core of its own.
+"""Which tests ``make test`` leaves to ``make test-all``; and where tests run beside each other,
+files that take long begin first, and each of pytest's processes keeps to a core of its own.
 
 What a process starts inherits its core: numerical libraries make as many threads as there are
 cores, and two of them that wait for each other on the same cores take ten times as long.
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,51 @@ import pytest
 TESTS = Path(__file__).parent
 # Seconds of each file, by its path from here; tests/times.py writes them.
 SECONDS: Mapping[str, float] = json.loads((TESTS / "times.json").read_text())
+# Of tests that take long, by file and name, the cases that ``make test`` runs, as patterns of their
+# parameters: the others, and a test of which none is named, are ``thorough``.
+SAMPLES: Mapping[str, Sequence[str]] = json.loads((TESTS / "thorough.json").read_text())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files that take long first, so that none of them runs alone at the end."""
+def named(item: pytest.Item) -> tuple[str, str]:
+    """A test as :data:`SAMPLES` names it, and its case."""
+    place = f"{item.path.relative_to(TESTS).as_posix()}::{item.nodeid.partition('::')[2]}"
+    name, _, case = place.partition("[")
+    return name, case[:-1]
+
+
+def sampled_out(item: pytest.Item) -> bool:
+    """Whether a test is one of a kind of which ``make test`` runs others."""
+    name, case = named(item)
+    return name in SAMPLES and not any(fnmatchcase(case, pattern) for pattern in SAMPLES[name])
+
+
+def stale(items: Sequence[pytest.Item]) -> list[str]:
+    """What :data:`SAMPLES` names and no test has, of files whose tests are all there."""
+    cases: dict[str, list[str]] = {}
+    for name, case in map(named, items):
+        cases.setdefault(name, []).append(case)
+    files = {name.partition("::")[0] for name in cases}
+    found = [name for name in SAMPLES if name.partition("::")[0] in files and name not in cases]
+    for name in SAMPLES.keys() & cases.keys():
+        for pattern in SAMPLES[name]:
+            if not any(fnmatchcase(case, pattern) for case in cases[name]):
+                found.append(f"{name}[{pattern}]")
+    return found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is thorough; put files that take long first, so that none of them runs alone at the
+    end.
+
+    Raises:
+        pytest.UsageError: a sample is of a test that is not there.
+    """
+    if not any("::" in argument for argument in config.args) and (absent := stale(items)):
+        raise pytest.UsageError(f"tests/thorough.json names what is not there: {absent}")
+    for item in filter(sampled_out, items):
+        item.add_marker(pytest.mark.thorough)
+        item.add_marker(pytest.mark.slow)
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: -SECONDS.get(item.path.relative_to(TESTS).as_posix(), 0))
 

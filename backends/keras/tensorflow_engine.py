@@ -103,19 +103,22 @@ class TensorFlowEngine:
         if self.quick:
             return None
 
+        # Traced by itself, as what a step gives has to be known before the loop begins.
+        traced = self.tf.function(step, autograph=False)
+
         def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
             def batch(index: Any) -> Tensors:
                 return {n: t[index] for n, t in batches.items()}
 
             def body(index: Any, carried: Tensors, kept: Any) -> tuple[Any, Tensors, Any]:
-                carried, results = step(carried, fixed, batch(index))
+                carried, results = traced(carried, fixed, batch(index))
                 return index + 1, carried, {n: kept[n].write(index, t) for n, t in results.items()}
 
             count = next(iter(batches.values())).shape[0]
-            carried, results = step(carried, fixed, batch(0))
-            kept = {n: self.tf.TensorArray(t.dtype, count).write(0, t) for n, t in results.items()}
+            _, given = traced.get_concrete_function(carried, fixed, batch(0)).structured_outputs
+            kept = {n: self.tf.TensorArray(t.dtype, count) for n, t in given.items()}
             _, carried, kept = self.tf.while_loop(
-                lambda index, *_: index < count, body, (1, carried, kept)
+                lambda index, *_: index < count, body, (0, carried, kept)
             )
             return carried, {n: array.stack() for n, array in kept.items()}
 

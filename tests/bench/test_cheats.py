@@ -50,6 +50,15 @@ FORWARD = {
 # These show in what a round has left, where it has many steps.
 LATE = {"frozen_late": LEFT, "debt": "leaves work for later"}
 CARRYING = {"stale_state": LEFT, "stale_statistics": LEFT}
+Cheats = dict[str, str | tuple[str, ...]]
+
+
+def one_of_a_kind(cheats: Cheats) -> Cheats:
+    """The first two of all cheats that are refused in the same words."""
+    alike: dict[str | tuple[str, ...], list[str]] = {}
+    for name, words in cheats.items():
+        alike.setdefault(words, []).append(name)
+    return {name: cheats[name] for names in alike.values() for name in names[:2]}
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +92,10 @@ def run(spec: str, mode: str, *names: str) -> dict[str, TimedResult]:
 @pytest.mark.parametrize(
     ("spec", "mode", "cheats"),
     [
-        pytest.param(STATELESS, "train", TRAINED, id="trained"),
-        pytest.param(STATELESS, "forward", FORWARD, id="forward"),
+        pytest.param(STATELESS, "train", one_of_a_kind(TRAINED), id="trained"),
+        pytest.param(STATELESS, "forward", one_of_a_kind(FORWARD), id="forward"),
+        pytest.param(STATELESS, "train", TRAINED, id="all-trained"),
+        pytest.param(STATELESS, "forward", FORWARD, id="all-forward"),
         pytest.param(STATELESS, "train", LATE, id="late"),
         pytest.param(STATEFUL, "train", CARRYING, id="carrying"),
         pytest.param(STATEFUL, "forward", {"stale_state": LEFT}, id="carrying-forward"),
@@ -93,7 +104,7 @@ def run(spec: str, mode: str, *names: str) -> dict[str, TimedResult]:
 def test_cheats_are_refused_and_say_why(
     spec: str,
     mode: str,
-    cheats: dict[str, str | tuple[str, ...]],
+    cheats: Cheats,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if cheats is LATE:
