@@ -44,9 +44,8 @@ def stale(items: Sequence[pytest.Item]) -> list[str]:
     files = {name.partition("::")[0] for name in cases}
     found = [name for name in SAMPLES if name.partition("::")[0] in files and name not in cases]
     for name in SAMPLES.keys() & cases.keys():
-        for pattern in SAMPLES[name]:
-            if not any(fnmatchcase(case, pattern) for case in cases[name]):
-                found.append(f"{name}[{pattern}]")
+        absent = (p for p in SAMPLES[name] if not any(fnmatchcase(c, p) for c in cases[name]))
+        found += [f"{name}[{pattern}]" for pattern in absent]
     return found
 
 
