@@ -79,7 +79,8 @@ FLOAT64_ONLY = frozenset({"training"})
 # do, with that dtype. Each costs compilations.
 IN_ONE: Mapping[str, str] = {
     **dict.fromkeys(("shapes", "partial-batch", "pipeline", "nan"), "float64"),
-    **dict.fromkeys(("trained", "large-sizes"), "float32"),
+    **dict.fromkeys(("batch-independence", "causality"), "float64"),
+    **dict.fromkeys(("trained", "training-sgd", "large-sizes", "cotangents"), "float32"),
 }
 
 # What is dear and sees little that others do not: run where asked for by name, or for --thorough.
