@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
@@ -98,34 +99,33 @@ def installed() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def results(request: pytest.FixtureRequest) -> Results:
+@cache
+def results(few: bool) -> Results:
     """Every cell's result, by mutant, system and dtype."""
     # By a pattern, all checks are made in all dtypes: some faults have one of them only.
     specs = (*lesson6(), *OTHERS)
     with installed(), Planned(Request(specs=specs, backends=BACKENDS, checks=("**",))) as engine:
-        engine.few = request.param == "few"
+        engine.few = few
         found = engine.run().results
     return {(r.cell.device, r.cell.spec, r.cell.dtype): r for r in found}
 
 
-def findings(mutant: Mutant, dtype: str, results: Results) -> dict[str, Finding]:
+def findings(mutant: Mutant, dtype: str, few: bool) -> dict[str, Finding]:
     """A mutant's findings by check."""
-    result = results[mutant.name, mutant.spec, dtype]
+    result = results(few)[mutant.name, mutant.spec, dtype]
     return {f.check: f for f in result.findings}
 
 
 @pytest.mark.parametrize(
-    ("results", "name"),
-    sampled([*(("few", n) for n in FEW), *(("all", n) for n in PLAIN)], [("few", n) for n in FEW]),
-    indirect=["results"],
+    ("name", "few"),
+    sampled([*((n, True) for n in FEW), *((n, False) for n in PLAIN)], [(n, True) for n in FEW]),
 )
-def test_is_caught_by_the_check_that_names_it(name: str, results: Results) -> None:
+def test_is_caught_by_the_check_that_names_it(name: str, few: bool) -> None:
     mutant = MUTANTS[name]
-    dtypes = [d for d in mutant.dtypes if (mutant.name, mutant.spec, d) in results]
+    dtypes = [d for d in mutant.dtypes if (mutant.name, mutant.spec, d) in results(few)]
     assert dtypes
     for dtype in dtypes:
-        found = findings(mutant, dtype, results)
+        found = findings(mutant, dtype, few)
         assert mutant.check in found, f"{dtype}: {mutant.check} did not run"
         caught = [check for check, f in found.items() if f.verdict == "differ"]
         assert mutant.check in caught, f"{dtype}: {mutant.check} did not fire; {caught} did"
@@ -133,10 +133,11 @@ def test_is_caught_by_the_check_that_names_it(name: str, results: Results) -> No
         assert not accidents, f"{dtype}: {accidents}"
 
 
-@pytest.mark.parametrize("results", sampled(("few", "all"), ("few",)), indirect=True)
+@pytest.mark.parametrize("few", sampled((True, False), (True,)))
 @pytest.mark.parametrize("spec", lesson6())
-def test_the_control_agrees(spec: str, results: Results) -> None:
-    found = [results[key] for d in DTYPES if (key := (CONTROL, spec, d)) in results]
+def test_the_control_agrees(spec: str, few: bool) -> None:
+    every = results(few)
+    found = [every[key] for d in DTYPES if (key := (CONTROL, spec, d)) in every]
     assert found
     for result in found:
         assert result.verdict == "agree", [f.detail for f in result.findings if f.detail]
@@ -155,8 +156,8 @@ def test_what_is_dear_to_find_is_found_on_request(thorough: bool) -> None:
             assert caught == ([MUTANTS[result.cell.device].check] if thorough else [])
 
 
-def test_every_check_has_a_mutant_that_names_it(results: Results) -> None:
-    checks = {f.check for result in results.values() for f in result.findings}
+def test_every_check_has_a_mutant_that_names_it() -> None:
+    checks = {f.check for result in results(few=True).values() for f in result.findings}
     assert checks == {m.check for m in PLAIN.values()}
     assert len(checks | {m.check for m in DEAR.values()}) >= len(CHECKS)
 
