@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import pooch
 from pydantic import Field
 
 from harness.errors import UsageError
@@ -58,6 +57,8 @@ class MadeEnvironment:
 
 def root() -> Path:
     """The folder of all environments."""
+    import pooch  # here, as no other command needs it
+
     return Path(pooch.os_cache(CACHE)) / FOLDER
 
 

@@ -71,12 +71,13 @@ def reported(results: str, *, junit: bool = True) -> Callable[[Command], Command
 def _reported(command: Command, results: str, junit: bool) -> Command:
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> Any:
-        from harness.report.console import check_output, write_of
-
         wanted = {name: options.pop(name) for name in FORMS if name in options}
         outputs = [Path(path) for path in wanted.values() if path is not None]
         if not outputs:
             return command(*arguments, **options)
+        # Jinja2 and all forms are read only where one is wanted.
+        from harness.report.console import check_output, write_of
+
         for output in outputs:
             check_output(output)
         folder = None
