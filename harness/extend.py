@@ -48,10 +48,10 @@ from harness.runtime.backend import (
     Function,
     GradientFunction,
 )
+from harness.runtime.claimed_calls import VARIABLES
 from harness.runtime.defaults import Measured, Probes
 from harness.runtime.devices import card_of, device_names
 from harness.runtime.executor import Call, Executor, in_turn
-from harness.runtime.functions import VARIABLES
 from harness.runtime.hookspecs import hookimpl
 from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, loop
 from harness.runtime.layout import Layout

@@ -7,6 +7,7 @@ cores, and two of them that wait for each other on the same cores take ten times
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # What tests run would tell GitHub of its planted faults.
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         os.environ.pop(name, None)
+    # A process of thousands of tests holds much that never goes, and a tenth of its time went into
+    # looking through it.
+    gc.set_threshold(100_000, 50, 50)
     # Else pytest-xdist, from 3.7 on, takes files of many tests first.
     config.option.loadscopereorder = False
     name = os.environ.get("PYTEST_XDIST_WORKER")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -22,24 +21,14 @@ from harness.runtime.backend import (
     GradientFunction,
     host_dtype,
 )
-from harness.runtime.interpreter import (
-    Claimed,
-    Interpreter,
-    Line,
-    PreparedNodes,
-    Values,
-    Watch,
-    perform,
-)
+from harness.runtime.claimed_calls import VARIABLES, claimed_call
+from harness.runtime.interpreter import Claimed, Interpreter, Values, Watch, perform
+from harness.runtime.kept_nodes import KeptNodes
 from harness.runtime.layout import Layout, claims
-from harness.runtime.native import Native, Tensors, WholeModel
+from harness.runtime.native import Tensors, WholeModel
 
 ExecutionPath = Literal["native", "equations", "derived"]
-# Where claimed calls find the variables, among values that have numbers from 0.
-VARIABLES = -1
 COMPILED = "what compile() made"
-# Prepared nodes that are kept: of all functions, at several sizes each.
-SCRIPTS = 64
 
 
 class Functions:
@@ -80,7 +69,7 @@ class Functions:
         self.layout = Layout(training, self.natives["training"])
         self.whole: WholeModel | None = None
         self._compiled: dict[Any, Any] = {}
-        self._scripts: dict[Hashable, PreparedNodes] = {}
+        self._kept_nodes = KeptNodes()
 
     def function(self, phase: Phase, mode: Mode) -> Function:
         """The compiled forward function; made once."""
@@ -141,8 +130,9 @@ class Functions:
             one = self.float_tensor(np.asarray(1.0))
             for seed in derivative.seeds:
                 env[seed.value] = one if mode == "loss" else constants[f"cotangent.{seed.name}"]
+            key = (phase, mode, "derived", *sorted(sizes.items()))
             nodes = derivative.program.nodes
-            env = self._prepared(phase, mode, sizes, lambda: nodes, {}).run(env)
+            env = self._kept_nodes.get(key, lambda: self.interpreter(sizes), lambda: nodes).run(env)
             found = {n: env[v] for n, v in results.items()}
             names = zip(against, derivative.gradients, strict=True)
             return found | {f"gradient.{n}": env[g.value] for n, g in names}
@@ -188,38 +178,24 @@ class Functions:
             done = self.whole.run(phase, sizes, env, variables)
         env[VARIABLES] = variables
 
+        def interpreter() -> Interpreter:
+            return self.interpreter(sizes, self.claimed(phase), watch)
+
         def nodes() -> list[Node]:
             needed = needed_nodes(program.nodes, ports.values())
             return [node for node in needed if not done.issuperset(node.outputs)]
 
         if watch is None:
-            self._prepared(phase, (mode, done), sizes, nodes, self.claimed(phase)).run(env)
+            key = (phase, mode, done, *sorted(sizes.items()))
+            self._kept_nodes.get(key, interpreter, nodes).run(env)
         else:
-            self.interpreter(sizes, self.claimed(phase), watch).run(nodes(), env)
+            interpreter().run(nodes(), env)
         results = {name: env[value] for name, value in ports.items()}
         if mode in ("loss", "step"):
             results["scalar"] = results["loss"]
         elif mode == "cotangents":
             results["scalar"] = self._inner_product(results, constants)
         return results
-
-    def _prepared(
-        self,
-        phase: Phase,
-        what: Hashable,
-        sizes: Mapping[str, int],
-        nodes: Callable[[], Iterable[Node]],
-        claimed: Mapping[str, Claimed],
-    ) -> PreparedNodes:
-        """Nodes made ready for runs at some sizes, which a compiler may trace; ``what`` tells those
-        of a phase apart."""
-        full = (phase, what, *sorted(sizes.items()))
-        if full not in self._scripts:
-            if len(self._scripts) == SCRIPTS:
-                self._scripts.clear()
-            interpreter = replace(self.interpreter(sizes, claimed), anew=True)
-            self._scripts[full] = interpreter.prepared(nodes())
-        return self._scripts[full]
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
         """The function of :meth:`plain`, prepared for many runs at some sizes. No cotangents."""
@@ -247,7 +223,7 @@ class Functions:
 
     def claimed(self, phase: Phase) -> dict[str, Claimed]:
         """The claimed calls of a phase, by key, as the interpreter runs them."""
-        return {key: _claimed(key, native) for key, native in self.natives[phase].items()}
+        return {key: claimed_call(key, native) for key, native in self.natives[phase].items()}
 
     def _inner_product(self, results: Tensors, constants: Tensors) -> Any:
         table = self.backend.primitives
@@ -310,25 +286,3 @@ class Functions:
             if prefix in ("input.", "target.", "state."):
                 bind(name, program.types[port.value].shape, tensor.shape, program.sizes, sizes)
         return env, {**program.sizes, **sizes}
-
-
-def _claimed(key: str, native: Native) -> Claimed:
-    """Makes the line of a claimed call."""
-    names = [(name, f"{key}/{name}") for name in native.packing.pieces]
-
-    def claimed(node: Node) -> Line:
-        roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
-
-        def line(values: Values) -> None:
-            variables = values[VARIABLES]
-            given = {role: values[i] for role, i in roles if i in values}
-            made = native.run(given, {name: variables[full] for name, full in names})
-            try:
-                values.update(zip(node.outputs, made, strict=True))
-            except (TypeError, ValueError):
-                promises.each(made, node.outputs, native.label)
-                raise
-
-        return line
-
-    return claimed

@@ -7,8 +7,7 @@ for one, tensors are taken apart for it, and put together again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
@@ -17,7 +16,8 @@ import numpy as np
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.program.ir import Node, Port, UpdateRule, needed_nodes
 from harness.program.updates import at_shape, by_parameter
-from harness.runtime.interpreter import Interpreter, PreparedNodes, Table, perform
+from harness.runtime.interpreter import Interpreter, Table, perform
+from harness.runtime.kept_nodes import KeptNodes
 from harness.runtime.layout import Layout
 from harness.runtime.native import Tensors
 from harness.runtime.tensor_packing import packed, unpacked
@@ -71,7 +71,7 @@ class Update:
         self.rule, self.layout, self.table = rule, layout, table
         self.interpreter = interpreter
         self.apart = by_parameter(rule) and bool(layout.claimed)
-        self._scripts: dict[Hashable, PreparedNodes] = {}
+        self._kept_nodes = KeptNodes()
         wanted = [v for v in (rule.rate, rule.fed) if v is not None]
         self._feeding = needed_nodes(rule.nodes, wanted)
 
@@ -137,12 +137,12 @@ class Update:
 
     def _run(self, rule: UpdateRule, nodes: tuple[Node, ...], env: Values) -> Values:
         shape = tuple(env[rule.parameter].shape)
-        # The nodes live as long as the rule.
-        key = (id(nodes), shape)
-        if key not in self._scripts:
-            interpreter = replace(self.interpreter({"entries": prod(shape)}), anew=True)
-            self._scripts[key] = interpreter.prepared(at_shape(nodes, rule.types, shape))
-        return self._scripts[key].run(env)
+        prepared = self._kept_nodes.get(
+            (id(nodes), shape),  # which live as long as the rule
+            lambda: self.interpreter({"entries": prod(shape)}),
+            lambda: at_shape(nodes, rule.types, shape),
+        )
+        return prepared.run(env)
 
     def _apart(self, tensors: Tensors) -> Tensors:
         return unpacked(self.layout, self.table, tensors) if self.apart else tensors
