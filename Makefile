@@ -36,7 +36,7 @@ check-gpu: install
 bench-gpu: install
 	$(BIN)/python tests/benchmarks/gpu.py bench
 
-# Most tests run beside each other, a process a core; those that measure, or kill at a moment, do not.
+# Most tests run beside each other, a process a core; those that measure do not.
 test: install lint types
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not thorough"
 	$(BIN)/python -m pytest -m "alone and not thorough"

@@ -32,7 +32,6 @@ from harness.train.run import TrainingError, TrainingRun
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
-pytestmark = pytest.mark.alone
 LETTERS = "abcdefghij"
 SYSTEM = "lesson6/sequence_rnn"
 

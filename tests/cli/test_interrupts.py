@@ -20,8 +20,6 @@ from harness.check.reproducer import save
 from harness.check.request import Request, make_case
 from harness.spec.model import load_spec
 
-pytestmark = pytest.mark.alone
-
 HARNESS = Path(sys.executable).with_name("harness")
 MODEL = "lesson6/simple_rnn"
 TEXT = "the quick brown fox jumps over the lazy dog. " * 60

@@ -15,8 +15,6 @@ from harness.worker.installing import requirement
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.mark.parametrize("name", ["mute", "odd_devices", "nameless", "another_form"])
 def test_odd_greeting_is_an_error_of_the_start(name: str) -> None:

@@ -18,8 +18,6 @@ from faults.support import MIB, PATH, is_gone, launch, marked, wait_until
 from harness.worker import stragglers
 from harness.worker.worker import Worker
 
-pytestmark = pytest.mark.alone
-
 SECONDS = 1.5
 # The worker, its guardian and eight that it has left behind.
 LITTERED = 10

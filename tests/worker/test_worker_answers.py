@@ -17,7 +17,6 @@ from harness.worker import frames, logs
 from harness.worker import worker as worker_module
 from harness.worker.worker import Worker
 
-pytestmark = pytest.mark.alone
 TIMEOUT = 1.0
 
 

@@ -14,8 +14,6 @@ from time_limits import over_within
 
 from harness.worker.worker import Worker
 
-pytestmark = pytest.mark.alone
-
 TIMEOUT = 1.0
 
 # verb, payload, status, cause, whether the process is lost
