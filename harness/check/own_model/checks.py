@@ -126,7 +126,8 @@ def shapes(context: ModelContext) -> Iterator[Finding]:
         if outcome.status not in ("ok", "error"):
             raise WorkerFault("forward", outcome)
         if not outcome.ok:
-            finding.faults.append(f"batch {batch}, time {time}: {outcome.cause}")
+            cause = outcome.cause.removeprefix("UsageError: ")
+            finding.faults.append(f"batch {batch}, time {time}: {cause}")
             continue
         found = outcome.value
         expected = context.expected(material, (batch, time), found)
@@ -138,8 +139,8 @@ def shapes(context: ModelContext) -> Iterator[Finding]:
 
 
 CHECKS: Mapping[str, ModelCheck] = {
+    "repeatability": repeatability,
     "inference": inference,
     "cotangents": cotangents,
-    "repeatability": repeatability,
     "shapes": shapes,
 }

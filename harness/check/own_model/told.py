@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from harness.arrays import Array
 from harness.check.findings import Finding
-from harness.check.hypotheses import hypotheses
-from harness.check.localise import DECISIVE, RIGHT_IF
+from harness.check.localise import DECISIVE
 from harness.check.own_model.checks import ModelContext
-from harness.oracle.oracle import Oracle
+from harness.check.own_model.guesses import guesses
 from harness.oracle.tolerance import Deviation, relative_error, scales
 from harness.program.signature import result_ports
-from harness.runtime.session import Session
 
-# Of mistakes in handing over parameters so many are tried, in models of so many numbers at most.
+# So many guesses are tried, in models of so many numbers at most.
 TRIED, ENTRIES = 200, 2_000_000
 NAMED = 6
 
@@ -24,6 +22,8 @@ NAMED = 6
 def located(context: ModelContext, findings: Sequence[Finding]) -> str:
     """Which tensors, from which time step on; which gradients; and what would make it right."""
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
+    if "repeatability" in wrong:
+        return "the model gives other numbers each time, and nothing else can be said of it"
     forward = wrong.get("inference")
     if forward is not None:
         first = next(d for d in forward.deviations if not d.agrees)
@@ -84,32 +84,29 @@ def _time_axis(context: ModelContext, name: str) -> int | None:
 
 
 def _hint(context: ModelContext, forward: Finding) -> str:
-    """The first mistake in handing over parameters under which the spec gives what was found."""
+    """The first guess under which the spec gives what the model gives."""
     if context.case.entries > ENTRIES:
         return ""
     found, wanted = context.found, _expected(context)
-    allowed = {d.name: d.tolerance for d in forward.deviations if not d.reason}
+    compared = [d for d in forward.deviations if not d.reason]
     scale = scales(wanted)
-    for text, changed in _changed(context):
-        effect = max(relative_error(changed[n], wanted[n], scale[n]) for n in allowed)
-        error = max(relative_error(found[n], changed[n], scale[n]) for n in allowed)
-        if all(
-            relative_error(found[n], changed[n], scale[n]) <= most for n, most in allowed.items()
-        ) and effect > DECISIVE * max(error, *allowed.values()):
-            return f"{RIGHT_IF} {text}"
+    for number, (text, changed) in enumerate(guesses(context)):
+        if number == TRIED or not compared:
+            break
+        values = changed()
+        same_form = all(values[d.name].shape == wanted[d.name].shape for d in compared)
+        # What a guess changes must be more than what is allowed, or its fit would say nothing.
+        if same_form and all(
+            relative_error(found[d.name], values[d.name], scale[d.name]) <= d.tolerance
+            for d in compared
+        ):
+            effect = max(
+                relative_error(values[d.name], wanted[d.name], scale[d.name]) / d.tolerance
+                for d in compared
+            )
+            if effect > DECISIVE:
+                return text
     return ""
-
-
-def _changed(context: ModelContext) -> Iterator[tuple[str, dict[str, Array]]]:
-    """What the spec gives under each mistake."""
-    material = context.material(context.case.material)
-    programs = (context.case.training, context.case.inference)
-    session = Session(Oracle(), *programs, path="equations", dtype="float64")
-    for number, (text, parameters) in enumerate(hypotheses(material.parameters)):
-        if number == TRIED:
-            return
-        session.load(parameters, material.statistics)
-        yield text, session.forward("inference", material.inputs, material.state)
 
 
 def _other_output(context: ModelContext, first: Deviation) -> str:
@@ -127,6 +124,3 @@ def _other_output(context: ModelContext, first: Deviation) -> str:
                 other = name.removeprefix("output.")
                 return f"It is {other} of the spec: say --returns {other}"
     return ""
-
-
-__all__ = ["located"]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError, shorten
+from harness.program.dims import bind
 from harness.program.ir import Program
 from harness.program.signature import local_of, owner_of
 from harness.runtime.layout import Layout
 from harness.runtime.native import Native
 from harness.runtime.own_model.contract import Entry, OwnModel
 from harness.runtime.own_model.renames import Rename, View, fits, hint, renamed, view_of
+from harness.runtime.packing import Part
 
 SHOWN = 8
 
@@ -163,7 +166,33 @@ class Matching:
                 f"{words}: its axes stand in another order; say "
                 f"--map '{name}={view.key}.transpose(...)' with the axes as numpy counts them"
             )
-        return f"{words}: give the sizes that the model has by --size, or another part by --map"
+        such = self._sizes()
+        asked = f"say --size {such}" if such else "give the sizes that the model has by --size"
+        return f"{words}: {asked}, or name another part of it by --map"
+
+    def _sizes(self) -> str:
+        """The sizes that the model seems to have, where they are others."""
+        bound: dict[str, int] = {}
+        for port in self.program.parameters:
+            view, turned = self._alone(port.name)
+            if view is None:
+                continue
+            shape = view.of(np.empty(self.entries[view.key].shape, np.bool_)).shape
+            with suppress(UsageError):
+                dims = self.program.type_of(port).shape
+                bind(port.name, dims, shape[::-1] if turned else shape, {}, bound)
+        own = self.program.sizes
+        return ",".join(f"{n}={v}" for n, v in bound.items() if own.get(n, v) != v)
+
+    def _alone(self, name: str) -> tuple[View | None, bool]:
+        """The part of the model that is one parameter of the spec, and whether transposed."""
+        packing = self.layout.claimed.get(owner_of(name))
+        if packing is None:
+            return self._view(name), False
+        for local, piece in packing.pieces.items():
+            if isinstance(piece, Part) and piece.name == local_of(name):
+                return self._view(f"{owner_of(name)}.{local}"), piece.transpose
+        return None, False
 
     def _left_over(self, places: Iterable[tuple[str, Place]]) -> list[str]:
         """What the model has and the spec does not give, with slices where it gives a part.
@@ -199,6 +228,11 @@ class Matching:
             parts.append(f"the spec has nothing for {_some(listed)}")
         guesses = list(dict.fromkeys(self._guesses(missing, left)))
         such = " ".join(f"--map {g}" for g in guesses) or "--map OURS=THEIRS"
+        if not missing:
+            return (
+                f"{parts[0]}: declare it in the spec, or keep it from training (a buffer, a "
+                "constant), and it stays as it is"
+            )
         return f"{'; '.join(parts)}. Say which is which: {such}"
 
     def _by_layer(self, missing: Sequence[str]) -> list[str]:

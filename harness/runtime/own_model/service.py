@@ -165,10 +165,11 @@ class OwnModelService:
     def _checked(self, results: Mapping[str, Array]) -> ArrayDict:
         for name, array in results.items():
             if array.dtype.kind == "f" and str(array.dtype) != self.dtype:
+                found = str(array.dtype)
+                other = f", or ask for --dtype {found}" if found in self.opener.dtypes else ""
                 raise UsageError(
-                    f"{name.removeprefix('output.')} is {array.dtype} in the model, asked for in "
-                    f"{self.dtype}: let it compute in the dtype of its weights and inputs, or ask "
-                    f"for --dtype {array.dtype}"
+                    f"{name.removeprefix('output.')} is {found} in the model, asked for in "
+                    f"{self.dtype}: let it compute in the dtype of its weights and inputs{other}"
                 )
         return dict(results)
 

@@ -138,8 +138,8 @@ def made(file: ModelFile, name: str, found: Any, sizes: Mapping[str, int], **mor
     ]
     if lacking:
         raise UsageError(
-            f"{name} of {file.path.name} takes {', '.join(lacking)}, and the spec has no size of "
-            f"that name (it has: {', '.join(sizes) or 'none'}): give it a default, or name a "
-            "function that makes the model"
+            f"{name} takes {', '.join(lacking)}, and the spec has no size of that name (it has: "
+            f"{', '.join(sizes) or 'none'}): give it a default, or name a function that makes the "
+            "model"
         )
     return told(file, f"raised as {name} was called", lambda: found(**given))
