@@ -87,7 +87,7 @@ if TYPE_CHECKING:
 
     # Models of users.
     from harness.runtime.own_model.contract import (
-        Entry,
+        ModelArray,
         Naming,
         OwnModel,
         OwnModels,
@@ -104,7 +104,7 @@ if TYPE_CHECKING:
 else:
     # The same, read when it is first asked for: only formats and models of users do, and every
     # worker of a backend would wait for it.
-    _SOURCE = "harness.convert.source"
+    _SOURCE, _OWN = "harness.convert.source", "harness.runtime.own_model"
     _LATE = {
         "harness.convert.archive": "DESCRIBED Archive Damaged archive reading",
         "harness.convert.checked": "FLOATS Declared bytes_of read_arrays",
@@ -121,8 +121,8 @@ else:
         f"{_SOURCE}.wrapping": "INDENT bracketed mapping",
         "harness.files.atomic": "whole",
         "harness.files.user_file": "MAX_WEIGHTS opened read_bytes",
-        "harness.runtime.own_model.contract": "Entry Naming OwnModel OwnModels Placing reshaped",
-        "harness.runtime.own_model.source": "ModelFile made names_taken parameters_of sizes_taken",
+        f"{_OWN}.contract": "ModelArray Naming OwnModel OwnModels Placing reshaped",
+        f"{_OWN}.source": "ModelFile made names_taken parameters_of sizes_taken",
     }
     _HOMES = {name: module for module, names in _LATE.items() for name in names.split()}
 
@@ -162,7 +162,6 @@ __all__ = [
     "Dialect",
     "Dim",
     "Emitter",
-    "Entry",
     "Executor",
     "Exported",
     "F",
@@ -180,6 +179,7 @@ __all__ = [
     "Measured",
     "Method",
     "Mode",
+    "ModelArray",
     "ModelFile",
     "Naming",
     "Native",

@@ -14,7 +14,7 @@ from harness.extend import (
     Array,
     ArrayDict,
     Arrays,
-    Entry,
+    ModelArray,
     ModelFile,
     Naming,
     OwnModel,
@@ -48,7 +48,7 @@ class JaxModels(OwnModels):
         found: Any,
         parameters: Any,
         sizes: Mapping[str, int],
-        wanted: Mapping[str, Entry],
+        wanted: Mapping[str, ModelArray],
     ) -> OwnModel:
         if not file.name:
             raise UsageError(
@@ -96,8 +96,8 @@ class JaxModel(OwnModel):
         floats = jnp.issubdtype(array.dtype, jnp.floating)
         return array.astype(jnp.result_type(float)) if floats else array
 
-    def entries(self) -> Mapping[str, Entry]:
-        return {n: Entry(a.shape, self._is_float(a)) for n, a in self.leaves.items()}
+    def entries(self) -> Mapping[str, ModelArray]:
+        return {n: ModelArray(a.shape, self._is_float(a)) for n, a in self.leaves.items()}
 
     def _is_float(self, array: Any) -> bool:
         return bool(jnp.issubdtype(array.dtype, jnp.floating))

@@ -11,7 +11,7 @@ from harness.extend import (
     Array,
     ArrayDict,
     Arrays,
-    Entry,
+    ModelArray,
     ModelFile,
     Naming,
     OwnModel,
@@ -46,7 +46,7 @@ class KerasOwnModels(OwnModels):
         found: Any,
         parameters: Any,
         sizes: Mapping[str, int],
-        wanted: Mapping[str, Entry],
+        wanted: Mapping[str, ModelArray],
     ) -> OwnModel:
         self.keras.utils.set_random_seed(0)
         if not file.name:
@@ -89,8 +89,8 @@ class KerasModel(OwnModel):
         self.takes = tuple(t.name for t in inputs) if inputs else names_taken(model.call)
         self.variables = _named(model)
 
-    def entries(self) -> Mapping[str, Entry]:
-        return {n: Entry(tuple(v.shape), bool(v.trainable)) for n, v in self.variables.items()}
+    def entries(self) -> Mapping[str, ModelArray]:
+        return {n: ModelArray(tuple(v.shape), bool(v.trainable)) for n, v in self.variables.items()}
 
     def read(self, name: str) -> Array:
         return self.backend.numpy(self.variables[name].value)

@@ -14,7 +14,7 @@ from harness.extend import (
     Array,
     ArrayDict,
     Arrays,
-    Entry,
+    ModelArray,
     ModelFile,
     Naming,
     OwnModel,
@@ -44,7 +44,7 @@ class OnnxModels(OwnModels):
         found: Any,
         parameters: Any,
         sizes: Mapping[str, int],
-        wanted: Mapping[str, Entry],
+        wanted: Mapping[str, ModelArray],
     ) -> OwnModel:
         return OnnxModel(file.path)
 
@@ -98,10 +98,10 @@ class OnnxModel(OwnModel):
                 ) from None
         return self._session
 
-    def entries(self) -> Mapping[str, Entry]:
+    def entries(self) -> Mapping[str, ModelArray]:
         kinds = (self.onnx.TensorProto.FLOAT, self.onnx.TensorProto.DOUBLE)
         return {
-            name: Entry(tuple(tensor.dims), trained=False)
+            name: ModelArray(tuple(tensor.dims), trained=False)
             for name, tensor in self.initializers.items()
             if tensor.data_type in kinds
         }

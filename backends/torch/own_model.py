@@ -13,7 +13,7 @@ from harness.extend import (
     Array,
     ArrayDict,
     Arrays,
-    Entry,
+    ModelArray,
     ModelFile,
     Naming,
     OwnModel,
@@ -41,7 +41,7 @@ class TorchModels(OwnModels):
         found: Any,
         parameters: Any,
         sizes: Mapping[str, int],
-        wanted: Mapping[str, Entry],
+        wanted: Mapping[str, ModelArray],
     ) -> OwnModel:
         if not file.name:
             raise UsageError(
@@ -78,8 +78,8 @@ class TorchModel(OwnModel):
         self.trained = dict(module.named_parameters())
         self.tensors = {**self.trained, **dict(module.named_buffers())}
 
-    def entries(self) -> Mapping[str, Entry]:
-        return {n: Entry(tuple(t.shape), n in self.trained) for n, t in self.tensors.items()}
+    def entries(self) -> Mapping[str, ModelArray]:
+        return {n: ModelArray(tuple(t.shape), n in self.trained) for n, t in self.tensors.items()}
 
     def read(self, name: str) -> Array:
         return self.backend.numpy(self.tensors[name])

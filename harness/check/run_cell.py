@@ -27,7 +27,7 @@ from harness.worker.worker import Outcome, Worker
 PRIMITIVES = "primitives"
 
 
-class Refused(UsageError):
+class CannotCheck(UsageError):
     """What is to be checked is none that can be, which is the user's to mend: the run ends."""
 
 
@@ -70,7 +70,7 @@ class CellRun:
             for finding in self._findings(result):
                 self.differences.apply(result, finding)
                 yield finding
-        except Refused:
+        except CannotCheck:
             raise
         except Exception as error:
             result.could_not_run = True
@@ -207,7 +207,7 @@ class CellRun:
         except IllFormed as error:
             seconds = time.perf_counter() - before
             yield Finding(name, faults=[str(error)], seconds=seconds).judge()
-        except Refused:
+        except CannotCheck:
             raise
         except Exception as error:
             yield own_fault(error, name, time.perf_counter() - before)

@@ -12,7 +12,7 @@ from harness.check.checks.context import Context
 from harness.check.own_model.asked import Against
 from harness.check.own_model.checks import CHECKS, ModelContext
 from harness.check.own_model.told import located
-from harness.check.run_cell import CellRun, Refused
+from harness.check.run_cell import CannotCheck, CellRun
 from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.ir import Program, UpdateRule
 from harness.program.serial import encode
@@ -28,14 +28,14 @@ class ModelRemote(Remote):
         self.against = run.against
 
     def call(self, verb: str, **payload: Any) -> Any:
-        """As of :class:`Remote`; :class:`.run_cell.Refused` for a user's error."""
+        """As of :class:`Remote`; :class:`.run_cell.CannotCheck` for a user's error."""
         try:
             return super().call(verb, **payload)
         except WorkerFault as fault:
             kind, _, message = fault.outcome.cause.partition(": ")
             if kind == "UsageError":
                 about = "" if message.startswith(str(self.against)) else f"{self.against}: "
-                raise Refused(f"{about}{message}") from None
+                raise CannotCheck(f"{about}{message}") from None
             raise
 
 

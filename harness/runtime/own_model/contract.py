@@ -45,7 +45,7 @@ class Placing:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelArray:
     """An array of a model. One that is ``trained`` must be given by the spec as a whole; another
     one (a buffer, a constant of a graph) stays as it is where the spec has nothing for it."""
 
@@ -67,7 +67,7 @@ class OwnModel(ABC):
     differentiates: bool = True
 
     @abstractmethod
-    def entries(self) -> Mapping[str, Entry]:
+    def entries(self) -> Mapping[str, ModelArray]:
         """The model's arrays by its own names (``rnn.weight_ih_l0``); the same one once."""
 
     @abstractmethod
@@ -128,7 +128,7 @@ class OwnModels(ABC):
         found: Any,
         parameters: Any,
         sizes: Mapping[str, int],
-        wanted: Mapping[str, Entry],
+        wanted: Mapping[str, ModelArray],
     ) -> OwnModel:
         """Make the model, at these sizes where it takes them.
 

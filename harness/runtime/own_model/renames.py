@@ -71,7 +71,7 @@ def renamed(name: str, rules: Iterable[Rename]) -> tuple[str, Rename | None]:
 
 
 @dataclass(frozen=True)
-class View:
+class ArrayPart:
     """A part of an array of the model's: ``theirs[index].transpose(axes)``."""
 
     key: str
@@ -81,27 +81,31 @@ class View:
 
     def of(self, array: Array) -> Array:
         """The part, as a view of the array; what numpy raises where it has none."""
-        part = array[self.index] if self.index else array
+        part = array[(*self.index, ...)]
         return part if self.axes is None else part.transpose(self.axes or None)
+
+    def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the part of an array of a shape; what numpy raises where it has none."""
+        return self.of(np.broadcast_to(np.zeros((), np.bool_), whole)).shape
 
     def __str__(self) -> str:
         return self.text or self.key
 
 
-def view_of(text: str, keys: Collection[str]) -> View | None:
+def view_of(text: str, keys: Collection[str]) -> ArrayPart | None:
     """The part of an array that a text names; None where there is no such array.
 
     Raises:
         UsageError: its slices are none.
     """
     if text in keys:
-        return View(text, text=text)
+        return ArrayPart(text, text=text)
     # The first place from which on there is nothing but slices and a transposition.
     for start in range(1, len(text)):
         key, rest = text[:start], text[start:]
         if key in keys and (match := SUFFIX.match(rest)) is not None:
             index = match["index"]
-            return View(key, _index(index, text) if index else (), _axes(match["turn"]), text)
+            return ArrayPart(key, _index(index, text) if index else (), _axes(match["turn"]), text)
     return None
 
 

@@ -19,10 +19,11 @@ from harness.runtime.backend import Backend
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.layout import claims
 from harness.runtime.native import Native
-from harness.runtime.own_model.contract import Entry, OwnModel, OwnModels, Placing
-from harness.runtime.own_model.matching import Matching, Weights
+from harness.runtime.own_model.contract import ModelArray, OwnModel, OwnModels, Placing
+from harness.runtime.own_model.matching import Matching, ModelWeights
 from harness.runtime.own_model.renames import Rename, renamed
 from harness.runtime.own_model.results import Results, placing
+from harness.runtime.own_model.sides import Sides
 from harness.runtime.own_model.source import ModelFile, told
 
 Payload = dict[str, Any]
@@ -95,7 +96,9 @@ class OwnModelService:
         self.model: OwnModel = self.opener.open(file, *self._loaded, sizes, wanted)
         natives = self._natives()
         entries = self.model.entries()
-        self.weights: Weights = Matching(self.training, natives, entries, rules).weights()
+        self.weights: ModelWeights = Matching(
+            Sides(self.training, natives, entries, rules)
+        ).weights()
         self.placing: Placing = placing(self.inference, self.model.takes, takes)
         self.results = Results(self.training, self.inference, tuple(returns))
         return {
@@ -174,14 +177,14 @@ class OwnModelService:
         return dict(results)
 
 
-def _wanted(program: Program, rules: Sequence[Rename]) -> dict[str, Entry]:
+def _wanted(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
     """The spec's arrays under the names that the rules give them."""
     found = {}
     for port in (*program.parameters, *program.statistics):
         text, shape = renamed(port.name, rules)[0], program.shape(port)
         if text.endswith(".T"):
             text, shape = text.removesuffix(".T"), shape[::-1]
-        found[text] = Entry(shape)
+        found[text] = ModelArray(shape)
     return found
 
 
