@@ -224,9 +224,14 @@ BACKEND = _forms(
     train_snapshot=Snapshot,
     train_evaluate=dict[str, float] | None,
     train_memory=MemoryAnswer,
-    # Of a model of a user's own, beside those of the same name above.
+)
+# The verbs of a model of a user's own.
+OWN_MODEL = _forms(
     describe=DescribedModel,
     attach=AttachedModel,
+    load=None,
+    forward=Tensors,
+    gradients=Gradients,
 )
 # The verbs of a format.
 FORMAT = _forms(suffix=str, write=list[str], read=ReadWeights, outputs=Arrays, script=Scripted)

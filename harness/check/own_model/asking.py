@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.check.own_model.asked import against
 from harness.check.own_model.checks import CHECKS
-from harness.check.request import Request, choose_checks
+from harness.check.request import DTYPES, Request, choose_checks
 from harness.errors import UsageError
 from harness.runtime.labels import backend_of
 
@@ -35,9 +35,9 @@ def of_model(request: Request, given: Mapping[str, Any]) -> Request:
                 raise UsageError(f"--{option} is about a model of your own: name it by --against")
         return request
     for name, why in REFUSED.items():
-        if given[name]:
+        if given.get(name) or getattr(request, name, None):
             raise UsageError(f"--{name} has no meaning with --against: {why}")
-    if tuple(given["paths"]) != ("native",):
+    if tuple(request.paths) != ("native",):
         raise UsageError("--path has no meaning with --against: a model of your own has one path")
     if len(request.specs) != 1:
         found = f"found {', '.join(request.specs)}" if request.specs else "found none"
@@ -50,7 +50,7 @@ def of_model(request: Request, given: Mapping[str, Any]) -> Request:
     )
     framework = backend_of(own.column)
     # What a file holds is of one dtype, nearly always this one.
-    one = not own.name and not given["dtypes"]
+    one = not own.name and tuple(request.dtypes) == DTYPES
     return replace(
         request,
         dtypes=("float32",) if one else request.dtypes,

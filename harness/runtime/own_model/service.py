@@ -190,31 +190,24 @@ def _wanted(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
     """What answers the calls that reach the worker of a backend."""
-    return _answering(OwnModelService(backend.name, backend))
+    return Answering(OwnModelService(backend.name, backend))
 
 
-class _Answering:
-    """The service of a format's process, as the greeting and the calls want it."""
+class Answering:
+    """The service of a process, as its greeting and its calls want it."""
 
     def __init__(self, service: OwnModelService) -> None:
         self.name, self.versions = service.name, service.versions
         self.devices, self.dtypes = service.devices, service.dtypes
-        self._answer = _answering(service)
+        self.service = service
 
     def __call__(self, verb: str, payload: Payload) -> Any:
-        return self._answer(verb, payload)
+        return getattr(self.service, verb)(**(payload or {}))
 
 
-def _answering(service: OwnModelService) -> Callable[[str, Payload], Any]:
-    def answer(verb: str, payload: Payload) -> Any:
-        return getattr(service, verb)(**(payload or {}))
-
-    return answer
-
-
-def of_format(name: str) -> Callable[[str, Payload], Any]:
+def of_format(name: str) -> Answering:
     """What answers the calls that reach the process of a format."""
     kind = plugins.PluginKind(
         "format", FORMATS_GROUP, plugins.UnknownBackend, plugins.BrokenBackend
     )
-    return _Answering(OwnModelService(name, kind.load(name, "harness_format")))
+    return Answering(OwnModelService(name, kind.load(name, "harness_format")))
