@@ -62,6 +62,12 @@ class JaxModels(OwnModels):
             )
         tree = parameters
         if parameters is None:
+            parts = [name for name in wanted if "[" in name or "(" in name]
+            if parts:
+                raise UsageError(
+                    f"--map: {parts[0]} is a part of an array, whose shape nothing tells: name the "
+                    f"parameters too, {file}:PARAMETERS"
+                )
             tree = _nested({n: np.zeros(entry.shape) for n, entry in wanted.items()})
         elif callable(parameters):
             key = jax.random.PRNGKey(0)

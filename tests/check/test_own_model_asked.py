@@ -121,5 +121,5 @@ def test_from_python_a_mistake_ends_the_run(tmp_path: Path) -> None:
     spec, file = model_file(tmp_path, GRU, "gru_lm.yaml"), model_file(tmp_path, NET)
     with pytest.raises(UsageError, match="no framework itself"):
         harness.check(spec, against=f"{model_file(tmp_path, '', 'empty.py')}:f", maps={"a": "b"})
-    with pytest.raises(UsageError, match="takes FILE.py:NAME"):
+    with pytest.raises(UsageError, match=r"takes FILE\.py:NAME"):
         harness.check(spec, against=file)

@@ -188,11 +188,6 @@ def _wanted(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
     return found
 
 
-def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """What answers the calls that reach the worker of a backend."""
-    return Answering(OwnModelService(backend.name, backend))
-
-
 class Answering:
     """The service of a process, as its greeting and its calls want it."""
 
@@ -203,6 +198,11 @@ class Answering:
 
     def __call__(self, verb: str, payload: Payload) -> Any:
         return getattr(self.service, verb)(**(payload or {}))
+
+
+def handler(backend: Backend) -> Callable[[str, Payload], Any]:
+    """What answers the calls that reach the worker of a backend."""
+    return Answering(OwnModelService(backend.name, backend))
 
 
 def of_format(name: str) -> Answering:
