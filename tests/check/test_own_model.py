@@ -174,7 +174,7 @@ REFUSED = {
         f"{NET}\n\nclass Bad(Net):\n    def forward(self, x):\n        return x @ x\n",
         "Bad", RULES, "raised as it was called: RuntimeError: ",
     ),
-    "wrong rule": (NET, "Net", ("rnn=gru", "embed=emb", "out=fc", "lost=x"), "nothing of the spec"),
+    "wrong rule": (NET, "Net", (*RULES, "lost=x"), "the spec has no 'lost'"),
     "wrong place": (NET, "Net", ("out.weight=fd.weight", *RULES), "did you mean 'fc.weight'?"),
     "transposed": (
         "from torch import nn\nimport torch\n\n\nclass Net(nn.Module):\n"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean, shorten
 from harness.runtime.layout import Layout
 from harness.runtime.own_model.contract import OwnModel
 from harness.runtime.own_model.mismatches import misfit, unmatched
@@ -67,7 +67,6 @@ class Matching:
 
     def __init__(self, sides: Sides) -> None:
         self.sides, self.entries = sides, sides.entries
-        self._used: set[Rename] = set()
 
     def weights(self) -> ModelWeights:
         """All of them.
@@ -76,17 +75,18 @@ class Matching:
             UsageError: one is missing, left over, of another shape or in two places; or a rule
                 is about nothing.
         """
+        self._check_rules()
         frozen = self.sides.layout.frozen
         places, missing = {}, []
         for name, shape in self.sides.shapes.items():
-            view = self._found(dotted(name))
+            view = self.sides.view(dotted(name))
             if view is not None:
                 places[name] = self._place(name, shape, view)
             elif name not in frozen:
                 missing.append(name)
         statistics = {}
         for port in self.sides.program.statistics:
-            view = self._found(port.name)
+            view = self.sides.view(port.name)
             if view is None:
                 missing.append(port.name)
             else:
@@ -95,21 +95,9 @@ class Matching:
         left = self._left_over([*places.items(), *statistics.items()])
         if missing or left:
             raise UsageError(unmatched(self.sides, missing, left))
-        self._check_rules()
         touched = {p.view.key for p in (*places.values(), *statistics.values())}
         kept = [key for key in self.entries if key not in touched]
         return ModelWeights(self.sides.layout, places, statistics, kept)
-
-    def _found(self, name: str) -> ArrayPart | None:
-        text, rule = renamed(name, self.sides.rules)
-        view = view_of(text, self.entries)
-        if rule is not None:
-            self._used.add(rule)
-            if view is None and len(rule.ours) == len(name.split(".")):
-                raise UsageError(
-                    f"--map {name}={text}: the model has no {text!r}{hint(text, self.entries)}"
-                )
-        return view
 
     def _place(self, name: str, shape: tuple[int, ...], view: ArrayPart) -> Placement:
         whole = self.entries[view.key].shape
@@ -149,11 +137,23 @@ class Matching:
         return [key for key in trained if key not in owners or not owners[key].all()]
 
     def _check_rules(self) -> None:
-        for rule in self.sides.rules:
-            if rule not in self._used:
-                ours = ".".join(rule.ours)
-                known = [dotted(n) for n in self.sides.shapes]
+        """:class:`UsageError` for a rule about nothing, and for one that leads nowhere."""
+        used: set[Rename] = set()
+        known = self.sides.names()
+        for name in known:
+            text, rule = renamed(name, self.sides.rules)
+            if rule is None:
+                continue
+            used.add(rule)
+            whole = len(rule.ours) == len(name.split("."))
+            if whole and view_of(text, self.entries) is None:
                 raise UsageError(
-                    f"--map {ours}={rule.theirs}: nothing of the spec was looked for under "
-                    f"{ours!r}{hint(ours, known).replace('the model', 'the spec')}"
+                    f"--map {name}={text}: the model has no {text!r}{hint(text, self.entries)}"
+                )
+        for rule in self.sides.rules:
+            if rule not in used:
+                ours = ".".join(rule.ours)
+                raise UsageError(
+                    f"--map {ours}={rule.theirs}: the spec has no {ours!r}"
+                    f"{did_you_mean(ours, known)} (it has: {shorten(', '.join(known), 200)})"
                 )

@@ -45,6 +45,12 @@ class Sides:
         """Where an array of the spec, or a tensor of its layer, is in the model, if anywhere."""
         return view_of(renamed(name, self.rules)[0], self.entries)
 
+    def names(self) -> list[str]:
+        """All that rules may be about: parameters, tensors of layers, and statistics."""
+        pieces = [f"{k}.{n}" for k, packing in self.every.claimed.items() for n in packing.pieces]
+        ports = (*self.program.parameters, *self.program.statistics)
+        return list(dict.fromkeys([*(port.name for port in ports), *pieces]))
+
 
 def dotted(name: str) -> str:
     """A tensor's name in a layout as rules have it: ``rnn.kernel`` of ``rnn/kernel``."""
