@@ -68,7 +68,9 @@ class CellRunner:
         self.applied = [] if alone else check_asked(request.sizes, own)
         if request.given is not None and self.specs.names != (request.given.spec,):
             raise UsageError(f"numbers of {request.given.spec} are given: check it, and no other")
-        self.differences: Differences = known_differences(request.folders)
+        # What is known of a framework's own layers excuses no model of a user's.
+        own_model = request.against is not None
+        self.differences = Differences() if own_model else known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self.cases = SharedCases(request)
         self._lock = threading.Lock()

@@ -127,7 +127,7 @@ def test_what_is_returned_has_names() -> None:
     ):
         with pytest.raises(UsageError, match=words):
             results.named(wrong)
-    with pytest.raises(UsageError, match="returns 1 tensor, and 2 are named by --returns"):
+    with pytest.raises(UsageError, match="returns 1 tensor, and --returns names 2 outputs"):
         asked.named(y)
 
 

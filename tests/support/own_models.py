@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
-from harness.check.differences import known_differences
+from harness.check.differences import Differences
 from harness.check.own_model.asked import Against, against
 from harness.check.own_model.run import ModelRun
 from harness.check.request import Request, make_case
@@ -95,5 +95,5 @@ def checked(
     cases = [make_case(loaded, request, own=each) for each in (False, True)]
     cell = Cell(loaded.name, own.column, "cpu", dtype, "native")
     worker: Any = LocalWorker(service)
-    run = ModelRun(cell, *cases, worker, known_differences(()), checks=checks, against=own)
+    run = ModelRun(cell, *cases, worker, Differences(), checks=checks, against=own)
     return run.run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,9 @@ def _imported(path: Path) -> str:
     known = available()
     try:
         source = read_bytes(path, MAX_SOURCE, "a Python file")
-        tree = ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of the file's own code are its author's
+            tree = ast.parse(source)
     except FileFault as fault:
         raise UsageError(f"cannot read the model {displayed(path)}: {fault.reason}") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

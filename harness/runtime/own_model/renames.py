@@ -19,9 +19,9 @@ from harness.arrays import Array
 from harness.errors import UsageError, did_you_mean, shorten
 
 SUFFIX = re.compile(
-    r"(?P<index>\[[^\[\]]*\])?(?P<turn>\.T|\.transpose\(\s*\d+(?:\s*,\s*\d+)*\s*\))?$"
+    r"(?P<index>\[[^\[\]]*\])?(?P<turn>\.T|\.transpose\(\s*\d{1,2}(?:\s*,\s*\d{1,2})*\s*\))?$"
 )
-BOUND = re.compile(r"\s*(-?\d+)?\s*")
+BOUND = re.compile(r"\s*(-?[0-9]{1,9})?\s*")
 
 
 @dataclass(frozen=True)

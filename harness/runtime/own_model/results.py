@@ -128,13 +128,17 @@ class Results:
             if len(order) == len(plain):
                 return order
         first = orders[0]
-        what = "1 tensor" if len(plain) == 1 else f"{len(plain)} tensors"
-        names = ", ".join(n.removeprefix("output.") for n in first)
+        listed = ", ".join(n.removeprefix("output.") for n in first)
+        count = "--returns names" if self.asked else "the spec has"
         raise UsageError(
-            f"the model returns {what}, and {len(first)} {'are named' if self.asked else 'outputs'}"
-            f" {'by --returns' if self.asked else 'are in the spec'} ({names}): say what it "
-            "returns, in order, by --returns, or return a dictionary"
+            f"the model returns {_counted(len(plain), 'tensor')}, and {count} "
+            f"{_counted(len(first), 'output')} ({listed}): say what it returns, in order, by "
+            "--returns, or return a dictionary"
         )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _leaves(returned: Any, key: str | None = None) -> Iterator[tuple[str | None, Any]]:

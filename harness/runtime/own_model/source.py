@@ -44,10 +44,11 @@ class ModelFile:
         sys.path.append(str(self.path.parent))
         spec = importlib.util.spec_from_file_location(MODULE, self.path)
         assert spec is not None
-        assert spec.loader is not None
+        loader = spec.loader
+        assert loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[MODULE] = module
-        told(self, "raised as it was imported", lambda: spec.loader.exec_module(module))
+        told(self, "raised as it was imported", lambda: loader.exec_module(module))
         return self._named(module, self.name), self._named(module, self.parameters)
 
     def _named(self, module: Any, name: str) -> Any:
