@@ -168,7 +168,7 @@ REFUSED = {
     "too many": (
         f"{NET}\n\nclass Many(Net):\n    def forward(self, x):\n"
         "        return (super().forward(x),) * 3\n",
-        "Many", RULES, "the model returns 3 tensors, and the spec has 2 outputs (logits, next_chars)",
+        "Many", RULES, "returns 3 tensors, and the spec has 2 outputs (logits, next_chars)",
     ),
     "raises when called": (
         f"{NET}\n\nclass Bad(Net):\n    def forward(self, x):\n        return x @ x\n",

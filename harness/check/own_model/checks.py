@@ -83,8 +83,8 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
 
     def run(session: Session) -> Arrays:
         session.load(material.parameters, material.statistics)
-        batch = (material.inputs, material.state, {})
-        results, gradients = session.gradients("inference", *batch, along)
+        inputs, state = material.inputs, material.state
+        results, gradients = session.gradients("inference", inputs, state, {}, along)
         return results | {f"gradient.{n}": a for n, a in gradients.items()}
 
     returned = sorted(n for n in found if not n.startswith("gradient."))

@@ -87,8 +87,9 @@ def _hint(context: ModelContext, forward: Finding) -> str:
     """The first guess under which the spec gives what the model gives."""
     if context.case.entries > ENTRIES:
         return ""
-    found, wanted = context.found, _expected(context)
-    compared = [d for d in forward.deviations if not d.reason]
+    wanted = _expected(context)
+    found = {n: a for n, a in context.found.items() if isinstance(a, np.ndarray)}
+    compared = [d for d in forward.deviations if not d.reason and d.name in found]
     scale = scales(wanted)
     for number, (text, changed) in enumerate(guesses(context)):
         if number == TRIED or not compared:
