@@ -160,6 +160,7 @@ def schema(kind: str) -> None:
 @click.option(
     "--inputs", type=FILE, help="A batch (.npz): arrays NAME, and target.NAME and state.NAME."
 )
+@check_commands.own_model
 @listed("--check", "checks", kind="check", help="Checks to run (patterns); all if left out.")
 @click.option(
     "--quick",
@@ -266,7 +267,7 @@ def request_of(given: Mapping[str, Any]) -> Any:
         *("device", "folders", "timeout", "start_timeout", "thorough", "repeat", "resume", "on"),
         *("deterministic", "records", "history", "fresh", "seed", "jobs", "fail_fast"),
     )
-    return requests.Request(
+    request = requests.Request(
         specs=specs or (requests.QUICK_SPECS if quick else ()),
         backends=columns.names if backends else (),
         dtypes=given["dtypes"] or (requests.QUICK_DTYPES if quick else requests.DTYPES),
@@ -280,6 +281,9 @@ def request_of(given: Mapping[str, Any]) -> Any:
         shard=Shard.read(given["shard"]) if given["shard"] else None,
         **{name: given[name] for name in as_given},
     )
+    from harness.check.own_model.asking import of_model
+
+    return of_model(request, given)
 
 
 def _paths(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -84,10 +84,27 @@ if TYPE_CHECKING:
     from harness.convert.source.wrapping import INDENT, bracketed, mapping
     from harness.files.atomic import whole
     from harness.files.user_file import MAX_WEIGHTS, opened, read_bytes
+
+    # Models of users.
+    from harness.runtime.own_model.contract import (
+        ModelArray,
+        Naming,
+        OwnModel,
+        OwnModels,
+        Placing,
+        reshaped,
+    )
+    from harness.runtime.own_model.source import (
+        ModelFile,
+        made,
+        names_taken,
+        parameters_of,
+        sizes_taken,
+    )
 else:
-    # The same, read when it is first asked for: only formats do, and every worker of a backend
-    # would wait for it.
-    _SOURCE = "harness.convert.source"
+    # The same, read when it is first asked for: only formats and models of users do, and every
+    # worker of a backend would wait for it.
+    _SOURCE, _OWN = "harness.convert.source", "harness.runtime.own_model"
     _LATE = {
         "harness.convert.archive": "DESCRIBED Archive Damaged archive reading",
         "harness.convert.checked": "FLOATS Declared bytes_of read_arrays",
@@ -104,6 +121,8 @@ else:
         f"{_SOURCE}.wrapping": "INDENT bracketed mapping",
         "harness.files.atomic": "whole",
         "harness.files.user_file": "MAX_WEIGHTS opened read_bytes",
+        f"{_OWN}.contract": "ModelArray Naming OwnModel OwnModels Placing reshaped",
+        f"{_OWN}.source": "ModelFile made names_taken parameters_of sizes_taken",
     }
     _HOMES = {name: module for module, names in _LATE.items() for name in names.split()}
 
@@ -160,13 +179,19 @@ __all__ = [
     "Measured",
     "Method",
     "Mode",
+    "ModelArray",
+    "ModelFile",
+    "Naming",
     "Native",
     "NativeOptimizer",
     "Node",
+    "OwnModel",
+    "OwnModels",
     "Packing",
     "Part",
     "Phase",
     "Piece",
+    "Placing",
     "Plan",
     "Port",
     "Probes",
@@ -208,19 +233,24 @@ __all__ = [
     "local_of",
     "local_shapes",
     "loop",
+    "made",
     "mapping",
+    "names_taken",
     "needed_nodes",
     "opened",
     "order_of_taken",
     "owner_of",
     "pads_of",
+    "parameters_of",
     "read_arrays",
     "read_bytes",
     "reading",
+    "reshaped",
     "result_text",
     "run_file",
     "series",
     "shorten",
+    "sizes_taken",
     "swaps_first",
     "unique",
     "uses",

@@ -221,6 +221,11 @@ class Jax(Backend):
 
         return claim_optimizer(rule)
 
+    def own_models(self) -> Any:
+        from .own_model import JaxModels
+
+        return JaxModels(self)
+
 
 @hookimpl
 def harness_environment(name: str) -> Mapping[str, str]:

@@ -259,6 +259,11 @@ class Keras(Backend):
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
         return claim_optimizer(self, self.keras, self.engine, rule)
 
+    def own_models(self) -> Any:
+        from .own_model import KerasOwnModels
+
+        return KerasOwnModels(self)
+
     def session(self, training: Program, inference: Program, **choices: Any) -> Session:
         session = Session(self, training, inference, **choices)
         models = KerasModels(self.keras, session, self.engine.index)

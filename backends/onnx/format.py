@@ -28,6 +28,7 @@ from harness.extend import (
     Declared,
     Exported,
     Format,
+    OwnModels,
     Program,
     UsageError,
     bytes_of,
@@ -38,6 +39,8 @@ from harness.extend import (
     shorten,
     whole,
 )
+
+from .own_model import OnnxModels
 
 OPSET = 18  # of 2022: axes are inputs of all reductions, and scatters may add
 IR_VERSION = 8  # the one that came with it, so that runtimes of that time read the files
@@ -60,6 +63,9 @@ class Onnx(Format):
 
     def versions(self) -> Mapping[str, str]:
         return {n: version(n) for n in ("onnx", "onnxruntime", "numpy")}
+
+    def own_models(self) -> OwnModels:
+        return OnnxModels()
 
     def write(self, exported: Exported, path: Path) -> list[Path]:
         model = self._model(exported)

@@ -221,6 +221,11 @@ class Torch(Backend):
 
         return claim_optimizer(rule, self.double)
 
+    def own_models(self) -> Any:
+        from .own_model import TorchModels
+
+        return TorchModels(self)
+
 
 @hookimpl
 def harness_deterministic(name: str) -> Mapping[str, str]:

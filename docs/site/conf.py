@@ -22,6 +22,7 @@ CHAPTERS = {
         "reproducers",
         "known-differences",
         "given-numbers",
+        "own-model",
         "ci",
         "many-machines",
         "versions-side-by-side",

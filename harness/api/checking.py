@@ -6,11 +6,9 @@ TYPE_CHECKING = False  # typing's own, without the import: every command starts 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
-    from typing import Any
 
     from harness.api.arguments import Folders, Models, Names
     from harness.api.check_report import CheckReport
-    from harness.check.request import Request
     from harness.check.task import CellReport, Task, Workers
     from harness.given.files import Source
     from harness.oracle.given import Numbers as Arrays
@@ -32,6 +30,10 @@ def check(
     inputs: Source = None,
     state: Arrays = None,
     targets: Arrays = None,
+    against: str | PathLike[str] | None = None,
+    maps: Names | Mapping[str, str] = (),
+    takes: Names = (),
+    returns: Names = (),
     seed: int = 0,
     records: str | PathLike[str] | None = None,
     resume: bool = False,
@@ -68,6 +70,11 @@ def check(
         inputs: A batch to check at, by name or as an ``.npz`` file; drawn if left out.
         state: The state before the batch, by name.
         targets: The targets of the batch, by name.
+        against: A model of your own in the place of a backend: ``"FILE.py:NAME"``, or a ``.onnx``
+            or ``.keras`` file; ``backends`` says then which framework runs it.
+        maps: Which of its weights is which of the spec's, where names differ: ``"rnn=gru"``.
+        takes: What it takes, in order.
+        returns: What it returns, in order.
         seed: Of the numbers that are drawn.
         records: The file that records are appended to.
         resume: Keep the cells that ``records`` holds already.
@@ -95,9 +102,10 @@ def check(
     import time
 
     from harness.api.check_report import CheckReport
+    from harness.api.check_request import check_request
     from harness.check.on_cluster import engine_of
 
-    request = _request(
+    request = check_request(
         specs,
         backends,
         dtypes=dtypes,
@@ -109,6 +117,7 @@ def check(
         deterministic=deterministic,
         sizes=sizes,
         numbers={"parameters": weights, "inputs": inputs, "state": state, "targets": targets},
+        model={"against": against, "maps": maps, "takes": takes, "returns": returns},
         seed=seed,
         records=records,
         resume=resume,
@@ -183,10 +192,11 @@ def cells(
         UsageError: an argument is none that there is.
         HarnessError: a spec is wrong.
     """
+    from harness.api.check_request import check_request
     from harness.check.runner import CellRunner
     from harness.check.task import tasks
 
-    request = _request(
+    request = check_request(
         specs,
         backends,
         dtypes=dtypes,
@@ -234,49 +244,3 @@ def run_cell(cell: Task, workers: Workers | None = None) -> CellReport:
         return workers.run(cell)
     with Workers() as own:
         return own.run(cell)
-
-
-def _request(
-    specs: Models,
-    backends: Names,
-    *,
-    numbers: Mapping[str, Any] | None = None,
-    folders: Folders = (),
-    sizes: Mapping[str, int] | None = None,
-    records: str | PathLike[str] | None = None,
-    history: str | PathLike[str] | None = None,
-    shard: str | None = None,
-    **given: Any,
-) -> Request:
-    """The request of arguments as Python gives them.
-
-    Raises:
-        UsageError: an argument is none that there is.
-        HarnessError: a spec, or a file, is wrong.
-    """
-    from harness.api import arguments
-    from harness.check.request import Request
-    from harness.shards import Shard
-
-    names, all_folders = arguments.models(specs, folders)
-    asked = arguments.mapping(sizes, "sizes")
-    own = None
-    if numbers is not None and any(source is not None for source in numbers.values()):
-        from harness.given.files import gather_for
-
-        own = gather_for(names, all_folders, asked, **numbers)
-    for name in ("dtypes", "paths", "checks"):
-        given[name] = arguments.names(given[name], name)
-    for name in ("pythons", "environment"):
-        given[name] = arguments.mapping(given[name], name)
-    return Request(
-        specs=names,
-        backends=arguments.names(backends, "backends"),
-        folders=all_folders,
-        sizes=asked,
-        records=arguments.path(records, "records"),
-        history=arguments.path(history, "history"),
-        given=own,
-        shard=None if shard is None else Shard.read(str(shard)),
-        **given,
-    )

@@ -21,6 +21,7 @@ from harness.check.differences import Differences
 from harness.check.request import Request, case_sizes
 from harness.oracle import tolerance
 from harness.runtime.code_digest import digest
+from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of
 from harness.runtime.plugins import available, code
 from harness.spec.fingerprint import fingerprint
@@ -38,6 +39,7 @@ CHECKSUMS: Mapping[str, str] = {
     "harness code": "the code of the harness has changed",
     "code": "the code of the backend has changed",
     "machine": "it is another machine",
+    "model": "the file of the model, or what is said of it, has changed",
 }
 # Entries that decide whether there is a verdict of :data:`LIMITED`, and no other.
 LIMITS = ("--timeout", "--memory")
@@ -65,6 +67,7 @@ class Signatures:
             **{name: str(own[name]) for name in ("host", "cpu", "architecture")},
             "machine": own["id"],
             "service": request.handler or request.service,
+            **({"model": _checksum(request.against.record())} if request.against else {}),
             "usable cores": str(own["usable_cores"]),
             # A check that is enough in one dtype is made of another where that is not asked for.
             "dtypes": ", ".join(request.dtypes),
@@ -163,7 +166,7 @@ def _spec(spec: Spec, request: Request) -> dict[str, str]:
 
 
 def _backend(name: str, request: Request) -> dict[str, str]:
-    origin = available()[backend_of(name)]
+    origin = {**available(FORMATS_GROUP), **available()}[backend_of(name)]
     python = request.pythons.get(name, sys.executable)
     found = {"interpreter": python}
     if python == sys.executable:

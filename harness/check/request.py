@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.check.checks import AT_GIVEN, CHECKS, FINDINGS, THOROUGH
+from harness.check.own_model.asked import Against
 from harness.errors import UsageError, check_known, did_you_mean, unknown
 from harness.oracle.case import Case
 from harness.oracle.given import Given
@@ -65,6 +66,7 @@ class Request:
     handler: str | None = None
     service: str = SERVICE
     given: Given | None = None
+    against: Against | None = None
     shard: Shard | None = None
     on: str | None = None
 

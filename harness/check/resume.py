@@ -28,6 +28,8 @@ def request_record(request: Request) -> dict[str, Any]:
     }
     if request.deterministic:
         found["deterministic"] = True
+    if request.against is not None:
+        found["against"] = request.against.record()
     return found if request.given is None else {**found, "given": given_record(request.given)}
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from harness.check.blame import blame, unheard
 from harness.check.cell import Cell, CellResult, own_fault
-from harness.check.checks import CHECKS, FLOAT64_ONLY, IN_ONE, Context
+from harness.check.checks import CHECKS, FLOAT64_ONLY, IN_ONE, Check, Context
 from harness.check.differences import Differences
 from harness.check.divergence import divergence
 from harness.check.findings import BROKEN, PASSING, Finding, Verdict
 from harness.check.localise import Expectations, later_location
 from harness.check.request import choose_checks
+from harness.errors import UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
+from harness.program.ir import Program, UpdateRule
 from harness.runtime.tensors import IllFormed
 from harness.worker.remote import Remote, WorkerFault, not_offered, told
 from harness.worker.worker import Outcome, Worker
@@ -23,6 +25,10 @@ from harness.worker.worker import Outcome, Worker
 # The check of what every primitive gives: made of every cell, whatever else is asked for, and
 # shown where it fails.
 PRIMITIVES = "primitives"
+
+
+class CannotCheck(UsageError):
+    """What is to be checked is none that can be, which is the user's to mend: the run ends."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,15 @@ class CellRun:
             for finding in self._findings(result):
                 self.differences.apply(result, finding)
                 yield finding
+        except CannotCheck:
+            raise
         except Exception as error:
             result.could_not_run = True
             yield own_fault(error)
+
+    def needs(self) -> tuple[Program | UpdateRule | None, ...]:
+        """What the backend must have all primitives of."""
+        return (self.case.training, self.case.inference, self.case.spec.update)
 
     def _findings(self, result: CellResult) -> Iterator[Finding]:
         started = self.worker.start()
@@ -78,41 +90,51 @@ class CellRun:
         result.doubts = hello.get("doubts", ())
         result.version = ", ".join(f"{n} {v}" for n, v in hello.get("versions", {}).items())
         # What a backend does not claim to have is not a fault of it.
-        programs = (self.case.training, self.case.inference, self.case.spec.update)
-        lacking = not_offered(hello, self.cell.device, self.cell.dtype, programs)
+        lacking = not_offered(hello, self.cell.device, self.cell.dtype, self.needs())
         if lacking:
             yield Finding("open", faults=[lacking], verdict="unsupported")
             return
         remote = Remote(self.worker, self.timeout, spent)
         try:
-            result.layers = self._open(remote)
+            context = self.opened(remote, result)
         except WorkerFault as fault:
             result.could_not_run = fault.outcome.status != "error"
             yield _fault("open", fault.outcome)
             return
-        cell = self.cell
-        context = Context(self.case, self.own, remote, cell.path, cell.dtype, cell.device)
-        context = replace(context, repeat=self.repeat)
-        yield from self._checks(context)
+        yield from self.checked(context)
         result.outputs, result.values = context.outputs, context.values
         if self.worker.pid is not None and any(f.verdict == "differ" for f in result.findings):
-            result.location = self._locate(remote, result)
-            self._blame(context, result)
+            self.explain(context, result)
 
-    def _checks(self, context: Context) -> Iterator[Finding]:
+    def opened(self, remote: Remote, result: CellResult) -> Context:
+        """All that the checks work with, once the backend has opened its session."""
+        result.layers, cell = self._open(remote), self.cell
+        context = Context(self.case, self.own, remote, cell.path, cell.dtype, cell.device)
+        return replace(context, repeat=self.repeat)
+
+    def explain(self, context: Context, result: CellResult) -> None:
+        """Say in a result that differs where, and who is at fault."""
+        result.location = self._locate(context.remote, result)
+        self._blame(context, result)
+
+    def checked(self, context: Context) -> Iterator[Finding]:
         """The findings of all checks asked for; what comes after a worker that was lost is not
         run."""
         starts, lost = self.worker.starts, "open"
         asked = choose_checks(self.checks, self.thorough)
-        wanted = [name for name in asked if self._is_for(name, self.cell.dtype)]
-        for name in dict.fromkeys((PRIMITIVES, *wanted)):
+        for name, check in self.chosen(asked).items():
             if self.worker.starts != starts or self.worker.pid is None:
                 yield Finding(name, faults=[f"the worker was lost in {lost}"], verdict="not-run")
                 continue
             lost = name
-            for finding in self._check(name, context):
+            for finding in self._check(name, check, context):
                 if name in asked or finding.verdict not in PASSING:
                     yield finding
+
+    def chosen(self, asked: Sequence[str]) -> dict[str, Check]:
+        """The checks that are made of this cell, of those asked for."""
+        wanted = [name for name in asked if self._is_for(name, self.cell.dtype)]
+        return {name: CHECKS[name] for name in (PRIMITIVES, *wanted)}
 
     def _is_for(self, check: str, dtype: str) -> bool:
         """Whether a check is made in a dtype. One that another cell makes is not made again, unless
@@ -170,10 +192,10 @@ class CellRun:
             cell.device,
         )
 
-    def _check(self, name: str, context: Context) -> Iterator[Finding]:
+    def _check(self, name: str, check: Check, context: Context) -> Iterator[Finding]:
         before = time.perf_counter()
         try:
-            for finding in CHECKS[name](context):
+            for finding in check(context):
                 finding.seconds = time.perf_counter() - before
                 before = time.perf_counter()
                 yield finding.judge()
@@ -185,6 +207,8 @@ class CellRun:
         except IllFormed as error:
             seconds = time.perf_counter() - before
             yield Finding(name, faults=[str(error)], seconds=seconds).judge()
+        except CannotCheck:
+            raise
         except Exception as error:
             yield own_fault(error, name, time.perf_counter() - before)
 

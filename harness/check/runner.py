@@ -17,13 +17,14 @@ from harness.check.differences import Differences, known_differences
 from harness.check.events import CheckEvents
 from harness.check.findings import Finding
 from harness.check.outliers import group_name, group_of
+from harness.check.own_model.run import ModelRun
 from harness.check.provenance import Signatures, greeting, labelled, origins
 from harness.check.records import head
 from harness.check.request import Request, check_request, checks_of
 from harness.check.resume import request_record
 from harness.check.run_cell import CellRun
 from harness.check.shared_cases import SharedCases
-from harness.columns import choose
+from harness.columns import Columns, choose
 from harness.errors import HarnessError, UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
@@ -34,6 +35,14 @@ from harness.spec.model import Spec
 from harness.spec.shelf import Shelf
 from harness.worker.launch import Launch, usual_start_timeout
 from harness.worker.worker import Worker
+
+
+def _columns(request: Request) -> Columns:
+    """The columns of a request; of a model of a user's own, the one that it is."""
+    if request.against is None:
+        return choose(request.backends, request.pythons)
+    column = request.against.column
+    return Columns((column,), {column: request.pythons.get(column, sys.executable)})
 
 
 class CellRunner:
@@ -48,7 +57,7 @@ class CellRunner:
     ) -> None:
         self.request = request
         self.events = events or CheckEvents()
-        columns = choose(request.backends, request.pythons)
+        columns = _columns(request)
         self.backends, self.lacking = columns.names, columns.lacking
         check_request(request, (*self.backends, *self.lacking))
         request = replace(request, checks=checks_of(request), pythons=columns.pythons)
@@ -59,7 +68,9 @@ class CellRunner:
         self.applied = [] if alone else check_asked(request.sizes, own)
         if request.given is not None and self.specs.names != (request.given.spec,):
             raise UsageError(f"numbers of {request.given.spec} are given: check it, and no other")
-        self.differences: Differences = known_differences(request.folders)
+        # What is known of a framework's own layers excuses no model of a user's.
+        own_model = request.against is not None
+        self.differences = Differences() if own_model else known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self.cases = SharedCases(request)
         self._lock = threading.Lock()
@@ -182,19 +193,13 @@ class CellRunner:
         if worker.pid is None and not worker.given_up:
             with self._lock:
                 self.events.starting(cell.backend, worker.launch.start_timeout)
-        run = CellRun(
-            cell,
-            small,
-            own,
-            worker,
-            self.differences,
-            self.request.timeout,
-            checks or self.request.checks,
-            self.request.thorough,
-            self.request.repeat,
-            self.request.dtypes,
-        )
-        result = run.run(tell)
+        request = self.request
+        every = (cell, small, own, worker, self.differences, request.timeout)
+        asked = (checks or request.checks, request.thorough, request.repeat, request.dtypes)
+        if request.against is None:
+            result = CellRun(*every, *asked).run(tell)
+        else:
+            result = ModelRun(*every, *asked, against=request.against).run(tell)
         result.greeting = greeting(worker)
         return result
 
@@ -216,14 +221,20 @@ class CellRunner:
             found[spec.name] = tuple(spec.model.sizes)
         return found
 
+    @property
+    def _service(self) -> dict[str, Any]:
+        """What answers the calls, as the fields of a launch."""
+        own = self.request.against
+        usual = {"handler": self.request.handler, "service": self.request.service}
+        return usual if own is None else {**usual, **own.service}
+
     def _launch(self, backend: str) -> Launch:
         return Launch(
             backend,
             python=self.request.pythons.get(backend, sys.executable),
             environment=self.request.environment.get(backend, {}),
             memory_limit=self.request.memory_limit,
-            handler=self.request.handler,
-            service=self.request.service,
+            **self._service,
             deterministic=self.request.deterministic,
             start_timeout=self.request.start_timeout or usual_start_timeout(),
         )

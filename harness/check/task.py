@@ -26,7 +26,7 @@ from harness.oracle.threads import one_thread
 NOT_OF_A_CELL = frozenset(
     {
         *("specs", "backends", "paths", "device", "records", "resume", "jobs", "fail_fast"),
-        *("given", "shard", "on"),
+        *("given", "against", "shard", "on"),
     }
 )
 OPTIONS = {f.name: f for f in fields(Request) if f.name not in NOT_OF_A_CELL}

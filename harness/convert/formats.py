@@ -195,6 +195,11 @@ class Format(ABC):
         """
         raise UsageError(f"format {self.name!r} writes no source that runs its models")
 
+    def own_models(self) -> Any:
+        """How models of users are run (:class:`harness.extend.OwnModels`), for ``harness check
+        --against``, where no backend of this name runs them; None if they are not."""
+        return None
+
     def versions(self) -> Mapping[str, str]:
         """Distribution names and versions of what writes and runs, 100 at most."""
         return {"numpy": np.__version__}

@@ -291,3 +291,8 @@ class Backend(ABC):
             choices: The further arguments of a session: ``path``, ``dtype`` and ``rule``.
         """
         return None
+
+    def own_models(self) -> Any:
+        """How models of users are run (:class:`harness.extend.OwnModels`), for ``harness check
+        --against``; None if they are not."""
+        return None

@@ -168,6 +168,20 @@ class MeasuredAnswer(TypedDict):
     error: NotRequired[str]
 
 
+@with_config(FORM)
+class DescribedModel(TypedDict):
+    sizes: list[str]
+
+
+@with_config(FORM)
+class AttachedModel(TypedDict):
+    label: str
+    weights: Texts
+    kept: list[str]
+    takes: list[str]
+    differentiates: bool
+
+
 Forms = Mapping[str, TypeAdapter[Any]]
 
 
@@ -210,6 +224,14 @@ BACKEND = _forms(
     train_snapshot=Snapshot,
     train_evaluate=dict[str, float] | None,
     train_memory=MemoryAnswer,
+)
+# The verbs of a model of a user's own.
+OWN_MODEL = _forms(
+    describe=DescribedModel,
+    attach=AttachedModel,
+    load=None,
+    forward=Tensors,
+    gradients=Gradients,
 )
 # The verbs of a format.
 FORMAT = _forms(suffix=str, write=list[str], read=ReadWeights, outputs=Arrays, script=Scripted)

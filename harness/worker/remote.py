@@ -108,6 +108,8 @@ class Remote:
     ``denormals`` is whether the backend of the open session promises to keep them, ``repeats``
     whether its gradients have the same bits each time."""
 
+    forms: Forms = answers.BACKEND
+
     def __init__(
         self, worker: Worker, timeout: float, excused: Callable[[], float] = lambda: 0.0
     ) -> None:
@@ -117,11 +119,11 @@ class Remote:
 
     def call(self, verb: str, **payload: Any) -> Any:
         """The verb's value; :class:`WorkerFault` if it failed, crashed or came too late."""
-        return answered(self.worker, answers.BACKEND, verb, payload, self._left()).value
+        return answered(self.worker, self.forms, verb, payload, self._left()).value
 
     def outcome(self, verb: str, **payload: Any) -> Outcome:
         """The outcome of a verb that is allowed to fail."""
-        return asked(self.worker, answers.BACKEND, verb, payload, self._left())
+        return asked(self.worker, self.forms, verb, payload, self._left())
 
     def _left(self) -> float:
         return max(self.deadline + self.excused() - time.monotonic(), 0.001)

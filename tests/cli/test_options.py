@@ -30,6 +30,7 @@ from harness.verbs import CHAPTERS, SECTIONS
 HARNESS = Path(sys.executable).with_name("harness")
 # What an option is beside its default and whether several values are taken, or why it differs.
 DIFFERING = {
+    "against": "another backend, or a model of a user's own",
     "batch": "rows of a training step, or sizes to time",
     "weights": "read, or written by train and import",
     "output": "a file, or the folder of a reproducer",

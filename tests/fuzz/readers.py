@@ -43,6 +43,7 @@ from fuzz.real import (
     weights_file,
 )
 from harness.check import reproducer
+from harness.check.own_model.asked import against
 from harness.check.recorded import ended
 from harness.check.request import Request
 from harness.check.resume import records_of
@@ -52,6 +53,7 @@ from harness.convert.weights import DIGEST, OPENING, ZEROS
 from harness.errors import HarnessError
 from harness.given.files import gather
 from harness.program.serial import decode, encode
+from harness.runtime.own_model.renames import Rename, view_of
 from harness.text.corpus import corpus
 from harness.train import checkpoint
 from harness.worker import frames
@@ -226,6 +228,19 @@ def read_text(data: bytes, folder: Path) -> None:
     corpus(os.fspath(folder / "t.txt"))
 
 
+def read_rules(data: bytes, folder: Path) -> None:
+    (folder / "a.map").write_bytes(data)
+    (folder / "m.py").write_bytes(b"import torch")
+    found = against(f"{folder / 'm.py'}:Net", maps=[str(folder / "a.map")])
+    for rule in map(Rename.of, found.maps):
+        view_of(rule.renamed(".".join(rule.ours)) or "", {"gru.kernel": 0})
+
+
+def read_source(data: bytes, folder: Path) -> None:
+    (folder / "m.py").write_bytes(data)
+    against(f"{folder / 'm.py'}:Net")
+
+
 def read_frame(data: bytes, folder: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -294,6 +309,8 @@ READERS = (
     Reader("table-values", lambda: archives(table_file()), read_table),
     Reader("plain-weights", of_bytes(plain_weights_file), read_plain_weights),
     Reader("texts", of_bytes(lambda: ["Ein Text.\r\nÜber zwei Zeilen.".encode()]), read_text),
+    Reader("rules", of_bytes(lambda: b"rnn = gru\na.*.W=gru.kernel[0:3, 1].T  # one"), read_rules),
+    Reader("sources", of_bytes(lambda: b"import torch\n\ndef f(x):\n    pass\n"), read_source),
     Reader("frames", of_bytes(answers), read_frame, 4),
     Reader("wire", of_json(lambda: encode(spec().programs["training"])), read_program, 2),
 )

@@ -31,10 +31,17 @@ junk = st.recursive(
 PAYLOAD = {"count": 2, "batches": [{}, {}], "sizes": [[1, 1, 1], [2, 2, 2]]}
 
 
+FORMS = {
+    "backend": answers.BACKEND,
+    "format": answers.FORMAT,
+    "defaults": answers.DEFAULTS,
+    "own model": answers.OWN_MODEL,
+}
+
+
 @pytest.mark.parametrize(
     ("forms", "verb"),
-    [(f, v) for f in (answers.BACKEND, answers.FORMAT, answers.DEFAULTS) for v in f],
-    ids=[*answers.BACKEND, *(f"format {v}" for v in answers.FORMAT), *answers.DEFAULTS],
+    [pytest.param(forms, verb, id=f"{of} {verb}") for of, forms in FORMS.items() for verb in forms],
 )
 @given(value=junk)
 def test_any_answer_is_formed_or_refused(forms: Mapping[str, Any], verb: str, value: Any) -> None:
@@ -54,6 +61,7 @@ def test_any_message_is_an_answer_or_not(value: Any) -> None:
 
 def test_every_verb_has_a_form() -> None:
     from harness.defaults.service import DefaultsService
+    from harness.runtime.own_model.service import OwnModelService
     from harness.runtime.service import SessionService
     from harness.train.service import TrainService
 
@@ -68,6 +76,8 @@ def test_every_verb_has_a_form() -> None:
     assert verbs(SessionService, TrainService) == {*answers.BACKEND}
     assert verbs(FormatService) - {"versions"} == {*answers.FORMAT}
     assert verbs(DefaultsService) == {*answers.DEFAULTS}
+    greeting = {"versions", "devices", "dtypes"}
+    assert verbs(OwnModelService) - greeting == {*answers.OWN_MODEL}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""A Keras model of a user's own: a ``.keras`` file, or a model that a Python file has or makes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.extend import (
+    Array,
+    ArrayDict,
+    Arrays,
+    ModelArray,
+    ModelFile,
+    Naming,
+    OwnModel,
+    OwnModels,
+    Placing,
+    Tensors,
+    UsageError,
+    made,
+    names_taken,
+    reshaped,
+    shorten,
+    sizes_taken,
+)
+
+
+class KerasOwnModels(OwnModels):
+    """Opens models. A file is loaded in Keras' safe mode: nothing in it becomes code."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend, self.keras = backend, backend.keras
+
+    def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
+        return sizes_taken(found, sizes) if self._makes(found) else ()
+
+    def _makes(self, found: Any) -> bool:
+        """Whether it is a class or a function, and no model yet."""
+        return callable(found) and not isinstance(found, self.keras.Model)
+
+    def open(
+        self,
+        file: ModelFile,
+        found: Any,
+        parameters: Any,
+        sizes: Mapping[str, int],
+        wanted: Mapping[str, ModelArray],
+    ) -> OwnModel:
+        self.keras.utils.set_random_seed(0)
+        if not file.name:
+            model = self._loaded(file)
+        else:
+            model = made(file, file.name, found, sizes) if self._makes(found) else found
+        if not isinstance(model, self.keras.Model):
+            raise UsageError(
+                f"{file} gives {type(model).__name__}, and a keras.Model is wanted: name one, or "
+                "a function that makes one"
+            )
+        if not model.built:
+            raise UsageError(
+                f"the model of {file} has no weights yet: give it keras.Input, or call it once "
+                "where it is made"
+            )
+        return KerasModel(model, self.backend)
+
+    def _loaded(self, file: ModelFile) -> Any:
+        try:
+            return self.keras.models.load_model(str(file.path), compile=False, safe_mode=True)
+        # Of any kind: what a foreign file sets off in Keras is not listed anywhere.
+        except Exception as error:
+            cause = shorten(str(error).rpartition("Exception encountered: ")[2], 300)
+            raise UsageError(
+                f"Keras cannot load it: {type(error).__name__}: {cause}; of classes of your own "
+                "name the Python file instead, FILE.py:NAME"
+            ) from None
+
+
+class KerasModel(OwnModel):
+    """A model that is built."""
+
+    def __init__(self, model: Any, backend: Any) -> None:
+        self.model, self.backend, self.ops = model, backend, backend.keras.ops
+        self.label = f"keras.Model {type(model).__name__}"
+        functional = getattr(model, "_functional", None) or model
+        inputs = getattr(functional, "inputs", None)
+        self.symbolic = bool(inputs)
+        self.takes = tuple(t.name for t in inputs) if inputs else names_taken(model.call)
+        self.variables = _named(model)
+
+    def entries(self) -> Mapping[str, ModelArray]:
+        return {n: ModelArray(tuple(v.shape), bool(v.trainable)) for n, v in self.variables.items()}
+
+    def read(self, name: str) -> Array:
+        return self.backend.numpy(self.variables[name].value)
+
+    def put(self, arrays: Arrays) -> None:
+        for name, array in arrays.items():
+            self.variables[name].assign(array)
+
+    def shaped(self, name: str, tensor: Any, wanted: tuple[int, ...]) -> Any:
+        return reshaped(name, tensor, wanted, self.ops.reshape)
+
+    def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
+        returned = placing.call(self._calling(self.model, training), self._tensors(given))
+        return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
+
+    def _calling(self, function: Any, training: bool, *first: Any) -> Any:
+        """A function of positional and named tensors, as the model is called."""
+
+        def called(*arguments: Any, **keywords: Any) -> Any:
+            if not self.symbolic:
+                return function(*first, *arguments, **keywords, training=training)
+            free = (name for name in self.takes or () if name not in keywords)
+            every = {**dict(zip(free, arguments, strict=False)), **keywords}
+            form = self.model.inputs if hasattr(self.model, "inputs") else ()
+            one = next(iter(every.values())) if len(form) == 1 else self._formed(every)
+            return function(*first, one, training=training)
+
+        return called
+
+    def _formed(self, every: Mapping[str, Any]) -> Any:
+        """Inputs in the structure that the model was built with: a dictionary or a list."""
+        if isinstance(getattr(self.model, "input", None), Mapping):
+            return dict(every)
+        return [every[name] for name in self.takes or ()]
+
+    def _tensors(self, given: Arrays) -> Tensors:
+        dtype = self.model.variables[0].dtype if self.model.variables else "float32"
+        floats = next((v.dtype for v in self.variables.values()), dtype)
+        return {
+            n: self.ops.convert_to_tensor(np.array(a), floats if a.dtype.kind == "f" else None)
+            for n, a in given.items()
+        }
+
+    def gradients(
+        self, given: Arrays, placing: Placing, naming: Naming, cotangents: Arrays, training: bool
+    ) -> tuple[ArrayDict, ArrayDict]:
+        trained = {n: v for n, v in self.variables.items() if v.trainable}
+        names = {id(v): n for n, v in trained.items()}
+        order = [names[id(v)] for v in self.model.trainable_variables]
+        fixed = [v.value for v in self.model.non_trainable_variables]
+        tensors, directions = self._tensors(given), self._tensors(cotangents)
+        floats = {n: t for n, t in tensors.items() if given[n].dtype.kind == "f"}
+
+        def function(variables: Tensors, constants: Tensors) -> Tensors:
+            weights = [variables[name] for name in order]
+            call = self._calling(self.model.stateless_call, training, weights, fixed)
+            returned, _ = placing.call(call, {**constants, **variables})
+            results = naming(returned)
+            parts = [self.ops.sum(results[n] * constants[f"along.{n}"]) for n in results]
+            return {**results, "scalar": sum(parts[1:], parts[0])}
+
+        variables = {n: v.value for n, v in trained.items()} | floats
+        constants = {n: t for n, t in tensors.items() if n not in floats}
+        constants |= {f"along.{n}": t for n, t in directions.items()}
+        run = self.backend.value_and_gradient(function)
+        results, found = run(variables, constants)
+        numpy = self.backend.numpy
+        kept = {n: numpy(t) for n, t in results.items() if n != "scalar"}
+        return kept, {n: numpy(t) for n, t in found.items()}
+
+
+def _named(model: Any) -> dict[str, Any]:
+    """The float variables of a model as ``LAYER.VARIABLE``: its path without the model's own name
+    and without the cells of recurrent layers."""
+    found: dict[str, Any] = {}
+    for variable in model.variables:
+        if "float" not in str(variable.dtype):
+            continue
+        parts = variable.path.split("/")
+        if len(parts) > 2 and parts[0] == model.name:
+            parts = parts[1:]
+        short = [p for p in parts[:-1] if not p.endswith("_cell")] + parts[-1:]
+        name = ".".join(short)
+        found[name if name not in found else ".".join(parts)] = variable
+    return found

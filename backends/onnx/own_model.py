@@ -1,0 +1,135 @@
+"""An ONNX file of a user's own: run by onnxruntime, with the spec's weights as its initializers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.extend import (
+    MAX_WEIGHTS,
+    Array,
+    ArrayDict,
+    Arrays,
+    ModelArray,
+    ModelFile,
+    Naming,
+    OwnModel,
+    OwnModels,
+    Placing,
+    UsageError,
+    read_bytes,
+    shorten,
+)
+
+FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64"}
+TYPES: Mapping[str, str] = {
+    **FLOATS,
+    **{f"tensor({name})": name for name in ("int64", "int32", "bool", "float16")},
+}
+
+
+class OnnxModels(OwnModels):
+    """Opens ONNX files."""
+
+    def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
+        return ()
+
+    def open(
+        self,
+        file: ModelFile,
+        found: Any,
+        parameters: Any,
+        sizes: Mapping[str, int],
+        wanted: Mapping[str, ModelArray],
+    ) -> OwnModel:
+        return OnnxModel(file.path)
+
+
+class OnnxModel(OwnModel):
+    """A graph. Initializers that are not weights (constants) stay as they are, so none is trained:
+    nothing in a file tells the two apart."""
+
+    differentiates = False
+
+    def __init__(self, path: Path) -> None:
+        self.onnx, self.runtime = import_module("onnx"), import_module("onnxruntime")
+        decode_error = import_module("google.protobuf.message").DecodeError
+        self.proto = self.onnx.ModelProto()
+        try:
+            self.proto.ParseFromString(read_bytes(path, MAX_WEIGHTS, "an ONNX file"))
+        except decode_error as error:
+            raise UsageError(f"it is no ONNX file: {error}") from None
+        if not self.proto.graph.node:
+            raise UsageError("it is no ONNX file: it has no graph")
+        self.initializers = {t.name: t for t in self.proto.graph.initializer}
+        for name, tensor in self.initializers.items():
+            if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
+                raise UsageError(
+                    f"it keeps {shorten(name)} in another file; save it as one file, with "
+                    "onnx.save_model(model, FILE, save_as_external_data=False)"
+                )
+        producer = shorten(self.proto.producer_name or "an unknown producer")
+        self.label = f"ONNX graph of {producer}"
+        self._session: Any = None
+        self.takes = tuple(i.name for i in self.session.get_inputs())
+
+    @property
+    def session(self) -> Any:
+        """What runs the graph with its present weights.
+
+        Raises:
+            UsageError: onnxruntime does not take the graph.
+        """
+        if self._session is None:
+            options = self.runtime.SessionOptions()
+            options.log_severity_level = 4
+            try:
+                self._session = self.runtime.InferenceSession(
+                    self.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                )
+            # Of any kind: onnxruntime has a dozen, and none of them in common.
+            except Exception as error:
+                raise UsageError(
+                    f"onnxruntime does not run it: {shorten(str(error), 300)}"
+                ) from None
+        return self._session
+
+    def entries(self) -> Mapping[str, ModelArray]:
+        kinds = (self.onnx.TensorProto.FLOAT, self.onnx.TensorProto.DOUBLE)
+        return {
+            name: ModelArray(tuple(tensor.dims), trained=False)
+            for name, tensor in self.initializers.items()
+            if tensor.data_type in kinds
+        }
+
+    def read(self, name: str) -> Array:
+        return np.array(self.onnx.numpy_helper.to_array(self.initializers[name]))
+
+    def put(self, arrays: Arrays) -> None:
+        for name, array in arrays.items():
+            tensor = self.initializers[name]
+            dtype = self.onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            tensor.CopyFrom(self.onnx.numpy_helper.from_array(array.astype(dtype), name))
+        self._session = None
+
+    def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
+        types = {port.name: TYPES.get(port.type) for port in self.session.get_inputs()}
+        names = [port.name for port in self.session.get_outputs()]
+
+        def called(*arguments: Array, **keywords: Array) -> list[Array]:
+            free = (name for name in types if name not in keywords)
+            every = {**dict(zip(free, arguments, strict=False)), **keywords}
+            feed = {n: np.asarray(a, types[n]) for n, a in every.items()}
+            made: list[Array] = self.session.run(names, feed)
+            return made
+
+        returned = placing.call(called, dict(given))
+        try:
+            results = naming(dict(zip(names, returned, strict=True)))
+        except UsageError:
+            results = naming(returned)  # its names are none of the spec's: by their order
+        return {n: np.array(a) for n, a in results.items()}

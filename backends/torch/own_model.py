@@ -1,0 +1,137 @@
+"""A torch.nn.Module of a user's own: a module, a class of one, or a function that makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.extend import (
+    Array,
+    ArrayDict,
+    Arrays,
+    ModelArray,
+    ModelFile,
+    Naming,
+    OwnModel,
+    OwnModels,
+    Placing,
+    UsageError,
+    made,
+    names_taken,
+    sizes_taken,
+)
+
+
+class TorchModels(OwnModels):
+    """Opens modules of the file that a user names."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
+    def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
+        return () if isinstance(found, torch.nn.Module) else sizes_taken(found, sizes)
+
+    def open(
+        self,
+        file: ModelFile,
+        found: Any,
+        parameters: Any,
+        sizes: Mapping[str, int],
+        wanted: Mapping[str, ModelArray],
+    ) -> OwnModel:
+        if not file.name:
+            raise UsageError(
+                f"{file} is no Python file: torch takes FILE.py:NAME, where NAME is a module, its "
+                "class, or a function that makes one"
+            )
+        torch.manual_seed(0)
+        # What the user's code makes on its way (masks, states) is of the session's dtype too.
+        torch.set_default_dtype(torch.float64 if self.backend.double else torch.float32)
+        module = found
+        if not isinstance(found, torch.nn.Module):
+            if not callable(found):
+                raise UsageError(
+                    f"{file} is of {type(found).__name__}: name a torch.nn.Module, its class, or a "
+                    "function that makes one"
+                )
+            module = made(file, file.name, found, sizes)
+        if not isinstance(module, torch.nn.Module):
+            raise UsageError(
+                f"{file} gives {type(module).__name__}, and a torch.nn.Module is wanted: name one, "
+                "its class, or a function that makes one"
+            )
+        return TorchModel(module.to(self.backend.device, torch.get_default_dtype()), self.backend)
+
+
+class TorchModel(OwnModel):
+    """A module in the session's dtype, on its device."""
+
+    def __init__(self, module: torch.nn.Module, backend: Any) -> None:
+        self.module, self.backend = module, backend
+        self.label = f"torch.nn.Module {type(module).__name__}"
+        self.takes = names_taken(module.forward)
+        # A parameter that two modules share is one, under the first of its names.
+        self.trained = dict(module.named_parameters())
+        self.tensors = {**self.trained, **dict(module.named_buffers())}
+
+    def entries(self) -> Mapping[str, ModelArray]:
+        return {n: ModelArray(tuple(t.shape), n in self.trained) for n, t in self.tensors.items()}
+
+    def read(self, name: str) -> Array:
+        return self.backend.numpy(self.tensors[name])
+
+    def put(self, arrays: Arrays) -> None:
+        with torch.no_grad():
+            for name, array in arrays.items():
+                self.tensors[name].copy_(torch.from_numpy(np.array(array)))
+
+    def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
+        self.module.train(training)
+        with torch.no_grad():
+            returned = placing.call(self.module, self._tensors(given))
+        return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
+
+    def _tensors(self, given: Arrays) -> dict[str, torch.Tensor]:
+        dtype = torch.get_default_dtype()
+        made = {n: torch.from_numpy(np.array(a)).to(self.backend.device) for n, a in given.items()}
+        return {n: t.to(dtype) if t.is_floating_point() else t for n, t in made.items()}
+
+    def gradients(
+        self, given: Arrays, placing: Placing, naming: Naming, cotangents: Arrays, training: bool
+    ) -> tuple[ArrayDict, ArrayDict]:
+        self.module.train(training)
+        tensors = self._tensors(given)
+        leaves = {n: p.requires_grad_() for n, p in self.trained.items()}
+        leaves |= {n: t.requires_grad_() for n, t in tensors.items() if t.is_floating_point()}
+        with torch.enable_grad(), _differentiable(training):
+            results = naming(placing.call(self.module, tensors))
+            directions = self._tensors({n: cotangents[n] for n in results})
+            scalar = sum((results[n] * directions[n]).sum() for n in results)
+            found = self._differentiated(scalar, leaves)
+        arrays = {n: self.backend.numpy(t) for n, t in results.items()}
+        return arrays, {n: self.backend.numpy(t) for n, t in found.items()}
+
+    def _differentiated(
+        self, scalar: Any, leaves: Mapping[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        if not scalar.requires_grad:
+            return {n: torch.zeros_like(t) for n, t in leaves.items()}
+        gradients = torch.autograd.grad(
+            scalar, list(leaves.values()), allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(leaves, gradients, strict=True))
+
+
+@contextmanager
+def _differentiable(training: bool) -> Iterator[None]:
+    """cuDNN differentiates recurrent layers in their training mode only."""
+    kept = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = kept and training
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = kept

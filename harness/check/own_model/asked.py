@@ -1,0 +1,193 @@
+"""What ``--against`` asks for: a file, what it names, and the framework that runs it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError, check_known, shorten
+from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_pieces
+from harness.runtime.hookspecs import FORMATS_GROUP
+from harness.runtime.labels import backend_of
+from harness.runtime.plugins import available
+
+PYTHON = ".py"
+MAX_SOURCE = 16 << 20
+FORM = (
+    "--against takes FILE.py:NAME, where NAME is a model, a class or a function of the file, or a "
+    "file of a whole model"
+)
+# What a file may be taken for that holds weights only.
+WEIGHTS = {".pt", ".pth", ".safetensors", ".h5", ".npz", ".ckpt", ".bin"}
+SERVICE = "harness.runtime.own_model.service:handler"
+HANDLER = "harness.runtime.own_model.service:of_format"
+OTHERS = re.compile(r"[^A-Za-z0-9._-]")
+
+
+@dataclass(frozen=True)
+class Against:
+    """A model of a user's own.
+
+    ``column`` is the name under which it is recorded, ``torch@model.Gru``: the framework that runs
+    it, and what it is. ``is_format`` tells that the framework is one of files, and no backend.
+    ``maps``, ``takes`` and ``returns`` are as the options of those names give them. ``checksum`` is
+    that of the file.
+    """
+
+    path: Path
+    name: str
+    parameters: str
+    column: str
+    is_format: bool
+    checksum: str
+    maps: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    returns: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return ":".join(filter(None, (displayed(self.path.name), self.name, self.parameters)))
+
+    @property
+    def service(self) -> dict[str, Any]:
+        """What answers the calls, as the fields of a launch and of a request."""
+        return {"handler": HANDLER} if self.is_format else {"service": SERVICE}
+
+    def place(self) -> dict[str, str]:
+        """Where it is, as its worker is told."""
+        path = str(self.path.absolute())
+        return {"path": path, "name": self.name, "parameters": self.parameters}
+
+    def record(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {
+            "model": str(self),
+            "sha256": self.checksum,
+            "map": list(self.maps),
+            "takes": list(self.takes),
+            "returns": list(self.returns),
+        }
+
+
+def against(
+    target: str,
+    backends: Sequence[str] = (),
+    maps: Sequence[str] = (),
+    takes: Sequence[str] = (),
+    returns: Sequence[str] = (),
+) -> Against:
+    """What a target of ``--against`` is; ``backends`` are those of ``--backend``.
+
+    Raises:
+        UsageError: there is no such file, it is none that holds a model, or nothing tells which
+            framework runs it.
+    """
+    path, name, parameters = _parts(target)
+    checksum = _checksum(path)
+    if len(backends) > 1:
+        raise UsageError(
+            f"one framework runs {displayed(target)}; found --backend {', '.join(backends)}"
+        )
+    if path.suffix == PYTHON:
+        framework = backends[0] if backends else _imported(path)
+    else:
+        framework = backends[0] if backends else path.suffix.removeprefix(".")
+    if framework not in available(FORMATS_GROUP) or backend_of(framework) in available():
+        check_known("backend", backend_of(framework), available())
+    is_format = backend_of(framework) not in available()
+    label = OTHERS.sub("_", ".".join(filter(None, (path.stem, name))))
+    column = f"{backend_of(framework)}@{label}"
+    chosen = tuple(takes), tuple(returns)
+    return Against(path, name, parameters, column, is_format, checksum, _rules(maps), *chosen)
+
+
+def _parts(target: str) -> tuple[Path, str, str]:
+    """The path and the names of ``FILE.py:NAME[:PARAMETERS]``, or the path of another file."""
+    found = re.fullmatch(r"(.+\.py):([^:/]*)(?::([^:/]*))?", target)
+    if found is not None:
+        names = [n for n in found.groups()[1:] if n is not None]
+        if not all(n.isidentifier() for n in names):
+            raise UsageError(f"{FORM}; found {displayed(target)}")
+        return Path(found[1]), names[0], names[1] if len(names) > 1 else ""
+    path = Path(target)
+    if path.suffix == PYTHON:
+        raise UsageError(f"{FORM}; found {displayed(target)} without a name")
+    if path.suffix.lower() in WEIGHTS:
+        raise UsageError(
+            f"{displayed(target)} holds weights and no model: name the code of the model by "
+            "--against FILE.py:NAME, and give the weights by --weights"
+        )
+    if path.suffix.removeprefix(".") not in {*available(), *available(FORMATS_GROUP)}:
+        raise UsageError(f"{FORM} (.onnx, .keras); found {displayed(target)}")
+    return path, "", ""
+
+
+def _checksum(path: Path) -> str:
+    found = hashlib.sha256()
+    try:
+        for piece in read_pieces(path, MAX_WEIGHTS, "a model"):
+            found.update(piece)
+    except FileFault as fault:
+        raise UsageError(f"cannot read the model {displayed(path)}: {fault.reason}") from None
+    return found.hexdigest()
+
+
+def _imported(path: Path) -> str:
+    """The one installed backend whose framework a file imports; the file is read, not run."""
+    known = available()
+    try:
+        source = read_bytes(path, MAX_SOURCE, "a Python file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of the file's own code are its author's
+            tree = ast.parse(source)
+    except FileFault as fault:
+        raise UsageError(f"cannot read the model {displayed(path)}: {fault.reason}") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        words = error.msg if isinstance(error, SyntaxError) else shorten(str(error))
+        raise UsageError(f"{displayed(path)} is no Python: {words}{line}") from None
+    modules = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules.add(node.module.partition(".")[0])
+    found = sorted(modules & known.keys())
+    # numpy is what the others are used with.
+    found = [name for name in found if name != "numpy"] or found
+    if len(found) != 1:
+        what = f"imports {' and '.join(found)}" if found else "imports no framework itself"
+        raise UsageError(
+            f"{displayed(path)} {what}: say which one runs the model by --backend "
+            f"({', '.join(known)})"
+        )
+    return found[0]
+
+
+def _rules(maps: Sequence[str]) -> tuple[str, ...]:
+    """Rules as they are, and those of files: a line each, without what follows a ``#``.
+
+    Raises:
+        UsageError: a file cannot be read.
+    """
+    found: list[str] = []
+    for item in maps:
+        if "=" in item:
+            found.append(item)
+            continue
+        try:
+            text = read_bytes(item, MAX_SOURCE, "rules of --map").decode()
+        except FileFault as fault:
+            raise UsageError(
+                f"--map takes OURS=THEIRS, or a file of such lines: cannot read {fault}"
+            ) from None
+        except UnicodeDecodeError:
+            raise UsageError(f"--map: {displayed(item)} is no text in UTF-8") from None
+        lines = (line.partition("#")[0].strip() for line in text.splitlines())
+        found += filter(None, lines)
+    return tuple(found)

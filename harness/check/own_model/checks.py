@@ -1,0 +1,146 @@
+"""What a model of a user's own is held against: outputs, gradients, repeats and other shapes.
+
+All in the inference phase, in which a model draws no noise and keeps no statistics. State that the
+model does not take is zeros, as at the start of a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array, Arrays
+from harness.check.checks.context import Context, equal
+from harness.check.checks.properties import other_shapes
+from harness.check.findings import Finding
+from harness.oracle.yardstick import Expected
+from harness.program.signature import group_of, result_ports, variable_ports
+from harness.runtime.arguments import Arguments
+from harness.runtime.session import Session
+from harness.runtime.tensors import Misfit
+from harness.worker.remote import Tensors, WorkerFault
+
+
+@dataclass(frozen=True)
+class ModelContext(Context):
+    """A model that is attached. ``takes`` are what its call takes (``input.chars``); ``found`` is
+    what the first call has given."""
+
+    takes: tuple[str, ...] = ()
+    differentiates: bool = True
+    found: dict[str, Array | Misfit] = field(default_factory=dict)
+
+    def material(self, material: Arguments) -> Arguments:
+        """Arguments as the model takes them."""
+        taken = group_of(dict.fromkeys(self.takes), "state.")
+        state = {n: a if n in taken else np.zeros_like(a) for n, a in material.state.items()}
+        return replace(material, state=state)
+
+    def forward(self, material: Arguments) -> Tensors:
+        material = self.material(material)
+        return self.remote.forward("inference", material.inputs, material.state)
+
+    def expected(self, material: Arguments, key: Any, found: Mapping[str, Any]) -> Expected:
+        """The spec's values of what the model has returned."""
+        key = ("a user's model", self.takes, key)
+        return of(self.case.forward("inference", self.material(material), key), found)
+
+
+ModelCheck = Callable[[ModelContext], Iterator[Finding]]
+
+
+def of(expected: Expected, names: Mapping[str, Any]) -> Expected:
+    """The part of these names."""
+    return replace(expected, values={n: a for n, a in expected.values.items() if n in names})
+
+
+def inference(context: ModelContext) -> Iterator[Finding]:
+    """What the model returns: outputs and new state."""
+    material = context.case.material
+    context.remote.load(material)
+    found = context.forward(material)
+    context.found.update(found)
+    yield context.finding("inference", found, context.expected(material, "main", found))
+
+
+def cotangents(context: ModelContext) -> Iterator[Finding]:
+    """Gradients of what the model returns along a random direction, of all parameters and of all
+    inputs and state that are floats."""
+    if not context.differentiates:
+        return
+    case, material = context.case, context.material(context.case.material)
+    context.remote.load(material)
+    found = context.remote.gradients(material, case.cotangents, "inference")
+    program = case.inference
+    along: dict[str, Array] = {
+        name: case.cotangents[name] if name in found else np.zeros_like(case.cotangents[name])
+        for name in result_ports(program, "forward")
+        if name in case.cotangents
+    }
+
+    def run(session: Session) -> Arrays:
+        session.load(material.parameters, material.statistics)
+        inputs, state = material.inputs, material.state
+        results, gradients = session.gradients("inference", inputs, state, {}, along)
+        return results | {f"gradient.{n}": a for n, a in gradients.items()}
+
+    returned = sorted(n for n in found if not n.startswith("gradient."))
+    expected = case.expect(("a user's model", "gradients", context.takes, *returned), run)
+    crossing = ("input.", "state.")
+    wanted = {
+        f"gradient.{n}": None
+        for n in variable_ports(program)
+        if not n.startswith(crossing) or n in context.takes
+    }
+    gradients = {n: a for n, a in found.items() if n.startswith("gradient.")}
+    yield context.finding("cotangent-gradients", gradients, of(expected, wanted))
+
+
+def repeatability(context: ModelContext) -> Iterator[Finding]:
+    """The same call twice gives the same bits, where the framework's repeat."""
+    material = context.case.material
+    context.remote.load(material)
+    first, second = context.forward(material), context.forward(material)
+    faults = [
+        f"{n} differs in a second call on the same numbers: something is drawn that evaluation "
+        "does not turn off, or kept from call to call"
+        for n in first
+        if not equal(first[n], second.get(n))
+    ]
+    yield Finding("repeatability", faults=faults, held=len(first) - len(faults))
+
+
+def shapes(context: ModelContext) -> Iterator[Finding]:
+    """Other batches and lengths."""
+    case = context.case
+    context.remote.load(case.material)
+    finding = Finding("shapes")
+    for batch, time in other_shapes(case):
+        material = context.material(case.batch_of(batch, time))
+        outcome = context.remote.outcome(
+            "forward", phase="inference", inputs=material.inputs, state=material.state
+        )
+        if outcome.status not in ("ok", "error"):
+            raise WorkerFault("forward", outcome)
+        if not outcome.ok:
+            cause = outcome.cause.removeprefix("UsageError: ")
+            finding.faults.append(f"batch {batch}, time {time}: {cause}")
+            continue
+        found = outcome.value
+        expected = context.expected(material, (batch, time), found)
+        finding.deviations += [
+            replace(d, name=f"batch {batch}, time {time}: {d.name}")
+            for d in expected.deviations(found, context.dtype)
+        ]
+    yield finding
+
+
+CHECKS: Mapping[str, ModelCheck] = {
+    "repeatability": repeatability,
+    "inference": inference,
+    "cotangents": cotangents,
+    "shapes": shapes,
+}

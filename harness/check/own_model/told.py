@@ -1,0 +1,127 @@
+"""Where a model of a user's own parts from the spec, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.check.findings import Finding
+from harness.check.localise import DECISIVE
+from harness.check.own_model.checks import ModelContext
+from harness.check.own_model.guesses import guesses
+from harness.oracle.tolerance import Deviation, relative_error, scales
+from harness.program.signature import result_ports
+
+# So many guesses are tried, in models of so many numbers at most.
+TRIED, ENTRIES = 200, 2_000_000
+NAMED = 6
+
+
+def located(context: ModelContext, findings: Sequence[Finding]) -> str:
+    """Which tensors, from which time step on; which gradients; and what would make it right."""
+    wrong = {f.check: f for f in findings if f.verdict == "differ"}
+    if "repeatability" in wrong:
+        return "the model gives other numbers each time, and nothing else can be said of it"
+    forward = wrong.get("inference")
+    if forward is not None:
+        first = next(d for d in forward.deviations if not d.agrees)
+        hint = _hint(context, forward) or _other_output(context, first)
+        return f"outputs: {_parting(context, first)}{f'. {hint}' if hint else ''}"
+    if "cotangent-gradients" in wrong:
+        names = [d.name for d in wrong["cotangent-gradients"].deviations if not d.agrees]
+        right = [d.name for d in wrong["cotangent-gradients"].deviations if d.agrees]
+        told = f"gradients: the outputs are right; wrong are {_listed(names)}"
+        return f"{told}; right are {_listed(right)}" if right else f"{told}: all of them"
+    return f"the outputs and gradients are right; what differs is in: {', '.join(wrong)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    short = [name.removeprefix("gradient.") for name in names]
+    more = f" and {len(short) - NAMED} more" if len(short) > NAMED else ""
+    return ", ".join(short[:NAMED]) + more
+
+
+def _expected(context: ModelContext) -> dict[str, Array]:
+    return dict(context.expected(context.case.material, "main", context.found).values)
+
+
+def _parting(context: ModelContext, first: Deviation) -> str:
+    """How one tensor differs: where from in time, in how many of its entries, and the worst."""
+    found = context.found[first.name]
+    wanted = _expected(context)[first.name]
+    if first.reason or not isinstance(found, np.ndarray):
+        return str(first)
+    scale = scales({first.name: wanted})[first.name]
+    with np.errstate(all="ignore"):
+        off = ~(np.abs(found - wanted) <= first.tolerance * scale)
+    at = np.unravel_index(
+        int(np.argmax(np.where(np.isnan(found), np.inf, abs(found - wanted)))), wanted.shape
+    )
+    place = f"[{', '.join(str(int(i)) for i in at)}]"
+    words = (
+        f"{first.name} is off by {first.error:.2e} in {int(off.sum()):,} of {off.size:,} entries; "
+        f"the worst is {place}, {found[at]:.6g} in place of {wanted[at]:.6g}"
+    )
+    axis = _time_axis(context, first.name)
+    if axis is None:
+        return words
+    steps = np.flatnonzero(off.any(axis=tuple(a for a in range(off.ndim) if a != axis)))
+    count = off.shape[axis]
+    if not steps.size:
+        return words
+    since = f"from time step {steps[0]} of {count} on" if steps[0] else "from the first time step"
+    missing = sorted(set(range(int(steps[0]), count)) - {int(n) for n in steps})
+    return f"{words}; it differs {since}{f', but not at {missing}' if missing else ''}"
+
+
+def _time_axis(context: ModelContext, name: str) -> int | None:
+    program = context.case.inference
+    value = result_ports(program, "forward")[name]
+    shape = program.types[value].shape
+    return next((n for n, dim in enumerate(shape) if str(dim) == "time"), None)
+
+
+def _hint(context: ModelContext, forward: Finding) -> str:
+    """The first guess under which the spec gives what the model gives."""
+    if context.case.entries > ENTRIES:
+        return ""
+    wanted = _expected(context)
+    found = {n: a for n, a in context.found.items() if isinstance(a, np.ndarray)}
+    compared = [d for d in forward.deviations if not d.reason and d.name in found]
+    scale = scales(wanted)
+    for number, (text, changed) in enumerate(guesses(context)):
+        if number == TRIED or not compared:
+            break
+        values = changed()
+        same_form = all(values[d.name].shape == wanted[d.name].shape for d in compared)
+        # What a guess changes must be more than what is allowed, or its fit would say nothing.
+        if same_form and all(
+            relative_error(found[d.name], values[d.name], scale[d.name]) <= d.tolerance
+            for d in compared
+        ):
+            effect = max(
+                relative_error(values[d.name], wanted[d.name], scale[d.name]) / d.tolerance
+                for d in compared
+            )
+            if effect > DECISIVE:
+                return text
+    return ""
+
+
+def _other_output(context: ModelContext, first: Deviation) -> str:
+    """Another output of the spec that this one is."""
+    found = context.found[first.name]
+    if first.reason or not isinstance(found, np.ndarray):
+        return ""
+    case = context.case
+    material = context.material(case.material)
+    every = case.forward("inference", material, ("a user's model", context.takes, "main")).values
+    for name, array in every.items():
+        if name != first.name and array.shape == found.shape:
+            error = relative_error(found, array, float(np.abs(array).max()) or 1.0)
+            if error <= first.tolerance:
+                other = name.removeprefix("output.")
+                return f"It is {other} of the spec: say --returns {other}"
+    return ""

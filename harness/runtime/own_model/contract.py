@@ -1,0 +1,163 @@
+"""What a framework must do with a model of a user's own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.arrays import ArrayDict, Arrays
+from harness.errors import UsageError
+from harness.runtime.own_model.source import ModelFile
+
+# What a call has returned, in whatever form, as tensors by name: ``output.NAME``, ``state.NAME``.
+Naming = Callable[[Any], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How a call is given what it takes: names of tensors (``input.x``), in order and by keyword.
+
+    A keyword may hold a dictionary of several: the state, by the spec's names.
+    """
+
+    positional: tuple[str, ...]
+    keywords: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All tensors that a call takes."""
+        found = list(self.positional)
+        for value in self.keywords.values():
+            found += [value] if isinstance(value, str) else value.values()
+        return tuple(found)
+
+    def call(self, function: Callable[..., Any], tensors: Mapping[str, Any], *first: Any) -> Any:
+        """Call a function on ``first`` and these tensors."""
+        more = {
+            name: tensors[value]
+            if isinstance(value, str)
+            else {inner: tensors[one] for inner, one in value.items()}
+            for name, value in self.keywords.items()
+        }
+        return function(*first, *(tensors[name] for name in self.positional), **more)
+
+
+@dataclass(frozen=True)
+class ModelArray:
+    """An array of a model. One that is ``trained`` must be given by the spec as a whole; another
+    one (a buffer, a constant of a graph) stays as it is where the spec has nothing for it."""
+
+    shape: tuple[int, ...]
+    trained: bool = True
+
+
+class OwnModel(ABC):
+    """A model that a user has written or trained, in the dtype and on the device of the session.
+
+    Attributes:
+        label: What it is, for the record: ``torch.nn.Module Gru``.
+        takes: The names of what a call takes, in their order; None where they cannot be known.
+        differentiates: Whether there is :meth:`gradients`.
+    """
+
+    label: str
+    takes: tuple[str, ...] | None = None
+    differentiates: bool = True
+
+    @abstractmethod
+    def entries(self) -> Mapping[str, ModelArray]:
+        """The model's arrays by its own names (``rnn.weight_ih_l0``); the same one once."""
+
+    @abstractmethod
+    def read(self, name: str) -> Any:
+        """An array of the model as it is now, which the caller may write into."""
+
+    @abstractmethod
+    def put(self, arrays: Arrays) -> None:
+        """Give arrays new values, by the model's own names."""
+
+    @abstractmethod
+    def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
+        """The results of a forward pass, by name.
+
+        Args:
+            given: Arrays by name: int64, bool, and float64 for all floats.
+            placing: Which of them go where.
+            naming: Makes tensors by name of what the call returned.
+            training: Whether the model is to be in its training mode.
+        """
+
+    def shaped(self, name: str, tensor: Any, wanted: tuple[int, ...]) -> Any:
+        """A result in the shape that the spec has; :class:`UsageError` for another one."""
+        return reshaped(name, tensor, wanted, lambda t, shape: t.reshape(shape))
+
+    def gradients(
+        self, given: Arrays, placing: Placing, naming: Naming, cotangents: Arrays, training: bool
+    ) -> tuple[ArrayDict, ArrayDict]:
+        """Results, and the gradients of their inner product with ``cotangents``.
+
+        Returns:
+            The results as :meth:`run` has them, and gradients by the model's own names and by
+            those of ``given`` that are floats.
+        """
+        raise NotImplementedError
+
+
+class OwnModels(ABC):
+    """How a framework opens models of users; a backend returns it by
+    :meth:`harness.runtime.backend.Backend.own_models`, a format by its own method of that name."""
+
+    dtypes: tuple[str, ...] = ("float64", "float32")
+
+    @abstractmethod
+    def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
+        """Those of the spec's sizes that the model takes any number for.
+
+        Args:
+            found: What the user has named in a module; None for a file of a whole model.
+            parameters: What the user has named as its parameters, None without.
+            sizes: The spec's own.
+        """
+
+    @abstractmethod
+    def open(
+        self,
+        file: ModelFile,
+        found: Any,
+        parameters: Any,
+        sizes: Mapping[str, int],
+        wanted: Mapping[str, ModelArray],
+    ) -> OwnModel:
+        """Make the model, at these sizes where it takes them.
+
+        Args:
+            file: Where it comes from; its path is that of a file that is there.
+            found: As of :meth:`sizes`.
+            parameters: As of :meth:`sizes`.
+            sizes: The sizes of the session.
+            wanted: The spec's arrays under the names that the model is asked for, for a model that
+                is a function of arrays.
+
+        Raises:
+            UsageError: it is none that the framework runs.
+        """
+
+
+def reshaped(name: str, tensor: Any, wanted: tuple[int, ...], reshape: Any) -> Any:
+    """A tensor in the shape that the spec has; of a state, axes of length 1 may be more.
+
+    Raises:
+        UsageError: it has another shape.
+    """
+    shape = tuple(int(n) for n in tensor.shape)
+    if shape == wanted:
+        return tensor
+    if name.startswith("state.") and [n for n in shape if n != 1] == [n for n in wanted if n != 1]:
+        return reshape(tensor, wanted)
+    order = "; its axes stand in another order" if sorted(shape) == sorted(wanted) else ""
+    raise UsageError(
+        f"{name.removeprefix('output.')} is {list(wanted)} in the spec, and the model returns "
+        f"{list(shape)}{order}"
+    )

@@ -1,0 +1,134 @@
+"""What is told where the weights of a spec and those of a user's model do not match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from harness.errors import UsageError, shorten
+from harness.program.dims import bind
+from harness.program.signature import local_of, owner_of
+from harness.runtime.own_model.renames import ArrayPart
+from harness.runtime.own_model.sides import Sides, dotted
+from harness.runtime.packing import Part
+
+SHOWN, OF_A_LAYER = 8, 3
+
+
+def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> str:
+    """That an array of the spec does not fit its part of the model, and what would mend it."""
+    found = view.shape(sides.entries[view.key].shape)
+    sizes = ", ".join(f"{n}={v}" for n, v in sides.program.sizes.items())
+    words = (
+        f"{name} is {list(shape)} in the spec (at {sizes}), and {view} of the model is "
+        f"{list(found)}"
+    )
+    if view.axes is None and len(found) == 2 and found[::-1] == shape:
+        return f"{words}: it is transposed; say --map {name}={view}.T"
+    if sorted(found) == sorted(shape):
+        return (
+            f"{words}: its axes stand in another order; say "
+            f"--map '{name}={view.key}.transpose(...)' with the axes as numpy counts them"
+        )
+    such = _sizes(sides)
+    asked = f"say --size {such}" if such else "give the sizes that the model has by --size"
+    return f"{words}: {asked}, or name another part of it by --map"
+
+
+def _sizes(sides: Sides) -> str:
+    """The sizes that the model seems to have, where they are others than the program's."""
+    bound: dict[str, int] = {}
+    for port in sides.program.parameters:
+        view, turned = _alone(sides, port.name)
+        if view is None:
+            continue
+        shape = view.shape(sides.entries[view.key].shape)
+        with suppress(UsageError):
+            dims = sides.program.type_of(port).shape
+            bind(port.name, dims, shape[::-1] if turned else shape, {}, bound)
+    own = sides.program.sizes
+    return ",".join(f"{n}={v}" for n, v in bound.items() if own.get(n, v) != v)
+
+
+def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, bool]:
+    """The part of the model that is one parameter of the spec, and whether it is transposed."""
+    packing = sides.layout.claimed.get(owner_of(name))
+    if packing is None:
+        return sides.view(name), False
+    for local, piece in packing.pieces.items():
+        if isinstance(piece, Part) and piece.name == local_of(name):
+            return sides.view(f"{owner_of(name)}.{local}"), piece.transpose
+    return None, False
+
+
+def unmatched(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> str:
+    """That arrays are on one side only, and the rules that would bring them together."""
+    listed = [f"{key} {list(sides.entries[key].shape)}" for key in left]
+    without = f"the spec has nothing for {_some(listed)}"
+    if not missing:
+        return (
+            f"{without}: declare it in the spec, or keep it from training (a buffer, a constant), "
+            "and it stays as it is"
+        )
+    parts = [f"the model lacks {_some(_by_layer(sides, missing))}"]
+    if left:
+        parts.append(without)
+    else:
+        others = [f"{key} {list(entry.shape)}" for key, entry in sides.entries.items()]
+        parts.append(f"it has {_some(others) or 'none at all'}")
+    guesses = list(dict.fromkeys(_guesses(sides, missing, left or list(sides.entries))))
+    such = " ".join(f"--map {g}" for g in guesses) or "--map OURS=THEIRS"
+    return f"{'; '.join(parts)}. Say which is which: {such}"
+
+
+def _by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
+    """What is missing with its shapes, the parameters of a layer together."""
+    moving = {p.name: sides.program.shape(p) for p in sides.program.statistics}
+    shapes, layers = {**sides.shapes, **moving}, dict[str, list[str]]()
+    for name in missing:
+        full = dotted(name)
+        layers.setdefault(owner_of(full), []).append(f"{local_of(full)} {list(shapes[name])}")
+    return [f"{layer}'s {_some(names, OF_A_LAYER)}" for layer, names in layers.items()]
+
+
+def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Iterator[str]:
+    """Rules that may be meant: layers whose tensors have the same names and shapes, then single
+    arrays of a shape that only one has."""
+    free = {key: sides.entries[key].shape for key in left}
+    alone = []
+    for owner in dict.fromkeys(owner_of(dotted(n)) for n in missing):
+        pieces = _pieces(sides, owner)
+        found = [p for p in dict.fromkeys(map(owner_of, free)) if _has(free, p, pieces)]
+        if len(found) == 1 and found[0] != owner:
+            yield f"{owner}={found[0]}"
+            free = {k: s for k, s in free.items() if owner_of(k) != found[0]}
+        else:
+            alone += [n for n in missing if owner_of(dotted(n)) == owner]
+    for name in alone:
+        shape = sides.shapes.get(name)
+        same = [key for key, s in free.items() if s == shape]
+        turned = [key for key, s in free.items() if shape is not None and s == shape[::-1]]
+        if len({*same, *turned}) == 1:
+            yield f"{dotted(name)}={same[0] if same else f'{turned[0]}.T'}"
+
+
+def _has(free: dict[str, tuple[int, ...]], prefix: str, pieces: dict[str, tuple[int, ...]]) -> bool:
+    """Whether all tensors of a layer are free under a prefix."""
+    return bool(pieces) and all(free.get(f"{prefix}.{n}") == s for n, s in pieces.items())
+
+
+def _pieces(sides: Sides, owner: str) -> dict[str, tuple[int, ...]]:
+    """The tensors of a layer in the framework's own form, or else in the spec's."""
+    packing = sides.every.claimed.get(owner)
+    shapes = {n: s for n, s in sides.every.shapes.items() if owner_of(n) == owner}
+    local = {local_of(n): np.zeros(s) for n, s in shapes.items()}
+    packed = local if packing is None else packing.pack(local)
+    frozen = frozenset() if packing is None else packing.frozen
+    return {n: a.shape for n, a in packed.items() if n not in frozen}
+
+
+def _some(names: Sequence[str], most: int = SHOWN) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shorten(name, 120) for name in names[:most]) + more

@@ -1,0 +1,157 @@
+"""Which array of a user's model holds a parameter of the spec: ``OURS=THEIRS`` rules.
+
+``OURS`` is a parameter (``out.W``), a framework's tensor of a layer (``rnn.weight_ih_l0``), or a
+layer, whose parts are then renamed with it (``rnn=gru``). A ``*`` stands for one part of a name
+between dots, and for the same one in ``THEIRS``. ``THEIRS`` may end in slices and a transposition
+of its array, as numpy has them: ``attn.c_attn.weight[:32].T``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.errors import UsageError, did_you_mean, shorten
+
+SUFFIX = re.compile(
+    r"(?P<index>\[[^\[\]]*\])?(?P<turn>\.T|\.transpose\(\s*\d{1,2}(?:\s*,\s*\d{1,2})*\s*\))?$"
+)
+BOUND = re.compile(r"\s*(-?[0-9]{1,9})?\s*")
+
+
+@dataclass(frozen=True)
+class Rename:
+    """One rule."""
+
+    ours: tuple[str, ...]
+    theirs: str
+
+    @staticmethod
+    def of(text: str) -> Rename:
+        """Read ``OURS=THEIRS``; :class:`UsageError` for another form."""
+        ours, equals, theirs = (part.strip() for part in text.partition("="))
+        if not ours or not equals or not theirs:
+            raise UsageError(
+                f"--map takes OURS=THEIRS, such as rnn=gru or out.W=fc.weight.T; found {text!r}"
+            )
+        if ours.count("*") < theirs.count("*"):
+            raise UsageError(f"--map {text!r}: {theirs} has more '*' than {ours}")
+        return Rename(tuple(ours.split(".")), theirs)
+
+    def renamed(self, name: str) -> str | None:
+        """What a name becomes; None where the rule is not about it."""
+        parts = name.split(".")
+        head, rest = parts[: len(self.ours)], parts[len(self.ours) :]
+        if len(head) < len(self.ours):
+            return None
+        stars = []
+        for wanted, part in zip(self.ours, head, strict=True):
+            if wanted == "*":
+                stars.append(part)
+            elif wanted != part:
+                return None
+        theirs = self.theirs
+        for part in stars[: theirs.count("*")]:
+            theirs = theirs.replace("*", part, 1)
+        return ".".join([theirs, *rest])
+
+
+def renamed(name: str, rules: Iterable[Rename]) -> tuple[str, Rename | None]:
+    """What a name becomes by the rule that says most of it, and that rule; itself without one."""
+    found = [(rule, new) for rule in rules if (new := rule.renamed(name)) is not None]
+    if not found:
+        return name, None
+    rule, new = max(found, key=lambda each: (len(each[0].ours), -each[0].ours.count("*")))
+    return new, rule
+
+
+@dataclass(frozen=True)
+class ArrayPart:
+    """A part of an array of the model's: ``theirs[index].transpose(axes)``."""
+
+    key: str
+    index: tuple[Any, ...] = ()
+    axes: tuple[int, ...] | None = None
+    text: str = ""
+
+    def of(self, array: Array) -> Array:
+        """The part, as a view of the array; what numpy raises where it has none."""
+        part = array[(*self.index, ...)]
+        return part if self.axes is None else part.transpose(self.axes or None)
+
+    def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the part of an array of a shape; what numpy raises where it has none."""
+        return self.of(np.broadcast_to(np.zeros((), np.bool_), whole)).shape
+
+    def __str__(self) -> str:
+        return self.text or self.key
+
+
+def view_of(text: str, keys: Collection[str]) -> ArrayPart | None:
+    """The part of an array that a text names; None where there is no such array.
+
+    Raises:
+        UsageError: its slices are none.
+    """
+    if text in keys:
+        return ArrayPart(text, text=text)
+    # The first place from which on there is nothing but slices and a transposition.
+    for start in range(1, len(text)):
+        key, rest = text[:start], text[start:]
+        if key in keys and (match := SUFFIX.match(rest)) is not None:
+            index = match["index"]
+            return ArrayPart(key, _index(index, text) if index else (), _axes(match["turn"]), text)
+    return None
+
+
+def _axes(turn: str | None) -> tuple[int, ...] | None:
+    if turn is None:
+        return None
+    return () if turn == ".T" else tuple(int(n) for n in re.findall(r"\d+", turn))
+
+
+def _index(text: str, whole: str) -> tuple[Any, ...]:
+    found: list[Any] = []
+    for item in text[1:-1].split(","):
+        parts = item.split(":")
+        matches = [BOUND.fullmatch(part) for part in parts]
+        if len(parts) > 3 or not all(matches) or (len(parts) == 1 and not item.strip()):
+            raise UsageError(
+                f"--map: {whole!r} has {item.strip()!r} among its slices; allowed are numbers and "
+                "slices, such as [0, 3:7]"
+            )
+        numbers = [int(m[1]) if m and m[1] else None for m in matches]
+        found.append(slice(*numbers) if len(parts) > 1 else numbers[0])
+    return tuple(found)
+
+
+def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether one shape becomes the other by cutting and joining axes that stand together."""
+    if np.prod(found, dtype=int) != np.prod(wanted, dtype=int):
+        return False
+    one, other = [n for n in found if n != 1], [n for n in wanted if n != 1]
+    return one == other or _refines(one, other) or _refines(other, one)
+
+
+def _refines(fine: list[int], coarse: list[int]) -> bool:
+    """Whether joining neighbours of ``fine`` gives ``coarse``."""
+    at = 0
+    for length in coarse:
+        product = 1
+        while at < len(fine) and product < length:
+            product *= fine[at]
+            at += 1
+        if product != length:
+            return False
+    return at == len(fine)
+
+
+def hint(text: str, keys: Collection[str]) -> str:
+    """A name that may have been meant, and what there is."""
+    listed = shorten(", ".join(keys), 200) or "none"
+    return f"{did_you_mean(text, keys)} (the model has: {listed})"

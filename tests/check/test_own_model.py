@@ -1,0 +1,198 @@
+"""``harness check SPEC --against MODEL``: what agrees, what differs and where, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from own_models import GRU, NET, RULES, checked, model_file
+from sampling import sampled
+
+from harness.errors import UsageError
+from harness.runtime.own_model.service import OwnModelService
+from harness.runtime.plugins import load
+
+CHECKS = ["repeatability", "inference", "cotangent-gradients", "shapes"]
+
+
+@pytest.fixture(scope="module")
+def torch_service() -> OwnModelService:
+    return OwnModelService("torch", load("torch"))
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    return model_file(tmp_path, GRU, "gru_lm.yaml")
+
+
+def verdicts(result) -> dict[str, str]:
+    return {f.check: f.verdict for f in result.findings}
+
+
+@pytest.mark.parametrize("dtype", sampled(("float64", "float32"), ["float64"]))
+def test_a_right_model_agrees(
+    torch_service: OwnModelService, spec: Path, tmp_path: Path, dtype: str
+) -> None:
+    file = model_file(tmp_path, NET)
+    result = checked(torch_service, spec, f"{file}:Net", dtype, maps=RULES)
+    assert verdicts(result) == dict.fromkeys(CHECKS, "agree")
+    gradients = next(f for f in result.findings if f.check == "cotangent-gradients")
+    assert {d.name for d in gradients.deviations} == {
+        "gradient.embed.table",
+        *(f"gradient.rnn.{kind}_{gate}" for kind in "WUbc" for gate in "zrn"),
+        "gradient.out.W",
+        "gradient.out.b",
+    }
+    assert result.cell.backend == "torch@model.Net"
+    assert result.layers == {"model": "torch.nn.Module Net"}
+
+
+# What a user gets wrong, as source in the place of the method; and what is said of it.
+WRONG = {
+    "batch_first": (
+        "    def __init__(self, vocab=40, factors=12, hidden=24):\n"
+        "        super().__init__(vocab, factors, hidden)\n"
+        "        self.gru = nn.GRU(factors, hidden)\n",
+        "inference",
+        "The model runs over the batch where the spec runs over time",
+    ),
+    "softmax": (
+        "    def forward(self, x):\n        return super().forward(x).softmax(-1)\n",
+        "inference",
+        "It is next_chars of the spec: say --returns next_chars",
+    ),
+    "detached": (
+        "    def forward(self, x):\n        return self.fc(self.gru(self.emb(x).detach())[0])\n",
+        "cotangent-gradients",
+        "gradients: the outputs are right; wrong are embed.table; right are rnn.W_z",
+    ),
+    "late": (
+        "    def forward(self, x):\n"
+        "        y = super().forward(x)\n"
+        "        return torch.cat([y[:, :2], 2 * y[:, 2:]], 1)\n",
+        "inference",
+        "it differs from time step 2 of 4 on",
+    ),
+    "drawn": (
+        "    def forward(self, x):\n        return super().forward(x) + torch.rand(())\n",
+        "repeatability",
+        "the model gives other numbers each time",
+    ),
+    "fixed batch": (
+        "    def forward(self, x):\n"
+        "        assert len(x) == 3, 'three rows'\n"
+        "        return super().forward(x)\n",
+        "shapes",
+        "what differs is in: shapes",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_model_differs_and_it_is_said_where(
+    torch_service: OwnModelService, spec: Path, tmp_path: Path, wrong: str
+) -> None:
+    body, check, words = WRONG[wrong]
+    file = model_file(tmp_path, f"{NET}\n\nclass Wrong(Net):\n{body}")
+    result = checked(torch_service, spec, f"{file}:Wrong", "float64", maps=RULES)
+    assert result.verdict == "differ"
+    assert next(f.check for f in result.findings if f.verdict == "differ") == check
+    assert words in result.location
+
+
+def test_weights_that_were_handed_over_wrongly_are_named(
+    torch_service: OwnModelService, spec: Path, tmp_path: Path
+) -> None:
+    """torch has the gates as r, z, n; whoever maps them one by one in another order is told."""
+    rules = ["embed=emb", "out=fc"]
+    places = dict(zip("zrn", ("0:7", "7:14", "14:21"), strict=True))
+    for ours, theirs in (
+        ("W", "weight_ih"),
+        ("U", "weight_hh"),
+        ("b", "bias_ih"),
+        ("c", "bias_hh"),
+    ):
+        turn = ".T" if ours in "WU" else ""
+        rules += [f"rnn.{ours}_{g}=gru.{theirs}_l0[{p}]{turn}" for g, p in places.items()]
+    file = model_file(tmp_path, NET)
+    result = checked(torch_service, spec, f"{file}:Net", "float64", maps=rules)
+    assert "It is right if the gates z and r of rnn trade places" in result.location
+
+
+def test_another_epsilon_is_named(torch_service: OwnModelService, tmp_path: Path) -> None:
+    spec = model_file(
+        tmp_path,
+        "model: normed\nsummary: A layer.\nsource: A test.\nsizes: {features: 6}\n"
+        "inputs:\n  x: {shape: [batch, features]}\nlayers:\n  norm: {layer: layer_norm}\n"
+        "equations: |\n  y = norm(x)\n",
+        "normed.yaml",
+    )
+    source = "from torch import nn\n\n\ndef net(features):\n    return nn.Sequential("
+    file = model_file(tmp_path, f"{source}nn.LayerNorm(features, eps=1e-6))\n")
+    result = checked(torch_service, spec, f"{file}:net", "float64", maps=["norm=0"])
+    assert "It is right if epsilon is 1e-06 in place of 1e-05" in result.location
+
+
+REFUSED = {
+    "no rules": (NET, "Net", (), "--map embed=emb --map rnn=gru --map out=fc"),
+    "no name": (NET, "Nett", RULES, "has no 'Nett'; did you mean 'Net'? (it has: Net)"),
+    "raises": ("import torch\nraise KeyError('x')\n", "Net", (), "KeyError: 'x' (line 2)"),
+    "exits": ("import torch, sys\nsys.exit(3)\n", "Net", (), "SystemExit: 3 (line 2)"),
+    "no module": ("import torch\nNet = 3\n", "Net", (), "is of int: name a torch.nn.Module"),
+    "makes none": (
+        "import torch\ndef Net():\n    return 3\n", "Net", (), "gives int, and a torch.nn.Module"
+    ),
+    "needs more": (
+        "import torch\ndef Net(vocab, width):\n    pass\n", "Net", (),
+        "Net takes width, and the spec has no size of that name (it has: vocab, factors, hidden)",
+    ),
+    "left over": (
+        f"{NET}        \n\nclass More(Net):\n    def __init__(self, vocab, factors, hidden):\n"
+        "        super().__init__(vocab, factors, hidden)\n"
+        "        self.scale = nn.Parameter(torch.ones(3))\n",
+        "More", RULES, "the spec has nothing for scale [3]",
+    ),
+    "other sizes": (
+        f"{NET}\n\nnet = Net(11, 5, 7)\n", "net", RULES, "say --size vocab=11,factors=5,hidden=7"
+    ),
+    "other shape": (
+        f"{NET}\n\nclass Turned(Net):\n    def forward(self, x):\n"
+        "        return super().forward(x).transpose(1, 2)\n",
+        "Turned", RULES, "logits is [3, 4, 11] in the spec, and the model returns [3, 11, 4]; its",
+    ),
+    "other dtype": (
+        f"{NET}\n\nclass Half(Net):\n    def forward(self, x):\n"
+        "        return super().forward(x).half()\n",
+        "Half", RULES, "logits is float16 in the model, asked for in float64",
+    ),
+    "too many": (
+        f"{NET}\n\nclass Many(Net):\n    def forward(self, x):\n"
+        "        return (super().forward(x),) * 3\n",
+        "Many", RULES, "returns 3 tensors, and the spec has 2 outputs (logits, next_chars)",
+    ),
+    "raises when called": (
+        f"{NET}\n\nclass Bad(Net):\n    def forward(self, x):\n        return x @ x\n",
+        "Bad", RULES, "raised as it was called: RuntimeError: ",
+    ),
+    "wrong rule": (NET, "Net", (*RULES, "lost=x"), "the spec has no 'lost'"),
+    "wrong place": (NET, "Net", ("out.weight=fd.weight", *RULES), "did you mean 'fc.weight'?"),
+    "transposed": (
+        "from torch import nn\nimport torch\n\n\nclass Net(nn.Module):\n"
+        "    def __init__(self, vocab, factors, hidden):\n        super().__init__()\n"
+        "        self.w = nn.Parameter(torch.ones(vocab, hidden))\n",
+        "Net", ("out.W=w",), "it is transposed; say --map out.W=w.T",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_a_mistake_is_one_sentence(
+    torch_service: OwnModelService, spec: Path, tmp_path: Path, mistake: str
+) -> None:
+    source, name, rules, words = REFUSED[mistake]
+    file = model_file(tmp_path, source)
+    with pytest.raises(UsageError) as caught:
+        checked(torch_service, spec, f"{file}:{name}", "float64", maps=rules)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("model.py:")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,157 @@
+"""A user's model by name: rules of ``--map``, places in a call, results, and what a file names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from harness.errors import UsageError
+from harness.runtime.own_model.contract import Placing, reshaped
+from harness.runtime.own_model.renames import Rename, fits, renamed, view_of
+from harness.runtime.own_model.results import Results, placing
+from harness.runtime.own_model.source import ModelFile, made, names_taken
+from harness.spec.model import load_spec
+
+
+@pytest.mark.parametrize(
+    ("name", "rules", "wanted"),
+    [
+        ("rnn.W", ["rnn=gru"], "gru.W"),
+        ("rnn.W", ["rnn.W=gru.kernel[0:3].T"], "gru.kernel[0:3].T"),
+        ("blocks.3.up.W", ["blocks=h"], "h.3.up.W"),
+        ("blocks.3.up.W", ["blocks=h", "blocks.*.up=h.*.fc"], "h.3.fc.W"),
+        ("blocks.3.up.W", ["blocks.*.up=h.*.fc", "blocks.3.up=last"], "last.W"),
+        ("a.1.b.2", ["a.*.b.*=x.*.y.*"], "x.1.y.2"),
+        ("blocks_2.W", ["blocks=h"], "blocks_2.W"),
+        ("out.W", [], "out.W"),
+    ],
+)
+def test_the_rule_that_says_most_of_a_name_holds(name: str, rules: list[str], wanted: str) -> None:
+    assert renamed(name, [Rename.of(text) for text in rules])[0] == wanted
+
+
+@pytest.mark.parametrize("text", ["rnn", "=gru", "rnn=", "rnn=a.*.b"])
+def test_a_rule_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--map"):
+        Rename.of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("w", lambda a: a),
+        ("w.T", lambda a: a.T),
+        ("w[1]", lambda a: a[1]),
+        ("w[:, 1:3].T", lambda a: a[:, 1:3].T),
+        ("w[0, ::2].transpose(1, 0)", lambda a: a[0, ::2].transpose(1, 0)),
+        ("w[-1, 0, 2]", lambda a: a[-1, 0, 2]),
+    ],
+)
+def test_a_part_is_what_numpy_makes_of_it_and_can_be_written_to(text: str, wanted) -> None:
+    array = np.arange(24.0).reshape(2, 3, 4)
+    part = view_of(text, {"w": 0, "w.b": 0})
+    assert part is not None
+    np.testing.assert_array_equal(part.of(array), wanted(array))
+    assert part.shape(array.shape) == wanted(array).shape
+    part.of(array)[...] = -1.0
+    assert np.all(wanted(array) == -1.0)
+
+
+def test_a_name_may_itself_end_as_a_part_does() -> None:
+    found = view_of("w.T", {"w.T": 0, "w": 0})
+    assert found is not None
+    assert found.key == "w.T"
+    assert view_of("onnx::GRU_1[0, 0:7].T", {"onnx::GRU_1": 0}) is not None
+    assert view_of("v.T", {"w": 0}) is None
+    with pytest.raises(UsageError, match=r"among its slices; allowed are numbers and slices"):
+        view_of("w[a]", {"w": 0})
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "fit"),
+    [
+        ((4, 6), (4, 6), True),
+        ((4, 6), (4, 2, 3), True),
+        ((4, 2, 3), (4, 6), True),
+        ((1, 4, 6), (4, 6), True),
+        ((6, 4), (4, 6), False),
+        ((2, 6), (3, 4), False),
+        ((4, 3, 2), (4, 2, 3), False),
+        ((5,), (6,), False),
+    ],
+)
+def test_shapes_fit_by_cutting_and_joining_only(found, wanted, fit: bool) -> None:
+    assert fits(found, wanted) is fit
+
+
+def test_where_inputs_and_state_go() -> None:
+    program = load_spec("lesson6/stateful_lstm", ()).programs["inference"]
+    chars, h, c = "input.chars", "state.h", "state.c"
+    assert placing(program, ("x",), ()) == Placing((chars,))
+    assert placing(program, None, ()) == Placing((chars,))
+    assert placing(program, ("chars", "mask"), ()) == Placing((), {"chars": chars})
+    by_name = placing(program, ("x", "h", "c"), ())
+    assert by_name == Placing((chars,), {"h": h, "c": c})
+    assert placing(program, ("chars", "state"), ()).names == (chars, h, c)
+    assert placing(program, ("x",), ("state.c", "chars")) == Placing((c, chars))
+    with pytest.raises(UsageError, match=r"--takes: the spec has no 'char'; did you mean 'chars'"):
+        placing(program, None, ("char",))
+    with pytest.raises(UsageError, match="has 1 inputs"):
+        placing(program, (), ())
+
+
+def tensor(*shape: int) -> SimpleNamespace:
+    return SimpleNamespace(shape=shape)
+
+
+def test_what_is_returned_has_names() -> None:
+    spec = load_spec("lesson6/stateful_lstm", ())
+    results = Results(spec.programs["training"], spec.programs["inference"])
+    y, h, c = tensor(1), tensor(2), tensor(3)
+    logits = "output.logits"
+    assert results.named(y) == {logits: y}
+    assert results.named([y, (h, c)]) == {logits: y, "state.h": h, "state.c": c}
+    assert results.named({"logits": y, "cache": h}) == {logits: y}
+    assert results.named(({"logits": y}, {"h": h, "c": c})) == {
+        logits: y, "state.h": h, "state.c": c
+    }  # fmt: skip
+    asked = Results(spec.programs["training"], spec.programs["inference"], ("state.c", "logits"))
+    assert asked.named((c, y)) == {"state.c": c, logits: y}
+    for wrong, words in (
+        ([y, h], "returns 2 tensors"),
+        ({"x": y}, "returns 'x', and none of that"),
+        ("text", "returns str where a tensor is wanted"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            results.named(wrong)
+    with pytest.raises(UsageError, match="returns 1 tensor, and --returns names 2 outputs"):
+        asked.named(y)
+
+
+def test_a_state_may_have_more_axes_of_length_1_and_an_output_may_not() -> None:
+    array = np.zeros((1, 3, 7))
+    assert reshaped("state.h", array, (3, 7), np.reshape).shape == (3, 7)
+    with pytest.raises(UsageError, match=r"y is \[3, 7\] in the spec"):
+        reshaped("output.y", array, (3, 7), np.reshape)
+
+
+def test_names_of_calls() -> None:
+    assert names_taken(lambda params, x, *, training=False: 0, skip=1) == ("x", "training")
+    assert names_taken(lambda *arguments: 0) is None
+    assert names_taken(lambda x, **more: 0) == ("x",)
+
+
+def test_a_module_sees_those_beside_it_but_hides_none(tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("VALUE = 5\n")
+    (tmp_path / "json.py").write_text("raise ValueError('hidden')\n")
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import json\nfrom beside_it import VALUE\n\n\ndef make(size):\n    return size\n"
+    )
+    file = ModelFile(path, "make")
+    found, parameters = file.load()
+    assert parameters is None
+    assert made(file, "make", found, {"size": 3, "other": 4}) == 3

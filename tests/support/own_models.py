@@ -1,0 +1,99 @@
+"""Models of users, checked in this process: a worker that is none, and the files to be checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.check.cell import Cell, CellResult
+from harness.check.differences import Differences
+from harness.check.own_model.asked import Against, against
+from harness.check.own_model.run import ModelRun
+from harness.check.request import Request, make_case
+from harness.runtime.own_model.service import OwnModelService
+from harness.spec.model import load_spec
+from harness.worker.serve import _failure
+from harness.worker.worker import Outcome
+
+GRU = """\
+model: gru_lm
+summary: Every next character, with torch's GRU.
+source: A test.
+sizes: {vocab: 40, factors: 12, hidden: 24}
+inputs:
+  chars: {shape: [batch, time], index: vocab}
+layers:
+  embed: {layer: embedding, rows: vocab, units: factors}
+  rnn: {layer: gru_reset_after, units: hidden}
+  out: {layer: dense, units: vocab}
+equations: |
+  logits = out(rnn(embed(chars)))
+  next_chars = softmax(logits)
+targets:
+  target: {shape: [batch, time], index: vocab}
+loss: mean(sparse_cross_entropy(logits, target))
+"""
+RULES = ("embed=emb", "rnn=gru", "out=fc")
+NET = """\
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, vocab=40, factors=12, hidden=24):
+        super().__init__()
+        self.emb = nn.Embedding(vocab, factors)
+        self.gru = nn.GRU(factors, hidden, batch_first=True)
+        self.fc = nn.Linear(hidden, vocab)
+
+    def forward(self, x):
+        return self.fc(self.gru(self.emb(x))[0])
+"""
+
+
+class LocalWorker:
+    """What :class:`harness.worker.worker.Worker` is to a check, without a process."""
+
+    pid, starts = 1, 1
+
+    def __init__(self, service: Any) -> None:
+        self.service = service
+        self.hello = {
+            "versions": dict(service.versions()),
+            "devices": service.devices(),
+            "dtypes": service.dtypes(),
+        }
+
+    def start(self) -> Outcome:
+        return Outcome("ok", self.hello)
+
+    def call(self, verb: str, payload: Any = None, timeout: float | None = None) -> Outcome:
+        try:
+            return Outcome("ok", getattr(self.service, verb)(**(payload or {})))
+        except Exception as error:
+            failed = _failure(error)
+            return Outcome(failed["status"], cause=f"{failed['kind']}: {failed['message']}")
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def model_file(folder: Path, source: str, name: str = "model.py") -> Path:
+    path = folder / name
+    path.write_text(source, encoding="utf-8")
+    return path
+
+
+def checked(
+    service: OwnModelService, spec: str | Path, target: str | Against, dtype: str, **more: Any
+) -> CellResult:
+    """One cell of a model; ``more`` are arguments of :func:`against`, ``sizes`` and ``checks``."""
+    sizes, checks = more.pop("sizes", {}), more.pop("checks", ("*",))
+    own = target if isinstance(target, Against) else against(target, (service.name,), **more)
+    loaded = load_spec(str(spec), ())
+    request = Request(specs=(loaded.name,), sizes=sizes, against=own)
+    cases = [make_case(loaded, request, own=each) for each in (False, True)]
+    cell = Cell(loaded.name, own.column, "cpu", dtype, "native")
+    worker: Any = LocalWorker(service)
+    run = ModelRun(cell, *cases, worker, Differences(), checks=checks, against=own)
+    return run.run()
