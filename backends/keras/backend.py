@@ -46,7 +46,15 @@ from ..jax.compile import scan
 from ..torch.backend import CUBLAS_REPEATS
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager
-from .layers import COUNTED, LAYERS, RECURRENT, image_arguments, layer_name, named_as_operation
+from .layers import (
+    COUNTED,
+    LAYERS,
+    POOLS,
+    RECURRENT,
+    image_arguments,
+    layer_name,
+    named_as_operation,
+)
 from .optimizers import claim_optimizer
 from .primitives import table
 
@@ -211,7 +219,7 @@ class Keras(Backend):
         if kind in COUNTED:
             activation = self._activation(given["activation"])
             return {**image_arguments(kind, layer), "activation": activation}
-        if kind == "AveragePooling2D":
+        if kind in POOLS:
             return image_arguments(kind, layer)
         units = next(s for n, s in layer.shapes.items() if n.startswith("W"))[1]
         found = {"units": units, "activation": self._activation(given["activation"])}

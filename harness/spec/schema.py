@@ -95,12 +95,24 @@ class Function(Documented):
     output: Name
 
 
+class LossScan(Strict):
+    """A loop over axis 1 of inputs: ``over`` names each step's slice of an input."""
+
+    over: Annotated[dict[Name, Name], Field(min_length=1)]
+    step: str
+
+
 class Loss(Documented):
-    """A loss of every example (``[...]``); the model says how they are reduced."""
+    """A loss of every example (``[...]``); the model says how they are reduced.
+
+    With a ``scan`` the equations read what its states are after the last step.
+    """
 
     loss: Name
     inputs: dict[Name, Axes | Input]
     attributes: Attributes = {}
+    state: dict[Name, State] = {}
+    scan: LossScan | None = None
     equations: str
     output: Name
 
@@ -231,6 +243,13 @@ class ArrayFile(Strict):
     arrays: dict[Name, str] = {}
 
 
+class DataSet(Strict):
+    """A data set with a name, of which ``arrays`` says the same."""
+
+    set: Literal["digits"]
+    arrays: dict[Name, str] = {}
+
+
 class Model(Documented):
     """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
 
@@ -248,7 +267,7 @@ class Model(Documented):
     metrics: dict[Name, str] = {}
     optimizer: OptimizerUse | None = None
     training: Training | None = None
-    data: Data | ArrayFile | None = None
+    data: Data | ArrayFile | DataSet | None = None
 
 
 KINDS: dict[str, type[Documented]] = {
