@@ -56,9 +56,11 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
             tell(f"{backend}: {line}", error=True)
     parted = differences(texts)
     if as_json:
-        told = {backend: pace.told() for backend, pace in paces.items()}
+        found = {backend: pace.told() for backend, pace in paces.items()}
         say(
-            json.dumps({"prompt": request.prompt, "texts": texts, "same": not parted, "pace": told})
+            json.dumps(
+                {"prompt": request.prompt, "texts": texts, "same": not parted, "pace": found}
+            )
         )
     elif len(texts) > 1:
         tell(parted or f"the same text on {', '.join(texts)}", error=True)
