@@ -23,7 +23,10 @@ SECTIONS: Mapping[type[schema.Documented], tuple[str, ...]] = {
 # Names of an optimizer's equations: the parameter, its gradient and the number of the step.
 UPDATE_NAMES = ("p", "g", "t")
 # What a model says beside an optimizer's attributes, so that none can be called so.
-USE_NAMES = ("optimizer", "schedule", "total", "gradient", "groups", "parameters")
+USE_NAMES = (
+    *("optimizer", "schedule", "total", "gradient", "groups", "parameters"),
+    *("accumulate", "average"),
+)
 
 
 def check_definition(document: Document, spec: schema.Documented) -> None:

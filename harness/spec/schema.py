@@ -179,7 +179,9 @@ class OptimizerUse(BaseModel):
     """The optimizer's name, and its attributes where they differ from the definition's.
 
     ``schedule`` is a factor of the learning rate, of step ``t``. ``gradient`` is what the
-    definition is given as ``g``, of ``g``, ``p``, ``t`` and ``total``.
+    definition is given as ``g``, of ``g``, ``p``, ``t`` and ``total``. ``accumulate`` steps make
+    one update, of the mean of their gradients. ``average`` is how much of a mean of the parameters
+    over the updates each of them leaves.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
@@ -187,6 +189,8 @@ class OptimizerUse(BaseModel):
     schedule: str | float | None = None
     total: dict[Name, str] = {}
     gradient: str | None = None
+    accumulate: Annotated[int, Field(ge=2)] | None = None
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
     groups: list[ParameterGroup] = []
 
 

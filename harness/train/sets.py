@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import hashlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,7 @@ INSTALL = (
     "arrays with --data FILE"
 )
 ROWS, SIDE, LEVELS = 1797, 8, 16
-MOST = 1 << 20  # bytes of the file, packed; unpacked it has four times as many
+MOST = 1 << 20  # bytes that are read of the file, packed and unpacked
 # Of the pixels and classes as bytes, a row an image.
 SHA256 = "68aea062d35a127749050fa0e52dca09d6569ac08092c925610e0954e172dde2"
 
@@ -68,7 +69,8 @@ def _place() -> Path:
 def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     """The numbers of the file, ``[rows, pixels and class]``."""
     try:
-        text = gzip.decompress(read_bytes(path, MOST, "a data set"))
+        packed = io.BytesIO(read_bytes(path, MOST, "a data set"))
+        text = gzip.GzipFile(fileobj=packed).read(MOST)
         found = np.array([line.split(b",") for line in text.split()]).astype(np.uint8)
     except (FileFault, OSError, EOFError, ValueError) as error:
         raise UsageError(f"the data set 'digits' cannot be read: {error}: {INSTALL}") from None
