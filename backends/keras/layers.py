@@ -78,6 +78,7 @@ COUNTED = {
     "Conv2DTranspose": (-2, "filters"),
     "DepthwiseConv2D": (-1, "depth_multiplier"),
 }
+IMAGES = (*COUNTED, *POOLS)
 
 
 def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
