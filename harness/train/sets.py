@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import io
 import hashlib
+import io
 from importlib.util import find_spec
 from pathlib import Path
 

@@ -19,7 +19,7 @@ from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary
 from harness.train.generate import reading
 from harness.train.generate.console import pace_line
-from harness.train.generate.reading import ALL, KEPT, Pace
+from harness.train.generate.reading import ALL, KEPT, ReadingPace
 from harness.train.generate.request import GenerateError, GenerateRequest
 from harness.train.generate.writing import TextWriter, prepare
 
@@ -55,7 +55,7 @@ def plain(one: TextWriter) -> TextWriter:
 
 @pytest.mark.parametrize("model", ["gpt", "llama", "mamba"])
 def test_a_text_is_the_same_with_and_without_what_is_kept(model: str, tmp_path: Path) -> None:
-    one, paces = writer(model, tmp_path), (Pace(), Pace())
+    one, paces = writer(model, tmp_path), (ReadingPace(), ReadingPace())
     text = "".join(one.write("numpy", paces[0]))
     assert text == "".join(plain(one).write("numpy", paces[1]))
     assert len(set(text)) > 3, "the test needs a text that varies"
@@ -70,7 +70,7 @@ def test_backends_write_what_the_oracle_reads(backend: str, tmp_path: Path) -> N
 
 def test_a_text_that_outgrows_the_window_is_read_from_it(tmp_path: Path) -> None:
     """From the 64th character on the window moves, and with it all positions."""
-    one, pace = writer("gpt", tmp_path, length=50), Pace()
+    one, pace = writer("gpt", tmp_path, length=50), ReadingPace()
     text = "".join(one.write("numpy", pace))
     assert text == "".join(plain(one).write("numpy"))
     told = pace.told()
@@ -78,7 +78,7 @@ def test_a_text_that_outgrows_the_window_is_read_from_it(tmp_path: Path) -> None
     assert told[ALL]["characters"] + 1 == 50 - (64 - len(PROMPT) + 1)
     assert pace_line(pace).startswith("45 characters from what is kept of those before, ")
     assert " 3 characters from all that the model can read, " in pace_line(pace)
-    assert pace_line(Pace()) == ""
+    assert pace_line(ReadingPace()) == ""
 
 
 def written_late(program: Program) -> Program:
@@ -116,7 +116,7 @@ def test_the_last_step_of_the_window_is_proved_too(
 def test_a_model_that_looks_ahead_reads_all(tmp_path: Path) -> None:
     one = writer("lesson6/sequence_unrolled", tmp_path)
     assert one.reader.step is None
-    pace = Pace()
+    pace = ReadingPace()
     list(one.write("numpy", pace))
     assert list(pace.told()) == [ALL]
 
@@ -124,7 +124,7 @@ def test_a_model_that_looks_ahead_reads_all(tmp_path: Path) -> None:
 def test_what_a_backend_lacks_is_not_asked_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, pace = writer("lesson6/sequence_rnn", tmp_path, prompt="ab", length=4), Pace()
+    one, pace = writer("lesson6/sequence_rnn", tmp_path, prompt="ab", length=4), ReadingPace()
     monkeypatch.setattr(reading, "offers_needed", lambda ops: {"arange in another way"})
     list(one.write("numpy", pace))
     assert list(pace.told()) == [ALL]

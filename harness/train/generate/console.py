@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from harness.progress import Progress
 from harness.spec.model import replaced
 from harness.terminal import console, emit, say, tell
-from harness.train.generate.reading import ALL, KEPT, Pace
+from harness.train.generate.reading import ALL, KEPT, ReadingPace
 from harness.train.generate.request import GenerateError, GenerateRequest
 from harness.train.generate.writing import prepare
 from harness.worker.remote import with_trace
@@ -21,13 +21,13 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
     for told in replaced([writer.spec]):
         tell(told, error=True)
     texts: dict[str, str] = {}
-    paces: dict[str, Pace] = {}
+    paces: dict[str, ReadingPace] = {}
     for backend in request.backends:
         shown = not texts and not as_json
         # Where a terminal shows the text as it is written, there is no bar, but until it begins.
         drawn = shown and sys.stdout.isatty()
         characters: list[str] = []
-        paces[backend] = Pace()
+        paces[backend] = ReadingPace()
         bar = Progress(console(error=True), f"writing on {backend}")
         try:
             with bar:
@@ -67,7 +67,7 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
     return 1 if parted else 0
 
 
-def pace_line(pace: Pace) -> str:
+def pace_line(pace: ReadingPace) -> str:
     """How fast each way of reading was, where what is kept was used; else nothing."""
     told = pace.told()
     if KEPT not in told:

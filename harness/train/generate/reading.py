@@ -33,7 +33,7 @@ KEPT, ALL = "kept", "all"
 
 
 @dataclass
-class Pace:
+class ReadingPace:
     """What reading took: for each way the calls that gave a character, and their seconds; of the
     first call of a way, which compiles, nothing."""
 
@@ -69,7 +69,7 @@ class Reading:
     weights: Weights
     backend: str
     text: list[int]
-    pace: Pace = field(default_factory=Pace)
+    pace: ReadingPace = field(default_factory=ReadingPace)
 
     def __post_init__(self) -> None:
         request = self.request

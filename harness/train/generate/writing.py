@@ -15,7 +15,7 @@ from harness.spec.initializers import generator
 from harness.spec.model import Spec, load_spec
 from harness.text.vocabulary import Vocabulary
 from harness.train.generate.model import Reader, reader, vocabulary
-from harness.train.generate.reading import Pace, Reading
+from harness.train.generate.reading import Reading, ReadingPace
 from harness.train.generate.request import GenerateError, GenerateRequest
 from harness.worker.remote import WorkerFault
 
@@ -34,7 +34,7 @@ class TextWriter:
     vocabulary: Vocabulary
     prompt: tuple[int, ...]
 
-    def write(self, backend: str, pace: Pace | None = None) -> Iterator[str]:
+    def write(self, backend: str, pace: ReadingPace | None = None) -> Iterator[str]:
         """The characters after the prompt, as they are found; ``pace`` is told what they take.
 
         Raises :class:`UsageError` for a device or dtype that is not offered, and
@@ -43,7 +43,7 @@ class TextWriter:
         request = self.request
         training = self.spec.program("training", **self.weights.sizes)
         text, choose = list(self.prompt), chooser(request, len(self.vocabulary))
-        given = (request, self.reader, training, self.weights, backend, text, pace or Pace())
+        given = (request, self.reader, training, self.weights, backend, text, pace or ReadingPace())
         reading = Reading(*given)
         try:
             for _, found in zip(range(request.length), reading.probabilities(), strict=False):
