@@ -89,6 +89,8 @@ def harness_commands(part: str) -> Iterator[str]:
     yield f"harness generate {TRAINED} --weights {weights} --prompt the --length 20 {chosen}"
     if "report" in extras_of(part):
         yield "harness check lesson6/three_char --backend numpy --html page.html"
+    if "data" in extras_of(part):
+        yield "harness train vae --backend numpy --epochs 1"
     for name in (n for n in extras_of(part) if n in FORMATS):
         made = f"made_{name}.{FORMATS[name]}"
         yield f"harness export {TRAINED} --weights {weights} --to {name} --output {made}"

@@ -1,7 +1,7 @@
 """Convolutions and pools that the JAX backend claims: XLA has each as one operation.
 
-``max_pool`` is not claimed: of entries that tie XLA gives the whole derivative to the first, where
-the definition shares it.
+Of entries that tie XLA's pool of maxima gives the whole derivative to the first: that is
+``max_pool_first``. ``max_pool`` shares it, and is not claimed.
 """
 
 from __future__ import annotations
@@ -60,20 +60,22 @@ def _convolution(layer: ClaimableCall) -> Native | None:
     return Native("jax.lax.conv_general_dilated", run, Packing.plain(tuple(layer.shapes)))
 
 
-def _average_pool(layer: ClaimableCall) -> Native | None:
+def _pool(layer: ClaimableCall) -> Native | None:
     window = Dim.of(layer.attributes["window"])
     if window.terms:
         return None
     stride, pad = int(layer.attributes["stride"]), int(layer.attributes["padding"])
-    size = window.constant
+    size, means = window.constant, layer.definition == "avg_pool"
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
         pads = ((0, 0), (pad, pad), (pad, pad), (0, 0))
         windows, strides = (1, size, size, 1), (1, stride, stride, 1)
-        total = jax.lax.reduce_window(values["x"], 0.0, jax.lax.add, windows, strides, pads)
-        return [total / size**2]
+        start, reduction = (0.0, jax.lax.add) if means else (-jnp.inf, jax.lax.max)
+        found = jax.lax.reduce_window(values["x"], start, reduction, windows, strides, pads)
+        return [found / size**2 if means else found]
 
     return Native("jax.lax.reduce_window", run, Packing({}))
 
 
-IMAGES = {**dict.fromkeys(AXES, _convolution), "avg_pool": _average_pool}
+POOLS = dict.fromkeys(("avg_pool", "max_pool_first"), _pool)
+IMAGES = {**dict.fromkeys(AXES, _convolution), **POOLS}

@@ -46,7 +46,7 @@ from ..jax.compile import scan
 from ..torch.backend import CUBLAS_REPEATS
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager
-from .layers import COUNTED, LAYERS, RECURRENT, image_arguments, layer_name, named_as_operation
+from .layers import IMAGES, LAYERS, RECURRENT, image_arguments, layer_name, named_as_operation
 from .optimizers import claim_optimizer
 from .primitives import table
 
@@ -208,11 +208,9 @@ class Keras(Backend):
             return {"epsilon": given["epsilon"], "momentum": given["momentum"]}
         if kind in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
             return {name: given[name] for name in ("epsilon", "groups") if name in given}
-        if kind in COUNTED:
-            activation = self._activation(given["activation"])
-            return {**image_arguments(kind, layer), "activation": activation}
-        if kind == "AveragePooling2D":
-            return image_arguments(kind, layer)
+        if kind in IMAGES:
+            named = {n: self._activation(given[n]) for n in ("activation",) if n in given}
+            return image_arguments(kind, layer) | named
         units = next(s for n, s in layer.shapes.items() if n.startswith("W"))[1]
         found = {"units": units, "activation": self._activation(given["activation"])}
         if kind in RECURRENT:

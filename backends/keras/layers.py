@@ -55,6 +55,7 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     "depthwise_conv2d": ("DepthwiseConv2D", {}, Packing(_DENSE)),
     "conv2d_transpose": ("Conv2DTranspose", {}, Packing(_DENSE)),
     "avg_pool": ("AveragePooling2D", {}, Packing({})),
+    "max_pool_first": ("MaxPooling2D", {}, Packing({})),
     "simple_rnn": ("SimpleRNN", {}, Packing(_SIMPLE)),
     "simple_rnn_without_bias": (
         "SimpleRNN",
@@ -70,22 +71,24 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     ),
 }
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
+POOLS = ("AveragePooling2D", "MaxPooling2D")
 # Which axis of a kernel counts what, and the argument that says how many.
 COUNTED = {
     **dict.fromkeys(("Conv1D", "Conv2D"), (-1, "filters")),
     "Conv2DTranspose": (-2, "filters"),
     "DepthwiseConv2D": (-1, "depth_multiplier"),
 }
+IMAGES = (*COUNTED, *POOLS)
 
 
 def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
     """Arguments of a convolution or a pool; None where Keras' own is another."""
     given = layer.attributes
     stride, padding = int(given["stride"]), int(given["padding"])
-    if kind == "AveragePooling2D":
+    if kind in POOLS:
         window = Dim.of(given["window"])
         size = None if window.terms else window.constant
-        # Of what it pads Keras takes no mean.
+        # Of what it pads Keras takes no mean, and it pads by other rules.
         return {"pool_size": size, "strides": stride, "padding": None if padding else "valid"}
     shape, (axis, name) = layer.shapes["W"], COUNTED[kind]
     turned = kind == "Conv2DTranspose"

@@ -1,8 +1,9 @@
 """Convolutions and pools that the torch backend claims.
 
 torch has channels behind the batch; a view of an image whose channels come last is what it calls
-``channels_last``, which its kernels take as it lies. ``max_pool`` is not claimed: of entries that
-tie torch gives the whole derivative to the first, where the definition shares it.
+``channels_last``, which its kernels take as it lies. Of entries that tie torch's pool of maxima
+gives the whole derivative to the first: that is ``max_pool_first``. ``max_pool`` shares it, and is
+not claimed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from harness.extend import ClaimableCall, Dim, Native, Packing, Part, Piece, Tensors
 
 Tensor = Any
+POOLS = {"avg_pool": "avg_pool2d", "max_pool_first": "max_pool2d"}
 ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid")
 
 
@@ -68,18 +70,18 @@ def convolution(layer: ClaimableCall) -> Native | None:
     return Native(label, run, Packing(pieces))
 
 
-def average_pool(layer: ClaimableCall) -> Native | None:
-    """The claim of a pool of means; torch pads half a window at most."""
+def pool(layer: ClaimableCall) -> Native | None:
+    """The claim of a pool of means or of maxima; torch pads half a window at most."""
     given = layer.attributes
     window = Dim.of(given["window"])
     stride, padding = int(given["stride"]), int(given["padding"])
     if window.terms or 2 * padding > window.constant:
         return None
-    size = window.constant
+    size, name = window.constant, POOLS[layer.definition]
+    function = getattr(torch.nn.functional, name)
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         x = values["x"].movedim(-1, 1)
-        y = torch.nn.functional.avg_pool2d(x, size, stride, padding)
-        return [y.movedim(1, -1)]
+        return [function(x, size, stride, padding).movedim(1, -1)]
 
-    return Native("torch.nn.functional.avg_pool2d", run, Packing({}))
+    return Native(f"torch.nn.functional.{name}", run, Packing({}))

@@ -22,7 +22,7 @@ from harness.extend import (
     Tensors,
 )
 
-from .images import CONVOLUTIONS, average_pool, convolution
+from .images import CONVOLUTIONS, POOLS, convolution, pool
 
 Tensor = Any
 Claim = Callable[[ClaimableCall], Native | None]
@@ -287,5 +287,5 @@ CLAIMS: Mapping[str, Claim] = {
     "cross_entropy": _cross_entropy,
     "squared_error": _squared_error,
     **dict.fromkeys(CONVOLUTIONS, convolution),
-    "avg_pool": average_pool,
+    **dict.fromkeys(POOLS, pool),
 }

@@ -18,7 +18,6 @@ from harness.train.generate.console import differences
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-COLUMNS = ("epoch", "learning rate", "loss", "held-out loss", "characters/s")
 SHOWN = 60  # characters of a text in one line
 
 
@@ -62,6 +61,13 @@ class Trained:
         loss = "" if self.loss is None else f", loss {self.loss:.4f}"
         return f"<Trained: {self._title()}{loss}>"
 
+    def _columns(self) -> tuple[str, ...]:
+        metrics = (f"held-out {name}" for name in self._metrics())
+        return ("epoch", "learning rate", "loss", "held-out loss", *metrics, "characters/s")
+
+    def _metrics(self) -> list[str]:
+        return list(self.history[-1]["held_out_metrics"]) if self.history else []
+
     def _rows(self) -> list[list[str]]:
         return [
             [
@@ -69,6 +75,7 @@ class Trained:
                 f"{entry['learning_rate']:g}",
                 f"{entry['loss']:.4f}",
                 "-" if entry["held_out_loss"] is None else f"{entry['held_out_loss']:.4f}",
+                *(f"{entry['held_out_metrics'][name]:.4f}" for name in self._metrics()),
                 f"{entry['characters_per_second']:,.0f}",
             ]
             for entry in self.history
@@ -76,13 +83,13 @@ class Trained:
 
     def __str__(self) -> str:
         """A line for each epoch."""
-        rows = [list(COLUMNS), *self._rows()]
+        rows = [list(self._columns()), *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(map(str.rjust, row, widths)) for row in rows)
         return "\n".join([self._title(), *lines])
 
     def _repr_html_(self) -> str:
-        return html_table(self._title(), COLUMNS, self._rows())
+        return html_table(self._title(), self._columns(), self._rows())
 
     def to_pandas(self) -> DataFrame:
         """A row for each epoch.

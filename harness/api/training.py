@@ -45,7 +45,7 @@ def train(
         backend: A name of ``harness list``.
         text: ``builtin`` (Python's own documentation), ``nietzsche`` (the notebook's), or a file;
             the built-in one if left out.
-        data: An npz file, for a spec that is trained on arrays, in place of the one it names.
+        data: An npz file, for a spec that is trained on arrays, in place of what it names.
         encoding: The encoding of a file.
         epochs: How many; the spec's own phases if left out.
         batch: Rows of a step; the spec's own if left out.
@@ -133,6 +133,7 @@ def generate(
     device: str = "cpu",
     dtype: str = "float64",
     path: str = "native",
+    cache: bool = True,
     folders: Folders = (),
     pythons: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
@@ -152,6 +153,7 @@ def generate(
         device: As the backends name it.
         dtype: What to compute in.
         path: ``native``, ``equations`` or ``derived``.
+        cache: Read each character once, and keep what later ones need, where the model allows it.
         folders: Folders of further definitions.
         pythons: Interpreters of other environments, by backend.
         environment: Variables of all backends' processes.
@@ -169,7 +171,8 @@ def generate(
     from harness.api.trained import Generated
     from harness.columns import choose
     from harness.errors import UsageError
-    from harness.train.generate.writing import GenerateRequest, prepare
+    from harness.train.generate.request import GenerateRequest
+    from harness.train.generate.writing import prepare
 
     name, all_folders = arguments.model(spec, folders)
     file = arguments.path(weights, "weights")
@@ -193,6 +196,7 @@ def generate(
         device=device,
         dtype=dtype,
         path=path,
+        cache=cache,
         folders=all_folders,
         pythons=columns.pythons,
         environment=arguments.mapping(environment, "environment"),

@@ -190,6 +190,10 @@ def _around(spec: Spec) -> list[str]:
     said |= {f"total {name}": text for name, text in use.total.items()}
     if use.gradient is not None:
         said["g"] = use.gradient
+    if use.accumulate is not None:
+        said["update"] = f"after every {use.accumulate} steps, of the mean of their gradients"
+    if use.average is not None:
+        said["average"] = f"{use.average:g} * average + {1 - use.average:g} * p"
     if use.schedule is not None:
         said["learning rate"] = f"times {use.schedule}"
     lines = [f"    {name} = {text}" for name, text in said.items()]

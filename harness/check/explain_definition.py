@@ -55,7 +55,8 @@ def _definition(kind: str, name: str, library: Library) -> str:
     if scan is not None:
         over = ", ".join(f"{step} of {whole}" for step, whole in scan["over"].items())
         parts.append(_equations(f"each step of time ({over})", scan["step"]))
-        parts.append(f"output: {scan['output']} of every step")
+        if "output" in scan:
+            parts.append(f"output: {scan['output']} of every step")
     parts += [_equations(title, given[title]) for title in EQUATIONS if title in given]
     if "output" in given:
         parts.append(f"output: {given['output']}")

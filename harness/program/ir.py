@@ -187,6 +187,7 @@ class UpdateRule:
         fed: The gradient that the definition reads, where the model makes another of it.
         varying: The attributes that are another number at each step.
         groups: The rules of some parameters, by pattern of their names: see :meth:`of`.
+        added: The slots that a model adds to those of the definition.
     """
 
     name: str
@@ -206,6 +207,7 @@ class UpdateRule:
     fed: int | None = None
     varying: tuple[str, ...] = ()
     groups: Mapping[str, UpdateRule] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
 
     def by_meaning(self) -> UpdateRule:
         """The same rule, under the name by which backends know it."""

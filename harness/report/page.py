@@ -73,6 +73,7 @@ def page(
         "baseline": baseline or "",
         "roofline": _roofline(inputs.benches) if drawn else None,
         "losses": Markup(pictures.losses(inputs.trainings)) if drawn and inputs.trainings else None,
+        "metrics": _metrics(inputs) if drawn else None,
         "trainings": _trainings(inputs),
         "history": _history(history, drawn),
         "environment": environment(inputs, news.around if news else ()),
@@ -170,18 +171,32 @@ def _roofline(benches: Sequence[BenchRun]) -> Markup | None:
     return None if found is None else Markup(pictures.roofline(found))
 
 
+def _metrics(inputs: Inputs) -> Markup | None:
+    """The metrics on what is held out, by epoch; None if no training has any."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for training in inputs.trainings:
+        for epoch in training.history.epochs:
+            for name, value in epoch.held_out_metrics.items():
+                label = f"{name} of {training.spec} on {training.history.backend} ({training.name})"
+                series.setdefault(label, []).append((float(epoch.epoch), value))
+    if not series:
+        return None
+    return Markup(pictures.trend("epochs: metrics on what is held out", series, (), log=False))
+
+
 def _trainings(inputs: Inputs) -> list[list[str]]:
     rows = []
     for training in inputs.trainings:
         epochs = training.history.epochs
         if epochs:
-            held = epochs[-1].held_out_loss
+            held, metrics = epochs[-1].held_out_loss, epochs[-1].held_out_metrics
             rows.append(
                 [
                     f"{training.spec} on {training.history.backend} ({training.name})",
                     str(len(epochs)),
                     f"{epochs[-1].loss:.4g}",
                     "" if held is None else f"{held:.4g}",
+                    ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()),
                 ]
             )
     return rows

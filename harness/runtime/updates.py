@@ -47,9 +47,9 @@ def _start(slot: Port, parameter: Array) -> Array:
 
 def claimable(rule: UpdateRule, layout: Layout) -> bool:
     """Whether a framework's own optimizer can stand for a rule: one for all parameters, whose
-    attributes stay what they are from step to step, and over no tensor of several parameters where
-    it matters which entries are those of one."""
-    if rule.groups or rule.varying:
+    attributes stay what they are from step to step, which keeps what the definition keeps, and over
+    no tensor of several parameters where it matters which entries are those of one."""
+    if rule.groups or rule.varying or rule.added:
         return False
     return not (by_parameter(rule) and layout.joined)
 

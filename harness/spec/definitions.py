@@ -17,13 +17,16 @@ SECTIONS: Mapping[type[schema.Documented], tuple[str, ...]] = {
         *("inputs", "attributes", "parameters", "layers", "state", "noise", "statistics"),
     ),
     schema.Function: ("inputs", "attributes"),
-    schema.Loss: ("inputs", "attributes"),
+    schema.Loss: ("inputs", "attributes", "state"),
     schema.Optimizer: ("attributes", "slots", "total"),
 }
 # Names of an optimizer's equations: the parameter, its gradient and the number of the step.
 UPDATE_NAMES = ("p", "g", "t")
 # What a model says beside an optimizer's attributes, so that none can be called so.
-USE_NAMES = ("optimizer", "schedule", "total", "gradient", "groups", "parameters")
+USE_NAMES = (
+    *("optimizer", "schedule", "total", "gradient", "groups", "parameters"),
+    *("accumulate", "average"),
+)
 
 
 def check_definition(document: Document, spec: schema.Documented) -> None:
@@ -36,6 +39,8 @@ def check_definition(document: Document, spec: schema.Documented) -> None:
         _check_attributes(document, spec)
     if isinstance(spec, schema.Layer):
         _check_form(document, spec)
+    if isinstance(spec, schema.Loss):
+        _check_loss(document, spec)
     if isinstance(spec, schema.Layer | schema.Loss | schema.Function):
         _check_inputs(document, spec)
 
@@ -93,6 +98,15 @@ def _check_form(document: Document, layer: schema.Layer) -> None:
         _check_scan(document, layer, layer.scan)
 
 
+def _check_loss(document: Document, loss: schema.Loss) -> None:
+    """A loss has both a state and a scan, or neither."""
+    if bool(loss.state) != (loss.scan is not None):
+        here, other = ("state", "scan") if loss.state else ("scan", "state")
+        raise SpecError(f"{here!r} needs a {other!r}", document.place_of_key((here,)))
+    if loss.scan is not None:
+        _check_slices(document, loss, loss.scan.over)
+
+
 def _check_layers(document: Document, layer: schema.Layer) -> None:
     """What is made of other layers has equations that call them, and no own parameters."""
     at = document.place_of_key(("layers",))
@@ -114,8 +128,14 @@ def _check_scan(document: Document, layer: schema.Layer, scan: schema.Scan) -> N
     if next(iter(scan.over.values())) in layer.noise:
         at = document.place_of(("scan", "over", next(iter(scan.over))))
         raise SpecError("what a scan goes over first is an input; name noise after it", at)
-    declared = [n for section in SECTIONS[schema.Layer] for n in getattr(layer, section)]
-    for name in scan.over:
+    _check_slices(document, layer, scan.over)
+
+
+def _check_slices(
+    document: Document, spec: schema.Layer | schema.Loss, over: Iterable[str]
+) -> None:
+    declared = [n for section in SECTIONS[type(spec)] for n in getattr(spec, section)]
+    for name in over:
         if name in declared or name in BUILTINS:
             at = document.place_of_key(("scan", "over", name))
             raise SpecError(f"{name!r} is declared already; call the slice something else", at)

@@ -21,7 +21,9 @@ PROSE = {
 }
 
 # What came later, and is told only where it says something: what is older keeps its checksum.
-LATER: Mapping[type, set[str]] = {UpdateRule: {"totals", "rate", "fed", "varying", "groups"}}
+LATER: Mapping[type, set[str]] = {
+    UpdateRule: {"totals", "rate", "fed", "varying", "groups", "added"}
+}
 
 
 def fingerprint(spec: Spec) -> str:

@@ -15,6 +15,7 @@ from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import Call, parse_equations
 from harness.spec.input_types import NAMES, entries_of
 from harness.spec.library import content
+from harness.spec.loss_scans import scan_states
 from harness.spec.meaning import meaning
 from harness.spec.scope import BoundValue, Scope, check_read, check_used
 
@@ -56,6 +57,7 @@ class CallEvaluator(Evaluator):
         inner.names.update({n: d for n, d in sizes.items() if n not in inner.names})
         self.builder.begin()
         with self.called(name, expr.place):
+            scan_states(self, spec, document, inner, sizes)
             equations = parse_equations(spec.equations, document.locator(("equations",)))
             self.run(equations, inner, f"{name}/")
             output = self.result(inner, spec.output, document.place_of(("output",)))

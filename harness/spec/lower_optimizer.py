@@ -10,6 +10,7 @@ from harness.errors import Place, SpecError, did_you_mean, shorten
 from harness.files.complaints import KeyPath
 from harness.program.ir import Port, Total, UpdateRule
 from harness.spec import schema
+from harness.spec.added_slots import AddedSlots
 from harness.spec.attributes import Attribute, GivenAttributes, PlaceOf, read_attributes
 from harness.spec.document import Document
 from harness.spec.entrywise import ENTRIES, NUMBER, EntrywiseBuilder, UpdateEvaluator
@@ -31,7 +32,7 @@ class Around:
     """What a model puts around an optimizer's equations: texts, and where they stand.
 
     ``schedule`` and each of ``given`` (attributes as equations of the step) come with the path to
-    them in the model's document.
+    them in the model's document. ``accumulate`` and ``average`` are numbers.
     """
 
     document: Document
@@ -39,6 +40,8 @@ class Around:
     total: Mapping[str, str] = field(default_factory=dict)
     schedule: tuple[str, KeyPath] | None = None
     given: Mapping[str, tuple[str, KeyPath]] = field(default_factory=dict)
+    accumulate: int | None = None
+    average: float | None = None
 
     def expression(self, text: str, path: KeyPath) -> Expr:
         """An expression of the model's file."""
@@ -90,6 +93,8 @@ def _one(
         use.total,
         None if schedule is None else (str(schedule), path),
         {name: (text, paths[name]) for name, text in given.items() if isinstance(text, str)},
+        use.accumulate,
+        use.average,
     )
     return lower_update(library, use.optimizer, given, place_of, around)
 
@@ -139,13 +144,20 @@ class _Lowering:
         self.values = {n: self.builder.value(type_, n) for n, type_ in types.items()}
         self.slots = {n: self.builder.value(ENTRIES, n) for n in spec.slots}
         self.totals: list[Total] = []
+        self.added = AddedSlots(self.builder, self.values, around.accumulate, around.average)
 
     def rule(self, name: str) -> UpdateRule:
         """The rule."""
         document, spec = self.definition.document, self.spec
         outer, rate = self._outer()
         scope = Scope(dict(self.attributes), frozenset({"p", *spec.slots}))
-        values = {**self.values, **self.slots, "g": outer["g"], "learning_rate": rate}
+        values = {
+            **self.values,
+            **self.slots,
+            "t": self.added.count,
+            "g": outer["g"],
+            "learning_rate": rate,
+        }
         scope.names.update({n: BoundValue(v) for n, v in values.items()})
         scope.names.update({n: BoundValue(v) for n, v in self._by_step().items()})
         for total, text in spec.total.items():
@@ -154,7 +166,11 @@ class _Lowering:
         self.evaluator.run(equations, scope, "")
         check_read(equations, scope, ["p", *spec.slots])
         self._check_all(scope)
+        before = {"p": self.values["p"], **self.slots}
+        after = self.added.finished(before, {n: scope.value(n) for n in before})
         numbers = {n: a for n, a in self.attributes.items() if isinstance(a, float)}
+        starts = {**{n: self._start(n) for n in spec.slots}, **self.added.starts}
+        slots = {**self.slots, **self.added.slots}
         library = self.evaluator.library
         return UpdateRule(
             name=name,
@@ -165,20 +181,21 @@ class _Lowering:
             gradient=self.values["g"],
             step=self.values["t"],
             learning_rate=self.values["learning_rate"],
-            slots=tuple(Port(n, v, self._start(n)) for n, v in self.slots.items()),
-            new_parameter=scope.value("p"),
-            new_slots=tuple(Port(n, scope.value(n)) for n in spec.slots),
+            slots=tuple(Port(n, v, starts[n]) for n, v in slots.items()),
+            new_parameter=after["p"],
+            new_slots=tuple(Port(n, after[n]) for n in slots),
             meaning=meaning(library, "optimizer", name, self.attributes),
             totals=tuple(self.totals),
             rate=None if rate == self.values["learning_rate"] else rate,
             fed=None if outer["g"] == self.values["g"] else outer["g"],
             varying=tuple(n for n in self.around.given if n in spec.attributes),
+            added=tuple(self.added.slots),
         )
 
     def _outer(self) -> tuple[dict[str, int], int]:
         """What the model makes of the gradient and of the learning rate."""
         around, rate = self.around, self.values["learning_rate"]
-        names = {n: self.values[n] for n in ("p", "g", "t")}
+        names = {"p": self.values["p"], "g": self.added.gradient, "t": self.added.count}
         scope = Scope({n: BoundValue(v) for n, v in names.items()})
         for total, text in around.total.items():
             self._total(total, around.expression(text, ("optimizer", "total", total)), scope)
@@ -217,7 +234,7 @@ class _Lowering:
         return found
 
     def _of_step(self, what: str, text: str, path: KeyPath) -> int:
-        scope = Scope({"t": BoundValue(self.values["t"])})
+        scope = Scope({"t": BoundValue(self.added.count)})
         return self.evaluator.typed(self.around.expression(text, path), scope, what, [NUMBER])
 
     def _start(self, slot: str) -> Mapping[str, Any] | None:

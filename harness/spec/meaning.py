@@ -181,9 +181,19 @@ class _EquationReader:
         inputs = axes.inputs(spec.inputs)
         given = self._attributes(spec.attributes) | axes.names()
         given |= {name: sum_of("given", name) for name in spec.inputs}
+        scanned: list[Any] = []
+        if spec.scan is not None:
+            states = {n: axes.shape(state.shape, document) for n, state in spec.state.items()}
+            starts = [(n, shape, spec.state[n].init) for n, shape in sorted(states.items())]
+            slices = {n: sum_of("slice", source) for n, source in spec.scan.over.items()}
+            step = parse_equations(spec.scan.step, document.locator(("scan", "step")))
+            given |= {name: sum_of("given", name) for name in states}
+            after = self._run(step, given | slices)
+            given |= {name: sum_of("last", after[name]) for name in states}
+            scanned = [starts, sorted((name, after[name]) for name in states)]
         equations = parse_equations(spec.equations, document.locator(("equations",)))
         names = self._run(equations, given)
-        return sum_of("loss", inputs, kinds_of(spec.attributes), names[spec.output])
+        return sum_of("loss", inputs, kinds_of(spec.attributes), names[spec.output], *scanned)
 
     def _optimizer(self, spec: schema.Optimizer, document: Document) -> str:
         given = self._attributes(spec.attributes)

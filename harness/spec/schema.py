@@ -95,12 +95,24 @@ class Function(Documented):
     output: Name
 
 
+class LossScan(Strict):
+    """A loop over axis 1 of inputs: ``over`` names each step's slice of an input."""
+
+    over: Annotated[dict[Name, Name], Field(min_length=1)]
+    step: str
+
+
 class Loss(Documented):
-    """A loss of every example (``[...]``); the model says how they are reduced."""
+    """A loss of every example (``[...]``); the model says how they are reduced.
+
+    With a ``scan`` the equations read what its states are after the last step.
+    """
 
     loss: Name
     inputs: dict[Name, Axes | Input]
     attributes: Attributes = {}
+    state: dict[Name, State] = {}
+    scan: LossScan | None = None
     equations: str
     output: Name
 
@@ -167,7 +179,9 @@ class OptimizerUse(BaseModel):
     """The optimizer's name, and its attributes where they differ from the definition's.
 
     ``schedule`` is a factor of the learning rate, of step ``t``. ``gradient`` is what the
-    definition is given as ``g``, of ``g``, ``p``, ``t`` and ``total``.
+    definition is given as ``g``, of ``g``, ``p``, ``t`` and ``total``. ``accumulate`` steps make
+    one update, of the mean of their gradients. ``average`` is how much of a mean of the parameters
+    over the updates each of them leaves.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
@@ -175,6 +189,8 @@ class OptimizerUse(BaseModel):
     schedule: str | float | None = None
     total: dict[Name, str] = {}
     gradient: str | None = None
+    accumulate: Annotated[int, Field(ge=2)] | None = None
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
     groups: list[ParameterGroup] = []
 
 
@@ -231,6 +247,13 @@ class ArrayFile(Strict):
     arrays: dict[Name, str] = {}
 
 
+class DataSet(Strict):
+    """A data set with a name, of which ``arrays`` says the same."""
+
+    set: Literal["digits"]
+    arrays: dict[Name, str] = {}
+
+
 class Model(Documented):
     """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
 
@@ -248,7 +271,7 @@ class Model(Documented):
     metrics: dict[Name, str] = {}
     optimizer: OptimizerUse | None = None
     training: Training | None = None
-    data: Data | ArrayFile | None = None
+    data: Data | ArrayFile | DataSet | None = None
 
 
 KINDS: dict[str, type[Documented]] = {

@@ -20,6 +20,7 @@ from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
 from harness.convert.weights_header import HeaderPart, told
 from harness.files import kinds
+from harness.spec.added_slots import AVERAGED
 
 SLOT, STATE = "slot/", "state/"
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -81,6 +82,13 @@ class Checkpoint:
     slots: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     state: Mapping[str, Array] = field(default_factory=dict)
     position: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def to_use(self) -> Weights:
+        """The weights that are used after the training: the means of the parameters over the
+        updates, where the model asks for them."""
+        averaged = self.slots.get(AVERAGED)
+        return replace(self.weights, parameters=averaged) if averaged else self.weights
 
     @property
     def arrays(self) -> dict[str, Array]:

@@ -30,7 +30,9 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="Text to train on: builtin (Python's own documentation, if left out), nietzsche (the "
     "notebook's), or a file.",
 )
-@click.option("--data", type=FILE, help="npz file of a SPEC that is trained on arrays.")
+@click.option(
+    "--data", type=FILE, help="npz file of a SPEC that is trained on arrays, in place of its own."
+)
 @click.option("--encoding", default="utf-8", show_default=True, help="Encoding of a text file.")
 @click.option("--epochs", type=number(EPOCHS), help="The spec's own phases if left out.")
 @click.option("--batch", type=number(BATCH), help="Rows of a step; the spec's own if left out.")

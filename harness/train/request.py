@@ -16,12 +16,11 @@ from harness.errors import UsageError, check_known
 from harness.files.user_file import MAX_WEIGHTS
 from harness.program.ir import Program
 from harness.runtime.budget import check_fits
-from harness.spec import schema
 from harness.spec.model import Spec, load_spec
 from harness.text.corpus import Corpus, corpus
 from harness.train.feed import Feed, needed_sizes, phases_of, recipe
 from harness.train.rows import Recipe, RowFeed
-from harness.train.table import Table, TableFeed, table, table_recipe
+from harness.train.table import Declared, Table, TableFeed, table, table_recipe
 from harness.worker.launch import Launch, thread_settings
 
 PATHS = ("derived", "native", "equations")
@@ -47,7 +46,7 @@ class TrainRequest:
     """What to train. ``epochs`` and ``batch`` of None are the spec's own.
 
     ``text`` is ``builtin``, ``nietzsche`` or a path, None is the built-in one; ``data`` is an npz
-    file in place of the one that the spec names. ``threads`` of 0 are all cores that the
+    file in place of what the spec names. ``threads`` of 0 are all cores that the
     process may use. ``timeout`` is in seconds, for one call of the worker. ``proof`` holds the
     first steps against the oracle before the training goes on.
     """
@@ -129,7 +128,7 @@ def prepare(request: TrainRequest) -> Setup:
         raise UsageError(f"{spec.name} has no optimizer: it cannot be trained")
     changed: Mapping[str, int]
     data: Corpus | Table
-    if isinstance(spec.model.data, schema.ArrayFile):
+    if isinstance(spec.model.data, Declared):
         if request.text is not None:
             raise UsageError(f"{spec.name} is not trained on a text: leave --text out")
         changed, training = request.sizes, spec.program("training", **request.sizes)
@@ -139,7 +138,8 @@ def prepare(request: TrainRequest) -> Setup:
     else:
         if request.data is not None:
             raise UsageError(
-                f"{spec.name} has no 'data: {{npz: FILE}}': --data is for models that have"
+                f"{spec.name} has no 'data: {{npz: FILE}}' or 'data: {{set: NAME}}': --data is for "
+                "models that have"
             )
         data = corpus(request.text or "builtin", request.encoding)
         given = recipe(spec, request.batch, request.held_out, len(data.text))

@@ -96,7 +96,7 @@ class TrainingRun:
         self.events.began(self.setup, self._position["epoch"], self._position["step"])
         for epoch in range(self._position["epoch"], len(self.setup.rates)):
             self._epoch(epoch)
-        return self._snapshot().weights
+        return self._snapshot().to_use
 
     def _begin(self, found: Checkpoint | None) -> None:
         if self.path is not None:
@@ -231,7 +231,7 @@ class TrainingRun:
         made = self._snapshot()
         checkpoint.save(checkpoint.place(self.path), made)
         self.kept = True
-        weights.save(self.path, made.weights)
+        weights.save(self.path, made.to_use)
         self.saved, self._replaces = True, ""
 
     def _snapshot(self) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Data that are not text: arrays of an npz file, one row an example, and batches of them."""
+"""Data that are not text: arrays of a file or of a data set, one row an example, as batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, Arrays
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError, did_you_mean
 from harness.files.npz import read_npz
 from harness.files.user_file import MAX_TABLE, displayed, read_bytes
@@ -22,8 +22,11 @@ from harness.spec import schema
 from harness.spec.model import Spec
 from harness.text.shared import Shared, mapped
 from harness.train.rows import Recipe, RowFeed
+from harness.train.sets import data_set
 
 BATCH = Dim.of("batch")
+# What a spec that is not trained on a text says of its data.
+Declared = schema.ArrayFile | schema.DataSet
 INSTEAD = "name the file with --data FILE"
 
 
@@ -65,22 +68,23 @@ def mapped_arrays(told: Mapping[str, Any]) -> dict[str, Array]:
     return {n: mapped(one).reshape(one["shape"]) for n, one in told["arrays"].items()}
 
 
-def table(spec: Spec, program: Program, declared: schema.ArrayFile, file: Path | None) -> Table:
+def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -> Table:
     """The data that a spec declares, or those of another file.
 
     Raises:
-        UsageError: there is no such file, an array is missing, or is not what the model takes.
+        UsageError: there is no such file or data set, an array is missing, or is not what the
+            model takes.
         FileFault: it cannot be read.
     """
-    path = file or _beside(spec, declared.npz)
-    content = read_bytes(path, MAX_TABLE, "a file of arrays")
-    try:
-        found = read_npz(content, MAX_TABLE)
-    except ValueError as error:
-        raise UsageError(f"{displayed(path)}: {error}") from None
-    arrays, sizes = _of_ports(displayed(path), program, declared, found)
+    name: str
+    if isinstance(declared, schema.DataSet) and file is None:
+        name, found = declared.set, data_set(declared.set)
+    else:
+        path = file or _beside(spec, declared)
+        name, found = displayed(path), _arrays_of(path)
+    arrays, sizes = _of_ports(name, program, declared, found)
     return Table(
-        displayed(path),
+        name,
         digest_of(arrays),
         len(next(iter(arrays.values()))),
         sizes,
@@ -89,8 +93,18 @@ def table(spec: Spec, program: Program, declared: schema.ArrayFile, file: Path |
     )
 
 
-def _beside(spec: Spec, name: str) -> Path:
+def _arrays_of(path: Path) -> ArrayDict:
+    content = read_bytes(path, MAX_TABLE, "a file of arrays")
+    try:
+        return read_npz(content, MAX_TABLE)
+    except ValueError as error:
+        raise UsageError(f"{displayed(path)}: {error}") from None
+
+
+def _beside(spec: Spec, declared: Declared) -> Path:
     """The file that a spec names: one beside it, as a spec may be a stranger's."""
+    assert isinstance(declared, schema.ArrayFile)
+    name = declared.npz
     at = spec.document.place_of(("data", "npz"))
     if Path(name).name != name:
         raise UsageError(
@@ -105,7 +119,7 @@ def _beside(spec: Spec, name: str) -> Path:
 
 
 def _of_ports(
-    file: str, program: Program, declared: schema.ArrayFile, found: Arrays
+    file: str, program: Program, declared: Declared, found: Arrays
 ) -> tuple[dict[str, Array], dict[str, int]]:
     """The arrays by the names of the model, as they are given to it, and the sizes of theirs."""
     plain = [port for port in program.inputs if port not in noise_ports(program)]

@@ -12,6 +12,7 @@ from harness.program.signature import group_of
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness.runtime.training_steps import TrainingSteps
+from harness.spec.added_slots import AVERAGED
 from harness.spec.initial_values import initial_state
 from harness.train.rows import RowFeed
 
@@ -66,10 +67,24 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float] | None:
         """The mean ``loss`` on the rows that are held out, with the inference program, and by
-        ``metric.NAME`` the metrics; None if there are none."""
+        ``metric.NAME`` the metrics; None if there are none.
+
+        Where the model keeps a mean of its parameters, the same of that as further metrics.
+        """
         if not self.feed.tested:
             return None
         self._made.store()
+        found, session = self._tested(), self.session
+        if AVERAGED not in session.slots:
+            return found
+        trained = dict(session.variables)
+        session.variables |= session.slots[AVERAGED]
+        averaged = self._tested()
+        session.variables |= trained
+        named = {name.removeprefix("metric."): value for name, value in averaged.items()}
+        return found | {f"metric.averaged_{name}": value for name, value in named.items()}
+
+    def _tested(self) -> dict[str, float]:
         state: Arrays = initial_state(self.session.programs["inference"], self.feed.tested)
         found: dict[str, list[float]] = {}
         for numbers in self.feed.held_out():

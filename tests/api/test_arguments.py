@@ -19,7 +19,7 @@ from harness.bench.request import BenchRequest
 from harness.check.request import Request
 from harness.errors import HarnessError, UsageError
 from harness.given.run import Settings
-from harness.train.generate.writing import GenerateRequest
+from harness.train.generate.request import GenerateRequest
 from harness.train.request import TrainRequest
 
 SPEC = "lesson6/simple_rnn"

@@ -21,13 +21,14 @@ LABELS = {
         "top": "equations",
         "deep": "torch.nn.functional.conv2d",
         "even": "torch.nn.functional.avg_pool2d",
+        "most": "torch.nn.functional.max_pool2d",
         "up": "torch.nn.functional.conv_transpose2d",
         "line": "torch.nn.functional.conv1d, torch.relu",
     },
     "jax": {
         **dict.fromkeys(("conv", "deep", "up", "line"), CONVOLUTION),
         "top": "equations",
-        "even": "jax.lax.reduce_window",
+        **dict.fromkeys(("even", "most"), "jax.lax.reduce_window"),
     },
 }
 # Options that matter to each layer in another way.

@@ -27,7 +27,8 @@ from harness.text.vocabulary import Vocabulary, one_hot
 from harness.train.feed import Feed, recipe
 from harness.train.generate import writing
 from harness.train.generate.model import Reader
-from harness.train.generate.writing import GenerateRequest, TextWriter
+from harness.train.generate.request import GenerateRequest
+from harness.train.generate.writing import TextWriter
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker

@@ -25,7 +25,8 @@ from harness.spec.initial_values import initial_parameters, initial_statistics
 from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary
 from harness.train.generate.model import Reader
-from harness.train.generate.writing import GenerateError, GenerateRequest, chooser, prepare
+from harness.train.generate.request import GenerateError, GenerateRequest
+from harness.train.generate.writing import chooser, prepare
 from harness.train.request import TrainRequest
 from harness.train.request import prepare as prepare_training
 from harness.train.run import TrainingError, TrainingRun

@@ -22,7 +22,8 @@ from harness.cli import cli
 from harness.errors import HarnessError, UsageError
 from harness.options import numbers
 from harness.ranges import Range
-from harness.train.generate.writing import GenerateRequest, chooser
+from harness.train.generate.request import GenerateRequest
+from harness.train.generate.writing import chooser
 from harness.train.generate.writing import prepare as prepare_generation
 from harness.train.request import TrainRequest, prepare
 

@@ -129,7 +129,7 @@ def table_file() -> bytes:
 def table_at(path: Path) -> Table:
     """The data of a model that is trained on arrays, from a file."""
     vae = load_spec("vae")
-    assert isinstance(vae.model.data, schema.ArrayFile)
+    assert isinstance(vae.model.data, schema.DataSet)
     return table(vae, vae.program("training"), vae.model.data, path)
 
 

@@ -31,7 +31,7 @@ KERAS = {
     "conv2d_without_bias": "Conv2D",
     "conv2d_transpose": "Conv2DTranspose",
     "depthwise_conv2d": "DepthwiseConv2D",
-    "max_pool": "MaxPooling2D",
+    **dict.fromkeys(("max_pool", "max_pool_first"), "MaxPooling2D"),
     "avg_pool": "AveragePooling2D",
 }
 # torch's weight from the definition's, whose last axes are those of channels.
@@ -67,7 +67,7 @@ def convolved(torch: Any, name: str, options: Options, activation: str) -> Kerne
 
 def pooled(torch: Any, name: str, window: int, options: Options) -> Kernel:
     """torch's own functions."""
-    function = getattr(torch.nn.functional, f"{name}2d")
+    function = getattr(torch.nn.functional, f"{name.removesuffix('_first')}2d")
     return lambda v: {"y": function(_first(v["x"]), window, **options).movedim(1, -1)}
 
 
@@ -107,23 +107,37 @@ def pooled_in_keras(keras: Any, name: str, window: int, options: Options) -> Ker
     return lambda v: {"y": getattr(keras.layers, KERAS[name])(window, options["stride"])(v["x"])}
 
 
-def block(torch: Any, down: bool) -> Kernel:
-    """A basic block of torch's functions, in training."""
-    F = torch.nn.functional
+def normalised(torch: Any, v: Tensors, x: Any, number: int, stride: int = 1) -> Any:
+    """torch's functions for a convolution of a block and what normalises it, in training."""
+    F, conv = torch.nn.functional, f"conv_{number}" if f"conv_{number}.W" in v else "short"
+    weight = v[f"{conv}.W"].permute(3, 2, 0, 1)
+    y = F.conv2d(x, weight, None, stride, padding=weight.shape[-1] // 2)
+    scale, shift = v[f"norm_{number}.gamma"], v[f"norm_{number}.beta"]
+    return F.batch_norm(y, None, None, scale, shift, training=True, eps=1e-3)
+
+
+def block(torch: Any, convs: int, stride: int | None) -> Kernel:
+    """A residual block of two or three convolutions; without a stride it keeps its channels."""
 
     def kernel(v: Tensors) -> Tensors:
-        def step(x: Any, number: int, conv: str, stride: int, padding: int) -> Any:
-            weight = v[f"{conv}.W"].permute(3, 2, 0, 1)
-            y = F.conv2d(x, weight, None, stride, padding)
-            scale, shift = v[f"norm_{number}.gamma"], v[f"norm_{number}.beta"]
-            return F.batch_norm(y, None, None, scale, shift, training=True, eps=1e-3)
-
-        x = _first(v["x"])
-        h = torch.relu(step(x, 1, "conv_1", 2 if down else 1, 1))
-        by = step(x, 3, "short", 2, 0) if down else x
-        return {"y": torch.relu(by + step(h, 2, "conv_2", 1, 1)).movedim(1, -1)}
+        x = h = _first(v["x"])
+        for number in range(1, convs):
+            h = torch.relu(normalised(torch, v, h, number, (stride or 1) if number == 1 else 1))
+        by = normalised(torch, v, x, convs + 1, stride) if stride else x
+        return {"y": torch.relu(by + normalised(torch, v, h, convs)).movedim(1, -1)}
 
     return kernel
+
+
+def blocks(torch: Any) -> list[Recipe]:
+    """Residual blocks, of which only one has its stride to choose."""
+    source = "torch.nn.functional.conv2d"
+    kinds = [("basic_block", 2, None), ("basic_block_down", 2, 2), ("bottleneck_block", 3, None)]
+    made = [Recipe("layer", n, source, block(torch, convs, s)) for n, convs, s in kinds]
+    for stride in (2, 1):
+        kernel, given = block(torch, 3, stride), {"stride": stride}
+        made.append(Recipe("layer", "bottleneck_block_down", source, kernel, given))
+    return made
 
 
 def images(torch: Any, keras: Any) -> list[Recipe]:
@@ -138,19 +152,26 @@ def images(torch: Any, keras: Any) -> list[Recipe]:
             if options["dilation"] == 1:
                 kernel = convolved_in_keras(keras, name, options, act)
                 made.append(Recipe("layer", name, f"keras.layers.{KERAS[name]}", kernel, given))
-    for name in ("basic_block", "basic_block_down"):
-        kernel = block(torch, name == "basic_block_down")
-        made.append(Recipe("layer", name, "torch.nn.functional.conv2d", kernel))
+    made += blocks(torch)
+    return made + pools(torch, keras)
+
+
+def pools(torch: Any, keras: Any) -> list[Recipe]:
+    """Pools; where it matters which of what ties is taken, of entries that tie."""
+    made = []
+    # Else zeros that pad might be no larger than what is there.
+    below = -np.abs(np.random.default_rng(6).normal(size=(3, 4, 4, 2)))
     for window, options in POOLS:
-        for name in ("max_pool", "avg_pool"):
+        for name in ("max_pool", "avg_pool", "max_pool_first"):
             given = {"window": window, **options}
-            source = f"torch.nn.functional.{name}2d"
             kernel = pooled(torch, name, window, options)
-            # Else zeros that pad might be no larger than what is there.
-            below = {"x": -np.abs(np.random.default_rng(6).normal(size=(3, 4, 4, 2)))}
-            material = below if options["padding"] else {}
+            source = f"torch.nn.functional.{name.removesuffix('_first')}2d"
+            material = {"x": below} if options["padding"] else {}
+            if name == "max_pool_first":
+                material = {"x": np.round(2 * below) / 2}
             made.append(Recipe("layer", name, source, kernel, given, given=material))
             if not options["padding"]:
                 kernel = pooled_in_keras(keras, name, window, options)
-                made.append(Recipe("layer", name, f"keras.layers.{KERAS[name]}", kernel, given))
+                source = f"keras.layers.{KERAS[name]}"
+                made.append(Recipe("layer", name, source, kernel, given, given=material))
     return made

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from golden.ctc_kernels import unaligned
 from golden.image_kernels import images
 from golden.model_kernels import contrasts, encoders
 from golden.recipe import Recipe
@@ -191,7 +192,7 @@ def _losses(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
             )
     import torch as t
 
-    return made + contrasts(t) + counted()
+    return made + contrasts(t) + counted() + unaligned(t)
 
 
 def _probabilities() -> tuple[Any, Any]:

@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Any]
 Overrides = Mapping[tuple[str, str], str]
 SIZES = {"features": 2, "units": 4, "classes": 7, "rows": 6}
-SIZES |= {"multiplier": 2, "states": 3, "inner": 4}
+SIZES |= {"multiplier": 2, "states": 3, "inner": 4, "symbols": 4, "narrow": 3}
 SIZES |= {"experts": 4, "chosen": 2, "half": 2, "nodes": 6, "edges": 9}
 SIZES |= {"heads": 2, "head": 3, "wide": 5, "context": 7, "groups": 2, "each": 3, "places": 4}
 # What is normalised over two numbers is 1 and -1, whatever they were.
@@ -33,6 +33,7 @@ WIDE += ("self_attention", "masked_attention", "vit_block", "bert_block", "mamba
 OWN = {name: {"features": 6} for name in WIDE}
 IMAGES = ("conv1d", "conv2d", "depthwise_conv2d", "conv2d_transpose", "max_pool", "avg_pool")
 IMAGES += ("unet_convs", "conv2d_without_bias", "basic_block", "basic_block_down")
+IMAGES += ("bottleneck_block", "bottleneck_block_down", "max_pool_first")
 OWN |= {name: {"groups": 1, "each": 2} for name in IMAGES}
 # An axis that is a product has no name that the definition knows as one.
 PRODUCTS = {"channels": "groups * each", "width": "2 * half"}
@@ -120,9 +121,9 @@ def _axes(axes: Any) -> list[str]:
 def _input(declared: Any) -> str:
     if isinstance(declared, schema.Input | schema.State):
         shape = ", ".join(_axes(declared.shape))
-        index = getattr(declared, "index", None)
-        boolean = ", boolean: true" if getattr(declared, "boolean", False) else ""
-        return f"{{shape: [{shape}]{boolean}" + (f", index: {index}}}" if index else "}")
+        entries = {name: getattr(declared, name, None) for name in ("index", "at_most", "boolean")}
+        told = [f"{name}: {str(value).lower()}" for name, value in entries.items() if value]
+        return f"{{{', '.join([f'shape: [{shape}]', *told])}}}"
     return f"{{shape: [{', '.join(_axes(declared))}]}}"
 
 

@@ -37,6 +37,7 @@ def test_every_part_declares_something() -> None:
         "keras",
         "onnx",
         "report",
+        "data",
         "ray",
         "build-system",
     } | {
@@ -204,7 +205,7 @@ def test_what_cannot_be_installed_is_a_failure_of_the_run(
     [
         (
             ["lowest", "flax"],
-            "no part 'flax'; there are core, torch, jax, keras, onnx, report, ray, all, test,",
+            "no part 'flax'; there are core, torch, jax, keras, onnx, report, data, ray, all, ",
         ),
         (["newest", "core", "--python", "python9"], "there is no interpreter 'python9' to make"),
     ],

@@ -14,6 +14,9 @@ from report_pages import HOSTILE, Tags, made, page
 
 from harness.check.request import Request
 from harness.check.run import Engine
+from harness.report.forms import EpochFigures, TrainedHistory
+from harness.report.inputs import Inputs, TrainedWeights
+from harness.report.page import page as report_page
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +121,18 @@ def test_a_run_that_was_stopped_is_told_to_be(files: Path, tmp_path: Path) -> No
     text = page(tmp_path, cut)
     assert "<h1>4 cells agree, and then it stopped</h1>" in text
     assert "the run was stopped after 2 of 7 cells" in text
+
+
+def test_metrics_of_what_is_held_out_have_a_curve_and_a_column() -> None:
+    epochs = [
+        EpochFigures(epoch=n, loss=1.0, curve=[1.0], held_out_loss=2.0, held_out_metrics=metrics)
+        for n, metrics in ((1, {"accuracy": 0.25}), (2, {"accuracy": 0.5}))
+    ]
+    history = TrainedHistory(backend="numpy", epochs=epochs)
+    shown = report_page(Inputs(trainings=[TrainedWeights("a.safetensors", "digit", history)]))
+    assert "accuracy of digit on numpy (a.safetensors)" in shown
+    assert "<th>metrics held out</th>" in shown
+    assert "<td>accuracy 0.5</td>" in shown
+    plain = history.model_copy(update={"epochs": [EpochFigures(epoch=1, loss=1.0, curve=[1.0])]})
+    shown = report_page(Inputs(trainings=[TrainedWeights("a.safetensors", "digit", plain)]))
+    assert "metrics on what is held out" not in shown

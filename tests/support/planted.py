@@ -46,6 +46,8 @@ OTHER = [
     ("layer", "depthwise_conv2d", "merge(each, ", "merge(each[..., ::-1], "),
     ("layer", "conv2d_transpose", "x @ kernels", "2 * x @ kernels"),
     ("layer", "avg_pool", "padding=padding)", "padding=padding, lowest=1)"),
+    ("layer", "max_pool_first", "argmax(squares, axis=3)", "argmax(-squares, axis=3)"),
+    ("loss", "ctc", "where(repeats <= 0", "where(repeats <= 1"),
     ("layer", "unembedding", "x @ permute", "2 * x @ permute"),
     ("layer", "mixture_of_experts", "softmax(score)", "softmax(2 * score)"),
     ("layer", "graph_convolution", "1 + segment_sum", "2 + segment_sum"),

@@ -27,7 +27,8 @@ from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary
 from harness.train.generate.console import differences
 from harness.train.generate.model import reader
-from harness.train.generate.writing import GenerateError, GenerateRequest, chooser, prepare
+from harness.train.generate.request import GenerateError, GenerateRequest
+from harness.train.generate.writing import chooser, prepare
 
 MUTANTS = TESTS / "mutants"
 LETTERS = "abcdefghijklmnopqrstuvwxyz ."

@@ -50,6 +50,11 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     default=0,
     help="Choose among this many characters; among all if left out.",
 )
+@click.option(
+    "--no-cache",
+    is_flag=True,
+    help="Read all anew for each character, though the model allows to keep what it needs.",
+)
 @seed("Seed of the choice.")
 @options.DEVICE
 @options.dtype("float64", "float32, bfloat16 and tf32")
@@ -69,7 +74,7 @@ def generate(spec: str, backends: tuple[str, ...], **given: Any) -> None:
     """
     from harness.columns import of_options
     from harness.train.generate.console import run_generate
-    from harness.train.generate.writing import GenerateRequest
+    from harness.train.generate.request import GenerateRequest
 
     columns = of_options(backends, given["pythons"])
     fields = ("weights", "prompt", "length", "temperature", "top_k", "seed", "device", "dtype")
@@ -77,6 +82,7 @@ def generate(spec: str, backends: tuple[str, ...], **given: Any) -> None:
         spec,
         columns.names,
         **{name: given[name] for name in (*fields, "path")},
+        cache=not given["no_cache"],
         folders=tuple(given["folders"]),
         pythons=columns.pythons,
         environments=options.variables(given["environment"], lambda: columns.names),

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from harness.progress import Progress
 from harness.spec.model import replaced
 from harness.terminal import console, emit, say, tell
-from harness.train.generate.writing import GenerateError, GenerateRequest, prepare
+from harness.train.generate.reading import ALL, KEPT, ReadingPace
+from harness.train.generate.request import GenerateError, GenerateRequest
+from harness.train.generate.writing import prepare
 from harness.worker.remote import with_trace
 
 
@@ -19,16 +21,18 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
     for told in replaced([writer.spec]):
         tell(told, error=True)
     texts: dict[str, str] = {}
+    paces: dict[str, ReadingPace] = {}
     for backend in request.backends:
         shown = not texts and not as_json
         # Where a terminal shows the text as it is written, there is no bar, but until it begins.
         drawn = shown and sys.stdout.isatty()
         characters: list[str] = []
+        paces[backend] = ReadingPace()
         bar = Progress(console(error=True), f"writing on {backend}")
         try:
             with bar:
                 bar.step(f"starting {backend}")
-                for character in writer.write(backend):
+                for character in writer.write(backend, paces[backend]):
                     if not characters:
                         bar.plan(request.length)
                         bar.doing("")
@@ -48,12 +52,32 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
             if shown and characters:
                 emit("\n")
         texts[backend] = "".join(characters)
+        if not as_json and (line := pace_line(paces[backend])):
+            tell(f"{backend}: {line}", error=True)
     parted = differences(texts)
     if as_json:
-        say(json.dumps({"prompt": request.prompt, "texts": texts, "same": not parted}))
+        found = {backend: pace.told() for backend, pace in paces.items()}
+        say(
+            json.dumps(
+                {"prompt": request.prompt, "texts": texts, "same": not parted, "pace": found}
+            )
+        )
     elif len(texts) > 1:
         tell(parted or f"the same text on {', '.join(texts)}", error=True)
     return 1 if parted else 0
+
+
+def pace_line(pace: ReadingPace) -> str:
+    """How fast each way of reading was, where what is kept was used; else nothing."""
+    told = pace.told()
+    if KEPT not in told:
+        return ""
+    ways = {KEPT: "from what is kept of those before", ALL: "from all that the model can read"}
+    return ", ".join(
+        f"{found['characters']:,} characters {words}, {found['characters_per_second']:,.0f}/s"
+        for way, words in ways.items()
+        if (found := told.get(way))
+    )
 
 
 def differences(texts: Mapping[str, str]) -> str:

@@ -12,7 +12,9 @@ from harness.arrays import Array
 from harness.convert.weights import Weights, check
 from harness.errors import UsageError
 from harness.program.dims import resolve_shape
+from harness.program.incremental import incremental
 from harness.program.ir import Port, Program
+from harness.program.rows import NoRow
 from harness.program.signature import result_ports
 from harness.runtime.tensors import IllFormed
 from harness.spec import schema
@@ -27,7 +29,9 @@ class Reader:
 
     ``fixed`` is the number of characters that it takes, each an input of its own, or None where
     it has a time axis. Of a time axis at most ``window`` characters are given, as in training;
-    a stateful model gets each character once, and keeps what it needs.
+    a stateful model gets each character once, and keeps what it needs. ``step`` reads one of them
+    from what was kept of those before, as long as they fit into the window; None where the model
+    does not allow it.
     """
 
     program: Program
@@ -36,6 +40,7 @@ class Reader:
     fixed: int | None
     window: int
     stateful: bool
+    step: Program | None = None
 
     @property
     def reach(self) -> int:
@@ -74,25 +79,6 @@ class Reader:
         """The state before the first character."""
         return initial_state(self.program, 1)
 
-    def check_results(self, results: Mapping[str, Array], read: int) -> None:
-        """Check that what a backend returned for ``read`` characters is what this model has.
-
-        Raises:
-            IllFormed: the output or a state is missing, or of another shape.
-        """
-        time = read if self.stateful else min(read, self.window)
-        sizes = {**self.program.sizes, "batch": 1, "time": time}
-        ports = result_ports(self.program, "forward")
-        wanted = {n: v for n, v in ports.items() if n.startswith("state.")}
-        wanted[f"output.{self.output}"] = ports[f"output.{self.output}"]
-        for name, value in wanted.items():
-            if name not in results:
-                raise IllFormed(f"{name}: nothing was returned")
-            shape = resolve_shape(self.program.types[value].shape, sizes)
-            if results[name].shape != shape:
-                found = list(results[name].shape)
-                raise IllFormed(f"{name}: expected shape {list(shape)}, found {found}")
-
     def probabilities(self, results: Mapping[str, Any]) -> Array:
         """Of the character after the last one that was read, ``[classes]``."""
         found = np.asarray(results[f"output.{self.output}"], np.float64)
@@ -111,6 +97,25 @@ class Reader:
         return one_hot(given, type_.shape[-1].resolve(self.program.sizes))
 
 
+def check_results(program: Program, output: str, results: Mapping[str, Array], time: int) -> None:
+    """Check that what a backend returned for ``time`` characters is what the program has.
+
+    Raises:
+        IllFormed: the output or a state is missing, or of another shape.
+    """
+    sizes = {**program.sizes, "batch": 1, "time": time}
+    ports = result_ports(program, "forward")
+    wanted = {n: v for n, v in ports.items() if n.startswith("state.")}
+    wanted[f"output.{output}"] = ports[f"output.{output}"]
+    for name, value in wanted.items():
+        if name not in results:
+            raise IllFormed(f"{name}: nothing was returned")
+        shape = resolve_shape(program.types[value].shape, sizes)
+        if results[name].shape != shape:
+            found = list(results[name].shape)
+            raise IllFormed(f"{name}: expected shape {list(shape)}, found {found}")
+
+
 def reader(spec: Spec, weights: Weights) -> Reader:
     """How a spec reads, at the sizes of its weights.
 
@@ -123,16 +128,35 @@ def reader(spec: Spec, weights: Weights) -> Reader:
         raise UsageError(f"{spec.name} has no 'data' of a text: it does not say how it reads one")
     program = spec.program("inference", **weights.sizes)
     offsets = {p.name: data.arrays[p.name].offset for p in program.inputs}
-    wide = any("time" in dim.names for p in program.inputs for dim in program.type_of(p).shape)
+    wide = any("time" in _names(program, port) for port in program.inputs)
     single = [offset for offset in offsets.values() if offset is not None]
+    output, window = _output(program), data.windows.length
     return Reader(
         program,
         offsets,
-        _output(program),
+        output,
         None if wide else max(single, default=0) + 1,
-        data.windows.length,
+        window,
         bool(program.state),
+        _step(program, offsets, output, window) if wide else None,
     )
+
+
+def _step(
+    program: Program, offsets: Mapping[str, int | None], output: str, window: int
+) -> Program | None:
+    """The program of one step; None where a step cannot be made by itself."""
+    whole = (p for p in program.inputs if "time" not in _names(program, p))
+    if any(offsets[port.name] is not None for port in whole):
+        return None
+    try:
+        return incremental(program, output, window)
+    except NoRow:
+        return None
+
+
+def _names(program: Program, port: Port) -> list[str]:
+    return [name for dim in program.type_of(port).shape for name in dim.names]
 
 
 def vocabulary(weights: Weights) -> Vocabulary:

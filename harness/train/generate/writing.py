@@ -2,67 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from harness.arrays import Array, ArrayDict, Arrays
+from harness.arrays import Array
 from harness.convert.weights import Weights, load
-from harness.errors import HarnessError
-from harness.oracle.tolerance import worst
-from harness.oracle.yardstick import Reference
-from harness.program.signature import group_of
 from harness.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_fields
-from harness.runtime.session import Session
-from harness.runtime.tensors import IllFormed, whole
+from harness.runtime.tensors import IllFormed
 from harness.spec.initializers import generator
 from harness.spec.model import Spec, load_spec
 from harness.text.vocabulary import Vocabulary
 from harness.train.generate.model import Reader, reader, vocabulary
-from harness.worker.launch import Launch
-from harness.worker.remote import Remote, WorkerFault
-from harness.worker.worker import Worker
+from harness.train.generate.reading import Reading, ReadingPace
+from harness.train.generate.request import GenerateError, GenerateRequest
+from harness.worker.remote import WorkerFault
 
-DAY = 24 * 3600.0
-# So many of the first results are held against the oracle.
-PROVEN = 3
 RANGES = {"length": LENGTH, "temperature": TEMPERATURE, "top_k": TOP_K, "seed": SEED}
 Choose = Callable[[Array], int]
-
-
-class GenerateError(HarnessError):
-    """A backend failed; ``traceback`` is its own."""
-
-    def __init__(self, message: str, traceback: str = "") -> None:
-        super().__init__(message)
-        self.traceback = traceback
-
-
-@dataclass(frozen=True)
-class GenerateRequest:
-    """What to write. ``temperature`` of 0 takes the likeliest character each time; ``top_k`` of 0
-    leaves all to choose from. ``environment`` is every backend's, ``environments`` by backend."""
-
-    spec: str
-    backends: tuple[str, ...]
-    weights: Path
-    prompt: str
-    length: int = 200
-    temperature: float = 0.0
-    top_k: int = 0
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float64"
-    path: str = "native"
-    folders: tuple[Path, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    pythons: Mapping[str, str] = field(default_factory=dict)
-    environments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,74 +34,27 @@ class TextWriter:
     vocabulary: Vocabulary
     prompt: tuple[int, ...]
 
-    def write(self, backend: str) -> Iterator[str]:
-        """The characters after the prompt, as they are found.
+    def write(self, backend: str, pace: ReadingPace | None = None) -> Iterator[str]:
+        """The characters after the prompt, as they are found; ``pace`` is told what they take.
 
         Raises :class:`UsageError` for a device or dtype that is not offered, and
         :class:`GenerateError` for a backend that fails.
         """
         request = self.request
-        environment = {**request.environment, **request.environments.get(backend, {})}
-        python = request.pythons.get(backend, sys.executable)
-        worker = Worker(Launch(backend, python, environment))
+        training = self.spec.program("training", **self.weights.sizes)
+        text, choose = list(self.prompt), chooser(request, len(self.vocabulary))
+        given = (request, self.reader, training, self.weights, backend, text, pace or ReadingPace())
+        reading = Reading(*given)
         try:
-            yield from self._write(backend, worker)
+            for _, found in zip(range(request.length), reading.probabilities(), strict=False):
+                text.append(choose(found))
+                yield self.vocabulary.characters[text[-1]]
         except WorkerFault as fault:
             raise GenerateError(f"{backend} failed: {fault}", fault.traceback) from None
         except IllFormed as error:
             raise GenerateError(f"{backend} failed: forward: {error}") from None
         finally:
-            worker.close()
-
-    def _write(self, backend: str, worker: Worker) -> Iterator[str]:
-        request, known = self.request, self.reader
-        remote = Remote(worker, DAY)
-        training = self.spec.program("training", **self.weights.sizes)
-        reference = Reference(training, known.program)
-        remote.open(
-            training,
-            known.program,
-            None,
-            request.path,
-            request.dtype,
-            request.device,
-        )
-        remote.call(
-            "load",
-            parameters=dict(self.weights.parameters),
-            statistics=dict(self.weights.statistics),
-        )
-        choose = chooser(request, len(self.vocabulary))
-        context, state = deque(self.prompt, known.reach), known.first_state()
-        unread: Sequence[int] = self.prompt
-        for number in range(request.length):
-            inputs = known.inputs(unread)
-            results = whole(remote.forward("inference", inputs, state))
-            known.check_results(results, len(unread))
-            if number < PROVEN:
-                self._prove(backend, reference, (inputs, state), results)
-            state = group_of(results, "state.")
-            index = choose(known.probabilities(results))
-            context.append(index)
-            unread = [index] if known.stateful else context
-            yield self.vocabulary.characters[index]
-
-    def _prove(
-        self, backend: str, reference: Reference, given: tuple[Arrays, Arrays], results: Arrays
-    ) -> None:
-        """Hold results against the oracle's; :class:`GenerateError` if they differ."""
-
-        def run(session: Session) -> list[ArrayDict]:
-            session.load(self.weights.parameters, self.weights.statistics)
-            return [session.forward("inference", *given)]
-
-        expected = reference.expect(run)
-        wrong = worst(expected.deviations(results, self.request.dtype))
-        if not wrong.agrees:
-            raise GenerateError(
-                f"{backend} does not agree with the oracle: {wrong}; 'harness check "
-                f"{self.request.spec} --backend {backend} --path all' looks closer"
-            )
+            reading.worker.close()
 
 
 def prepare(request: GenerateRequest) -> TextWriter:
@@ -182,7 +93,7 @@ def chooser(request: GenerateRequest, characters: int) -> Choose:
             scores /= request.temperature
         if request.top_k:
             scores[np.argsort(-scores, kind="stable")[request.top_k :]] = -np.inf
-        weights: Any = np.exp(scores)
+        weights: Array = np.exp(scores)
         return 1 + int(random.choice(len(weights), p=weights / weights.sum()))
 
     return choose

@@ -1,0 +1,228 @@
+"""A model of sequences as a program of one step, which keeps what later steps read of it.
+
+Of the program of a whole sequence each value that has an axis of time is made for the step at hand
+only, a *row*. Where a row reads all steps of another value, as attention reads keys and values,
+that value is kept: a state of ``limit`` steps, into which each step writes its row. A window over
+the last steps keeps these, a scan what it carries. So a step costs what it adds, and not what was
+read before.
+
+This is right for whatever reads no later steps: what stands behind the step at hand in what is
+kept is anything, and must not be looked at. :func:`incremental` does not prove that of a program;
+who runs one step by step holds it against the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.program.builder import Builder
+from harness.program.demands import Demands, special, times
+from harness.program.dims import ONE, Dim
+from harness.program.ir import Block, Node, Port, Program, Type
+from harness.program.rows import Form, NoRow, row_inputs
+
+POSITION = "position"
+
+
+def incremental(program: Program, output: str, limit: int) -> Program:
+    """One step of a program without a state: an input ``position``, and the others of one step.
+
+    Its only output is ``output`` at that step; at position 0 nothing of the state is read.
+
+    Raises:
+        NoRow: a step cannot be made by itself; the message says why.
+    """
+    if program.state:
+        raise NoRow("it keeps a state of its own")
+    (wanted,) = (port.value for port in program.outputs if port.name == output)
+    return _Steps(Demands(program, wanted), Dim(limit)).made(output)
+
+
+@dataclass
+class _Steps:
+    demands: Demands
+    limit: Dim
+    build: Builder = field(default_factory=Builder)
+    forms: dict[Form, int] = field(default_factory=dict)
+    state: list[tuple[Port, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.program = self.demands.program
+        self.types, self.asked = self.program.types, self.demands.asked
+
+    def made(self, output: str) -> Program:
+        """The program of a step."""
+        program = self.program
+        groups = {
+            name: [self._port(port) for port in getattr(program, name)]
+            for name in ("inputs", "statistics", "parameters")
+        }
+        names = {port.name for port in program.inputs}
+        name = POSITION if POSITION not in names else f"{POSITION}_of_the_step"
+        self.position = self.build.value(Type((ONE,), "index", self.limit), name)
+        for node in self.demands.nodes:
+            self.build.place = node.place
+            self._make(node)
+        result = self.forms[self.demands.wanted]
+        return Program(
+            name=program.name,
+            phase=program.phase,
+            sizes=program.sizes,
+            types=self.build.types,
+            names=self.build.names,
+            nodes=tuple(self.build.nodes),
+            inputs=(*groups["inputs"], Port(name, self.position)),
+            targets=(),
+            state=tuple(port for port, _ in self.state),
+            statistics=tuple(groups["statistics"]),
+            parameters=tuple(groups["parameters"]),
+            outputs=(Port(output, result),),
+            new_state=tuple(Port(port.name, value) for port, value in self.state),
+            new_statistics=(),
+            structural=program.structural,
+        )
+
+    def _make(self, node: Node) -> None:
+        for number, value in enumerate(node.outputs):
+            axes = sorted(self.asked.get(value, ()), key=lambda axis: (axis is None, axis))
+            for axis in axes:
+                form = (value, axis)
+                if form in self.forms:
+                    continue
+                if axis is None:
+                    self.forms[form] = self._whole(node, value)
+                    continue
+                make = getattr(self, f"_{special(node, axis) or 'row'}")
+                self.forms[form] = make(node, number, axis)
+
+    def _whole(self, node: Node, value: int) -> int:
+        """All steps: of what the text decides those that are kept."""
+        if value in self.demands.moving:
+            return self._kept(value)
+        if node.op == "scan":
+            raise NoRow(f"{self.demands.named(value)} is a scan over steps that no text decides")
+        inputs = [self.forms[read, None] for read in node.inputs]
+        return self.build.emit(node.op, *inputs, **self._attributes(node))
+
+    def _row(self, node: Node, _: int, axis: int) -> int:
+        inputs = [self.forms[form] for form in row_inputs(node, axis, self.types)]
+        attributes = self._attributes(node)
+        if "shape" in attributes:
+            shape = attributes["shape"]
+            attributes["shape"] = (*shape[:axis], ONE, *shape[axis + 1 :])
+        return self.build.emit(node.op, *inputs, **attributes)
+
+    def _kept(self, value: int) -> int:
+        """A value of which each step writes its row: the state of it, with this one."""
+        (axis,) = times(self.types[value])
+        before = self._state(self._sized(self.types[value]))
+        emit = self.build.emit
+        steps = emit("astype", emit("arange", stop=self.limit))
+        here = emit("equal", steps, emit("astype", self.position))
+        for _ in self.types[value].shape[axis + 1 :]:
+            here = emit("expand_dims", here, axis=len(self.build.types[here].shape))
+        made = emit("where", here, self.forms[value, axis], before)
+        self.state[-1] = (self.state[-1][0], made)
+        return made
+
+    def _arange(self, *_: object) -> int:
+        return self.position
+
+    def _table(self, node: Node, _: int, axis: int) -> int:
+        """The row of a table that is at the step: exactly one times it, and no other."""
+        emit, table = self.build.emit, self.forms[node.inputs[0], None]
+        rank, rows = len(self.build.types[table].shape), self.build.types[table].shape[axis]
+        steps = emit("astype", emit("arange", stop=rows))
+        here = emit("astype", emit("equal", steps, emit("astype", self.position)))
+        for _ in range(axis + 1, rank):
+            here = emit("expand_dims", here, axis=len(self.build.types[here].shape))
+        return emit("sum", emit("multiply", table, here), axis=(axis,), keepdims=True)
+
+    def _window(self, node: Node, _: int, axis: int) -> int:
+        emit, given = self.build.emit, node.attributes
+        row = self.forms[node.inputs[0], axis]
+        size, dilation = Dim.of(given["size"][0]), Dim.of(given["dilation"][0])
+        span = dilation * (size - 1)
+        if span != Dim():
+            type_ = self._sized(self.types[node.inputs[0]])
+            shape = (*type_.shape[:axis], span, *type_.shape[axis + 1 :])
+            before = self._started(self.build.zeros(shape), replace(type_, shape=shape))
+            row = emit("concat", before, row, axis=axis)
+            last = emit("slice", row, axis=axis, start=ONE, stop=span + 1)
+            self.state[-1] = (self.state[-1][0], last)
+        changed = {"padding": (Dim(),), "after": (Dim(),), "length": (ONE,)}
+        return emit("windows", row, **{**self._attributes(node), **changed})
+
+    def _scan(self, node: Node, number: int, _: int) -> int:
+        count, kept = node.carries, len(self.state)
+        starts = [self.forms[value, None] for value in node.inputs[:count]]
+        carried = [self._started(start, self.build.types[start]) for start in starts]
+        rows = [self.forms[value, 0] for value in node.inputs[count:]]
+        last, stacked = self.build.scan(self._body(node.block, {}), carried, rows)
+        for place, value in enumerate(last):
+            self.state[kept + place] = (self.state[kept + place][0], value)
+        for value, found in zip(node.outputs[count:], stacked, strict=True):
+            self.forms[value, 0] = found
+        return stacked[number - count]
+
+    def _body(self, block: Block, around: Mapping[int, int]) -> Block:
+        """The same body on other values, and of other sizes."""
+        at = dict(around)
+
+        def new(value: int) -> int:
+            at[value] = self.build.value(self._sized(self.types[value]))
+            return at[value]
+
+        def old(value: int) -> int:
+            return at[value] if value in at else self.forms[value, None]
+
+        inputs = tuple(map(new, block.inputs))
+        nodes = []
+        for node in block.nodes:
+            read = tuple(map(old, node.inputs))
+            body = None if node.body is None else self._body(node.body, at)
+            outputs = tuple(map(new, node.outputs))
+            nodes.append(Node(node.op, read, outputs, self._attributes(node), body, node.place))
+        return Block(inputs, tuple(nodes), tuple(map(old, block.outputs)))
+
+    def _state(self, type_: Type) -> int:
+        name = f"kept.{len(self.state)}"
+        made = self.build.value(type_, name)
+        self.state.append((Port(name, made), made))
+        return made
+
+    def _started(self, start: int, type_: Type) -> int:
+        """A state that is ``start`` at position 0."""
+        emit, before = self.build.emit, self._state(type_)
+        first = emit("equal", emit("astype", self.position), self.build.constant(0.0))
+        return emit("where", first, start, before)
+
+    def _port(self, port: Port) -> Port:
+        """A port of the program of a step, its value in all forms that are asked for."""
+        type_, value = self.types[port.value], port.value
+        if axes := times(type_):
+            (axis,) = axes
+            shape = (*type_.shape[:axis], ONE, *type_.shape[axis + 1 :])
+            made = self.build.value(replace(self._sized(type_), shape=shape), port.name)
+            self.forms[value, axis] = made
+        else:
+            made = self.build.value(self._sized(type_), port.name)
+            self.forms[value, None] = made
+        return Port(port.name, made, port.init)
+
+    def _sized(self, type_: Type) -> Type:
+        bound = None if type_.bound is None else self._sizes(type_.bound)
+        return replace(type_, shape=self._sizes(type_.shape), bound=bound)
+
+    def _attributes(self, node: Node) -> dict[str, Any]:
+        if node.op == "extent" and any("time" in Dim.of(d).names for d in node.attributes["dims"]):
+            raise NoRow("the number of steps is read")
+        return {name: self._sizes(value) for name, value in node.attributes.items()}
+
+    def _sizes(self, value: Any) -> Any:
+        """A dimension, or several, with ``limit`` steps."""
+        if isinstance(value, Dim):
+            return value.substitute({"time": self.limit})
+        return tuple(map(self._sizes, value)) if isinstance(value, tuple) else value
