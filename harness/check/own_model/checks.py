@@ -114,7 +114,7 @@ def repeatability(context: ModelContext) -> Iterator[Finding]:
 
 
 def shapes(context: ModelContext) -> Iterator[Finding]:
-    """Other batches and lengths."""
+    """Other batches and lengths; :class:`WorkerFault` where the process is lost on the way."""
     case = context.case
     context.remote.load(case.material)
     finding = Finding("shapes")

@@ -16,7 +16,7 @@ from harness.check.run_cell import CannotCheck, CellRun
 from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.ir import Program, UpdateRule
 from harness.program.serial import encode
-from harness.worker import answers
+from harness.worker.model_answers import OWN_MODEL
 from harness.worker.remote import Remote, WorkerFault
 
 
@@ -24,7 +24,7 @@ class ModelRemote(Remote):
     """Drives a worker that has a model of a user's. What is wrong with the model, or with how it
     was asked for, ends the run."""
 
-    forms = answers.OWN_MODEL
+    forms = OWN_MODEL
 
     def __init__(self, run: ModelRun) -> None:
         super().__init__(run.worker, run.timeout, spent)
