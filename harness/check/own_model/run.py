@@ -13,11 +13,15 @@ from harness.check.own_model.asked import Against
 from harness.check.own_model.checks import CHECKS, ModelContext
 from harness.check.own_model.told import located
 from harness.check.run_cell import CannotCheck, CellRun
+from harness.errors import shorten
 from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.ir import Program, UpdateRule
 from harness.program.serial import encode
 from harness.worker.model_answers import OWN_MODEL
 from harness.worker.remote import Remote, WorkerFault
+
+# Characters of the list of arrays that stay as the model has them.
+KEPT = 200
 
 
 class ModelRemote(Remote):
@@ -69,7 +73,8 @@ class ModelRun(CellRun):
             takes=list(self.against.takes),
             returns=list(self.against.returns),
         )
-        result.layers = {"model": attached["label"]}
+        kept = {"kept": shorten(", ".join(attached["kept"]), KEPT)} if attached["kept"] else {}
+        result.layers = {"model": attached["label"], **kept}
         return ModelContext(
             case,
             self.own,
