@@ -20,6 +20,7 @@ class AttachedModel(TypedDict):
     kept: list[str]
     takes: list[str]
     differentiates: bool
+    trains: bool
 
 
 # Those of a session's verbs that a model has, and its own.

@@ -84,6 +84,7 @@ class ModelRun(CellRun):
             self.cell.device,
             takes=tuple(attached["takes"]),
             differentiates=attached["differentiates"],
+            trains=attached["trains"],
         )
 
     def chosen(self, asked: Sequence[str]) -> dict[str, Check]:

@@ -34,6 +34,10 @@ def located(context: ModelContext, findings: Sequence[Finding]) -> str:
         right = [d.name for d in wrong["cotangent-gradients"].deviations if d.agrees]
         told = f"gradients: the outputs are right; wrong are {_listed(names)}"
         return f"{told}; right are {_listed(right)}" if right else f"{told}: all of them"
+    trained = [wrong[name] for name in ("outputs", "statistics") if name in wrong]
+    if trained:
+        names = [d.name for finding in trained for d in finding.deviations if not d.agrees]
+        return f"training: evaluation is right; in training these are wrong: {_listed(names)}"
     return f"the outputs and gradients are right; what differs is in: {', '.join(wrong)}"
 
 
