@@ -140,14 +140,18 @@ def test_a_scalar_and_a_condition_are_told_too(
         tmp_path,
         "model: odd\nsummary: Odd outputs.\nsource: A test.\nsizes: {features: 6}\n"
         "inputs:\n  x: {shape: [batch, features]}\n"
-        "equations: |\n  low = x < 0.0\n  total = sum(x, axis=[0, 1])\n",
+        "layers:\n  out: {layer: dense, units: features}\n"
+        "equations: |\n  y = out(x)\n  low = y < 0.0\n  total = sum(y, axis=[0, 1])\n",
         "odd.yaml",
     )
     file = model_file(
         tmp_path,
-        "import torch\n\n\nclass Odd(torch.nn.Module):\n    def forward(self, x):\n"
-        "        return {'low': x > 0, 'total': x.sum()}\n\n\nclass Off(Odd):\n"
-        "    def forward(self, x):\n        return {'total': x.sum() + 1}\n",
+        "import torch\n\n\nclass Odd(torch.nn.Module):\n"
+        "    def __init__(self, features):\n        super().__init__()\n"
+        "        self.out = torch.nn.Linear(features, features)\n\n"
+        "    def forward(self, x):\n        return {'low': self.out(x) > 0}\n\n\n"
+        "class Off(Odd):\n"
+        "    def forward(self, x):\n        return {'total': self.out(x).sum() + 1}\n",
     )
     low = checked(torch_service, spec, f"{file}:Odd", "float64", checks=("inference",))
     assert "output.low is off by 1.00e+00 in" in low.location
