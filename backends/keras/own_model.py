@@ -80,6 +80,8 @@ class KerasOwnModels(OwnModels):
 class KerasModel(OwnModel):
     """A model that is built."""
 
+    trains = True
+
     def __init__(self, model: Any, backend: Any) -> None:
         self.model, self.backend, self.ops = model, backend, backend.keras.ops
         self.label = f"keras.Model {type(model).__name__}"

@@ -70,6 +70,8 @@ class TorchModels(OwnModels):
 class TorchModel(OwnModel):
     """A module in the session's dtype, on its device."""
 
+    trains = True
+
     def __init__(self, module: torch.nn.Module, backend: Any) -> None:
         self.module, self.backend = module, backend
         self.label = f"torch.nn.Module {type(module).__name__}"

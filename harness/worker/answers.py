@@ -168,29 +168,15 @@ class MeasuredAnswer(TypedDict):
     error: NotRequired[str]
 
 
-@with_config(FORM)
-class DescribedModel(TypedDict):
-    sizes: list[str]
-
-
-@with_config(FORM)
-class AttachedModel(TypedDict):
-    label: str
-    weights: Texts
-    kept: list[str]
-    takes: list[str]
-    differentiates: bool
-
-
 Forms = Mapping[str, TypeAdapter[Any]]
 
 
-def _forms(**types: Any) -> Forms:
+def forms_of(**types: Any) -> Forms:
     return {verb: TypeAdapter(type_) for verb, type_ in types.items()}
 
 
 # The verbs of a backend: of checks, of the clock, of training.
-BACKEND = _forms(
+BACKEND = forms_of(
     open=Opened,
     use_rule=Paths,
     load=None,
@@ -225,18 +211,10 @@ BACKEND = _forms(
     train_evaluate=dict[str, float] | None,
     train_memory=MemoryAnswer,
 )
-# The verbs of a model of a user's own.
-OWN_MODEL = _forms(
-    describe=DescribedModel,
-    attach=AttachedModel,
-    load=None,
-    forward=Tensors,
-    gradients=Gradients,
-)
 # The verbs of a format.
-FORMAT = _forms(suffix=str, write=list[str], read=ReadWeights, outputs=Arrays, script=Scripted)
+FORMAT = forms_of(suffix=str, write=list[str], read=ReadWeights, outputs=Arrays, script=Scripted)
 # The verb of a framework whose defaults are measured.
-DEFAULTS = _forms(measure=dict[str, MeasuredAnswer])
+DEFAULTS = forms_of(measure=dict[str, MeasuredAnswer])
 _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 # Verbs whose lists have as many entries as their payload says.
 COUNTED = {

@@ -133,6 +133,33 @@ def test_another_epsilon_is_named(torch_service: OwnModelService, tmp_path: Path
     assert "It is right if epsilon is 1e-06 in place of 1e-05" in result.location
 
 
+def test_a_scalar_and_a_condition_are_told_too(
+    torch_service: OwnModelService, tmp_path: Path
+) -> None:
+    spec = model_file(
+        tmp_path,
+        "model: odd\nsummary: Odd outputs.\nsource: A test.\nsizes: {features: 6}\n"
+        "inputs:\n  x: {shape: [batch, features]}\n"
+        "layers:\n  out: {layer: dense, units: features}\n"
+        "equations: |\n  y = out(x)\n  low = y < 0.0\n  total = sum(y, axis=[0, 1])\n",
+        "odd.yaml",
+    )
+    file = model_file(
+        tmp_path,
+        "import torch\n\n\nclass Odd(torch.nn.Module):\n"
+        "    def __init__(self, features):\n        super().__init__()\n"
+        "        self.out = torch.nn.Linear(features, features)\n\n"
+        "    def forward(self, x):\n        return {'low': self.out(x) > 0}\n\n\n"
+        "class Off(Odd):\n"
+        "    def forward(self, x):\n        return {'total': self.out(x).sum() + 1}\n",
+    )
+    low = checked(torch_service, spec, f"{file}:Odd", "float64", checks=("inference",))
+    assert "output.low is off by 1.00e+00 in" in low.location
+    total = checked(torch_service, spec, f"{file}:Off", "float64", checks=("inference",))
+    assert "output.total is off by" in total.location
+    assert "the worst is [], " in total.location
+
+
 REFUSED = {
     "no rules": (NET, "Net", (), "--map embed=emb --map rnn=gru --map out=fc"),
     "no name": (NET, "Nett", RULES, "has no 'Nett'; did you mean 'Net'? (it has: Net)"),

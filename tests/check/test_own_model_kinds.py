@@ -60,7 +60,7 @@ class Stateful(nn.Module):
     def __init__(self, vocab, factors, hidden):
         super().__init__()
         self.embed = nn.Embedding(vocab, factors)
-        self.norm = nn.BatchNorm1d(factors, eps=1e-3)
+        self.norm = nn.BatchNorm1d(factors, eps=1e-3, momentum=0.01)
         self.W = nn.Linear(factors, 4 * hidden)
         self.U = nn.Linear(hidden, 4 * hidden, bias=False)
         self.out = nn.Linear(hidden, vocab)
@@ -87,7 +87,11 @@ def test_state_goes_in_and_out_and_statistics_are_mapped(tmp_path: Path) -> None
     service = OwnModelService("torch", load("torch"))
     spec = "lesson6/stateful_lstm"
     result = checked(service, spec, f"{file}:Stateful", "float64", maps=rules)
-    assert result.verdict == "agree", [f.detail for f in result.findings]
+    verdicts = {f.check: f.verdict for f in result.findings}
+    # torch moves towards the variance of a sample, the spec towards that of the batch.
+    assert verdicts.pop("statistics") == "differ"
+    assert set(verdicts.values()) == {"agree"}
+    assert result.location.endswith("these are wrong: statistics.norm.moving_variance")
     compared = {d.name for f in result.findings for d in f.deviations}
     assert {"output.logits", "state.h", "state.c", "gradient.state.h"} <= compared
 

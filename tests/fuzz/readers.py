@@ -6,12 +6,10 @@ A reader takes the content, and a folder to put it into. What it may raise is a
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import os
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,9 @@ from click.testing import CliRunner
 from hypothesis import strategies as st
 from safetensors.numpy import save as to_safetensors
 
+from fuzz.messages import read_frame
 from fuzz.mutations import damaged, retyped
+from fuzz.own_models import RULES, SOURCE, read_rules, read_source
 from fuzz.real import (
     MODEL,
     SIZES,
@@ -43,7 +43,6 @@ from fuzz.real import (
     weights_file,
 )
 from harness.check import reproducer
-from harness.check.own_model.asked import against
 from harness.check.recorded import ended
 from harness.check.request import Request
 from harness.check.resume import records_of
@@ -53,10 +52,8 @@ from harness.convert.weights import DIGEST, OPENING, ZEROS
 from harness.errors import HarnessError
 from harness.given.files import gather
 from harness.program.serial import decode, encode
-from harness.runtime.own_model.renames import Rename, view_of
 from harness.text.corpus import corpus
 from harness.train import checkpoint
-from harness.worker import frames
 
 
 @dataclass(frozen=True)
@@ -228,33 +225,6 @@ def read_text(data: bytes, folder: Path) -> None:
     corpus(os.fspath(folder / "t.txt"))
 
 
-def read_rules(data: bytes, folder: Path) -> None:
-    (folder / "a.map").write_bytes(data)
-    (folder / "m.py").write_bytes(b"import torch")
-    found = against(f"{folder / 'm.py'}:Net", maps=[str(folder / "a.map")])
-    for rule in map(Rename.of, found.maps):
-        view_of(rule.renamed(".".join(rule.ours)) or "", {"gru.kernel": 0})
-
-
-def read_source(data: bytes, folder: Path) -> None:
-    (folder / "m.py").write_bytes(data)
-    against(f"{folder / 'm.py'}:Net")
-
-
-def read_frame(data: bytes, folder: Path) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.setblocking(False)
-        # More than a socket takes at once is not sent: the reader must notice the end.
-        with contextlib.suppress(BlockingIOError):
-            theirs.send(data)
-        theirs.close()
-        try:
-            frames.receive(ours)
-        except (frames.FrameError, frames.EndOfStream) as error:
-            raise HarnessError(str(error)) from error
-
-
 def read_program(data: bytes, folder: Path) -> None:
     decode(json.loads(data))
 
@@ -309,8 +279,8 @@ READERS = (
     Reader("table-values", lambda: archives(table_file()), read_table),
     Reader("plain-weights", of_bytes(plain_weights_file), read_plain_weights),
     Reader("texts", of_bytes(lambda: ["Ein Text.\r\nÜber zwei Zeilen.".encode()]), read_text),
-    Reader("rules", of_bytes(lambda: b"rnn = gru\na.*.W=gru.kernel[0:3, 1].T  # one"), read_rules),
-    Reader("sources", of_bytes(lambda: b"import torch\n\ndef f(x):\n    pass\n"), read_source),
+    Reader("rules", of_bytes(lambda: RULES), read_rules),
+    Reader("sources", of_bytes(lambda: SOURCE), read_source),
     Reader("frames", of_bytes(answers), read_frame, 4),
     Reader("wire", of_json(lambda: encode(spec().programs["training"])), read_program, 2),
 )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from harness.convert.formats import FormatService
 from harness.runtime.tensors import IllFormed, Misfit, tensor, whole
 from harness.worker import answers
+from harness.worker.model_answers import OWN_MODEL
 
 # What a worker may send in place of an answer: anything that a frame can hold.
 arrays = st.sampled_from(
@@ -35,7 +36,7 @@ FORMS = {
     "backend": answers.BACKEND,
     "format": answers.FORMAT,
     "defaults": answers.DEFAULTS,
-    "own model": answers.OWN_MODEL,
+    "own model": OWN_MODEL,
 }
 
 
@@ -77,7 +78,7 @@ def test_every_verb_has_a_form() -> None:
     assert verbs(FormatService) - {"versions"} == {*answers.FORMAT}
     assert verbs(DefaultsService) == {*answers.DEFAULTS}
     greeting = {"versions", "devices", "dtypes"}
-    assert verbs(OwnModelService) - greeting == {*answers.OWN_MODEL}
+    assert verbs(OwnModelService) - greeting == {*OWN_MODEL}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from harness.runtime.labels import backend_of
 REFUSED: Mapping[str, str] = {
     "on": "a model of your own is run on this machine",
     "reproducers": "a reproducer holds the spec's program, and no model of your own",
+    "quick": "it has checks of its own, all of them quick",
     "pairs": "there is one model, and no other backend to pair it with",
     "repeat": "the check 'repeatability' makes each call twice",
 }

@@ -1,7 +1,7 @@
 """What a model of a user's own is held against: outputs, gradients, repeats and other shapes.
 
-All in the inference phase, in which a model draws no noise and keeps no statistics. State that the
-model does not take is zeros, as at the start of a sequence.
+All but one in the inference phase, in which a model draws no noise and keeps no statistics. State
+that the model does not take is zeros, as at the start of a sequence.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.check.checks.context import Context, equal
 from harness.check.checks.properties import other_shapes
 from harness.check.findings import Finding
 from harness.oracle.yardstick import Expected
-from harness.program.signature import group_of, result_ports, variable_ports
+from harness.program.signature import group_of, noise_ports, result_ports, variable_ports
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
@@ -31,6 +31,7 @@ class ModelContext(Context):
 
     takes: tuple[str, ...] = ()
     differentiates: bool = True
+    trains: bool = False
     found: dict[str, Array | Misfit] = field(default_factory=dict)
 
     def material(self, material: Arguments) -> Arguments:
@@ -99,6 +100,23 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
     yield context.finding("cotangent-gradients", gradients, of(expected, wanted))
 
 
+def values(context: ModelContext) -> Iterator[Finding]:
+    """A pass in training of a spec with moving statistics and without noise: what the model
+    returns, made with the batch's own statistics, and the statistics after it."""
+    case = context.case
+    if not context.trains or not case.training.statistics or noise_ports(case.training):
+        return
+    material = context.material(case.material)
+    context.remote.load(material)
+    found = context.remote.forward("training", material.inputs, material.state)
+    key = ("a user's model", context.takes, "training")
+    expected = of(case.forward("training", material, key), found)
+    moved = {n: a for n, a in found.items() if n.startswith("statistics.")}
+    made = {n: a for n, a in found.items() if n not in moved}
+    yield context.finding("outputs", made, of(expected, made))
+    yield context.finding("statistics", moved, of(expected, moved))
+
+
 def repeatability(context: ModelContext) -> Iterator[Finding]:
     """The same call twice gives the same bits, where the framework's repeat."""
     material = context.case.material
@@ -114,7 +132,7 @@ def repeatability(context: ModelContext) -> Iterator[Finding]:
 
 
 def shapes(context: ModelContext) -> Iterator[Finding]:
-    """Other batches and lengths."""
+    """Other batches and lengths; :class:`WorkerFault` where the process is lost on the way."""
     case = context.case
     context.remote.load(case.material)
     finding = Finding("shapes")
@@ -142,5 +160,6 @@ CHECKS: Mapping[str, ModelCheck] = {
     "repeatability": repeatability,
     "inference": inference,
     "cotangents": cotangents,
+    "values": values,
     "shapes": shapes,
 }

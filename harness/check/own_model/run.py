@@ -13,18 +13,22 @@ from harness.check.own_model.asked import Against
 from harness.check.own_model.checks import CHECKS, ModelContext
 from harness.check.own_model.told import located
 from harness.check.run_cell import CannotCheck, CellRun
+from harness.errors import shorten
 from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.ir import Program, UpdateRule
 from harness.program.serial import encode
-from harness.worker import answers
+from harness.worker.model_answers import OWN_MODEL
 from harness.worker.remote import Remote, WorkerFault
+
+# Characters of the list of arrays that stay as the model has them.
+KEPT = 200
 
 
 class ModelRemote(Remote):
     """Drives a worker that has a model of a user's. What is wrong with the model, or with how it
     was asked for, ends the run."""
 
-    forms = answers.OWN_MODEL
+    forms = OWN_MODEL
 
     def __init__(self, run: ModelRun) -> None:
         super().__init__(run.worker, run.timeout, spent)
@@ -69,7 +73,8 @@ class ModelRun(CellRun):
             takes=list(self.against.takes),
             returns=list(self.against.returns),
         )
-        result.layers = {"model": attached["label"]}
+        kept = {"kept": shorten(", ".join(attached["kept"]), KEPT)} if attached["kept"] else {}
+        result.layers = {"model": attached["label"], **kept}
         return ModelContext(
             case,
             self.own,
@@ -79,6 +84,7 @@ class ModelRun(CellRun):
             self.cell.device,
             takes=tuple(attached["takes"]),
             differentiates=attached["differentiates"],
+            trains=attached["trains"],
         )
 
     def chosen(self, asked: Sequence[str]) -> dict[str, Check]:

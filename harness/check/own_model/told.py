@@ -25,8 +25,8 @@ def located(context: ModelContext, findings: Sequence[Finding]) -> str:
     if "repeatability" in wrong:
         return "the model gives other numbers each time, and nothing else can be said of it"
     forward = wrong.get("inference")
-    if forward is not None:
-        first = next(d for d in forward.deviations if not d.agrees)
+    first = next((d for d in forward.deviations if not d.agrees), None) if forward else None
+    if forward is not None and first is not None:
         hint = _hint(context, forward) or _other_output(context, first)
         return f"outputs: {_parting(context, first)}{f'. {hint}' if hint else ''}"
     if "cotangent-gradients" in wrong:
@@ -34,6 +34,10 @@ def located(context: ModelContext, findings: Sequence[Finding]) -> str:
         right = [d.name for d in wrong["cotangent-gradients"].deviations if d.agrees]
         told = f"gradients: the outputs are right; wrong are {_listed(names)}"
         return f"{told}; right are {_listed(right)}" if right else f"{told}: all of them"
+    trained = [wrong[name] for name in ("outputs", "statistics") if name in wrong]
+    if trained:
+        names = [d.name for finding in trained for d in finding.deviations if not d.agrees]
+        return f"training: evaluation is right; in training these are wrong: {_listed(names)}"
     return f"the outputs and gradients are right; what differs is in: {', '.join(wrong)}"
 
 
@@ -49,20 +53,20 @@ def _expected(context: ModelContext) -> dict[str, Array]:
 
 def _parting(context: ModelContext, first: Deviation) -> str:
     """How one tensor differs: where from in time, in how many of its entries, and the worst."""
-    found = context.found[first.name]
-    wanted = _expected(context)[first.name]
-    if first.reason or not isinstance(found, np.ndarray):
+    made = context.found[first.name]
+    if first.reason or not isinstance(made, np.ndarray):
         return str(first)
+    found = made.astype(np.float64)
+    wanted = _expected(context)[first.name].astype(np.float64)
     scale = scales({first.name: wanted})[first.name]
     with np.errstate(all="ignore"):
-        off = ~(np.abs(found - wanted) <= first.tolerance * scale)
-    at = np.unravel_index(
-        int(np.argmax(np.where(np.isnan(found), np.inf, abs(found - wanted)))), wanted.shape
-    )
-    place = f"[{', '.join(str(int(i)) for i in at)}]"
+        gap = np.abs(found - wanted)
+    off = ~(gap <= first.tolerance * scale)
+    worst = int(np.argmax(np.where(np.isnan(gap), np.inf, gap)))
+    at = [int(i) for i in np.unravel_index(worst, wanted.shape)] if wanted.ndim else []
     words = (
         f"{first.name} is off by {first.error:.2e} in {int(off.sum()):,} of {off.size:,} entries; "
-        f"the worst is {place}, {found[at]:.6g} in place of {wanted[at]:.6g}"
+        f"the worst is {at}, {found[tuple(at)]:.6g} in place of {wanted[tuple(at)]:.6g}"
     )
     axis = _time_axis(context, first.name)
     if axis is None:

@@ -60,11 +60,13 @@ class OwnModel(ABC):
         label: What it is, for the record: ``torch.nn.Module Gru``.
         takes: The names of what a call takes, in their order; None where they cannot be known.
         differentiates: Whether there is :meth:`gradients`.
+        trains: Whether it has a training mode, in which it moves its own statistics.
     """
 
     label: str
     takes: tuple[str, ...] | None = None
     differentiates: bool = True
+    trains: bool = False
 
     @abstractmethod
     def entries(self) -> Mapping[str, ModelArray]:

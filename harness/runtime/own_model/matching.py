@@ -56,6 +56,13 @@ class ModelWeights:
             }
         )
 
+    def moved(self, model: OwnModel) -> ArrayDict:
+        """The model's statistics as they are now, by ``statistics.NAME``."""
+        return {
+            f"statistics.{name}": place.view.of(model.read(place.view.key)).reshape(place.shape)
+            for name, place in self.statistics.items()
+        }
+
     def described(self) -> dict[str, str]:
         """By name of the spec, where each array is."""
         both = {**self.places, **self.statistics}

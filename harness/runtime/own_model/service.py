@@ -107,6 +107,7 @@ class OwnModelService:
             "kept": list(self.weights.kept),
             "takes": list(self.placing.names),
             "differentiates": self.model.differentiates,
+            "trains": self.model.trains,
         }
 
     def _natives(self) -> dict[str, Native]:
@@ -121,12 +122,13 @@ class OwnModelService:
     def forward(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays | None = None
     ) -> ArrayDict:
-        """What the model returns, by the names of the spec."""
+        """What the model returns, by the names of the spec; in training its statistics too."""
         given, shapes = self._given(inputs, state)
         naming = self._naming(shapes)
         training = phase == "training"
         found = self._called(lambda: self.model.run(given, self.placing, naming, training))
-        return self._checked(found)
+        moved = self.weights.moved(self.model) if training else {}
+        return self._checked({**found, **moved})
 
     def gradients(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays, cotangents: Arrays
