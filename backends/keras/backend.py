@@ -208,6 +208,9 @@ class Keras(Backend):
             return {"epsilon": given["epsilon"], "momentum": given["momentum"]}
         if kind in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
             return {name: given[name] for name in ("epsilon", "groups") if name in given}
+        on_cpu = isinstance(self.engine, TensorFlowEngine) and self._card is None
+        if kind == "MaxPooling2D" and on_cpu:
+            return {"pool_size": None}  # it leaves out NaN
         if kind in IMAGES:
             named = {n: self._activation(given[n]) for n in ("activation",) if n in given}
             return image_arguments(kind, layer) | named

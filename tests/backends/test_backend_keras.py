@@ -183,5 +183,7 @@ def test_what_keras_does_by_itself_is_still_as_noted(name: str, report: Report) 
     if name == "keras":
         # Right would be 0.004: the rows of one index are squared before they are added.
         assert raw["repeated rows"] == pytest.approx([0.002, 0.001])
+        # A NaN beside a number is left out of a pool of maxima.
+        assert raw["pooled"] == 3.0
         # The gradient takes it for granted that targets sum to 1.
         assert raw["targets"] == pytest.approx(0.3655, abs=1e-3)
