@@ -57,6 +57,7 @@ from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, loop
 from harness.runtime.layout import Layout
 from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors, WholeModel
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
+from harness.runtime.precision import NARROW, narrow, rounded_to
 from harness.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ __all__ = [
     "FLOATS",
     "INDENT",
     "MAX_WEIGHTS",
+    "NARROW",
     "PYTHON",
     "VARIABLES",
     "Advance",
@@ -209,6 +211,7 @@ __all__ = [
     "local_shapes",
     "loop",
     "mapping",
+    "narrow",
     "needed_nodes",
     "opened",
     "order_of_taken",
@@ -218,6 +221,7 @@ __all__ = [
     "read_bytes",
     "reading",
     "result_text",
+    "rounded_to",
     "run_file",
     "series",
     "shorten",

@@ -50,13 +50,14 @@ DOUBTFUL, DOUBTS = 1e-6, 4.0
 
 
 def _base(dtype: str) -> str:
-    """The dtype that noise is measured in: a coarser one's is scaled from float32."""
-    return "float64" if dtype == "float64" else "float32"
+    """The dtype that noise is measured in: TF32's, which numpy has not, is scaled from float32."""
+    return "float32" if dtype == "tf32" else dtype
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Values by name in float64. ``measured`` gives their noise in float32 or in float64."""
+    """Values by name in float64. ``measured`` gives their noise in a dtype that numpy has, with
+    products in bfloat16 or float16 among them."""
 
     values: Arrays
     measured: Callable[[str], Noise]
@@ -73,7 +74,7 @@ class Expected:
     def noise(self, dtype: str) -> Noise:
         """How far honest numbers of a dtype stray, by name, relative to the scale of the values.
 
-        Measured in float64 or in float32; that of a coarser dtype is scaled from float32.
+        Measured in it; that of TF32, which numpy has not, is scaled from float32.
         """
         base = _base(dtype)
         factor = PRECISION[dtype] / PRECISION[base]
