@@ -14,6 +14,8 @@ from harness.program.builder import Builder
 
 # The scale, and how many steps there were since it changed: carried from step to step.
 SCALE, GOOD = "loss.scale", "loss.good"
+# Beside them in a checkpoint: how many steps were not left out.
+UPDATES = "updates"
 # What they begin with, and the steps after which the scale is doubled.
 FIRST, GROWS = 2.0**10, 2000
 # Squares of gradients that sum up to more are no gradients.

@@ -54,7 +54,8 @@ def rounded_to(array: Array, dtype: str) -> Array:
     """A float array rounded to the nearest number of a narrow dtype, ties to even, in its own: for
     numpy, which has no bfloat16 and no fast products in float16."""
     if dtype == "float16":
-        return array.astype(np.float16).astype(array.dtype)
+        with np.errstate(over="ignore"):  # beyond 65504 is infinity
+            return array.astype(np.float16).astype(array.dtype)
     bits = np.asarray(array, np.float32).view(np.uint32)
     # What is kept are the upper half's bits: half of their last place is added, less one unless
     # they are odd, and the lower half is cut off.

@@ -204,8 +204,7 @@ class Session(Functions):
         if self.optimizer is not None:
             rate: Any = learning_rate
             if feeds(self.rule):
-                count = self.scalar(float(self.steps))
-                wanted, rate = self.fed(trained, wanted, count, learning_rate)
+                wanted, rate = self.fed(trained, wanted, self.scalar(self.steps), learning_rate)
             updated = self.optimizer.update(self.optimizer_state, trained, wanted, rate)
             self.optimizer_state, trained = promises.pair(updated, *UPDATED)
         else:
