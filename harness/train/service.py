@@ -84,7 +84,7 @@ class TrainService:
         return self.trainer.run(rate, epoch, first, count)
 
     def train_snapshot(self) -> Payload:
-        """See :meth:`Trainer.snapshot`."""
+        """All that a run goes on from: see :meth:`Trainer.snapshot`."""
         return self.trainer.snapshot()
 
     def train_evaluate(self) -> dict[str, float] | None:
