@@ -143,7 +143,12 @@ def schema(kind: str) -> None:
 @cli.command()
 @options.specs
 @options.BACKENDS
-@listed("--dtype", "dtypes", kind="dtype", help="float64 or float32; both if left out.")
+@listed(
+    "--dtype",
+    "dtypes",
+    kind="dtype",
+    help="float64 or float32, both if left out; bfloat16 or float16.",
+)
 @options.DEVICE
 @listed(
     "--path",

@@ -57,6 +57,7 @@ from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, loop
 from harness.runtime.layout import Layout
 from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors, WholeModel
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
+from harness.runtime.precision import NARROW, narrow, rounded_to
 from harness.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ __all__ = [
     "FLOATS",
     "INDENT",
     "MAX_WEIGHTS",
+    "NARROW",
     "PYTHON",
     "VARIABLES",
     "Advance",
@@ -236,6 +238,7 @@ __all__ = [
     "made",
     "mapping",
     "names_taken",
+    "narrow",
     "needed_nodes",
     "opened",
     "order_of_taken",
@@ -247,6 +250,7 @@ __all__ = [
     "reading",
     "reshaped",
     "result_text",
+    "rounded_to",
     "run_file",
     "series",
     "shorten",

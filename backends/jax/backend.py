@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.extend import (
+    NARROW,
     Advance,
     Array,
     Backend,
@@ -134,16 +135,9 @@ class Jax(Backend):
             if array.dtype == np.int64:
                 array = _narrow(array)
         # A copy first: jnp.array too reads the caller's memory after it has returned.
-        made = jnp.asarray(np.array(array, order="C"))
-        return (
-            made.astype(jnp.bfloat16)
-            if self._dtype == "bfloat16" and array.dtype.kind == "f"
-            else made
-        )
+        return jnp.asarray(np.array(array, order="C"))
 
     def numpy(self, tensor: Any) -> Array:
-        if tensor.dtype == jnp.bfloat16:
-            tensor = tensor.astype(jnp.float32)
         return np.array(tensor)  # a copy: what JAX gives is read-only
 
     def versions(self) -> Mapping[str, str]:
@@ -154,7 +148,7 @@ class Jax(Backend):
 
     def dtypes(self) -> Sequence[str]:
         tf32 = ("tf32",) if "cuda" in self.devices() else ()
-        return (*super().dtypes(), *tf32, "bfloat16")
+        return (*super().dtypes(), *tf32, *NARROW)
 
     def settings(self) -> Mapping[str, str]:
         return {**platforms.settings(jax), "deterministic": str(self.repeats())}

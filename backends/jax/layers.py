@@ -6,12 +6,14 @@ JAX has no other layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors
+from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors, narrow
 
 from .images import IMAGES
 
@@ -30,12 +32,27 @@ def claim(layer: ClaimableCall, dtype: str) -> Native | None:
     """What JAX or optax has for a layer or a loss, if it computes it in ``dtype``."""
     if layer.definition in LOSSES:
         return _loss(*LOSSES[layer.definition])
+    native = None
     if layer.definition in IMAGES:
-        return IMAGES[layer.definition](layer)
+        native = IMAGES[layer.definition](layer)
     # The softmax of its attention is float32's in any dtype.
     if layer.definition == "causal_attention" and dtype != "float64":
-        return _causal_attention(layer)
-    return None
+        native = _causal_attention(layer)
+    products = narrow(dtype)
+    return _cast(native, products) if native and products and layer.shapes else native
+
+
+def _cast(native: Native, dtype: str) -> Native:
+    """A layer with parameters in a narrow dtype, by the casts that models in JAX have."""
+
+    def cast(tensors: Tensors) -> Tensors:
+        floats = {n for n, t in tensors.items() if jnp.issubdtype(t.dtype, jnp.floating)}
+        return {n: t.astype(dtype) if n in floats else t for n, t in tensors.items()}
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+        return [made.astype(jnp.float32) for made in native.run(cast(values), cast(packed))]
+
+    return replace(native, label=f"{native.label} ({dtype})", run=run)
 
 
 def _loss(loss: Callable[..., Any], roles: Sequence[str]) -> Native:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from harness.extend import (
+    NARROW,
     Advance,
     Array,
     Backend,
@@ -39,6 +40,7 @@ from harness.extend import (
     card_of,
     hookimpl,
     loop,
+    narrow,
 )
 
 from ..jax import platforms
@@ -79,18 +81,14 @@ class Keras(Backend):
         return self._table
 
     def tensor(self, array: Array) -> Any:
-        # An array of nobody else's; numpy has no bfloat16.
-        narrow = array.dtype.kind == "f" and self.keras.config.floatx() == "bfloat16"
-        dtype = "bfloat16" if narrow else None
-        return self.keras.ops.convert_to_tensor(np.array(array, order="C"), dtype)
+        # An array of nobody else's.
+        return self.keras.ops.convert_to_tensor(np.array(array, order="C"))
 
     def fill(self, tensor: Any, array: Array) -> None:
         assert isinstance(self.engine, TorchEngine)
         self.engine.fill(tensor, array)
 
     def numpy(self, tensor: Any) -> Array:
-        if self.keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
-            tensor = self.keras.ops.cast(tensor, "float32")
         return np.array(self.keras.ops.convert_to_numpy(tensor))
 
     def versions(self) -> Mapping[str, str]:
@@ -104,7 +102,7 @@ class Keras(Backend):
 
     def dtypes(self) -> Sequence[str]:
         tf32 = ("tf32",) if "cuda" in self.devices() else ()
-        return (*super().dtypes(), *tf32, "bfloat16")
+        return (*super().dtypes(), *tf32, *NARROW)
 
     def use(self, device: str, dtype: str) -> None:
         if self._device is not None:
@@ -116,10 +114,10 @@ class Keras(Backend):
         name = self.engine.cpu if self._card is None else f"gpu:{self._card}"
         self._device = self.keras.device(name)
         self._device.__enter__()
-        kept = "float32" if dtype == "tf32" else dtype
+        kept = "float64" if dtype == "float64" else "float32"
         self.keras.config.set_floatx(kept)
         # Of its own: the first layer that is made keeps the policy of its time for all later ones.
-        self.keras.config.set_dtype_policy(kept)
+        self.keras.config.set_dtype_policy(f"mixed_{dtype}" if narrow(dtype) else kept)
         # Not on a card, where that is another computation: what is checked there is to be what is
         # timed.
         self.engine.quick = self.quick and self._card is None
@@ -177,7 +175,8 @@ class Keras(Backend):
         name = layer_name(str(layer.node.attributes["instance"]))
         arguments["name"] = f"{name}_layer" if named_as_operation(name, self.keras) else name
         made = getattr(self.keras.layers, kind)(**arguments)
-        run = eager(made, layer.phase == "training")
+        mixed = made.compute_dtype != made.variable_dtype
+        run = eager(made, layer.phase == "training", self.keras.ops.cast if mixed else None)
         label = f"keras.layers.{kind}{' (cuDNN)' if self._is_cudnn(kind, arguments) else ''}"
         return KerasLayer(label, run, packing, made)
 

@@ -45,8 +45,14 @@ def _listed(made: Any) -> list[Any]:
     return list(made) if isinstance(made, list | tuple) else [made]
 
 
-def eager(layer: Any, training: bool) -> Callable[[Tensors, Tensors], Sequence[Any]]:
-    """The layer outside of a model, with the variables that are passed in."""
+def _widened(made: Sequence[Any], cast: Any) -> list[Any]:
+    """What a layer of a mixed policy makes, back in the dtype that everything is kept in."""
+    return [m if m is None else cast(m, "float32") for m in made] if cast else list(made)
+
+
+def eager(layer: Any, training: bool, cast: Any) -> Callable[[Tensors, Tensors], Sequence[Any]]:
+    """The layer outside of a model, with the variables that are passed in; of a mixed policy there
+    is a ``cast``."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
         x, states = _source(values), _states(values)
@@ -59,12 +65,12 @@ def eager(layer: Any, training: bool) -> Callable[[Tensors, Tensors], Sequence[A
         weights = [packed[v.name] for v in layer.trainable_variables]
         fixed = [values.get(v.name, v.value) for v in layer.non_trainable_variables]
         made, changed = layer.stateless_call(weights, fixed, x, **free)
-        return [made, *changed] if normalises else _listed(made)
+        return _widened([made, *changed] if normalises else _listed(made), cast)
 
     return run
 
 
-def symbolic(layer: Any, is_zero: Callable[[Any], bool]) -> Claimed:
+def symbolic(layer: Any, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
     """The layer as a part of a model. A first state of constant zeros is left to Keras."""
 
     def claimed(node: Node) -> Line:
@@ -74,7 +80,7 @@ def symbolic(layer: Any, is_zero: Callable[[Any], bool]) -> Claimed:
             given = {role: values[i] for role, i in roles if i in values}
             states = _states(given)
             free = {} if all(map(is_zero, states)) else {"initial_state": states}
-            made = _listed(layer(_source(given), **free))
+            made = _widened(_listed(layer(_source(given), **free)), cast)
             # New statistics are not tensors of the graph: Keras gives them beside its outputs.
             values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
 
@@ -168,7 +174,8 @@ class KerasModels(WholeModel):
         done = frozenset(output for node in nodes for output in node.outputs)
         env = self._inputs(program, set(free_values(Block((), nodes, tuple(ends)))), sizes)
         inputs = dict(env)
-        layers = {key: symbolic(layer, is_zero) for key, layer in self.layers.items()}
+        cast = self.keras.ops.cast if self.session.products else None
+        layers = {key: symbolic(layer, is_zero, cast) for key, layer in self.layers.items()}
         env[VARIABLES] = {}
         self.session.interpreter(sizes, self.session.claimed(phase) | layers).run(nodes, env)
         rest = tuple(node for node in program.nodes if not done.issuperset(node.outputs))

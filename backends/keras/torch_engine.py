@@ -85,7 +85,7 @@ class TorchEngine:
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
         """torch's own executor: Keras' operations would only add to the time of each call."""
         kernels = import_module("harness.backends.torch.kernels").TorchKernels
-        return Executor(plan, kernels(plan.dtype, self._device))
+        return Executor(plan, kernels(plan.dtype, self._device, plan.products))
 
     def advance(self, step: Advance) -> Advance:
         """Eager."""

@@ -1,17 +1,29 @@
 """numpy, in float64 or float32: a table of primitives and nothing else.
 
-It has no automatic differentiation, so it trains with the gradient that the program derives: what
-this file does is all that a new backend must do.
+What is narrower is rounded to it and kept in float32, in which numpy's products are fast. It has no
+automatic differentiation, so it trains with the gradient that the program derives: what this file
+does is all that a new backend must do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from harness.extend import Array, Backend, Executor, Plan, Probes, Tensors, hookimpl
+from harness.extend import (
+    NARROW,
+    Array,
+    Backend,
+    Executor,
+    Plan,
+    Probes,
+    Tensors,
+    hookimpl,
+    narrow,
+    rounded_to,
+)
 
 from .erf import erf
 from .fused import FUSED
@@ -43,7 +55,7 @@ def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
 PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     **UFUNCS,
     "where": np.where,
-    "astype": lambda x, dtype: x.astype(dtype),
+    "astype": lambda x, dtype: rounded_to(x, dtype) if narrow(dtype) else x.astype(dtype),
     "permute_dims": np.transpose,
     "broadcast_to": np.broadcast_to,
     "expand_dims": np.expand_dims,
@@ -83,6 +95,9 @@ class Numpy(Backend):
     rewrites = True
     denormals = True
 
+    def dtypes(self) -> Sequence[str]:
+        return (*super().dtypes(), *NARROW)
+
     def tensor(self, array: Array) -> Array:
         return array
 
@@ -100,7 +115,7 @@ class Numpy(Backend):
         return quiet
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        return Executor(plan, NumpyKernels(plan.dtype))
+        return Executor(plan, NumpyKernels(plan.dtype, plan.products))
 
 
 @hookimpl

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import Array, Call, in_turn
+from harness.extend import Array, Call, in_turn, rounded_to
 
 from .erf import erf
 from .segments import segment_sum
@@ -44,7 +44,8 @@ UFUNCS: Mapping[str, Any] = {
 
 
 class NumpyKernels:
-    """See :class:`harness.runtime.executor.Kernels`; for one dtype of floats."""
+    """See :class:`harness.runtime.executor.Kernels`; for one dtype of floats, and ``products`` of
+    what is rounded to another."""
 
     # Of one pass over all rows, most of the time goes into fetching them.
     tiled: Collection[str] = frozenset(UFUNCS) | {
@@ -52,8 +53,8 @@ class NumpyKernels:
         *("sigmoid_gradient", "tanh_gradient", "relu_gradient", "clip_gradient"),
     }
 
-    def __init__(self, dtype: str) -> None:
-        self.dtype = np.dtype(dtype)
+    def __init__(self, dtype: str, products: str = "") -> None:
+        self.dtype, self.products = np.dtype(dtype), products
         self.bits = np.dtype(f"u{self.dtype.itemsize}")
         self.kinds = {"float": self.dtype, "index": np.dtype(np.int64), "bool": np.dtype(np.bool_)}
         self._scratch: dict[Any, Array] = {}
@@ -73,7 +74,7 @@ class NumpyKernels:
             "segment_sum": partial(segment_sum, self.scratch),
             "sum": self._sum,
             "max": self._max,
-            "matmul": lambda out, a, b: partial(np.matmul, a, b, out),
+            "matmul": self._narrow_matmul if products else self._matmul,
             "relu": lambda out, x: self._ufunc(CLIP, out, x, 0.0, np.inf),
             "clip": lambda out, x, low, high: self._ufunc(CLIP, out, x, low, high),
             "sigmoid": self._sigmoid,
@@ -138,6 +139,16 @@ class NumpyKernels:
 
     def _ufunc(self, ufunc: Any, out: Array, *inputs: Any) -> Call:
         return partial(ufunc, *map(self._array, inputs), out)
+
+    def _matmul(self, out: Array, a: Array, b: Array) -> Call:
+        return partial(np.matmul, a, b, out)
+
+    def _narrow_matmul(self, out: Array, a: Array, b: Array) -> Call:
+        def run() -> None:
+            made = np.matmul(rounded_to(a, self.products), rounded_to(b, self.products))
+            np.copyto(out, rounded_to(made, self.products))
+
+        return run
 
     def _copy(self, out: Array, x: Any) -> Call:
         return partial(np.copyto, out, x)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.extend import (
+    NARROW,
     Array,
     Backend,
     ClaimableCall,
@@ -27,6 +28,7 @@ from harness.extend import (
     UpdateRule,
     card_of,
     hookimpl,
+    narrow,
 )
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ class Torch(Backend):
     denormals = True
 
     def __init__(self) -> None:
-        self.device, self.narrow, self.double = "cpu", False, False
+        self.device, self.products, self.double = "cpu", "", False
         self._table = {
             **_table(),
             "arange": lambda stop: torch.arange(stop, device=self.device),
@@ -120,15 +122,13 @@ class Torch(Backend):
 
     def tensor(self, array: Array) -> Tensor:
         # A copy first: from_numpy shares memory, and refuses negative strides.
-        made = torch.from_numpy(np.array(array, order="C")).to(self.device)
-        return made.bfloat16() if self.narrow and made.is_floating_point() else made
+        return torch.from_numpy(np.array(array, order="C")).to(self.device)
 
     def fill(self, tensor: Tensor, array: Array) -> None:
         tensor.copy_(torch.from_numpy(array))
 
     def numpy(self, tensor: Tensor) -> Array:
-        copy = tensor.detach().to("cpu", copy=True)
-        return copy.float().numpy() if copy.dtype == torch.bfloat16 else copy.numpy()
+        return tensor.detach().to("cpu", copy=True).numpy()
 
     def versions(self) -> Mapping[str, str]:
         return {**super().versions(), "torch": str(torch.__version__)}
@@ -137,10 +137,10 @@ class Torch(Backend):
         return cuda.devices()
 
     def dtypes(self) -> Sequence[str]:
-        return (*super().dtypes(), *cuda.dtypes(), "bfloat16")
+        return (*super().dtypes(), *cuda.dtypes(), *NARROW)
 
     def use(self, device: str, dtype: str) -> None:
-        self.device, self.narrow, self.double = device, dtype == "bfloat16", dtype == "float64"
+        self.device, self.products, self.double = device, narrow(dtype), dtype == "float64"
         cuda.prepare(dtype, self.deterministic)
         # cuDNN would rather have all weights of a layer in one piece of memory. Autograd's leaves
         # are tensors of their own, so the copy that it makes at every call is accepted.
@@ -171,7 +171,7 @@ class Torch(Backend):
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
         from .kernels import TorchKernels
 
-        return Executor(plan, TorchKernels(plan.dtype, self.device))
+        return Executor(plan, TorchKernels(plan.dtype, self.device, plan.products))
 
     def wait(self, tensors: Tensors) -> None:
         cuda.wait(self.device)
@@ -208,10 +208,13 @@ class Torch(Backend):
         return run
 
     def claim(self, layer: ClaimableCall) -> Native | None:
+        from .autocast import autocast
         from .layers import CLAIMS, CUDNN
 
         claim = CLAIMS.get(layer.definition)
         native = claim(layer) if claim else None
+        if native is not None and self.products:
+            native = autocast(native, self.device, self.products)
         if native is not None and card_of(self.device) is not None and native.label in CUDNN:
             return replace(native, label=f"{native.label} (cuDNN)")
         return native

@@ -23,13 +23,14 @@ def dtypes() -> Sequence[str]:
 
 
 def prepare(dtype: str, deterministic: bool) -> None:
-    """Set what decides the digits of a card: TF32 and the sums of bfloat16, which torch otherwise
-    may make in bfloat16, and whether bits are to repeat."""
+    """Set what decides the digits of a card: TF32 and the sums of narrow products, which torch
+    otherwise may make in the narrow dtype, and whether bits are to repeat."""
     precision = "tf32" if dtype == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = precision
     torch.backends.cudnn.conv.fp32_precision = precision
     torch.backends.cudnn.rnn.fp32_precision = precision
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     torch.backends.cudnn.deterministic = deterministic
     torch.use_deterministic_algorithms(deterministic)
 
@@ -41,6 +42,7 @@ def settings() -> Mapping[str, str]:
         "tf32": str(matmul.fp32_precision == "tf32"),
         "tf32 of cuDNN": str(rnn.fp32_precision == "tf32"),
         "bfloat16 sums": str(matmul.allow_bf16_reduced_precision_reduction),
+        "float16 sums": str(matmul.allow_fp16_reduced_precision_reduction),
         "deterministic": str(torch.are_deterministic_algorithms_enabled()),
     }
 

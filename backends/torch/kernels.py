@@ -57,12 +57,14 @@ FUSED: Mapping[str, Callable[..., Any]] = {
 
 
 class TorchKernels:
-    """See :class:`harness.runtime.executor.Kernels`; for one dtype of floats on one device."""
+    """See :class:`harness.runtime.executor.Kernels`; for one dtype of floats on one device, with
+    ``products`` in another, if that is said."""
 
     tiled: Collection[str] = frozenset()
 
-    def __init__(self, dtype: str, device: str) -> None:
+    def __init__(self, dtype: str, device: str, products: str = "") -> None:
         self.dtype, self.device = getattr(torch, dtype), device
+        self.products = getattr(torch, products) if products else None
         self.kinds = {"float": self.dtype, "index": torch.int64, "bool": torch.bool}
         self.table: Mapping[str, Callable[..., Call]] = {
             **{op: partial(self._operation, function) for op, function in OPERATIONS.items()},
@@ -80,8 +82,8 @@ class TorchKernels:
             "segment_sum": lambda out, x, i: in_turn(out.zero_, partial(out.index_add_, 0, i, x)),
             "sum": lambda out, x: partial(torch.sum, x, 1, out=out),
             "max": lambda out, x: partial(torch.amax, x, 1, out=out),
-            "matmul": self._matmul,
-            "addmm": self._addmm,
+            "matmul": self._narrow_matmul if products else self._matmul,
+            "addmm": self._narrow_addmm if products else self._addmm,
             "relu": lambda out, x: partial(torch.clamp_min, x, 0.0, out=out),
             "clip": lambda out, x, low, high: partial(torch.clamp, x, low, high, out=out),
             "relu_gradient": self._relu_gradient,
@@ -151,6 +153,13 @@ class TorchKernels:
 
     def _matmul(self, out: Tensor, a: Tensor, b: Tensor) -> Call:
         return partial(torch.mm if a.dim() == b.dim() == 2 else torch.matmul, a, b, out=out)
+
+    def _narrow_matmul(self, out: Tensor, a: Tensor, b: Tensor) -> Call:
+        return lambda: out.copy_(torch.matmul(a.to(self.products), b.to(self.products)))
+
+    def _narrow_addmm(self, out: Tensor, c: Any, a: Tensor, b: Tensor) -> Call:
+        c = self._whole(c, out)
+        return lambda: torch.add(c, torch.mm(a.to(self.products), b.to(self.products)), out=out)
 
     def _addmm(self, out: Tensor, c: Any, a: Tensor, b: Tensor) -> Call:
         return partial(torch.addmm, self._whole(c, out), a, b, out=out)

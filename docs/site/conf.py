@@ -40,6 +40,7 @@ CHAPTERS = {
         "plans",
         "workers",
         "false-alarms",
+        "false-alarms-narrow",
         "odd-sizes",
         "CONTRIBUTING",
         "CHANGELOG",

@@ -57,7 +57,7 @@ def check(
     Args:
         specs: Names, paths of files, or specs that are loaded; all of Lesson 6 if left out.
         backends: Names of ``harness list``; all that are installed if left out.
-        dtypes: ``float64``, ``float32``, or both.
+        dtypes: Of ``float64``, ``float32``, ``bfloat16`` and ``float16``.
         paths: ``native`` (the framework's own layers where it has them), ``equations``, or
             ``derived`` (the equations with the derived gradient).
         device: As the backend names it.
@@ -169,7 +169,7 @@ def cells(
     Args:
         specs: As of :func:`check`, and so are all others.
         backends: Names of ``harness list``.
-        dtypes: ``float64``, ``float32``, or both.
+        dtypes: Of ``float64``, ``float32``, ``bfloat16`` and ``float16``.
         paths: ``native``, ``equations`` or ``derived``.
         device: As the backend names it.
         checks: Patterns of checks.

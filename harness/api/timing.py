@@ -45,7 +45,7 @@ def bench(
         batches: Sizes of a batch.
         times: Lengths of a sequence; the spec's own if left out.
         sizes: Sizes that differ from the spec's, by name: one, or several to be timed.
-        dtype: ``float32``, ``tf32``, ``bfloat16`` or ``float64``.
+        dtype: ``float32``, ``tf32``, ``bfloat16``, ``float16`` or ``float64``.
         device: As the backends name it.
         path: ``fastest`` of those that are right, ``native``, ``equations`` or ``derived``.
         threads: Threads of each backend; 0 for all cores.

@@ -56,7 +56,7 @@ def train(
         held_out: Share of the text to test on, its end.
         proof: Hold the first steps against the oracle.
         device: As the backend names it.
-        dtype: ``float32``, ``float64``, ``bfloat16`` or ``tf32``.
+        dtype: ``float32``, ``float64``, ``bfloat16``, ``float16`` or ``tf32``.
         path: ``derived`` (the program's own gradient), ``native`` (the framework's layers and
             gradient), ``equations`` (its gradient of the equations), or ``fastest`` of them.
         sizes: Sizes that differ from the spec's, by name.

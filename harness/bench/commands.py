@@ -35,7 +35,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @options.specs
 @options.BACKENDS
 @options.DEVICE
-@options.dtype("float32", "tf32, bfloat16 and float64")
+@options.dtype("float32", "tf32, bfloat16, float16 and float64")
 @listed("--batch", "batches", default=("64",), show_default=True, metavar="N", help="Batch sizes.")
 @listed("--time", "times", metavar="T", help="Lengths of a sequence; the spec's own if left out.")
 @listed(

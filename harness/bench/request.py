@@ -20,7 +20,7 @@ from harness.spec.model import FREE_SIZES, Spec, load_specs
 from harness.worker.launch import Launch, thread_settings
 
 MODES = ("forward", "train")
-DTYPES = ("float32", "tf32", "bfloat16", "float64")
+DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
 PATHS = ("fastest", "native", "equations", "derived")
 DEFAULT_BATCH = 64
 TEN_MINUTES = 600.0

@@ -26,7 +26,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option(
     "--against", type=WordList("backend"), help="Another backend, in place of the oracle."
 )
-@options.dtype("float32", "float64")
+@options.dtype("float32", "float64, bfloat16 and float16")
 @options.path("native")
 @options.DEVICE
 @options.SPECS

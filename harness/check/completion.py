@@ -9,7 +9,7 @@ import click
 
 from harness.options import completers
 
-DTYPES = ("float64", "float32", "bfloat16", "tf32")
+DTYPES = ("float64", "float32", "bfloat16", "float16", "tf32")
 PATHS = ("native", "equations", "derived", "fastest", "all")
 MODES = ("forward", "train")
 TEXTS = ("builtin", "nietzsche")

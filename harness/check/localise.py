@@ -32,6 +32,7 @@ from harness.oracle.yardstick import at_least_typical
 from harness.program.ir import Phase, Program, walk_nodes
 from harness.program.signature import owner_of
 from harness.runtime.arguments import Arguments
+from harness.runtime.backend import host_dtype
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
 from harness.worker.remote import Traced
@@ -142,7 +143,7 @@ class Expectations:
             key = (name, step)
             if key not in self.values:
                 continue
-            reason = wrong_form(array, self.values[key], self.dtype)
+            reason = wrong_form(array, self.values[key], host_dtype(self.dtype))
             if reason or isinstance(array, Misfit):
                 empty = np.empty(0)
                 parts.append(TracedPart(name, step, key, ..., empty, empty, 0.0, reason))

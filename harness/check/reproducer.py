@@ -107,7 +107,7 @@ class CellForm(Form):
     spec: str
     backend: str
     device: str
-    dtype: Literal["float64", "float32"]
+    dtype: Literal["float64", "float32", "bfloat16", "float16"]
     path: Literal["native", "equations", "derived"]
 
 

@@ -29,7 +29,9 @@ SMALL_BATCH, SMALL_TIME = 3, 4
 OWN_BATCH = 4
 
 RANGES = {"timeout": TIMEOUT, "seed": SEED, "jobs": JOBS, "repeat": REPEAT}
+# Those that are checked where none are asked for, and all that are.
 DTYPES = ("float64", "float32")
+KNOWN_DTYPES = (*DTYPES, "bfloat16", "float16")
 PATHS = ("native", "equations", "derived")
 # What ``--quick`` takes where nothing else is asked for: one model of each kind of recurrence.
 QUICK_SPECS = ("lesson6/simple_rnn", "lesson6/stateful_lstm", "lesson6/keras_gru")
@@ -142,7 +144,10 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
     for name in request.specs:
         if not isinstance(name, str):
             raise UsageError(f"a spec is asked for by its name or its file's path, found {name!r}")
-    for kind, given, known in (("dtype", request.dtypes, DTYPES), ("path", request.paths, PATHS)):
+    for kind, given, known in (
+        ("dtype", request.dtypes, KNOWN_DTYPES),
+        ("path", request.paths, PATHS),
+    ):
         if not given:
             raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
         for value in given:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from harness.check.blame import blame, unheard
 from harness.check.cell import Cell, CellResult, own_fault
-from harness.check.checks import CHECKS, FLOAT64_ONLY, IN_ONE, Check, Context
+from harness.check.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Check, Context
 from harness.check.differences import Differences
 from harness.check.divergence import divergence
 from harness.check.findings import BROKEN, PASSING, Finding, Verdict
@@ -18,6 +18,7 @@ from harness.errors import UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.ir import Program, UpdateRule
+from harness.runtime.precision import narrow
 from harness.runtime.tensors import IllFormed
 from harness.worker.remote import Remote, WorkerFault, not_offered, told
 from harness.worker.worker import Outcome, Worker
@@ -140,6 +141,8 @@ class CellRun:
         """Whether a check is made in a dtype. One that another cell makes is not made again, unless
         it is asked for by name."""
         if check in FLOAT64_ONLY and dtype != "float64":
+            return False
+        if check in NOT_NARROW and narrow(dtype):
             return False
         enough = IN_ONE.get(check, dtype)
         offered = (self.worker.hello or {}).get("dtypes", ())

@@ -19,10 +19,16 @@ from harness.oracle.patience import patient
 from harness.program.ir import Node
 from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, Table, Watch
+from harness.runtime.precision import narrow, rounded_to
 
 
 def _slice(x: Array, axis: int, start: int, stop: int) -> Array:
     return x[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def _astype(x: Array, dtype: str) -> Array:
+    array = np.asarray(x)
+    return rounded_to(array, dtype) if narrow(dtype) else array.astype(dtype)
 
 
 def _one_hot(indices: Array, classes: int, dtype: str) -> Array:
@@ -107,7 +113,7 @@ _PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "less_equal": lambda a, b: np.less_equal(np.real(a), np.real(b)),
     "equal": lambda a, b: np.equal(np.real(a), np.real(b)),
     "where": np.where,
-    "astype": lambda x, dtype: np.asarray(x).astype(dtype),
+    "astype": _astype,
     "permute_dims": lambda x, axes: np.transpose(x, axes),
     "broadcast_to": lambda x, shape: np.broadcast_to(x, shape),
     "arange": lambda stop: np.arange(stop),

@@ -38,6 +38,7 @@ PRECISION: Mapping[str, float] = {
     "float64": 2.0**-29,
     "tf32": 2.0**13,
     "bfloat16": 2.0**16,
+    "float16": 2.0**13,
 }
 
 

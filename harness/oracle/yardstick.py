@@ -49,14 +49,10 @@ OTHERS = tuple(order for order in ORDERS if order != "plain")
 DOUBTFUL, DOUBTS = 1e-6, 4.0
 
 
-def _base(dtype: str) -> str:
-    """The dtype that noise is measured in: a coarser one's is scaled from float32."""
-    return "float64" if dtype == "float64" else "float32"
-
-
 @dataclass(frozen=True)
 class Expected:
-    """Values by name in float64. ``measured`` gives their noise in float32 or in float64."""
+    """Values by name in float64. ``measured`` gives their noise in a dtype that numpy has, with
+    products in bfloat16 or float16 among them."""
 
     values: Arrays
     measured: Callable[[str], Noise]
@@ -73,19 +69,23 @@ class Expected:
     def noise(self, dtype: str) -> Noise:
         """How far honest numbers of a dtype stray, by name, relative to the scale of the values.
 
-        Measured in float64 or in float32; that of a coarser dtype is scaled from float32.
+        Measured in it, where numpy has it.
         """
-        base = _base(dtype)
+        # TF32, which numpy has not, is scaled from float32.
+        base = "float32" if dtype == "tf32" else dtype
         factor = PRECISION[dtype] / PRECISION[base]
         measured = self.measured(base)
-        if factor == 1.0:
+        if dtype in ("float64", "float32"):
             return measured
-        return {name: max(error, FLOOR) * factor for name, error in measured.items()}
+        # Whoever multiplies in a coarser dtype may round anything to it once.
+        least = FLOOR * PRECISION[dtype]
+        return {name: max(error * factor, least) for name, error in measured.items()}
 
     def tells(self, name: str, dtype: str) -> bool:
         """Whether numbers of that name say how well two computations of a dtype agree: not where
         they are nothing but rounding."""
-        return self.measured(_base(dtype)).get(name, 0.0) <= TELLING
+        wide = "float64" if dtype == "float64" else "float32"
+        return self.measured(wide).get(name, 0.0) <= TELLING
 
     def deviations(self, found: Mapping[str, Any], dtype: str) -> list[Deviation]:
         """One for every expected tensor; what was not expected differs too."""

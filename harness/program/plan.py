@@ -20,6 +20,7 @@ from harness.program.ir import (
     walk_nodes,
 )
 from harness.program.passes import optimise
+from harness.program.scaling import GOOD, SCALE, guarded
 from harness.program.signature import crossing_ports, result_ports
 from harness.program.updates import at_shape, type_at
 
@@ -38,6 +39,7 @@ class Plan:
     may be overwritten. ``sizes`` gives a number to every size, batch and time included. ``orders``
     names the inputs of a batch that are taken with their axes in another order than the program's,
     as ``permute_dims`` has it: who feeds batches arranges each once, not every step anew.
+    ``products`` is the dtype of the operands of products, where that is narrower than ``dtype``.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Plan:
     outputs: Mapping[str, int]
     carried: Mapping[str, str]
     orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    products: str = ""
 
     def shape(self, value: int) -> tuple[int, ...]:
         """The shape of a value, in numbers."""
@@ -83,11 +86,13 @@ def training_plan(
     *,
     learning_rate: float,
     total: bool = False,
+    scales: bool = False,
 ) -> Plan:
     """A training step: loss, gradient, update. Slots are named ``m.rnn.W``, as the rule has them.
 
     ``step`` comes in as a float, from 1, and goes out as that of the next step. With ``total`` so
-    does :data:`TOTAL`, to which the loss is added. The program is
+    does :data:`TOTAL`, to which the loss is added; where it ``scales`` the loss, what
+    :mod:`harness.program.scaling` carries. The program is
     optimised before it is differentiated, so that the backward pass is that of the better
     program, and once more as a whole.
     """
@@ -101,18 +106,24 @@ def training_plan(
     derivative = differentiate(whole, [loss], program.parameters, results.values(), fused)
     builder = Builder(dict(derivative.program.types), dict(derivative.program.names))
     (seed,) = derivative.seeds
-    one = Node("constant", (), (seed.value,), {"value": 1.0})
+    seeds = () if scales else (Node("constant", (), (seed.value,), {"value": 1.0}),)
     step = builder.value(Type(()), "step")
     gradients = {
         p.name: g.value for p, g in zip(program.parameters, derivative.gradients, strict=True)
     }
+    if scales:
+        gradients = {n: builder.emit("divide", g, seed.value) for n, g in gradients.items()}
     further, updated = _updates(program, rule, gradients, builder, step, learning_rate)
     further["step"] = step
+    if scales:
+        further |= {SCALE: seed.value, GOOD: builder.value(Type(()), GOOD)}
+        before = {p.name: p.value for p in program.parameters} | further
+        updated = guarded(builder, gradients, before, updated)
     if total:
         further[TOTAL] = builder.value(Type(()), TOTAL)
         updated[TOTAL] = builder.emit("add", further[TOTAL], results["loss"])
     results |= updated
-    nodes = (one, *derivative.program.nodes, *_differences(builder.nodes, dtype))
+    nodes = (*seeds, *derivative.program.nodes, *_differences(builder.nodes, dtype))
     nodes = optimise(nodes, results.values(), builder, sizes, fused)
     return _plan(program, builder, nodes, sizes, dtype, results, further)
 

@@ -25,7 +25,7 @@ TABLE: Mapping[str, str] = {
     "less_equal": "a <= b",
     "equal": "a == b",
     "where": "a where the condition holds, else b",
-    "astype": "a bool or index array as floats of dtype",
+    "astype": "a bool or index array as floats of dtype; floats too, of a dtype that is offered",
     "permute_dims": "axes in another order",
     "broadcast_to": "repeat along axes of length 1, and along new leading axes",
     "expand_dims": "a new axis of length 1",

@@ -20,6 +20,7 @@ from harness.program.ir import Program, UpdateRule
 from harness.program.plan import Plan
 from harness.runtime.interpreter import Interpreter, Step, Table, loop, stack
 from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors
+from harness.runtime.precision import with_products_in
 
 # (variables, constants) -> results; all three map names to tensors, see harness.runtime.session.
 # Variables are floats. What is passed in is not written into.
@@ -33,15 +34,16 @@ F = TypeVar("F", Function, GradientFunction)
 Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 
 
-# Bytes of a number on the device.
-WIDTHS: Mapping[str, int] = {"float64": 8, "float32": 4, "tf32": 4, "bfloat16": 2}
+# Bytes of a number on the device, as it is kept.
+WIDTHS: Mapping[str, int] = {
+    "float64": 8,
+    **dict.fromkeys(("float32", "tf32", "bfloat16", "float16"), 4),
+}
 
 
 def host_dtype(dtype: str) -> str:
-    """The dtype of the float arrays that go in and out of a session of ``dtype``.
-
-    numpy has no bfloat16, so those are float32.
-    """
+    """The dtype in which a session of ``dtype`` keeps its floats: all of them but the operands of
+    products, where those are narrower."""
     return "float64" if dtype == "float64" else "float32"
 
 
@@ -90,11 +92,12 @@ class Backend(ABC):
     def tensor(self, array: Array) -> Any:
         """A tensor of an array's shape on the session's device.
 
-        Floats get the session's dtype, and integers what the framework takes for indices.
+        Floats keep their dtype, and integers get what the framework takes for indices.
 
         Args:
             array: ``[...]``, of any strides; int64, bool, float64 in a session of float64 and
-                float32 in any other, that of bfloat16 included. To copy it is the safe way.
+                float32 in any other: in one of bfloat16 or float16 the harness has ``astype`` make
+                what is narrower. To copy it is the safe way.
                 Sessions keep nothing of what they pass, so a framework on the host's memory may
                 keep it instead.
         """
@@ -104,8 +107,7 @@ class Backend(ABC):
         """The values of a tensor, once they are there: this waits for the device.
 
         Returns:
-            An array of the tensor's shape and dtype, float32 for bfloat16. It is the caller's:
-            no later call changes it.
+            An array of the tensor's shape and dtype. It is the caller's: no later call changes it.
         """
 
     def versions(self) -> Mapping[str, str]:
@@ -117,7 +119,9 @@ class Backend(ABC):
         return ("cpu",)
 
     def dtypes(self) -> Sequence[str]:
-        """The names for ``--dtype``, of ``float64``, ``float32``, ``bfloat16`` and ``tf32``."""
+        """The names for ``--dtype``, of ``float64``, ``float32``, ``tf32``, ``bfloat16`` and
+        ``float16``. With one of the last two, ``astype`` must make it of float32 and go back, and
+        products must take it, with gradients: all else stays float32."""
         return ("float64", "float32")
 
     def use(self, device: str, dtype: str) -> None:
@@ -164,7 +168,7 @@ class Backend(ABC):
             ``plan.carried.values()`` are given away, others are not written into. Outputs are
             valid until the next run.
         """
-        table = {**self.primitives, **self.fused}
+        table = with_products_in({**self.primitives, **self.fused}, plan.products)
 
         def scalar(value: float) -> Any:
             return self.tensor(np.asarray(value, host_dtype(plan.dtype)))

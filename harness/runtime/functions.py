@@ -12,20 +12,16 @@ from harness.errors import UsageError
 from harness.program.autodiff.differentiate import Derivative, differentiate
 from harness.program.dims import bind
 from harness.program.ir import Node, Phase, Port, Program, needed_nodes
+from harness.program.scaling import SCALE
 from harness.program.signature import Mode, crossing_ports, result_ports, variable_ports
-from harness.runtime import promises
-from harness.runtime.backend import (
-    Backend,
-    F,
-    Function,
-    GradientFunction,
-    host_dtype,
-)
+from harness.runtime import promises, scaling
+from harness.runtime.backend import Backend, F, Function, GradientFunction, host_dtype
 from harness.runtime.claimed_calls import VARIABLES, claimed_call
 from harness.runtime.interpreter import Claimed, Interpreter, Values, Watch, perform
 from harness.runtime.kept_nodes import KeptNodes
 from harness.runtime.layout import Layout, claims
 from harness.runtime.native import Tensors, WholeModel
+from harness.runtime.precision import narrow, with_products_in
 
 ExecutionPath = Literal["native", "equations", "derived"]
 COMPILED = "what compile() made"
@@ -53,8 +49,11 @@ class Functions:
         dtype: str,
     ) -> None:
         self.backend, self.path = backend, path
-        # TF32 is how a GPU multiplies float32, not how anything is kept.
-        self.dtype = "float32" if dtype == "tf32" else dtype
+        # TF32, bfloat16 and float16 are how float32 is multiplied, not how anything is kept.
+        self.dtype, self.products = host_dtype(dtype), narrow(dtype)
+        self.table = with_products_in(backend.primitives, self.products)
+        # The range of float16 ends where gradients are.
+        self.scales = self.products == "float16"
         self.programs: dict[Phase, Program] = {"training": training, "inference": inference}
         found = {
             phase: claims(backend, program, phase) if path == "native" else {}
@@ -112,8 +111,12 @@ class Functions:
         Raises:
             ContractError: what comes of it is not a function.
         """
-        made = self.backend.value_and_gradient(function)
-        return None if made is None else promises.function(made, "value_and_gradient()")
+        scaled = scaling.scaled(function, self.table) if self.scales else function
+        made = self.backend.value_and_gradient(scaled)
+        if made is None:
+            return None
+        made = promises.function(made, "value_and_gradient()")
+        return scaling.unscaled(made, self.table) if self.scales else made
 
     def _derived(self, phase: Phase, mode: Mode) -> GradientFunction:
         if self.natives[phase]:
@@ -129,7 +132,9 @@ class Functions:
             env, sizes = self._env(program, variables, constants)
             one = self.float_tensor(np.asarray(1.0))
             for seed in derivative.seeds:
-                env[seed.value] = one if mode == "loss" else constants[f"cotangent.{seed.name}"]
+                given = one if mode == "loss" else constants[f"cotangent.{seed.name}"]
+                scale = [given, constants[SCALE]] if self.scales else []
+                env[seed.value] = perform(self.table, "multiply", scale) if scale else given
             key = (phase, mode, "derived", *sorted(sizes.items()))
             nodes = derivative.program.nodes
             env = self._kept_nodes.get(key, lambda: self.interpreter(sizes), lambda: nodes).run(env)
@@ -144,7 +149,7 @@ class Functions:
             gradients = {n: found.pop(f"gradient.{n}") for n in against}
             return found, gradients
 
-        return split
+        return scaling.unscaled(split, self.table) if self.scales else split
 
     def derivative(self, phase: Phase, mode: Mode) -> Derivative:
         """The program with its gradient, of the loss or along cotangents; made once."""
@@ -245,8 +250,7 @@ class Functions:
     ) -> Interpreter:
         """The interpreter of the session's nodes; a watch is shown loops step by step."""
         scan = None if watch else self.backend.scan
-        table = self.backend.primitives
-        return Interpreter(table, sizes, self.dtype, self.scalar, scan, claimed or {}, watch)
+        return Interpreter(self.table, sizes, self.dtype, self.scalar, scan, claimed or {}, watch)
 
     def sizes(self, phase: Phase, tensors: Tensors) -> dict[str, int]:
         """A number for every size of a program, those included that its arrays decide."""

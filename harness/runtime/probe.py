@@ -110,7 +110,7 @@ class Probe:
 
         A framework that compiles takes the longer for each call that is made by itself.
         """
-        table = session.backend.primitives
+        table = session.table
 
         def make(_: Tensors, given: Tensors) -> Tensors:
             return {
@@ -140,7 +140,7 @@ class Probe:
         try:
             inputs = [_tensor(session, form) for form in call.inputs]
             text = call_text(call.op, inputs, attributes)
-            made = perform(session.backend.primitives, call.op, inputs, attributes)
+            made = perform(session.table, call.op, inputs, attributes)
         except Exception as error:
             return self._raised(call.op, error)
         return self._wrong(session, made, call.result, text)

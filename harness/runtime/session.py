@@ -4,8 +4,8 @@ Tensors are passed by name: parameters under the framework's packed names (``rnn
 their own (``rnn.W``), and ``input.NAME``, ``target.NAME``, ``state.NAME``, ``statistics.NAME``
 and ``cotangent.NAME``. Results are ``output.NAME``, ``state.NAME``, ``statistics.NAME``,
 ``metric.NAME`` and ``loss``. Arrays have the shapes of the program's ports (``[batch, time]``).
-Those given are copied: floats into the session's dtype, indices of any integers into int64. Those
-returned are the caller's; their floats are float64 in a session of float64, else float32.
+Those given are copied, indices of any integers into int64. Those returned are the caller's. Floats
+are float64 in a session of float64, else float32: see :mod:`harness.runtime.precision`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness.program.signature import (
     check_names,
     without_noise,
 )
-from harness.runtime import promises
+from harness.runtime import promises, scaling
 from harness.runtime.backend import Backend, Function
 from harness.runtime.functions import COMPILED, ExecutionPath, Functions
 from harness.runtime.native import NativeOptimizer, Tensors
@@ -58,13 +58,16 @@ class Session(Functions):
         self.slots: dict[str, Tensors] = {}
         self.optimizer_state: Any = None
         self.steps = 0
+        self.scaling: Tensors = {}
         self.use_rule(rule)
 
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
         """Train with another optimizer from the next :meth:`load` on; without ``claim`` by its
         equations, whatever the framework has. :class:`.promises.ContractError` as for claims."""
         claimed = None
-        if rule is not None and claim and self.path == "native" and claimable(rule, self.layout):
+        # A step in float16 may have to be left out, as a whole.
+        claim = claim and self.path == "native" and not self.scales
+        if rule is not None and claim and claimable(rule, self.layout):
             claimed = self.backend.claim_optimizer(rule.by_meaning())
         if claimed is not None:
             wanted = "a NativeOptimizer, or None,"
@@ -75,10 +78,8 @@ class Session(Functions):
     def paths(self) -> dict[str, str]:
         """What runs each layer and loss, and the ``optimizer``: a label, or ``equations``."""
         natives = self.natives["training"]
-        found = {}
-        for node in self.programs["training"].calls:
-            key = call_key(node)
-            found[key] = natives[key].label if key in natives else "equations"
+        keys = map(call_key, self.programs["training"].calls)
+        found = {key: natives[key].label if key in natives else "equations" for key in keys}
         if self.rule is not None:
             found["optimizer"] = self.optimizer.label if self.optimizer else "equations"
         return found
@@ -101,10 +102,9 @@ class Session(Functions):
         check_arrays("statistic", program, program.statistics, statistics)
         self.variables = {n: self.float_tensor(a) for n, a in self.layout.pack(parameters).items()}
         self.statistics = {n: self.float_tensor(a) for n, a in statistics.items()}
-        trained = self.trained()
-        self.steps = 0
+        self.steps, self.scaling = 0, scaling.begun(self.scalar) if self.scales else {}
         if self.optimizer is not None:
-            self.optimizer_state = self.optimizer.start(trained)
+            self.optimizer_state = self.optimizer.start(self.trained())
         elif self.rule is not None:
             starts = started(self.rule, parameters)
             self.slots = {slot: self._packed(arrays) for slot, arrays in starts.items()}
@@ -184,8 +184,7 @@ class Session(Functions):
         """Every named value in the order it is made: (name, time step inside a loop, array).
 
         With targets the loss's own values too. Values of ``instead`` take the place of those that
-        were made, and what comes after is made from them. Claimed layers show their results only.
-        Loops run step by step.
+        were made. Claimed layers show their results only, and loops run step by step.
         """
         tracing = Tracing(self.programs[phase].names, instead, self.float_tensor, self.array)
         variables, constants = self.arguments(phase, inputs, state, targets or {})
@@ -205,15 +204,13 @@ class Session(Functions):
         if self.optimizer is not None:
             rate: Any = learning_rate
             if feeds(self.rule):
-                count = self.scalar(float(self.steps))
-                wanted, rate = self.fed(trained, wanted, count, learning_rate)
+                wanted, rate = self.fed(trained, wanted, self.scalar(self.steps), learning_rate)
             updated = self.optimizer.update(self.optimizer_state, trained, wanted, rate)
             self.optimizer_state, trained = promises.pair(updated, *UPDATED)
         else:
             trained = self._apply_rule(trained, wanted, learning_rate)
         self.variables.update(trained)
-        for port in self.programs["training"].statistics:
-            self.statistics[port.name] = results[f"statistics.{port.name}"]
+        self.statistics = {n: results[f"statistics.{n}"] for n in self.statistics}
         return self.to_numpy(results)
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
@@ -222,8 +219,11 @@ class Session(Functions):
         kept = {f"{slot}.{n}": t for slot, ts in self.slots.items() for n, t in ts.items()}
         kept[STEP] = self.scalar(float(self.steps))
         made = self.updated(trained, gradients, kept, learning_rate, self._compiled["update"])
-        for slot, tensors in self.slots.items():
-            self.slots[slot] = {n: made[f"{slot}.{n}"] for n in tensors}
+        if self.scales:
+            kept |= {**trained, **self.scaling}
+            made, self.scaling = scaling.left_by(self.interpreter({}), gradients, kept, made)
+            self.steps = int(self.array(made[STEP], STEP)) - 1
+        self.slots = {s: {n: made[f"{s}.{n}"] for n in ts} for s, ts in self.slots.items()}
         return {n: made[n] for n in trained}
 
     def updated(
@@ -294,7 +294,7 @@ class Session(Functions):
         self, phase: Phase, mode: Mode, variables: Tensors, constants: Tensors
     ) -> tuple[Tensors, Tensors]:
         """Results and gradients of a gradient function."""
-        made = self.gradient_function(phase, mode)(variables, constants)
+        made = self.gradient_function(phase, mode)(variables, {**constants, **self.scaling})
         results, gradients = promises.pair(made, COMPILED, "results and gradients")
         named = {n: t for n, t in promises.named(results, COMPILED).items() if n != "scalar"}
         return named, dict(promises.named(gradients, COMPILED))

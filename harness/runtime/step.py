@@ -7,14 +7,14 @@ optimizer keeps; in a forward pass: the state); what does not is ``fixed``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from harness.errors import UsageError
 from harness.program.ir import needed_nodes
 from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.program.signature import call_key, result_ports
-from harness.runtime import promises
+from harness.runtime import promises, scaling
 from harness.runtime.backend import Advance
 from harness.runtime.native import Tensors
 from harness.runtime.promises import ContractError
@@ -97,6 +97,7 @@ def store(session: Session, carried: Tensors) -> None:
         session.optimizer_state = carried[OPTIMIZER]
     for slot, tensors in session.slots.items():
         session.slots[slot] = {n: carried.get(f"{slot}.{n}", t) for n, t in tensors.items()}
+    session.scaling = {n: carried.get(n, t) for n, t in session.scaling.items()}
 
 
 def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
@@ -133,6 +134,7 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
 
 def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
     """A plan as a function, given no more than it takes."""
+    plan = replace(plan, products=session.products)
     run = promises.function(session.backend.execute(plan), "execute()")
     names = tuple(plan.inputs)
     return lambda inputs: run({n: inputs[n] for n in names})
@@ -168,6 +170,7 @@ def _planned_training(
         session.backend.fused,
         learning_rate=learning_rate,
         total=total,
+        scales=session.scales,
     )
     run, names = _executed(session, plan), tuple(plan.carried.items())
 
@@ -254,6 +257,9 @@ def _rule_update(
     session: Session, variables: Tensors, gradients: Tensors, carried: Tensors, rate: float
 ) -> Tensors:
     made = session.updated(variables, gradients, carried, rate)
+    if session.scales:
+        made, scale = scaling.left_by(session.interpreter({}), gradients, carried, made)
+        return made | scale
     return {**made, STEP: _after(session, carried)}
 
 
@@ -272,4 +278,4 @@ def _slots(session: Session) -> Tensors:
     if session.optimizer is not None:
         return {OPTIMIZER: session.optimizer_state, **(step if feeds(session.rule) else {})}
     slots = {f"{slot}.{n}": t for slot, ts in session.slots.items() for n, t in ts.items()}
-    return slots | step
+    return {**slots, **step, **session.scaling}

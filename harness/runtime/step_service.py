@@ -16,6 +16,7 @@ from harness.runtime.backend import WIDTHS, Backend, host_dtype
 from harness.runtime.clock import Clock, Results
 from harness.runtime.devices import CPU, card_of
 from harness.runtime.opening import open_session
+from harness.runtime.precision import narrow
 from harness.runtime.step_loop import Pipeline
 from harness.runtime.training_steps import ListedBatches, TrainingSteps
 
@@ -199,7 +200,7 @@ class StepService:
         addition = self._compiled(lambda a, b: table["add"](a, b))
         products = []
         for m, k, n in sizes:
-            left, right = self._filled((m, k), dtype), self._filled((k, n), dtype)
+            left, right = self._operand((m, k), dtype), self._operand((k, n), dtype)
             products.append(2 * m * k * n / self._seconds(product, left, right))
         numbers = bandwidth_numbers(self._device, dtype)
         large = [self._filled((numbers,), dtype) for _ in range(2)]
@@ -212,6 +213,11 @@ class StepService:
 
         compiled = promises.function(self.backend.compile(function), "compile()")
         return lambda a, b: compiled({"a": a, "b": b}, {})["result"]
+
+    def _operand(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """What products are made of in a session of ``dtype``."""
+        made, narrowed = self._filled(shape, dtype), narrow(dtype)
+        return self.backend.primitives["astype"](made, dtype=narrowed) if narrowed else made
 
     def _filled(self, shape: tuple[int, ...], dtype: str) -> Any:
         values = np.random.default_rng(0).standard_normal(shape, np.float32)

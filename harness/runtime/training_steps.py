@@ -15,6 +15,7 @@ from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness.runtime.step import make_step, store
 from harness.runtime.step_loop import Carry, StepLoop
+from harness.runtime.updates import STEP
 
 
 class ListedBatches:
@@ -84,9 +85,15 @@ class TrainingSteps:
         """Put what is carried back into the session."""
         if self._carry.carried:
             store(self.session, self._carry.carried)
-            self.session.steps = self.count
+            self.session.steps = self._updates()
             self.state = {n: t for n, t in self._carry.carried.items() if n.startswith("state.")}
             self._carry.carried = {}
+
+    def _updates(self) -> int:
+        """How many steps the optimizer has made: all, but for those that float16 left out."""
+        if not self.session.scales:
+            return self.count
+        return int(self.session.array(self._carry.carried[STEP], STEP)) - 1
 
     def _steps(self, rate: float, rows: Rows) -> _Steps:
         """The step at a learning rate, for a batch like these rows; what is carried suits it."""

@@ -20,7 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add = group.addoption
     many: dict[str, Any] = {"action": "append", "default": []}
     add("--backend", metavar="NAME", help="backend to check; several by comma", **many)
-    add("--dtype", metavar="DTYPE", help="float64 or float32; both if left out", **many)
+    dtypes = "float64 or float32, both if left out; bfloat16 or float16"
+    add("--dtype", metavar="DTYPE", help=dtypes, **many)
     add("--device", default="cpu", help="device to run on (default: cpu)")
     add(
         "--harness-path",

@@ -22,7 +22,7 @@ from harness.convert.weights_header import HeaderPart, told
 from harness.files import kinds
 from harness.spec.added_slots import AVERAGED
 
-SLOT, STATE = "slot/", "state/"
+SLOT, STATE, SCALING = "slot/", "state/", "scaling/"
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[int, Field(ge=1, le=2**53)]
 
@@ -76,12 +76,14 @@ class History(HeaderPart):
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """``slots`` are by slot and parameter. ``position`` is a :class:`Position` as plain data."""
+    """``slots`` are by slot and parameter. ``position`` is a :class:`Position` as plain data.
+    ``scaling`` is what float16 keeps of its scale, see :mod:`harness.program.scaling`."""
 
     weights: Weights
     slots: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     state: Mapping[str, Array] = field(default_factory=dict)
     position: Mapping[str, Any] = field(default_factory=dict)
+    scaling: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def to_use(self) -> Weights:
@@ -104,7 +106,8 @@ class Checkpoint:
             for slot, arrays in self.slots.items()
             for name, array in arrays.items()
         }
-        return slots | {f"{STATE}{name}": array for name, array in self.state.items()}
+        state = {f"{STATE}{name}": array for name, array in self.state.items()}
+        return slots | state | {f"{SCALING}{name}": array for name, array in self.scaling.items()}
 
 
 def place(path: Path) -> Path:
@@ -127,6 +130,7 @@ def load(path: Path) -> Checkpoint:
     _check_history(path, found)
     slots: dict[str, dict[str, Array]] = {}
     state: dict[str, Array] = {}
+    scaling: dict[str, Array] = {}
     statistics: dict[str, Array] = {}
     for name, array in found.statistics.items():
         if name.startswith(SLOT):
@@ -134,12 +138,14 @@ def load(path: Path) -> Checkpoint:
             slots.setdefault(slot, {})[parameter] = array
         elif name.startswith(STATE):
             state[name.removeprefix(STATE)] = array
+        elif name.startswith(SCALING):
+            scaling[name.removeprefix(SCALING)] = array
         else:
             statistics[name] = array
     history = {n: value for n, value in found.history.items() if n != "position"}
     bare = replace(found, statistics=statistics, history=history)
     position: Any = found.history["position"]
-    return Checkpoint(bare, slots, state, position)
+    return Checkpoint(bare, slots, state, position, scaling)
 
 
 def _check_history(path: Path, found: Weights) -> None:

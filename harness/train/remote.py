@@ -45,15 +45,17 @@ class TrainRemote:
         statistics: Arrays,
         slots: Mapping[str, Arrays] | None = None,
         state: Arrays | None = None,
+        scaling: Arrays | None = None,
         steps: int = 0,
     ) -> None:
-        """Go on from here; without ``slots`` and ``state``, from those of the start."""
+        """Go on from here; what is left out is that of the start."""
         self._ask(
             "load",
             parameters=parameters,
             statistics=statistics,
             slots=slots or {},
             state=state or {},
+            scaling=scaling or {},
             steps=steps,
         )
 
@@ -62,7 +64,7 @@ class TrainRemote:
         return list(self._ask("run", rate=rate, epoch=epoch, first=first, count=count))
 
     def snapshot(self) -> Mapping[str, Any]:
-        """``parameters``, ``statistics``, ``slots``, ``state`` and ``steps``."""
+        """``parameters``, ``statistics``, ``slots``, ``state``, ``scaling`` and ``steps``."""
         found: Mapping[str, Any] = self._ask("snapshot")
         return found
 

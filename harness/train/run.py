@@ -118,7 +118,8 @@ class TrainingRun:
         self.history = list(found.weights.history["epochs"])
         self._position = dict(found.position)
         made, steps = found.weights, self._position["steps"]
-        self._remote.load(made.parameters, made.statistics, found.slots, found.state, steps)
+        kept = found.slots, found.state, found.scaling
+        self._remote.load(made.parameters, made.statistics, *kept, steps)
 
     def _chosen(self, found: Checkpoint | None) -> str:
         """The path asked for. The fastest is that of the checkpoint, as another rounds otherwise,
@@ -261,7 +262,8 @@ class TrainingRun:
             setup.data.vocabulary.characters if setup.data.vocabulary else (),
             history,
         )
-        whole = Checkpoint(made, found["slots"], found["state"], dict(self._position))
+        kept = found["slots"], found["state"], dict(self._position), found["scaling"]
+        whole = Checkpoint(made, *kept)
         odd = weights.not_finite(whole.arrays)
         if odd is not None:
             raise Diverged(f"{odd} is not finite after step {found['steps']}{self._last_good()}")

@@ -72,17 +72,19 @@ class TrainService:
         statistics: Payload,
         slots: Payload,
         state: Payload,
+        scaling: Payload,
         steps: int,
     ) -> None:
-        """Go on from these arrays; empty ``slots`` and ``state`` are those of the start."""
-        self.trainer.load(parameters, statistics, slots, state, steps)
+        """Go on from these arrays; those that are empty but for parameters and statistics are
+        those of the start."""
+        self.trainer.load(parameters, statistics, slots, state, scaling, steps)
 
     def train_run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
         """Sums of losses of some steps of an epoch: see :meth:`Trainer.run`."""
         return self.trainer.run(rate, epoch, first, count)
 
     def train_snapshot(self) -> Payload:
-        """Neutral parameters, statistics, slots and state, and the number of steps made."""
+        """All that a run goes on from: see :meth:`Trainer.snapshot`."""
         return self.trainer.snapshot()
 
     def train_evaluate(self) -> dict[str, float] | None:

@@ -10,6 +10,8 @@ from harness.convert import weights
 from harness.convert.weights import WeightsError
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
+from harness.program.scaling import GOOD, SCALE, UPDATES
+from harness.runtime.precision import narrow
 from harness.spec.initial_values import initial_state
 from harness.train import checkpoint
 from harness.train.checkpoint import Checkpoint
@@ -124,6 +126,11 @@ def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
     odd = weights.not_finite(found.more)
     if odd is not None:
         yield f"{odd!r} has numbers that are not finite"
+    names = {SCALE, GOOD, UPDATES} if narrow(setup.request.dtype) == "float16" else set()
+    if found.scaling.keys() != names or any(a.shape for a in found.scaling.values()):
+        yield f"it keeps {_listed(found.scaling)} of the scale, expected {sorted(names)}"
+    elif names and not (found.scaling[SCALE] > 0 and found.scaling[UPDATES] >= 0):
+        yield f"its scale is {found.scaling[SCALE]} after {found.scaling[UPDATES]} updates"
 
 
 def _listed(names: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Arrays
+from harness.arrays import ArrayDict, Arrays
+from harness.program.scaling import UPDATES
 from harness.program.signature import group_of
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
@@ -39,12 +40,17 @@ class Trainer:
         statistics: Arrays,
         slots: Mapping[str, Arrays],
         state: Arrays,
+        scaling: Arrays,
         steps: int,
     ) -> None:
-        """Go on from here; empty ``slots`` and ``state`` are those of the start."""
-        self.session.load(parameters, statistics)
+        """Go on from here; empty ``slots``, ``state`` and ``scaling`` are those of the start."""
+        session = self.session
+        session.load(parameters, statistics)
         if slots:
-            self.session.load_slots(slots, steps)
+            session.load_slots(slots, steps)
+        if scaling:
+            session.scaling = {n: session.scalar(float(scaling[n])) for n in session.scaling}
+            session.steps = int(scaling[UPDATES])
         self._made.begin(self._tensors_of(state) if state else self._first_state(), steps)
 
     def run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
@@ -56,14 +62,23 @@ class Trainer:
         return [self._sum(rate, rows[i : i + SUMMED]) for i in range(0, len(rows), SUMMED)]
 
     def snapshot(self) -> dict[str, Any]:
-        """Neutral parameters, statistics, slots and state, and the number of steps made."""
+        """Neutral parameters, statistics, slots and state, the number of steps made, and in
+        float16 the scale of the loss."""
         self._made.store()
         state = group_of(self._made.state, "state.")
         return {
             **self.session.read(),
             "state": {n: self.session.array(t, f"state.{n}") for n, t in state.items()},
+            "scaling": self._scaling(),
             "steps": self._made.count,
         }
+
+    def _scaling(self) -> ArrayDict:
+        session = self.session
+        if not session.scales:
+            return {}
+        kept = {n: session.array(t, n) for n, t in session.scaling.items()}
+        return {**kept, UPDATES: np.asarray(session.steps, np.float32)}
 
     def evaluate(self) -> dict[str, float] | None:
         """The mean ``loss`` on the rows that are held out, with the inference program, and by

@@ -146,6 +146,7 @@ class Beginning(Paths):
 @with_config(FORM)
 class Snapshot(Changed):
     state: Arrays
+    scaling: Arrays
     steps: Bytes
 
 

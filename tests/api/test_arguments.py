@@ -98,7 +98,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: harness.check({SPEC: 1}), "specs takes a spec or several, found {'lesson6"),
     (lambda: harness.check([[SPEC]]), "specs takes a spec's name, the path of its file or a spec"),
     (lambda: harness.check("lesson6/simple_rn"), "did you mean 'lesson6/simple_rnn'?"),
-    (lambda: harness.check(SPEC, "numpy", dtypes="float16"), "unknown dtype 'float16'"),
+    (lambda: harness.check(SPEC, "numpy", dtypes="float8"), "unknown dtype 'float8'"),
     (lambda: harness.check(SPEC, "numpy", paths="nativ"), "did you mean 'native'?"),
     (lambda: harness.check(SPEC, "numpy", checks="los"), "unknown check 'los'; did you mean"),
     (lambda: harness.check(SPEC, "numpy", checks=()), "no check is asked for"),

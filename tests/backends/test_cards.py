@@ -88,9 +88,10 @@ def test_torch_multiplies_in_the_precision_that_was_asked_for(dtype: str) -> Non
     wanted = "tf32" if dtype == "tf32" else "ieee"
     assert {matmul.fp32_precision, cudnn.rnn.fp32_precision, cudnn.conv.fp32_precision} == {wanted}
     assert not matmul.allow_bf16_reduced_precision_reduction
+    assert not matmul.allow_fp16_reduced_precision_reduction
     found = backend.settings()
     assert {found["tf32"], found["tf32 of cuDNN"]} == {str(dtype == "tf32")}
-    assert found["bfloat16 sums"] == "False"
+    assert {found["bfloat16 sums"], found["float16 sums"]} == {"False"}
     backend.use("cpu", "float32")
 
 

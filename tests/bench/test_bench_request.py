@@ -66,7 +66,7 @@ def test_characters_read(name: str, characters: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "float16"}, "unknown dtype 'float16'"),
+        ({"dtype": "float8"}, "unknown dtype 'float8'"),
         ({"path": "nativ"}, "unknown path 'nativ'; did you mean 'native'"),
         ({"modes": ("trian",)}, "unknown mode 'trian'; did you mean 'train'"),
         ({"modes": ()}, "no mode is asked for"),

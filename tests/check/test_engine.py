@@ -73,7 +73,7 @@ def test_plan_is_every_spec_on_every_backend_dtype_and_path() -> None:
     [
         ({"checks": ("nothing",)}, "unknown check 'nothing'"),
         ({"checks": ()}, "no check"),
-        ({"dtypes": ("float16",)}, "unknown dtype 'float16'"),
+        ({"dtypes": ("float8",)}, "unknown dtype 'float8'"),
         ({"dtypes": ()}, "no dtype"),
         ({"paths": ("nativ",)}, "unknown path 'nativ'; did you mean 'native'"),
         ({"paths": ()}, "no path"),

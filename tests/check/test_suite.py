@@ -227,7 +227,7 @@ def test_github_is_told(own: Path) -> None:
         ([], "which backend? Add --backend NAME"),
         (["--backend", "nump"], "unknown backend 'nump'; did you mean 'numpy'?"),
         (["--backend", "numpy", *specs("lesson6/simple_rn")], "did you mean 'lesson6/simple_rnn'?"),
-        (["--backend", "numpy", "--dtype", "float16"], "unknown dtype 'float16'"),
+        (["--backend", "numpy", "--dtype", "float8"], "unknown dtype 'float8'"),
         (["--backend", "numpy", "--harness-path", "nativ"], "invalid choice: 'nativ'"),
     ],
     ids=["no backend", "backend", "spec", "dtype", "path"],

@@ -64,7 +64,10 @@ def test_nothing_is_answered_before_open() -> None:
     ("choices", "words"),
     [
         ({"device": "cuda"}, r"numpy has no device 'cuda' \(has: cpu\)"),
-        ({"dtype": "float16"}, r"numpy has no dtype 'float16' \(has: float64, float32\)"),
+        (
+            {"dtype": "tf32"},
+            r"numpy has no dtype 'tf32' \(has: float64, float32, bfloat16, float16\)",
+        ),
     ],
 )
 def test_what_a_backend_has_not_is_refused_and_the_session_kept(

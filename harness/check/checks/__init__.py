@@ -75,6 +75,9 @@ AT_GIVEN = (
 # Checks of sums of many steps amplify rounding: they are compared in float64 only.
 FLOAT64_ONLY = frozenset({"training"})
 
+# In bfloat16 and float16 a layer of a framework rounds what is exactly at a corner off it.
+NOT_NARROW = frozenset({"kinks"})
+
 # Where all checks are run, in both dtypes: those whose faults one of the two shows as well as both
 # do, with that dtype. Each costs compilations.
 IN_ONE: Mapping[str, str] = {
@@ -105,6 +108,7 @@ __all__ = [
     "FINDINGS",
     "FLOAT64_ONLY",
     "IN_ONE",
+    "NOT_NARROW",
     "THOROUGH",
     "Check",
     "Context",

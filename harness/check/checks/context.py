@@ -16,6 +16,7 @@ from harness.oracle.yardstick import Expected
 from harness.program.ir import UpdateRule
 from harness.program.serial import encode
 from harness.runtime.arguments import Arguments
+from harness.runtime.backend import host_dtype
 from harness.runtime.tensors import Misfit
 from harness.worker.remote import Remote, Tensors
 
@@ -37,6 +38,11 @@ class Context:
     outputs: dict[str, Array] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
     repeat: int = 0
+
+    @property
+    def kept(self) -> str:
+        """The dtype of all but the products of a cell."""
+        return host_dtype(self.dtype)
 
     def finding(
         self, check: str, found: Mapping[str, Array | Misfit], expected: Expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,9 @@ def extremes(context: Context) -> Iterator[Finding]:
     """The last layer's weights times 1,024: logits far beyond what exp can hold in float32."""
     finding = _compare_gradients(context, "extremes", extreme_material(context.case), "extremes")
     for d in finding.deviations:
-        if d.error == float("inf") and not d.reason:
+        # Where float16 ends, numbers of it are not finite, whoever computes them.
+        ends = context.dtype == "float16" and not isfinite(d.yardstick)
+        if d.error == float("inf") and not d.reason and not ends:
             finding.faults.append(f"{d.name} is not finite where the oracle is")
     yield finding
 

@@ -51,7 +51,7 @@ def batch_independence(context: Context) -> Iterator[Finding]:
         n: widened(np.concatenate([found[row][n] for row in rows], axis))
         for n, axis in axes.items()
     }
-    finding.deviations = compare(joined, together, noise, context.dtype)
+    finding.deviations = compare(joined, together, noise, context.kept)
     yield finding
 
 

@@ -23,6 +23,6 @@ def initial_values(context: Context) -> Iterator[Finding]:
     back = context.remote.call("read")["parameters"]
     for name, array in drawn.items():
         finding.held += 1
-        if not equal(back.get(name), array.astype(context.dtype)):
+        if not equal(back.get(name), array.astype(context.kept)):
             finding.faults.append(f"{name} came back changed")
     yield finding

@@ -27,15 +27,17 @@ from harness.oracle.yardstick import Expected
 from harness.program.ir import Program, UpdateRule
 from harness.program.serial import digest
 from harness.runtime.arguments import Arguments
+from harness.runtime.precision import narrow
 from harness.runtime.session import Session
 from harness.runtime.tensors import whole
 
 BATCH = 2
-# Batches of a rule with slots, whose numbers of steps have a byte's and more; and of others. Each
-# batch comes twice.
-MANY, FEW = 66, 10
+# Batches of a rule with slots, whose numbers of steps have a byte's and more, or in narrow dtypes
+# more than bfloat16 counts to, 256; and of others. Each batch comes twice.
+MANY, MORE, FEW = 66, 134, 10
 # Steps that are compared: the first ones, and those around where a correction might change.
 COMPARED = (1, 2, 3, 5, 6, 10, 11, 12, 20, 50, 100, 126, 127, 128, 129, 132)
+LATER = (256, 257, 258, 260, 268)
 # No power of two, half-way between two numbers of float16, and held by float32, where Keras has it.
 RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
 # In float32, 1 - 0.999 has lost ten bits: the first steps of any Adam are off by as much.
@@ -66,10 +68,14 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
 
 
 def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
-    """The deviations of all ways. Opens sessions of its own."""
-    case, remote = _point(), context.remote
-    count = MANY if rule.slots else FEW
-    given = _gradients(count)
+    """The deviations of all ways. Opens sessions of its own.
+
+    In narrow dtypes the gradients are numbers that those hold, and what is made of them is held to
+    float32: so parameters, slots and the number of the step must be that.
+    """
+    case, remote, narrowed = _point(), context.remote, bool(narrow(context.dtype))
+    count = (MORE if narrowed else MANY) if rule.slots else FEW
+    given = _gradients(count, narrowed)
     broken = np.array(given[0])
     broken[0, BROKEN] = np.nan
     *batches, last = (
@@ -77,23 +83,30 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     )
     steps = [*batches, *batches]
     alone = [*steps, last]
-    expected = case.train(rule, alone, case.material, "steps").at_least(NOISE)
-    noise = expected.noise(context.dtype)
+    expected = case.train(rule, alone, case.material, ("steps", narrowed)).at_least(NOISE)
+    if context.dtype == "float16":
+        expected = _left_out(expected, len(alone))
 
-    def compared(way: str, found: Mapping[str, Any], names: Iterable[str]) -> list[Deviation]:
+    def compared(
+        way: str, found: Mapping[str, Any], expected: Expected, names: Iterable[str]
+    ) -> list[Deviation]:
+        if narrowed:  # but for losses, which are of a product
+            names = [n for n in names if "loss" not in n]
+            found = {n: a for n, a in found.items() if "loss" not in n}
         wanted = {n: a for n, a in expected.values.items() if n in names}
-        deviations = compare(found, wanted, noise, context.dtype)
+        deviations = compare(found, wanted, expected.noise(context.kept), context.kept)
         return [replace(d, name=f"{way}, {d.name}") for d in deviations]
 
     remote.open(case.training, case.inference, rule, context.path, context.dtype, context.device)
     remote.load(case.material)
     found: dict[str, Any] = {}
     made = remote.train(alone, case.material.state)
-    seen = [*(n for n in COMPARED if n <= len(steps)), len(alone)]
+    seen = [*(n for n in (*COMPARED, *LATER) if n <= len(steps)), len(alone)]
     for number in seen:
         found |= step_values(number, made[number - 1], case.material)
     looked = tuple(f"step {number}: " for number in seen)
-    deviations = compared("one by one", found, [n for n in expected.values if n.startswith(looked)])
+    wanted = [n for n in expected.values if n.startswith(looked)]
+    deviations = compared("one by one", found, expected, wanted)
     # Losses of the later half, each of which tells where the steps before have led, and all that
     # the last one has left.
     context = replace(context, case=case)
@@ -101,10 +114,20 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     found = {f"step {count + i}: loss": r["loss"] for i, r in enumerate(results, start=1)}
     found |= step_values(len(steps), {"results": results[-1], **after}, case.material)
     left = [n for n in expected.values if n.startswith(f"step {len(steps)}: ")]
-    deviations += compared("in a row", found, {*found, *left})
-    found, wanted = descended(context, steps[:TRAINED], rule, RATE, expected)
-    compiled = compare(found, wanted.values, wanted.noise(context.dtype), context.dtype)
-    return deviations + [replace(d, name=f"as trained, {d.name}") for d in compiled]
+    deviations += compared("in a row", found, expected, {*found, *left})
+    found, expected = descended(context, steps[:TRAINED], rule, RATE, expected)
+    return deviations + compared("as trained", found, expected, expected.values)
+
+
+def _left_out(expected: Expected, last: int) -> Expected:
+    """In float16 the last step, whose gradients are not finite, changes no parameter and no slot,
+    where without loss scaling it breaks the entry alone."""
+    values = dict(expected.values)
+    for name in expected.values:
+        before = name.replace(f"step {last}: ", f"step {last - 1}: ")
+        if before != name and not before.endswith(("mean", "variance", "loss")):
+            values[name] = expected.values[before]
+    return replace(expected, values=values)
 
 
 @cache
@@ -117,11 +140,15 @@ def _point() -> ProbeCase:
     return ProbeCase("steps", BATCH, make)
 
 
-def _gradients(count: int) -> Array:
+def _gradients(count: int, narrowed: bool) -> Array:
     """``[count, batch, entries]``: the same sizes at all steps, other numbers and signs; but for
-    those of :data:`STILL` and :data:`AGAIN`."""
+    those of :data:`STILL` and :data:`AGAIN`. Those that are ``narrowed`` have seven bits, as the
+    sum of a batch is to have eight."""
     random = np.random.default_rng(7)
     found = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
+    if narrowed:
+        unit = np.exp2(np.floor(np.log2(np.where(SIZES, SIZES, 1)))) / 16
+        found = single(np.clip(np.round(found / unit), -127, 127) * unit)
     found[STILL, :, 1] = 0.0
     found[AGAIN] = found[AGAIN - 1]
     return found

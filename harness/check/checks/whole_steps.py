@@ -76,7 +76,7 @@ def descended(
     make, of what is ``expected`` of each."""
     found = context.steps("descend", batches, rule, rate, many=TOGETHER)
     values = step_values(TRAINED, {"results": {}, **found}, context.case.material)
-    values["sum of losses"] = np.asarray(found["total"], context.dtype)
+    values["sum of losses"] = np.asarray(found["total"], context.kept)
     return values, _summed(expected)
 
 

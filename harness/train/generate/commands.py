@@ -57,7 +57,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 )
 @seed("Seed of the choice.")
 @options.DEVICE
-@options.dtype("float64", "float32, bfloat16 and tf32")
+@options.dtype("float64", "float32, bfloat16, float16 and tf32")
 @options.path("native")
 @options.PYTHONS
 @options.ENVIRONMENT

@@ -23,6 +23,7 @@ from harness_mutants import (  # noqa: F401
     gradients,
     later,
     loops,
+    narrow,
     noisy,
     numbers,
     pipelines,
