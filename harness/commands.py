@@ -255,6 +255,7 @@ defaults_commands.register(cli, friendly)
 def request_of(given: Mapping[str, Any]) -> Any:
     """The request that command-line options stand for; :class:`UsageError` for a bad one."""
     from harness.check import request as requests
+    from harness.check.own_model.asking import of_model
     from harness.columns import names_of, of_options
     from harness.spec.library import Library
 
@@ -286,8 +287,6 @@ def request_of(given: Mapping[str, Any]) -> Any:
         shard=Shard.read(given["shard"]) if given["shard"] else None,
         **{name: given[name] for name in as_given},
     )
-    from harness.check.own_model.asking import of_model
-
     return of_model(request, given)
 
 

@@ -15,8 +15,8 @@ from harness.program.dims import resolve_shape
 from harness.program.flops import ELEMENTWISE, REDUCING, Flops, count
 from harness.program.ir import Node, Port, Program, Type, UpdateRule, inline_calls, needed_nodes
 from harness.program.signature import result_ports
-from harness.runtime.backend import WIDTHS
 from harness.runtime.devices import card_of
+from harness.runtime.precision import WIDTHS
 
 # The large product whose rate is a peak: on a card, whose units one of 2048 does not fill, larger.
 LARGE, LARGE_ON_CARD = (2048, 2048, 2048), (8192, 8192, 8192)

@@ -32,7 +32,7 @@ from harness.oracle.yardstick import at_least_typical
 from harness.program.ir import Phase, Program, walk_nodes
 from harness.program.signature import owner_of
 from harness.runtime.arguments import Arguments
-from harness.runtime.backend import host_dtype
+from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
 from harness.worker.remote import Traced

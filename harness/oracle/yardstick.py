@@ -33,7 +33,7 @@ from harness.oracle.tolerance import (
     spread,
 )
 from harness.program.ir import Program, UpdateRule
-from harness.runtime.backend import host_dtype
+from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit, tensor
 
@@ -84,8 +84,7 @@ class Expected:
     def tells(self, name: str, dtype: str) -> bool:
         """Whether numbers of that name say how well two computations of a dtype agree: not where
         they are nothing but rounding."""
-        wide = "float64" if dtype == "float64" else "float32"
-        return self.measured(wide).get(name, 0.0) <= TELLING
+        return self.measured(host_dtype(dtype)).get(name, 0.0) <= TELLING
 
     def deviations(self, found: Mapping[str, Any], dtype: str) -> list[Deviation]:
         """One for every expected tensor; what was not expected differs too."""

@@ -20,7 +20,7 @@ from harness.program.ir import Program, UpdateRule
 from harness.program.plan import Plan
 from harness.runtime.interpreter import Interpreter, Step, Table, loop, stack
 from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors
-from harness.runtime.precision import with_products_in
+from harness.runtime.precision import host_dtype, with_products_in
 
 # (variables, constants) -> results; all three map names to tensors, see harness.runtime.session.
 # Variables are floats. What is passed in is not written into.
@@ -32,19 +32,6 @@ F = TypeVar("F", Function, GradientFunction)
 # What is carried is given away, and may be written into; nothing else is. Of a claimed optimizer it
 # holds, under "optimizer", the state that the optimizer made: in any form.
 Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
-
-
-# Bytes of a number on the device, as it is kept.
-WIDTHS: Mapping[str, int] = {
-    "float64": 8,
-    **dict.fromkeys(("float32", "tf32", "bfloat16", "float16"), 4),
-}
-
-
-def host_dtype(dtype: str) -> str:
-    """The dtype in which a session of ``dtype`` keeps its floats: all of them but the operands of
-    products, where those are narrower."""
-    return "float64" if dtype == "float64" else "float32"
 
 
 class Backend(ABC):

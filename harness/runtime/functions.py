@@ -15,13 +15,13 @@ from harness.program.ir import Node, Phase, Port, Program, needed_nodes
 from harness.program.scaling import SCALE
 from harness.program.signature import Mode, crossing_ports, result_ports, variable_ports
 from harness.runtime import promises, scaling
-from harness.runtime.backend import Backend, F, Function, GradientFunction, host_dtype
+from harness.runtime.backend import Backend, F, Function, GradientFunction
 from harness.runtime.claimed_calls import VARIABLES, claimed_call
 from harness.runtime.interpreter import Claimed, Interpreter, Values, Watch, perform
 from harness.runtime.kept_nodes import KeptNodes
 from harness.runtime.layout import Layout, claims
 from harness.runtime.native import Tensors, WholeModel
-from harness.runtime.precision import narrow, with_products_in
+from harness.runtime.precision import host_dtype, narrow, with_products_in
 
 ExecutionPath = Literal["native", "equations", "derived"]
 COMPILED = "what compile() made"

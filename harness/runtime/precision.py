@@ -21,6 +21,17 @@ NARROW = ("bfloat16", "float16")
 PRODUCTS = ("matmul", "tensordot")
 
 Table = Mapping[str, Callable[..., Any]]
+# Bytes of a number on the device, as it is kept.
+WIDTHS: Mapping[str, int] = {
+    "float64": 8,
+    **dict.fromkeys(("float32", "tf32", "bfloat16", "float16"), 4),
+}
+
+
+def host_dtype(dtype: str) -> str:
+    """The dtype in which a session of ``dtype`` keeps its floats: all of them but the operands of
+    products, where those are narrower."""
+    return "float64" if dtype == "float64" else "float32"
 
 
 def narrow(dtype: str) -> str:

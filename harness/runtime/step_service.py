@@ -12,11 +12,11 @@ import numpy as np
 
 from harness.errors import UsageError
 from harness.runtime import memory, promises
-from harness.runtime.backend import WIDTHS, Backend, host_dtype
+from harness.runtime.backend import Backend
 from harness.runtime.clock import Clock, Results
 from harness.runtime.devices import CPU, card_of
 from harness.runtime.opening import open_session
-from harness.runtime.precision import narrow
+from harness.runtime.precision import WIDTHS, host_dtype, narrow
 from harness.runtime.step_loop import Pipeline
 from harness.runtime.training_steps import ListedBatches, TrainingSteps
 

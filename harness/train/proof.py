@@ -22,7 +22,7 @@ from harness.oracle.tolerance import worst as furthest
 from harness.oracle.yardstick import FEW, Expected, Reference, apart
 from harness.program.signature import group_of
 from harness.runtime.arguments import Arguments
-from harness.runtime.backend import host_dtype
+from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
 from harness.train.remote import TrainRemote

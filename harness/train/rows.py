@@ -11,7 +11,7 @@ import numpy as np
 from harness.arrays import Array, IndexArray
 from harness.program.ir import Program
 from harness.program.signature import noise_ports
-from harness.runtime.backend import host_dtype
+from harness.runtime.precision import host_dtype
 from harness.spec.noise import noise_of
 from harness.text.batches import Batches, Order, batches
 

@@ -15,8 +15,8 @@ from harness.bench.record import Record
 from harness.check.request import Request, make_case
 from harness.program.serial import encode
 from harness.runtime import step_service
-from harness.runtime.backend import WIDTHS
 from harness.runtime.plugins import load
+from harness.runtime.precision import WIDTHS
 from harness.runtime.service import SessionService
 from harness.runtime.step_service import StepService, bandwidth_numbers
 from harness.spec.model import load_spec

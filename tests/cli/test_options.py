@@ -170,7 +170,7 @@ def test_interpreters_and_variables_of_one_backend_or_of_all() -> None:
         (["check"], "lesson6/k", {"lesson6/keras_gru"}),
         (["check", "--check"], "train", {"training", "training-sgd", "trained"}),
         (["bench", "--mode"], "forward,", {"forward,train"}),
-        (["check", "--dtype"], "float", {"float32", "float64"}),
+        (["check", "--dtype"], "float", {"float16", "float32", "float64"}),
         (["explain"], "gru", {"gru", "gru_concatenated", "gru_reset_after"}),
         (["export", "lesson6/keras_gru", "--to"], "on", {"onnx"}),
         (["check", "lesson6/simple_rnn", "--size"], "hid", {"hidden="}),
@@ -178,7 +178,14 @@ def test_interpreters_and_variables_of_one_backend_or_of_all() -> None:
         ([], "ex", {"explain", "export"}),
     ],
 )
-def test_completion_knows_the_values(arguments: list[str], begun: str, wanted: set[str]) -> None:
+def test_completion_knows_the_values(
+    arguments: list[str],
+    begun: str,
+    wanted: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # with no environment of another version
     shell = ShellComplete(cli, {}, "harness", "_HARNESS_COMPLETE")
     found = {item.value for item in shell.get_completions(arguments, begun)}
     assert found == wanted

@@ -16,7 +16,7 @@ from harness.oracle.yardstick import Expected
 from harness.program.ir import UpdateRule
 from harness.program.serial import encode
 from harness.runtime.arguments import Arguments
-from harness.runtime.backend import host_dtype
+from harness.runtime.precision import host_dtype
 from harness.runtime.tensors import Misfit
 from harness.worker.remote import Remote, Tensors
 
