@@ -16,8 +16,8 @@ from harness.errors import UsageError
 SECTIONS: Mapping[str, str] = {
     "What to run": "backend against between pairs run break to from path dtype device quick check "
     "thorough repeat mode batch time size rounds tune phase want text data encoding epochs "
-    "held-out prompt length temperature top-k no-cache seed deterministic no-proof specs weights inputs "
-    "map takes returns like list remove shard",
+    "held-out prompt length temperature top-k no-cache seed deterministic no-proof specs weights "
+    "inputs map takes returns like list remove shard",
     "How to run it": "on python env threads jobs timeout start-timeout memory fail-fast",
     "What to keep": "records output html markdown junit reproducers every resume history fresh "
     "force",
