@@ -104,7 +104,8 @@ def test_optax_gathers_the_same() -> None:
         ):
             update, state = steps.update(jax.numpy.asarray(g), state, p)
             p = optax.apply_updates(p, update)
-            np.testing.assert_allclose(one["p"], p, rtol=1e-12)
+            # optax adds gradients up in float32, whatever they are.
+            np.testing.assert_allclose(one["p"], p, rtol=1e-8)
 
 
 @pytest.mark.parametrize("added", ["average: 0.9", "accumulate: 2"])

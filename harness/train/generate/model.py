@@ -105,8 +105,8 @@ def check_results(program: Program, output: str, results: Mapping[str, Array], t
     """
     sizes = {**program.sizes, "batch": 1, "time": time}
     ports = result_ports(program, "forward")
-    wanted = {n: v for n, v in ports.items() if n.startswith("state.")}
-    wanted[f"output.{output}"] = ports[f"output.{output}"]
+    name = f"output.{output}"
+    wanted = {name: ports[name], **{n: v for n, v in ports.items() if n.startswith("state.")}}
     for name, value in wanted.items():
         if name not in results:
             raise IllFormed(f"{name}: nothing was returned")
