@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from harness.oracle.oracle import TABLE
 from harness.spec.initializers import generator
 from harness.spec.model import load_spec
 from harness.text.batches import batches
-from harness.text.vocabulary import Vocabulary, one_hot
+from harness.text.vocabulary import one_hot
 from harness.train.feed import Feed, recipe
-from harness.train.generate import writing
+from harness.train.generate import reading
 from harness.train.generate.model import Reader
+from harness.train.generate.reading import Reading
 from harness.train.generate.request import GenerateRequest
-from harness.train.generate.writing import TextWriter
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker
@@ -223,13 +223,15 @@ def test_what_is_written_on_is_read_in_windows() -> None:
     known = Watching(program, {"chars": 0}, "next_chars", None, 8, False)
     weights = Weights("", "", {"vocab": 4, "hidden": 2}, {}, {})
     request = GenerateRequest("", (), Path(), "", length=50)
-    writer = TextWriter(request, spec, weights, known, Vocabulary.of("abc"), (1, 2) * 10)
+    text = [1, 2] * 10
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "Remote", lambda *_: Answering())
+        patch.setattr(reading, "Remote", lambda *_: Answering())
         # What answers here is not a model; how much is read is what is looked at.
-        patch.setattr(TextWriter, "_prove", lambda *_: None)
-        written: Iterator[str] = writer._write("numpy", None)  # type: ignore[arg-type]
-        assert "".join(written) == "c" * 50
+        patch.setattr(Reading, "_prove", lambda *_: None)
+        reader = Reading(request, known, spec.program("training"), weights, "numpy", text)
+        for _, found in zip(range(50), reader.probabilities(), strict=False):
+            text.append(int(found.argmax()))
+    assert text[20:] == [3] * 50
     assert max(read[1:]) == 8
 
 
