@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from own_models import GRU, NET, RULES, checked, model_file
 from sampling import sampled
+from users_models import GRU, NET, RULES, checked, model_file
 
 from harness.errors import UsageError
 from harness.runtime.own_model.service import OwnModelService

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_models import GRU, NET, model_file
+from users_models import GRU, NET, model_file
 
 import harness
 from harness.check.own_model.asked import against

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from own_models import GRU, NET, RULES, checked, model_file
 from places import ROOT
+from users_models import GRU, NET, RULES, checked, model_file
 
 from harness.check.records import read_records
 from harness.errors import UsageError
@@ -44,8 +44,8 @@ def dense(tmp_path: Path) -> Path:
 
 def test_a_transformer_in_torch_is_the_gpt_that_ships() -> None:
     service = OwnModelService("torch", load("torch"))
-    rules = [str(SUPPORT / "own_gpt.map")]
-    result = checked(service, "gpt", f"{SUPPORT / 'own_gpt.py'}:GPT", "float64", maps=rules)
+    rules = [str(SUPPORT / "users_gpt.map")]
+    result = checked(service, "gpt", f"{SUPPORT / 'users_gpt.py'}:GPT", "float64", maps=rules)
     assert result.verdict == "agree", [f.detail for f in result.findings]
     gradients = next(f for f in result.findings if f.check == "cotangent-gradients")
     assert len(gradients.deviations) > 30
