@@ -89,6 +89,8 @@ def test_steps_that_are_gathered_make_one_step_of_the_mean(optimizer: str, count
             np.testing.assert_allclose(one[name], array, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.thorough
+@pytest.mark.slow
 def test_optax_gathers_the_same() -> None:
     optax, jax = pytest.importorskip("optax"), pytest.importorskip("jax")
     from jax_config import kept_config
