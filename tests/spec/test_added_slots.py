@@ -89,25 +89,6 @@ def test_steps_that_are_gathered_make_one_step_of_the_mean(optimizer: str, count
             np.testing.assert_allclose(one[name], array, rtol=1e-12, atol=1e-14)
 
 
-def test_optax_gathers_the_same() -> None:
-    optax, jax = pytest.importorskip("optax"), pytest.importorskip("jax")
-    from jax_config import kept_config
-
-    given = batches(6)
-    with kept_config():
-        jax.config.update("jax_enable_x64", True)
-        steps = optax.MultiSteps(optax.adam(0.1, eps=1e-8), every_k_schedule=3)
-        p = jax.numpy.ones(3)
-        state = steps.init(p)
-        for g, one in zip(
-            given, run(spec_with("optimizer: adam, accumulate: 3"), given), strict=True
-        ):
-            update, state = steps.update(jax.numpy.asarray(g), state, p)
-            p = optax.apply_updates(p, update)
-            # optax adds gradients up in float32, whatever they are.
-            np.testing.assert_allclose(one["p"], p, rtol=1e-8)
-
-
 @pytest.mark.parametrize("added", ["average: 0.9", "accumulate: 2"])
 def test_no_framework_s_own_optimizer_stands_for_it(added: str) -> None:
     class Layout:

@@ -51,7 +51,7 @@ def spec(tmp_path: Path) -> Path:
 
 
 def made(spec: Path, kept: Path, backend: str = "numpy", events: TrainEvents | None = None):
-    request = TrainRequest(str(spec), backend, held_out=0.3, dtype="float64")
+    request = TrainRequest(str(spec), backend, held_out=0.3, dtype="float64", proof=False)
     return TrainingRun(prepare(request), kept, events)
 
 
