@@ -56,9 +56,7 @@ def test_a_scale_that_is_nothing_ends_the_run(text: Path, kept: Path, worker: Wo
     made = weights.load(place, kinds.CHECKPOINT)
     statistics = {**made.statistics, f"scaling/{SCALE}": np.asarray(2.0**-40, np.float32)}
     weights.save(place, replace(made, statistics=statistics), kinds.CHECKPOINT)
-    with pytest.raises(
-        Diverged, match=r"whatever the loss is scaled by, before step \d+"
-    ):
+    with pytest.raises(Diverged, match=r"whatever the loss is scaled by, before step \d+"):
         train(setup(text, dtype="float16"), worker, kept, resume=True)
     assert kept.read_bytes() == before
 
