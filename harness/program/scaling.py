@@ -18,6 +18,8 @@ SCALE, GOOD = "loss.scale", "loss.good"
 UPDATES = "updates"
 # What they begin with, and the steps after which the scale is doubled.
 FIRST, GROWS = 2.0**10, 2000
+# A scale that was halved so often that it is no matter of range.
+LEAST_SCALE = 2.0**-24
 # Squares of gradients that sum up to more are no gradients.
 MOST = 2.0**126
 

@@ -17,6 +17,7 @@ from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.atomic import sweep
 from harness.files.lock import held
+from harness.program.scaling import LEAST_SCALE, SCALE
 from harness.spec.fingerprint import fingerprint
 from harness.train import checkpoint, taken_up
 from harness.train.checkpoint import Checkpoint
@@ -264,6 +265,11 @@ class TrainingRun:
         )
         kept = found["slots"], found["state"], dict(self._position), found["scaling"]
         whole = Checkpoint(made, *kept)
+        if found["scaling"] and found["scaling"][SCALE] < LEAST_SCALE:
+            raise Diverged(
+                f"gradients are not finite in float16, whatever the loss is scaled by, before step "
+                f"{found['steps']}{self._last_good()}"
+            )
         odd = weights.not_finite(whole.arrays)
         if odd is not None:
             raise Diverged(f"{odd} is not finite after step {found['steps']}{self._last_good()}")

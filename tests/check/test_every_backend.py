@@ -18,7 +18,22 @@ CASES = sampled(
     itertools.product(BACKENDS, ("native", "native,equations")),
     [(name, "native,equations" if name in QUICK else "native") for name in BACKENDS],
 )
+NARROW = sampled(BACKENDS, ["numpy"])
 HARNESS = Path(sys.executable).with_name("harness")
+
+
+@pytest.mark.parametrize("backend", NARROW)
+def test_products_in_bfloat16_and_float16_agree_and_all_else_is_float32(backend: str) -> None:
+    dtypes = ("bfloat16", "float16")
+    checks = ("values", "cotangents", "pipeline", "functions", "optimizer-steps", "initial-values")
+    command = [str(HARNESS), "check", "lesson6/sequence_rnn", "--backend", backend, "--json"]
+    command += [word for dtype in dtypes for word in ("--dtype", dtype)]
+    command += [word for check in checks for word in ("--check", check)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    found = {(r["check"], r["dtype"]): r["verdict"] for r in json.loads(run.stdout)["results"]}
+    for check in ("outputs", "gradients", "pipeline-forward", *checks[3:]):
+        assert {found[check, dtype] for dtype in dtypes} == {"agree"}
 
 
 @pytest.mark.parametrize(("backend", "paths"), CASES)

@@ -14,6 +14,7 @@ from harness.convert.weights import WeightsError
 from harness.files import kinds
 from harness.program.scaling import GOOD, SCALE, UPDATES
 from harness.train import checkpoint
+from harness.train.run import Diverged
 from harness.worker.worker import Worker
 
 
@@ -47,6 +48,17 @@ def test_a_checkpoint_without_its_scale_is_none_of_float16(
         weights.save(place, replace(made, statistics=statistics), kinds.CHECKPOINT)
         with pytest.raises(WeightsError, match=words):
             train(setup(text, dtype="float16"), worker, kept, resume=True)
+
+
+def test_a_scale_that_is_nothing_ends_the_run(text: Path, kept: Path, worker: Worker) -> None:
+    train(setup(text, dtype="float16", epochs=1), worker, kept)
+    place, before = checkpoint.place(kept), kept.read_bytes()
+    made = weights.load(place, kinds.CHECKPOINT)
+    statistics = {**made.statistics, f"scaling/{SCALE}": np.asarray(2.0**-40, np.float32)}
+    weights.save(place, replace(made, statistics=statistics), kinds.CHECKPOINT)
+    with pytest.raises(Diverged, match=r"whatever the loss is scaled by, before step \d+"):
+        train(setup(text, dtype="float16"), worker, kept, resume=True)
+    assert kept.read_bytes() == before
 
 
 def test_its_first_steps_are_proved(text: Path, kept: Path) -> None:
