@@ -132,7 +132,7 @@ class Reading:
             number += 1
             state = group_of(results, "state.")
             yield known.probabilities(results)
-            unread = self.text[-1:] if known.stateful else self.text
+            unread = self.text[-(1 if known.stateful else known.reach) :]
 
     def _open(self, program: Program) -> None:
         request = self.request
