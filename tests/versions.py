@@ -73,6 +73,9 @@ def harness_commands(part: str) -> Iterator[str]:
         file = "{root}/tests/cluster/test_on_ray.py"
         yield f"python -m pytest -q -W default -p no:cacheprovider {file}"
         return
+    if part == "data":
+        yield "harness train vae --backend numpy --epochs 1"
+        return
     every = ["numpy", "torch", "jax", "keras", "keras-torch", "keras-jax"]
     backends = every if part == EVERY else BACKENDS.get(part, ["numpy"])
     chosen = f"--backend {','.join(backends)}"
@@ -89,8 +92,6 @@ def harness_commands(part: str) -> Iterator[str]:
     yield f"harness generate {TRAINED} --weights {weights} --prompt the --length 20 {chosen}"
     if "report" in extras_of(part):
         yield "harness check lesson6/three_char --backend numpy --html page.html"
-    if "data" in extras_of(part):
-        yield "harness train vae --backend numpy --epochs 1"
     for name in (n for n in extras_of(part) if n in FORMATS):
         made = f"made_{name}.{FORMATS[name]}"
         yield f"harness export {TRAINED} --weights {weights} --to {name} --output {made}"
