@@ -27,6 +27,7 @@ def test_products_in_bfloat16_and_float16_agree_and_all_else_is_float32(backend:
     dtypes = ("bfloat16", "float16")
     checks = ("values", "cotangents", "pipeline", "functions", "optimizer-steps", "initial-values")
     command = [str(HARNESS), "check", "lesson6/sequence_rnn", "--backend", backend, "--json"]
+    command += ["--timeout", "500"]
     command += [word for dtype in dtypes for word in ("--dtype", dtype)]
     command += [word for check in checks for word in ("--check", check)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=600)
