@@ -152,18 +152,19 @@ def _by_model(record: Mapping[str, Any]) -> list[str]:
     faults = [fault for one in runs for fault in one["faults"]]
     cells = sum(sum(one["verdicts"].values()) for one in runs)
     total = sum(one["comparisons"] for one in runs)
-    lines += ["", f"With what follows, {cells:,} cells and {total:,} comparisons; findings against"]
-    lines[-1] += f" a backend: {len(faults)}."
+    lines += [
+        "",
+        f"With what follows, {cells:,} cells and {total:,} comparisons; {len(faults)} findings",
+    ]
+    lines[-1] += " against a backend."
     return lines + [f"- {fault}" for fault in faults]
 
 
 def _place(one: Mapping[str, Any] | None) -> str:
     if one is None:
         return "not run"
-    wrong, known = len(one["faults"]), len(one["known"])
-    words = [f"{wrong} **differ**"] if wrong else []
-    words += [f"{known} known"] if known else []
-    return ", ".join([f"{one['findings'] - wrong - known} agree", *words])
+    known = f" ({len(one['known'])} known)" if one["known"] else ""
+    return _passing(Counter(one["verdicts"])) + known
 
 
 def _varied(record: Mapping[str, Any]) -> list[str]:
