@@ -45,8 +45,9 @@ def parameter(program: Program, port: Port, seed: int) -> Array:
     """A parameter or statistic, away from all special values.
 
     Matrices have entries of standard deviation 1.2 / sqrt(rows), so that gates leave their linear
-    range without saturating; of a kernel, all places have rows. Vectors lie in 0.4 to 1.4 with either sign; what must be positive
-    (scales and variances, which start at ones) has none.
+    range without saturating; the rows of a kernel are those of all its places. Vectors lie in 0.4
+    to 1.4 with either sign; what must be positive (scales and variances, which start at ones) has
+    none.
     """
     look()
     shape = program.shape(port)
