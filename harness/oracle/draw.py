@@ -45,14 +45,15 @@ def parameter(program: Program, port: Port, seed: int) -> Array:
     """A parameter or statistic, away from all special values.
 
     Matrices have entries of standard deviation 1.2 / sqrt(rows), so that gates leave their linear
-    range without saturating. Vectors lie in 0.4 to 1.4 with either sign; what must be positive
-    (scales and variances, which start at ones) has none.
+    range without saturating; the rows of a kernel are those of all its places. Vectors lie in 0.4
+    to 1.4 with either sign; what must be positive (scales and variances, which start at ones) has
+    none.
     """
     look()
     shape = program.shape(port)
     random = generator(seed, port.name)
     if len(shape) >= 2:
-        return single(random.normal(size=shape) * (1.2 / math.sqrt(shape[0])))
+        return single(random.normal(size=shape) * (1.2 / math.sqrt(math.prod(shape[:-1]))))
     magnitude = random.uniform(0.4, 1.4, shape)
     if _starts_at_one(port):
         return single(magnitude)

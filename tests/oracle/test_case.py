@@ -56,6 +56,13 @@ def test_material_is_exact_in_float32_and_of_the_programs_shapes(name: str) -> N
         assert found == {p.name: program.shape(p, free) for p in ports}
 
 
+@pytest.mark.parametrize("name", ["resnet", "unet"])
+def test_a_bias_behind_convolutions_is_seen_beside_what_they_add_up_to(name: str) -> None:
+    case = make_case(load_spec(name), Request(), own=False)
+    logits = case.forward("inference", case.material, "main").values["output.logits"]
+    assert 1 < np.abs(logits).max() < 32
+
+
 def test_material_is_at_no_special_value(lstm: Case) -> None:
     material = lstm.material
     vectors = {n: a for n, a in material.parameters.items() if a.ndim == 1}
