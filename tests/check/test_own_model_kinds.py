@@ -218,7 +218,8 @@ def test_a_run_of_the_command_line_is_recorded_like_any_other(tmp_path: Path) ->
     records = read_records(tmp_path / "run.jsonl", complete=True)
     (head,) = records.of_kind("head")
     assert head["request"]["against"]["model"] == "model.py:Net"
-    assert head["columns"] == {
-        "torch@model.Net": {"backend": "torch", "interpreter": sys.executable}
-    }
+    column = head["columns"]["torch@model.Net"]
+    assert column["backend"] == "torch"
+    # One environment may have its interpreter under several names.
+    assert Path(column["interpreter"]).parent == Path(sys.executable).parent
     assert len(records.of_kind("result")) == 4
