@@ -57,7 +57,7 @@ from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, loop
 from harness.runtime.layout import Layout
 from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors, WholeModel
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
-from harness.runtime.precision import NARROW, narrow, rounded_to
+from harness.runtime.precision import NARROW, host_dtype, narrow, rounded_to
 from harness.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -226,6 +226,7 @@ __all__ = [
     "forward",
     "free_values",
     "hookimpl",
+    "host_dtype",
     "identifier",
     "in_turn",
     "inline_calls",

@@ -39,6 +39,7 @@ from harness.extend import (
     UpdateRule,
     card_of,
     hookimpl,
+    host_dtype,
     loop,
     narrow,
 )
@@ -114,7 +115,7 @@ class Keras(Backend):
         name = self.engine.cpu if self._card is None else f"gpu:{self._card}"
         self._device = self.keras.device(name)
         self._device.__enter__()
-        kept = "float64" if dtype == "float64" else "float32"
+        kept = host_dtype(dtype)
         self.keras.config.set_floatx(kept)
         # Of its own: the first layer that is made keeps the policy of its time for all later ones.
         self.keras.config.set_dtype_policy(f"mixed_{dtype}" if narrow(dtype) else kept)

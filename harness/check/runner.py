@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 from harness.check.cell import Cell, CellResult, cell_name, own_fault
@@ -193,13 +193,21 @@ class CellRunner:
         if worker.pid is None and not worker.given_up:
             with self._lock:
                 self.events.starting(cell.backend, worker.launch.start_timeout)
-        request = self.request
-        every = (cell, small, own, worker, self.differences, request.timeout)
-        asked = (checks or request.checks, request.thorough, request.repeat, request.dtypes)
-        if request.against is None:
-            result = CellRun(*every, *asked).run(tell)
-        else:
-            result = ModelRun(*every, *asked, against=request.against).run(tell)
+        request, against = self.request, self.request.against
+        made = CellRun if against is None else partial(ModelRun, against=against)
+        run = made(
+            cell,
+            small,
+            own,
+            worker,
+            self.differences,
+            request.timeout,
+            checks or request.checks,
+            request.thorough,
+            request.repeat,
+            request.dtypes,
+        )
+        result = run.run(tell)
         result.greeting = greeting(worker)
         return result
 

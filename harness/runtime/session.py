@@ -51,8 +51,6 @@ class Session(Functions):
         rule: UpdateRule | None = None,
     ) -> None:
         super().__init__(backend, training, inference, path, dtype)
-        self.rule: UpdateRule | None = None
-        self.optimizer: NativeOptimizer | None = None
         self.variables: Tensors = {}
         self.statistics: Tensors = {}
         self.slots: dict[str, Tensors] = {}
@@ -64,7 +62,7 @@ class Session(Functions):
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
         """Train with another optimizer from the next :meth:`load` on; without ``claim`` by its
         equations, whatever the framework has. :class:`.promises.ContractError` as for claims."""
-        claimed = None
+        claimed: NativeOptimizer | None = None
         # A step in float16 may have to be left out, as a whole.
         claim = claim and self.path == "native" and not self.scales
         if rule is not None and claim and claimable(rule, self.layout):
@@ -73,6 +71,8 @@ class Session(Functions):
             wanted = "a NativeOptimizer, or None,"
             promises.instance(claimed, NativeOptimizer, "claim_optimizer()", wanted)
         self.rule, self.optimizer = rule, claimed
+        made = (self.layout, self.backend.primitives, self.interpreter)
+        self._update = None if rule is None else Update(rule, *made)
         self._compiled.pop("update", None)
 
     def paths(self) -> dict[str, str]:
@@ -253,9 +253,9 @@ class Session(Functions):
         return made, made.pop(RATE)
 
     def rule_update(self) -> Update:
-        """The optimizer's equations for every variable."""
-        assert self.rule is not None
-        return Update(self.rule, self.layout, self.backend.primitives, self.interpreter)
+        """The optimizer's equations for every variable; one for all steps: it keeps its nodes."""
+        assert self._update is not None
+        return self._update
 
     def _rule_constants(
         self, variables: Tensors, gradients: Tensors, step: Any, learning_rate: float
