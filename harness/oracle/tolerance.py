@@ -98,7 +98,7 @@ def scales(expected: Arrays) -> dict[str, float]:
     return {n: max(size, kinds[n.partition(".")[0]] * 2.0**-20) or 1.0 for n, size in own.items()}
 
 
-# A tensor of which rounding alone changes more than this has few digits whoever computes it: the
+# A tensor of which rounding to float32 alone changes more has few digits whoever computes it: the
 # gradient of attention's bias of keys is nothing but rounding. How well others agree is told by
 # others.
 TELLING = 2.0**-12

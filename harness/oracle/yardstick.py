@@ -84,7 +84,8 @@ class Expected:
     def tells(self, name: str, dtype: str) -> bool:
         """Whether numbers of that name say how well two computations of a dtype agree: not where
         they are nothing but rounding."""
-        return self.measured(host_dtype(dtype)).get(name, 0.0) <= TELLING
+        kept = host_dtype(dtype)
+        return self.measured(kept).get(name, 0.0) <= TELLING * PRECISION[kept]
 
     def deviations(self, found: Mapping[str, Any], dtype: str) -> list[Deviation]:
         """One for every expected tensor; what was not expected differs too."""
