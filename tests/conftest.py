@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -75,6 +76,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # What tests run would tell GitHub of its planted faults.
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         os.environ.pop(name, None)
+    # A job in the background ignores these, and so would all that tests start and then end by them.
+    for name in ("SIGINT", "SIGQUIT", "SIGHUP"):
+        number = signal.Signals[name]
+        if signal.getsignal(number) is signal.SIG_IGN:
+            by_default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+            signal.signal(number, by_default)
     # A process of thousands of tests holds much that never goes, and a tenth of its time went into
     # looking through it.
     gc.set_threshold(100_000, 50, 50)
