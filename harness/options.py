@@ -154,6 +154,8 @@ def path(default: str, *others: str) -> Option:
     )
 
 
+# What bench and train take besides.
+COMPILED = "that through the framework's compiler of whole steps, where it has one (compiled)"
 BACKENDS = listed("--backend", "backends", kind="backend", help="Backends; all if left out.")
 BACKEND = click.option(
     "--backend", required=True, type=WordList("backend"), help="The backend to run."

@@ -112,9 +112,10 @@ class Torch(Backend):
             **_table(),
             "arange": lambda stop: torch.arange(stop, device=self.device),
         }
+        from .compiled import has_compiler
         from .kernels import FUSED
 
-        self.fused = FUSED
+        self.fused, self.compiles = FUSED, has_compiler()
 
     @property
     def primitives(self) -> Table:
@@ -172,6 +173,11 @@ class Torch(Backend):
         from .kernels import TorchKernels
 
         return Executor(plan, TorchKernels(plan.dtype, self.device, plan.products))
+
+    def compile_plan(self, plan: Plan) -> Callable[[Tensors], Tensors]:
+        from .compiled import compiled
+
+        return compiled(plan, super().execute(plan), self.device)
 
     def wait(self, tensors: Tensors) -> None:
         cuda.wait(self.device)

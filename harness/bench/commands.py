@@ -54,7 +54,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     show_default=True,
     help="What to time.",
 )
-@options.path("fastest", "or whichever is right and fastest (fastest)")
+@options.path("fastest", options.COMPILED, "or whichever is right and fastest (fastest)")
 @click.option(
     "--threads",
     type=number(THREADS),

@@ -12,17 +12,18 @@ from statistics import median
 from typing import Any
 
 from harness.bench.card import watched
-from harness.bench.contestant import Contestant, Played, Refused, TimedResult
+from harness.bench.contestant import Contestant, Played, Refused, TimedResult, Unsupported
 from harness.bench.figures import compare_with_peaks, finish
 from harness.bench.pace import check_clock, check_pace, check_unseen, pace
 from harness.bench.proofs import check_again, check_values, check_waits
 from harness.bench.replay import check_rounds, check_timed_way
 from harness.bench.workload import ROTATING, SECRET, Batch
-from harness.worker.remote import WorkerFault
+from harness.worker.remote import WorkerFault, not_offered
 
 # The paths among which the fastest right one is chosen. In a forward pass, which has no gradient,
-# ``equations`` leaves products where they stand and ``derived`` moves them out of loops.
-CANDIDATES = ("native", "derived", "equations")
+# ``equations`` leaves products where they stand and ``derived`` moves them out of loops; what
+# ``compiled`` gives to the framework's compiler, where there is one, is what ``derived`` runs.
+CANDIDATES = ("native", "derived", "compiled", "equations")
 # By mode, the path that is no other than ``native`` where the framework had nothing of its own.
 REPEATED = {"train": "equations", "forward": "derived"}
 # Seconds: of a candidate's try, of a batch of warming steps, of all warming, of a round, and of
@@ -84,6 +85,9 @@ def prepare(contestant: Contestant, path: str) -> None:
     elif path == "fastest":
         chosen = _fastest(contestant)
     else:
+        hello, case = contestant.record.hello, contestant.case
+        if lacking := not_offered(hello, contestant.device, case.dtype, path=path):
+            raise Unsupported(lacking)
         chosen = _prepare_path(contestant, path)
         check_values(contestant)
     if chosen["several"] > 1:
@@ -98,7 +102,8 @@ def _fastest(contestant: Contestant) -> dict[str, Any]:
     starts = contestant.worker.starts
     repeated = REPEATED[contestant.case.group.mode]
     for path in CANDIDATES:
-        if path != repeated or not _all_equations(tried[0]):
+        compiles = path != "compiled" or contestant.record.hello.get("compiles", False)
+        if compiles and (path != repeated or not _all_equations(tried[0])):
             tried.append(_try_path(contestant, path, beside=bool(tried)))
     right = [c for c in tried if c["right"]]
     names = ("path", "right", "seconds", "reason")

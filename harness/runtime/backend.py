@@ -55,6 +55,7 @@ class Backend(ABC):
         deterministic: Set by the harness where the same call is to give the same bits on any
             device, at any cost (``--deterministic``).
         rewrites: Whether :meth:`fill` can write into tensors, and so into their views.
+        compiles: Whether :meth:`compile_plan` has a compiler, on this machine.
         denormals: A promise to keep numbers below the smallest normal one, 1.2e-38 in float32,
             until :meth:`flush_denormals` is called; without it they may be 0.
     """
@@ -64,6 +65,7 @@ class Backend(ABC):
     quick: bool = False
     deterministic: bool = False
     rewrites: bool = False
+    compiles: bool = False
     denormals: bool = False
 
     @property
@@ -168,6 +170,15 @@ class Backend(ABC):
             return {n: values[v] for n, v in plan.outputs.items()}
 
         return run
+
+    def compile_plan(self, plan: Plan) -> Callable[[Tensors], Tensors]:
+        """As :meth:`execute`, through the framework's own compiler: what the path ``compiled`` of
+        bench and train runs, and what ``fastest`` tries where :attr:`compiles` is true.
+
+        Raises:
+            UsageError: there is no compiler, or not for this plan.
+        """
+        raise UsageError(f"{self.name} has no compiler of whole plans: take another path")
 
     def advance(self, step: Advance) -> Advance:
         """The same step, faster. Its shapes stay those of the first call."""

@@ -23,7 +23,9 @@ from harness.runtime.layout import Layout, claims
 from harness.runtime.native import Tensors, WholeModel
 from harness.runtime.precision import host_dtype, narrow, with_products_in
 
-ExecutionPath = Literal["native", "equations", "derived"]
+ExecutionPath = Literal["native", "equations", "derived", "compiled"]
+# Those whose gradient is derived on the program, whatever the framework could differentiate.
+DERIVED_PATHS = ("derived", "compiled")
 COMPILED = "what compile() made"
 
 
@@ -31,7 +33,8 @@ class Functions:
     """The forward and gradient functions of one model on one backend.
 
     ``path`` is ``native`` (claimed calls run the framework's own), ``equations`` (everything is
-    walked) or ``derived`` (walked, gradient program included). Functions map (variables,
+    walked), ``derived`` (walked, gradient program included) or ``compiled`` (the same, but whole
+    steps go through :meth:`.Backend.compile_plan`). Functions map (variables,
     constants) to results; see :mod:`harness.runtime.session` for the names. Variables are the
     parameters, float inputs and float state; constants are all else. A mode says which results
     there are, see :data:`harness.program.signature.Mode`.
@@ -93,7 +96,8 @@ class Functions:
         """
         key = (phase, mode, "gradient")
         if key not in self._compiled:
-            made = self.automatic(self.plain(phase, mode)) if self.path != "derived" else None
+            derived = self.path in DERIVED_PATHS
+            made = None if derived else self.automatic(self.plain(phase, mode))
             self._compiled[key] = self.compiled(made) if made else self._derived(phase, mode)
         return self._compiled[key]  # type: ignore[no-any-return]
 

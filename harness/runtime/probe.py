@@ -21,6 +21,7 @@ from harness.program.dims import resolve_shape
 from harness.program.ir import Kind, Node, Phase, Type
 from harness.program.signature import call_key
 from harness.runtime.backend import Backend
+from harness.runtime.functions import DERIVED_PATHS
 from harness.runtime.interpreter import Interpreter, call_text, perform
 from harness.runtime.native import Tensors
 from harness.runtime.precision import host_dtype
@@ -187,7 +188,8 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
         every = {**program.sizes, **sizes}
         yield from _of(_walked(program.nodes, claimed), program.types, every, session)
     program = session.programs["training"]
-    derived = session.path == "derived" or not session.automatic(session.plain("training", "loss"))
+    loss = session.plain("training", "loss")
+    derived = session.path in DERIVED_PATHS or not session.automatic(loss)
     if program.loss is not None and derived and not session.natives["training"]:
         made = session.derivative("training", "loss").program
         yield from _of(_walked(made.nodes, ()), made.types, {**made.sizes, **sizes}, session)

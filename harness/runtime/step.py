@@ -16,6 +16,7 @@ from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.program.signature import call_key, result_ports
 from harness.runtime import promises, scaling
 from harness.runtime.backend import Advance
+from harness.runtime.functions import DERIVED_PATHS
 from harness.runtime.native import Tensors
 from harness.runtime.promises import ContractError
 from harness.runtime.session import UPDATED, Session
@@ -79,7 +80,7 @@ def make_step(
         return _forward(session, batch, state)
     if session.rule is None:
         raise UsageError(f"{session.programs['training'].name} has no optimizer to train with")
-    if session.path != "derived":
+    if session.path not in DERIVED_PATHS:
         sizes = session.sizes("training", {**batch, **state})
         step = _training(session, sizes, learning_rate, total)
         if step is not None:
@@ -134,8 +135,11 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
 
 def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
     """A plan as a function, given no more than it takes."""
-    plan = replace(plan, products=session.products)
-    run = promises.function(session.backend.execute(plan), "execute()")
+    plan, backend = replace(plan, products=session.products), session.backend
+    if session.path == "compiled":
+        run = promises.function(backend.compile_plan(plan), "compile_plan()")
+    else:
+        run = promises.function(backend.execute(plan), "execute()")
     names = tuple(plan.inputs)
     return lambda inputs: run({n: inputs[n] for n in names})
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
@@ -20,6 +20,7 @@ from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
 from harness.convert.weights_header import HeaderPart, told
 from harness.files import kinds
+from harness.runtime.functions import ExecutionPath
 from harness.spec.added_slots import AVERAGED
 
 SLOT, STATE, SCALING = "slot/", "state/", "scaling/"
@@ -68,7 +69,7 @@ class History(HeaderPart):
     sizes: dict[str, int]
     recipe: dict[str, JsonValue]
     backend: str
-    path: Literal["derived", "native", "equations"]
+    path: ExecutionPath
     steps: Count
     epochs: list[Epoch]
     position: Position

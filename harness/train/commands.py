@@ -60,7 +60,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 )
 @options.DEVICE
 @options.dtype("float32", "float64, bfloat16, float16 and tf32")
-@options.path("derived", "or whichever is right and fastest (fastest)")
+@options.path("derived", options.COMPILED, "or whichever is right and fastest (fastest)")
 @seed("Seed of the first weights and of the order.")
 @options.SIZE
 @click.option(

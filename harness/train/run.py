@@ -143,7 +143,7 @@ class TrainingRun:
         hello: Mapping[str, Any] = self.worker.hello or {}
         request = self.setup.request
         programs = (self.setup.training, self.setup.inference, self.setup.spec.update)
-        lacking = not_offered(hello, request.device, request.dtype, programs)
+        lacking = not_offered(hello, request.device, request.dtype, programs, request.path)
         if lacking:
             raise UsageError(f"{request.backend}: {lacking}")
         self.events.doubted(request.backend, hello.get("doubts", ()))

@@ -62,6 +62,7 @@ class Greeting(TypedDict):
     devices: list[str]
     dtypes: list[str]
     primitives: NotRequired[list[str]]
+    compiles: NotRequired[bool]
     environment: Texts
     doubts: NotRequired[list[str]]
 

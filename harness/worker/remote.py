@@ -57,11 +57,15 @@ def not_offered(
     device: str,
     dtype: str,
     programs: Iterable[Program | UpdateRule | None] = (),
+    path: str = "",
 ) -> str:
     """What of these a worker does not claim, by its own greeting, to have; empty if nothing.
 
-    ``programs`` and rules may need primitives that a backend need not have.
+    ``programs`` and rules may need primitives that a backend need not have, and the ``path``
+    ``compiled`` a compiler.
     """
+    if path == "compiled" and not hello.get("compiles", False):
+        return "path 'compiled' is not offered: there is no compiler of whole steps"
     every = (p.every_node if isinstance(p, UpdateRule) else p.nodes for p in programs if p)
     ops = {node.op for nodes in every for node in walk_nodes(nodes)}
     for op in sorted(offers_needed(ops)):

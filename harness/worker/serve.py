@@ -188,6 +188,7 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
         "devices": promises.names(devices(), "devices()"),
         "dtypes": promises.names(getattr(served, "dtypes", list)(), "dtypes()"),
         "primitives": sorted(op for op in OFFERED if op in getattr(served, "primitives", ())),
+        "compiles": bool(getattr(served, "compiles", False)),
         "environment": reported(os.environ),
         "doubts": doubts(served),
     }
@@ -195,11 +196,8 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
 
 def reported(variables: Mapping[str, str]) -> dict[str, str]:
     """Those of a process's variables that decide digits or speed."""
-    return {
-        variable: text
-        for variable, text in sorted(variables.items())
-        if variable in REPORTED or variable.startswith(REPORTED_PREFIXES)
-    }
+    deciding = (n for n in sorted(variables) if n in REPORTED or n.startswith(REPORTED_PREFIXES))
+    return {name: variables[name] for name in deciding}
 
 
 def _serve(connection: socket.socket, answer: Handler, own_pid: int) -> None:

@@ -1,0 +1,94 @@
+"""Whole plans through torch.compile give what the executor gives, and where they cannot, why."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+from sampling import sampled
+
+from harness.errors import UsageError
+from harness.oracle.draw import draw
+from harness.program.plan import Plan, forward_plan
+from harness.runtime import plugins
+from harness.runtime.backend import Backend
+from harness.runtime.opening import make_session
+from harness.runtime.step import Purpose
+from harness.runtime.step_loop import Pipeline
+from harness.spec.model import load_spec
+
+BATCHES, BATCH, TIME, STEPS, RATE = 2, 3, 4, 5, 2.0**-6
+SIZES = {"vocab": 11, "factors": 5, "hidden": 7}
+CASES = [
+    (f"lesson6/{name}", purpose)
+    for name in ("stateful_lstm", "three_char", "theano_gru")
+    for purpose in ("train", "forward")
+]
+
+
+@pytest.fixture(scope="module")
+def torch() -> Backend:
+    backend = plugins.load("torch")
+    if not backend.compiles:
+        pytest.skip("there is no compiler of C++")
+    return backend
+
+
+def ended(torch: Backend, name: str, purpose: Purpose, path: str) -> tuple[Any, Any]:
+    """The last results of some steps, and what they leave."""
+    torch.use("cpu", "float64")
+    spec = load_spec(name)
+    sizes = {n: v for n, v in SIZES.items() if n in spec.model.sizes}
+    programs = [spec.program(phase, **sizes) for phase in ("training", "inference")]
+    session = make_session(torch, *programs, path=path, dtype="float64", rule=spec.update)
+    drawn = [draw(programs[0], BATCH, TIME, seed) for seed in range(BATCHES)]
+    batches = [{"inputs": m.inputs, "targets": m.targets} for m in drawn]
+    first = drawn[0]
+    steps = Pipeline(
+        session, purpose, first.parameters, first.statistics, first.state, batches, RATE
+    )
+    return steps.finish(steps.run(0, STEPS)), steps.parameters()
+
+
+def apart(found: Any, wanted: Any) -> float:
+    """The largest difference of any two entries, in the largest entry."""
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys()
+        return max((apart(found[n], wanted[n]) for n in wanted), default=0.0)
+    array = np.asarray(wanted, float)
+    scale = float(np.max(np.abs(array), initial=0.0)) or 1.0
+    return float(np.max(np.abs(np.asarray(found, float) - array), initial=0.0)) / scale
+
+
+@pytest.mark.parametrize(("name", "purpose"), sampled(CASES, [CASES[1], CASES[2]]))
+def test_steps_are_those_of_the_executor(torch: Backend, name: str, purpose: Purpose) -> None:
+    found, wanted = (ended(torch, name, purpose, path) for path in ("compiled", "derived"))
+    assert apart(found[0], wanted[0]) < 1e-12
+    assert apart(found[1], wanted[1]) < 1e-9
+
+
+def plan(time: int) -> Plan:
+    program = load_spec("lesson6/theano_gru").program("inference", vocab=11, hidden=7)
+    return forward_plan(program, {**program.sizes, "batch": 2, "time": time}, "float32", ())
+
+
+def test_what_would_take_minutes_is_refused(torch: Backend) -> None:
+    torch.use("cpu", "float32")
+    with pytest.raises(UsageError, match=r"a step has \d+,\d+ operations .* take derived"):
+        torch.compile_plan(plan(time=1000))
+
+
+def test_without_a_compiler_it_is_refused(torch: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.use("cpu", "float32")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UsageError, match=r"needs a compiler of C\+\+ \(g\+\+ or clang\+\+\)"):
+        torch.compile_plan(plan(time=3))
+
+
+def test_a_backend_without_one_says_so() -> None:
+    numpy = plugins.load("numpy")
+    assert not numpy.compiles
+    with pytest.raises(UsageError, match="numpy has no compiler of whole plans"):
+        numpy.compile_plan(plan(time=3))
