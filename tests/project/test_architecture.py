@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import picture
@@ -131,3 +132,29 @@ def test_own_backends_have_the_entry_points_of_anybody() -> None:
     for name, origin in own.items():
         assert origin.module == f"harness.backends.{name.partition('-')[0]}.backend"
         assert not origin.rivals
+
+
+def _families(group: str) -> set[str]:
+    """The folders of ``backends/`` that have an entry point of a group."""
+    found = entry_points(group=group)
+    return {e.module.split(".")[2] for e in found if e.module.startswith("harness.backends.")}
+
+
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        ("harness.backends", ("backend.py", "primitives.py", "defaults.py")),
+        ("harness.formats", ("format.py", "primitives_export.py")),
+    ],
+)
+def test_folders_of_backends_share_names_of_files(group: str, names: tuple[str, ...]) -> None:
+    """As docs/architecture.md says, so that one can say where a primitive is added."""
+    families = _families(group)
+    assert families
+    missing = [
+        f"backends/{family}/{name}"
+        for family in sorted(families)
+        for name in names
+        if not (ROOT / "backends" / family / name).is_file()
+    ]
+    assert missing == []

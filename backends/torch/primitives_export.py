@@ -1,4 +1,4 @@
-"""Programs as Python source for torch: the operations, loops and layers of a module's text."""
+"""How each primitive is written in the source of an exported module of torch; loops too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the module beside a ``.keras`` file is written of, and what it may use."""
+"""How each primitive is written in the module beside a ``.keras`` file, and what that may use."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ CALLS = {
     "cumulative_sum": "ops.cumsum({0}, axis=-1)",
     "segment_sum": "ops.segment_sum({0}, {1}, num_segments={rows})",
     "one_hot": "ops.one_hot({0}, {classes}, dtype=self.compute_dtype)",
+}
+# Operator and precedence; operands that are not infix themselves come after all of them.
+INFIX = {
+    "less": ("<", 0),
+    "less_equal": ("<=", 0),
+    "add": ("+", 1),
+    "subtract": ("-", 1),
+    "multiply": ("*", 2),
+    "divide": ("/", 2),
 }
 DECORATOR = "keras.saving.register_keras_serializable"
 # What a module's source may use; see :mod:`harness.convert.source.vetting`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,20 +15,6 @@ UNROLLED = 32
 LARGE = 1 << 19
 # Options of XLA's compiler; None for its own.
 Options = Mapping[str, Any] | None
-
-
-# Sessions have checked every index. Without the promise each gather and scatter also wraps negative
-# indices and masks those out of range: XLA has twice as much to compile, and in a loop of training
-# steps that made the whole step of an LSTM take 1.4 times as long.
-PROMISE = "promise_in_bounds"
-
-
-def takes(jnp: Any) -> Mapping[str, Callable[..., Any]]:
-    """The primitives that gather, without a check of indices."""
-    return {
-        "take": lambda x, indices: x.at[indices].get(mode=PROMISE),
-        "take_along_axis": lambda x, indices: jnp.take_along_axis(x, indices, -1, mode=PROMISE),
-    }
 
 
 @cache

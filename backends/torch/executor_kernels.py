@@ -13,46 +13,15 @@ import torch
 
 from harness.extend import Call, in_turn
 
+from .primitives import ELEMENTWISE
+
 Tensor = Any
 
-ELEMENTWISE: Mapping[str, Callable[..., Any]] = {
-    "exp": torch.exp,
-    "log": torch.log,
-    "tanh": torch.tanh,
-    "sqrt": torch.sqrt,
-    "negative": torch.neg,
-    "add": torch.add,
-    "subtract": torch.sub,
-    "multiply": torch.mul,
-    "divide": torch.div,
-    "power": torch.pow,
-    "less": torch.lt,
-    "less_equal": torch.le,
-    "equal": torch.eq,
-    "erf": torch.erf,
-    "sin": torch.sin,
-    "cos": torch.cos,
-    "floor": torch.floor,
-}
 OPERATIONS: Mapping[str, Callable[..., Any]] = {**ELEMENTWISE, "sigmoid": torch.sigmoid}
 # The backward passes of torch's own activations, with the same zero slopes and NaNs as ours.
 GRADIENTS: Mapping[str, Callable[..., Any]] = {
     "sigmoid_gradient": torch.ops.aten.sigmoid_backward.grad_input,
     "tanh_gradient": torch.ops.aten.tanh_backward.grad_input,
-}
-# The fused operations outside an executor, in a walk.
-FUSED: Mapping[str, Callable[..., Any]] = {
-    "sigmoid": torch.sigmoid,
-    "relu": torch.relu,
-    "clip": lambda x, low, high: torch.clamp(x, low, high),
-    "sigmoid_gradient": torch.ops.aten.sigmoid_backward,
-    "tanh_gradient": torch.ops.aten.tanh_backward,
-    "relu_gradient": lambda g, y: torch.ops.aten.threshold_backward(g, y, 0),
-    "clip_gradient": lambda g, x, low, high: torch.ops.aten.hardtanh_backward(g, x, low, high),
-    "addmm": torch.addmm,
-    "scatter_add": lambda x, indices, y: torch.scatter_add(x, -1, indices, y),
-    "softmax": lambda x: torch.softmax(x, -1),
-    "log_sum_exp": lambda x: torch.logsumexp(x, -1, keepdim=True),
 }
 
 

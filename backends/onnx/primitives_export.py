@@ -1,4 +1,4 @@
-"""The primitives as operators of ONNX's default domain.
+"""How each primitive is written in an exported graph: operators of ONNX's default domain.
 
 Each function adds the nodes of one primitive to a graph: ``(graph, node, inputs, output)``, the
 last two being names. Where operators have no kernel for float64 or int64 in onnxruntime (OneHot),

@@ -17,30 +17,12 @@ import numpy as np
 from harness.extend import Array, Call, in_turn, rounded_to
 
 from .erf import erf
+from .primitives import UFUNCS
 from .segments import segment_sum
 
 # The ufunc that numpy's own clip calls, three times as fast on small arrays; 2.0 moved it.
 _UMATH = "numpy._core.umath" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core.umath"
 CLIP = import_module(_UMATH).clip
-
-UFUNCS: Mapping[str, Any] = {
-    "exp": np.exp,
-    "log": np.log,
-    "tanh": np.tanh,
-    "sqrt": np.sqrt,
-    "negative": np.negative,
-    "add": np.add,
-    "subtract": np.subtract,
-    "multiply": np.multiply,
-    "divide": np.divide,
-    "power": np.power,
-    "less": np.less,
-    "less_equal": np.less_equal,
-    "equal": np.equal,
-    "sin": np.sin,
-    "cos": np.cos,
-    "floor": np.floor,
-}
 
 
 class NumpyKernels:

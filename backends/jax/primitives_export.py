@@ -1,4 +1,4 @@
-"""Programs as Python source for JAX: the operations and loops of a function's text."""
+"""How each primitive is written in the source of exported functions of JAX; loops too."""
 
 from __future__ import annotations
 
