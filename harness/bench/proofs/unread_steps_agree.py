@@ -1,4 +1,4 @@
-"""What steps in a row must leave behind: what the same steps leave one by one, each of them read.
+"""Proof that steps in a row leave behind what the same steps leave one by one, each of them read.
 
 Of steps that are timed nobody reads the results, so that a backend might do less of them. Here all
 that goes from step to step is held against the same steps made again, and so are results that are

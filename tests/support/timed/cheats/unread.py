@@ -1,4 +1,4 @@
-"""Backends on numpy that do less where nobody looks, each in one way.
+"""Backends on numpy that do less in steps that nobody reads, each in one way.
 
 They know what a backend can know: what they are given, what is read and what is waited for. What
 they save may be no time here; it would be on a device.
@@ -6,20 +6,13 @@ they save may be no time here; it would be on a device.
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from harness.program.plan import Plan
-from harness.runtime.backend import Advance
 from harness.runtime.native import Tensors
-from timed.handlers import NumpyBackend, Run, honest, offering, serving
-
-Answer = Callable[[str, dict[str, Any]], Any]
+from timed.handlers import NumpyBackend, Run, serving
 
 
 class Watching(NumpyBackend):  # type: ignore[misc]
@@ -175,146 +168,6 @@ class StaleSecond(Watching):
         return self.kept
 
 
-class CoarseWhenKnown(NumpyBackend):  # type: ignore[misc]
-    """Computes as in bfloat16 from the twentieth sighting of a batch on."""
-
-    def execute(self, plan: Plan) -> Run:
-        run, seen = super().execute(plan), Counter[bytes]()
-
-        def known(inputs: Tensors) -> Tensors:
-            batch = (a for n, a in inputs.items() if n.startswith("input."))
-            key = b"".join(np.ascontiguousarray(a).tobytes() for a in batch)
-            seen[key] += 1
-            results = run(inputs)
-            if seen[key] < 20:
-                return results
-            return {n: coarse(a) if np.ndim(a) else a for n, a in results.items()}
-
-        return known
-
-
-class Sighting(NumpyBackend):  # type: ignore[misc]
-    """Answers from a cache with a lot of room, from the third sighting of a batch on."""
-
-    sightings, room = 3, 1000
-
-    def execute(self, plan: Plan) -> Run:
-        run, seen, known = super().execute(plan), {}, {}
-
-        def looked_up(inputs: Tensors) -> Tensors:
-            batch = {n: a for n, a in inputs.items() if n.startswith("input.")}
-            key = self.key(batch)
-            seen[key] = seen.get(key, 0) + 1
-            if key not in known or seen[key] < self.sightings:
-                known[key] = {n: np.array(a) for n, a in run(inputs).items()}
-                while len(known) > self.room:
-                    del known[next(iter(known))]
-            return known[key]
-
-        return looked_up
-
-    def key(self, batch: Tensors) -> Any:
-        """What a batch is known by."""
-        return tuple(np.ascontiguousarray(a).tobytes() for a in batch.values())
-
-
-class SmallCache(Sighting):
-    """Answers from a cache that holds the last 16 batches, from the second sighting on."""
-
-    sightings, room = 2, 16
-
-
-class Object(Sighting):
-    """Knows a batch by the place of its memory and a few of its numbers."""
-
-    def key(self, batch: Tensors) -> Any:
-        return tuple(
-            (a.__array_interface__["data"][0], a.flat[0], a.flat[-1]) for a in batch.values()
-        )
-
-
-class LastOfSeveral(NumpyBackend):  # type: ignore[misc]
-    """Of several steps in one call makes the last, which is the one whose results are read."""
-
-    def several(self, step: Advance) -> Advance:
-        def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
-            count = len(next(iter(batches.values())))
-            last = {n: t[-1] for n, t in batches.items()}
-            carried, results = step(carried, fixed, last)
-            return carried, {n: np.stack([t] * count) for n, t in results.items()}
-
-        return run
-
-
-class FewerOfSeveral(NumpyBackend):  # type: ignore[misc]
-    """Of several training steps in one call makes every second, whose loss stands for two."""
-
-    def several(self, step: Advance) -> Advance:
-        def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
-            found = []
-            for index in range(1, len(next(iter(batches.values()))), 2):
-                carried, results = step(carried, fixed, {n: t[index] for n, t in batches.items()})
-                found += [{n: np.array(t) for n, t in results.items()}] * 2
-            return carried, {n: np.stack([one[n] for one in found]) for n in found[0]}
-
-        return run
-
-
-class Debt(NumpyBackend):  # type: ignore[misc]
-    """Puts a part of each step off until somebody reads what the optimizer keeps."""
-
-    pause = 0.004
-
-    def __init__(self) -> None:
-        self.owed, self.slots = 0.0, set()
-
-    def execute(self, plan: Plan) -> Run:
-        run = super().execute(plan)
-
-        def later(inputs: Tensors) -> Tensors:
-            results = run(inputs)
-            self.slots = {id(a) for n, a in results.items() if n.startswith("m.")}
-            self.owed += self.pause
-            return results
-
-        return later
-
-    def wait(self, tensors: Tensors) -> None:
-        pass
-
-    def numpy(self, tensor: Any) -> Any:
-        if id(tensor) in self.slots:
-            time.sleep(self.owed)
-            self.owed = 0.0
-        return super().numpy(tensor)
-
-
-class SlowClock(NumpyBackend):  # type: ignore[misc]
-    """Its module has made the clock of its process go at half speed."""
-
-    def __init__(self) -> None:
-        true, begin = time.perf_counter, time.perf_counter()
-        time.perf_counter = lambda: begin + (true() - begin) / 2
-
-
-@offering
-def halfway(name: str) -> Answer:
-    """Says that it is done after half of the steps; a thread goes on with the others."""
-    answer, pool = honest(name), ThreadPoolExecutor(1)
-    left: list[Future[Any]] = []
-
-    def run(verb: str, payload: dict[str, Any]) -> Any:
-        if verb != "throughput" or payload["count"] < 4:
-            return pool.submit(answer, verb, payload).result()
-        half = payload["count"] // 2
-        seconds = pool.submit(answer, verb, {**payload, "count": half}).result()
-        rest = {"first": payload["first"] + half, "count": payload["count"] - half}
-        left.append(pool.submit(answer, verb, rest))
-        return seconds
-
-    return run
-
-
 frozen_bias = serving(FrozenBias)
 frozen_slots = serving(FrozenSlots)
 halved_rate = serving(HalvedRate)
@@ -328,11 +181,3 @@ frozen_once_proved = serving(FrozenOnceProved)
 half_batch = serving(HalfBatch)
 half_gradient = serving(HalfGradient)
 stale_second = serving(StaleSecond)
-coarse_when_known = serving(CoarseWhenKnown)
-third_sighting = serving(Sighting)
-small_cache = serving(SmallCache)
-by_place = serving(Object)
-last_of_several = serving(LastOfSeveral)
-fewer_of_several = serving(FewerOfSeveral)
-debt = serving(Debt)
-slow_clock = serving(SlowClock)
