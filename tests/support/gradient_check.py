@@ -1,4 +1,4 @@
-"""A whole model with random material, its loss and gradients, and two kinds of difference."""
+"""A whole model with random material, and its gradients held against complex and central steps."""
 
 from __future__ import annotations
 

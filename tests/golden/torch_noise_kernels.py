@@ -1,4 +1,4 @@
-"""Layers with noise by torch's own parts, the noise handed in; what is counted by torch."""
+"""Layers with noise by torch's own parts, the noise handed in."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from golden.torch_kernels import Kernel, Tensors
 
 def dropout(keep: float) -> Kernel:
     return lambda v: {"y": torch.mul(v["x"], v["kept"]) / keep}
-
-
-def accuracy(v: Tensors) -> Tensors:
-    return {"y": (v["logits"].argmax(-1) == v["target"]).double()}
 
 
 def gaussian_sample(v: Tensors) -> Tensors:

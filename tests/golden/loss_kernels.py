@@ -1,14 +1,15 @@
-"""torch's and optax's losses of labels that are not aligned with steps."""
+"""Losses by torch's and optax's own parts: of labels not aligned with steps, and of contrasts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from golden.recipe import Recipe
-
 Given = dict[str, Any]
+Tensors = Mapping[str, Any]
+Kernel = Callable[[Tensors], Tensors]
 # One row is whole and has no label twice, one repeats a label and ends early, one has no labels.
 FITTING = {
     "labels": np.array([[1, 3, 2, 4], [2, 2, 5, 5], [6, 1, 1, 1]]),
@@ -23,7 +24,7 @@ SHORT = {
 }
 
 
-def in_torch(torch: Any) -> Any:
+def ctc_in_torch(torch: Any) -> Any:
     """``[batch]``; rows that do not fit are 0."""
 
     def kernel(v: Given) -> Given:
@@ -35,7 +36,7 @@ def in_torch(torch: Any) -> Any:
     return kernel
 
 
-def in_optax(given: Given, cotangent: Any) -> Given:
+def ctc_in_optax(given: Given, cotangent: Any) -> Given:
     """Padding is marked entry by entry."""
     import jax
     import optax
@@ -51,11 +52,22 @@ def in_optax(given: Given, cotangent: Any) -> Given:
     return {"y": y, "gradient.logits": pull(jax.numpy.asarray(cotangent))[0]}
 
 
-def unaligned(torch: Any) -> list[Recipe]:
-    """Both on rows that fit, torch on others too: optax has a large number there."""
-    source, kernel = "torch.nn.functional.ctc_loss", in_torch(torch)
-    return [
-        Recipe("loss", "ctc", source, kernel, given=FITTING),
-        Recipe("loss", "ctc", source, kernel, given=SHORT),
-        Recipe("loss", "ctc", "optax.ctc_loss", in_optax, given=FITTING),
-    ]
+def focal(torch: Any, gamma: float) -> Kernel:
+    """The paper's formula, of probabilities."""
+
+    def kernel(v: Tensors) -> Tensors:
+        p = torch.softmax(v["logits"], -1).gather(-1, v["target"][..., None])[..., 0]
+        return {"y": -((1 - p) ** gamma) * torch.log(p)}
+
+    return kernel
+
+
+def info_nce(torch: Any, temperature: float) -> Kernel:
+    """torch's cross-entropy, of which each row's class is its own number."""
+
+    def kernel(v: Tensors) -> Tensors:
+        scores = v["x"] @ v["partner"].T / temperature
+        target = torch.arange(len(scores))
+        return {"y": torch.nn.functional.cross_entropy(scores, target, reduction="none")}
+
+    return kernel

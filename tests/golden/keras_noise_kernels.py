@@ -1,4 +1,4 @@
-"""Layers with noise by Keras' own parts, the noise handed in; what is counted by Keras."""
+"""Layers with noise by Keras' own parts, the noise handed in."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from golden.keras_kernels import NAMES, Kernel, Tensors
 
 def dropout(keep: float) -> Kernel:
     return lambda v: {"y": keras.layers.Multiply()([v["x"], v["kept"]]) * (1 / keep)}
-
-
-def accuracy(v: Tensors) -> Tensors:
-    return {"y": keras.metrics.sparse_categorical_accuracy(v["target"], v["logits"])}
 
 
 def gaussian_sample(v: Tensors) -> Tensors:
