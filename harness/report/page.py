@@ -24,7 +24,7 @@ from harness.report.troubles import Trouble, troubles
 from harness.terminal import visible
 
 if TYPE_CHECKING:
-    from harness.check.differences import Differences
+    from harness.check.known_differences import Differences
     from harness.report.news import News
 
 # Differences that are shown in full; of more the matrix tells.

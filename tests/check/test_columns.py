@@ -79,7 +79,7 @@ def test_a_label_that_contradicts_the_version_is_an_error_that_says_both() -> No
 
 
 def test_known_differences_go_by_the_backend(tmp_path: Path) -> None:
-    (tmp_path / "differences.yaml").write_text(
+    (tmp_path / "known_differences.yaml").write_text(
         "differences:\n  planted:\n    summary: planted\n    reason: planted\n    versions: all\n"
         "    link: https://example.org\n    match: {backend: numpy, check: loss}\n"
     )

@@ -120,7 +120,7 @@ def test_a_definition_of_a_folder(run: Run) -> None:
 
 
 def test_known_differences(run: Run) -> None:
-    (run.folder / "differences.yaml").write_text(
+    (run.folder / "known_differences.yaml").write_text(
         "differences:\n  odd:\n    summary: s\n    reason: r\n    versions: v\n"
         "    link: l\n    match: {backend: numpy, spec: none}\n"
     )

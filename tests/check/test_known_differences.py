@@ -8,8 +8,8 @@ import pytest
 from places import ROOT
 
 from harness.check.cell import Cell, CellResult
-from harness.check.differences import Difference, Differences, Match, known_differences
 from harness.check.findings import VERDICTS, Finding, Verdict
+from harness.check.known_differences import Difference, Differences, Match, known_differences
 from harness.errors import SpecError
 
 CELL = Cell("lesson6/keras_gru", "keras-jax", "cpu", "float32", "native")
@@ -76,7 +76,7 @@ def test_a_difference_that_has_vanished_differs() -> None:
     finding = applied(entry(), "agree")
     assert finding.verdict == "differ"
     (fault,) = finding.faults
-    assert fault == "known difference adds-one has vanished: take it out of differences.yaml"
+    assert fault == "known difference adds-one has vanished: take it out of known_differences.yaml"
     assert applied(entry(dtype="float64"), "agree").verdict == "agree"
 
 
@@ -109,31 +109,39 @@ def test_every_shipped_entry_has_a_reason_a_link_and_a_test() -> None:
             assert (ROOT / content.shown_by).is_file(), f"{name}: no {content.shown_by}"
 
 
+def test_a_file_of_the_former_name_is_read(tmp_path: Path) -> None:
+    (tmp_path / "differences.yaml").write_text(ENTRY, encoding="utf-8")
+    assert known_differences([tmp_path]).entries["mine"].summary == "Adds one."
+    newer = ENTRY.replace("Adds one.", "Adds two.")
+    (tmp_path / "known_differences.yaml").write_text(newer, encoding="utf-8")
+    assert known_differences([tmp_path]).entries["mine"].summary == "Adds two."
+
+
 def test_a_users_file_adds_and_replaces(tmp_path: Path) -> None:
     shipped = known_differences().entries
-    (tmp_path / "differences.yaml").write_text(ENTRY, encoding="utf-8")
+    (tmp_path / "known_differences.yaml").write_text(ENTRY, encoding="utf-8")
     found = known_differences([tmp_path / "no-such-folder", tmp_path]).entries
     assert set(found) == {*shipped, "mine"}
     assert found["mine"].match == Match(backend="keras*", check="gradients")
     name = next(iter(shipped))
-    (tmp_path / "differences.yaml").write_text(ENTRY.replace("mine", name), encoding="utf-8")
+    (tmp_path / "known_differences.yaml").write_text(ENTRY.replace("mine", name), encoding="utf-8")
     assert known_differences([tmp_path]).entries[name].summary == "Adds one."
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("    summary: Adds one.\n", "", r"differences.yaml:3:5: missing key 'summary'"),
-        ("link:", "lnk:", r"differences.yaml:6:5: .*'lnk'"),
-        ("check:", "chek:", r"differences.yaml:7:32: .*'chek'; did you mean 'check'"),
-        ('backend: "keras*", ', "", r"differences.yaml:7:12: missing key 'backend'"),
-        ("versions: keras 3", "versions: 3", r"differences.yaml:5:15: "),
-        ("differences:", "difference:", r"differences.yaml:1:1: "),
-        ("  mine:\n", "  mine: {\n", r"differences.yaml:\d+:\d+: "),
+        ("    summary: Adds one.\n", "", r"known_differences.yaml:3:5: missing key 'summary'"),
+        ("link:", "lnk:", r"known_differences.yaml:6:5: .*'lnk'"),
+        ("check:", "chek:", r"known_differences.yaml:7:32: .*'chek'; did you mean 'check'"),
+        ('backend: "keras*", ', "", r"known_differences.yaml:7:12: missing key 'backend'"),
+        ("versions: keras 3", "versions: 3", r"known_differences.yaml:5:15: "),
+        ("differences:", "difference:", r"known_differences.yaml:1:1: "),
+        ("  mine:\n", "  mine: {\n", r"known_differences.yaml:\d+:\d+: "),
         (
             '    match: {backend: "keras*", check: gradients}\n',
             "",
-            r"differences.yaml:2:3: .*'match'.*'shown_by'",
+            r"known_differences.yaml:2:3: .*'match'.*'shown_by'",
         ),
     ],
 )
@@ -141,6 +149,6 @@ def test_a_wrong_file_is_told_with_its_place(
     tmp_path: Path, old: str, new: str, words: str
 ) -> None:
     assert ENTRY.count(old) == 1
-    (tmp_path / "differences.yaml").write_text(ENTRY.replace(old, new), encoding="utf-8")
+    (tmp_path / "known_differences.yaml").write_text(ENTRY.replace(old, new), encoding="utf-8")
     with pytest.raises(SpecError, match=words):
         known_differences([tmp_path])

@@ -20,6 +20,9 @@ from harness.runtime.labels import backend_of
 from harness.spec.document import Document, load, parse, validate
 from harness.spec.schema import Strict
 
+# In ``specs/``, and in a user's folders; and what it was called there before.
+FILE, FORMER = "known_differences.yaml", "differences.yaml"
+
 
 class Match(Strict):
     """Shell patterns of the findings that an entry is about."""
@@ -47,7 +50,7 @@ class Difference(Strict):
 
 
 class DifferenceFile(Strict):
-    """``differences.yaml``."""
+    """``known_differences.yaml``."""
 
     differences: dict[str, Difference]
 
@@ -69,7 +72,7 @@ class Differences:
             elif finding.verdict == "agree":
                 finding.verdict = "differ"
                 finding.faults.append(
-                    f"known difference {name} has vanished: take it out of differences.yaml"
+                    f"known difference {name} has vanished: take it out of {FILE}"
                 )
             return
 
@@ -93,14 +96,15 @@ def _matches(match: Match, result: CellResult, check: str) -> bool:
 
 
 def known_differences(folders: Iterable[Path] = ()) -> Differences:
-    """Those that ship, and those of a user's folders (``differences.yaml``)."""
+    """Those that ship, and those of a user's folders (``known_differences.yaml``)."""
     entries: dict[str, Difference] = {}
-    shipped = files("harness.specs").joinpath("differences.yaml")
-    entries.update(_read(parse(shipped.read_text(encoding="utf-8"), "specs/differences.yaml")))
+    shipped = files("harness.specs").joinpath(FILE)
+    entries.update(_read(parse(shipped.read_text(encoding="utf-8"), f"specs/{FILE}")))
     for folder in folders:
-        # Whatever it is: reading it tells what is wrong with it.
-        if os.path.lexists(folder / "differences.yaml"):
-            entries.update(_read(load(folder / "differences.yaml")))
+        for name in (FORMER, FILE):
+            # Whatever it is: reading it tells what is wrong with it.
+            if os.path.lexists(folder / name):
+                entries.update(_read(load(folder / name)))
     return Differences(entries)
 
 
