@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report import pictures
+from harness.report import svg_pictures
 from harness.report.inputs import BenchRun
 from harness.report.speeds import Chart, Dot, charts
 from harness.table import thousands
@@ -94,7 +94,7 @@ def _shown(chart: Chart, run: BenchRun, baseline: str) -> ShownChart:
         for doubt in dot.figures.doubts
     ]
     view = views.get(baseline, views[""])
-    return ShownChart(chart, pictures.looks(backends), view, views, rows, doubts)
+    return ShownChart(chart, svg_pictures.looks(backends), view, views, rows, doubts)
 
 
 def _of(dots: Sequence[Dot], backend: str) -> Dot | None:
@@ -136,7 +136,7 @@ def _view(chart: Chart, baseline: str) -> ChartView:
 
     return ChartView(
         f"times as fast as {baseline}" if bases else f"{chart.unit} per second",
-        [(place(value), pictures.figure(value)) for value in _ticks(low, low + wide)],
+        [(place(value), svg_pictures.figure(value)) for value in _ticks(low, low + wide)],
         place(1.0) if bases else None,
         [[spot(s, _of(dots, backend)) for backend in chart.backends] for s, dots in chart.rows],
     )

@@ -1,4 +1,4 @@
-"""Every check of every cell, small enough that thousands of cells fit into a page."""
+"""What the page's script shows of cells and charts: so small that thousands of cells fit in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.check.cell import CellResult
 from harness.check.findings import PASSING, Finding
 from harness.oracle.tolerance import Deviation
 from harness.report.cells import MatrixEntry, share
-from harness.report.charts import ChartView, ShownChart
+from harness.report.speed_charts import ChartView, ShownChart
 from harness.terminal import visible
 
 
@@ -31,7 +31,7 @@ class Names:
         return list(self._numbers)
 
 
-def drill(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ()) -> str:
+def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ()) -> str:
     """The data behind cells and charts as JSON that may stand inside of an element ``script``.
 
     ``names`` are texts that the rest gives by number; ``entries`` has, by an entry's number, one
