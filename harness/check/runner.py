@@ -19,7 +19,7 @@ from harness.check.known_differences import Differences, known_differences
 from harness.check.outliers import group_name, group_of
 from harness.check.own_model.run import ModelRun
 from harness.check.provenance import Signatures, greeting, labelled, origins
-from harness.check.records import head
+from harness.check.record_made import head
 from harness.check.request import Request, check_request, checks_of
 from harness.check.resume import request_record
 from harness.check.run_cell import CellRun

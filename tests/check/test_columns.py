@@ -13,8 +13,8 @@ import pytest
 
 import harness
 from harness.bench.request import BenchRequest, entries_from
-from harness.check.recorded import ended
-from harness.check.records import read_records
+from harness.check.record_file import read_records
+from harness.check.record_read import ended
 from harness.columns import choose, of_options, one
 from harness.errors import UsageError
 

@@ -15,7 +15,7 @@ from places import SPECS
 from harness.check import provenance
 from harness.check.cell import Cell
 from harness.check.events import CheckEvents
-from harness.check.records import read_records
+from harness.check.record_file import read_records
 from harness.check.request import Request
 from harness.check.run import Engine
 

@@ -19,7 +19,7 @@ from bench_results import REQUEST, result
 from click.testing import CliRunner, Result
 
 from harness.bench.json_file import document, write
-from harness.check.records import RecordWriter
+from harness.check.record_file import RecordWriter
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import Weights

@@ -13,7 +13,7 @@ from places import ROOT
 
 from harness.check.checks import FINDINGS
 from harness.check.findings import Who
-from harness.check.records import RESULT_FIELDS, VERDICTS
+from harness.check.record_file import RESULT_FIELDS, VERDICTS
 from harness.check.request import PATHS
 from harness.oracle.case import Case
 from harness.spec.library import FOLDERS

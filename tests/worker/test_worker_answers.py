@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults import harm
-from faults.support import MIB, launch, timed
+from process_faults import harm
+from process_faults.support import MIB, launch, timed
 
 from harness.worker import frames, logs
 from harness.worker import worker as worker_module

@@ -11,45 +11,20 @@ import json
 import math
 import os
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from harness.check.findings import VERDICTS
-from harness.check.record_lines import SCHEMA_VERSION, check_fields, check_line
+from harness.check.record_forms import RESULT_FIELDS, check_fields, check_line
 from harness.errors import HarnessError, did_you_mean
 from harness.files import kinds
 from harness.files.forms import Malformed, read_json
 from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
-from harness.worker.machine import machine
 
-RESULT_FIELDS = (
-    "spec",
-    "backend",
-    "backend_version",
-    "device",
-    "dtype",
-    "path",
-    "check",
-    "verdict",
-    "error",
-    "yardstick",
-    "ratio",
-    "tolerance",
-    "seconds",
-    "detail",
-    "traceback",
-    "worst",
-    "held",
-    "layers",
-)
-
-_DISTRIBUTION = "backend-comparison-harness"
 _TORN = "torn"
 
 
@@ -201,25 +176,6 @@ def read_records(path: str | os.PathLike[str], *, complete: bool = False) -> Rec
             torn = rest.decode("utf-8", "replace")
     kept = tuple(line for line in lines if line["kind"] != _TORN)
     return Records(kept, torn, tuple(repaired))
-
-
-def head(
-    arguments: Sequence[str], versions: Mapping[str, Any], environment: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The first line of a run: the schema, the machine, and what was asked for.
-
-    ``versions`` and ``environment`` are by backend, as the workers greeted with them.
-    """
-    return {
-        "kind": "head",
-        "schema": SCHEMA_VERSION,
-        "harness": version(_DISTRIBUTION),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "arguments": list(arguments),
-        "machine": machine(),
-        "versions": dict(versions),
-        "environment": dict(environment),
-    }
 
 
 def encoded(record: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Sizes in numbers: what a program's shapes come to, where the arrays leave no choice."""
+"""Sizes that cannot be: what a program's shapes come to in numbers, where arrays have no say."""
 
 from __future__ import annotations
 

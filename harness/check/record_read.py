@@ -1,4 +1,4 @@
-"""The cells of a record file, as results again; those of several machines or versions apart."""
+"""The lines of a record file, as results again; those of several machines or versions apart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from harness.check.cell import Cell, CellResult
 from harness.check.divergence import Divergence, Link
 from harness.check.findings import Blame, Finding
-from harness.check.records import Records
+from harness.check.record_file import Records
 from harness.errors import UsageError
 from harness.merged import origin_label
 from harness.oracle.tolerance import Deviation

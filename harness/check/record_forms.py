@@ -1,4 +1,4 @@
-"""The forms of the lines of a record file; ``docs/records.md`` says what they mean.
+"""The fields of the lines of a record file, and their types; ``docs/records.md`` has the meaning.
 
 Kinds and fields that are not here are passed over.
 """
@@ -16,6 +16,27 @@ from harness.merged import PlanForm
 from harness.oracle.tolerance import DECADES
 
 SCHEMA_VERSION = 1
+# What no result lacks when it is written.
+RESULT_FIELDS = (
+    "spec",
+    "backend",
+    "backend_version",
+    "device",
+    "dtype",
+    "path",
+    "check",
+    "verdict",
+    "error",
+    "yardstick",
+    "ratio",
+    "tolerance",
+    "seconds",
+    "detail",
+    "traceback",
+    "worst",
+    "held",
+    "layers",
+)
 
 
 def _of_a_step(found: list[float]) -> list[float]:

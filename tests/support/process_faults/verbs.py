@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from faults import harm, offspring
+from process_faults import harm, offspring
 
 
 def verb(name: str) -> Callable[..., Any]:

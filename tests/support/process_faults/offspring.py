@@ -9,7 +9,7 @@ import stat
 import sys
 import time
 
-from faults.harm import allocate, kill_self
+from process_faults.harm import allocate, kill_self
 
 
 def allocate_in_child() -> None:

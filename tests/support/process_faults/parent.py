@@ -15,7 +15,7 @@ from harness.worker.worker import Worker
 
 def main(verb: str, ending: str = "time.sleep(60)") -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    worker = Worker(Launch("victim", handler="faults.verbs:handler"))
+    worker = Worker(Launch("victim", handler="process_faults.verbs:handler"))
     worker.start()
     if verb == "litter":
         assert worker.call(verb).value == "littered"

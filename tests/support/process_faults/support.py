@@ -14,7 +14,7 @@ from harness.worker.worker import Outcome
 
 FOLDER = str(Path(__file__).parents[1])
 PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [FOLDER, os.environ.get("PYTHONPATH")]))}
-VERBS = "faults.verbs:handler"
+VERBS = "process_faults.verbs:handler"
 MIB = 1 << 20
 
 

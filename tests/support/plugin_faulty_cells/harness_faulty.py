@@ -1,8 +1,8 @@
 """The shipped backends, with faults: ``faulty-NAME`` is NAME until a cell is due for one.
 
 The environment variable ``FAULTS`` maps cells (``SPEC DTYPE``) to functions of this file, or to a
-verb of ``tests/faults`` and when it is done (``open:VERB``, ``gradients:VERB``), as JSON. While the
-file that ``FAULTY_MARK`` names is there, this module fails to import, once.
+verb of ``tests/support/process_faults`` and when it is done (``open:VERB``, ``gradients:VERB``), as
+JSON. While the file that ``FAULTY_MARK`` names is there, this module fails to import, once.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def killed_and_no_import(session: Session) -> None:
 
 def process_fault(session: Session, when: str, verb: str) -> None:
     """Do to this process what the tests of workers do."""
-    from faults import verbs
+    from process_faults import verbs
 
     if when == "open":
         verbs.verb(verb)()
