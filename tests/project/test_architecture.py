@@ -64,6 +64,15 @@ def test_the_page_has_a_line_for_every_room() -> None:
     assert set(rooms.FLOOR) <= named
 
 
+def test_the_page_tells_what_tests_has_beside_rooms() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    told = text.partition("`tests/` has")[2].partition("\n\n")[0]
+    rooms_of = {p.name for p in (ROOT / "harness").iterdir() if (p / "__init__.py").is_file()}
+    folders = {p.name for p in (ROOT / "tests").iterdir() if p.is_dir() and p.name[0] not in "._"}
+    assert rooms_of - folders == {"suite"}
+    assert folders - rooms_of == set(re.findall(r"`(\w+)/`", told)) - {"suite"}
+
+
 WRONG = {
     "harness/spec/up.py": ("import harness.check.run", "spec may import from the floors below"),
     "harness/bench/side.py": ("from harness.check import run", "bench may import from the floors"),
