@@ -21,7 +21,7 @@ _TICK = 0.05
 _CLOSING = 0.3
 
 
-class Lost(Exception):
+class LostWorker(Exception):
     """The worker is no longer of use: it has ended, or must be ended."""
 
     def __init__(self, status: Status, cause: str) -> None:
@@ -36,7 +36,7 @@ def exchange(
     """The next message of the process, after ``request`` has been sent to it.
 
     Raises:
-        Lost: the process ended, was too slow, or took more than ``limit`` bytes of memory.
+        LostWorker: the process ended, was too slow, or took more than ``limit`` bytes of memory.
     """
     # Nobody can send arrays that are larger than the memory that it may have.
     allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)
@@ -60,10 +60,10 @@ def exchange(
             if process.pidfd in ready and _drain(reader, connection):
                 return reader.message
         except (frames.EndOfStream, frames.FrameError, OSError) as error:
-            raise Lost("crashed", "" if process.has_ended(_CLOSING) else str(error)) from None
+            raise LostWorker("crashed", "" if process.has_ended(_CLOSING) else str(error)) from None
         now = time.monotonic()
         if now >= deadline:
-            raise Lost("timeout", f"no answer in {timeout:.1f} s")
+            raise LostWorker("timeout", f"no answer in {timeout:.1f} s")
         if now >= next_watch:
             next_watch = now + _TICK
             _watch(process, limit)
@@ -81,7 +81,7 @@ def _drain(reader: frames.FrameReader, connection: socket.socket) -> bool:
 def _watch(process: Process, limit: int | None) -> None:
     process.log.watch()
     if limit is not None and (memory := process.memory()) > limit:
-        raise Lost(
+        raise LostWorker(
             "out-of-memory",
             f"resident memory of {memory >> 20:,} MiB is over the limit of {limit >> 20:,} MiB",
         )

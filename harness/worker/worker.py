@@ -18,7 +18,7 @@ from harness.worker import frames
 from harness.worker.answers import greeted, is_answer
 from harness.worker.installing import hint
 from harness.worker.launch import Launch
-from harness.worker.limits import Lost, Status, exchange
+from harness.worker.limits import LostWorker, Status, exchange
 from harness.worker.process import Process, exit_cause, kill_all
 from harness.worker.serve import GREETING
 
@@ -181,8 +181,8 @@ class Worker:
         try:
             answer = exchange(process, request, timeout, self.launch.memory_limit)
             if not is_answer(answer, self._calls if request else GREETING):
-                raise Lost("crashed", "it sent something else than the answer to this call")
-        except Lost as lost:
+                raise LostWorker("crashed", "it sent something else than the answer to this call")
+        except LostWorker as lost:
             seconds = time.monotonic() - started
             return self._buried(
                 process, "in mid-call" if request else "at its start", lost, seconds
@@ -198,7 +198,7 @@ class Worker:
         return outcome
 
     def _buried(
-        self, process: Process, when: str, lost: Lost | None = None, seconds: float = 0.0
+        self, process: Process, when: str, lost: LostWorker | None = None, seconds: float = 0.0
     ) -> Outcome:
         """End what is left of the process, and tell what became of it."""
         code = process.end()
