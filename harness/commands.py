@@ -1,12 +1,14 @@
-"""The commands of ``harness``. What they need beside click is imported when they are run."""
+"""The group of commands, to which each room adds its own, and ``check``.
+
+``check`` is here since it uses rooms that stand above that of checks: reports, reproducers for
+others, and a user's own numbers. What a command needs beside click is imported when it is run.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
-from pathlib import Path
 from typing import Any
 
 import click
@@ -28,18 +30,14 @@ from harness.options import FILE, FOLDER, listed, number, numbers, seed, timeout
 from harness.ranges import JOBS, MEMORY_MIB, REPEAT
 from harness.report import commands as report_commands
 from harness.shards import Shard
-from harness.terminal import say, tell
+from harness.spec import commands as spec_commands
+from harness.terminal import tell
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
 from harness.upstream import commands as upstream_commands
 from harness.verbs import Verbs
 
 Command = Callable[..., Any]
-# What can be listed.
-KINDS = (
-    *("backends", "formats", "models", "layers", "functions", "losses", "optimizers"),
-    "initializers",
-)
 
 
 def friendly(command: Command) -> Command:
@@ -73,71 +71,6 @@ def _meant_for_a_list(given: Mapping[str, Any]) -> str:
 @click.version_option(package_name="backend-comparison-harness", prog_name="harness")
 def cli() -> None:
     """Compare how frameworks run one model, declared once as data."""
-
-
-def _kinds(command: Command) -> Command:
-    """A flag for each kind of thing that can be listed."""
-    for kind in reversed(KINDS):
-        command = click.option(f"--{kind}", is_flag=True, help=f"List the {kind}, and no others.")(
-            command
-        )
-    return command
-
-
-@cli.command("list")
-@_kinds
-@options.SPECS
-@options.JSON
-@friendly
-def list_command(folders: tuple[Path, ...], as_json: bool, **wanted: bool) -> None:
-    """List installed backends, formats, models and definitions. Imports no framework."""
-    from harness.check.listing import as_data, as_text
-
-    kinds = [kind for kind in KINDS if wanted[kind]]
-    chosen = kinds or KINDS
-    if as_json:
-        say(json.dumps(as_data(chosen, folders)))
-    else:
-        tell(as_text(chosen, folders, described=bool(kinds)))
-
-
-@cli.command()
-@options.spec
-@options.SPECS
-@options.SIZE
-@listed("--backend", "backends", kind="backend", help="Also ask which path its layers take.")
-@options.PYTHONS
-@options.ENVIRONMENT
-@friendly
-def explain(spec: str, **given: Any) -> None:
-    """Show what SPEC means: a model's program, shapes, parameters, operations and paths.
-
-    SPEC may also be a layer, a function, a loss, an optimizer or an initializer.
-    """
-    from harness.check.explain import explain as text
-    from harness.columns import Columns, of_options
-
-    columns = Columns(())
-    if given["backends"]:
-        columns = of_options(given["backends"], given["pythons"])
-    names, pythons = columns.names, columns.pythons
-    environment = options.variables(given["environment"], lambda: names)
-
-    def run() -> int:
-        sizes = numbers(given["sizes"])
-        tell(text(spec, given["folders"], sizes, names, pythons, environment))
-        return 0
-
-    sys.exit(stoppable(run))
-
-
-@cli.command()
-@click.argument("kind", type=click.Choice(["model", "layer", "function", "loss", "optimizer"]))
-def schema(kind: str) -> None:
-    """Print the JSON Schema of a kind of spec file, for editors."""
-    from harness.spec.schema import json_schema
-
-    say(json.dumps(json_schema(kind), indent=2))
 
 
 @cli.command()
@@ -223,24 +156,12 @@ def check(**given: Any) -> None:
     sys.exit(stoppable(run, lambda: kept))
 
 
-@cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--backend", type=options.WordList("backend"), help="Replay on another backend.")
-@options.PYTHONS
-@options.ENVIRONMENT
-@friendly
-def replay(folder: Path, backend: str | None, **given: Any) -> None:
-    """Run the reproducer in FOLDER again and compare."""
-    from harness.check.console import run_replay
-
-    sys.exit(stoppable(partial(run_replay, folder, backend, given)))
-
-
 bench_commands.register(
     cli, lambda c: friendly(report_commands.reported("records", junit=False)(c))
 )
 comparison_commands.register(cli, friendly)
 check_commands.register(cli, friendly)
+spec_commands.register(cli)
 upstream_commands.register(cli, friendly)
 given_commands.register(cli, friendly)
 demo_commands.register(cli, friendly)

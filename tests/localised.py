@@ -61,7 +61,7 @@ def altered() -> dict[str, dict[str, Any]]:
 
 def operation(name: str) -> str:
     """The primitive that a fault has replaced; empty if it is of another kind."""
-    from harness.backends.numpy.backend import PRIMITIVES
+    from harness.backends.numpy.primitives import PRIMITIVES
 
     made = MUTANTS[name].make()
     other = [op for op, f in made.primitives.items() if PRIMITIVES.get(op) is not f]

@@ -35,60 +35,12 @@ from harness.extend import (
 )
 
 from . import platforms
-from .compile import PROMISE, Options, advance, quick_options, scan, several, takes
-from .windows import framing
+from .primitives import fused, table
+from .xla_compilation import Options, advance, quick_options, scan, several
 
 if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
-
-
-def _table() -> Table:
-    def segment_sum(x: Any, indices: Any, rows: int) -> Any:
-        zeros = jnp.zeros((rows, *x.shape[indices.ndim :]), x.dtype)
-        return zeros.at[indices].add(x, mode=PROMISE)
-
-    return {
-        "exp": jnp.exp,
-        "log": jnp.log,
-        "tanh": jnp.tanh,
-        "sqrt": jnp.sqrt,
-        "negative": jnp.negative,
-        "add": jnp.add,
-        "subtract": jnp.subtract,
-        "multiply": jnp.multiply,
-        "divide": jnp.divide,
-        "power": jnp.power,
-        "less": jnp.less,
-        "less_equal": jnp.less_equal,
-        "equal": jnp.equal,
-        "where": jnp.where,
-        "astype": lambda x, dtype: x.astype(dtype),
-        "permute_dims": jnp.transpose,
-        "broadcast_to": jnp.broadcast_to,
-        "arange": lambda stop: jnp.arange(stop),
-        "reshape": lambda x, shape: jnp.reshape(x, shape),
-        "erf": jax.lax.erf,
-        "sin": jnp.sin,
-        "cos": jnp.cos,
-        "floor": jnp.floor,
-        "cumulative_sum": lambda x: jnp.cumsum(x, -1),
-        "argsort": lambda x: jnp.argsort(x, -1, stable=True),
-        "expand_dims": jnp.expand_dims,
-        "squeeze": jnp.squeeze,
-        "concat": jnp.concatenate,
-        "slice": lambda x, axis, start, stop: jax.lax.slice_in_dim(x, start, stop, axis=axis),
-        "flip": jnp.flip,
-        **takes(jnp),
-        **framing(jax),
-        "one_hot": lambda indices, classes, dtype: jax.nn.one_hot(indices, classes, dtype=dtype),
-        "segment_sum": segment_sum,
-        "sum": jnp.sum,
-        "max": jnp.max,
-        "matmul": jnp.matmul,
-        "tensordot": jnp.tensordot,
-        "stop_gradient": jax.lax.stop_gradient,
-    }
 
 
 def _narrow(array: Array) -> Array:
@@ -107,11 +59,7 @@ class Jax(Backend):
     name = "jax"
 
     def __init__(self) -> None:
-        self._table = _table()
-        self.fused = {
-            "relu": lambda x: jnp.maximum(x, 0),
-            "clip": lambda x, low, high: jnp.clip(x, low, high),
-        }
+        self._table, self.fused = table(jax), fused(jnp)
         self._dtype = "float32"
         self._card: int | None = None
         self._peak = platforms.PeakMemory()

@@ -61,7 +61,7 @@ class JaxFormat(Format):
 
     def write(self, exported: Exported, path: Path) -> list[Path]:
         from .module import Writer
-        from .source import WORDS
+        from .primitives_export import WORDS
 
         arrays = {**exported.parameters, **exported.statistics}
         module = path.with_suffix(".py")
@@ -83,7 +83,7 @@ class JaxFormat(Format):
         return parameters, statistics
 
     def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
-        from .source import WORDS
+        from .primitives_export import WORDS
 
         with _arrays(path) as declared:
             dtype = np.dtype(next((a.dtype for a in declared.values()), "float32"))
@@ -106,7 +106,7 @@ class JaxFormat(Format):
 
     def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
         from .module import Writer
-        from .source import SCRIPT, WORDS
+        from .primitives_export import SCRIPT, WORDS
 
         module = path.with_suffix(".py")
         source = vetted(Writer(exported, module.name).source(), WORDS, module.name)

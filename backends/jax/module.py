@@ -30,7 +30,7 @@ from harness.extend import (
     uses,
 )
 
-from .source import JaxDialect
+from .primitives_export import JaxDialect
 
 IMPORTED = frozenset(
     {"jax", "jnp", "np", "math", "load", "apply", "initial_state", "params", "state", "outputs"}

@@ -45,7 +45,7 @@ from harness.extend import (
 )
 
 from ..jax import platforms
-from ..jax.compile import scan
+from ..jax.xla_compilation import scan
 from ..torch.backend import CUBLAS_REPEATS
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager

@@ -53,8 +53,8 @@ from harness.extend import (
 
 from .archive import PARTS, declared_of, instances, layers, spec_of, text, variables
 from .backend import harness_environment
+from .primitives_export import WORDS
 from .source import SCRIPT
-from .words import WORDS
 
 NOTES = "harness.json"
 SHARED = re.compile(r'("shared_object_id": )(\d+)\b')

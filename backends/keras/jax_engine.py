@@ -9,7 +9,8 @@ from typing import Any
 from harness.extend import Advance, Function, GradientFunction, Tensors
 
 from ..jax import platforms
-from ..jax.compile import Options, advance, quick_options, several, takes
+from ..jax.primitives import takes
+from ..jax.xla_compilation import Options, advance, quick_options, several
 
 
 class JaxEngine:

@@ -32,9 +32,9 @@ from .engines import TensorFlowEngine
 from .graph import KerasLayer
 from .layers import layer_name, named_as_operation
 from .primitives import table
+from .primitives_export import WORDS
 from .sizes import bounds, free_sizes
 from .source import HARD_SIGMOID_FIFTH
-from .words import WORDS
 
 # Names of the module itself.
 TAKEN = PYTHON | {"keras", "ops"}

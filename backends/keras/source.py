@@ -28,19 +28,10 @@ from harness.extend import (
     unique,
 )
 
+from .primitives_export import CALLS, DECORATOR, INFIX
 from .sizes import bounds, flat_already, free_sizes, place_of, settled, stacked_only
 from .source_windows import FRAMING
-from .words import CALLS, DECORATOR
 
-# Operator and precedence; operands that are not infix themselves come after all of them.
-INFIX = {
-    "less": ("<", 0),
-    "less_equal": ("<=", 0),
-    "add": ("+", 1),
-    "subtract": ("-", 1),
-    "multiply": ("*", 2),
-    "divide": ("/", 2),
-}
 # What is computed on numbers as they are written, in float64.
 FOLDED: Mapping[str, Callable[..., float]] = {
     "add": operator.add,

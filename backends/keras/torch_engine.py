@@ -72,7 +72,7 @@ class TorchEngine:
     @property
     def fused(self) -> Mapping[str, Callable[..., Any]]:
         """Those of torch itself."""
-        return import_module("harness.backends.torch.kernels").FUSED
+        return import_module("harness.backends.torch.primitives").FUSED
 
     def flush_denormals(self, flush: bool) -> bool:
         """Whether this processor can, and from now on does or no longer does."""
@@ -84,7 +84,7 @@ class TorchEngine:
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
         """torch's own executor: Keras' operations would only add to the time of each call."""
-        kernels = import_module("harness.backends.torch.kernels").TorchKernels
+        kernels = import_module("harness.backends.torch.executor_kernels").TorchKernels
         return Executor(plan, kernels(plan.dtype, self._device, plan.products))
 
     def advance(self, step: Advance) -> Advance:

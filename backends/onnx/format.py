@@ -77,7 +77,7 @@ class Onnx(Format):
 
     def _model(self, exported: Exported) -> Any:
         graph = import_module("harness.backends.onnx.graph").Graph
-        operators = import_module("harness.backends.onnx.operators").OPERATORS
+        operators = import_module("harness.backends.onnx.primitives_export").OPERATORS
         arrays = {**exported.parameters, **exported.statistics}
         size = sum(array.nbytes for array in arrays.values())
         if size > LIMIT:

@@ -25,7 +25,8 @@ Operator = Callable[["Graph", Node, list[str], str], Any]
 class Graph:
     """The graph of one program, whose parameters and statistics are initializers.
 
-    ``operators`` write the nodes of one primitive each: see :mod:`harness.backends.onnx.operators`.
+    ``operators`` write the nodes of one primitive each: see
+    :mod:`harness.backends.onnx.primitives_export`.
 
     Inputs and outputs have the names of the spec, indices as int64; state comes in as
     ``state.NAME`` and goes out as ``new_state.NAME``.

@@ -42,63 +42,6 @@ Tensor = Any
 CUBLAS_REPEATS: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
-def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """torch takes no axes to mean all of them; here they mean none."""
-
-    def run(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
-        return reduce(x, axis, keepdims) if axis else x
-
-    return run
-
-
-def _take(x: Tensor, indices: Tensor) -> Tensor:
-    rows = torch.index_select(x, 0, indices.reshape(-1))
-    return rows.reshape(indices.shape + x.shape[1:])
-
-
-def _one_hot(indices: Tensor, classes: int, dtype: str) -> Tensor:
-    every = torch.arange(classes, device=indices.device)
-    return (indices.unsqueeze(-1) == every).to(getattr(torch, dtype))
-
-
-def _segment_sum(x: Tensor, indices: Tensor, rows: int) -> Tensor:
-    rest = x.shape[indices.dim() :]
-    values = x.reshape(indices.numel(), *rest)
-    return x.new_zeros((rows, *rest)).index_add_(0, indices.reshape(-1), values)
-
-
-def _table() -> Table:
-    from .kernels import ELEMENTWISE
-    from .windows import overlap_add, windows
-
-    return {
-        **ELEMENTWISE,
-        "where": torch.where,
-        "astype": lambda x, dtype: x.to(getattr(torch, dtype)),
-        "permute_dims": lambda x, axes: x.permute(axes),
-        "broadcast_to": lambda x, shape: x.expand(shape),
-        "reshape": lambda x, shape: x.reshape(shape),
-        "expand_dims": lambda x, axis: x.unsqueeze(axis),
-        "squeeze": lambda x, axis: x.squeeze(axis),
-        "concat": lambda arrays, axis: torch.cat(arrays, axis),
-        "slice": lambda x, axis, start, stop: x.narrow(axis, start, stop - start),
-        "flip": lambda x, axis: x.flip(axis),
-        "take": _take,
-        "take_along_axis": lambda x, indices: torch.gather(x, -1, indices),
-        "cumulative_sum": lambda x: torch.cumsum(x, -1),
-        "argsort": lambda x: torch.argsort(x, stable=True),
-        "one_hot": _one_hot,
-        "segment_sum": _segment_sum,
-        "sum": _reduction(torch.sum),
-        "max": _reduction(torch.amax),
-        "matmul": torch.matmul,
-        "tensordot": lambda a, b, axes: torch.tensordot(a, b, dims=axes),
-        "stop_gradient": lambda x: x.detach(),
-        "windows": windows,
-        "overlap_add": overlap_add,
-    }
-
-
 class Torch(Backend):
     """See the module."""
 
@@ -108,13 +51,13 @@ class Torch(Backend):
 
     def __init__(self) -> None:
         self.device, self.products, self.double = "cpu", "", False
+        from .compiled import has_compiler
+        from .primitives import FUSED, PRIMITIVES
+
         self._table = {
-            **_table(),
+            **PRIMITIVES,
             "arange": lambda stop: torch.arange(stop, device=self.device),
         }
-        from .compiled import has_compiler
-        from .kernels import FUSED
-
         self.fused, self.compiles = FUSED, has_compiler()
 
     @property
@@ -170,7 +113,7 @@ class Torch(Backend):
         return quiet
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        from .kernels import TorchKernels
+        from .executor_kernels import TorchKernels
 
         return Executor(plan, TorchKernels(plan.dtype, self.device, plan.products))
 

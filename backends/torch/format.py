@@ -42,7 +42,7 @@ class TorchFormat(Format):
 
     def write(self, exported: Exported, path: Path) -> list[Path]:
         from .module import Writer
-        from .source import WORDS
+        from .primitives_export import WORDS
 
         module = path.with_suffix(".py")
         source = vetted(Writer(exported, module.name).source(), WORDS, module.name)
@@ -75,7 +75,7 @@ class TorchFormat(Format):
         return layout.unpack(packed), statistics
 
     def outputs(self, path: Path, inputs: Arrays, state: Arrays) -> dict[str, Array]:
-        from .source import WORDS
+        from .primitives_export import WORDS
 
         weights = torch.load(path, map_location="cpu", weights_only=True)
         file = run_file(path.with_suffix(".py"), WORDS)
@@ -101,7 +101,7 @@ class TorchFormat(Format):
 
     def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
         from .module import Writer
-        from .source import SCRIPT, WORDS
+        from .primitives_export import SCRIPT, WORDS
 
         module = path.with_suffix(".py")
         writer = Writer(exported, module.name)

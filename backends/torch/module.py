@@ -34,7 +34,7 @@ from harness.extend import (
 
 from .layers import ACTIVATIONS
 from .modules import MODULES, attribute, natives
-from .source import TorchDialect
+from .primitives_export import TorchDialect
 
 IMPORTED = frozenset({"torch", "nn", "math", "Tensor", "state", "outputs"})
 

@@ -37,6 +37,7 @@ CHAPTERS = {
     "Reference": ("method", "records", "security", "versions"),
     "Internals": (
         "architecture",
+        "adding-a-primitive",
         "plans",
         "workers",
         "false-alarms",

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Self
 
 from harness.api.table import report_text
 from harness.check import report as reports
-from harness.check.cell import CellResult, result_records
+from harness.check.cell import CellResult
 from harness.check.events import Report
 from harness.check.findings import PASSING
+from harness.check.record_made import result_records
 from harness.columns import left_out
 from harness.notebook import Tint, TintedText, frame, html_table
 from harness.terminal import visible

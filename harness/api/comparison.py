@@ -11,7 +11,7 @@ from harness.api import arguments
 from harness.api.bench_report import BenchReport
 from harness.bench import compare as speeds
 from harness.bench.commands import share
-from harness.check.records import Records
+from harness.check.record_file import Records
 from harness.comparison import files
 from harness.errors import UsageError
 from harness.notebook import TintedText, frame, html_table

@@ -8,7 +8,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from harness.bench.contestant import Contestant
-from harness.bench.proofs import check_hardware
+from harness.bench.proofs.within_hardware import check_hardware
 from harness.bench.workload import TimedCase
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import resolve_shape

@@ -14,9 +14,12 @@ from typing import Any
 from harness.bench.card import watched
 from harness.bench.contestant import Contestant, Played, Refused, TimedResult, Unsupported
 from harness.bench.figures import compare_with_peaks, finish
-from harness.bench.pace import check_clock, check_pace, check_unseen, pace
-from harness.bench.proofs import check_again, check_values, check_waits
-from harness.bench.replay import check_rounds, check_timed_way
+from harness.bench.proofs.clock_is_true import check_clock
+from harness.bench.proofs.no_cache import check_unseen
+from harness.bench.proofs.unread_steps_agree import check_rounds, check_timed_way
+from harness.bench.proofs.unread_steps_take_time import check_pace, pace
+from harness.bench.proofs.values_agree import check_again, check_values
+from harness.bench.proofs.waits_for_work import check_waits
 from harness.bench.workload import ROTATING, SECRET, Batch
 from harness.worker.remote import WorkerFault, not_offered
 

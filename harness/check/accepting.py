@@ -1,4 +1,4 @@
-"""A difference accepted as known: the entries of ``differences.yaml`` for it, to be completed."""
+"""A difference accepted as known: the entries for it in ``known_differences.yaml``, to complete."""
 
 from __future__ import annotations
 

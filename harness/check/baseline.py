@@ -11,8 +11,8 @@ from harness.check.cell import CellResult
 from harness.check.changes import ONLY_WHERE_WRONG, Cells, changes_of
 from harness.check.checks import FINDINGS
 from harness.check.events import Report
-from harness.check.recorded import of_machine
-from harness.check.records import Records, read_records
+from harness.check.record_file import Records, read_records
+from harness.check.record_read import of_machine
 from harness.check.request import choose_checks
 from harness.check.run import Engine
 from harness.check.surroundings import surroundings

@@ -1,10 +1,10 @@
-"""One cell of a run, what came of it, and its records."""
+"""One cell of a run, and what came of it."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.check.divergence import Divergence
@@ -117,66 +117,3 @@ def own_fault(error: Exception, check: str = "harness", seconds: float = 0.0) ->
     )
     trace = "".join(traceback.format_exception(error))
     return Finding(check, faults=[words], verdict="error", seconds=seconds, traceback=trace)
-
-
-def result_records(result: CellResult) -> Iterable[dict[str, Any]]:
-    """One record for each finding."""
-    for finding in result.findings:
-        yield finding_record(result, finding)
-
-
-def finding_record(result: CellResult, finding: Finding) -> dict[str, Any]:
-    """The record of one check; see ``docs/records.md``."""
-    worst = finding.worst
-    return {
-        "kind": "result",
-        **result.cell.record(),
-        "backend_version": result.version,
-        "check": finding.check,
-        "verdict": finding.verdict,
-        "error": worst.error if worst else None,
-        "yardstick": worst.yardstick if worst else None,
-        "ratio": worst.ratio if worst else None,
-        "tolerance": worst.tolerance if worst else None,
-        "worst": worst.name if worst else None,
-        "seconds": round(finding.seconds, 6),
-        "detail": finding.detail,
-        "traceback": finding.traceback,
-        "held": finding.held,
-        "layers": dict(result.layers),
-        **({"spread": list(worst.spread)} if worst and worst.spread else {}),
-        **({"growth": [list(step) for step in finding.growth]} if finding.growth else {}),
-    }
-
-
-def begin_record(
-    cell: Cell, signature: Mapping[str, str] | None, since: str = ""
-) -> dict[str, Any]:
-    """The record of a cell that starts; ``signature`` is what decides its numbers. Of one that is
-    kept ``since`` is when the run began that decided it."""
-    kept = {"since": since} if since else {}
-    return {"kind": "begin", **cell.record(), "signature": signature, **kept}
-
-
-def end_record(result: CellResult) -> dict[str, Any]:
-    """The record of a cell that is finished."""
-    return {
-        "kind": "end",
-        **result.cell.record(),
-        "verdict": result.verdict,
-        "seconds": round(result.seconds, 6),
-        "could_not_run": result.could_not_run,
-        "location": result.location,
-        "blame": _blamed(result),
-        "greeting": result.greeting,
-        **({"divergence": result.divergence.record()} if result.divergence else {}),
-    }
-
-
-def blame_record(result: CellResult) -> dict[str, Any]:
-    """The record of a cell that has ended, and of which a later one has told who is at fault."""
-    return {"kind": "blame", **result.cell.record(), "blame": _blamed(result)}
-
-
-def _blamed(result: CellResult) -> dict[str, str] | None:
-    return asdict(result.blame) if result.blame else None

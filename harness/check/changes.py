@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from harness.check.cell import Cell, CellResult
 from harness.check.checks import FINDINGS, IN_ONE
 from harness.check.findings import PASSING, VERDICTS, Finding, Verdict
-from harness.check.recorded import cell_of, comparable, stopped
-from harness.check.records import Records
+from harness.check.record_file import Records
+from harness.check.record_read import cell_of, comparable, stopped
 from harness.compared import unreached
 from harness.oracle.tolerance import moved
 

@@ -1,10 +1,15 @@
-"""The command ``localise``, and options of ``check``. What they need is imported when run."""
+"""The commands ``list``, ``explain``, ``replay`` and ``localise``, and options of ``check``.
+
+``check`` itself is in :mod:`harness.commands`. What a command needs is imported when it is run.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,13 +17,84 @@ import click
 from harness import options
 from harness.interrupts import stoppable
 from harness.options import WordList, listed, numbers, seed, timeout
+from harness.terminal import say, tell
 
 Command = Callable[..., Any]
+# What can be listed.
+KINDS = (
+    *("backends", "formats", "models", "layers", "functions", "losses", "optimizers"),
+    "initializers",
+)
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the command to a group; ``guard`` makes a message of a user's error."""
-    group.command("localise")(guard(localise))
+    """Add the commands to a group; ``guard`` makes a message of a user's error."""
+    group.command("list")(guard(list_command))
+    for command in (explain, replay, localise):
+        group.command(command.__name__)(guard(command))
+
+
+def _kinds(command: Command) -> Command:
+    """A flag for each kind of thing that can be listed."""
+    for kind in reversed(KINDS):
+        command = click.option(f"--{kind}", is_flag=True, help=f"List the {kind}, and no others.")(
+            command
+        )
+    return command
+
+
+@_kinds
+@options.SPECS
+@options.JSON
+def list_command(folders: tuple[Path, ...], as_json: bool, **wanted: bool) -> None:
+    """List installed backends, formats, models and definitions. Imports no framework."""
+    from harness.check.listing import as_data, as_text
+
+    kinds = [kind for kind in KINDS if wanted[kind]]
+    chosen = kinds or KINDS
+    if as_json:
+        say(json.dumps(as_data(chosen, folders)))
+    else:
+        tell(as_text(chosen, folders, described=bool(kinds)))
+
+
+@options.spec
+@options.SPECS
+@options.SIZE
+@listed("--backend", "backends", kind="backend", help="Also ask which path its layers take.")
+@options.PYTHONS
+@options.ENVIRONMENT
+def explain(spec: str, **given: Any) -> None:
+    """Show what SPEC means: a model's program, shapes, parameters, operations and paths.
+
+    SPEC may also be a layer, a function, a loss, an optimizer or an initializer.
+    """
+    from harness.check.explain import explain as text
+    from harness.columns import Columns, of_options
+
+    columns = Columns(())
+    if given["backends"]:
+        columns = of_options(given["backends"], given["pythons"])
+    names, pythons = columns.names, columns.pythons
+    environment = options.variables(given["environment"], lambda: names)
+
+    def run() -> int:
+        sizes = numbers(given["sizes"])
+        tell(text(spec, given["folders"], sizes, names, pythons, environment))
+        return 0
+
+    sys.exit(stoppable(run))
+
+
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--backend", type=options.WordList("backend"), help="Replay on another backend.")
+@options.PYTHONS
+@options.ENVIRONMENT
+def replay(folder: Path, backend: str | None, **given: Any) -> None:
+    """Run the reproducer in FOLDER again and compare."""
+    from harness.check.console import run_replay
+
+    sys.exit(stoppable(partial(run_replay, folder, backend, given)))
 
 
 @options.spec

@@ -13,11 +13,12 @@ from typing import Any, Protocol, Self
 from harness.check import report as reports
 from harness.check import step_summary
 from harness.check.baseline import Baseline, since
-from harness.check.cell import Cell, CellResult, again, result_records
+from harness.check.cell import Cell, CellResult, again
 from harness.check.events import Report
 from harness.check.on_cluster import engine_of
 from harness.check.pairs import statements
 from harness.check.progress import CheckProgress
+from harness.check.record_made import result_records
 from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine

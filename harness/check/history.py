@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.check.cell import Cell, CellResult, end_record, result_records
+from harness.check.cell import Cell, CellResult
 from harness.check.findings import Verdict
 from harness.check.provenance import Greetings
-from harness.check.recorded import CellBlock, blocks
-from harness.check.records import RecordError, encoded, read_records
+from harness.check.record_file import RecordError, encoded, read_records
+from harness.check.record_made import end_record, result_records
+from harness.check.record_read import CellBlock, blocks
 from harness.check.request import Request
 from harness.check.resume import request_record, take_up
 from harness.errors import UsageError

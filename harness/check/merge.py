@@ -11,8 +11,8 @@ from typing import Any
 
 from harness.check.cell import Cell
 from harness.check.findings import VERDICTS, Verdict, gravest
-from harness.check.recorded import CellBlock, CellOrigin, blocks, cell_of
-from harness.check.records import Records, encoded, read_records
+from harness.check.record_file import Records, encoded, read_records
+from harness.check.record_read import CellBlock, CellOrigin, blocks, cell_of
 from harness.files.user_file import displayed
 from harness.merged import Merged, check_alike
 from harness.shards import Plans

@@ -13,8 +13,8 @@ from harness.check.cell import Cell, CellResult
 from harness.check.events import CheckEvents
 from harness.check.findings import Finding
 from harness.check.provenance import Greetings
-from harness.check.recorded import CellBlock, CellOrigin, blocks, last_first
-from harness.check.records import Records
+from harness.check.record_file import Records
+from harness.check.record_read import CellBlock, CellOrigin, blocks, last_first
 from harness.check.request import Request
 from harness.check.resume import take_up
 from harness.check.run import Engine

@@ -16,7 +16,7 @@ import numpy as np
 from harness.arrays import Arrays
 from harness.check.cell import Cell, CellResult
 from harness.check.outliers import Group, group_of
-from harness.check.records import Records
+from harness.check.record_file import Records
 from harness.oracle.tolerance import digits, relative_error, scales
 
 # As many pairs are told each by itself, if not all are asked for.

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from harness.check.cell import Cell
-from harness.check.differences import Differences
+from harness.check.known_differences import Differences
 from harness.check.request import Request, case_sizes
 from harness.oracle import tolerance
 from harness.runtime.code_digest import digest

@@ -11,7 +11,7 @@ from typing import Any
 from harness.check.cell import Cell, CellResult
 from harness.check.findings import VERDICTS, Verdict
 from harness.check.provenance import LIMITED, LIMITS, Greetings, changes
-from harness.check.records import Records, read_records
+from harness.check.record_file import Records, read_records
 from harness.check.request import Request, given_record
 from harness.errors import UsageError
 from harness.files.user_file import displayed

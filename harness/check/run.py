@@ -14,19 +14,15 @@ from typing import Any, Protocol
 
 from harness.check import history
 from harness.check.blame import Witnesses
-from harness.check.cell import (
-    Cell,
-    CellResult,
-    begin_record,
-    blame_record,
-)
+from harness.check.cell import Cell, CellResult
 from harness.check.events import Report
 from harness.check.findings import PASSING
 from harness.check.outliers import Outliers
 from harness.check.pairs import Pair, Pairs, recorded
 from harness.check.provenance import Greetings
-from harness.check.recorded import blocks, last_first
-from harness.check.records import Records, RecordWriter
+from harness.check.record_file import Records, RecordWriter
+from harness.check.record_made import begin_record, blame_record
+from harness.check.record_read import blocks, last_first
 from harness.check.request import slowest_first
 from harness.check.resume import nothing_yet, records_of, take_up
 from harness.check.runner import CellRunner

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from harness.check.blame import blame, unheard
 from harness.check.cell import Cell, CellResult, own_fault
 from harness.check.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Check, Context
-from harness.check.differences import Differences
 from harness.check.divergence import divergence
 from harness.check.findings import BROKEN, PASSING, Finding, Verdict
+from harness.check.known_differences import Differences
 from harness.check.localise import Expectations, later_location
 from harness.check.request import choose_checks
 from harness.errors import UsageError

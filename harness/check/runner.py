@@ -13,13 +13,13 @@ from functools import cached_property, partial
 from typing import Any, Self
 
 from harness.check.cell import Cell, CellResult, cell_name, own_fault
-from harness.check.differences import Differences, known_differences
 from harness.check.events import CheckEvents
 from harness.check.findings import Finding
+from harness.check.known_differences import Differences, known_differences
 from harness.check.outliers import group_name, group_of
 from harness.check.own_model.run import ModelRun
 from harness.check.provenance import Signatures, greeting, labelled, origins
-from harness.check.records import head
+from harness.check.record_made import head
 from harness.check.request import Request, check_request, checks_of
 from harness.check.resume import request_record
 from harness.check.run_cell import CellRun

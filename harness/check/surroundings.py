@@ -9,8 +9,8 @@ from typing import Any
 from harness.check.cell import Cell
 from harness.check.changes import Cells
 from harness.check.provenance import CHECKSUMS
-from harness.check.recorded import comparable
-from harness.check.records import Records
+from harness.check.record_file import Records
+from harness.check.record_read import comparable
 from harness.compared import Differing, differing, merged
 
 # Of a signature: checksums that are of a spec, and entries that are of a backend. Others are of

@@ -10,11 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from harness.check.cell import Cell, CellResult, begin_record
+from harness.check.cell import Cell, CellResult
 from harness.check.findings import PASSING, Finding, Verdict
 from harness.check.history import cell_lines
-from harness.check.recorded import CELL_FIELDS
-from harness.check.records import RecordWriter
+from harness.check.record_file import RecordWriter
+from harness.check.record_made import begin_record
+from harness.check.record_read import CELL_FIELDS
 from harness.check.request import Request
 from harness.check.resume import request_record
 from harness.check.runner import CellRunner

@@ -11,8 +11,8 @@ from typing import Any
 from harness.bench import compare as speeds
 from harness.check.cell import CellResult
 from harness.check.changes import Cells, changes_of
-from harness.check.recorded import ended
-from harness.check.records import Records
+from harness.check.record_file import Records
+from harness.check.record_read import ended
 from harness.check.surroundings import surroundings
 from harness.compared import Comparison
 from harness.comparison.files import Results, load

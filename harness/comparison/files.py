@@ -10,8 +10,8 @@ from harness.bench import compare as speeds
 from harness.bench import json_file
 from harness.check import changes as checks
 from harness.check import surroundings
-from harness.check.recorded import blocks
-from harness.check.records import Records, read_records
+from harness.check.record_file import Records, read_records
+from harness.check.record_read import blocks
 from harness.compared import Comparison
 from harness.errors import UsageError
 from harness.files import kinds

@@ -16,8 +16,8 @@ from harness.program.ir import Port, Program
 from harness.program.signature import batch_ports, check_arrays, check_batch, noise_ports
 from harness.runtime.arguments import Arguments
 from harness.runtime.tensors import NUMBERS
-from harness.spec.axes import FREE_SIZES
 from harness.spec.model import Spec
+from harness.spec.size_expressions import FREE_SIZES
 
 # What is not given of a batch: nothing at all of a group.
 Numbers = Mapping[str, Any] | None

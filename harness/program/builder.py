@@ -40,7 +40,7 @@ class Builder:
             nodes[-1] = replace(nodes[-1], place=place)
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Append a primitive; raises :class:`~harness.program.primitives.TypeMismatch`."""
+        """Append a primitive; raises :class:`~harness.program.infer.TypeMismatch`."""
         type_ = INFER[op](tuple(self.types[i] for i in inputs), attributes)
         output = self.value(type_)
         self.append(Node(op, inputs, (output,), attributes, place=self.place))

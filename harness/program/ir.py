@@ -1,6 +1,6 @@
 """The program: what a specification means, as immutable, typed, named values.
 
-A program is a list of nodes over numbered values. Three ops have a body: ``scan`` (a loop over
+A program is a list of nodes over numbered values. Two ops have a body: ``scan`` (a loop over
 time), and ``call`` (one layer or loss, its equations inlined, so that a backend may run its own
 kernel for the whole of it). A body refers to the values around it by their numbers.
 """

@@ -20,7 +20,7 @@ from harness.report.page import page
 from harness.terminal import tell
 
 if TYPE_CHECKING:
-    from harness.check.differences import Differences
+    from harness.check.known_differences import Differences
     from harness.report.news import News
 
 KINDS: Mapping[str, kinds.FileKind] = {
@@ -115,7 +115,7 @@ def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
     cells = inputs.check.cells.values() if inputs.check else ()
     if not any(f.verdict == "known-difference" for cell in cells for f in cell.findings):
         return None
-    from harness.check.differences import known_differences
+    from harness.check.known_differences import known_differences
 
     return known_differences(folders)
 

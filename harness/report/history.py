@@ -12,13 +12,13 @@ from harness.check.findings import PASSING, digits
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed
-from harness.report import pictures, speeds
+from harness.report import speeds, svg_pictures
 from harness.report.cells import counted
 from harness.report.inputs import BenchRun, CheckRun, read_any
 from harness.report.past import Point, System, systems
 
 # Lines that one picture can tell apart.
-MOST_LINES = len(pictures.COLOURS)
+MOST_LINES = len(svg_pictures.COLOURS)
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class RunHistory:
         found = []
         if any(len(points) > 1 for points in self.digits.values()):
             title = "run; digits of each backend's worst cell in float32 (dashed: an upgrade)"
-            found.append(pictures.trend(title, self.digits, self.upgrades, log=False))
+            found.append(svg_pictures.trend(title, self.digits, self.upgrades, log=False))
         moving = sorted(self.rates.items(), key=lambda item: -_moved(item[1]))
         several = {name: points for name, points in moving[:MOST_LINES] if len(points) > 1}
         if several:
             title = "run; speed, of the cells that moved the most (dashed: an upgrade)"
-            found.append(pictures.trend(title, several, self.upgrades, log=True))
+            found.append(svg_pictures.trend(title, several, self.upgrades, log=True))
         return found
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
-from harness.check.recorded import cut_off, ended, stopped
-from harness.check.records import Records, read_records
+from harness.check.record_file import Records, read_records
+from harness.check.record_read import cut_off, ended, stopped
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.forms import Malformed, formed

@@ -12,23 +12,25 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.report import cells, charts, past, pictures
+from harness.report import cells, past, speed_charts, svg_pictures
 from harness.report.cells import Matrix
-from harness.report.drill import drill
 from harness.report.headline import headline
 from harness.report.history import RunHistory
 from harness.report.inputs import BenchRun, CheckRun, Inputs
+from harness.report.page_data import page_data
 from harness.report.speeds import roofline
 from harness.report.surroundings import environment, facts
 from harness.report.troubles import Trouble, troubles
 from harness.terminal import visible
 
 if TYPE_CHECKING:
-    from harness.check.differences import Differences
+    from harness.check.known_differences import Differences
     from harness.report.news import News
 
 # Differences that are shown in full; of more the matrix tells.
 MOST_TROUBLES = 30
+# Those of the page, which are one there.
+SCRIPTS = ("report.js", "histogram.js")
 # So many of them stand open.
 OPENED = 4
 MISSING = (
@@ -48,10 +50,10 @@ def page(
 
     ``news`` is what changed since an older run, ``differences`` are those that are known.
     """
-    drawn = pictures.available()
+    drawn = svg_pictures.available()
     check = inputs.check
     found = cells.matrices(check.cells) if check else []
-    speeds = charts.shown(inputs.benches, baseline)
+    speeds = speed_charts.shown(inputs.benches, baseline)
     shown, left = troubles(check, MOST_TROUBLES) if check else ([], 0)
     context: dict[str, Any] = {
         "title": "Backend comparison",
@@ -66,13 +68,13 @@ def page(
         "matrices": found,
         "dtypes": sorted({cell.dtype for cell in check.cells}) if check else [],
         "cut": ", ".join(map(str, check.cut)) if check else "",
-        "data": Markup(drill((e for matrix in found for e in _entries(matrix)), speeds)),
+        "data": Markup(page_data((e for matrix in found for e in _entries(matrix)), speeds)),
         "growth": _growth(check) if check and drawn else None,
         "charts": speeds,
-        "baselines": charts.baselines(speeds),
+        "baselines": speed_charts.baselines(speeds),
         "baseline": baseline or "",
         "roofline": _roofline(inputs.benches) if drawn else None,
-        "losses": Markup(pictures.losses(inputs.trainings)) if drawn and inputs.trainings else None,
+        "losses": _losses(inputs) if drawn else None,
         "metrics": _metrics(inputs) if drawn else None,
         "trainings": _trainings(inputs),
         "history": _history(history, drawn),
@@ -92,7 +94,9 @@ def _rendered(context: Mapping[str, Any]) -> str:
         undefined=StrictUndefined,
         finalize=_shown,
     )
-    script = templates.loader.get_source(templates, "report.js")[0] if templates.loader else ""
+    assert templates.loader is not None
+    scripts = (templates.loader.get_source(templates, name)[0] for name in SCRIPTS)
+    script = "".join(scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return templates.get_template("report.html.j2").render(
         **context,
@@ -163,12 +167,16 @@ def _growth(check: CheckRun) -> Markup | None:
     if not nearest:
         return None
     series = {name: points for name, (_, points) in sorted(nearest.items())}
-    return Markup(pictures.lines("step", series, limit=1.0))
+    return Markup(svg_pictures.lines("step", series, limit=1.0))
 
 
 def _roofline(benches: Sequence[BenchRun]) -> Markup | None:
     found = next(filter(None, (roofline(run.file) for run in benches)), None)
-    return None if found is None else Markup(pictures.roofline(found))
+    return None if found is None else Markup(svg_pictures.roofline(found))
+
+
+def _losses(inputs: Inputs) -> Markup | None:
+    return Markup(svg_pictures.losses(inputs.trainings)) if inputs.trainings else None
 
 
 def _metrics(inputs: Inputs) -> Markup | None:
@@ -181,7 +189,7 @@ def _metrics(inputs: Inputs) -> Markup | None:
                 series.setdefault(label, []).append((float(epoch.epoch), value))
     if not series:
         return None
-    return Markup(pictures.trend("epochs: metrics on what is held out", series, (), log=False))
+    return Markup(svg_pictures.trend("epochs: metrics on what is held out", series, (), log=False))
 
 
 def _trainings(inputs: Inputs) -> list[list[str]]:

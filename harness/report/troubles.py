@@ -56,7 +56,7 @@ class TimeStep:
 @dataclass(frozen=True)
 class Trouble:
     """A cell that does not pass. ``reproducer`` is a command too; ``known`` is the text of a file
-    ``differences.yaml`` that accepts what differs."""
+    ``known_differences.yaml`` that accepts what differs."""
 
     title: str
     tone: str

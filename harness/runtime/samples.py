@@ -22,7 +22,7 @@ def every_primitive(offers: Collection[str]) -> Builder:
         builder.emit(op, matrix)
     for op in ("add", "subtract", "multiply", "divide", "power", "less", "less_equal", "equal"):
         builder.emit(op, matrix, row)
-    for op in ("erf", "sin", "cos", "floor"):
+    for op in ("erf", "sin", "cos", "floor", "cumulative_sum", "argsort"):
         if op in offers:
             builder.emit(op, matrix)
     if "arange" in offers:

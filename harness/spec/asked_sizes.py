@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from harness.errors import UsageError, did_you_mean
-from harness.spec.axes import FREE_SIZES
+from harness.spec.size_expressions import FREE_SIZES
 
 T = TypeVar("T")
 # How many specs are named in a message; of more it is only told how many there are.

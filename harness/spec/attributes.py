@@ -8,11 +8,11 @@ from typing import Any
 
 from harness.errors import Place, SpecError, did_you_mean, shorten
 from harness.program.dims import Dim
-from harness.spec.axes import read_dim
 from harness.spec.builtins import BUILTINS
 from harness.spec.document import Document
 from harness.spec.library import Library
 from harness.spec.scope import FunctionName
+from harness.spec.size_expressions import read_dim
 
 Attribute = FunctionName | bool | float | Dim
 # (attribute, whether its key is meant rather than its value) -> where it stands.

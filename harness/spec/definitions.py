@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from harness.errors import SpecError
 from harness.spec import schema
-from harness.spec.axes import REST, axes_text
 from harness.spec.builtins import BUILTINS
+from harness.spec.declared_axes import REST, axes_text
 from harness.spec.document import Document
 from harness.spec.input_types import check_entries
 from harness.spec.names import is_name

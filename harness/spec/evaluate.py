@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from harness.errors import Place, SpecError, SpecErrors
 from harness.program.dims import Dim
 from harness.spec import schema
-from harness.spec.axes import match
 from harness.spec.builtins import BUILTINS
 from harness.spec.call_arguments import attributes_of, inputs_of
 from harness.spec.conditions import compared, condition, constant_condition, inverted, joined
+from harness.spec.declared_axes import match
 from harness.spec.expressions import (
     Assignment,
     Binary,
@@ -27,7 +27,6 @@ from harness.spec.expressions import (
     Rest,
     parse_equations,
 )
-from harness.spec.hints import unknown_function
 from harness.spec.indexing import indexed
 from harness.spec.library import Definition, Library, content
 from harness.spec.ordering import SEVERAL
@@ -38,6 +37,7 @@ from harness.spec.scope import (
     check_read,
     check_used,
 )
+from harness.spec.unknown_functions import unknown_function
 from harness.spec.values import LanguageValues
 
 OPERATORS: Mapping[str, str] = {

@@ -8,8 +8,8 @@ from typing import Any
 from harness.errors import Place, SpecError, UsageError
 from harness.program.dims import Dim, Shape, shape_text
 from harness.spec import schema
-from harness.spec.axes import read_dim
 from harness.spec.initializers import Law, arguments, expected
+from harness.spec.size_expressions import read_dim
 
 
 def read_init(

@@ -10,8 +10,8 @@ from harness.files.complaints import KeyPath
 from harness.program.dims import Dim, Shape
 from harness.program.ir import Kind, Type
 from harness.spec import schema
-from harness.spec.axes import read_dim
 from harness.spec.document import Document
+from harness.spec.size_expressions import read_dim
 
 # What entries are, in words.
 NAMES: Mapping[Kind, str] = {"float": "floats", "index": "an index", "bool": "booleans"}

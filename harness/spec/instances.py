@@ -12,11 +12,12 @@ from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Phase, Port, Type
 from harness.spec import schema
 from harness.spec.attributes import Attribute
-from harness.spec.axes import FREE_SIZES, read_dims
+from harness.spec.declared_axes import read_dims
 from harness.spec.init_clauses import read_init
 from harness.spec.library import Definition, content
 from harness.spec.noise import mean_of, read_law
 from harness.spec.scope import BoundValue, Scope
+from harness.spec.size_expressions import FREE_SIZES
 
 Initial = schema.Initializer | list[schema.Rows]
 

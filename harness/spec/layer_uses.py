@@ -10,11 +10,11 @@ from harness.files.complaints import KeyPath
 from harness.program.dims import Dim
 from harness.spec import schema
 from harness.spec.attributes import Attribute, GivenAttributes, read_attributes
-from harness.spec.axes import FREE_SIZES, read_dim
 from harness.spec.document import Document
 from harness.spec.instances import Instance
 from harness.spec.library import Library, content
 from harness.spec.scope import FunctionName
+from harness.spec.size_expressions import FREE_SIZES, read_dim
 
 # Layers in layers, and layers in all: a few short definitions can grow without end.
 MAX_NESTED = 20

@@ -9,8 +9,8 @@ from harness.program.dims import Dim
 from harness.program.ir import Node
 from harness.spec import schema
 from harness.spec.attributes import plain
-from harness.spec.axes import match
 from harness.spec.call_arguments import attributes_of, inputs_of
+from harness.spec.declared_axes import match
 from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import Call, parse_equations
 from harness.spec.input_types import NAMES, entries_of

@@ -9,7 +9,7 @@ from harness.errors import Place, SpecError, did_you_mean
 from harness.program.dims import Dim
 from harness.program.ir import Type
 from harness.spec import schema
-from harness.spec.axes import read_dims
+from harness.spec.declared_axes import read_dims
 from harness.spec.document import Document
 from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import parse_equations

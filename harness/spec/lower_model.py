@@ -10,10 +10,11 @@ from harness.files.complaints import KeyPath
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Phase, Port, Program, Type
 from harness.spec import schema
-from harness.spec.axes import FREE_SIZES, RestAxes, read_dims
+from harness.spec.declared_axes import RestAxes, read_dims
 from harness.spec.definitions import check_distinct
 from harness.spec.document import Document
 from harness.spec.expressions import parse_equations, parse_expression
+from harness.spec.impossible_sizes import check_numbers, room_of
 from harness.spec.input_types import input_type
 from harness.spec.instances import Instance, leaves
 from harness.spec.layer_calls import LayerEvaluator
@@ -21,7 +22,7 @@ from harness.spec.layer_uses import Owner
 from harness.spec.library import Library
 from harness.spec.noise import mean_of, read_law
 from harness.spec.scope import BoundValue, Scope
-from harness.spec.size_checks import check_numbers, room_of
+from harness.spec.size_expressions import FREE_SIZES
 
 SECTIONS = ("sizes", "inputs", "noise", "state", "layers", "targets", "metrics")
 

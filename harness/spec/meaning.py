@@ -16,7 +16,6 @@ from harness.errors import Place, SpecError
 from harness.program.ir import Meaning
 from harness.spec import schema
 from harness.spec.attributes import Attribute
-from harness.spec.axes import read_dim
 from harness.spec.axis_arguments import TRUTHS
 from harness.spec.builtins import BUILTINS
 from harness.spec.definitions import UPDATE_NAMES
@@ -42,6 +41,7 @@ from harness.spec.expressions import (
 from harness.spec.library import Definition, Library, content
 from harness.spec.meaning_axes import Axes, Names, kinds_of, sum_of
 from harness.spec.scope import FunctionName
+from harness.spec.size_expressions import read_dim
 
 # The forms of a layer without a scan.
 FORMS = ("equations", "training", "inference")

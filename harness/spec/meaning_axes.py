@@ -8,9 +8,10 @@ from typing import Any
 
 from harness.program.dims import Dim
 from harness.spec import schema
-from harness.spec.axes import REST, read_dim
+from harness.spec.declared_axes import REST
 from harness.spec.document import Document
 from harness.spec.input_types import Entries, entries_of
+from harness.spec.size_expressions import read_dim
 
 # Digits of a checksum: enough that no two definitions have one by chance.
 DIGITS = 16

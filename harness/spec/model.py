@@ -11,13 +11,13 @@ from harness.errors import SpecError, did_you_mean, shorten
 from harness.notebook import html_table
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.spec import schema
-from harness.spec.axes import FREE_SIZES
+from harness.spec.impossible_sizes import check_numbers
 from harness.spec.library import Definition, Library, content
 from harness.spec.lower_model import Lowering
 from harness.spec.lower_optimizer import lower_update, lower_use
 from harness.spec.meaning import hidden
 from harness.spec.rivals import clash, same_file
-from harness.spec.size_checks import check_numbers
+from harness.spec.size_expressions import FREE_SIZES
 
 PHASES: tuple[Phase, ...] = ("training", "inference")
 # Of models whose data do not say how long a sequence is.

@@ -9,9 +9,10 @@ from typing import Any
 from harness.errors import Place, SpecError, did_you_mean
 from harness.files.complaints import KeyPath
 from harness.program.dims import Dim
-from harness.spec.axes import RestAxes, size_of
+from harness.spec.declared_axes import RestAxes
 from harness.spec.document import Document
 from harness.spec.expressions import Assignment, Binary, Expr, Name, Negate, Number
+from harness.spec.size_expressions import size_of
 
 
 @dataclass(frozen=True)

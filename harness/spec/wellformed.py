@@ -11,8 +11,8 @@ from harness.errors import HarnessError, Place, shorten
 from harness.program.dims import Dim
 from harness.program.infer import INFER, TypeMismatch
 from harness.program.ir import Block, Node, Port, Program, Type
-from harness.spec.axes import FREE_SIZES
-from harness.spec.size_checks import check_numbers
+from harness.spec.impossible_sizes import check_numbers
+from harness.spec.size_expressions import FREE_SIZES
 
 # What inferring the type of an operation with wrong operands or attributes can raise.
 MISFITS = (TypeMismatch, KeyError, IndexError, TypeError, ValueError, AttributeError, HarnessError)

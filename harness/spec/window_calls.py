@@ -8,10 +8,10 @@ from typing import Any
 from harness.errors import SpecError
 from harness.program.dims import ONE, Dim
 from harness.program.windows import WindowedAxis, misfit, windowed_axes
-from harness.spec.axes import size_of
 from harness.spec.axis_arguments import arity, axis_of
 from harness.spec.expressions import Call, Expr, List, Name, Number
 from harness.spec.scope import Scope, names_in
+from harness.spec.size_expressions import size_of
 from harness.spec.values import LanguageValues
 
 STEPS = ("stride", "dilation", "padding", "after")

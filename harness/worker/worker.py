@@ -1,19 +1,15 @@
 """One warm worker process per backend: calls it, and survives whatever the backend does.
 
-A call waits for the answer on the socket and for the end of the process on its pidfd, never for
-the end of the stream alone: a forked grandchild may hold the stream open for ever. Linux only.
+How long a call may take, and how much memory, is held in :mod:`harness.worker.limits`. Linux only.
 """
 
 from __future__ import annotations
 
-import math
-import select
-import socket
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from harness.errors import shorten
 from harness.runtime.labels import backend_of, contradiction
@@ -22,15 +18,12 @@ from harness.worker import frames
 from harness.worker.answers import greeted, is_answer
 from harness.worker.installing import hint
 from harness.worker.launch import Launch
+from harness.worker.limits import LostWorker, Status, exchange
 from harness.worker.process import Process, exit_cause, kill_all
 from harness.worker.serve import GREETING
 
 __all__ = ["Launch", "Outcome", "Status", "Worker", "kill_all"]
 
-Status = Literal["ok", "error", "crashed", "timeout", "out-of-memory"]
-
-_TICK = 0.05
-_CLOSING = 0.3
 _STARTS_TRIED = 2
 
 
@@ -57,15 +50,6 @@ class Outcome:
     @property
     def ok(self) -> bool:
         return self.status == "ok"
-
-
-class _Lost(Exception):
-    """The worker is no longer of use: it has ended, or must be ended."""
-
-    def __init__(self, status: Status, cause: str) -> None:
-        super().__init__(status, cause)
-        self.status = status
-        self.cause = cause
 
 
 class Worker:
@@ -195,10 +179,10 @@ class Worker:
         if request:  # what a new process has printed before this line tells of its start
             process.log.clear()
         try:
-            answer = _exchange(process, request, timeout, self.launch.memory_limit)
+            answer = exchange(process, request, timeout, self.launch.memory_limit)
             if not is_answer(answer, self._calls if request else GREETING):
-                raise _Lost("crashed", "it sent something else than the answer to this call")
-        except _Lost as lost:
+                raise LostWorker("crashed", "it sent something else than the answer to this call")
+        except LostWorker as lost:
             seconds = time.monotonic() - started
             return self._buried(
                 process, "in mid-call" if request else "at its start", lost, seconds
@@ -214,7 +198,7 @@ class Worker:
         return outcome
 
     def _buried(
-        self, process: Process, when: str, lost: _Lost | None = None, seconds: float = 0.0
+        self, process: Process, when: str, lost: LostWorker | None = None, seconds: float = 0.0
     ) -> Outcome:
         """End what is left of the process, and tell what became of it."""
         code = process.end()
@@ -228,63 +212,6 @@ class Worker:
         process.end()
         process.log.close()
         self._process = None
-
-
-def _exchange(
-    process: Process, request: frames.FrameWriter | None, timeout: float | None, limit: int | None
-) -> Any:
-    """The next message of the process, after ``request`` has been sent to it.
-
-    Raises:
-        _Lost: the process ended, was too slow, or took more than ``limit`` bytes of memory.
-    """
-    # Nobody can send arrays that are larger than the memory that it may have.
-    allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)
-    connection, reader = process.connection, frames.FrameReader(allowed)
-    deadline = math.inf if timeout is None else time.monotonic() + timeout
-    next_watch = time.monotonic() + _TICK
-    poll = select.poll()
-    poll.register(process.pidfd, select.POLLIN)
-    poll.register(connection, select.POLLIN | (select.POLLOUT if request else 0))
-    while True:
-        wait = max(0.0, min(next_watch, deadline) - time.monotonic())
-        ready = dict(poll.poll(wait * 1000))
-        events = ready.get(connection.fileno(), 0)
-        try:
-            if request and events & select.POLLOUT and request.advance(connection):
-                request = None
-                poll.modify(connection, select.POLLIN)
-            if events & ~select.POLLOUT and reader.advance(connection):
-                return reader.message
-            # An answer that was complete before the process ended is still an answer.
-            if process.pidfd in ready and _drain(reader, connection):
-                return reader.message
-        except (frames.EndOfStream, frames.FrameError, OSError) as error:
-            raise _Lost("crashed", "" if process.has_ended(_CLOSING) else str(error)) from None
-        now = time.monotonic()
-        if now >= deadline:
-            raise _Lost("timeout", f"no answer in {timeout:.1f} s")
-        if now >= next_watch:
-            next_watch = now + _TICK
-            _watch(process, limit)
-
-
-def _drain(reader: frames.FrameReader, connection: socket.socket) -> bool:
-    """Read what an ended process has left; return True, or raise if that is not a whole frame."""
-    while select.select([connection], [], [], 0)[0]:
-        if reader.advance(connection):
-            return True
-    # Nothing left, and no end either: a forked child holds the other end of the stream.
-    raise frames.EndOfStream("the process ended without an answer")
-
-
-def _watch(process: Process, limit: int | None) -> None:
-    process.log.watch()
-    if limit is not None and (memory := process.memory()) > limit:
-        raise _Lost(
-            "out-of-memory",
-            f"resident memory of {memory >> 20:,} MiB is over the limit of {limit >> 20:,} MiB",
-        )
 
 
 def _outcome(answer: dict[str, Any], log: str, log_bytes: int) -> Outcome:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from changed_definitions import OTHER, changed, shipped
 from golden.tiny import tiny
-from planted import OTHER, changed, shipped
 
 from harness.program.ir import Phase, UpdateRule
 from harness.spec.library import FOLDERS, Library

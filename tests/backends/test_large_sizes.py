@@ -15,8 +15,8 @@ from ratios import BACKENDS
 from sampling import sampled
 
 from harness.backends.numpy import segments as numpy_segments
-from harness.backends.numpy.backend import PRIMITIVES
-from harness.backends.numpy.kernels import NumpyKernels
+from harness.backends.numpy.executor_kernels import NumpyKernels
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.convert.weights import Weights, load, save
 from harness.oracle.draw import target
 from harness.oracle.oracle import TABLE

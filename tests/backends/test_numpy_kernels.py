@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends.numpy.backend import PRIMITIVES
+from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.backends.numpy.fused import FUSED
-from harness.backends.numpy.kernels import NumpyKernels
+from harness.backends.numpy.primitives import PRIMITIVES
 
 KERNEL_CASES: list[tuple[str, int, dict[str, Any]]] = [
     ("sigmoid", 1, {}),

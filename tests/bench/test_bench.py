@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 from places import SUPPORT
 
-from harness.bench import proofs, rounds
+from harness.bench import rounds
 from harness.bench.console import results_exit_code
 from harness.bench.contestant import Contestant, Refused, TimedResult
-from harness.bench.proofs import check_hardware
+from harness.bench.proofs import waits_for_work
+from harness.bench.proofs.within_hardware import check_hardware
 from harness.bench.request import BenchRequest, Entry, groups_of
 from harness.bench.run import Bench
 from harness.bench.workload import TimedCase
@@ -44,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short runs: what is proved does not depend on their length."""
     for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.03), ("WAITED", 0.01)):
         monkeypatch.setattr(rounds, name, seconds)
-    monkeypatch.setattr(proofs, "SHORT", 0.004)
+    monkeypatch.setattr(waits_for_work, "SHORT", 0.004)
 
 
 def request(mode: str, **options: object) -> BenchRequest:
@@ -55,10 +56,12 @@ def request(mode: str, **options: object) -> BenchRequest:
 
 
 def entries(*names: str) -> list[Entry]:
-    return [
-        Entry(name, Launch(name, handler=f"timed.handlers:{name}", environment=PATH))
-        for name in names
-    ]
+    made = []
+    for name in names:
+        module = "cheats" if name in CHEATS else "handlers"
+        launch = Launch(name, handler=f"timed.{module}:{name}", environment=PATH)
+        made.append(Entry(name, launch))
+    return made
 
 
 def run(wanted: BenchRequest, *names: str) -> dict[str, TimedResult]:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.support import hearing, is_gone, wait_until
+from process_faults.support import hearing, is_gone, wait_until
 
 pytestmark = pytest.mark.alone
 

@@ -7,8 +7,9 @@ import os
 import pytest
 from places import SUPPORT
 
-from harness.bench import proofs, rounds
+from harness.bench import rounds
 from harness.bench.contestant import Contestant, TimedResult
+from harness.bench.proofs import waits_for_work
 from harness.bench.request import BenchRequest, Entry
 from harness.bench.run import Bench
 from harness.worker.launch import Launch, thread_settings
@@ -66,7 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short runs, but for those that a pace is taken of: on a slow machine they are all noise."""
     for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.2), ("WAITED", 0.05)):
         monkeypatch.setattr(rounds, name, seconds)
-    monkeypatch.setattr(proofs, "SHORT", 0.01)
+    monkeypatch.setattr(waits_for_work, "SHORT", 0.01)
 
 
 def run(spec: str, mode: str, *names: str) -> dict[str, TimedResult]:
@@ -82,7 +83,7 @@ def run(spec: str, mode: str, *names: str) -> dict[str, TimedResult]:
     )
     entries = []
     for name in names:
-        module = "handlers" if name == "honest" else "lazy" if name in LAZY else "cheats"
+        module = "handlers" if name == "honest" else "cheats"
         launch = Launch(name, handler=f"timed.{module}:{name}", environment=SETTINGS)
         entries.append(Entry(name, launch))
     with Bench(request, entries) as bench:

@@ -25,8 +25,8 @@ import click
 from harness.bench.compare import relative
 from harness.bench.json_file import read
 from harness.check.findings import PASSING, digits
-from harness.check.recorded import ended
-from harness.check.records import read_records
+from harness.check.record_file import read_records
+from harness.check.record_read import ended
 from harness.files.atomic import write_whole
 from harness.spec.library import lesson6
 

@@ -19,7 +19,7 @@ from gpu_page import BEST, OWN, counted, render, slug, without_names
 from harness.bench.json_file import document, write
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
-from harness.check.records import read_records
+from harness.check.record_file import read_records
 from harness.worker.cards import cards
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker

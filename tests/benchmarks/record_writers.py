@@ -20,8 +20,8 @@ from typing import Any
 import click
 from marked import put
 
-from harness.check.recorded import CELL_FIELDS
-from harness.check.records import RecordWriter, read_records
+from harness.check.record_file import RecordWriter, read_records
+from harness.check.record_read import CELL_FIELDS
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.files.atomic import write_whole

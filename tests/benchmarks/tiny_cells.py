@@ -24,8 +24,8 @@ from marked import put
 from harness.check.cell import Cell, CellResult
 from harness.check.events import CheckEvents
 from harness.check.on_cluster import engine_of
-from harness.check.recorded import CELL_FIELDS
-from harness.check.records import read_records
+from harness.check.record_file import read_records
+from harness.check.record_read import CELL_FIELDS
 from harness.check.request import Request
 from harness.files.atomic import write_whole
 

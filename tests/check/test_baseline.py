@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import faulty
+import plugin_faulty_cells
 import pytest
 
 HARNESS = Path(sys.executable).parent / "harness"
@@ -23,7 +23,7 @@ def check(
     return subprocess.run(
         [*command, "--check", "values", *arguments],
         cwd=folder,
-        env={**os.environ, **faulty.variables(faults or {}), **variables},
+        env={**os.environ, **plugin_faulty_cells.variables(faults or {}), **variables},
         capture_output=True,
         text=True,
         timeout=120,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.check.changes import changes
-from harness.check.records import Records, read_records
+from harness.check.record_file import Records, read_records
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.check.surroundings import environment_changes

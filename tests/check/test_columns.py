@@ -13,8 +13,8 @@ import pytest
 
 import harness
 from harness.bench.request import BenchRequest, entries_from
-from harness.check.recorded import ended
-from harness.check.records import read_records
+from harness.check.record_file import read_records
+from harness.check.record_read import ended
 from harness.columns import choose, of_options, one
 from harness.errors import UsageError
 
@@ -79,7 +79,7 @@ def test_a_label_that_contradicts_the_version_is_an_error_that_says_both() -> No
 
 
 def test_known_differences_go_by_the_backend(tmp_path: Path) -> None:
-    (tmp_path / "differences.yaml").write_text(
+    (tmp_path / "known_differences.yaml").write_text(
         "differences:\n  planted:\n    summary: planted\n    reason: planted\n    versions: all\n"
         "    link: https://example.org\n    match: {backend: numpy, check: loss}\n"
     )

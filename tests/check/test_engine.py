@@ -12,7 +12,7 @@ from harness.check.cell import Cell, CellResult
 from harness.check.checks import CHECKS, THOROUGH
 from harness.check.events import CheckEvents, Report
 from harness.check.findings import VERDICTS, Finding, Verdict
-from harness.check.records import read_records
+from harness.check.record_file import read_records
 from harness.check.request import Request, choose_checks
 from harness.check.run import Engine
 from harness.errors import UsageError

@@ -15,8 +15,8 @@ from remembered_runs import Run
 
 from harness.check import history
 from harness.check.cell import Cell
-from harness.check.recorded import ended
-from harness.check.records import read_records
+from harness.check.record_file import read_records
+from harness.check.record_read import ended
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.errors import UsageError

@@ -9,7 +9,7 @@ import pytest
 from places import DOCS, TESTS
 
 import harness
-from harness.check.differences import Difference, Match, known_differences
+from harness.check.known_differences import Difference, Match, known_differences
 
 PAGE = (DOCS / "known-differences.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(TESTS / "mutants"))
     text = EXAMPLE.replace('"mylib 1.*"', '"numpy *"').replace("mylib\n", "mutants-1\n")
     assert "backend: mutants-1" in text
-    (tmp_path / "differences.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "known_differences.yaml").write_text(text, encoding="utf-8")
     return tmp_path
 
 
@@ -65,7 +65,7 @@ def test_the_page_tells_of_every_key() -> None:
 
 
 def test_the_example_is_of_the_form(tmp_path: Path) -> None:
-    (tmp_path / "differences.yaml").write_text(EXAMPLE, encoding="utf-8")
+    (tmp_path / "known_differences.yaml").write_text(EXAMPLE, encoding="utf-8")
     found = known_differences([tmp_path]).entries
     assert found["mylib-float64-mean"].match is None
     assert found["mylib-bfloat16-products"].match is not None

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends.numpy.backend import PRIMITIVES, Numpy
+from harness.backends.numpy.backend import Numpy
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.check.localise import Expectations, Location, places
 from harness.check.request import Request, make_case
 from harness.oracle.case import Case

@@ -14,7 +14,7 @@ import pytest
 from places import ROOT
 from users_models import GRU, NET, RULES, checked, model_file
 
-from harness.check.records import read_records
+from harness.check.record_file import read_records
 from harness.errors import UsageError
 from harness.runtime.own_model.service import OwnModelService, of_format
 from harness.runtime.plugins import load

@@ -11,7 +11,7 @@ import pytest
 from harness.arrays import Array
 from harness.check.cell import Cell, CellResult
 from harness.check.pairs import Pair, Pairs, recorded, statements
-from harness.check.records import read_records
+from harness.check.record_file import read_records
 from harness.check.request import Request
 from harness.check.run import Engine
 

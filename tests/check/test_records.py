@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.check import records
-from harness.check.records import RecordError, RecordWriter, read_records
+from harness.check import record_forms, record_made
+from harness.check.record_file import RecordError, RecordWriter, read_records
 
 
 def result(**changes: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = dict.fromkeys(records.RESULT_FIELDS)
+    fields: dict[str, Any] = dict.fromkeys(record_forms.RESULT_FIELDS)
     return {"kind": "result", **fields, "verdict": "agree", **changes}
 
 
@@ -31,7 +31,9 @@ def write(path: Path, *lines: dict[str, Any]) -> None:
 def test_lines_come_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     lines = [
-        records.head(["check", "--backend", "torch"], {"torch": {"torch": "2.0"}}, {"torch": {}}),
+        record_made.head(
+            ["check", "--backend", "torch"], {"torch": {"torch": "2.0"}}, {"torch": {}}
+        ),
         {"kind": "begin", "cell": "a"},
         result(spec="ä/ö", layers={"out": "native"}, error=1e-300),
         {"kind": "end", "cell": "a"},
@@ -46,7 +48,7 @@ def test_lines_come_back_in_order(tmp_path: Path) -> None:
 
 
 def test_head_describes_the_machine() -> None:
-    head = records.head([], {}, {})
+    head = record_made.head([], {}, {})
     assert head["kind"] == "head"
     assert head["schema"] == 1
     machine = head["machine"]
@@ -159,7 +161,7 @@ def test_missing_folder_and_file_are_named(tmp_path: Path) -> None:
 
 FILL = """
 import resource, sys
-from harness.check.records import RecordError, RecordWriter
+from harness.check.record_file import RecordError, RecordWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 with RecordWriter(sys.argv[1]) as writer:
     for number in range(100):
@@ -190,7 +192,7 @@ def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
 
 APPEND = """
 import sys
-from harness.check.records import RecordWriter
+from harness.check.record_file import RecordWriter
 with RecordWriter(sys.argv[1]) as writer:
     for number in range(int(sys.argv[3])):
         writer.append({"kind": "begin", "writer": sys.argv[2], "number": number, "text": "t" * 300})
@@ -232,7 +234,7 @@ def test_threads_share_a_writer(tmp_path: Path) -> None:
 
 KILLS = """
 import os, random, signal, sys, time
-from harness.check.records import RecordWriter
+from harness.check.record_file import RecordWriter
 random.seed(3)
 acknowledged = 0
 for attempt in range(200):

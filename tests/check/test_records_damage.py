@@ -15,11 +15,11 @@ from damage import ABSURD, GONE, changed, flips, mutations
 from rich.console import Console
 
 from harness.check import report as reports
-from harness.check.cell import result_records
 from harness.check.events import Report
-from harness.check.record_lines import FORMS
-from harness.check.recorded import ended
-from harness.check.records import RecordError, read_records
+from harness.check.record_file import RecordError, read_records
+from harness.check.record_forms import FORMS
+from harness.check.record_made import result_records
+from harness.check.record_read import ended
 from harness.check.request import Request
 from harness.check.resume import records_of
 from harness.check.run import Engine

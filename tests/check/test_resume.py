@@ -13,8 +13,8 @@ import pytest
 from time_limits import over_within
 
 from harness.check.cell import Cell
-from harness.check.recorded import CELL_FIELDS, ended
-from harness.check.records import read_records
+from harness.check.record_file import read_records
+from harness.check.record_read import CELL_FIELDS, ended
 from harness.check.request import Request
 from harness.check.resume import records_of
 from harness.check.run import Engine

@@ -15,7 +15,7 @@ from places import SPECS
 from harness.check import provenance
 from harness.check.cell import Cell
 from harness.check.events import CheckEvents
-from harness.check.records import read_records
+from harness.check.record_file import read_records
 from harness.check.request import Request
 from harness.check.run import Engine
 
@@ -120,7 +120,7 @@ def test_a_definition_of_a_folder(run: Run) -> None:
 
 
 def test_known_differences(run: Run) -> None:
-    (run.folder / "differences.yaml").write_text(
+    (run.folder / "known_differences.yaml").write_text(
         "differences:\n  odd:\n    summary: s\n    reason: r\n    versions: v\n"
         "    link: l\n    match: {backend: numpy, spec: none}\n"
     )

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-import faulty
+import plugin_faulty_cells
 import pytest
 from places import SPECS as SHIPPED
 
@@ -29,7 +29,7 @@ def suite(
     """Run the suite in an empty folder; ``faults`` are those of ``faulty-*`` backends by cell."""
     environment = {
         **os.environ,
-        **faulty.variables(faults or {}),
+        **plugin_faulty_cells.variables(faults or {}),
         "PYTEST_ADDOPTS": "",
         **variables,
     }

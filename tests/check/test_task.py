@@ -12,8 +12,8 @@ from places import DOCS
 from small_models import ONE_LAYER
 
 import harness
-from harness.check.recorded import ended
-from harness.check.records import read_records
+from harness.check.record_file import read_records
+from harness.check.record_read import ended
 from harness.check.request import Request
 from harness.check.resume import records_of
 from harness.check.run import Engine

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plugin_broken_promises
 import pytest
-import wrong
-from faults.support import launch
+from process_faults.support import launch
 
 from harness.bench import rounds
 from harness.bench.contestant import Contestant
@@ -39,8 +39,8 @@ SYSTEM = "lesson6/sequence_rnn"
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(wrong.FOLDER)
-    monkeypatch.setenv("PYTHONPATH", wrong.variables()["PYTHONPATH"])
+    monkeypatch.syspath_prepend(plugin_broken_promises.FOLDER)
+    monkeypatch.setenv("PYTHONPATH", plugin_broken_promises.variables()["PYTHONPATH"])
 
 
 @pytest.fixture
@@ -172,7 +172,10 @@ def bench(*faults: str, mode: str = "forward", path: str = "derived") -> Any:
         threads=1,
         path=path,
     )
-    made = [Entry(f, Launch(f"wrong-{f}", environment=wrong.variables())) for f in faults]
+    made = [
+        Entry(f, Launch(f"wrong-{f}", environment=plugin_broken_promises.variables()))
+        for f in faults
+    ]
     with Bench(asked, made) as running:
         found = {r.entry.label: r for r in running.run()}
     return asked, found
@@ -229,7 +232,7 @@ def test_a_path_that_costs_the_process_leaves_the_others_their_speed(quick: None
 )
 def test_a_format_that_answers_nonsense_is_a_message(value: Any, wanted: str) -> None:
     with Caller("onnx", sys.executable, 60.0) as caller:
-        caller.worker = Worker(launch("onnx", handler="faults.identities:echoing"))
+        caller.worker = Worker(launch("onnx", handler="process_faults.identities:echoing"))
         with pytest.raises(FormatFault, match=wanted):
             caller.call("suffix", value=value)
 

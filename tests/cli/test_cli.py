@@ -12,12 +12,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import faulty
+import plugin_faulty_cells
 import pytest
-from faults.support import hearing, is_gone, wait_until
+from process_faults.support import hearing, is_gone, wait_until
 from time_limits import over_within
 
-from harness.check.records import RESULT_FIELDS, read_records
+from harness.check.record_file import RESULT_FIELDS, read_records
 
 HARNESS = Path(sys.executable).with_name("harness")
 FRAMEWORKS = ("torch", "jax", "jaxlib", "optax", "keras", "tensorflow", "onnx", "onnxruntime")
@@ -26,7 +26,7 @@ QUICK = ("lesson6/simple_rnn", "--backend", "numpy", "--check", "values")
 
 def environment(faults: Mapping[str, str]) -> dict[str, str]:
     """An environment in which the faulty backends have faults, by cell: ``SPEC DTYPE``."""
-    return {**os.environ, **faulty.variables(faults)}
+    return {**os.environ, **plugin_faulty_cells.variables(faults)}
 
 
 def harness(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from faults.support import group_members, hearing, is_gone, wait_until
+from process_faults.support import group_members, hearing, is_gone, wait_until
 from sampling import sampled
 from time_limits import over_within
 

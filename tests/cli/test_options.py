@@ -17,9 +17,10 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from places import ROOT
 
+from harness.check.commands import KINDS
 from harness.check.explain_definition import INITIALIZERS, explain_definition
 from harness.check.request import QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS
-from harness.commands import KINDS, cli
+from harness.commands import cli
 from harness.commands import request_of as check_request_of
 from harness.errors import UsageError
 from harness.options import interpreters, only, variables

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from harness.bench import json_file
-from harness.check.recorded import CELL_FIELDS, ended
-from harness.check.records import read_records
+from harness.check.record_file import read_records
+from harness.check.record_read import CELL_FIELDS, ended
 from harness.cluster.on_ray import address_of
 from harness.errors import UsageError
 from harness.spec.library import lesson6

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 import harness
 from harness.bench import json_file
 from harness.bench.compare import relative
-from harness.check.recorded import ended, stopped
-from harness.check.records import read_records
+from harness.check.record_file import read_records
+from harness.check.record_read import ended, stopped
 from harness.cli import cli
 from harness.worker.machine import identity
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from changed_definitions import changed, shipped
 from exporting import exported, running
-from planted import changed, shipped
 
 from harness.convert import formats
 from harness.convert.formats import (

@@ -26,7 +26,7 @@ from exporting import (
 from harness.convert.generated import run_file
 
 torch = pytest.importorskip("torch")
-WORDS = pytest.importorskip("harness.backends.torch.source").WORDS
+WORDS = pytest.importorskip("harness.backends.torch.primitives_export").WORDS
 
 
 @pytest.fixture(scope="module")

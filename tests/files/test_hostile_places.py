@@ -19,7 +19,7 @@ from bench_results import REQUEST, result
 from click.testing import CliRunner, Result
 
 from harness.bench.json_file import document, write
-from harness.check.records import RecordWriter
+from harness.check.record_file import RecordWriter
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import Weights
@@ -199,9 +199,9 @@ def test_a_folder_of_definitions_with_pipes(there: Path) -> None:
     found = harness(command, "")
     assert (found.exit_code, "mine.yaml" in found.output) == (2, True)
     assert "a named pipe" in found.output
-    os.mkfifo(folder / "differences.yaml")
+    os.mkfifo(folder / "known_differences.yaml")
     found = harness(("check", SPEC, *ONE, "--specs", str(folder)), "")
-    assert (found.exit_code, "differences.yaml" in found.output) == (2, True)
+    assert (found.exit_code, "known_differences.yaml" in found.output) == (2, True)
     assert "a named pipe" in found.output
 
 

@@ -13,7 +13,7 @@ import pytest
 from unprivileged import unprivileged
 
 from harness.bench.json_file import DocumentError, check_writable, write
-from harness.check.records import RecordError, RecordWriter
+from harness.check.record_file import RecordError, RecordWriter
 from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
 from harness.files import kinds

@@ -43,7 +43,7 @@ from fuzz.real import (
     weights_file,
 )
 from harness.check import reproducer
-from harness.check.recorded import ended
+from harness.check.record_read import ended
 from harness.check.request import Request
 from harness.check.resume import records_of
 from harness.cli import cli

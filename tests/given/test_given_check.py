@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import faulty
 import numpy as np
+import plugin_faulty_cells
 import pytest
 from safetensors.numpy import save_file
 
 import harness
 from harness.check.checks import AT_GIVEN, CHECKS, FINDINGS
 from harness.check.console import run_replay
-from harness.check.records import read_records
+from harness.check.record_file import read_records
 from harness.check.reproducer import load
 from harness.check.request import Request
 from harness.check.run import Engine
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 def run(folder: Path, *arguments: str, fault: bool = False) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [HARNESS, *arguments],
-        env={**os.environ, **faulty.variables(FAULT if fault else {})},
+        env={**os.environ, **plugin_faulty_cells.variables(FAULT if fault else {})},
         cwd=folder,
         capture_output=True,
         text=True,

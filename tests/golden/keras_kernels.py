@@ -130,6 +130,10 @@ def unary(function: Callable[[Any], Any]) -> Kernel:
     return lambda v: {"y": function(v["x"])}
 
 
+def accuracy(v: Tensors) -> Tensors:
+    return {"y": keras.metrics.sparse_categorical_accuracy(v["target"], v["logits"])}
+
+
 def clipped_cross_entropy(epsilon: float) -> Kernel:
     """Keras clips at its global fuzz factor, after dividing by a sum that is exactly 1 here."""
 

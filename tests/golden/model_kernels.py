@@ -1,4 +1,4 @@
-"""torch's parts of encoders and state spaces, and which of them is the witness of which layer."""
+"""What larger models are made of by torch's own parts: encoders, state spaces, experts, graphs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from golden.recipe import Recipe
-
 Tensors = Mapping[str, Any]
 Kernel = Callable[[Tensors], Tensors]
 HEADS = 2
+EPSILON = 1e-6  # of rms_norm
 # Of three rows: one whole, one that ends, and one of a single step.
 MASK = np.arange(5)[None] < np.array([5, 3, 1])[:, None]
 
@@ -159,68 +158,82 @@ def convolved_twice(torch: Any, activation: str) -> Kernel:
     return kernel
 
 
-def focal(torch: Any, gamma: float) -> Kernel:
-    """The paper's formula, of probabilities."""
+def turned(base: float) -> Kernel:
+    """Rotary positions as products of complex numbers."""
+    import torch as t
+
+    return lambda v: {"y": _turned(t, v["x"], base)}
+
+
+def _turned(t: Any, x: Any, base: float) -> Any:
+    a, b = x.chunk(2, -1)
+    half, time = a.shape[-1], x.shape[-2]
+    rates = base ** -(t.arange(half, dtype=x.dtype) / half)
+    angles = t.outer(t.arange(time, dtype=x.dtype), rates)
+    product = t.complex(a, b) * t.polar(t.ones_like(angles), angles)
+    return t.cat([product.real, product.imag], -1)
+
+
+def experts(t: Any, activation: Callable[[Any], Any]) -> Kernel:
+    """Only the experts that were chosen, one example after the other."""
 
     def kernel(v: Tensors) -> Tensors:
-        p = torch.softmax(v["logits"], -1).gather(-1, v["target"][..., None])[..., 0]
-        return {"y": -((1 - p) ** gamma) * torch.log(p)}
+        rows = v["x"].reshape(-1, v["x"].shape[-1])
+        found = []
+        for row in rows:
+            score, expert = t.topk(row @ v["W_route"], 2)
+            parts = [activation(row @ v["W_up"][e]) @ v["W_down"][e] for e in expert]
+            found.append(t.softmax(score, -1) @ t.stack(parts))
+        return {"y": t.stack(found).reshape(v["x"].shape)}
 
     return kernel
 
 
-def info_nce(torch: Any, temperature: float) -> Kernel:
-    """torch's cross-entropy, of which each row's class is its own number."""
+def graph(t: Any, activation: Callable[[Any], Any]) -> Kernel:
+    """By the matrix of neighbours, as the paper has it."""
 
     def kernel(v: Tensors) -> Tensors:
-        scores = v["x"] @ v["partner"].T / temperature
-        target = torch.arange(len(scores))
-        return {"y": torch.nn.functional.cross_entropy(scores, target, reduction="none")}
+        nodes = v["x"].shape[-2]
+        near = t.eye(nodes, dtype=v["x"].dtype)
+        for sender, receiver in zip(v["sender"].tolist(), v["receiver"].tolist(), strict=True):
+            near[receiver, sender] += 1
+        root = near.sum(1) ** -0.5
+        near = root[:, None] * near * root
+        return {"y": activation(near @ v["x"] @ v["W"] + v["b"])}
 
     return kernel
 
 
-def contrasts(torch: Any) -> list[Recipe]:
-    """Losses that no framework has whole."""
-    made = []
-    for gamma in (2.0, 0.5):
-        kernel = focal(torch, gamma)
-        made.append(Recipe("loss", "focal", "torch.softmax", kernel, {"gamma": gamma}))
-    for temperature in (0.1, 0.5):
-        kernel, given = info_nce(torch, temperature), {"temperature": temperature}
-        source = "torch.nn.functional.cross_entropy"
-        made.append(Recipe("loss", "info_nce", source, kernel, given))
-    return made
+def grouped_attention(t: Any, base: float) -> Kernel:
+    """Rotary, by torch's own with fewer keys than queries."""
+    f = t.nn.functional
+
+    def kernel(v: Tensors, groups: int = 2) -> Tensors:
+        width = v["W_k"].shape[1] // groups
+        queries, keys, values = (
+            (v["x"] @ v[name]).unflatten(-1, (-1, width)).transpose(1, 2)
+            for name in ("W_q", "W_k", "W_v")
+        )
+        queries, keys = (_turned(t, x, base) for x in (queries, keys))
+        found = f.scaled_dot_product_attention(
+            queries, keys, values, is_causal=True, enable_gqa=True
+        )
+        return {"y": found.transpose(1, 2).flatten(2) @ v["W_o"]}
+
+    return kernel
 
 
-def encoders(torch: Any) -> list[Recipe]:
-    """Each by what torch has of it; a scan in two ways."""
-    function, module = "torch.nn.functional.scaled_dot_product_attention", "torch.nn."
-    masked = {"mask": MASK}
-    made = [
-        Recipe("layer", "self_attention", function, attention(torch)),
-        Recipe("layer", "self_attention", f"{module}MultiheadAttention", whole_attention(torch)),
-        Recipe("layer", "masked_attention", function, attention(torch), given=masked),
-        Recipe(
-            "layer",
-            "masked_attention",
-            f"{module}MultiheadAttention",
-            whole_attention(torch),
-            given=masked,
-        ),
-        Recipe("layer", "selective_scan", "torch.Tensor.cumsum", summed(torch)),
-        Recipe("layer", "selective_scan", "torch.exp", scanned(torch)),
-        Recipe("layer", "mamba_block", f"{module}functional.conv1d", mamba(torch, scanned(torch))),
-    ]
-    for act in ("gelu", "tanh"):
-        source, given = f"{module}TransformerEncoderLayer", {"activation": act}
-        before, behind = (encoder(torch, where, act) for where in (True, False))
-        made.append(Recipe("layer", "vit_block", source, before, given))
-        made.append(Recipe("layer", "bert_block", source, behind, given, given=masked))
-    for act in ("relu", "tanh"):
-        source, given = f"{module}functional.conv2d", {"activation": act}
-        made.append(Recipe("layer", "unet_convs", source, convolved_twice(torch, act), given))
-    for act in ("linear", "silu"):
-        source, given = f"{module}functional.conv1d", {"activation": act}
-        made.append(Recipe("layer", "causal_conv1d", source, causal(torch, act), given))
-    return made
+def llama(t: Any, activation: Callable[[Any], Any]) -> Kernel:
+    """A block of it, norms first."""
+    attend = grouped_attention(t, 10000.0)
+
+    def norm(x: Any, gamma: Any) -> Any:
+        return t.nn.functional.rms_norm(x, gamma.shape, gamma, EPSILON)
+
+    def kernel(v: Tensors) -> Tensors:
+        own = {n.removeprefix("attend."): w for n, w in v.items() if n.startswith("attend.")}
+        h = v["x"] + attend({"x": norm(v["x"], v["norm_1.gamma"]), **own})["y"]
+        inner = norm(h, v["norm_2.gamma"])
+        return {"y": h + activation(inner @ v["gate.W"]) * (inner @ v["up.W"]) @ v["down.W"]}
+
+    return kernel

@@ -1,4 +1,4 @@
-"""Witnesses of optimizers that came later, and of schedules: Keras, torch, optax, and numpy."""
+"""Optimizers: which kernel is the witness of which, with which attributes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ import numpy as np
 from golden import numpy_kernels as in_numpy
 from golden.recipe import Recipe
 
+# Keras rounds rates and betas to float32: numbers that a float32 holds exactly.
+EXACT_ADAM = (
+    {"beta_1": 0.75, "beta_2": 0.875, "epsilon": 2.0**-8},
+    {"beta_1": 0.875, "beta_2": 1 - 2.0**-10, "epsilon": 2.0**-23},
+)
+SHIPPED_ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
 # Keras rounds to float32: numbers that a float32 holds exactly.
 BETAS = ({"beta_1": 0.875, "beta_2": 1 - 2.0**-10}, {"beta_1": 0.75, "beta_2": 0.875})
 EPSILONS = (2.0**-23, 2.0**-8)
@@ -18,7 +24,73 @@ MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 OF_KERAS = {"m": "_momentums", "v": "_velocities"}
 
 
-def _given() -> dict[str, Any]:
+def optimizers(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
+    """Each by as many of torch, Keras and optax as have it; most by their papers in numpy too."""
+    return [*_sgd_adam_rmsprop(torch, keras, optax), *_with_papers(torch, keras, optax)]
+
+
+def _sgd_adam_rmsprop(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
+    """These, and variants of theirs."""
+    import keras as k
+    import optax as o
+    import torch as t
+
+    rng = np.random.default_rng(7)
+    scales = 10.0 ** np.array([0.0, -1, -2, -4, -6, -8])
+    given = {
+        "p": rng.normal(size=6),
+        "gradients": rng.normal(size=(4, 6)) * scales,
+        "learning_rates": [2.0**-5, 2.0**-5, 2.0**-7, 2.0**-4],
+    }
+    made: list[Recipe] = []
+
+    def add(name: str, source: str, kernel: Any, **attributes: float) -> None:
+        made.append(Recipe("optimizer", name, source, kernel, attributes, given=given))
+
+    def empty(_: Any) -> dict[str, Any]:
+        return {}
+
+    add("sgd", "torch.optim.SGD", torch.optimizer(t.optim.SGD, {}))
+    add("sgd", "keras.optimizers.SGD", keras.optimizer(k.optimizers.SGD, {}))
+    add("sgd", "optax.sgd", optax.optimizer(o.identity, empty))
+    for momentum in (0.9, 0.75):
+        velocity = {"velocity": "momentum_buffer"}
+        kernel = torch.optimizer(t.optim.SGD, velocity, momentum=momentum)
+        add("sgd_momentum", "torch.optim.SGD", kernel, momentum=momentum)
+        kernel = optax.optimizer(o.trace, lambda s: {"velocity": s.trace}, decay=momentum)
+        add("sgd_momentum", "optax.trace", kernel, momentum=momentum)
+    for momentum in (0.875, 0.75):
+        kernel = keras.optimizer(k.optimizers.SGD, {"velocity": "momentums"}, momentum=momentum)
+        add("sgd_momentum_scaled", "keras.optimizers.SGD", kernel, momentum=momentum)
+    for numbers in (SHIPPED_ADAM, *EXACT_ADAM):
+        betas, eps = (numbers["beta_1"], numbers["beta_2"]), numbers["epsilon"]
+        slots = {"m": "exp_avg", "v": "exp_avg_sq"}
+        kernel = torch.optimizer(t.optim.Adam, slots, betas=betas, eps=eps)
+        add("adam", "torch.optim.Adam", kernel, **numbers)
+        adam = {"b1": betas[0], "b2": betas[1], "eps": eps}
+        kernel = optax.optimizer(o.scale_by_adam, lambda s: {"m": s.mu, "v": s.nu}, **adam)
+        add("adam", "optax.scale_by_adam", kernel, **numbers)
+        if numbers is SHIPPED_ADAM:
+            continue
+        slots = {"m": "_momentums", "v": "_velocities"}
+        kernel = keras.optimizer(k.optimizers.Adam, slots, **numbers)
+        add("adam_epsilon_hat", "keras.optimizers.Adam", kernel, **numbers)
+    for rho, epsilon in ((0.99, 1e-8), (0.75, 2.0**-8)):
+        kernel = torch.optimizer(t.optim.RMSprop, {"v": "square_avg"}, alpha=rho, eps=epsilon)
+        add("rmsprop", "torch.optim.RMSprop", kernel, rho=rho, epsilon=epsilon)
+        kernel = optax.optimizer(o.scale_by_rms, lambda s: {"v": s.nu}, decay=rho, eps=epsilon)
+        add("rmsprop_epsilon_inside", "optax.scale_by_rms", kernel, rho=rho, epsilon=epsilon)
+    for rho, epsilon in ((0.875, 2.0**-20), (0.75, 2.0**-8)):
+        slots = {"v": "_velocities"}
+        kernel = keras.optimizer(k.optimizers.RMSprop, slots, rho=rho, epsilon=epsilon)
+        add("rmsprop_epsilon_inside", "keras.optimizers.RMSprop", kernel, rho=rho, epsilon=epsilon)
+    return made
+
+
+Case = tuple[str, str, Any, Mapping[str, float]]
+
+
+def _twelve_steps() -> dict[str, Any]:
     """Twelve steps, so that RAdam is past the ones that it does not rectify; sizes that fall, so
     that the largest moment is not the last one; and a gradient that is zero."""
     rng = np.random.default_rng(11)
@@ -30,9 +102,9 @@ def _given() -> dict[str, Any]:
     return {"p": rng.normal(size=6), "gradients": gradients, "learning_rates": rates}
 
 
-def later_optimizers(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
-    """Cases of each, from two witnesses or more."""
-    given = _given()
+def _with_papers(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
+    """The others, of each two witnesses or more, one of which is numpy by its paper."""
+    given = _twelve_steps()
     made = [*_adams(torch, keras, optax), *_others(torch, keras, optax)]
     found = [
         Recipe(
@@ -60,9 +132,6 @@ def later_optimizers(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
         )
         for recipe in own.values()
     ]
-
-
-Case = tuple[str, str, Any, Mapping[str, float]]
 
 
 def _adams(torch: Any, keras: Any, optax: Any) -> Iterator[Case]:
@@ -150,25 +219,3 @@ def _others(torch: Any, keras: Any, optax: Any) -> Iterator[Case]:
             yield "lion", "keras.optimizers.Lion", kernel, numbers
             kernel = optax.whole(o.lion, b1=betas["beta_1"], b2=betas["beta_2"], weight_decay=decay)
             yield "lion", "optax.lion", kernel, numbers
-
-
-def schedules(torch: Any, keras: Any) -> list[Recipe]:
-    """Steps 1 to 15 of a schedule of 5 and 13; torch's goes up again after that."""
-    steps = np.arange(1.0, 16.0).reshape(3, 5)
-    ends = {"first": 0 * steps + 5, "steps": 0 * steps + 13}
-    made = (  # Keras rounds pi to float32
-        ("keras.optimizers.schedules.CosineDecay", keras.warmup_cosine, steps, "float32"),
-        ("torch.optim.lr_scheduler", torch.warmup_cosine, np.minimum(steps, 13), "float64"),
-    )
-    return [
-        Recipe(
-            "function",
-            "warmup_cosine",
-            source,
-            kernel,
-            given={"t": t, **ends},
-            dtype=dtype,
-            gradients=False,
-        )
-        for source, kernel, t, dtype in made
-    ]

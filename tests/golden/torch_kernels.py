@@ -179,6 +179,10 @@ def cross_entropy(v: Tensors) -> Tensors:
     return {"y": F.cross_entropy(v["logits"].transpose(1, 2), target, reduction="none")}
 
 
+def accuracy(v: Tensors) -> Tensors:
+    return {"y": (v["logits"].argmax(-1) == v["target"]).double()}
+
+
 def clipped_cross_entropy(epsilon: float) -> Kernel:
     def kernel(v: Tensors) -> Tensors:
         clipped = torch.log(torch.clamp(v["probabilities"], epsilon, 1 - epsilon))

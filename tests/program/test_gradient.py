@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden.differences import FREE, Run, central, complex_step, model_run, run_of, worst
 from golden.tiny import Tiny, draw, draw_cotangents, environment, evaluate, project, tiny
+from gradient_check import FREE, Run, central, complex_step, model_run, run_of, worst
 
 from harness.program.autodiff import rules
 from harness.program.autodiff.activity import hoist

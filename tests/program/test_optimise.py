@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends.numpy.backend import PRIMITIVES
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.flops import count

@@ -10,7 +10,7 @@ import pytest
 from fused_reference import REFERENCE
 from golden.tiny import draw, draw_cotangents, environment, tiny
 
-from harness.backends.numpy.backend import PRIMITIVES
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.builder import Builder
 from harness.program.fused import FUSED

@@ -11,7 +11,7 @@ import pytest
 from fused_reference import REFERENCE
 from sampling import sampled
 
-from harness.backends.numpy.backend import PRIMITIVES
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.check.request import small_sizes
 from harness.oracle.draw import draw
 from harness.program.autodiff.differentiate import differentiate

@@ -74,11 +74,11 @@ def test_an_executor_has_the_oracles_windows(backend: str) -> None:
     """By strides and in place, on values that lie in memory in another order too."""
     if backend == "torch":
         pytest.importorskip("torch")
-        from harness.backends.torch.kernels import TorchKernels
+        from harness.backends.torch.executor_kernels import TorchKernels
 
         kernels: Any = TorchKernels("float64", "cpu")
     else:
-        from harness.backends.numpy.kernels import NumpyKernels
+        from harness.backends.numpy.executor_kernels import NumpyKernels
 
         kernels = NumpyKernels("float64")
     loaded = load(backend)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import picture
@@ -61,6 +62,15 @@ def test_the_page_has_a_line_for_every_room() -> None:
     table = text.partition("## The rooms")[2].partition("\n## ")[0]
     named = {name.rstrip("/").removesuffix(".py") for name in re.findall(r"`([^`]+)`", table)}
     assert set(rooms.FLOOR) <= named
+
+
+def test_the_page_tells_what_tests_has_beside_rooms() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    told = text.partition("`tests/` has")[2].partition("\n\n")[0]
+    rooms_of = {p.name for p in (ROOT / "harness").iterdir() if (p / "__init__.py").is_file()}
+    folders = {p.name for p in (ROOT / "tests").iterdir() if p.is_dir() and p.name[0] not in "._"}
+    assert rooms_of - folders == {"suite"}
+    assert folders - rooms_of == set(re.findall(r"`tests/(\w+)/`", told))
 
 
 WRONG = {
@@ -131,3 +141,29 @@ def test_own_backends_have_the_entry_points_of_anybody() -> None:
     for name, origin in own.items():
         assert origin.module == f"harness.backends.{name.partition('-')[0]}.backend"
         assert not origin.rivals
+
+
+def _families(group: str) -> set[str]:
+    """The folders of ``backends/`` that have an entry point of a group."""
+    found = entry_points(group=group)
+    return {e.module.split(".")[2] for e in found if e.module.startswith("harness.backends.")}
+
+
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        ("harness.backends", ("backend.py", "primitives.py", "defaults.py")),
+        ("harness.formats", ("format.py", "primitives_export.py")),
+    ],
+)
+def test_folders_of_backends_share_names_of_files(group: str, names: tuple[str, ...]) -> None:
+    """As docs/architecture.md says, so that one can say where a primitive is added."""
+    families = _families(group)
+    assert families
+    missing = [
+        f"backends/{family}/{name}"
+        for family in sorted(families)
+        for name in names
+        if not (ROOT / "backends" / family / name).is_file()
+    ]
+    assert missing == []

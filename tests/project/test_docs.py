@@ -12,8 +12,8 @@ from pages import PAGES, addresses, anchors, code_spans
 from places import ROOT
 
 from harness.check.checks import FINDINGS
-from harness.check.findings import Who
-from harness.check.records import RESULT_FIELDS, VERDICTS
+from harness.check.findings import VERDICTS, Who
+from harness.check.record_forms import RESULT_FIELDS
 from harness.check.request import PATHS
 from harness.oracle.case import Case
 from harness.spec.library import FOLDERS

@@ -15,7 +15,7 @@ from places import DOCS, ROOT, TESTS
 from harness.defaults.catalogue import catalogue
 from harness.files.user_file import GIB, MAX_TEXT
 from harness.oracle import complex_step, tolerance
-from harness.program.primitives import TABLE
+from harness.program.primitives import EVERY, OFFERED, TABLE
 from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 from harness.text.corpus import LENGTH
@@ -27,7 +27,7 @@ with pytest.MonkeyPatch.context() as _path:
 ALARMS = (DOCS / "false-alarms.md").read_text(encoding="utf-8")
 RATE = json.loads((DOCS / "lesson6/record.json").read_text(encoding="utf-8"))["mistakes"]["rate"]
 BACKENDS = dependencies.project()["project"]["entry-points"]["harness.backends"]
-WORDS = {6: "six", 12: "twelve", 16: "sixteen", 31: "thirty-one"}
+WORDS = {6: "six", 10: "ten", 12: "twelve", 16: "sixteen", 31: "thirty-one", 41: "forty-one"}
 
 
 def worst_alarm() -> str:
@@ -50,7 +50,9 @@ FIGURES: dict[str, str] = {
     r"stops if it is above (\S+?)\.\s": f"{complex_step.ALLOWED:g}",
     r"(\d+) planted faults(?=,| show)": str(len(MUTANTS)),
     r"(\d+) defaults in which": str(len(catalogue())),
-    r"(?:nodes in|table of) ([\w-]+)\sprimitives": WORDS[len(TABLE)],
+    r"table of ([\w-]+)\sprimitives": WORDS[len(TABLE)],
+    r"nodes in ([\w-]+)\sprimitives": WORDS[len(EVERY)],
+    r"of which a backend may lack (\w+)": WORDS[len(OFFERED)],
     r"([Tt]welve|\w+) systems of(?: fast\.ai| Lesson)": WORDS[len(lesson6())],
     r"(\w+) backends run them": WORDS[len(BACKENDS)].capitalize(),
     r"([\d,]+) characters, (?:84|and a checksum)": f"{LENGTH:,}",

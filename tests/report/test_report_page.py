@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from report_pages import HOSTILE, Tags, made, page
 
 from harness.commands import cli
-from harness.report import pictures
+from harness.report import svg_pictures
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_what_no_report_can_be_made_of(
 def test_a_page_without_matplotlib_has_numbers(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "available", lambda: False)
+    monkeypatch.setattr(svg_pictures, "available", lambda: False)
     text = page(tmp_path, files / "run.jsonl", files / "bench.json", files / "w.safetensors")
     assert "<svg" not in text
     assert "512 k" in text

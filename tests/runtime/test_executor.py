@@ -9,8 +9,8 @@ import pytest
 from plans_walked import agree, arrays_of, plan_of, walk
 from sampling import sampled
 
+from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.backends.numpy.fused import FUSED
-from harness.backends.numpy.kernels import NumpyKernels
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Type
@@ -61,7 +61,8 @@ def test_tile_by_tile_agrees_with_the_walk(
 @pytest.mark.parametrize(("name", "mode"), CELLS)
 def test_torch_agrees_with_the_walk(name: str, mode: str, dtype: str, rtol: float) -> None:
     torch = pytest.importorskip("torch")
-    from harness.backends.torch.kernels import FUSED, TorchKernels
+    from harness.backends.torch.executor_kernels import TorchKernels
+    from harness.backends.torch.primitives import FUSED
 
     def tensor(array: Any) -> Any:
         floats = array.dtype == np.float64

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from plans_walked import agree, arrays_of, plan_of, walk
 
+from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.backends.numpy.fused import FUSED
-from harness.backends.numpy.kernels import NumpyKernels
 from harness.runtime import executor
 from harness.runtime.executor import Executor
 
@@ -81,7 +81,7 @@ def test_an_input_may_be_a_part_of_something_larger(framework: str) -> None:
     kernels: Any = NumpyKernels("float64")
     if framework == "torch":
         make = pytest.importorskip("torch").from_numpy
-        from harness.backends.torch.kernels import TorchKernels
+        from harness.backends.torch.executor_kernels import TorchKernels
 
         kernels = TorchKernels("float64", "cpu")
     whole = {n: make(array) for n, array in stacked.items()}

@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
-from harness.backends.torch.kernels import FUSED, TorchKernels  # noqa: E402
+from harness.backends.torch.executor_kernels import TorchKernels  # noqa: E402
+from harness.backends.torch.primitives import FUSED  # noqa: E402
 
 CARD = torch.device("meta")
 HOST_NUMBER = torch.tensor(2.0)

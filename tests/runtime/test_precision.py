@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends.numpy.backend import PRIMITIVES, Numpy
+from harness.backends.numpy.backend import Numpy
 from harness.backends.numpy.fused import FUSED
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.program.scaling import FIRST, GOOD, GROWS, SCALE
 from harness.runtime.precision import rounded_to, with_products_in
 from harness.runtime.scaling import begun

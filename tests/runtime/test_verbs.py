@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.backends.numpy.backend import PRIMITIVES, Numpy
+from harness.backends.numpy.backend import Numpy
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.check.request import Request, make_case
 from harness.errors import UsageError
 from harness.oracle.case import Case

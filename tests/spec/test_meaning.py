@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from planted import OTHER, SAME, changed, shipped
+from changed_definitions import OTHER, SAME, changed, shipped
 
 from harness.runtime.native import ClaimableCall
 from harness.spec.fingerprint import fingerprint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import wrong
+import plugin_broken_promises
 
 from harness.check.events import Report
 from harness.check.request import Request
@@ -17,7 +17,9 @@ CHECKS = ("values", "inference", "training-sgd", "pipeline", "initial-values", "
 def request(*faults: str, **changes: Any) -> Request:
     names = tuple(f"wrong-{fault}" for fault in faults)
     given = {"specs": (SPEC,), "dtypes": ("float64",), "checks": CHECKS, "jobs": 2, **changes}
-    return Request(backends=names, environment={n: wrong.variables() for n in names}, **given)
+    return Request(
+        backends=names, environment={n: plugin_broken_promises.variables() for n in names}, **given
+    )
 
 
 def run(*faults: str, **changes: Any) -> Report:

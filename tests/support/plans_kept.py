@@ -12,8 +12,8 @@ import pytest
 from fused_reference import REFERENCE
 from hypothesis import assume, currently_in_test_context
 
-from harness.backends.numpy.backend import PRIMITIVES
 from harness.backends.numpy.fused import FUSED as NUMPYS
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.oracle import oracle
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.fused import FUSED

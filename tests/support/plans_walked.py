@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.backends.numpy.backend import PRIMITIVES
 from harness.backends.numpy.fused import FUSED
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.oracle.draw import draw
 from harness.program.plan import Plan, forward_plan, training_plan
 from harness.runtime.interpreter import Interpreter

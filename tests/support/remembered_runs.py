@@ -10,7 +10,7 @@ from typing import Any
 from harness.check.cell import Cell
 from harness.check.events import CheckEvents
 from harness.check.history import sealed
-from harness.check.records import read_records
+from harness.check.record_file import read_records
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.spec.library import Library

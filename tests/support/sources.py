@@ -12,10 +12,10 @@ from harness.convert.source.vetting import vetted
 torch_module = pytest.importorskip("harness.backends.torch.module")
 jax_module = pytest.importorskip("harness.backends.jax.module")
 
-from harness.backends.jax import source as jax_source  # noqa: E402
+from harness.backends.jax import primitives_export as jax_source  # noqa: E402
 from harness.backends.keras import custom as keras_custom  # noqa: E402
 from harness.backends.keras import format as keras_format  # noqa: E402
-from harness.backends.torch import source as torch_source  # noqa: E402
+from harness.backends.torch import primitives_export as torch_source  # noqa: E402
 
 
 def torch_text(exported: Exported, file: str = "model.py") -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
-from harness.check.differences import Differences
+from harness.check.known_differences import Differences
 from harness.check.own_model.asked import Against, against
 from harness.check.own_model.run import ModelRun
 from harness.check.request import Request, make_case

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.support import hearing
+from process_faults.support import hearing
 from sampling import sampled
 from texts import FOX
 

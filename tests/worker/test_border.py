@@ -6,8 +6,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+import plugin_broken_promises
 import pytest
-import wrong
 from broken_promises import run
 
 from harness.check.cell import CellResult
@@ -101,7 +101,7 @@ ELSEWHERE += ("second-path-lost", "memory-huge")
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plugin as this process sees it."""
-    monkeypatch.syspath_prepend(wrong.FOLDER)
+    monkeypatch.syspath_prepend(plugin_broken_promises.FOLDER)
 
 
 @functools.cache

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plugin_broken_promises
 import pytest
-import wrong
 from broken_promises import SPEC, request, run
 from click.testing import CliRunner
 
 from harness.check import checks, run_cell
 from harness.check.checks.context import Context
-from harness.check.recorded import ended
-from harness.check.records import read_records
+from harness.check.record_file import read_records
+from harness.check.record_read import ended
 from harness.check.report import problems
 from harness.check.request import Request
 from harness.check.resume import records_of
@@ -26,7 +26,7 @@ from harness.cli import cli
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plugin as this process sees it."""
-    monkeypatch.syspath_prepend(wrong.FOLDER)
+    monkeypatch.syspath_prepend(plugin_broken_promises.FOLDER)
 
 
 @pytest.mark.parametrize("fault", ["device-lost", "poisoned"])
@@ -64,17 +64,17 @@ def test_a_traceback_is_in_the_report_and_in_the_record(tmp_path: Path) -> None:
 
 
 def test_what_python_says_as_it_crashes_is_kept() -> None:
-    import faulty
+    import plugin_faulty_cells
 
     faults = {f"{SPEC} float64": "segfault"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(faulty.FOLDER)
+        patch.syspath_prepend(plugin_faulty_cells.FOLDER)
         asked = Request(
             specs=(SPEC,),
             backends=("faulty-numpy",),
             dtypes=("float64",),
             checks=("values",),
-            environment={"faulty-numpy": faulty.variables(faults)},
+            environment={"faulty-numpy": plugin_faulty_cells.variables(faults)},
         )
         with Engine(asked) as engine:
             (result,) = engine.run().results
@@ -85,7 +85,7 @@ def test_what_python_says_as_it_crashes_is_kept() -> None:
 
 def invoke(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
     """A command of ``harness``, whose workers find the plugin too."""
-    monkeypatch.setenv("PYTHONPATH", wrong.variables()["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", plugin_broken_promises.variables()["PYTHONPATH"])
     return CliRunner().invoke(cli, arguments)
 
 

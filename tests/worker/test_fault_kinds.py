@@ -12,9 +12,9 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-import faulty
+import plugin_faulty_cells
 import pytest
-from faults.support import marked, wait_until
+from process_faults.support import marked, wait_until
 from sampling import sampled
 from small_models import ONE_LAYER
 
@@ -73,14 +73,16 @@ def run(stage: str) -> Run:
         names = [spec for kind in KINDS for spec in (kind, f"after_{kind}")]
         for spec in names:
             (models / f"{spec}.yaml").write_text(ONE_LAYER.format(name=spec))
-        patch.syspath_prepend(faulty.FOLDER)
+        patch.syspath_prepend(plugin_faulty_cells.FOLDER)
         faults = {f"{kind} float32": f"{stage}:{kind}" for kind in KINDS}
         request = Request(
             tuple(names),
             ("faulty-numpy", "numpy"),
             dtypes=("float32",),
             folders=(Path(name),),
-            environment={"faulty-numpy": {**faulty.variables(faults), "FAULTS_MARK": mark}},
+            environment={
+                "faulty-numpy": {**plugin_faulty_cells.variables(faults), "FAULTS_MARK": mark}
+            },
             checks=("values",),
             timeout=TIMEOUT,
             jobs=2,

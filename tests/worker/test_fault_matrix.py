@@ -1,7 +1,7 @@
 """Every fault on every shipped backend, in the middle of 22 cells: it costs its own cell only.
 
-``tests/support/faulty`` holds the plugin that wraps the backends. Each backend meets all faults in
-one run, with good cells between them; the heavy backends run beside each other.
+``tests/support/plugin_faulty_cells`` holds the plugin that wraps the backends. Each backend meets
+all faults in one run, with good cells between them; the heavy backends run beside each other.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import faulty
+import plugin_faulty_cells
 import pytest
-from faults.support import group_members, is_gone
+from process_faults.support import group_members, is_gone
 from sampling import sampled
 from small_models import ONE_LAYER
 
 from harness.check.cell import CellResult
 from harness.check.events import Report
 from harness.check.findings import Verdict
-from harness.check.records import Records, read_records
+from harness.check.record_file import Records, read_records
 from harness.check.request import Request
 from harness.check.run import Engine
 
@@ -88,7 +88,7 @@ def run(backends: tuple[str, ...]) -> Run:
     """Run all cells on some backends, beside each other."""
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
-        patch.syspath_prepend(faulty.FOLDER)
+        patch.syspath_prepend(plugin_faulty_cells.FOLDER)
         request = _request(backends, folder)
         started = time.monotonic()
         with Engine(request) as engine:
@@ -114,7 +114,7 @@ def _request(backends: tuple[str, ...], folder: Path) -> Request:
         folders=(folder,),
         environment={
             f"faulty-{backend}": {
-                **faulty.variables(faults),
+                **plugin_faulty_cells.variables(faults),
                 "FAULTY_MARK": str(folder / f"{backend}.mark"),
             }
             for backend in backends

@@ -9,7 +9,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
-from faults.support import launch
+from process_faults.support import launch
 
 from harness.worker.installing import requirement
 from harness.worker.launch import Launch
@@ -18,7 +18,7 @@ from harness.worker.worker import Worker
 
 @pytest.mark.parametrize("name", ["mute", "odd_devices", "nameless", "another_form"])
 def test_odd_greeting_is_an_error_of_the_start(name: str) -> None:
-    with Worker(launch("greeter", handler=f"faults.identities:{name}")) as worker:
+    with Worker(launch("greeter", handler=f"process_faults.identities:{name}")) as worker:
         outcome = worker.start()
         assert (outcome.status, outcome.start_failed) == ("error", True)
         assert worker.pid is None
@@ -27,7 +27,7 @@ def test_odd_greeting_is_an_error_of_the_start(name: str) -> None:
 
 def test_greeting_tells_who_serves() -> None:
     options = {"environment": {"KERAS_BACKEND": "jax", "TF_X": "1", "OTHER": "2"}}
-    with Worker(launch("mine", "faults.identities:honest", **options)) as worker:
+    with Worker(launch("mine", "process_faults.identities:honest", **options)) as worker:
         hello = worker.start().value
         assert worker.hello == hello
         assert hello["backend"] == "mine"
@@ -52,7 +52,7 @@ START_FAILURES = {
 @pytest.mark.parametrize("handler", START_FAILURES)
 def test_start_that_fails_is_told_from_a_call_that_fails(handler: str) -> None:
     limit = 0.5 if handler == "hang" else 30.0
-    options = launch(handler=f"faults.identities:{handler}", start_timeout=limit)
+    options = launch(handler=f"process_faults.identities:{handler}", start_timeout=limit)
     with Worker(options) as worker:
         outcome = worker.call("speak")
         status, cause = START_FAILURES[handler]

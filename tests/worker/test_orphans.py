@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.support import MIB, PATH, is_gone, launch, marked, wait_until
+from process_faults.support import MIB, PATH, is_gone, launch, marked, wait_until
 
 from harness.worker import stragglers
 from harness.worker.worker import Worker
@@ -110,7 +110,7 @@ def test_guardian_that_is_stopped_and_worker_that_dies(littering: Worker, mark: 
 def start(ending: str = "time.sleep(60)", **options: object) -> tuple[subprocess.Popen[str], int]:
     """A parent whose worker has left things behind; its worker's number."""
     parent = subprocess.Popen(
-        [sys.executable, "-m", "faults.parent", "litter", ending],
+        [sys.executable, "-m", "process_faults.parent", "litter", ending],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -147,7 +147,7 @@ def test_hangup_of_the_terminal_leaves_nothing(mark: str) -> None:
     terminal, theirs = os.openpty()
     # No pty.fork(): this process may have threads, of a framework that another test has loaded.
     parent = subprocess.Popen(
-        ["setsid", "--ctty", sys.executable, "-m", "faults.parent", "litter"],
+        ["setsid", "--ctty", sys.executable, "-m", "process_faults.parent", "litter"],
         **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
         env=os.environ | PATH,
     )

@@ -13,7 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faults.support import MIB, PATH, VERBS, group_members, is_gone, launch, timed, wait_until
+from process_faults.support import (
+    MIB,
+    PATH,
+    VERBS,
+    group_members,
+    is_gone,
+    launch,
+    timed,
+    wait_until,
+)
 from sampling import sampled
 
 from harness.worker import logs
@@ -159,7 +168,7 @@ def test_interrupted_call_cannot_answer_the_next(worker: Worker) -> None:
 
 def start_parent(verb: str) -> tuple[subprocess.Popen[str], int]:
     parent = subprocess.Popen(
-        [sys.executable, "-m", "faults.parent", verb],
+        [sys.executable, "-m", "process_faults.parent", verb],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | PATH,

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.support import launch
+from process_faults.support import launch
 from time_limits import over_within
 
 from harness.check.events import CheckEvents
@@ -117,7 +117,7 @@ def test_a_start_that_fails_once_is_tried_again(installed: Path) -> None:
 
 
 def test_what_was_given_up_stays_so_when_it_is_closed() -> None:
-    with Worker(launch(handler="faults.identities:hang", start_timeout=0.3)) as worker:
+    with Worker(launch(handler="process_faults.identities:hang", start_timeout=0.3)) as worker:
         assert worker.call("speak").cause == "no answer in 0.3 s at its start"
         worker.close()
         again = worker.call("speak")

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults import harm
-from faults.support import MIB, launch, timed
+from process_faults import harm
+from process_faults.support import MIB, launch, timed
 
 from harness.worker import frames, logs
-from harness.worker import worker as worker_module
+from harness.worker.limits import LostWorker, exchange
 from harness.worker.worker import Worker
 
 TIMEOUT = 1.0
@@ -36,10 +36,10 @@ def test_answer_that_was_complete_before_the_end_counts(worker: Worker) -> None:
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     assert process.has_ended(1.0)
-    answer = worker_module._exchange(process, None, 1.0, None)
+    answer = exchange(process, None, 1.0, None)
     assert answer["value"] == "last words"
-    with pytest.raises(worker_module._Lost):
-        worker_module._exchange(process, None, 1.0, None)
+    with pytest.raises(LostWorker):
+        exchange(process, None, 1.0, None)
 
 
 @pytest.mark.parametrize(

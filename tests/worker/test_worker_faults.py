@@ -1,6 +1,6 @@
 """Workers that crash, hang and grow: each fault in mid-call, beside a worker that must not notice.
 
-Everything here is done by real processes; `tests/support/faults` holds what they run.
+Everything here is done by real processes; `tests/support/process_faults` holds what they run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from faults.support import MIB, is_gone, launch, timed
+from process_faults.support import MIB, is_gone, launch, timed
 from time_limits import over_within
 
 from harness.worker.worker import Worker

@@ -17,7 +17,7 @@ from harness.oracle.yardstick import Expected, Reference
 from harness.program.dims import bind
 from harness.program.ir import Port, Program
 from harness.program.signature import result_ports
-from harness.spec.axes import FREE_SIZES
+from harness.spec.size_expressions import FREE_SIZES
 from harness.spec.wellformed import check_program
 
 

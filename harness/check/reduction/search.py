@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from harness.check.reduction.failure import Failure, resized
 from harness.check.reduction.segments import ALONG, segment
-from harness.spec.axes import FREE_SIZES
+from harness.spec.size_expressions import FREE_SIZES
 
 # Whether a failure is one still.
 Differs = Callable[[Failure], bool]

@@ -127,20 +127,6 @@ function bar(error, tolerance) {
   element.append(fill, limit);
   return element;
 }
-function spread(counts) {
-  const element = made("span", "", "spread"), most = Math.max(...counts);
-  const middle = (counts.length - 3) / 2 + 2;
-  counts.forEach((count, place) => {
-    const column = made("i");
-    column.style.height = count ? `${Math.max(6, (100 * Math.log1p(count)) / Math.log1p(most))}%` : "0";
-    if (place >= middle) column.classList.add("over");
-    column.title = place === 0 ? `${count} exact` : `${count} at 1e${place - middle} of the tolerance`;
-    element.append(column);
-  });
-  element.setAttribute("role", "img");
-  element.setAttribute("aria-label", `histogram of the error: ${counts.join(", ")}`);
-  return element;
-}
 function checkRow(row) {
   const [check, verdict, error, yardstick, tolerance, worst, held, seconds, detail, counts, growth] = row;
   const line = made("tr");
@@ -151,7 +137,7 @@ function checkRow(row) {
   line.append(made("td", worst === null || worst === undefined ? (held ? `held ${held}` : "") : data.names[worst]));
   line.append(made("td", seconds ? `${seconds} s` : ""));
   const seen = made("td", detail ?? "");
-  if (counts?.length) seen.append(made("br"), spread(counts));
+  if (counts?.length) seen.append(made("br"), histogram(counts));
   if (growth?.length) seen.append(made("br"), `by step: ${growth.map(([n, e]) => `${n}: ${number(e)}`).join(", ")}`);
   line.append(seen);
   return line;

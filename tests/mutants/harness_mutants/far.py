@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array
-from harness.backends.numpy.kernels import NumpyKernels
+from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.extend import Call, Executor, Plan, Tensors
 from harness.runtime.session import Session
 from harness_mutants import registry

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array
-from harness.backends.numpy.backend import PRIMITIVES
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness_mutants.registry import BOTH, primitive
 
 _windows, _overlap_add = PRIMITIVES["windows"], PRIMITIVES["overlap_add"]

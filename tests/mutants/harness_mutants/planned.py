@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 
 from harness.arrays import Array
-from harness.backends.numpy.backend import PRIMITIVES
-from harness.backends.numpy.kernels import NumpyKernels
+from harness.backends.numpy.executor_kernels import NumpyKernels
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.extend import Call
 from harness.program.plan import Plan
 from harness.runtime.native import Tensors

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array
-from harness.backends.numpy.backend import PRIMITIVES
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness_mutants.registry import BOTH, FLOAT64, primitive
 
 _segment_sum = PRIMITIVES["segment_sum"]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from harness.backends.numpy.backend import PRIMITIVES, Numpy
+from harness.backends.numpy.backend import Numpy
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.program.ir import Program
 from harness.runtime.session import Session
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array
-from harness.backends.numpy.backend import PRIMITIVES
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.runtime.interpreter import Step
 from harness.runtime.session import Session
 from harness_mutants import registry

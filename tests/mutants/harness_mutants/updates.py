@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.backends.numpy.backend import PRIMITIVES
+from harness.backends.numpy.primitives import PRIMITIVES
 from harness.runtime.session import Session
 from harness.runtime.updates import Update, Values
 from harness_mutants.registry import FLOAT64, Faulty, Mutant, register, session

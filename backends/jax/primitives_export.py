@@ -1,0 +1,239 @@
+"""How each primitive is written in the source of exported functions of JAX; loops too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.extend import (
+    Code,
+    Dialect,
+    Emitter,
+    Node,
+    Shape,
+    Words,
+    bracketed,
+    common_code,
+    ends_of,
+    fill,
+    free_values,
+    listed,
+    swaps_first,
+)
+
+from . import source_windows as framing
+
+TEMPLATES: Mapping[str, str] = {
+    "exp": "jnp.exp(%0)",
+    "log": "jnp.log(%0)",
+    "tanh": "jnp.tanh(%0)",
+    "sqrt": "jnp.sqrt(%0)",
+    "erf": "jax.lax.erf(%0)",
+    "sin": "jnp.sin(%0)",
+    "cos": "jnp.cos(%0)",
+    "floor": "jnp.floor(%0)",
+    "square": "jnp.square(%0)",
+    "power": "jnp.power(%0, %1)",
+    "where": "jnp.where(%0, %1, %2)",
+    "take_along_axis": "jnp.take_along_axis(%0, %1, -1)",
+    "cumulative_sum": "jnp.cumsum(%0, -1)",
+    "argsort": "jnp.argsort(%0, -1)",
+    "stop_gradient": "jax.lax.stop_gradient(%0)",
+    "relu": "jax.nn.relu(%0)",
+    "sigmoid": "jax.nn.sigmoid(%0)",
+    "softmax": "jax.nn.softmax(%0)",
+    "log_softmax": "jax.nn.log_softmax(%0)",
+}
+# What the source of functions may use; see :mod:`harness.convert.source.vetting`.
+WORDS = Words(
+    imports=frozenset(
+        {"import math", "import jax", "import jax.numpy as jnp", "import numpy as np"}
+    ),
+    roots=frozenset({"math", "jax", "jnp", "np"}),
+    known=frozenset(
+        {
+            *("math.exp", "math.log", "math.tanh", "math.sqrt", "np.load"),
+            *("jax.lax.scan", "jax.lax.stop_gradient", "jax.nn.relu", "jax.nn.sigmoid"),
+            *("jax.nn.softmax", "jax.nn.log_softmax", "jax.nn.one_hot"),
+            *("jnp.exp", "jnp.log", "jnp.tanh", "jnp.sqrt", "jnp.power", "jnp.square"),
+            *(
+                "jnp.where",
+                "jnp.take_along_axis",
+                "jnp.cumsum",
+                "jnp.argsort",
+                "jnp.concatenate",
+                "jnp.swapaxes",
+                "jnp.flip",
+            ),
+            *("jnp.transpose", "jnp.broadcast_to", "jnp.expand_dims", "jnp.squeeze", "jnp.clip"),
+            *("jnp.arange", "jnp.reshape", "jax.lax.erf", "jnp.sin", "jnp.cos", "jnp.floor"),
+            *("jnp.pad", "jnp.tensordot", "jnp.zeros", "jnp.ones", "jnp.full", "jnp.asarray"),
+        }
+    ),
+    methods=frozenset({"astype", "sum", "max", "mean", "add", "split", "setdefault"}),
+    keywords=frozenset({"keepdims", "dtype", "reverse", "constant_values"}),
+    python=frozenset({"float"}),
+)
+
+
+class JaxDialect(Dialect):
+    """The words of JAX."""
+
+    def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
+        found = common_code(e, node, operands, TEMPLATES)
+        if found is not None:
+            return found
+        attributes = node.attributes
+        if node.op in ("sum", "max", "mean"):
+            axes = attributes["axis"]
+            where = e.shape(axes) if len(axes) > 1 else str(axes[0])
+            keep = ", keepdims=True" if attributes["keepdims"] else ""
+            return fill(f"^0.{node.op}({where}{keep})", *operands)
+        if node.op == "concat":
+            return fill(f"jnp.concatenate([%0], {attributes['axis']})", listed(operands))
+        if swaps_first(node):
+            return fill("jnp.swapaxes(%0, 0, 1)", *operands)
+        return fill(self._shaped(e, node), *operands)
+
+    def _shaped(self, e: Emitter, node: Node) -> str:
+        """The template of an operation whose attributes are a part of its text."""
+        attributes = node.attributes
+        match node.op:
+            case "windows":
+                return framing.windows(e, node)
+            case "overlap_add":
+                return framing.overlap_add(e, node)
+            case "astype":
+                return f"^0.astype({e.like}.dtype)"
+            case "permute_dims":
+                return f"jnp.transpose(%0, {e.shape(attributes['axes'])})"
+            case "broadcast_to":
+                return f"jnp.broadcast_to(%0, {e.shape(attributes['shape'])})"
+            case "arange":
+                return f"jnp.arange({e.size(attributes['stop'])})"
+            case "reshape":
+                return f"jnp.reshape(%0, {e.shape(attributes['shape'])})"
+            case "expand_dims":
+                return f"jnp.expand_dims(%0, {attributes['axis']})"
+            case "squeeze":
+                return f"jnp.squeeze(%0, {attributes['axis']})"
+            case "flip":
+                return f"jnp.flip(%0, {attributes['axis']})"
+            case "clip":
+                return f"jnp.clip(%0, {attributes['low']!r}, {attributes['high']!r})"
+            case "one_hot":
+                classes = e.size(attributes["classes"])
+                return f"jax.nn.one_hot(%0, {classes}, dtype={e.like}.dtype)"
+            case "tensordot":
+                return f"jnp.tensordot(%0, %1, {attributes['axes']!r})"
+            case "segment_sum":
+                shape = e.shape((attributes["rows"], *e.types[node.output].shape[1:]))
+                return f"jnp.zeros({shape}, {e.like}.dtype).at[%1].add(%0)"
+        raise AssertionError(node.op)
+
+    def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
+        if not shape:
+            return fill(f"jnp.asarray(%0, {e.like}.dtype)", figure)
+        made = {"0.0": "zeros", "1.0": "ones"}.get(e.render(figure))
+        if made:
+            return Code((f"jnp.{made}({e.shape(shape)}, {e.like}.dtype)",))
+        return fill(f"jnp.full({e.shape(shape)}, %0, {e.like}.dtype)", figure)
+
+    def scan(self, e: Emitter, node: Node) -> None:
+        """A ``jax.lax.scan`` of a function that is defined in front of it."""
+        count = node.carries
+        codes = e.operands(node.inputs, 40)
+        starts = [e.read(code) for code in codes[:count]]
+        sequences = [e.read(code) for code in codes[count:]]
+        step = e.name("step")
+        e.reserved.add(step)
+        stacks = [n for n in range(count, len(node.outputs)) if e.left[node.outputs[n]]]
+        self._step(e, node, step, stacks)
+        names = []
+        for value, name in zip(node.outputs, ends_of(e, node), strict=False):
+            names.append(e.name(name) if e.left[value] else "_")
+            if e.left[value]:
+                e.hold(value, names[-1])
+        results = []
+        for n in stacks:
+            name = e.base(node.outputs[n]) or f"{e.base(node.block.outputs[n]) or 'step'}s"
+            results.append(e.name(name))
+            e.hold(node.outputs[n], results[-1])
+        last, whole = _tuple(names, "_"), _tuple(results, "_")
+        reverse = ["reverse=True"] if node.reverse else []
+        items = [step, _tuple(starts, "None"), _tuple(sequences, "None"), *reverse]
+        e.lines += bracketed(e.depth, f"{last}, {whole} = jax.lax.scan(", items, ")")
+
+    def _step(self, e: Emitter, node: Node, step: str, stacks: Sequence[int]) -> None:
+        """The function of one step. Its variables are its own: it may read those around it."""
+        body, count = node.block, node.carries
+        outside = {e.text[v] for v in free_values(body) if v in e.text}
+        around, e.owner = e.owner, {}
+        before, e.reserved = e.reserved, e.reserved | outside | {"carry", "steps"}
+        e.depth += 1
+        carries = [
+            e.argument(inner, name)
+            for inner, name in zip(body.inputs, ends_of(e, node), strict=False)
+        ]
+        slices = [e.argument(i, e.base(i) or "x_t") for i in body.inputs[count:]]
+        heads = [_argument(carries, "carry"), _argument(slices, "steps")]
+        e.depth -= 1
+        if not (e.lines and e.lines[-1].endswith(":")):
+            e.lines.append("")
+        e.write(f"def {step}({heads[0]}, {heads[1]}):")
+        e.depth += 1
+        for names, head in zip((carries, slices), heads, strict=True):
+            if len(names) > 1:
+                e.write(f"{', '.join(names)} = {head}")
+        e.block(body.nodes, body.outputs)
+        wanted = [*range(count), *stacks]
+        codes = e.operands([body.outputs[n] for n in wanted], 50)
+        texts = [e.read(e.tensor(code)) for code in codes]
+        e.write(f"return {_tuple(texts[:count], 'None')}, {_tuple(texts[count:], 'None')}")
+        e.lines.append("")
+        e.depth -= 1
+        for n in set(range(len(body.outputs))) - set(wanted):
+            e.left[body.outputs[n]] -= 1
+        e.owner, e.reserved = around, before
+
+
+def _tuple(texts: Sequence[str], none: str) -> str:
+    """One as it is, several in brackets."""
+    return f"({', '.join(texts)})" if len(texts) > 1 else texts[0] if texts else none
+
+
+def _argument(names: Sequence[str], several: str) -> str:
+    """An argument for one value by its name; for several, which are then taken apart."""
+    return names[0] if len(names) == 1 else several if names else "_"
+
+
+# How a script runs the functions; see :class:`harness.extend.Script`.
+SCRIPT = '''def run(inputs, state, cotangents):
+    """Outputs, the new state, and the gradients along cotangents, all by name."""
+    jax.config.update("jax_enable_x64", {wide})
+    jax.config.update("jax_default_matmul_precision", "highest")
+    params = load(FOLDER / {weights})
+
+    def array(given):
+        return jnp.asarray(given, "{dtype}" if given.dtype.kind == "f" else "int32")
+
+    arguments = [array(inputs[name]) for name in INPUTS]
+    if STATE:
+        arguments.append({{name: array(state[name]) for name in STATE}})
+
+    def results(params):
+        made = apply(params, *arguments)
+        outputs, after = made if STATE else (made, {{}})
+        found = {{f"output.{{name}}": value for name, value in outputs.items()}}
+        return found | {{f"state.{{name}}": value for name, value in after.items()}}
+
+    def along(params):
+        found = results(params)
+        return sum((found[n] * array(c)).sum() for n, c in cotangents.items())
+
+    found = jax.jit(results)(params)
+    if cotangents:
+        for layer, gradients in jax.jit(jax.grad(along))(params).items():
+            for name, gradient in gradients.items():
+                found[f"gradient.{{layer}}.{{name}}"] = gradient
+    return {{name: np.asarray(value) for name, value in found.items()}}
+'''

@@ -1,0 +1,68 @@
+"""How each primitive is written in the module beside a ``.keras`` file, and what that may use."""
+
+from __future__ import annotations
+
+from harness.extend import Words
+
+UNARY = (
+    *("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid"),
+    *("erf", "sin", "cos", "floor"),
+)
+# Operands by number, attributes by name. Gradients alone are made of tensordot.
+CALLS = {
+    **{n: f"ops.{n}({{0}})" for n in UNARY},
+    **{n: f"ops.{n}({{0}}, {{1}})" for n in ("power", "equal", "matmul")},
+    **{n: f"ops.{n}({{0}}, axis={{axis}}, keepdims={{keepdims}})" for n in ("sum", "max", "mean")},
+    **{n: f"ops.{n}({{0}}, axis={{axis}})" for n in ("expand_dims", "squeeze", "flip")},
+    **{n: f"ops.{n}({{0}}, axis=-1)" for n in ("softmax", "log_softmax", "argsort")},
+    "clip": "ops.clip({0}, {low}, {high})",
+    "where": "ops.where({0}, {1}, {2})",
+    "astype": "ops.cast({0}, self.compute_dtype)",
+    "permute_dims": "ops.transpose({0}, {axes})",
+    "broadcast_to": "ops.broadcast_to({0}, {shape})",
+    "arange": 'ops.arange({stop}, dtype="int32")',
+    "reshape": "ops.reshape({0}, {shape})",
+    "take": "ops.take({0}, {1}, axis=0)",
+    "take_along_axis": "ops.take_along_axis({0}, {1}, axis=-1)",
+    "cumulative_sum": "ops.cumsum({0}, axis=-1)",
+    "segment_sum": "ops.segment_sum({0}, {1}, num_segments={rows})",
+    "one_hot": "ops.one_hot({0}, {classes}, dtype=self.compute_dtype)",
+}
+# Operator and precedence; operands that are not infix themselves come after all of them.
+INFIX = {
+    "less": ("<", 0),
+    "less_equal": ("<=", 0),
+    "add": ("+", 1),
+    "subtract": ("-", 1),
+    "multiply": ("*", 2),
+    "divide": ("/", 2),
+}
+DECORATOR = "keras.saving.register_keras_serializable"
+# What a module's source may use; see :mod:`harness.convert.source.vetting`.
+WORDS = Words(
+    imports=frozenset({"import keras", "from keras import ops"}),
+    roots=frozenset({"keras", "ops"}),
+    known=frozenset(
+        {
+            *(text.partition("(")[0] for text in CALLS.values()),
+            *("ops.shape", "ops.scan", "ops.arange", "ops.zeros", "ops.full", "ops.concatenate"),
+            *(
+                "ops.pad",
+                "ops.tensordot",
+                "ops.zeros_like",
+                "ops.ones_like",
+                "keras.layers.Layer",
+                DECORATOR,
+            ),
+        }
+    ),
+    methods=frozenset({"add_weight"}),
+    keywords=frozenset(
+        {
+            *("axis", "axes", "keepdims", "dtype", "reverse", "constant_values"),
+            *("name", "shape", "initializer", "trainable", "package", "num_segments"),
+        }
+    ),
+    python=frozenset({"super", "float"}),
+    decorator=DECORATOR,
+)

@@ -1,0 +1,192 @@
+"""How each primitive is written in an exported graph: operators of ONNX's default domain.
+
+Each function adds the nodes of one primitive to a graph: ``(graph, node, inputs, output)``, the
+last two being names. Where operators have no kernel for float64 or int64 in onnxruntime (OneHot),
+others of the same meaning are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import ascii_letters
+
+import numpy as np
+
+from harness.extend import Dim, Node, series
+
+from .graph import ELEMENTS, INTEGERS, Graph, Operator
+from .windows import overlap_add, windows
+
+# Before the start of an axis that is read backwards.
+BEGINNING = -(2**63)
+# One operator of the same meaning, without attributes.
+SAME = {
+    "exp": "Exp",
+    "log": "Log",
+    "tanh": "Tanh",
+    "sqrt": "Sqrt",
+    "negative": "Neg",
+    "sin": "Sin",
+    "cos": "Cos",
+    "floor": "Floor",
+    "add": "Add",
+    "subtract": "Sub",
+    "multiply": "Mul",
+    "divide": "Div",
+    "power": "Pow",
+    "less": "Less",
+    "less_equal": "LessOrEqual",
+    "equal": "Equal",
+    "where": "Where",
+    "take": "Gather",
+    "matmul": "MatMul",
+    "stop_gradient": "Identity",
+}
+
+
+def _same(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit(SAME[node.op], inputs, output)
+
+
+def _astype(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Cast", inputs, output, to=ELEMENTS[graph.dtype])
+
+
+def _permute_dims(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Transpose", inputs, output, perm=list(node.attributes["axes"]))
+
+
+def _broadcast_to(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Expand", [*inputs, graph.shape(node.attributes["shape"])], output)
+
+
+def _reshape(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Reshape", [*inputs, graph.shape(node.attributes["shape"])], output)
+
+
+def _arange(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    # Range takes scalars.
+    stop = graph.emit("Squeeze", [graph.length(Dim.of(node.attributes["stop"]))])
+    graph.emit("Range", [graph.constant(np.array(0)), stop, graph.constant(np.array(1))], output)
+
+
+def _erf(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    """onnxruntime has it in float32; in float64 it is Taylor's series around the nearest point."""
+    if graph.dtype == "float32":
+        graph.emit("Erf", inputs, output)
+        return
+    size = graph.emit("Min", [graph.emit("Abs", inputs), graph.number(series.LAST)])
+    nearest = graph.emit("Round", [graph.emit("Mul", [size, graph.number(1 / series.STEP)])])
+    distance = graph.emit("Sub", [size, graph.emit("Mul", [nearest, graph.number(series.STEP)])])
+    # A NaN has no nearest point: the first will do.
+    points = graph.emit(
+        "Max", [graph.emit("Cast", [nearest], to=INTEGERS), graph.constant(np.array(0))]
+    )
+    total = ""
+    for column in reversed(series.erf_series()):
+        term = graph.emit("Gather", [graph.constant(np.array(column)), points])
+        total = graph.emit("Add", [graph.emit("Mul", [total, distance]), term]) if total else term
+    graph.emit("Mul", [total, graph.emit("Sign", inputs)], output)
+
+
+def _expand_dims(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Unsqueeze", [*inputs, graph.integers(node.attributes["axis"])], output)
+
+
+def _squeeze(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Squeeze", [*inputs, graph.integers(node.attributes["axis"])], output)
+
+
+def _concat(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("Concat", inputs, output, axis=node.attributes["axis"])
+
+
+def _slice(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    ends = [graph.length(Dim.of(node.attributes[end])) for end in ("start", "stop")]
+    graph.emit("Slice", [*inputs, *ends, graph.integers(node.attributes["axis"])], output)
+
+
+def _flip(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    axis = node.attributes["axis"]
+    bounds = [graph.integers(n) for n in (-1, BEGINNING, axis, -1)]
+    graph.emit("Slice", [*inputs, *bounds], output)
+
+
+def _take_along_axis(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("GatherElements", inputs, output, axis=-1)
+
+
+def _cumulative_sum(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    graph.emit("CumSum", [*inputs, graph.constant(np.array(-1))], output)
+
+
+def _argsort(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    """Of entries that tie, TopK has the one with the lower index first."""
+    length = graph.length(graph.program.types[node.output].shape[-1])
+    graph.emit("TopK", [*inputs, length], f"{output}/sorted", output, axis=-1, largest=0, sorted=1)
+
+
+def _one_hot(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    count = node.attributes["classes"].resolve(graph.program.sizes)
+    classes = graph.constant(np.arange(count))
+    column = graph.emit("Unsqueeze", [*inputs, graph.integers(-1)])
+    graph.emit("Cast", [graph.emit("Equal", [column, classes])], output, to=ELEMENTS[graph.dtype])
+
+
+def _segment_sum(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    values, indices = (graph.program.types[value] for value in node.inputs)
+    rest = values.shape[len(indices.shape) :]
+    rows = Dim.of(node.attributes["rows"])
+    zeros = graph.emit("Expand", [graph.number(0.0), graph.shape((rows, *rest))])
+    column = graph.emit("Reshape", [inputs[1], graph.integers(-1, 1)])
+    # The axes of the indices become one, whose length Reshape finds out.
+    joined = graph.shape((Dim(-1), *rest))
+    flat = graph.emit("Reshape", [inputs[0], joined])
+    graph.emit("ScatterND", [zeros, column, flat], output, reduction="add")
+
+
+def _reduction(kind: str) -> Operator:
+    def reduce(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+        axes = graph.integers(*node.attributes["axis"])
+        keep = int(node.attributes["keepdims"])
+        graph.emit(kind, [*inputs, axes], output, keepdims=keep, noop_with_empty_axes=1)
+
+    return reduce
+
+
+def _tensordot(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    left_rank, right_rank = (len(graph.program.types[value].shape) for value in node.inputs)
+    left = list(ascii_letters[:left_rank])
+    right = list(ascii_letters[left_rank : left_rank + right_rank])
+    for a, b in zip(*node.attributes["axes"], strict=True):
+        right[b] = left[a]
+    summed = {left[a] for a in node.attributes["axes"][0]}
+    kept = [letter for letter in left + right if letter not in summed]
+    equation = f"{''.join(left)},{''.join(right)}->{''.join(kept)}"
+    graph.emit("Einsum", inputs, output, equation=equation)
+
+
+OPERATORS: Mapping[str, Operator] = {
+    **dict.fromkeys(SAME, _same),
+    "astype": _astype,
+    "permute_dims": _permute_dims,
+    "broadcast_to": _broadcast_to,
+    "arange": _arange,
+    "erf": _erf,
+    "reshape": _reshape,
+    "windows": windows,
+    "overlap_add": overlap_add,
+    "expand_dims": _expand_dims,
+    "squeeze": _squeeze,
+    "concat": _concat,
+    "slice": _slice,
+    "flip": _flip,
+    "take_along_axis": _take_along_axis,
+    "cumulative_sum": _cumulative_sum,
+    "argsort": _argsort,
+    "one_hot": _one_hot,
+    "segment_sum": _segment_sum,
+    "sum": _reduction("ReduceSum"),
+    "max": _reduction("ReduceMax"),
+    "tensordot": _tensordot,
+}

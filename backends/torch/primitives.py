@@ -1,0 +1,102 @@
+"""The primitives as torch's functions, and the fused operations that it has beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from harness.extend import Table
+
+from .windows import overlap_add, windows
+
+Tensor = Any
+
+ELEMENTWISE: Mapping[str, Callable[..., Any]] = {
+    "exp": torch.exp,
+    "log": torch.log,
+    "tanh": torch.tanh,
+    "sqrt": torch.sqrt,
+    "negative": torch.neg,
+    "add": torch.add,
+    "subtract": torch.sub,
+    "multiply": torch.mul,
+    "divide": torch.div,
+    "power": torch.pow,
+    "less": torch.lt,
+    "less_equal": torch.le,
+    "equal": torch.eq,
+    "erf": torch.erf,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "floor": torch.floor,
+}
+# The fused operations outside an executor, in a walk.
+FUSED: Mapping[str, Callable[..., Any]] = {
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "clip": lambda x, low, high: torch.clamp(x, low, high),
+    "sigmoid_gradient": torch.ops.aten.sigmoid_backward,
+    "tanh_gradient": torch.ops.aten.tanh_backward,
+    "relu_gradient": lambda g, y: torch.ops.aten.threshold_backward(g, y, 0),
+    "clip_gradient": lambda g, x, low, high: torch.ops.aten.hardtanh_backward(g, x, low, high),
+    "addmm": torch.addmm,
+    "scatter_add": lambda x, indices, y: torch.scatter_add(x, -1, indices, y),
+    "softmax": lambda x: torch.softmax(x, -1),
+    "log_sum_exp": lambda x: torch.logsumexp(x, -1, keepdim=True),
+}
+
+
+def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """torch takes no axes to mean all of them; here they mean none."""
+
+    def run(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
+        return reduce(x, axis, keepdims) if axis else x
+
+    return run
+
+
+def _take(x: Tensor, indices: Tensor) -> Tensor:
+    rows = torch.index_select(x, 0, indices.reshape(-1))
+    return rows.reshape(indices.shape + x.shape[1:])
+
+
+def _one_hot(indices: Tensor, classes: int, dtype: str) -> Tensor:
+    every = torch.arange(classes, device=indices.device)
+    return (indices.unsqueeze(-1) == every).to(getattr(torch, dtype))
+
+
+def _segment_sum(x: Tensor, indices: Tensor, rows: int) -> Tensor:
+    rest = x.shape[indices.dim() :]
+    values = x.reshape(indices.numel(), *rest)
+    return x.new_zeros((rows, *rest)).index_add_(0, indices.reshape(-1), values)
+
+
+# All but arange, which has no operand to say its device.
+PRIMITIVES: Table = {
+    **ELEMENTWISE,
+    "where": torch.where,
+    "astype": lambda x, dtype: x.to(getattr(torch, dtype)),
+    "permute_dims": lambda x, axes: x.permute(axes),
+    "broadcast_to": lambda x, shape: x.expand(shape),
+    "reshape": lambda x, shape: x.reshape(shape),
+    "expand_dims": lambda x, axis: x.unsqueeze(axis),
+    "squeeze": lambda x, axis: x.squeeze(axis),
+    "concat": lambda arrays, axis: torch.cat(arrays, axis),
+    "slice": lambda x, axis, start, stop: x.narrow(axis, start, stop - start),
+    "flip": lambda x, axis: x.flip(axis),
+    "take": _take,
+    "take_along_axis": lambda x, indices: torch.gather(x, -1, indices),
+    "cumulative_sum": lambda x: torch.cumsum(x, -1),
+    "argsort": lambda x: torch.argsort(x, stable=True),
+    "one_hot": _one_hot,
+    "segment_sum": _segment_sum,
+    "sum": _reduction(torch.sum),
+    "max": _reduction(torch.amax),
+    "matmul": torch.matmul,
+    "tensordot": lambda a, b, axes: torch.tensordot(a, b, dims=axes),
+    "stop_gradient": lambda x: x.detach(),
+    "windows": windows,
+    "overlap_add": overlap_add,
+}

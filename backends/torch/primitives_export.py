@@ -1,0 +1,258 @@
+"""How each primitive is written in the source of an exported module of torch; loops too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.extend import (
+    Code,
+    Dialect,
+    Emitter,
+    Node,
+    Shape,
+    Words,
+    common_code,
+    ends_of,
+    fill,
+    listed,
+    swaps_first,
+)
+
+from . import source_windows as framing
+
+TEMPLATES: Mapping[str, str] = {
+    "exp": "torch.exp(%0)",
+    "log": "torch.log(%0)",
+    "tanh": "torch.tanh(%0)",
+    "sqrt": "torch.sqrt(%0)",
+    "erf": "torch.erf(%0)",
+    "sin": "torch.sin(%0)",
+    "cos": "torch.cos(%0)",
+    "floor": "torch.floor(%0)",
+    "square": "torch.square(%0)",
+    "power": "torch.pow(%0, %1)",
+    "where": "torch.where(%0, %1, %2)",
+    "take_along_axis": "torch.gather(%0, -1, %1)",
+    "cumulative_sum": "torch.cumsum(%0, -1)",
+    "argsort": "torch.argsort(%0, stable=True)",
+    "stop_gradient": "^0.detach()",
+    "relu": "torch.relu(%0)",
+    "sigmoid": "torch.sigmoid(%0)",
+    "softmax": "torch.softmax(%0, -1)",
+    "log_softmax": "torch.log_softmax(%0, -1)",
+}
+# What a module's source may use; see :mod:`harness.convert.source.vetting`.
+WORDS = Words(
+    imports=frozenset({"import math", "import torch", "from torch import Tensor, nn"}),
+    roots=frozenset({"math", "torch", "nn", "Tensor"}),
+    known=frozenset(
+        {
+            *("Tensor", "math.exp", "math.log", "math.tanh", "math.sqrt"),
+            *("nn.Module", "nn.Parameter", "nn.Embedding", "nn.Linear"),
+            *("nn.LayerNorm", "nn.RMSNorm", "nn.functional.gelu", "nn.functional.silu"),
+            *("nn.RNN", "nn.LSTM", "nn.GRU", "nn.functional.one_hot"),
+            *("nn.functional.pad", "nn.functional.fold"),
+            *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros"),
+            *("torch.exp", "torch.log", "torch.tanh", "torch.sqrt", "torch.pow", "torch.square"),
+            *("torch.arange", "torch.erf", "torch.sin", "torch.cos", "torch.floor"),
+            *(
+                "torch.where",
+                "torch.gather",
+                "torch.cumsum",
+                "torch.argsort",
+                "torch.cat",
+                "torch.stack",
+                "torch.tensordot",
+            ),
+            *("torch.relu", "torch.sigmoid", "torch.softmax", "torch.log_softmax", "torch.clamp"),
+        }
+    ),
+    methods=frozenset(
+        {
+            *("to", "detach", "transpose", "permute", "expand", "squeeze", "unsqueeze", "flip"),
+            *("sum", "amax", "mean", "new_tensor", "new_zeros", "new_ones", "new_full"),
+            *("new_empty", "normal_", "uniform_", "bernoulli_"),
+            *("index_add", "reshape", "unbind", "append", "register_buffer", "requires_grad_"),
+            "unfold",
+        }
+    ),
+    keywords=frozenset(
+        {
+            *("dtype", "bias", "batch_first", "nonlinearity"),
+            *("keepdim", "dims", "strict", "device", "stable", "eps", "approximate"),
+            *("value", "dilation", "padding", "stride"),
+        }
+    ),
+    python=frozenset({"super", "zip", "reversed", "float", "str", "int", "dict", "tuple"}),
+)
+REDUCTIONS: Mapping[str, str] = {"sum": "sum", "max": "amax", "mean": "mean"}
+
+
+class TorchDialect(Dialect):
+    """The words of torch."""
+
+    def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
+        found = common_code(e, node, operands, TEMPLATES)
+        if found is not None:
+            return found
+        attributes = node.attributes
+        if node.op in REDUCTIONS:
+            axes = e.shape(attributes["axis"]) if len(attributes["axis"]) > 1 else None
+            where = axes or str(attributes["axis"][0])
+            keep = ", keepdim=True" if attributes["keepdims"] else ""
+            return fill(f"^0.{REDUCTIONS[node.op]}({where}{keep})", *operands)
+        if node.op == "concat":
+            return fill(f"torch.cat([%0], {attributes['axis']})", listed(operands))
+        if node.op == "permute_dims":
+            if swaps_first(node):
+                e.turned[node.output] = operands[0]
+                return fill("^0.transpose(0, 1)", *operands)
+            return fill(f"^0.permute{e.shape(attributes['axes'])}", *operands)
+        return fill(self._shaped(e, node), *operands)
+
+    def _shaped(self, e: Emitter, node: Node) -> str:
+        """The template of an operation whose attributes are a part of its text."""
+        attributes = node.attributes
+        match node.op:
+            case "windows":
+                return framing.windows(e, node)
+            case "overlap_add":
+                return framing.overlap_add(e, node)
+            case "astype":
+                return f"^0.to({e.like}.dtype)"
+            case "broadcast_to":
+                return f"^0.expand{e.shape(attributes['shape'])}"
+            case "arange":
+                return f"torch.arange({e.size(attributes['stop'])}, device={e.like}.device)"
+            case "reshape":
+                return f"^0.reshape{e.shape(attributes['shape'])}"
+            case "expand_dims":
+                return f"^0.unsqueeze({attributes['axis']})"
+            case "squeeze":
+                return f"^0.squeeze({attributes['axis']})"
+            case "flip":
+                return f"^0.flip({attributes['axis']})"
+            case "clip":
+                return f"torch.clamp(%0, {attributes['low']!r}, {attributes['high']!r})"
+            case "one_hot":
+                classes = e.size(attributes["classes"])
+                return f"nn.functional.one_hot(%0, {classes}).to({e.like}.dtype)"
+            case "tensordot":
+                return f"torch.tensordot(%0, %1, dims={attributes['axes']!r})"
+            case "segment_sum":
+                rows, rest = attributes["rows"], e.types[node.output].shape[1:]
+                zeros = f"{e.like}.new_zeros({e.shape((rows, *rest))})"
+                flat = e.shape((-1, *rest))
+                return f"{zeros}.index_add(0, ^1.reshape(-1), ^0.reshape{flat})"
+        raise AssertionError(node.op)
+
+    def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
+        if not shape:
+            return fill(f"{e.like}.new_tensor(%0)", figure)
+        made = {"0.0": "new_zeros", "1.0": "new_ones"}.get(e.render(figure))
+        if made:
+            return Code((f"{e.like}.{made}({e.shape(shape)})",))
+        return fill(f"{e.like}.new_full({e.shape(shape)}, %0)", figure)
+
+    def noise(self, e: Emitter, law: Mapping[str, Any], shape: Shape) -> Code:
+        given = ", ".join(map(repr, law["arguments"].values()))
+        return Code((f"{e.like}.new_empty({e.shape(shape)}).{law['noise']}_({given})",))
+
+    def scan(self, e: Emitter, node: Node) -> None:
+        """A ``for`` loop over the steps, which appends to a list for each stacked result."""
+        body, count = node.block, node.carries
+        for inner, start, name in zip(body.inputs, node.inputs, ends_of(e, node), strict=False):
+            self._start(e, inner, start, name)
+        sequences = [self._steps(e, s, node.reverse) for s in node.inputs[count:]]
+        stacks = [
+            (after, whole)
+            for after, whole in zip(body.outputs[count:], node.outputs[count:], strict=True)
+            if e.left[whole]
+        ]
+        lists = []
+        for after, _ in stacks:
+            lists.append(e.name(f"{e.base(after) or 'step'}s"))
+            e.reserved.add(lists[-1])
+            e.write(f"{lists[-1]} = []")
+        over = sequences[0] if len(sequences) == 1 else f"zip({', '.join(sequences)}, strict=True)"
+        e.depth += 1
+        names = [e.argument(i, e.base(i) or "x_t") for i in body.inputs[count:]]
+        e.depth -= 1
+        e.write(f"for {', '.join(names)} in {over}:")
+        e.depth += 1
+        e.block(body.nodes, body.outputs)
+        for (after, _), name in zip(stacks, lists, strict=True):
+            e.write(f"{name}.append({e.read(e.operand(after))})")
+        self._carry(e, body.inputs[:count], body.outputs[:count])
+        e.depth -= 1
+        for inner, last in zip(body.inputs, node.outputs[:count], strict=False):
+            e.hold(last, e.text[inner])
+        for (_, whole), name in zip(stacks, lists, strict=True):
+            self._stacked(e, whole, f"{name}[::-1]" if node.reverse else name)
+
+    def _start(self, e: Emitter, inner: int, start: int, name: str) -> None:
+        """The carried value before the first step: its source's own variable, if that is free."""
+        code = e.operand(start)
+        text = e.read(code)
+        free = code.parts == (start,) and not e.left[start] and e.home.get(start) == e.depth
+        if not free:
+            name = e.name(name)
+            e.write(f"{name} = {text}")
+            text = name
+        e.depth += 1
+        e.hold(inner, text)
+        e.depth -= 1
+
+    def _steps(self, e: Emitter, sequence: int, reverse: bool) -> str:
+        if sequence in e.pending and sequence in e.turned:
+            del e.pending[sequence]
+            code = fill("^0.unbind(1)", e.turned[sequence])
+        else:
+            code = fill("^0.unbind(0)", e.operands([sequence])[0])
+        return f"reversed({e.read(code)})" if reverse else e.read(code)
+
+    def _carry(self, e: Emitter, inner: Sequence[int], after: Sequence[int]) -> None:
+        """What the next step is given, where it is not in its variable already."""
+        moved = [(i, a) for i, a in zip(inner, after, strict=True) if e.text.get(a) != e.text[i]]
+        codes = e.operands([a for _, a in moved])
+        for a in after:
+            e.left[a] -= a not in [m for _, m in moved]
+        if moved:
+            names = ", ".join(e.text[i] for i, _ in moved)
+            e.write(f"{names} = {e.read(listed(codes))}")
+
+    def _stacked(self, e: Emitter, whole: int, steps: str) -> None:
+        reader = e.readers.get(whole)
+        if reader is not None and e.alone(whole) and swaps_first(reader):
+            e.skipped.add(reader.output)
+            e.settle(reader.output, Code((f"torch.stack({steps}, 1)",)), "stack")
+        else:
+            e.settle(whole, Code((f"torch.stack({steps}, 0)",)), "stack")
+
+
+# How a script runs a module; see :class:`harness.extend.Script`.
+SCRIPT = '''def run(inputs, state, cotangents):
+    """Outputs, the new state, and the gradients along cotangents, all by name."""
+    model = {model}()
+    model.load_state_dict(torch.load(FOLDER / {weights}, weights_only=True))
+    model.eval()
+
+    def tensor(array):
+        made = torch.from_numpy(array)
+        return made.to(torch.{dtype}) if made.is_floating_point() else made
+
+    arguments = [tensor(inputs[name]) for name in INPUTS]
+    if STATE:
+        outputs, after = model(*arguments, {{name: tensor(state[name]) for name in STATE}})
+    else:
+        outputs, after = model(*arguments), {{}}
+    found = {{f"output.{{name}}": made for name, made in outputs.items()}}
+    found |= {{f"state.{{name}}": made for name, made in after.items()}}
+    if cotangents:
+        sum((found[n] * tensor(c)).sum() for n, c in cotangents.items()).backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                found[f"gradient.{{name}}"] = parameter.grad
+    return {{name: made.detach().numpy() for name, made in found.items()}}
+'''

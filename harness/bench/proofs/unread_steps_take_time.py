@@ -1,0 +1,76 @@
+"""Proof that steps which nobody reads are made: each takes as long as one that is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import median
+
+from harness.bench.contestant import Contestant, Pace, Refused
+
+# A step in a row takes no less than this share of the longer part of a step alone.
+LEAST = 0.75
+# And of processors' time no less than this, as to wait for a step takes some too.
+LEAST_PROCESSOR = 0.6
+# Where it is less than this, or the wall's time is too little, more samples are taken: so many.
+CLEAR, SAMPLES = 0.75, 6
+# Seconds of steps in a row of such a sample.
+TRIED = 0.1
+
+
+def pace(contestant: Contestant, row: float, row_processor: float, count: int) -> Pace:
+    """The seconds of a step in a row beside those of ``count`` steps alone, which are made now."""
+    before = contestant.processor()
+    stages = contestant.steps.stages(contestant.take(count), count)
+    alone_processor = (contestant.processor() - before) / count
+    contestant.record.latencies += [begun + done for begun, done, _ in stages]
+    begun, done, again = (median(times) for times in zip(*stages, strict=True))
+    # Of each step: one that is made when it has begun, and the next when it is read, are each as
+    # long as a step, and the medians of their parts are half of one.
+    longer = median(max(start, end - again) for start, end, _ in stages)
+    return Pace(row, begun, done, again, longer, row_processor, alone_processor)
+
+
+def check_pace(contestant: Contestant) -> None:
+    """A step in a row, which nobody reads, takes about as long as one alone, which is read.
+
+    While one is computed the next may be begun, and there is no reading; so that of the time
+    alone the longer part is left, to begin a step or to wait for it. Where several steps are one
+    call there is no such bound: that saves what a call costs, and each of their results is there
+    to be looked at (:mod:`.unread_steps_agree`). On a busy machine wall time tells little; there
+    the time of processors does, which overlapping does not save.
+
+    Raises:
+        Refused: of the wall's time in every round, and in some more samples, it takes much less; or
+            of the processors' in half of them.
+    """
+    if contestant.many > 1:
+        return
+    paces = list(contestant.paces)
+    while _less(contestant, paces, CLEAR) and len(paces) < len(contestant.paces) + SAMPLES:
+        count, before = contestant.steps_in(TRIED), contestant.processor()
+        seconds = contestant.throughput(count) / count
+        processor = (contestant.processor() - before) / count
+        paces.append(pace(contestant, seconds, processor, contestant.steps_in(TRIED)))
+    middle = sorted(paces, key=lambda p: p.processor_share)[len(paces) // 2]
+    shares = {"share": middle.share, "processor_share": middle.processor_share}
+    contestant.record.pace = asdict(middle) | shares
+    if _less(contestant, paces, LEAST_PROCESSOR):
+        raise Refused(
+            f"does less where nobody reads: in a row a step takes {middle.row:.3g} s "
+            f"({middle.row_processor:.3g} s of processors), and alone {middle.begun:.3g} s to "
+            f"begin and {middle.done:.3g} s more until its results are there, of which reading is "
+            f"{middle.again:.3g} s ({middle.alone_processor:.3g} s of processors)"
+        )
+
+
+def _less(contestant: Contestant, paces: Sequence[Pace], least: float) -> bool:
+    """Whether a step in a row has taken too little: of the wall's time in every round, or of the
+    processors' in half of them, where the work is a processor's.
+
+    Of the wall's the best counts, as on a busy machine it tells little; the processors' is
+    scattered about what it is, so that of many samples one is near the bound by chance.
+    """
+    if max(p.share for p in paces) < LEAST:
+        return True
+    return contestant.device == "cpu" and median(p.processor_share for p in paces) < least

@@ -1,0 +1,76 @@
+"""Sizes, and sums and products of them, as dimensions; what is said of a size that is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.errors import Place, SpecError, did_you_mean, shorten
+from harness.program.dims import Dim
+from harness.spec.expressions import Binary, Expr, Name, Number, parse_expression
+
+# The sizes that arrays decide; every other size has a number in the spec.
+FREE_SIZES = ("batch", "time")
+# What a dimension may grow to.
+MOST_TERMS, MOST_FACTORS = 32, 8
+
+
+def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
+    """A dimension of known sizes; :class:`SpecError` for an unknown one or another operation."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        if given < 1:
+            raise SpecError(f"an axis has 1 entry or more, found {given}", place)
+        return Dim(given)
+    if not isinstance(given, str):
+        found = "a list or mapping" if isinstance(given, list | dict) else shorten(repr(given))
+        raise SpecError(
+            f"expected a size, a whole number, or a sum or product of those, found {found}", place
+        )
+
+    def locate(_line: int, column: int) -> Place:
+        return Place(place.file, place.line, place.column + column)
+
+    dim = size_of(parse_expression(given, locate), known)
+    if not dim.terms and dim.constant < 1:
+        raise SpecError(f"an axis has 1 entry or more, found {given} = {dim}", place)
+    return dim
+
+
+def size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
+    """The dimension that an expression of sizes and whole numbers stands for.
+
+    Raises:
+        SpecError: it has something else in it.
+    """
+    if isinstance(expression, Number) and isinstance(expression.value, int):
+        return Dim(expression.value)
+    if isinstance(expression, Name):
+        if expression.id not in known:
+            names = sorted(known)
+            raise SpecError(
+                f"unknown size {expression.id!r}{did_you_mean(expression.id, names)} "
+                f"(known: {', '.join(names)})",
+                expression.place,
+            )
+        return known[expression.id]
+    if isinstance(expression, Binary) and expression.operator in "+-*":
+        left, right = size_of(expression.left, known), size_of(expression.right, known)
+        if expression.operator == "+":
+            return left + right
+        if expression.operator == "-":
+            return left - right
+        return _multiplied(left, right, expression.place)
+    raise SpecError(
+        "an axis is a size, a whole number, or a sum or product of those", expression.place
+    )
+
+
+def _multiplied(left: Dim, right: Dim, place: Place) -> Dim:
+    """A product of dimensions that is still short: squares of squares grow without end."""
+    dim = left * right
+    if len(dim.terms) > MOST_TERMS or any(t.count("*") >= MOST_FACTORS for t, _ in dim.terms):
+        raise SpecError(
+            f"an axis is a sum of {MOST_TERMS} products at most, each of {MOST_FACTORS} sizes",
+            place,
+        )
+    return dim

@@ -1,0 +1,87 @@
+"""The answer of a worker process within a time, its deadline, and a limit on its memory.
+
+A call waits for the answer on the socket and for the end of the process on its pidfd, never for
+the end of the stream alone: a forked grandchild may hold the stream open for ever.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+import time
+from typing import Any, Literal
+
+from harness.worker import frames
+from harness.worker.process import Process
+
+Status = Literal["ok", "error", "crashed", "timeout", "out-of-memory"]
+
+_TICK = 0.05
+_CLOSING = 0.3
+
+
+class LostWorker(Exception):
+    """The worker is no longer of use: it has ended, or must be ended."""
+
+    def __init__(self, status: Status, cause: str) -> None:
+        super().__init__(status, cause)
+        self.status = status
+        self.cause = cause
+
+
+def exchange(
+    process: Process, request: frames.FrameWriter | None, timeout: float | None, limit: int | None
+) -> Any:
+    """The next message of the process, after ``request`` has been sent to it.
+
+    Raises:
+        LostWorker: the process ended, was too slow, or took more than ``limit`` bytes of memory.
+    """
+    # Nobody can send arrays that are larger than the memory that it may have.
+    allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)
+    connection, reader = process.connection, frames.FrameReader(allowed)
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    next_watch = time.monotonic() + _TICK
+    poll = select.poll()
+    poll.register(process.pidfd, select.POLLIN)
+    poll.register(connection, select.POLLIN | (select.POLLOUT if request else 0))
+    while True:
+        wait = max(0.0, min(next_watch, deadline) - time.monotonic())
+        ready = dict(poll.poll(wait * 1000))
+        events = ready.get(connection.fileno(), 0)
+        try:
+            if request and events & select.POLLOUT and request.advance(connection):
+                request = None
+                poll.modify(connection, select.POLLIN)
+            if events & ~select.POLLOUT and reader.advance(connection):
+                return reader.message
+            # An answer that was complete before the process ended is still an answer.
+            if process.pidfd in ready and _drain(reader, connection):
+                return reader.message
+        except (frames.EndOfStream, frames.FrameError, OSError) as error:
+            raise LostWorker("crashed", "" if process.has_ended(_CLOSING) else str(error)) from None
+        now = time.monotonic()
+        if now >= deadline:
+            raise LostWorker("timeout", f"no answer in {timeout:.1f} s")
+        if now >= next_watch:
+            next_watch = now + _TICK
+            _watch(process, limit)
+
+
+def _drain(reader: frames.FrameReader, connection: socket.socket) -> bool:
+    """Read what an ended process has left; return True, or raise if that is not a whole frame."""
+    while select.select([connection], [], [], 0)[0]:
+        if reader.advance(connection):
+            return True
+    # Nothing left, and no end either: a forked child holds the other end of the stream.
+    raise frames.EndOfStream("the process ended without an answer")
+
+
+def _watch(process: Process, limit: int | None) -> None:
+    process.log.watch()
+    if limit is not None and (memory := process.memory()) > limit:
+        raise LostWorker(
+            "out-of-memory",
+            f"resident memory of {memory >> 20:,} MiB is over the limit of {limit >> 20:,} MiB",
+        )

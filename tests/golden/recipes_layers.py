@@ -1,0 +1,38 @@
+"""Embeddings, dense layers and batch normalisation: which kernel is the witness of which."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from golden.recipe import Recipe
+
+
+def layers(torch: Any, keras: Any) -> list[Recipe]:
+    """Batch normalisation in both phases."""
+    made = [Recipe("layer", "embedding", "torch.nn.functional.embedding", torch.embedding)]
+    for act in ("linear", "relu", "tanh"):
+        for name in ("dense", "dense_without_bias"):
+            source = "torch.nn.functional.linear"
+            made.append(Recipe("layer", name, source, torch.linear(act), {"activation": act}))
+    for numbers in ({"epsilon": 1e-3, "momentum": 0.99}, {"epsilon": 0.125, "momentum": 0.75}):
+        source, inference = "keras.layers.BatchNormalization", torch.batch_norm_inference
+        made += [
+            Recipe("layer", "batch_norm", source, keras.batch_norm(True, **numbers), numbers),
+            Recipe(
+                "layer",
+                "batch_norm",
+                source,
+                keras.batch_norm(False, **numbers),
+                numbers,
+                "inference",
+            ),
+            Recipe(
+                "layer",
+                "batch_norm",
+                "torch.nn.functional.batch_norm",
+                inference(numbers["epsilon"]),
+                numbers,
+                "inference",
+            ),
+        ]
+    return made

@@ -1,0 +1,167 @@
+"""Backends on numpy that leave work undone until somebody reads its results."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from harness.program.plan import Plan
+from harness.runtime.native import Tensors
+from timed.handlers import NumpyBackend, Run, serving
+
+
+class Later:
+    """A result that is computed when it is read, of a step that is made only then."""
+
+    def __init__(self, work: Callable[[], Tensors], name: str, shape: tuple[int, ...]) -> None:
+        self.work, self.name, self.shape = work, name, shape
+
+
+class Lazy(NumpyBackend):  # type: ignore[misc]
+    """Reads a result that is computed only then."""
+
+    def numpy(self, tensor: Any) -> Any:
+        found = tensor.work()[tensor.name] if isinstance(tensor, Later) else tensor
+        return super().numpy(found)
+
+
+class SkippingSecond(Lazy):
+    """Makes every second step of a forward pass only if somebody reads it."""
+
+    def skips(self, made: int) -> bool:
+        """Whether a step, counted from 1, is put off."""
+        return made % 2 == 0
+
+    def execute(self, plan: Plan) -> Run:
+        run, made = super().execute(plan), [0]
+
+        def lazy(inputs: Tensors) -> Tensors:
+            made[0] += 1
+            if not self.skips(made[0]):
+                results = run(inputs)
+                return {n: np.array(a) for n, a in results.items()}
+            known: Tensors = {}
+
+            def work() -> Tensors:
+                if not known:
+                    known.update({n: np.array(a) for n, a in run(inputs).items()})
+                return known
+
+            return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+
+        return lazy
+
+
+class SkippingUnread(SkippingSecond):
+    """The same, but that a step whose predecessor was read is begun at once."""
+
+    def execute(self, plan: Plan) -> Run:
+        run, lazy = NumpyBackend.execute(self, plan), super().execute(plan)
+
+        def watched(inputs: Tensors) -> Tensors:
+            since, self.since = self.since, self.since + 1
+            return lazy(inputs) if since else {n: np.array(a) for n, a in run(inputs).items()}
+
+        return watched
+
+    since = 0
+
+    def numpy(self, tensor: Any) -> Any:
+        self.since = 0
+        return super().numpy(tensor)
+
+
+class SkippingByLot(SkippingSecond):
+    """Makes a step of a forward pass only if somebody reads it, in one of two cases by a coin."""
+
+    def skips(self, made: int) -> bool:
+        return bool(np.random.default_rng(made).integers(2))
+
+
+class SkippingForgotten(Lazy):
+    """Puts each step off until the next but one begins, and of every two whose results nobody holds
+    any more it makes one."""
+
+    def execute(self, plan: Plan) -> Run:
+        run, made = super().execute(plan), [0]
+        before: list[tuple[weakref.ref[Later], Callable[[], Tensors]]] = []
+
+        def putting_off(inputs: Tensors) -> Tensors:
+            made[0] += 1
+            while len(before) > 1:  # the loop itself still holds the last
+                held, work = before.pop(0)
+                if held() is not None or made[0] % 2:
+                    work()
+            known: Tensors = {}
+
+            def work() -> Tensors:
+                if not known:
+                    known.update({n: np.array(a) for n, a in run(inputs).items()})
+                return known
+
+            results = {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+            before.append((weakref.ref(next(iter(results.values()))), work))
+            return results
+
+        return putting_off
+
+
+class HalfWhenRead(Lazy):
+    """Makes half of each step when it begins, and the other when somebody reads it."""
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+
+        def half(inputs: Tensors) -> Tensors:
+            run(inputs)  # one of the two runs that make a step here
+            done: Tensors = {}
+
+            def work() -> Tensors:
+                if not done:
+                    done.update({n: np.array(a) for n, a in run(inputs).items()})
+                return done
+
+            return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+
+        return half
+
+
+class Debt(NumpyBackend):  # type: ignore[misc]
+    """Puts a part of each step off until somebody reads what the optimizer keeps."""
+
+    pause = 0.004
+
+    def __init__(self) -> None:
+        self.owed, self.slots = 0.0, set()
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+
+        def later(inputs: Tensors) -> Tensors:
+            results = run(inputs)
+            self.slots = {id(a) for n, a in results.items() if n.startswith("m.")}
+            self.owed += self.pause
+            return results
+
+        return later
+
+    def wait(self, tensors: Tensors) -> None:
+        pass
+
+    def numpy(self, tensor: Any) -> Any:
+        if id(tensor) in self.slots:
+            time.sleep(self.owed)
+            self.owed = 0.0
+        return super().numpy(tensor)
+
+
+skipping_second = serving(SkippingSecond)
+skipping_unread = serving(SkippingUnread)
+skipping_by_lot = serving(SkippingByLot)
+skipping_forgotten = serving(SkippingForgotten)
+half_when_read = serving(HalfWhenRead)
+debt = serving(Debt)
