@@ -9,20 +9,21 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
 from harness.check.cell import Cell, CellResult, cell_name, own_fault
 from harness.check.differences import Differences, known_differences
 from harness.check.events import CheckEvents
 from harness.check.findings import Finding
+from harness.check.on_backend import SpecOnBackend
 from harness.check.outliers import group_name, group_of
-from harness.check.own_model.run import ModelRun
+from harness.check.own_model.run import UsersModel
 from harness.check.provenance import Signatures, greeting, labelled, origins
 from harness.check.records import head
 from harness.check.request import Request, check_request, checks_of
 from harness.check.resume import request_record
-from harness.check.run_cell import CellRun
+from harness.check.run_cell import CellRun, Subject
 from harness.check.shared_cases import SharedCases
 from harness.columns import Columns, choose
 from harness.errors import HarnessError, UsageError
@@ -193,23 +194,29 @@ class CellRunner:
         if worker.pid is None and not worker.given_up:
             with self._lock:
                 self.events.starting(cell.backend, worker.launch.start_timeout)
-        request, against = self.request, self.request.against
-        made = CellRun if against is None else partial(ModelRun, against=against)
-        run = made(
+        request = self.request
+        run = CellRun(
             cell,
             small,
             own,
             worker,
             self.differences,
+            self._subject,
             request.timeout,
             checks or request.checks,
             request.thorough,
-            request.repeat,
-            request.dtypes,
         )
         result = run.run(tell)
         result.greeting = greeting(worker)
         return result
+
+    @property
+    def _subject(self) -> Subject:
+        """What the cells are of."""
+        request = self.request
+        if request.against is not None:
+            return UsersModel(request.against)
+        return SpecOnBackend(request.repeat, request.dtypes)
 
     def case(self, spec: Spec, *, own: bool) -> Case:
         """A spec's case, small or at its own sizes; the same one where numbers are given."""
