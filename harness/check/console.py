@@ -15,7 +15,6 @@ from harness.check import step_summary
 from harness.check.baseline import Baseline, since
 from harness.check.cell import Cell, CellResult, again, result_records
 from harness.check.events import Report
-from harness.check.on_cluster import engine_of
 from harness.check.pairs import statements
 from harness.check.progress import CheckProgress
 from harness.check.reproducer import check_writable, first_check, load, save
@@ -72,7 +71,7 @@ def run_check(
     """
     started = time.monotonic()
     progress = CheckProgress(console(error=True))
-    with engine_of(request, progress) as engine, progress.bar:
+    with Engine(request, progress) as engine, progress.bar:
         for told in (*engine.specs.hidden, *engine.applied):
             progress.bar.line(told)
         base = Baseline(shown.baseline) if shown.baseline is not None else None

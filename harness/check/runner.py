@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
@@ -75,7 +76,10 @@ class CellRunner:
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self.cases = SharedCases(request)
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
+        """Set when nothing further is to begin, and what is under way is no verdict."""
+        self.closing = ExitStack()
+        """What else ends with the workers."""
 
     def __enter__(self) -> Self:
         return self
@@ -84,10 +88,16 @@ class CellRunner:
         self.close()
 
     def close(self) -> None:
-        """End all workers."""
-        self._stopping.set()
+        """End all workers, and what else is of this run."""
+        self.stopping.set()
         for worker in self.workers.values():
             worker.close()
+        self.closing.close()
+
+    def starting(self, name: str, seconds: float) -> None:
+        """Tell that a process is started, which may take so many seconds."""
+        with self._lock:
+            self.events.starting(name, seconds)
 
     def cells(self) -> list[Cell]:
         """The plan: every spec on every backend, dtype by dtype and path by path; of a shard, its
@@ -160,7 +170,7 @@ class CellRunner:
         ``checks`` are patterns, and the request's if left out.
         """
         spec = self.specs[cell.spec]
-        patience = Patience(self.request.timeout, self._stopping)
+        patience = Patience(self.request.timeout, self.stopping)
 
         def tell(finding: Finding) -> None:
             with self._lock:
@@ -192,8 +202,7 @@ class CellRunner:
     ) -> CellResult:
         worker = self.workers[cell.backend]
         if worker.pid is None and not worker.given_up:
-            with self._lock:
-                self.events.starting(cell.backend, worker.launch.start_timeout)
+            self.starting(cell.backend, worker.launch.start_timeout)
         request = self.request
         run = CellRun(
             cell,
