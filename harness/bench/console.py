@@ -18,7 +18,7 @@ from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
 from harness.columns import left_out
-from harness.compared import Comparison
+from harness.compared import RunChanges
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.user_file import displayed
 from harness.markdown import escaped
@@ -160,7 +160,7 @@ class _Printer:
             ]
         )
 
-    def comparison(self, found: Comparison) -> None:
+    def comparison(self, found: RunChanges) -> None:
         """The changes from an earlier file."""
         if self.markdown:
             say(found.markdown())

@@ -21,7 +21,7 @@ from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
 from harness.columns import left_out, process_of
-from harness.compared import Comparison
+from harness.compared import RunChanges
 from harness.errors import UsageError
 from harness.files import forms
 from harness.oracle.patience import OracleFault
@@ -115,7 +115,7 @@ def run_check(
 
 
 def _content(
-    code: int, request: Request, report: Report, compared: Comparison | None
+    code: int, request: Request, report: Report, compared: RunChanges | None
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
     given = {} if request.given is None else {"given": given_record(request.given)}
