@@ -28,6 +28,10 @@ LAZY = (
     *("skipping_second", "skipping_unread", "skipping_by_lot", "skipping_forgotten"),
     "half_when_read",
 )
+CACHES = ("third_sighting", "small_cache", "by_place")
+KNOWING = ("coarse_when_known", *CACHES)
+# Where they are, but for those of the module `cheats`.
+MODULES = {"honest": "handlers", **dict.fromkeys(LAZY, "lazy"), **dict.fromkeys(KNOWING, "knowing")}
 # What must be refused, and in which words; the systems that have what the cheat is about.
 STATELESS, STATEFUL = "lesson6/sequence_rnn", "lesson6/stateful_lstm"
 TRAINED = {
@@ -42,7 +46,7 @@ FORWARD = {
     "stale_second": (LEFT, LESS),
     **dict.fromkeys(LAZY, LESS),
     "coarse_when_known": KNOWN,
-    **dict.fromkeys(("third_sighting", "small_cache", "by_place"), CACHE),
+    **dict.fromkeys(CACHES, CACHE),
     "last_of_several": LEFT,
     "slow_clock": "its clock goes wrong",
     "halfway": ("does not wait for its work", LEFT, LESS),
@@ -82,8 +86,8 @@ def run(spec: str, mode: str, *names: str) -> dict[str, TimedResult]:
     )
     entries = []
     for name in names:
-        module = "handlers" if name == "honest" else "lazy" if name in LAZY else "cheats"
-        launch = Launch(name, handler=f"timed.{module}:{name}", environment=SETTINGS)
+        handler = f"timed.{MODULES.get(name, 'cheats')}:{name}"
+        launch = Launch(name, handler=handler, environment=SETTINGS)
         entries.append(Entry(name, launch))
     with Bench(request, entries) as bench:
         return {result.cell.backend: result for result in bench.run()}

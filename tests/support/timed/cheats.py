@@ -7,7 +7,6 @@ they save may be no time here; it would be on a device.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -175,64 +174,6 @@ class StaleSecond(Watching):
         return self.kept
 
 
-class CoarseWhenKnown(NumpyBackend):  # type: ignore[misc]
-    """Computes as in bfloat16 from the twentieth sighting of a batch on."""
-
-    def execute(self, plan: Plan) -> Run:
-        run, seen = super().execute(plan), Counter[bytes]()
-
-        def known(inputs: Tensors) -> Tensors:
-            batch = (a for n, a in inputs.items() if n.startswith("input."))
-            key = b"".join(np.ascontiguousarray(a).tobytes() for a in batch)
-            seen[key] += 1
-            results = run(inputs)
-            if seen[key] < 20:
-                return results
-            return {n: coarse(a) if np.ndim(a) else a for n, a in results.items()}
-
-        return known
-
-
-class Sighting(NumpyBackend):  # type: ignore[misc]
-    """Answers from a cache with a lot of room, from the third sighting of a batch on."""
-
-    sightings, room = 3, 1000
-
-    def execute(self, plan: Plan) -> Run:
-        run, seen, known = super().execute(plan), {}, {}
-
-        def looked_up(inputs: Tensors) -> Tensors:
-            batch = {n: a for n, a in inputs.items() if n.startswith("input.")}
-            key = self.key(batch)
-            seen[key] = seen.get(key, 0) + 1
-            if key not in known or seen[key] < self.sightings:
-                known[key] = {n: np.array(a) for n, a in run(inputs).items()}
-                while len(known) > self.room:
-                    del known[next(iter(known))]
-            return known[key]
-
-        return looked_up
-
-    def key(self, batch: Tensors) -> Any:
-        """What a batch is known by."""
-        return tuple(np.ascontiguousarray(a).tobytes() for a in batch.values())
-
-
-class SmallCache(Sighting):
-    """Answers from a cache that holds the last 16 batches, from the second sighting on."""
-
-    sightings, room = 2, 16
-
-
-class Object(Sighting):
-    """Knows a batch by the place of its memory and a few of its numbers."""
-
-    def key(self, batch: Tensors) -> Any:
-        return tuple(
-            (a.__array_interface__["data"][0], a.flat[0], a.flat[-1]) for a in batch.values()
-        )
-
-
 class LastOfSeveral(NumpyBackend):  # type: ignore[misc]
     """Of several steps in one call makes the last, which is the one whose results are read."""
 
@@ -328,10 +269,6 @@ frozen_once_proved = serving(FrozenOnceProved)
 half_batch = serving(HalfBatch)
 half_gradient = serving(HalfGradient)
 stale_second = serving(StaleSecond)
-coarse_when_known = serving(CoarseWhenKnown)
-third_sighting = serving(Sighting)
-small_cache = serving(SmallCache)
-by_place = serving(Object)
 last_of_several = serving(LastOfSeveral)
 fewer_of_several = serving(FewerOfSeveral)
 debt = serving(Debt)
