@@ -178,18 +178,15 @@ def request_of(given: Mapping[str, Any]) -> Any:
     from harness.check import request as requests
     from harness.check.own_model.asking import of_model
     from harness.columns import names_of, of_options
+    from harness.given.files import gather_for
     from harness.spec.library import Library
 
     specs = Library(given["folders"]).matching(given["specs"])
     quick = given["quick"]
     backends = given["backends"]
     columns = of_options(backends, given["pythons"])
-    sizes, own = numbers(given["sizes"]), None
-    if given["weights"] is not None or given["inputs"] is not None:
-        from harness.given.files import gather_for
-
-        weights, inputs = given["weights"], given["inputs"]
-        own = gather_for(specs, given["folders"], sizes, parameters=weights, inputs=inputs)
+    sizes, weights, inputs = numbers(given["sizes"]), given["weights"], given["inputs"]
+    own = gather_for(specs, given["folders"], sizes, parameters=weights, inputs=inputs)
     as_given = (
         *("device", "folders", "timeout", "start_timeout", "thorough", "repeat", "resume", "on"),
         *("deterministic", "records", "history", "fresh", "seed", "jobs", "fail_fast"),

@@ -110,7 +110,7 @@ def counted(changes: Sequence[Change]) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunChanges:
     """All changes between two runs, and what is not the same around them.
 
     ``what`` stands before the count of changes: since when, or beyond what. ``limits`` say what

@@ -38,7 +38,7 @@ from harness.program.signature import (
     local_shapes,
     owner_of,
 )
-from harness.program.windows import order_of_taken, pads_of
+from harness.program.windows import FramedAxis, framed_axes, order_of_taken, pads_of
 
 # The backend and its offers.
 from harness.runtime.backend import (
@@ -168,6 +168,7 @@ __all__ = [
     "Exported",
     "F",
     "Format",
+    "FramedAxis",
     "FrozenZeros",
     "Function",
     "GradientFunction",
@@ -224,6 +225,7 @@ __all__ = [
     "ends_of",
     "fill",
     "forward",
+    "framed_axes",
     "free_values",
     "hookimpl",
     "host_dtype",

@@ -43,7 +43,7 @@ OWN_SLOTS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-class Optimizer(NativeOptimizer):
+class OptaxOptimizer(NativeOptimizer):
     """An optax optimizer.
 
     ``make(learning_rate)`` is called anew inside each step: the state does not depend on the rate,
@@ -81,7 +81,7 @@ class Optimizer(NativeOptimizer):
         return {slot: optax.tree_utils.tree_get(state, own) for slot, own in self._slots.items()}
 
 
-def claim_optimizer(rule: UpdateRule) -> Optimizer | None:
+def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
     """optax's optimizer of the same update, if it has one."""
     if rule.name not in OPTIMIZERS:
         return None
@@ -89,4 +89,4 @@ def claim_optimizer(rule: UpdateRule) -> Optimizer | None:
     arguments = {n: rule.attributes[v] if isinstance(v, str) else v for n, v in wanted.items()}
     make = partial(getattr(optax, name), **arguments)
     fields = {**SLOTS, **OWN_SLOTS.get(rule.name, {})}
-    return Optimizer(f"optax.{name}", make, {p.name: fields[p.name] for p in rule.slots})
+    return OptaxOptimizer(f"optax.{name}", make, {p.name: fields[p.name] for p in rule.slots})

@@ -3,59 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+
+from harness.extend import framed_axes, pads_of
 
 Each = tuple[int, ...]
 
 
 def framing(jax: Any) -> Mapping[str, Callable[..., Any]]:
     """The primitives ``windows`` and ``overlap_add``."""
+    return {"windows": partial(_windows, jax), "overlap_add": partial(_overlap_add, jax)}
+
+
+def _windows(jax: Any, x: Any, *, lowest: bool, **framing: Each) -> Any:
     lax, jnp = jax.lax, jax.numpy
+    axes = framed_axes(framing)
+    pads = [(before, behind, 0) for before, behind in pads_of(framing, x.ndim)]
+    x = lax.pad(x, jnp.array(-jnp.inf if lowest else 0, x.dtype), pads)
+    for axis in reversed(axes):
+        each = [axis.entries(j, axis.length) for j in range(axis.size)]
+        parts = [lax.slice_in_dim(x, s.start, s.stop, s.step, axis.axis) for s in each]
+        x = jnp.stack(parts, axes[-1].axis + 1)
+    return x
 
-    def windows(
-        x: Any,
-        axes: Each,
-        size: Each,
-        stride: Each,
-        dilation: Each,
-        padding: Each,
-        after: Each,
-        length: Each,
-        lowest: bool,
-    ) -> Any:
-        pads = [(0, 0, 0)] * x.ndim
-        for axis, before, behind in zip(axes, padding, after, strict=True):
-            pads[axis] = (before, behind, 0)
-        x = lax.pad(x, jnp.array(-jnp.inf if lowest else 0, x.dtype), pads)
-        columns = [*zip(axes, size, stride, dilation, length, strict=True)]
-        for axis, entries, step, apart, count in reversed(columns):
-            ends = [(j * apart, j * apart + step * (count - 1) + 1) for j in range(entries)]
-            parts = [lax.slice_in_dim(x, start, stop, step, axis) for start, stop in ends]
-            x = jnp.stack(parts, axes[-1] + 1)
-        return x
 
-    def overlap_add(
-        x: Any,
-        axes: Each,
-        size: Each,
-        stride: Each,
-        dilation: Each,
-        padding: Each,
-        after: Each,
-        length: Each,
-    ) -> Any:
-        zero = jnp.array(0, x.dtype)
-        columns = zip(axes, size, stride, dilation, padding, length, strict=True)
-        for axis, entries, step, apart, before, whole in columns:
-            count, total = x.shape[axis], None
-            for j in range(entries):
-                part = lax.index_in_dim(x, j, axes[-1] + 1, keepdims=False)
-                pads = [(0, 0, 0)] * part.ndim
-                low = j * apart - before  # below 0 it cuts off
-                pads[axis] = (low, whole - low - step * (count - 1) - 1, step - 1)
-                part = lax.pad(part, zero, pads)
-                total = part if total is None else total + part
-            x = total
-        return x
-
-    return {"windows": windows, "overlap_add": overlap_add}
+def _overlap_add(jax: Any, x: Any, **framing: Each) -> Any:
+    lax = jax.lax
+    axes, zero = framed_axes(framing), jax.numpy.array(0, x.dtype)
+    for axis in axes:
+        count, total = x.shape[axis.axis], None
+        for j in range(axis.size):
+            part = lax.index_in_dim(x, j, axes[-1].axis + 1, keepdims=False)
+            pads = [(0, 0, 0)] * part.ndim
+            low = j * axis.dilation - axis.padding  # below 0 it cuts off
+            high = axis.length - low - axis.stride * (count - 1) - 1
+            pads[axis.axis] = (low, high, axis.stride - 1)
+            part = lax.pad(part, zero, pads)
+            total = part if total is None else total + part
+        x = total
+    return x

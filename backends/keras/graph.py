@@ -90,7 +90,7 @@ def symbolic(layer: Any, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
 
 
 @dataclass(frozen=True)
-class Graph:
+class BuiltModel:
     """A model for one phase and one set of sizes, and which values its ends are.
 
     ``fixed`` lists the variables that are not trained, each with its value before and after;
@@ -118,7 +118,7 @@ class KerasModels(WholeModel):
         self.keras, self.session, self.index = keras, session, index
         natives = session.natives["training"].items()
         self.layers = {key: n.layer for key, n in natives if isinstance(n, KerasLayer)}
-        self._graphs: dict[Any, Graph] = {}
+        self._graphs: dict[Any, BuiltModel] = {}
 
     def model(self, phase: Phase, /, **sizes: int) -> Any:
         """The ``keras.Model`` for these sizes of the inputs, holding the present parameters."""
@@ -154,13 +154,13 @@ class KerasModels(WholeModel):
         values.update({value: tensor for (_, _, value), tensor in after if value is not None})
         return graph.done
 
-    def _graph(self, phase: Phase, sizes: Mapping[str, int]) -> Graph:
+    def _graph(self, phase: Phase, sizes: Mapping[str, int]) -> BuiltModel:
         key = (phase, *sorted(sizes.items()))
         if key not in self._graphs:
             self._graphs[key] = self._build(phase, sizes)
         return self._graphs[key]
 
-    def _build(self, phase: Phase, sizes: Mapping[str, int]) -> Graph:
+    def _build(self, phase: Phase, sizes: Mapping[str, int]) -> BuiltModel:
         """What outputs, states and statistics need; the loss is walked after it, as in Keras."""
         program, keras_tensor = self.session.programs[phase], self.keras.KerasTensor
 
@@ -185,7 +185,7 @@ class KerasModels(WholeModel):
         name = program.name.rpartition("/")[2]
         model = self.keras.Model(list(inputs.values()), list(outputs.values()), name=name)
         trained, fixed = self._variables(program, model)
-        return Graph(model, tuple(inputs), tuple(outputs), trained, fixed, constants, done)
+        return BuiltModel(model, tuple(inputs), tuple(outputs), trained, fixed, constants, done)
 
     def _inputs(self, program: Program, used: set[int], sizes: Mapping[str, int]) -> dict[int, Any]:
         """An input for all that comes in and does not live in a claimed layer."""

@@ -2,85 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 
-from harness.extend import Array
+from harness.extend import Array, FramedAxis, framed_axes, pads_of
 
 Each = tuple[int, ...]
+Pads = Sequence[tuple[int, int]]
 
 
-def _frame(
-    padded: Array,
-    axes: Each,
-    size: Each,
-    stride: Each,
-    dilation: Each,
-    count: Each,
-) -> Array:
+def windows(x: Array, *, lowest: bool, **framing: Each) -> Array:
+    """See the primitive."""
+    axes = framed_axes(framing)
+    pads = pads_of(framing, x.ndim)
+    padded = np.full(_whole(pads, x.shape), -np.inf if lowest else 0, x.dtype)
+    padded[_inside(pads, x.shape)] = x
+    return _framed(padded, axes, [axis.length for axis in axes])
+
+
+def overlap_add(x: Array, **framing: Each) -> Array:
+    """See the primitive: for each place in a window, all windows at once."""
+    axes = framed_axes(framing)
+    last = axes[-1].axis + 1
+    shape = [*x.shape[:last], *x.shape[last + len(axes) :]]
+    count = [shape[axis.axis] for axis in axes]
+    for axis in axes:
+        shape[axis.axis] = axis.length
+    pads = pads_of(framing, len(shape))
+    padded = np.zeros(_whole(pads, shape), x.dtype)
+    places = _framed(padded, axes, count)
+    for place in product(*(range(axis.size) for axis in axes)):
+        index = (slice(None),) * last + place
+        places[index] += x[index]
+    return padded[_inside(pads, shape)]
+
+
+def _framed(padded: Array, axes: Sequence[FramedAxis], count: Sequence[int]) -> Array:
     """The windows of an array that is padded, as another view of its memory."""
     shape, strides = list(padded.shape), list(padded.strides)
-    for axis, step, number in zip(axes, stride, count, strict=True):
-        shape[axis] = number
-        strides[axis] = padded.strides[axis] * step
-    last = axes[-1] + 1
-    shape[last:last] = size
-    strides[last:last] = [
-        padded.strides[axis] * apart for axis, apart in zip(axes, dilation, strict=True)
-    ]
+    for axis, number in zip(axes, count, strict=True):
+        shape[axis.axis] = number
+        strides[axis.axis] = padded.strides[axis.axis] * axis.stride
+    last = axes[-1].axis + 1
+    shape[last:last] = [axis.size for axis in axes]
+    strides[last:last] = [padded.strides[axis.axis] * axis.dilation for axis in axes]
     return np.ndarray(tuple(shape), padded.dtype, padded, 0, tuple(strides))
 
 
-def windows(
-    x: Array,
-    axes: Each,
-    size: Each,
-    stride: Each,
-    dilation: Each,
-    padding: Each,
-    after: Each,
-    length: Each,
-    lowest: bool,
-) -> Array:
-    """See the primitive."""
-    padded = np.full(_padded(x.shape, axes, padding, after), -np.inf if lowest else 0, x.dtype)
-    inside = [slice(None)] * x.ndim
-    for axis, before in zip(axes, padding, strict=True):
-        inside[axis] = slice(before, before + x.shape[axis])
-    padded[tuple(inside)] = x
-    return _frame(padded, axes, size, stride, dilation, length)
+def _whole(pads: Pads, shape: Sequence[int]) -> list[int]:
+    return [before + n + after for n, (before, after) in zip(shape, pads, strict=True)]
 
 
-def overlap_add(
-    x: Array,
-    axes: Each,
-    size: Each,
-    stride: Each,
-    dilation: Each,
-    padding: Each,
-    after: Each,
-    length: Each,
-) -> Array:
-    """See the primitive: for each place in a window, all windows at once."""
-    last, rank = axes[-1] + 1, len(axes)
-    shape = [*x.shape[:last], *x.shape[last + rank :]]
-    count = tuple(shape[axis] for axis in axes)
-    for axis, number in zip(axes, length, strict=True):
-        shape[axis] = number
-    padded = np.zeros(_padded(shape, axes, padding, after), x.dtype)
-    places = _frame(padded, axes, size, stride, dilation, count)
-    for place in product(*map(range, size)):
-        index = (slice(None),) * last + place
-        places[index] += x[index]
-    inside = [slice(None)] * len(shape)
-    for axis, before, number in zip(axes, padding, length, strict=True):
-        inside[axis] = slice(before, before + number)
-    return padded[tuple(inside)]
-
-
-def _padded(shape: Each | list[int], axes: Each, padding: Each, after: Each) -> list[int]:
-    whole = list(shape)
-    for axis, before, behind in zip(axes, padding, after, strict=True):
-        whole[axis] += before + behind
-    return whole
+def _inside(pads: Pads, shape: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(before, before + n) for (before, _), n in zip(pads, shape, strict=True))

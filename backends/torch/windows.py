@@ -7,47 +7,36 @@ from typing import Any
 
 import torch
 
+from harness.extend import FramedAxis, framed_axes
+
 Tensor = Any
 Each = tuple[int, ...]
+Axes = tuple[FramedAxis, ...]
 
 
-def windows(
-    x: Tensor,
-    axes: Each,
-    size: Each,
-    stride: Each,
-    dilation: Each,
-    padding: Each,
-    after: Each,
-    length: Each,
-    lowest: bool,
-) -> Tensor:
-    """See the primitive. ``length`` is what ``unfold`` finds by itself."""
-    rank, count, last = x.dim(), len(axes), axes[-1] + 1
-    if any((*padding, *after)):
+def windows(x: Tensor, *, lowest: bool, **framing: Each) -> Tensor:
+    """See the primitive."""
+    return _unfolded(x, framed_axes(framing), lowest)
+
+
+def overlap_add(x: Tensor, **framing: Each) -> Tensor:
+    """See the primitive."""
+    return OverlapAdd.apply(x, framed_axes(framing))
+
+
+def _unfolded(x: Tensor, axes: Axes, lowest: bool) -> Tensor:
+    """The windows; how many there are is what ``unfold`` finds by itself."""
+    rank, count, last = x.dim(), len(axes), axes[-1].axis + 1
+    if any(axis.padding or axis.after for axis in axes):
         # torch.nn.functional.pad counts axes from the last one.
-        pads = dict(zip(axes, zip(padding, after, strict=True), strict=True))
+        pads = {axis.axis: (axis.padding, axis.after) for axis in axes}
         flat = [n for axis in reversed(range(rank)) for n in pads.get(axis, (0, 0))]
         fill = float("-inf") if lowest else 0.0
         x = torch.nn.functional.pad(x, flat, value=fill)
-    for axis, entries, step, apart in zip(axes, size, stride, dilation, strict=True):
-        x = x.unfold(axis, apart * (entries - 1) + 1, step)
-    x = x[(..., *(slice(None, None, apart) for apart in dilation))]
+    for axis in axes:
+        x = x.unfold(axis.axis, axis.dilation * (axis.size - 1) + 1, axis.stride)
+    x = x[(..., *(slice(None, None, axis.dilation) for axis in axes))]
     return x.permute(*range(last), *range(rank, rank + count), *range(last, rank))
-
-
-def overlap_add(
-    x: Tensor,
-    axes: Each,
-    size: Each,
-    stride: Each,
-    dilation: Each,
-    padding: Each,
-    after: Each,
-    length: Each,
-) -> Tensor:
-    """See the primitive."""
-    return OverlapAdd.apply(x, axes, size, stride, dilation, padding, after, length)
 
 
 class OverlapAdd(torch.autograd.Function):
@@ -55,30 +44,24 @@ class OverlapAdd(torch.autograd.Function):
     far for each of them."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *framing: Each) -> Tensor:
-        """The sum; ``framing`` are the primitive's attributes in order."""
-        axes, size, stride, dilation, padding, after, length = framing
-        last, rank = axes[-1] + 1, len(axes)
-        ctx.framing, ctx.count = framing, tuple(x.shape[axis] for axis in axes)
-        shape = [*x.shape[:last], *x.shape[last + rank :]]
-        for axis, before, number, behind in zip(axes, padding, length, after, strict=True):
-            shape[axis] = before + number + behind
+    def forward(ctx: Any, x: Tensor, axes: Axes) -> Tensor:
+        """The sum."""
+        ctx.axes, last = axes, axes[-1].axis + 1
+        count = [x.shape[axis.axis] for axis in axes]
+        shape = [*x.shape[:last], *x.shape[last + len(axes) :]]
+        for axis in axes:
+            shape[axis.axis] = axis.padding + axis.length + axis.after
         total = x.new_zeros(shape)
-        for place in product(*map(range, size)):
+        for place in product(*(range(axis.size) for axis in axes)):
             here = [slice(None)] * len(shape)
-            for axis, j, step, apart, count in zip(
-                axes, place, stride, dilation, ctx.count, strict=True
-            ):
-                here[axis] = slice(j * apart, j * apart + step * (count - 1) + 1, step)
+            for axis, j, number in zip(axes, place, count, strict=True):
+                here[axis.axis] = axis.entries(j, number)
             total[tuple(here)] += x[(slice(None),) * last + place]
-        for axis, before, number in zip(axes, padding, length, strict=True):
-            total = total.narrow(axis, before, number)
+        for axis in axes:
+            total = total.narrow(axis.axis, axis.padding, axis.length)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         """The windows of the gradient."""
-        axes, size, stride, dilation, padding, after, _ = ctx.framing
-        framing = (axes, size, stride, dilation, padding, after, ctx.count)
-        given = windows(gradients[0], *framing, False)
-        return given, *(None for _ in ctx.framing)
+        return _unfolded(gradients[0], ctx.axes, False), None

@@ -37,9 +37,6 @@ def check_request(
     """
     names, all_folders = arguments.models(specs, folders)
     asked = arguments.mapping(sizes, "sizes")
-    own = None
-    if numbers is not None and any(source is not None for source in numbers.values()):
-        own = gather_for(names, all_folders, asked, **numbers)
     for name in ("dtypes", "paths", "checks"):
         given[name] = arguments.names(given[name], name)
     for name in ("pythons", "environment"):
@@ -51,7 +48,7 @@ def check_request(
         sizes=asked,
         records=arguments.path(records, "records"),
         history=arguments.path(history, "history"),
-        given=own,
+        given=gather_for(names, all_folders, asked, **(numbers or {})),
         shard=None if shard is None else Shard.read(str(shard)),
         **given,
     )

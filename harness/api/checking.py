@@ -103,7 +103,7 @@ def check(
 
     from harness.api.check_report import CheckReport
     from harness.api.check_request import check_request
-    from harness.check.on_cluster import engine_of
+    from harness.check.run import Engine
 
     request = check_request(
         specs,
@@ -135,7 +135,7 @@ def check(
         on=on,
     )
     started = time.monotonic()
-    with engine_of(request) as engine:
+    with Engine(request) as engine:
         report = engine.run()
     return CheckReport.of(report, time.monotonic() - started)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Run = str | PathLike[str] | BenchReport
 
 
-class Comparison(compared.Comparison):
+class Comparison(compared.RunChanges):
     """What changed, gravest first; ``environment`` is what is not the same around the runs."""
 
     @classmethod

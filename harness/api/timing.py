@@ -69,8 +69,8 @@ def bench(
     """
     from harness.api import arguments
     from harness.api.bench_report import BenchReport
-    from harness.bench.on_cluster import bench_of
     from harness.bench.request import BenchRequest
+    from harness.bench.run import Bench
     from harness.shards import Shard
 
     names, all_folders = arguments.models(specs, folders)
@@ -96,7 +96,7 @@ def bench(
         shard=None if shard is None else Shard.read(str(shard)),
         on=on,
     )
-    with bench_of(request) as run:
+    with Bench(request) as run:
         return BenchReport(request, run.run(), run.document())
 
 

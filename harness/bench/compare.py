@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from harness.bench.noise import SpeedRatio, speed
 from harness.bench.result_file import Incomplete
-from harness.compared import Comparison, Differing, differing, merged, unreached
+from harness.compared import Differing, RunChanges, differing, merged, unreached
 from harness.oracle.tolerance import moved
 
 Kind = Literal[
@@ -102,11 +102,11 @@ def changes(
 
 def compare(
     old: Mapping[str, Any], new: Mapping[str, Any], threshold: float = THRESHOLD
-) -> Comparison:
+) -> RunChanges:
     """All changes from one file's content to another's, and what is not the same around them."""
     found = changes(old, new, threshold)
     what = f"beyond {threshold * 100:g}% and the noise"
-    return Comparison(environment_changes(old, new), found, what, limits(old, new))
+    return RunChanges(environment_changes(old, new), found, what, limits(old, new))
 
 
 def incomplete(content: Mapping[str, Any]) -> Incomplete | None:

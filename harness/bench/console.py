@@ -14,12 +14,11 @@ from harness.bench.compare import asked_for, compare, relative
 from harness.bench.contestant import TimedResult
 from harness.bench.doubts import Load, warning
 from harness.bench.json_file import check_writable, read, write
-from harness.bench.on_cluster import bench_of
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
 from harness.columns import left_out
-from harness.compared import Comparison
+from harness.compared import RunChanges
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.user_file import displayed
 from harness.markdown import escaped
@@ -37,15 +36,15 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
     old = read(base) if base is not None else None
     reference = options["relative_to"]
     progress = BenchProgress(console(error=True), request.rounds)
-    with bench_of(request, progress) as bench, progress.bar:
+    with Bench(request, events=progress) as bench, progress.bar:
         if reference is not None:
-            check_reference(reference, [entry.label for entry in bench.entries])
-        specs = {group.spec.name: group.spec for group in bench.plan}
+            check_reference(reference, [entry.label for entry in bench.plan.entries])
+        specs = {group.spec.name: group.spec for group in bench.plan.every}
         own = {name: spec.model.sizes for name, spec in specs.items()}
         for told in (*replaced(specs.values()), *check_asked(request.sizes, own, free=())):
             progress.bar.line(told)
         if request.shard is not None:
-            of = f"{len(bench.groups)} of {len(bench.plan)} groups"
+            of = f"{len(bench.plan.groups)} of {len(bench.plan.every)} groups"
             progress.bar.line(f"shard {request.shard}: {of}")
         if busy := warning(Load.now(), len(os.sched_getaffinity(0))):
             progress.bar.line(busy)
@@ -66,7 +65,7 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
             say(json.dumps(new))
         else:
             show.results(results, options["verbose"])
-            show.lines(left_out(bench.lacking))
+            show.lines(left_out(bench.plan.lacking))
             if reference is not None:
                 show.lines(relative_lines(new, reference))
     code = results_exit_code(results)
@@ -111,11 +110,12 @@ def _kept(bench: Bench, target: Path | None, show: _Printer) -> str:
     if not done:
         return "nothing was measured yet"
     show.results(done, verbose=False)
-    so_far = f"{len(done)} of {bench.planned} cells are done"
+    planned = len(bench.plan.cells)
+    so_far = f"{len(done)} of {planned} cells are done"
     if target is None:
         return f"{so_far}, and were not kept (--records FILE keeps them)"
     try:
-        write(target, bench.document(bench.planned))
+        write(target, bench.document(planned))
     except HarnessError as error:
         return f"{so_far}; {error}"
     return f"{so_far}, and in {displayed(target)}"
@@ -160,7 +160,7 @@ class _Printer:
             ]
         )
 
-    def comparison(self, found: Comparison) -> None:
+    def comparison(self, found: RunChanges) -> None:
         """The changes from an earlier file."""
         if self.markdown:
             say(found.markdown())

@@ -32,7 +32,7 @@ def merge_results(paths: Sequence[Path]) -> Merged:
     """
     files = {displayed(path): json_file.read(path) for path in paths}
     check_alike((name, _alike(content)) for name, content in files.items())
-    merging = _Merging(files)
+    merging = _KeptEntries(files)
     plans = _plans(files)
     ended = {name for _, _, name in merging.kept}
     missing, shards = Plans.of(plans).told(len(ended))
@@ -56,14 +56,14 @@ def merge_results(paths: Sequence[Path]) -> Merged:
 def join(contents: Sequence[Content]) -> Content:
     """The content of files of one run, parts of which were made on several machines."""
     files = {str(number): content for number, content in enumerate(contents, start=1)}
-    return _joined(files, _Merging(files), _plans(files))
+    return _joined(files, _KeptEntries(files), _plans(files))
 
 
 def _plans(files: Mapping[str, Content]) -> list[Mapping[str, Any]]:
     return [plan for content in files.values() for plan in content["harness"].get("plans", ())]
 
 
-class _Merging:
+class _KeptEntries:
     """The cells that are kept so far: each with its file, whether it has a speed, and its name."""
 
     def __init__(self, files: Mapping[str, Content]) -> None:
@@ -147,7 +147,7 @@ def _rename(entry: Entry, label: str) -> None:
 
 
 def _joined(
-    files: Mapping[str, Content], merging: _Merging, plans: Sequence[Mapping[str, Any]]
+    files: Mapping[str, Content], merging: _KeptEntries, plans: Sequence[Mapping[str, Any]]
 ) -> Content:
     first = next(iter(files.values()))
     info = deepcopy(first["machine_info"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 
 from harness.bench.contestant import TimedResult
+from harness.bench.events import BenchEvents
 from harness.bench.request import Group
 from harness.bench.rounds import PROOFS
-from harness.bench.run import BenchEvents
 from harness.progress import Progress
 
 # What is done with a cell beside its rounds: it is prepared, warmed up and proved.

@@ -79,7 +79,11 @@ def measure(
 
 
 def prepare(contestant: Contestant, path: str) -> None:
-    """Start the worker and have it ready on the path asked for, or on the fastest right one."""
+    """Start the worker and have it ready on the path asked for, or on the fastest right one.
+
+    Raises:
+        Unsupported: the backend does not offer the path.
+    """
     contestant.record.hello = dict(contestant.start())
     if contestant.entry.baseline:
         chosen = _prepare_path(contestant, "native")

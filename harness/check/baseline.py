@@ -16,7 +16,7 @@ from harness.check.record_read import of_machine
 from harness.check.request import choose_checks
 from harness.check.run import Engine
 from harness.check.surroundings import surroundings
-from harness.compared import Comparison
+from harness.compared import RunChanges
 from harness.errors import UsageError
 from harness.files.user_file import displayed
 from harness.worker.machine import identity
@@ -38,7 +38,7 @@ class Baseline:
         if not self.cells:
             raise UsageError(f"--baseline {self.name} holds no cell that has ended")
 
-    def compare(self, engine: Engine, report: Report, head: Mapping[str, Any]) -> Comparison:
+    def compare(self, engine: Engine, report: Report, head: Mapping[str, Any]) -> RunChanges:
         """What a run has changed; of what it was not asked for, nothing is missed."""
         new = {result.cell: engine.signed(result) for result in report.results}
         # With --fail-fast, what was not begun is not missed.
@@ -46,7 +46,7 @@ class Baseline:
         old = {cell: found for cell, found in self._asked_for(engine).items() if cell not in left}
         heads = self.records.of_kind("head")
         around = surroundings(heads[-1] if heads else {}, old, head, new)
-        return Comparison(around, changes_of(old, new), f"since {self.name}")
+        return RunChanges(around, changes_of(old, new), f"since {self.name}")
 
     def _asked_for(self, engine: Engine) -> Cells:
         """The cells and the checks that a request covers. Backends and specs that are left out
@@ -66,7 +66,7 @@ class Baseline:
         }
 
 
-def since(compared: Comparison, own: int) -> int:
+def since(compared: RunChanges, own: int) -> int:
     """The exit code of a run whose own is ``own``: what was there before does not count.
 
     3 stays 3: of a backend that could not be run nothing is known.

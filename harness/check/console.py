@@ -15,7 +15,6 @@ from harness.check import step_summary
 from harness.check.baseline import Baseline, since
 from harness.check.cell import Cell, CellResult, again
 from harness.check.events import Report
-from harness.check.on_cluster import engine_of
 from harness.check.pairs import statements
 from harness.check.progress import CheckProgress
 from harness.check.record_made import result_records
@@ -23,7 +22,7 @@ from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
 from harness.columns import left_out, process_of
-from harness.compared import Comparison
+from harness.compared import RunChanges
 from harness.errors import UsageError
 from harness.files import forms
 from harness.oracle.patience import OracleFault
@@ -73,7 +72,7 @@ def run_check(
     """
     started = time.monotonic()
     progress = CheckProgress(console(error=True))
-    with engine_of(request, progress) as engine, progress.bar:
+    with Engine(request, progress) as engine, progress.bar:
         for told in (*engine.specs.hidden, *engine.applied):
             progress.bar.line(told)
         base = Baseline(shown.baseline) if shown.baseline is not None else None
@@ -117,7 +116,7 @@ def run_check(
 
 
 def _content(
-    code: int, request: Request, report: Report, compared: Comparison | None
+    code: int, request: Request, report: Report, compared: RunChanges | None
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
     given = {} if request.given is None else {"given": given_record(request.given)}

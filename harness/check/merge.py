@@ -34,7 +34,7 @@ def merge_records(paths: Sequence[Path]) -> Merged:
     ]
     if asked:
         check_alike(asked, json.dumps)
-    merging = _Merging()
+    merging = _KeptBlocks()
     for name, records in files.items():
         for cell, origins in blocks(records).items():
             for origin, block in origins.items():
@@ -66,7 +66,7 @@ def merge_records(paths: Sequence[Path]) -> Merged:
     )
 
 
-class _Merging:
+class _KeptBlocks:
     """The blocks that are kept so far, by cell and origin; those that contradict each other are
     copies of one."""
 

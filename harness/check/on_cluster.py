@@ -6,18 +6,18 @@ backends against each other travels with the result.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.check.cell import Cell, CellResult
-from harness.check.events import CheckEvents
 from harness.check.findings import Finding
+from harness.check.machines import RunOne
 from harness.check.provenance import Greetings
 from harness.check.record_file import Records
 from harness.check.record_read import CellBlock, CellOrigin, blocks, last_first
-from harness.check.request import Request
 from harness.check.resume import take_up
-from harness.check.run import Engine
+from harness.check.runner import CellRunner
 from harness.check.task import Task, Workers, tasks
 from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost
 from harness.cluster.spread import Queue, spread
@@ -28,37 +28,24 @@ from harness.worker.machine import identity
 HOST = "harness.check.on_cluster:NodeCells"
 
 
-def engine_of(request: Request, events: CheckEvents | None = None) -> Engine:
-    """The engine that a request asks for: on this machine, or on a cluster.
+class ClusterMachines:
+    """Runs the cells of a run on the nodes of a cluster. See :class:`.machines.Machines`."""
 
-    Raises:
-        UsageError: as of :class:`Engine`, and of :class:`.on_ray.Cluster`.
-        ClusterError: there is no cluster.
-    """
-    return ClusterEngine(request, events) if request.on else Engine(request, events)
+    def __init__(self, runner: CellRunner) -> None:
+        """Connect, until the runner is closed.
 
+        Raises:
+            UsageError: as of :class:`.on_ray.Cluster`, or a cell carries arrays.
+            ClusterError: there is no cluster.
+        """
+        self._runner = runner
+        self._tasks = {task.cell: task for task in tasks(runner)}
+        assert runner.request.on is not None
+        self._cluster = runner.closing.enter_context(Cluster(runner.request.on))
 
-class ClusterEngine(Engine):
-    """One run of a request on a cluster."""
-
-    def __init__(self, request: Request, events: CheckEvents | None = None) -> None:
-        super().__init__(request, events)
-        self._tasks = {task.cell: task for task in tasks(self)}
-        self._proofs: dict[str, float] = {}
-        assert request.on is not None
-        self._cluster = Cluster(request.on)
-
-    def close(self) -> None:
-        """End all workers, and all that runs on the cluster."""
-        super().close()
-        self._cluster.close()
-
-    @property
-    def proofs(self) -> Mapping[str, float]:
-        """How far the oracle's gradient is from the complex step, by spec."""
-        return self._proofs
-
-    def _take_up(self, records: Records, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
+    def take_up(
+        self, records: Records, plan: Sequence[Cell]
+    ) -> tuple[dict[Cell, CellResult], list[str]]:
         """Each machine of the cluster says of what it has run whether it would be the same now."""
         ended = blocks(records)
         kept: dict[Cell, CellResult] = {}
@@ -83,44 +70,41 @@ class ClusterEngine(Engine):
         )
         if elsewhere:
             reasons.append(f"{elsewhere} cells are run again: their machine is not in the cluster")
-        if reasons:
-            self.events.again(reasons)
-        return kept
+        return kept, reasons
 
-    def _run_left(self, left: Sequence[Cell]) -> None:
+    def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
+        """Run the cells that are left, each kind of them by one process a node."""
         queue = Queue(left, lambda cell: cell.backend)
-        on_card = self.request.device != "cpu"
+        runner, request = self._runner, self._runner.request
+        several, on_card = len(runner.backends) > 1, request.device != "cpu"
 
         def slots(node: ClusterNode) -> int:
             most = node.gpus if on_card else node.cpus
-            return min(most, len(self.backends), self.request.jobs or most)
+            return min(most, len(runner.backends), request.jobs or most)
 
         def work(node: ClusterNode, backend: str) -> None:
             with self._cluster.actor(node, HOST, gpus=int(on_card)) as actor:
-                place = _There(actor, self._tasks, self._proofs, share=len(self.backends) > 1)
-                with self._lock:
-                    self.events.starting(f"{backend} on {node}", self._start_timeout(backend))
+                place = _There(actor, self._tasks, runner.cases.proofs, share=several)
+                timeout = runner.workers[backend].launch.start_timeout
+                runner.starting(f"{backend} on {node}", timeout)
                 self._machine(actor, node)
                 while (cell := queue.take(backend)) is not None:
-                    self._run_there(cell, place, node, queue)
-                    if self._enough.is_set():
+                    try:
+                        run_one(cell, place)
+                    except Lost as lost:
+                        if not queue.lost(cell) and not runner.stopping.is_set():
+                            run_one(cell, _Nowhere(f"{lost} (last on {node})"))
+                            queue.done(cell)
+                        raise
+                    queue.done(cell)
+                    if enough.is_set():
                         queue.stop()
 
         try:
             spread(self._cluster, queue, slots, work)
         except BaseException:
-            self._stopping.set()
+            runner.stopping.set()
             raise
-
-    def _run_there(self, cell: Cell, place: _There, node: ClusterNode, queue: Queue[Cell]) -> None:
-        try:
-            self._run_one(cell, place)
-        except Lost as lost:
-            if not queue.lost(cell) and not self._stopping.is_set():
-                self._run_one(cell, _Nowhere(f"{lost} (last on {node})"))
-                queue.done(cell)
-            raise
-        queue.done(cell)
 
     def _machine(self, actor: Actor, node: ClusterNode) -> str:
         """The identity of the machine of an actor.
@@ -136,9 +120,6 @@ class ClusterEngine(Engine):
                 "version on all of them"
             )
         return str(machine)
-
-    def _start_timeout(self, backend: str) -> float:
-        return self.workers[backend].launch.start_timeout
 
 
 class NodeCells:

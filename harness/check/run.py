@@ -5,42 +5,25 @@ The parent owns the oracle, the comparison and the records; it never imports a f
 
 from __future__ import annotations
 
-import os
 import threading
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from harness.check import history
 from harness.check.blame import Witnesses
 from harness.check.cell import Cell, CellResult
-from harness.check.events import Report
+from harness.check.events import CheckEvents, Report
 from harness.check.findings import PASSING
+from harness.check.machines import CellPlace, Machines, ThisMachine
+from harness.check.on_cluster import ClusterMachines
 from harness.check.outliers import Outliers
 from harness.check.pairs import Pair, Pairs, recorded
 from harness.check.provenance import Greetings
-from harness.check.record_file import Records, RecordWriter
+from harness.check.record_file import RecordWriter
 from harness.check.record_made import begin_record, blame_record
-from harness.check.record_read import blocks, last_first
-from harness.check.request import slowest_first
-from harness.check.resume import nothing_yet, records_of, take_up
+from harness.check.request import Request
+from harness.check.resume import records_of
 from harness.check.runner import CellRunner
-from harness.oracle.threads import one_thread
-from harness.worker.process import kill_all
-
-# Seconds that a run waits for its threads when it is stopped.
-STOPPING = 2.0
-
-
-class CellPlace(Protocol):
-    """Where a cell is run: here, or on another machine."""
-
-    def signature(self, cell: Cell) -> Mapping[str, str] | None:
-        """What decides the cell's numbers there, if that is known; asked before it is run."""
-
-    def run_cell(self, cell: Cell) -> CellResult:
-        """What came of it."""
 
 
 class Engine(CellRunner):
@@ -48,6 +31,15 @@ class Engine(CellRunner):
 
     head: Mapping[str, Any] = {}
     """The first line of the run's record, once it has begun."""
+
+    def __init__(self, request: Request, events: CheckEvents | None = None) -> None:
+        """As of :class:`CellRunner`.
+
+        Raises:
+            ClusterError: the request is for a cluster, and there is none.
+        """
+        super().__init__(request, events)
+        self._machines: Machines = ClusterMachines(self) if request.on else ThisMachine(self)
 
     def run(self, arguments: Sequence[str] = ()) -> Report:
         """Run every cell. Backends run beside each other, as many as there are cores."""
@@ -74,7 +66,7 @@ class Engine(CellRunner):
                 )
             if left and self._new is not None:
                 self._new.append(self.head)
-            self._run_left(left)
+            self._machines.run(left, self._run_one, self._enough)
         finally:
             self.close()
             for writer in filter(None, (self._writer, self._new)):
@@ -92,17 +84,11 @@ class Engine(CellRunner):
         if not self.request.resume or self.request.records is None:
             return {}
         records = records_of(self.request.records, self.request)
-        kept = self._take_up(records, plan)
+        kept, reasons = self._machines.take_up(records, plan)
+        self.events.again(reasons)
         self._found_pairs = [p for p in recorded(records) if all(cell in kept for cell in p.cells)]
         for result in kept.values():
             self.events.ended(result)
-        return kept
-
-    def _take_up(self, records: Records, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        greetings = Greetings(self.request, self.workers)
-        kept, reasons = take_up(plan, last_first(blocks(records)), self.signature, greetings)
-        assert self.request.records is not None
-        self.events.again(reasons if records.lines else [nothing_yet(self.request.records)])
         return kept
 
     def _remembered(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
@@ -125,37 +111,6 @@ class Engine(CellRunner):
             self._new = RecordWriter(history.new_file(folder))
         return known
 
-    def _run_left(self, left: Sequence[Cell]) -> None:
-        """Run cells from this process, a thread for each backend."""
-        pool = ThreadPoolExecutor(self.request.jobs or len(os.sched_getaffinity(0)))
-        futures = [
-            pool.submit(self._run_backend, name, left) for name in slowest_first(self.backends)
-        ]
-        try:
-            with one_thread():
-                for future in futures:
-                    future.result()
-        except BaseException:
-            # Ctrl-C too: the calls under way must end now. Those of the oracle cannot be
-            # ended, and are not waited for long.
-            self._stopping.set()
-            end = time.monotonic() + STOPPING
-            # Again and again: a cell may be starting its worker just now.
-            kill_all()
-            while wait(futures, 0.05).not_done and time.monotonic() < end:
-                kill_all()
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _run_backend(self, backend: str, left: Iterable[Cell]) -> None:
-        for cell in left:
-            if cell.backend == backend and not self._stopping.is_set():
-                if self._enough.is_set():
-                    break
-                self._run_one(cell, self)
-        self.workers[backend].close()
-
     def _run_one(self, cell: Cell, place: CellPlace) -> None:
         """Run a cell somewhere, and keep and tell what came of it."""
         kept = self._writer or self._new
@@ -166,7 +121,7 @@ class Engine(CellRunner):
             self.events.began(cell)
         result = place.run_cell(cell)
         self.cases.done(cell.spec)
-        if self._stopping.is_set():
+        if self.stopping.is_set():
             return  # its worker was killed from here: whatever came of it is not a verdict
         with self._lock:
             self._results[cell] = result

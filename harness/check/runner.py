@@ -8,21 +8,23 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
 from harness.check.cell import Cell, CellResult, cell_name, own_fault
 from harness.check.events import CheckEvents
 from harness.check.findings import Finding
 from harness.check.known_differences import Differences, known_differences
+from harness.check.on_backend import SpecOnBackend
 from harness.check.outliers import group_name, group_of
-from harness.check.own_model.run import ModelRun
+from harness.check.own_model.run import UsersModel
 from harness.check.provenance import Signatures, greeting, labelled, origins
 from harness.check.record_made import head
 from harness.check.request import Request, check_request, checks_of
 from harness.check.resume import request_record
-from harness.check.run_cell import CellRun
+from harness.check.run_cell import CellRun, Subject
 from harness.check.shared_cases import SharedCases
 from harness.columns import Columns, choose
 from harness.errors import HarnessError, UsageError
@@ -74,7 +76,10 @@ class CellRunner:
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self.cases = SharedCases(request)
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
+        """Set when nothing further is to begin, and what is under way is no verdict."""
+        self.closing = ExitStack()
+        """What else ends with the workers."""
 
     def __enter__(self) -> Self:
         return self
@@ -83,10 +88,16 @@ class CellRunner:
         self.close()
 
     def close(self) -> None:
-        """End all workers."""
-        self._stopping.set()
+        """End all workers, and what else is of this run."""
+        self.stopping.set()
         for worker in self.workers.values():
             worker.close()
+        self.closing.close()
+
+    def starting(self, name: str, seconds: float) -> None:
+        """Tell that a process is started, which may take so many seconds."""
+        with self._lock:
+            self.events.starting(name, seconds)
 
     def cells(self) -> list[Cell]:
         """The plan: every spec on every backend, dtype by dtype and path by path; of a shard, its
@@ -159,7 +170,7 @@ class CellRunner:
         ``checks`` are patterns, and the request's if left out.
         """
         spec = self.specs[cell.spec]
-        patience = Patience(self.request.timeout, self._stopping)
+        patience = Patience(self.request.timeout, self.stopping)
 
         def tell(finding: Finding) -> None:
             with self._lock:
@@ -191,25 +202,30 @@ class CellRunner:
     ) -> CellResult:
         worker = self.workers[cell.backend]
         if worker.pid is None and not worker.given_up:
-            with self._lock:
-                self.events.starting(cell.backend, worker.launch.start_timeout)
-        request, against = self.request, self.request.against
-        made = CellRun if against is None else partial(ModelRun, against=against)
-        run = made(
+            self.starting(cell.backend, worker.launch.start_timeout)
+        request = self.request
+        run = CellRun(
             cell,
             small,
             own,
             worker,
             self.differences,
+            self._subject,
             request.timeout,
             checks or request.checks,
             request.thorough,
-            request.repeat,
-            request.dtypes,
         )
         result = run.run(tell)
         result.greeting = greeting(worker)
         return result
+
+    @property
+    def _subject(self) -> Subject:
+        """What the cells are of."""
+        request = self.request
+        if request.against is not None:
+            return UsersModel(request.against)
+        return SpecOnBackend(request.repeat, request.dtypes)
 
     def case(self, spec: Spec, *, own: bool) -> Case:
         """A spec's case, small or at its own sizes; the same one where numbers are given."""

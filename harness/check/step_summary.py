@@ -12,13 +12,13 @@ from harness.check.events import Report
 from harness.check.findings import PASSING
 from harness.check.pairs import statements
 from harness.check.report import cell_text, summary, title
-from harness.compared import Comparison
+from harness.compared import RunChanges
 from harness.markdown import escaped, table
 from harness.spec.shelf import Shelf
 
 
 def tell(
-    report: Report, specs: Shelf, seconds: float, compared: Comparison | None = None
+    report: Report, specs: Shelf, seconds: float, compared: RunChanges | None = None
 ) -> list[str]:
     """Add to the step's summary, where there is one; the lines to print on standard error."""
     told = []
@@ -29,7 +29,7 @@ def tell(
     return told
 
 
-def alerts(report: Report, specs: Shelf, compared: Comparison | None = None) -> list[str]:
+def alerts(report: Report, specs: Shelf, compared: RunChanges | None = None) -> list[str]:
     """What fails, beside the line where it goes wrong or else the model's; an error if it is worse
     than before, where that is known."""
     failing = {r.cell: r for r in report.results if r.verdict not in PASSING}
@@ -61,7 +61,7 @@ def places(location: str, specs: Shelf, spec: str) -> Iterator[str]:
     yield f"{name.file}:{name.line}"
 
 
-def markdown(report: Report, seconds: float, compared: Comparison | None = None) -> str:
+def markdown(report: Report, seconds: float, compared: RunChanges | None = None) -> str:
     """The summary of a run: what came of it, the table of systems by backends, what fails."""
     found = [f"### harness check: {escaped(summary(report, seconds))}", ""]
     if compared is not None:

@@ -14,13 +14,13 @@ from harness.check.changes import Cells, changes_of
 from harness.check.record_file import Records
 from harness.check.record_read import ended
 from harness.check.surroundings import surroundings
-from harness.compared import Comparison
+from harness.compared import RunChanges
 from harness.comparison.files import Results, load
 from harness.errors import UsageError, did_you_mean
 from harness.files.user_file import displayed
 
 
-def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> Comparison:
+def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> RunChanges:
     """What changes from one column of a file to another; ``threshold`` is for speeds.
 
     Raises:
@@ -33,7 +33,7 @@ def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD)
     return of_speeds(content, old, new, threshold, displayed(path))
 
 
-def of_cells(cells: Cells, old: str, new: str, where: str) -> Comparison:
+def of_cells(cells: Cells, old: str, new: str, where: str) -> RunChanges:
     """The changes of verdicts and accuracy from one column to another.
 
     Raises:
@@ -45,10 +45,10 @@ def of_cells(cells: Cells, old: str, new: str, where: str) -> Comparison:
     renamed = {cell: _under(result, new) for cell, result in before.items()}
     # That the interpreters are two is what columns are for.
     around = [d for d in surroundings({}, renamed, {}, after) if d.what != "interpreter"]
-    return Comparison(around, changes_of(renamed, after), f"from {old} to {new}")
+    return RunChanges(around, changes_of(renamed, after), f"from {old} to {new}")
 
 
-def of_speeds(content: Results, old: str, new: str, threshold: float, where: str) -> Comparison:
+def of_speeds(content: Results, old: str, new: str, threshold: float, where: str) -> RunChanges:
     """The changes of speed beyond ``threshold`` and the noise from one column to another.
 
     Raises:

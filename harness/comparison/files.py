@@ -12,7 +12,7 @@ from harness.check import changes as checks
 from harness.check import surroundings
 from harness.check.record_file import Records, read_records
 from harness.check.record_read import blocks
-from harness.compared import Comparison
+from harness.compared import RunChanges
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed, read_head
@@ -21,7 +21,7 @@ Results = Mapping[str, Any]
 NAMES = {True: "a record file of 'harness check'", False: "results of 'harness bench'"}
 
 
-def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> Comparison:
+def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunChanges:
     """What changed from one file to another; ``threshold`` is for speeds.
 
     Raises:
@@ -35,7 +35,7 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> Compar
                 raise UsageError(f"{displayed(path)} holds no cell that has ended")
         around = surroundings.environment_changes(first, second)
         limits = checks.limits(first, second)
-        return Comparison(around, checks.changes(first, second), limits=limits)
+        return RunChanges(around, checks.changes(first, second), limits=limits)
     if isinstance(first, Records) or isinstance(second, Records):
         told = (
             f"{displayed(path)} is {NAMES[isinstance(content, Records)]}"

@@ -17,7 +17,7 @@ from harness.check.progress import CheckProgress
 from harness.check.request import DTYPES, QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS, Request
 from harness.check.run import Engine
 from harness.columns import choose
-from harness.compared import Comparison
+from harness.compared import RunChanges
 from harness.comparison.between import of_cells, of_speeds
 from harness.errors import UsageError, did_you_mean
 from harness.files.forms import plain
@@ -42,7 +42,7 @@ def run_upgrade(columns: Sequence[str], specs: Sequence[str], options: Mapping[s
             hint = did_you_mean(word, (NUMBERS, SPEED))
             raise UsageError(f"--want takes {NUMBERS} or {SPEED}, found {word!r}{hint}")
     request, timing = _requests(columns, specs, options)
-    told: dict[str, Comparison] = {}
+    told: dict[str, RunChanges] = {}
     code = 0
     quiet = options["as_json"]
     if NUMBERS in want:
@@ -74,7 +74,7 @@ def _requests(
     return request, BenchRequest(rounds=options["rounds"], **common)
 
 
-def _numbers(request: Request, quiet: bool) -> tuple[int, Comparison]:
+def _numbers(request: Request, quiet: bool) -> tuple[int, RunChanges]:
     """What changes of verdicts and digits; 3 with it where a column could not be run."""
     old, new = request.backends
     progress = CheckProgress(console(error=True))
@@ -88,7 +88,7 @@ def _numbers(request: Request, quiet: bool) -> tuple[int, Comparison]:
     return 3 if report.exit_code == 3 else 0, found
 
 
-def _speeds(timing: BenchRequest, threshold: float, quiet: bool) -> tuple[int, Comparison]:
+def _speeds(timing: BenchRequest, threshold: float, quiet: bool) -> tuple[int, RunChanges]:
     """What changes of speed; 3 with it where a column could not be timed."""
     old, new = timing.backends
     progress = BenchProgress(console(error=True), timing.rounds)

@@ -79,13 +79,15 @@ def gather_for(
     folders: Sequence[str | Path],
     sizes: Mapping[str, int],
     **sources: Any,
-) -> Given:
-    """As :func:`gather`, for the one spec of a request.
+) -> Given | None:
+    """As :func:`gather`, for the one spec of a request; None if nothing is given.
 
     Raises:
         UsageError: there are several.
         HarnessError: as there.
     """
+    if all(source is None for source in sources.values()):
+        return None
     if len(specs) != 1:
         found = f"found {', '.join(map(str, specs))}" if specs else "found none"
         raise UsageError(f"weights and inputs are those of one spec: name it; {found}")

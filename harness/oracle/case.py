@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -17,8 +18,7 @@ import numpy as np
 from harness.arrays import Array
 from harness.oracle.draw import cotangents, draw
 from harness.oracle.given import Given
-from harness.oracle.kinks import KINK_MARGIN, kink_margin
-from harness.oracle.oracle import Oracle
+from harness.oracle.off_kinks import Drawing, drawn
 from harness.oracle.patience import OracleFault, at_work
 from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference, Run
 from harness.program.dims import resolve_shape
@@ -31,9 +31,6 @@ from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
 from harness.spec.model import Spec
 
-SEEDS_TRIED = 40
-# What matrices are multiplied by; the first with which float32 does not overflow.
-GAINS = (1.0, 2.0**-2, 2.0**-4, 2.0**-8)
 # For each number of a model: what the oracle takes at its peak beyond what it has taken before,
 # and the least time to draw and walk with it on any machine. Measured: 60 to 100, and from 1e-7 on.
 BYTES = 64
@@ -45,8 +42,9 @@ LARGE = 100_000
 class Case:
     """One model at some sizes, its material, and what the oracle says of it.
 
-    ``sizes`` override the spec's; the material is drawn off all kinks, but for what is ``given``. A
-    model without a loss is trained on the squares of its outputs, so that all of it is compared.
+    ``sizes`` override the spec's; the material comes of a ``drawing``: off all kinks, but for what
+    is ``given``, where none is handed in. A model without a loss is trained on the squares of its
+    outputs, so that all of it is compared.
     """
 
     def __init__(
@@ -57,6 +55,7 @@ class Case:
         time: int,
         seed: int = 0,
         given: Given | None = None,
+        drawing: Drawing | None = None,
     ) -> None:
         self.given = given
         self.spec, self.batch, self.time = spec, batch, time
@@ -75,7 +74,8 @@ class Case:
             guard=self._guarded,
         )
         with at_work(self.entries * BYTES, self.entries * SECONDS):
-            self.seed, self.material = self._draw(seed)
+            drawing = drawing or partial(drawn, batch=batch, time=time, given=given)
+            self.seed, self.material = drawing(self.training, self.inference, seed)
             self.cotangents = cotangents(self.training, batch, time, self.seed)
 
     def program(self, phase: Phase) -> Program:
@@ -88,42 +88,12 @@ class Case:
             other = draw(self.training, batch, time, self.seed + 7919 * seed)
         return self.material.with_batch(other)
 
-    def _draw(self, seed: int) -> tuple[int, Arguments]:
-        """Off all kinks, and with weights as large as float32 can do with."""
-        for gain in GAINS:
-            number, material = self._off_kinks(seed, gain)
-            if self.finite(material):
-                break
-        return number, material
-
-    def _off_kinks(self, seed: int, gain: float) -> tuple[int, Arguments]:
-        best: tuple[float, int, Arguments] | None = None
-        for number in range(seed * SEEDS_TRIED, (seed + 1) * SEEDS_TRIED):
-            material = draw(self.training, self.batch, self.time, number, gain)
-            if self.given is not None:
-                material = self.given.over(material)
-            margin = kink_margin(self.training, material)
-            if best is None or margin > best[0]:
-                best = (margin, number, material)
-            if margin >= KINK_MARGIN or (self.given and self.given.decides_forward):
-                break
-        assert best is not None
-        return best[1], best[2]
-
     def found_once(self, key: str, find: Callable[[], Arguments]) -> Arguments:
         """Material of this case that many cells ask for."""
         with self._lock:
             if key not in self._found:
                 self._found[key] = find()
             return self._found[key]
-
-    def finite(self, material: Arguments) -> bool:
-        """Whether a forward pass in float32 overflows nowhere that shows."""
-        programs = (self.training, self.inference)
-        session = Session(Oracle(), *programs, path="equations", dtype="float32")
-        session.load(material.parameters, material.statistics)
-        results = session.forward("training", material.inputs, material.state)
-        return all(bool(np.isfinite(array).all()) for array in results.values())
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ KINK_MARGIN = 1e-5
 # (harness.oracle.tolerance.K).
 KINKS = 8.0
 
-Comparison = Callable[[Array, Array], Array]
+Compare = Callable[[Array, Array], Array]
 ORDERED = ("less", "less_equal")
 
 
@@ -48,7 +48,7 @@ class Watching(Oracle):
         self.margin = self.doubt = np.inf
         self.decisions: list[Array] = []
 
-    def _kept(self, compare: Comparison) -> Comparison:
+    def _kept(self, compare: Compare) -> Compare:
         def run(a: Array, b: Array) -> Array:
             self.decisions.append(compare(a, b))
             return self.decisions[-1]
@@ -69,7 +69,7 @@ class Watching(Oracle):
         self.decisions.append(order)
         return np.asarray(order)
 
-    def _watched(self, compare: Comparison) -> Comparison:
+    def _watched(self, compare: Compare) -> Compare:
         kept = self._kept(compare)
 
         def run(a: Array, b: Array) -> Array:
@@ -100,7 +100,7 @@ class Wavering(Oracle):
         self._table = {**self._table, **{op: self._turned(TABLE[op]) for op in ORDERED}}
         self._table["argsort"] = self._exchanged
 
-    def _turned(self, compare: Comparison) -> Comparison:
+    def _turned(self, compare: Compare) -> Compare:
         def run(a: Array, b: Array) -> Array:
             gap = np.abs(np.subtract(a, b))
             near = (gap > 0) & (gap <= self.band * max(_size(a), _size(b)))

@@ -52,6 +52,7 @@ class Deviation:
     tolerance: float
     reason: str = ""
     spread: tuple[int, ...] = ()  # of the worst tensor of a check: see :func:`spread`
+    telling: bool = True  # see :func:`telling`
 
     @property
     def ratio(self) -> float:
@@ -102,6 +103,12 @@ def scales(expected: Arrays) -> dict[str, float]:
 # gradient of attention's bias of keys is nothing but rounding. How well others agree is told by
 # others.
 TELLING = 2.0**-12
+
+
+def telling(noise: float, dtype: str) -> bool:
+    """Whether a tensor of so much noise in a dtype says how well two computations agree: not where
+    it is nothing but rounding."""
+    return noise <= TELLING * PRECISION[dtype]
 
 
 def digits(error: float) -> float:
@@ -163,7 +170,7 @@ def deviation(
     if wrong or isinstance(array, Misfit):
         return Deviation(name, float("inf"), yardstick, tolerance, wrong)
     error = relative_error(array, np.asarray(expected, np.float64), scale)
-    return Deviation(name, error, yardstick, tolerance)
+    return Deviation(name, error, yardstick, tolerance, telling=telling(yardstick, dtype))
 
 
 def wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
@@ -214,5 +221,5 @@ def worst(deviations: list[Deviation]) -> Deviation:
 
 def _beyond(deviation: Deviation) -> tuple[bool, bool, float]:
     ratio = deviation.ratio
-    tells = not deviation.agrees or deviation.yardstick <= TELLING
+    tells = not deviation.agrees or deviation.telling
     return not deviation.agrees, tells, math.inf if math.isnan(ratio) else ratio

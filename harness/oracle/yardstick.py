@@ -25,12 +25,12 @@ from harness.oracle.rounding import SHARE, Rounded
 from harness.oracle.tolerance import (
     FLOOR,
     PRECISION,
-    TELLING,
     Deviation,
     compare,
     relative_error,
     scales,
     spread,
+    telling,
 )
 from harness.program.ir import Program, UpdateRule
 from harness.runtime.precision import host_dtype
@@ -82,10 +82,10 @@ class Expected:
         return {name: max(error * factor, least) for name, error in measured.items()}
 
     def tells(self, name: str, dtype: str) -> bool:
-        """Whether numbers of that name say how well two computations of a dtype agree: not where
-        they are nothing but rounding."""
+        """Whether numbers of that name say how well two computations of a dtype agree. See
+        :func:`.tolerance.telling`."""
         kept = host_dtype(dtype)
-        return self.measured(kept).get(name, 0.0) <= TELLING * PRECISION[kept]
+        return telling(self.measured(kept).get(name, 0.0), kept)
 
     def deviations(self, found: Mapping[str, Any], dtype: str) -> list[Deviation]:
         """One for every expected tensor; what was not expected differs too."""

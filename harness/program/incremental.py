@@ -37,11 +37,11 @@ def incremental(program: Program, output: str, limit: int) -> Program:
     if program.state:
         raise NoRow("it keeps a state of its own")
     (wanted,) = (port.value for port in program.outputs if port.name == output)
-    return _Steps(Demands(program, wanted), Dim(limit)).made(output)
+    return _StepBuilder(Demands(program, wanted), Dim(limit)).made(output)
 
 
 @dataclass
-class _Steps:
+class _StepBuilder:
     demands: Demands
     limit: Dim
     build: Builder = field(default_factory=Builder)

@@ -8,12 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.program.dims import ONE, Dim, Shape
 
 # Attributes with one entry for each windowed axis.
 EACH = ("axes", "size", "stride", "dilation", "padding", "after", "length")
+
+
+class FramedAxis(NamedTuple):
+    """What a backend is given of one windowed axis, in numbers; ``length`` is that of the result:
+    of ``windows`` how many there are, of ``overlap_add`` the entries of the axis."""
+
+    axis: int
+    size: int
+    stride: int
+    dilation: int
+    padding: int
+    after: int
+    length: int
+
+    def entries(self, place: int, count: int) -> slice:
+        """Where in the padded axis the entry at a place of each of ``count`` windows is."""
+        start = place * self.dilation
+        return slice(start, start + self.stride * (count - 1) + 1, self.stride)
+
+
+def framed_axes(framing: Mapping[str, Sequence[int]]) -> tuple[FramedAxis, ...]:
+    """The axes of the attributes of a ``windows`` or ``overlap_add``."""
+    columns = (framing[name] for name in EACH)
+    return tuple(FramedAxis(*axis) for axis in zip(*columns, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from harness.runtime.functions import COMPILED, ExecutionPath, Functions
 from harness.runtime.native import NativeOptimizer, Tensors
 from harness.runtime.tensors import WHOLE
 from harness.runtime.traces import Named, Tracing
-from harness.runtime.updates import RATE, STEP, Update, claimable, feeds, started
+from harness.runtime.updates import RATE, STEP, Update, claimable, feeds, started, steps_made
 
 UPDATED = ("update()", "the next state and the next variables")
 
@@ -222,7 +222,7 @@ class Session(Functions):
         if self.scales:
             kept |= {**trained, **self.scaling}
             made, self.scaling = scaling.left_by(self.interpreter({}), gradients, kept, made)
-            self.steps = int(self.array(made[STEP], STEP)) - 1
+            self.steps = steps_made(self.array(made[STEP], STEP))
         self.slots = {s: {n: made[f"{s}.{n}"] for n in ts} for s, ts in self.slots.items()}
         return {n: made[n] for n in trained}
 

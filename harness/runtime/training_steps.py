@@ -16,7 +16,7 @@ from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.runtime.step import make_step, store
 from harness.runtime.step_loop import Carry, StepLoop
-from harness.runtime.updates import STEP
+from harness.runtime.updates import STEP, steps_made
 
 
 class ListedBatches:
@@ -94,7 +94,7 @@ class TrainingSteps:
         """How many steps the optimizer has made: all, but for those that float16 left out."""
         if not self.session.scales:
             return self.count
-        return int(self.session.array(self._carry.carried[STEP], STEP)) - 1
+        return steps_made(self.session.array(self._carry.carried[STEP], STEP))
 
     def _steps(self, rate: float, rows: Rows) -> _Steps:
         """The step at a learning rate, for a batch like these rows; what is carried suits it."""

@@ -45,6 +45,11 @@ def _start(slot: Port, parameter: Array) -> Array:
     return np.full_like(parameter, number)
 
 
+def steps_made(following: Array) -> int:
+    """How many steps the optimizer has made, by the number of the step that follows."""
+    return int(following) - 1
+
+
 def claimable(rule: UpdateRule, layout: Layout) -> bool:
     """Whether a framework's own optimizer can stand for a rule: one for all parameters, whose
     attributes stay what they are from step to step, which keeps what the definition keeps, and over

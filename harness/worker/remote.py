@@ -107,17 +107,20 @@ def answered(
 
 
 class Remote:
-    """Drives one worker's session. All calls together must end ``timeout`` seconds from now, to
-    which is added what is ``excused`` in between: the seconds that the caller took for itself.
+    """Drives one worker's session, whose answers have ``forms``. All calls together must end
+    ``timeout`` seconds from now, to which is added what is ``excused`` in between: the seconds that
+    the caller took for itself.
     ``denormals`` is whether the backend of the open session promises to keep them, ``repeats``
     whether its gradients have the same bits each time."""
 
-    forms: Forms = answers.BACKEND
-
     def __init__(
-        self, worker: Worker, timeout: float, excused: Callable[[], float] = lambda: 0.0
+        self,
+        worker: Worker,
+        timeout: float,
+        excused: Callable[[], float] = lambda: 0.0,
+        forms: Forms = answers.BACKEND,
     ) -> None:
-        self.worker, self.excused = worker, excused
+        self.worker, self.excused, self.forms = worker, excused, forms
         self.denormals, self.repeats = False, True
         self.deadline = time.monotonic() + timeout - excused()
 

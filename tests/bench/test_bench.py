@@ -15,6 +15,7 @@ from harness.bench.proofs import waits_for_work
 from harness.bench.proofs.within_hardware import check_hardware
 from harness.bench.request import BenchRequest, Entry, groups_of
 from harness.bench.run import Bench
+from harness.bench.timer import LocalTimer
 from harness.bench.workload import TimedCase
 from harness.worker.launch import Launch, thread_settings
 from harness.worker.worker import Worker
@@ -163,6 +164,8 @@ def test_what_is_not_offered_is_no_failure() -> None:
 def test_workers_are_gone_after_a_run() -> None:
     with Bench(request("forward"), entries("honest")) as bench:
         bench.run()
-        pids = [worker.pid for worker in bench._workers.values()]
+        assert isinstance(bench.timer, LocalTimer)
+        workers = [*bench.timer.workers.values()]
+        pids = [worker.pid for worker in workers]
     assert all(pids)
-    assert all(worker.pid is None for worker in bench._workers.values())
+    assert all(worker.pid is None for worker in workers)

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from harness.bench.contestant import Status, TimedResult
 from harness.bench.doubts import Load, doubts, warning
 from harness.bench.environment import environment
 from harness.bench.json_file import DocumentError, check_writable, document, read, write
+from harness.bench.plan import BenchPlan
 from harness.bench.request import TUNINGS
 
 NAME = "lesson6/sequence_rnn[numpy-train-b64-t8]"
@@ -108,8 +108,7 @@ def test_what_cannot_be_kept_is_shown(
     path = tmp_path / "a.json"
 
     class Done:
-        groups = plan = ()
-        lacking = MappingProxyType[str, str]({})
+        plan = BenchPlan(REQUEST, (), (), ())
 
         def __init__(self, *_: object, **__: object) -> None: ...
 
@@ -125,7 +124,7 @@ def test_what_cannot_be_kept_is_shown(
             path.write_text("mine")
             return [result()]
 
-    monkeypatch.setattr(console, "bench_of", Done)
+    monkeypatch.setattr(console, "Bench", Done)
     options = {"records": path, "compare": None, "relative_to": None, "markdown": True}
     options |= {"verbose": False, "as_json": False}
     with pytest.raises(DocumentError, match="a text, not results of 'harness bench'"):

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 import click
 
 from harness.bench.contestant import TimedResult
+from harness.bench.events import BenchEvents
 from harness.bench.request import BenchRequest
-from harness.bench.run import Bench, BenchEvents
+from harness.bench.run import Bench
 
 SYSTEMS = ("lesson6/sequence_rnn", "lesson6/stateful_lstm", "lesson6/three_char")
 

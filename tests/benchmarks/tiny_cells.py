@@ -23,10 +23,10 @@ from marked import put
 
 from harness.check.cell import Cell, CellResult
 from harness.check.events import CheckEvents
-from harness.check.on_cluster import engine_of
 from harness.check.record_file import read_records
 from harness.check.record_read import CELL_FIELDS
 from harness.check.request import Request
+from harness.check.run import Engine
 from harness.files.atomic import write_whole
 
 RECORD = Path(__file__).with_suffix(".json")
@@ -124,9 +124,9 @@ def run(cells: int, nodes: int, folder: Path) -> dict[str, Any]:
         "records": records,
     }
     if nodes:
-        with cluster(nodes) as address, engine_of(Request(on=address, **settings), clock) as engine:
+        with cluster(nodes) as address, Engine(Request(on=address, **settings), clock) as engine:
             return summary(engine.run(), clock, records, nodes)
-    with engine_of(Request(**settings), clock) as engine:
+    with Engine(Request(**settings), clock) as engine:
         return summary(engine.run(), clock, records, nodes)
 
 

@@ -154,7 +154,7 @@ def test_cell_that_is_interrupted_gets_no_verdict(tmp_path: Path) -> None:
     with Engine(request, Interrupt()) as engine:
 
         def stop() -> None:
-            engine._stopping.set()
+            engine.stopping.set()
             kill_all()
 
         found = engine.run()

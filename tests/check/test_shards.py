@@ -78,11 +78,11 @@ def test_shards_of_a_bench_are_whole_groups() -> None:
     for number in range(1, 5):
         request = BenchRequest(SPECS, ("numpy", "torch"), shard=Shard(number, 4))
         with Bench(request) as bench:
-            found += [group.name for group in bench.groups]
-            assert {g.mode for g in bench.groups} <= {"forward", "train"}
-            assert bench.plan_record()["cells"] == 12
+            found += [group.name for group in bench.plan.groups]
+            assert {g.mode for g in bench.plan.groups} <= {"forward", "train"}
+            assert bench.plan.record()["cells"] == 12
     with Bench(BenchRequest(SPECS, ("numpy", "torch"))) as bench:
-        assert sorted(found) == sorted(group.name for group in bench.groups)
+        assert sorted(found) == sorted(group.name for group in bench.plan.groups)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from harness.check.request import Request, make_case
-from harness.oracle import case as cases
-from harness.oracle.case import KINK_MARGIN, Case, kink_margin, state_of, step_values
+from harness.oracle import off_kinks
+from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw
+from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.oracle.orders import ORDERS
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
@@ -138,7 +139,7 @@ def test_a_preactivation_on_a_kink_is_seen() -> None:
 
 def test_a_draw_on_a_kink_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     margins = iter([0.0, 1e-7, 0.5, 0.9])
-    monkeypatch.setattr(cases, "kink_margin", lambda *_: next(margins))
+    monkeypatch.setattr(off_kinks, "kink_margin", lambda *_: next(margins))
     assert small("simple_rnn").seed == 2
     margins = iter([1e-9, 1e-6, *[0.0] * 40])
     assert small("simple_rnn").seed == 1

@@ -14,6 +14,7 @@ from harness.oracle.oracle import Oracle
 from harness.oracle.orders import ORDERS
 from harness.oracle.tolerance import (
     FLOOR,
+    PRECISION,
     Deviation,
     K,
     compare,
@@ -160,13 +161,19 @@ def test_worst_is_what_is_furthest_beyond_what_is_allowed() -> None:
     assert "9.00e-08, 9 times the yardstick" in str(far)
 
 
-def test_what_is_nothing_but_rounding_tells_only_where_it_is_wrong() -> None:
-    near = Deviation("near", 1e-7, 1e-7, 1.6e-6)
-    rounding = Deviation("rounding", 0.02, 0.01, 0.16)
-    wrong = Deviation("wrong", 0.2, 0.01, 0.16)
-    assert worst([near, rounding]).name == "near"
-    assert worst([rounding]).name == "rounding"
-    assert worst([near, rounding, wrong]).name == "wrong"
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_nothing_but_rounding_tells_only_where_it_is_wrong(dtype: str) -> None:
+    noise = {n: size * PRECISION[dtype] for n, size in (("near", 1e-7), ("rounding", 0.01))}
+
+    def judged(**errors: float) -> str:
+        """The worst tensor, where each is off by so many times its noise."""
+        found = {n: ONES.astype(dtype) for n in errors}
+        expected = {n: ONES + times * noise[n] for n, times in errors.items()}
+        return worst(compare(found, expected, noise, dtype)).name
+
+    assert judged(near=1.0, rounding=2.0) == "near"
+    assert judged(rounding=2.0) == "rounding"
+    assert judged(near=1.0, rounding=20.0) == "rounding"
 
 
 # --- On a model -------------------------------------------------------------------------------

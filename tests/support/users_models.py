@@ -8,8 +8,9 @@ from typing import Any
 from harness.check.cell import Cell, CellResult
 from harness.check.known_differences import Differences
 from harness.check.own_model.asked import Against, against
-from harness.check.own_model.run import ModelRun
+from harness.check.own_model.run import UsersModel
 from harness.check.request import Request, make_case
+from harness.check.run_cell import CellRun
 from harness.runtime.own_model.service import OwnModelService
 from harness.spec.model import load_spec
 from harness.worker.serve import _failure
@@ -95,5 +96,5 @@ def checked(
     cases = [make_case(loaded, request, own=each) for each in (False, True)]
     cell = Cell(loaded.name, own.column, "cpu", dtype, "native")
     worker: Any = LocalWorker(service)
-    run = ModelRun(cell, *cases, worker, Differences(), checks=checks, against=own)
+    run = CellRun(cell, *cases, worker, Differences(), UsersModel(own), checks=checks)
     return run.run()

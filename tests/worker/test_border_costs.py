@@ -12,7 +12,7 @@ import pytest
 from broken_promises import SPEC, request, run
 from click.testing import CliRunner
 
-from harness.check import checks, run_cell
+from harness.check import checks, on_backend
 from harness.check.checks.context import Context
 from harness.check.record_file import read_records
 from harness.check.record_read import ended
@@ -118,7 +118,7 @@ def test_a_fault_of_the_localiser_costs_one_cell(monkeypatch: pytest.MonkeyPatch
     def lose_the_way(*_: Any) -> None:
         raise AttributeError("no way")
 
-    monkeypatch.setattr(run_cell, "Expectations", lose_the_way)
+    monkeypatch.setattr(on_backend, "Expectations", lose_the_way)
     report = run("trace-lists", "nothing")
     lost, other = report.results
     assert [f.check for f in lost.findings][-1] == "harness"

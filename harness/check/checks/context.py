@@ -47,12 +47,8 @@ class Context:
     def finding(
         self, check: str, found: Mapping[str, Array | Misfit], expected: Expected
     ) -> Finding:
-        """Compare everything that was expected, and whatever else was found."""
-        deviations = expected.deviations(found, self.dtype)
-        if deviations:
-            furthest = deviations.index(worst(deviations))
-            deviations[furthest] = expected.spread(deviations[furthest], found)
-        return Finding(check, deviations)
+        """As of :func:`compared`, in the cell's dtype."""
+        return compared(check, found, expected, self.dtype)
 
     def forward(self, material: Arguments) -> Tensors:
         """An inference pass with the material's batch; parameters must be loaded."""
@@ -106,6 +102,17 @@ class Context:
             learning_rate=learning_rate,
             **further,
         )
+
+
+def compared(
+    check: str, found: Mapping[str, Array | Misfit], expected: Expected, dtype: str
+) -> Finding:
+    """Compare everything that was expected, and whatever else was found."""
+    deviations = expected.deviations(found, dtype)
+    if deviations:
+        furthest = deviations.index(worst(deviations))
+        deviations[furthest] = expected.spread(deviations[furthest], found)
+    return Finding(check, deviations)
 
 
 def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:

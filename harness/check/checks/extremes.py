@@ -14,6 +14,7 @@ from harness.check.checks.context import Context, part
 from harness.check.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.kinks import KINK_MARGIN, kink_margin
+from harness.oracle.off_kinks import finite
 from harness.program.ir import Port
 from harness.program.signature import owner_of
 from harness.runtime.arguments import Arguments
@@ -68,13 +69,14 @@ def saturated_material(case: Case) -> Arguments:
 
 
 def _most_saturated(case: Case) -> Arguments:
+    programs = (case.training, case.inference)
     for factors in SATURATING:
         materials = [_saturated(case, factor) for factor in factors]
-        finite = [material for material in materials if case.finite(material)]
-        if finite:
+        usable = [material for material in materials if finite(*programs, material)]
+        if usable:
             break
     # A value on a kink would fall to one side or the other by rounding alone.
-    return max(finite or materials, key=lambda m: min(kink_margin(case.training, m), KINK_MARGIN))
+    return max(usable or materials, key=lambda m: min(kink_margin(case.training, m), KINK_MARGIN))
 
 
 def _saturated(case: Case, factor: float) -> Arguments:

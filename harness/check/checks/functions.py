@@ -15,9 +15,10 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict
 from harness.check.checks.context import Context
-from harness.check.checks.probes import ProbeCase, once
+from harness.check.checks.probes import once, probe_case
 from harness.check.findings import Finding
 from harness.oracle import oracle
+from harness.oracle.case import Case
 from harness.oracle.draw import draw, single
 from harness.oracle.tolerance import Deviation, compare
 from harness.program.ir import Program
@@ -119,8 +120,8 @@ def _deviation(
 
 
 @cache
-def _case() -> ProbeCase:
-    return ProbeCase("functions", len(points()), material)
+def _case() -> Case:
+    return probe_case("functions", len(points()), material)
 
 
 @cache

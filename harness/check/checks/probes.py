@@ -41,12 +41,10 @@ def probe(name: str) -> Spec:
     return load_spec(f"probe/{name}", overrides={("model", f"probe/{name}"): text})
 
 
-class ProbeCase(Case):
+def probe_case(name: str, batch: int, make: Callable[[Program], Arguments]) -> Case:
     """The case of a probe: its material is made by ``make``, not drawn."""
 
-    def __init__(self, name: str, batch: int, make: Callable[[Program], Arguments]) -> None:
-        self._make = make
-        super().__init__(probe(name), {}, batch, 1)
+    def made(training: Program, _: Program, seed: int) -> tuple[int, Arguments]:
+        return seed, make(training)
 
-    def _draw(self, seed: int) -> tuple[int, Arguments]:
-        return seed, self._make(self.training)
+    return Case(probe(name), {}, batch, 1, drawing=made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from threading import Lock
 from typing import Any
@@ -15,9 +16,9 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.check.checks.context import Context
 from harness.check.findings import Finding
 from harness.errors import SpecError
-from harness.oracle.case import SEEDS_TRIED, Case, step_values
+from harness.oracle.case import Case, step_values
 from harness.oracle.draw import draw
-from harness.oracle.kinks import KINK_MARGIN, kink_margin
+from harness.oracle.off_kinks import off_kinks
 from harness.oracle.tolerance import FLOOR, PRECISION, scales
 from harness.oracle.yardstick import Expected
 from harness.program.ir import Port, Program
@@ -32,48 +33,44 @@ BATCH, TIME, CLASSES, UNITS, OTHERS = 70, 33, 300, 70, 41
 DISTINCT = 3
 # Of one step, so large that the parameters it starts from are rounded away beside it; exact.
 RATE = 2.0**20
-_cases: WeakKeyDictionary[Case, LargeCase] = WeakKeyDictionary()
+_cases: WeakKeyDictionary[Case, Case] = WeakKeyDictionary()
 _making = Lock()
 
 
-class LargeCase(Case):
-    """A model whose batch is a few examples in many rows, with one index in half of all places.
+def _repeated(
+    training: Program, _: Program, seed: int, *, batch: int, time: int
+) -> tuple[int, Arguments]:
+    """Material whose batch is a few examples in many rows, with one index in half of all places;
+    off all kinks. See :data:`.off_kinks.Drawing`."""
+    sizes = {**training.sizes, "batch": batch, "time": time}
 
-    ``margin`` is that of :func:`harness.oracle.case.kink_margin`.
-    """
-
-    margin: float
-
-    def _draw(self, seed: int) -> tuple[int, Arguments]:
-        found = []
-        for number in range(seed * SEEDS_TRIED, (seed + 1) * SEEDS_TRIED):
-            material = self._repeated(draw(self.training, self.batch, self.time, number), number)
-            found.append((kink_margin(self.training, material), number, material))
-            if found[-1][0] >= KINK_MARGIN:
-                break
-        self.margin, number, material = max(found, key=lambda one: one[0])
-        return number, material
-
-    def _repeated(self, drawn: Arguments, seed: int) -> Arguments:
+    def made(number: int) -> Arguments:
+        given = draw(training, batch, time, number)
         # At random: of rows in turn, one that is read in another's place would often be the same.
-        rows = np.random.default_rng(seed).integers(0, DISTINCT, self.batch)
-        rows %= self.batch
+        rows = np.random.default_rng(number).integers(0, DISTINCT, batch)
+        rows %= batch
 
-        def arrays(ports: tuple[Port, ...], given: ArrayDict) -> ArrayDict:
-            return {port.name: self._rows(port, given[port.name], rows) for port in ports}
+        def arrays(ports: tuple[Port, ...], found: ArrayDict) -> ArrayDict:
+            return {
+                port.name: _rows(training, port, found[port.name], rows, sizes) for port in ports
+            }
 
-        inputs = arrays(self.training.inputs, drawn.inputs)
-        state = arrays(self.training.state, drawn.state)
-        return Arguments(drawn.parameters, drawn.statistics, inputs, state, drawn.targets)
+        inputs = arrays(training.inputs, given.inputs)
+        state = arrays(training.state, given.state)
+        return replace(given, inputs=inputs, state=state)
 
-    def _rows(self, port: Port, array: Array, rows: Array) -> Array:
-        type_ = self.training.type_of(port)
-        if type_.bound is not None:
-            array = np.array(array)
-            sizes = {**self.training.sizes, "batch": self.batch, "time": self.time}
-            array.flat[::2] = type_.bound.resolve(sizes) - 1
-        axes = [str(dim) for dim in type_.shape]
-        return np.take(array, rows, axes.index("batch")) if "batch" in axes else array
+    return off_kinks(training, seed, made)
+
+
+def _rows(
+    program: Program, port: Port, array: Array, rows: Array, sizes: Mapping[str, int]
+) -> Array:
+    type_ = program.type_of(port)
+    if type_.bound is not None:
+        array = np.array(array)
+        array.flat[::2] = type_.bound.resolve(sizes) - 1
+    axes = [str(dim) for dim in type_.shape]
+    return np.take(array, rows, axes.index("batch")) if "batch" in axes else array
 
 
 def large_sizes(context: Context) -> Iterator[Finding]:
@@ -132,13 +129,15 @@ def _stepped(context: Context, expected: Arrays) -> dict[str, Any]:
     return found
 
 
-def large_case(case: Case, own: Case) -> LargeCase:
+def large_case(case: Case, own: Case) -> Case:
     """The large case of a spec, made once for all backends."""
     with _making:
         if case not in _cases:
             batch = own.batch if case.batch == own.batch else BATCH
             time = own.time if case.time == own.time else TIME
-            _cases[case] = LargeCase(case.spec, _sizes(case, own), batch, time, case.seed)
+            drawing = partial(_repeated, batch=batch, time=time)
+            sizes = _sizes(case, own)
+            _cases[case] = Case(case.spec, sizes, batch, time, case.seed, drawing=drawing)
         return _cases[case]
 
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.check.checks.context import Context
-from harness.check.checks.probes import ProbeCase, once
+from harness.check.checks.probes import once, probe_case
 from harness.check.checks.whole_steps import TRAINED, descended
 from harness.check.findings import Finding
-from harness.oracle.case import state_of, step_values
+from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
 from harness.oracle.tolerance import Deviation, compare
 from harness.oracle.yardstick import Expected
@@ -131,13 +131,13 @@ def _left_out(expected: Expected, last: int) -> Expected:
 
 
 @cache
-def _point() -> ProbeCase:
+def _point() -> Case:
     def make(program: Program) -> Arguments:
         # From zero, so that a small step is not rounded to the place of a large parameter.
         given = draw(program, BATCH, 1, 0)
         return replace(given, parameters={n: 0 * a for n, a in given.parameters.items()})
 
-    return ProbeCase("steps", BATCH, make)
+    return probe_case("steps", BATCH, make)
 
 
 def _gradients(count: int, narrowed: bool) -> Array:

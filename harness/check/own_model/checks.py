@@ -13,22 +13,26 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.check.checks.context import Context, equal
+from harness.check.checks.context import compared, equal
 from harness.check.checks.properties import other_shapes
 from harness.check.findings import Finding
+from harness.oracle.case import Case
 from harness.oracle.yardstick import Expected
 from harness.program.signature import group_of, noise_ports, result_ports, variable_ports
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
-from harness.worker.remote import Tensors, WorkerFault
+from harness.worker.remote import Remote, Tensors, WorkerFault
 
 
 @dataclass(frozen=True)
-class ModelContext(Context):
-    """A model that is attached. ``takes`` are what its call takes (``input.chars``); ``found`` is
-    what the first call has given."""
+class ModelContext:
+    """A model that is attached, for ``case``. ``takes`` are what its call takes (``input.chars``);
+    ``found`` is what the first call has given."""
 
+    case: Case
+    remote: Remote
+    dtype: str
     takes: tuple[str, ...] = ()
     differentiates: bool = True
     trains: bool = False
@@ -41,6 +45,7 @@ class ModelContext(Context):
         return replace(material, state=state)
 
     def forward(self, material: Arguments) -> Tensors:
+        """An inference pass with the material's batch; parameters must be loaded."""
         material = self.material(material)
         return self.remote.forward("inference", material.inputs, material.state)
 
@@ -48,6 +53,10 @@ class ModelContext(Context):
         """The spec's values of what the model has returned."""
         key = ("a user's model", self.takes, key)
         return of(self.case.forward("inference", self.material(material), key), found)
+
+    def finding(self, check: str, found: Tensors, expected: Expected) -> Finding:
+        """As of :func:`compared`, in the cell's dtype."""
+        return compared(check, found, expected, self.dtype)
 
 
 ModelCheck = Callable[[ModelContext], Iterator[Finding]]

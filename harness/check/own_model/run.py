@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
 
 from harness.check.cell import CellResult
-from harness.check.checks import Check
-from harness.check.checks.context import Context
+from harness.check.findings import Finding
 from harness.check.own_model.asked import Against
-from harness.check.own_model.checks import CHECKS, ModelContext
+from harness.check.own_model.checks import CHECKS, ModelCheck, ModelContext
 from harness.check.own_model.told import located
-from harness.check.run_cell import CannotCheck, CellRun
+from harness.check.run_cell import CannotCheck, CellRun, OpenedSubject
 from harness.errors import shorten
+from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
-from harness.program.ir import Program, UpdateRule
 from harness.program.serial import encode
 from harness.worker.model_answers import OWN_MODEL
 from harness.worker.remote import Remote, WorkerFault
@@ -24,51 +24,36 @@ from harness.worker.remote import Remote, WorkerFault
 KEPT = 200
 
 
-class ModelRemote(Remote):
-    """Drives a worker that has a model of a user's. What is wrong with the model, or with how it
-    was asked for, ends the run."""
-
-    forms = OWN_MODEL
-
-    def __init__(self, run: ModelRun) -> None:
-        super().__init__(run.worker, run.timeout, spent)
-        self.against = run.against
-
-    def call(self, verb: str, **payload: Any) -> Any:
-        """As of :class:`Remote`; :class:`.run_cell.CannotCheck` for a user's error."""
-        try:
-            return super().call(verb, **payload)
-        except WorkerFault as fault:
-            kind, _, message = fault.outcome.cause.partition(": ")
-            if kind == "UsageError":
-                about = "" if message.startswith(str(self.against)) else f"{self.against}: "
-                raise CannotCheck(f"{about}{message}") from None
-            raise
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelRun(CellRun):
-    """As :class:`CellRun`, of a model of a user's."""
+@dataclass(frozen=True)
+class UsersModel:
+    """A model of a user's, held against the spec."""
 
     against: Against
 
-    def needs(self) -> tuple[Program | UpdateRule | None, ...]:
+    def needs(self, _: Case) -> tuple[()]:
         """Nothing: the model does not run the spec's program."""
         return ()
 
-    def opened(self, remote: Remote, result: CellResult) -> Context:
-        """The model, at small sizes where it takes any, and else at the spec's own."""
-        own = ModelRemote(self)
-        place = self.against.place()
-        free = own.call("describe", **place, sizes=dict(self.own.training.sizes))["sizes"]
-        case = self.case if set(self.own.training.sizes) <= {*free} else self.own
-        attached = own.call(
+    def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
+        """The model, at small sizes where it takes any, and else at the spec's own. See
+        :class:`.run_cell.Subject`."""
+        remote = Remote(run.worker, run.timeout, spent, OWN_MODEL)
+        with self._users_errors():
+            context = self._attached(run, remote, result)
+        checks = {n: partial(self._made, CHECKS[n], context) for n in CHECKS if n in asked}
+        return OpenedSubject(checks, partial(_explain, context))
+
+    def _attached(self, run: CellRun, remote: Remote, result: CellResult) -> ModelContext:
+        place, sizes, cell = self.against.place(), dict(run.own.training.sizes), run.cell
+        free = remote.call("describe", **place, sizes=sizes)["sizes"]
+        case = run.case if {*sizes} <= {*free} else run.own
+        attached = remote.call(
             "attach",
             **place,
             training=encode(case.training),
             inference=encode(case.inference),
-            dtype=self.cell.dtype,
-            device=self.cell.device,
+            dtype=cell.dtype,
+            device=cell.device,
             maps=list(self.against.maps),
             takes=list(self.against.takes),
             returns=list(self.against.returns),
@@ -77,25 +62,38 @@ class ModelRun(CellRun):
         result.layers = {"model": attached["label"], **kept}
         return ModelContext(
             case,
-            self.own,
-            own,
-            self.cell.path,
-            self.cell.dtype,
-            self.cell.device,
+            remote,
+            cell.dtype,
             takes=tuple(attached["takes"]),
             differentiates=attached["differentiates"],
             trains=attached["trains"],
         )
 
-    def chosen(self, asked: Sequence[str]) -> dict[str, Check]:
-        """The checks of models, of those asked for."""
-        return {name: cast(Check, CHECKS[name]) for name in CHECKS if name in asked}
+    def _made(self, check: ModelCheck, context: ModelContext) -> Iterator[Finding]:
+        with self._users_errors():
+            yield from check(context)
 
-    def explain(self, context: Context, result: CellResult) -> None:
-        """Where the model parts from the spec."""
-        assert isinstance(context, ModelContext)
+    @contextmanager
+    def _users_errors(self) -> Iterator[None]:
+        """What is wrong with the model, or with how it was asked for, ends the run.
+
+        Raises:
+            CannotCheck: a call failed by a user's error.
+        """
         try:
-            with at_work():
-                result.location = located(context, result.findings)
-        except OracleFault as fault:
-            result.location = f"no place could be found: {fault}"
+            yield
+        except WorkerFault as fault:
+            kind, _, message = fault.outcome.cause.partition(": ")
+            if kind == "UsageError":
+                about = "" if message.startswith(str(self.against)) else f"{self.against}: "
+                raise CannotCheck(f"{about}{message}") from None
+            raise
+
+
+def _explain(context: ModelContext, result: CellResult) -> None:
+    """Where the model parts from the spec."""
+    try:
+        with at_work():
+            result.location = located(context, result.findings)
+    except OracleFault as fault:
+        result.location = f"no place could be found: {fault}"
