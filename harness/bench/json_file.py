@@ -32,7 +32,7 @@ from harness.files.forms import Malformed, formed, plain, read_json
 from harness.files.user_file import MAX_RESULTS, FileFault, displayed, read_bytes, why
 
 # What is told of a cell without a speed.
-PROOFS = ("path", "values", "clock", "waits", "pace", "unseen", "timed_way", "rounds_again")
+TOLD_PROOFS = ("path", "values", "clock", "waits", "pace", "unseen", "timed_way", "rounds_again")
 
 
 class DocumentError(HarnessError):
@@ -112,7 +112,7 @@ def _without_speed(request: BenchRequest, result: TimedResult) -> dict[str, Any]
         "status": result.status,
         "reason": result.reason,
         "traceback": result.traceback,
-        **{n: v for n, v in result.record.told().items() if n in PROOFS},
+        **{n: v for n, v in result.record.told().items() if n in TOLD_PROOFS},
     }
 
 

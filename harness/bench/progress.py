@@ -6,12 +6,12 @@ from rich.console import Console
 
 from harness.bench.contestant import TimedResult
 from harness.bench.events import BenchEvents
+from harness.bench.proofs import PROOFS
 from harness.bench.request import Group
-from harness.bench.rounds import PROOFS
 from harness.progress import Progress
 
 # What is done with a cell beside its rounds: it is prepared, warmed up and proved.
-BESIDE = 2 + len(PROOFS)
+BESIDE = 3 + len(PROOFS)
 
 
 class BenchProgress(BenchEvents):

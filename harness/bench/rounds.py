@@ -14,12 +14,9 @@ from typing import Any
 from harness.bench.card import watched
 from harness.bench.contestant import Contestant, Played, Refused, TimedResult, Unsupported
 from harness.bench.figures import compare_with_peaks, finish
-from harness.bench.proofs.clock_is_true import check_clock
-from harness.bench.proofs.no_cache import check_unseen
-from harness.bench.proofs.unread_steps_agree import check_rounds, check_timed_way
-from harness.bench.proofs.unread_steps_take_time import check_pace, pace
-from harness.bench.proofs.values_agree import check_again, check_values
-from harness.bench.proofs.waits_for_work import check_waits
+from harness.bench.proofs import PROOFS
+from harness.bench.proofs.unread_steps_take_time import pace
+from harness.bench.proofs.values_agree import check_values
 from harness.bench.workload import ROTATING, SECRET, Batch
 from harness.worker.remote import WorkerFault, not_offered
 
@@ -38,12 +35,6 @@ STEADY = 0.05
 MOST_BATCHES = 60
 # The time of a step is first taken from the best of so many tries.
 ESTIMATES = 3
-
-# In their order: the batches of the last round are there until others are fed.
-PROOFS = (
-    *(check_waits, check_clock, check_pace, check_unseen),
-    *(check_again, check_timed_way, check_rounds, finish),
-)
 
 Tell = Callable[[TimedResult, str], None]
 
@@ -73,7 +64,7 @@ def measure(
                 one_round(one, batches, lots[one.entry.label] == number)
 
             each(f"round {number + 1} of {rounds}", timed, order)
-    for part in PROOFS:
+    for part in (*PROOFS, finish):
         each("proving", part, contestants)
     compare_with_peaks(contestants)
 

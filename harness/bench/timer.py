@@ -50,7 +50,7 @@ class LocalTimer:
             worker.close()
 
     def run(self, keep: Keep) -> None:
-        """See :class:`GroupTimer`."""
+        """Time all groups, one after the other: never do two share the machine."""
         for group in self._plan.groups:
             keep(self.timed(group), None)
 

@@ -58,7 +58,7 @@ class ThisMachine:
     def take_up(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """See :class:`Machines`."""
+        """Which cells of a record stand, as their signatures are those of this machine."""
         runner, request = self._runner, self._runner.request
         assert request.records is not None
         greetings = Greetings(request, runner.workers)
@@ -66,7 +66,7 @@ class ThisMachine:
         return kept, reasons if records.lines else [nothing_yet(request.records)]
 
     def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """See :class:`Machines`."""
+        """Run what is left, each backend's cells one after the other; Ctrl-C ends those at work."""
         runner = self._runner
 
         def run_backend(backend: str) -> None:
