@@ -62,8 +62,9 @@ class RequestForm(Form):
 
 
 class Head(Form):
-    """The first line of a run. ``folders`` are those of ``--specs``, ``planned`` is the number of
-    its cells."""
+    """The first line of a run. ``folders`` are those of ``--specs``, ``sources`` are files by the
+    name of the spec in them, ``files`` are others by option, ``planned`` is the number of its
+    cells."""
 
     schema_: Annotated[int, Field(alias="schema")]
     harness: str
@@ -74,6 +75,8 @@ class Head(Form):
     environment: dict[str, dict[str, str]]
     request: RequestForm | None = None
     folders: list[str] = Field(default_factory=list)
+    sources: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
     planned: NonNegativeInt | None = None
     plan: PlanForm | None = None
     columns: dict[str, dict[str, str]] | None = None

@@ -93,6 +93,36 @@ def test_a_difference_is_accepted_as_the_page_says(files: Path, tmp_path: Path) 
     assert f"<code>{command} --reproducers reproducers</code>" in text
 
 
+def test_a_model_of_a_users_own_is_checked_again_as_it_was(files: Path, tmp_path: Path) -> None:
+    """And is offered no reproducer and no known difference: neither is there for one."""
+    own = {"model": "net.py:Net", "sha256": "0", "map": ["out=fc"], "takes": [], "returns": []}
+    mine = report_files.changed(
+        files / "run.jsonl",
+        tmp_path / "own.jsonl",
+        {
+            "request": lambda request: {**request, "against": own},
+            "sources": {"lesson6/first_rnn": "mine/first.yaml"},
+            "files": {"--against": "mine/net.py:Net"},
+        },
+        kind="head",
+    )
+    report_files.changed(mine, mine, {"backend": "torch@net.Net"}, backend="mutants-1")
+    # A later run of another spec says nothing of this one.
+    lines = (files / "run.jsonl").read_text().splitlines(keepends=True)
+    later = [line.replace("first_rnn", "second_rnn") for line in lines]
+    mine.write_text(mine.read_text() + "".join(later))
+    command = (
+        "harness check mine/first.yaml --backend torch --dtype float32 --device leaky-relu "
+        "--against mine/net.py:Net --map out=fc"
+    )
+    text = unescape(page(tmp_path, mine))
+    found = re.search(r"<h3>lesson6/first_rnn on torch@net\.Net, float32.*?</details>", text, re.S)
+    assert found is not None
+    assert re.findall("<code>(.*?)</code>", found[0]) == [command]
+    assert made(mine, "-o", tmp_path / "out.md").exit_code == 0
+    assert f"`{command}`" in (tmp_path / "out.md").read_text()
+
+
 @pytest.mark.parametrize("form", ["html", "md"])
 def test_a_baseline_without_speeds_is_refused(form: str, files: Path, tmp_path: Path) -> None:
     output = tmp_path / f"out.{form}"
