@@ -51,6 +51,25 @@ Grown = Annotated[list[Number], Field(min_length=3, max_length=3), AfterValidato
 COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
 
 
+class AgainstForm(Form):
+    """A model of a user's own, as it was asked for."""
+
+    model: str
+    sha256: str
+    map: list[str] = Field(default_factory=list)
+    takes: list[str] = Field(default_factory=list)
+    returns: list[str] = Field(default_factory=list)
+
+
+class GivenForm(Form):
+    """Given numbers: the checksum of each group, and what they are numbers of."""
+
+    sha256: dict[str, str]
+    batch: int
+    time: int
+    sizes: dict[str, int]
+
+
 class RequestForm(Form):
     """What a run that takes another one up must share with it."""
 
@@ -59,6 +78,8 @@ class RequestForm(Form):
     thorough: bool = False
     repeat: int = 0
     deterministic: bool = False
+    against: AgainstForm | None = None
+    given: GivenForm | None = None
 
 
 class Head(Form):
