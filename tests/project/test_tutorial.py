@@ -1,4 +1,4 @@
-"""The tutorial, the README and the page of own models are played from the first line to the last, and print what they show.
+"""The tutorial, the README and the page of own models are played whole, and print what they show.
 
 Left out are commands that need a network or hours: they stand in blocks without a prompt.
 """
