@@ -12,7 +12,7 @@ from harness.check.accepting import accepted
 from harness.check.cell import CellResult, again
 from harness.check.divergence import Divergence
 from harness.check.findings import PASSING, Finding
-from harness.check.recorded import blocks
+from harness.check.record_read import blocks
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
 
