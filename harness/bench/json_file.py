@@ -29,7 +29,14 @@ from harness.errors import HarnessError
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.forms import Malformed, formed, plain, read_json
-from harness.files.user_file import MAX_RESULTS, FileFault, displayed, read_bytes, why
+from harness.files.user_file import (
+    MAX_RESULTS,
+    FileFault,
+    displayed,
+    read_bytes,
+    read_head,
+    why,
+)
 
 # What is told of a cell without a speed.
 TOLD_PROOFS = ("path", "values", "clock", "waits", "pace", "unseen", "timed_way", "rounds_again")
@@ -147,6 +154,11 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """The content of a file; :class:`DocumentError` for one that is not a result of a run."""
     try:
+        head = read_head(path, kinds.HEAD)
+        if head and kinds.RECORDS.matches(path, head):
+            raise DocumentError(
+                f"{displayed(path)}: this is {kinds.RECORDS.name}, not {kinds.RESULTS.name}"
+            )
         data = read_bytes(path, MAX_RESULTS, "a file of results")
         content: dict[str, Any] = read_json(data, displayed(path))
     except FileFault as fault:

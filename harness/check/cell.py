@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.check.divergence import Divergence
 from harness.check.findings import PASSING, Blame, Finding, Verdict, gravest
+from harness.runtime.labels import backend_of
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,6 @@ class Cell:
             "path": self.path,
         }
 
-    def command(self) -> list[str]:
-        """The words of the command that checks it; sizes and the like come after them."""
-        words = ["harness", "check", self.spec, "--backend", self.backend, "--dtype", self.dtype]
-        words += ["--path", self.path] if self.path != "native" else []
-        return words + (["--device", self.device] if self.device != "cpu" else [])
-
     def __str__(self) -> str:
         return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
 
@@ -44,12 +39,22 @@ class Cell:
 def again(cell: Cell, head: Mapping[str, Any]) -> list[str]:
     """The words of the command that runs a cell once more, as the run with this head did."""
     request = head.get("request") or {}
+    own = request.get("against") or {}
     environment = head.get("environment", {}).get(cell.backend, {})
-    words = cell.command()
+    # The column of a user's own model is no backend to ask for; what stands before its @ is.
+    backend = backend_of(cell.backend) if own else cell.backend
+    spec = head.get("sources", {}).get(cell.spec, cell.spec)
+    words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
+    words += ["--path", cell.path] if cell.path != "native" else []
+    words += ["--device", cell.device] if cell.device != "cpu" else []
+    words += [word for option in head.get("files", {}).items() for word in option]
     for option, values in (
+        ("--map", own.get("map", ())),
+        ("--takes", own.get("takes", ())),
+        ("--returns", own.get("returns", ())),
         ("--specs", head.get("folders", ())),
         ("--size", [f"{name}={size}" for name, size in request.get("sizes", {}).items()]),
-        ("--env", [f"{cell.backend}:{name}={value}" for name, value in environment.items()]),
+        ("--env", [f"{backend}:{name}={value}" for name, value in environment.items()]),
         ("--seed", [request["seed"]] if request.get("seed") else []),
         ("--repeat", [request["repeat"]] if request.get("repeat") else []),
     ):

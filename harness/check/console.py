@@ -174,10 +174,7 @@ def _reproducers(
 
 def _check_again(engine: Engine, cell: Cell, checks: Sequence[str]) -> list[str]:
     """The command that runs some checks of a cell."""
-    command, given = again(cell, engine.head), engine.request.given
-    for option, path in (given.files if given else {}).items():
-        command += [option, str(path)]
-    return command + [word for check in checks for word in ("--check", check)]
+    return again(cell, engine.head) + [word for check in checks for word in ("--check", check)]
 
 
 def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any] | None = None) -> int:

@@ -174,7 +174,7 @@ def _some(deviations: list[Deviation], shown: int = 3) -> list[str]:
     more = len(deviations) - shown
     return [
         *map(str, deviations[:shown]),
-        *([f"and {more} more tensors"] if more > 0 else []),
+        *([f"and {more} more {'tensor' if more == 1 else 'tensors'}"] if more > 0 else []),
     ]
 
 

@@ -51,6 +51,25 @@ Grown = Annotated[list[Number], Field(min_length=3, max_length=3), AfterValidato
 COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
 
 
+class AgainstForm(Form):
+    """A model of a user's own, as it was asked for."""
+
+    model: str
+    sha256: str
+    map: list[str] = Field(default_factory=list)
+    takes: list[str] = Field(default_factory=list)
+    returns: list[str] = Field(default_factory=list)
+
+
+class GivenForm(Form):
+    """Given numbers: the checksum of each group, and what they are numbers of."""
+
+    sha256: dict[str, str]
+    batch: int
+    time: int
+    sizes: dict[str, int]
+
+
 class RequestForm(Form):
     """What a run that takes another one up must share with it."""
 
@@ -59,11 +78,14 @@ class RequestForm(Form):
     thorough: bool = False
     repeat: int = 0
     deterministic: bool = False
+    against: AgainstForm | None = None
+    given: GivenForm | None = None
 
 
 class Head(Form):
-    """The first line of a run. ``folders`` are those of ``--specs``, ``planned`` is the number of
-    its cells."""
+    """The first line of a run. ``folders`` are those of ``--specs``, ``sources`` are files by the
+    name of the spec in them, ``files`` are others by option, ``planned`` is the number of its
+    cells."""
 
     schema_: Annotated[int, Field(alias="schema")]
     harness: str
@@ -74,6 +96,8 @@ class Head(Form):
     environment: dict[str, dict[str, str]]
     request: RequestForm | None = None
     folders: list[str] = Field(default_factory=list)
+    sources: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
     planned: NonNegativeInt | None = None
     plan: PlanForm | None = None
     columns: dict[str, dict[str, str]] | None = None

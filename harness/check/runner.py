@@ -145,10 +145,22 @@ class CellRunner:
         made = head(arguments, origins(self.backends), self.request.environment)
         made["request"] = request_record(self.request)
         made["folders"] = [str(folder) for folder in self.request.folders]
+        made["sources"] = {
+            name: source
+            for name, source in self.sources.items()
+            if not self.specs.library.has("model", source)
+        }
+        made["files"] = self._files()
         made["plan"] = plan_record(
             ["\n".join(cell_name(c)) for c in self.whole_plan()], self.request.shard
         )
         return made | labelled(self.workers)
+
+    def _files(self) -> dict[str, str]:
+        """The files of a user's own that the run was given, by option."""
+        given, own = self.request.given, self.request.against
+        found = {option: str(path) for option, path in (given.files if given else {}).items()}
+        return found if own is None else {"--against": own.target, **found}
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
         """The signature of a cell: what decides its numbers."""

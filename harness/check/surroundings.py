@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +17,10 @@ from harness.compared import Differing, differing, merged
 OF_SPEC = frozenset({"spec", "sizes"})
 OF_BACKEND = frozenset({"backend", "interpreter"})
 OF_MACHINE = ("host", "cpu", "usable_cores", "architecture")
+
+
+# Of a checksum, so much tells it from others.
+SHORT = 12
 
 
 def environment_changes(old: Records, new: Records) -> list[Differing]:
@@ -75,5 +78,37 @@ def _flat(head: Mapping[str, Any]) -> dict[str, object]:
     return {
         "harness": head.get("harness"),
         **{name: machine.get(name) for name in OF_MACHINE},
-        **{f"{name} asked for": json.dumps(value) for name, value in request.items()},
+        **{
+            f"{what} asked for": asked
+            for name, value in request.items()
+            for what, asked in _parts(name, value)
+        },
     }
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, str | None]]:
+    """What a request says under a name, in words. That the file of a model has changed is told by
+    the signatures of its cells."""
+    if value is None:
+        return
+    if name == "against":
+        yield "model", value["model"]
+        for option in ("map", "takes", "returns"):
+            yield f"--{option}", _listed(value.get(option))
+    elif name == "given":
+        for group, checksum in value["sha256"].items():
+            yield f"checksum of {group}", checksum[:SHORT]
+        for what in ("batch", "time", "sizes"):
+            yield f"{what} of given numbers", _listed(value[what])
+    else:
+        yield name, _listed(value)
+
+
+def _listed(value: Any) -> str | None:
+    if isinstance(value, Mapping):
+        value = [f"{name}={each}" for name, each in value.items()]
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or None
+    if value is False:
+        return None
+    return "yes" if value is True else str(value)

@@ -25,7 +25,7 @@ WORDS = {
     "suffix": "starting {format}",
     "write": "{format} writes",
     "outputs": "{format} runs what was written, and so does the oracle",
-    "read": "starting {format}, which reads",
+    "read": "{format} starts and reads the file",
 }
 
 

@@ -58,15 +58,19 @@ def _more(left: int) -> list[str]:
 
 
 def _matrix(matrix: Matrix) -> list[str]:
-    rows = [[spec, *map(_entry, row)] for spec, row in matrix.rows]
-    title = f"**Digits of agreement with the oracle, {plain(matrix.path)}**"
+    entries = [entry for _, row in matrix.rows for entry in row if entry is not None]
+    dtypes = sorted({part.dtype for entry in entries for part in entry.parts})
+    rows = [[spec, *(_entry(entry, dtypes) for entry in row)] for spec, row in matrix.rows]
+    which = plain(f"{matrix.path}, {' / '.join(dtypes)}")
+    title = f"**Digits of agreement with the oracle, {which}**"
     return [title, "", table(["system", *matrix.backends], rows)]
 
 
-def _entry(entry: MatrixEntry | None) -> str:
+def _entry(entry: MatrixEntry | None, dtypes: Sequence[str]) -> str:
     if entry is None:
         return "-"
-    digits = " / ".join(part.digits or "·" for part in entry.parts) + entry.kept
+    by_dtype = {part.dtype: part.digits for part in entry.parts}
+    digits = " / ".join(by_dtype.get(dtype) or "·" for dtype in dtypes) + entry.kept
     sign = {"differs": "✗ ", "broken": "⚠ "}.get(entry.group, "")
     return f"{sign}{entry.mark} {digits}".strip() if entry.mark else digits
 

@@ -12,6 +12,7 @@ from harness.check.accepting import accepted
 from harness.check.cell import CellResult, again
 from harness.check.divergence import Divergence
 from harness.check.findings import PASSING, Finding
+from harness.check.record_read import blocks
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
 
@@ -56,7 +57,8 @@ class TimeStep:
 @dataclass(frozen=True)
 class Trouble:
     """A cell that does not pass. ``reproducer`` is a command too; ``known`` is the text of a file
-    ``known_differences.yaml`` that accepts what differs."""
+    ``known_differences.yaml`` that accepts what differs. Both are empty where they would do
+    nothing."""
 
     title: str
     tone: str
@@ -76,16 +78,19 @@ class Trouble:
 
 def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
     """So many of them, those that differ first, and how many more there are."""
-    head = check.heads[-1] if check.heads else {}
+    # By cell, the head of the run that has decided it.
+    heads = {cell: [*runs.values()][-1].head for cell, runs in blocks(check.records).items()}
     found = failing(check.cells)
-    return [_trouble(result, head) for result in found[:most]], max(0, len(found) - most)
+    return [_trouble(r, heads.get(r.cell, {})) for r in found[:most]], max(0, len(found) - most)
 
 
 def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
     found = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
     again_ = shlex.join(again(result.cell, head))
-    differs = [f for f in found if f.verdict == "differ"]
+    # A model of a user's own has no reproducer, and nothing that is known excuses it.
+    own = (head.get("request") or {}).get("against")
+    differs = [f for f in found if f.verdict == "differ"] if not own else []
     return Trouble(
         title=f"{result.cell}: {result.verdict}",
         tone="bad" if result.verdict == "differ" else "broken",

@@ -30,7 +30,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option("--backend", type=WordList("backend"), help="Reduce on another backend.")
 @timeout(120.0)
 def reduce(folder: Path, output: Path | None, backend: str | None, timeout: float) -> None:
-    """Make the reproducer in FOLDER as small as it stays wrong, in a new folder.
+    """Make the reproducer in FOLDER smaller for as long as it stays wrong, in a new folder.
 
     If the time runs out, what was found so far is written.
 

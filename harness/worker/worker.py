@@ -150,7 +150,7 @@ class Worker:
         try:
             self._process = Process(self.launch.command(), self.launch.variables())
         except (OSError, ValueError) as error:
-            return Outcome("error", cause=f"cannot run {self.launch.python!r}: {error}")
+            return Outcome("error", cause=f"cannot run {self.launch.python!r}: {error.args[-1]}")
         outcome = self._run(self._process, None, self.launch.start_timeout)
         if outcome.status == "timeout":
             return replace(outcome, cause=f"{outcome.cause} at its start")

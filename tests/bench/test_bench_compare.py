@@ -15,7 +15,7 @@ from harness.bench.commands import share
 from harness.bench.compare import compare, environment_changes, relative
 from harness.bench.console import check_reference, relative_lines
 from harness.bench.contestant import TimedResult
-from harness.bench.json_file import document, write
+from harness.bench.json_file import DocumentError, document, read, write
 from harness.cli import cli
 from harness.errors import UsageError
 
@@ -250,6 +250,15 @@ def test_file_that_is_none(tmp_path: Path, content: str | None, words: str) -> N
     code, _, errors = run(str(path), str(path))
     assert code == 2
     assert words in errors
+
+
+def test_records_of_a_check_are_no_results(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"kind":"head","schema":1}\n{"kind":"end"}\n')
+    with pytest.raises(DocumentError) as caught:
+        read(path)
+    told = "this is a record file of 'harness check', not results of 'harness bench'"
+    assert str(caught.value) == f"{path}: {told}"
 
 
 @pytest.mark.parametrize(

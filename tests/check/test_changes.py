@@ -223,3 +223,48 @@ def test_what_is_not_the_same_around_two_runs(base: Records) -> None:
     assert found[4].startswith("numpy of numpy: ")
     assert len(found) == 5
     assert environment_changes(base, base) == []
+
+
+OWN = {
+    "model": "net.py:Net",
+    "sha256": "1",
+    "map": ["out=fc", "rnn=gru"],
+    "takes": [],
+    "returns": [],
+}
+GIVEN = {"sha256": {"inputs": 20 * "ab"}, "batch": 2, "time": 3, "sizes": {"hidden": 8}}
+ASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "sizes": (
+        {"sizes": {"hidden": 9, "vocab": 5}},
+        ["sizes asked for: hidden=8 became hidden=9, vocab=5"],
+    ),
+    "no sizes": ({"sizes": {}}, ["sizes asked for: hidden=8 became none"]),
+    "a switch": ({"thorough": True}, ["thorough asked for: none became yes"]),
+    "a model": (
+        {"against": OWN},
+        [
+            "model asked for: none became net.py:Net",
+            "--map asked for: none became out=fc, rnn=gru",
+        ],
+    ),
+    "given numbers": (
+        {"given": GIVEN},
+        [
+            "checksum of inputs asked for: none became abababababab",
+            "batch of given numbers asked for: none became 2",
+            "time of given numbers asked for: none became 3",
+            "sizes of given numbers asked for: none became hidden=8",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_was_asked_for_is_told_in_words(base: Records, name: str) -> None:
+    asked, words = ASKED[name]
+
+    def edit(lines: Lines) -> None:
+        (head,) = (line for line in lines if line["kind"] == "head")
+        head["request"].update(asked)
+
+    assert [str(each) for each in environment_changes(base, edited(base, edit))] == words

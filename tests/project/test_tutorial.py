@@ -1,4 +1,4 @@
-"""The tutorial and the README are played from the first line to the last, and print what they show.
+"""The tutorial, the README and the page of own models are played whole, and print what they show.
 
 Left out are commands that need a network or hours: they stand in blocks without a prompt.
 """
@@ -101,3 +101,9 @@ def test_the_readme_runs(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     assert play(ROOT / "README.md", tmp_path) == 2
     assert {"report.html", "report.md"} <= {p.name for p in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_page_of_own_models_runs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    assert play(DOCS / "own-model.md", tmp_path) == 3

@@ -222,6 +222,20 @@ def test_keys_are_shown_and_a_command_is_taken(opened: Page) -> None:
     assert button.inner_text() in ("copied", "selected")
 
 
+def test_on_a_telephone_nothing_sticks_out_and_options_stay_whole(
+    browser: Browser, folder: Path
+) -> None:
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.goto((folder / "page.html").as_uri())
+    root = "document.documentElement"
+    assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+    words = page.locator(".command span").all()
+    assert "--reproducers" in [word.inner_text() for word in words]
+    # Their hyphens are no place to break a line.
+    assert len({word.evaluate("word => word.offsetHeight") for word in words}) == 1
+    page.close()
+
+
 def test_it_prints_whole(browser: Browser, folder: Path, tmp_path: Path) -> None:
     page = browser.new_page(color_scheme="dark")
     page.goto((folder / "page.html").as_uri())

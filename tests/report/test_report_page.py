@@ -138,7 +138,7 @@ def test_markdown_tells_of_the_fault_and_the_speeds(files: Path, tmp_path: Path)
     assert made(*inputs, "-o", tmp_path / "out.md").exit_code == 0
     text = (tmp_path / "out.md").read_text()
     assert "## ✗ 2 of 4 cells differ" in text
-    assert "| system | mutants-1 |" in text
+    assert ", native, float32 / float64**\n\n| system | mutants-1 |" in text
     assert "| lesson6/first\\_rnn | ✗ differ" in text
     assert "| sequence\\_rnn | - | 512 | 256 |" in text
 

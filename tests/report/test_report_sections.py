@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import report_files
 import yaml
-from report_pages import HOSTILE, Tags, made, page
+from report_pages import HOSTILE, Tags, commands, made, page
 
 from harness.check.request import Request
 from harness.check.run import Engine
@@ -86,11 +86,49 @@ def test_a_difference_is_accepted_as_the_page_says(files: Path, tmp_path: Path) 
     report_files.changed(
         files / "run.jsonl", tmp_path / "odd.jsonl", {"folders": [str(odd)]}, kind="head"
     )
-    text = unescape(page(tmp_path, tmp_path / "odd.jsonl"))
+    text = page(tmp_path, tmp_path / "odd.jsonl")
     command = "harness check lesson6/first_rnn --backend mutants-1 --dtype float32"
     command += f" --device {report_files.WRONG} --specs '{odd}'"
-    assert f"<code>{command}</code>" in text
-    assert f"<code>{command} --reproducers reproducers</code>" in text
+    assert command in commands(text)
+    assert f"{command} --reproducers reproducers" in commands(text)
+
+
+def test_a_long_message_is_folded_and_whole(files: Path, tmp_path: Path) -> None:
+    detail = 400 * "word " + "the end"
+    long = report_files.changed(
+        files / "run.jsonl", tmp_path / "long.jsonl", {"detail": detail}, verdict="differ"
+    )
+    assert f"...</summary>{detail}</details>" in page(tmp_path, long)
+
+
+def test_a_model_of_a_users_own_is_checked_again_as_it_was(files: Path, tmp_path: Path) -> None:
+    """And is offered no reproducer and no known difference: neither is there for one."""
+    own = {"model": "net.py:Net", "sha256": "0", "map": ["out=fc"], "takes": [], "returns": []}
+    mine = report_files.changed(
+        files / "run.jsonl",
+        tmp_path / "own.jsonl",
+        {
+            "request": lambda request: {**request, "against": own},
+            "sources": {"lesson6/first_rnn": "mine/first.yaml"},
+            "files": {"--against": "mine/net.py:Net"},
+        },
+        kind="head",
+    )
+    report_files.changed(mine, mine, {"backend": "torch@net.Net"}, backend="mutants-1")
+    # A later run of another spec says nothing of this one.
+    lines = (files / "run.jsonl").read_text().splitlines(keepends=True)
+    later = [line.replace("first_rnn", "second_rnn") for line in lines]
+    mine.write_text(mine.read_text() + "".join(later))
+    command = (
+        "harness check mine/first.yaml --backend torch --dtype float32 --device leaky-relu "
+        "--against mine/net.py:Net --map out=fc"
+    )
+    text = page(tmp_path, mine)
+    found = re.search(r"<h3>lesson6/first_rnn on torch@net\.Net, float32.*?</details>", text, re.S)
+    assert found is not None
+    assert commands(found[0]) == [command]
+    assert made(mine, "-o", tmp_path / "out.md").exit_code == 0
+    assert f"`{command}`" in (tmp_path / "out.md").read_text()
 
 
 @pytest.mark.parametrize("form", ["html", "md"])

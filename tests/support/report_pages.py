@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,6 +25,12 @@ def page(folder: Path, *words: object) -> str:
     found = made(*words, "-o", output)
     assert found.exit_code == 0, found.output
     return output.read_text()
+
+
+def commands(text: str) -> list[str]:
+    """The commands on a page, each word of which is an element of its own."""
+    found = re.findall(r'<code class="command">(.*?)</code>', text)
+    return [unescape(re.sub(r"</?span>", "", each)) for each in found]
 
 
 class Tags(HTMLParser):

@@ -76,7 +76,7 @@ def test_interpreter_that_is_not_there_is_a_failed_start() -> None:
     with Worker(launch(python="/nowhere/python")) as worker:
         outcome = worker.start()
         assert outcome.start_failed
-        assert outcome.cause.startswith("cannot run '/nowhere/python': ")
+        assert outcome.cause == "cannot run '/nowhere/python': No such file or directory"
 
 
 def test_interpreter_without_the_harness_is_told_how_to_get_it(tmp_path: Path) -> None:

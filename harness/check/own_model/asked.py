@@ -54,6 +54,11 @@ class Against:
         return ":".join(filter(None, (displayed(self.path.name), self.name, self.parameters)))
 
     @property
+    def target(self) -> str:
+        """As ``--against`` takes it."""
+        return ":".join(filter(None, (str(self.path), self.name, self.parameters)))
+
+    @property
     def service(self) -> dict[str, Any]:
         """What answers the calls, as the fields of a launch and of a request."""
         return {"handler": HANDLER} if self.is_format else {"service": SERVICE}

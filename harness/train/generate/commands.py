@@ -53,7 +53,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option(
     "--no-cache",
     is_flag=True,
-    help="Read all anew for each character, though the model allows to keep what it needs.",
+    help="Read the whole window anew for each character, and keep nothing of the last pass.",
 )
 @seed("Seed of the choice.")
 @options.DEVICE
