@@ -111,7 +111,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[ENGINE] = Engine(request)
     except HarnessError as error:
         raise pytest.UsageError(visible(str(error))) from None
-    config.pluginmanager.register(Told(), "harness-suite-told")
+    config.pluginmanager.register(Told(request.backends), "harness-suite-told")
 
 
 def _listed(given: Sequence[str]) -> tuple[str, ...]:

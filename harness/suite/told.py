@@ -17,10 +17,12 @@ from harness.suite.cells import Cells
 
 
 class Told:
-    """A plugin of one session; ``reports`` are those of checks, as they come."""
+    """A plugin of one session that was asked for ``backends``; ``reports`` are those of checks, as
+    they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, backends: Sequence[str]) -> None:
         self.reports: list[Any] = []
+        self._backends = backends
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -63,7 +65,7 @@ class Told:
             ]
             for text in github.few(found):
                 terminalreporter.write_line(text)
-        if self.reports and (trouble := github.summarise(markdown(self.reports))):
+        if self.reports and (trouble := github.summarise(markdown(self.reports, self._backends))):
             terminalreporter.write_line(trouble)
 
 
@@ -82,9 +84,11 @@ def was_compared(report: Any) -> bool:
     return bool(report.passed or hasattr(report, "wasxfail"))
 
 
-def markdown(reports: Sequence[Any]) -> str:
-    """How many checks passed of every system on every backend, and what failed."""
-    backends = list(dict.fromkeys(map(backend_of, reports)))
+def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
+    """How many checks passed of every system on every backend, those in the order in which they
+    were ``asked`` for, and what failed: reports come as processes end."""
+    told = set(map(backend_of, reports))
+    backends = [*(b for b in asked if b in told), *sorted(told.difference(asked))]
     rows: dict[str, dict[str, list[Any]]] = {}
     for report in reports:
         row = rows.setdefault(report.harness["cell"]["spec"], {})
