@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -161,6 +162,14 @@ def test_plain_descent_slows_with_the_batch() -> None:
     ]
     assert rates == pytest.approx([0.01, 0.001])
     assert case("train", batch=640).learning_rate == 0.001
+
+
+def test_without_a_training_the_rate_is_that_of_the_optimizer() -> None:
+    made = TimedCase(Group(load_spec("dlrm"), "train", 4, 8, {}), "float32", 0)
+    assert made.learning_rate == 0.1
+    moved = [a for n, a in made.expected.values.items() if n.endswith(" moved")]
+    assert moved
+    assert all(np.any(array) for array in moved), "what does not move proves nothing"
 
 
 def test_expectation_of_equal_comparisons_is_sharp() -> None:
