@@ -129,9 +129,12 @@ class TimedCase:
         """The results of the compared steps, and how far the dtype itself may stray from them."""
         programs = (self.programs["train"], self.programs["forward"])
         orders = FEW if self.group.batch > LARGE else OTHERS
-        run = self._train if self.group.mode == "train" else self._forward
         reference = Reference(*programs, self.rule, orders=orders, kind=kind)
-        return reference.expect(lambda session: [run(session)])
+        return reference.expect(lambda session: [self.run(session)])
+
+    def run(self, session: Session) -> dict[str, Array]:
+        """The results of the compared steps in a session of the case's programs."""
+        return self._train(session) if self.group.mode == "train" else self._forward(session)
 
     def found(
         self, results: Sequence[Mapping[str, Array]], after: Mapping[str, Any]

@@ -214,8 +214,8 @@ def seq2seq_attention(n: Network, inputs: Inputs) -> Any:
 
 
 def lenet(n: Network, inputs: Inputs) -> Any:
-    x = layers.AveragePooling2D()(n.conv("conv_1", activation="tanh")(inputs["image"]))
-    x = layers.AveragePooling2D()(n.conv("conv_2", activation="tanh")(x))
+    x = layers.AveragePooling2D(2)(n.conv("conv_1", activation="tanh")(inputs["image"]))
+    x = layers.AveragePooling2D(2)(n.conv("conv_2", activation="tanh")(x))
     x = n.dense("dense_1", "tanh")(layers.Flatten()(x))
     return n.dense("out")(n.dense("dense_2", "tanh")(x))
 

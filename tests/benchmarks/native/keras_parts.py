@@ -126,8 +126,10 @@ def adjacency(sender: Any, receiver: Any, nodes: int) -> Any:
 class Sample(layers.Layer):
     """A code drawn by mean and log of variance, with noise that comes in; adds its divergence."""
 
-    def call(self, given: Any) -> Any:
+    def call(self, given: Any, training: bool = False) -> Any:
         center, spread, unit = given
+        if not training:
+            return center
         each = ops.sum(1 + spread - ops.square(center) - ops.exp(spread), axis=-1)
         self.add_loss(-0.5 * ops.mean(each))
         return center + ops.exp(0.5 * spread) * unit
