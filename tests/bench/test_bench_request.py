@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from harness.bench.commands import request_of
 from harness.bench.figures import largest_product, least_bytes, work
-from harness.bench.proofs import told_digits
+from harness.bench.proofs.values_agree import told_digits
 from harness.bench.request import (
     TUNINGS,
     BenchRequest,

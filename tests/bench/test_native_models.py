@@ -11,7 +11,7 @@ from baselines import ENVIRONMENT, call, started_with
 from ratio_systems import MODELS, NUMPY_MODELS, has_hand_written, sizes_of
 from sampling import sampled
 
-from harness.bench.proofs import BASELINE
+from harness.bench.proofs.values_agree import BASELINE
 from harness.bench.request import Group
 from harness.bench.workload import TimedCase
 from harness.spec.model import load_spec

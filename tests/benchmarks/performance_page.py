@@ -121,8 +121,9 @@ def _targets(record: Record) -> str:
 def _legend() -> str:
     return (
         "In brackets the path that ran: `n` the framework's own layers and gradient, `e` its own\n"
-        "gradient of the equations, `d` the derived gradient as an optimised plan. A forward\n"
-        "pass has no gradient: `d` is the plan there, `e` the same with all products in place.\n"
+        "gradient of the equations, `d` the derived gradient as an optimised plan, `c` that plan\n"
+        "through the framework's compiler. A forward pass has no gradient: `d` is the plan there,\n"
+        "`e` the same with all products in place.\n"
         "A name behind them is that of the best hand-written code where it is not the layers.\n"
         f"**Bold** is below the target, ***bold italics*** below {FAILURE}.\n"
     )
