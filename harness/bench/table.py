@@ -69,7 +69,12 @@ def _text(result: TimedResult, best: bool, notes: list[str]) -> str:
     speed = f"{'*' if best else ''}{thousands(rate['median'])} ±{spread_of(rate):.0%}"
     for doubt in result.record.doubts:
         speed += f" [{_note(result, notes, doubt)}]"
-    return f"{speed}\n{_path(result)}\n{result.record.values['digits']:.1f} digits"
+    return f"{speed}\n{_path(result)}\n{_digits(result.record.values['digits'])}"
+
+
+def _digits(number: float | None) -> str:
+    """Those of the worst tensor that tells any: rounding to a narrow dtype can leave none."""
+    return "no digits told" if number is None else f"{number:.1f} digits"
 
 
 def _path(result: TimedResult) -> str:

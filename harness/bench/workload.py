@@ -78,11 +78,14 @@ class TimedCase:
     def learning_rate(self) -> float:
         """The spec's own; smaller for plain descent, whose steps grow with a larger batch.
 
-        The losses of such models are sums, so that a large batch would drive them to infinity.
+        That of its training, or of its optimizer where it has none. The losses of models that
+        descend plainly for a training are sums, so that a large batch would drive them to infinity.
         """
         training = self.group.spec.model.training
-        if training is None or self.rule is None:
+        if self.rule is None:
             return 0.0
+        if training is None:
+            return self.rule.attributes["learning_rate"]
         rate = float(training.phases[0].learning_rate)
         return rate if self.rule.slots else rate * min(1.0, training.batch / self.group.batch)
 
@@ -126,9 +129,12 @@ class TimedCase:
         """The results of the compared steps, and how far the dtype itself may stray from them."""
         programs = (self.programs["train"], self.programs["forward"])
         orders = FEW if self.group.batch > LARGE else OTHERS
-        run = self._train if self.group.mode == "train" else self._forward
         reference = Reference(*programs, self.rule, orders=orders, kind=kind)
-        return reference.expect(lambda session: [run(session)])
+        return reference.expect(lambda session: [self.run(session)])
+
+    def run(self, session: Session) -> dict[str, Array]:
+        """The results of the compared steps in a session of the case's programs."""
+        return self._train(session) if self.group.mode == "train" else self._forward(session)
 
     def found(
         self, results: Sequence[Mapping[str, Array]], after: Mapping[str, Any]
@@ -153,6 +159,11 @@ class TimedCase:
         ``expected`` is that of the compared steps if left out.
         """
         return (expected or self.expected).deviations(found, self.dtype)
+
+    def tells(self, name: str) -> bool:
+        """Whether a tensor of that name says how well two computations agree: not where it is
+        nothing but rounding."""
+        return self.expected.tells(name, self.dtype)
 
     def _mixed(self, seed: int) -> int:
         return self.seed * 1_000_003 + seed

@@ -174,6 +174,13 @@ def test_tunings_say_what_paid() -> None:
     assert "GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in lines[-1]
 
 
+def test_a_table_says_where_no_digits_are_told() -> None:
+    cell = result()
+    cell.record.values = {**cell.record.values, "digits": None}
+    (grid,), _ = table.grids([cell])
+    assert grid.rows[0][1].endswith("\nno digits told")
+
+
 def test_table() -> None:
     cells = [
         result(step=0.001),

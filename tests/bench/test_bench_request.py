@@ -6,11 +6,13 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from harness.bench.commands import request_of
 from harness.bench.figures import largest_product, least_bytes, work
+from harness.bench.proofs.values_agree import told_digits
 from harness.bench.request import (
     TUNINGS,
     BenchRequest,
@@ -23,6 +25,9 @@ from harness.bench.request import (
 from harness.bench.workload import ROTATING, TimedCase
 from harness.cli import cli
 from harness.errors import UsageError
+from harness.oracle.oracle import Oracle
+from harness.oracle.tolerance import Deviation
+from harness.runtime.session import Session
 from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
@@ -163,10 +168,39 @@ def test_plain_descent_slows_with_the_batch() -> None:
     assert case("train", batch=640).learning_rate == 0.001
 
 
+def test_without_a_training_the_rate_is_that_of_the_optimizer() -> None:
+    made = TimedCase(Group(load_spec("dlrm"), "train", 4, 8, {}), "float32", 0)
+    assert made.learning_rate == 0.1
+    moved = [a for n, a in made.expected.values.items() if n.endswith(" moved")]
+    assert moved
+    assert all(np.any(array) for array in moved), "what does not move proves nothing"
+
+
 def test_expectation_of_equal_comparisons_is_sharp() -> None:
     noise = case("train").expected.noise("float32")
     assert max(n for name, n in noise.items() if name.endswith(": loss")) < 1e-6
     assert min(noise.values()) > 0
+
+
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 4.0), ("bfloat16", 1.5)])
+def test_digits_are_those_of_what_is_more_than_rounding(dtype: str, least: float) -> None:
+    spec = load_spec("lesson6/three_char")
+    made = TimedCase(Group(spec, "train", 8, 3, {"hidden": 7}), dtype, 0)
+    programs = (made.programs["train"], made.programs["forward"])
+    honest = Session(Oracle("reversed"), *programs, path="derived", dtype=dtype, rule=made.rule)
+    deviations = made.compare(made.run(honest))
+    assert all(d.agrees for d in deviations)
+    told = told_digits(made, deviations)
+    assert told is not None
+    assert least < told < 8
+    if dtype == "bfloat16":
+        # What Adam makes of a gradient that is nothing but rounding may go the other way.
+        assert max(d.error for d in deviations) > 1
+
+
+def test_no_digits_are_told_of_rounding_alone() -> None:
+    made = case("train")
+    assert told_digits(made, [Deviation("step 1: loss", 1.9, 0.5, 8.0)]) is None
 
 
 def options(*arguments: str) -> BenchRequest:

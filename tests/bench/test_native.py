@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from baselines import ENVIRONMENT, TIMEOUT, call, started_with
 from places import TESTS
 from sampling import sampled
 
@@ -17,27 +18,12 @@ from harness.program.serial import encode
 from harness.runtime.session import Session
 from harness.spec.library import lesson6
 from harness.spec.model import Spec, load_spec
-from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
-FOLDER = TESTS / "benchmarks" / "native"
 SPECS = TESTS / "benchmarks" / "specs"
 SYSTEMS = (*lesson6(), "sigmoid_lstm", "index_gru")
-# Keras reads its engine when it is imported; TensorFlow logs to the terminal unless told not to.
-ENVIRONMENT: dict[str, dict[str, str]] = {
-    "numpy": {},
-    "torch": {},
-    "torch-compile": {"TORCHDYNAMO_DISABLE": "1"},  # as it is written: a compiler takes minutes
-    "onnxruntime": {},
-    "jax": {},
-    "keras": {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"},
-    "keras-torch": {"KERAS_BACKEND": "torch"},
-    "keras-jax": {"KERAS_BACKEND": "jax"},
-    "python": {},
-}
 FRAMEWORKS = tuple(name for name in ENVIRONMENT if name not in ("python", "onnxruntime"))
 BATCH, STEPS, BATCHES = 4, 3, 2
-TIMEOUT = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +32,6 @@ def workers() -> Iterator[dict[str, Worker]]:
     yield started
     for worker in started.values():
         worker.close()
-
-
-def started_with(name: str, environment: dict[str, str]) -> Worker:
-    everything = {"PYTHONPATH": str(FOLDER), **environment}
-    return Worker(Launch(name, handler="worker:handler", environment=everything))
 
 
 class Given:
@@ -109,12 +90,6 @@ class Given:
 
 
 given = cache(Given)
-
-
-def call(worker: Worker, verb: str, **payload: Any) -> Any:
-    outcome = worker.call(verb, payload, TIMEOUT)
-    assert outcome.ok, f"{outcome.cause}\n{outcome.traceback}\n{outcome.log}"
-    return outcome.value
 
 
 # Keras builds each model for seconds.

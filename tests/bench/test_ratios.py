@@ -12,8 +12,9 @@ import pytest
 from peaks import set_shares, told
 from performance_page import limit, render
 from places import TESTS
-from ratio_targets import cells, missed, outcome
-from ratios import BACKENDS, SYSTEMS, by_hand, keep, lacks, read, wanted
+from ratio_systems import BACKENDS, MODELS, NUMPY_MODELS, SYSTEMS, wanted
+from ratio_targets import cells, missed, other_ways, outcome
+from ratios import by_hand, keep, lacks, read
 
 pytestmark = pytest.mark.alone
 
@@ -38,12 +39,12 @@ def side(step: float, **more: Any) -> dict[str, Any]:
     }
 
 
-def record(**pairs: dict[str, Any]) -> dict[str, Any]:
-    """A record with pairs under ``backend_mode_batch``."""
+def record(spec: str = LESSON6, **pairs: dict[str, Any]) -> dict[str, Any]:
+    """A record of one spec with pairs under ``backend_mode_batch``."""
     named = {}
     for short, pair in pairs.items():
         backend, mode, batch, *path = short.split("_")
-        named[" ".join([f"{LESSON6}[{backend}-{mode}-b{batch}-t8]", *path])] = pair
+        named[" ".join([f"{spec}[{backend}-{mode}-b{batch}-t8]", *path])] = pair
     return {
         "pairs": named,
         "commands": {"--help": 0.1, "list": 0.2},
@@ -168,7 +169,7 @@ def test_the_page_names_what_limits() -> None:
 
 def test_all_systems_are_measured_on_all_backends() -> None:
     keys = [
-        key for _, pairs in wanted(BACKENDS, (), (64, 1024), ("train", "forward")) for key in pairs
+        key for _, pairs in wanted(BACKENDS, SYSTEMS, (), ("train", "forward")) for key in pairs
     ]
     usual = [name for name, backend, path in keys if path == "fastest" and backend != "python"]
     assert len(set(usual)) == len(usual) == len(SYSTEMS) * 6 * 2 * 2
@@ -184,6 +185,42 @@ def test_all_systems_are_measured_on_all_backends() -> None:
         "lesson6/pure_python_rnn[python-train-b64-t8]",
         "lesson6/pure_python_rnn[python-train-b1024-t8]",
     ]
+
+
+def test_all_models_are_measured_at_two_sizes_of_their_own() -> None:
+    keys = [
+        key for _, pairs in wanted(BACKENDS, [*MODELS], (), ("train", "forward")) for key in pairs
+    ]
+    assert {path for _, _, path in keys} == {"fastest"}
+    of_numpy = [name for name, backend, _ in keys if backend == "numpy"]
+    assert len(set(keys)) == len(keys) == 4 * (5 * len(MODELS) + len(NUMPY_MODELS))
+    assert {name.partition("[")[0] for name in of_numpy} == NUMPY_MODELS
+    gpt = [name for name, backend, _ in keys if backend == "torch" and name.startswith("gpt")]
+    assert gpt == [f"gpt[torch-{m}-b{b}-t64]" for b in (8, 64) for m in ("train", "forward")]
+    (small,) = wanted(["torch"], ["gpt", "mlp"], [8], ["train"])
+    assert small[1] == [("gpt[torch-train-b8-t64]", "torch", "fastest")]
+
+
+def test_every_model_that_ships_has_a_ratio() -> None:
+    shipped = {path.stem for path in (TESTS.parent / "specs" / "models").glob("*.yaml")}
+    assert shipped == MODELS.keys()
+
+
+def test_models_have_tables_and_a_target_of_their_own() -> None:
+    found = record("gpt", torch_train_8=pair(0.93), torch_forward_64=pair(1.2))
+    found["pairs"] |= record(torch_train_64=pair(1.1))["pairs"]
+    page = render(found)
+    lesson6, models = page.split("## Models")
+    assert "| sequence_rnn | 1.10 (d) |  |  |  |" in lesson6
+    assert "| `gpt` | 8, 64 of t64 | **0.93** (d) |  |  | 1.20 (d) |" in models
+    assert "| torch: at least 0.97 of the best hand-written code | 1.10 to 1.10" in page
+    (line,) = missed(found)
+    assert line.startswith("torch, models: at least 0.97")
+
+
+def test_models_are_beside_no_onnxruntime() -> None:
+    assert other_ways("torch", "forward", LESSON6) == ("torch-compile", "onnxruntime")
+    assert other_ways("torch", "forward", "gpt") == ("torch-compile",)
 
 
 def test_the_hand_written_keras_runs_on_the_engine_of_its_backend() -> None:

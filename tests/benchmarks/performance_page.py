@@ -1,12 +1,16 @@
-"""docs/performance.md from the record of ratios.py: targets, ratios, and what limits each cell."""
+"""docs/performance.md from the record of ratios.py: targets, ratios, and what limits each cell.
+
+Lesson 6 and the models have tables of their own.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from peaks import told
+from ratio_systems import LESSON6, MODELS, NUMPY_MODELS, sizes_of
 from ratio_targets import (
     FAILURE,
     LEAST,
@@ -25,7 +29,7 @@ from ratio_targets import (
 from harness.bench.figures import spread
 
 NOTES = Path(__file__).with_name("performance_notes.md")
-COLUMNS = (("train", 64), ("train", 1024), ("forward", 64), ("forward", 1024))
+MODEL_NOTES = Path(__file__).with_name("performance_model_notes.md")
 # Shares of a step from which on something is said to limit it.
 MOST_OF, MUCH_OF = 0.6, 0.3
 # What the derived gradient was said to be worth.
@@ -50,9 +54,10 @@ def render(record: Record) -> str:
     everything = cells(record)
     parts = [_head(record), _targets(record), "## Ratios\n\n" + _legend()]
     usual = [c for c in everything if not c.path and c.backend != "python"]
+    models = [c for c in usual if c.of_models]
+    lesson6 = [c for c in usual if not c.of_models]
     parts[0] += _untimed(usual)
-    backends = dict.fromkeys(c.backend for c in usual)
-    parts += [_ratios(b, [c for c in usual if c.backend == b]) for b in backends]
+    parts += _by_backend(lesson6)
     for table, own in (
         (_derived, [c for c in everything if c.path == "derived"]),
         (_loop, [c for c in everything if c.backend == "python"]),
@@ -60,7 +65,10 @@ def render(record: Record) -> str:
         if own:
             parts.append(table(own))
     parts.append(NOTES.read_text())
-    parts.append("## Every cell\n\n" + told(record["pairs"]) + "\n" + _details(everything))
+    if models:
+        parts += ["## Models\n\n" + _models(), *_by_backend(models), MODEL_NOTES.read_text()]
+    pairs = {name: pair for name, pair in record["pairs"].items() if _spec(name) not in MODELS}
+    parts.append("## Every cell\n\n" + told(pairs) + "\n" + _details(everything))
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
@@ -79,11 +87,12 @@ Made by `python tests/benchmarks/ratios.py page` from the record that
 
 Each backend runs the neutral spec; beside it, each in a process of its own, runs what a good user
 of the same framework writes for the same system (`tests/benchmarks/native/`): its layers, fused
-where it has fused ones, with its own gradient; for torch also loops over cells through
-`torch.compile`, and forward the same model in onnxruntime. All are checked against the oracle, get
-the same batches and parameters, warm up until steady and are then timed in {found["rounds"]} rounds
-of shuffled order. A ratio is that of the medians of characters per second, to the best of what is
-beside the spec: above 1, the spec is faster than all of it.
+where it has fused ones, with its own gradient; for torch also through `torch.compile` (of Lesson 6
+loops over cells), and forward, of Lesson 6, the same model in onnxruntime. All are checked against
+the oracle, get the same batches and parameters, warm up until steady and are then timed in
+{found["rounds"]} rounds of shuffled order. A ratio is that of the medians of characters per second,
+to the best of what is beside the spec: above 1, the spec is faster than all of it. Lesson 6 comes
+first, then the [models](#models).
 
 Measured in float32 on {found["threads"]} threads of {cpu}.
 {listed}.
@@ -93,7 +102,7 @@ No GPU was at hand: there are no GPU figures here.
 
 def _untimed(usual: Sequence[Cell]) -> str:
     """What the record has not yet: ratios there are to what it has."""
-    lacking = Counter(n for c in usual for n in untimed(c.pair, c.backend, c.mode))
+    lacking = Counter(n for c in usual for n in untimed(c.pair, c.backend, c.mode, c.spec))
     if not lacking:
         return ""
     listed = ", ".join(f"{name} in {count} cells" for name, count in sorted(lacking.items()))
@@ -112,21 +121,57 @@ def _targets(record: Record) -> str:
 def _legend() -> str:
     return (
         "In brackets the path that ran: `n` the framework's own layers and gradient, `e` its own\n"
-        "gradient of the equations, `d` the derived gradient as an optimised plan. A forward\n"
-        "pass has no gradient: `d` is the plan there, `e` the same with all products in place.\n"
+        "gradient of the equations, `d` the derived gradient as an optimised plan, `c` that plan\n"
+        "through the framework's compiler. A forward pass has no gradient: `d` is the plan there,\n"
+        "`e` the same with all products in place.\n"
         "A name behind them is that of the best hand-written code where it is not the layers.\n"
         f"**Bold** is below the target, ***bold italics*** below {FAILURE}.\n"
     )
 
 
+def _models() -> str:
+    return f"""The [models that ship](models.md) at their own sizes, which are small. By hand are
+attention, convolutions and recurrent layers as the framework has them, fused where it has fused
+ones; a step is compiled where its users compile it (`jax.jit`, Keras' `train_on_batch`, and
+`torch.compile` beside torch's layers). numpy has no layers: there only {_listed(NUMPY_MODELS)} are
+written by hand, with their derivative. Noise comes with the batch, on both sides. `t` is the length
+of a sequence. A model without characters counts samples.
+"""
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = (f"`{name}`" for name in sorted(names))
+    return f"{', '.join(most)} and {last}"
+
+
+def _spec(name: str) -> str:
+    """The spec of a pair's name."""
+    return name.partition("[")[0]
+
+
+def _by_backend(usual: Sequence[Cell]) -> list[str]:
+    backends = dict.fromkeys(c.backend for c in usual)
+    return [_ratios(b, [c for c in usual if c.backend == b]) for b in backends]
+
+
 def _ratios(backend: str, own: Sequence[Cell]) -> str:
-    lines = [f"### {backend}", ""]
-    lines.append("| system | " + " | ".join(f"{mode} {batch}" for mode, batch in COLUMNS) + " |")
-    lines.append("|---|" + "---:|" * len(COLUMNS))
-    by_place = {(c.system, c.mode, c.batch): c for c in own}
-    for system in dict.fromkeys(c.system for c in own):
-        row = (by_place.get((system, mode, batch)) for mode, batch in COLUMNS)
-        lines.append(f"| {system} | " + " | ".join(_ratio(c) if c else "" for c in row) + " |")
+    """A table of a backend's ratios, with a column for each mode and size."""
+    of_models = own[0].of_models
+    heads = ("small", "large") if of_models else LESSON6[:2]
+    columns = [(mode, place) for mode in ("train", "forward") for place in (0, 1)]
+    first = "model | batches" if of_models else "system"
+    names = " | ".join(f"{mode} {heads[place]}" for mode, place in columns)
+    lines = [f"### {backend}{' on models' if of_models else ''}", "", f"| {first} | {names} |"]
+    lines.append("|---|" + ("---|" if of_models else "") + "---:|" * len(columns))
+    found = {(c.spec, c.mode, c.batch): c for c in own}
+    for spec in dict.fromkeys(c.spec for c in own):
+        sizes = sizes_of(spec)
+        row = (found.get((spec, mode, sizes[place])) for mode, place in columns)
+        name = spec.rpartition("/")[2]
+        if of_models:
+            time = f" of t{sizes.time}" if sizes.time else ""
+            name = f"`{name}` | {sizes.small}, {sizes.large}{time}"
+        lines.append(f"| {name} | " + " | ".join(_ratio(c) if c else "" for c in row) + " |")
     return "\n".join(lines)
 
 
@@ -178,8 +223,9 @@ def _loop(own: Sequence[Cell]) -> str:
 
 def _details(everything: Sequence[Cell]) -> str:
     lines = [
-        "Thousand characters a second; the spread is half the range between the quartiles, of both",
-        "sides together. By hand is the best, with its name where it is not the layers.",
+        "Thousand characters (or samples) a second; the spread is half the range between the",
+        "quartiles, of both sides together. By hand is the best, with its name where it is not",
+        "the layers.",
         "",
         "| cell | spec | by hand | ratio | spread | path | steps a call | limited by |",
         "|---|---:|---:|---:|---:|---|---:|---|",

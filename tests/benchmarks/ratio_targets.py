@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from ratio_systems import MODELS
+
 # What a ratio must be, and from where on it is a failure and not only a miss.
 LEAST, FAILURE = 0.97, 0.9
 LEAST_NUMPY = 0.95
@@ -21,6 +23,8 @@ OTHERS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("torch", "train"): ("torch-compile",),
     ("torch", "forward"): ("torch-compile", "onnxruntime"),
 }
+# By hand there are no models in it: their layers are not one operator each.
+LESSON6_ONLY = frozenset({"onnxruntime"})
 KEY = re.compile(
     r"(?P<spec>.+)\[(?P<backend>.+)-(?P<mode>train|forward)-b(?P<batch>\d+)-t\d+\](?P<path>.*)"
 )
@@ -43,6 +47,11 @@ class Cell:
     def system(self) -> str:
         """The name of the spec without its folder."""
         return self.spec.rpartition("/")[2]
+
+    @property
+    def of_models(self) -> bool:
+        """Whether it is of one of the models, and not of Lesson 6."""
+        return self.spec in MODELS
 
     @property
     def measured(self) -> bool:
@@ -105,9 +114,15 @@ def cells(record: Record) -> list[Cell]:
     return found
 
 
-def untimed(pair: Pair, backend: str, mode: str) -> set[str]:
+def other_ways(backend: str, mode: str, spec: str) -> tuple[str, ...]:
+    """What is timed beside the layers of a backend's framework."""
+    ways = OTHERS.get((backend, mode), ())
+    return tuple(way for way in ways if spec not in MODELS or way not in LESSON6_ONLY)
+
+
+def untimed(pair: Pair, backend: str, mode: str, spec: str) -> set[str]:
     """The other ways of a framework that a pair is without."""
-    return set(OTHERS.get((backend, mode), ())) - pair.get("others", {}).keys()
+    return set(other_ways(backend, mode, spec)) - pair.get("others", {}).keys()
 
 
 def outcome(pair: Pair) -> str:
@@ -151,11 +166,12 @@ def targets(record: Record) -> Iterator[Target]:
     """All that is asked for, in the order of the page."""
     everything = cells(record)
     usual = [c for c in everything if not c.path and c.backend != "python"]
-    for backend in sorted({c.backend for c in usual}):
-        own = [c for c in usual if c.backend == backend]
-        least = LEAST_NUMPY if backend == "numpy" else LEAST
-        text = f"{backend}: at least {least} of the best hand-written code"
-        yield _ratio_target(text, own, least)
+    for models, where in ((False, ""), (True, ", models")):
+        for backend in sorted({c.backend for c in usual if c.of_models == models}):
+            own = [c for c in usual if c.backend == backend and c.of_models == models]
+            least = LEAST_NUMPY if backend == "numpy" else LEAST
+            text = f"{backend}{where}: at least {least} of the best hand-written code"
+            yield _ratio_target(text, own, least)
     for backend, least in LEAST_DERIVED.items():
         own = [c for c in everything if c.path == "derived" and c.backend == backend]
         if own:

@@ -1,9 +1,10 @@
 """Backends beside idiomatic hand-written code of the same framework: the ratios of their speeds.
 
-``python tests/benchmarks/ratios.py measure`` times every Lesson 6 system and two of this folder, in
-training and forward, at batches of 64 and 1024, and keeps what it found in a record; ``page`` makes
-docs/performance.md of the record. All sides of a ratio run in one group, in rounds of shuffled
-order. What the record has is not measured again unless ``--again`` says so.
+``python tests/benchmarks/ratios.py measure`` times every Lesson 6 system, two of this folder and
+the models that ship, in training and forward, at a small and a large batch
+(``ratio_systems.py``), and keeps what it found in a record; ``page`` makes docs/performance.md of
+it. All sides of a ratio run in one group, in rounds of shuffled order. What the record has is not
+measured again unless ``--again`` says so.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +23,33 @@ import click
 from peaks import set_shares
 from performance_page import render
 from pytest_benchmark.utils import safe_dumps
-from ratio_targets import OTHERS, missed, outcome, untimed
+from ratio_systems import (
+    BACKENDS,
+    LESSON6,
+    LOOP,
+    LOOP_BESIDE,
+    MODELS,
+    MODES,
+    SYSTEMS,
+    wanted,
+)
+from ratio_targets import missed, other_ways, outcome, untimed
 from rich.console import Console
 
 from harness.bench.contestant import Contestant, TimedResult
 from harness.bench.environment import environment
 from harness.bench.figures import compare_with_peaks, finish
-from harness.bench.request import BenchRequest, Entry, Group, groups_of, launch
+from harness.bench.request import BenchRequest, Entry, Group, launch
 from harness.bench.rounds import one_round, prepare, warm_up
 from harness.bench.workload import TimedCase
 from harness.files.atomic import write_whole
-from harness.spec.library import lesson6
 from harness.worker.launch import Launch, thread_settings
 from harness.worker.worker import Worker
 
 NATIVE = Path(__file__).parent / "native"
-SPECS = Path(__file__).parent / "specs"
 RECORD = Path(__file__).parent / "ratios.json"
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
-BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
-BATCHES = (64, 1024)
-MODES = ("train", "forward")
-# Beside Lesson 6: gates that the frameworks' fused LSTM has, and a GRU that reads indices.
-SYSTEMS = (*lesson6(), "sigmoid_lstm", "index_gru")
-# Pairs beside those of the fastest path: the derived gradient, which is held to a ratio of its own.
-DERIVED = {"torch", "jax"}
-DERIVED_SYSTEMS = {"lesson6/sequence_rnn", "lesson6/keras_gru", "sigmoid_lstm", "index_gru"}
-# The notebook's own loop over characters, beside the backend that needs no framework either.
-LOOP, LOOP_SYSTEM, LOOP_BESIDE = "python", "lesson6/pure_python_rnn", "numpy"
+KNOWN_BATCHES = sorted({size for s in (LESSON6, *MODELS.values()) for size in (s.small, s.large)})
 ENGINES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
 TIMEOUT = 600.0
 
@@ -79,7 +79,7 @@ class Pairs:
     def measure(self, case: TimedCase, backend: str, path: str) -> Pair:
         """Time a backend and its hand-written matches, round after round."""
         ours = Entry(backend, launch(self.request(path), backend))
-        names = (backend, *OTHERS.get((backend, case.group.mode), ()))
+        names = (backend, *other_ways(backend, case.group.mode, case.group.spec.name))
         return self._time(case, ours, [by_hand(name, self.threads) for name in names], path)
 
     def measure_loop(self, case: TimedCase) -> Pair:
@@ -119,7 +119,7 @@ class Pairs:
 
 
 def by_hand(backend: str, threads: int) -> Entry:
-    """The hand-written code of a backend's framework, or another way of :data:`OTHERS`."""
+    """The hand-written code of a backend's framework, or another way that it has."""
     settings = {**thread_settings(threads), "PYTHONPATH": str(NATIVE)}
     if backend in ENGINES:
         settings |= {"KERAS_BACKEND": ENGINES[backend], "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -144,33 +144,9 @@ def side(result: TimedResult) -> dict[str, Any]:
     }
 
 
-def wanted(
-    backends: Sequence[str], systems: Sequence[str], batches: Sequence[int], modes: Sequence[str]
-) -> Iterator[tuple[Group, list[tuple[str, str, str]]]]:
-    """Each group with its pairs: (key, backend, path). All systems where none is named."""
-    request = BenchRequest(
-        specs=tuple(systems) or SYSTEMS,
-        batches=tuple(batches),
-        modes=tuple(modes),
-        folders=(SPECS,),
-    )
-    for group in groups_of(request):
-        pairs = [(key(group, b), b, "fastest") for b in backends]
-        if group.mode == "train" and group.spec.name in DERIVED_SYSTEMS:
-            pairs += [(key(group, b, "derived"), b, "derived") for b in backends if b in DERIVED]
-        if group.mode == "train" and group.spec.name == LOOP_SYSTEM and LOOP_BESIDE in backends:
-            pairs.append((key(group, LOOP), LOOP, "fastest"))
-        yield group, pairs
-
-
-def key(group: Group, backend: str, path: str = "") -> str:
-    """The name of a pair in the record."""
-    return f"{group.cell(backend)}" + (f" {path}" if path else "")
-
-
 def lacks(pairs: Mapping[str, Pair], group: Group, name: str, backend: str) -> bool:
     """Whether a record has no such pair, or one without another way of its framework."""
-    return name not in pairs or bool(untimed(pairs[name], backend, group.mode))
+    return name not in pairs or bool(untimed(pairs[name], backend, group.mode, group.spec.name))
 
 
 def read(record: Path) -> dict[str, Any]:
@@ -221,6 +197,24 @@ def _listed(known: Sequence[str]) -> Callable[[Any, Any, str | None], tuple[str,
     return parse
 
 
+def _listed_batches(context: Any, parameter: Any, text: str | None) -> tuple[int, ...]:
+    """Those that are named; none where none is: each system has two of its own."""
+    if not text:
+        return ()
+    return tuple(map(int, _listed(tuple(map(str, KNOWN_BATCHES)))(context, parameter, text)))
+
+
+def _known_systems(_context: Any, _parameter: Any, given: Sequence[str]) -> tuple[str, ...]:
+    """Those that are named; ``models`` stands for all models."""
+    named = (n for name in given for n in (MODELS if name == "models" else (name,)))
+    found = tuple(dict.fromkeys(named))
+    unknown = [name for name in found if name not in (*SYSTEMS, *MODELS)]
+    if unknown:
+        known = ", ".join(("models", *SYSTEMS, *MODELS))
+        raise click.BadParameter(f"{unknown[0]!r} is none of {known}")
+    return found
+
+
 @click.group()
 def main() -> None:
     """Ratios of the backends' speed to that of hand-written code."""
@@ -228,16 +222,22 @@ def main() -> None:
 
 @main.command()
 @click.option("--backend", "backends", callback=_listed(BACKENDS), metavar="B,B")
-@click.option("--batch", "batches", callback=_listed(tuple(map(str, BATCHES))), metavar="N,N")
+@click.option("--batch", "batches", callback=_listed_batches, metavar="N,N")
 @click.option("--mode", "modes", callback=_listed(MODES), metavar="M,M")
-@click.option("--spec", "systems", multiple=True, help="All if left out.")
+@click.option(
+    "--spec",
+    "systems",
+    multiple=True,
+    callback=_known_systems,
+    help="All if left out; 'models' stands for all that are not of Lesson 6.",
+)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--again", is_flag=True, help="Measure pairs that the record has already.")
 @click.option("--record", default=RECORD, show_default=True, type=click.Path(path_type=Path))
 def measure(
     backends: Sequence[str],
-    batches: Sequence[str],
+    batches: Sequence[int],
     modes: Sequence[str],
     systems: Sequence[str],
     threads: int,
@@ -250,8 +250,9 @@ def measure(
     found = read(record)
     found["commands"] = time_commands()
     with Pairs(threads, rounds) as pairs:
-        for group, entries in wanted(backends, systems, list(map(int, batches)), modes):
-            missing = [entry for entry in entries if again or entry[0] not in found["pairs"]]
+        for group, entries in wanted(backends, systems, batches, modes):
+            kept = found["pairs"]
+            missing = [e for e in entries if again or lacks(kept, group, e[0], e[1])]
             case = TimedCase(group, "float32", 0) if missing else None
             for name, backend, path in missing:
                 assert case is not None

@@ -29,6 +29,19 @@ MODULES: Mapping[str, str] = {
     "keras-jax": "native_keras",
     "python": "pure_python",
 }
+# The models of specs/models, which are written in files of their own.
+MODELS = frozenset(
+    path.stem for path in (Path(__file__).parents[3] / "specs" / "models").glob("*.yaml")
+)
+OF_MODELS: Mapping[str, str] = {
+    "torch": "models_torch",
+    "torch-compile": "models_torch_compiled",
+    "numpy": "models_numpy",
+    "jax": "models_jax",
+    "keras": "models_keras",
+    "keras-torch": "models_keras",
+    "keras-jax": "models_keras",
+}
 
 Payload = dict[str, Any]
 
@@ -62,9 +75,11 @@ class Native:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when the framework is imported
         Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory starts anew
         self._dtype = np.dtype(dtype)
-        update = decode(rule)
+        update, program = decode(rule), decode(training)
+        system = program.name.rpartition("/")[2]
+        self._module = (OF_MODELS if system in MODELS else MODULES)[self.name]
         self._given = {
-            "system": decode(training).name.rpartition("/")[2],
+            "system": system,
             "mode": mode,
             "parameters": self._cast(parameters),
             "statistics": self._cast(statistics),
@@ -72,6 +87,8 @@ class Native:
             "learning_rate": learning_rate,
             "optimizer": {"optimizer": update.name, **update.attributes},
         }
+        if system in MODELS:
+            self._given["sizes"] = program.sizes
         start = time.perf_counter()
         self._batches = self._cast(batches)
         self.restart()
@@ -106,13 +123,14 @@ class Native:
         return {"resident": int(peak) << 10, "device": None}
 
     def _cast(self, value: Any) -> Any:
-        """Float arrays at the dtype that is asked for, copied; indices stay integers."""
+        """Floats at the dtype that is asked for, copied; indices and masks stay what they are."""
         if isinstance(value, Mapping):
             return {name: self._cast(item) for name, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._cast(item) for item in value]
         array = np.asarray(value)
-        return np.array(array, self._dtype if array.dtype.kind == "f" else np.int64)
+        kinds = {"f": self._dtype, "b": np.dtype(bool)}
+        return np.array(array, kinds.get(array.dtype.kind, np.int64))
 
 
 def handler(name: str) -> Callable[[str, Payload], Any]:
