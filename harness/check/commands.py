@@ -91,7 +91,7 @@ def explain(spec: str, **given: Any) -> None:
 @options.PYTHONS
 @options.ENVIRONMENT
 def replay(folder: Path, backend: str | None, **given: Any) -> None:
-    """Run the reproducer in FOLDER again and compare."""
+    """Run the reproducer in FOLDER again: exit code 0 if it agrees now, 1 if it differs."""
     from harness.check.console import run_replay
 
     sys.exit(stoppable(partial(run_replay, folder, backend, given)))

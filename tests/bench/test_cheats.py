@@ -43,7 +43,7 @@ FORWARD = {
     "stale_second": (LEFT, LESS),
     **dict.fromkeys(LAZY, LESS),
     "coarse_when_known": KNOWN,
-    **dict.fromkeys(("third_sighting", "small_cache", "by_place"), CACHE),
+    **dict.fromkeys(("third_sighting", "small_cache", "by_place"), (CACHE, LESS)),
     "last_of_several": LEFT,
     "slow_clock": "its clock goes wrong",
     "halfway": ("does not wait for its work", LEFT, LESS),
