@@ -18,7 +18,7 @@ from harness.bench.proofs import PROOFS
 from harness.bench.proofs.unread_steps_take_time import pace
 from harness.bench.proofs.values_agree import check_values
 from harness.bench.workload import ROTATING, SECRET, Batch
-from harness.worker.remote import WorkerFault, not_offered
+from harness.worker.remote import WorkerFault, not_offered, offers_path
 
 # The paths among which the fastest right one is chosen. In a forward pass, which has no gradient,
 # ``equations`` leaves products where they stand and ``derived`` moves them out of loops; what
@@ -100,8 +100,8 @@ def _fastest(contestant: Contestant) -> dict[str, Any]:
     starts = contestant.worker.starts
     repeated = REPEATED[contestant.case.group.mode]
     for path in CANDIDATES:
-        compiles = path != "compiled" or contestant.record.hello.get("compiles", False)
-        if compiles and (path != repeated or not _all_equations(tried[0])):
+        offered = offers_path(contestant.record.hello, path)
+        if offered and (path != repeated or not _all_equations(tried[0])):
             tried.append(_try_path(contestant, path, beside=bool(tried)))
     right = [c for c in tried if c["right"]]
     names = ("path", "right", "seconds", "reason")

@@ -160,11 +160,6 @@ class TimedCase:
         """
         return (expected or self.expected).deviations(found, self.dtype)
 
-    def tells(self, name: str) -> bool:
-        """Whether a tensor of that name says how well two computations agree: not where it is
-        nothing but rounding."""
-        return self.expected.tells(name, self.dtype)
-
     def _mixed(self, seed: int) -> int:
         return self.seed * 1_000_003 + seed
 

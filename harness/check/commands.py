@@ -37,9 +37,8 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 def _kinds(command: Command) -> Command:
     """A flag for each kind of thing that can be listed."""
     for kind in reversed(KINDS):
-        command = click.option(f"--{kind}", is_flag=True, help=f"List the {kind}, and no others.")(
-            command
-        )
+        told = f"List the {kind}, and no others."
+        command = click.option(f"--{kind}", is_flag=True, help=told)(command)
     return command
 
 

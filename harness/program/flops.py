@@ -6,7 +6,7 @@ entry of its result, whatever it costs the machine; moving data counts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -41,18 +41,25 @@ class Flops:
 
 def count(nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int]) -> Flops:
     """The operations of some nodes; a loop's body counts once for each step."""
-    total = Flops()
+    parts = (_of(node, types, sizes) * times for node, times in runs(nodes, types, sizes))
+    return sum(parts, Flops())
+
+
+def runs(
+    nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int], times: int = 1
+) -> Iterator[tuple[Node, int]]:
+    """Every node without a body, and how often it runs: in a loop, once for each step."""
     for node in nodes:
-        if node.body is not None:
-            inner = count(node.body.nodes, types, sizes)
-            steps = 1
-            if node.op == "scan":
-                sequence = node.inputs[node.carries]
-                steps = types[sequence].shape[0].resolve(sizes)
-            total = total + inner * steps
+        if node.body is None:
+            yield node, times
         else:
-            total = total + _of(node, types, sizes)
-    return total
+            inner = times * steps_of(node, types, sizes) if node.op == "scan" else times
+            yield from runs(node.body.nodes, types, sizes, inner)
+
+
+def steps_of(node: Node, types: Mapping[int, Type], sizes: Mapping[str, int]) -> int:
+    """How many steps a scan makes."""
+    return types[node.inputs[node.carries]].shape[0].resolve(sizes)
 
 
 def _of(node: Node, types: Mapping[int, Type], sizes: Mapping[str, int]) -> Flops:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -10,6 +11,7 @@ import numpy as np
 
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.builder import Builder
+from harness.program.flops import runs
 from harness.program.ir import (
     Node,
     Port,
@@ -56,6 +58,14 @@ class Plan:
     def shape(self, value: int) -> tuple[int, ...]:
         """The shape of a value, in numbers."""
         return tuple(dim.resolve(self.sizes) for dim in self.types[value].shape)
+
+    @property
+    def operations(self) -> Counter[str]:
+        """How many operations of each kind one step is, those of a loop once for each of its."""
+        found: Counter[str] = Counter()
+        for node, times in runs(self.nodes, self.types, self.sizes):
+            found[node.op] += times
+        return found
 
 
 def forward_plan(

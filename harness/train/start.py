@@ -9,6 +9,7 @@ from harness.train.kept import TrainingError
 from harness.train.remote import TrainRemote
 from harness.train.request import PATHS
 from harness.train.trainer import SUMMED
+from harness.worker.remote import offers_path
 
 # A trial of a path: so many further runs of it, unless one takes longer than these seconds.
 TRIES, LONG = 3, 1.0
@@ -30,10 +31,8 @@ def trials(remote: TrainRemote) -> dict[str, float]:
         return time.perf_counter() - began
 
     found: dict[str, float] = {}
-    compiles = (remote.worker.hello or {}).get("compiles", False)
-    for path in PATHS:
-        if path == "compiled" and not compiles:
-            continue
+    hello = remote.worker.hello or {}
+    for path in (path for path in PATHS if offers_path(hello, path)):
         remote.begin(path)
         load_first(remote)
         try:

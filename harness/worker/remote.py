@@ -64,7 +64,7 @@ def not_offered(
     ``programs`` and rules may need primitives that a backend need not have, and the ``path``
     ``compiled`` a compiler.
     """
-    if path == "compiled" and not hello.get("compiles", False):
+    if not offers_path(hello, path):
         return "path 'compiled' is not offered: there is no compiler of whole steps"
     every = (p.every_node if isinstance(p, UpdateRule) else p.nodes for p in programs if p)
     ops = {node.op for nodes in every for node in walk_nodes(nodes)}
@@ -77,6 +77,11 @@ def not_offered(
             listed = ", ".join(offered) or "none"
             return f"{kind} {wanted!r} is not offered (offered: {listed})"
     return ""
+
+
+def offers_path(hello: Mapping[str, Any], path: str) -> bool:
+    """Whether a worker has a path, by its own greeting: not all have a compiler of whole steps."""
+    return path != "compiled" or bool(hello.get("compiles", False))
 
 
 def asked(

@@ -11,7 +11,7 @@ from sampling import sampled
 
 from harness.errors import UsageError
 from harness.oracle.draw import draw
-from harness.program.plan import Plan, forward_plan
+from harness.program.plan import Plan, forward_plan, training_plan
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
 from harness.runtime.opening import make_session
@@ -78,6 +78,17 @@ def test_what_would_take_minutes_is_refused(torch: Backend) -> None:
     torch.use("cpu", "float32")
     with pytest.raises(UsageError, match=r"a step has \d+,\d+ operations .* take derived"):
         torch.compile_plan(plan(time=1000))
+
+
+def test_windows_that_overlap_are_refused(torch: Backend) -> None:
+    torch.use("cpu", "float32")
+    spec = load_spec("lenet")
+    program = spec.program("training")
+    sizes = {**program.sizes, "batch": 2}
+    assert spec.update is not None
+    images = training_plan(program, spec.update, sizes, "float32", (), learning_rate=RATE)
+    with pytest.raises(UsageError, match="sums over windows that overlap keep torch"):
+        torch.compile_plan(images)
 
 
 def test_without_a_compiler_it_is_refused(torch: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

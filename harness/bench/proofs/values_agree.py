@@ -44,7 +44,8 @@ def check_values(contestant: Contestant) -> None:
 def told_digits(case: TimedCase, deviations: Sequence[Deviation]) -> float | None:
     """Decimal digits of the worst tensor, of those that are more than rounding in the case's dtype;
     None where all are nothing else."""
-    errors = [d.error for d in deviations if not d.void and case.tells(d.name)]
+    tells = case.expected.tells
+    errors = [d.error for d in deviations if not d.void and tells(d.name, case.dtype)]
     return digits(max(errors)) if errors else None
 
 

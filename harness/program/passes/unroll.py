@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.program.builder import Builder
 from harness.program.dims import ONE, Dim
+from harness.program.flops import steps_of
 from harness.program.ir import Block, Node, Type
 from harness.program.passes.algebra import common_shape
 from harness.program.passes.rewriter import Rewriter, Rule
@@ -32,9 +33,9 @@ def unrolled(
         builder.types[value] = replace(type_, shape=shape, bound=bound)
     result: list[Node] = []
     for node in nodes:
-        short = node.op == "scan" and _steps(node, builder, sizes) <= LONGEST
+        short = node.op == "scan" and steps_of(node, builder.types, sizes) <= LONGEST
         if short and (every or not carries_much([node], builder, sizes)):
-            result += _UnrolledSteps(node, builder).written(_steps(node, builder, sizes))
+            result += _UnrolledSteps(node, builder).written(steps_of(node, builder.types, sizes))
         else:
             result.append(node)
     return tuple(result)
@@ -68,11 +69,6 @@ def _number(value: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(value, tuple):
         return tuple(_number(item, sizes) for item in value)
     return value
-
-
-def _steps(node: Node, builder: Builder, sizes: Mapping[str, int]) -> int:
-    sequence = node.inputs[node.carries]
-    return builder.types[sequence].shape[0].resolve(sizes)
 
 
 class _UnrolledSteps:
