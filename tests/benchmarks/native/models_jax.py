@@ -6,19 +6,18 @@ One jitted call a step; parameters, optimizer state and statistics are donated. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax_attention as attention
 import jax_images as images
 import jax_others as others
-import numpy as np
 import optax
+from contract import Given
 from jax_layers import Arrays
 from jax_parts import nested
-from native_jax import Baseline
+from jax_steps import Forward, Training, use_dtype
 
 # name -> what gives the logits, and the output that they are made into.
 MODELS: Mapping[str, tuple[Callable[..., jax.Array], str]] = {
@@ -71,60 +70,30 @@ def applied(system: str, sizes: Mapping[str, int], training: bool) -> Callable[.
     return lambda p, s, inputs: (plain(p, inputs, sizes), s)
 
 
-class Training(Baseline):
-    """One update a step."""
+def loss_function(system: str, sizes: Mapping[str, int]) -> Callable[..., Any]:
+    """(parameters, statistics, batch) to (loss, statistics)."""
+    model = applied(system, sizes, training=True)
 
-    def __init__(self, system: str, sizes: Mapping[str, int], optimizer: Any, *arrays: Any) -> None:
-        super().__init__(*arrays)
-        self.optimizer_state = optimizer.init(self.parameters)
-        model = applied(system, sizes, training=True)
+    def loss(parameters: Any, statistics: Any, batch: Any) -> Any:
+        inputs, targets = batch["inputs"], batch["targets"]
+        if system == "vae":
+            return others.vae_loss(parameters, inputs), statistics
+        logits, statistics = model(parameters, statistics, inputs)
+        return loss_of(system, logits, inputs, targets), statistics
 
-        def loss(parameters: Any, statistics: Any, batch: Any) -> Any:
-            inputs, targets = batch["inputs"], batch["targets"]
-            if system == "vae":
-                return others.vae_loss(parameters, inputs), statistics
-            logits, statistics = model(parameters, statistics, inputs)
-            return loss_of(system, logits, inputs, targets), statistics
-
-        @partial(jax.jit, donate_argnums=(0, 1, 2))
-        def step(parameters: Any, optimizer_state: Any, statistics: Any, batch: Any) -> Any:
-            grad = jax.value_and_grad(loss, has_aux=True)
-            (value, statistics), gradients = grad(parameters, statistics, batch)
-            updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
-            return optax.apply_updates(parameters, updates), optimizer_state, statistics, value
-
-        self.step = step
-
-    def start(self, index: int) -> dict[str, jax.Array]:
-        """Begin an update; its loss is that from before it."""
-        self.parameters, self.optimizer_state, self.carried, loss = self.step(
-            self.parameters,
-            self.optimizer_state,
-            self.carried,
-            self.batches[index % len(self.batches)],
-        )
-        return {"loss": loss}
+    return loss
 
 
-class Forward(Baseline):
-    """One prediction a step."""
+def prediction(system: str, sizes: Mapping[str, int]) -> Callable[..., Any]:
+    """(parameters, statistics, inputs) to (outputs, statistics)."""
+    model = applied(system, sizes, training=False)
+    name = (MODELS | NORMALISED)[system][1]  # type: ignore[operator]
+    end = ENDS.get(system, jax.nn.softmax)
 
-    def __init__(self, system: str, sizes: Mapping[str, int], *arrays: Any) -> None:
-        super().__init__(*arrays)
-        model = applied(system, sizes, training=False)
-        name = (MODELS | NORMALISED)[system][1]  # type: ignore[operator]
-        end = ENDS.get(system, jax.nn.softmax)
+    def predict(parameters: Any, statistics: Any, inputs: Any) -> Any:
+        return {f"output.{name}": end(model(parameters, statistics, inputs)[0])}, statistics
 
-        @jax.jit
-        def predict(parameters: Any, statistics: Any, inputs: Any) -> dict[str, jax.Array]:
-            return {f"output.{name}": end(model(parameters, statistics, inputs)[0])}
-
-        self.predict = predict
-
-    def start(self, index: int) -> dict[str, jax.Array]:
-        """Begin a forward pass."""
-        inputs = self.batches[index % len(self.batches)]["inputs"]
-        return self.predict(self.parameters, self.carried, inputs)
+    return predict
 
 
 def scheduled_adamw(rate: float, n: Arrays) -> Any:
@@ -146,22 +115,11 @@ OPTIMIZERS: Mapping[str, Callable[[float, Arrays], Any]] = {
 }
 
 
-def make(
-    system: str,
-    mode: str,
-    parameters: Arrays,
-    statistics: Arrays,
-    state: Arrays,
-    batches: Sequence[Mapping[str, Arrays]],
-    learning_rate: float,
-    optimizer: Mapping[str, Any],
-    sizes: Mapping[str, int],
-) -> Training | Forward:
+def make(given: Given) -> Training | Forward:
     """Steps of a model in mode ``train`` or ``forward``, in the dtype of the parameters."""
-    dtype = next(iter(parameters.values())).dtype
-    jax.config.update("jax_enable_x64", bool(dtype == np.float64))
-    arrays = others.tree(parameters), nested(statistics), batches
-    if mode == "forward":
-        return Forward(system, sizes, *arrays)
-    chosen = OPTIMIZERS[optimizer["optimizer"]](learning_rate, optimizer)
-    return Training(system, sizes, chosen, *arrays)
+    use_dtype(given)
+    arrays = others.tree(given.parameters), nested(given.statistics), given.batches
+    if given.mode == "forward":
+        return Forward(prediction(given.system, given.sizes), *arrays)
+    chosen = OPTIMIZERS[given.optimizer["optimizer"]](given.learning_rate, given.optimizer)
+    return Training(loss_function(given.system, given.sizes), chosen, *arrays)

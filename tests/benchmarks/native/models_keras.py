@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from contract import Given
 from keras import layers, ops
 from keras_networks import NETWORKS, Network
 from keras_parts import Arrays, part, weights
@@ -116,27 +117,19 @@ def loss_of(system: str) -> Any:
     return losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
 
 
-def make(
-    system: str,
-    mode: str,
-    parameters: Arrays,
-    statistics: Arrays,
-    state: Arrays,
-    batches: Sequence[Mapping[str, Arrays]],
-    learning_rate: float,
-    optimizer: Mapping[str, Any],
-    sizes: Mapping[str, int],
-) -> Training | Forward:
+def make(given: Given) -> Training | Forward:
     """Steps of a model in ``mode`` "train" or "forward"."""
-    model = build(system, {**parameters, **statistics}, batches[0]["inputs"], sizes)
-    if mode == "forward":
-        name, function = OUTPUTS[system]
+    arrays = {**given.parameters, **given.statistics}
+    model = build(given.system, arrays, given.batches[0]["inputs"], given.sizes)
+    if given.mode == "forward":
+        name, function = OUTPUTS[given.system]
         made = model.output if function == "linear" else layers.Activation(function)(model.output)
-        return Forward(keras.Model(model.inputs, {f"output.{name}": made}), batches)
-    chosen = OPTIMIZERS[optimizer["optimizer"]](learning_rate, optimizer)
-    model.compile(optimizer=chosen, loss=loss_of(system))
-    if system == "vae":
+        return Forward(keras.Model(model.inputs, {f"output.{name}": made}), given.batches)
+    chosen = OPTIMIZERS[given.optimizer["optimizer"]](given.learning_rate, given.optimizer)
+    model.compile(optimizer=chosen, loss=loss_of(given.system))
+    batches = given.batches
+    if given.system == "vae":
         batches = [{"inputs": b["inputs"], "targets": {"x": b["inputs"]["x"]}} for b in batches]
-    if system == "bert":
+    if given.system == "bert":
         return Weighed(model, batches)
     return (Fitting if keras.backend.backend() == "jax" else Training)(model, batches)

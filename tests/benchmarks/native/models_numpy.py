@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from contract import Given
 from numpy_parts import Adam, Array, Arrays, Flat, Head, SegmentSum, column_sums
 from scipy.special import erf
 
@@ -252,21 +253,11 @@ class Steps:
 MODELS: Mapping[str, Any] = {"mlp": Mlp, "vae": Vae, "gcn": Gcn}
 
 
-def make(
-    system: str,
-    mode: str,
-    parameters: Arrays,
-    statistics: Arrays,
-    state: Arrays,
-    batches: Sequence[Mapping[str, Arrays]],
-    learning_rate: float,
-    optimizer: Mapping[str, Any],
-    sizes: Mapping[str, int],
-) -> Steps:
+def make(given: Given) -> Steps:
     """Steps of a model in mode ``train`` or ``forward``, from the given parameters."""
-    flat = Flat(parameters)
-    adam = ScheduledAdamW if system == "mlp" else CorrectedAdam
-    model = MODELS[system](flat, batches[0]["inputs"])
-    steps = Steps(mode, model, adam(flat, learning_rate, optimizer))
-    steps.feed(batches)
+    flat = Flat(given.parameters)
+    adam = ScheduledAdamW if given.system == "mlp" else CorrectedAdam
+    model = MODELS[given.system](flat, given.batches[0]["inputs"])
+    steps = Steps(given.mode, model, adam(flat, given.learning_rate, given.optimizer))
+    steps.feed(given.batches)
     return steps

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from contract import Given
 from native_torch import DEVICE, place
 from torch import Tensor, nn
 from torch_attention import Bert, Gpt, Llama, Moe, Vit
@@ -103,20 +104,10 @@ class Steps:
         return {name: handle.cpu().numpy()}
 
 
-def make(
-    system: str,
-    mode: str,
-    parameters: Arrays,
-    statistics: Arrays,
-    state: Arrays,
-    batches: Sequence[Mapping[str, Arrays]],
-    learning_rate: float,
-    optimizer: Mapping[str, Any],
-    sizes: Mapping[str, int],
-) -> Steps:
+def make(given: Given) -> Steps:
     """Steps of a model in mode ``train`` or ``forward``, from the given parameters."""
-    model = MODELS[system]({**parameters, **statistics}, sizes)
-    model = model.to(DEVICE, memory_format=torch.channels_last).train(mode == "train")
+    model = MODELS[given.system]({**given.parameters, **given.statistics}, given.sizes)
+    model = model.to(DEVICE, memory_format=torch.channels_last).train(given.mode == "train")
     trained = [p for p in model.parameters() if p.requires_grad]
-    chosen = OPTIMIZERS[optimizer["optimizer"]](trained, learning_rate, optimizer)
-    return Steps(mode, model, chosen, system == "mlp", batches)
+    chosen = OPTIMIZERS[given.optimizer["optimizer"]](trained, given.learning_rate, given.optimizer)
+    return Steps(given.mode, model, chosen, given.system == "mlp", given.batches)

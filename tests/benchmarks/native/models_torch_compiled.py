@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import models_torch
 import torch
+from contract import Given
 
 
-def make(**given: Any) -> models_torch.Steps:
-    """Steps whose forward pass and loss, with its gradient, are compiled; the update is fused.
-
-    See :func:`models_torch.make` for what is given.
-    """
-    steps = models_torch.make(**given)
+def make(given: Given) -> models_torch.Steps:
+    """Steps whose forward pass and loss, with its gradient, are compiled; the update is fused."""
+    steps = models_torch.make(given)
     # Calls of kernels in C++ and not in Python: at small batches the calls decide.
     options = {"cpp_wrapper": True}
     steps.predict = torch.compile(steps.predict, options=options)  # type: ignore[method-assign]

@@ -6,14 +6,14 @@ donated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from contract import Given
 from jax_layers import (
     Arrays,
     batch_norm,
@@ -28,6 +28,7 @@ from jax_layers import (
     tree,
     zeros,
 )
+from jax_steps import Forward, Training, use_dtype
 
 # (parameters, inputs, carried state and statistics, training) -> (logits by output, carried)
 Model = Callable[[Any, Arrays, Arrays, bool], tuple[dict[str, jax.Array], dict[str, jax.Array]]]
@@ -140,73 +141,25 @@ def loss_of(system: str, logits: Arrays, targets: Arrays) -> jax.Array:
     return sum(losses[1:], losses[0])
 
 
-class Baseline:
-    """Batches on the device, and what is carried from one to the next."""
+def loss_function(system: str) -> Callable[..., Any]:
+    """(parameters, carried, batch) to (loss, carried)."""
 
-    def __init__(self, parameters: Any, carried: Any, batches: Any) -> None:
-        self.parameters = jax.device_put(parameters)
-        self.carried = jax.device_put(carried)
-        self.feed(batches)
+    def loss(parameters: Any, carried: Any, batch: Any) -> Any:
+        logits, carried = MODELS[system](parameters, batch["inputs"], carried, True)
+        return loss_of(system, logits, batch["targets"]), carried
 
-    def feed(self, batches: Sequence[Mapping[str, Arrays]]) -> None:
-        """Other batches of the same shapes."""
-        self.batches = jax.device_put(list(batches))
-
-    def finish(self, handle: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
-        """Wait for a step's results."""
-        return {name: np.asarray(array) for name, array in handle.items()}
+    return loss
 
 
-class Training(Baseline):
-    """One update a step."""
+def prediction(system: str) -> Callable[..., Any]:
+    """(parameters, carried, inputs) to (outputs, carried)."""
 
-    def __init__(self, system: str, optimizer: Any, *arrays: Any) -> None:
-        super().__init__(*arrays)
-        self.optimizer_state = optimizer.init(self.parameters)
+    def predict(parameters: Any, carried: Any, inputs: Any) -> Any:
+        logits, carried = MODELS[system](parameters, inputs, carried, False)
+        outputs = {f"output.{n}": jax.nn.softmax(values) for n, values in logits.items()}
+        return {n: y.swapaxes(0, 1) if y.ndim > 2 else y for n, y in outputs.items()}, carried
 
-        def loss(parameters: Any, carried: Any, batch: Any) -> Any:
-            logits, carried = MODELS[system](parameters, batch["inputs"], carried, True)
-            return loss_of(system, logits, batch["targets"]), carried
-
-        @partial(jax.jit, donate_argnums=(0, 1, 2))
-        def step(parameters: Any, optimizer_state: Any, carried: Any, batch: Any) -> Any:
-            grad = jax.value_and_grad(loss, has_aux=True)
-            (value, carried), gradients = grad(parameters, carried, batch)
-            updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
-            return optax.apply_updates(parameters, updates), optimizer_state, carried, value
-
-        self.step = step
-
-    def start(self, index: int) -> dict[str, jax.Array]:
-        """Begin an update; its loss is that from before it."""
-        self.parameters, self.optimizer_state, self.carried, loss = self.step(
-            self.parameters,
-            self.optimizer_state,
-            self.carried,
-            self.batches[index % len(self.batches)],
-        )
-        return {"loss": loss}
-
-
-class Forward(Baseline):
-    """One prediction a step."""
-
-    def __init__(self, system: str, *arrays: Any) -> None:
-        super().__init__(*arrays)
-
-        @jax.jit
-        def predict(parameters: Any, carried: Any, inputs: Any) -> Any:
-            logits, carried = MODELS[system](parameters, inputs, carried, False)
-            outputs = {f"output.{n}": jax.nn.softmax(values) for n, values in logits.items()}
-            return {n: y.swapaxes(0, 1) if y.ndim > 2 else y for n, y in outputs.items()}, carried
-
-        self.predict = predict
-
-    def start(self, index: int) -> dict[str, jax.Array]:
-        """Begin a forward pass."""
-        inputs = self.batches[index % len(self.batches)]["inputs"]
-        outputs, self.carried = self.predict(self.parameters, self.carried, inputs)
-        return outputs
+    return predict
 
 
 OPTIMIZERS: Mapping[str, Callable[[float, Arrays], Any]] = {
@@ -216,20 +169,11 @@ OPTIMIZERS: Mapping[str, Callable[[float, Arrays], Any]] = {
 }
 
 
-def make(
-    system: str,
-    mode: str,
-    parameters: Arrays,
-    statistics: Arrays,
-    state: Arrays,
-    batches: Sequence[Mapping[str, Arrays]],
-    learning_rate: float,
-    optimizer: Mapping[str, Any],
-) -> Training | Forward:
+def make(given: Given) -> Training | Forward:
     """Steps of a system in ``mode`` "train" or "forward", in the dtype of the parameters."""
-    dtype = next(iter(parameters.values())).dtype
-    jax.config.update("jax_enable_x64", bool(dtype == np.float64))
-    arrays = tree(parameters), {**state, **statistics}, batches
-    if mode == "forward":
-        return Forward(system, *arrays)
-    return Training(system, OPTIMIZERS[optimizer["optimizer"]](learning_rate, optimizer), *arrays)
+    use_dtype(given)
+    arrays = tree(given.parameters), {**given.state, **given.statistics}, given.batches
+    if given.mode == "forward":
+        return Forward(prediction(given.system), *arrays)
+    chosen = OPTIMIZERS[given.optimizer["optimizer"]](given.learning_rate, given.optimizer)
+    return Training(loss_function(given.system), chosen, *arrays)

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from contract import Given
 from keras import layers, ops
 
 Arrays = Mapping[str, Any]
@@ -230,33 +231,26 @@ OPTIMIZERS: Mapping[str, Callable[[float, Arrays], Any]] = {
 }
 
 
-def make(
-    system: str,
-    mode: str,
-    parameters: Arrays,
-    statistics: Arrays,
-    state: Arrays,
-    batches: Sequence[Mapping[str, Arrays]],
-    learning_rate: float,
-    optimizer: Mapping[str, Any],
-) -> Training | Forward:
+def make(given: Given) -> Training | Forward:
     """Steps of a system in ``mode`` "train" or "forward".
 
     Raises :class:`ValueError` for parameters that are not float32.
     """
-    for name, array in parameters.items():
+    for name, array in given.parameters.items():
         if array.dtype != np.float32:
             raise ValueError(f"{name}: expected float32, found {array.dtype}")
-    model = build(system, parameters, statistics, state, batches[0]["inputs"])
-    if mode == "forward":
-        return Forward(predictor(model), batches)
-    targets = batches[0]["targets"]
+    model = build(
+        given.system, given.parameters, given.statistics, given.state, given.batches[0]["inputs"]
+    )
+    if given.mode == "forward":
+        return Forward(predictor(model), given.batches)
+    targets = given.batches[0]["targets"]
     sparse = all(array.dtype.kind == "i" for array in targets.values())
     losses = keras.losses
     entropy = losses.SparseCategoricalCrossentropy if sparse else losses.CategoricalCrossentropy
-    reduction = "sum" if system in SUMMED else "sum_over_batch_size"
+    reduction = "sum" if given.system in SUMMED else "sum_over_batch_size"
     model.compile(
-        optimizer=OPTIMIZERS[optimizer["optimizer"]](learning_rate, optimizer),
+        optimizer=OPTIMIZERS[given.optimizer["optimizer"]](given.learning_rate, given.optimizer),
         loss=[entropy(from_logits=True, reduction=reduction) for _ in targets],
     )
-    return (Fitting if keras.backend.backend() == "jax" else Training)(model, batches)
+    return (Fitting if keras.backend.backend() == "jax" else Training)(model, given.batches)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from contract import Given
 from numpy_activations import hard_sigmoid, relu, sigmoid, tanh
 from numpy_cells import Gru, Lstm, Rnn, Unrolled
 from numpy_gru_after import GruAfter
@@ -208,35 +209,27 @@ CELLS: Mapping[str, Any] = {
 }
 
 
-def make(
-    system: str,
-    mode: str,
-    parameters: Arrays,
-    statistics: Arrays,
-    state: Arrays,
-    batches: Sequence[Mapping[str, Arrays]],
-    learning_rate: float,
-    optimizer: Mapping[str, Any],
-) -> Steps:
+def make(given: Given) -> Steps:
     """Steps of a system in mode ``train`` or ``forward``, from the given parameters and state."""
-    flat = Flat(packed(parameters))
-    x = time_major(batches[0])["x"]
+    flat = Flat(packed(given.parameters))
+    x = time_major(given.batches[0])["x"]
     time, batch = x.shape[:2]
-    if statistics:
-        source: Any = NormalisedIndices(flat, time, batch, statistics)
+    if given.statistics:
+        source: Any = NormalisedIndices(flat, time, batch, given.statistics)
     elif flat.value.get("table", x).ndim == 3:
         source = (Positions if "table" in flat.value else Floats)(flat, time, batch)
     else:
         source = Indices(flat, time, batch)
     hidden, _ = flat.value["out.W"].shape
-    model = CELLS.get(system, Rnn)(flat, source, time, batch, hidden)
-    rows = batch if system in LAST else time * batch
+    model = CELLS.get(given.system, Rnn)(flat, source, time, batch, hidden)
+    rows = batch if given.system in LAST else time * batch
     # sequence_unrolled adds eight means up.
-    scale = 1.0 if system in SUMMED else 1.0 / (batch if len(batches[0]["targets"]) > 1 else rows)
-    update = Sgd(flat, learning_rate)
-    if optimizer["optimizer"] != "sgd":
-        update = Adam(flat, learning_rate, optimizer)
-    steps = Steps(system, mode, model, Head(flat, rows, scale), update)
-    steps.carried = {name: array.copy() for name, array in state.items()}
-    steps.feed(batches)
+    counted = batch if len(given.batches[0]["targets"]) > 1 else rows
+    scale = 1.0 if given.system in SUMMED else 1.0 / counted
+    update = Sgd(flat, given.learning_rate)
+    if given.optimizer["optimizer"] != "sgd":
+        update = Adam(flat, given.learning_rate, given.optimizer)
+    steps = Steps(given.system, given.mode, model, Head(flat, rows, scale), update)
+    steps.carried = {name: array.copy() for name, array in given.state.items()}
+    steps.feed(given.batches)
     return steps

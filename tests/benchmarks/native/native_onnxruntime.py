@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from contract import Given
 from onnx import TensorProto, helper, numpy_helper
 
 Arrays = Mapping[str, np.ndarray]
@@ -165,36 +166,27 @@ class Steps:
         return handle
 
 
-def make(
-    system: str,
-    mode: str,
-    parameters: Arrays,
-    statistics: Arrays,
-    state: Arrays,
-    batches: Sequence[Mapping[str, Arrays]],
-    learning_rate: float,
-    optimizer: Mapping[str, Any],
-) -> Steps:
+def make(given: Given) -> Steps:
     """Steps of a system in mode ``forward``; :class:`ValueError` for any other."""
-    if mode != "forward":
-        raise ValueError(f"onnxruntime has no mode {mode!r} here, only forward")
-    inputs, graph = batches[0]["inputs"], Graph(parameters)
+    if given.mode != "forward":
+        raise ValueError(f"onnxruntime has no mode {given.mode!r} here, only forward")
+    inputs, graph = given.batches[0]["inputs"], Graph(given.parameters)
     if "c1" in inputs:
-        logits, last = positions(graph, system, inputs), []
+        logits, last = positions(graph, given.system, inputs), []
     else:
-        found, last = sequence(graph, system, inputs, statistics, state)
+        found, last = sequence(graph, given.system, inputs, given.statistics, given.state)
         logits = [found]
     ends = [graph.one("Softmax", name, axis=-1) for name in logits]
     if len(ends) > 1:
         names = [f"output.next_{n + 1}" for n in range(len(ends))]
     else:
-        one = "c1" in inputs or system == "simple_rnn"
+        one = "c1" in inputs or given.system == "simple_rnn"
         names = ["output.next_char" if one else "output.next_chars"]
-    given = [described(n, a.shape, a.dtype) for n, a in {**inputs, **state}.items()]
-    dtype = next(iter(parameters.values())).dtype
+    taken = [described(n, a.shape, a.dtype) for n, a in {**inputs, **given.state}.items()]
+    dtype = next(iter(given.parameters.values())).dtype
     results = [described(name, None, dtype) for name in (*ends, *last)]
-    steps = Steps(graph.bytes(given, results), names, state)
-    steps.feed(batches)
+    steps = Steps(graph.bytes(taken, results), names, given.state)
+    steps.feed(given.batches)
     return steps
 
 

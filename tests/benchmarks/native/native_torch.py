@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from contract import Given
 from torch import Tensor, nn
 from torch_layers import (
     Arrays,
@@ -193,26 +194,19 @@ def place(arrays: Arrays) -> Tensors:
     return {name: torch.tensor(array, device=DEVICE) for name, array in arrays.items()}
 
 
-def make(
-    system: str,
-    mode: str,
-    parameters: Arrays,
-    statistics: Arrays,
-    state: Arrays,
-    batches: Sequence[Mapping[str, Arrays]],
-    learning_rate: float,
-    optimizer: Mapping[str, Any],
-    loops: bool = False,
-) -> Steps:
+def make(given: Given, loops: bool = False) -> Steps:
     """Steps of a system in mode ``train`` or ``forward``, from the given parameters and state.
 
     With ``loops`` recurrent layers are loops over cells, also where torch has a layer.
     """
-    model = build(system, parameters, statistics, loops).to(DEVICE).train(mode == "train")
+    model = build(given.system, given.parameters, given.statistics, loops)
+    model = model.to(DEVICE).train(given.mode == "train")
     trained = [p for p in model.parameters() if p.requires_grad]
+    rate, optimizer = given.learning_rate, given.optimizer
     if optimizer["optimizer"] == "sgd":
-        chosen: torch.optim.Optimizer = torch.optim.SGD(trained, learning_rate, fused=True)
+        chosen: torch.optim.Optimizer = torch.optim.SGD(trained, rate, fused=True)
     else:
         betas = (optimizer["beta_1"], optimizer["beta_2"])
-        chosen = torch.optim.Adam(trained, learning_rate, betas, optimizer["epsilon"], fused=True)
-    return Steps(system, mode, model, chosen, tuple(place(state).values()), batches)
+        chosen = torch.optim.Adam(trained, rate, betas, optimizer["epsilon"], fused=True)
+    state = tuple(place(given.state).values())
+    return Steps(given.system, given.mode, model, chosen, state, given.batches)

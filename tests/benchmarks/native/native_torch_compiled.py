@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import native_torch
 import torch
+from contract import Given
 
 
-def make(**given: Any) -> native_torch.Steps:
-    """Steps whose forward pass and loss, with its gradient, are compiled; the update is fused.
-
-    See :func:`native_torch.make` for what is given.
-    """
-    steps = native_torch.make(**given, loops=True)
+def make(given: Given) -> native_torch.Steps:
+    """Steps whose forward pass and loss, with its gradient, are compiled; the update is fused."""
+    steps = native_torch.make(given, loops=True)
     # Calls of kernels in C++ and not in Python: at a batch of 64 the calls decide.
     options = {"cpp_wrapper": True}
     steps.predict = torch.compile(steps.predict, options=options)  # type: ignore[method-assign]

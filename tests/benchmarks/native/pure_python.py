@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from contract import Given
 
 Array = np.ndarray
 Arrays = Mapping[str, Array]
@@ -138,17 +139,10 @@ class Steps:
             move_x += column(xs[t]) * d_pre_hidden * self.alpha
 
 
-def make(
-    system: str,
-    mode: str,
-    parameters: Arrays,
-    statistics: Arrays,
-    state: Arrays,
-    batches: Sequence[Mapping[str, Arrays]],
-    learning_rate: float,
-    optimizer: Mapping[str, Any],
-) -> Steps:
+def make(given: Given) -> Steps:
     """Training steps of the notebook's model; ``ValueError`` for anything else."""
-    if (system, mode) != ("pure_python_rnn", "train"):
-        raise ValueError(f"the loop trains pure_python_rnn only, not {system!r} in mode {mode!r}")
-    return Steps(parameters, batches, learning_rate)
+    if (given.system, given.mode) != ("pure_python_rnn", "train"):
+        raise ValueError(
+            f"the loop trains pure_python_rnn only, not {given.system!r} in mode {given.mode!r}"
+        )
+    return Steps(given.parameters, given.batches, given.learning_rate)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contract import Given
 
 from harness.program.serial import decode
 from harness.runtime.clock import Clock
@@ -86,9 +87,8 @@ class Native:
             "state": self._cast(state),
             "learning_rate": learning_rate,
             "optimizer": {"optimizer": update.name, **update.attributes},
+            "sizes": program.sizes,
         }
-        if system in MODELS:
-            self._given["sizes"] = program.sizes
         start = time.perf_counter()
         self._batches = self._cast(batches)
         self.restart()
@@ -97,7 +97,7 @@ class Native:
     def restart(self) -> None:
         """Parameters, statistics, state and optimizer as they were at the start."""
         make = importlib.import_module(self._module).make
-        self._clock = Clock(make(batches=self._batches, **self._given))
+        self._clock = Clock(make(Given(batches=self._batches, **self._given)))
 
     def feed(self, batches: Sequence[Payload]) -> None:
         """Other batches of the same shapes; the model goes on from where it is."""
