@@ -26,9 +26,9 @@ from fault_places import PLANTED, at_altered, at_operation  # noqa: E402
 from test_mutants import BACKENDS, MUTANTS, PLAIN, installed  # noqa: E402
 
 from harness.check.causes.cause import Cause  # noqa: E402
+from harness.check.causes.run import localise  # noqa: E402
 from harness.check.cell import Cell  # noqa: E402
 from harness.check.checks import FINDINGS  # noqa: E402
-from harness.check.localising import localise  # noqa: E402
 from harness.check.request import Request  # noqa: E402
 from harness.check.run import Engine  # noqa: E402
 

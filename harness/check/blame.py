@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from harness.check.cell import Cell, CellResult
 from harness.check.checks import CHECKS, FINDINGS, Context
 from harness.check.findings import PASSING, Blame, Finding
-from harness.check.localise import RIGHT_IF
+from harness.check.first_difference import RIGHT_IF
 from harness.check.reproducer import MATERIALS, pass_of
 from harness.oracle.patience import OracleFault
 from harness.oracle.yardstick import Expected

@@ -119,7 +119,7 @@ def localise(spec: str, **given: Any) -> None:
     was wrong because of it. Exit code 0: all agrees; 1: something differs, and the cause is told;
     2: wrong usage or a wrong spec; 3: a backend could not be run.
     """
-    from harness.check.localising import run_localise
+    from harness.check.causes.run import run_localise
     from harness.check.request import Request
     from harness.columns import names_of, of_options
 

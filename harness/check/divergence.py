@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.check.localise import TracedPart
+    from harness.check.first_difference import TracedPart
     from harness.spec.model import Spec
 
 # Lines above and below the one that is shown, and values that are kept of a long model.

@@ -10,7 +10,7 @@ from harness.check.blame import blame, unheard
 from harness.check.cell import CellResult
 from harness.check.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Context
 from harness.check.divergence import divergence
-from harness.check.localise import Expectations, later_location
+from harness.check.first_difference import Expectations, later_location
 from harness.check.run_cell import CellRun, OpenedSubject
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent

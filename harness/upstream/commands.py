@@ -36,7 +36,7 @@ def reduce(folder: Path, output: Path | None, backend: str | None, timeout: floa
 
     Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
     """
-    from harness.check.reducing import run_reduce
+    from harness.check.reduction.run import run_reduce
     from harness.check.request import Request
     from harness.upstream.bundle import Upstream
 

@@ -1,6 +1,7 @@
 """One warm worker process per backend: calls it, and survives whatever the backend does.
 
-How long a call may take, and how much memory, is held in :mod:`harness.worker.limits`. Linux only.
+How long a call may take, and how much memory, is held in :mod:`harness.worker.exchange`.
+Linux only.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from harness.runtime.labels import backend_of, contradiction
 from harness.runtime.tensors import IllFormed
 from harness.worker import frames
 from harness.worker.answers import greeted, is_answer
+from harness.worker.exchange import LostWorker, Status, exchange
 from harness.worker.installing import hint
 from harness.worker.launch import Launch
-from harness.worker.limits import LostWorker, Status, exchange
 from harness.worker.process import Process, exit_cause, kill_all
 from harness.worker.serve import GREETING
 

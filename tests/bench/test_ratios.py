@@ -14,12 +14,13 @@ from performance_page import limit, render
 from places import TESTS
 from ratio_systems import BACKENDS, MODELS, NUMPY_MODELS, SYSTEMS, wanted
 from ratio_targets import cells, missed, other_ways, outcome
-from ratios import by_hand, keep, lacks, read
+from ratios import by_hand, lacks
 
 pytestmark = pytest.mark.alone
 
 SCRIPT = TESTS / "benchmarks" / "ratios.py"
 LESSON6 = "lesson6/sequence_rnn"
+MACHINE = {"machine": {"cpu": "one"}, "threads": 2, "rounds": 3, "versions": {"torch": "2.0"}}
 
 
 def side(step: float, **more: Any) -> dict[str, Any]:
@@ -48,18 +49,13 @@ def record(spec: str = LESSON6, **pairs: dict[str, Any]) -> dict[str, Any]:
     return {
         "pairs": named,
         "commands": {"--help": 0.1, "list": 0.2},
-        "environment": {
-            "machine": {"cpu": "a processor"},
-            "threads": 2,
-            "rounds": 3,
-            "workers": {"torch": {"versions": {"torch": "2.0"}}},
-        },
+        "machines": [MACHINE],
     }
 
 
 def pair(ratio: float, others: Any = None, **ours: Any) -> dict[str, Any]:
     """A pair of that ratio; without ``others`` as in a record from before there were any."""
-    found = {"ours": side(0.001, **ours), "native": side(0.001 * ratio)}
+    found = {"ours": side(0.001, **ours), "native": side(0.001 * ratio), "machine": 0}
     return found if others is None else {**found, "others": others}
 
 
@@ -245,12 +241,16 @@ def test_a_pair_is_measured_once(tmp_path: Path) -> None:
     assert "| three_char |" in (tmp_path / "page.md").read_text()
 
 
-def test_a_record_is_added_to_pair_by_pair(tmp_path: Path) -> None:
-    place = tmp_path / "kept.json"
-    for ratio in (1.0, 2.0):
-        keep(place, {"pairs": {"one": pair(ratio)}})
-    assert read(place)["pairs"]["one"]["native"]["seconds"][1] == 0.002
-    assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]
+def test_the_page_says_on_which_machine_a_cell_was_measured() -> None:
+    found = record(torch_train_64=pair(1.5), torch_forward_64=pair(1.4))
+    found["machines"].append({**MACHINE, "machine": {"cpu": "another"}})
+    forward = found["pairs"][f"{LESSON6}[torch-forward-b64-t8]"]
+    forward |= {"machine": 1, "load": 0.25}
+    page = render(found)
+    assert "| A | 2 threads of one | torch 2.0 | 1 |" in page
+    assert "| B | 2 threads of another | torch 2.0 | 1 |" in page
+    assert "train at batch 64 | A |  | 512.0 |" in page
+    assert "forward at batch 64 | B | 0.2 | 512.0 |" in page
 
 
 def test_a_share_of_a_peak_is_of_the_best_of_any_backend_and_never_above_it() -> None:
@@ -267,7 +267,7 @@ def test_a_share_of_a_peak_is_of_the_best_of_any_backend_and_never_above_it() ->
     ours = [p["ours"] for p in found["pairs"].values()]
     assert [side["share_of_own_peak"] for side in ours] == pytest.approx([0.8, 0.4])
     assert [side["share_of_peak"] for side in ours] == pytest.approx([8 / 15, 4 / 15])
-    assert "Squares of 2048: 15 GFLOP/s by torch" in told(found["pairs"])
+    assert "squares of 2048: 15 GFLOP/s by torch" in told(found["pairs"])
     assert "512 x 256 x 86: 10 GFLOP/s by torch" in render(found)
     ours[0]["products"] = 20_000_000
     set_shares(found["pairs"])

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+PEAK = """A share of a peak counts the products that a step cannot do without (those of its plan),
+and is of the fastest product of that size that any backend here has made, on the same threads of
+the same machine. Sizes are rows x inner x columns.
+
+"""
 # FLOP/s, and the backend that reached them.
 Peak = tuple[float, str]
 
@@ -43,12 +48,7 @@ def told(pairs: Mapping[str, Any]) -> str:
     sizes = "; ".join(
         f"{' x '.join(map(str, size))}: {_gigaflops(peak)}" for size, peak in sorted(own.items())
     )
-    return (
-        "A share of a peak counts the products that a step cannot do without (those of its plan),\n"
-        "and is of the fastest product of that size that any backend here has made, on the same\n"
-        f"threads. Squares of 2048: {_gigaflops(large)}. At the models' own largest\n"
-        f"products, rows x inner x columns: {sizes}.\n"
-    )
+    return f"squares of 2048: {_gigaflops(large)}; at the models' own largest products: {sizes}.\n"
 
 
 def _gigaflops(peak: Peak) -> str:

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from peaks import told
+from peaks import PEAK, told
+from ratio_record import letter, of_machine
 from ratio_systems import LESSON6, MODELS, NUMPY_MODELS, sizes_of
 from ratio_targets import (
     FAILURE,
@@ -67,19 +68,12 @@ def render(record: Record) -> str:
     parts.append(NOTES.read_text())
     if models:
         parts += ["## Models\n\n" + _models(), *_by_backend(models), MODEL_NOTES.read_text()]
-    pairs = {name: pair for name, pair in record["pairs"].items() if _spec(name) not in MODELS}
-    parts.append("## Every cell\n\n" + told(pairs) + "\n" + _details(everything))
+    parts.append("## Every cell\n\n" + _peaks(record) + "\n" + _details(everything))
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
 def _head(record: Record) -> str:
-    found = record["environment"]
-    machine = found["machine"]
-    versions: dict[str, str] = {}
-    for worker in found["workers"].values():
-        versions |= worker["versions"]
-    listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    cpu = machine.get("cpu", "a CPU")
+    rounds = " or ".join(str(n) for n in sorted({m["rounds"] for m in record["machines"]}))
     return f"""# How near to hand-written code
 
 Made by `python tests/benchmarks/ratios.py page` from the record that
@@ -90,14 +84,32 @@ of the same framework writes for the same system (`tests/benchmarks/native/`): i
 where it has fused ones, with its own gradient; for torch also through `torch.compile` (of Lesson 6
 loops over cells), and forward, of Lesson 6, the same model in onnxruntime. All are checked against
 the oracle, get the same batches and parameters, warm up until steady and are then timed in
-{found["rounds"]} rounds of shuffled order. A ratio is that of the medians of characters per second,
-to the best of what is beside the spec: above 1, the spec is faster than all of it. Lesson 6 comes
-first, then the [models](#models).
+{rounds} rounds of shuffled order. A ratio is that of the medians of characters per second, to the
+best of what is beside the spec: above 1, the spec is faster than all of it. Lesson 6 comes first,
+then the [models](#models).
 
-Measured in float32 on {found["threads"]} threads of {cpu}.
-{listed}.
+Measured in float32. Both sides of a ratio ran at once on the same machine; the letter in the
+[list of all cells](#every-cell) says on which, beside how many processes wanted to run when a cell
+was measured, the two sides of a ratio among them one after the other.
+
+{_machines(record)}
+
 No GPU was at hand: there are no GPU figures here.
 """
+
+
+def _machines(record: Record) -> str:
+    lines = ["| | machine | versions | pairs |", "|---|---|---|---:|"]
+    for place, found in enumerate(record["machines"]):
+        cpu = found["machine"].get("cpu", "a CPU")
+        versions = ", ".join(
+            f"{name} {found['versions'][name]}" for name in sorted(found["versions"])
+        )
+        pairs = len(of_machine(record["pairs"], place))
+        lines.append(
+            f"| {letter(place)} | {found['threads']} threads of {cpu} | {versions} | {pairs} |"
+        )
+    return "\n".join(lines)
 
 
 def _untimed(usual: Sequence[Cell]) -> str:
@@ -147,6 +159,16 @@ def _listed(names: Iterable[str]) -> str:
 def _spec(name: str) -> str:
     """The spec of a pair's name."""
     return name.partition("[")[0]
+
+
+def _peaks(record: Record) -> str:
+    """What the fastest products were on each machine, of the sizes of Lesson 6."""
+    lesson6 = {name: pair for name, pair in record["pairs"].items() if _spec(name) not in MODELS}
+    parts = [
+        (letter(place), told(of_machine(lesson6, place)))
+        for place in range(len(record["machines"]))
+    ]
+    return PEAK + "\n".join(f"On {name}: {words}" for name, words in parts if words)
 
 
 def _by_backend(usual: Sequence[Cell]) -> list[str]:
@@ -227,19 +249,21 @@ def _details(everything: Sequence[Cell]) -> str:
         "quartiles, of both sides together. By hand is the best, with its name where it is not",
         "the layers.",
         "",
-        "| cell | spec | by hand | ratio | spread | path | steps a call | limited by |",
-        "|---|---:|---:|---:|---:|---|---:|---|",
+        "| cell | on | load | spec | by hand | ratio | spread | path | steps a call | limited by |",
+        "|---|---|---:|---:|---:|---:|---:|---|---:|---|",
     ]
     for cell in everything:
+        load = cell.pair.get("load")
+        where = f"{letter(cell.pair['machine'])} | {'' if load is None else f'{load:.1f}'}"
         if not cell.measured:
-            lines.append(f"| {cell} | {outcome(cell.pair)} | | | | | | |")
+            lines.append(f"| {cell} | {where} | {outcome(cell.pair)} | | | | | | |")
             continue
         ours, native = cell.pair["ours"], cell.by_hand[cell.best]
         best = "" if cell.best == "layers" else f" {cell.best}"
         wide = sum(_relative(side["seconds"]) for side in (ours, native))
         lines.append(
-            f"| {cell} | {thousands(ours)} | {thousands(native)}{best} | {cell.ratio:.2f} "
-            f"| ±{wide:.0%} | {cell.ran} | {ours['many']} | {limit(cell)} |"
+            f"| {cell} | {where} | {thousands(ours)} | {thousands(native)}{best} "
+            f"| {cell.ratio:.2f} | ±{wide:.0%} | {cell.ran} | {ours['many']} | {limit(cell)} |"
         )
     return "\n".join(lines)
 

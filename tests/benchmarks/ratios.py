@@ -9,7 +9,6 @@ measured again unless ``--again`` says so.
 
 from __future__ import annotations
 
-import json
 import random
 import statistics
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any
 import click
 from peaks import set_shares
 from performance_page import render
-from pytest_benchmark.utils import safe_dumps
+from ratio_record import add, keep, of_machine, read
 from ratio_systems import (
     BACKENDS,
     LESSON6,
@@ -42,7 +41,6 @@ from harness.bench.figures import compare_with_peaks, finish
 from harness.bench.request import BenchRequest, Entry, Group, launch
 from harness.bench.rounds import one_round, prepare, warm_up
 from harness.bench.workload import TimedCase
-from harness.files.atomic import write_whole
 from harness.worker.launch import Launch, thread_settings
 from harness.worker.worker import Worker
 
@@ -149,28 +147,6 @@ def lacks(pairs: Mapping[str, Pair], group: Group, name: str, backend: str) -> b
     return name not in pairs or bool(untimed(pairs[name], backend, group.mode, group.spec.name))
 
 
-def read(record: Path) -> dict[str, Any]:
-    """What was found so far."""
-    if not record.exists():
-        return {"pairs": {}, "commands": {}}
-    found: dict[str, Any] = json.loads(record.read_text())
-    return found
-
-
-def keep(record: Path, found: dict[str, Any]) -> None:
-    """Write what was found so far, whole, in place of what there was."""
-    write_whole(record, safe_dumps(found, ensure_ascii=True, indent=4).encode())
-
-
-def add_environment(found: dict[str, Any], new: dict[str, Any]) -> None:
-    """Keep the environment of the last pair, with the workers of all, without names and places."""
-    new["machine"].pop("host", None)
-    workers = found.get("environment", {}).get("workers", {})
-    for worker in new["workers"].values():
-        worker["environment"].pop("PYTHONPATH", None)
-    found["environment"] = {**new, "workers": {**workers, **new["workers"]}}
-
-
 def time_commands(runs: int = 5) -> dict[str, float]:
     """Seconds that the commands take which must not import a framework: medians."""
     harness = Path(sys.executable).with_name("harness")
@@ -258,8 +234,7 @@ def measure(
                 assert case is not None
                 loop = backend == LOOP
                 pair = pairs.measure_loop(case) if loop else pairs.measure(case, backend, path)
-                add_environment(found, pair.pop("environment"))
-                found["pairs"][name] = pair
+                add(found, name, pair)
                 keep(record, found)
                 console.print(f"{name}: {outcome(pair)}", markup=False)
 
@@ -270,7 +245,8 @@ def measure(
 def page(record: Path, output: Path) -> None:
     """Write the page from the record; exit code 1 if a target is missed."""
     found = read(record)
-    set_shares(found["pairs"])
+    for place in range(len(found["machines"])):
+        set_shares(of_machine(found["pairs"], place))
     output.write_text(render(found))
     misses = missed(found)
     for line in misses:

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 from test_mutants import BACKENDS, MUTANTS, installed
 
+from harness.check.causes.run import Localised, localise
 from harness.check.cell import Cell
 from harness.check.checks import FINDINGS
-from harness.check.localising import Localised, localise
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.cli import cli

@@ -14,7 +14,7 @@ from process_faults import harm
 from process_faults.support import MIB, launch, timed
 
 from harness.worker import frames, logs
-from harness.worker.limits import LostWorker, exchange
+from harness.worker.exchange import LostWorker, exchange
 from harness.worker.worker import Worker
 
 TIMEOUT = 1.0

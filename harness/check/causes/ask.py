@@ -17,7 +17,7 @@ from harness.check.causes.updates import update_causes
 from harness.check.cell import Cell
 from harness.check.checks.context import Context
 from harness.check.checks.training import RATE, planned
-from harness.check.localise import Expectations
+from harness.check.first_difference import Expectations
 from harness.check.reduction.failure import Failure
 from harness.check.reduction.segments import segment
 from harness.check.reproducer import Pass

@@ -11,7 +11,7 @@ from harness.check.checks.context import Context
 from harness.check.checks.far_values import offset_material, tail_material
 from harness.check.checks.thresholds import large_case
 from harness.check.findings import Finding
-from harness.check.localise import BACKWARD, FORWARD
+from harness.check.first_difference import BACKWARD, FORWARD
 from harness.check.reproducer import MATERIALS
 from harness.oracle.case import Case
 from harness.runtime.arguments import Arguments

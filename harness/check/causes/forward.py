@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from harness.arrays import Array
 from harness.check.causes.cause import MOST, Cause, Causes
-from harness.check.localise import Expectations, Location
+from harness.check.first_difference import Expectations, Location
 from harness.worker.remote import Traced
 
 # Runs the pass with values in the place of others: name, time step, array.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, Arrays, widened
-from harness.check.localise import DECISIVE
+from harness.check.first_difference import DECISIVE
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.oracle import Oracle
 from harness.oracle.tolerance import relative_error, scales

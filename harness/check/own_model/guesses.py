@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from harness.arrays import Array, ArrayDict
+from harness.check.first_difference import RIGHT_IF
 from harness.check.hypotheses import hypotheses
-from harness.check.localise import RIGHT_IF
 from harness.check.own_model.checks import ModelContext
 from harness.oracle.oracle import Oracle
 from harness.program.ir import Node, Program, walk_nodes

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.check.findings import Finding
-from harness.check.localise import DECISIVE
+from harness.check.first_difference import DECISIVE
 from harness.check.own_model.checks import ModelContext
 from harness.check.own_model.guesses import guesses
 from harness.oracle.tolerance import Deviation, relative_error, scales

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.check.findings import Finding
-from harness.check.localise import later_location
+from harness.check.first_difference import later_location
 from harness.check.request import Request, make_case
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation

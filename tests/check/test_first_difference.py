@@ -16,7 +16,7 @@ import pytest
 
 from harness.backends.numpy.backend import Numpy
 from harness.backends.numpy.primitives import PRIMITIVES
-from harness.check.localise import Expectations, Location, places
+from harness.check.first_difference import Expectations, Location, places
 from harness.check.request import Request, make_case
 from harness.oracle.case import Case
 from harness.oracle.oracle import Oracle
