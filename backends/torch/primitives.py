@@ -73,6 +73,24 @@ def _segment_sum(x: Tensor, indices: Tensor, rows: int) -> Tensor:
     return x.new_zeros((rows, *rest)).index_add_(0, indices.reshape(-1), values)
 
 
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """As ``torch.matmul``, with leading axes that only ``a`` has as rows: torch repeats ``b``."""
+    batch = max(a.dim(), b.dim()) - 2
+    own = (1,) * (batch + 2 - a.dim()) + a.shape[:-2]
+    other = (1,) * (batch + 2 - b.dim()) + b.shape[:-2]
+    lone = [i for i in range(batch) if other[i] == 1 != own[i]]
+    if b.dim() == 2 or not lone:
+        return torch.matmul(a, b)
+    shared = [i for i in range(batch) if i not in lone]
+    axes = (*shared, *lone, batch, batch + 1)
+    rows = a.reshape(own + a.shape[-2:]).permute(axes)
+    laid_out = rows.shape[len(shared) : -1]
+    rows = rows.reshape(*rows.shape[: len(shared)], laid_out.numel(), a.shape[-1])
+    product = torch.matmul(rows, b.reshape(*(other[i] for i in shared), *b.shape[-2:]))
+    product = product.reshape(*product.shape[: len(shared)], *laid_out, b.shape[-1])
+    return product.permute(sorted(range(batch + 2), key=axes.__getitem__))
+
+
 # All but arange, which has no operand to say its device.
 PRIMITIVES: Table = {
     **ELEMENTWISE,
@@ -94,7 +112,7 @@ PRIMITIVES: Table = {
     "segment_sum": _segment_sum,
     "sum": _reduction(torch.sum),
     "max": _reduction(torch.amax),
-    "matmul": torch.matmul,
+    "matmul": _matmul,
     "tensordot": lambda a, b, axes: torch.tensordot(a, b, dims=axes),
     "stop_gradient": lambda x: x.detach(),
     "windows": windows,

@@ -24,13 +24,12 @@ def run_demo(broken: bool, backend: str | None) -> int:
     """
     columns = choose((RIGHT, backend or _first()))
     backends, other = columns.names, columns.names[-1]
-    for line in (
-        f"The model {SPEC} (an embedding, a GRU, a dense layer) on {' and '.join(backends)},",
-        "against the oracle: the same equations in float64. The table shows digits of",
-        "agreement; float32 has some 7, and each number is held to a tolerance that is",
-        "measured, tensor by tensor.",
-    ):
-        tell(line)
+    tell(
+        f"The model {SPEC} (an embedding, a GRU, a dense layer) on {' and '.join(backends)}, "
+        "against the oracle: the same equations in float64. The table shows digits of agreement; "
+        "float32 has some 7, and each number is held to a tolerance that is measured, tensor by "
+        "tensor."
+    )
     if broken:
         one, two = GATES
         tell(f"A fault is planted in {other}: {one} and {two} of the GRU are exchanged.")
@@ -50,7 +49,8 @@ def run_demo(broken: bool, backend: str | None) -> int:
         tell("See a fault found:           harness demo --break")
     tell("Check all of Lesson 6:       harness check")
     tell("Make a page to send:         harness check --html report.html")
-    tell("Check a model of your own:   harness explain MODEL.yaml; harness check MODEL.yaml")
+    tell("Read a model of your own:    harness explain MODEL.yaml")
+    tell("Check it:                    harness check MODEL.yaml")
     return code
 
 

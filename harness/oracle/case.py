@@ -19,7 +19,7 @@ from harness.arrays import Array
 from harness.oracle.draw import cotangents, draw
 from harness.oracle.given import Given
 from harness.oracle.off_kinks import Drawing, drawn
-from harness.oracle.patience import OracleFault, at_work
+from harness.oracle.patience import OracleFault, at_work, this_run
 from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference, Run
 from harness.program.dims import resolve_shape
 from harness.program.ir import Phase, Program, UpdateRule
@@ -65,7 +65,8 @@ class Case:
         self.entries = entries_of(self.training, batch, time)
         self._known: dict[Any, Expected] = {}
         self._found: dict[str, Arguments] = {}
-        self._fault: OracleFault | None = None
+        # What was too much, and in which run.
+        self._fault: tuple[OracleFault, object] | None = None
         self._lock = threading.RLock()
         self._reference = Reference(
             self.training,
@@ -97,22 +98,23 @@ class Case:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """The oracle's work, one thread at a time; what was once too much is so ever after."""
+        """The oracle's work, one thread at a time; what was once too much is so for the rest of a
+        run. The next run may have more time or memory, or may not be interrupted."""
         with at_work(), self._lock:
-            if self._fault is not None:
-                raise self._fault
+            if self._fault is not None and self._fault[1] is this_run():
+                raise self._fault[0]
             try:
                 with at_work(self.entries * BYTES):
                     yield
             except OracleFault as fault:
-                self._fault = fault
+                self._fault = fault, this_run()
                 raise
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
         """The values of ``run`` on the oracle; cached under ``key``.
 
         Raises:
-            OracleFault: there is not the time or the memory; for every later call, too.
+            OracleFault: there is not the time or the memory; for later calls of the run, too.
         """
         return self._expect(key, lambda session: [run(session)])
 

@@ -41,12 +41,12 @@ class OracleFault(HarnessError):
 class Patience:
     """The oracle's share of one cell's time: ``limit`` and ``spent`` in seconds.
 
-    ``stopped`` tells that nobody waits for the result any more.
+    ``stopped`` tells that nobody waits for the result any more; all cells of a run have the same.
     """
 
     def __init__(self, limit: float, stopped: threading.Event | None = None) -> None:
         self.limit, self.spent = limit, 0.0
-        self._stopped = stopped or threading.Event()
+        self.stopped = stopped or threading.Event()
         self._since: float | None = None
 
     @contextmanager
@@ -66,7 +66,7 @@ class Patience:
         """Raise :class:`OracleFault` if the time is over."""
         if self._since is None:
             return
-        if self._stopped.is_set():
+        if self.stopped.is_set():
             raise OracleFault("the run was ended", "timeout")
         if self.spent + time.monotonic() - self._since > self.limit:
             raise too_slow(f"was not done in {self.limit:g} s")
@@ -74,6 +74,8 @@ class Patience:
     def check(self, least: float) -> None:
         """:class:`OracleFault` if work of so many seconds has no prospect of being done."""
         left = self.left()
+        if left <= 0.0:
+            raise too_slow(f"was not done in {self.limit:g} s")
         if least > left:
             used = f", of which {left:.1f} s are left" if self.limit - left >= 0.1 else ""
             raise too_slow(f"needs {least:,.1f} s or more, and has {self.limit:g} s{used}")
@@ -144,6 +146,12 @@ def spent() -> float:
     """Seconds that the oracle has worked for the cell of this thread."""
     patience = _current.get()
     return 0.0 if patience is None else patience.spent
+
+
+def this_run() -> object:
+    """What the work of this thread has in common with that of its run alone."""
+    patience = _current.get()
+    return object() if patience is None else patience.stopped
 
 
 def look() -> None:

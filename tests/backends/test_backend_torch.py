@@ -175,3 +175,33 @@ def test_versions_and_devices_are_named(backend: Backend) -> None:
 def test_the_module_is_imported_without_the_framework() -> None:
     code = "import sys, harness.backends.torch.backend; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ((2, 3, 1, 1, 4), (5, 4, 6)),
+        ((2, 3, 5, 1, 4), (5, 4, 6)),
+        ((2, 5, 3, 4), (2, 1, 4, 6)),
+        ((5, 2, 3, 4), (1, 2, 4, 6)),
+        ((2, 3, 4), (1, 4, 6)),
+        ((3, 4), (5, 4, 6)),
+        ((2, 3, 4), (4, 6)),
+        ((1, 3, 4), (2, 4, 6)),
+    ],
+)
+def test_rows_of_a_product_are_those_of_torch(
+    left: tuple[int, ...], right: tuple[int, ...], backend: Backend
+) -> None:
+    """With the gradients of both sides."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (
+        torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True)
+        for s in (left, right)
+    )
+    found, expected = backend.primitives["matmul"](a, b), torch.matmul(a, b)
+    cotangent = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    both = (torch.autograd.grad(y, (a, b), cotangent) for y in (found, expected))
+    for one, other in zip(*both, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-13)

@@ -89,8 +89,8 @@ best of what is beside the spec: above 1, the spec is faster than all of it. Les
 then the [models](#models).
 
 Measured in float32. Both sides of a ratio ran at once on the same machine; the letter in the
-[list of all cells](#every-cell) says on which, beside how many processes wanted to run when a cell
-was measured, the two sides of a ratio among them one after the other.
+[list of all cells](#every-cell) says on which. The load beside it is the machine's in the minute
+before; a run that nothing disturbs makes about one of it itself.
 
 {_machines(record)}
 

@@ -218,6 +218,35 @@ def test_primitives_look_at_the_clock_and_at_the_end_of_the_run() -> None:
         TABLE["exp"](1.0)
 
 
+def test_what_was_too_much_in_a_run_is_tried_again_in_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cases of checks that need no spec are kept for all runs of a process."""
+    slow(monkeypatch, 0.1)
+    case = Case(load_spec(OTHER), {}, 2, 3)
+
+    def walk(limit: float, run: threading.Event) -> None:
+        with with_patience(Patience(limit, run)):
+            case.forward("inference", case.material, "walked")
+
+    stopped, short = threading.Event(), threading.Event()
+    stopped.set()
+    for limit, run in ((600.0, stopped), (0.1, short)):
+        with pytest.raises(OracleFault) as first:
+            walk(limit, run)
+        with pytest.raises(OracleFault) as again:
+            walk(limit, run)
+        assert first.value is again.value
+    walk(600.0, threading.Event())
+
+
+def test_no_time_that_is_left_is_told_as_such() -> None:
+    with pytest.raises(OracleFault, match=r"^the oracle was not done in 0 s, which is not a fault"):
+        Patience(0.0).check(0.0)
+    with pytest.raises(OracleFault, match=r"^the oracle needs 2.0 s or more, and has 1 s, which"):
+        Patience(1.0).check(2.0)
+
+
 def test_available_memory_heeds_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < memory.available() < 1 << 50
     monkeypatch.setattr(memory, "_left_to_groups", lambda: [1 << 20])

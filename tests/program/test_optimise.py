@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -253,3 +254,33 @@ def test_nothing_is_left_of_a_gated_state_of_zeros() -> None:
     total = small.emit("matmul", gated, small.given(UNITS, ROWS))
     ops = [node.op for node in small.same(small.emit("exp", total))]
     assert ops == ["constant", "broadcast_to"]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ((BATCH, TIME, Dim(1), Dim(1), UNITS), (ROWS, UNITS, BATCH)),
+        ((BATCH, TIME, ROWS, Dim(1), UNITS), (ROWS, UNITS, TIME)),
+        ((BATCH, ROWS, TIME, UNITS), (BATCH, Dim(1), UNITS, TIME)),
+        ((ROWS, BATCH, TIME, UNITS), (Dim(1), BATCH, UNITS, TIME)),
+        ((ROWS, BATCH, TIME, UNITS), (Dim(1), Dim(1), UNITS, TIME)),
+    ],
+    ids=["experts", "experts-again", "grouped", "leading", "one-matrix"],
+)
+def test_rows_that_share_a_matrix_are_one_product(
+    left: tuple[Dim, ...], right: tuple[Dim, ...]
+) -> None:
+    small = Small()
+    product = small.emit("matmul", small.given(*left), small.given(*right))
+    (matmul,) = [n for n in small.same(small.emit("exp", product)) if n.op == "matmul"]
+    shapes = [[d.resolve(SIZES) for d in small.builder.types[i].shape] for i in matmul.inputs]
+    rows, matrices = (prod(shape[:-2]) for shape in shapes)
+    assert rows in (1, matrices)
+
+
+def test_products_of_two_batches_stay_as_they_are() -> None:
+    small = Small()
+    left, right = small.given(BATCH, TIME, UNITS), small.given(BATCH, UNITS, TIME)
+    wide = small.given(Dim(1), TIME, UNITS)
+    assert small.ops(small.emit("matmul", left, right)) == ["matmul"]
+    assert small.ops(small.emit("matmul", wide, right)) == ["matmul"]

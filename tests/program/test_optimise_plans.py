@@ -205,3 +205,14 @@ def test_nothing_is_added_by_a_second_time() -> None:
     builder = Builder(dict(plan.types))
     again = optimise(plan.nodes, plan.outputs.values(), builder, plan.sizes, ())
     assert ops_of(again) == ops_of(plan.nodes)
+
+
+@pytest.mark.parametrize(("batch", "leaves"), [(8, True), (512, False)])
+def test_elementwise_work_on_a_sequence_leaves_a_long_loop(batch: int, leaves: bool) -> None:
+    """The decays of a selective scan, as long as all of them stay in a cache."""
+    program = load_spec("mamba").program("inference")
+    sizes = {**program.sizes, "batch": batch, "time": 64}
+    plan = forward_plan(program, sizes, "float32", ())
+    bodies = [ops_of(node.block.nodes) for node in loops(plan)]
+    assert bodies
+    assert all((ops["exp"] == 0) == leaves for ops in bodies)

@@ -6,16 +6,17 @@ descents. :func:`of` is that order: a tuple of numbers from 0 on, of which the f
 decides.
 
 0. The loops around it: what leaves one is done with.
-1. Sums that a rule folds into a product against the grain of the others: ``c * a + r * b``, and
+1. Products with leading axes that only the left side has, which become rows.
+2. Sums that a rule folds into a product against the grain of the others: ``c * a + r * b``, and
    ``x @ W + b`` and its like where those rules are in use.
-2. The weight: an interpretation by polynomials (Lankford, "On proving term rewriting systems are
+3. The weight: an interpretation by polynomials (Lankford, "On proving term rewriting systems are
    noetherian", 1979) that grow with each operand, such that what is moved out, left out or
    distributed has the smaller one. A permutation weighs nothing.
-3. Entries that are multiplied by numbers: factors go where there are fewer.
-4. Below how much permutations stand that go down; 5. how many these are.
-6. Partial sums that hold a late term beside an early one.
-7. Below how much takes stand, which go down too.
-8. Above how much permutations of what is given stand, which go up; 9. the number of nodes.
+4. Entries that are multiplied by numbers: factors go where there are fewer.
+5. Below how much permutations stand that go down; 6. how many these are.
+7. Partial sums that hold a late term beside an early one.
+8. Below how much takes stand, which go down too.
+9. Above how much permutations of what is given stand, which go up; 10. the number of nodes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fractions import Fraction
 from typing import Any
 
 from harness.program.ir import Node
-from harness.program.passes import biases, classes, loops
+from harness.program.passes import biases, classes, loops, rows
 from harness.program.passes.rewriter import Rewriter
 from harness.program.passes.transposes import _given as given
 
@@ -167,6 +168,13 @@ class Term:
                 waiting += inner.inputs
         return [node, *found.values()]
 
+    def by_row(self, node: Node) -> int:
+        """Whether it is a product of which each row meets a matrix by itself."""
+        if node.op != "matmul":
+            return 0
+        left, right = map(self.rewriter.shape, node.inputs)
+        return int(len(right) > 2 and bool(rows.lone_axes(left, right)))
+
     def folded(self, node: Node) -> int:
         """Sums that are folded into a product."""
         g = self.rewriter
@@ -231,6 +239,7 @@ def of(
     node, term = Node(op, inputs, (), attributes), Term(rewriter, _cut(rewriter, like))
     return (
         max((rewriter.depth(value) for value in inputs), default=0),
+        term.total("by row", node, term.by_row),
         term.folded(node),
         term.weight(node),
         term.scaled(node),

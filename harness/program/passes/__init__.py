@@ -16,6 +16,7 @@ from harness.program.passes import (
     loops,
     products,
     reshapes,
+    rows,
     tables,
     transposes,
     unroll,
@@ -34,7 +35,7 @@ def merged(*tables: Mapping[str, Sequence[Rule]]) -> dict[str, tuple[Rule, ...]]
 
 
 def _simplify(steps: Mapping[str, Sequence[Rule]]) -> Mapping[str, Sequence[Rule]]:
-    return merged(algebra.RULES, reshapes.RULES, classes.RULES, transposes.RULES, steps)
+    return merged(algebra.RULES, reshapes.RULES, classes.RULES, transposes.RULES, rows.RULES, steps)
 
 
 # By whether loops stay as they are.

@@ -6,20 +6,35 @@ Sums are put in an order that shows what can be: ``h @ U + x[t] @ W + b -> (b + 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 from harness.program.dims import Dim
+from harness.program.fused import infer
 from harness.program.ir import Node
+from harness.program.passes.algebra import ELEMENTWISE
 from harness.program.passes.rewriter import Rewriter, Rule
+from harness.program.passes.unroll import LONGEST
 
 MOVES = frozenset({"permute_dims", "expand_dims", "squeeze"})
 STEPWISE = frozenset({"matmul", "add", "subtract", "take", *MOVES})
+# Entries of what elementwise work may make of a sequence outside of its loop: 4 MiB in float32.
+MOST_LIFTED = 1 << 20
 
 
 def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> bool:
-    """Whether work on slices of sequences goes before the loop: ``x[t] @ W -> (x @ W)[t]``."""
-    scaled = op == "multiply" and any(g.number(i) is not None for i in inputs)
-    return op in STEPWISE or scaled
+    """Whether work on slices of sequences goes before the loop: ``x[t] @ W -> (x @ W)[t]``.
+
+    Elementwise work only out of loops that are not written out, and where all steps of it together
+    stay in a cache: done step by step it needs the memory of one step.
+    """
+    if op in STEPWISE or (op == "multiply" and any(g.number(i) is not None for i in inputs)):
+        return True
+    steps = g.steps(max(map(g.depth, inputs)))
+    if op not in ELEMENTWISE or steps <= LONGEST:
+        return False
+    shape = infer(op, tuple(map(g.type, inputs)), attributes).shape
+    return steps * prod(dim.resolve(g.sizes) for dim in shape) <= MOST_LIFTED
 
 
 def sinks(g: Rewriter, node: Node) -> bool:

@@ -1,0 +1,57 @@
+"""Axes that only the left side of a product has, as rows of it: each of many matrices ``W[e]`` then
+meets all rows at once, ``x[r, None, :] @ W[e] -> (x[None, r, :] @ W)[e, r]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+from harness.program.dims import ONE, Dim
+from harness.program.passes.rewriter import Rewriter, Rule
+from harness.program.passes.transposes import inverse
+
+
+def lone_axes(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[int, ...]:
+    """The leading axes of a product that its right side lacks, or has one entry along."""
+    batch = max(len(left), len(right)) - 2
+    own = _padded(left, batch)
+    other = _padded(right, batch)
+    return tuple(a for a in range(batch) if other[a] == ONE and own[a] != ONE)
+
+
+def _padded(shape: Sequence[Dim], batch: int) -> tuple[Dim, ...]:
+    """The leading axes, as many as the product has."""
+    return (*(ONE,) * (batch - len(shape) + 2), *shape[:-2])
+
+
+def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+    left, right = map(g.shape, inputs)
+    lone = lone_axes(left, right) if len(right) > 2 else ()
+    if not lone:
+        return None
+    batch = max(len(left), len(right)) - 2
+    own, other = _padded(left, batch), _padded(right, batch)
+    shared = tuple(a for a in range(batch) if a not in lone)
+    axes = (*shared, *lone, batch, batch + 1)
+    rows = prod((own[a] for a in lone), start=left[-2])
+    x = _laid_out(g, inputs[0], (*own, *left[-2:]), axes)
+    x = g.emit("reshape", x, shape=(*(own[a] for a in shared), rows, left[-1]))
+    weights = g.emit("reshape", inputs[1], shape=(*(other[a] for a in shared), *right[-2:]))
+    product = g.emit("matmul", x, weights)
+    whole = (*g.shape(product)[:-2], *(own[a] for a in lone), left[-2], right[-1])
+    return _laid_out(g, product, whole, inverse(axes))
+
+
+def _laid_out(g: Rewriter, value: int, shape: tuple[Dim, ...], axes: tuple[int, ...]) -> int:
+    """A value of as many entries as ``shape``, with its axes in this order; axes of one entry move
+    for nothing."""
+    moved = tuple(shape[a] for a in axes)
+    long = [a for a in axes if shape[a] != ONE]
+    if long == sorted(long):
+        return g.emit("reshape", value, shape=moved)
+    return g.emit("permute_dims", g.emit("reshape", value, shape=shape), axes=axes)
+
+
+RULES: Mapping[str, Sequence[Rule]] = {"matmul": (_rows,)}
