@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from places import SUPPORT
+from sampling import sampled
 
 from harness.runtime.plugins import environment
 
@@ -24,7 +25,8 @@ Report = dict[str, Any]
 LSTM_MODEL = "lesson6/stateful_lstm"
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+# XLA compiles each function of the third for one to three seconds.
+@pytest.fixture(scope="module", params=sampled(ENGINES, ("keras", "keras-torch")))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -111,9 +111,13 @@ def test_without_the_package_it_is_said_what_to_install(
     [
         (None, "no such file"),
         (b"not packed", "digits' cannot be read"),
-        (gzip.compress(b"1,2,many\n"), "digits' cannot be read"),
-        (gzip.compress(b"1,2,3\n4,5,6\n"), "is not the data set 'digits' that is known here"),
+        (gzip.compress(b"1,2,many\n", mtime=0), "digits' cannot be read"),
+        (
+            gzip.compress(b"1,2,3\n4,5,6\n", mtime=0),
+            "is not the data set 'digits' that is known here",
+        ),
     ],
+    ids=["absent", "not packed", "no numbers", "others"],
 )
 def test_other_data_in_its_place_are_refused(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, told: str
