@@ -70,7 +70,9 @@ def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) ->
     listed = json.loads(run("list", "--json").stdout)
     assert len([n for n in listed["model"] if n.startswith("lesson6/")]) == 12
     assert "332,058" in run("explain", "lesson6/stateful_lstm").stdout
-    checked = run("check", "lesson6/stateful_lstm", "--backend", "numpy", "--json")
+    checked = run(
+        "check", "lesson6/stateful_lstm", "--backend", "numpy", "--check", "outputs", "--json"
+    )
     assert checked.returncode == 0, checked.stderr
     assert {r["verdict"] for r in json.loads(checked.stdout)["results"]} == {"agree"}
     # A framework that is not installed is an error of its own cells, with what to do.
