@@ -41,13 +41,7 @@ from harness.program.signature import (
 from harness.program.windows import FramedAxis, framed_axes, order_of_taken, pads_of
 
 # The backend and its offers.
-from harness.runtime.backend import (
-    Advance,
-    Backend,
-    F,
-    Function,
-    GradientFunction,
-)
+from harness.runtime.backend import Backend
 from harness.runtime.claimed_calls import VARIABLES
 from harness.runtime.defaults import Measured, Probes
 from harness.runtime.devices import card_of, device_names
@@ -55,7 +49,17 @@ from harness.runtime.executor import Call, Executor, in_turn
 from harness.runtime.hookspecs import hookimpl
 from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, loop
 from harness.runtime.layout import Layout
-from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors, WholeModel
+from harness.runtime.native import (
+    Advance,
+    ClaimableCall,
+    F,
+    Function,
+    GradientFunction,
+    Native,
+    NativeOptimizer,
+    Tensors,
+    WholeModel,
+)
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
 from harness.runtime.precision import NARROW, host_dtype, narrow, rounded_to
 from harness.runtime.session import Session

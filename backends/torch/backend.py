@@ -58,7 +58,8 @@ class Torch(Backend):
             **PRIMITIVES,
             "arange": lambda stop: torch.arange(stop, device=self.device),
         }
-        self.fused, self.compiles = FUSED, has_compiler()
+        self.fused = FUSED
+        self.compiles = ("compiled", "native-compiled") if has_compiler() else ()
 
     @property
     def primitives(self) -> Table:
@@ -121,6 +122,11 @@ class Torch(Backend):
         from .compiled import compiled
 
         return compiled(plan, super().execute(plan), self.device)
+
+    def compile_native(self, function: F) -> F:
+        from .compiled import compiled_native
+
+        return compiled_native(function, self.device)
 
     def wait(self, tensors: Tensors) -> None:
         cuda.wait(self.device)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FunctionType
+from typing import Any
 
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from harness.extend import Plan, Tensors, UsageError
+from harness.extend import F, Plan, Tensors, UsageError
 
+Tensor = Any
 COMPILERS = ("g++", "clang++")
 # It takes some forty seconds for so many operations.
 MOST = 1000
@@ -29,11 +32,7 @@ def compiled(
     Raises:
         UsageError: it is not for the CPU, there is no compiler, or the plan is too long for one.
     """
-    if device != "cpu":
-        raise UsageError(f"the path compiled is for the CPU, and this is {device}: take derived")
-    if not has_compiler():
-        listed = " or ".join(COMPILERS)
-        raise UsageError(f"torch.compile needs a compiler of C++ ({listed}): take derived")
+    _check(device)
     operations = plan.operations
     if operations["overlap_add"]:
         # Each place in a window is an addition into a slice, and all are fused into one kernel.
@@ -45,22 +44,78 @@ def compiled(
             f"a step has {operations.total():,} operations with its loops unrolled, and more than "
             f"{MOST:,} keep torch.compile for long: take derived"
         )
-    # The compiler's own modules use what torch deprecates.
-    warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
 
     def whole(inputs: Tensors) -> Tensors:
         return run(inputs)
 
     # torch.compile keeps few translations of one code object, and a plan has one of its own.
     own = FunctionType(whole.__code__.replace(), globals(), closure=whole.__closure__)
+    return quiet(_translated(own))
+
+
+def compiled_native(function: F, device: str) -> F:
+    """A function with torch's own layers, compiled at the first call, with its gradients if it has
+    some: the calls that it makes are recorded, and what was recorded is compiled.
+
+    Raises:
+        UsageError: it is not for the CPU, or there is no compiler; at the first call, that there
+            are too many calls for one.
+    """
+    _check(device)
+    made: list[Callable[[Sequence[Tensor]], Any]] = []
+    names: list[str] = []
+
+    def run(variables: Tensors, constants: Tensors) -> Any:
+        given = {**variables, **constants}
+        if not made:
+            names.extend(given)
+            made.append(quiet(_recorded(function, variables, constants)))
+        return made[0]([given[name] for name in names])
+
+    return run
+
+
+def _recorded(function: F, variables: Tensors, constants: Tensors) -> Callable[..., Any]:
+    """What a function does with tensors of these shapes, compiled; it takes them in a row."""
+    names, count = (*variables, *constants), len(variables)
+
+    def in_a_row(tensors: Sequence[Tensor]) -> Any:
+        given = list(zip(names, tensors, strict=True))
+        return function(dict(given[:count]), dict(given[count:]))
+
+    graph = make_fx(in_a_row)([*variables.values(), *constants.values()])
+    calls = sum(node.op == "call_function" for node in graph.graph.nodes)
+    if calls > MOST:
+        raise UsageError(
+            f"a step makes {calls:,} calls of torch, and more than {MOST:,} keep torch.compile for "
+            "long: take native"
+        )
+    return _translated(graph)
+
+
+def _translated(function: Callable[..., Any]) -> Callable[..., Any]:
+    # The compiler's own modules use what torch deprecates.
+    warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
     # No further processes; and calls from C++, since at small batches the calls decide.
     options = {"cpp_wrapper": True, "compile_threads": 1}
-    made: Callable[[Tensors], Tensors] = torch.compile(
-        own, dynamic=False, fullgraph=True, options=options
-    )
+    return torch.compile(function, dynamic=False, fullgraph=True, options=options)
 
-    def quiet(inputs: Tensors) -> Tensors:
+
+def _check(device: str) -> None:
+    if device != "cpu":
+        raise UsageError(
+            f"torch.compile was tried on the CPU only, and this is {device}: take derived"
+        )
+    if not has_compiler():
+        listed = " or ".join(COMPILERS)
+        raise UsageError(f"torch.compile needs a compiler of C++ ({listed}): take derived")
+
+
+def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function without recording for autograd."""
+
+    def run(*arguments: Any) -> Any:
         with torch.no_grad():
-            return made(inputs)
+            return function(*arguments)
 
-    return quiet
+    return run

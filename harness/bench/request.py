@@ -21,7 +21,7 @@ from harness.worker.launch import Launch, thread_settings
 
 MODES = ("forward", "train")
 DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
-PATHS = ("fastest", "native", "equations", "derived", "compiled")
+PATHS = ("fastest", "native", "equations", "derived", "compiled", "native-compiled")
 DEFAULT_BATCH = 64
 TEN_MINUTES = 600.0
 RANGES = {"threads": THREADS, "rounds": ROUNDS, "seed": SEED, "timeout": TIMEOUT}

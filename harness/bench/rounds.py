@@ -22,8 +22,12 @@ from harness.worker.remote import WorkerFault, not_offered, offers_path
 
 # The paths among which the fastest right one is chosen. In a forward pass, which has no gradient,
 # ``equations`` leaves products where they stand and ``derived`` moves them out of loops; what
-# ``compiled`` gives to the framework's compiler, where there is one, is what ``derived`` runs.
-CANDIDATES = ("native", "derived", "compiled", "equations")
+# ``compiled`` gives to the framework's compiler, where there is one, is what ``derived`` runs, and
+# ``native-compiled`` what ``native`` does.
+CANDIDATES = ("native", "derived", "compiled", "native-compiled", "equations")
+# A compiler takes a step of the framework's own layers for half a minute, and makes it half as fast
+# again at best: it is tried where that might be the fastest path.
+NEAR = 1.6
 # By mode, the path that is no other than ``native`` where the framework had nothing of its own.
 REPEATED = {"train": "equations", "forward": "derived"}
 # Seconds: of a candidate's try, of a batch of warming steps, of all warming, of a round, and of
@@ -101,6 +105,8 @@ def _fastest(contestant: Contestant) -> dict[str, Any]:
     repeated = REPEATED[contestant.case.group.mode]
     for path in CANDIDATES:
         offered = offers_path(contestant.record.hello, path)
+        if path == "native-compiled":
+            offered = offered and _may_be_fastest(tried)
         if offered and (path != repeated or not _all_equations(tried[0])):
             tried.append(_try_path(contestant, path, beside=bool(tried)))
     right = [c for c in tried if c["right"]]
@@ -120,6 +126,15 @@ def _fastest(contestant: Contestant) -> dict[str, Any]:
         }
     check_values(contestant)
     return best
+
+
+def _may_be_fastest(tried: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the native path runs layers of the framework's own, not much slower than others."""
+    seconds = [float(c["seconds"]) for c in tried if c["right"]]
+    native = tried[0]
+    return (
+        native["right"] and not _all_equations(native) and native["seconds"] < NEAR * min(seconds)
+    )
 
 
 def _all_equations(tried: Mapping[str, Any]) -> bool:

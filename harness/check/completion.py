@@ -10,7 +10,7 @@ import click
 from harness.options import completers
 
 DTYPES = ("float64", "float32", "bfloat16", "float16", "tf32")
-PATHS = ("native", "equations", "derived", "compiled", "fastest", "all")
+PATHS = ("native", "equations", "derived", "compiled", "native-compiled", "fastest", "all")
 MODES = ("forward", "train")
 TEXTS = ("builtin", "nietzsche")
 

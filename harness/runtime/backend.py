@@ -9,8 +9,8 @@ compilation, a loop of its own, native layers and optimizers (:mod:`harness.runt
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,20 +18,19 @@ from harness.arrays import Array
 from harness.errors import UsageError
 from harness.program.ir import Program, UpdateRule
 from harness.program.plan import Plan
-from harness.runtime.interpreter import Interpreter, Step, Table, loop, stack
-from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors
-from harness.runtime.precision import host_dtype, with_products_in
-
-# (variables, constants) -> results; all three map names to tensors, see harness.runtime.session.
-# Variables are floats. What is passed in is not written into.
-Function = Callable[[Tensors, Tensors], Tensors]
-# (variables, constants) -> (results, gradient of results["scalar"] for every variable).
-GradientFunction = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
-F = TypeVar("F", Function, GradientFunction)
-# One whole step: (what is carried to the next, what stays, a batch) -> (next carried, results).
-# What is carried is given away, and may be written into; nothing else is. Of a claimed optimizer it
-# holds, under "optimizer", the state that the optimizer made: in any form.
-Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
+from harness.runtime.interpreter import Step, Table, loop, stack
+from harness.runtime.native import (
+    Advance,
+    ClaimableCall,
+    F,
+    Function,
+    GradientFunction,
+    Native,
+    NativeOptimizer,
+    Tensors,
+)
+from harness.runtime.plan_script import plan_script
+from harness.runtime.precision import with_products_in
 
 
 class Backend(ABC):
@@ -55,7 +54,8 @@ class Backend(ABC):
         deterministic: Set by the harness where the same call is to give the same bits on any
             device, at any cost (``--deterministic``).
         rewrites: Whether :meth:`fill` can write into tensors, and so into their views.
-        compiles: Whether :meth:`compile_plan` has a compiler, on this machine.
+        compiles: The paths for which there is a compiler on this machine: ``compiled``, for
+            :meth:`compile_plan`, and ``native-compiled``, for :meth:`compile_native`.
         denormals: A promise to keep numbers below the smallest normal one, 1.2e-38 in float32,
             until :meth:`flush_denormals` is called; without it they may be 0.
     """
@@ -65,7 +65,7 @@ class Backend(ABC):
     quick: bool = False
     deterministic: bool = False
     rewrites: bool = False
-    compiles: bool = False
+    compiles: Collection[str] = ()
     denormals: bool = False
 
     @property
@@ -158,27 +158,25 @@ class Backend(ABC):
             valid until the next run.
         """
         table = with_products_in({**self.primitives, **self.fused}, plan.products)
-
-        def scalar(value: float) -> Any:
-            return self.tensor(np.asarray(value, host_dtype(plan.dtype)))
-
-        interpreter = Interpreter(table, plan.sizes, plan.dtype, scalar, self.scan)
-        script = interpreter.prepared(plan.nodes)
-
-        def run(inputs: Tensors) -> Tensors:
-            values = script.run({v: inputs[n] for n, v in plan.inputs.items()})
-            return {n: values[v] for n, v in plan.outputs.items()}
-
-        return run
+        return plan_script(plan, table, self.tensor, self.scan)
 
     def compile_plan(self, plan: Plan) -> Callable[[Tensors], Tensors]:
         """As :meth:`execute`, through the framework's own compiler: what the path ``compiled`` of
-        bench and train runs, and what ``fastest`` tries where :attr:`compiles` is true.
+        bench and train runs, and what ``fastest`` tries where :attr:`compiles` names it.
 
         Raises:
             UsageError: there is no compiler, or not for this plan.
         """
         raise UsageError(f"{self.name} has no compiler of whole plans: take another path")
+
+    def compile_native(self, function: F) -> F:
+        """A function that calls the framework's own layers, with gradients or not, through its
+        compiler: what the path ``native-compiled`` runs. Shapes stay those of the first call.
+
+        Raises:
+            UsageError: there is no compiler; from the function, that it is not for this one.
+        """
+        raise UsageError(f"{self.name} has no compiler of its own layers: take another path")
 
     def advance(self, step: Advance) -> Advance:
         """The same step, faster. Its shapes stay those of the first call."""

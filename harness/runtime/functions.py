@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +15,15 @@ from harness.program.ir import Node, Phase, Port, Program, needed_nodes
 from harness.program.scaling import SCALE
 from harness.program.signature import Mode, crossing_ports, result_ports, variable_ports
 from harness.runtime import promises, scaling
-from harness.runtime.backend import Backend, F, Function, GradientFunction
+from harness.runtime.backend import Backend
 from harness.runtime.claimed_calls import VARIABLES, claimed_call
 from harness.runtime.interpreter import Claimed, Interpreter, Values, Watch, perform
 from harness.runtime.kept_nodes import KeptNodes
 from harness.runtime.layout import Layout, claims
-from harness.runtime.native import Tensors, WholeModel
+from harness.runtime.native import F, Function, GradientFunction, Tensors, WholeModel
+from harness.runtime.paths import DERIVED_PATHS, NATIVE_PATHS, ExecutionPath
 from harness.runtime.precision import host_dtype, narrow, with_products_in
 
-ExecutionPath = Literal["native", "equations", "derived", "compiled"]
-# Those whose gradient is derived on the program, whatever the framework could differentiate.
-DERIVED_PATHS = ("derived", "compiled")
 COMPILED = "what compile() made"
 
 
@@ -33,8 +31,9 @@ class Functions:
     """The forward and gradient functions of one model on one backend.
 
     ``path`` is ``native`` (claimed calls run the framework's own), ``equations`` (everything is
-    walked), ``derived`` (walked, gradient program included) or ``compiled`` (the same, but whole
-    steps go through :meth:`.Backend.compile_plan`). Functions map (variables,
+    walked), ``derived`` (walked, gradient program included), ``compiled`` (the same, but whole
+    steps go through :meth:`.Backend.compile_plan`) or ``native-compiled`` (as ``native``, but steps
+    go through :meth:`.Backend.compile_native`). Functions map (variables,
     constants) to results; see :mod:`harness.runtime.session` for the names. Variables are the
     parameters, float inputs and float state; constants are all else. A mode says which results
     there are, see :data:`harness.program.signature.Mode`.
@@ -58,8 +57,9 @@ class Functions:
         # The range of float16 ends where gradients are.
         self.scales = self.products == "float16"
         self.programs: dict[Phase, Program] = {"training": training, "inference": inference}
+        self.claims = path in NATIVE_PATHS
         found = {
-            phase: claims(backend, program, phase) if path == "native" else {}
+            phase: claims(backend, program, phase) if self.claims else {}
             for phase, program in self.programs.items()
         }
         # A layer's parameters are packed one way: it is native in both phases or in neither.

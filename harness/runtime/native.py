@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from harness.program.dims import Dim
 from harness.program.ir import Meaning, Node, Phase, Program
@@ -18,6 +18,16 @@ from harness.program.signature import local_shapes
 from harness.runtime.packing import Packing
 
 Tensors = dict[str, Any]
+# (variables, constants) -> results; all three map names to tensors, see harness.runtime.session.
+# Variables are floats. What is passed in is not written into.
+Function = Callable[[Tensors, Tensors], Tensors]
+# (variables, constants) -> (results, gradient of results["scalar"] for every variable).
+GradientFunction = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
+F = TypeVar("F", Function, GradientFunction)
+# One whole step: (what is carried to the next, what stays, a batch) -> (next carried, results).
+# What is carried is given away, and may be written into; nothing else is. Of a claimed optimizer it
+# holds, under "optimizer", the state that the optimizer made: in any form.
+Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from harness.program.dims import resolve_shape
 from harness.program.ir import Kind, Node, Phase, Type
 from harness.program.signature import call_key
 from harness.runtime.backend import Backend
-from harness.runtime.functions import DERIVED_PATHS
 from harness.runtime.interpreter import Interpreter, call_text, perform
 from harness.runtime.native import Tensors
+from harness.runtime.paths import DERIVED_PATHS
 from harness.runtime.precision import host_dtype
 from harness.runtime.promises import ContractError, array
 from harness.runtime.samples import every_primitive

@@ -10,9 +10,8 @@ from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Type
 from harness.program.scaling import FIRST, GOOD, SCALE, guarded
-from harness.runtime.backend import Function, GradientFunction
 from harness.runtime.interpreter import Interpreter, Table, perform
-from harness.runtime.native import Tensors
+from harness.runtime.native import Function, GradientFunction, Tensors
 from harness.runtime.updates import STEP
 
 

@@ -4,8 +4,7 @@ Tensors are passed by name: parameters under the framework's packed names (``rnn
 their own (``rnn.W``), and ``input.NAME``, ``target.NAME``, ``state.NAME``, ``statistics.NAME``
 and ``cotangent.NAME``. Results are ``output.NAME``, ``state.NAME``, ``statistics.NAME``,
 ``metric.NAME`` and ``loss``. Arrays have the shapes of the program's ports (``[batch, time]``).
-Those given are copied, indices of any integers into int64. Those returned are the caller's. Floats
-are float64 in a session of float64, else float32: see :mod:`harness.runtime.precision`.
+Given ones are copied, integers into int64; returned ones the caller's. Floats: :mod:`.precision`.
 """
 
 from __future__ import annotations
@@ -27,9 +26,10 @@ from harness.program.signature import (
     without_noise,
 )
 from harness.runtime import promises, scaling
-from harness.runtime.backend import Backend, Function
-from harness.runtime.functions import COMPILED, ExecutionPath, Functions
-from harness.runtime.native import NativeOptimizer, Tensors
+from harness.runtime.backend import Backend
+from harness.runtime.functions import COMPILED, Functions
+from harness.runtime.native import Function, NativeOptimizer, Tensors
+from harness.runtime.paths import ExecutionPath
 from harness.runtime.tensors import WHOLE
 from harness.runtime.traces import Named, Tracing
 from harness.runtime.updates import RATE, STEP, Update, claimable, feeds, started, steps_made
@@ -64,7 +64,7 @@ class Session(Functions):
         equations, whatever the framework has. :class:`.promises.ContractError` as for claims."""
         claimed: NativeOptimizer | None = None
         # A step in float16 may have to be left out, as a whole.
-        claim = claim and self.path == "native" and not self.scales
+        claim = claim and self.claims and not self.scales
         if rule is not None and claim and claimable(rule, self.layout):
             claimed = self.backend.claim_optimizer(rule.by_meaning())
         if claimed is not None:
@@ -295,6 +295,6 @@ class Session(Functions):
     ) -> tuple[Tensors, Tensors]:
         """Results and gradients of a gradient function."""
         made = self.gradient_function(phase, mode)(variables, {**constants, **self.scaling})
-        results, gradients = promises.pair(made, COMPILED, "results and gradients")
-        named = {n: t for n, t in promises.named(results, COMPILED).items() if n != "scalar"}
-        return named, dict(promises.named(gradients, COMPILED))
+        both = promises.pair(made, COMPILED, "results and gradients")
+        results, gradients = (promises.named(one, COMPILED) for one in both)
+        return {n: t for n, t in results.items() if n != "scalar"}, dict(gradients)

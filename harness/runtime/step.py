@@ -15,9 +15,8 @@ from harness.program.ir import needed_nodes
 from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.program.signature import call_key, result_ports
 from harness.runtime import promises, scaling
-from harness.runtime.backend import Advance
-from harness.runtime.functions import DERIVED_PATHS
-from harness.runtime.native import Tensors
+from harness.runtime.native import Advance, F, Tensors
+from harness.runtime.paths import DERIVED_PATHS
 from harness.runtime.promises import ContractError
 from harness.runtime.session import UPDATED, Session
 from harness.runtime.updates import STEP, feeds
@@ -76,6 +75,11 @@ def make_step(
     ``total`` each loss of training is added to :data:`.plan.TOTAL`, which is carried.
     :class:`UsageError` for a model without an optimizer.
     """
+    if session.path == "native-compiled" and not session.natives["training"]:
+        raise UsageError(
+            f"{session.backend.name} runs no layer of its own in "
+            f"{session.programs['training'].name}: take compiled"
+        )
     if purpose == "forward":
         return _forward(session, batch, state)
     if session.rule is None:
@@ -108,7 +112,7 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
     calls = (n for n in needed_nodes(program.nodes, wanted.values()) if n.op == "call")
     orders: Mapping[str, tuple[int, ...]] = {}
     if any(call_key(node) in session.natives["inference"] for node in calls):
-        function = session.scripted("inference", "ends", sizes)
+        function = _as_compiled(session, session.scripted("inference", "ends", sizes))
         run: Callable[[Tensors], Tensors] = lambda inputs: function(inputs, {})  # noqa: E731
     else:
         moved = session.path != "equations"
@@ -131,6 +135,13 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
         return state, {**session.variables, **_statistics(session)}
 
     return TrainingStep(around, run, begin, orders)
+
+
+def _as_compiled(session: Session, function: F) -> F:
+    """A function with the framework's own layers, through its compiler on the path for that."""
+    if session.path != "native-compiled":
+        return function
+    return promises.function(session.backend.compile_native(function), "compile_native()")
 
 
 def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
@@ -211,6 +222,7 @@ def _training(
     gradient = session.automatic(with_frozen)
     if gradient is None:
         return None
+    gradient = _as_compiled(session, gradient)
     update = _native_update if session.optimizer is not None else _rule_update
     add, apart = session.backend.primitives["add"], {*trained, OPTIMIZER, TOTAL}
 

@@ -14,9 +14,9 @@ from harness.errors import UsageError
 from harness.program.ir import Phase
 from harness.program.plan import BATCH
 from harness.runtime import promises
-from harness.runtime.backend import Advance, Backend
+from harness.runtime.backend import Backend
 from harness.runtime.clock import Results
-from harness.runtime.native import Tensors
+from harness.runtime.native import Advance, Tensors
 from harness.runtime.session import Session
 from harness.runtime.step import OPTIMIZER, Purpose, make_step, store
 

@@ -9,9 +9,8 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict
 from harness.program.plan import TOTAL
-from harness.runtime.backend import Advance
 from harness.runtime.loader import BatchSource, Loader, Rows
-from harness.runtime.native import Tensors
+from harness.runtime.native import Advance, Tensors
 from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.runtime.step import make_step, store

@@ -20,7 +20,7 @@ from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
 from harness.convert.weights_header import HeaderPart, told
 from harness.files import kinds
-from harness.runtime.functions import ExecutionPath
+from harness.runtime.paths import ExecutionPath
 from harness.spec.added_slots import AVERAGED
 
 SLOT, STATE, SCALING = "slot/", "state/", "scaling/"

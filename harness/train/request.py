@@ -23,7 +23,7 @@ from harness.train.rows import Recipe, RowFeed
 from harness.train.table import Declared, Table, TableFeed, table, table_recipe
 from harness.worker.launch import Launch, thread_settings
 
-PATHS = ("derived", "compiled", "native", "equations")
+PATHS = ("derived", "compiled", "native", "native-compiled", "equations")
 FASTEST = "fastest"  # of these, as trials before the training find it
 HELD_OUT = 0.05
 # Steps from one checkpoint to the next.

@@ -62,7 +62,7 @@ class Greeting(TypedDict):
     devices: list[str]
     dtypes: list[str]
     primitives: NotRequired[list[str]]
-    compiles: NotRequired[bool]
+    compiles: NotRequired[list[str]]
     environment: Texts
     doubts: NotRequired[list[str]]
 

@@ -13,6 +13,7 @@ from harness.program.ir import Phase, Program, UpdateRule, walk_nodes
 from harness.program.primitives import OFFERED, offers_needed
 from harness.program.serial import encode
 from harness.runtime.arguments import Arguments
+from harness.runtime.paths import COMPILED_PATHS
 from harness.runtime.tensors import IllFormed, Misfit
 from harness.worker import answers
 from harness.worker.answers import Forms
@@ -61,11 +62,11 @@ def not_offered(
 ) -> str:
     """What of these a worker does not claim, by its own greeting, to have; empty if nothing.
 
-    ``programs`` and rules may need primitives that a backend need not have, and the ``path``
-    ``compiled`` a compiler.
+    ``programs`` and rules may need primitives that a backend need not have, and a ``path`` a
+    compiler.
     """
     if not offers_path(hello, path):
-        return "path 'compiled' is not offered: there is no compiler of whole steps"
+        return f"path {path!r} is not offered: there is no compiler of whole steps"
     every = (p.every_node if isinstance(p, UpdateRule) else p.nodes for p in programs if p)
     ops = {node.op for nodes in every for node in walk_nodes(nodes)}
     for op in sorted(offers_needed(ops)):
@@ -81,7 +82,7 @@ def not_offered(
 
 def offers_path(hello: Mapping[str, Any], path: str) -> bool:
     """Whether a worker has a path, by its own greeting: not all have a compiler of whole steps."""
-    return path != "compiled" or bool(hello.get("compiles", False))
+    return path not in COMPILED_PATHS or path in hello.get("compiles", ())
 
 
 def asked(

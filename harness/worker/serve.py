@@ -188,7 +188,7 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
         "devices": promises.names(devices(), "devices()"),
         "dtypes": promises.names(getattr(served, "dtypes", list)(), "dtypes()"),
         "primitives": sorted(op for op in OFFERED if op in getattr(served, "primitives", ())),
-        "compiles": bool(getattr(served, "compiles", False)),
+        "compiles": promises.names(sorted(getattr(served, "compiles", ())), "compiles"),
         "environment": reported(os.environ),
         "doubts": doubts(served),
     }

@@ -1,8 +1,10 @@
-"""Whole plans through torch.compile give what the executor gives, and where they cannot, why."""
+"""Whole plans and torch's own layers through torch.compile give what they give without it, and
+where they cannot, why."""
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from harness.oracle.draw import draw
 from harness.program.plan import Plan, forward_plan, training_plan
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
+from harness.runtime.native import Tensors
 from harness.runtime.opening import make_session
 from harness.runtime.step import Purpose
 from harness.runtime.step_loop import Pipeline
@@ -31,7 +34,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def torch() -> Backend:
     backend = plugins.load("torch")
-    if not backend.compiles:
+    if "compiled" not in backend.compiles:
         pytest.skip("there is no compiler of C++")
     return backend
 
@@ -103,3 +106,59 @@ def test_a_backend_without_one_says_so() -> None:
     assert not numpy.compiles
     with pytest.raises(UsageError, match="numpy has no compiler of whole plans"):
         numpy.compile_plan(plan(time=3))
+    with pytest.raises(UsageError, match="numpy has no compiler of its own layers"):
+        numpy.compile_native(lambda variables, constants: variables)
+
+
+@pytest.mark.parametrize(
+    ("name", "purpose"),
+    sampled(
+        [(n, p) for n in ("lenet", "gpt", "lesson6/three_char") for p in ("train", "forward")],
+        [("lenet", "train"), ("gpt", "forward")],
+    ),
+)
+def test_steps_of_torchs_own_layers_are_those_without_a_compiler(
+    torch: Backend, name: str, purpose: Purpose
+) -> None:
+    found, wanted = (ended(torch, name, purpose, path) for path in ("native-compiled", "native"))
+    assert apart(found[0], wanted[0]) < 1e-12
+    assert apart(found[1], wanted[1]) < 1e-9
+
+
+def test_a_model_without_a_layer_of_torchs_own_is_refused(torch: Backend, tmp_path: Path) -> None:
+    file = tmp_path / "plain.yaml"
+    file.write_text(
+        "model: plain\nsummary: s\nsource: t\nsizes: {vocab: 3}\n"
+        "inputs:\n  x: {shape: [batch, vocab]}\n"
+        "layers: {}\n"
+        "equations: y = exp(x) * 0.5\n"
+    )
+    with pytest.raises(UsageError, match="torch runs no layer of its own in plain: take compiled"):
+        ended(torch, str(file), "forward", "native-compiled")
+
+
+def test_a_function_of_too_many_calls_is_refused_at_its_first(torch: Backend) -> None:
+    torch.use("cpu", "float32")
+
+    def long(variables: Tensors, constants: Tensors) -> Tensors:
+        x = variables["x"]
+        for _ in range(1001):
+            x = x + constants["y"]
+        return {"x": x}
+
+    function = torch.compile_native(long)
+    number = torch.tensor(np.ones(2, "f4"))
+    with pytest.raises(UsageError, match=r"makes 1,001 calls of torch, .* take native"):
+        function({"x": number}, {"y": number})
+
+
+def test_a_function_may_be_given_its_tensors_in_any_order(torch: Backend) -> None:
+    torch.use("cpu", "float32")
+
+    def apart(variables: Tensors, constants: Tensors) -> Tensors:
+        return {"x": variables["a"] - constants["c"] * variables["b"]}
+
+    function = torch.compile_native(apart)
+    a, b, c = (torch.tensor(np.full(2, n, "f4")) for n in (1, 2, 3))
+    for variables in ({"a": a, "b": b}, {"b": b, "a": a}):
+        np.testing.assert_array_equal(torch.numpy(function(variables, {"c": c})["x"]), [-5, -5])

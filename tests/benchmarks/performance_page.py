@@ -73,6 +73,8 @@ def render(record: Record) -> str:
 
 
 def _head(record: Record) -> str:
+    of_models = any(_spec(name) in MODELS for name in record["pairs"])
+    then = " Lesson 6 comes first,\nthen the [models](#models)." if of_models else ""
     rounds = " or ".join(str(n) for n in sorted({m["rounds"] for m in record["machines"]}))
     return f"""# How near to hand-written code
 
@@ -85,8 +87,7 @@ where it has fused ones, with its own gradient; for torch also through `torch.co
 loops over cells), and forward, of Lesson 6, the same model in onnxruntime. All are checked against
 the oracle, get the same batches and parameters, warm up until steady and are then timed in
 {rounds} rounds of shuffled order. A ratio is that of the medians of characters per second, to the
-best of what is beside the spec: above 1, the spec is faster than all of it. Lesson 6 comes first,
-then the [models](#models).
+best of what is beside the spec: above 1, the spec is faster than all of it.{then}
 
 Measured in float32. Both sides of a ratio ran at once on the same machine; the letter in the
 [list of all cells](#every-cell) says on which. The load beside it is the machine's in the minute

@@ -12,8 +12,14 @@ from harness.errors import UsageError
 from harness.oracle.draw import draw
 from harness.program.ir import UpdateRule
 from harness.runtime.arguments import Arguments
-from harness.runtime.backend import Function, GradientFunction
-from harness.runtime.native import ClaimableCall, Native, NativeOptimizer, Tensors
+from harness.runtime.native import (
+    ClaimableCall,
+    Function,
+    GradientFunction,
+    Native,
+    NativeOptimizer,
+    Tensors,
+)
 from harness.runtime.packing import FrozenZeros, Packing, Part
 from harness.runtime.session import Session
 from harness.spec.model import Spec, load_spec

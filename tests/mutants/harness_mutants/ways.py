@@ -9,8 +9,7 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.program.plan import Plan
-from harness.runtime.backend import Advance
-from harness.runtime.native import Tensors
+from harness.runtime.native import Advance, Tensors
 from harness.runtime.session import Session
 from harness_mutants import registry
 from harness_mutants.far import Run

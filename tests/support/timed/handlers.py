@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.runtime import plugins
-from harness.runtime.backend import Advance
-from harness.runtime.native import Tensors
+from harness.runtime.native import Advance, Tensors
 from harness.runtime.service import handler
 
 Answer = Callable[[str, dict[str, Any]], Any]

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.runtime.backend import Advance
-from harness.runtime.native import Tensors
+from harness.runtime.native import Advance, Tensors
 from timed.handlers import Answer, NumpyBackend, honest, offering, serving
 
 
