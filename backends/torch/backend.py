@@ -121,12 +121,12 @@ class Torch(Backend):
     def compile_plan(self, plan: Plan) -> Callable[[Tensors], Tensors]:
         from .compiled import compiled
 
-        return compiled(plan, super().execute(plan), self.device)
+        return compiled(plan, super().execute(plan), self.device, self.exact)
 
     def compile_native(self, function: F) -> F:
         from .compiled import compiled_native
 
-        return compiled_native(function, self.device)
+        return compiled_native(function, self.device, self.exact)
 
     def wait(self, tensors: Tensors) -> None:
         cuda.wait(self.device)

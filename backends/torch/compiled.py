@@ -25,9 +25,10 @@ def has_compiler() -> bool:
 
 
 def compiled(
-    plan: Plan, run: Callable[[Tensors], Tensors], device: str
+    plan: Plan, run: Callable[[Tensors], Tensors], device: str, exact: bool
 ) -> Callable[[Tensors], Tensors]:
-    """What ``run`` does with a plan, compiled at the first call.
+    """What ``run`` does with a plan, compiled at the first call; ``exact``, to the same bits each
+    time.
 
     Raises:
         UsageError: it is not for the CPU, there is no compiler, or the plan is too long for one.
@@ -50,12 +51,13 @@ def compiled(
 
     # torch.compile keeps few translations of one code object, and a plan has one of its own.
     own = FunctionType(whole.__code__.replace(), globals(), closure=whole.__closure__)
-    return quiet(_translated(own))
+    return quiet(_translated(own, exact))
 
 
-def compiled_native(function: F, device: str) -> F:
+def compiled_native(function: F, device: str, exact: bool) -> F:
     """A function with torch's own layers, compiled at the first call, with its gradients if it has
-    some: the calls that it makes are recorded, and what was recorded is compiled.
+    some: the calls that it makes are recorded, and what was recorded is compiled; ``exact``, to the
+    same bits each time.
 
     Raises:
         UsageError: it is not for the CPU, or there is no compiler; at the first call, that there
@@ -69,13 +71,15 @@ def compiled_native(function: F, device: str) -> F:
         given = {**variables, **constants}
         if not made:
             names.extend(given)
-            made.append(quiet(_recorded(function, variables, constants)))
+            made.append(quiet(_recorded(function, exact, variables, constants)))
         return made[0]([given[name] for name in names])
 
     return run
 
 
-def _recorded(function: F, variables: Tensors, constants: Tensors) -> Callable[..., Any]:
+def _recorded(
+    function: F, exact: bool, variables: Tensors, constants: Tensors
+) -> Callable[..., Any]:
     """What a function does with tensors of these shapes, compiled; it takes them in a row."""
     names, count = (*variables, *constants), len(variables)
 
@@ -90,15 +94,32 @@ def _recorded(function: F, variables: Tensors, constants: Tensors) -> Callable[.
             f"a step makes {calls:,} calls of torch, and more than {MOST:,} keep torch.compile for "
             "long: take native"
         )
-    return _translated(graph)
+    return _translated(graph, exact)
 
 
-def _translated(function: Callable[..., Any]) -> Callable[..., Any]:
+def _translated(function: Callable[..., Any], exact: bool) -> Callable[..., Any]:
     # The compiler's own modules use what torch deprecates.
     warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
     # No further processes; and calls from C++, since at small batches the calls decide.
     options = {"cpp_wrapper": True, "compile_threads": 1}
-    return torch.compile(function, dynamic=False, fullgraph=True, options=options)
+    made = torch.compile(function, dynamic=False, fullgraph=True, options=options)
+    return deterministic(made) if exact else made
+
+
+def deterministic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that torch is told at each call to run deterministically: otherwise the compiler
+    has the gradient of an embedding summed by several threads in any order. What was compiled for
+    one of both is compiled anew for the other."""
+
+    def run(*arguments: Any) -> Any:
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True)
+        try:
+            return function(*arguments)
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+    return run
 
 
 def _check(device: str) -> None:

@@ -51,6 +51,7 @@ class Backend(ABC):
             primitives are. Plans hold none but those that are here.
         quick: Set by the harness where functions run a few times at many shapes, as in checks:
             compile quickly rather than for speed, where the framework lets one choose.
+        exact: Set by the harness in a training: what is compiled gives the same bits each time.
         deterministic: Set by the harness where the same call is to give the same bits on any
             device, at any cost (``--deterministic``).
         rewrites: Whether :meth:`fill` can write into tensors, and so into their views.
@@ -63,6 +64,7 @@ class Backend(ABC):
     name: str
     fused: Mapping[str, Callable[..., Any]] = {}
     quick: bool = False
+    exact: bool = False
     deterministic: bool = False
     rewrites: bool = False
     compiles: Collection[str] = ()
@@ -235,9 +237,8 @@ class Backend(ABC):
         return {}
 
     def device_memory(self) -> int | None:
-        """The most bytes of the device's memory that were in use since
-        :meth:`forget_device_memory`; None if it has none of its own, or the framework cannot tell.
-        """
+        """The most bytes of the device's memory in use since :meth:`forget_device_memory`; None if
+        it has none of its own, or the framework cannot tell."""
         return None
 
     def forget_device_memory(self) -> None:  # noqa: B027 - an offer, nothing to do without a device

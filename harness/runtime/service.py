@@ -56,7 +56,7 @@ class SessionService(StepService):
     ) -> Payload:
         """Start a session, in place of the last one; says which path each layer takes, whether the
         backend promises to keep denormals, and whether its bits repeat."""
-        self.backend.quick = quick
+        self.backend.quick, self.backend.exact = quick, False
         self._setting = (dtype, device)
         self._session = open_session(self.backend, training, inference, rule, path, dtype, device)
         backend = self._session.backend

@@ -75,7 +75,7 @@ class StepService:
         """
         self._pipelines = self._pipelines if beside else {}
         started = time.perf_counter()
-        self.backend.quick = quick
+        self.backend.quick, self.backend.exact = quick, False
         session = open_session(self.backend, training, inference, rule, path, dtype, device)
         self._device = device
         self._path, self._pipelines[path] = (

@@ -53,7 +53,7 @@ class TrainService:
 
         Returns the path of each layer and the settings.
         """
-        self.backend.quick = False
+        self.backend.quick, self.backend.exact = False, True
         flushed = self.backend.flush_denormals()
         session = open_session(self.backend, training, inference, rule, path, dtype, device)
         session.use_rule(session.rule, claim=False)

@@ -1,14 +1,41 @@
-"""The path that goes through a framework's compiler, where there is none."""
+"""Paths through a compiler: bits repeat, and where there is none, it is said before a training."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
+import pytest
+from sampling import sampled
 from small_trainings import harness
 
+from harness.convert import weights
 
-def test_a_backend_without_one_says_so_before_it_begins(text: Path, kept: Path) -> None:
-    done = harness(text, kept, "--path=compiled")
+PATHS = ("compiled", "native-compiled")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_backend_without_one_says_so_before_it_begins(text: Path, kept: Path, path: str) -> None:
+    done = harness(text, kept, f"--path={path}")
     assert done.exit_code == 2
-    assert "numpy: path 'compiled' is not offered: there is no compiler" in done.output
+    assert f"numpy: path {path!r} is not offered: there is no compiler" in done.output
     assert not kept.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sampled(PATHS, PATHS[:1]))
+def test_a_training_repeats_its_bits(text: Path, tmp_path: Path, path: str) -> None:
+    """Threads add up the gradient of an embedding in any order, unless they are told not to."""
+    pytest.importorskip("torch")
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        pytest.skip("there is no compiler of C++")
+    options = (f"--path={path}", "--backend=torch", "--no-proof", "--threads=2", "--batch=4")
+    made = []
+    for name in ("one", "other"):
+        kept = tmp_path / f"{name}.safetensors"
+        done = harness(text, kept, *options, spec="lesson6/sequence_rnn")
+        assert done.exit_code == 0, done.output
+        made.append(weights.load(kept).parameters)
+    for name, array in made[0].items():
+        np.testing.assert_array_equal(made[1][name], array, err_msg=name)
