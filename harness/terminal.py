@@ -37,10 +37,11 @@ class OutputLost(Exception):
 
 
 class _Output(io.RawIOBase):
-    """Standard output, whose failures are told from those of other files."""
+    """A standard stream: failures of output are told from those of other files; where errors can
+    be told no more, that is not ``told`` either."""
 
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw = raw
+    def __init__(self, raw: io.RawIOBase, *, told: bool) -> None:
+        self._raw, self._told = raw, told
 
     def writable(self) -> bool:
         return True
@@ -55,32 +56,24 @@ class _Output(io.RawIOBase):
         try:
             return self._raw.write(data)
         except OSError as error:
-            raise OutputLost(error) from None
-
-
-class _Errors(_Output):
-    """Standard error: where nothing can be told any more, nothing is."""
-
-    def write(self, data: Any) -> int | None:
-        try:
-            return super().write(data)
-        except OutputLost:
+            if self._told:
+                raise OutputLost(error) from None
             return len(data)
 
 
 def guard_streams() -> None:
     """Have standard output raise :class:`OutputLost`, and both streams take any text."""
-    sys.stdout = _guarded(sys.stdout, _Output)
-    sys.stderr = _guarded(sys.stderr, _Errors)
+    sys.stdout = _guarded(sys.stdout, told=True)
+    sys.stderr = _guarded(sys.stderr, told=False)
 
 
-def _guarded(stream: TextIO | None, kind: type[_Output]) -> TextIO:
+def _guarded(stream: TextIO | None, *, told: bool) -> TextIO:
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")
     # Under PYTHONUNBUFFERED there is no buffer between the text and the file.
     raw: Any = getattr(stream.buffer, "raw", stream.buffer)
-    terminal = stream.isatty() or kind is _Errors
-    buffer = io.BufferedWriter(kind(raw))
+    terminal = stream.isatty() or not told
+    buffer = io.BufferedWriter(_Output(raw, told=told))
     return io.TextIOWrapper(
         buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=terminal
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -49,7 +50,14 @@ from ..jax.xla_compilation import scan
 from ..torch.backend import CUBLAS_REPEATS
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager
-from .layers import IMAGES, LAYERS, RECURRENT, image_arguments, layer_name, named_as_operation
+from .layers import (
+    LAYERS,
+    RECURRENT,
+    hard_sigmoid_fifth,
+    layer_arguments,
+    layer_name,
+    named_as_operation,
+)
 from .optimizers import claim_optimizer
 from .primitives import table
 
@@ -73,6 +81,12 @@ class Keras(Backend):
         self._table = table(keras, self.engine.exact)
         self._device: Any = None
         self._card: int | None = None
+        # What is not computed in float64, and activations that Keras has no name for, made when
+        # they are claimed.
+        self.inexact = self.engine.inexact
+        self.unnamed: dict[str, Callable[[], Any]] = {
+            "hard_sigmoid_fifth": lambda: partial(hard_sigmoid_fifth, self.keras.ops)
+        }
         if isinstance(self.engine, TorchEngine):
             self.fused = self.engine.fused
             self.rewrites = self.denormals = True
@@ -170,7 +184,8 @@ class Keras(Backend):
         if layer.definition not in LAYERS:
             return None
         kind, extra, packing = LAYERS[layer.definition]
-        arguments = {**extra, **self._arguments(kind, layer)}
+        on_cpu = isinstance(self.engine, TensorFlowEngine) and self._card is None
+        arguments = {**extra, **layer_arguments(kind, layer, self._activation, on_cpu)}
         if None in arguments.values() or not self._is_exact(kind, arguments):
             return None
         name = layer_name(str(layer.node.attributes["instance"]))
@@ -196,47 +211,14 @@ class Keras(Backend):
         if kind.endswith("Normalization"):
             used = {"normalization"}
         functions = (arguments.get("activation"), arguments.get("recurrent_activation"))
-        return self.engine.inexact.isdisjoint({*used, *functions})
-
-    def _arguments(self, kind: str, layer: ClaimableCall) -> dict[str, Any]:
-        """Arguments of the class; None for a function that Keras does not have."""
-        given = layer.attributes
-        if kind == "Embedding":
-            rows, units = layer.shapes["table"]
-            return {"input_dim": rows, "output_dim": units}
-        if kind == "BatchNormalization":
-            return {"epsilon": given["epsilon"], "momentum": given["momentum"]}
-        if kind in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
-            return {name: given[name] for name in ("epsilon", "groups") if name in given}
-        on_cpu = isinstance(self.engine, TensorFlowEngine) and self._card is None
-        if kind == "MaxPooling2D" and on_cpu:
-            return {"pool_size": None}  # it leaves out NaN
-        if kind in IMAGES:
-            named = {n: self._activation(given[n]) for n in ("activation",) if n in given}
-            return image_arguments(kind, layer) | named
-        units = next(s for n, s in layer.shapes.items() if n.startswith("W"))[1]
-        found = {"units": units, "activation": self._activation(given["activation"])}
-        if kind in RECURRENT:
-            # The values at the start are never used, and orthogonal ones need a decomposition.
-            found |= {"return_sequences": True, "return_state": True}
-            found["recurrent_initializer"] = "zeros"
-        if "gate" in given:
-            found["recurrent_activation"] = self._activation(given["gate"])
-        return found
+        return self.inexact.isdisjoint({*used, *functions})
 
     def _activation(self, name: str) -> Any:
-        if name == "hard_sigmoid_fifth":
-            return self._hard_sigmoid_fifth
+        if name in self.unnamed:
+            return self.unnamed[name]()
         names = ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax", "gelu", "silu")
         same = {n: n for n in names}
         return {**same, "hard_sigmoid_sixth": "hard_sigmoid"}.get(name)
-
-    def _hard_sigmoid_fifth(self, x: Any) -> Any:
-        """The hard sigmoid of Keras 1 and 2, which Keras 3 has no name for."""
-        ops = self.keras.ops
-        y = 0.2 * x + 0.5
-        y = ops.where(y <= 0.0, ops.zeros_like(y), y)
-        return ops.where(y >= 1.0, ops.ones_like(y), y)
 
     def _loss(self, definition: str) -> Native | None:
         """Cross-entropies of logits.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.extend import ClaimableCall, Dim, Join, Packing, Part, Stack
@@ -100,3 +100,39 @@ def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
     found["strides"] = None if turned and stride > shape[0] else stride
     # TensorFlow has no gradient of a dilated kernel on a CPU.
     return found | {"dilation_rate": 1 if given["dilation"] == 1 else None}
+
+
+def hard_sigmoid_fifth(ops: Any, x: Any) -> Any:
+    """The hard sigmoid of Keras 1 and 2, which Keras 3 has no name for."""
+    y = 0.2 * x + 0.5
+    y = ops.where(y <= 0.0, ops.zeros_like(y), y)
+    return ops.where(y >= 1.0, ops.ones_like(y), y)
+
+
+def layer_arguments(
+    kind: str, layer: ClaimableCall, activation: Callable[[str], Any], on_cpu: bool
+) -> dict[str, Any]:
+    """Arguments of the class; None for a function that Keras does not have. ``activation`` gives
+    what Keras has for a function; ``on_cpu`` is TensorFlow's own pool of the CPU."""
+    given = layer.attributes
+    if kind == "Embedding":
+        rows, units = layer.shapes["table"]
+        return {"input_dim": rows, "output_dim": units}
+    if kind == "BatchNormalization":
+        return {"epsilon": given["epsilon"], "momentum": given["momentum"]}
+    if kind in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
+        return {name: given[name] for name in ("epsilon", "groups") if name in given}
+    if kind == "MaxPooling2D" and on_cpu:
+        return {"pool_size": None}  # it leaves out NaN
+    if kind in IMAGES:
+        named = {n: activation(given[n]) for n in ("activation",) if n in given}
+        return image_arguments(kind, layer) | named
+    units = next(s for n, s in layer.shapes.items() if n.startswith("W"))[1]
+    found = {"units": units, "activation": activation(given["activation"])}
+    if kind in RECURRENT:
+        # The values at the start are never used, and orthogonal ones need a decomposition.
+        found |= {"return_sequences": True, "return_state": True}
+        found["recurrent_initializer"] = "zeros"
+    if "gate" in given:
+        found["recurrent_activation"] = activation(given["gate"])
+    return found

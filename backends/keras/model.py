@@ -70,17 +70,11 @@ class Claims(Keras):
     def __init__(self, name: str, engine: str) -> None:
         super().__init__(name, engine)
         self.module = Module(self.keras)
-
-    def _activation(self, name: str) -> Any:
-        if name == "hard_sigmoid_fifth":
-            return self.module.define(name, HARD_SIGMOID_FIFTH)
-        return super()._activation(name)
-
-    def _is_exact(self, kind: str, arguments: Mapping[str, Any]) -> bool:
         # A file is for every engine: some round float64 on the way, but the function is the same.
         # What all of them round, TensorFlow too, is written as its equations.
-        wide = self.keras.config.floatx() == "float64"
-        return not wide or arguments.get("activation") not in TensorFlowEngine.inexact
+        self.inexact = TensorFlowEngine.inexact
+        name = "hard_sigmoid_fifth"
+        self.unnamed[name] = lambda: self.module.define(name, HARD_SIGMOID_FIFTH)
 
 
 @dataclass(frozen=True)
