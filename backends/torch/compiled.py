@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from harness.extend import F, Plan, Tensors, UsageError
@@ -103,7 +104,17 @@ def _translated(function: Callable[..., Any], exact: bool) -> Callable[..., Any]
     # No further processes; and calls from C++, since at small batches the calls decide.
     options = {"cpp_wrapper": True, "compile_threads": 1}
     made = torch.compile(function, dynamic=False, fullgraph=True, options=options)
-    return deterministic(made) if exact else made
+
+    def run(*arguments: Any) -> Any:
+        try:
+            return made(*arguments)
+        except TorchDynamoException as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(
+                f"torch.compile cannot take this step ({reason}): take another path"
+            ) from error
+
+    return deterministic(run) if exact else run
 
 
 def deterministic(function: Callable[..., Any]) -> Callable[..., Any]:

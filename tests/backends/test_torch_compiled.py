@@ -152,6 +152,19 @@ def test_a_function_of_too_many_calls_is_refused_at_its_first(torch: Backend) ->
         function({"x": number}, {"y": number})
 
 
+def test_what_the_compiler_cannot_take_is_refused_in_words() -> None:
+    dynamo = pytest.importorskip("torch._dynamo")
+    from harness.backends.torch.compiled import compiled
+
+    def broken(inputs: Tensors) -> Tensors:
+        dynamo.graph_break()
+        return inputs
+
+    run = compiled(plan(time=3), broken, "cpu", exact=False)
+    with pytest.raises(UsageError, match=r"torch\.compile cannot take this step \(.+\): take ano"):
+        run({})
+
+
 def test_a_function_may_be_given_its_tensors_in_any_order(torch: Backend) -> None:
     torch.use("cpu", "float32")
 
