@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -73,6 +74,12 @@ def cli() -> None:
     """Compare how frameworks run one model, declared once as data."""
 
 
+def _holds_ended(records: Path) -> bool:
+    from harness.check.record_file import holds_ended
+
+    return holds_ended(records)
+
+
 @cli.command()
 @options.specs
 @options.BACKENDS
@@ -135,7 +142,7 @@ def cli() -> None:
 @options.JSON
 @options.VERBOSE
 @friendly
-@report_commands.reported("records")
+@report_commands.reported("records", worth=_holds_ended)
 def check(**given: Any) -> None:
     """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
 
@@ -147,13 +154,19 @@ def check(**given: Any) -> None:
     from harness.upstream.bundle import Upstream
 
     request = request_of(given)
-    kept = f"cells that had ended are in {request.records}" if request.records else ""
 
     def run() -> int:
         with Upstream(request) as upstream:
             return run_check(request, sys.argv[1:], PrintOptions.of(given), upstream)
 
-    sys.exit(stoppable(run, lambda: kept))
+    def kept() -> str:
+        if not request.records:
+            return ""
+        if not _holds_ended(request.records):
+            return "no cell had ended yet"
+        return f"cells that had ended are in {request.records}"
+
+    sys.exit(stoppable(run, kept))
 
 
 bench_commands.register(

@@ -55,9 +55,10 @@ class Merged:
         ]
         found += [*self.contradictions, *self.notes]
         machines = "1 machine" if len(self.machines) == 1 else f"{len(self.machines)} machines"
+        files = "1 file" if self.files == 1 else f"{self.files} files"
         counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
         found.append(
-            f"{self.kind}: {_cells(self.cells)} of {self.files} files, from {machines}, in {place}"
+            f"{self.kind}: {_cells(self.cells)} of {files}, from {machines}, in {place}"
             + (f": {counts}" if counts else "")
         )
         told = [*self.shards, *([f"{_cells(self.missing)} missing"] if self.missing else [])]

@@ -36,6 +36,7 @@ class Progress:
         self._said: set[str] = set()
         self._clock = clock
         self._began, self._first = clock(), 0.0
+        self._marked = self._began
         self._drawn = Live(
             console=console,
             transient=True,
@@ -60,9 +61,12 @@ class Progress:
         """The whole of it, of which some may be done already: time is counted from now on."""
         self.total, self.done = total, done
         self._began, self._first = self._clock(), done
+        self._marked = self._began
 
     def at(self, done: float, counted: str) -> None:
         """So much is done; ``counted`` says it in words, such as ``3/12``."""
+        if done != self.done:
+            self._marked = self._clock()
         self.done, self._counted = done, counted
 
     def doing(self, text: str) -> None:
@@ -92,11 +96,17 @@ class Progress:
         return ", ".join(filter(None, (self._counted, self.left())))
 
     def left(self) -> str:
-        """``about 0:01:40 left``; empty while nobody can tell, and at the end."""
-        gone, made = self._clock() - self._began, self.done - self._first
+        """``about 0:01:40 left``; empty while nobody can tell, and at the end.
+
+        It is told by the pace of what is done: while a part is being done it gets less, and of one
+        that takes longer than the others nobody knows more than that the rest comes after it.
+        """
+        gone, made = self._marked - self._began, self.done - self._first
         if gone < EARLY or made <= 0 or self.done >= self.total:
             return ""
-        return f"about {clock_time(gone * (self.total - self.done) / made)} left"
+        pace, rest = gone / made, self.total - self.done
+        after = max(pace * rest - (self._clock() - self._marked), pace * (rest - 1))
+        return f"about {clock_time(after)} left" if after > 0 else ""
 
     def _render(self) -> RenderableType:
         grid = Table.grid(padding=(0, 1))

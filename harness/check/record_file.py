@@ -26,6 +26,8 @@ from harness.files.forms import Malformed, read_json
 from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
 
 _TORN = "torn"
+# How the line of a cell that has ended starts.
+_END = b'{"kind":"end",'
 
 
 class RecordError(HarnessError):
@@ -176,6 +178,15 @@ def read_records(path: str | os.PathLike[str], *, complete: bool = False) -> Rec
             torn = rest.decode("utf-8", "replace")
     kept = tuple(line for line in lines if line["kind"] != _TORN)
     return Records(kept, torn, tuple(repaired))
+
+
+def holds_ended(path: str | os.PathLike[str]) -> bool:
+    """Whether a file has a cell that ended, of whatever run; False where there is no file."""
+    try:
+        with open(path, "rb") as file:
+            return any(line.startswith(_END) for line in file)
+    except OSError:
+        return False
 
 
 def encoded(record: Mapping[str, Any]) -> bytes:

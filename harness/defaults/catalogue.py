@@ -101,12 +101,14 @@ def chosen(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]
     """The entries about a layer, or of a name; ``between`` frameworks, those where they differ.
 
     Raises:
-        UsageError: there is no such layer or framework.
+        UsageError: there is no such layer or framework, or the two frameworks are one.
     """
     entries = catalogue()
     known = frameworks(entries)
     for name in between:
         check_known("framework", name, known)
+    if len(set(between)) < len(between):
+        raise UsageError(f"{between[0]} is to be held against itself: name another framework")
     if layer is not None:
         about = layers(entries)
         if layer not in about and layer not in entries:

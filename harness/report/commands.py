@@ -13,16 +13,13 @@ from typing import Any
 
 import click
 
-from harness.interrupts import stoppable
+from harness.errors import HarnessError
+from harness.interrupts import INTERRUPTED, stoppable
 from harness.options import FILE, FOLDER, SPECS, WordList
 
 Command = Callable[..., Any]
-# Of each form: its option, and what it is.
-FORMS: Mapping[str, tuple[str, str]] = {
-    "html": ("--html", "a page"),
-    "markdown_file": ("--markdown", "Markdown"),
-    "junit": ("--junit", "JUnit's XML"),
-}
+# Of each form, whose option has its name: what it is.
+FORMS: Mapping[str, str] = {"html": "a page", "markdown": "Markdown", "junit": "JUnit's XML"}
 # Exit codes of a run that came to its end: all is well, something differs, or could not be run.
 ENDED = (0, 1, 3)
 
@@ -59,47 +56,64 @@ def report(files: tuple[Path, ...], **options: Any) -> None:
     sys.exit(stoppable(partial(run_report, files, options)))
 
 
-def reported(results: str, *, junit: bool = True) -> Callable[[Command], Command]:
+def reported(
+    results: str, *, junit: bool = True, worth: Callable[[Path], bool] = Path.exists
+) -> Callable[[Command], Command]:
     """Give a command options for reports of the file that its option ``results`` names.
 
-    Without that option, the file is one that is gone at the end; where the command is interrupted,
-    it is left, for its message names it.
+    Without that option, the file is one that is gone at the end; where the command is interrupted
+    and the file is ``worth`` it, it is left, for its message names it.
     """
-    return partial(_reported, results=results, junit=junit)
+    return partial(_reported, results=results, junit=junit, worth=worth)
 
 
-def _reported(command: Command, results: str, junit: bool) -> Command:
+def _reported(
+    command: Command, results: str, junit: bool, worth: Callable[[Path], bool]
+) -> Command:
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> Any:
-        wanted = {name: options.pop(name) for name in FORMS if name in options}
-        outputs = [Path(path) for path in wanted.values() if path is not None]
+        wanted = {form: options.pop(_name(form), None) for form in FORMS}
+        outputs = {form: Path(path) for form, path in wanted.items() if path is not None}
         if not outputs:
             return command(*arguments, **options)
         # Jinja2 and all forms are read only where one is wanted.
-        from harness.report.console import check_output, write_of
+        from harness.report.console import check_outputs, write_of
 
-        for output in outputs:
-            check_output(output)
+        check_outputs(outputs, options[results])
         folder = None
         if options[results] is None:
             folder = Path(tempfile.mkdtemp(prefix="harness-report-"))
             options[results] = folder / "results"
-        code = _exit_code(command, arguments, options)
-        if code in ENDED:
-            # bench has its older file under the name "compare".
-            old = options.get("baseline") or options.get("compare")
-            given = {**options, "bases": (old,) if old is not None else ()}
-            write_of([options[results]], outputs, given)
-            if folder is not None:
-                shutil.rmtree(folder)
+        try:
+            code = _exit_code(command, arguments, options)
+            if code in ENDED:
+                # bench has its older file under the name "compare".
+                old = options.get("baseline") or options.get("compare")
+                given = {**options, "bases": (old,) if old is not None else ()}
+                write_of([options[results]], outputs, given)
+        except HarnessError:
+            _clear(folder)
+            raise
+        if code != INTERRUPTED or not worth(options[results]):
+            _clear(folder)
         raise SystemExit(code)
 
     found: Command = run
-    for name, (flag, what) in reversed([*FORMS.items()]):
-        if name != "junit" or junit:
+    for form, what in reversed([*FORMS.items()]):
+        if form != "junit" or junit:
             told = f"File to write {what} of the run to."
-            found = click.option(flag, name, type=FILE, help=told)(found)
+            found = click.option(f"--{form}", _name(form), type=FILE, help=told)(found)
     return found
+
+
+def _name(form: str) -> str:
+    """The parameter of a form's option: ``--print-markdown`` is another."""
+    return f"{form}_file"
+
+
+def _clear(folder: Path | None) -> None:
+    if folder is not None:
+        shutil.rmtree(folder)
 
 
 def _exit_code(command: Command, arguments: Any, options: Mapping[str, Any]) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
     from harness.check.known_differences import Differences
     from harness.report.news import News
 
+# What a file of each form is, and the form that the end of a name stands for.
 KINDS: Mapping[str, kinds.FileKind] = {
-    ".html": kinds.PAGE,
-    ".htm": kinds.PAGE,
-    ".md": kinds.MARKDOWN,
-    ".xml": kinds.JUNIT,
+    "html": kinds.PAGE,
+    "markdown": kinds.MARKDOWN,
+    "junit": kinds.JUNIT,
+}
+ENDINGS: Mapping[str, str] = {
+    ".html": "html",
+    ".htm": "html",
+    ".md": "markdown",
+    ".xml": "junit",
 }
 
 
@@ -39,12 +46,47 @@ def run_report(files: Sequence[Path], options: Mapping[str, Any]) -> int:
         HarnessError: a file cannot be read.
     """
     output: Path = options["output"]
-    check_output(output)
+    form = _form_of(output)
+    check_output(output, form)
     if options["relative_to"] is not None:
         _check_baseline(options["relative_to"], files)
-    _write_all(files, [output], options)
+    _check_room(form, files, options)
+    _write_all(files, {form: output}, options)
     tell(f"the report is in {displayed(output)}")
     return 0
+
+
+def _form_of(output: Path) -> str:
+    """The form that a name asks for; :class:`UsageError` where it asks for none."""
+    try:
+        return ENDINGS[output.suffix.lower()]
+    except KeyError:
+        raise UsageError(
+            f"{displayed(output)}: a report is a file that ends in {', '.join(ENDINGS)}"
+        ) from None
+
+
+def _check_room(form: str, files: Sequence[Path], options: Mapping[str, Any]) -> None:
+    """:class:`UsageError` where something is given that the form has no place for."""
+    if form != "html" and options["history"] is not None:
+        raise UsageError(
+            "--history is drawn on a page: give --output a name that ends in .html, or leave "
+            "--history out"
+        )
+    if form != "junit":
+        return
+    if options["bases"]:
+        raise UsageError(
+            "JUnit's form has no place for what changed since --base: give --output a name that "
+            "ends in .html or .md, or leave --base out"
+        )
+    inputs = gather(files)
+    strays = ", ".join([run.name for run in inputs.benches] + [t.name for t in inputs.trainings])
+    if strays:
+        raise UsageError(
+            "JUnit's form is of checks: give a file of 'check --records' and leave out "
+            f"{strays}, or give --output a name that ends in .html or .md"
+        )
 
 
 def _check_baseline(name: str, files: Sequence[Path]) -> None:
@@ -58,37 +100,60 @@ def _check_baseline(name: str, files: Sequence[Path]) -> None:
     check_reference(name, sorted(timed))
 
 
-def check_output(output: Path) -> None:
+def check_output(output: Path, form: str) -> None:
     """:class:`UsageError` now, and not after a run, where a report cannot be written."""
-    if output.suffix.lower() not in KINDS:
-        hint = did_you_mean(output.suffix.lower(), KINDS)
-        raise UsageError(
-            f"{displayed(output)}: a report is a file that ends in {', '.join(KINDS)}{hint}"
-        )
     try:
-        kinds.check_place(output, KINDS[output.suffix.lower()])
+        kinds.check_place(output, KINDS[form])
     except FileFault as fault:
         raise UsageError(f"cannot write {fault}") from None
 
 
-def write_of(files: Sequence[Path], outputs: Sequence[Path], options: Mapping[str, Any]) -> None:
-    """Write several reports of the same files.
+def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
+    """As :func:`check_output`, of the reports of a command by their forms; ``results`` are what
+    they are made of.
+
+    Raises:
+        UsageError: one cannot be written, its name is that of another form, or two files of the
+            command are to stand in one place.
+    """
+    places = {} if results is None else {os.path.realpath(results): "--records"}
+    for form, output in outputs.items():
+        option, named = f"--{form}", ENDINGS.get(output.suffix.lower(), form)
+        if named != form:
+            raise UsageError(
+                f"{option} {displayed(output)}: a name that ends in {output.suffix} is for "
+                f"--{named}; choose another name, or give --{named}"
+            )
+        before = places.setdefault(os.path.realpath(output), option)
+        if before != option:
+            raise UsageError(
+                f"{before} and {option} both name {displayed(output)}: give each a file of its own"
+            )
+        check_output(output, form)
+
+
+def write_of(
+    files: Sequence[Path], outputs: Mapping[str, Path], options: Mapping[str, Any]
+) -> None:
+    """Write several reports of the same files, by their forms.
 
     Raises:
         UsageError: one cannot be written, or a base or the history is none.
         HarnessError: a file cannot be read.
     """
     _write_all(files, outputs, options)
-    for output in outputs:
+    for output in outputs.values():
         tell(f"the report is in {displayed(output)}", error=True)
 
 
-def _write_all(files: Sequence[Path], outputs: Sequence[Path], options: Mapping[str, Any]) -> None:
+def _write_all(
+    files: Sequence[Path], outputs: Mapping[str, Path], options: Mapping[str, Any]
+) -> None:
     with _nothing_collected():
         inputs, bases = gather(files), options.get("bases")
         against = _news(inputs, bases) if bases else None
-        for output in outputs:
-            _write(output, inputs, against, options)
+        for form, output in outputs.items():
+            _write(output, form, inputs, against, options)
 
 
 @contextmanager
@@ -107,7 +172,7 @@ def _news(inputs: Inputs, bases: Sequence[Path]) -> News | None:
     # It imports all checks, for their names.
     from harness.report.news import news
 
-    return news(inputs, gather(bases))
+    return news(inputs, gather(bases, "--base"))
 
 
 def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
@@ -120,14 +185,14 @@ def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
     return known_differences(folders)
 
 
-def _write(output: Path, inputs: Inputs, against: News | None, options: Mapping[str, Any]) -> None:
-    """Write one report, in the form that its name says."""
-    suffix = output.suffix.lower()
-    if suffix == ".xml":
-        if inputs.check is None:
-            raise UsageError("JUnit's form is of checks: give a file of 'check --records'")
+def _write(
+    output: Path, form: str, inputs: Inputs, against: News | None, options: Mapping[str, Any]
+) -> None:
+    """Write one report."""
+    if form == "junit":
+        assert inputs.check is not None
         text = junit(inputs.check)
-    elif suffix == ".md":
+    elif form == "markdown":
         text = markdown(inputs, against, options.get("relative_to"))
     else:
         folder = options.get("history")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from harness.check.cell import CellResult
 from harness.check.findings import BROKEN, PASSING
 from harness.check.history import days
 from harness.report import speeds
-from harness.report.cells import KEPT, counted
+from harness.report.cells import KEPT, counted, several
 from harness.report.inputs import Inputs
 
 if TYPE_CHECKING:
     from harness.report.news import News
 
 Tone = Literal["good", "bad", "broken"]
+# Verdicts of checks that have compared something.
+COMPARED = frozenset({"agree", "known-difference"})
 SIGNS = {"good": "✓", "bad": "✗", "broken": "⚠"}
 
 
@@ -40,14 +44,16 @@ def headline(inputs: Inputs, news: News | None) -> Headline:
     files = [run.file for run in inputs.benches]
     if files:
         told = speeds.counted(files)
-        lines.append(told)
+        lines += [told] if sentence else []
         sentence = sentence or told
         cut = [f"{r.name} was {r.file.harness.incomplete}" for r in inputs.benches if r.cut_short]
         lines += cut
         if tone == "good" and (cut or any(file.harness.without_speed for file in files)):
             tone = "broken"
-    if not sentence:
-        sentence = f"{len(inputs.trainings)} trainings"
+    if inputs.trainings:
+        told = several(len(inputs.trainings), "training")
+        lines += [told] if sentence else []
+        sentence = sentence or told
     against = ""
     if news is not None:
         against = f"against {news.name}: {news.counted}"
@@ -64,7 +70,7 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     results = list(check.cells.values())
     lost = sum(r.verdict in BROKEN for r in results)
     differ = sum(r.verdict not in PASSING for r in results) - lost
-    of = f"of {len(results)} cells" if len(results) != 1 else "of 1 cell"
+    of = f"of {several(len(results), 'cell')}"
     lines = [counted(results), f"{sum(r.seconds for r in results):.0f} s of checking"]
     if old := [result for result in results if result.remembered]:
         lines.append(f"{len(old)} {of} are kept from earlier runs ({KEPT}): {', '.join(days(old))}")
@@ -79,6 +85,23 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
         return "broken", f"{lost} {of} could not be run", lines
     if not results:
         return "broken", "No cell has ended", lines
-    if check.stopped:
-        return "broken", f"{len(results)} cells agree, and then it stopped", lines
-    return "good", f"All {len(results)} cells agree" if len(results) > 1 else "It agrees", lines
+    silent = sum(not any(f.verdict in COMPARED for f in r.findings) for r in results)
+    stop = ", and then it stopped" if check.stopped else ""
+    if silent == len(results):
+        return "broken", f"Nothing was compared in {several(silent, 'cell')}{stop}", lines
+    agreed = _agreed(results, len(results) - silent, whole=not silent and not stop)
+    nothing = f", and in {silent} {'others' if silent > 1 else 'other'} nothing was compared"
+    return "broken" if stop else "good", f"{agreed}{nothing if silent else ''}{stop}", lines
+
+
+def _agreed(results: Sequence[CellResult], compared: int, *, whole: bool) -> str:
+    """That so many cells agree, or differ as is known; ``whole`` if there are no others."""
+    known = sum(result.verdict == "known-difference" for result in results)
+    if compared == 1 and whole:
+        return "It differs as is known" if known else "It agrees"
+    verb = "agree" if compared > 1 else "agrees"
+    if known == compared:
+        verb = "differ as is known" if compared > 1 else "differs as is known"
+    elif known:
+        verb += ", or differ as is known"
+    return f"{'All ' if whole else ''}{several(compared, 'cell')} {verb}"

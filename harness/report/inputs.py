@@ -91,8 +91,8 @@ class Inputs:
     trainings: Sequence[TrainedWeights] = ()
 
 
-def gather(paths: Sequence[Path]) -> Inputs:
-    """Read every file.
+def gather(paths: Sequence[Path], what: str = "a report") -> Inputs:
+    """Read every file; ``what`` is made of them is said where there are too many.
 
     Raises:
         UsageError: a file is of no such kind, damaged, or there are two of records.
@@ -112,8 +112,8 @@ def gather(paths: Sequence[Path]) -> Inputs:
     if len(checks) > 1:
         named = ", ".join(run.name for run in checks)
         raise UsageError(
-            f"a report is of one run, and {named} are records of {len(checks)}; give the older "
-            "ones with --base"
+            f"{what} is of one run, and {named} are records of {len(checks)}; join those of shards "
+            "and machines with 'harness merge', and give older ones with --base or --history"
         )
     return Inputs(checks[0] if checks else None, benches, trainings)
 

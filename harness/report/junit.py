@@ -8,6 +8,7 @@ from xml.etree import ElementTree as Tree
 from harness.check.cell import CellResult
 from harness.check.findings import BROKEN, PASSING, Finding
 from harness.report.inputs import CheckRun
+from harness.terminal import visible
 
 # What XML 1.0 cannot hold, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -30,7 +31,7 @@ def junit(check: CheckRun) -> str:
             errors=str(sum(verdict in BROKEN for verdict in verdicts)),
             skipped=str(sum(v in PASSING and v != "agree" for v in verdicts)),
             time=f"{sum(result.seconds for result in results):.3f}",
-            timestamp=check.started.removesuffix("Z"),
+            timestamp=_legal(check.started.removesuffix("Z")),
         )
         for result, finding in findings:
             _case(suite, result, finding)
@@ -60,4 +61,6 @@ def _case(suite: Tree.Element, result: CellResult, finding: Finding) -> None:
 
 
 def _legal(text: str) -> str:
-    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text)
+    """A text of anybody with control characters as in all other forms, and of the rest only what
+    XML can hold."""
+    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", visible(text))

@@ -10,8 +10,9 @@ from harness.markdown import escaped as plain
 from harness.report.cells import Matrix, MatrixEntry, matrices
 from harness.report.headline import headline
 from harness.report.inputs import Inputs
-from harness.report.speeds import Chart, Dot, charts
+from harness.report.speeds import Chart, Dot, charts, doubted
 from harness.report.surroundings import environment
+from harness.report.trainings import TRAINED, trained
 from harness.report.troubles import troubles
 from harness.table import thousands
 
@@ -42,6 +43,8 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     for run in inputs.benches:
         for chart in charts(run.file, baseline):
             lines += ["", *_chart(chart)]
+    if inputs.trainings:
+        lines += ["", "**Trainings**", "", table(TRAINED, trained(inputs.trainings))]
     rows = environment(inputs, news.around if news else ())
     before = {row.name: f"{plain(row.before)} → " if row.before else "" for row in rows}
     told = [f"- {plain(row.name)}: {before[row.name]}{plain(row.now)}" for row in rows]
@@ -61,7 +64,7 @@ def _matrix(matrix: Matrix) -> list[str]:
     entries = [entry for _, row in matrix.rows for entry in row if entry is not None]
     dtypes = sorted({part.dtype for entry in entries for part in entry.parts})
     rows = [[spec, *(_entry(entry, dtypes) for entry in row)] for spec, row in matrix.rows]
-    which = plain(f"{matrix.path}, {' / '.join(dtypes)}")
+    which = plain(f"{matrix.title}, {' / '.join(dtypes)}")
     title = f"**Digits of agreement with the oracle, {which}**"
     return [title, "", table(["system", *matrix.backends], rows)]
 
@@ -80,9 +83,12 @@ def _chart(chart: Chart) -> list[str]:
     for system, dots in chart.rows:
         by_backend = {dot.backend: dot for dot in dots}
         rows.append([system, *(_speed(by_backend.get(backend)) for backend in chart.backends)])
-    title = f"**{plain(chart.title)}, thousand {plain(chart.unit)} per second**"
     refused = [f"\n⊘ {plain(cell.name)}: {plain(cell.reason)}" for cell in chart.refused]
-    return [title, "", table(["system", *chart.backends], rows), *refused]
+    if not rows:
+        return [f"**{plain(chart.title)}**", *refused]
+    title = f"**{plain(chart.title)}, thousand {plain(chart.unit)} per second**"
+    doubts = [f"\n⚠ {plain(', '.join(of))}: {plain(doubt)}" for doubt, of in doubted(chart)]
+    return [title, "", table(["system", *chart.backends], rows), *doubts, *refused]
 
 
 def _speed(dot: Dot | None) -> str:

@@ -57,11 +57,17 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
     """What changed from the older files to the newer ones of the same kind; None of no files.
 
     Raises:
-        UsageError: there are older files of a kind, and no newer ones.
+        UsageError: there are older files of a kind and no newer ones, more of them than newer
+            ones, or one is of a kind that cannot be compared.
     """
     found: list[checks.CellChange | speeds.SpeedChange] = []
     around: list[Differing] = []
     names, limits = [], []
+    if old.trainings:
+        raise UsageError(
+            f"{old.trainings[0].name} are weights, and --base is of records or speeds: give "
+            "weights beside the other files, and their curves are drawn together"
+        )
     if old.check is not None:
         if inputs.check is None:
             raise UsageError(f"{old.check.name} are records: give the newer ones, too")
@@ -71,6 +77,12 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
         names.append(f"{old.check.name} ({old.check.started})")
     if old.benches and not inputs.benches:
         raise UsageError(f"{old.benches[0].name} are speeds: give the newer ones, too")
+    if len(old.benches) > len(inputs.benches):
+        named = ", ".join(run.name for run in old.benches)
+        raise UsageError(
+            f"--base gives {len(old.benches)} files of speeds ({named}), and there are newer ones "
+            f"in {len(inputs.benches)}: give one for each"
+        )
     for before, after in zip(old.benches, inputs.benches, strict=False):
         found += speeds.changes(before.content, after.content)
         around += speeds.environment_changes(before.content, after.content)

@@ -20,6 +20,7 @@ from harness.report.inputs import BenchRun, CheckRun, Inputs
 from harness.report.page_data import page_data
 from harness.report.speeds import roofline
 from harness.report.surroundings import environment, facts
+from harness.report.trainings import TRAINED, trained
 from harness.report.troubles import Trouble, troubles
 from harness.terminal import visible
 
@@ -76,7 +77,8 @@ def page(
         "roofline": _roofline(inputs.benches) if drawn else None,
         "losses": _losses(inputs) if drawn else None,
         "metrics": _metrics(inputs) if drawn else None,
-        "trainings": _trainings(inputs),
+        "trainings": trained(inputs.trainings),
+        "trained": TRAINED,
         "history": _history(history, drawn),
         "environment": environment(inputs, news.around if news else ()),
         "commands": _commands(inputs, shown),
@@ -190,24 +192,6 @@ def _metrics(inputs: Inputs) -> Markup | None:
     if not series:
         return None
     return Markup(svg_pictures.trend("epochs: metrics on what is held out", series, (), log=False))
-
-
-def _trainings(inputs: Inputs) -> list[list[str]]:
-    rows = []
-    for training in inputs.trainings:
-        epochs = training.history.epochs
-        if epochs:
-            held, metrics = epochs[-1].held_out_loss, epochs[-1].held_out_metrics
-            rows.append(
-                [
-                    f"{training.spec} on {training.history.backend} ({training.name})",
-                    str(len(epochs)),
-                    f"{epochs[-1].loss:.4g}",
-                    "" if held is None else f"{held:.4g}",
-                    ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()),
-                ]
-            )
-    return rows
 
 
 def _history(history: RunHistory | None, drawn: bool) -> dict[str, Any] | None:

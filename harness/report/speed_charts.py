@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.report import svg_pictures
 from harness.report.inputs import BenchRun
-from harness.report.speeds import Chart, Dot, charts
+from harness.report.speeds import Chart, Dot, charts, doubted
 from harness.table import thousands
 
 # Steps of an axis within a power of ten, of which one gives few enough ticks.
@@ -87,12 +87,7 @@ def _shown(chart: Chart, run: BenchRun, baseline: str) -> ShownChart:
         (system, [_told(_of(dots, backend)) for backend in chart.backends])
         for system, dots in chart.rows
     ]
-    doubts = [
-        f"{system} on {dot.backend}: {doubt}"
-        for system, dots in chart.rows
-        for dot in dots
-        for doubt in dot.figures.doubts
-    ]
+    doubts = [f"{', '.join(of)}: {doubt}" for doubt, of in doubted(chart)]
     view = views.get(baseline, views[""])
     return ShownChart(chart, svg_pictures.looks(backends), view, views, rows, doubts)
 

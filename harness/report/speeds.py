@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.report.cells import several
 from harness.report.forms import BenchFile, Figures, NoSpeed, Speed
 
 
@@ -55,7 +56,7 @@ class Roofline:
 def counted(files: Sequence[BenchFile]) -> str:
     """``12 speeds, 1 refused``, of some files together."""
     refused = sum(len(file.harness.without_speed) for file in files)
-    told = f"{sum(len(file.benchmarks) for file in files)} speeds"
+    told = several(sum(len(file.benchmarks) for file in files), "speed")
     return f"{told}, {refused} refused" if refused else told
 
 
@@ -87,6 +88,16 @@ def _chart(
     units = dict.fromkeys(speed.extra_info.rate.unit for speed in speeds)
     backends = sorted({s.params.backend for s in speeds} | {r.params.backend for r in refused})
     return Chart(title, " or ".join(units), backends, rows, refused)
+
+
+def doubted(chart: Chart) -> list[tuple[str, list[str]]]:
+    """Why speeds are not to be relied on, each with the cells of which it is said."""
+    found: dict[str, list[str]] = {}
+    for system, dots in chart.rows:
+        for dot in dots:
+            for doubt in dot.figures.doubts:
+                found.setdefault(doubt, []).append(f"{system} on {dot.backend}")
+    return [*found.items()]
 
 
 def _system(speed: Speed, among: Sequence[Speed]) -> str:

@@ -87,6 +87,26 @@ def test_the_new_folder_stands_beside_the_old_one(tmp_path: Path) -> None:
     assert "is there already: name another folder with --output" in shown
 
 
+def test_the_folder_that_one_stands_in_has_a_name_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "mine" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "mine-reduced").mkdir()
+    for place, word in ((inner.parent, "."), (inner, "..")):
+        monkeypatch.chdir(place)
+        code, shown = run("reduce", Path(word))
+        assert code == 2
+        assert "mine-reduced is there already" in shown
+    (tmp_path / "mine-reduced").rmdir()
+    code, shown = run("reduce", Path(".."))
+    assert code == 2
+    assert "holds no reproducer" in shown
+    code, shown = run("reduce", Path("/"))
+    assert code == 2
+    assert "/ has no name: name the new folder with --output" in shown
+
+
 @pytest.mark.parametrize("what", ["the old folder", "a file", "a link to nothing"])
 def test_nothing_is_written_over(what: str, tmp_path: Path) -> None:
     folder = bundle("gradient-missing", tmp_path)

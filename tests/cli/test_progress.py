@@ -48,6 +48,25 @@ def test_the_time_left_is_what_the_rest_takes_at_the_pace_so_far() -> None:
     assert bar.left() == ""
 
 
+def test_the_time_left_never_grows_while_nothing_is_done() -> None:
+    seconds = [0.0]
+    bar = Progress(console(), "working", lambda: seconds[0])
+    bar.plan(4)
+    seconds[0] = 10
+    bar.at(1, "1/4")
+    told = []
+    for seconds[0] in (10, 15, 20, 60, 600):
+        bar.at(1, "1/4")
+        told.append(bar.left())
+    # A part takes ten seconds: while one is made it gets less, and two come after it.
+    assert told == [f"about 0:{left} left" for left in (30, 25, 20, 20, 20)]
+    bar.at(2, "2/4")
+    assert bar.left() == "about 10:00 left"
+    bar.at(3, "3/4")
+    seconds[0] += 10_000
+    assert bar.left() == "", "of the last part, which takes longer than all others, nobody knows"
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (7384, "2:03:04")]
 )

@@ -79,6 +79,7 @@ def test_shards_become_the_whole(shards: list[Path], tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     assert run("report", output, "-o", page).exit_code == 0
     assert "4 agree" in page.read_text()
+    assert "4 cells of 1 file, from 1 machine" in run("merge", output, "-o", output).stdout
 
 
 def test_a_missing_shard_is_told(shards: list[Path], tmp_path: Path) -> None:

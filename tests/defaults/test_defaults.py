@@ -123,6 +123,7 @@ def test_between_two_frameworks_stands_what_they_differ_in() -> None:
     [
         (("gruu",), "no default of 'gruu' is listed; did you mean 'gru'?"),
         (("--between", "torch", "kears"), "unknown framework 'kears'; did you mean 'keras'?"),
+        (("--between", "torch", "torch"), "torch is to be held against itself: name another"),
         (("gru", "--print-markdown"), "--print-markdown writes the whole page"),
     ],
 )

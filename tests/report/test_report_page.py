@@ -138,7 +138,7 @@ def test_markdown_tells_of_the_fault_and_the_speeds(files: Path, tmp_path: Path)
     assert made(*inputs, "-o", tmp_path / "out.md").exit_code == 0
     text = (tmp_path / "out.md").read_text()
     assert "## ✗ 2 of 4 cells differ" in text
-    assert ", native, float32 / float64**\n\n| system | mutants-1 |" in text
+    assert ", native on leaky-relu, float32 / float64**\n\n| system | mutants-1 |" in text
     assert "| lesson6/first\\_rnn | ✗ differ" in text
     assert "| sequence\\_rnn | - | 512 | 256 |" in text
 
@@ -148,7 +148,7 @@ def test_markdown_tells_of_the_fault_and_the_speeds(files: Path, tmp_path: Path)
     [
         (["notes.txt", "-o", "o.html"], "notes.txt: this is a text; a report is made of records"),
         (["missing", "-o", "o.html"], "cannot read missing: no such file"),
-        (["run.jsonl", "run.jsonl", "-o", "o.html"], "are records of 2; give the older ones"),
+        (["run.jsonl", "run.jsonl", "-o", "o.html"], "are records of 2; join those of shards"),
         (["run.jsonl", "-o", "o.pdf"], "a report is a file that ends in .html, .htm, .md, .xml"),
         (["run.jsonl", "-o", "notes.html"], "this is a text, not a page of 'harness report'"),
         (["run.jsonl", "-o", "no/o.html"], "there is no folder no"),

@@ -71,7 +71,7 @@ def run_reduce(
         UsageError: the folder holds no reproducer, it agrees, or there is something at the place
             of the new one.
     """
-    target = output or folder.with_name(f"{folder.resolve().name}{SUFFIX}")
+    target = output or _beside(folder)
     if os.path.lexists(target):
         raise UsageError(
             f"{displayed(target)} is there already: name another folder with --output, or move it"
@@ -102,6 +102,19 @@ def run_reduce(
     for line in more:
         tell(line)
     return 0
+
+
+def _beside(folder: Path) -> Path:
+    """The new folder, next to the old one; the name of ``.``, ``..`` or a link is that of what it
+    leads to.
+
+    Raises:
+        UsageError: nothing can stand beside it.
+    """
+    whole = folder.resolve()
+    if not whole.name:
+        raise UsageError(f"{displayed(folder)} has no name: name the new folder with --output")
+    return (folder if folder.name not in ("", "..") else whole).with_name(f"{whole.name}{SUFFIX}")
 
 
 def _told(whole: Failure, small: Failure, search: Search) -> list[str]:

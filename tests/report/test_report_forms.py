@@ -1,0 +1,247 @@
+"""Reports in each form: what they say of runs of every kind, and the places that they stand in."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import report_files
+from click.testing import CliRunner
+from report_pages import made, page
+
+from harness.check.request import Request
+from harness.commands import cli
+
+CHECK = ["check", "lesson6/first_rnn", "--backend", "numpy", "--check", "values"]
+NO_NUMBERS = dict.fromkeys(("error", "yardstick", "ratio", "tolerance", "worst"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with run.jsonl, bench.json and w.safetensors."""
+    folder = tmp_path_factory.mktemp("report")
+    report_files.records(folder / "run.jsonl")
+    report_files.speeds(folder / "bench.json")
+    report_files.weights(folder / "w.safetensors")
+    return folder
+
+
+def judged(files: Path, place: Path, *verdicts: str) -> Path:
+    """The records with a verdict for each of so many cells, one after the other, and no others."""
+    kept: list[dict[str, Any]] = []
+    cells: list[tuple[str, ...]] = []
+    for text in (files / "run.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        if line["kind"] not in ("begin", "result", "end"):
+            kept += [{**line, "planned": 0}] if line["kind"] == "head" else []
+            continue
+        cell = tuple(line[name] for name in ("spec", "backend", "device", "dtype", "path"))
+        cells += [cell] if cell not in cells else []
+        number = cells.index(cell)
+        if number < len(verdicts):
+            if "verdict" in line:
+                line["verdict"] = verdicts[number]
+            if line["kind"] == "result" and verdicts[number] in ("unsupported", "not-applicable"):
+                line |= NO_NUMBERS
+            kept.append(line)
+    place.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    return place
+
+
+def markdown(folder: Path, *words: object) -> str:
+    output = folder / "out.md"
+    found = made(*words, "-o", output)
+    assert found.exit_code == 0, found.output
+    return output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "sentence"),
+    [
+        (["agree"] * 4, "✓ All 4 cells agree"),
+        (["agree"], "✓ It agrees"),
+        (["known-difference"], "✓ It differs as is known"),
+        (["known-difference"] * 2, "✓ All 2 cells differ as is known"),
+        (["agree", "known-difference"], "✓ All 2 cells agree, or differ as is known"),
+        (["unsupported"] * 4, "⚠ Nothing was compared in 4 cells"),
+        (["not-applicable"], "⚠ Nothing was compared in 1 cell"),
+        (
+            ["agree", "agree", "unsupported"],
+            "✓ 2 cells agree, and in 1 other nothing was compared",
+        ),
+        (
+            ["agree", "unsupported", "not-applicable"],
+            "✓ 1 cell agrees, and in 2 others nothing was compared",
+        ),
+    ],
+)
+def test_a_headline_says_of_how_many_cells_something_is_known(
+    verdicts: list[str], sentence: str, files: Path, tmp_path: Path
+) -> None:
+    text = markdown(tmp_path, judged(files, tmp_path / "run.jsonl", *verdicts))
+    assert f"## {sentence}\n" in text
+
+
+def test_one_cell_that_ended_before_a_stop_is_one_cell(files: Path, tmp_path: Path) -> None:
+    cut = judged(files, tmp_path / "run.jsonl", "agree")
+    report_files.changed(cut, cut, {"planned": 7}, kind="head")
+    assert "## ⚠ 1 cell agrees, and then it stopped\n" in markdown(tmp_path, cut)
+
+
+def test_tables_of_several_devices_are_told_apart(files: Path, tmp_path: Path) -> None:
+    both = tmp_path / "both.jsonl"
+    other = report_files.changed(files / "run.jsonl", tmp_path / "other.jsonl", {}, kind="head")
+    for kind in ("begin", "result", "end"):
+        report_files.changed(other, other, {"device": "cuda:0"}, kind=kind)
+    both.write_text((files / "run.jsonl").read_text() + other.read_text())
+    titles = [row for row in markdown(tmp_path, both).splitlines() if row.startswith("**Digits")]
+    assert len(titles) == len(set(titles)) > 1
+    assert any("native on cuda:0" in title for title in titles)
+
+
+def test_trainings_stand_in_markdown_too(files: Path, tmp_path: Path) -> None:
+    text = markdown(tmp_path, files / "w.safetensors")
+    assert "## ✓ 1 training\n" in text
+    assert "| training | epochs | loss | held out | metrics held out |" in text
+    assert "w.safetensors" in text
+
+
+def test_what_is_not_to_be_relied_on_says_so_in_every_form(files: Path, tmp_path: Path) -> None:
+    content = json.loads((files / "bench.json").read_text())
+    for benchmark in content["benchmarks"]:
+        benchmark["extra_info"]["doubts"] = ["the machine had other work"]
+    doubted = tmp_path / "doubted.json"
+    doubted.write_text(json.dumps(content))
+    text = markdown(tmp_path, doubted)
+    row = next(row for row in text.splitlines() if row.startswith("⚠"))
+    assert row.endswith(": the machine had other work")
+    assert row.count(" on ") == len(content["benchmarks"]), "one line for all that have it"
+    assert f"<li>{row[2:]}</li>".replace("\\", "") in page(tmp_path, doubted)
+
+
+def test_cells_that_are_all_refused_make_no_empty_table(files: Path, tmp_path: Path) -> None:
+    content = json.loads((files / "bench.json").read_text())
+    content["benchmarks"] = []
+    (tmp_path / "refused.json").write_text(json.dumps(content))
+    text = markdown(tmp_path, tmp_path / "refused.json")
+    assert "## ⚠ 0 speeds, 1 refused" in text
+    assert "thousand  per second" not in text
+    assert "| system |" not in text
+    assert "⊘ " in text
+
+
+@pytest.mark.parametrize("started", ["\x1b[31m2020", "\x00", "\ud800", "\u202e2020", "]]>&<"])
+def test_junit_is_xml_whatever_a_record_says(started: str, files: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    report_files.changed(files / "run.jsonl", bad, {"started": started}, kind="head")
+    report_files.changed(bad, bad, {"detail": started}, verdict="differ")
+    assert made(bad, "-o", tmp_path / "out.xml").exit_code == 0
+    text = (tmp_path / "out.xml").read_text()
+    root = ElementTree.fromstring(text.encode())
+    assert "\u202e" not in text
+    escaped = started.encode("unicode_escape").decode()
+    assert {suite.get("timestamp") for suite in root} == {escaped}
+    assert {found.get("message") for found in root.iter("failure")} == {escaped}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--html", "x.md"], "--html x.md: a name that ends in .md is for --markdown"),
+        (["--markdown", "x.html"], "--markdown x.html: a name that ends in .html is for --html"),
+        (["--junit", "x.HTM"], "--junit x.HTM: a name that ends in .HTM is for --html"),
+        (["--html", "x", "--markdown", "./x"], "--html and --markdown both name x"),
+        (["--records", "x", "--html", "x"], "--records and --html both name x"),
+    ],
+)
+def test_an_option_has_its_own_form_and_place(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(cli, [*CHECK, *words])
+    assert found.exit_code == 2, found.output
+    assert told in found.output
+    assert not list(tmp_path.iterdir()), "it was refused before anything ran"
+
+
+def test_the_option_says_the_form_where_the_name_says_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(
+        cli, [*CHECK, "--html", "page", "--markdown", "told", "--junit", "x"]
+    )
+    assert found.exit_code == 0, found.output
+    assert Path("page").read_text().startswith("<!doctype html>")
+    assert Path("told").read_text().startswith("<!-- backend-comparison-harness report -->")
+    assert Path("x").read_text().startswith("<?xml")
+
+
+def test_a_command_that_is_refused_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for words in (["no_such_model"], ["lesson6/first_rnn", "--size", "vocab=0"]):
+        found = CliRunner().invoke(cli, ["check", *words, "--html", "x.html"])
+        assert found.exit_code == 2, found.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_an_interrupt_names_records_with_cells_only(
+    ended: bool, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (files / "run.jsonl").read_text().splitlines(keepends=True)
+    written = "".join(lines if ended else lines[:1])
+
+    def stopped(request: Request, *_: object) -> int:
+        assert request.records is not None
+        Path(request.records).write_text(written)
+        raise KeyboardInterrupt
+
+    # harness.check is the function of the API.
+    monkeypatch.setattr(import_module("harness.check.console"), "run_check", stopped)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = CliRunner().invoke(cli, [*CHECK, "--html", str(tmp_path / "x.html")])
+    assert found.exit_code == 130
+    left = [path.name for path in tmp_path.rglob("results")]
+    assert bool(left) == ended
+    assert ("cells that had ended are in" in found.stderr) == ended
+    assert ("interrupted; no cell had ended yet" in found.stderr) != ended
+    assert len(list(tmp_path.iterdir())) == ended
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run.jsonl", "--history", ".", "-o", "o.md"], "--history is drawn on a page"),
+        (["run.jsonl", "--base", "run.jsonl", "-o", "o.xml"], "no place for what changed since"),
+        (["run.jsonl", "bench.json", "-o", "o.xml"], "leave out bench.json"),
+        (["run.jsonl", "w.safetensors", "-o", "o.xml"], "leave out w.safetensors"),
+        (["run.jsonl", "--base", "w.safetensors", "-o", "o.md"], "w.safetensors are weights"),
+        (
+            ["bench.json", "--base", "bench.json", "--base", "bench.json", "-o", "o.md"],
+            "--base gives 2 files of speeds (bench.json, bench.json), and there are newer ones in",
+        ),
+        (
+            ["run.jsonl", "--base", "run.jsonl", "--base", "run.jsonl", "-o", "o.md"],
+            "--base is of one run, and run.jsonl, run.jsonl are records of 2",
+        ),
+        (["run.jsonl", "-o", "o.yaml"], "ends in .html, .htm, .md, .xml\n"),
+    ],
+)
+def test_nothing_that_is_given_is_left_out_in_silence(
+    words: list[str], told: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(files)
+    output = tmp_path / words[-1]
+    found = made(*words[:-1], output)
+    assert found.exit_code == 2, found.output
+    assert told in found.output
+    assert not output.exists()
