@@ -20,7 +20,9 @@ Infer = Callable[[tuple[Type, ...], Mapping[str, Any]], Type]
 def _floats(op: str, types: tuple[Type, ...]) -> None:
     for type_ in types:
         if type_.kind != "float":
-            raise TypeMismatch(f"{op} needs floats, found {type_}")
+            raise TypeMismatch(
+                f"{op} needs floats, found {type_} (astype makes floats of an index or a condition)"
+            )
 
 
 def broadcast_shapes(op: str, shapes: tuple[Shape, ...]) -> Shape:

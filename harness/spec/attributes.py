@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +75,8 @@ def _read(
     if default == "size":
         if name not in given.values:
             raise SpecError(f"attribute {name!r} of {given.owner} is missing: give a size", at)
+        if isinstance(handed, float) and not isinstance(handed, bool) and handed.is_integer():
+            value = int(handed)
         return value if isinstance(value, Dim) else read_dim(value, sizes, at)
     if isinstance(default, bool):
         value = handed if isinstance(handed, bool) else value
@@ -100,7 +103,38 @@ def _read(
     if isinstance(handed, float) and not isinstance(handed, bool):
         return handed
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SpecError(f"attribute {name!r} is a number, found {_show(value)}", at)
+        size = f"; {value!r} is a size, of which only its number can stand here"
+        told = size if isinstance(value, str) and value in sizes else ""
+        raise SpecError(f"attribute {name!r} is a number, found {_show(value)}{told}", at)
+    return float(value)
+
+
+def number_of(
+    argument: str,
+    value: float | str,
+    attributes: Mapping[str, Attribute],
+    used: set[str],
+    place: Place,
+) -> float:
+    """The number that an argument of a law is, or the attribute that it names, which goes into
+    ``used``.
+
+    Raises:
+        SpecError: it names no attribute that is a number, or is not finite.
+    """
+    if isinstance(value, str):
+        found = attributes.get(value)
+        if not isinstance(found, float) or isinstance(found, bool):
+            numbers = [n for n, a in attributes.items() if isinstance(a, float)]
+            raise SpecError(
+                f"{argument} is a number or an attribute that is one, found {shorten(value)!r}"
+                f"{did_you_mean(value, numbers)} (known: {', '.join(numbers) or 'none'})",
+                place,
+            )
+        used.add(value)
+        value = found
+    if not math.isfinite(value):
+        raise SpecError(f"{argument} is a finite number, found {value}", place)
     return float(value)
 
 

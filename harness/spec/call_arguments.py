@@ -33,8 +33,10 @@ def inputs_of(
         SpecError: an argument is missing, unknown or given twice.
     """
     if len(expr.arguments) > len(inputs):
+        count = len(expr.arguments)
         raise SpecError(
-            f"{expr.function} takes {', '.join(inputs)}; found {len(expr.arguments)} arguments",
+            f"{expr.function} takes {', '.join(inputs) or 'no arguments'}; found {count} "
+            f"argument{'s' * (count > 1)}",
             expr.place,
         )
     values = {n: evaluator.tensor(a, scope) for n, a in zip(inputs, expr.arguments, strict=False)}

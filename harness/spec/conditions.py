@@ -25,12 +25,11 @@ def compared(
     """A condition of two values, both floats or both whole numbers.
 
     Raises:
-        SpecError: the operator is not of the language, or an index is compared with floats.
+        SpecError: an index is compared with floats.
     """
-    if operator not in COMPARISONS:
-        raise SpecError(
-            f"'{operator}' is not a primitive (allowed: {' '.join(COMPARISONS)})", expr.place
-        )
+    if operator == "!=":
+        same = compared(evaluator, expr, "==", left, right, scope)
+        return inverted(evaluator, evaluator.floats(same), expr.place)
     op, swapped = COMPARISONS[operator]
     a, b = evaluator.tensor(left, scope), evaluator.tensor(right, scope)
     indices = [evaluator.type_of(value).kind == "index" for value in (a, b)]

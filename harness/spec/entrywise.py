@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.errors import SpecError
+from harness.errors import Place, SpecError
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.flops import ELEMENTWISE
@@ -46,9 +46,9 @@ class EntrywiseBuilder(Builder):
             what = f"{op} ({EVERY[op]})" if op in EVERY else op
             raise TypeMismatch(
                 f"{what} is not elementwise, and an optimizer's update must be: backends run it "
-                "on tensors of any shape (allowed: + - * / ** < <= > >= ==, exp, log, tanh, sqrt, "
-                "erf, sin, cos, floor, where, stop_gradient, functions made of them, and sum, max, "
-                "mean and var over the whole tensor)"
+                "on tensors of any shape (allowed: + - * / ** < <= > >= == !=, exp, log, tanh, "
+                "sqrt, erf, sin, cos, floor, where, stop_gradient, functions made of them, and "
+                "sum, max, mean and var over the whole tensor)"
             )
         return super().emit(op, *inputs, **attributes)
 
@@ -80,6 +80,14 @@ class UpdateEvaluator(Evaluator):
                         value.place,
                     )
         return super().call(expr, scope)
+
+    def product(self, left: int, right: int, place: Place) -> int:
+        """No product: which entries of a tensor it would sum over is nothing that a rule knows.
+
+        Raises:
+            SpecError: always.
+        """
+        return self.emit("matmul", left, right, place=place)
 
     def typed(self, expr: Expr, scope: Scope, what: str, wanted: Sequence[Type]) -> int:
         """The value of an expression that is of one of some types.

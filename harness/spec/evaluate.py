@@ -30,6 +30,7 @@ from harness.spec.expressions import (
 from harness.spec.indexing import indexed
 from harness.spec.library import Definition, Library, content
 from harness.spec.ordering import SEVERAL
+from harness.spec.products import product_of
 from harness.spec.scope import (
     BoundValue,
     FunctionName,
@@ -46,7 +47,6 @@ OPERATORS: Mapping[str, str] = {
     "*": "multiply",
     "/": "divide",
     "**": "power",
-    "@": "matmul",
 }
 # Functions are written out where they are called, so a few short definitions can grow without end.
 MAX_VALUES = 20_000
@@ -157,6 +157,9 @@ class Evaluator(LanguageValues):
                 return inverted(self, condition(self, "~", operand, scope), expr.place)
             case Binary("&" | "|" as operator, left, right):
                 return joined(self, operator, left, right, scope, expr.place)
+            case Binary("@", left, right):
+                a, b = self.tensor(left, scope), self.tensor(right, scope)
+                return self.product(a, b, expr.place)
             case Binary(operator, left, right):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
                 return self.emit(OPERATORS[operator], a, b, place=expr.place)
@@ -168,6 +171,14 @@ class Evaluator(LanguageValues):
                 return self.call(expr, scope)
             case List() | Rest():
                 raise SpecError("a list or '...' is not a value by itself", expr.place)
+
+    def product(self, left: int, right: int, place: Place) -> int:
+        """The value of ``left @ right``.
+
+        Raises:
+            SpecError: the two do not fit.
+        """
+        return product_of(self, left, right, place)
 
     def _named(self, name: Name, scope: Scope) -> int:
         if name.id not in scope.names and name.id in self.callable_names(scope):

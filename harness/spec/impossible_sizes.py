@@ -8,6 +8,7 @@ from harness.errors import Place, SpecError
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Node, Program, walk_nodes
 from harness.program.windows import WindowedAxis, misfit, windowed_axes
+from harness.spec.size_expressions import FREE_SIZES
 
 
 def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
@@ -50,6 +51,31 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
             if rows is not None and rows < 1:
                 at = places.get(port.value, otherwise)
                 raise SpecError(f"{port.name}: a stripe of {stripe['rows']} = {rows} rows", at)
+
+
+def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
+    """Raise :class:`SpecError` where equations need a batch or a time that no input and no state
+    has as an axis: no array would say how long it is. Losses may take it of the targets."""
+    given = (*program.inputs, *program.state)
+    told = {n for port in given for dim in program.type_of(port).shape for n in dim.names}
+    first_target = min((port.value for port in program.targets), default=len(program.types))
+    extents = {
+        node.output: node.attributes["dims"]
+        for node in walk_nodes(program.nodes)
+        if node.op == "extent"
+    }
+    for value, type_ in program.types.items():
+        if value >= first_target:
+            return
+        dims = (*type_.shape, *extents.get(value, ()), type_.bound or Dim())
+        for name in FREE_SIZES:
+            if name not in told and any(name in dim.names for dim in dims):
+                raise SpecError(
+                    f"{program.names.get(value, 'this')} needs {name!r}, which the arrays decide, "
+                    f"and no input or state has an axis of it: give one that axis, or declare a "
+                    "size of another name",
+                    places.get(value, otherwise),
+                )
 
 
 def room_of(program: Program) -> tuple[Dim, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 from harness.arrays import Array
 from harness.program.ir import Port, Program
 from harness.spec.initializers import Law, check_law, draw, generator
+from harness.spec.schema import start_of
 
 
 def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
@@ -36,9 +37,12 @@ def initial_statistics(program: Program) -> dict[str, Array]:
 
 
 def initial_state(program: Program, batch: int) -> dict[str, Array]:
-    """The state before a model has read anything: float64 zeros of each state's shape."""
+    """The state before a model has read anything, in float64: each as the model says it starts."""
     sizes = {**program.sizes, "batch": batch}
-    return {port.name: np.zeros(program.shape(port, sizes)) for port in program.state}
+    return {
+        port.name: np.full(program.shape(port, sizes), start_of((port.init or {})["init"]))
+        for port in program.state
+    }
 
 
 def check_laws(program: Program, values: Mapping[str, Array]) -> list[str]:

@@ -21,10 +21,10 @@ KEYS = ("index", "at_most", "boolean")
 @dataclass(frozen=True)
 class Entries:
     """``kind``, and of whole numbers the size that they stay below, which is ``more`` than that of
-    the name ``size``."""
+    ``size``: a name, or a number."""
 
     kind: Kind = "float"
-    size: str | None = None
+    size: int | str | None = None
     more: int = 0
 
 

@@ -13,13 +13,11 @@ from harness.program.ir import Phase, Port, Type
 from harness.spec import schema
 from harness.spec.attributes import Attribute
 from harness.spec.declared_axes import read_dims
-from harness.spec.init_clauses import read_init
+from harness.spec.init_clauses import Initial, Known, read_init
 from harness.spec.library import Definition, content
 from harness.spec.noise import mean_of, read_law
-from harness.spec.scope import BoundValue, Scope
-from harness.spec.size_expressions import FREE_SIZES
-
-Initial = schema.Initializer | list[schema.Rows]
+from harness.spec.scope import BoundValue, Scope, as_sizes
+from harness.spec.size_expressions import FREE_SIZES, names_of_sizes
 
 
 @dataclass
@@ -30,6 +28,7 @@ class Instance:
     ``noise`` are the ports of all calls, as every call is given its own.
     ``inner`` are its own layers: those of its definition, made at the first call, or, in a
     ``chain``, the links. ``inside`` are the definitions around it, and where each is used.
+    ``outer`` are the attributes of the layer around it, which the laws of ``init`` may name.
     ``shares`` is the layer whose parameters it takes; it then counts as that layer's own call.
     """
 
@@ -46,6 +45,7 @@ class Instance:
     inner: dict[str, Instance] = field(default_factory=dict)
     inside: tuple[tuple[str, Place], ...] = ()
     shares: Instance | None = None
+    outer: Mapping[str, Attribute] = field(default_factory=dict)
 
     @property
     def layer(self) -> schema.Layer:
@@ -83,8 +83,10 @@ class LayerCall:
         """The declared shape of a parameter or state, in this call."""
         document = self.instance.definition.document
         path = (section, name, "shape")
+        known = {**as_sizes(self.instance.attributes), **self.sizes}
+        self.scope.used.update(names_of_sizes(axes))
         return read_dims(
-            axes, self.sizes, self.scope.rest, lambda number: document.place_of((*path, number))
+            axes, known, self.scope.rest, lambda number: document.place_of((*path, number))
         )
 
 
@@ -159,10 +161,11 @@ def _initial(
     instance = call.instance
     if section == "parameters" and name in instance.init:
         own, at = instance.init[name], instance.place_of(("init", name))
-        return read_init(own, shape, None, call.sizes, at)
+        return read_init(own, shape, None, call.sizes, Known(instance.outer), at)
     at = instance.definition.document.place_of((section, name, "init"))
     block = f"{instance.name}.{parameter.block}" if parameter.block else None
-    return read_init(parameter.init, shape, block, call.sizes, at)
+    known = Known(instance.attributes, call.scope.used)
+    return read_init(parameter.init, shape, block, call.sizes, known, at)
 
 
 def _check_shared(full: str, made: Shape, shape: Shape, first: Place, place: Place) -> None:

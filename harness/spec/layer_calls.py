@@ -181,11 +181,11 @@ class LayerEvaluator(CallEvaluator):
             )
 
     def _states(self, call: LayerCall) -> None:
-        """The initial states: those given, else zeros or ones."""
+        """The initial states: those given, else what the definition says."""
         for name, state in call.instance.layer.state.items():
             shape = call.dims("state", name, state.shape)
             if name not in call.values:
-                fill = self.builder.constant(0.0 if state.init == "zeros" else 1.0)
+                fill = self.builder.constant(state.start)
                 call.values[name] = self.builder.emit("broadcast_to", fill, shape=shape)
             elif self.type_of(call.values[name]) != Type(shape):
                 raise self.failure(call.values[name], call.place)(

@@ -11,6 +11,7 @@ from harness.program.dims import Dim
 from harness.spec import schema
 from harness.spec.attributes import Attribute, GivenAttributes, read_attributes
 from harness.spec.document import Document
+from harness.spec.init_clauses import names_in_laws
 from harness.spec.instances import Instance
 from harness.spec.library import Library, content
 from harness.spec.scope import FunctionName
@@ -83,7 +84,7 @@ class LayerMaker:
                 raise _no_parameter(use.layer, layer, parameter, owner.document, name)
         attributes = self.attributes(owner, name, use)
         instance = Instance(f"{owner.prefix}{name}", definition, attributes, use.init, below)
-        instance.inside = inside
+        instance.inside, instance.outer = inside, owner.attributes
         links = 1 if use.repeat is None else self._links(owner, name, use.repeat)
         self.count += links
         if self.count > MAX_LAYERS:
@@ -182,7 +183,8 @@ def handed(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str
     own = {
         name for name, value in attributes.items() if isinstance(value, FunctionName | bool | float)
     }
-    return own.intersection(v for v in (use.model_extra or {}).values() if isinstance(v, str))
+    given = {v for v in (use.model_extra or {}).values() if isinstance(v, str)}
+    return own.intersection(given.union(*map(names_in_laws, use.init.values())))
 
 
 def _no_parameter(

@@ -104,11 +104,13 @@ class CallEvaluator(Evaluator):
             if wanted.size is None or found.bound is None:
                 continue
             most = found.bound - wanted.more
-            if sizes.setdefault(wanted.size, most) != most:
-                known, more = sizes[wanted.size], f" + {wanted.more}" if wanted.more else ""
+            size = wanted.size
+            known = Dim(size) if isinstance(size, int) else sizes.setdefault(size, most)
+            if known != most:
+                told = "" if isinstance(size, int) else f"{size}{' + 1' * wanted.more} = "
                 raise fail(
-                    f"{expr.function}: {name} is an index below {wanted.size}{more} = "
-                    f"{known + wanted.more}, found one below {found.bound}"
+                    f"{expr.function}: {name} is an index below {told}{known + wanted.more}, "
+                    f"found one below {found.bound}"
                 )
 
     def close(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:

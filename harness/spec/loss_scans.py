@@ -13,7 +13,15 @@ from harness.spec.declared_axes import read_dims
 from harness.spec.document import Document
 from harness.spec.evaluate import Evaluator
 from harness.spec.expressions import parse_equations
-from harness.spec.scope import BoundValue, Scope, check_assigned, check_read, check_used
+from harness.spec.scope import (
+    BoundValue,
+    Scope,
+    as_sizes,
+    check_assigned,
+    check_read,
+    check_used,
+)
+from harness.spec.size_expressions import names_of_sizes
 
 
 def scan_states(
@@ -32,8 +40,10 @@ def scan_states(
     during = Scope(dict(inner.names), frozenset(spec.state), inner.rest)
     for name, state in spec.state.items():
         place = partial(_place, document, ("state", name, "shape"))
-        shape = read_dims(state.shape, sizes, inner.rest, place)
-        starts.append(builder.filled(0.0 if state.init == "zeros" else 1.0, shape))
+        inner.used.update(names_of_sizes(state.shape))
+        known = {**as_sizes(inner.names), **sizes}
+        shape = read_dims(state.shape, known, inner.rest, place)
+        starts.append(builder.filled(state.start, shape))
         carries.append(builder.value(Type(shape)))
         during.names[name] = BoundValue(carries[-1])
     sequences, slices = _slices(made, spec, document, inner, during)

@@ -14,7 +14,7 @@ from harness.spec.declared_axes import RestAxes, read_dims
 from harness.spec.definitions import check_distinct
 from harness.spec.document import Document
 from harness.spec.expressions import parse_equations, parse_expression
-from harness.spec.impossible_sizes import check_numbers, room_of
+from harness.spec.impossible_sizes import check_numbers, check_told, room_of
 from harness.spec.input_types import input_type
 from harness.spec.instances import Instance, leaves
 from harness.spec.layer_calls import LayerEvaluator
@@ -88,6 +88,7 @@ class Lowering:
         )
         program = replace(program, room=room_of(program))
         check_numbers(program, evaluator.places, self.document.place_of_key(("sizes",)))
+        check_told(program, evaluator.places, self.document.place_of_key(("equations",)))
         return program
 
     def _check_names(self) -> None:

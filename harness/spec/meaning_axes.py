@@ -29,6 +29,8 @@ class Axes:
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
         self.dims = {n: Dim.of(n) for n, default in attributes.items() if default == "size"}
+        # Those that are whole numbers may stand in shapes, too.
+        self.numbers = {n: Dim.of(n) for n in attributes if n not in self.dims}
 
     def inputs(self, inputs: Shapes) -> list[tuple[str, Any]]:
         """The inputs in their order: name, axes, and the axis that an index is below."""
@@ -50,7 +52,8 @@ class Axes:
     def shape(self, axes: Sequence[int | str], document: Document) -> list[str]:
         """A declared shape of these axes."""
         at = document.place_of(())
-        return [a if a == REST else str(read_dim(a, self.dims, at)) for a in axes]
+        known = {**self.numbers, **self.dims}
+        return [a if a == REST else str(read_dim(a, known, at)) for a in axes]
 
     def names(self) -> Names:
         """What the axes stand for in equations: how long they are."""

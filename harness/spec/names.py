@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Callable
 from typing import Annotated
@@ -28,7 +29,7 @@ def _name(pattern: str, words: str) -> tuple[Callable[[str], str], WithJsonSchem
     return check, WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
-_check_name, _name_schema = _name(
+_check_free_name, _name_schema = _name(
     _LETTERS, f"letters, digits and '_', of which the first is a letter, and at most {LONGEST}"
 )
 _check_model_name, _model_schema = _name(
@@ -37,8 +38,21 @@ _check_model_name, _model_schema = _name(
     f"of which the first is not '-', and at most {LONGEST}",
 )
 
+
+def _check_name(value: str) -> str:
+    _check_free_name(value)
+    if keyword.iskeyword(value):
+        raise ValueError(
+            f"{value!r} is a word of Python's own, which equations cannot name: write "
+            f"{value.lower()}_1, or choose another name"
+        )
+    return value
+
+
 # Of layers, parameters, sizes, inputs, states, outputs and all else that equations can name.
 Name = Annotated[str, AfterValidator(_check_name), _name_schema]
+# Of definitions that no equation names, and of metrics.
+FreeName = Annotated[str, AfterValidator(_check_free_name), _name_schema]
 ModelName = Annotated[str, AfterValidator(_check_model_name), _model_schema]
 
 

@@ -195,13 +195,20 @@ class _Builder:
         try:
             return plain_value(text)
         except ValueError as error:
-            found = f", found {shorten(text)!r}" if text else self._round_list()
+            found = f", found {shorten(text)!r}" if text else self._cut_apart()
             raise SpecError(f"{error}{found}", place) from None
 
-    def _round_list(self) -> str:
+    def _cut_apart(self) -> str:
         """What to say where ``shape: (batch, time)`` has been read as a text and a key."""
         items = self.frames[-1].items
         for value in items.values() if isinstance(items, dict) else ():
-            if isinstance(value, str) and value.startswith("("):
+            if not isinstance(value, str):
+                continue
+            if value.startswith("("):
                 return f": a list has square brackets, as in [batch, time]; found {value!r} before"
+            if value.count("(") > value.count(")"):
+                return (
+                    ": inside of {...} a comma ends a value; put what holds one in quotes, or on a "
+                    f"line of its own without the braces; found {shorten(value)!r} before"
+                )
         return ""

@@ -29,7 +29,7 @@ from harness.errors import Place, SpecError, did_you_mean, shorten
 from harness.program.ir import Program
 from harness.program.signature import noise_ports
 from harness.spec import schema
-from harness.spec.attributes import Attribute
+from harness.spec.attributes import Attribute, number_of
 
 # The arguments of each law, and what they are if they are not given.
 LAWS: Mapping[str, Mapping[str, float | None]] = {
@@ -73,32 +73,9 @@ def read_law(
         value = values.get(argument, default)
         if value is None:
             raise SpecError(f"{name} needs {argument}, a number or an attribute", place)
-        arguments[argument] = _number(argument, value, attributes, used, place)
+        arguments[argument] = number_of(argument, value, attributes, used, place)
     _check(name, arguments, place)
     return {"noise": name, "arguments": arguments}
-
-
-def _number(
-    argument: str,
-    value: float | str,
-    attributes: Mapping[str, Attribute],
-    used: set[str],
-    place: Place,
-) -> float:
-    if isinstance(value, str):
-        found = attributes.get(value)
-        if not isinstance(found, float):
-            numbers = [n for n, a in attributes.items() if isinstance(a, float)]
-            raise SpecError(
-                f"{argument} is a number or an attribute that is one, found {shorten(value)!r}"
-                f"{did_you_mean(value, numbers)} (known: {', '.join(numbers) or 'none'})",
-                place,
-            )
-        used.add(value)
-        value = found
-    if not math.isfinite(value):
-        raise SpecError(f"{argument} is a finite number, found {value}", place)
-    return float(value)
 
 
 def _check(name: str, given: Mapping[str, float], place: Place) -> None:

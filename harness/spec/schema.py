@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.spec.names import ModelName, Name
+from harness.spec.names import FreeName, ModelName, Name
 
 Positive = Annotated[int, Field(ge=1)]
 # A dimension: a number, a size name, a sum of those ("units + features"), or "..." for any axes.
 Axes = list[int | str]
-Initializer = str | dict[str, dict[str, float]]
+# A law, and its arguments: numbers, or in a definition the names of attributes that are numbers.
+Initializer = str | dict[str, dict[str, float | str]]
 Attributes = dict[Name, bool | float | str]
 
 
@@ -30,8 +31,8 @@ class Input(Strict):
     that they may be as large as; ``boolean`` values are true or false. Others are floats."""
 
     shape: Axes
-    index: str | None = None
-    at_most: str | None = None
+    index: int | str | None = None
+    at_most: int | str | None = None
     boolean: bool | None = None
 
 
@@ -58,11 +59,21 @@ class Noise(Strict):
     law: str | dict[str, dict[str, float | str]]
 
 
+def start_of(init: str | float) -> float:
+    """The number that every entry of a state starts as, of what its ``init`` says."""
+    return {"zeros": 0.0, "ones": 1.0}[init] if isinstance(init, str) else float(init)
+
+
 class State(Strict):
-    """A carried value; it starts, and is reset to, what ``init`` says."""
+    """A carried value; it starts, and is reset to, what ``init`` says: zeros, ones or a number."""
 
     shape: Axes
-    init: Literal["zeros", "ones"] = "zeros"
+    init: Literal["zeros", "ones"] | float = "zeros"
+
+    @property
+    def start(self) -> float:
+        """The number that every entry starts as."""
+        return start_of(self.init)
 
 
 class Scan(Strict):
@@ -138,7 +149,7 @@ class Layer(Documented):
     function (defaults). ``layers`` are others that the equations call, in place of own parameters.
     """
 
-    layer: Name
+    layer: FreeName
     inputs: dict[Name, Axes | Input]
     attributes: Attributes = {}
     parameters: dict[Name, Parameter] = {}
@@ -160,7 +171,7 @@ class Optimizer(Documented):
     ``total`` is summed over all entries of all parameters.
     """
 
-    optimizer: Name
+    optimizer: FreeName
     attributes: dict[Name, float]
     slots: dict[Name, str | float] = {}
     total: dict[Name, str] = {}
@@ -268,7 +279,7 @@ class Model(Documented):
     equations: str
     targets: dict[Name, Input] = {}
     loss: str | None = None
-    metrics: dict[Name, str] = {}
+    metrics: dict[FreeName, str] = {}
     optimizer: OptimizerUse | None = None
     training: Training | None = None
     data: Data | ArrayFile | DataSet | None = None

@@ -89,7 +89,7 @@ class Scope:
         Raises:
             SpecError: it has something else in it.
         """
-        found = size_of(expression, {n: d for n, d in self.names.items() if isinstance(d, Dim)})
+        found = size_of(expression, as_sizes(self.names))
         self.used.update(names_in(expression))
         return found
 
@@ -100,6 +100,13 @@ class Scope:
         return bound.value
 
 
+def as_sizes(names: Mapping[str, Any]) -> dict[str, Dim]:
+    """The names that may stand for how long an axis is: sizes, and attributes that are whole
+    numbers."""
+    whole = {n: Dim(int(b)) for n, b in names.items() if isinstance(b, float) and b.is_integer()}
+    return {**whole, **{n: b for n, b in names.items() if isinstance(b, Dim)}}
+
+
 def is_whole(expression: Expr, scope: Scope) -> bool:
     """Whether an expression is made of sizes and whole numbers."""
     match expression:
@@ -108,7 +115,7 @@ def is_whole(expression: Expr, scope: Scope) -> bool:
         case Negate(operand):
             return is_whole(operand, scope)
         case Name(name):
-            return isinstance(scope.names.get(name), Dim)
+            return name in as_sizes(scope.names)
         case Binary("+" | "-" | "*", left, right):
             return is_whole(left, scope) and is_whole(right, scope)
         case _:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.errors import Place, SpecError, did_you_mean, shorten
@@ -13,6 +14,7 @@ from harness.spec.expressions import Binary, Expr, Name, Number, parse_expressio
 FREE_SIZES = ("batch", "time")
 # What a dimension may grow to.
 MOST_TERMS, MOST_FACTORS = 32, 8
+_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
 def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
@@ -34,6 +36,11 @@ def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
     if not dim.terms and dim.constant < 1:
         raise SpecError(f"an axis has 1 entry or more, found {given} = {dim}", place)
     return dim
+
+
+def names_of_sizes(axes: Iterable[int | str]) -> set[str]:
+    """The names in declared axes."""
+    return {name for axis in axes if isinstance(axis, str) for name in _NAME.findall(axis)}
 
 
 def size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:

@@ -97,6 +97,36 @@ def test_a_class_is_masked_that_is_no_target() -> None:
     assert far_values.masked_material(cases("lesson6/pure_python_rnn")[0]) is None
 
 
+SPOKEN = """\
+model: spoken
+summary: Labels of steps, and how many of them there are.
+source: Of a test.
+sizes: {features: 3, classes: 5, symbols: 2}
+inputs:
+  x: {shape: [batch, time, features]}
+  lengths: {shape: [batch], at_most: time}
+layers:
+  out: {layer: dense, units: classes}
+equations: logits = out(x)
+targets:
+  labels: {shape: [batch, symbols], index: classes}
+  counts: {shape: [batch], at_most: symbols}
+loss: mean(ctc(logits, lengths, labels, counts))
+"""
+
+
+def test_whole_numbers_that_are_no_classes_stay_where_a_class_is_masked() -> None:
+    spec = load_spec("spoken", overrides={("model", "spoken"): SPOKEN})
+    # Sizes at which the masked class is a count, and the next one is none.
+    request = Request(sizes={"classes": 5, "symbols": 2})
+    case = make_case(spec, request, own=False)
+    material = far_values.masked_material(case)
+    assert material is not None
+    np.testing.assert_array_equal(material.targets["counts"], case.material.targets["counts"])
+    assert 2 in material.targets["counts"]
+    assert 2 not in material.targets["labels"]
+
+
 def test_the_rate_of_the_steps_tells_narrow_floats_apart() -> None:
     rate = trajectories.RATE
     assert np.float32(rate) == rate

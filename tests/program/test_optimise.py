@@ -106,6 +106,20 @@ def test_zero_and_minus_zero_are_two_numbers() -> None:
     assert small.ops(*wanted) == ["power", "power"]
 
 
+def test_slices_of_one_entry_that_meet_all_of_another_are_left_alone() -> None:
+    small = Small()
+    gates, table = small.given(BATCH, TIME, Dim(2)), small.given(BATCH, Dim(1), UNITS)
+    wanted = [
+        small.emit(
+            "multiply",
+            small.emit("slice", gates, axis=2, start=Dim(gate), stop=Dim(gate + 1)),
+            table,
+        )
+        for gate in range(2)
+    ]
+    assert sorted(n.op for n in small.same(*wanted)) == ["multiply"] * 2 + ["slice"] * 2
+
+
 def test_common_subexpressions_are_one() -> None:
     small = Small()
     a, b = small.given(BATCH, UNITS), small.given(UNITS)

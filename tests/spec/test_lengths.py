@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_models import tiny
 
 import harness
 from harness.errors import SpecError, UsageError
 from harness.oracle.case import Case
+from harness.program.dims import Dim
 from harness.spec.model import Spec, load_spec
 
 LAYER = """
@@ -180,3 +182,28 @@ def test_a_layer_is_told_of_what_a_length_is_at_most() -> None:
         model(text.replace("at_most: time", "at_most: labels"), layer)
     with pytest.raises(SpecError, match="lengths is declared as an index, found booleans"):
         model(text.replace("rnn(x, lengths)", "rnn(x, valid[:, 0])"), layer)
+
+
+@pytest.mark.parametrize(("key", "below"), [("index: 7", 7), ("at_most: 7", 8)])
+def test_what_whole_numbers_stay_below_may_be_a_number(key: str, below: int) -> None:
+    spec = tiny(
+        ["y = x * take(mean(x, axis=[0, 1]), i)[:, None, None] + 0 * mean(astype(j))"],
+        inputs=f"  i: {{shape: [batch], index: width}}\n  j: {{shape: [batch], {key}}}\n",
+    )
+    program = spec.program("training")
+    (port,) = [p for p in program.inputs if p.name == "j"]
+    assert program.type_of(port).bound == Dim(below)
+
+
+def test_a_layer_may_say_the_number_that_an_index_stays_below() -> None:
+    text = (
+        "layer: bits\nsummary: Of a test.\nsource: Of a test.\n"
+        "inputs: {i: {shape: [...], index: 4}}\nequations: y = astype(i) / 4\noutput: y\n"
+    )
+    use = {("layer", "bits"): text}
+    inputs = "  i: {shape: [batch, time], index: SIZE}\n"
+    lines = ["y = x + bits(i)[:, :, None]"]
+    layers = "{bits: {layer: bits}}"
+    tiny(lines, layers, overrides=use, inputs=inputs.replace("SIZE", "4")).program("training")
+    with pytest.raises(SpecError, match=r"i is an index below 4, found one below 5"):
+        tiny(lines, layers, overrides=use, inputs=inputs.replace("SIZE", "5")).program("training")

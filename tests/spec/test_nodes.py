@@ -30,6 +30,11 @@ REFUSED = [
     ("a:\nb: 1", "1:3: a value is missing"),
     ("a: {b, c}", "1:6: a value is missing"),
     ("a: {b: (c, d)}", "1:14: a value is missing: a list has square brackets, as in [batch, time]"),
+    (
+        "a: {b: minimum(t, 2 * t), c: 1}",
+        "1:25: a value is missing: inside of {...} a comma ends a value; put what holds one in "
+        "quotes, or on a line of its own without the braces; found 'minimum(t' before",
+    ),
     ("a: !!python/object/apply:os.system [x]", "1:4: tags are not allowed in a spec"),
     ("a: !x 1", "1:4: tags are not allowed in a spec, found '!x'"),
     ("a: &b 1", "1:4: anchors and aliases are not allowed in a spec, found '&b'"),

@@ -45,6 +45,14 @@ CASES: dict[str, Numpy] = {
     "z = astype(arange(time)[None, :] <= arange(time)[:, None])": lambda x, i: np.tri(3),
     "z = astype(arange(time)[None, :] < arange(time)[:, None])": lambda x, i: np.tri(3, k=-1),
     "z = astype(i == 2)": lambda x, i: (i == 2) * 1.0,
+    "z = astype(i != 2)": lambda x, i: (i != 2) * 1.0,
+    "z = where((x != x[:, :1]) & (i[..., None] != vocab - 1), x, 9)": (
+        lambda x, i: np.where((x != x[:, :1]) & (i[..., None] != 4), x, 9)
+    ),
+    "z = x @ x[0, 1]": lambda x, i: x @ x[0, 1],
+    "z = x[0, :, 1] @ x": lambda x, i: x[0, :, 1] @ x,
+    "z = x[0, :, 1] @ x[0]": lambda x, i: x[0, :, 1] @ x[0],
+    "z = x[0, 0] @ x[1, 2] * x[0]": lambda x, i: x[0, 0] @ x[1, 2] * x[0],
     "z = astype(i > 2)": lambda x, i: (i > 2) * 1.0,
     "z = astype(i >= vocab - 3)": lambda x, i: (i >= 2) * 1.0,
     "z = astype(~(i < 2))": lambda x, i: (i >= 2) * 1.0,

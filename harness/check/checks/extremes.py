@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from math import isfinite
 from typing import Any
@@ -154,7 +154,7 @@ def embedding_rows(context: Context) -> Iterator[Finding]:
 
 def index_material(case: Case, value: int) -> Arguments:
     """Every index is ``value``; -1 stands for the last one."""
-    bounds = _bounds(case)
+    bounds = class_counts(case, case.training.inputs)
     inputs = {
         n: np.full_like(a, value % bounds[n]) if a.dtype.kind == "i" else a
         for n, a in case.material.inputs.items()
@@ -165,7 +165,7 @@ def index_material(case: Case, value: int) -> Arguments:
 def bad_index(context: Context) -> Iterator[Finding]:
     """An index out of range is an error, never a clamped, wrapped or zero row."""
     case = context.case
-    bounds = _bounds(case)
+    bounds = class_counts(case, case.training.inputs)
     if not bounds:
         return
     context.remote.load(case.material)
@@ -185,10 +185,10 @@ def bad_index(context: Context) -> Iterator[Finding]:
     yield finding
 
 
-def _bounds(case: Case) -> dict[str, int]:
-    """The number of classes of every index input."""
-    program = case.inference
-    types = {port.name: program.type_of(port) for port in program.inputs}
+def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:
+    """The number of classes of every port that holds indices."""
+    program = case.training
+    types = {port.name: program.type_of(port) for port in ports}
     sizes = {**program.sizes, "batch": case.batch, "time": case.time}
     return {n: t.bound.resolve(sizes) for n, t in types.items() if t.bound is not None}
 

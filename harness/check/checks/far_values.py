@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from harness.check.checks.context import Context
-from harness.check.checks.extremes import is_table, last_layer, starts_at
+from harness.check.checks.extremes import class_counts, is_table, last_layer, starts_at
 from harness.check.findings import Finding
 from harness.oracle.case import Case
 from harness.program.ir import Node, Port
@@ -139,8 +139,10 @@ def masked_material(case: Case) -> Arguments | None:
     bias = np.array(case.material.parameters[biases[-1].name])
     masked = len(bias) // 2
     bias[masked] = -np.inf
+    bounds = class_counts(case, case.training.targets)
     targets = {
-        n: np.where(a == masked, (masked + 1) % len(bias), a) if a.dtype.kind == "i" else a
+        # Other whole numbers are classes of another layer, or lengths.
+        n: np.where(a == masked, (masked + 1) % len(bias), a) if bounds.get(n) == len(bias) else a
         for n, a in case.material.targets.items()
     }
     parameters = {**case.material.parameters, biases[-1].name: bias}

@@ -133,6 +133,8 @@ class SliceFinder:
                 key.append(("own", tuple(shape)))
             else:
                 return None
+        if not any(cuts):
+            return None  # the slice is one entry, which meets all of the others: nothing is cut
         return Candidate(node, tuple(key), tuple(columns), axis, tuple(cuts))
 
     def _own_axis(self, node: Node, position: int, value: int, axis: int) -> int | None:
