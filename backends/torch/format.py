@@ -97,7 +97,7 @@ class TorchFormat(Format):
                 results, after = model(*given), {}
         found = {f"output.{n}": t for n, t in results.items()}
         found |= {f"state.{n}": t for n, t in after.items()}
-        return {n: np.array(t.numpy()) for n, t in found.items()}
+        return {n: np.array(t.detach().numpy()) for n, t in found.items()}
 
     def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
         from .module import Writer

@@ -22,8 +22,13 @@ def arity(expr: Call, count: int, allowed: tuple[str, ...] = ()) -> dict[str, Ex
     """
     if len(expr.arguments) != count:
         plural = "" if count == 1 else "s"
+        told = ""
+        by_axis = allowed in (("axis",), ("axis", "keepdims"), ("axis", "descending"))
+        if len(expr.arguments) > count == 1 and by_axis:
+            told = f"; name the axis, as in {expr.function}(x, axis=-1)"
+            told += ", or write maximum(a, b)" if expr.function == "max" else ""
         raise SpecError(
-            f"{expr.function} takes {count} argument{plural}, found {len(expr.arguments)}",
+            f"{expr.function} takes {count} argument{plural}, found {len(expr.arguments)}{told}",
             expr.place,
         )
     for name, value in expr.keywords:

@@ -45,10 +45,10 @@ def _reduction(op: str) -> Builtin:
 
 
 def _concat(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    keywords = arity(expr, 1, ("axis",))
-    parts = expr.arguments[0]
+    parts = expr.arguments[0] if len(expr.arguments) == 1 else None
     if not isinstance(parts, List) or not parts.items:
         raise SpecError("concat takes a list, as in concat([a, b], axis=-1)", expr.place)
+    keywords = arity(expr, 1, ("axis",))
     if "axis" not in keywords:
         raise SpecError("concat needs axis=, as in concat([a, b], axis=-1)", expr.place)
     values = [evaluator.tensor(part, scope) for part in parts.items]

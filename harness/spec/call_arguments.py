@@ -34,9 +34,10 @@ def inputs_of(
     """
     if len(expr.arguments) > len(inputs):
         count = len(expr.arguments)
+        named = f"; give {attributes[0]} by its name, {attributes[0]}=..." if attributes else ""
         raise SpecError(
             f"{expr.function} takes {', '.join(inputs) or 'no arguments'}; found {count} "
-            f"argument{'s' * (count > 1)}",
+            f"argument{'s' * (count > 1)}{named}",
             expr.place,
         )
     values = {n: evaluator.tensor(a, scope) for n, a in zip(inputs, expr.arguments, strict=False)}

@@ -203,7 +203,7 @@ class _Reader:
         return Call(node.func.id, arguments, tuple(keywords.items()), place=place)
 
     def argument(self, node: ast.expr) -> Expr:
-        if isinstance(node, ast.List):
+        if isinstance(node, ast.List | ast.Tuple):
             return List(tuple(map(self.expression, node.elts)), place=self.place(node))
         return self.expression(node)
 

@@ -154,7 +154,8 @@ class _Builder:
         key = self.scalar(event, place)
         if not isinstance(key, str):
             found = shorten(event.value)
-            raise SpecError(f"a key must be text, found {found}; put it in quotes", place)
+            told = self._cut_apart() or "; put it in quotes"
+            raise SpecError(f"a key must be text, found {found}{told}", place)
         frame = self.frames[-1]
         frame.key = key
         path = frame.next_path()

@@ -29,6 +29,13 @@ class FunctionName:
     function: str
 
 
+# What to write in place of constants that Python and numpy have.
+_CONSTANTS = {
+    "pi": "write 3.141592653589793",
+    "inf": "numbers are finite; write a large one, as in -1e30 for what softmax leaves out",
+    "nan": "numbers are finite",
+}
+
 # What a name can stand for. A float, and true or false, is an attribute, a Dim a size.
 Binding = BoundValue | FunctionName | bool | float | Dim
 
@@ -53,6 +60,8 @@ class Scope:
         """The binding; :class:`SpecError` for a name that was never defined."""
         if name.id not in self.names:
             known = sorted(self.names)
+            if name.id in _CONSTANTS:
+                raise SpecError(f"unknown name {name.id!r}: {_CONSTANTS[name.id]}", name.place)
             raise SpecError(
                 f"unknown name {name.id!r}{did_you_mean(name.id, known)} "
                 f"(known here: {', '.join(known)})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -129,7 +130,8 @@ class LayerBody:
         every = form.roles(self.call)
         roles = [(role, value) for role, value in every if value not in drawn]
         texts = {role: parameter(role) for role in form.shapes}
-        like = next(iter(texts.values()), roles[0][0])
+        floats = (r for r, value in roles if self.program.types[value].kind == "float")
+        like = next(itertools.chain(texts.values(), floats))
         e = Emitter(dialect, self.program.types, base, self.program.sizes, like, depth)
         e.reserved |= reserved
         for role, value in zip(self.call.attributes["roles"], body.inputs, strict=True):

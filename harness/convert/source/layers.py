@@ -93,7 +93,7 @@ def model(training: Program, inference: Program) -> SourceModel:
     names = dict(inference.names)
     idioms = Idioms(inference.types, names)
     ports = (*inference.outputs, *inference.new_state)
-    nodes, wanted = idioms.block(inference.nodes, [port.value for port in ports])
+    nodes, wanted = idioms.block(_with_floats(inference), [port.value for port in ports])
     values = [(port.name, value) for port, value in zip(ports, wanted, strict=True)]
     count = len(inference.outputs)
     instances, calls = _forms(training, inference, nodes, wanted)
@@ -107,6 +107,16 @@ def model(training: Program, inference: Program) -> SourceModel:
         instances,
         calls,
     )
+
+
+def _with_floats(program: Program) -> list[Node]:
+    """The nodes, with the equations of layers that are given no floats where they are called: by
+    itself such a layer, a table of positions say, does not know the dtype of the model."""
+    nodes: list[Node] = []
+    for node in program.nodes:
+        bare = node.op == "call" and all(program.types[i].kind != "float" for i in node.inputs)
+        nodes.extend(node.block.nodes if bare else [node])
+    return nodes
 
 
 def _forms(

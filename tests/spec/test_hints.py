@@ -1,0 +1,53 @@
+"""What is said to people who write what Python, numpy or a framework has."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import pytest
+from small_models import tiny
+
+from harness.errors import Place, SpecError
+from harness.spec.expressions import parse_expression
+from harness.spec.unknown_functions import INSTEAD
+
+SAID = [
+    ("mean(x, 1)", "mean takes 1 argument, found 2; name the axis, as in mean(x, axis=-1)"),
+    ("cumsum(x, 1)", "cumsum needs axis=, as in cumsum(x, axis=1)"),
+    ("sort(x, 1)", "sort takes 1 argument, found 2; name the axis, as in sort(x, axis=-1)"),
+    ("max(x, 0)", "name the axis, as in max(x, axis=-1), or write maximum(a, b)"),
+    ("softmax(x, -1)", "softmax takes x; found 2 arguments; give axis by its name, axis=..."),
+    ("relu(x, 1)", "relu takes x; found 2 arguments"),
+    ("0 * exp(x, 1)", "exp takes 1 argument, found 2"),
+    ("concat(x, x)", "concat takes a list, as in concat([a, b], axis=-1)"),
+    ("concat([x, x], -1)", "concat takes a list, as in concat([a, b], axis=-1)"),
+    ("pi * x", "unknown name 'pi': write 3.141592653589793"),
+    ("arctan(x)", "the language has no function 'arctan'"),
+    ("x % 2", "write a - b * floor(a / b) for a % b"),
+    ("x * arange(time)[:, None]", "needs floats, found index [time, 1] (astype makes floats of"),
+    ("3 @ x", "@ sums over an axis, and a number has none; write *"),
+]
+
+
+@pytest.mark.parametrize(("expression", "told"), SAID, ids=[e for e, _ in SAID])
+def test_a_message_says_what_to_write(expression: str, told: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(told)):
+        tiny([f"y = {expression}"]).program("training")
+
+
+def test_axes_may_stand_in_round_brackets() -> None:
+    square, round_ = (
+        tiny([f"y = x - mean(x, axis={axes}, keepdims=true)"]).program("training")
+        for axes in ("[1, 2]", "(1, 2)")
+    )
+    assert square.nodes[0].attributes == round_.nodes[0].attributes
+
+
+@pytest.mark.parametrize("name", [n for n, hint in INSTEAD.items() if hint.startswith("write ")])
+def test_what_a_hint_says_to_write_can_be_read(name: str) -> None:
+    text = INSTEAD[name].removeprefix("write ").partition(" for ")[0].partition(", which")[0]
+    if text.startswith("it with"):
+        pytest.skip("words")
+    for each in text.removeprefix("concat of expand_dims, as in ").split("; ")[:1]:
+        parse_expression(each.partition("indices = ")[2] or each, partial(Place, "hint"))
