@@ -23,6 +23,7 @@ from harness.runtime.tensors import Misfit, tensor
 
 K = 16.0
 FLOOR = 2.0**-25  # of float32; K times it is 4.8e-7, four units in the last place
+ROUNDOFF = 2.0**-24  # of float32: half a unit in the last place of 1
 VOID = 0.5
 """A tolerance that says nothing."""
 DECADES = 5
@@ -82,21 +83,42 @@ class Deviation:
         return self.void or (not self.reason and self.error <= self.tolerance)
 
 
+MILLIONTH = 2.0**-20
+
+
 def scales(expected: Arrays) -> dict[str, float]:
     """The scale of each tensor's error: its largest magnitude.
 
-    Not less than a millionth of the largest among its kind (the part of the name before a dot):
-    a gradient that is zero but for rounding (a bias before a normalisation) has no size of its
-    own. 1 where all are zero.
+    Not less than :data:`MILLIONTH` of the largest among its kind, which is the part of the name
+    before a dot: a gradient that is zero but for rounding (a bias before a normalisation) has no
+    size of its own. 1 where all are zero.
     """
-    own = {}
+    own, least = _sizes(expected)
+    return {name: max(size, least[name]) or 1.0 for name, size in own.items()}
+
+
+def without_size(expected: Arrays) -> list[str]:
+    """The tensors that are zero beside the largest of their kind, so that their scale is its."""
+    own, least = _sizes(expected)
+    return [name for name, size in own.items() if size < least[name]]
+
+
+def noise_without_size(dtype: str) -> float:
+    """The least noise of those, relative to their scale. How rounding fell is luck, and they are
+    what it left: one rounding of the largest of their kind, or as much as still says something."""
+    return min(ROUNDOFF / MILLIONTH * PRECISION[dtype], VOID / (2 * K))
+
+
+def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
+    """The largest magnitude of each tensor, and a millionth of that of its kind."""
+    own: dict[str, float] = {}
     kinds: dict[str, float] = {}
     for name, array in expected.items():
         finite = np.abs(array[np.isfinite(array)])
         own[name] = float(finite.max()) if finite.size else 0.0
         kind = name.partition(".")[0]
         kinds[kind] = max(kinds.get(kind, 0.0), own[name])
-    return {n: max(size, kinds[n.partition(".")[0]] * 2.0**-20) or 1.0 for n, size in own.items()}
+    return own, {name: kinds[name.partition(".")[0]] * MILLIONTH for name in own}
 
 
 # A tensor of which rounding to float32 alone changes more has few digits whoever computes it: the

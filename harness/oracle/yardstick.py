@@ -27,10 +27,12 @@ from harness.oracle.tolerance import (
     PRECISION,
     Deviation,
     compare,
+    noise_without_size,
     relative_error,
     scales,
     spread,
     telling,
+    without_size,
 )
 from harness.program.ir import Program, UpdateRule
 from harness.runtime.precision import host_dtype
@@ -76,7 +78,9 @@ class Expected:
         factor = PRECISION[dtype] / PRECISION[base]
         measured = self.measured(base)
         if dtype in ("float64", "float32"):
-            return measured
+            least = noise_without_size(dtype)
+            zeros = {n: max(measured.get(n, 0.0), least) for n in without_size(self.values)}
+            return {**measured, **zeros}
         # Whoever multiplies in a coarser dtype may round anything to it once.
         least = FLOOR * PRECISION[dtype]
         return {name: max(error * factor, least) for name, error in measured.items()}

@@ -23,6 +23,7 @@ from harness.oracle.tolerance import (
     scales,
     worst,
 )
+from harness.oracle.yardstick import Expected
 from harness.runtime.session import Session
 from harness.spec.model import load_spec
 
@@ -46,6 +47,23 @@ def test_scale_is_not_less_than_a_millionth_of_its_kind() -> None:
     found = scales({"gradient.W": np.array([4.0]), "gradient.b": small, "output.y": small})
     assert found["gradient.b"] == 4.0 * 2.0**-20
     assert found["output.y"] == 1e-30
+
+
+def test_what_is_zero_but_for_rounding_may_be_a_few_roundings_of_the_largest_of_its_kind() -> None:
+    """As the gradient of a normalisation's factor, where all that is normalised is the same."""
+    values = {"gradient.a": np.zeros(2), "gradient.b": np.array([0.1]), "state.h": np.zeros(2)}
+    expected = Expected(values, lambda dtype: dict.fromkeys(values, 0.0))
+    for dtype, unit in (("float64", 2.0**-53), ("float32", 2.0**-24)):
+        exact = {name: array.astype(dtype) for name, array in values.items()}
+        few, many = (np.full(2, count * unit * 0.1, dtype) for count in (3, 40))
+        near, far = (
+            expected.deviations({**exact, "gradient.a": found}, dtype) for found in (few, many)
+        )
+        assert [d.agrees for d in near] == [True, True, True]
+        assert [d.name for d in far if not d.agrees or d.void] == ["gradient.a"]
+        assert not any(d.void for d in (*near, *far))
+        noise = expected.noise(dtype)
+        assert noise["gradient.b"] == noise["state.h"] == 0.0
 
 
 @pytest.mark.parametrize("array", [np.zeros(3), np.full(3, np.nan), np.zeros((0, 3))])
