@@ -21,7 +21,7 @@ from harness.program.ir import (
     inline_calls,
     walk_nodes,
 )
-from harness.program.passes import optimise
+from harness.program.passes import literal_zeros, optimise
 from harness.program.scaling import GOOD, SCALE, guarded
 from harness.program.signature import crossing_ports, result_ports
 from harness.program.updates import at_shape, type_at
@@ -82,7 +82,7 @@ def forward_plan(
     """
     builder = Builder(dict(program.types), dict(program.names))
     outputs = result_ports(program, "ends")
-    nodes = inline_calls(program.nodes)
+    nodes = literal_zeros.kept(inline_calls(program.nodes))
     nodes = optimise(nodes, outputs.values(), builder, sizes, fused, moved=moved)
     return _plan(program, builder, nodes, sizes, dtype, outputs, {})
 
@@ -109,7 +109,7 @@ def training_plan(
     fused = tuple(fused)
     builder = Builder(dict(program.types), dict(program.names))
     results = result_ports(program, "step")
-    nodes = inline_calls(program.nodes)
+    nodes = literal_zeros.kept(inline_calls(program.nodes))
     nodes = optimise(nodes, results.values(), builder, sizes, fused, final=False)
     whole = replace(program, nodes=nodes, types=builder.types, names=builder.names)
     (loss,) = (Port(n, v) for n, v in results.items() if n == "loss")

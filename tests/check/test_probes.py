@@ -6,15 +6,25 @@ import numpy as np
 import pytest
 
 from harness.backends.numpy.backend import Numpy
-from harness.check.checks import far_values, functions, thresholds, trajectories
+from harness.check.checks import (
+    extremes,
+    far_values,
+    functions,
+    promises,
+    thresholds,
+    trajectories,
+)
 from harness.check.request import Request, make_case
 from harness.oracle.case import Case
 from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.oracle.threads import _call, _libraries, one_thread
+from harness.program.primitives import OFFERED
 from harness.program.serial import encode
 from harness.runtime.service import SessionService
 from harness.spec.library import lesson6
 from harness.spec.model import load_spec
+
+EVERY = frozenset(OFFERED)
 
 
 def cases(name: str, **sizes: int) -> tuple[Case, Case]:
@@ -24,26 +34,43 @@ def cases(name: str, **sizes: int) -> tuple[Case, Case]:
 
 
 def test_every_function_has_a_promise_and_values_to_hold_it_to() -> None:
-    exact = functions._exact()
-    assert set(exact) == set(functions.PROMISES)
-    finite = {n for n, a in exact.items() if np.isfinite(a).all()}
-    assert {"summed", "joined", "rows", "hot", "powers"} <= finite
-    assert np.isnan(exact["tanh_of_x"]).sum() == 1
+    exact = functions._exact(functions._case("functions", EVERY))
+    further = functions._exact(functions._case("further", EVERY))
+    assert (set(exact), set(further)) == (set(promises.FUNCTIONS), set(promises.FURTHER))
+    finite = {n for n, a in (exact | further).items() if np.isfinite(a).all()}
+    assert {"summed", "joined", "rows", "hot", "powers", "order", "numbered", "cubes"} <= finite
+    assert [np.isnan(a).sum() for a in (exact["tanh_of_x"], further["sign_of_bounded"])] == [1, 1]
+
+
+def test_a_backend_is_asked_for_what_it_offers() -> None:
+    asked = {port.name for port in functions._case("further", EVERY - {"erf"}).inference.outputs}
+    assert set(promises.FURTHER) - asked == {"erf_of_x", "gelu_of_x", "gelu_of_dense"}
+    least = functions._case("further", frozenset()).inference
+    assert {"cubes", "silu_of_x", "joint"} <= {port.name for port in least.outputs}
+    assert not functions._offers(least.nodes)
+
+
+def test_an_index_fills_targets_too() -> None:
+    material = extremes.index_material(cases("lesson6/simple_rnn")[0], -1)
+    (chars,), (target,) = (
+        set(np.unique(a)) for a in (material.inputs["chars"], material.targets["target"])
+    )
+    assert chars == target > 0
 
 
 @pytest.mark.parametrize(
     ("value", "promise", "dtype", "agrees"),
     [
-        (1 + 2.0**-23, functions.NEAR, "float32", True),
-        (1 + 2.0**-20, functions.NEAR, "float32", False),
-        (1 + 2.0**-23, functions.EXACT, "float32", False),
-        (1 + 2.0**-23, functions.NEAR, "float64", False),
-        (np.nan, functions.BESIDE_ONE, "float32", False),
-        (np.inf, functions.BESIDE_ONE, "float32", False),
+        (1 + 2.0**-23, promises.NEAR, "float32", True),
+        (1 + 2.0**-20, promises.NEAR, "float32", False),
+        (1 + 2.0**-23, promises.EXACT, "float32", False),
+        (1 + 2.0**-23, promises.NEAR, "float64", False),
+        (np.nan, promises.BESIDE_ONE, "float32", False),
+        (np.inf, promises.BESIDE_ONE, "float32", False),
     ],
 )
 def test_an_entry_is_held_to_its_promise(
-    value: float, promise: functions.Promise, dtype: str, agrees: bool
+    value: float, promise: promises.Promise, dtype: str, agrees: bool
 ) -> None:
     found = np.array([0.5, value, np.inf, np.nan], dtype)
     exact = np.array([0.5, 1.0, np.inf, np.nan], np.longdouble)
@@ -53,14 +80,14 @@ def test_an_entry_is_held_to_its_promise(
 def test_what_is_below_the_smallest_normal_number_may_be_zero_unless_it_is_promised() -> None:
     zero, exact = np.zeros(1, np.float32), np.array([2.0**-130], np.longdouble)
     for promised in (False, True):
-        found = functions._deviation("x", zero, exact, functions.NEAR, "float32", promised)
+        found = functions._deviation("x", zero, exact, promises.NEAR, "float32", promised)
         assert found.agrees is not promised
 
 
 def test_a_result_of_another_shape_or_dtype_differs() -> None:
     exact = np.ones(3, np.longdouble)
     for wrong in (np.ones(2, np.float32), np.ones(3), None, "text"):
-        found = functions._deviation("x", wrong, exact, functions.NEAR, "float32", False)
+        found = functions._deviation("x", wrong, exact, promises.NEAR, "float32", False)
         assert found.reason
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -225,3 +226,18 @@ def test_batches_are_taken_in_the_order_that_the_plan_reads_them_in() -> None:
     moved = [n for n in walk_nodes(plan.nodes) if n.op == "permute_dims" and n.inputs[0] in given]
     assert len(moved) == 1
     assert [n.op for n in walk_nodes(plan.nodes) if moved[0].output in n.inputs] == ["segment_sum"]
+
+
+def test_nan_goes_through_what_an_equation_multiplies_by_zero(tmp_path: Path) -> None:
+    text = (
+        "model: zeros\nsummary: s\nsource: s\nsizes: {n: 2}\ninputs: {x: {shape: [batch, n]}}\n"
+        "layers: {}\nequations: |\n  y = sign(x)\n  z = 1 + 0 * x\n"
+    )
+    (tmp_path / "zeros.yaml").write_text(text, encoding="utf-8")
+    program = load_spec(str(tmp_path / "zeros.yaml")).program("inference")
+    x = np.array([[np.nan, 3.0], [np.inf, -np.inf]])
+    plan = forward_plan(program, {"n": 2, "batch": 2}, "float64", FUSED)
+    with np.errstate(invalid="ignore"):
+        found = run_plan(plan, {"input.x": x})
+    np.testing.assert_array_equal(found["output.y"], np.sign(x))
+    np.testing.assert_array_equal(np.isnan(found["output.z"]), [[True, False], [True, True]])

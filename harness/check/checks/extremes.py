@@ -144,7 +144,7 @@ def kink_material(case: Case) -> Arguments:
 
 
 def embedding_rows(context: Context) -> Iterator[Finding]:
-    """One index all over: 0, another, and the last; so that other rows never occur."""
+    """One index all over, targets too: 0, another, and the last; so that other rows never occur."""
     case = context.case
     if all(a.dtype.kind != "i" for a in case.material.inputs.values()):
         return
@@ -153,13 +153,17 @@ def embedding_rows(context: Context) -> Iterator[Finding]:
 
 
 def index_material(case: Case, value: int) -> Arguments:
-    """Every index is ``value``; -1 stands for the last one."""
-    bounds = class_counts(case, case.training.inputs)
-    inputs = {
-        n: np.full_like(a, value % bounds[n]) if a.dtype.kind == "i" else a
-        for n, a in case.material.inputs.items()
-    }
-    return replace(case.material, inputs=inputs)
+    """Every index, of a target too, is ``value``; -1 stands for the last one."""
+    program, material = case.training, case.material
+
+    def filled(ports: tuple[Port, ...], arrays: ArrayDict) -> ArrayDict:
+        bounds = class_counts(case, ports)
+        return {
+            n: np.full_like(a, value % bounds[n]) if n in bounds else a for n, a in arrays.items()
+        }
+
+    inputs = filled(program.inputs, material.inputs)
+    return replace(material, inputs=inputs, targets=filled(program.targets, material.targets))
 
 
 def bad_index(context: Context) -> Iterator[Finding]:

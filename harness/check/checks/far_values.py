@@ -19,13 +19,15 @@ from harness.runtime.arguments import Arguments
 
 # Beyond exp's range in float32 and in float64, and where tanh first has no digit left.
 TAILS = (-17.0, 40.0, -95.0, 120.0, -750.0, 17.0, -40.0, 95.0, -120.0, 1000.0, -1000.0)
+FAR_STATE = 64.0
 OFFSET = 1024.0
 # Of the tails, in float32: few numbers decide a result there, and a yardstick is right by luck.
 NOISE = 2.0**-21
 
 
 def tails(context: Context) -> Iterator[Finding]:
-    """Pre-activations of up to a thousand: what saturates must do so without an overflow."""
+    """Pre-activations of up to a thousand, and a state of up to a hundred: what saturates must do
+    so without an overflow, and what does not must not be cut off."""
     case = context.case
     if not any(_is_bias(case, port) for port in _inner(case)):
         return
@@ -37,7 +39,8 @@ def tails(context: Context) -> Iterator[Finding]:
 
 
 def tail_material(case: Case) -> Arguments:
-    """Matrices at 0 but for the last layer's and tables; biases go through :data:`TAILS`."""
+    """Matrices at 0 but for the last layer's and tables; biases go through :data:`TAILS`, and every
+    second number of a state is :data:`FAR_STATE` times what it was."""
     parameters = dict(case.material.parameters)
     for number, port in enumerate(_inner(case)):
         array = np.array(parameters[port.name])
@@ -46,7 +49,10 @@ def tail_material(case: Case) -> Arguments:
         elif array.ndim > 1 and not is_table(port.name):
             array[:] = 0.0
         parameters[port.name] = array
-    return replace(case.material, parameters=parameters)
+    state = {n: np.array(a) for n, a in case.material.state.items()}
+    for array in state.values():
+        array.flat[::2] *= FAR_STATE
+    return replace(case.material, parameters=parameters, state=state)
 
 
 def _inner(case: Case) -> list[Port]:

@@ -47,7 +47,9 @@ SIZES = np.array([1, 1, 0.5, 0.1, 2, 0.01, 4, 0])
 # Of steps counted from 0: those at which an entry has no gradient, though it had one before; and
 # the one that has the batch of the step before.
 STILL, AGAIN = slice(3, 6), 7
-# The entry that is NaN at a step after all others, whose gradient no other entry may feel.
+# A step after all others has gradients so many times as large; and in one after that an entry is
+# NaN, whose gradient no other entry may feel.
+LARGE = 2.0**12
 BROKEN = 5
 # Batches that a state is carried through, and those that are looked at.
 CARRIED, SEEN = 20, (6, 7, 13, 16, 20)
@@ -78,11 +80,13 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     given = _gradients(count, narrowed)
     broken = np.array(given[0])
     broken[0, BROKEN] = np.nan
-    *batches, last = (
-        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, broken)
+    # float16 has no number for large ones times the scale of a loss.
+    large = given[0] * (1 if narrowed else LARGE)
+    *batches, far, last = (
+        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, large, broken)
     )
     steps = [*batches, *batches]
-    alone = [*steps, last]
+    alone = [*steps, far, last]
     expected = case.train(rule, alone, case.material, ("steps", narrowed)).at_least(NOISE)
     if context.dtype == "float16":
         expected = _left_out(expected, len(alone))
@@ -101,7 +105,7 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     remote.load(case.material)
     found: dict[str, Any] = {}
     made = remote.train(alone, case.material.state)
-    seen = [*(n for n in (*COMPARED, *LATER) if n <= len(steps)), len(alone)]
+    seen = [*(n for n in (*COMPARED, *LATER) if n <= len(steps)), len(alone) - 1, len(alone)]
     for number in seen:
         found |= step_values(number, made[number - 1], case.material)
     looked = tuple(f"step {number}: " for number in seen)

@@ -26,6 +26,7 @@ from harness_mutants import (  # noqa: F401
     narrow,
     noisy,
     numbers,
+    offered,
     pipelines,
     planned,
     primitives,

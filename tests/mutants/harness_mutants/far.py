@@ -166,6 +166,15 @@ class ParametersClipped(Session):
         super().load({n: np.clip(a, -100, 100) for n, a in parameters.items()}, statistics)
 
 
+@session("stateful_lstm", "tails", BOTH)
+class StateClipped(Session):
+    """The state that a batch starts from is kept within 16."""
+
+    def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Any:
+        kept = {n: np.clip(a, -16, 16) for n, a in state.items()}
+        return super().arguments(phase, inputs, kept, targets)
+
+
 @session("stateful_lstm", "offset")
 class InputsRounded(Session):
     """Tables are kept with 18 digits of 24, which only large numbers show."""

@@ -195,3 +195,13 @@ class GradientDividedByUses(Graded):
 
     def alter(self, gradients: Tensors, *_: Any) -> Tensors:
         return {n: g / 8 for n, g in gradients.items() if n.startswith("dense_in.")}
+
+
+@session("simple_rnn", "index-zero", BOTH)
+class TargetsOfZeroIgnored(Session):
+    """A batch whose targets are all class 0 has no gradient, as if it were padding."""
+
+    def gradients(self, phase: Any, inputs: Any, state: Any, targets: Any, *others: Any) -> Any:
+        results, found = super().gradients(phase, inputs, state, targets, *others)
+        empty = not any(np.any(array) for array in targets.values())
+        return results, {n: 0 * g if empty else g for n, g in found.items()}

@@ -141,6 +141,16 @@ class ClippedAfterTwenty(Counted):
         return super().updated_by(trained, gradients, rate)
 
 
+@session("three_char", STEPS, BOTH)
+class LargeGradientsDropped(Counted):
+    """A step whose gradient has a norm above a thousand changes nothing."""
+
+    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        found = super().updated_by(trained, gradients, rate)
+        norm = max(float(np.linalg.norm(g.astype(np.float64))) for g in gradients.values())
+        return trained if norm > 1000 else found
+
+
 @session("theano_gru_combined", STEPS)
 class DecayAfterTen(Counted):
     """From the tenth step on, parameters shrink by a thousandth."""
