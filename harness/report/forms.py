@@ -48,13 +48,19 @@ class Figures(Form):
 
 
 class CellParameters(Form):
-    """What identifies a cell of a run."""
+    """What identifies a cell of a run; what is not here are its sizes, and what all cells of a run
+    share, such as the dtype."""
 
     spec: str
     backend: str
     mode: str
     batch: int
     time: int
+
+    @property
+    def further(self) -> dict[str, str]:
+        """What is not here, as texts."""
+        return {name: str(value) for name, value in (self.model_extra or {}).items()}
 
 
 class Speed(Form):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.report.cells import several
-from harness.report.forms import BenchFile, Figures, NoSpeed, Speed
+from harness.report.forms import BenchFile, CellParameters, Figures, NoSpeed, Speed
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Dot:
 
 @dataclass(frozen=True)
 class Chart:
-    """All systems in one mode at one batch. ``refused`` are cells without a speed, and why."""
+    """All systems in one mode at one batch and sizes. ``refused`` are cells without a speed, and
+    why."""
 
     title: str
     unit: str
@@ -61,18 +62,36 @@ def counted(files: Sequence[BenchFile]) -> str:
 
 
 def charts(file: BenchFile, baseline: str | None) -> list[Chart]:
-    """One for each mode and batch; speeds beside those of the baseline where it has one."""
-    found: dict[tuple[str, int], list[Speed]] = {}
+    """One for each mode, batch and sizes; speeds beside those of the baseline where it has one."""
+    title = _titles(file)
+    found: dict[str, list[Speed]] = {}
     for speed in file.benchmarks:
-        found.setdefault((speed.params.mode, speed.params.batch), []).append(speed)
-    refused: dict[tuple[str, int], list[NoSpeed]] = {}
+        found.setdefault(title(speed.params), []).append(speed)
+    refused: dict[str, list[NoSpeed]] = {}
     for cell in file.harness.without_speed:
-        refused.setdefault((cell.params.mode, cell.params.batch), []).append(cell)
+        refused.setdefault(title(cell.params), []).append(cell)
     return [
-        _chart(f"{mode}, batch {batch}", found.get(key, []), refused.get(key, []), baseline)
-        for key in dict.fromkeys([*found, *refused])
-        for mode, batch in [key]
+        _chart(name, found.get(name, []), refused.get(name, []), baseline)
+        for name in dict.fromkeys([*found, *refused])
     ]
+
+
+def _titles(file: BenchFile) -> Callable[[CellParameters], str]:
+    """Gives the title of the chart that a cell stands in: with what is not the same in all cells,
+    so that two cells of a system and a backend never have one place."""
+    values: dict[str, set[str]] = {}
+    every = [speed.params for speed in file.benchmarks]
+    every += [cell.params for cell in file.harness.without_speed]
+    for cell in every:
+        for name, value in cell.further.items():
+            values.setdefault(name, set()).add(value)
+    several = {name for name, found in values.items() if len(found) > 1}
+
+    def title(cell: CellParameters) -> str:
+        parts = [f"{name} {value}" for name, value in cell.further.items() if name in several]
+        return ", ".join([cell.mode, f"batch {cell.batch}", *parts])
+
+    return title
 
 
 def _chart(

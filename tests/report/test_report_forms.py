@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -122,6 +123,29 @@ def test_what_is_not_to_be_relied_on_says_so_in_every_form(files: Path, tmp_path
     assert row.endswith(": the machine had other work")
     assert row.count(" on ") == len(content["benchmarks"]), "one line for all that have it"
     assert f"<li>{row[2:]}</li>".replace("\\", "") in page(tmp_path, doubted)
+
+
+def test_each_of_several_sizes_has_its_speed(files: Path, tmp_path: Path) -> None:
+    content = json.loads((files / "bench.json").read_text())
+    smaller = json.loads(json.dumps(content["benchmarks"]))
+    for number, benchmarks in ((512, content["benchmarks"]), (8, smaller)):
+        for benchmark in benchmarks:
+            benchmark["params"] |= {"hidden": number, "vocab": 5}
+            for name in ("name", "fullname", "group"):
+                benchmark[name] = f"{benchmark[name][:-1]}-hidden{number}]"
+    for benchmark in smaller:
+        rate = benchmark["extra_info"]["rate"]
+        rate |= {name: rate[name] / 8 for name in ("median", "q1", "q3")}
+    content["benchmarks"] += smaller
+    several = tmp_path / "several.json"
+    several.write_text(json.dumps(content))
+    text, shown = markdown(tmp_path, several), page(tmp_path, several)
+    for title, rate in (("hidden 512", "512"), ("hidden 8", "64.0")):
+        assert re.search(rf"^\*\*[a-z]+, batch \d+, {title}, thousand", text, re.MULTILINE), text
+        assert f" {rate} |" in text
+        assert f", {title}</h3>" in shown
+        assert f"<td>{rate} k (" in shown
+    assert "vocab" not in text, "what all share is not said again"
 
 
 def test_cells_that_are_all_refused_make_no_empty_table(files: Path, tmp_path: Path) -> None:
