@@ -116,12 +116,23 @@ def incomplete(content: Mapping[str, Any]) -> Incomplete | None:
 
 
 def limits(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In words, which of two runs was interrupted, so that of some cells nothing is known."""
-    return [
-        unreached(which, str(found))
+    """In words, which of two runs was interrupted, or timed too little, so that of some cells
+    nothing is known."""
+    found = [
+        unreached(which, str(cut))
         for which, content in (("older", old), ("newer", new))
-        if (found := incomplete(content)) is not None
+        if (cut := incomplete(content)) is not None
     ]
+    before, after = _timed(old), _timed(new)
+    both = [(before[name], after[name]) for name in before if name in after]
+    once = sum(min(len(_rounds(a)), len(_rounds(b))) < 2 for a, b in both)
+    if once:
+        cells = "1 cell was" if once == 1 else f"{once} cells were"
+        found.append(
+            f"{cells} timed in one round, which does not tell how sure a speed is: nothing is said "
+            "of a change (time with --rounds 2 or more)"
+        )
+    return found
 
 
 def asked_for(

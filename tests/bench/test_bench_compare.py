@@ -55,6 +55,14 @@ def test_kinds_of_changes(after: TimedResult, kinds: list[str]) -> None:
     assert found.exit_code == bool(worse & set(kinds))
 
 
+def test_what_one_round_cannot_tell_is_said() -> None:
+    once = made(result(step=0.01, noise=(1.0,)), result("torch", 0.002))
+    found = compare(once, made(result(), result("torch", 0.002)))
+    assert found.changes == []
+    assert found.lines()[0].startswith("1 cell was timed in one round")
+    assert compare(BASE, BASE).limits == []
+
+
 def test_only_what_changed_is_told() -> None:
     both = made(result(), result("torch", 0.002))
     found = compare(both, made(result(), result("torch", 0.003)))
