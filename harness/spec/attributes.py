@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from harness.program.dims import Dim
 from harness.spec.builtins import BUILTINS
 from harness.spec.document import Document
 from harness.spec.library import Library
+from harness.spec.names import is_name
 from harness.spec.scope import FunctionName
 from harness.spec.size_expressions import read_dim
 
@@ -94,19 +95,29 @@ def _read(
         if value not in known:
             if name not in given.values:
                 at = given.definition.place_of(("attributes", name))
-            raise SpecError(
-                f"attribute {name!r} names a function, found {shorten(value)!r}"
-                f"{did_you_mean(value, known)} (known: {', '.join(known)})",
-                at,
-            )
+            raise SpecError(_no_function(name, value, known), at)
         return FunctionName(value)
     if isinstance(handed, float) and not isinstance(handed, bool):
         return handed
     if isinstance(value, bool) or not isinstance(value, int | float):
-        size = f"; {value!r} is a size, of which only its number can stand here"
+        size = f", a size: write its number, or declare the attribute as '{name}: size'"
         told = size if isinstance(value, str) and value in sizes else ""
         raise SpecError(f"attribute {name!r} is a number, found {_show(value)}{told}", at)
     return float(value)
+
+
+def _no_function(name: str, value: str, known: Collection[str]) -> str:
+    """What to say of an attribute that names no function: of its form, or of what there is."""
+    found = shorten(value)
+    if not is_name(value):
+        return (
+            f"attribute {name!r} is 'size', a number, true or false, or the name of a function, "
+            f"found {found!r}"
+        )
+    hint = did_you_mean(value, known)
+    if value.lower() in ("none", "identity"):
+        hint = "; the function that does nothing is 'linear'"
+    return f"attribute {name!r} names a function, found {found!r}{hint} (known: {', '.join(known)})"
 
 
 def number_of(

@@ -40,7 +40,7 @@ _WORDS = {
     **dict.fromkeys(("True", "False"), "write true or false for an attribute, 1 or 0 for a number"),
     "lambda": "write a layer of your own instead",
     **dict.fromkeys(("for", "while"), "use a scan to repeat a step"),
-    **dict.fromkeys(("is", "in"), "compare with < <= > >= == !="),
+    **dict.fromkeys(("is", "in"), "choose another name, or compare with == or !="),
 }
 _SIGNS = {
     "'": "text in quotes is not part of the language; use a name",

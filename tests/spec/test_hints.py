@@ -36,6 +36,31 @@ def test_a_message_says_what_to_write(expression: str, told: str) -> None:
         tiny([f"y = {expression}"]).program("training")
 
 
+LAYER = """\
+layer: own
+summary: Of a test.
+source: Of a test.
+inputs: {x: [...]}
+attributes: {f: WHAT}
+equations: y = f(x)
+output: y
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("none", "names a function, found 'none'; the function that does nothing is 'linear'"),
+        ("1/2", "is 'size', a number, true or false, or the name of a function, found '1/2'"),
+        ("rulu", "names a function, found 'rulu'; did you mean 'relu'?"),
+    ],
+)
+def test_an_attribute_that_is_no_function_says_what_it_may_be(what: str, told: str) -> None:
+    overrides = {("layer", "own"): LAYER.replace("WHAT", what)}
+    with pytest.raises(SpecError, match=re.escape(told)):
+        tiny(["y = o(x)"], "{o: {layer: own}}", overrides=overrides).program("training")
+
+
 def test_axes_may_stand_in_round_brackets() -> None:
     square, round_ = (
         tiny([f"y = x - mean(x, axis={axes}, keepdims=true)"]).program("training")

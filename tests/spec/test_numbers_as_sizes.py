@@ -77,7 +77,7 @@ def test_a_number_is_handed_on_as_a_size() -> None:
     [
         (", kernel: 2.5", "unknown size 'kernel'"),
         (", kernel: 0", "an axis has 1 entry or more, found kernel = 0"),
-        (", kernel: width", "is a number, found 'width'; 'width' is a size, of which only"),
+        (", kernel: width", "found 'width', a size: write its number, or declare the"),
     ],
 )
 def test_what_is_no_length_is_refused(use: str, told: str) -> None:
