@@ -32,6 +32,10 @@ _EXPECTED = {
 }
 
 
+# Keys that a message about what is no mapping at all names: those that it must have, where few.
+MOST_NAMED = 2
+
+
 @dataclass(frozen=True)
 class Complaint:
     """One thing wrong with the data, at the key or at the value of ``path``."""
@@ -165,7 +169,13 @@ def _expectation(item: _Located) -> str:
     if item.details["type"] in ("literal_error", "enum"):
         allowed = ", ".join(map(repr, _literals(item.annotation)))
         return f"one of {allowed or item.details['ctx']['expected']}"
-    return _EXPECTED.get(item.details["type"], "")
+    expected = _EXPECTED.get(item.details["type"], "")
+    members = [m for m in _members(item.annotation) if _is_class(m, BaseModel)]
+    if expected == "a mapping" and members and item.path:
+        needed = [key for key, each in members[0].model_fields.items() if each.is_required()]
+        if 1 <= len(needed) <= MOST_NAMED:
+            return f"{expected} with {' and '.join(map(repr, needed))}"
+    return expected
 
 
 def _wrong_type(items: Sequence[_Located]) -> Complaint:

@@ -62,7 +62,10 @@ UNMODELLED = [
     ("model: 3", "1:8: expected text, found 3"),
     ("model: a\nstateful: 0", "2:11: expected true or false, found 0"),
     ("model: a\nsizes: {a: [1]}", "2:12: expected a number, found a list"),
-    ("model: a\nlayers: {a: many}", "2:13: expected a mapping, found 'many'"),
+    (
+        "model: a\nlayers: {a: many}",
+        "2:13: expected a mapping with 'kind' and 'hidden', found 'many'",
+    ),
     ("model: a\nlayers: {a: {hidden: 3}}", "2:13: missing key 'kind'"),
     ("model: a\nlayers: {a: {kind: gruu}}",
      "2:20: unknown kind 'gruu'; did you mean 'gru'? (known: dense, gru)"),
@@ -71,7 +74,7 @@ UNMODELLED = [
      "2:38: expected an integer or text, found true"),
     ("model: a\nlayers: {a: {kind: dense, units: x}}",
      "2:34: expected an integer or a list, found 'x'"),
-    ("model: a\ntarget: 3", "2:9: expected a mapping or text, found 3"),
+    ("model: a\ntarget: 3", "2:9: expected a mapping with 'shape' or text, found 3"),
     ("model: a\ntarget: {shap: [1]}", "2:9: missing key 'shape'\n"
      "2:10: unknown key 'shap'; did you mean 'shape'? (known: shape)"),
     ("model: a\nsource: {shape: 3}", "2:17: expected a list, found 3"),
