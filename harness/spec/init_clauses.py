@@ -17,7 +17,7 @@ Initial = schema.Initializer | list[schema.Rows]
 
 
 @dataclass(frozen=True)
-class Known:
+class LawAttributes:
     """The attributes that arguments of laws may name, and where those that are go."""
 
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
@@ -29,7 +29,7 @@ def read_init(
     shape: Shape,
     block: str | None,
     sizes: Mapping[str, Dim],
-    known: Known,
+    known: LawAttributes,
     place: Place,
 ) -> dict[str, Any]:
     """The law as plain data: ``stripes`` of ``{rows, law, arguments}``, and the ``block``.
@@ -65,7 +65,7 @@ def names_in_laws(init: Initial) -> set[str]:
     return {value for given in arguments_ for value in given.values() if isinstance(value, str)}
 
 
-def _law(init: schema.Initializer, rank: int, known: Known, place: Place) -> dict[str, Any]:
+def _law(init: schema.Initializer, rank: int, known: LawAttributes, place: Place) -> dict[str, Any]:
     """A law that exists, with the arguments that it takes, for a parameter of ``rank`` axes."""
     given = {init: {}} if isinstance(init, str) else init
     if len(given) != 1:

@@ -13,7 +13,7 @@ from harness.program.ir import Phase, Port, Type
 from harness.spec import schema
 from harness.spec.attributes import Attribute
 from harness.spec.declared_axes import read_dims
-from harness.spec.init_clauses import Initial, Known, read_init
+from harness.spec.init_clauses import Initial, LawAttributes, read_init
 from harness.spec.library import Definition, content
 from harness.spec.noise import mean_of, read_law
 from harness.spec.scope import BoundValue, Scope, as_sizes
@@ -161,10 +161,10 @@ def _initial(
     instance = call.instance
     if section == "parameters" and name in instance.init:
         own, at = instance.init[name], instance.place_of(("init", name))
-        return read_init(own, shape, None, call.sizes, Known(instance.outer), at)
+        return read_init(own, shape, None, call.sizes, LawAttributes(instance.outer), at)
     at = instance.definition.document.place_of((section, name, "init"))
     block = f"{instance.name}.{parameter.block}" if parameter.block else None
-    known = Known(instance.attributes, call.scope.used)
+    known = LawAttributes(instance.attributes, call.scope.used)
     return read_init(parameter.init, shape, block, call.sizes, known, at)
 
 
