@@ -13,6 +13,7 @@ from harness.bench import compare as speeds
 from harness.bench.commands import share
 from harness.check.record_file import Records
 from harness.comparison import files
+from harness.comparison.between import between
 from harness.errors import UsageError
 from harness.notebook import TintedText, frame, html_table
 from harness.terminal import visible
@@ -27,15 +28,20 @@ class Comparison(compared.RunChanges):
     """What changed, gravest first; ``environment`` is what is not the same around the runs."""
 
     @classmethod
-    def of(cls, old: Run, new: Run, threshold: float | str) -> Self:
-        """The comparison of two runs, by their files or by what :func:`harness.bench` returned.
+    def of(cls, old: Run, new: Run | None, columns: Any, threshold: float | str) -> Self:
+        """The comparison of two runs, by their files or by what :func:`harness.bench` returned, or
+        of two columns of a file.
 
         Raises:
-            HarnessError: the threshold is no share, the two are not of one kind, or a file cannot
-                be read or is of another kind.
+            HarnessError: the threshold is no share, the two are not of one kind, a file cannot be
+                read or is of another kind, or has no such column.
         """
-        least = share(str(threshold))
-        before, after = _given(old, "old"), _given(new, "new")
+        least, before = share(str(threshold)), _given(old, "old")
+        if columns is not None:
+            return cls(**vars(between(_file(before, new), *_pair(columns), least)))
+        if new is None:
+            raise UsageError("give two runs, or one file and between=(OLD, NEW), two columns of it")
+        after = _given(new, "new")
         if isinstance(before, Path) and isinstance(after, Path):
             return cls(**vars(files.compare(before, after, least)))
         return cls(**vars(speeds.compare(_speeds(before), _speeds(after), least)))
@@ -65,6 +71,22 @@ class Comparison(compared.RunChanges):
             NoPandas: pandas is not installed.
         """
         return frame(change.record() for change in self.changes)
+
+
+def _file(run: Path | BenchReport, new: Run | None) -> Path:
+    """The one file of which two columns are held against each other."""
+    if new is not None:
+        raise UsageError("between is of two columns of one file, and two runs are given")
+    if isinstance(run, BenchReport):
+        raise UsageError("between is of two columns of a file: save the report, and give its file")
+    return run
+
+
+def _pair(columns: Any) -> tuple[str, str]:
+    match columns:
+        case [str(old), str(new)]:
+            return old, new
+    raise arguments.refused("between", "two names of columns", columns)
 
 
 def _given(run: Run, what: str) -> Path | BenchReport:

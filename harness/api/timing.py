@@ -102,26 +102,29 @@ def bench(
 
 def compare(
     old: str | PathLike[str] | BenchReport,
-    new: str | PathLike[str] | BenchReport,
+    new: str | PathLike[str] | BenchReport | None = None,
     *,
+    between: tuple[str, str] | None = None,
     threshold: float | str = "10%",
 ) -> Comparison:
     """Show what changed from one run to another, of checks or of speeds: after an upgrade, on
-    another machine.
+    another machine; or from one column of a file to another.
 
     Args:
         old: A record file of ``harness check``, a file of results of ``harness bench``, or a report
             of :func:`bench`.
-        new: The same of the later run.
+        new: The same of the later run; left out with ``between``.
+        between: Two columns of the file ``old``, such as ``("torch@2.14.1", "torch@2.15.0")``.
         threshold: The share by which a speed must change to be spoken of: ``"10%"`` or ``0.1``.
 
     Returns:
         The changes. ``exit_code`` is that of ``harness compare``: 1 if something is worse.
 
     Raises:
-        UsageError: the threshold is no share, or the two are not of one kind.
+        UsageError: the threshold is no share, the two are not of one kind, there is no such column,
+            or neither or both of ``new`` and ``between`` are given.
         HarnessError: a file cannot be read, or is of another kind.
     """
     from harness.api.comparison import Comparison
 
-    return Comparison.of(old, new, threshold)
+    return Comparison.of(old, new, between, threshold)

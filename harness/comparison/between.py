@@ -18,6 +18,7 @@ from harness.compared import RunChanges
 from harness.comparison.files import Results, load
 from harness.errors import UsageError, did_you_mean
 from harness.files.user_file import displayed
+from harness.runtime.labels import backend_of
 
 
 def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> RunChanges:
@@ -43,8 +44,9 @@ def of_cells(cells: Cells, old: str, new: str, where: str) -> RunChanges:
     before = {replace(c, backend=new): r for c, r in cells.items() if c.backend == old}
     after = {c: r for c, r in cells.items() if c.backend == new}
     renamed = {cell: _under(result, new) for cell, result in before.items()}
-    # That the interpreters are two is what columns are for.
-    around = [d for d in surroundings({}, renamed, {}, after) if d.what != "interpreter"]
+    # That interpreters are two is what columns are for; two backends have code of their own.
+    own = {"interpreter"} if backend_of(old) == backend_of(new) else {"interpreter", "code"}
+    around = [d for d in surroundings({}, renamed, {}, after) if d.what not in own]
     return RunChanges(around, changes_of(renamed, after), f"from {old} to {new}")
 
 

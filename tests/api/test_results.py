@@ -186,6 +186,23 @@ def test_an_upgrade_of_a_check_is_compared(tmp_path: Path) -> None:
     assert len(found.to_pandas()) == len(found.changes) > 0
 
 
+def test_two_columns_of_a_check_are_compared(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    kept = tmp_path / "run.jsonl"
+    harness.check(SPEC, ["numpy", "torch"], records=kept, **OPTIONS)
+    found = harness.compare(kept, between=("numpy", "torch"))
+    assert "from numpy to torch" in found.sentence
+    assert "has changed" not in str(found)
+    for wrong, words in (
+        ({}, "give two runs, or one file and between="),
+        ({"new": kept, "between": ("numpy", "torch")}, "two columns of one file, and two runs"),
+        ({"between": ("numpy", "jax")}, "has no column 'jax'"),
+        ({"between": "numpy"}, "between takes two names of columns, found 'numpy'"),
+    ):
+        with pytest.raises(HarnessError, match=words):
+            harness.compare(kept, **wrong)  # type: ignore[arg-type]
+
+
 def test_a_training_and_a_text_show_themselves(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the cat sat on the mat. " * 60, encoding="utf-8")
