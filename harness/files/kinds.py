@@ -49,6 +49,10 @@ HEAD = 1 << 16
 # Groups of arrays in a reproducer: what a pass is run on, and what it gives.
 GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
 ARCHIVED = (*GROUPS, "cotangents", "expected")
+# What users may have written themselves, as :func:`described` has it; also in another encoding.
+TEXTS = frozenset(
+    {"a spec", "a text", "JSON of something else", "an empty file", "a file of something else"}
+)
 PROGRAM_KEYS = frozenset({"cell", "check", "phase", "training", "inference"})
 
 
@@ -120,6 +124,15 @@ def described(path: Path) -> str:
         if kind.matches(path, head):
             return kind.name
     return _other(head)
+
+
+def not_text(path: Path) -> str:
+    """The kind of a regular file, in words, that is no text of a user: what the harness wrote, an
+    archive, weights. Empty for all else."""
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return ""
+    words = described(path)
+    return "" if words in TEXTS else words
 
 
 def mark_export(path: Path) -> None:
