@@ -1,7 +1,8 @@
-"""Files of code stay short enough to be read in one go."""
+"""Files of code can be read in one go, and those of tests have names of their own."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,3 +34,9 @@ def test_a_file_with_one_line_more_is_seen(folder: str, tmp_path: Path) -> None:
     (inner / "right.py").write_text("a = 1\n" * MOST)
     (inner / "long.py").write_text("a = 1\n" * (MOST + 1))
     assert list(too_long(tmp_path)) == [f"{folder}/inner/long.py"]
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports each by its name alone, whatever folder it is in."""
+    names = Counter(path.name for path in ROOT.glob("tests/**/test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
