@@ -33,8 +33,9 @@ class Comparison(compared.RunChanges):
         of two columns of a file.
 
         Raises:
-            HarnessError: the threshold is no share, the two are not of one kind, a file cannot be
-                read or is of another kind, or has no such column.
+            UsageError: the threshold is no share, the two are not of one kind, there is no such
+                column, or neither or both of a second run and columns are given.
+            HarnessError: a file cannot be read, or is of another kind.
         """
         least, before = share(str(threshold)), _given(old, "old")
         if columns is not None:
