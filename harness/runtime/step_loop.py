@@ -153,10 +153,18 @@ class Pipeline:
         self._fed = self._sets[number]
 
     def restart(self, parameters: Arrays | None = None) -> None:
-        """Parameters (or those given), statistics, state and optimizer as they were at first."""
+        """Parameters (or those given), statistics, state and optimizer as they were at first; what
+        no step replaces in the same memory, where tensors can be written to, as a step may be bound
+        to that."""
         first, statistics, _ = self._values
+        backend, before = self.session.backend, self._carry.fixed
         self.session.load(first if parameters is None else parameters, statistics)
-        self._carry = Carry(*self._step.begin(self._state()))
+        carried, fixed = self._step.begin(self._state())
+        if backend.rewrites:
+            for name, tensor in before.items():
+                backend.fill(tensor, backend.numpy(fixed[name]))
+            fixed = before
+        self._carry = Carry(carried, fixed)
 
     def start(self, index: int) -> Begun:
         """Begin a step; see :class:`harness.runtime.clock.Steps`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -225,3 +226,24 @@ def test_training_on_a_gpu(name: str, path: str, system: str) -> None:
     losses = [float(steps.finish(steps.start(i))["loss"]) for i in range(BATCHES)]
     exact, more = opened(plugins.load("numpy"), spec, "derived")
     np.testing.assert_allclose(losses, trained(exact, more, BATCHES)[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("path", ["native", "derived"])
+def test_a_forward_pass_begins_anew_in_the_same_memory(backend: Backend, path: str) -> None:
+    """Where tensors can be written to: what is bound to them is not to be bound anew."""
+    session, materials = opened(backend, load_spec("lesson6/stateful_lstm"), path)
+    steps = pipeline(session, "forward", materials)
+    before = {name: id(tensor) for name, tensor in steps._carry.fixed.items()}
+    assert before
+    other = draw(session.programs["training"], BATCH, TIME, 7)
+    steps.restart(other.parameters)
+    found = steps.finish(steps.run(0, BATCHES))
+    after = {name: id(tensor) for name, tensor in steps._carry.fixed.items()}
+    assert (after == before) == backend.rewrites
+    fresh = pipeline(
+        session, "forward", [replace(m, parameters=other.parameters) for m in materials]
+    )
+    assert_same(found, fresh.finish(fresh.run(0, BATCHES)), 1e-15)
+    steps.restart()
+    again = pipeline(session, "forward", materials)
+    assert_same(steps.finish(steps.run(0, 2)), again.finish(again.run(0, 2)), 1e-15)
