@@ -34,6 +34,14 @@ MODEL_NOTES = Path(__file__).with_name("performance_model_notes.md")
 # Shares of a step from which on something is said to limit it.
 MOST_OF, MUCH_OF = 0.6, 0.3
 # What the derived gradient was said to be worth.
+# What the tables call the paths.
+LETTERS = {
+    "native": "n",
+    "equations": "e",
+    "derived": "d",
+    "compiled": "c",
+    "native-compiled": "nc",
+}
 CLAIM = LEAST_DERIVED["torch"]
 
 
@@ -136,7 +144,7 @@ def _legend() -> str:
         "In brackets the path that ran: `n` the framework's own layers and gradient, `e` its own\n"
         "gradient of the equations, `d` the derived gradient as an optimised plan, `c` that plan\n"
         "through the framework's compiler. A forward pass has no gradient: `d` is the plan there,\n"
-        "`e` the same with all products in place.\n"
+        "`e` the same with all products in place. `nc` is `n` through the framework's compiler.\n"
         "A name behind them is that of the best hand-written code where it is not the layers.\n"
         f"**Bold** is below the target, ***bold italics*** below {FAILURE}.\n"
     )
@@ -205,7 +213,7 @@ def _ratio(cell: Cell) -> str:
     text = f"{cell.ratio:.2f}"
     mark = "" if float(text) >= least else "**" if cell.ratio >= FAILURE else "***"
     best = "" if cell.best == "layers" else f" {cell.best}"
-    return f"{mark}{text}{mark} ({cell.ran[0]}){best}"
+    return f"{mark}{text}{mark} ({LETTERS[cell.ran]}){best}"
 
 
 def _derived(own: Sequence[Cell]) -> str:
