@@ -127,10 +127,8 @@ def described(path: Path) -> str:
 
 
 def not_text(path: Path) -> str:
-    """The kind of a regular file, in words, that is no text of a user: what the harness wrote, an
-    archive, weights. Empty for all else."""
-    if not path.is_file() or not os.access(path, os.R_OK):
-        return ""
+    """The kind of a regular file that can be read, in words, if it is no text of a user: what the
+    harness wrote, an archive, weights. Empty for all else."""
     words = described(path)
     return "" if words in TEXTS else words
 

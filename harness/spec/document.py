@@ -10,7 +10,6 @@ from pydantic import BaseModel, ValidationError
 
 from harness.errors import Place, SpecError, one_or_many, shorten
 from harness.files.complaints import Data, KeyPath, complaints
-from harness.files.kinds import not_text
 from harness.files.user_file import displayed
 from harness.spec.nodes import Nodes, Spot, read_nodes
 from harness.spec.source import MAX_BYTES, read_text
@@ -75,8 +74,6 @@ class Document:
 
 def load(path: Path) -> Document:
     """Read one spec file; raises SpecError, at its place, for all that is not strict YAML."""
-    if kind := not_text(path):
-        raise SpecError(f"this is {kind}, not a spec", Place(displayed(path)))
     return parse(read_text(path), displayed(path))
 
 

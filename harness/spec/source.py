@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from harness.errors import Place, SpecError, closest
+from harness.files.kinds import not_text
 from harness.files.user_file import FOLDER, FileFault, displayed, read_bytes
 
 MAX_BYTES = 1 << 20
@@ -11,14 +12,16 @@ MAX_BYTES = 1 << 20
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file (a byte-order mark is dropped).
 
-    Raises SpecError for a file that is missing, unreadable, not a regular file,
-    larger than ``MAX_BYTES`` or not UTF-8.
+    Raises SpecError for a file that is missing, unreadable, not a regular file, larger than
+    ``MAX_BYTES``, of another kind or not UTF-8.
     """
     place = Place(displayed(path))
     try:
         content = read_bytes(path, MAX_BYTES, "a spec")
     except FileFault as fault:
         raise SpecError(f"{fault.reason}{_hint(path, fault)}", place) from None
+    if kind := not_text(path):
+        raise SpecError(f"this is {kind}, not a spec", place)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
