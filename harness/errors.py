@@ -96,6 +96,11 @@ def check_known(what: str, value: object, known: Iterable[str]) -> None:
         raise unknown(what, value, names)
 
 
+def several(count: int, what: str) -> str:
+    """``1 cell``, ``2 cells``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def shorten(text: str, limit: int = 60) -> str:
     """Return ``text`` on one line of at most ``limit`` characters, for use inside a message."""
     line = " ".join(text.split())

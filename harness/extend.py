@@ -29,6 +29,7 @@ from harness.program.ir import (
     needed_nodes,
     walk_nodes,
 )
+from harness.program.leading_axes import leading_axes, lone_axes
 from harness.program.plan import Plan
 from harness.program.signature import (
     Mode,
@@ -237,10 +238,12 @@ __all__ = [
     "in_turn",
     "inline_calls",
     "layers",
+    "leading_axes",
     "listed",
     "literals",
     "local_of",
     "local_shapes",
+    "lone_axes",
     "loop",
     "made",
     "mapping",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from harness.errors import UsageError
+from harness.errors import UsageError, several
 from harness.files.forms import Form
 
 
@@ -54,8 +54,8 @@ class Merged:
             for name, count in self.duplicates.items()
         ]
         found += [*self.contradictions, *self.notes]
-        machines = "1 machine" if len(self.machines) == 1 else f"{len(self.machines)} machines"
-        files = "1 file" if self.files == 1 else f"{self.files} files"
+        machines = several(len(self.machines), "machine")
+        files = several(self.files, "file")
         counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
         found.append(
             f"{self.kind}: {_cells(self.cells)} of {files}, from {machines}, in {place}"

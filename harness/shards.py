@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from harness.errors import UsageError, shorten
+from harness.errors import UsageError, several, shorten
 
 T = TypeVar("T")
 MOST = 100_000
@@ -53,10 +53,10 @@ class Shard:
         """
         items = list(items)
         if len(items) < self.count:
-            told = f"1 {kind}" if len(items) == 1 else f"{len(items)} {kind}s"
             raise UsageError(
-                f"--shard {self}: the run has {told}, too few for {self.count} shards; give "
-                f"--shard 1/{len(items)} to {len(items)}/{len(items)} at most"
+                f"--shard {self}: the run has {several(len(items), kind)}, too few for "
+                f"{self.count} shards; give --shard 1/{len(items)} to {len(items)}/{len(items)} at "
+                "most"
             )
         names = sorted({(*name(item),) for item in items}, key=_dealt)
         mine = {*names[self.number - 1 :: self.count]}

@@ -1,4 +1,4 @@
-"""A whole plan through torch.compile, as C++ that a compiler of this machine translates."""
+"""Whole plans, and torch's own layers, through torch.compile: as C++ that is translated here."""
 
 from __future__ import annotations
 
@@ -65,23 +65,20 @@ def compiled_native(function: F, device: str, exact: bool) -> F:
             are too many calls for one.
     """
     _check(device)
-    made: list[Callable[[Sequence[Tensor]], Any]] = []
-    names: list[str] = []
+    made: list[Callable[[Tensors], Any]] = []
 
     def run(variables: Tensors, constants: Tensors) -> Any:
-        given = {**variables, **constants}
         if not made:
-            names.extend(given)
-            made.append(quiet(_recorded(function, exact, variables, constants)))
-        return made[0]([given[name] for name in names])
+            made.append(_recorded(function, exact, variables, constants))
+        return made[0]({**variables, **constants})
 
     return run
 
 
 def _recorded(
     function: F, exact: bool, variables: Tensors, constants: Tensors
-) -> Callable[..., Any]:
-    """What a function does with tensors of these shapes, compiled; it takes them in a row."""
+) -> Callable[[Tensors], Any]:
+    """What a function does with tensors of these names and shapes, compiled."""
     names, count = (*variables, *constants), len(variables)
 
     def in_a_row(tensors: Sequence[Tensor]) -> Any:
@@ -95,7 +92,8 @@ def _recorded(
             f"a step makes {calls:,} calls of torch, and more than {MOST:,} keep torch.compile for "
             "long: take native"
         )
-    return _translated(graph, exact)
+    whole = quiet(_translated(graph, exact))
+    return lambda given: whole([given[name] for name in names])
 
 
 def _translated(function: Callable[..., Any], exact: bool) -> Callable[..., Any]:

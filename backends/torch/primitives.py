@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.extend import Table
+from harness.extend import Table, leading_axes, lone_axes
 
 from .windows import overlap_add, windows
 
@@ -75,15 +75,14 @@ def _segment_sum(x: Tensor, indices: Tensor, rows: int) -> Tensor:
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
     """As ``torch.matmul``, with leading axes that only ``a`` has as rows: torch repeats ``b``."""
-    batch = max(a.dim(), b.dim()) - 2
-    own = (1,) * (batch + 2 - a.dim()) + a.shape[:-2]
-    other = (1,) * (batch + 2 - b.dim()) + b.shape[:-2]
-    lone = [i for i in range(batch) if other[i] == 1 != own[i]]
-    if b.dim() == 2 or not lone:
+    lone = lone_axes(a.shape, b.shape, 1) if b.dim() > 2 else ()
+    if not lone:
         return torch.matmul(a, b)
+    batch = max(a.dim(), b.dim()) - 2
+    own, other = (leading_axes(x.shape, batch, 1) for x in (a, b))
     shared = [i for i in range(batch) if i not in lone]
     axes = (*shared, *lone, batch, batch + 1)
-    rows = a.reshape(own + a.shape[-2:]).permute(axes)
+    rows = a.reshape(*own, *a.shape[-2:]).permute(axes)
     laid_out = rows.shape[len(shared) : -1]
     rows = rows.reshape(*rows.shape[: len(shared)], laid_out.numel(), a.shape[-1])
     product = torch.matmul(rows, b.reshape(*(other[i] for i in shared), *b.shape[-2:]))

@@ -13,6 +13,7 @@ from harness.bench.console import results_exit_code
 from harness.bench.contestant import TimedResult
 from harness.bench.json_file import document
 from harness.bench.request import BenchRequest
+from harness.errors import several
 from harness.notebook import TintedText, frame, html_table
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class BenchReport:
 
     def __repr__(self) -> str:
         measured = sum(result.measured for result in self.results)
-        cells = "1 cell" if len(self.results) == 1 else f"{len(self.results)} cells"
+        cells = several(len(self.results), "cell")
         return f"<BenchReport: {measured} of {cells} with a speed; exit code {self.exit_code}>"
 
     def __str__(self) -> str:

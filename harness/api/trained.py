@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.arrays import Array
 from harness.convert import weights as files
 from harness.convert.weights import Weights
-from harness.errors import shorten
+from harness.errors import several, shorten
 from harness.notebook import frame, html_table
 from harness.train.generate.console import differences
 
@@ -54,7 +54,7 @@ class Trained:
 
     def _title(self) -> str:
         made = self.weights
-        epochs = "1 epoch" if len(self.history) == 1 else f"{len(self.history)} epochs"
+        epochs = several(len(self.history), "epoch")
         return f"{made.spec} on {made.history['backend']}: {epochs}"
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from harness.bench.noise import SpeedRatio, speed
 from harness.bench.result_file import Incomplete
 from harness.compared import Differing, RunChanges, differing, merged, unreached
+from harness.errors import several
 from harness.oracle.tolerance import moved
 
 Kind = Literal[
@@ -127,10 +128,10 @@ def limits(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     both = [(before[name], after[name]) for name in before if name in after]
     once = sum(min(len(_rounds(a)), len(_rounds(b))) < 2 for a, b in both)
     if once:
-        cells = "1 cell was" if once == 1 else f"{once} cells were"
         found.append(
-            f"{cells} timed in one round, which does not tell how sure a speed is: nothing is said "
-            "of a change (time with --rounds 2 or more)"
+            f"{several(once, 'cell')} {'was' if once == 1 else 'were'} timed in one round, which "
+            "does not tell how sure a speed is: nothing is said of a change (time with "
+            "--rounds 2 or more)"
         )
     return found
 

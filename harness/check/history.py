@@ -27,7 +27,7 @@ from harness.check.record_made import end_record, result_records
 from harness.check.record_read import CellBlock, blocks
 from harness.check.request import Request
 from harness.check.resume import request_record, take_up
-from harness.errors import UsageError
+from harness.errors import UsageError, several
 from harness.files.user_file import displayed
 
 SUFFIX = ".jsonl"
@@ -78,9 +78,9 @@ def read(folder: Path, request: Request) -> KnownCells:
         found += [block.result() for block in whole if block.head.get("request") == wanted]
         broken = len(every) - len(whole)
         if broken:
-            count = "1 cell" if broken == 1 else f"{broken} cells"
             passed_over.append(
-                f"passed over in the history: {count} of {displayed(path)}, whose checksum is wrong"
+                f"passed over in the history: {several(broken, 'cell')} of {displayed(path)}, "
+                "whose checksum is wrong"
             )
     found.sort(key=lambda result: result.since, reverse=True)
     cells: dict[Cell, list[CellResult]] = {}

@@ -15,6 +15,7 @@ from harness.check.findings import MARKS, PASSING, Finding, digits
 from harness.check.history import days
 from harness.check.outliers import Group, group_of, outlier
 from harness.check.request import Request, given_record
+from harness.errors import several
 from harness.files.user_file import displayed
 from harness.spec.shelf import Shelf
 from harness.table import Grid
@@ -189,7 +190,7 @@ def given(request: Request, specs: Shelf) -> list[str]:
 def proof(gaps: Mapping[str, float]) -> str:
     """How the oracle's own gradients are known to be right."""
     proved = [gap for gap in gaps.values() if not math.isnan(gap)]
-    specs = "1 spec" if len(proved) == 1 else f"{len(proved)} specs"
+    specs = several(len(proved), "spec")
     parts = []
     if proved:
         parts.append(f"the gradients of {specs} agree with the complex step to {max(proved):.1e}")
@@ -210,7 +211,7 @@ def summary(report: Report, seconds: float) -> str:
     listed = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"
     old = [r for r in report.results if r.kept]
     taken = f" ({len(old)} kept: {', '.join(days(old))})" if old else ""
-    cells = "1 cell" if len(report.results) == 1 else f"{len(report.results)} cells"
+    cells = several(len(report.results), "cell")
     left = f"; {report.left_out} more not run, because one failed" if report.left_out else ""
     return f"{cells}: {listed}{taken}{left}; {compared:,} comparisons in {seconds:.0f} s"
 

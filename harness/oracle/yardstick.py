@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -79,11 +79,15 @@ class Expected:
         measured = self.measured(base)
         if dtype in ("float64", "float32"):
             least = noise_without_size(dtype)
-            zeros = {n: max(measured.get(n, 0.0), least) for n in without_size(self.values)}
+            zeros = {n: max(measured.get(n, 0.0), least) for n in self._without_size}
             return {**measured, **zeros}
         # Whoever multiplies in a coarser dtype may round anything to it once.
         least = FLOOR * PRECISION[dtype]
         return {name: max(error * factor, least) for name, error in measured.items()}
+
+    @cached_property
+    def _without_size(self) -> list[str]:
+        return without_size(self.values)
 
     def tells(self, name: str, dtype: str) -> bool:
         """Whether numbers of that name say how well two computations of a dtype agree. See

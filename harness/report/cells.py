@@ -145,11 +145,6 @@ def share(deviation: Deviation) -> float:
     return deviation.error / deviation.tolerance if deviation.tolerance else math.inf
 
 
-def several(count: int, what: str) -> str:
-    """``1 cell``, ``2 cells``."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
 def counted(results: Iterable[CellResult]) -> str:
     """``142 agree · 1 differ``, the gravest last."""
     counts = Counter(result.verdict for result in results)

@@ -48,10 +48,12 @@ def run_report(files: Sequence[Path], options: Mapping[str, Any]) -> int:
     output: Path = options["output"]
     form = _form_of(output)
     check_output(output, form)
-    if options["relative_to"] is not None:
-        _check_baseline(options["relative_to"], files)
-    _check_room(form, files, options)
-    _write_all(files, {form: output}, options)
+    with _nothing_collected():
+        inputs = gather(files)
+        if options["relative_to"] is not None:
+            _check_baseline(options["relative_to"], inputs)
+        _check_room(form, inputs, options)
+        _write_all(inputs, {form: output}, options)
     tell(f"the report is in {displayed(output)}")
     return 0
 
@@ -66,7 +68,7 @@ def _form_of(output: Path) -> str:
         ) from None
 
 
-def _check_room(form: str, files: Sequence[Path], options: Mapping[str, Any]) -> None:
+def _check_room(form: str, inputs: Inputs, options: Mapping[str, Any]) -> None:
     """:class:`UsageError` where something is given that the form has no place for."""
     if form != "html" and options["history"] is not None:
         raise UsageError(
@@ -80,7 +82,6 @@ def _check_room(form: str, files: Sequence[Path], options: Mapping[str, Any]) ->
             "JUnit's form has no place for what changed since --base: give --output a name that "
             "ends in .html or .md, or leave --base out"
         )
-    inputs = gather(files)
     strays = ", ".join([run.name for run in inputs.benches] + [t.name for t in inputs.trainings])
     if strays:
         raise UsageError(
@@ -89,14 +90,13 @@ def _check_room(form: str, files: Sequence[Path], options: Mapping[str, Any]) ->
         )
 
 
-def _check_baseline(name: str, files: Sequence[Path]) -> None:
+def _check_baseline(name: str, inputs: Inputs) -> None:
     """:class:`UsageError` for a backend that no file has a speed of."""
     from harness.bench.console import check_reference
 
-    benches = gather(files).benches
-    if not benches:
+    if not inputs.benches:
         raise UsageError("--relative-to is about speeds: give results of 'harness bench'")
-    timed = {speed.params.backend for run in benches for speed in run.file.benchmarks}
+    timed = {speed.params.backend for run in inputs.benches for speed in run.file.benchmarks}
     check_reference(name, sorted(timed))
 
 
@@ -141,19 +141,17 @@ def write_of(
         UsageError: one cannot be written, or a base or the history is none.
         HarnessError: a file cannot be read.
     """
-    _write_all(files, outputs, options)
+    with _nothing_collected():
+        _write_all(gather(files), outputs, options)
     for output in outputs.values():
         tell(f"the report is in {displayed(output)}", error=True)
 
 
-def _write_all(
-    files: Sequence[Path], outputs: Mapping[str, Path], options: Mapping[str, Any]
-) -> None:
-    with _nothing_collected():
-        inputs, bases = gather(files), options.get("bases")
-        against = _news(inputs, bases) if bases else None
-        for form, output in outputs.items():
-            _write(output, form, inputs, against, options)
+def _write_all(inputs: Inputs, outputs: Mapping[str, Path], options: Mapping[str, Any]) -> None:
+    bases = options.get("bases")
+    against = _news(inputs, bases) if bases else None
+    for form, output in outputs.items():
+        _write(output, form, inputs, against, options)
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from harness.check.cell import CellResult
 from harness.check.findings import BROKEN, PASSING
 from harness.check.history import days
+from harness.errors import several
 from harness.report import speeds
-from harness.report.cells import KEPT, counted, several
+from harness.report.cells import KEPT, counted
 from harness.report.inputs import Inputs
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.report.cells import several
+from harness.errors import several
 from harness.report.forms import BenchFile, CellParameters, Figures, NoSpeed, Speed
 
 
@@ -85,10 +85,10 @@ def _titles(file: BenchFile) -> Callable[[CellParameters], str]:
     for cell in every:
         for name, value in cell.further.items():
             values.setdefault(name, set()).add(value)
-    several = {name for name, found in values.items() if len(found) > 1}
+    telling = {name for name, found in values.items() if len(found) > 1}
 
     def title(cell: CellParameters) -> str:
-        parts = [f"{name} {value}" for name, value in cell.further.items() if name in several]
+        parts = [f"{name} {value}" for name, value in cell.further.items() if name in telling]
         return ", ".join([cell.mode, f"batch {cell.batch}", *parts])
 
     return title

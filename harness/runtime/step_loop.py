@@ -163,7 +163,7 @@ class Pipeline:
         if backend.rewrites:
             for name, tensor in before.items():
                 backend.fill(tensor, backend.numpy(fixed[name]))
-            fixed = before
+            store(self.session, fixed := before)
         self._carry = Carry(carried, fixed)
 
     def start(self, index: int) -> Begun:

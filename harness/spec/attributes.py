@@ -76,7 +76,7 @@ def _read(
     if default == "size":
         if name not in given.values:
             raise SpecError(f"attribute {name!r} of {given.owner} is missing: give a size", at)
-        if isinstance(handed, float) and not isinstance(handed, bool) and handed.is_integer():
+        if isinstance(handed, float) and handed.is_integer():
             value = int(handed)
         return value if isinstance(value, Dim) else read_dim(value, sizes, at)
     if isinstance(default, bool):
@@ -97,7 +97,7 @@ def _read(
                 at = given.definition.place_of(("attributes", name))
             raise SpecError(_no_function(name, value, known), at)
         return FunctionName(value)
-    if isinstance(handed, float) and not isinstance(handed, bool):
+    if isinstance(handed, float):
         return handed
     if isinstance(value, bool) or not isinstance(value, int | float):
         size = f", a size: write its number, or declare the attribute as '{name}: size'"
@@ -135,7 +135,7 @@ def number_of(
     """
     if isinstance(value, str):
         found = attributes.get(value)
-        if not isinstance(found, float) or isinstance(found, bool):
+        if not isinstance(found, float):
             numbers = [n for n, a in attributes.items() if isinstance(a, float)]
             raise SpecError(
                 f"{argument} is a number or an attribute that is one, found {shorten(value)!r}"

@@ -40,9 +40,14 @@ def initial_state(program: Program, batch: int) -> dict[str, Array]:
     """The state before a model has read anything, in float64: each as the model says it starts."""
     sizes = {**program.sizes, "batch": batch}
     return {
-        port.name: np.full(program.shape(port, sizes), start_of((port.init or {})["init"]))
-        for port in program.state
+        port.name: np.full(program.shape(port, sizes), state_start(port)) for port in program.state
     }
+
+
+def state_start(port: Port) -> float:
+    """The number that every entry of a model's state starts as."""
+    assert port.init is not None
+    return start_of(port.init["init"])
 
 
 def check_laws(program: Program, values: Mapping[str, Array]) -> list[str]:

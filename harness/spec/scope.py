@@ -112,8 +112,14 @@ class Scope:
 def as_sizes(names: Mapping[str, Any]) -> dict[str, Dim]:
     """The names that may stand for how long an axis is: sizes, and attributes that are whole
     numbers."""
-    whole = {n: Dim(int(b)) for n, b in names.items() if isinstance(b, float) and b.is_integer()}
-    return {**whole, **{n: b for n, b in names.items() if isinstance(b, Dim)}}
+    found = ((name, _as_size(binding)) for name, binding in names.items())
+    return {name: size for name, size in found if size is not None}
+
+
+def _as_size(binding: Any) -> Dim | None:
+    if isinstance(binding, float) and binding.is_integer():
+        return Dim(int(binding))
+    return binding if isinstance(binding, Dim) else None
 
 
 def is_whole(expression: Expr, scope: Scope) -> bool:
@@ -124,7 +130,7 @@ def is_whole(expression: Expr, scope: Scope) -> bool:
         case Negate(operand):
             return is_whole(operand, scope)
         case Name(name):
-            return name in as_sizes(scope.names)
+            return _as_size(scope.names.get(name)) is not None
         case Binary("+" | "-" | "*", left, right):
             return is_whole(left, scope) and is_whole(right, scope)
         case _:

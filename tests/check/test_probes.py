@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_models import SPOKEN
 
 from harness.backends.numpy.backend import Numpy
 from harness.check.checks import (
@@ -122,24 +123,6 @@ def test_a_class_is_masked_that_is_no_target() -> None:
     (masked,) = np.flatnonzero(np.isinf(material.parameters["out.b"]))
     assert masked not in material.targets["target"]
     assert far_values.masked_material(cases("lesson6/pure_python_rnn")[0]) is None
-
-
-SPOKEN = """\
-model: spoken
-summary: Labels of steps, and how many of them there are.
-source: Of a test.
-sizes: {features: 3, classes: 5, symbols: 2}
-inputs:
-  x: {shape: [batch, time, features]}
-  lengths: {shape: [batch], at_most: time}
-layers:
-  out: {layer: dense, units: classes}
-equations: logits = out(x)
-targets:
-  labels: {shape: [batch, symbols], index: classes}
-  counts: {shape: [batch], at_most: symbols}
-loss: mean(ctc(logits, lengths, labels, counts))
-"""
 
 
 def test_whole_numbers_that_are_no_classes_stay_where_a_class_is_masked() -> None:

@@ -22,16 +22,6 @@ CHECK = ["check", "lesson6/first_rnn", "--backend", "numpy", "--check", "values"
 NO_NUMBERS = dict.fromkeys(("error", "yardstick", "ratio", "tolerance", "worst"))
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with run.jsonl, bench.json and w.safetensors."""
-    folder = tmp_path_factory.mktemp("report")
-    report_files.records(folder / "run.jsonl")
-    report_files.speeds(folder / "bench.json")
-    report_files.weights(folder / "w.safetensors")
-    return folder
-
-
 def judged(files: Path, place: Path, *verdicts: str) -> Path:
     """The records with a verdict for each of so many cells, one after the other, and no others."""
     kept: list[dict[str, Any]] = []

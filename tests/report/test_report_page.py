@@ -16,16 +16,6 @@ from harness.commands import cli
 from harness.report import svg_pictures
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with run.jsonl, bench.json and w.safetensors."""
-    folder = tmp_path_factory.mktemp("report")
-    report_files.records(folder / "run.jsonl")
-    report_files.speeds(folder / "bench.json")
-    report_files.weights(folder / "w.safetensors")
-    return folder
-
-
 def test_a_page_has_all_parts_in_order(files: Path, tmp_path: Path) -> None:
     history = tmp_path / "history"
     history.mkdir()

@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 from sampling import sampled
+from small_models import SPOKEN
 from two_paths import by_oracle, draw, start, worst
 
 from harness.errors import SpecError
@@ -32,23 +33,7 @@ scan:
 equations: y = h * h
 output: y
 """
-MODEL = """\
-model: own
-summary: Of a test.
-source: Of a test.
-sizes: {features: 3, classes: 4, symbols: 2}
-inputs:
-  x: {shape: [batch, time, features]}
-  lengths: {shape: [batch], at_most: time}
-layers:
-  out: {layer: dense, units: classes}
-equations: logits = out(x)
-targets:
-  labels: {shape: [batch, symbols], index: classes}
-  counts: {shape: [batch], at_most: symbols}
-loss: mean(ctc(logits, lengths, labels, counts))
-optimizer: {optimizer: sgd, learning_rate: 0.1}
-"""
+MODEL = f"{SPOKEN}optimizer: {{optimizer: sgd, learning_rate: 0.1}}\n"
 PLAIN = """\
 model: own
 summary: Of a test.
@@ -97,7 +82,7 @@ def all_readings(scores: np.ndarray, labels: list[int]) -> float:
 @pytest.mark.parametrize("labels", [[1, 2], [2, 2], [3], []])
 @pytest.mark.parametrize("length", [4, 2, 1, 0])
 def test_ctc_is_the_sum_over_all_readings(labels: list[int], length: int) -> None:
-    spec = load_spec("own", overrides={("model", "own"): MODEL})
+    spec = load_spec("spoken", overrides={("model", "spoken"): MODEL})
     program, free = spec.program(), {"batch": 1, "time": 4}
     given = draw(program, free, seed=length)
     given["inputs"]["lengths"][:] = length
@@ -116,7 +101,7 @@ def test_backends_have_its_gradient_on_every_path(name: str) -> None:
         pytest.skip(f"{name} is not installed")
     from jax_config import kept_config
 
-    spec = load_spec("own", overrides={("model", "own"): MODEL})
+    spec = load_spec("spoken", overrides={("model", "spoken"): MODEL})
     free = {"batch": 5, "time": 6}
     given = draw(spec.program(), free)
     given["inputs"]["lengths"][:3] = [6, 0, 1]

@@ -26,8 +26,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from harness.program.dims import ONE
 from harness.program.ir import Node
-from harness.program.passes import biases, classes, loops, rows
+from harness.program.leading_axes import lone_axes
+from harness.program.passes import biases, classes, loops
 from harness.program.passes.rewriter import Rewriter
 from harness.program.passes.transposes import _given as given
 
@@ -173,7 +175,7 @@ class Term:
         if node.op != "matmul":
             return 0
         left, right = map(self.rewriter.shape, node.inputs)
-        return int(len(right) > 2 and bool(rows.lone_axes(left, right)))
+        return int(len(right) > 2 and bool(lone_axes(left, right, ONE)))
 
     def folded(self, node: Node) -> int:
         """Sums that are folded into a product."""

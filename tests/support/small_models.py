@@ -11,6 +11,22 @@ from harness.spec.model import load_spec
 ARRAYS = {"batch": 2, "time": 3}
 LIBRARY = Library()
 
+SPOKEN = """\
+model: spoken
+summary: Labels of steps, and how many of them there are.
+source: Of a test.
+sizes: {features: 3, classes: 5, symbols: 2}
+inputs:
+  x: {shape: [batch, time, features]}
+  lengths: {shape: [batch], at_most: time}
+layers:
+  out: {layer: dense, units: classes}
+equations: logits = out(x)
+targets:
+  labels: {shape: [batch, symbols], index: classes}
+  counts: {shape: [batch], at_most: symbols}
+loss: mean(ctc(logits, lengths, labels, counts))
+"""
 # To be formatted with a name.
 ONE_LAYER = """\
 model: {name}

@@ -10,7 +10,7 @@ from harness.convert.source.expression import Code
 from harness.convert.source.layers import SourceModel, is_zeros
 from harness.convert.source.literals import text
 from harness.program.ir import Node
-from harness.spec.schema import start_of
+from harness.spec.initial_values import state_start
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def first_state(e: Emitter, model: SourceModel) -> list[tuple[str, str]]:
     """The text of every state before the first call, by name."""
     items = []
     for port in model.program.state:
-        start = repr(start_of((port.init or {})["init"]))
+        start = repr(state_start(port))
         shape = model.program.type_of(port).shape
         filled = e.dialect.filled(e, Code((start,), plain=True), shape)
         items.append((port.name, e.render(filled)))

@@ -9,30 +9,18 @@ from math import prod
 from typing import Any
 
 from harness.program.dims import ONE, Dim
+from harness.program.leading_axes import leading_axes, lone_axes
 from harness.program.passes.rewriter import Rewriter, Rule
 from harness.program.passes.transposes import inverse
 
 
-def lone_axes(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[int, ...]:
-    """The leading axes of a product that its right side lacks, or has one entry along."""
-    batch = max(len(left), len(right)) - 2
-    own = _padded(left, batch)
-    other = _padded(right, batch)
-    return tuple(a for a in range(batch) if other[a] == ONE and own[a] != ONE)
-
-
-def _padded(shape: Sequence[Dim], batch: int) -> tuple[Dim, ...]:
-    """The leading axes, as many as the product has."""
-    return (*(ONE,) * (batch - len(shape) + 2), *shape[:-2])
-
-
 def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
     left, right = map(g.shape, inputs)
-    lone = lone_axes(left, right) if len(right) > 2 else ()
+    lone = lone_axes(left, right, ONE) if len(right) > 2 else ()
     if not lone:
         return None
     batch = max(len(left), len(right)) - 2
-    own, other = _padded(left, batch), _padded(right, batch)
+    own, other = (leading_axes(shape, batch, ONE) for shape in (left, right))
     shared = tuple(a for a in range(batch) if a not in lone)
     axes = (*shared, *lone, batch, batch + 1)
     rows = prod((own[a] for a in lone), start=left[-2])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, did_you_mean, several
 from harness.program.ir import Program, walk_nodes
 from harness.program.signature import result_ports
 from harness.runtime.own_model.contract import Placing
@@ -131,14 +131,10 @@ class Results:
         listed = ", ".join(n.removeprefix("output.") for n in first)
         count = "--returns names" if self.asked else "the spec has"
         raise UsageError(
-            f"the model returns {_counted(len(plain), 'tensor')}, and {count} "
-            f"{_counted(len(first), 'output')} ({listed}): say what it returns, in order, by "
+            f"the model returns {several(len(plain), 'tensor')}, and {count} "
+            f"{several(len(first), 'output')} ({listed}): say what it returns, in order, by "
             "--returns, or return a dictionary"
         )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _leaves(returned: Any, key: str | None = None) -> Iterator[tuple[str | None, Any]]:
