@@ -78,7 +78,8 @@ class Patience:
             raise too_slow(f"was not done in {self.limit:g} s")
         if least > left:
             used = f", of which {left:.1f} s are left" if self.limit - left >= 0.1 else ""
-            raise too_slow(f"needs {least:,.1f} s or more, and has {self.limit:g} s{used}")
+            needed = f"{least:,.1f}" if least >= 1 else f"{least:.1g}"
+            raise too_slow(f"needs {needed} s or more, and has {self.limit:g} s{used}")
 
     def left(self) -> float:
         """Seconds that the oracle may still work."""

@@ -245,6 +245,8 @@ def test_no_time_that_is_left_is_told_as_such() -> None:
         Patience(0.0).check(0.0)
     with pytest.raises(OracleFault, match=r"^the oracle needs 2.0 s or more, and has 1 s, which"):
         Patience(1.0).check(2.0)
+    with pytest.raises(OracleFault, match=r"^the oracle needs 0.03 s or more, and has 0.02 s, whi"):
+        Patience(0.02).check(0.03)
 
 
 def test_available_memory_heeds_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
