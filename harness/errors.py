@@ -82,6 +82,8 @@ def unknown(what: str, value: object, known: Iterable[str]) -> UsageError:
     """The error that says ``value`` is not a name of a ``what``, and which names are."""
     names = tuple(known)
     hint = did_you_mean(value, names)
+    if isinstance(value, str) and "," in value and {*value.split(",")} <= {*names}:
+        hint = "; one is taken here: give each its own run"
     return UsageError(f"unknown {what} {value!r}{hint} (known: {', '.join(names)})")
 
 

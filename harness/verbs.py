@@ -64,6 +64,12 @@ class Verb(click.Command):
                 raise click.UsageError(f"there is no {argument.partition('=')[0]}; use {new}", ctx)
         try:
             return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            others = _with_option(ctx, error.option_name)
+            if not others:
+                raise
+            told = f"{ctx.command_path} has no option {error.option_name}; {others}"
+            raise click.UsageError(told, ctx) from None
         except click.BadParameter as error:
             origin = _origin(ctx, error.param) if error.param is not None else ""
             if not origin:
@@ -97,6 +103,15 @@ class Verbs(click.Group):
     def vocabulary(self) -> dict[str, list[str]]:
         """The options of each command, without their dashes."""
         return {name: [*map(_word, _options(c))] for name, c in self.commands.items()}
+
+
+def _with_option(ctx: click.Context, option: str) -> str:
+    """``check and bench have one``: other commands with an option of this name, if there are."""
+    group = ctx.parent.command if ctx.parent is not None else None
+    words = group.vocabulary() if isinstance(group, Verbs) else {}
+    found = [name for name, known in words.items() if option.lstrip("-") in known]
+    *others, last = found or [""]
+    return f"{', '.join(others)} and {last} have one" if others else last and f"{last} has one"
 
 
 def _options(command: click.Command) -> list[click.Option]:

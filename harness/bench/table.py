@@ -66,7 +66,9 @@ def _text(result: TimedResult, best: bool, notes: list[str]) -> str:
     if not result.measured:
         return f"{result.status} [{_note(result, notes, result.reason)}]"
     rate = result.record.rate
-    speed = f"{'*' if best else ''}{thousands(rate['median'])} ±{spread_of(rate):.0%}"
+    # Nobody knows how far apart the rounds would lie of which there is one.
+    within = f"±{spread_of(rate):.0%}" if len(result.seconds) > 1 else "one round"
+    speed = f"{'*' if best else ''}{thousands(rate['median'])} {within}"
     for doubt in result.record.doubts:
         speed += f" [{_note(result, notes, doubt)}]"
     return f"{speed}\n{_path(result)}\n{_digits(result.record.values['digits'])}"

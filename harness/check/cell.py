@@ -36,8 +36,11 @@ class Cell:
         return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
 
 
-def again(cell: Cell, head: Mapping[str, Any]) -> list[str]:
-    """The words of the command that runs a cell once more, as the run with this head did."""
+def again(cell: Cell, head: Mapping[str, Any], checks: Sequence[str] = ()) -> list[str]:
+    """The words of the command that runs a cell once more, as the run with this head did.
+
+    With ``checks``, only those; else the ones that the run was asked for.
+    """
     request = head.get("request") or {}
     own = request.get("against") or {}
     environment = head.get("environment", {}).get(cell.backend, {})
@@ -55,6 +58,7 @@ def again(cell: Cell, head: Mapping[str, Any]) -> list[str]:
         ("--specs", head.get("folders", ())),
         ("--size", [f"{name}={size}" for name, size in request.get("sizes", {}).items()]),
         ("--env", [f"{backend}:{name}={value}" for name, value in environment.items()]),
+        ("--check", checks or [c for c in request.get("checks", ()) if c != "*"]),
         ("--seed", [request["seed"]] if request.get("seed") else []),
         ("--repeat", [request["repeat"]] if request.get("repeat") else []),
     ):

@@ -167,14 +167,9 @@ def _reproducers(
             ) as error:  # what the run has found is told all the same
                 lines.append(f"no reproducer of {cell}: {error}")
         elif differing:
-            command = shlex.join(_check_again(engine, cell, differing))
+            command = shlex.join(again(cell, engine.head, differing))
             lines.append(f"no reproducer: what differs is {', '.join(differing)}; run {command}")
     return lines
-
-
-def _check_again(engine: Engine, cell: Cell, checks: Sequence[str]) -> list[str]:
-    """The command that runs some checks of a cell."""
-    return again(cell, engine.head) + [word for check in checks for word in ("--check", check)]
 
 
 def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any] | None = None) -> int:

@@ -139,6 +139,9 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
     given = weights.load(request.weights)
     _check(given, spec, request.weights)
     exported = exported_of(spec, given)
+    if request.output is not None:  # before a framework is started for what cannot be written
+        _refuse([request.output], kinds.EXPORT, request.force)
+        _check_module(request.output)
     with Caller(request.format_, request.python, request.timeout, tell=tell) as caller:
         path = _target(request, spec, caller.call("suffix"))
         with staging(path) as folder:

@@ -181,6 +181,11 @@ def test_a_table_says_where_no_digits_are_told() -> None:
     assert grid.rows[0][1].endswith("\nno digits told")
 
 
+def test_one_round_has_no_spread() -> None:
+    (grid,), _ = table.grids([result(noise=(1.0,)), result("torch", step=0.002)])
+    assert grid.rows[0][1].splitlines()[0].removeprefix("*") == "512 one round"
+
+
 def test_table() -> None:
     cells = [
         result(step=0.001),

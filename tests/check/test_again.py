@@ -52,6 +52,16 @@ def test_a_model_of_a_users_own_is_asked_for_as_it_was(tmp_path: Path) -> None:
     assert repeated.against == request.against
 
 
+def test_checks_that_were_asked_for_are_asked_for_again() -> None:
+    request = Request(specs=("mlp",), backends=("numpy",), checks=("loss", "grad*"))
+    found = shown(request)
+    assert found.endswith(" --check loss --check 'grad*'")
+    with CellRunner(request) as runner:
+        words = again(runner.cells()[0], runner.new_head(), ("outputs",))
+    assert words[-2:] == ["--check", "outputs"]
+    assert "loss" not in words
+
+
 def test_given_numbers_are_given_again(tmp_path: Path) -> None:
     spec, inputs = model_file(tmp_path, GRU, "gru_lm.yaml"), tmp_path / "batch.npz"
     np.savez(inputs, chars=np.zeros((2, 3), int))

@@ -89,6 +89,7 @@ def test_exit_code_tells_what_happened(fault: str, code: int, shown: str) -> Non
         (["--records", "no/such/folder/r.jsonl"], "cannot write records to no/such/folder"),
         (["--specs", "no/such/folder"], "no/such/folder"),
         (["--no-such-option"], "no such option"),
+        (["--threads", "2"], "harness check has no option --threads; bench and train have one"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
