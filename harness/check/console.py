@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 from harness.check import report as reports
 from harness.check import step_summary
 from harness.check.baseline import Baseline, since
-from harness.check.cell import Cell, CellResult, again
+from harness.check.cell import CellResult, again
 from harness.check.events import Report
 from harness.check.pairs import statements
 from harness.check.progress import CheckProgress

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from process_faults.support import hearing, is_gone, wait_until
 
-pytestmark = pytest.mark.alone
-
 HARNESS = shutil.which("harness", path=os.path.dirname(sys.executable)) or "harness"
 TINY = (
     *("bench", "lesson6/three_char", "--backend", "numpy", "--path", "derived", "--rounds", "2"),

@@ -55,11 +55,11 @@ Cheats = dict[str, str | tuple[str, ...]]
 
 
 def one_of_a_kind(cheats: Cheats) -> Cheats:
-    """The first two of all cheats that are refused in the same words."""
-    alike: dict[str | tuple[str, ...], list[str]] = {}
+    """The first of all cheats that are refused in the same words."""
+    alike: dict[str | tuple[str, ...], str] = {}
     for name, words in cheats.items():
-        alike.setdefault(words, []).append(name)
-    return {name: cheats[name] for names in alike.values() for name in names[:2]}
+        alike.setdefault(words, name)
+    return {name: words for words, name in alike.items()}
 
 
 @pytest.fixture(autouse=True)
