@@ -16,7 +16,6 @@ from ratio_systems import BACKENDS, MODELS, NUMPY_MODELS, SYSTEMS, wanted
 from ratio_targets import cells, missed, other_ways, outcome
 from ratios import by_hand, lacks
 
-
 SCRIPT = TESTS / "benchmarks" / "ratios.py"
 LESSON6 = "lesson6/sequence_rnn"
 MACHINE = {"machine": {"cpu": "one"}, "threads": 2, "rounds": 3, "versions": {"torch": "2.0"}}
