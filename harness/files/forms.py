@@ -25,7 +25,7 @@ WORDS = ("NaN", "Infinity", "-Infinity")
 class Form(BaseModel):
     """Base of all forms: types are not converted, fields that are not known stay as they are."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
 
 
 class Malformed(ValueError):

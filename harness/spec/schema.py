@@ -23,7 +23,7 @@ Attributes = dict[Name, bool | float | str]
 class Strict(BaseModel):
     """Unknown keys are errors, types are not converted, instances do not change."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Input(Strict):
@@ -135,7 +135,7 @@ class LayerUse(BaseModel):
     layer, whose parameters it takes in place of its own.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
     layer: str
     init: dict[Name, Initializer | list[Rows]] = {}
     repeat: int | str | None = None
@@ -181,7 +181,7 @@ class Optimizer(Documented):
 class ParameterGroup(BaseModel):
     """Parameters by pattern of their names, with attributes and a schedule of their own."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
     parameters: str | list[str]
     schedule: str | float | None = None
 
@@ -195,7 +195,7 @@ class OptimizerUse(BaseModel):
     over the updates each of them leaves.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
     optimizer: str
     schedule: str | float | None = None
     total: dict[Name, str] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from harness.worker.answers import FORM, Gradients, Tensors, Texts, forms_of
+from harness.worker.answers import FORM, Forms, Gradients, Tensors, Texts
 
 
 @with_config(FORM)
@@ -24,7 +24,7 @@ class AttachedModel(TypedDict):
 
 
 # Those of a session's verbs that a model has, and its own.
-OWN_MODEL = forms_of(
+OWN_MODEL = Forms(
     describe=DescribedModel,
     attach=AttachedModel,
     load=None,
