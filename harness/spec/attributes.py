@@ -15,6 +15,7 @@ from harness.spec.library import Library
 from harness.spec.names import is_name
 from harness.spec.scope import FunctionName
 from harness.spec.size_expressions import read_dim
+from harness.spec.unknown_attributes import instead
 
 Attribute = FunctionName | bool | float | Dim
 # (attribute, whether its key is meant rather than its value) -> where it stands.
@@ -58,7 +59,7 @@ def read_attributes(
         if name not in declared:
             raise SpecError(
                 f"unknown attribute {shorten(name)!r} of {given.owner}"
-                f"{did_you_mean(name, declared)} (known: {', '.join(declared) or 'none'})",
+                f"{instead(name, declared)} (known: {', '.join(declared) or 'none'})",
                 given.at(name, key=True),
             )
     return {name: _read(library, name, declared[name], given, sizes) for name in declared}

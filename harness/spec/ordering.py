@@ -95,13 +95,34 @@ def sort(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     return _back(evaluator, entries, axis)
 
 
-def argmax(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``argmax(x, axis=-1)``: the index of the largest entry, the first of those that tie."""
-    value = _given(evaluator, expr, 1, scope)[2]
+def _first(evaluator: LanguageValues, value: int, expr: Call) -> int:
+    """The place of the largest entry of a last axis."""
     order = _order(evaluator, value, True, expr)
     last = len(evaluator.type_of(order).shape) - 1
     first = evaluator.builder.slice_axis(order, last, 0, 1)
     return evaluator.builder.emit("squeeze", first, axis=last)
+
+
+def argmax(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``argmax(x, axis=-1)``: the index of the largest entry, the first of those that tie."""
+    return _first(evaluator, _given(evaluator, expr, 1, scope)[2], expr)
+
+
+def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``index(x, below)``: the largest of 0, 1, ..., below - 1 that is not above x; 0 if none is.
+
+    Raises:
+        SpecError: x are no floats, or ``below`` is no size.
+    """
+    arity(expr, 2)
+    value, below = evaluator.tensor(expr.arguments[0], scope), scope.size(expr.arguments[1])
+    type_ = evaluator.type_of(value)
+    if type_.kind != "float":
+        raise SpecError(f"index takes floats, found {evaluator.tell(value)}", expr.place)
+    numbers = evaluator.floats(evaluator.emit("arange", place=expr.place, stop=below))
+    column = evaluator.builder.emit("expand_dims", value, axis=len(type_.shape))
+    reached = evaluator.floats(evaluator.emit("less_equal", numbers, column, place=expr.place))
+    return _first(evaluator, evaluator.emit("multiply", numbers, reached, place=expr.place), expr)
 
 
 def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int]:
@@ -200,6 +221,7 @@ ORDERING: Mapping[str, Callable[[LanguageValues, Call, Scope], int]] = {
     "argsort": argsort,
     "sort": sort,
     "argmax": argmax,
+    "index": index,
     "top_k": largest,
     "take": take,
     "take_along_axis": take_along_axis,

@@ -20,6 +20,10 @@ INSTEAD: Mapping[str, str] = {
     "logical_and": "write (a < b) & (c < d)",
     "logical_or": "write (a < b) | (c < d)",
     "logical_not": "write ~(a < b)",
+    **dict.fromkeys(
+        ("int", "long", "to_int"),
+        "index(x, below) makes indices of floats: the whole part of x, within 0 and below - 1",
+    ),
     "cast": "write astype(i) for an index or a condition as floats",
     "einsum": "write it with @, permute_dims, expand_dims and sum",
     "dot": "write a @ b",

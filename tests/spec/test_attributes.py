@@ -8,8 +8,12 @@ from small_models import LIBRARY
 
 from harness.oracle import oracle
 from harness.runtime.updates import started
+from harness.spec import schema
+from harness.spec.library import content
 from harness.spec.lower_optimizer import lower_update
+from harness.spec.unknown_attributes import CALLED, INSTEAD
 
+KINDS = {"layer": schema.Layer, "function": schema.Function, "optimizer": schema.Optimizer}
 # Attributes that count.
 WHOLE = ("stride", "dilation", "padding")
 
@@ -85,3 +89,14 @@ def test_changing_any_attribute_changes_the_result(kind, name, attribute):
         np.testing.assert_array_equal(one, two)
     pairs = zip(before, after, strict=True)
     assert any(one.shape != two.shape or (one != two).any() for one, two in pairs)
+
+
+def test_what_frameworks_call_an_attribute_is_known_to_a_definition_that_ships() -> None:
+    declared = {
+        name
+        for kind, form in KINDS.items()
+        for definition in LIBRARY.names(kind)
+        for name in content(LIBRARY.find(kind, definition), form).attributes
+    }
+    assert {*CALLED.values()} <= declared
+    assert not declared & {*CALLED, *INSTEAD}

@@ -51,6 +51,11 @@ CASES: dict[str, Numpy] = {
     "z = take(x, argsort(x[0], axis=0), axis=1)": lambda x, i: np.take(x, x[0].argsort(0), 1),
     "z = take_along_axis(x, argmax(x, axis=1), axis=1)": lambda x, i: x.max(1),
     "z = take(one_hot(i, vocab), i, axis=2)[:, :, 0, 0]": lambda x, i: (i == i[0, 0]) * 1.0,
+    "z = astype(index(3 * x, 4))": lambda x, i: np.clip(np.floor(3 * x), 0, 3),
+    "z = astype(index(sqrt(-1 - x ** 2), time))": lambda x, i: 0 * x,
+    "z = one_hot(index(x[:, 0] + 2, width), width)": (
+        lambda x, i: np.eye(4)[np.clip(np.floor(x[:, 0] + 2), 0, 3).astype(int)]
+    ),
     "z = segment_sum(x, i)": _segments,
     "z = segment_sum(x, i[0], axis=1)": lambda x, i: np.einsum("btw,tv->bvw", x, np.eye(5)[i[0]]),
 }  # fmt: skip
@@ -77,6 +82,7 @@ MOVES = [
     "v, k = top_k(x, 2)\n  y = x * sum(v ** 3, axis=-1, keepdims=true) * v[..., :1]",
     "y = x * take_along_axis(sin(x), argmax(x, axis=1), axis=1)[:, None]",
     "y = x * max(segment_sum(sin(x), argmax(x)), axis=0)",
+    "y = x * sum(segment_sum(sin(x), index(4 * x[..., 0], 3)), axis=0)",
 ]
 
 
@@ -104,6 +110,8 @@ def test_what_ties_sends_its_derivative_to_the_first() -> None:
         ("segment_sum(x, x)", "takes floats and an index of rows"),
         ("segment_sum(x[:, 0], argmax(x))", "the index has other axes than x has from axis 0 on"),
         ("take(x, argmax(x), axis=1)", "take: an index below width into time rows"),
+        ("index(arange(time), 3)", "index takes floats, found "),
+        ("index(x, x)", "size"),
         ("argsort(argmax(x))", "argsort needs floats with one axis or more"),
     ],
 )

@@ -1,0 +1,55 @@
+"""What to write in place of attributes that people know from frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from harness.errors import did_you_mean
+
+# What frameworks call an attribute, and what it is called here.
+CALLED: Mapping[str, str] = {
+    **dict.fromkeys(("lr", "rate", "step_size"), "learning_rate"),
+    **dict.fromkeys(("eps", "fuzz"), "epsilon"),
+    **dict.fromkeys(
+        ("out_features", "hidden_size", "embedding_dim", "output_dim", "out_channels"), "units"
+    ),
+    **dict.fromkeys(("filters", "features", "d_model", "num_units", "width"), "units"),
+    **dict.fromkeys(("num_embeddings", "vocab_size"), "rows"),
+    **dict.fromkeys(("num_heads", "n_heads", "nhead"), "heads"),
+    **dict.fromkeys(("head_dim", "key_dim", "head_size"), "head"),
+    **dict.fromkeys(("kernel_size", "filter_size", "pool_size"), "kernel"),
+    "strides": "stride",
+    "dilation_rate": "dilation",
+    "num_groups": "groups",
+    "nonlinearity": "activation",
+    "negative_slope": "slope",
+    "decay": "weight_decay",
+}
+INSTEAD: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("in_features", "input_size", "in_channels", "input_dim", "normalized_shape"),
+        "the shape of what comes in says it",
+    ),
+    "betas": "give beta_1 and beta_2",
+    **dict.fromkeys(
+        ("bias", "use_bias"),
+        "a layer without a bias is a definition of its own, such as 'dense_without_bias'",
+    ),
+    **dict.fromkeys(("dropout", "p", "rate"), "name a layer 'dropout' whose 'keep' is 1 - p"),
+    **dict.fromkeys(
+        ("num_layers", "n_layers", "depth"),
+        "'repeat: depth' makes several layers, one behind the other",
+    ),
+    **dict.fromkeys(
+        ("return_sequences", "return_state", "batch_first", "time_major"),
+        "the definition says what it takes and gives: see 'harness explain LAYER'",
+    ),
+    "bidirectional": "name a layer for each way, and give 'reverse' of the input to one of them",
+}
+
+
+def instead(name: str, declared: Collection[str]) -> str:
+    """What an attribute that is not declared may have been meant to be: ``; here it is 'x'``."""
+    if CALLED.get(name) in declared:
+        return f"; here it is {CALLED[name]!r}"
+    return f"; {INSTEAD[name]}" if name in INSTEAD else did_you_mean(name, declared)
