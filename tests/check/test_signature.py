@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from places import SPECS
+from pristine import Pristine
 
 from harness.check import provenance
 from harness.check.cell import Cell
@@ -71,13 +72,22 @@ class Run:
         return told
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """A run that is complete, and known to be taken up as it is; patches outlive it."""
-    run = Run(tmp_path)
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Pristine]:
+    """A run that is complete, and known to be taken up as it is."""
+    run = Run(tmp_path_factory.mktemp("complete"))
     assert run().ran == ["one float64", "two float64"]
     again = run()
     assert (again.ran, again.reasons, run.starts) == ([], [], 0)
+    return run, Pristine(run.folder)
+
+
+@pytest.fixture
+def run(complete: tuple[Run, Pristine], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """That run, as it was when it was complete; patches outlive it."""
+    run, pristine = complete
+    pristine.restore()
+    run.more = {}
     yield run
     assert run().ran == [], "what was run again is taken up the next time"
 
