@@ -4,9 +4,9 @@
     python tests/benchmarks/framework_versions.py --run torch   # make environments, check, write
 
 ``--run`` makes the environments with ``harness env`` and checks all columns in one run, whose
-records it keeps in ``--keep``: one that was cut short goes on where it was. With ``--speed`` the
-columns are timed too, interleaved in one run; a figure that the machine's load makes worthless is
-left out. What came of it stands in ``framework_versions.json`` beside this file, from which the
+records it keeps in ``--keep``: one that was cut short goes on where it was. With ``--speed train``
+the columns are timed too, interleaved in one run; a figure that the machine's load makes worthless
+is left out. What came of it stands in ``framework_versions.json`` beside this file, from which the
 page is written.
 """
 
@@ -62,9 +62,13 @@ else.
 @click.option("--only", multiple=True, metavar="VERSION", help="Only these versions.")
 @click.option("--spec", "specs", multiple=True, help="Only these systems.")
 @click.option("--keep", type=click.Path(path_type=Path), default=Path("framework-versions.jsonl"))
-@click.option("--speed", is_flag=True, help="Time them too.")
+@click.option("--speed", multiple=True, metavar="MODE", help="Time train or forward, too.")
 def main(
-    framework: str | None, only: Sequence[str], specs: Sequence[str], keep: Path, speed: bool
+    framework: str | None,
+    only: Sequence[str],
+    specs: Sequence[str],
+    keep: Path,
+    speed: Sequence[str],
 ) -> None:
     """Run what is asked for, keep it, and write the page."""
     kept: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
@@ -76,7 +80,7 @@ def main(
         check(columns, specs, keep)
         distil(keep, columns, told)
         if speed:
-            told["speed"] |= timed(columns, specs)
+            told["speed"] |= timed(columns, specs, speed)
         write_whole(RECORD, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
     # Of what stands in the record, in its order.
     write_whole(PAGE, page(json.loads(json.dumps(kept, sort_keys=True))).encode())
@@ -115,11 +119,14 @@ def distil(keep: Path, columns: Sequence[str], told: dict[str, Any]) -> None:
                 }
 
 
-def timed(columns: Sequence[str], specs: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+def timed(
+    columns: Sequence[str], specs: Sequence[str], modes: Sequence[str]
+) -> dict[str, dict[str, list[float]]]:
     """By group, the speed of each column relative to the newest, with its confidence."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "speed.json"
         words = ("--backend", ",".join(columns), "--records", str(file), "--rounds", "5")
+        words += ("--mode", ",".join(modes), "--path", "native")
         subprocess.run([HARNESS, "bench", *specs, *words])
         content = read(file)
     doubtful = {e["group"] for e in content["benchmarks"] if e["extra_info"].get("doubts")}
@@ -210,7 +217,11 @@ def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
     if not told:
         yield from ("Speeds were not measured: the machine had other work.", "")
         return
-    yield from (f"Speed relative to {columns[0]}, 95% confidence in brackets:", "")
+    yield from (
+        f"Speed of the native path relative to {columns[0]}, 95% confidence in brackets; a cell whose "
+        "rounds lie too far apart to be a figure is left out:",
+        "",
+    )
     yield from (f"| | {' | '.join(columns[1:])} |", f"|---|{'---|' * (len(columns) - 1)}")
     for group, found in sorted(told.items()):
         entries = (
