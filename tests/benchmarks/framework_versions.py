@@ -218,8 +218,8 @@ def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
         yield from ("Speeds were not measured: the machine had other work.", "")
         return
     yield from (
-        f"Speed of the native path relative to {columns[0]}, 95% confidence in brackets; a cell whose "
-        "rounds lie too far apart to be a figure is left out:",
+        f"Speed of the native path relative to {columns[0]}, 95% confidence in brackets; a cell "
+        "whose rounds lie too far apart to be a figure is left out:",
         "",
     )
     yield from (f"| | {' | '.join(columns[1:])} |", f"|---|{'---|' * (len(columns) - 1)}")
