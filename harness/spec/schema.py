@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.spec.names import FreeName, ModelName, Name
+from harness.spec.parameter_count import ParameterCount
 
 Positive = Annotated[int, Field(ge=1)]
 # A dimension: a number, a size name, a sum of those ("units + features"), or "..." for any axes.
@@ -269,8 +270,8 @@ class Model(Documented):
     """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
 
     model: ModelName
-    # How many numbers the layers hold at these sizes, statistics included; checked if given.
-    parameters: Positive | None = None
+    # At these sizes, statistics included.
+    parameters: ParameterCount | None = None
     sizes: dict[Name, Positive]
     inputs: dict[Name, Input]
     noise: dict[Name, Noise] = {}
