@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field
 def _no_declarations(value: Any) -> Any:
     if isinstance(value, dict | list):
         raise ValueError(
-            "of a model this is how many numbers its layers hold in all; a parameter is declared by "
-            "a layer: write a definition with it, and name that under 'layers'"
+            "of a model this is how many numbers its layers hold in all; a parameter is declared "
+            "by a layer: write a definition with it, and name that under 'layers'"
         )
     return value
 
