@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
-from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors, narrow
+from harness.extend import ClaimableCall, Native, Packing, Tensors, narrow
 
+from .attention import ATTENTION
 from .images import IMAGES
 
 # Our loss -> optax's, and the roles that it takes in order.
@@ -36,8 +36,8 @@ def claim(layer: ClaimableCall, dtype: str) -> Native | None:
     if layer.definition in IMAGES:
         native = IMAGES[layer.definition](layer)
     # The softmax of its attention is float32's in any dtype.
-    if layer.definition == "causal_attention" and dtype != "float64":
-        native = _causal_attention(layer)
+    if layer.definition in ATTENTION and dtype != "float64":
+        native = ATTENTION[layer.definition](layer)
     products = narrow(dtype)
     return _cast(native, products) if native and products and layer.shapes else native
 
@@ -60,25 +60,3 @@ def _loss(loss: Callable[..., Any], roles: Sequence[str]) -> Native:
         return (loss(*(values[role] for role in roles)),)
 
     return Native(f"optax.{loss.__name__}", run, Packing({}))
-
-
-def _causal_attention(layer: ClaimableCall) -> Native:
-    """Between products of its own, the first three of them as one."""
-    heads = layer.attributes["heads"]
-
-    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-        x = values["x"]
-        three = x @ packed["W_qkv"] + packed["b_qkv"]
-        # [batch, time, 3 * heads * head] -> three of [batch, time, heads, head]
-        split = three.reshape(*x.shape[:2], 3, heads, -1)
-        parts = (split[:, :, number] for number in range(3))
-        y = jax.nn.dot_product_attention(*parts, is_causal=True)
-        return [y.reshape(*x.shape[:2], -1) @ packed["W_o"] + packed["b_o"]]
-
-    pieces: dict[str, Piece] = {
-        "W_qkv": Join(tuple(Part(f"W_{name}") for name in "qkv"), 1),
-        "b_qkv": Join(tuple(Part(f"b_{name}") for name in "qkv"), 0),
-        "W_o": Part("W_o"),
-        "b_o": Part("b_o"),
-    }
-    return Native("jax.nn.dot_product_attention", run, Packing(pieces))

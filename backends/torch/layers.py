@@ -22,6 +22,7 @@ from harness.extend import (
     Tensors,
 )
 
+from .attention import ATTENTION
 from .images import CONVOLUTIONS, POOLS, convolution, pool
 
 Tensor = Any
@@ -124,29 +125,6 @@ def _group_norm(layer: ClaimableCall) -> Native:
 
     pieces = {"weight": Part("gamma"), "bias": Part("beta")}
     return Native("torch.nn.functional.group_norm", run, Packing(pieces))
-
-
-def _causal_attention(layer: ClaimableCall) -> Native:
-    """What torch.nn.MultiheadAttention does, whose first three products are one."""
-    heads = layer.attributes["heads"]
-    linear = torch.nn.functional.linear
-
-    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        three = linear(values["x"], packed["in_proj_weight"], packed["in_proj_bias"])
-        # [batch, time, 3 * heads * head] -> three of [batch, heads, time, head]
-        split = three.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-        chosen = torch.nn.functional.scaled_dot_product_attention(*split, is_causal=True)
-        y = chosen.transpose(1, 2).flatten(2)
-        return [linear(y, packed["out_proj_weight"], packed["out_proj_bias"])]
-
-    pieces: dict[str, Piece] = {
-        "in_proj_weight": Join(tuple(Part(f"W_{name}", True) for name in "qkv"), 0),
-        "in_proj_bias": Join(tuple(Part(f"b_{name}") for name in "qkv"), 0),
-        "out_proj_weight": Part("W_o", transpose=True),
-        "out_proj_bias": Part("b_o"),
-    }
-    label = "torch.nn.functional.scaled_dot_product_attention"
-    return Native(label, run, Packing(pieces))
 
 
 def _batch_norm(layer: ClaimableCall) -> Native:
@@ -277,7 +255,7 @@ CLAIMS: Mapping[str, Claim] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
-    "causal_attention": _causal_attention,
+    **ATTENTION,
     "simple_rnn": _simple_rnn,
     "simple_rnn_two_biases": _simple_rnn,
     "simple_rnn_without_bias": _simple_rnn,

@@ -1,7 +1,8 @@
 """Known differences: faults of frameworks, as data, each with its reason and an upstream link.
 
 An entry turns matching ``differ`` findings into ``known-difference``. It is strict: a matching
-finding that agrees means that the difference has vanished, which is reported as a fault.
+finding that agrees means that the difference has vanished, which is reported as a fault, unless a
+test shows the difference, since it does not show at all sizes.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Match(Strict):
 
 
 class Difference(Strict):
-    """One fault of a framework. Without ``match`` the harness works around it, and ``shown_by``
-    names the test that shows it and that would notice its repair."""
+    """One fault of a framework. ``shown_by`` names the test that shows it and that would notice its
+    repair. Without ``match`` the harness works around it; with both it shows at some sizes only."""
 
     summary: str
     reason: str
@@ -69,7 +70,7 @@ class Differences:
             if finding.verdict == "differ":
                 finding.verdict = "known-difference"
                 finding.faults.append(f"known difference {name}: {entry.summary}")
-            elif finding.verdict == "agree":
+            elif finding.verdict == "agree" and entry.shown_by is None:
                 finding.verdict = "differ"
                 finding.faults.append(
                     f"known difference {name} has vanished: take it out of {FILE}"

@@ -13,7 +13,7 @@ MODEL = """\
 model: normalised
 summary: Every layer of transformers that a framework may have as its own.
 source: None, it is a test.
-sizes: {heads: 2, head: 3}
+sizes: {heads: 2, head: 3, half: 2}
 inputs:
   x: {shape: [batch, time, heads * head]}
 layers:
@@ -21,15 +21,21 @@ layers:
   scaled: {layer: rms_norm}
   grouped: {layer: group_norm, groups: heads, each: head}
   attend: {layer: causal_attention, heads: heads, head: head}
+  every: {layer: self_attention, heads: heads, head: head}
+  among: {layer: masked_attention, heads: heads, head: head}
+  shared: {layer: grouped_attention, groups: heads, each: head, half: half}
   exact: {layer: dense, units: heads * head, activation: gelu}
   near: {layer: dense, units: heads * head, activation: gelu_tanh}
   swish: {layer: dense, units: heads * head, activation: silu}
-equations: y = grouped(swish(near(exact(scaled(attend(centred(x)))))))
+equations: |
+  attended = shared(every(attend(centred(x))))
+  y = grouped(swish(near(exact(scaled(among(attended, x[..., 0] > 0.5))))))
 targets:
   target: {shape: [batch, time, heads * head]}
 loss: mean(squared_error(y, target))
 optimizer: {optimizer: sgd, learning_rate: 0.1}
 """
+ATTENTION = ("attend", "every", "among", "shared")
 TORCH, KERAS = "torch.nn.functional.", "keras.layers."
 # By backend and dtype: what runs of its own, and the rest runs its equations.
 OWN = {
@@ -37,12 +43,12 @@ OWN = {
         "centred": f"{TORCH}layer_norm",
         "scaled": f"{TORCH}rms_norm",
         "grouped": f"{TORCH}group_norm",
-        "attend": f"{TORCH}scaled_dot_product_attention",
+        **dict.fromkeys(ATTENTION, f"{TORCH}scaled_dot_product_attention"),
         "exact": f"{TORCH}linear, {TORCH}gelu",
         "near": f"{TORCH}linear, {TORCH}gelu",
         "swish": f"{TORCH}linear, {TORCH}silu",
     },
-    ("jax", "float32"): {"attend": "jax.nn.dot_product_attention"},
+    ("jax", "float32"): dict.fromkeys(ATTENTION, "jax.nn.dot_product_attention"),
     # Its softmax is float32's.
     ("jax", "float64"): {},
     ("keras", "float32"): {

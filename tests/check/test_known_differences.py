@@ -80,6 +80,13 @@ def test_a_difference_that_has_vanished_differs() -> None:
     assert applied(entry(dtype="float64"), "agree").verdict == "agree"
 
 
+def test_a_difference_that_a_test_shows_need_not_show_at_every_size() -> None:
+    content = entry().entries["adds-one"].model_copy(update={"shown_by": "tests/t.py"})
+    known = Differences({"adds-one": content})
+    assert applied(known, "agree").verdict == "agree"
+    assert applied(known, "differ").verdict == "known-difference"
+
+
 @pytest.mark.parametrize("verdict", [v for v in VERDICTS if v not in ("agree", "differ")])
 def test_no_other_verdict_is_excused(verdict: Verdict) -> None:
     finding = applied(entry(), verdict)
@@ -104,9 +111,8 @@ def test_every_shipped_entry_has_a_reason_a_link_and_a_test() -> None:
         assert content.link.startswith("https://"), name
         assert len(content.reason) > 40, name
         assert any(c.isdigit() for c in content.versions), name
-        if content.match is None:
-            assert content.shown_by is not None, name
-            assert (ROOT / content.shown_by).is_file(), f"{name}: no {content.shown_by}"
+        assert content.shown_by is not None, name
+        assert (ROOT / content.shown_by).is_file(), f"{name}: no {content.shown_by}"
 
 
 def test_a_file_of_the_former_name_is_read(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""The attention that the torch backend claims: its own products beside torch's fused middle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors
+
+Tensor = Any
+# From queries, keys and values, each [batch, heads, time, head], and what else the layer is given,
+# to what each place chose, of the same shape.
+Middle = Callable[[Tensor, Tensor, Tensor, Tensors], Tensor]
+LABEL = "torch.nn.functional.scaled_dot_product_attention"
+_attend = torch.nn.functional.scaled_dot_product_attention
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
+    return _attend(q, k, v, is_causal=True)
+
+
+def _all(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
+    return _attend(q, k, v)
+
+
+def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
+    """Where a row's mask is all false, every place takes the mean of all: torch's is NaN."""
+    mask = values["mask"][:, None, None, :]
+    some = mask.any(-1, keepdim=True)
+    chosen = _attend(q, k, v, attn_mask=mask | ~some)
+    return torch.where(some, chosen, v.mean(-2, keepdim=True))
+
+
+def _of(middle: Middle) -> Callable[[ClaimableCall], Native]:
+    """What torch.nn.MultiheadAttention does, whose first three products are one."""
+
+    def claim(layer: ClaimableCall) -> Native:
+        heads = layer.attributes["heads"]
+        linear = torch.nn.functional.linear
+
+        def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
+            three = linear(values["x"], packed["in_proj_weight"], packed["in_proj_bias"])
+            # [batch, time, 3 * heads * head] -> three of [batch, heads, time, head]
+            q, k, v = three.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+            y = middle(q, k, v, values).transpose(1, 2).flatten(2)
+            return [linear(y, packed["out_proj_weight"], packed["out_proj_bias"])]
+
+        pieces: dict[str, Piece] = {
+            "in_proj_weight": Join(tuple(Part(f"W_{name}", True) for name in "qkv"), 0),
+            "in_proj_bias": Join(tuple(Part(f"b_{name}") for name in "qkv"), 0),
+            "out_proj_weight": Part("W_o", transpose=True),
+            "out_proj_bias": Part("b_o"),
+        }
+        return Native(LABEL, run, Packing(pieces))
+
+    return claim
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x [..., time, 2 * half], its halves turned by the angles [time, half]."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def _grouped_attention(layer: ClaimableCall) -> Native:
+    groups, each, half, base = (layer.attributes[n] for n in ("groups", "each", "half", "base"))
+    linear = torch.nn.functional.linear
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
+        x = values["x"]
+        places = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
+        pairs = torch.arange(half, dtype=x.dtype, device=x.device)
+        turn = places[:, None] * base ** (-pairs / half)
+        cos, sin = turn.cos(), turn.sin()
+        shares = (groups * each, groups, groups)
+        three = linear(x, packed["qkv"]).unflatten(-1, (sum(shares), 2 * half)).transpose(1, 2)
+        q, k, v = three.split(shares, 1)
+        # One key and one value for each of its queries.
+        k, v = (t.repeat_interleave(each, 1) for t in (_turned(k, cos, sin), v))
+        y = _attend(_turned(q, cos, sin), k, v, is_causal=True)
+        return [linear(y.transpose(1, 2).flatten(2), packed["o"])]
+
+    pieces: dict[str, Piece] = {
+        "qkv": Join(tuple(Part(f"W_{name}", True) for name in "qkv"), 0),
+        "o": Part("W_o", transpose=True),
+    }
+    return Native(LABEL, run, Packing(pieces))
+
+
+ATTENTION: Mapping[str, Callable[[ClaimableCall], Native]] = {
+    "causal_attention": _of(_causal),
+    "self_attention": _of(_all),
+    "masked_attention": _of(_masked),
+    "grouped_attention": _grouped_attention,
+}
