@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,10 @@ from click.core import ParameterSource
 
 from harness import settings
 from harness.errors import UsageError
+from harness.terminal import width
 
+# Columns below which click's help would be wider than the terminal.
+NARROW = 52
 # The sections of a command's help, in their order, and the options in them.
 SECTIONS: Mapping[str, str] = {
     "What to run": "backend against between pairs run break to from path dtype device quick check "
@@ -53,7 +57,7 @@ class Verb(click.Command):
             option.envvar = settings.variables(name, _word(option))
         if parent is not None and not {"--help", "-h"} & {*args}:
             extra["default_map"] = _defaults(parent, self, name)
-        return super().make_context(info_name, args, parent, **extra)
+        return super().make_context(info_name, args, parent, **_narrow(), **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does it; ``UsageError`` for a former option says what does it now, and
@@ -81,7 +85,7 @@ class Verb(click.Command):
         waiting = {
             _word(p): record
             for p in self.get_params(ctx)
-            if (record := p.get_help_record(ctx)) is not None
+            if isinstance(p, click.Option) and (record := p.get_help_record(ctx)) is not None
         }
         for title, names in SECTIONS.items():
             found = [waiting.pop(name) for name in names.split() if name in waiting]
@@ -94,6 +98,15 @@ class Verbs(click.Group):
 
     command_class = Verb
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        return super().make_context(info_name, args, parent, **_narrow(), **extra)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         waiting = {name: (name, _sentence(command)) for name, command in self.commands.items()}
         for title, names in CHAPTERS.items():
@@ -103,6 +116,12 @@ class Verbs(click.Group):
     def vocabulary(self) -> dict[str, list[str]]:
         """The options of each command, without their dashes."""
         return {name: [*map(_word, _options(c))] for name, c in self.commands.items()}
+
+
+def _narrow() -> dict[str, Any]:
+    """The width of help on a terminal that is narrower than click expects any to be."""
+    columns = width(sys.stdout)
+    return {"terminal_width": columns} if columns is not None and columns <= NARROW else {}
 
 
 def _with_option(ctx: click.Context, option: str) -> str:
@@ -127,7 +146,8 @@ def _section(formatter: click.HelpFormatter, title: str, rows: Iterable[tuple[st
     rows = list(rows)
     if rows:
         with formatter.section(title):
-            formatter.write_dl(rows)
+            # Where little room is beside a long option, what it does stands below it.
+            formatter.write_dl(rows, col_max=min(30, max(8, formatter.width - 32)))
 
 
 def _sentence(command: click.Command) -> str:

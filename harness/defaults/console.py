@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from harness.defaults.catalogue import DefaultEntry, Entries, chosen, frameworks, record, shown
 from harness.defaults.page import page
 from harness.defaults.run import Held, Verification, verify
 from harness.errors import UsageError
-from harness.terminal import console, entry, line, say
+from harness.terminal import console, entry, line, say, tell
 
+# Spaces between two columns.
+GAP = 2
 STYLES = {"as written": "green", "changed": "bold red", "error": "bold red"}
 
 
@@ -38,7 +41,7 @@ def run_differences(layer: str | None, options: Mapping[str, Any]) -> int:
         say(json.dumps(_document(entries, between, found)))
     elif not entries:
         what = f" of {layer}" if layer else ""
-        say(f"no default{what} is listed in which {' and '.join(between)} differ")
+        tell(f"no default{what} is listed in which {' and '.join(between)} differ")
     else:
         _print(entries, between, found)
     return found.exit_code if found is not None and entries else 0
@@ -70,9 +73,9 @@ def _print(entries: Entries, between: Sequence[str], found: Verification | None)
     out = console()
     held = {(one.entry, one.framework): one for one in found.held} if found else {}
     for name, one in entries.items():
-        out.print(entry(f"{name} ({', '.join(one.layers)})", "bold"), highlight=False)
+        line(out, f"{name} ({', '.join(one.layers)})", "bold")
         _prose(out, f"{one.parts} To agree on: {one.agree_on}.")
-        out.print(_table(name, one, between, held))
+        _measures(out, name, one, between, held)
         _prose(out, f"apart: {one.apart}")
         if one.elsewhere and not between:
             _prose(out, f"elsewhere: {one.elsewhere}")
@@ -85,27 +88,66 @@ def _print(entries: Entries, between: Sequence[str], found: Verification | None)
 
 
 def _prose(out: Console, text: str) -> None:
-    out.print(Padding(entry(text), (0, 0, 0, 2), expand=False), highlight=False)
+    line(out, f"  {text}", further=0)
 
 
-def _table(
-    name: str, one: DefaultEntry, between: Sequence[str], held: Mapping[tuple[str, str], Held]
-) -> Table:
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    grid.add_column(entry("  framework"), no_wrap=True)
-    grid.add_column(entry("does"), overflow="fold", ratio=1)
-    grid.add_column(entry("set this"), overflow="fold", ratio=1)
-    if held:
-        grid.add_column(entry("now"), overflow="fold", max_width=16)
+def _measures(
+    out: Console,
+    name: str,
+    one: DefaultEntry,
+    between: Sequence[str],
+    held: Mapping[tuple[str, str], Held],
+) -> None:
+    """What each framework does and what to set: a table, or paragraphs where a word of it, such as
+    a call to copy, would be broken."""
+    heads = ["  framework", "does", "set this", *(["now"] if held else [])]
+    rows: list[list[Text]] = []
     for framework, its in shown(one, between).items():
         row = [entry(f"  {framework}"), entry(its.does), entry(its.set)]
-        if held:
-            now = held.get((name, framework))
-            verdict = now.verdict if now else "-"
-            told = now.detail if now and now.verdict in ("changed", "error") else ""
-            row.append(entry(f"{verdict}: {told}" if told else verdict, STYLES.get(verdict, "")))
+        rows.append(row + ([_now(held.get((name, framework)))] if held else []))
+    widths = _widths([[entry(head) for head in heads], *rows], out.width)
+    if not widths:
+        for row in rows:
+            line(out, row[0].plain)
+            for head, text in zip(heads[1:], row[1:], strict=True):
+                line(out, f"    {head}: {text.plain}", str(text.style))
+        return
+    grid = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    for head, width in zip(heads, widths, strict=True):
+        grid.add_column(entry(head), width=width)
+    for row in rows:
         grid.add_row(*row)
-    return grid
+    out.print(grid)
+
+
+def _now(now: Held | None) -> Text:
+    """What a measurement has found of a default."""
+    verdict = now.verdict if now else "-"
+    told = now.detail if now and now.verdict in ("changed", "error") else ""
+    return entry(f"{verdict}: {told}" if told else verdict, STYLES.get(verdict, ""))
+
+
+def _widths(rows: Sequence[Sequence[Text]], columns: int) -> list[int]:
+    """The widths of a table's columns in which no word is broken; empty where there are none.
+
+    Each has that of its longest word. What is left goes where more is wanted, in equal parts.
+    """
+    by_column = list(zip(*rows, strict=True))
+    wanted = [max(text.cell_len for text in column) for column in by_column]
+    widths = [max(_longest(text) for text in column) for column in by_column]
+    widths[0] = wanted[0]
+    left = columns - sum(widths) - GAP * (len(widths) - 1)
+    if left < 0:
+        return []
+    while left and (short := [n for n, width in enumerate(widths) if width < wanted[n]]):
+        for number in short[:left]:
+            widths[number] += 1
+        left -= len(short[:left])
+    return widths
+
+
+def _longest(text: Text) -> int:
+    return max((cell_len(word) for word in text.plain.split()), default=0)
 
 
 def _summary(found: Verification) -> str:

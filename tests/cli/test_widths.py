@@ -12,6 +12,9 @@ from rich.cells import cell_len
 from sampling import sampled
 from terminals import ESCAPE, plain, shown
 
+from harness.commands import cli
+from harness.terminal import wrapped
+
 MODEL = "lesson6/simple_rnn"
 NUMPY = (MODEL, "--backend", "numpy")
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
@@ -37,6 +40,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "--force",
     ),
     "list": ("list",),
+    "list --layers": ("list", "--layers"),
+    "differences": ("differences", "gru", "--between", "torch", "keras"),
     "explain": ("explain", MODEL),
     "a wrong spec": ("check", "lesson6/simple_rn"),
 }
@@ -108,6 +113,31 @@ def test_nothing_is_cut_at_any_width(name: str, show: Show) -> None:
         assert not lost, (columns, lost)
 
 
+@pytest.mark.parametrize(
+    ("row", "columns", "shown"),
+    [
+        ("  name      what it is", 40, ["  name      what it is"]),
+        (
+            "  name      what it is, told in more words than fit",
+            40,
+            ["  name      what it is, told in more", "            words than fit"],
+        ),
+        (
+            "  a_longer_name      what it is, in more words than fit",
+            40,
+            ["  a_longer_name", "    what it is, in more words than fit"],
+        ),
+        ("    it is (in/some/folder/of/a/file.yaml:27)", 36, ["    it is"]),
+    ],
+)
+def test_a_row_of_columns_keeps_them_apart(row: str, columns: int, shown: list[str]) -> None:
+    """What is folded stands below its own column, or by itself; a path is not pushed out."""
+    found = wrapped(row, columns).splitlines()
+    assert found[: len(shown)] == shown
+    assert all(len(line) <= columns for line in found)
+    assert "".join(row.split()) == "".join("".join(found).split())
+
+
 def test_a_pipe_has_no_width(show: Show) -> None:
     """Three paths of two dtypes need more than any width that could be assumed."""
     rows = [line for line in show("check", columns=None).splitlines() if "simple_rnn" in line]
@@ -125,6 +155,26 @@ def test_a_pipe_has_no_width_whatever_it_is_taken_for(env: dict[str, str], show:
 def test_a_width_may_be_given_to_a_pipe(show: Show) -> None:
     text = show("explain", columns=None, env={"COLUMNS": "50"})
     assert max(map(cell_len, text.splitlines())) <= 50
+
+
+@pytest.mark.parametrize("columns", [36, 40, 51, 60])
+def test_help_is_as_wide_as_the_terminal(columns: int, made: Path) -> None:
+    for arguments in ((), ("check",), ("upgrade",)):
+        code, text = shown((*arguments, "--help"), made, columns=columns)
+        assert code == 0
+        lines = [line for line in text.splitlines() if " " in line.strip()]
+        assert len(lines) > 10
+        assert max(map(cell_len, lines)) <= columns
+
+
+def test_help_of_options_lists_nothing_else() -> None:
+    """SPEC and FILE stand in the line of the usage, which says how many may be given."""
+    for name, command in cli.commands.items():
+        with command.make_context(name, ["--help"], resilient_parsing=True) as context:
+            _, _, further = command.get_help(context).partition("Further options:\n")
+        words = [line.split()[0] for line in further.splitlines() if line[2:3].strip()]
+        assert words, name
+        assert all(word.startswith("-") for word in words), (name, words)
 
 
 @pytest.mark.parametrize("verb", ["list", "schema model", "check"])
