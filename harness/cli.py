@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 USAGE = 2
+# What a shell sets when it asks for what can be typed next.
+COMPLETE = "_HARNESS_COMPLETE"
 # What a shell says of a program that a closed pipe has ended: 128 and SIGPIPE.
 CLOSED_PIPE = 141
 
@@ -70,15 +72,23 @@ def _command() -> int:
     import click
 
     from harness.commands import cli
+    from harness.errors import HarnessError
     from harness.terminal import tell
 
     try:
+        if COMPLETE in os.environ:
+            from harness import completion
+
+            completion.register()
         return int(cli(standalone_mode=False) or 0)
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except click.ClickException as error:
         tell(_told(error), error=True)
         return error.exit_code
+    except HarnessError as error:
+        tell(str(error), error=True)
+        return USAGE
     except MemoryError as error:
         tell(f"there is not enough memory: {error}".removesuffix(": "), error=True)
         return USAGE

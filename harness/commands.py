@@ -36,7 +36,7 @@ from harness.terminal import tell
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
 from harness.upstream import commands as upstream_commands
-from harness.verbs import Verbs
+from harness.verbs import Verbs, origins
 
 Command = Callable[..., Any]
 
@@ -49,7 +49,8 @@ def friendly(command: Command) -> Command:
         try:
             return command(*arguments, **given)
         except HarnessError as error:
-            tell(f"{error}{_meant_for_a_list(given)}", error=True)
+            text = f"{error}{_meant_for_a_list(given)}"
+            tell(text + origins(text), error=True)
             sys.exit(2)
 
     return run

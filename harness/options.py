@@ -63,16 +63,15 @@ class WordList(AnyType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        if self.kind == "folder":
-            return [CompletionItem(incomplete, type="dir")]
+        if kind := {"folder": "dir", "file": "file"}.get(self.kind):
+            return [CompletionItem(incomplete, type=kind)]
         before, comma, begun = incomplete.rpartition(",") if self.split else ("", "", incomplete)
         known = completers[self.kind](ctx) if self.kind in completers else ()
         taken = before.split(",")
-        return [
-            CompletionItem(before + comma + name)
-            for name in known
-            if name.startswith(begun) and name not in taken
-        ]
+        names = [name for name in known if name.startswith(begun) and name not in taken]
+        # A model may also be a file of the user's, in any folder.
+        other = [CompletionItem(incomplete, type="file")] if self.kind == "model" else []
+        return [CompletionItem(before + comma + name) for name in names] or other
 
 
 def by_commas(text: str) -> list[str]:
@@ -181,6 +180,7 @@ PYTHONS = listed(
     "--python",
     "pythons",
     pairs=True,
+    kind="file",
     metavar="[BACKEND=]INTERPRETER",
     help="Python of another environment, with the harness in it, to run a backend in; every "
     "backend if none is named.",

@@ -7,6 +7,7 @@ harness has built in; and within each, what is for one command before what is fo
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import Place, UsageError, closest
+from harness.errors import Place, UsageError, closest, shorten
 from harness.files.user_file import MIB, FileFault, displayed, read_bytes
 
 MAX_SETTINGS = MIB
@@ -28,6 +29,8 @@ OTHERS = (
 )
 # Commands that have no table of their own: env are the variables of ``--env``.
 NO_TABLES = frozenset({"env"})
+# Where tomllib has found a fault.
+_PLACED = re.compile(r"(.*?) \(at line (\d+), column (\d+)\)", re.DOTALL)
 # The options of each command, without their dashes.
 Vocabulary = Mapping[str, Iterable[str]]
 
@@ -50,16 +53,9 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
     """
     path = nearest(start or Path.cwd())
     text = "" if path is None else _text(path)
-    if path is None or not re.search(r"^\s*\[\s*tool\s*\.\s*harness", text, re.MULTILINE):
+    if path is None or "harn" not in text.lower():
         return {}
-    import tomllib
-
-    try:
-        table: Any = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{displayed(path)}: {error}") from None
-    for name in TABLE:
-        table = table.get(name, {})
+    table = _table(path, text)
     found: dict[str, Setting] = {}
     commands = known.keys() - NO_TABLES
     for own in (False, True):
@@ -112,8 +108,54 @@ def check_variables(known: Vocabulary) -> None:
 def _text(path: Path) -> str:
     try:
         return read_bytes(path, MAX_SETTINGS, "settings").decode()
-    except (FileFault, UnicodeDecodeError) as error:
+    except FileFault as error:
         raise UsageError(f"cannot read the settings: {error}") from None
+    except UnicodeDecodeError as error:
+        row = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{displayed(path)}:{row}: not a text in UTF-8") from None
+
+
+def _table(path: Path, text: str) -> dict[str, Any]:
+    """The table of the harness, however it is written; empty where there is none."""
+    import tomllib
+
+    try:
+        parsed: Any = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        placed = _PLACED.fullmatch(str(error))
+        what = placed[1] if placed else str(error)
+        place = Place(displayed(path), *(map(int, placed.groups()[1:]) if placed else ()))
+        raise UsageError(f"{place}: this is not TOML: {what}") from None
+    except RecursionError:
+        raise UsageError(f"{displayed(path)}: lists or tables are nested too deep") from None
+    tools = parsed.get(TABLE[0])
+    tools = tools if isinstance(tools, dict) else {}
+    name = ".".join(TABLE)
+    if TABLE[1] not in tools:
+        near = [f"{TABLE[0]}.{tool}" for tool in tools if _alike(tool)]
+        for wrong in near or [key for key in parsed if key == TABLE[1]]:
+            place = _header(path, text, wrong)
+            raise UsageError(f"{place}: the table of the harness is [{name}], found [{wrong}]")
+        return {}
+    table = tools[TABLE[1]]
+    if not isinstance(table, dict):
+        what = "several tables" if isinstance(table, list) else shorten(repr(table))
+        raise UsageError(f"{displayed(path)}: {name} is one table of options, found {what}")
+    return table
+
+
+def _header(path: Path, text: str, wanted: str) -> Place:
+    """Where a table begins; the file as a whole where its header has another form."""
+    for number, row in enumerate(text.splitlines(), start=1):
+        header = re.sub(r"[\s\"'\[\]]", "", row)
+        if row.lstrip().startswith("[") and f"{header}.".startswith(f"{wanted}."):
+            return Place(displayed(path), number, 1)
+    return Place(displayed(path))
+
+
+def _alike(tool: str) -> bool:
+    """Whether a tool's name is that of the harness but for a letter."""
+    return difflib.SequenceMatcher(None, tool.lower(), TABLE[1]).ratio() > 0.85
 
 
 def _all(known: Vocabulary) -> set[str]:

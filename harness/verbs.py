@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from harness import settings
-from harness.errors import UsageError
+from harness.errors import UsageError, shorten
 from harness.terminal import width
 
 # Columns below which click's help would be wider than the terminal.
@@ -56,7 +58,11 @@ class Verb(click.Command):
         for option in _options(self):
             option.envvar = settings.variables(name, _word(option))
         if parent is not None and not {"--help", "-h"} & {*args}:
-            extra["default_map"] = _defaults(parent, self, name)
+            try:
+                extra["default_map"] = _defaults(parent, self, name)
+            except click.UsageError:
+                if not extra.get("resilient_parsing"):  # a shell completes, as well as it can
+                    raise
         return super().make_context(info_name, args, parent, **_narrow(), **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -78,7 +84,7 @@ class Verb(click.Command):
             origin = _origin(ctx, error.param) if error.param is not None else ""
             if not origin:
                 raise
-            told = error.message + origin
+            told = f"{error.message} (from {origin})"
             raise click.BadParameter(told, ctx, error.param, error.param_hint) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -190,36 +196,70 @@ def _value(option: click.Option, setting: settings.Setting) -> Any:
         if not isinstance(value, bool):
             raise UsageError(f"{setting.place}: {name!r} is true or false, found {value!r}")
         return value
-    if isinstance(value, Mapping):
+    named = "=" in (option.metavar or "")
+    if isinstance(value, Mapping) and named:
         value = [f"{key}={one}" for key, one in value.items()]
     items = value if isinstance(value, list) else [value]
-    if any(isinstance(item, list | dict | bool) for item in items):
-        raise UsageError(f"{setting.place}: {name!r} is a text, a number or a list of them")
-    if name in (
-        *("specs", "records", "output", "reproducers", "weights", "inputs", "baseline"),
-        "history",
-    ):
-        items = [_beside(setting, str(item)) for item in items]
+    if not items or any(isinstance(item, list | dict | bool) for item in items):
+        forms = "a text, a number or a list of them" if option.multiple else "a text or a number"
+        forms += ", or a table of names" if named else ""
+        raise UsageError(f"{setting.place}: {name!r} is {forms}, found {shorten(repr(value))}")
+    items = [_beside(setting, option, str(item)) for item in items]
     if option.multiple:
-        return [str(item) for item in items]
+        return items
     if len(items) == 1:
-        return str(items[0])
+        return items[0]
     if setting.own:
         raise UsageError(f"{setting.place}: {name!r} is one value here, found {len(items)}")
     return None
 
 
-def _beside(setting: settings.Setting, path: str) -> str:
-    """A path of the file, which is meant from the file's folder."""
-    return str(setting.folder / path)
+def _beside(setting: settings.Setting, option: click.Option, value: str) -> str:
+    """A value of the file, as it is but for a path, which is meant from the file's folder."""
+    kind = getattr(option.type, "kind", "")
+    if isinstance(option.type, click.Path) or kind == "folder":
+        return str(setting.folder / value)
+    # Names of interpreters, models, texts and sets of data are no paths, and what maps names none.
+    name, equals, path = value.rpartition("=")
+    if kind in ("file", "text", "data") and _is_path(setting.folder, path, option):
+        return f"{name}{equals}{setting.folder / path}"
+    return value
+
+
+def _is_path(folder: Path, value: str, option: click.Option) -> bool:
+    if "/" in value or _word(option) == "python":
+        return "/" in value
+    return (folder / value.partition(":")[0]).exists()
+
+
+def origins(message: str) -> str:
+    """Where the options that a message speaks of were set, if not on the command line: `` (--dtype
+    is from pyproject.toml:5:1)``."""
+    ctx = click.get_current_context(silent=True)
+    found = []
+    for param in ctx.command.params if ctx is not None else ():
+        assert ctx is not None
+        origin, word = _origin(ctx, param), _word(param)
+        if origin and _spoken_of(word, ctx.params.get(param.name or ""), message):
+            found.append(f"--{word} is from {origin}")
+    return f" ({'; '.join(found)})" if found else ""
+
+
+def _spoken_of(word: str, value: Any, message: str) -> bool:
+    """Whether a message names an option, or quotes its value, or a part of it."""
+    values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+    parts = [part for one in values for part in (one, *one.split("=", 1))]
+    quoted = any(repr(part) in message for part in parts)
+    paths = any("/" in part and part in message for part in parts)
+    return quoted or paths or re.search(rf"--{re.escape(word)}(?![\w-])", message) is not None
 
 
 def _origin(ctx: click.Context, param: click.Parameter) -> str:
-    """Where a wrong value comes from, unless from the command line."""
+    """Where a value comes from, unless from the command line."""
     name = param.name or ""
     source = ctx.get_parameter_source(name)
     if source is ParameterSource.DEFAULT_MAP:
-        return f" (from {ctx.meta.get(__name__, {}).get(name)})"
+        return str(ctx.meta.get(__name__, {}).get(name))
     if source is ParameterSource.ENVIRONMENT and isinstance(param.envvar, list):
-        return f" (from the environment: {' or '.join(param.envvar)})"
+        return f"the environment: {' or '.join(param.envvar)}"
     return ""

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("text", "environments", "cluster"),
     ("spec", "runtime"),
     ("program",),
-    ("verbs", "options"),
+    ("verbs", "options", "completion"),
     ("settings",),
     ("interrupts",),
     ("compared", "merged"),

@@ -152,12 +152,14 @@ def own_model(command: Command) -> Command:
             click.option(
                 "--against",
                 metavar="MODEL",
+                type=WordList("file"),
                 help="Check a model of your own: FILE.py:NAME, or a .onnx or .keras file.",
             ),
             listed(
                 "--map",
                 "maps",
                 pairs=True,
+                kind="file",
                 metavar="OURS=THEIRS",
                 help="Which weight of your model is which of the spec's, where names differ; or a "
                 "file of such lines.",

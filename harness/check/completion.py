@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from harness.errors import HarnessError
 from harness.options import completers
 
 DTYPES = ("float64", "float32", "bfloat16", "float16", "tf32")
@@ -32,13 +33,14 @@ def formats(ctx: click.Context) -> Iterable[str]:
 
 
 def models(ctx: click.Context) -> Iterable[str]:
-    """Models by name, also of folders given before; for ``explain``, all other definitions."""
+    """Models by name, also of folders given before, and specs that lie in this folder; for
+    ``explain``, all other definitions."""
     from harness.spec.library import FOLDERS, Library
 
-    folders = [Path(f) for f in ctx.params.get("folders") or () if Path(f).is_dir()]
-    library = Library(tuple(folders))
+    library = Library(_folders(ctx))
     kinds = FOLDERS if ctx.info_name == "explain" else ("model",)
-    return [name for kind in kinds for name in library.names(kind)]
+    files = sorted(path.name for path in Path().glob("*.yaml") if path.is_file())
+    return [*files, *(name for kind in kinds for name in library.names(kind))]
 
 
 def checks(ctx: click.Context) -> Iterable[str]:
@@ -53,10 +55,45 @@ def sizes(ctx: click.Context) -> Iterable[str]:
     from harness.spec.library import lesson6
     from harness.spec.model import load_spec
 
-    given = ctx.params.get("specs") or ctx.params.get("spec") or lesson6()
-    names = [given] if isinstance(given, str) else given
-    found = dict.fromkeys(size for name in names for size in load_spec(name, ()).model.sizes)
+    # Where the option's value is still to come, click leaves the arguments before it unread.
+    given = ctx.params.get("specs") or ctx.params.get("spec") or ctx.args or lesson6()
+    found: dict[str, None] = {}
+    for name in [given] if isinstance(given, str) else given:
+        try:
+            found.update(dict.fromkeys(load_spec(name, _folders(ctx)).model.sizes))
+        except HarnessError:
+            continue  # the command says what is wrong with it; here the user is still typing
     return [f"{size}=" for size in found]
+
+
+def definitions(ctx: click.Context) -> Iterable[str]:
+    """Those of which defaults are listed in which frameworks differ."""
+    from harness.defaults.catalogue import catalogue, layers
+
+    return layers(catalogue())
+
+
+def compared(ctx: click.Context) -> Iterable[str]:
+    """The frameworks of that list."""
+    from harness.defaults.catalogue import catalogue, frameworks
+
+    return frameworks(catalogue())
+
+
+def environments(ctx: click.Context) -> Iterable[str]:
+    """Those that are kept."""
+    from harness.environments import cache
+
+    return cache.kept()
+
+
+def wanted(ctx: click.Context) -> Iterable[str]:
+    """Results of a run; of an upgrade, what is compared."""
+    return ("numbers", "speed") if ctx.info_name == "upgrade" else ("outputs", "loss", "gradients")
+
+
+def _folders(ctx: click.Context) -> tuple[Path, ...]:
+    return tuple(Path(f) for f in ctx.params.get("folders") or () if Path(f).is_dir())
 
 
 completers.update(
@@ -70,5 +107,10 @@ completers.update(
     mode=lambda ctx: MODES,
     text=lambda ctx: TEXTS,
     device=lambda ctx: ("cpu", "cuda"),
-    want=lambda ctx: ("outputs", "loss", "gradients"),
+    phase=lambda ctx: ("training", "inference"),
+    cluster=lambda ctx: ("ray", "ray://"),
+    definition=definitions,
+    framework=compared,
+    environment=environments,
+    want=wanted,
 )

@@ -7,12 +7,15 @@ from typing import Any
 
 import click
 
+from harness.options import WordList
+
 
 def machines(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--shard`` and ``--on``."""
     on = click.option(
         "--on",
         metavar="ray[://HOST:PORT]",
+        type=WordList("cluster"),
         help="Run on the nodes of a Ray cluster: that of this machine, or the one whose head has "
         "the address.",
     )

@@ -32,6 +32,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option(
     "--between",
     nargs=2,
+    type=WordList("backend"),
     metavar="A B",
     help="Two columns of the one file, such as torch@2.14.1 torch@2.15.0.",
 )

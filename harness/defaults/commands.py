@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from harness.interrupts import stoppable
-from harness.options import JSON, MARKDOWN
+from harness.options import JSON, MARKDOWN, WordList
 
 Command = Callable[..., Any]
 
@@ -20,10 +20,11 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command()(guard(differences))
 
 
-@click.argument("layer", required=False)
+@click.argument("layer", required=False, type=WordList("definition"))
 @click.option(
     "--between",
     nargs=2,
+    type=WordList("framework"),
     metavar="A B",
     help="Only where these two differ, such as torch keras.",
 )

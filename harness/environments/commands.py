@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from harness.interrupts import stoppable
-from harness.options import FORCE, JSON
+from harness.options import FORCE, JSON, WordList
 
 Command = Callable[..., Any]
 
@@ -20,10 +20,20 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command("env")(guard(env))
 
 
-@click.argument("words", nargs=-1, metavar="[BACKEND==VERSION [REQUIREMENT]...]")
+@click.argument(
+    "words",
+    nargs=-1,
+    metavar="[BACKEND==VERSION [REQUIREMENT]...]",
+    type=WordList("environment"),
+)
 @click.option("--list", is_flag=True, help="List the environments that there are.")
 @click.option("--remove", is_flag=True, help="Remove environments.")
-@click.option("--python", metavar="INTERPRETER", help="Python to make it on; this one if left out.")
+@click.option(
+    "--python",
+    metavar="INTERPRETER",
+    type=WordList("file"),
+    help="Python to make it on; this one if left out.",
+)
 @FORCE
 @JSON
 def env(words: tuple[str, ...], **options: Any) -> None:

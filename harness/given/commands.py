@@ -36,7 +36,13 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @click.option("-o", "--output", type=FILE, help="File (.npz) to write the results to.")
 @options.dtype("float64", "float32")
 @options.path("native")
-@click.option("--phase", default="training", show_default=True, help="training or inference.")
+@click.option(
+    "--phase",
+    default="training",
+    show_default=True,
+    type=WordList("phase"),
+    help="training or inference.",
+)
 @options.DEVICE
 @options.SPECS
 @options.SIZE

@@ -203,13 +203,6 @@ def test_files_and_folders_are_left_to_the_shell() -> None:
     assert kinds == {"--records": {"file"}, "--specs": {"dir"}}
 
 
-def test_a_shell_is_answered() -> None:
-    env = {**os.environ, "_HARNESS_COMPLETE": "bash_complete", "COMP_CWORD": "3"}
-    env["COMP_WORDS"] = "harness check --backend nu"
-    done = subprocess.run([HARNESS], env=env, capture_output=True, text=True, check=False)
-    assert done.stdout == "plain,numpy\n", done.stderr
-
-
 # --- Definitions -------------------------------------------------------------------------------
 
 

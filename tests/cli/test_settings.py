@@ -121,7 +121,19 @@ def test_the_nearest_file_of_the_repository_counts(folder: Path, parsed: Parsed)
             "pyproject.toml:5:3: there is no option 'bach'; did",
         ),
         ("[tool.harness]\ncheck = 3\n", "the options of 'harness check' are a table, found 3"),
-        ("[tool.harness]\nx = \n", "pyproject.toml: Invalid value"),
+        ("[tool.harness]\nx = \n", "pyproject.toml:5:5: this is not TOML: Invalid value"),
+        ("[tool.harness]\nx = '", "pyproject.toml: this is not TOML: "),
+        ("[tool.harness]\nx = " + "[" * 9000, "nested too deep"),
+        # However the table is written, it is read.
+        ("[tool]\nharness = {specz = 1}\n", "pyproject.toml: there is no option 'specz'; did"),
+        ('["tool".harness]\nspecz = 1\n', "pyproject.toml:5:1: there is no option 'specz'; did"),
+        ("[tool]\nharness.specz = 1\n", "there is no option 'specz'; did you mean 'specs'?"),
+        ("[[tool.harness]]\nseed = 1\n", "is one table of options, found several tables"),
+        ("[tool]\nharness = 3\n", "tool.harness is one table of options, found 3"),
+        # And one that is nearly it is told.
+        ("[tool.harnes]\n", "toml:4:1: the table of the harness is [tool.harness], found [tool.h"),
+        ("[tool.Harness.check]\n", "toml:4:1: the table of the harness is [tool.harness], found"),
+        ("[harness]\nseed = 1\n", "toml:4:1: the table of the harness is [tool.harness], found ["),
     ],
 )
 def test_a_wrong_file_is_told_with_its_place(text: str, words: str, folder: Path) -> None:
@@ -132,11 +144,99 @@ def test_a_wrong_file_is_told_with_its_place(text: str, words: str, folder: Path
 
 
 @pytest.mark.parametrize(
+    "text", ["tool = 3  # not harness\n", "[tool.harvest]\nx = 1\n", "[tool.other]\nharness = 1\n"]
+)
+def test_other_tables_are_let_be(text: str, folder: Path) -> None:
+    (folder / "pyproject.toml").write_text(text)
+    assert settings("check", KNOWN, folder) == {}
+
+
+def test_a_file_that_is_no_text_is_named(folder: Path) -> None:
+    (folder / "pyproject.toml").write_bytes(b"[tool.harness]\nspecs = '\xff'\n")
+    with pytest.raises(UsageError, match=r"pyproject\.toml:2: not a text in UTF-8"):
+        settings("check", KNOWN, folder)
+
+
+def test_paths_are_meant_from_the_folder_of_the_file(
+    folder: Path, parsed: Parsed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every option that takes one; names of interpreters, models and texts stay names."""
+    written(
+        folder,
+        """
+[tool.harness.check]
+html = "report.html"
+junit = "j.xml"
+records = "r.jsonl"
+python = {torch = ".venv/bin/python", jax = "python3.12"}
+against = "model.py:Net"
+map = ["ours.map", "a=b"]
+[tool.harness.train]
+text = "mine.txt"
+weights = "w.safetensors"
+backend = "numpy"
+[tool.harness.report]
+base = "old.jsonl"
+""",
+    )
+    inner = folder / "inner"
+    inner.mkdir()
+    for name in ("model.py", "ours.map", "mine.txt"):
+        (folder / name).write_text("")
+    monkeypatch.chdir(inner)
+    check = parsed("check")
+    assert {check[name] for name in ("html_file", "junit_file", "records")} == {
+        folder / name for name in ("report.html", "j.xml", "r.jsonl")
+    }
+    assert check["pythons"] == (f"torch={folder}/.venv/bin/python", "jax=python3.12")
+    assert check["against"] == f"{folder}/model.py:Net"
+    assert check["maps"] == (f"{folder}/ours.map", "a=b")
+    train = parsed("train", "x")
+    assert (train["text"], train["weights"]) == (f"{folder}/mine.txt", folder / "w.safetensors")
+    assert parsed("report", "x.jsonl", "-o", "x.html")["bases"] == (folder / "old.jsonl",)
+    assert parsed("train", "x", "--text", "mine.txt")["text"] == "mine.txt"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("dtype = 'flot32'", "(--dtype is from "),
+        ("backend = ['numpy', 'nmpy']", "(--backend is from "),
+        ("path = 'nativ'", "(--path is from "),
+        ("size = {hiden = 3}", "(--size is from "),
+        ("size = 'hidden'", "(--size is from "),
+        ("specs = 'nosuch'", "(--specs is from "),
+        ("baseline = 'nosuch.jsonl'", "(--baseline is from "),
+    ],
+)
+def test_what_a_command_refuses_is_told_with_its_place(text: str, words: str, folder: Path) -> None:
+    written(folder, f"[tool.harness.check]\n{text}\n")
+    found = CliRunner().invoke(cli, ["check", "mlp"])
+    assert found.exit_code == 2
+    assert f"{words}{folder}/pyproject.toml:5:1)" in found.output.replace("\n", "")
+    given = CliRunner().invoke(cli, ["check", "mlp", "--dtype", "flot32"])
+    assert "--dtype is from" not in given.output, "it is from the command line"
+
+
+def test_a_wrong_variable_that_a_command_refuses_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_DTYPE", "flot32")
+    found = CliRunner().invoke(cli, ["check", "mlp"])
+    assert found.exit_code == 2
+    told = "(--dtype is from the environment: HARNESS_CHECK_DTYPE or HARNESS_DTYPE)"
+    assert told in found.output
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("seed = 'x'", "found 'x' (allowed: 0 to 4,294,967,295) (from "),
         ("quick = 1", "pyproject.toml:5:1: 'quick' is true or false, found 1"),
-        ("seed = [[1]]", "pyproject.toml:5:1: 'seed' is a text, a number or a list of them"),
+        ("seed = [[1]]", "pyproject.toml:5:1: 'seed' is a text or a number, found [[1]]"),
+        ("backend = []", "'backend' is a text, a number or a list of them, found []"),
+        ("backend = {a = 1}", "'backend' is a text, a number or a list of them, found {'a': 1}"),
+        ("size = [{a = 1}]", "'size' is a text, a number or a list of them, or a table of names"),
         ("seed = [1, 2]", "pyproject.toml:5:1: 'seed' is one value here, found 2"),
         ("sede = 1", "pyproject.toml:5:1: there is no option 'sede'; did you mean 'seed'?"),
     ],

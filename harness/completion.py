@@ -1,0 +1,173 @@
+"""Completion in bash, zsh and fish, where click's own scripts break words that the harness has.
+
+Bash breaks a word at ``=``, ``:`` and ``@``, zsh replaces ``--option=value`` as a whole, and fish
+gets a list with commas in pieces. The scripts here hand over the line as it stands; what is put in
+its place is said for each shell by its class. They go by ``type,value`` lines, as click's do; a
+``part`` is a value that goes on, so that no space follows it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, ClassVar
+
+from click.shell_completion import (
+    CompletionItem,
+    ShellComplete,
+    add_completion_class,
+    split_arg_string,
+)
+
+from harness.errors import HarnessError, UsageError
+
+VARIABLE = "_HARNESS_COMPLETE"
+_BASH = """\
+%(complete_func)s() {
+    local response type value
+    response=$(COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \\
+        %(complete_var)s=bash_complete "$1")
+    COMPREPLY=()
+    while IFS=, read -r type value; do
+        case $type in
+            dir) compopt -o dirnames ;;
+            file) compopt -o default ;;
+            part) compopt -o nospace; COMPREPLY+=("$value") ;;
+            plain) COMPREPLY+=("$value") ;;
+        esac
+    done <<< "$response"
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+_ZSH = """\
+#compdef %(prog_name)s
+%(complete_func)s() {
+    setopt localoptions extendedglob
+    local response type value
+    local -a plain part
+    response=$(COMP_LINE="${(j: :)words[1,CURRENT-1]} $PREFIX" %(complete_var)s=zsh_complete \\
+        $words[1])
+    local option=${(M)PREFIX#--[^=]#=}
+    while IFS=, read -r type value; do
+        case $type in
+            dir) compset -P '*='; _path_files -/ ;;
+            file) compset -P '*='; _path_files ;;
+            part) part+=("$option$value") ;;
+            plain) plain+=("$option$value") ;;
+        esac
+    done <<< "$response"
+    (( $#part )) && compadd -U -S '' -V part -a part
+    (( $#plain )) && compadd -U -V plain -a plain
+}
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+    %(complete_func)s "$@"
+else
+    compdef %(complete_func)s %(prog_name)s
+fi
+"""
+_FISH = """\
+function %(complete_func)s
+    set -l line (commandline -cp | string collect)
+    set -l word (commandline -ct | string collect --allow-empty)
+    set -l option (string match -rg '^(--[^=]*=|)' -- $word)
+    for item in (env COMP_LINE=$line %(complete_var)s=fish_complete %(prog_name)s)
+        set -l parts (string split --max 1 , -- $item)
+        switch $parts[1]
+            case dir
+                printf '%%s\\n' "$option"(__fish_complete_directories $parts[2])
+            case file
+                printf '%%s\\n' "$option"(__fish_complete_path $parts[2])
+            case '*'
+                printf '%%s\\n' "$option$parts[2]"
+        end
+    end
+end
+complete --no-files --command %(prog_name)s --arguments '(%(complete_func)s)'
+"""
+
+
+class _Shell(ShellComplete):
+    """What the shells have in common."""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The words of the line before the cursor, and the one that is begun."""
+        # A letter at the end tells an empty word from none.
+        _, *words = split_arg_string(os.environ.get("COMP_LINE", "") + "x")
+        return words[:-1], words[-1][:-1] if words else ""
+
+    def format_completion(self, item: CompletionItem[Any]) -> str:
+        value = self.written(str(item.value)) if item.type == "plain" else str(item.value)
+        kind = "part" if item.type == "plain" and value.endswith(("=", "/")) else item.type
+        return f"{kind},{value}"
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[Any]]:
+        try:
+            found = super().get_completions(args, incomplete)
+        except HarnessError:
+            return []  # while somebody types; the command says what is wrong
+        # What would act on the terminal, or be two lines, is left out.
+        return [item for item in found if str(item.value).isprintable()]
+
+    def written(self, value: str) -> str:
+        """A value as the shell wants it."""
+        return value
+
+
+class Bash(_Shell):
+    """Values from where bash has broken the word, with what it would act on behind backslashes."""
+
+    name: ClassVar[str] = "bash"
+    source_template: ClassVar[str] = _BASH
+
+    def written(self, value: str) -> str:
+        line = os.environ.get("COMP_LINE", "")
+        if quote := _open_quote(line):
+            return value if quote not in value else ""
+        _, begun = self.get_completion_args()
+        before = _escaped(begun.partition("=")[2] if re.match("--[^=]*=", begun) else begun)
+        breaks = set(os.environ.get("COMP_WORDBREAKS", "=:@"))
+        # A word begins after these, but with the ``@``.
+        starts = [before.rfind(one) + (one != "@") for one in "=:@" if one in breaks]
+        return _escaped(value)[max(0, *starts) :]
+
+
+class Zsh(_Shell):
+    """Values as they are: zsh puts backslashes itself."""
+
+    name: ClassVar[str] = "zsh"
+    source_template: ClassVar[str] = _ZSH
+
+
+class Fish(_Shell):
+    """Values as they are: fish puts backslashes itself."""
+
+    name: ClassVar[str] = "fish"
+    source_template: ClassVar[str] = _FISH
+
+
+SHELLS = (Bash, Zsh, Fish)
+
+
+def register() -> None:
+    """Have click answer these shells with these classes.
+
+    Raises:
+        UsageError: the variable that asks for it names no shell, or wants something else.
+    """
+    asked = os.environ.get(VARIABLE)
+    allowed = [f"{shell.name}_{what}" for shell in SHELLS for what in ("source", "complete")]
+    if asked and asked not in allowed:
+        sources = ", ".join(name for name in allowed if name.endswith("source"))
+        raise UsageError(f"{VARIABLE} is one of {sources}, found {asked!r}")
+    for shell in SHELLS:
+        add_completion_class(shell)
+
+
+def _escaped(value: str) -> str:
+    return re.sub(r"([^\w@%+=:,./~^-])", r"\\\1", value)
+
+
+def _open_quote(line: str) -> str:
+    """The quote that is not closed at the end of a line, if there is one."""
+    bare = re.sub(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", "", line)
+    return next((char for char in bare if char in "'\""), "")

@@ -1,0 +1,220 @@
+"""Completion as the shells themselves do it: whole words, files, sizes, lists, and odd names."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from harness.commands import cli
+from harness.options import WordList
+
+HARNESS = Path(sys.executable).with_name("harness")
+MODEL = """\
+model: mine
+summary: A test.
+source: A test.
+sizes: {features: 5, units: 3}
+inputs:
+  x: {shape: [batch, features]}
+layers:
+  out: {layer: dense, units: units}
+equations: |
+  y = out(x)
+"""
+# What is typed, and what stands there after the key for completion.
+TYPED = {
+    "harness check mi": "harness check mine.yaml ",
+    "harness check fold": "harness check folder/",
+    "harness check lesson6/keras_g": "harness check lesson6/keras_gru ",
+    "harness check --backend nu": "harness check --backend numpy ",
+    "harness check --backend=nu": "harness check --backend=numpy ",
+    "harness check --backend torch,nu": "harness check --backend torch,numpy ",
+    "harness check --backend=torch,nu": "harness check --backend=torch,numpy ",
+    "harness check --backend torch@1": "harness check --backend torch@1.2.3 ",
+    "harness check --backend=numpy,torch@": "harness check --backend=numpy,torch@1.2.3 ",
+    "harness check mine.yaml --size fe": "harness check mine.yaml --size features=",
+    "harness check mine.yaml --size=units=8,f": "harness check mine.yaml --size=units=8,features=",
+    "harness check --weights=num": "harness check --weights=numbers.npz ",
+    "harness check --against num": "harness check --against numbers.npz ",
+    "harness differences hard_s": "harness differences hard_sigmoid ",
+    "harness upgrade torch torch --want sp": "harness upgrade torch torch --want speed ",
+    "harness check --specs hostile a": "harness check --specs hostile a\\ b ",
+    "harness check --specs hostile '$(to": "harness check --specs hostile '$(touch x)' ",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Specs, numbers, an environment of another version, and definitions with hostile names."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = tmp_path / "cache/backend-comparison-harness/environments/torch@1.2.3"
+    made.mkdir(parents=True)
+    about = {"column": "torch@1.2.3", "requirements": ["torch==1.2.3"], "versions": {}}
+    about |= {"python": "3.11", "made": "2026-01-01T00:00:00Z", "harness": "0.1.0"}
+    (made / "environment.json").write_text(json.dumps(about))
+    here = tmp_path / "here"
+    (here / "folder").mkdir(parents=True)
+    (here / "mine.yaml").write_text(MODEL)
+    (here / "broken.yaml").write_text("model: [\n")
+    (here / "numbers.npz").write_text("")
+    hostile = here / "hostile/models"
+    hostile.mkdir(parents=True)
+    for name in ("a b", "$(touch x)", "new\nline", "\x1b]0;title\x07"):
+        (hostile / f"{name}.yaml").write_text("")
+    return here
+
+
+class Typist:
+    """Somebody at a shell that completes at the tab, and at ^T writes the line down."""
+
+    def __init__(self, folder: Path, shell: list[str], setting_up: str) -> None:
+        self.folder, self.shown = folder, folder.parent / "line"
+        env = {**os.environ, "TERM": "dumb", "PATH": f"{HARNESS.parent}:{os.environ['PATH']}"}
+        self.child, self.terminal = pty.fork()
+        if not self.child:
+            os.chdir(folder)
+            os.execvpe(shell[0], shell, env)
+        os.write(self.terminal, f"{setting_up}; echo > {self.shown}\n".encode())
+        self._line()
+
+    def completed(self, line: str) -> str:
+        """The line after a tab."""
+        os.write(self.terminal, f"{line}\t\x14".encode())
+        found = self._line()
+        os.write(self.terminal, b"\x05\x15")  # the end of the line, and all of it away
+        return found
+
+    def _line(self) -> str:
+        patience = time.monotonic() + 60
+        while not self.shown.exists() or not self.shown.read_text():
+            assert time.monotonic() < patience
+            if select.select([self.terminal], [], [], 0.05)[0]:
+                os.read(self.terminal, 65536)
+        found = self.shown.read_text()
+        self.shown.unlink()
+        return found
+
+    def close(self) -> None:
+        os.close(self.terminal)
+        os.waitpid(self.child, 0)
+
+
+def source(shell: str) -> str:
+    return f'eval "$(_HARNESS_COMPLETE={shell}_source harness)"'
+
+
+@pytest.fixture
+def bash(folder: Path) -> Iterator[Typist]:
+    key = f"""bind -x '"\\C-t": printf "%s\\n" "$READLINE_LINE" > {folder.parent}/line'"""
+    typist = Typist(folder, ["bash", "--norc", "--noprofile", "-i"], f"{source('bash')}; {key}")
+    yield typist
+    typist.close()
+
+
+@pytest.fixture
+def zsh(folder: Path) -> Iterator[Typist]:
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed")
+    key = f'show() {{ print -r -- "$BUFFER" > {folder.parent}/line }}; zle -N show'
+    start = f"autoload -U compinit; compinit -u -D; {source('zsh')}; {key}; bindkey '^T' show"
+    typist = Typist(folder, ["zsh", "-f", "-i"], start)
+    yield typist
+    typist.close()
+
+
+def test_what_bash_puts_there(bash: Typist) -> None:
+    found = {line: bash.completed(line).removesuffix("\n") for line in TYPED}
+    assert found == TYPED
+
+
+def test_what_zsh_puts_there(zsh: Typist) -> None:
+    found = {line: zsh.completed(line).strip() for line in TYPED}
+    assert found == {line: whole.strip() for line, whole in TYPED.items()}
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_what_fish_puts_there(folder: Path) -> None:
+    env = {**os.environ, "PATH": f"{HARNESS.parent}:{os.environ['PATH']}"}
+    start = "_HARNESS_COMPLETE=fish_source harness | source"
+    for line, whole in TYPED.items():
+        asked = f"{start}; complete -C {shlex.quote(line)}"
+        done = subprocess.run(
+            ["fish", "--no-config", "-c", asked],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        # It has the words without quotes, and puts those that they need itself.
+        assert done.stdout.split("\t")[0].strip() == shlex.split(whole)[-1], line
+
+
+def answered(line: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """What the harness answers bash."""
+    variables = {**os.environ, "_HARNESS_COMPLETE": "bash_complete", "COMP_LINE": line, **env}
+    return subprocess.run(
+        [HARNESS], cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("harness check mine.yaml --size ", "part,features=\npart,units=\n"),
+        ("harness check broken.yaml --size ", "\n"),
+        ("harness check nosuch.yaml --size ", "\n"),
+        ("harness check --backend nu", "plain,numpy\n"),
+    ],
+)
+def test_nothing_is_said_at_a_prompt(line: str, shown: str, folder: Path) -> None:
+    """Wrong files and settings are told by the command, not between two letters."""
+    (folder / ".git").mkdir()
+    (folder / "pyproject.toml").write_text("[tool.harness]\nbackends = 'torch'\n")
+    done = answered(line, folder, HARNESS_BACKND="numpy")
+    assert (done.stdout, done.stderr, done.returncode) == (shown, "", 0)
+
+
+def test_names_that_act_on_the_terminal_are_left_out(folder: Path) -> None:
+    found = answered("harness check --specs hostile ", folder).stdout.splitlines()
+    assert "plain,a\\ b" in found
+    assert "plain,\\$\\(touch\\ x\\)" in found
+    assert not [line for line in found if "title" in line or not line.startswith("plain,")]
+
+
+def test_another_shell_is_told_which_there_are(folder: Path) -> None:
+    done = answered("", folder, _HARNESS_COMPLETE="bash")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "_HARNESS_COMPLETE is one of bash_source, zsh_source, fish_source, found 'bash'\n"
+    )
+
+
+def test_every_kind_of_value_has_something_to_offer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is neither a number nor free text."""
+    free = {
+        *("threshold", "shard", "environment", "takes", "returns", "prompt", "encoding", "like"),
+        *("batches", "times", "phase_"),
+    }
+    monkeypatch.chdir(folder)
+    for name, command in cli.commands.items():
+        with command.make_context(name, [], resilient_parsing=True) as context:
+            for param in command.params:
+                text = isinstance(param.type, WordList) or param.type is click.STRING
+                if not text or param.name in free:
+                    continue
+                assert param.shell_complete(context, ""), (name, param.name)
