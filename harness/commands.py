@@ -17,11 +17,12 @@ import click
 from harness import options
 from harness.bench import commands as bench_commands
 from harness.check import commands as check_commands
-from harness.check import completion as completion  # asked through options.completers
+from harness.check import completion as check_completion
 from harness.cluster.options import machines
 from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
 from harness.defaults import commands as defaults_commands
+from harness.defaults import completion as defaults_completion
 from harness.demo import commands as demo_commands
 from harness.environments import commands as environments_commands
 from harness.errors import HarnessError, UsageError, did_you_mean
@@ -39,6 +40,8 @@ from harness.upstream import commands as upstream_commands
 from harness.verbs import Verbs, origins
 
 Command = Callable[..., Any]
+# Where the values that shells complete are filled in, when they are imported.
+COMPLETIONS = (check_completion, defaults_completion)
 
 
 def friendly(command: Command) -> Command:

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 from harness.markdown import escaped
 
+# What stands for an entry that a run does not have.
+NONE = "none"
+
 
 @dataclass(frozen=True)
 class Differing:
@@ -64,7 +67,7 @@ def merged(found: Iterable[Differing]) -> list[Differing]:
 
 
 def _text(value: object) -> str:
-    return "none" if value is None else str(value)
+    return NONE if value is None else str(value)
 
 
 def unreached(which: str, how: str) -> str:

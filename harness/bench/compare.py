@@ -30,7 +30,7 @@ FAILED = frozenset({"refused", "broken"})
 class SpeedChange:
     """One change of one cell. Seconds are medians of a step, None where there is no speed.
 
-    ``speed`` is that of the new file relative to the old.
+    ``speed`` is that of the new file relative to the old, or to the column ``baseline``.
     """
 
     kind: Kind
@@ -40,6 +40,7 @@ class SpeedChange:
     new: float | None = None
     speed: SpeedRatio | None = None
     reason: str = ""
+    baseline: str = ""
 
     @property
     def words(self) -> str:
@@ -49,7 +50,9 @@ class SpeedChange:
         assert self.old is not None
         assert self.new is not None
         old, new = (f"{seconds * 1e3:.4g} ms" for seconds in (self.old, self.new))
-        return f"{self.speed} as fast as before: {old} a step became {new}"
+        if not self.baseline:
+            return f"{self.speed} as fast as before: {old} a step became {new}"
+        return f"{self.speed} as fast as {self.baseline}: {new} a step, and {old} there"
 
     def record(self) -> dict[str, Any]:
         """The change as plain data."""

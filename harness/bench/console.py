@@ -152,9 +152,9 @@ class _Printer:
         self.lines(
             [
                 "thousand characters (samples, where a model reads none) per second, ± half the "
-                "quartile range; below: the path that ran, and x steps in one call; the digits in "
-                "which the worst tensor (in training, also how far a parameter moved) agrees with "
-                "the oracle; *: the fastest, or indistinguishable from it",
+                "quartile range; below: the path that ran, and (x8) how many steps one call makes; "
+                "the digits in which the worst tensor (in training, also how far a parameter "
+                "moved) agrees with the oracle; *: the fastest, or indistinguishable from it",
                 *sweep.lines(sweep.slopes(results)),
                 *tuning.lines(tuning.gains(results)),
             ]

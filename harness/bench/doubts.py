@@ -56,9 +56,10 @@ def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
         ("after", load.end, load.own),
     ):
         if total - own > BUSY * cores:
+            part = f", of which the run itself makes up to {own:.0f}" if round(own) else ""
             found.append(
                 f"not to be relied on: the machine had other work, a load of {total:.1f} on "
-                f"{cores} cores {when} it was timed, of which the run itself makes up to {own:.0f}"
+                f"{cores} cores {when} it was timed{part}"
             )
             break
     return found

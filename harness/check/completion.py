@@ -66,20 +66,6 @@ def sizes(ctx: click.Context) -> Iterable[str]:
     return [f"{size}=" for size in found]
 
 
-def definitions(ctx: click.Context) -> Iterable[str]:
-    """Those of which defaults are listed in which frameworks differ."""
-    from harness.defaults.catalogue import catalogue, layers
-
-    return layers(catalogue())
-
-
-def compared(ctx: click.Context) -> Iterable[str]:
-    """The frameworks of that list."""
-    from harness.defaults.catalogue import catalogue, frameworks
-
-    return frameworks(catalogue())
-
-
 def environments(ctx: click.Context) -> Iterable[str]:
     """Those that are kept."""
     from harness.environments import cache
@@ -109,8 +95,6 @@ completers.update(
     device=lambda ctx: ("cpu", "cuda"),
     phase=lambda ctx: ("training", "inference"),
     cluster=lambda ctx: ("ray", "ray://"),
-    definition=definitions,
-    framework=compared,
     environment=environments,
     want=wanted,
 )

@@ -14,7 +14,7 @@ from harness.check.changes import Cells, changes_of
 from harness.check.record_file import Records
 from harness.check.record_read import ended
 from harness.check.surroundings import surroundings
-from harness.compared import RunChanges
+from harness.compared import NONE, RunChanges
 from harness.comparison.files import Results, load
 from harness.errors import UsageError, did_you_mean
 from harness.files.user_file import displayed
@@ -64,7 +64,14 @@ def of_speeds(content: Results, old: str, new: str, threshold: float, where: str
     )
     one, other = (_only(content, name, new) for name in (old, new))
     found = speeds.compare(one, other, threshold)
-    return replace(found, what=f"from {old} to {new}, {found.what}")
+    changes = [replace(c, baseline=old) for c in speeds.changes(one, other, threshold)]
+    around = found.environment
+    if backend_of(old) != backend_of(new):
+        # What only one of two frameworks is made of is no change.
+        around = [d for d in around if NONE not in (d.old, d.new)]
+    return replace(
+        found, changes=changes, environment=around, what=f"from {old} to {new}, {found.what}"
+    )
 
 
 def _check(columns: Iterable[str], old: str, new: str, where: str) -> None:

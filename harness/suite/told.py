@@ -15,6 +15,9 @@ from harness.check.cell import Cell
 from harness.markdown import escaped, table
 from harness.suite.cells import Cells
 
+# How a check ends a test. Another exception is a fault of the harness.
+OUTCOMES = (pytest.fail.Exception, pytest.skip.Exception, pytest.xfail.Exception)
+
 
 class Told:
     """A plugin of one session that was asked for ``backends``; ``reports`` are those of checks, as
@@ -34,8 +37,11 @@ class Told:
         cells = given.get("cells")
         if call.when == "call" and isinstance(cells, Cells):
             cell, check = given["cell"], given["check"]
-            report.duration = cells.seconds(cell, check)
-            places = list(cells.places(cell)) if report.failed else []
+            places: list[str] = []
+            # Where the cell itself could not be run, to ask for it again would end the session.
+            if call.excinfo is None or call.excinfo.errisinstance(OUTCOMES):
+                report.duration = cells.seconds(cell, check)
+                places = list(cells.places(cell)) if report.failed else []
             report.harness = {"cell": cell.record(), "check": check, "places": places}
         return report
 

@@ -239,6 +239,13 @@ def test_other_work_of_the_machine_makes_a_figure_worthless(load: Load, words: l
     assert all(word in text for word, text in zip(words, found, strict=True))
 
 
+def test_a_run_that_makes_no_load_is_not_spoken_of() -> None:
+    (told,) = doubts(result().record.rate, Load(start=3, own_at_start=0.2, end=3, own=1), cores=2)
+    assert told.endswith("a load of 3.0 on 2 cores before it was timed")
+    (told,) = doubts(result().record.rate, Load(start=0, own_at_start=0, end=4, own=1), cores=2)
+    assert told.endswith("after it was timed, of which the run itself makes up to 1")
+
+
 def test_fastest_is_marked_only_as_far_as_noise_allows() -> None:
     other = (1.02, 1.0, 0.98, 1.01, 0.99)
     (grid,), _ = table.grids([result(step=0.001), result("torch", step=0.00101, noise=other)])

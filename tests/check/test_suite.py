@@ -239,6 +239,19 @@ def test_wrong_usage_is_an_error_in_words(tmp_path: Path, arguments: list[str], 
     assert "Traceback" not in run.stdout + run.stderr
 
 
+def test_an_error_of_the_harness_fails_its_tests_and_not_the_session(tmp_path: Path) -> None:
+    (tmp_path / "breaking.py").write_text(
+        "from harness.check.run import Engine\n\n\ndef run_cell(*_):\n"
+        "    raise RuntimeError('it is broken')\n\n\nEngine.run_cell = run_cell\n"
+    )
+    arguments = ("-p", "breaking", "--backend", "numpy", *specs(SPECS[0]), "-k", "loss or outputs")
+    run = suite(tmp_path, *arguments, PYTHONPATH=str(tmp_path))
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
+    assert "INTERNALERROR" not in run.stdout + run.stderr
+    assert "RuntimeError: it is broken" in run.stdout
+    assert "4 failed" in run.stdout
+
+
 def test_nothing_compared_is_no_success(tmp_path: Path) -> None:
     run = suite(tmp_path, "--backend", "numpy", "--device", "cuda", *specs(SPECS[0]), "-rs")
     assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout

@@ -99,13 +99,33 @@ def test_columns_of_a_bench(tmp_path: Path) -> None:
     code, out, _ = run("compare", path, "--between", "torch@1.0", "torch@2.0")
     assert code == 1
     assert "slower:" in out
-    assert "as fast as before: 10 ms a step became 15 ms" in out
+    assert "as fast as torch@1.0: 15 ms a step, and 10 ms there" in out
+    assert "before" not in out
+    assert "became" not in out
     assert "other" not in out
     assert out.splitlines()[-1].startswith("from torch@1.0 to torch@2.0, beyond 10%")
     code, out, _ = run("compare", path, "--between", "torch@2.0", "torch@1.0")
     assert code == 0
     assert "faster (not worse):" in out
     assert run("compare", path, "--between", "torch@1.0", "torch@2.0", "--threshold", "80%")[0] == 0
+
+
+def test_two_frameworks_are_not_told_what_only_one_is_made_of(tmp_path: Path) -> None:
+    path = tmp_path / "speeds.json"
+    content = timed({"numpy": 0.010, "torch": 0.010, "torch@2.0": 0.010})
+    workers = content["machine_info"]["harness"]["workers"]
+    workers["numpy"]["versions"] = {"numpy": "2.0"}
+    workers["torch"]["versions"] = {"numpy": "2.0", "torch": "1.0"}
+    workers["torch@2.0"]["versions"] = {"numpy": "2.1", "torch": "2.0"}
+    write(path, content)
+    assert "not the same" not in run("compare", path, "--between", "numpy", "torch")[1]
+    out = run("compare", path, "--between", "numpy", "torch@2.0")[1]
+    assert out.startswith("not the same: numpy of torch@2.0: 2.0 became 2.1\n")
+    assert "torch of torch" not in out
+    assert (
+        "torch of torch@2.0: 1.0 became 2.0"
+        in run("compare", path, "--between", "torch", "torch@2.0")[1]
+    )
 
 
 @pytest.mark.parametrize(
