@@ -95,8 +95,8 @@ def pytest_configure(config: pytest.Config) -> None:
     memory = option("--harness-memory")
     request = Request(
         specs=tuple(option("--harness-spec")),
-        backends=_listed(option("--backend")),
-        dtypes=_listed(option("--dtype")) or ("float64", "float32"),
+        backends=_listed("--backend", option("--backend")),
+        dtypes=_listed("--dtype", option("--dtype")) or ("float64", "float32"),
         paths=(option("--harness-path"),),
         device=option("--device"),
         folders=tuple(option("--harness-specs")),
@@ -114,9 +114,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Told(request.backends), "harness-suite-told")
 
 
-def _listed(given: Sequence[str]) -> tuple[str, ...]:
+def _listed(option: str, given: Sequence[str]) -> tuple[str, ...]:
     """Names by repetition or by comma, each once."""
-    return tuple(dict.fromkeys(name for text in given for name in text.split(",") if name))
+    for text in given:
+        if not all(name.strip() for name in text.split(",")):
+            raise pytest.UsageError(f"{option}: nothing stands beside a comma of {text!r}")
+    return tuple(dict.fromkeys(name.strip() for text in given for name in text.split(",")))
 
 
 def _number(allowed: Range) -> Callable[[str], float]:

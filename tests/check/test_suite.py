@@ -229,8 +229,10 @@ def test_github_is_told(own: Path) -> None:
         (["--backend", "numpy", *specs("lesson6/simple_rn")], "did you mean 'lesson6/simple_rnn'?"),
         (["--backend", "numpy", "--dtype", "float8"], "unknown dtype 'float8'"),
         (["--backend", "numpy", "--harness-path", "nativ"], "invalid choice: 'nativ'"),
+        (["--backend", ","], "--backend: nothing stands beside a comma of ','"),
+        (["--backend", "numpy", "--dtype", "float32,"], "--dtype: nothing stands beside a comma"),
     ],
-    ids=["no backend", "backend", "spec", "dtype", "path"],
+    ids=["no backend", "backend", "spec", "dtype", "path", "only a comma", "a comma at the end"],
 )
 def test_wrong_usage_is_an_error_in_words(tmp_path: Path, arguments: list[str], words: str) -> None:
     run = suite(tmp_path, *arguments)
