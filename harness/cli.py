@@ -79,7 +79,7 @@ def _command() -> int:
         if COMPLETE in os.environ:
             from harness import completion
 
-            completion.register()
+            completion.register(COMPLETE)
         return int(cli(standalone_mode=False) or 0)
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)

@@ -21,7 +21,6 @@ from click.shell_completion import (
 
 from harness.errors import HarnessError, UsageError
 
-VARIABLE = "_HARNESS_COMPLETE"
 _BASH = """\
 %(complete_func)s() {
     local response type value
@@ -148,17 +147,17 @@ class Fish(_Shell):
 SHELLS = (Bash, Zsh, Fish)
 
 
-def register() -> None:
+def register(variable: str) -> None:
     """Have click answer these shells with these classes.
 
     Raises:
-        UsageError: the variable that asks for it names no shell, or wants something else.
+        UsageError: the ``variable`` that asks for it names no shell, or wants something else.
     """
-    asked = os.environ.get(VARIABLE)
+    asked = os.environ.get(variable)
     allowed = [f"{shell.name}_{what}" for shell in SHELLS for what in ("source", "complete")]
     if asked and asked not in allowed:
         sources = ", ".join(name for name in allowed if name.endswith("source"))
-        raise UsageError(f"{VARIABLE} is one of {sources}, found {asked!r}")
+        raise UsageError(f"{variable} is one of {sources}, found {asked!r}")
     for shell in SHELLS:
         add_completion_class(shell)
 

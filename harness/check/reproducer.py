@@ -7,6 +7,7 @@ import io
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -151,7 +152,11 @@ def pass_of(case: Case, check: str) -> Pass:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder for reproducers; :class:`UsageError` if nothing can be written there."""
+    """Try the folder for reproducers; :class:`UsageError` if nothing can be written there.
+
+    One that was not there is gone afterwards: nothing may differ.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -159,6 +164,9 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         reason = f"{why(error).lower()}; a folder is wanted"
         raise UsageError(f"cannot write reproducers to {displayed(folder)}: {reason}") from None
+    for one in made:
+        with suppress(OSError):  # another run has begun to write there
+            one.rmdir()
 
 
 def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:

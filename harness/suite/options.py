@@ -80,7 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Raises:
         UsageError: no backend is named, or something asked for cannot be. pytest's own.
     """
-    if config.option.help:
+    if config.option.help or config.option.markers:
         return
     from harness.check.request import Request
     from harness.check.run import Engine
