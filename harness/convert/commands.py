@@ -46,7 +46,7 @@ def export(spec: str, **given: Any) -> None:
     file; 3: the format could not be run.
     """
     from harness.convert.console import run_export
-    from harness.convert.run import Export
+    from harness.convert.request import Export
 
     as_json, pythons = given.pop("as_json"), given.pop("pythons")
     python, _ = process_of({"pythons": pythons}, given["format_"], sys.executable)
@@ -71,7 +71,7 @@ def import_(spec: str, file: Path, **given: Any) -> None:
     Exit code 0: done; 2: wrong usage or a wrong file; 3: the format could not be run.
     """
     from harness.convert.console import run_import
-    from harness.convert.run import Import
+    from harness.convert.request import Import
 
     as_json, sizes, pythons = given.pop("as_json"), given.pop("sizes"), given.pop("pythons")
     python, _ = process_of({"pythons": pythons}, given["format_"], sys.executable)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from harness.convert.run import Export, Exporting, FormatFault, Import, export, import_
+from harness.convert.request import Export, Exporting, Import
+from harness.convert.run import FormatFault, export, import_
 from harness.files.user_file import displayed
 from harness.progress import Progress
 from harness.terminal import console, say, tell

@@ -1,4 +1,4 @@
-"""Export and import: what is asked, and how it is done."""
+"""Export and import: how they are done."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.arrays import Arrays
 from harness.convert import formats, weights
-from harness.convert.agreement import Agreement, agreement
+from harness.convert.agreement import agreement
 from harness.convert.checked import FLOATS
+from harness.convert.request import Export, Exporting, Import
 from harness.convert.weights import Weights, WeightsError
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
@@ -35,48 +35,6 @@ class FormatFault(HarnessError):
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)
         self.traceback = traceback
-
-
-@dataclass(frozen=True)
-class Export:
-    """What ``harness export`` is asked for."""
-
-    spec: str
-    weights: Path
-    format_: str
-    output: Path | None = None
-    force: bool = False
-    seed: int = 0
-    folders: Sequence[Path] = ()
-    python: str = sys.executable
-    timeout: float = 600.0
-
-
-@dataclass(frozen=True)
-class Exporting:
-    """What came of it: ``files`` are none where the outputs differ."""
-
-    spec: str
-    dtype: str
-    agreement: Agreement
-    files: Sequence[Path]
-    versions: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Import:
-    """What ``harness import`` is asked for."""
-
-    spec: str
-    file: Path
-    format_: str
-    weights: Path
-    like: Path | None = None
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    force: bool = False
-    folders: Sequence[Path] = ()
-    python: str = sys.executable
-    timeout: float = 600.0
 
 
 # What is told of each call to a format's process, by its verb.
@@ -140,8 +98,7 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
     _check(given, spec, request.weights)
     exported = exported_of(spec, given)
     if request.output is not None:  # before a framework is started for what cannot be written
-        _refuse([request.output], kinds.EXPORT, request.force)
-        _check_module(request.output)
+        _refuse_export([request.output], request.force)
     with Caller(request.format_, request.python, request.timeout, tell=tell) as caller:
         path = _target(request, spec, caller.call("suffix"))
         with staging(path) as folder:
@@ -152,9 +109,7 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
             ]
             _mark(made)
             targets = [path.parent / made_in(folder, file, request) for file in made]
-            _refuse(targets, kinds.EXPORT, request.force)
-            for target in targets:
-                _check_module(target)
+            _refuse_export(targets, request.force)
             found = agreement(spec, given, exported.dtype, _outputs(caller, new), request.seed)
             if found.agrees:
                 _put(made, targets)
@@ -239,7 +194,7 @@ def _target(request: Export, spec: Spec, suffix: str) -> Path:
     path = request.output or Path(f"{spec.name.rpartition('/')[2]}_{request.format_}{suffix}")
     if path.suffix != suffix:
         raise UsageError(f"a file of format {request.format_!r} ends in {suffix}, found {path}")
-    _refuse([path], kinds.EXPORT, request.force)
+    _refuse_export([path], request.force)
     return path
 
 
@@ -282,6 +237,12 @@ def _refuse(files: Sequence[Path], kind: FileKind, force: bool) -> None:
             raise UsageError(f"cannot write {fault}") from None
         if there and not force:
             raise UsageError(f"{displayed(file)} is there already: --force writes over it")
+
+
+def _refuse_export(files: Sequence[Path], force: bool) -> None:
+    _refuse(files, kinds.EXPORT, force)
+    for file in files:
+        _check_module(file)
 
 
 def _mark(files: Sequence[Path]) -> None:

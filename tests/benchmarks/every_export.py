@@ -23,7 +23,8 @@ from every_model import MODELS
 
 import harness
 from harness.convert import weights
-from harness.convert.run import Export, FormatFault, Import, export, import_
+from harness.convert.request import Export, Import
+from harness.convert.run import FormatFault, export, import_
 from harness.convert.weights import Weights
 from harness.errors import HarnessError
 from harness.files.atomic import write_whole

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from places import SPECS
 from pristine import Pristine
+from remembered_runs import Told
 
 from harness.check import provenance
-from harness.check.cell import Cell
-from harness.check.events import CheckEvents
 from harness.check.record_file import read_records
 from harness.check.request import Request
 from harness.check.run import Engine
@@ -30,20 +29,6 @@ def model(folder: Path, name: str) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(MODEL.replace("model: lesson6/simple_rnn", f"model: {name}"))
     return path
-
-
-class Told(CheckEvents):
-    """Keeps what is said, and which cells are run."""
-
-    def __init__(self) -> None:
-        self.reasons: list[str] = []
-        self.ran: list[str] = []
-
-    def again(self, reasons: Any) -> None:
-        self.reasons += reasons
-
-    def began(self, cell: Cell) -> None:
-        self.ran.append(f"{cell.spec} {cell.dtype}")
 
 
 class Run:
@@ -76,7 +61,7 @@ class Run:
 def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Pristine]:
     """A run that is complete, and known to be taken up as it is."""
     run = Run(tmp_path_factory.mktemp("complete"))
-    assert run().ran == ["one float64", "two float64"]
+    assert run().ran == ["one on numpy", "two on numpy"]
     again = run()
     assert (again.ran, again.reasons, run.starts) == ([], [], 0)
     return run, Pristine(run.folder)
@@ -107,7 +92,7 @@ def test_a_spec_that_changed(name: str, run: Run) -> None:
     assert old in text, text
     run.specs[0].write_text(text.replace(old, new).replace("parameters:", "# parameters:"))
     told = run()
-    assert told.ran == ["one float64"]
+    assert told.ran == ["one on numpy"]
     assert len(told.reasons) == 1
     assert told.reasons[0].startswith(f"1 cell is run again: {words}")
 
@@ -204,7 +189,7 @@ def test_a_version_that_only_the_worker_tells(run: Run) -> None:
 
     rewritten(run.folder / "r.jsonl", older)
     told = run()
-    assert told.ran == ["one float64"]
+    assert told.ran == ["one on numpy"]
     (reason,) = told.reasons
     assert reason.startswith("1 cell is run again: numpy 1.0 became ")
 

@@ -278,10 +278,8 @@ def test_every_finding_of_the_engine_has_a_test() -> None:
     assert set(FINDINGS.values()) == set(CHECKS)
     # Between them these have every check: an embedding, a state that is carried, statistics.
     names = ("lesson6/simple_rnn", "lesson6/stateful_lstm")
-    request = Request(
-        specs=names, backends=("numpy",), dtypes=("float64",), thorough=True, repeat=2
-    )
-    with Engine(request) as engine:
+    given = {"dtypes": ("float64",), "thorough": True, "repeat": 2}
+    with Engine(Request(specs=names, backends=("numpy",), **given)) as engine:
         found = {f.check for r in engine.run().results for f in r.findings}
     assert found == set(FINDINGS)
 

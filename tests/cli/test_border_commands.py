@@ -17,7 +17,8 @@ from harness.bench.json_file import document
 from harness.bench.request import BenchRequest, Entry
 from harness.bench.run import Bench
 from harness.bench.table import tracebacks
-from harness.convert.run import Caller, Export, FormatFault, made_in
+from harness.convert.request import Export
+from harness.convert.run import Caller, FormatFault, made_in
 from harness.convert.weights import Weights, save
 from harness.runtime.tensors import IllFormed
 from harness.spec.fingerprint import fingerprint

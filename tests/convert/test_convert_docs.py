@@ -13,7 +13,8 @@ from places import DOCS
 
 from harness.convert import weights
 from harness.convert.formats import available
-from harness.convert.run import Export, export
+from harness.convert.request import Export
+from harness.convert.run import export
 from harness.convert.weights import Weights
 from harness.oracle.draw import draw
 from harness.spec.fingerprint import fingerprint

@@ -55,6 +55,10 @@ def test_each_cell_has_a_line_over_the_runs_with_its_upgrades(files: Path, tmp_p
     assert "<img" not in shown
 
 
+# What the run was asked for, which the command of a cell asks for again.
+ASKED = "".join(f" --check {check}" for check in report_files.CHECKS)
+
+
 def test_a_difference_is_accepted_as_the_page_says(files: Path, tmp_path: Path) -> None:
     """The text of the page as it is makes known differences of the planted fault."""
     text = page(tmp_path, files / "run.jsonl")
@@ -88,7 +92,7 @@ def test_a_difference_is_accepted_as_the_page_says(files: Path, tmp_path: Path) 
     )
     text = page(tmp_path, tmp_path / "odd.jsonl")
     command = "harness check lesson6/first_rnn --backend mutants-1 --dtype float32"
-    command += f" --device {report_files.WRONG} --specs '{odd}'"
+    command += f" --device {report_files.WRONG} --specs '{odd}'{ASKED}"
     assert command in commands(text)
     assert f"{command} --reproducers reproducers" in commands(text)
 
@@ -121,7 +125,7 @@ def test_a_model_of_a_users_own_is_checked_again_as_it_was(files: Path, tmp_path
     mine.write_text(mine.read_text() + "".join(later))
     command = (
         "harness check mine/first.yaml --backend torch --dtype float32 --device leaky-relu "
-        "--against mine/net.py:Net --map out=fc"
+        f"--against mine/net.py:Net --map out=fc{ASKED}"
     )
     text = page(tmp_path, mine)
     found = re.search(r"<h3>lesson6/first_rnn on torch@net\.Net, float32.*?</details>", text, re.S)

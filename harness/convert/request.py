@@ -1,0 +1,52 @@
+"""What ``harness export`` and ``harness import`` are asked for, and what comes of an export."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.convert.agreement import Agreement
+
+
+@dataclass(frozen=True)
+class Export:
+    """What ``harness export`` is asked for."""
+
+    spec: str
+    weights: Path
+    format_: str
+    output: Path | None = None
+    force: bool = False
+    seed: int = 0
+    folders: Sequence[Path] = ()
+    python: str = sys.executable
+    timeout: float = 600.0
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """What came of it: ``files`` are none where the outputs differ."""
+
+    spec: str
+    dtype: str
+    agreement: Agreement
+    files: Sequence[Path]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Import:
+    """What ``harness import`` is asked for."""
+
+    spec: str
+    file: Path
+    format_: str
+    weights: Path
+    like: Path | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    force: bool = False
+    folders: Sequence[Path] = ()
+    python: str = sys.executable
+    timeout: float = 600.0
