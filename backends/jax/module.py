@@ -121,7 +121,7 @@ class Writer:
         values = [(r, program.types[v].shape) for r, v in form.roles(call)]
         names = call.attributes["results"]
         given_back = [(names[n], program.types[call.block.outputs[n]].shape) for n in results]
-        shapes = f"{document.shapes(program, values)} -> {document.shapes(program, given_back)}"
+        shapes = document.arrow(program, values, given_back)
         signature = [
             f"{name}=None" if role in method.optional else name
             for (role, _), name in zip(values, arguments, strict=True)

@@ -132,7 +132,7 @@ class Writer:
         values = [(r, program.types[v].shape) for r, v in form.roles(call)]
         names = call.attributes["results"]
         made = [(names[n], program.types[call.block.outputs[n]].shape) for n in results]
-        shapes = f"{document.shapes(program, values)} -> {document.shapes(program, made)}"
+        shapes = document.arrow(program, values, made)
         annotated = [
             f"{name}: Tensor | None = None" if role in method.optional else f"{name}: Tensor"
             for (role, _), name in zip(values, arguments, strict=True)

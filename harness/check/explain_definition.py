@@ -73,7 +73,8 @@ def _words(value: Any) -> str:
     """``[features, units], init glorot_uniform, block W`` for what a file has as a mapping."""
     if isinstance(value, Mapping):
         shape = [_words(value["shape"])] if "shape" in value else []
-        return ", ".join([*shape, *(f"{k} {_words(v)}" for k, v in value.items() if k != "shape")])
+        rest = {k: v for k, v in value.items() if k != "shape" and v != {}}
+        return ", ".join([*shape, *(f"{k} {_words(v)}" for k, v in rest.items())])
     if isinstance(value, list):
         return f"[{', '.join(map(_words, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)

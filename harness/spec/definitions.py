@@ -108,17 +108,15 @@ def _check_loss(document: Document, loss: schema.Loss) -> None:
 
 
 def _check_layers(document: Document, layer: schema.Layer) -> None:
-    """What is made of other layers has equations that call them, and no own parameters."""
+    """What is made of other layers has equations that call them; these keep statistics and loop."""
     at = document.place_of_key(("layers",))
     if layer.equations is None:
-        raise SpecError("'layers' are called in 'equations': this layer has another form", at)
-    for section, owned in (("parameters", layer.parameters), ("noise", layer.noise)):
-        if owned:
-            raise SpecError(
-                f"a layer has {section!r} or 'layers', not both: put the {section} into a layer of "
-                "their own, and name that under 'layers'",
-                at,
-            )
+        form = "'scan'" if layer.scan is not None else "'training' and 'inference'"
+        raise SpecError(
+            f"'layers' are called in 'equations', found {form}: put that form, with its state or "
+            "statistics, into a layer of its own, and name it under 'layers'",
+            at,
+        )
 
 
 def _check_scan(document: Document, layer: schema.Layer, scan: schema.Scan) -> None:

@@ -59,11 +59,14 @@ class Instance:
 
 
 def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
-    """The layers that hold parameters, in order: those that are made of no others, and have their
-    own."""
+    """The layers that hold parameters, in order: those that are made of no others, or have
+    parameters or noise beside them, before those inside."""
     for instance in instances:
-        if instance.shares is None:
-            yield from leaves(instance.inner.values()) if instance.inner else (instance,)
+        if instance.shares is not None:
+            continue
+        if not instance.inner or instance.parameters or instance.noise:
+            yield instance
+        yield from leaves(instance.inner.values())
 
 
 @dataclass

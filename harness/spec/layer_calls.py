@@ -9,14 +9,13 @@ from harness.errors import SpecError, did_you_mean
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Phase, Type
 from harness.spec import schema
-from harness.spec.attributes import plain
 from harness.spec.call_arguments import inputs_of
+from harness.spec.call_info import held_info, layer_info
 from harness.spec.expressions import Assignment, Call, parse_equations
 from harness.spec.instances import Instance, LayerCall, make_noise, make_variables
 from harness.spec.layer_uses import LayerMaker, Owner, handed
 from harness.spec.library import Library
 from harness.spec.loss_calls import SINGULAR, CallEvaluator
-from harness.spec.meaning import meaning
 from harness.spec.scope import BoundValue, Scope, check_assigned, check_read, check_used
 
 
@@ -101,12 +100,11 @@ class LayerEvaluator(CallEvaluator):
             inner.used.update(handed(use, instance.attributes))
             self._check_same(call, name, self.maker.attributes(owner, name, use))
         inner.layers = instance.inner
+        self._own(call)
         inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
-        assert spec.equations is not None
-        assert spec.output is not None
-        equations = parse_equations(spec.equations, document.locator(("equations",)))
+        equations = parse_equations(str(spec.equations), document.locator(("equations",)))
         self.run(equations, inner, f"{call.label}/")
-        output = self.result(inner, spec.output, document.place_of(("output",)))
+        output = self.result(inner, str(spec.output), document.place_of(("output",)))
         check_read(equations, inner, ())
         for name, part in instance.inner.items():
             if not part.calls:
@@ -115,6 +113,27 @@ class LayerEvaluator(CallEvaluator):
         self._check_total(call)
         self.places.setdefault(output, call.place)
         return output
+
+    def _own(self, call: LayerCall) -> None:
+        """Bring the parameters and the noise into scope that a layer has beside others: as results
+        of a call that gives nothing else, so that they belong to a layer as all others do."""
+        instance, spec = call.instance, call.instance.layer
+        names = (*spec.parameters, *spec.noise)
+        if not names:
+            return
+        make_variables(call, self.builder, self.places)
+        self.builder.begin()
+        noise = make_noise(call, self.builder, self.places, self.phase)
+        own = {n: port.value for n, port in instance.parameters.items()}
+        # How many numbers are drawn, inputs say.
+        given = [call.values[n] for n in spec.inputs] if spec.noise else []
+        held = [*own.values(), *(call.scope.value(n) for n in spec.noise)]
+        one = self.builder.constant(1.0)  # what a call gives is a value of its own
+        results = [self.builder.emit("multiply", one, value) for value in held]
+        info = held_info(self.library, call, bool(noise))
+        made = self.close([*given, *noise, *own.values()], results, info)
+        call.scope.names.update(zip(names, map(BoundValue, made), strict=True))
+        self.places.update(dict.fromkeys(made, call.place))
 
     def _check_same(self, call: LayerCall, name: str, attributes: Mapping[str, Any]) -> None:
         """A layer that is called again has the same layers inside."""
@@ -142,7 +161,7 @@ class LayerEvaluator(CallEvaluator):
         given += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
         output, finals = self._scan(call) if spec.scan else self._equations(call)
         self._check_total(call)
-        info = _layer_info(self.library, call, bool(noise))
+        info = layer_info(self.library, call, bool(noise))
         results = self.close(given, [output, *finals], info)
         results = results[: 1 + len(spec.state)]
         self.places.update(dict.fromkeys(results, call.place))
@@ -278,23 +297,3 @@ class LayerEvaluator(CallEvaluator):
             if name not in inner.used:
                 at = definition.document.place_of_key(("scan", "over", name))
                 raise SpecError(f"slice {name!r} is declared but never used", at)
-
-
-def _layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]:
-    """The attributes of a call's node, for the backend that may claim it."""
-    spec = call.instance.layer
-    output = spec.scan.output if spec.scan else spec.output
-    return {
-        "kind": "layer",
-        "instance": call.instance.name,
-        "label": call.label,
-        "definition": spec.layer,
-        "meaning": meaning(library, "layer", spec.layer, call.instance.attributes),
-        "attributes": plain(call.instance.attributes),
-        "sizes": dict(call.sizes),
-        "roles": (
-            *(*spec.inputs, *spec.state, *(spec.noise if noise else ())),
-            *(*spec.parameters, *spec.statistics),
-        ),
-        "results": (output, *spec.state, *spec.statistics),
-    }

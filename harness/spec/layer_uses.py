@@ -192,11 +192,9 @@ def _no_parameter(
 ) -> SpecError:
     at = document.place_of_key(("layers", name, "init", parameter))
     if layer.layers:
-        return SpecError(
-            f"{kind} has no parameters but those of its layers: give 'init' under 'layers' in its "
-            "own file",
-            at,
-        )
+        own = f"own parameter {parameter!r} (known: {', '.join(layer.parameters)})"
+        has = own if layer.parameters else "parameters but those of its layers"
+        return SpecError(f"{kind} has no {has}: give 'init' under 'layers' in its own file", at)
     known = ", ".join(layer.parameters) or "none"
     hint = did_you_mean(parameter, layer.parameters)
     return SpecError(f"{kind} has no parameter {parameter!r}{hint} (known: {known})", at)

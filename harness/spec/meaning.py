@@ -27,6 +27,7 @@ from harness.spec.expressions import (
     Compare,
     Expr,
     Index,
+    IndexItem,
     Invert,
     Item,
     List,
@@ -55,6 +56,12 @@ def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Att
         if isinstance(value, FunctionName) and value.function not in BUILTINS
     }
     return Meaning(known(library, kind, name), checksum(library, kind, name), functions)
+
+
+def of_held(layer: Meaning) -> Meaning:
+    """What the parameters and the noise mean that a layer of layers holds itself: nothing that is
+    known by the name, or by the equations, of the layer."""
+    return Meaning(f"parameters of {layer.name}", sum_of("held", layer.checksum), {})
 
 
 def known(library: Library, kind: str, name: str) -> str:
@@ -260,6 +267,8 @@ class _EquationReader:
                 return self._call(expr, names)
 
     def _item(self, item: Item, names: Names) -> Any:
+        if isinstance(item, IndexItem) and not isinstance(item.value, int):
+            return "at", self._of(item.value, names)
         if not isinstance(item, SliceItem):
             return item
         ends = [None if end is None else self._of(end, names) for end in (item.start, item.stop)]

@@ -147,7 +147,7 @@ class Layer(Documented):
     """A layer: equations once, or a step that is scanned; one form in training, one in inference.
 
     An attribute is ``size`` (a dimension, to be given), true or false, a number or the name of a
-    function (defaults). ``layers`` are others that the equations call, in place of own parameters.
+    function (defaults). ``layers`` are others that the equations call, beside own parameters.
     """
 
     layer: FreeName

@@ -59,12 +59,6 @@ from nested_specs import BLOCK, CHAIN, PAIR, model, refused, renamed
         ),
         (
             model(CHAIN),
-            {"block": BLOCK.replace("layers:\n", "parameters:\n  b: {shape: [wide], init: zeros}\n"
-                                    "layers:\n")},
-            "a layer has 'parameters' or 'layers', not both",
-        ),
-        (
-            model(CHAIN),
             {"block": BLOCK.replace("  up: {", "  relu: {")},
             "'relu' is taken: it is a function",
         ),

@@ -12,7 +12,6 @@ import pytest
 import harness
 from harness.errors import SpecError
 from harness.program.signature import noise_ports
-from harness.spec.library import Library
 from harness.spec.model import Spec, load_spec
 from harness.spec.noise import draw_noise, mean_of, noise_of
 
@@ -198,13 +197,3 @@ def test_a_wrong_law_is_refused_at_its_place(law: str, told: str) -> None:
 def test_noise_that_nothing_uses_is_refused() -> None:
     with pytest.raises(SpecError, match="noise 'jitter' is declared but never used"):
         model(MODEL.replace("jitter * out", "out"))
-
-
-def test_a_layer_of_layers_has_no_noise_of_its_own() -> None:
-    text = DROPOUT.replace("LAW", "normal").replace(
-        "noise:", "layers: {d: {layer: dense, units: 3}}\nnoise:"
-    )
-    with pytest.raises(SpecError, match="put the noise into a layer of their own"):
-        Library(overrides={("layer", "mine"): text.replace("layer: dropout", "layer: mine")}).find(
-            "layer", "mine"
-        )

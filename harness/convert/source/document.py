@@ -55,6 +55,13 @@ def shapes(program: Program, named: Sequence[tuple[str, Shape]]) -> str:
     return ", ".join(texts)
 
 
+def arrow(
+    program: Program, given: Sequence[tuple[str, Shape]], made: Sequence[tuple[str, Shape]]
+) -> str:
+    """``x [batch, 3] -> y [batch, 4]``, or what is made alone where nothing is given."""
+    return " -> ".join(filter(None, (shapes(program, given), shapes(program, made))))
+
+
 def names(every: Sequence[str]) -> str:
     """A tuple of names."""
     texts = [text(name) for name in every]
