@@ -16,6 +16,7 @@ from harness.spec.names import is_name
 from harness.spec.scope import FunctionName
 from harness.spec.size_expressions import read_dim
 from harness.spec.unknown_attributes import instead
+from harness.spec.unknown_functions import as_attribute
 
 Attribute = FunctionName | bool | float | Dim
 # (attribute, whether its key is meant rather than its value) -> where it stands.
@@ -115,7 +116,7 @@ def _no_function(name: str, value: str, known: Collection[str]) -> str:
             f"attribute {name!r} is 'size', a number, true or false, or the name of a function, "
             f"found {found!r}"
         )
-    hint = did_you_mean(value, known)
+    hint = as_attribute(value) or did_you_mean(value, known)
     if value.lower() in ("none", "identity"):
         hint = "; the function that does nothing is 'linear'"
     return f"attribute {name!r} names a function, found {found!r}{hint} (known: {', '.join(known)})"

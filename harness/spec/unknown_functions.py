@@ -110,8 +110,44 @@ INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(("nll", "nll_loss"), "the loss is sparse_cross_entropy(logits, target)"),
     **dict.fromkeys(("binary_cross_entropy", "bce"), "write softplus(logit) - target * logit"),
     "kl_divergence": "write sum(p * log(p / q), axis=-1)",
-    "attention": "write softmax(q @ permute_dims(k, axes=[0, 2, 1])) @ v",
+    **dict.fromkeys(
+        ("attention", "scaled_dot_product_attention"),
+        "write softmax(q @ permute_dims(k, axes=[0, 2, 1])) @ v",
+    ),
+    **dict.fromkeys(
+        ("broadcast_to", "expand", "expand_as"),
+        "axes of length 1 repeat by themselves: write x + 0 * y",
+    ),
+    **dict.fromkeys(("full", "full_like"), "numbers take any shape, as in 0 * x + 3"),
+    "masked_fill": "write where(mask, -1e30, x)",
+    "flip": "write x[:, ::-1]",
+    "detach": "write stop_gradient(x)",
+    "logaddexp": "write maximum(a, b) + softplus(-abs(a - b))",
+    "eye": "write one_hot(arange(width), width)",
+    **dict.fromkeys(
+        ("huber", "huber_loss", "smooth_l1", "smooth_l1_loss"),
+        "write where(abs(x) <= 1, 0.5 * x ** 2, abs(x) - 0.5)",
+    ),
+    **dict.fromkeys(
+        ("pixel_shuffle", "depth_to_space"),
+        "split(x, axis=-1, sizes=[2, 2, units]) cuts the channels, permute_dims and merge join "
+        "them with rows and columns",
+    ),
+    "selu": "write 1.0507009873554805 * elu(x, alpha=1.6732632423543772)",
+    "celu": "write alpha * elu(x / alpha)",
+    "softsign": "write x / (1 + abs(x))",
+    **dict.fromkeys(
+        ("hardswish", "hard_swish", "hard_silu"), "write x * minimum(maximum(x + 3, 0), 6) / 6"
+    ),
 }
+
+
+def as_attribute(name: str) -> str:
+    """The same for an attribute, which names a function: what to write stands in one; "" where
+    nothing is known."""
+    told = f"; {INSTEAD[name]}" if name in INSTEAD else ""
+    own = f" in a function of your own, functions/{name}.yaml in a folder of --specs"
+    return told + own * told.startswith("; write ")
 
 
 def unknown_function(library: Library, name: str, known: Iterable[str]) -> str:

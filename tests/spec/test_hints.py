@@ -69,6 +69,25 @@ def test_axes_may_stand_in_round_brackets() -> None:
     assert square.nodes[0].attributes == round_.nodes[0].attributes
 
 
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        ("relu6", "found 'relu6'; write minimum(maximum(x, 0), 6) in a function of your own, "
+                  "functions/relu6.yaml in a folder of --specs (known: abs,"),
+        ("swish", "found 'swish'; it is silu(x) (known: abs,"),
+        ("rellu", "found 'rellu'; did you mean 'relu'? (known: abs,"),
+    ],
+)  # fmt: skip
+def test_an_attribute_that_names_no_function_is_told_what_to_write(
+    function: str, told: str
+) -> None:
+    with pytest.raises(SpecError, match=re.escape(told)):
+        tiny(
+            ["y = own(x)"],
+            layers=f"{{own: {{layer: dense, units: width, activation: {function}}}}}",
+        )
+
+
 # Some hints are words, and not what to write.
 WRITTEN = [
     name
