@@ -22,7 +22,7 @@ COMPARISONS: Mapping[str, tuple[str, bool]] = {
 def compared(
     evaluator: LanguageValues, expr: Expr, operator: str, left: Expr, right: Expr, scope: Scope
 ) -> int:
-    """A condition of two values, both floats or both whole numbers.
+    """A condition of two values, both floats or both whole numbers; ``==`` of two conditions too.
 
     Raises:
         SpecError: an index is compared with floats.
@@ -32,7 +32,11 @@ def compared(
         return inverted(evaluator, evaluator.floats(same), expr.place)
     op, swapped = COMPARISONS[operator]
     a, b = evaluator.tensor(left, scope), evaluator.tensor(right, scope)
-    indices = [evaluator.type_of(value).kind == "index" for value in (a, b)]
+    kinds = [evaluator.type_of(value).kind for value in (a, b)]
+    if op == "equal" and kinds == ["bool", "bool"]:
+        a, b = evaluator.floats(a), evaluator.floats(b)
+        return evaluator.emit(op, a, b, place=expr.place)
+    indices = [kind == "index" for kind in kinds]
     if any(indices):
         for is_index, side in zip(indices, (left, right), strict=True):
             if not is_index and not is_whole(side, scope):

@@ -93,11 +93,17 @@ class _Reader:
             line = min(max(error.lineno or 1, 1), len(self.lines)) - 1
             source = self.lines[line]
             column = min(max(error.offset or 1, 1) - 1, len(source))
-            message = f"cannot read {shorten(source)!r}: {error.msg}"
+            message = f"cannot read {shorten(source)!r}: {error.msg}{self.goes_on(mode, line)}"
             raise SpecError(message, self.locate(line, column)) from None
         except (RecursionError, MemoryError, ValueError):
             message = "this is too deeply nested; use several equations"
             raise SpecError(message, self.locate(0, 0)) from None
+
+    def goes_on(self, mode: str, line: int) -> str:
+        """A hint where a line may be meant to go on with the one before."""
+        begun = any(text.strip() for text in self.lines[:line])
+        more = mode == "eval" or self.lines[line].lstrip()[:1] in (*"+-*/@&|.,)]",)
+        return "; what goes on in the next line stands in brackets" if begun and more else ""
 
     def place(self, node: _Placed) -> Place:
         return self.locate(node.lineno - 1, node.col_offset)
@@ -114,7 +120,8 @@ class _Reader:
 
     def assignment(self, statement: ast.stmt) -> Assignment:
         if not isinstance(statement, ast.Assign):
-            raise self.error(statement, "expected 'name = expression' or 'a, b = call(...)'")
+            told = "expected 'name = expression' or 'a, b = call(...)'"
+            raise self.error(statement, told + self.goes_on("exec", statement.lineno - 1))
         if len(statement.targets) > 1:
             raise self.error(statement, "expected one '=' a line")
         target = statement.targets[0]
@@ -220,6 +227,8 @@ class _Reader:
                 )
                 each = None if step is None else self.integer(step)
                 return SliceItem(start, stop, each, place=place)
+            case ast.Name() | ast.BinOp() | ast.UnaryOp(ast.USub(), ast.Name() | ast.BinOp()):
+                return IndexItem(self.expression(node), place=place)
             case _:
                 return IndexItem(self.integer(node), place=place)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.errors import Place, SpecError
 from harness.program.dims import Dim, shape_text
 from harness.spec.expressions import Expr, IndexItem, Item, Negate, NewAxis, Rest, SliceItem
-from harness.spec.scope import Scope
+from harness.spec.scope import Scope, is_whole
 from harness.spec.values import LanguageValues
 
 
@@ -34,23 +34,37 @@ def indexed(
             evaluator.places.setdefault(value, item.place)
             axis += 1
         elif isinstance(item, IndexItem):
-            value = _picked(evaluator, value, axis, item)
+            value = _picked(evaluator, value, axis, item, scope)
         else:
             value = _sliced(evaluator, value, axis, item, scope)
             axis += 1
     return value
 
 
-def _picked(evaluator: LanguageValues, value: int, axis: int, item: IndexItem) -> int:
+def _picked(evaluator: LanguageValues, value: int, axis: int, item: IndexItem, scope: Scope) -> int:
     length = evaluator.type_of(value).shape[axis]
-    start = Dim(item.value) if item.value >= 0 else length + item.value
-    if not length.terms and not 0 <= start.constant < length.constant:
+    start = _position(item, length, scope)
+    if not (length.terms or start.terms) and not 0 <= start.constant < length.constant:
+        told = item.value if isinstance(item.value, int) else start
         raise SpecError(
-            f"index {item.value} is outside axis {axis} of {evaluator.tell(value)}", item.place
+            f"index {told} is outside axis {axis} of {evaluator.tell(value)}", item.place
         )
     part = evaluator.builder.slice_axis(value, axis, start, start + 1)
     evaluator.places.setdefault(part, item.place)
     return evaluator.builder.emit("squeeze", part, axis=axis)
+
+
+def _position(item: IndexItem, length: Dim, scope: Scope) -> Dim:
+    given = item.value
+    if isinstance(given, int):
+        return Dim(given) if given >= 0 else length + given
+    if not is_whole(given, scope):
+        raise SpecError(
+            "an index is a whole number, a size, a slice of them or '...'; take(x, i, axis=0) "
+            "gives the rows that an index says, take_along_axis(x, i, axis=-1) one entry of each",
+            item.place,
+        )
+    return _bound(given, length, Dim(), scope)
 
 
 def _sliced(evaluator: LanguageValues, value: int, axis: int, item: SliceItem, scope: Scope) -> int:

@@ -68,9 +68,9 @@ class Compare(ExprNode):
 
 @dataclass(frozen=True)
 class IndexItem(ExprNode):
-    """One position along an axis; negative ones count from its end."""
+    """One position along an axis, a number or a size; a minus sign counts from its end."""
 
-    value: int
+    value: "int | Expr"
 
 
 @dataclass(frozen=True)
