@@ -13,7 +13,7 @@ from harness.program.ir import Phase, Port, Type
 from harness.spec import schema
 from harness.spec.attributes import Attribute
 from harness.spec.declared_axes import read_dims
-from harness.spec.init_clauses import Initial, LawAttributes, read_init
+from harness.spec.init_clauses import Initial, LawAttributes, names_in_laws, read_init
 from harness.spec.library import Definition, content
 from harness.spec.noise import mean_of, read_law
 from harness.spec.scope import BoundValue, Scope, as_sizes
@@ -103,6 +103,8 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
         declared: Mapping[str, schema.Parameter] = getattr(instance.layer, section)
         for name, parameter in declared.items():
             shape = call.dims(section, name, parameter.shape)
+            # A later call, and a use with a law of its own, have no need of what the law names.
+            call.scope.used.update(names_in_laws(parameter.init))
             full = f"{instance.name}.{name}"
             if instance.shares is not None and name not in ports:
                 raise _not_yet(call, instance.shares, name)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from golden.tiny import tiny
+from small_models import tiny as small
 
 from harness.program.ir import Program
 from harness.spec.initial_values import (
@@ -217,3 +218,31 @@ def test_a_fault_in_one_stripe_is_named() -> None:
         planted[rows] *= factor
         (found,) = check_laws(combined, {**drawn, "gru.K_n": planted})
         assert found.startswith("gru.K_n: ")
+
+
+SPREAD = """\
+layer: spread
+summary: Of a test.
+source: Of a test.
+inputs: {x: [..., features]}
+attributes: {std: 0.25}
+parameters: {W: {shape: [features, features], init: {normal: {std: std}}}}
+equations: y = x @ W
+output: y
+"""
+
+
+@pytest.mark.parametrize(
+    ("layers", "equation"),
+    [
+        ("{a: {layer: spread}}", "y = a(a(x))"),
+        ("{a: {layer: spread, init: {W: zeros}}}", "y = a(x)"),
+        ("{a: {layer: spread}, b: {layer: spread, shares: a}}", "y = b(a(x))"),
+    ],
+    ids=["called twice", "another law", "shared"],
+)
+def test_an_attribute_of_a_law_that_a_call_does_not_draw_is_used(
+    layers: str, equation: str
+) -> None:
+    spec = small([equation], layers=layers, overrides={("layer", "spread"): SPREAD})
+    assert [port.name for port in spec.program("training").parameters] == ["a.W"]

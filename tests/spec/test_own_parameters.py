@@ -123,7 +123,7 @@ def test_what_they_are_used_for_is_what_the_layer_means() -> None:
         (
             MODEL,
             {"stem": STEM.replace("token + 0 *", "embed + 0 *")},
-            "'embed' is a layer",
+            "'embed' is a function: call it, as in embed(x)",
         ),
         (
             MODEL.replace("{shift: {normal", "{W: {normal"),
