@@ -186,7 +186,7 @@ REFUSED = [
     ("y = (a]", "1:7: expected ')' to close '(' of m.yaml:1:5, found ']'"),
     ("y = a b", "1:7: cannot read 'y = a b'"),
     ("y = x\nz = a +", "2:8: cannot read 'z = a +': invalid syntax"),
-    ("y = x\n  + b", "2:1: cannot read '  + b': unexpected indent; what goes on in the next line"),
+    ("y = x\n  + b", "2:2: cannot read '+ b': unexpected indent; what goes on in the next line"),
     ("y = x\n+ b", "2:1: expected 'name = expression' or 'a, b = call(...)'; what goes on in the"),
     ("y = x\n@ b", "2:1: cannot read '@ b': invalid syntax; what goes on in the next line stands"),
     ("# nothing", "1:1: no equation here"),
