@@ -6,6 +6,8 @@ one group that come from several files become groups of their own.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -15,12 +17,17 @@ from typing import Any
 from harness.bench import json_file
 from harness.files.user_file import displayed
 from harness.merged import Merged, check_alike, origin_label
-from harness.shards import Plans
+from harness.shards import Plans, joined
 
 # What all files must share: a cell's name does not tell all of it.
 ALIKE = ("device", "dtype", "path", "threads", "rounds")
 Content = dict[str, Any]
 Entry = dict[str, Any]
+Machine = dict[str, str]
+# Of the parameters of a cell, those that are no sizes of its model.
+OF_EVERY_CELL = frozenset(
+    ("spec", "backend", "mode", "batch", "time", "dtype", "device", "path"),
+)
 
 
 def merge_results(paths: Sequence[Path]) -> Merged:
@@ -34,8 +41,7 @@ def merge_results(paths: Sequence[Path]) -> Merged:
     check_alike((name, _alike(content)) for name, content in files.items())
     merging = _KeptEntries(files)
     plans = _plans(files)
-    ended = {name for _, _, name in merging.kept}
-    missing, shards = Plans.of(plans).told(len(ended))
+    missing, shards = Plans.of(plans).told(merging.ended)
     made = _joined(files, merging, plans)
     lacking = len(made["harness"]["without_speed"])
     return Merged(
@@ -60,30 +66,46 @@ def join(contents: Sequence[Content]) -> Content:
 
 
 def _plans(files: Mapping[str, Content]) -> list[Mapping[str, Any]]:
-    return [plan for content in files.values() for plan in content["harness"].get("plans", ())]
+    """The plans of all runs, each shard of each once."""
+    every = (plan for content in files.values() for plan in content["harness"].get("plans", ()))
+    return [*{(plan["digest"], plan["shard"]): plan for plan in every}.values()]
 
 
 class _KeptEntries:
-    """The cells that are kept so far: each with its file, whether it has a speed, and its name."""
+    """The cells that are kept so far: each with whether it has a speed, and its name in its run.
+
+    Each says itself where it comes from (``origin``), so that joining files that were joined
+    before doubles nothing and mixes nothing.
+    """
 
     def __init__(self, files: Mapping[str, Content]) -> None:
         self.kept: list[tuple[Entry, bool, str]] = []
         self.duplicates: Counter[str] = Counter()
         self.contradictions: list[str] = []
         self.notes: list[str] = []
-        self.machines = {name: _machine(content) for name, content in files.items()}
-        self._of: list[tuple[str, str]] = []  # of each kept cell its file, and its versions
+        self.machines: dict[str, Machine] = {}
+        self._files: list[str] = []  # of each kept cell
         self._known: dict[tuple[str, str, str], list[int]] = {}
         for name, content in files.items():
-            for entry, timed in _entries(content):
-                self._take(name, content, entry, timed)
+            here = _machine(content)
+            entries = [(_original(content, entry), timed) for entry, timed in _entries(content)]
+            for machine in [entry["origin"]["machine"] for entry, _ in entries] or [here]:
+                self.machines.setdefault(machine["id"], machine)
+            for entry, timed in entries:
+                self._take(name, entry, timed)
         self._name_apart()
 
-    def _take(self, name: str, content: Content, entry: Entry, timed: bool) -> None:
+    @property
+    def ended(self) -> set[str]:
+        """The names of the cells in the plans of their runs."""
+        entries = [entry for entry, *_ in self.kept]
+        return {_name_in_plan(each["params"], each["origin"]["backend"]) for each in entries}
+
+    def _take(self, name: str, entry: Entry, timed: bool) -> None:
         """A cell of the file ``name``."""
-        cell = entry["fullname" if timed else "name"]
-        versions = _versions(content, entry)
-        known = self._known.setdefault((cell, self.machines[name]["id"], versions), [])
+        cell, origin = entry["fullname" if timed else "name"], entry["origin"]
+        machine = origin["machine"]
+        known = self._known.setdefault((cell, machine["id"], origin["versions"]), [])
         for number in known:
             other, other_timed, _ = self.kept[number]
             if timed == other_timed and _outcome(entry) == _outcome(other):
@@ -91,43 +113,43 @@ class _KeptEntries:
                 return
             sides = ["a speed" if has else "none" for has in (other_timed, timed)]
             told = (
-                f"{cell} (on {self.machines[name]['host']}): it has {sides[0]} in "
-                f"{self._of[number][0]}, and {sides[1]} in {name}; both are kept"
+                f"{cell} (on {machine['host']}): it has {sides[0]} in {self._files[number]}, and "
+                f"{sides[1]} in {name}; both are kept"
             )
             (self.notes if timed == other_timed else self.contradictions).append(told)
         known.append(len(self.kept))
-        self.kept.append((deepcopy(entry), timed, cell))
-        self._of.append((name, versions))
+        self.kept.append((entry, timed, cell))
+        self._files.append(name)
 
     def _name_apart(self) -> None:
-        """Give groups of cells from several files a name each, and cells that are there several
+        """Give groups of cells from several runs a name each, and cells that are there several
         times, or in a group of several machines, what tells them apart."""
         groups: dict[str, list[int]] = {}
         for number, (entry, _, cell) in enumerate(self.kept):
             backend = entry["params"]["backend"]
             groups.setdefault(cell.replace(f"[{backend}-", "["), []).append(number)
         for numbers in groups.values():
-            files = list(dict.fromkeys(self._of[number][0] for number in numbers))
-            for number, label in zip(numbers, self._labels(numbers), strict=True):
-                entry = self.kept[number][0]
-                _rename(entry, label)
-                if len(files) > 1 and "group" in entry:
-                    entry["group"] += f" (run {files.index(self._of[number][0]) + 1})"
+            entries = [self.kept[number][0] for number in numbers]
+            runs = list(dict.fromkeys(entry["origin"]["run"] for entry in entries))
+            for entry, label in zip(entries, self._labels(numbers), strict=True):
+                _rename(entry, entry["params"]["backend"], entry["params"]["backend"] + label)
+                if len(runs) > 1 and "group" in entry:
+                    entry["group"] += f" (run {runs.index(entry['origin']['run']) + 1})"
 
     def _labels(self, numbers: Sequence[int]) -> list[str]:
         """For each cell of a group, what tells it from the others of its name."""
-        machines = {self.machines[self._of[number][0]]["id"] for number in numbers}
-        hosts = {self.machines[self._of[number][0]]["host"] for number in numbers}
+        origins = [self.kept[number][0]["origin"] for number in numbers]
+        machines = {origin["machine"]["id"] for origin in origins}
+        hosts = {origin["machine"]["host"] for origin in origins}
         versions: dict[str, set[str]] = {}
-        for number in numbers:
-            versions.setdefault(self.kept[number][2], set()).add(self._of[number][1])
+        for number, origin in zip(numbers, origins, strict=True):
+            versions.setdefault(self.kept[number][2], set()).add(origin["versions"])
         seen: Counter[tuple[str, str]] = Counter()
         found = []
-        for number in numbers:
-            cell, (file, version) = self.kept[number][2], self._of[number]
-            machine = self.machines[file]
+        for number, origin in zip(numbers, origins, strict=True):
+            cell, machine = self.kept[number][2], origin["machine"]
             label = origin_label(
-                version=version if len(versions[cell]) > 1 else None,
+                version=origin["versions"] if len(versions[cell]) > 1 else None,
                 host=machine["host"] if len(machines) > 1 else None,
                 machine=machine["id"] if len(hosts) < len(machines) else None,
             )
@@ -136,14 +158,32 @@ class _KeptEntries:
         return found
 
 
-def _rename(entry: Entry, label: str) -> None:
-    backend = entry["params"]["backend"]
+def _original(content: Content, entry: Entry) -> Entry:
+    """A cell as its run had it, with its origin: that run, its machine and its versions."""
+    found = deepcopy(entry)
+    if "origin" not in found:
+        found["origin"] = {
+            "backend": entry["params"]["backend"],
+            "machine": _machine(content),
+            "versions": _versions(content, entry),
+            "run": _checksum(content),
+            **({"group": entry["group"]} if "group" in entry else {}),
+        }
+        return found
+    origin = found["origin"]
+    _rename(found, found["params"]["backend"], origin["backend"])
+    if "group" in found:
+        found["group"] = origin.get("group", found["group"])
+    return found
+
+
+def _rename(entry: Entry, backend: str, name: str) -> None:
     for field in ("name", "fullname"):
         if field in entry:
-            entry[field] = entry[field].replace(f"[{backend}-", f"[{backend}{label}-", 1)
+            entry[field] = entry[field].replace(f"[{backend}-", f"[{name}-", 1)
     if isinstance(entry.get("param"), str):
-        entry["param"] = entry["param"].replace(backend, backend + label, 1)
-    entry["params"]["backend"] = backend + label
+        entry["param"] = entry["param"].replace(backend, name, 1)
+    entry["params"]["backend"] = name
 
 
 def _joined(
@@ -156,9 +196,8 @@ def _joined(
             **content["machine_info"]["harness"]["workers"],
             **info["harness"]["workers"],
         }
-    machines = {machine["id"]: machine for machine in merging.machines.values()}
-    if len(machines) > 1:
-        info["harness"]["machines"] = list(machines.values())
+    if len(merging.machines) > 1:
+        info["harness"]["machines"] = list(merging.machines.values())
     further = [content["harness"] for content in files.values()]
     cut = [each["incomplete"] for each in further if "incomplete" in each]
     return {
@@ -182,7 +221,18 @@ def _entries(content: Content) -> Iterator[tuple[Entry, bool]]:
         yield entry, False
 
 
-def _machine(content: Content) -> dict[str, str]:
+def _name_in_plan(params: Mapping[str, Any], backend: str) -> str:
+    """The name of a cell as :class:`harness.bench.plan.BenchPlan` has it."""
+    size_names = sorted({*params} - OF_EVERY_CELL)
+    group = (str(params.get(name)) for name in ("mode", "spec", "batch", "time"))
+    return joined([joined([*group, *(f"{name}={params[name]}" for name in size_names)]), backend])
+
+
+def _checksum(content: Content) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _machine(content: Content) -> Machine:
     machine = content["machine_info"]["harness"]["machine"]
     host = str(machine.get("host", "")) or "an unknown machine"
     return {"id": str(machine.get("id") or host), "host": host, "cpu": str(machine["cpu"])}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -18,7 +17,7 @@ from harness.bench.request import (
     groups_of,
     lacking_of,
 )
-from harness.shards import plan_record
+from harness.shards import joined, plan_record
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,5 @@ class BenchPlan:
 
     def record(self) -> dict[str, Any]:
         """What a file of results says of the whole plan."""
-        labels = (entry.label for entry in self.entries)
-        names = ["\n".join((*g.name, label)) for g, label in itertools.product(self.every, labels)]
-        return plan_record(names, self.request.shard)
+        groups = {joined(group.name) for group in self.every}
+        return plan_record([groups, {entry.label for entry in self.entries}], self.request.shard)

@@ -38,6 +38,24 @@ class Parameters(Form):
     backend: str
 
 
+class MachineOf(Form):
+    """A machine of several, in files that were merged."""
+
+    id: str
+    host: str
+
+
+class OriginForm(Form):
+    """In files that were merged, where a cell comes from: its machine, the versions that ran, and
+    its run by a checksum of that one's file. ``backend`` and ``group`` are its own there."""
+
+    backend: str
+    machine: MachineOf
+    versions: str
+    run: str
+    group: str | None = None
+
+
 class BenchmarkForm(Form):
     """A cell with a speed. Cells of one ``group`` differ in their backend only."""
 
@@ -46,6 +64,7 @@ class BenchmarkForm(Form):
     params: Parameters
     stats: Stats
     extra_info: Extra
+    origin: OriginForm | None = None
 
 
 class Lacking(Form):
@@ -53,6 +72,8 @@ class Lacking(Form):
 
     name: str
     reason: str
+    params: Parameters
+    origin: OriginForm | None = None
 
 
 class Incomplete(Form):
@@ -85,13 +106,6 @@ class WorkerSaid(Form):
 
     versions: dict[str, str]
     environment: dict[str, str]
-
-
-class MachineOf(Form):
-    """A machine of several, in files that were merged."""
-
-    id: str
-    host: str
 
 
 class Environment(Form):

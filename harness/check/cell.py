@@ -89,6 +89,7 @@ class CellResult:
     greeting: Mapping[str, str] | None = None
     since: str = ""  # where it was kept: when the run began that decided it
     remembered: bool = False  # an earlier run than that of the record file has decided it
+    contradicted: bool = False  # its record file holds another outcome of the same origin
     location: str = ""
     blame: Blame | None = None
     divergence: Divergence | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from harness.check.first_difference import TracedPart
@@ -49,6 +49,24 @@ class Divergence:
     def record(self) -> dict[str, Any]:
         """The divergence as plain data."""
         return asdict(self)
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any] | None) -> Self | None:
+        """The divergence of its plain data; None of none."""
+        if record is None:
+            return None
+        return cls(
+            record["first"],
+            tuple(
+                Link(link["value"], float(link["error"]), float(link["allowed"]))
+                for link in record["links"]
+            ),
+            tuple((int(n), float(e), float(a)) for n, e, a in record.get("steps", ())),
+            record.get("file", ""),
+            record.get("line", 0),
+            record.get("start", 0),
+            tuple(record.get("lines", ())),
+        )
 
 
 def divergence(

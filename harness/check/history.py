@@ -3,9 +3,11 @@ that decides their numbers is as it was.
 
 A kept cell stands for a run of today only if nothing it depends on has changed: the signature and
 the greeting of :mod:`harness.check.provenance`, and the request. The last run in that state
-decides; one that did not pass is run again. The lines of a cell carry a checksum, so that what was
-torn or edited counts for nothing. Whatever cannot be read is told and passed over: the worst that
-a history can do is that more is run.
+decides, whatever the order of files and lines; one that did not pass is run again, and of runs
+that began in one second one that did not pass is the last. What began later than now did so under
+a clock that was put back, and passes for nothing. The lines of a cell carry a checksum, so that
+what was torn or edited counts for nothing. Whatever cannot be read is told and passed over: the
+worst that a history can do is that more is run.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,9 @@ from typing import Any
 from harness.check.cell import Cell, CellResult
 from harness.check.findings import Verdict
 from harness.check.provenance import Greetings
-from harness.check.record_file import RecordError, encoded, read_records
+from harness.check.record_file import RecordError, Records, encoded, read_records
 from harness.check.record_made import end_record, result_records
-from harness.check.record_read import CellBlock, blocks
+from harness.check.record_read import CellBlock, blocks, cell_of
 from harness.check.request import Request
 from harness.check.resume import request_record, take_up
 from harness.errors import UsageError, several
@@ -73,20 +75,49 @@ def read(folder: Path, request: Request) -> KnownCells:
         except RecordError as error:
             passed_over.append(f"passed over in the history: {error}")
             continue
-        every = [block for by_origin in blocks(records).values() for block in by_origin.values()]
+        every = list(_every_block(records))
         whole = [block for block in every if _is_whole(block)]
-        found += [block.result() for block in whole if block.head.get("request") == wanted]
+        results = [block.result() for block in whole if block.head.get("request") == wanted]
         broken = len(every) - len(whole)
-        if broken:
-            passed_over.append(
-                f"passed over in the history: {several(broken, 'cell')} of {displayed(path)}, "
-                "whose checksum is wrong"
-            )
-    found.sort(key=lambda result: result.since, reverse=True)
+        passed_over += _passed_over(broken, path, "whose checksum is wrong")
+        now = _now()
+        known = [result for result in results if result.since <= now or result.verdict not in KEPT]
+        later = len(results) - len(known)
+        passed_over += _passed_over(later, path, f"which began later than now, {now}")
+        found += known
+    return KnownCells(_last_first(found), tuple(passed_over))
+
+
+def _every_block(records: Records) -> Iterator[CellBlock]:
+    """The cells that are there from begin to end, and also those of them that a later run in the
+    file replaces: files that were joined are not in the order of time."""
+    whole = blocks(records)
+    head: Mapping[str, Any] = {}
+    begun: dict[Cell, tuple[Mapping[str, Any], list[Mapping[str, Any]]]] = {}
+    for line in records.lines:
+        if line["kind"] == "head":
+            head = line
+        elif line["kind"] == "begin":
+            begun[cell_of(line)] = line, []
+        elif line["kind"] == "result" and cell_of(line) in begun:
+            begun[cell_of(line)][1].append(line)
+        elif line["kind"] == "end" and (cell := cell_of(line)) in begun:
+            begin, results = begun.pop(cell)
+            if cell in whole:
+                yield CellBlock(begin, results, line, head.get("machine", {}), head)
+
+
+def _passed_over(count: int, path: Path, why: str) -> Iterator[str]:
+    if count:
+        cells = several(count, "cell")
+        yield f"passed over in the history: {cells} of {displayed(path)}, {why}"
+
+
+def _last_first(results: Iterable[CellResult]) -> dict[Cell, list[CellResult]]:
     cells: dict[Cell, list[CellResult]] = {}
-    for result in found:
+    for result in sorted(results, key=lambda r: (r.since, r.verdict not in KEPT), reverse=True):
         cells.setdefault(result.cell, []).append(result)
-    return KnownCells(cells, tuple(passed_over))
+    return cells
 
 
 def sealed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -95,10 +126,11 @@ def sealed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Raises:
         RecordError: a line is not of the documented form.
     """
-    *others, end = lines
+    begin, *others, end = lines
     content = hashlib.sha256()
-    # Who is to blame may be told anew by a later cell.
-    for line in (*others, {**end, "blame": None}):
+    # Who is to blame may be told anew by a later cell, and merging tells runs and copies apart.
+    begin = {name: value for name, value in begin.items() if name not in ("copy", "started")}
+    for line in (begin, *others, {**end, "blame": None}):
         content.update(encoded(dict(sorted(line.items()))))
     return {**end, "checksum": content.hexdigest()}
 
@@ -123,14 +155,18 @@ def new_file(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make {displayed(folder)}: {error.strerror}") from None
-    now = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
-    return folder / f"{now}-{os.getpid()}{SUFFIX}"
+    return folder / f"{_now().replace(':', '-')}-{os.getpid()}{SUFFIX}"
 
 
 def days(results: Sequence[CellResult]) -> Iterator[str]:
     """In words, from which days the kept cells are: ``8 from 2026-11-26``."""
     counts = Counter(result.since[:10] for result in results)
     yield from (f"{count} from {day}" for day, count in sorted(counts.items()))
+
+
+def _now() -> str:
+    """The time, as a head has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _is_whole(block: CellBlock) -> bool:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.check.cell import Cell
+from harness.check.cell import Cell, cell_name
 from harness.check.findings import VERDICTS, Verdict, gravest
 from harness.check.record_file import Records, encoded, read_records
 from harness.check.record_read import CellBlock, CellOrigin, blocks, cell_of
 from harness.files.user_file import displayed
 from harness.merged import Merged, check_alike
-from harness.shards import Plans
+from harness.shards import Plans, joined
 
 
 def merge_records(paths: Sequence[Path]) -> Merged:
@@ -41,7 +41,8 @@ def merge_records(paths: Sequence[Path]) -> Merged:
                 merging.take(name, cell, origin, block)
     kept = merging.kept
     ended = {cell for cell, _ in kept}
-    missing, shards = Plans.of(h["plan"] for h in heads if h.get("plan")).told(len(ended))
+    plans = Plans.of(head["plan"] for head in heads if head.get("plan"))
+    missing, shards = plans.told({joined(cell_name(cell)) for cell in ended})
     # All that follows is the last run's, as a reader counts what a run that was stopped has done.
     *before, last = heads or [{}]
     lines = [*before, {**last, "planned": len(kept) + missing}] if heads else []
@@ -87,6 +88,8 @@ class _KeptBlocks:
         known.append((name, block))
         copy = len(known)
         begin = {**block.begin, **({"copy": copy} if copy > 1 else {})}
+        if block.began and not begin.get("since"):
+            begin["started"] = block.began
         self.kept[cell, replace(origin, copy=copy)] = replace(block, begin=begin)
 
 

@@ -115,11 +115,12 @@ class OfCell(Form):
 
 class Begin(OfCell):
     """A cell starts. ``signature`` is what decides its numbers, and ``since`` when an earlier run
-    began whose verdict is kept. ``copy`` counts results of one cell that contradict each other,
-    from 2 on, in files that were merged."""
+    began whose verdict is kept. In files that were merged ``started`` is when its own run began,
+    and ``copy`` counts results of one cell that contradict each other, from 2 on."""
 
     signature: dict[str, str] | None = None
     since: str | None = None
+    started: str | None = None
     copy_: Annotated[int, Field(alias="copy", ge=1, lt=2**31)] = 1
 
 

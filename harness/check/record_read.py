@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from harness.check.cell import Cell, CellResult
-from harness.check.divergence import Divergence, Link
+from harness.check.divergence import Divergence
 from harness.check.findings import Blame, Finding
 from harness.check.record_file import Records
 from harness.errors import UsageError
@@ -59,6 +59,13 @@ class CellBlock:
         return CellOrigin(machine, host, version, self.begin.get("copy", 1))
 
     @property
+    def began(self) -> str:
+        """When the run began that decided it."""
+        # In a file of several runs that were merged the head is that of the last.
+        begin = self.begin
+        return begin.get("since") or begin.get("started") or self.head.get("started", "")
+
+    @property
     def verdicts(self) -> dict[str, str]:
         """The verdict of each check."""
         return {line["check"]: line["verdict"] for line in self.results}
@@ -66,7 +73,7 @@ class CellBlock:
     def result(self) -> CellResult:
         """What came of the cell."""
         found = _result(self.begin, self.results, self.end)
-        found.since = self.begin.get("since") or self.head.get("started", "")
+        found.since = self.began
         found.remembered = "since" in self.begin
         return found
 
@@ -140,10 +147,15 @@ def last_first(
 ) -> dict[Cell, Iterator[CellResult]]:
     """The results of :func:`blocks` from all origins, the last that began first; each can be gone
     through once."""
-    return {
-        cell: (block.result() for block in reversed([*origins.values()]))
-        for cell, origins in cells.items()
-    }
+    return {cell: _last_first(origins) for cell, origins in cells.items()}
+
+
+def _last_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResult]:
+    copied = {replace(origin, copy=1) for origin in origins if origin.copy > 1}
+    for origin, block in reversed([*origins.items()]):
+        found = block.result()
+        found.contradicted = replace(origin, copy=1) in copied
+        yield found
 
 
 def ended(records: Records) -> Mapping[Cell, CellResult]:
@@ -256,7 +268,7 @@ def _result(
     result.kept = True
     result.signature, result.greeting = begin.get("signature"), end.get("greeting")
     result.could_not_run = end["could_not_run"]
-    result.divergence = _divergence(end.get("divergence"))
+    result.divergence = Divergence.of_record(end.get("divergence"))
     if end.get("blame"):
         result.blame = Blame(end["blame"]["who"], end["blame"]["words"])
     for line in lines:
@@ -278,20 +290,3 @@ def _result(
         )
         result.findings.append(finding)
     return result
-
-
-def _divergence(record: Mapping[str, Any] | None) -> Divergence | None:
-    if record is None:
-        return None
-    return Divergence(
-        record["first"],
-        tuple(
-            Link(link["value"], float(link["error"]), float(link["allowed"]))
-            for link in record["links"]
-        ),
-        tuple((int(n), float(e), float(a)) for n, e, a in record.get("steps", ())),
-        record.get("file", ""),
-        record.get("line", 0),
-        record.get("start", 0),
-        tuple(record.get("lines", ())),
-    )

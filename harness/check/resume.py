@@ -73,12 +73,16 @@ def take_up(
         told = ""
         for result in ended.get(cell, ()):
             reason = _reason_to_run(result, signature(cell), greetings)
-            if not reason and result.verdict in verdicts:
+            if reason:
+                told = told or reason
+                continue
+            if result.contradicted:
+                told = told or "its records contradict each other"
+            elif result.verdict in verdicts:
                 kept[cell] = result
-                break
-            told = told or reason or f"the last verdict is {result.verdict}"
-            if not reason:
-                break
+            else:
+                told = told or f"the last verdict is {result.verdict}"
+            break
         if told and cell not in kept:
             reasons[told] += 1
     return kept, [

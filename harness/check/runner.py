@@ -151,9 +151,9 @@ class CellRunner:
             if not self.specs.library.has("model", source)
         }
         made["files"] = self._files()
-        made["plan"] = plan_record(
-            ["\n".join(cell_name(c)) for c in self.whole_plan()], self.request.shard
-        )
+        names = map(cell_name, self.whole_plan())
+        axes = [dict.fromkeys(part) for part in zip(*names, strict=True)]
+        made["plan"] = plan_record(axes, self.request.shard)
         return made | labelled(self.workers)
 
     def _files(self) -> dict[str, str]:

@@ -16,10 +16,12 @@ from harness.check.history import cell_lines
 from harness.check.record_file import RecordWriter
 from harness.check.record_made import begin_record
 from harness.check.record_read import CELL_FIELDS
-from harness.check.request import Request
+from harness.check.request import KNOWN_DTYPES, PATHS, Request
 from harness.check.resume import request_record
 from harness.check.runner import CellRunner
-from harness.errors import UsageError, shorten
+from harness.check.task_form import OptionsForm
+from harness.errors import UsageError, check_known, shorten
+from harness.files.forms import formed
 from harness.oracle.threads import one_thread
 
 # Of a request: what says which cells there are and how they are run as a whole, and not what one
@@ -27,7 +29,7 @@ from harness.oracle.threads import one_thread
 NOT_OF_A_CELL = frozenset(
     {
         *("specs", "backends", "paths", "device", "records", "resume", "jobs", "fail_fast"),
-        *("given", "against", "shard", "on"),
+        *("given", "against", "shard", "on", "history", "fresh"),
     }
 )
 OPTIONS = {f.name: f for f in fields(Request) if f.name not in NOT_OF_A_CELL}
@@ -61,6 +63,8 @@ class Task:
         Raises:
             UsageError: a field is missing, unknown, or of another type.
         """
+        if not isinstance(record, Mapping):
+            raise UsageError(f"a cell is a dictionary, found {shorten(repr(record))}")
         lacking = [name for name in TASK_FIELDS if name not in record]
         strange = [*(record.keys() - {*TASK_FIELDS})]
         if lacking or strange:
@@ -75,8 +79,10 @@ class Task:
                 f"options of a cell are a dictionary of {', '.join(OPTIONS)}, found "
                 f"{shorten(repr(options))}"
             )
+        check_known("dtype", record["dtype"], KNOWN_DTYPES)
+        check_known("path", record["path"], PATHS)
         cell = Cell(**{name: record[name] for name in CELL_FIELDS})
-        return cls(cell, record["source"], _text(options))
+        return cls(cell, record["source"], _checked(options))
 
     @property
     def request(self) -> Request:
@@ -190,7 +196,13 @@ class Workers:
             runner = self._runners.get(task.options)
             if runner is None:
                 runner = self._runners[task.options] = CellRunner(task.request, alone=True)
-            return runner.with_cell(task.cell, task.source)
+            runner.with_cell(task.cell, task.source)
+        if task.cell.spec not in runner.sources:
+            raise UsageError(
+                f"a cell is of the spec {task.cell.spec!r}, and its source {task.source!r} is of "
+                "another one: take the two from one cell"
+            )
+        return runner
 
     def _begin_record(self, runner: CellRunner) -> None:
         if self._writer is None:
@@ -256,6 +268,16 @@ def _read(name: str, value: Any) -> Any:
     if name == "folders":
         return tuple(map(Path, value))
     return tuple(value) if isinstance(value, list) else value
+
+
+def _checked(options: Mapping[str, Any]) -> str:
+    """Options as their text; :class:`UsageError` for what is of another type than it should be."""
+    try:
+        text = _text(options)
+        formed(json.loads(text), OptionsForm, "options of a cell")
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    return text
 
 
 def _text(options: Mapping[str, Any]) -> str:

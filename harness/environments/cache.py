@@ -63,16 +63,26 @@ def root() -> Path:
 
 
 def kept() -> dict[str, MadeEnvironment]:
-    """The environments that are whole, by column.
+    """The environments that are whole, by column."""
+    return looked_through()[0]
 
-    Raises:
-        UsageError: the file of one cannot be read.
-    """
+
+def looked_through() -> tuple[dict[str, MadeEnvironment], list[str]]:
+    """The environments that are whole, by column, and in words, whose file cannot be read."""
+    found: dict[str, MadeEnvironment] = {}
+    damaged = []
     try:
         folders = sorted(path for path in root().iterdir() if path.is_dir())
     except OSError:  # there are none yet
-        return {}
-    return {folder.name: found for folder in folders if (found := at(folder)) is not None}
+        return {}, []
+    for folder in folders:
+        try:
+            one = at(folder)
+        except UsageError as error:
+            damaged.append(str(error))
+        else:
+            found |= {} if one is None else {folder.name: one}
+    return found, damaged
 
 
 def at(folder: Path) -> MadeEnvironment | None:

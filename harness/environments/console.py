@@ -50,14 +50,16 @@ def run_env(words: Sequence[str], options: Mapping[str, Any]) -> int:
 
 
 def _listed(as_json: bool) -> int:
-    found = cache.kept()
+    found, damaged = cache.looked_through()
+    for text in damaged:
+        tell(text, error=True)
     if as_json:
         say(json.dumps([_record(one) for one in found.values()]))
         return 0
     for one in found.values():
         outdated = "" if one.is_of_today else " (of another harness: make it again)"
         tell(f"{_line(one)}, made {one.about.made}{outdated}")
-    if not found:
+    if not found and not damaged:
         tell(f"no environment is in {displayed(cache.root())}; 'harness env torch==2.6' makes one")
     return 0
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,7 @@ def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) 
     with held(folder, "make another one"):
         there = None if force else cache.at(folder)
         if there is not None and there.is_of_today:
-            _check_same(there, wanted)
+            _check_same(there, wanted, python)
             return there
         try:
             shutil.rmtree(folder, ignore_errors=True)
@@ -134,7 +135,15 @@ def _run(command: Sequence[str], folder: Path) -> str:
     return ran.stdout
 
 
-def _check_same(there: MadeEnvironment, wanted: Wanted) -> None:
+def _check_same(there: MadeEnvironment, wanted: Wanted, python: str) -> None:
+    if python != sys.executable:
+        ask = "import platform; print(platform.python_version())"
+        asked = _run([python, "-I", "-c", ask], Path()).strip()
+        if asked != there.about.python:
+            raise UsageError(
+                f"an environment of {wanted.column} is there, of Python {there.about.python}, and "
+                f"{python} is Python {asked}: add --force to make it anew"
+            )
     if tuple(there.about.requirements) != wanted.requirements:
         raise UsageError(
             f"an environment of {wanted.column} is there, made with "

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
 
@@ -16,38 +17,51 @@ from harness.files.user_file import FileFault, read_bytes
 from harness.runtime.code_reach import Untold, imported
 
 MOST = 1 << 28
+# Bytes of a file of data up to which its content counts, and not its size and time of change.
+MOST_DATA = 1 << 20
+CODE = (".py", *EXTENSION_SUFFIXES)
+_HARNESS = __name__.partition(".")[0]
 
 
-def digest(module: str) -> str:
+def digest(module: str, beside: Collection[str] = ()) -> str:
     """The sha256 (hex) of a module's code, "" where there is none to be found.
 
     That is the module's file, and all files of every package that it is part of, which may lie in
     different folders; of a package in another one only what the module can reach, where its source
-    tells. Compiled extensions count by size and time of change.
+    tells, and the data that lies with it. ``beside`` are further top-level modules and packages of
+    its distribution: those that it imports count as a whole, and all where its source does not
+    tell. Compiled extensions, and data above 1 MiB, count by size and time of change.
     """
     name = module.partition(":")[0]
     specs = _find(name)
-    found = hashlib.sha256()
     try:
         files = _reached(name, specs)
     except Untold:
         files = dict.fromkeys(path for spec in specs for path in _files(spec))
+    files |= _beside(files, {*beside} - {name.partition(".")[0], _HARNESS})
+    found = hashlib.sha256()
     for path in files:
+        found.update(os.fsencode(path.name) + b"\0")
         try:
-            found.update(os.fsencode(path.name) + b"\0")
-            if path.suffix == ".py":
-                found.update(hashlib.sha256(read_bytes(path, MOST, "code")).digest())
-            else:
-                status = path.stat()
-                found.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+            found.update(_content(path))
         except (FileFault, OSError) as fault:  # no file, or gone a moment ago
             found.update(str(fault).encode())
     return found.hexdigest() if files else ""
 
 
+def _content(path: Path) -> bytes:
+    if path.suffix == ".py":
+        return hashlib.sha256(read_bytes(path, MOST, "code")).digest()
+    status = path.stat()
+    if path.name.endswith(CODE) or status.st_size > MOST_DATA:
+        return f"{status.st_size} {status.st_mtime_ns}".encode()
+    return hashlib.sha256(read_bytes(path, MOST_DATA, "data")).digest()
+
+
 def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
     """The file of a module, those of the modules of the same part of its package that it imports,
-    directly or by way of others, and of the packages that are run on the way.
+    directly or by way of others, and of the packages that are run on the way; with the data that
+    lies in their folders.
 
     Of the harness itself, nothing: it has a checksum of its own.
 
@@ -58,7 +72,7 @@ def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
     if len(packages) < 2:
         raise Untold(name)
     top, second, *_ = name.split(".")
-    part = f"{top}.{second}" if top == __name__.partition(".")[0] else top
+    part = f"{top}.{second}" if top == _HARNESS else top
     found: dict[Path, None] = {}
     seen: set[str] = set()
     waiting = [name, *packages]
@@ -74,7 +88,8 @@ def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
             is_package = chain[-1].submodule_search_locations is not None
             package = one if is_package else one.rpartition(".")[0]
             waiting += _within(imported(path, package), part)
-    return dict.fromkeys(sorted(found))
+    data = (path for folder in {path.parent for path in found} for path in _data(folder))
+    return dict.fromkeys(sorted([*found, *data]))
 
 
 def _within(names: Iterable[str], part: str) -> Iterator[str]:
@@ -84,6 +99,26 @@ def _within(names: Iterable[str], part: str) -> Iterator[str]:
         if name.startswith(f"{part}.") and all(word.isidentifier() for word in words):
             least = part.count(".") + 2
             yield from (".".join(words[:count]) for count in range(least, len(words) + 1))
+
+
+def _beside(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
+    """The files of those top-level modules and packages that files import, and of those that these
+    import; of all, where a file does not tell what it imports."""
+    found: dict[Path, None] = {}
+    waiting = list(files) if tops else []
+    while waiting and tops:
+        path = waiting.pop()
+        if path.suffix != ".py":
+            continue
+        try:
+            wanted = {name.partition(".")[0] for name in imported(path, "")} & tops
+        except Untold:
+            wanted = set(tops)
+        tops -= wanted
+        more = [file for top in sorted(wanted) for spec in _find(top) for file in _files(spec)]
+        found |= dict.fromkeys(more)
+        waiting += more
+    return dict.fromkeys(sorted(found))
 
 
 def _find(name: str) -> list[ModuleSpec]:
@@ -104,15 +139,40 @@ def _find(name: str) -> list[ModuleSpec]:
 
 
 def _files(spec: ModuleSpec) -> list[Path]:
-    """The files of a package, sorted; of a module its own."""
+    """The files of a package, sorted, of the harness only its code; of a module its own."""
     folders = [Path(place) for place in spec.submodule_search_locations or ()]
     if not folders and spec.origin is not None and spec.has_location:
         return [Path(spec.origin)]
-    suffixes = (".py", *EXTENSION_SUFFIXES)
     return sorted(
-        Path(parent) / name
+        path
         for folder in folders
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name.endswith(suffixes)
+        for path in _walked(folder, into_packages=True)
+        if path.name.endswith(CODE) or (spec.name != _HARNESS and _is_data(path))
     )
+
+
+def _data(folder: Path) -> Iterator[Path]:
+    """The data in a package's folder, and in folders below it that are no packages."""
+    return (path for path in _walked(folder, into_packages=False) if _is_data(path))
+
+
+def _walked(folder: Path, *, into_packages: bool) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [
+            each
+            for each in folders
+            if each != "__pycache__"
+            and not each.startswith(".")
+            and (into_packages or not Path(parent, each, "__init__.py").exists())
+        ]
+        yield from (Path(parent, name) for name in names)
+
+
+def _is_data(path: Path) -> bool:
+    """Whether a file is one that code may read: no code, nor what Python makes of it."""
+    if path.name.endswith((*CODE, ".pyc")) or path.name.startswith("."):
+        return False
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # a link to nowhere
+        return False

@@ -21,7 +21,10 @@ UNTOLD = frozenset(
         *("walk_packages", "exec_module"),
     }
 )
-IMPORTERS = frozenset({"import_module", "find_spec"})
+IMPORTERS = frozenset({"import_module", "find_spec", "resolve_name"})
+
+
+HIDDEN = UNTOLD | IMPORTERS
 
 
 class Untold(Exception):
@@ -39,17 +42,33 @@ def imported(path: Path, package: str) -> set[str]:
     except (FileFault, OSError, SyntaxError, ValueError) as fault:
         raise Untold(str(fault)) from None
     found: set[str] = set()
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= set(_from(node, package))
+            _check_renamed(node)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             # As import_module("...") has it, and "module:function".
             found.add(node.value.partition(":")[0])
+            if node.value in HIDDEN:
+                raise Untold(f"line {node.lineno} names {node.value}")
         elif isinstance(node, ast.Call):
             _check(node, tree)
+        elif isinstance(node, ast.Name | ast.Attribute) and id(node) not in called:
+            # Handed on as a value, it may be called with any name.
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            if name in HIDDEN or _name(node) in BUILT_IN:
+                raise Untold(f"line {node.lineno} hands {name} on")
     return found
+
+
+def _check_renamed(node: ast.ImportFrom) -> None:
+    """Raises :class:`Untold` where what runs or imports other code gets a name of its own."""
+    for alias in node.names:
+        if alias.asname and alias.name in HIDDEN | BUILT_IN:
+            raise Untold(f"line {node.lineno} calls {alias.name} {alias.asname}")
 
 
 def _from(node: ast.ImportFrom, package: str) -> Iterator[str]:
@@ -64,7 +83,8 @@ def _check(call: ast.Call, tree: ast.Module) -> None:
     """Raises :class:`Untold` for a call that imports what the text does not name."""
     built_in = _name(call.func)
     name = call.func.attr if isinstance(call.func, ast.Attribute) else built_in
-    if name in UNTOLD or built_in in BUILT_IN:
+    of_builtins = isinstance(call.func, ast.Attribute) and _name(call.func.value) == "builtins"
+    if name in UNTOLD or built_in in BUILT_IN or (of_builtins and name in BUILT_IN):
         raise Untold(f"line {call.lineno} calls {name}")
     if name in IMPORTERS and not (call.args and _is_text(call.args[0], tree)):
         raise Untold(f"line {call.lineno} imports by a name that is computed")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from remembered_runs import Run
+from remembered_runs import Run, sealed_anew
 
 from harness.check import history
 from harness.check.cell import Cell
+from harness.check.merge import merge_records
 from harness.check.record_file import read_records
 from harness.check.record_read import ended
 from harness.check.request import Request
@@ -82,6 +83,80 @@ def test_a_later_difference_in_the_same_state_decides(run: Run) -> None:
     told = run()
     assert len(told.ran) == 6
     assert told.reasons == ["6 cells are run again: the last verdict is differ"]
+
+
+def _began(*lines: dict[str, Any], at: str, verdict: str = "agree") -> Iterator[dict[str, Any]]:
+    """Lines of a run as another one had written them: at another time, with another verdict."""
+    for line in lines:
+        changes: dict[str, Any] = {}
+        if line["kind"] == "head":
+            changes = {"started": at}
+        elif line["kind"] == "result" and line["check"] == "loss":
+            changes = {"verdict": verdict}
+        yield {**line, **changes}
+
+
+OLD, NEW = "2025-01-01T00:00:00Z", "2025-02-01T00:00:00Z"
+
+
+def _runs_of(run: Run, *wanted: tuple[str, str]) -> list[str]:
+    """What the one file of a history would be of runs that began at a time, with a verdict."""
+    (path,) = run.files
+    lines = read_records(path).lines
+    path.unlink()
+    return [
+        "".join(json.dumps(x) + "\n" for x in sealed_anew([*_began(*lines, at=at, verdict=v)]))
+        for at, v in wanted
+    ]
+
+
+@pytest.mark.parametrize("late_first", [False, True])
+@pytest.mark.parametrize("way", ["files", "one file", "merged"])
+def test_the_later_verdict_decides_wherever_it_stands(
+    way: str, late_first: bool, run: Run, tmp_path: Path
+) -> None:
+    texts = _runs_of(run, (OLD, "agree"), (NEW, "differ"))
+    parts = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for part, text in zip(parts, reversed(texts) if late_first else texts, strict=True):
+        part.write_text(text)
+    if way == "files":
+        for part in parts:
+            part.rename(run.history / part.name)
+    elif way == "one file":
+        (run.history / "c.jsonl").write_text("".join(part.read_text() for part in parts))
+    else:
+        (run.history / "c.jsonl").write_bytes(merge_records(parts).content)
+    told = run()
+    assert len(told.ran) == 6
+    assert told.reasons == ["6 cells are run again: the last verdict is differ"]
+
+
+def test_what_was_merged_is_known_from_its_own_day(run: Run, tmp_path: Path) -> None:
+    (text, other) = _runs_of(run, (OLD, "agree"), (NEW, "agree"))
+    parts = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    parts[0].write_text(text)
+    head, *_ = other.splitlines(keepends=True)
+    parts[1].write_text(head)
+    (run.history / "c.jsonl").write_bytes(merge_records(parts).content)
+    assert run().ran == []
+    assert {result.since for result in run.report.results} == {OLD}
+
+
+def test_of_runs_that_began_in_one_second_that_which_differs_decides(run: Run) -> None:
+    for number, text in enumerate(_runs_of(run, (OLD, "agree"), (OLD, "differ"), (OLD, "agree"))):
+        (run.history / f"{number}.jsonl").write_text(text)
+    assert len(run().ran) == 6
+
+
+def test_what_began_later_than_now_passes_for_nothing(run: Run) -> None:
+    (text,) = _runs_of(run, ("2999-01-01T00:00:00Z", "agree"))
+    (run.history / "later.jsonl").write_text(text)
+    told = run()
+    assert len(told.ran) == 6
+    assert "6 cells of " in told.reasons[0]
+    assert "which began later than now, 20" in told.reasons[0]
+    # What was run now is known from then on.
+    assert run().ran == []
 
 
 def test_what_was_torn_or_cut_off_is_run(run: Run) -> None:

@@ -38,6 +38,28 @@ def test_a_change_that_breaks_a_backend_does_not_pass(run: Run) -> None:
     assert run.report.exit_code == 1
 
 
+@pytest.mark.parametrize("name", ["table.json", "kernels.so.1", "data/table.npy"])
+def test_data_beside_a_backend_that_changed(name: str, run: Run) -> None:
+    path = run.site / "own_a" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("1")
+    told = run()
+    assert told.ran == ["one on own-a", "two on own-a"]
+    assert told.reasons == ["2 cells are run again: the code of the backend has changed"]
+    assert run().ran == []
+
+
+def test_a_module_beside_a_backend_that_changed(run: Run) -> None:
+    beside = run.site / "own_kernels.py"
+    beside.write_text("")
+    (run.site / "own-1.0.dist-info" / "top_level.txt").write_text("own_a\nown_b\nown_kernels\n")
+    (run.site / "own_a" / "kernels.py").write_text("def late():\n    import own_kernels\n")
+    assert len(run().ran) == 2
+    assert run().ran == []
+    beside.write_text("# changed\n")
+    assert run().ran == ["one on own-a", "two on own-a"]
+
+
 def test_a_spec_that_changed(run: Run) -> None:
     text = run.specs[0].read_text()
     run.specs[0].write_text(
@@ -70,7 +92,13 @@ def test_a_framework_of_another_version(run: Run) -> None:
     assert reason.startswith("6 cells are run again: numpy 1.0 became ")
 
 
-@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "TF_OF_A_TEST"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("OMP_NUM_THREADS", "TF_OF_A_TEST", "MKL_CBWR", "ATEN_CPU_CAPABILITY", "OMP_DYNAMIC"),
+        *("ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES", "LD_LIBRARY_PATH", "PYTHONPATH"),
+    ],
+)
 def test_a_variable_and_the_number_of_threads(
     name: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from harness.check.cell import Cell
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.errors import UsageError
-from harness.shards import Plans, Shard
+from harness.shards import Plans, Shard, joined, plan_record
 
 Names = st.sets(st.tuples(st.sampled_from("ab"), st.text(max_size=3)), min_size=1, max_size=40)
 
@@ -96,5 +96,31 @@ def test_no_shard(text: str) -> None:
 def test_what_is_missing_is_told() -> None:
     plan = {"cells": 144, "digest": "a"}
     plans = Plans.of([{**plan, "shard": f"{n}/4"} for n in (1, 2, 4)])
-    assert plans.told(108) == (36, ["3 of 4 shards: not 3/4"])
-    assert Plans.of([{**plan, "shard": None}]).told(144) == (0, [])
+    names = [*map(str, range(144))]
+    assert plans.told(names[:108]) == (36, ["3 of 4 shards: not 3/4"])
+    assert Plans.of([{**plan, "shard": None}]).told(names) == (0, [])
+
+
+def test_what_is_missing_of_several_plans_is_counted_by_name() -> None:
+    first = plan_record([["a", "b"], ["x", "y"]], Shard(1, 2))
+    second = plan_record([["b", "c"], ["y"]], Shard(1, 1))
+    there = [joined(name) for name in ("ax", "ay", "by")]
+    told = ["1 of 2 shards: not 2/2"]
+    assert Plans.of([first, second]).told(there) == (2, told)  # bx and cy
+    assert Plans.of([first]).told([*there, joined("zz")]) == (1, told)
+    assert Plans.of([first, second]).told([joined(n) for n in ("ax", "ay", "bx", "by", "cy")]) == (
+        0,
+        told,
+    )
+
+
+@pytest.mark.parametrize(
+    "axes", [None, [["a"], ["changed"]], [["a"] * 2000] * 3, [["a" * 9999] * 999] * 2]
+)
+def test_a_plan_that_does_not_name_its_cells_is_counted(axes: object) -> None:
+    other = plan_record([["b"], ["y"]], None)
+    unnamed = {**plan_record([["a"], ["x", "y"]], Shard(1, 2)), "axes": axes}
+    missing, told = Plans.of([unnamed, other]).told([joined("ax"), joined("by")])
+    assert missing == 1
+    assert "more may be missing" in told[-1]
+    assert Plans.of([unnamed]).told([joined("ax")]) == (1, ["1 of 2 shards: not 2/2"])

@@ -17,6 +17,7 @@ from harness.check.record_read import ended
 from harness.check.request import Request
 from harness.check.resume import records_of
 from harness.check.run import Engine
+from harness.check.task import tasks
 from harness.errors import UsageError
 
 SPECS = ("lesson6/simple_rnn", "lesson6/keras_gru")
@@ -118,15 +119,37 @@ def test_records_of_one_request_only(tmp_path: Path) -> None:
         ({"backend": 3}, "backend of a cell is a text, found 3"),
         ({"options": {"sed": 1}}, "options of a cell are a dictionary of dtypes, "),
         ({"more": 1}, "a cell has an unknown field 'more'"),
+        ({"dtype": "float99"}, "unknown dtype 'float99'"),
+        ({"path": "nativ"}, "unknown path 'nativ'; did you mean 'native'"),
+        ({"options": {"folders": 5}}, "options of a cell: folders: "),
+        ({"options": {"sizes": [1]}}, "options of a cell: sizes: "),
+        ({"options": {"checks": "values"}}, "options of a cell: checks: "),
+        ({"options": {"environment": {"numpy": 5}}}, "options of a cell: environment.numpy: "),
+        ({"options": {"thorough": "no"}}, "options of a cell: thorough: "),
+        ({"options": {"timeout": {1}}}, "not JSON serializable"),
     ],
 )
 def test_damaged_cells_are_told(change: dict[str, object], words: str) -> None:
     record = {**harness.cells(SPECS[0], "numpy")[0].record(), **change}
     with pytest.raises(UsageError, match=words):
         harness.Task.of(record)
+    with pytest.raises(UsageError, match="a cell is a dictionary, found 5"):
+        harness.Task.of(5)  # type: ignore[arg-type]
     del record["spec"]
     with pytest.raises(UsageError, match="a cell has no spec"):
         harness.Task.of(record)
+
+
+def test_a_cell_with_the_source_of_another_is_told() -> None:
+    cell, *_ = harness.cells(SPECS[0], "numpy")
+    with harness.Workers() as workers, pytest.raises(UsageError, match="is of another one"):
+        harness.run_cell(harness.Task.of({**cell.record(), "source": SPECS[1]}), workers)
+
+
+def test_a_history_is_of_a_run_and_not_of_its_cells(tmp_path: Path) -> None:
+    request = Request(SPECS, ("numpy",), history=tmp_path / "known", fresh=True)
+    with Engine(request) as engine:
+        assert [task.options for task in tasks(engine)] == ["{}"] * 4
 
 
 def test_the_page_s_example_runs(

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_results import REQUEST, refused, result
+from bench_results import REQUEST, result
 from click.testing import CliRunner
 
 import harness
 from harness.bench import json_file
-from harness.bench.compare import relative
 from harness.check.record_file import read_records
 from harness.check.record_read import ended, stopped
 from harness.cli import cli
@@ -96,6 +95,44 @@ def test_a_missing_shard_is_told(shards: list[Path], tmp_path: Path) -> None:
     found = run("merge", cut, shards[1], "-o", tmp_path / "all.jsonl")
     assert found.stdout.splitlines()[-1] == "2 of 2 shards; 1 cell missing"
     assert len(read_records(tmp_path / "all.jsonl").of_kind("begin")) == 4
+
+
+def test_a_missing_shard_of_one_of_several_runs_is_told(shards: list[Path], tmp_path: Path) -> None:
+    other, output = tmp_path / "other.jsonl", tmp_path / "all.jsonl"
+    harness.check("lesson6/keras_gru", "numpy", dtypes="float64", checks="values", records=other)
+    found = run("merge", shards[0], other, "-o", output)
+    assert (found.exit_code, found.stdout.splitlines()[-1]) == (
+        3,
+        "1 of 2 shards: not 2/2; 2 cells missing",
+    )
+    found = run("merge", output, shards[1], "-o", output)
+    assert (found.exit_code, found.stdout.splitlines()[-1]) == (0, "2 of 2 shards")
+
+
+def test_cells_of_another_device_are_none_of_the_plan(shards: list[Path], tmp_path: Path) -> None:
+    def elsewhere(line: dict[str, Any]) -> None:
+        line["device"] = "cuda:0"
+
+    kinds = dict.fromkeys(("begin", "result", "end"), elsewhere)
+    other = changed(shards[1], tmp_path / "other.jsonl", **kinds)
+    found = run("merge", shards[0], other, "-o", tmp_path / "all.jsonl")
+    assert found.exit_code == 3
+    assert "2 cells missing" in found.stdout
+
+
+def test_what_contradicts_itself_is_run_again(shards: list[Path], tmp_path: Path) -> None:
+    def differ(line: dict[str, Any]) -> None:
+        if line["check"] == "loss":
+            line["verdict"] = "differ"
+
+    other, output = changed(shards[0], tmp_path / "o.jsonl", result=differ), tmp_path / "m.jsonl"
+    for files in ((shards[0], other), (other, shards[0])):
+        run("merge", *files, shards[1], "-o", output)
+        words = ("--backend", "numpy", "--check", "values", "--records", output, "--resume")
+        found = run("check", *SPECS, *words)
+        told = " ".join(found.stderr.split())
+        assert "2 cells are run again: its records contradict each other" in told
+        assert "4 agree (2 kept" in found.stdout
 
 
 def test_what_is_there_twice_is_kept_once_and_told(shards: list[Path], tmp_path: Path) -> None:
@@ -190,78 +227,6 @@ def test_other_options_and_other_kinds_are_refused(shards: list[Path], tmp_path:
     assert found.exit_code == 2
     assert text.read_text() == "words"
     assert not output.exists()
-
-
-def speeds(path: Path, *results: Any, host: str = "one", plan: Any = None) -> Path:
-    content = json_file.document(REQUEST, results, plan=plan)
-    content["machine_info"]["harness"]["machine"] |= {"host": host, "id": f"id of {host}"}
-    json_file.write(path, content)
-    return path
-
-
-def test_speeds_are_merged(tmp_path: Path) -> None:
-    plan = {"cells": 4, "digest": "d"}
-    one = speeds(
-        tmp_path / "1.json",
-        result("numpy"),
-        result("torch", 0.002),
-        plan={**plan, "shard": "1/2"},
-    )
-    two = speeds(
-        tmp_path / "2.json",
-        result("numpy", mode="forward"),
-        refused("torch", mode="forward"),
-        host="two",
-        plan={**plan, "shard": "2/2"},
-    )
-    output = tmp_path / "all.json"
-    found = run("merge", one, two, "-o", output)
-    assert found.exit_code == 0, found.output
-    assert "4 cells of 2 files, from 2 machines" in found.stdout
-    merged = json_file.read(output)
-    assert len(merged["benchmarks"]) == 3
-    assert [str(r.backend) for r in relative(merged, "numpy")] == ["torch"]
-    found = run("compare", output, output)
-    assert (found.exit_code, "nothing" in found.stdout) == (0, True)
-    assert run("report", output, "-o", tmp_path / "page.md").exit_code == 0
-    found = run("merge", one, "-o", output)
-    assert (found.exit_code, found.stdout.splitlines()[-1]) == (
-        3,
-        "1 of 2 shards: not 2/2; 2 cells missing",
-    )
-
-
-def test_speeds_of_two_machines_are_never_held_against_each_other(tmp_path: Path) -> None:
-    one = speeds(tmp_path / "1.json", result("numpy"), result("torch", 0.002))
-    two = speeds(tmp_path / "2.json", result("numpy", 0.003), host="two")
-    output = tmp_path / "all.json"
-    assert run("merge", one, two, "-o", output).exit_code == 0
-    merged = json_file.read(output)
-    backends = [b["params"]["backend"] for b in merged["benchmarks"]]
-    assert backends == ["numpy on one", "torch on one", "numpy on two"]
-    assert len({b["fullname"] for b in merged["benchmarks"]}) == 3
-    found = relative(merged, "numpy on one")
-    assert [r.backend for r in found] == ["torch on one"]
-    assert relative(merged, "numpy on two") == []
-
-
-def test_speeds_of_one_machine_that_are_there_twice(tmp_path: Path) -> None:
-    one = speeds(tmp_path / "1.json", result("numpy"))
-    again = speeds(tmp_path / "2.json", result("numpy"))
-    slower = speeds(tmp_path / "3.json", result("numpy", 0.002))
-    failed = speeds(tmp_path / "4.json", refused("numpy"))
-    output = tmp_path / "all.json"
-    found = run("merge", one, again, "-o", output)
-    assert f"{again}: 1 cell of it is in another file too" in found.stdout
-    assert len(json_file.read(output)["benchmarks"]) == 1
-    found = run("merge", one, slower, "-o", output)
-    assert found.exit_code == 0
-    assert "it has a speed in" in found.stdout
-    names = [b["params"]["backend"] for b in json_file.read(output)["benchmarks"]]
-    assert names == ["numpy", "numpy, copy 2"]
-    found = run("merge", one, failed, "-o", output)
-    assert found.exit_code == 1
-    assert f"it has a speed in {one}, and none in {failed}; both are kept" in found.stdout
 
 
 def test_shards_on_the_command_line(tmp_path: Path) -> None:

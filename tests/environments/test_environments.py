@@ -181,6 +181,28 @@ def test_a_damaged_file_of_an_environment_is_an_error_that_names_it(
         cache.interpreter(COLUMN)
 
 
+def test_one_that_is_damaged_hides_no_other(folder: Path, surroundings: Mapping[str, str]) -> None:
+    (folder / cache.ABOUT).write_text(json.dumps(about()))
+    damaged = folder.with_name("numpy@0.0.1")
+    damaged.mkdir()
+    (damaged / cache.ABOUT).write_text("{")
+    assert [*cache.kept()] == [COLUMN]
+    listed = env(("--list",), surroundings)
+    assert (listed.returncode, listed.stdout.count("\n")) == (0, 1)
+    assert "numpy@0.0.1" in listed.stderr
+    assert env((str(damaged.name), "--remove"), surroundings).returncode == 0
+    assert env(("--list",), surroundings).stderr == ""
+
+
+def test_another_python_is_not_what_is_there(folder: Path, surroundings: Mapping[str, str]) -> None:
+    (folder / cache.ABOUT).write_text(json.dumps(about(python="3.1.4")))
+    assert env((WANTED,), surroundings).returncode == 0
+    other = env((WANTED, "--python", os.path.realpath(sys.executable)), surroundings)
+    assert other.returncode == 2
+    assert "of Python 3.1.4, and " in other.stderr
+    assert "--force" in other.stderr
+
+
 @pytest.mark.parametrize(
     ("word", "told"),
     [

@@ -28,7 +28,7 @@ def test_every_file_counts_and_nothing_else(
     monkeypatch.syspath_prepend(tmp_path)
     package = tmp_path / "counted"
     (package / "sub").mkdir(parents=True)
-    files = ("__init__.py", "inner.py", "other.py", "sub/deep.py", "native.so")
+    files = ("__init__.py", "inner.py", "other.py", "sub/deep.py", "native.so", "sub/data.txt")
     for name in files:
         (package / name).write_text("")
     (tmp_path / "beside.py").write_text("")
@@ -39,8 +39,10 @@ def test_every_file_counts_and_nothing_else(
         seen.add(digest("counted.inner"))
     assert len(seen) == len(files) + 1
     (tmp_path / "beside.py").write_text("x = 1")
-    (package / "data.txt").write_text("x = 1")
     os.mkfifo(package / "pipe.txt")
+    for name in ("__pycache__/inner.pyc", ".cache/data.txt", ".hidden"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("x = 1")
     assert digest("counted.inner") in seen
 
 
@@ -100,6 +102,12 @@ def test_of_a_package_counts_what_a_module_can_reach(name: str, family: Path) ->
         "from importlib import import_module\nimport_module(f'family.parts.{x}')",
         "import importlib.util as u\nu.spec_from_file_location('x', 'neighbour/backend.py')",
         "from importlib import import_module\nimport_module('.neighbour', 'family.parts')",
+        "from importlib import import_module as get\nget('fam' + 'ily.parts.neighbour')",
+        "import importlib\nget = importlib.import_module\nget('fam' + 'ily.parts.neighbour')",
+        "import importlib\ngetattr(importlib, 'import_module')('fam' + 'ily.parts.neighbour')",
+        "import builtins\nbuiltins.exec('import family.parts.neighbour')",
+        "run = exec\nrun('import family.parts.neighbour')",
+        "import pkgutil\npkgutil.resolve_name('fam' + 'ily.parts.neighbour')",
         "this is no Python",
     ],
 )
@@ -108,6 +116,36 @@ def test_where_the_source_does_not_tell_all_counts(text: str, family: Path) -> N
     before = digest("family.parts.one.backend")
     (family / "parts" / "neighbour" / "backend.py").write_text("# changed")
     assert digest("family.parts.one.backend") != before
+
+
+def test_data_that_lies_with_what_is_reached_counts(family: Path) -> None:
+    before = digest("family.parts.one.backend")
+    (family / "parts" / "neighbour" / "table.json").write_text("1")
+    assert digest("family.parts.one.backend") == before
+    (family / "parts" / "two" / "data").mkdir()
+    (family / "parts" / "two" / "data" / "table.json").write_text("1")
+    assert digest("family.parts.one.backend") != before
+
+
+def test_what_is_imported_of_the_same_distribution_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    late = "def f():\n    import second"
+    texts = {"alone": "import first", "first": late, "second": "", "no": ""}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    seen = [digest("alone", texts)]
+    assert digest("alone") != seen[0]
+    for name in texts:
+        (tmp_path / f"{name}.py").write_text(f"{texts[name]}\n# changed")
+        seen.append(digest("alone", texts))
+    assert len({*seen}) == 4
+    assert seen[-1] == seen[-2]
+    (tmp_path / "second.py").write_text("exec('import no')")
+    before = digest("alone", texts)
+    (tmp_path / "no.py").write_text("# again")
+    assert digest("alone", texts) != before
 
 
 def test_a_name_for_a_text_is_no_secret(family: Path) -> None:

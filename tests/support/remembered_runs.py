@@ -98,11 +98,12 @@ class Run:
             for line in lines:
                 change(line)
             if honest:
-                lines = list(_sealed_anew(lines))
+                lines = list(sealed_anew(lines))
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _sealed_anew(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def sealed_anew(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The lines of a record file, with a new checksum for each cell."""
     fields = ("spec", "backend", "device", "dtype", "path")
     open_cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for line in lines:

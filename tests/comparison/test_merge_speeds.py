@@ -1,0 +1,112 @@
+"""Speeds of several runs in one file: nothing lost, nothing twice, nothing held against another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_results import REQUEST, refused, result
+from click.testing import CliRunner
+
+from harness.bench import json_file
+from harness.bench.compare import relative
+from harness.cli import cli
+
+
+def run(*words: object) -> Any:
+    return CliRunner().invoke(cli, [*map(str, words)])
+
+
+def speeds(path: Path, *results: Any, host: str = "one", plan: Any = None) -> Path:
+    content = json_file.document(REQUEST, results, plan=plan)
+    content["machine_info"]["harness"]["machine"] |= {"host": host, "id": f"id of {host}"}
+    json_file.write(path, content)
+    return path
+
+
+def test_speeds_are_merged(tmp_path: Path) -> None:
+    plan = {"cells": 4, "digest": "d"}
+    one = speeds(
+        tmp_path / "1.json",
+        result("numpy"),
+        result("torch", 0.002),
+        plan={**plan, "shard": "1/2"},
+    )
+    two = speeds(
+        tmp_path / "2.json",
+        result("numpy", mode="forward"),
+        refused("torch", mode="forward"),
+        host="two",
+        plan={**plan, "shard": "2/2"},
+    )
+    output = tmp_path / "all.json"
+    found = run("merge", one, two, "-o", output)
+    assert found.exit_code == 0, found.output
+    assert "4 cells of 2 files, from 2 machines" in found.stdout
+    merged = json_file.read(output)
+    assert len(merged["benchmarks"]) == 3
+    assert [str(r.backend) for r in relative(merged, "numpy")] == ["torch"]
+    found = run("compare", output, output)
+    assert (found.exit_code, "nothing" in found.stdout) == (0, True)
+    assert run("report", output, "-o", tmp_path / "page.md").exit_code == 0
+    found = run("merge", one, "-o", output)
+    assert (found.exit_code, found.stdout.splitlines()[-1]) == (
+        3,
+        "1 of 2 shards: not 2/2; 2 cells missing",
+    )
+
+
+def test_speeds_that_were_merged_before_are_neither_doubled_nor_mixed(tmp_path: Path) -> None:
+    plan = {"cells": 2, "digest": "d", "shard": "1/2"}
+    one = speeds(tmp_path / "1.json", result("numpy"), plan=plan)
+    two = speeds(tmp_path / "2.json", result("numpy", 0.003), host="two", plan=plan)
+    first, again = tmp_path / "first.json", tmp_path / "again.json"
+    assert run("merge", one, two, "-o", first).exit_code == 3
+    for files in ((first,), (first, one, two), (one, two, first), (first, first), (two, first)):
+        found = run("merge", *files, "-o", again)
+        assert found.exit_code == 3, found.stdout
+        assert "2 cells of" in found.stdout
+        assert "from 2 machines" in found.stdout
+        assert found.stdout.splitlines()[-1] == "1 of 2 shards: not 2/2; 1 cell missing"
+        merged = json_file.read(again)
+        backends = {b["params"]["backend"]: b["stats"]["median"] for b in merged["benchmarks"]}
+        assert backends == pytest.approx({"numpy on one": 0.001, "numpy on two": 0.003}, rel=0.1)
+        assert len({b["group"] for b in merged["benchmarks"]}) == 2
+    last = speeds(
+        tmp_path / "3.json", result("numpy", mode="forward"), plan={**plan, "shard": "2/2"}
+    )
+    assert run("merge", first, last, "-o", again).exit_code == 0
+
+
+def test_speeds_of_two_machines_are_never_held_against_each_other(tmp_path: Path) -> None:
+    one = speeds(tmp_path / "1.json", result("numpy"), result("torch", 0.002))
+    two = speeds(tmp_path / "2.json", result("numpy", 0.003), host="two")
+    output = tmp_path / "all.json"
+    assert run("merge", one, two, "-o", output).exit_code == 0
+    merged = json_file.read(output)
+    backends = [b["params"]["backend"] for b in merged["benchmarks"]]
+    assert backends == ["numpy on one", "torch on one", "numpy on two"]
+    assert len({b["fullname"] for b in merged["benchmarks"]}) == 3
+    found = relative(merged, "numpy on one")
+    assert [r.backend for r in found] == ["torch on one"]
+    assert relative(merged, "numpy on two") == []
+
+
+def test_speeds_of_one_machine_that_are_there_twice(tmp_path: Path) -> None:
+    one = speeds(tmp_path / "1.json", result("numpy"))
+    again = speeds(tmp_path / "2.json", result("numpy"))
+    slower = speeds(tmp_path / "3.json", result("numpy", 0.002))
+    failed = speeds(tmp_path / "4.json", refused("numpy"))
+    output = tmp_path / "all.json"
+    found = run("merge", one, again, "-o", output)
+    assert f"{again}: 1 cell of it is in another file too" in found.stdout
+    assert len(json_file.read(output)["benchmarks"]) == 1
+    found = run("merge", one, slower, "-o", output)
+    assert found.exit_code == 0
+    assert "it has a speed in" in found.stdout
+    names = [b["params"]["backend"] for b in json_file.read(output)["benchmarks"]]
+    assert names == ["numpy", "numpy, copy 2"]
+    found = run("merge", one, failed, "-o", output)
+    assert found.exit_code == 1
+    assert f"it has a speed in {one}, and none in {failed}; both are kept" in found.stdout
