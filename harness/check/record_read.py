@@ -63,7 +63,7 @@ class CellBlock:
         """When the run began that decided it."""
         # In a file of several runs that were merged the head is that of the last.
         begin = self.begin
-        return begin.get("since") or begin.get("started") or self.head.get("started", "")
+        return str(begin.get("since") or begin.get("started") or self.head.get("started", ""))
 
     @property
     def verdicts(self) -> dict[str, str]:

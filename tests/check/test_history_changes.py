@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,11 @@ def test_a_framework_of_another_version(run: Run) -> None:
 def test_a_variable_and_the_number_of_threads(
     name: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = os.environ.get(name)
     monkeypatch.setenv(name, "1")
     (reason,) = run().reasons
-    assert reason == f"6 cells are run again: variable {name} none became 1"
+    told = "none" if before is None else before
+    assert reason == f"6 cells are run again: variable {name} {told} became 1"
 
 
 @pytest.mark.parametrize(
