@@ -39,19 +39,12 @@ GREETING = 0
 """The id of the greeting; calls count from 1."""
 
 REPORTED = (
-    *("KERAS_BACKEND", "OMP_NUM_THREADS", "XLA_FLAGS", "JAX_ENABLE_X64", "JAX_PLATFORMS"),
+    *("KERAS_BACKEND", "XLA_FLAGS", "JAX_ENABLE_X64", "JAX_PLATFORMS", "JAX_DISABLE_JIT"),
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "GLIBC_TUNABLES"),
-    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING"),
-    *(
-        "CUDA_DEVICE_MAX_CONNECTIONS",
-        "JAX_DISABLE_JIT",
-        "PYTHONPATH",
-        "LD_PRELOAD",
-        "LD_LIBRARY_PATH",
-    ),
+    *("PYTHONPATH", "LD_PRELOAD", "LD_LIBRARY_PATH"),
 )
 REPORTED_PREFIXES = (
-    *("MALLOC_", "OPENBLAS_", "TF_", "JAX_DEFAULT_", "JAX_NUMPY_", "CUBLAS", "CUDNN_"),
+    *("MALLOC_", "OPENBLAS_", "TF_", "JAX_DEFAULT_", "JAX_NUMPY_", "CUBLAS", "CUDNN_", "CUDA_"),
     *("PYTORCH_", "XLA_PYTHON_CLIENT_"),  # PYTORCH_: of its allocator
     *("OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_"),  # threads, and the order of sums
     *("ATEN_", "DNNL_", "ONEDNN_", "NPY_", "TORCHDYNAMO_", "TORCHINDUCTOR_"),  # which kernels
