@@ -44,7 +44,8 @@ REPORTED = (
     *("PYTHONPATH", "LD_PRELOAD", "LD_LIBRARY_PATH"),
 )
 REPORTED_PREFIXES = (
-    *("MALLOC_", "OPENBLAS_", "TF_", "JAX_DEFAULT_", "JAX_NUMPY_", "CUBLAS", "CUDNN_", "CUDA_"),
+    *("MALLOC_", "OPENBLAS_", "TF_", "JAX_DEFAULT_", "JAX_NUMPY_", "CUBLAS", "CUDNN_"),
+    *("CUDA_LAUNCH_", "CUDA_DEVICE_", "CUDA_MODULE_", "CUDA_VISIBLE_"),
     *("PYTORCH_", "XLA_PYTHON_CLIENT_"),  # PYTORCH_: of its allocator
     *("OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_"),  # threads, and the order of sums
     *("ATEN_", "DNNL_", "ONEDNN_", "NPY_", "TORCHDYNAMO_", "TORCHINDUCTOR_"),  # which kernels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import select
 import shlex
 import shutil
@@ -82,10 +81,13 @@ class Typist:
     def __init__(self, folder: Path, shell: list[str], setting_up: str) -> None:
         self.folder, self.shown = folder, folder.parent / "line"
         env = {**os.environ, "TERM": "dumb", "PATH": f"{HARNESS.parent}:{os.environ['PATH']}"}
-        self.child, self.terminal = pty.fork()
-        if not self.child:
-            os.chdir(folder)
-            os.execvpe(shell[0], shell, env)
+        self.terminal, its = os.openpty()
+        # Not pty.fork(): the process that tests may have threads, of JAX among others.
+        command = ["setsid", "--ctty", "--wait", *shell]
+        self.child = subprocess.Popen(
+            command, cwd=folder, env=env, stdin=its, stdout=its, stderr=its
+        )
+        os.close(its)
         os.write(self.terminal, f"{setting_up}; echo > {self.shown}\n".encode())
         self._line()
 
@@ -108,7 +110,7 @@ class Typist:
 
     def close(self) -> None:
         os.close(self.terminal)
-        os.waitpid(self.child, 0)
+        self.child.wait()
 
 
 def source(shell: str) -> str:
