@@ -83,6 +83,7 @@ class Cluster:
             self._ray: Any = importlib.import_module("ray")
         except ImportError:
             raise UsageError(f"--on {on} needs Ray: pip install {EXTRA!r}") from None
+        _silence_nodes()
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._ray.init(
@@ -145,6 +146,17 @@ class Cluster:
         actor = Actor(self._ray, remote.remote(target, argument), self._actors)
         self._actors.append(actor)
         return actor
+
+
+def _silence_nodes() -> None:
+    """Ray prints what nodes tell, of one that has died among others, to the standard output, which
+    may be JSON, whatever it is told of logs. Where it does so is no public part of it."""
+
+    def untold(*_: object, **__: object) -> None:
+        """Nothing is printed: the harness tells itself of a node that is lost."""
+
+    worker: Any = importlib.import_module("ray._private.worker")
+    worker.print_to_stdstream = untold
 
 
 def _check_reached(address: str) -> None:
