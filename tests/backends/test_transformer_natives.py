@@ -87,3 +87,11 @@ def test_what_a_framework_has_agrees_with_the_equations(
     layers = {name: result.layers[name] for name in OWN["torch", "float64"]}
     own = {name: label for name, label in layers.items() if label != "equations"}
     assert own == OWN[backend, dtype]
+
+
+@pytest.mark.thorough
+@pytest.mark.slow
+def test_the_layer_at_which_float16_ends_is_nobodys_fault() -> None:
+    pytest.importorskip("torch")
+    report = harness.check("gpt", "torch", dtypes="float16", checks="extremes")
+    assert report.exit_code == 0, str(report)
