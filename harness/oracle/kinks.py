@@ -122,6 +122,30 @@ class Wavering(Oracle):
         return order
 
 
+class Rivals(Oracle):
+    """The oracle; it keeps how near the second largest entry of any maximum came to the largest.
+
+    ``gap`` is the smallest such distance relative to the operand's size, those that tie aside:
+    where a comparison asks which is the largest, it never sees the second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._table = {**self._table, "max": self._max}
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.gap = np.inf
+
+    def _max(self, x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+        largest = TABLE["max"](x, axis=axis, keepdims=True)
+        below = np.where(x < largest, x, -np.inf)
+        gaps = largest - TABLE["max"](below, axis=axis, keepdims=True)
+        self.gap = min(self.gap, float(np.min(gaps, initial=np.inf)) / max(_size(x), 1e-300))
+        return np.asarray(TABLE["max"](x, axis=axis, keepdims=keepdims))
+
+
 def _size(array: Array) -> float:
     return float(np.max(np.abs(array), initial=0.0))
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harness.arrays import Arrays, widened
-from harness.oracle.kinks import KINKS, Watching, Wavering
+from harness.oracle.kinks import KINKS, Rivals, Watching, Wavering
 from harness.oracle.oracle import Oracle
 from harness.oracle.orders import ORDERS
 from harness.oracle.rounding import SHARE, Rounded
@@ -35,7 +35,7 @@ from harness.oracle.tolerance import (
     without_size,
 )
 from harness.program.ir import Program, UpdateRule
-from harness.runtime.precision import host_dtype
+from harness.runtime.precision import host_dtype, narrow
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit, tensor
 
@@ -190,7 +190,21 @@ class Reference:
             ways.wavering.band = band
             # A bound that keeps a logarithm from 0 is none that rounding turns.
             stray(self._session(ways.wavering, dtype), 1 / KINKS, np.finfo(np.float64).max)
+        metrics = [name for name in noise if name.startswith("metric.")]
+        if metrics and narrow(dtype) and min(doubt, self._rivals(run)) <= band:
+            # Which class is the likeliest is then a matter of rounding, and no run tells how much
+            # that is to what counts such classes.
+            noise |= dict.fromkeys(metrics, np.inf)
         return at_least_typical(noise, self._kind)
+
+    def _rivals(self, run: Run) -> float:
+        """How near the second largest entry of a maximum comes to the largest."""
+        oracle = Rivals()
+        for _ in run(session := self._session(oracle, "float64")):
+            pass
+        session.forget()
+        del self._sessions[oracle]
+        return oracle.gap
 
     def _session(self, oracle: Oracle, dtype: str) -> Session:
         """Made once: each session derives the gradient for itself."""

@@ -91,7 +91,8 @@ def test_what_a_framework_has_agrees_with_the_equations(
 
 @pytest.mark.thorough
 @pytest.mark.slow
-def test_the_layer_at_which_float16_ends_is_nobodys_fault() -> None:
+def test_where_float16_ends_and_which_class_is_the_likeliest_is_nobodys_fault() -> None:
     pytest.importorskip("torch")
-    report = harness.check("gpt", "torch", dtypes="float16", checks="extremes")
+    checks = ["partial-batch", "extremes"]
+    report = harness.check("gpt", "torch", dtypes=["bfloat16", "float16"], checks=checks)
     assert report.exit_code == 0, str(report)

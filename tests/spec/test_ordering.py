@@ -12,7 +12,7 @@ from small_models import computed, tiny
 from harness.errors import SpecError
 from harness.oracle.case import Case
 from harness.oracle.complex_step import ALLOWED, complex_step_gap
-from harness.oracle.kinks import KINK_MARGIN, Watching, Wavering, kink_margin
+from harness.oracle.kinks import KINK_MARGIN, Rivals, Watching, Wavering, kink_margin
 from harness.oracle.oracle import TABLE
 from harness.oracle.rounding import Rounded
 
@@ -145,3 +145,16 @@ def test_an_order_is_a_comparison_that_rounding_may_turn() -> None:
     np.testing.assert_array_equal(TABLE["argsort"](x)[0], np.arange(5))
     case = Case(tiny(["y = sort(x)"]), {}, 2, 3)
     assert kink_margin(case.training, case.material) > KINK_MARGIN
+
+
+def test_the_second_largest_is_seen_and_what_ties_is_not() -> None:
+    rivals = Rivals()
+    x = np.array([[2.0, 2.0, 1.0], [0.0, 1.5, 1.5 + 1e-6]])
+    for axis, shape in (((1,), (2,)), ((0, 1), ())):
+        found = rivals.primitives["max"](x, axis=axis, keepdims=False)
+        assert found.shape == shape
+        np.testing.assert_array_equal(found, x.max(axis))
+    assert rivals.gap == pytest.approx(5e-7)
+    rivals.forget()
+    rivals.primitives["max"](x[:1], axis=(1,), keepdims=True)
+    assert rivals.gap == 0.5
