@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.check.cell import Cell, cell_name
 from harness.check.findings import VERDICTS, Verdict, gravest
-from harness.check.record_file import Records, encoded, read_records
+from harness.check.record_file import RecordError, Records, encoded, read_records
 from harness.check.record_read import CellBlock, CellOrigin, blocks, cell_of
 from harness.files.user_file import displayed
 from harness.merged import Merged, check_alike
@@ -22,10 +22,17 @@ def merge_records(paths: Sequence[Path]) -> Merged:
     """All cells of some record files, each once from every machine and version.
 
     Raises:
-        RecordError: a file cannot be read, or a line of it is none.
+        RecordError: a file cannot be read, a line of it is none, or it does not say of what run its
+            lines are.
         UsageError: the files are of runs with other options.
     """
     files = {displayed(path): read_records(path, complete=True) for path in paths}
+    for name, records in files.items():
+        if records.lines and records.lines[0]["kind"] != "head":
+            raise RecordError(
+                f"{name}:1: a record file begins with a line of kind 'head', which says what was "
+                f"planned; found {records.lines[0]['kind']!r}: give the whole file"
+            )
     heads = _distinct([h for records in files.values() for h in records.of_kind("head")])
     asked = [
         (name, head.get("request") or {})

@@ -109,6 +109,15 @@ def test_a_missing_shard_of_one_of_several_runs_is_told(shards: list[Path], tmp_
     assert (found.exit_code, found.stdout.splitlines()[-1]) == (0, "2 of 2 shards")
 
 
+def test_a_file_without_its_head_is_refused(shards: list[Path], tmp_path: Path) -> None:
+    lines = shards[1].read_text().splitlines(keepends=True)
+    (tmp_path / "cut.jsonl").write_text("".join(lines[1:]))
+    found = run("merge", shards[0], tmp_path / "cut.jsonl", "-o", tmp_path / "whole.jsonl")
+    assert found.exit_code == 2
+    assert "cut.jsonl:1: a record file begins with a line of kind 'head'" in found.output
+    assert not (tmp_path / "whole.jsonl").exists()
+
+
 def test_cells_of_another_device_are_none_of_the_plan(shards: list[Path], tmp_path: Path) -> None:
     def elsewhere(line: dict[str, Any]) -> None:
         line["device"] = "cuda:0"
