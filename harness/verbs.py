@@ -63,7 +63,7 @@ class Verb(click.Command):
             except click.UsageError:
                 if not extra.get("resilient_parsing"):  # a shell completes, as well as it can
                     raise
-        return super().make_context(info_name, args, parent, **_narrow(), **extra)
+        return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does it; ``UsageError`` for a former option says what does it now, and
@@ -111,6 +111,7 @@ class Verbs(click.Group):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
+        # The contexts of commands have the width of this one.
         return super().make_context(info_name, args, parent, **_narrow(), **extra)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench import json_file
+from harness.bench.request import group_name
 from harness.files.user_file import displayed
 from harness.merged import Merged, check_alike, origin_label
 from harness.shards import Plans, joined
@@ -223,9 +224,9 @@ def _entries(content: Content) -> Iterator[tuple[Entry, bool]]:
 
 def _name_in_plan(params: Mapping[str, Any], backend: str) -> str:
     """The name of a cell as :class:`harness.bench.plan.BenchPlan` has it."""
-    size_names = sorted({*params} - OF_EVERY_CELL)
-    group = (str(params.get(name)) for name in ("mode", "spec", "batch", "time"))
-    return joined([joined([*group, *(f"{name}={params[name]}" for name in size_names)]), backend])
+    sizes = {name: size for name, size in params.items() if name not in OF_EVERY_CELL}
+    parts = (params.get(name) for name in ("mode", "spec", "batch", "time"))
+    return joined([joined(group_name(parts, sizes)), backend])
 
 
 def _checksum(content: Content) -> str:

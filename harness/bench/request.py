@@ -104,12 +104,17 @@ class Group:
     @property
     def name(self) -> tuple[str, ...]:
         """What tells it from all others, what its cost depends on first."""
-        sizes = (f"{name}={size}" for name, size in sorted(self.sizes.items()))
-        return (self.mode, self.spec.name, str(self.batch), str(self.time), *sizes)
+        return group_name((self.mode, self.spec.name, self.batch, self.time), self.sizes)
 
     def cell(self, label: str) -> TimedCell:
         """The cell of an entry."""
         return TimedCell(self.spec.name, label, self.mode, self.batch, self.time, dict(self.sizes))
+
+
+def group_name(parts: Iterable[object], sizes: Mapping[str, object]) -> tuple[str, ...]:
+    """The name of a group: of its mode, spec, batch and time, and of its sizes."""
+    told = (f"{name}={size}" for name, size in sorted(sizes.items()))
+    return (*map(str, parts), *told)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from typing import Any
 from harness.check.cell import Cell, CellResult
 from harness.check.findings import Verdict
 from harness.check.provenance import Greetings
-from harness.check.record_file import RecordError, Records, encoded, read_records
+from harness.check.record_file import RecordError, encoded, read_records
 from harness.check.record_made import end_record, result_records
-from harness.check.record_read import CellBlock, blocks, cell_of
+from harness.check.record_read import CellBlock, every_block
 from harness.check.request import Request
 from harness.check.resume import request_record, take_up
 from harness.errors import UsageError, several
@@ -75,7 +75,7 @@ def read(folder: Path, request: Request) -> KnownCells:
         except RecordError as error:
             passed_over.append(f"passed over in the history: {error}")
             continue
-        every = list(_every_block(records))
+        every = every_block(records)
         whole = [block for block in every if _is_whole(block)]
         results = [block.result() for block in whole if block.head.get("request") == wanted]
         broken = len(every) - len(whole)
@@ -86,25 +86,6 @@ def read(folder: Path, request: Request) -> KnownCells:
         passed_over += _passed_over(later, path, f"which began later than now, {now}")
         found += known
     return KnownCells(_last_first(found), tuple(passed_over))
-
-
-def _every_block(records: Records) -> Iterator[CellBlock]:
-    """The cells that are there from begin to end, and also those of them that a later run in the
-    file replaces: files that were joined are not in the order of time."""
-    whole = blocks(records)
-    head: Mapping[str, Any] = {}
-    begun: dict[Cell, tuple[Mapping[str, Any], list[Mapping[str, Any]]]] = {}
-    for line in records.lines:
-        if line["kind"] == "head":
-            head = line
-        elif line["kind"] == "begin":
-            begun[cell_of(line)] = line, []
-        elif line["kind"] == "result" and cell_of(line) in begun:
-            begun[cell_of(line)][1].append(line)
-        elif line["kind"] == "end" and (cell := cell_of(line)) in begun:
-            begin, results = begun.pop(cell)
-            if cell in whole:
-                yield CellBlock(begin, results, line, head.get("machine", {}), head)
 
 
 def _passed_over(count: int, path: Path, why: str) -> Iterator[str]:

@@ -9,12 +9,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from harness.check.cell import Cell, CellResult
-from harness.check.divergence import Divergence
-from harness.check.findings import Blame, Finding
 from harness.check.record_file import Records
+from harness.check.record_result import result_of
 from harness.errors import UsageError
 from harness.merged import origin_label
-from harness.oracle.tolerance import Deviation
 
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
 _fields = itemgetter(*CELL_FIELDS)
@@ -72,14 +70,22 @@ class CellBlock:
 
     def result(self) -> CellResult:
         """What came of the cell."""
-        found = _result(self.begin, self.results, self.end)
+        found = result_of(cell_of(self.begin), self.begin, self.results, self.end)
         found.since = self.began
         found.remembered = "since" in self.begin
         return found
 
 
+@dataclass(frozen=True)
+class _Blocks:
+    """What :func:`blocks` gives of a file, and all of its cells that ended, in its order."""
+
+    cells: Mapping[Cell, Mapping[CellOrigin, CellBlock]]
+    every: Sequence[CellBlock]
+
+
 # Those of records that somebody holds: several readers ask for those of one file.
-_blocks: WeakKeyDictionary[Records, dict[Cell, dict[CellOrigin, CellBlock]]] = WeakKeyDictionary()
+_blocks: WeakKeyDictionary[Records, _Blocks] = WeakKeyDictionary()
 _ended: WeakKeyDictionary[Records, dict[Cell, CellResult]] = WeakKeyDictionary()
 
 
@@ -90,13 +96,25 @@ def blocks(records: Records) -> Mapping[Cell, Mapping[CellOrigin, CellBlock]]:
     Of a cell that is there several times from one origin, the last run counts; one that began
     again there and was cut off is not there. Made once for each file that was read.
     """
+    return _blocks_of(records).cells
+
+
+def every_block(records: Records) -> list[CellBlock]:
+    """Those of :func:`blocks`, and of their cells also those that a later run in the file replaces:
+    files that were joined are not in the order of time."""
+    found = _blocks_of(records)
+    return [block for block in found.every if cell_of(block.begin) in found.cells]
+
+
+def _blocks_of(records: Records) -> _Blocks:
     found = _blocks.get(records)
     if found is None:
-        found = _blocks[records] = _blocks_of(records)
+        found = _blocks[records] = _read_blocks(records)
     return found
 
 
-def _blocks_of(records: Records) -> dict[Cell, dict[CellOrigin, CellBlock]]:
+def _read_blocks(records: Records) -> _Blocks:
+    every: list[CellBlock] = []
     found: dict[Cell, dict[CellOrigin, CellBlock]] = {}
     begun: dict[Cell, tuple[Mapping[str, Any], list[Mapping[str, Any]], list[CellBlock]]] = {}
     run_on: Mapping[str, Any] = {}
@@ -127,12 +145,13 @@ def _blocks_of(records: Records) -> dict[Cell, dict[CellOrigin, CellBlock]]:
             begin, results, before = begun.pop(cell)
             end = {**line, "blame": told.pop(cell)["blame"]} if cell in told else line
             block = CellBlock(begin, results, end, run_on, head)
+            every.append(block)
             origins = found.setdefault(cell, {})
             for older in before:
                 if block.origin.version and older.origin.version not in ("", block.origin.version):
                     origins[older.origin] = older
             origins[block.origin] = block
-    return {cell: origins for cell, origins in found.items() if origins}
+    return _Blocks({cell: origins for cell, origins in found.items() if origins}, every)
 
 
 def _again(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
@@ -259,34 +278,3 @@ def stopped(records: Records) -> str:
 def cell_of(line: Mapping[str, Any]) -> Cell:
     """The cell that a line is about."""
     return Cell(*_fields(line))
-
-
-def _result(
-    begin: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], end: Mapping[str, Any]
-) -> CellResult:
-    result = CellResult(cell_of(begin), seconds=float(end["seconds"]), location=end["location"])
-    result.kept = True
-    result.signature, result.greeting = begin.get("signature"), end.get("greeting")
-    result.could_not_run = end["could_not_run"]
-    result.divergence = Divergence.of_record(end.get("divergence"))
-    if end.get("blame"):
-        result.blame = Blame(end["blame"]["who"], end["blame"]["words"])
-    for line in lines:
-        result.version, result.layers = line["backend_version"], line["layers"]
-        finding = Finding(line["check"], verdict=line["verdict"], seconds=float(line["seconds"]))
-        finding.held = line["held"]
-        finding.words = line["detail"]
-        finding.traceback = line.get("traceback", "")
-        if line["error"] is not None:
-            error, yardstick, tolerance = (
-                float(line[n]) for n in ("error", "yardstick", "tolerance")
-            )
-            spread = tuple(line.get("spread", ()))
-            worst = Deviation(line["worst"], error, yardstick, tolerance, spread=spread)
-            finding.deviations.append(worst)
-        finding.kept_growth = tuple(
-            (int(step), float(error), float(allowed))
-            for step, error, allowed in line.get("growth", ())
-        )
-        result.findings.append(finding)
-    return result

@@ -191,19 +191,19 @@ class Reference:
             # A bound that keeps a logarithm from 0 is none that rounding turns.
             stray(self._session(ways.wavering, dtype), 1 / KINKS, np.finfo(np.float64).max)
         metrics = [name for name in noise if name.startswith("metric.")]
-        if metrics and narrow(dtype) and min(doubt, self._rivals(run)) <= band:
+        if metrics and narrow(dtype) and (doubt <= band or self._rivals(run, ways.rivals) <= band):
             # Which class is the likeliest is then a matter of rounding, and no run tells how much
             # that is to what counts such classes.
             noise |= dict.fromkeys(metrics, np.inf)
         return at_least_typical(noise, self._kind)
 
-    def _rivals(self, run: Run) -> float:
+    def _rivals(self, run: Run, oracle: Rivals) -> float:
         """How near the second largest entry of a maximum comes to the largest."""
-        oracle = Rivals()
-        for _ in run(session := self._session(oracle, "float64")):
+        oracle.forget()
+        session = self._session(oracle, "float64")
+        for _ in run(session):
             pass
         session.forget()
-        del self._sessions[oracle]
         return oracle.gap
 
     def _session(self, oracle: Oracle, dtype: str) -> Session:
@@ -223,6 +223,7 @@ class _Ways:
     plain: Watching = field(default_factory=Watching)
     rounded: Rounded = field(default_factory=Rounded)
     wavering: Wavering = field(default_factory=Wavering)
+    rivals: Rivals = field(default_factory=Rivals)
 
 
 def apart(values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda name: "") -> Noise:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from format_cases import ALLOWED, Case, assert_comes_back, outputs, written
+from export_round_trip import NEEDS, assert_round_trip
 from sampling import sampled
 
 import harness
-from harness.convert.formats import launch
-from harness.worker.worker import Worker
 
-NEEDS = {"torch": "torch", "jax": "jax", "keras": "keras", "onnx": "onnxruntime"}
-SUFFIXES = {"torch": ".pt", "jax": ".npz", "keras": ".keras", "onnx": ".onnx"}
 LAYERS = {
     # Nothing comes in, and there is no parameter.
     "sines": """\
@@ -60,19 +55,10 @@ loss: mean(squared_error(y, z))
 
 @pytest.mark.parametrize("format_", sampled(NEEDS, ("torch", "jax")))
 def test_outputs_are_the_oracles_and_weights_come_back(format_: str, tmp_path: Path) -> None:
-    if find_spec(NEEDS[format_]) is None:
-        pytest.skip(f"{NEEDS[format_]} is not installed")
     (tmp_path / "layers").mkdir()
     for name, text in LAYERS.items():
         head = f"layer: {name}\nsummary: Of a test.\nsource: Of a test.\n"
         (tmp_path / "layers" / f"{name}.yaml").write_text(f"{head}{text}output: y\n")
     (tmp_path / "bare.yaml").write_text(MODEL)
     spec = harness.load(str(tmp_path / "bare.yaml"), [tmp_path])
-    environment = {"KERAS_BACKEND": "tensorflow"} if format_ == "keras" else {}
-    with Worker(launch(format_, environment=environment)) as worker:
-        for dtype in ALLOWED:
-            case, path = Case.of(spec, dtype), tmp_path / f"model{SUFFIXES[format_]}"
-            assert path in written(worker, case, path)
-            for batch, time in ((3, 4), (1, 1)):
-                assert outputs(worker, case, path, batch, time) < ALLOWED[dtype]
-            assert_comes_back(worker, case, path)
+    assert_round_trip(format_, spec, tmp_path, ((3, 4), (1, 1)))

@@ -3,48 +3,24 @@ of torch draws in training."""
 
 from __future__ import annotations
 
-import sys
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
-from format_cases import ALLOWED, Case, assert_comes_back, outputs, written
+from export_round_trip import NEEDS, assert_round_trip, torch_module
 from noisy_model import noisy
 from sampling import sampled
-
-from harness.convert.formats import launch
-from harness.worker.worker import Worker
-
-NEEDS = {"torch": "torch", "jax": "jax", "keras": "keras", "onnx": "onnxruntime"}
-SUFFIXES = {"torch": ".pt", "jax": ".npz", "keras": ".keras", "onnx": ".onnx"}
 
 
 @pytest.mark.parametrize("format_", sampled(NEEDS, ("torch", "onnx")))
 def test_outputs_are_the_oracles_and_weights_come_back(format_: str, tmp_path: Path) -> None:
-    if find_spec(NEEDS[format_]) is None:
-        pytest.skip(f"{NEEDS[format_]} is not installed")
-    environment = {"KERAS_BACKEND": "tensorflow"} if format_ == "keras" else {}
-    with Worker(launch(format_, environment=environment)) as worker:
-        for dtype in ALLOWED:
-            case, path = Case.of(noisy(), dtype), tmp_path / f"model{SUFFIXES[format_]}"
-            assert path in written(worker, case, path)
-            for batch, time in ((3, 4), (1, 1), (2, 9)):
-                assert outputs(worker, case, path, batch, time) < ALLOWED[dtype]
-            assert_comes_back(worker, case, path)
+    assert_round_trip(format_, noisy(), tmp_path, ((3, 4), (1, 1), (2, 9)))
 
 
 def test_a_module_of_torch_draws_noise_in_training(tmp_path: Path) -> None:
     torch: Any = pytest.importorskip("torch")
     path = tmp_path / "model.pt"
-    with Worker(launch("torch")) as worker:
-        written(worker, Case.of(noisy(), "float64"), path)
-    found = spec_from_file_location("noisy_module", tmp_path / "model.py")
-    assert found is not None
-    assert found.loader is not None
-    module = module_from_spec(found)
-    found.loader.exec_module(module)
-    sys.modules.pop("noisy_module", None)
+    module = torch_module(noisy(), path, "noisy_module")
     made = module.Noisy()
     made.load_state_dict(torch.load(path, weights_only=True))
     x = torch.ones(50, 40, 3, dtype=torch.float64)

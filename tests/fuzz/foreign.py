@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from export_round_trip import SUFFIXES
 from hypothesis import strategies as st
 
 from fuzz.mutations import Edit, damaged, edits
@@ -16,8 +17,6 @@ from fuzz.readers import Reader
 from fuzz.real import real_weights, spec
 from harness.convert.run import Caller, exported_of
 from harness.program.serial import encode
-
-SUFFIXES = {"torch": ".pt", "jax": ".npz", "keras": ".keras", "onnx": ".onnx"}
 
 
 def foreign(caller: Caller) -> Reader:

@@ -1,0 +1,49 @@
+"""A model in a format and back: what it computes there, in both dtypes, and its weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+from format_cases import ALLOWED, Case, assert_comes_back, outputs, written
+
+from harness.convert.formats import launch
+from harness.spec.model import Spec
+from harness.worker.worker import Worker
+
+# What a format needs to be installed, and how its files end.
+NEEDS = {"torch": "torch", "jax": "jax", "keras": "keras", "onnx": "onnxruntime"}
+SUFFIXES = {"torch": ".pt", "jax": ".npz", "keras": ".keras", "onnx": ".onnx"}
+
+
+def assert_round_trip(
+    format_: str, spec: Spec, folder: Path, sizes: Iterable[tuple[int, int]]
+) -> None:
+    """Outputs are the oracle's at sizes of batch and time, and weights come back to the bit."""
+    if find_spec(NEEDS[format_]) is None:
+        pytest.skip(f"{NEEDS[format_]} is not installed")
+    environment = {"KERAS_BACKEND": "tensorflow"} if format_ == "keras" else {}
+    with Worker(launch(format_, environment=environment)) as worker:
+        for dtype in ALLOWED:
+            case, path = Case.of(spec, dtype), folder / f"model{SUFFIXES[format_]}"
+            assert path in written(worker, case, path)
+            for batch, time in sizes:
+                assert outputs(worker, case, path, batch, time) < ALLOWED[dtype]
+            assert_comes_back(worker, case, path)
+
+
+def torch_module(spec: Spec, path: Path, name: str) -> Any:
+    """The Python module beside a model that was written to ``path`` in float64."""
+    with Worker(launch("torch")) as worker:
+        written(worker, Case.of(spec, "float64"), path)
+    found = spec_from_file_location(name, path.with_suffix(".py"))
+    assert found is not None
+    assert found.loader is not None
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    sys.modules.pop(name, None)
+    return module
