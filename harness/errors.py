@@ -73,7 +73,13 @@ def closest(value: object, allowed: Iterable[str]) -> str | None:
 
 
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest allowed name, or "" if none is close."""
+    """Return "; did you mean 'x'?" for the closest allowed name, or "" if none is close.
+
+    Where several allowed names stand in a row with commas, the hint is that one is taken.
+    """
+    allowed = tuple(allowed)
+    if isinstance(value, str) and "," in value and {*value.split(",")} <= {*allowed}:
+        return "; one is taken here: give each its own run"
     name = closest(value, allowed)
     return "" if name is None else f"; did you mean {name!r}?"
 
@@ -82,8 +88,6 @@ def unknown(what: str, value: object, known: Iterable[str]) -> UsageError:
     """The error that says ``value`` is not a name of a ``what``, and which names are."""
     names = tuple(known)
     hint = did_you_mean(value, names)
-    if isinstance(value, str) and "," in value and {*value.split(",")} <= {*names}:
-        hint = "; one is taken here: give each its own run"
     return UsageError(f"unknown {what} {value!r}{hint} (known: {', '.join(names)})")
 
 

@@ -156,7 +156,7 @@ class Jax(Backend):
     def claim(self, layer: ClaimableCall) -> Native | None:
         from .layers import claim
 
-        return claim(layer, self._dtype)
+        return claim(layer, self._dtype, on_cpu=self._card is None)
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
         from .optimizers import claim_optimizer

@@ -28,15 +28,17 @@ LOSSES: Mapping[str, tuple[Callable[..., Any], tuple[str, str]]] = {
 }
 
 
-def claim(layer: ClaimableCall, dtype: str) -> Native | None:
+def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
     """What JAX or optax has for a layer or a loss, if it computes it in ``dtype``."""
     if layer.definition in LOSSES:
         return _loss(*LOSSES[layer.definition])
     native = None
     if layer.definition in IMAGES:
         native = IMAGES[layer.definition](layer)
-    # The softmax of its attention is float32's in any dtype.
-    if layer.definition in ATTENTION and dtype != "float64":
+    # The softmax of its attention is float32's in any dtype, and a CPU has no such products of
+    # float16.
+    lacking = ("float64", "float16") if on_cpu else ("float64",)
+    if layer.definition in ATTENTION and dtype not in lacking:
         native = ATTENTION[layer.definition](layer)
     products = narrow(dtype)
     return _cast(native, products) if native and products and layer.shapes else native

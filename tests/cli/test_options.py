@@ -109,6 +109,7 @@ def test_lists_by_comma_or_repetition_are_the_same() -> None:
     [
         (("check", "--backend", "numpy,,torch"), "nothing stands beside a comma of 'numpy,,torch'"),
         (("bench", "--path", "native,derived"), "unknown path 'native,derived'; one is taken here"),
+        (("run", "mlp", "--backend", "numpy,torch"), "'numpy,torch'; one is taken here: give each"),
         (("generate", "mlp", "--size", "batch=3"), "explain, localise, run, train and import have"),
         (("check", "--path", "both"), "unknown path 'both'; give 'native,equations'"),
         (("check", "--path", "natve"), "unknown path 'natve'; did you mean 'native'?"),
