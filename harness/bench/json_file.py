@@ -8,6 +8,7 @@ environment) and at the top (cells without a speed, slopes, tunings).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,8 +56,7 @@ def document(
     """All of a run, ready for JSON; ``planned`` is the number of cells of one that was cut short,
     which is then marked as incomplete. ``plan`` is that of all shards."""
     measured = [_benchmark(request, result) for result in results if result.measured]
-    machine = pytest_benchmark_generate_machine_info()
-    machine["harness"] = environment(request, results)
+    machine = {**_machine(), "harness": environment(request, results)}
     content = pytest_benchmark_generate_json(None, measured, True, machine, get_commit_info())
     content["harness"] = {
         "without_speed": [_without_speed(request, r) for r in results if not r.measured],
@@ -66,6 +66,13 @@ def document(
         **({} if planned is None else {"incomplete": {"done": len(results), "planned": planned}}),
     }
     found: dict[str, Any] = plain(content)
+    return found
+
+
+@cache
+def _machine() -> Mapping[str, Any]:
+    """Asked of the system once: it takes a process of its own."""
+    found: Mapping[str, Any] = pytest_benchmark_generate_machine_info()
     return found
 
 

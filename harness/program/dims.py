@@ -123,18 +123,21 @@ def bind(
             f"{name}: expected shape {shape_text(shape)}, found {list(found)}: "
             f"{len(found)} axes instead of {len(shape)}"
         )
+
+    def whole() -> str:
+        return f"(expected shape {shape_text(shape)}, found {list(found)})"
+
     for axis, (dim, length) in enumerate(zip(shape, found, strict=True)):
-        whole = f"(expected shape {shape_text(shape)}, found {list(found)})"
         known = {**sizes, **bound}
         unknown = [size for size in dim.names if size not in known]
         if len(unknown) > 1:
             names = " and ".join(unknown)
-            raise UsageError(f"{name}: axis {axis} is {dim}, which does not fix {names} {whole}")
+            raise UsageError(f"{name}: axis {axis} is {dim}, which does not fix {names} {whole()}")
         if unknown:
             bound[unknown[0]] = _solved(f"{name}: axis {axis}", dim, unknown[0], length, known)
         elif dim.resolve(known) != length:
             raise UsageError(
-                f"{name}: axis {axis} is {dim} = {dim.resolve(known)}, found {length} {whole}"
+                f"{name}: axis {axis} is {dim} = {dim.resolve(known)}, found {length} {whole()}"
             )
 
 

@@ -203,7 +203,10 @@ class StepService:
             left, right = self._operand((m, k), dtype), self._operand((k, n), dtype)
             products.append(2 * m * k * n / self._seconds(product, left, right))
         numbers = bandwidth_numbers(self._device, dtype)
-        large = [self._filled((numbers,), dtype) for _ in range(2)]
+        # What is added does not matter, and drawing so many numbers takes a second.
+        large = [
+            self.backend.tensor(np.full(numbers, value, host_dtype(dtype))) for value in (1.0, 2.0)
+        ]
         moved = 3 * numbers * WIDTHS[dtype]
         return {"products": products, "bandwidth": moved / self._seconds(addition, *large)}
 

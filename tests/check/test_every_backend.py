@@ -13,7 +13,7 @@ from ratios import BACKENDS
 from sampling import sampled
 
 # What compiles for minutes runs its equations on request.
-QUICK = ("numpy", "torch", "jax")
+QUICK = ("numpy", "torch")
 CASES = sampled(
     itertools.product(BACKENDS, ("native", "native,equations")),
     [(name, "native,equations" if name in QUICK else "native") for name in BACKENDS],

@@ -175,7 +175,8 @@ def test_given_state_and_targets_are_used() -> None:
             np.testing.assert_array_equal(getattr(case.material, group)[name], array)
 
 
-def test_honest_backends_are_not_blamed_on_a_kink() -> None:
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_an_honest_backend_is_not_blamed_on_a_kink(backend: str) -> None:
     """Of trained relus some are as near to their kink as float32 can tell, or exactly on it."""
     spec = "lesson6/simple_rnn"
     program = harness.load(spec).program("training", vocab=20, factors=3, hidden=64)
@@ -183,15 +184,14 @@ def test_honest_backends_are_not_blamed_on_a_kink() -> None:
     own["embed.table" if "embed.table" in own else next(iter(own))][::2] = 0.0
     own["rnn.b"][:32] = 1e-9
     chars = np.random.default_rng(0).integers(0, 20, (32, 8))
-    for backend in ("numpy", "torch"):
-        report = harness.check(
-            spec,
-            backend,
-            weights=own,
-            inputs={"chars": chars},
-            sizes={"vocab": 20, "factors": 3, "hidden": 64},
-        )
-        assert report.exit_code == 0, [r.first_fault for r in report.results]
+    report = harness.check(
+        spec,
+        backend,
+        weights=own,
+        inputs={"chars": chars},
+        sizes={"vocab": 20, "factors": 3, "hidden": 64},
+    )
+    assert report.exit_code == 0, [r.first_fault for r in report.results]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from harness.runtime.native import ClaimableCall
 from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
 from harness.runtime.session import Session
-from harness.spec.library import lesson6
 from harness.spec.model import Spec, load_spec
 
 SMALL = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10}
@@ -263,8 +262,8 @@ if __name__ == "__main__":
     backend: Any = load(NAME)
     # XLA compiles each function for one to three seconds: fewer models there.
     slow = NAME == "keras-jax"
-    names = lesson6()
-    chosen = ["lesson6/stateful_lstm", "lesson6/keras_gru"] if slow else names
+    chosen = ["lesson6/stateful_lstm", "lesson6/keras_gru"]
+    chosen += [] if slow else [f"lesson6/{n}" for n in ("first_rnn", "theano_rnn", "theano_gru")]
     runs = [("native", "float64"), ("native", "float32")]
     runs += [] if slow else [("equations", "float64"), ("derived", "float64")]
     optimizers = ("sgd", "sgd_momentum_scaled", "adam_epsilon_hat", "rmsprop_epsilon_inside")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sampling import sampled
 from small_trainings import harness
 
 from harness.convert import weights
@@ -24,7 +23,7 @@ def test_a_backend_without_one_says_so_before_it_begins(text: Path, kept: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sampled(PATHS, PATHS[:1]))
+@pytest.mark.parametrize("path", PATHS)
 def test_a_training_repeats_its_bits(text: Path, tmp_path: Path, path: str) -> None:
     """Threads add up the gradient of an embedding in any order, unless they are told not to."""
     pytest.importorskip("torch")
