@@ -17,6 +17,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 QUICK := $(addprefix tests/,files oracle program project spec text)
+# Only these are read for the tests that run alone.
+ALONE = $(shell grep -rl --include="test_*.py" "mark\.alone" tests)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # Tests start Python a thousand times; without bytecode each start compiles all modules again.
@@ -39,11 +41,11 @@ bench-gpu: install
 # Most tests run beside each other, a process a core; those that measure do not.
 test: install lint types
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not thorough"
-	$(BIN)/python -m pytest -m "alone and not thorough"
+	$(BIN)/python -m pytest -m "alone and not thorough" $(ALONE)
 
 test-all: install lint types
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone $(ALONE)
 
 test-quick: install
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not slow and not thorough" $(QUICK)

@@ -26,7 +26,7 @@ LSTM_MODEL = "lesson6/stateful_lstm"
 
 
 # XLA compiles each function of the third for one to three seconds.
-@pytest.fixture(scope="module", params=sampled(ENGINES, ("keras", "keras-torch")))
+@pytest.fixture(scope="module", params=sampled(ENGINES, ("keras",)))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -11,7 +11,7 @@ from sampling import sampled
 from scaled_model import scaled
 
 
-@pytest.mark.parametrize("format_", sampled(NEEDS, ("torch", "keras")))
+@pytest.mark.parametrize("format_", sampled(NEEDS, ("torch",)))
 def test_outputs_are_the_oracles_and_weights_come_back(format_: str, tmp_path: Path) -> None:
     assert_round_trip(format_, scaled(), tmp_path, ((3, 4), (1, 1)))
 

@@ -78,6 +78,6 @@ def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) ->
     assert checked.returncode == 0, checked.stderr
     assert {r["verdict"] for r in json.loads(checked.stdout)["results"]} == {"agree"}
     # A framework that is not installed is an error of its own cells, with what to do.
-    missing = run("check", "lesson6/simple_rnn", "--backend", "torch", "--backend", "numpy")
+    missing = run("check", "lesson6/simple_rnn", "--backend", "torch,numpy", "--check", "outputs")
     assert missing.returncode == 3
     assert "No module named 'torch'" in missing.stdout

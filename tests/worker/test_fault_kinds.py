@@ -24,7 +24,7 @@ from harness.check.findings import Verdict
 from harness.check.request import Request
 from harness.check.run import Engine
 
-TIMEOUT = 4.0
+TIMEOUT = 3.0
 # What it does -> the verdict, and words of the finding that has it.
 KINDS: dict[str, tuple[Verdict, str]] = {
     "litter": ("agree", ""),
