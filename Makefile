@@ -1,6 +1,7 @@
 # The commands of the README, and what they are made of.
 #   make check   set up, then run all of Lesson 6 on every backend
 #   make bench   set up, then time them all, training and forward
+#   make report  both, and one page of both: build/report.html
 #   make test    set up, then lint, type-check and test
 #   make test-all   the same, with the cases that make test leaves out
 #   make test-quick   in two minutes: the rooms of tests that start few processes
@@ -11,11 +12,13 @@
 #   make fuzz    10,000 damaged files, drawn anew, and Ctrl-C at each fiftieth of a second
 #   make docs    the pages as a site in build/site, in an environment of its own; a broken link fails
 #   make constraints   write the versions of the environment to tests/constraints.txt
-# BENCH="--records now.json" gives it options. VENV=DIR puts the environment
+# CHECK="--size hidden=64" and BENCH="--batch 64" give them options. VENV=DIR puts the environment
 # elsewhere; PYTHON=... makes it with another interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+RUNS ?= build/report
+REPORT ?= build/report.html
 QUICK := $(addprefix tests/,files oracle program project spec text)
 # Only these are read for the tests that run alone.
 ALONE = $(shell grep -rl --include="test_*.py" "mark\.alone" tests)
@@ -24,13 +27,21 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Tests start Python a thousand times; without bytecode each start compiles all modules again.
 test test-all test-quick fuzz: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: check bench check-gpu bench-gpu test test-all test-quick lint types install lowest newest fuzz docs constraints clean
+.PHONY: check bench report check-gpu bench-gpu test test-all test-quick lint types install lowest newest fuzz docs constraints clean
 
 check: install
-	$(BIN)/harness check
+	$(BIN)/harness check $(CHECK)
 
 bench: install
 	$(BIN)/harness bench $(BENCH)
+
+# A cell that differs or has no speed ends neither: the page says so.
+report: install
+	rm -rf $(RUNS)
+	mkdir -p $(RUNS)
+	-$(BIN)/harness check $(CHECK) --records $(RUNS)/check.jsonl
+	-$(BIN)/harness bench $(BENCH) --records $(RUNS)/bench.json
+	$(BIN)/harness report $(RUNS)/check.jsonl $(RUNS)/bench.json -o $(REPORT)
 
 check-gpu: install
 	$(BIN)/python tests/benchmarks/gpu.py check
