@@ -6,9 +6,12 @@ hurts nobody but those who ask for it.
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +124,23 @@ def _top_level(distribution: Distribution) -> set[str]:
 
 def installed(group: str = ENTRY_POINT_GROUP) -> dict[str, tuple[Origin, EntryPoint]]:
     """What distributions name in a group of entry points; nothing is imported."""
+    return dict(_installed(group, tuple((place, _changed(place)) for place in sys.path)))
+
+
+def _changed(place: str) -> int:
+    """When something was last installed there."""
+    try:
+        return os.stat(place or ".").st_mtime_ns
+    except OSError:  # the interpreter looks in places that are not there, too
+        return 0
+
+
+@lru_cache(maxsize=8)
+def _installed(
+    group: str, _: tuple[tuple[str, int], ...]
+) -> Mapping[str, tuple[Origin, EntryPoint]]:
+    """What :func:`installed` gives, where nothing is installed anew: it reads a file of each
+    distribution there is."""
     found: dict[str, tuple[Origin, EntryPoint]] = {}
     for entry in entry_points(group=group):
         distribution, version = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 from math import prod
 from pathlib import Path
 
@@ -169,6 +170,15 @@ def load_spec(
     Raises :class:`~harness.errors.SpecError` for a wrong file, ``UsageError`` for an unknown name.
     """
     library = Library(tuple(Path(f) for f in folders), dict(overrides or {}))
+    if not library.folders and not library.overrides and library.has("model", name):
+        return _shipped(name)
+    return Spec(library, library.model(name))
+
+
+@cache
+def _shipped(name: str) -> Spec:
+    """A model that ships, of definitions that ship: none changes while a process lives."""
+    library = Library()
     return Spec(library, library.model(name))
 
 

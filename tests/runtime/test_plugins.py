@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -137,3 +138,20 @@ def test_name_claimed_twice_is_an_error_of_that_name_only(install: Install) -> N
         plugins.load("shared")
     assert plugins.load("first").name == "first"
     assert plugins.load("second").name == "second"
+
+
+def test_what_is_installed_while_a_process_lives_is_found(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is removed is not: a list that is kept is of what is there."""
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "late" not in plugins.available()
+    install("plugin_late", GOOD, "late")
+    made = next((tmp_path / "dist-plugin_late").glob("*.dist-info"))
+    monkeypatch.syspath_prepend(tmp_path)  # the folder of before, and not that of the plugin
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if "dist-plugin_late" not in p])
+    assert "late" not in plugins.available()
+    moved = made.rename(tmp_path / made.name)
+    assert "late" in plugins.available()
+    shutil.rmtree(moved)
+    assert "late" not in plugins.available()
