@@ -36,7 +36,14 @@ class Differing:
         if self.words:
             return f"{self.words}: {named}" if named else self.words
         what = f"{self.what} of {named}" if named else self.what
-        return f"{what}: {self.old} became {self.new}"
+        return f"{what}: {became(*(None if t == NONE else t for t in (self.old, self.new)))}"
+
+
+def became(old: str | None, new: str | None) -> str:
+    """In words, what an entry was and what it is; None where it is not there."""
+    if old is None:
+        return f"{new} where there was {NONE}"
+    return f"{NONE} where there was {old}" if new is None else f"{old} became {new}"
 
 
 def differing(

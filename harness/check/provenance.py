@@ -19,6 +19,7 @@ from typing import Any
 from harness.check.cell import Cell
 from harness.check.known_differences import Differences
 from harness.check.request import Request, case_sizes
+from harness.compared import became
 from harness.oracle import tolerance
 from harness.runtime.code_digest import digest
 from harness.runtime.hookspecs import FORMATS_GROUP
@@ -41,6 +42,8 @@ CHECKSUMS: Mapping[str, str] = {
     "machine": "it is another machine",
     "model": "the file of the model, or what is said of it, has changed",
 }
+# Entries that a signature has only where the backend runs on the interpreter of the harness.
+OF_OWN_INTERPRETER = ("backend",)
 # Entries that decide whether there is a verdict of :data:`LIMITED`, and no other.
 LIMITS = ("--timeout", "--memory")
 LIMITED = frozenset({"timeout", "out-of-memory", "not-run"})
@@ -150,13 +153,24 @@ def labelled(workers: Mapping[str, Worker]) -> dict[str, Any]:
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """In words, how the entries of two signatures or greetings differ."""
+    before, now = known_of_both(before, now)
     found = []
     for name in dict.fromkeys([*before, *now]):
         old, new = before.get(name), now.get(name)
         if old != new:
-            told = ("none" if text is None else text for text in (old, new))
-            found.append(CHECKSUMS.get(name, f"{name} {' became '.join(told)}"))
+            found.append(CHECKSUMS.get(name, f"{name} {became(old, new)}"))
     return found
+
+
+def known_of_both(
+    one: Mapping[str, str], other: Mapping[str, str]
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Two signatures of different interpreters without what the harness knows of its own only."""
+    if one.get("interpreter") == other.get("interpreter"):
+        return one, other
+    hidden = {name for name in OF_OWN_INTERPRETER if (name in one) != (name in other)}
+    first, second = ({n: t for n, t in s.items() if n not in hidden} for s in (one, other))
+    return first, second
 
 
 def _spec(spec: Spec, request: Request) -> dict[str, str]:

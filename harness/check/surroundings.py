@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.check.cell import Cell
 from harness.check.changes import Cells
-from harness.check.provenance import CHECKSUMS
+from harness.check.provenance import CHECKSUMS, known_of_both
 from harness.check.record_file import Records
 from harness.check.record_read import comparable
 from harness.compared import Differing, differing, merged
@@ -54,7 +54,7 @@ def _of_cell(cell: Cell, old: Cells, new: Cells) -> Iterator[Differing]:
     one, other = old[cell], new[cell]
     told = set()
     if one.signature is not None and other.signature is not None:
-        for each in differing(one.signature, other.signature, words=CHECKSUMS):
+        for each in differing(*known_of_both(one.signature, other.signature), words=CHECKSUMS):
             told.add(each.what)
             yield _about(each, cell)
     if one.greeting is not None and other.greeting is not None:

@@ -14,7 +14,7 @@ from harness.check.changes import Cells, changes_of
 from harness.check.record_file import Records
 from harness.check.record_read import ended
 from harness.check.surroundings import surroundings
-from harness.compared import NONE, RunChanges
+from harness.compared import NONE, Differing, RunChanges
 from harness.comparison.files import Results, load
 from harness.errors import UsageError, did_you_mean
 from harness.files.user_file import displayed
@@ -45,8 +45,12 @@ def of_cells(cells: Cells, old: str, new: str, where: str) -> RunChanges:
     after = {c: r for c, r in cells.items() if c.backend == new}
     renamed = {cell: _under(result, new) for cell, result in before.items()}
     # That interpreters are two is what columns are for; two backends have code of their own.
-    own = {"interpreter"} if backend_of(old) == backend_of(new) else {"interpreter", "code"}
-    around = [d for d in surroundings({}, renamed, {}, after) if d.what not in own]
+    own = {"interpreter"}
+    around = surroundings({}, renamed, {}, after)
+    if backend_of(old) != backend_of(new):
+        own |= {"backend", "code"}
+        around = [d for d in around if d.what.startswith("--env ") or _of_both(d)]
+    around = [d for d in around if d.what not in own]
     return RunChanges(around, changes_of(renamed, after), f"from {old} to {new}")
 
 
@@ -67,11 +71,15 @@ def of_speeds(content: Results, old: str, new: str, threshold: float, where: str
     changes = [replace(c, baseline=old) for c in speeds.changes(one, other, threshold)]
     around = found.environment
     if backend_of(old) != backend_of(new):
-        # What only one of two frameworks is made of is no change.
-        around = [d for d in around if NONE not in (d.old, d.new)]
+        around = [d for d in around if _of_both(d)]
     return replace(
         found, changes=changes, environment=around, what=f"from {old} to {new}, {found.what}"
     )
+
+
+def _of_both(each: Differing) -> bool:
+    """Whether both sides have an entry: what only one of two frameworks is made of is no change."""
+    return NONE not in (each.old, each.new)
 
 
 def _check(columns: Iterable[str], old: str, new: str, where: str) -> None:

@@ -182,7 +182,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         (
             "workers/numpy/environment/MALLOC_TOP_PAD_",
             "1",
-            "MALLOC_TOP_PAD_ of numpy: none became 1",
+            "MALLOC_TOP_PAD_ of numpy: 1 where there was none",
         ),
     ],
 )

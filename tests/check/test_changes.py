@@ -218,7 +218,7 @@ def test_what_is_not_the_same_around_two_runs(base: Records) -> None:
     assert found[1] == "seed asked for: 0 became 1"
     assert set(found[2:4]) == {
         f"the spec has changed: {SPEC}",
-        "--env OMP_NUM_THREADS of numpy: none became 1",
+        "--env OMP_NUM_THREADS of numpy: 1 where there was none",
     }
     assert found[4].startswith("numpy of numpy: ")
     assert len(found) == 5
@@ -238,22 +238,22 @@ ASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"sizes": {"hidden": 9, "vocab": 5}},
         ["sizes asked for: hidden=8 became hidden=9, vocab=5"],
     ),
-    "no sizes": ({"sizes": {}}, ["sizes asked for: hidden=8 became none"]),
-    "a switch": ({"thorough": True}, ["thorough asked for: none became yes"]),
+    "no sizes": ({"sizes": {}}, ["sizes asked for: none where there was hidden=8"]),
+    "a switch": ({"thorough": True}, ["thorough asked for: yes where there was none"]),
     "a model": (
         {"against": OWN},
         [
-            "model asked for: none became net.py:Net",
-            "--map asked for: none became out=fc, rnn=gru",
+            "model asked for: net.py:Net where there was none",
+            "--map asked for: out=fc, rnn=gru where there was none",
         ],
     ),
     "given numbers": (
         {"given": GIVEN},
         [
-            "checksum of inputs asked for: none became abababababab",
-            "batch of given numbers asked for: none became 2",
-            "time of given numbers asked for: none became 3",
-            "sizes of given numbers asked for: none became hidden=8",
+            "checksum of inputs asked for: abababababab where there was none",
+            "batch of given numbers asked for: 2 where there was none",
+            "time of given numbers asked for: 3 where there was none",
+            "sizes of given numbers asked for: hidden=8 where there was none",
         ],
     ),
 }

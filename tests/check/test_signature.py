@@ -125,13 +125,13 @@ def test_known_differences(run: Run) -> None:
 
 def test_a_variable_of_the_environment(run: Run) -> None:
     run.more["environment"] = {"numpy": {"OMP_NUM_THREADS": "1"}}
-    words = "--env OMP_NUM_THREADS none became 1"
+    words = "--env OMP_NUM_THREADS 1 where there was none"
     assert run().reasons == [f"2 cells are run again: {words}"]
 
 
 def test_a_variable_of_the_surroundings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_OF_A_TEST", "3")
-    words = "variable TF_OF_A_TEST none became 3"
+    words = "variable TF_OF_A_TEST 3 where there was none"
     assert run().reasons == [f"2 cells are run again: {words}"]
 
 
@@ -142,7 +142,7 @@ def test_names_that_no_package_has(run: Run) -> None:
 
     rewritten(run.folder / "r.jsonl", odd)
     (reason,) = run().reasons
-    assert "1 became none" in reason
+    assert "none where there was 1" in reason
 
 
 def test_another_interpreter_is_asked_itself(run: Run, tmp_path: Path) -> None:
@@ -152,6 +152,7 @@ def test_another_interpreter_is_asked_itself(run: Run, tmp_path: Path) -> None:
     run.more["pythons"] = {"numpy": str(python)}
     (reason,) = run().reasons
     assert f"interpreter {sys.executable} became {python}" in reason
+    assert "none" not in reason, "what is installed there is not known, which is no change"
     assert run().ran == []
     assert run.starts == 1, "only its own worker knows its versions"
 

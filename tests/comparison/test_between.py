@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,62 @@ def test_other_versions_are_told_first(records: Path, tmp_path: Path) -> None:
     _, out, _ = run("compare", other, "--between", "numpy@old", "numpy")
     assert out.startswith("not the same: numpy of numpy: ")
     assert out.splitlines()[0].endswith(" became 9.9")
+
+
+def test_what_is_not_known_of_another_environment_is_no_change(tmp_path: Path) -> None:
+    """The version of the harness is read where it runs: of another interpreter it is not known."""
+    python, path = tmp_path / "python", tmp_path / "run.jsonl"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    request = Request((SPEC,), ("numpy", f"numpy@old={python}"), checks=("inference",))
+    with Engine(replace(request, records=path)) as engine:
+        engine.run()
+    for names in (("numpy", "numpy@old"), ("numpy@old", "numpy")):
+        _, out, _ = run("compare", path, "--between", *names)
+        assert out == f"from {names[0]} to {names[1]}: nothing changed\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, {"extra": "3.1"}, "extra of numpy: 3.1 where there was none"),
+        ({"extra": "3.1"}, {}, "extra of numpy: none where there was 3.1"),
+    ],
+    ids=["new", "gone"],
+)
+def test_a_package_that_one_side_lacks(
+    before: dict[str, str], after: dict[str, str], told: str, records: Path, tmp_path: Path
+) -> None:
+    lines = []
+    for line in map(json.loads, records.read_text().splitlines()):
+        if line["kind"] == "end":
+            line["greeting"] |= before if line["backend"] == "numpy@old" else after
+        lines.append(json.dumps(line))
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(lines) + "\n")
+    _, out, _ = run("compare", other, "--between", "numpy@old", "numpy")
+    assert out.splitlines()[0] == f"not the same: {told}"
+
+
+def test_two_frameworks_of_a_check_are_not_told_what_only_one_is_made_of(
+    records: Path, tmp_path: Path
+) -> None:
+    lines = []
+    for line in map(json.loads, records.read_text().splitlines()):
+        if line.get("backend") == "numpy@old":
+            line["backend"] = "torch"
+            if line["kind"] == "end":
+                line["greeting"]["torch"] = "2.0"
+            elif line["kind"] == "begin":
+                line["signature"] |= {"backend": "other 1.0", "--env OMP_NUM_THREADS": "1"}
+        lines.append(json.dumps(line))
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(lines) + "\n")
+    _, out, _ = run("compare", other, "--between", "numpy", "torch")
+    assert out.splitlines() == [
+        "not the same: --env OMP_NUM_THREADS of torch: 1 where there was none",
+        "from numpy to torch: nothing changed",
+    ]
 
 
 def timed(seconds: Mapping[str, float]) -> dict[str, Any]:
