@@ -25,7 +25,7 @@ from harness.defaults import commands as defaults_commands
 from harness.defaults import completion as defaults_completion
 from harness.demo import commands as demo_commands
 from harness.environments import commands as environments_commands
-from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.errors import HarnessError, unknown
 from harness.given import commands as given_commands
 from harness.interrupts import stoppable
 from harness.options import FILE, FOLDER, listed, number, numbers, seed, timeout
@@ -229,7 +229,6 @@ def _paths(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """Each path once; :class:`UsageError` for an unknown one."""
     for name in names:
         if name not in (*known, "all"):
-            hint = did_you_mean(name, known)
-            new = "; give 'native,equations'" if name == "both" else hint
-            raise UsageError(f"unknown path {name!r}{new} (known: {', '.join(known)}, all)")
+            instead = "'native,equations'" if name == "both" else ""
+            raise unknown("path", name, (*known, "all"), instead)
     return tuple(dict.fromkeys(p for name in names for p in (known if name == "all" else [name])))

@@ -84,10 +84,11 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
     return "" if name is None else f"; did you mean {name!r}?"
 
 
-def unknown(what: str, value: object, known: Iterable[str]) -> UsageError:
-    """The error that says ``value`` is not a name of a ``what``, and which names are."""
+def unknown(what: str, value: object, known: Iterable[str], instead: str = "") -> UsageError:
+    """The error that says ``value`` is not a name of a ``what``, and which names are; ``instead``
+    is what to give, where that is no misspelling."""
     names = tuple(known)
-    hint = did_you_mean(value, names)
+    hint = f"; give {instead}" if instead else did_you_mean(value, names)
     return UsageError(f"unknown {what} {value!r}{hint} (known: {', '.join(names)})")
 
 

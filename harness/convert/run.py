@@ -190,10 +190,14 @@ def _outputs(caller: Caller, path: Path) -> Any:
 
 def _target(request: Export, spec: Spec, suffix: str) -> Path:
     """The file to write; :class:`UsageError` now for what cannot be written."""
+    if request.output is not None:  # that it can be written is known
+        if request.output.suffix != suffix:
+            raise UsageError(
+                f"a file of format {request.format_!r} ends in {suffix}, found {request.output}"
+            )
+        return request.output
     # The format is in the name, because several write a module NAME.py.
-    path = request.output or Path(f"{spec.name.rpartition('/')[2]}_{request.format_}{suffix}")
-    if path.suffix != suffix:
-        raise UsageError(f"a file of format {request.format_!r} ends in {suffix}, found {path}")
+    path = Path(f"{spec.name.rpartition('/')[2]}_{request.format_}{suffix}")
     _refuse_export([path], request.force)
     return path
 

@@ -14,6 +14,7 @@ from drawn_weights import SPEC, drawn_weights
 
 from harness.cli import cli
 from harness.convert import run, weights
+from harness.files import kinds
 
 pytest.importorskip("jax")
 pytest.importorskip("torch")
@@ -143,6 +144,26 @@ def test_files_that_are_there_are_kept_without_force(there: Path) -> None:
     assert harness(*command, "--force").exit_code == 0
     assert (there / "m.py").read_bytes() == before
     assert names(there) == ["m.pt", "m.py", "w.st"]
+
+
+@pytest.mark.parametrize("given", [("--output", "m.npz"), ()], ids=["given", "not given"])
+def test_a_place_is_looked_at_once_before_anything_is_written(
+    given: tuple[str, ...], there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And once more when what was written is put there, for that may be long after."""
+    looked: list[str] = []
+    right = kinds.check_place
+
+    def check_place(path: Path, kind: kinds.FileKind) -> bool:
+        looked.append(path.name)
+        return right(path, kind)
+
+    monkeypatch.setattr(kinds, "check_place", check_place)
+    found = harness("export", SPEC, "--weights", "w.st", "--to", "jax", *given)
+    assert found.exit_code == 0, found.output
+    files = sorted(names(there)[:-1])
+    main = next(name for name in files if name.endswith(".npz"))
+    assert sorted(looked) == sorted([main, *files])
 
 
 @pytest.mark.parametrize("name", ["m.py", "m.pt"])
