@@ -104,4 +104,4 @@ def _told(error: Any) -> str:
     if context is None:
         return message
     usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
-    return f"{message}\nusage: {usage}; {context.command_path} --help tells of all options"
+    return f"{message}\nusage: {usage}; '{context.command_path} --help' tells of all options"

@@ -12,7 +12,6 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -25,13 +24,8 @@ _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-# A row of columns, up to the last of them.
-_LAST = re.compile(r"\s*\S.*\S\s{2,}(?=\S)")
-
 # Columns of a terminal that does not tell them, and of what has no edge; lines of a screen.
 USUAL, UNLIMITED, LINES = 80, 1_000_000, 25
-# Columns below which what is right of others is shown in a line of its own.
-ROOM = 24
 
 
 class OutputLost(Exception):
@@ -120,8 +114,9 @@ def _write(stream: TextIO, text: str) -> None:
 
 def tell(text: str, *, error: bool = False) -> None:
     """Print a text for people: as :func:`say` does, and on a terminal broken between words."""
-    stream = sys.stderr if error else sys.stdout
-    wide = width(stream)
+    from harness.folding import wrapped
+
+    wide = width(sys.stderr if error else sys.stdout)
     say(text if wide is None else wrapped(visible(text), wide), error=error)
 
 
@@ -136,48 +131,6 @@ def width(stream: TextIO) -> int | None:
         return os.get_terminal_size(stream.fileno()).columns or USUAL
     except OSError:
         return USUAL
-
-
-def wrapped(text: str, columns: int, further: int = 2) -> str:
-    """The text with lines of at most so many columns, broken between words; words stay whole.
-
-    What goes on in a further line stands below the last of the columns that the line has, which are
-    apart by two spaces or more; where too little room is left there it is indented by ``further``
-    more than the line that it belongs to, and by less if a word needs that.
-    """
-    from rich.cells import cell_len
-
-    found: list[str] = []
-    for given in text.split("\n"):
-        row = given.expandtabs()
-        if cell_len(row) <= columns:
-            found.append(row)
-            continue
-        before = len(row) - len(row.lstrip())
-        margin = min(before + further, columns // 2)
-        columned = _LAST.match(row)
-        last = columned[0] if columned else ""
-        if last and columns - cell_len(last) >= ROOM:
-            found += _broken(row, columns, cell_len(last))
-        elif last and cell_len(last.rstrip()) <= columns:
-            found += [last.rstrip(), *_broken(" " * margin + row[len(last) :], columns, margin)]
-        else:
-            found += _broken(row, columns, margin)
-    return "\n".join(found)
-
-
-def _broken(row: str, columns: int, margin: int) -> Iterator[str]:
-    """One line in several, the others behind a margin."""
-    from rich.cells import cell_len
-
-    current = ""
-    for word in re.split(r"(?<=\s)(?=\S)", row):
-        if current.strip() and cell_len((current + word).rstrip()) > columns:
-            yield current.rstrip()
-            room = columns - cell_len(word.rstrip())
-            current = " " * (min(margin, room) if room >= 0 else margin)
-        current += word
-    yield current.rstrip()
 
 
 def console(*, error: bool = False) -> Console:
@@ -208,6 +161,8 @@ def is_live(target: Console) -> bool:
 
 def line(target: Console, text: str, style: str = "", further: int = 2) -> None:
     """Print a line of any text on a console, above its progress bar if it has one."""
+    from harness.folding import wrapped
+
     shown = wrapped(visible(text), target.width, further)
     target.print(entry(shown, style), highlight=False, soft_wrap=True)
 

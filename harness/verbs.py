@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,8 @@ from click.core import ParameterSource
 
 from harness import settings
 from harness.errors import UsageError, shorten
-from harness.terminal import width
+from harness.help import CHAPTERS, SECTIONS, Context, narrow, section
 
-# Columns below which click's help would be wider than the terminal.
-NARROW = 52
-# The sections of a command's help, in their order, and the options in them.
-SECTIONS: Mapping[str, str] = {
-    "What to run": "backend against between pairs run break to from path dtype device quick check "
-    "thorough repeat mode batch time size rounds tune phase want text data encoding epochs "
-    "held-out prompt length temperature top-k no-cache seed deterministic no-proof specs weights "
-    "inputs map takes returns like list remove shard",
-    "How to run it": "on python env threads jobs timeout start-timeout memory fail-fast",
-    "What to keep": "records output html markdown junit reproducers every resume history fresh "
-    "force",
-    "What to print": "json print-markdown verbose baseline base relative-to threshold",
-}
-# The sections of the list of commands; one that is in none stands at the end.
-CHAPTERS: Mapping[str, str] = {
-    "Compare": "check bench compare upgrade merge report demo run",
-    "Find out why": "explain differences localise reduce replay",
-    "Train and move models": "train generate export import",
-    "Look up": "list schema env",
-}
 # What options and commands were called before, and what does it now.
 FORMER: Mapping[str, Mapping[str, str]] = {
     "bench": {"--compare": "--baseline FILE"},
@@ -46,6 +25,8 @@ FORMER: Mapping[str, Mapping[str, str]] = {
 
 class Verb(click.Command):
     """A command whose help has sections, and whose options have defaults of the user's."""
+
+    context_class = Context
 
     def make_context(
         self,
@@ -95,14 +76,15 @@ class Verb(click.Command):
         }
         for title, names in SECTIONS.items():
             found = [waiting.pop(name) for name in names.split() if name in waiting]
-            _section(formatter, title, found)
-        _section(formatter, "Further options", waiting.values())
+            section(formatter, title, found)
+        section(formatter, "Further options", waiting.values())
 
 
 class Verbs(click.Group):
     """The group of all commands, listed in sections, each described by a whole sentence."""
 
     command_class = Verb
+    context_class = Context
 
     def make_context(
         self,
@@ -112,23 +94,17 @@ class Verbs(click.Group):
         **extra: Any,
     ) -> click.Context:
         # The contexts of commands have the width of this one.
-        return super().make_context(info_name, args, parent, **_narrow(), **extra)
+        return super().make_context(info_name, args, parent, **narrow(), **extra)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         waiting = {name: (name, _sentence(command)) for name, command in self.commands.items()}
         for title, names in CHAPTERS.items():
-            _section(formatter, title, [waiting.pop(n) for n in names.split() if n in waiting])
-        _section(formatter, "Further commands", waiting.values())
+            section(formatter, title, [waiting.pop(n) for n in names.split() if n in waiting])
+        section(formatter, "Further commands", waiting.values())
 
     def vocabulary(self) -> dict[str, list[str]]:
         """The options of each command, without their dashes."""
         return {name: [*map(_word, _options(c))] for name, c in self.commands.items()}
-
-
-def _narrow() -> dict[str, Any]:
-    """The width of help on a terminal that is narrower than click expects any to be."""
-    columns = width(sys.stdout)
-    return {"terminal_width": columns} if columns is not None and columns <= NARROW else {}
 
 
 def _with_option(ctx: click.Context, option: str) -> str:
@@ -147,14 +123,6 @@ def _options(command: click.Command) -> list[click.Option]:
 def _word(option: click.Parameter) -> str:
     """An option's long name without its dashes."""
     return max(option.opts, key=len).lstrip("-")
-
-
-def _section(formatter: click.HelpFormatter, title: str, rows: Iterable[tuple[str, str]]) -> None:
-    rows = list(rows)
-    if rows:
-        with formatter.section(title):
-            # Where little room is beside a long option, what it does stands below it.
-            formatter.write_dl(rows, col_max=min(30, max(8, formatter.width - 32)))
 
 
 def _sentence(command: click.Command) -> str:

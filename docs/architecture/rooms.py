@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("spec", "runtime"),
     ("program",),
     ("verbs", "options", "completion"),
-    ("settings",),
+    ("settings", "help"),
     ("interrupts",),
     ("compared", "merged"),
     ("github",),
@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("notebook", "markdown"),
     ("terminal",),
     ("files",),
-    ("ranges", "shards"),
+    ("ranges", "shards", "folding"),
     ("arrays", "errors"),
 )
 FLOOR: Mapping[str, int] = {
@@ -55,8 +55,8 @@ PUBLIC = frozenset({"harness", "harness.backends", "harness.extend"})
 SPEAKERS = frozenset({"click", "rich"})
 SPEAKING = frozenset(
     {
-        *("cli", "commands", "completion", "console", "options", "progress", "ranges", "report"),
-        *("table", "terminal", "verbs"),
+        *("cli", "commands", "completion", "console", "folding", "help", "options"),
+        *("progress", "ranges", "report", "table", "terminal", "verbs"),
     }
 )
 

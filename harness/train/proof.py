@@ -25,6 +25,7 @@ from harness.runtime.arguments import Arguments
 from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
+from harness.train.closer import look_closer
 from harness.train.remote import TrainRemote
 from harness.train.trainer import SUMMED
 
@@ -66,10 +67,10 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
     told["seconds"] = time.perf_counter() - began
     if not last.agrees:
         request = remote.setup.request
+        at = (request.spec, request.backend, request.device, request.folders, request.sizes)
         raise Disproved(
             f"the first steps on {request.backend} are wrong, so nothing was trained: {last}; "
-            f"'harness check {request.spec} --backend {request.backend} --path all' looks closer, "
-            "and --no-proof trains all the same"
+            f"--no-proof trains all the same; {look_closer(*at)}"
         )
     return told
 

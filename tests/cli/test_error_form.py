@@ -66,4 +66,4 @@ def test_all_errors_have_one_form(case: str, tmp_path: Path) -> None:
         assert part not in done.stderr
     usage = [line for line in further if line.startswith("usage: harness")]
     assert len(usage) == (case in USAGES)
-    assert not usage or " --help tells of all options" in usage[0]
+    assert not usage or " --help' tells of all options" in usage[0]

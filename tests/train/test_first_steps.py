@@ -57,7 +57,10 @@ def test_the_proof_leaves_no_trace_in_what_is_trained(tmp_path: Path) -> None:
 def test_wrong_steps_are_not_gone_on_with(tmp_path: Path, fault: str) -> None:
     from harness_mutants import BACKENDS
 
-    with pytest.raises(Disproved, match=r"the first steps on .* are wrong, so nothing was trained"):
+    told = (
+        r"the first steps on .* are wrong, so nothing was trained: .*, run harness check lesson6/"
+    )
+    with pytest.raises(Disproved, match=told):
         trained(tmp_path / "text", BACKENDS[0], fault)
 
 

@@ -19,6 +19,7 @@ from harness.program.primitives import offers_needed
 from harness.program.signature import group_of
 from harness.runtime.session import Session
 from harness.runtime.tensors import whole
+from harness.train.closer import look_closer
 from harness.train.generate.model import Reader, check_results
 from harness.train.generate.request import GenerateError, GenerateRequest
 from harness.worker.launch import Launch
@@ -161,9 +162,9 @@ class Reading:
         expected = self._reference.expect(run)
         wrong = worst(expected.deviations(results, self.request.dtype))
         if not wrong.agrees:
+            at = (self.request.spec, self.backend, self.request.device, self.request.folders)
             raise GenerateError(
-                f"{self.backend} does not agree with the oracle: {wrong}; 'harness check "
-                f"{self.request.spec} --backend {self.backend} --path all' looks closer"
+                f"{self.backend} does not agree with the oracle: {wrong}; {look_closer(*at, {})}"
             )
 
 
