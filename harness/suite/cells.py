@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from types import TracebackType
 
 import pytest
 
@@ -13,13 +15,18 @@ from harness.check.run import Engine
 from harness.check.step_summary import places
 
 ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
+NAME = "harness.suite.test_checks"
+"""Where the tests are, wherever it is installed: ``pytest --pyargs`` takes it."""
 
 # Findings of a cell whose checks could not begin.
 BEFORE = ("oracle", "start", "open")
+# Those that a test of the suite shows.
+SHOWN = frozenset({*FINDINGS, *FINDINGS.values(), *BEFORE})
 
 
 class Cells:
-    """The results of a session's cells; ``selected`` are the (cell, check) pairs to be asked for.
+    """The results of a session's cells; ``selected`` are the (cell, check) pairs to be asked for,
+    in their order.
 
     A cell runs the groups of its selected checks only, so that ``-k`` saves time too.
     """
@@ -29,7 +36,10 @@ class Cells:
         self._groups: dict[Cell, dict[str, None]] = {}
         for cell, check in selected:
             self._groups.setdefault(cell, {})[FINDINGS[check]] = None
+        turns = [name for name, _ in groupby(cell.backend for cell in self._groups)]
+        self._in_turn = len(turns) == len({*turns})
         self._results: dict[Cell, CellResult] = {}
+        self._failed: dict[Cell, tuple[BaseException, TracebackType | None]] = {}
         self._counted: dict[Cell, set[str]] = {}
 
     def findings(self, cell: Cell, check: str) -> list[Finding]:
@@ -37,12 +47,14 @@ class Cells:
 
         Raises:
             LookupError: the cell has a finding that no test of the suite would show.
+            BaseException: what ended the run of the cell, for each of its tests the same.
         """
         found = self._result(cell).findings
-        shown = {*FINDINGS, *FINDINGS.values(), *BEFORE}
-        if hidden := [f.check for f in found if f.check not in shown]:
-            raise LookupError(f"no test shows the findings {', '.join(hidden)} of {cell}")
         return [f for f in found if f.check in (check, FINDINGS[check], *BEFORE)]
+
+    def has_run(self, cell: Cell) -> bool:
+        """Whether a cell came to its end, so that what is asked of it is there."""
+        return cell in self._results
 
     def location(self, cell: Cell) -> str:
         """Where the cell's forward pass first parts from the oracle, if it does."""
@@ -67,11 +79,26 @@ class Cells:
         return found
 
     def _result(self, cell: Cell) -> CellResult:
+        if cell in self._failed:
+            error, traceback = self._failed[cell]
+            raise error.with_traceback(traceback)
         if cell not in self._results:
-            self._results[cell] = self.engine.run_cell(cell, tuple(self._groups[cell]))
-            if not any(c.backend == cell.backend for c in self._groups.keys() - self._results):
-                self.engine.workers[cell.backend].close()  # it is not asked again
+            try:
+                self._results[cell] = self._run(cell)
+            except BaseException as error:  # a limit of time of the session's is one
+                self._failed[cell] = error, error.__traceback__
+                raise
         return self._results[cell]
+
+    def _run(self, cell: Cell) -> CellResult:
+        if self._in_turn:
+            for backend, worker in self.engine.workers.items():
+                if backend != cell.backend:
+                    worker.close()  # its turn is over
+        result = self.engine.run_cell(cell, tuple(self._groups[cell]))
+        if hidden := [f.check for f in result.findings if f.check not in SHOWN]:
+            raise LookupError(f"no test shows the findings {', '.join(hidden)} of {cell}")
+        return result
 
 
 def identity(cell: Cell) -> str:
@@ -80,3 +107,16 @@ def identity(cell: Cell) -> str:
     usual = {"native", "cpu"}
     further = [part for part in (cell.path, cell.device) if part not in usual]
     return "-".join([cell.backend, cell.spec, cell.dtype, *further])
+
+
+def tests(engine: Engine) -> Mapping[str, tuple[Cell, str]]:
+    """The plan of an engine, check by check, by the parameters of a test's name."""
+    return {
+        f"{identity(cell)}-{check}": (cell, check) for cell in engine.cells() for check in FINDINGS
+    }
+
+
+def parameters(nodeid: str) -> str:
+    """Those of the name of one of the suite's tests, "" if it is none."""
+    name, _, rest = nodeid.partition("[")
+    return rest.rpartition("]")[0] if name.startswith(f"{NAME}::") else ""

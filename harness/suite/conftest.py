@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from harness.check.checks import FINDINGS
-from harness.suite.cells import ENGINE, Cells, identity
+from harness.suite.cells import ENGINE, Cells, tests
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The plan of the engine, check by check."""
-    engine = metafunc.config.stash[ENGINE]
-    parameters = [
-        pytest.param(cell, check, id=f"{identity(cell)}-{check}")
-        for cell in engine.cells()
-        for check in FINDINGS
-    ]
-    metafunc.parametrize(("cell", "check"), parameters)
+    """The plan of the engine, check by check; nothing where pytest only tells of fixtures."""
+    engine = metafunc.config.stash.get(ENGINE, None)
+    planned = tests(engine) if engine is not None else {}
+    values = [pytest.param(*given, id=name) for name, given in planned.items()]
+    metafunc.parametrize(("cell", "check"), values)
 
 
 @pytest.fixture(scope="session")

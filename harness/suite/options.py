@@ -13,6 +13,11 @@ from harness.errors import HarnessError
 from harness.ranges import MEMORY_MIB, REPEAT, TIMEOUT, Range
 from harness.terminal import visible
 
+# Options with which pytest tells something and runs no test.
+TELLING = ("help", "version", "markers", "showfixtures", "cacheshow")
+# Ways of pytest-xdist that run each test in one process.
+SPREADING = ("load", "loadfile", "loadgroup", "loadscope", "worksteal")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Those of ``harness check``; names that are long begin with ``--harness``."""
@@ -80,11 +85,11 @@ def pytest_configure(config: pytest.Config) -> None:
     Raises:
         UsageError: no backend is named, or something asked for cannot be. pytest's own.
     """
-    if config.option.help or config.option.markers:
+    if any(getattr(config.option, name, None) for name in TELLING):
         return
     from harness.check.request import Request
     from harness.check.run import Engine
-    from harness.suite.cells import ENGINE
+    from harness.suite.cells import ENGINE, tests
     from harness.suite.told import Told
 
     option = config.getoption
@@ -111,7 +116,33 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[ENGINE] = Engine(request)
     except HarnessError as error:
         raise pytest.UsageError(visible(str(error))) from None
-    config.pluginmanager.register(Told(request.backends), "harness-suite-told")
+    told = Told(request.backends, tests(config.stash[ENGINE]))
+    config.pluginmanager.register(told, "harness-suite-told")
+
+
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
+    """The suite under the same name wherever it is installed, so that reports of several machines
+    can be merged and what a cache of failures holds is found again."""
+    from harness.suite.cells import NAME
+
+    if not module_path.samefile(Path(__file__).with_name("test_checks.py")):
+        return None
+    made: pytest.Module = pytest.Module.from_parent(parent, path=module_path, nodeid=NAME)
+    return made
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With pytest-xdist, what belongs together stays together."""
+    from harness.suite.cells import ENGINE, tests
+
+    if config.getoption("dist") not in SPREADING:
+        return None
+    from harness.suite.scheduling import CellScheduling
+
+    return CellScheduling(config, log, tests(config.stash[ENGINE]))
 
 
 def _listed(option: str, given: Sequence[str]) -> tuple[str, ...]:

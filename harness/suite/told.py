@@ -13,19 +13,16 @@ import pytest
 from harness import github
 from harness.check.cell import Cell
 from harness.markdown import escaped, table
-from harness.suite.cells import Cells
-
-# How a check ends a test. Another exception is a fault of the harness.
-OUTCOMES = (pytest.fail.Exception, pytest.skip.Exception, pytest.xfail.Exception)
+from harness.suite.cells import Cells, parameters
 
 
 class Told:
-    """A plugin of one session that was asked for ``backends``; ``reports`` are those of checks, as
-    they come."""
+    """A plugin of one session that was asked for ``backends``; ``tests`` are what it has by the
+    parameters of their names, and ``reports`` those of checks, as they come."""
 
-    def __init__(self, backends: Sequence[str]) -> None:
+    def __init__(self, backends: Sequence[str], tests: Mapping[str, tuple[Cell, str]]) -> None:
         self.reports: list[Any] = []
-        self._backends = backends
+        self._backends, self._tests = backends, tests
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -38,15 +35,19 @@ class Told:
         if call.when == "call" and isinstance(cells, Cells):
             cell, check = given["cell"], given["check"]
             places: list[str] = []
-            # Where the cell itself could not be run, to ask for it again would end the session.
-            if call.excinfo is None or call.excinfo.errisinstance(OUTCOMES):
+            if cells.has_run(cell):
                 report.duration = cells.seconds(cell, check)
                 places = list(cells.places(cell)) if report.failed else []
             report.harness = {"cell": cell.record(), "check": check, "places": places}
         return report
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what the end is told from."""
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Keep what the end is told from; a test whose process was lost, or that could not be
+        begun, is of a cell too."""
+        lost = not hasattr(report, "harness") and report.failed
+        if lost and (found := self._tests.get(parameters(report.nodeid))):
+            cell, check = found
+            report.harness = {"cell": cell.record(), "check": check, "places": []}
         if hasattr(report, "harness"):
             self.reports.append(report)
 

@@ -1,18 +1,16 @@
-"""The suite of third parties, run as they run it: by pytest, in a process of its own."""
+"""The suite of third parties: its verdicts, its options and what it tells."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-import plugin_faulty_cells
 import pytest
 from places import SPECS as SHIPPED
+from suite_runs import specs, suite, times
 
 from harness.check.cell import CellResult
 from harness.check.checks import CHECKS, FINDINGS
@@ -21,33 +19,6 @@ from harness.check.run import Engine
 from harness.suite.cells import Cells
 
 SPECS = ("lesson6/simple_rnn", "lesson6/theano_rnn")
-
-
-def suite(
-    folder: Path, *arguments: str, faults: dict[str, str] | None = None, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the suite in an empty folder; ``faults`` are those of ``faulty-*`` backends by cell."""
-    environment = {
-        **os.environ,
-        **plugin_faulty_cells.variables(faults or {}),
-        "PYTEST_ADDOPTS": "",
-        **variables,
-    }
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error"]
-    command += ["--pyargs", "harness.suite", *arguments]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env={**environment, **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def specs(*names: str) -> list[str]:
-    return [argument for name in names for argument in ("--harness-spec", name)]
 
 
 def test_right_backend_passes_and_ids_can_be_read(tmp_path: Path) -> None:
@@ -115,14 +86,6 @@ def test_selected_checks_run_alone(tmp_path: Path) -> None:
     run = suite(tmp_path, *arguments, "-k", "inference", faults=faults)
     assert run.returncode == pytest.ExitCode.OK, run.stdout
     assert "1 passed" in run.stdout
-
-
-def times(report: Path) -> dict[str, float]:
-    """Seconds by the name of a test, of a JUnit file."""
-    return {
-        case.get("name", "")[11:-1]: float(case.get("time", "nan"))
-        for case in ET.parse(report).iter("testcase")
-    }
 
 
 def test_several_backends_in_one_run_are_told_apart(tmp_path: Path) -> None:
@@ -242,12 +205,12 @@ def test_wrong_usage_is_an_error_in_words(tmp_path: Path, arguments: list[str], 
 
 
 def test_an_error_of_the_harness_fails_its_tests_and_not_the_session(tmp_path: Path) -> None:
-    (tmp_path / "breaking.py").write_text(
+    breaking = (
         "from harness.check.run import Engine\n\n\ndef run_cell(*_):\n"
         "    raise RuntimeError('it is broken')\n\n\nEngine.run_cell = run_cell\n"
     )
-    arguments = ("-p", "breaking", "--backend", "numpy", *specs(SPECS[0]), "-k", "loss or outputs")
-    run = suite(tmp_path, *arguments, PYTHONPATH=str(tmp_path))
+    arguments = ("--backend", "numpy", *specs(SPECS[0]), "-k", "loss or outputs")
+    run = suite(tmp_path, *arguments, plugins={"breaking": breaking})
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
     assert "INTERNALERROR" not in run.stdout + run.stderr
     assert "RuntimeError: it is broken" in run.stdout
@@ -258,20 +221,6 @@ def test_nothing_compared_is_no_success(tmp_path: Path) -> None:
     run = suite(tmp_path, "--backend", "numpy", "--device", "cuda", *specs(SPECS[0]), "-rs")
     assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout
     assert "device 'cuda' is not offered" in run.stdout
-
-
-def test_help_shows_the_options_and_other_sessions_do_not_have_them(tmp_path: Path) -> None:
-    run = suite(tmp_path, "--help")
-    assert run.returncode == pytest.ExitCode.OK
-    assert "--harness-spec=SPEC" in run.stdout
-    other = subprocess.run(
-        [sys.executable, "-m", "pytest", "--help"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "--harness-spec" not in other.stdout
 
 
 def test_every_finding_of_the_engine_has_a_test() -> None:

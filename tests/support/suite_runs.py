@@ -1,0 +1,53 @@
+"""The suite of third parties as they run it: by pytest, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from pathlib import Path
+
+import plugin_faulty_cells
+
+
+def suite(
+    folder: Path,
+    *arguments: str,
+    faults: dict[str, str] | None = None,
+    tests: str = "harness.suite",
+    cache: bool = False,
+    plugins: Mapping[str, str] | None = None,
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run the suite in a folder; ``faults`` are those of ``faulty-*`` backends by cell. With
+    ``cache``, pytest keeps what failed. ``plugins`` are sources of further ones by name."""
+    given = plugin_faulty_cells.variables(faults or {})
+    for name, source in (plugins or {}).items():
+        (folder / f"{name}.py").write_text(source)
+    path = os.pathsep.join([str(folder), given["PYTHONPATH"]])
+    command = [sys.executable, "-m", "pytest", "-W", "error", "--pyargs", tests, *arguments]
+    command += [] if cache else ["-p", "no:cacheprovider"]
+    command += [word for name in plugins or {} for word in ("-p", name)]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **given, "PYTHONPATH": path, "PYTEST_ADDOPTS": "", **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def specs(*names: str) -> list[str]:
+    return [argument for name in names for argument in ("--harness-spec", name)]
+
+
+def times(report: Path) -> dict[str, float]:
+    """Seconds by the name of a test, of a JUnit file."""
+    return {
+        case.get("name", "")[11:-1]: float(case.get("time", "nan"))
+        for case in ET.parse(report).iter("testcase")
+    }
