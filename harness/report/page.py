@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # Differences that are shown in full; of more the matrix tells.
 MOST_TROUBLES = 30
 # Those of the page, which are one there.
-SCRIPTS = ("report.js", "histogram.js")
+SCRIPTS = ("report.js", "matrix.js", "histogram.js")
 # So many of them stand open.
 OPENED = 4
 MISSING = (
