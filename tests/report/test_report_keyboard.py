@@ -50,8 +50,8 @@ def test_the_tabulator_stops_at_one_cell_and_shows_where_it_is(opened: Page) -> 
     found = stops(opened)
     assert sum(" on mutants-1: " in name or " on numpy: " in name for name in found) == 1
     # Every section's controls are on the way, in the order of the page.
-    wanted = ["skip to the results", "filter", "lesson6/first_rnn on", "baseline", "past-filter"]
-    places = [next(n for n, name in enumerate(found) if name.startswith(w)) for w in wanted]
+    wanted = ["skip to the results", "filter", "first_rnn on mutants-1: ", "baseline", "past-filter"]
+    places = [next(n for n, name in enumerate(found) if w in name) for w in wanted]
     assert places == sorted(places)
 
 
@@ -182,5 +182,5 @@ def test_on_paper_nothing_is_folded(browser: Browser, folder: Path) -> None:
         " - one.querySelector('summary').getBoundingClientRect().height)"
     )
     assert min(heights) > 0
-    assert page.locator(".skip").bounding_box()["x"] < 0  # type: ignore[index]
+    assert page.locator(".skip").is_hidden()
     page.close()
