@@ -18,6 +18,17 @@ ACTIVE = "document.activeElement"
 NAME = f"{ACTIVE}.title || {ACTIVE}.id || {ACTIVE}.textContent.trim().slice(0, 40)"
 
 
+# Pixels around what has the focus, in the box that scrolls with it: a line further out is cut off.
+ROOM = """
+(() => {
+  const box = document.activeElement.closest(".scroll");
+  if (!box) return 100;
+  const one = document.activeElement.getBoundingClientRect(), all = box.getBoundingClientRect();
+  return Math.min(one.top - all.top, one.left - all.left, all.bottom - one.bottom);
+})()
+"""
+
+
 def stops(page: Page, most: int = 80) -> list[str]:
     """What the tabulator stops at, from the top of the page."""
     page.evaluate(f"{ACTIVE}.blur()")
@@ -50,7 +61,13 @@ def test_the_tabulator_stops_at_one_cell_and_shows_where_it_is(opened: Page) -> 
     found = stops(opened)
     assert sum(" on mutants-1: " in name or " on numpy: " in name for name in found) == 1
     # Every section's controls are on the way, in the order of the page.
-    wanted = ["skip to the results", "filter", "first_rnn on mutants-1: ", "baseline", "past-filter"]
+    wanted = [
+        "skip to the results",
+        "filter",
+        "first_rnn on mutants-1: ",
+        "baseline",
+        "past-filter",
+    ]
     places = [next(n for n, name in enumerate(found) if w in name) for w in wanted]
     assert places == sorted(places)
 
@@ -63,6 +80,7 @@ def test_all_that_has_the_focus_shows_it(opened: Page) -> None:
             break
         width = opened.evaluate(f"parseFloat(getComputedStyle({ACTIVE}).outlineWidth)")
         assert width >= 2, focused(opened)
+        assert opened.evaluate(ROOM) >= width, focused(opened)
 
 
 @pytest.mark.parametrize("key", ["Enter", "Space"])
@@ -183,4 +201,7 @@ def test_on_paper_nothing_is_folded(browser: Browser, folder: Path) -> None:
     )
     assert min(heights) > 0
     assert page.locator(".skip").is_hidden()
+    # What stands side by side on the screen does so on paper.
+    places = page.locator(".chain li").evaluate_all("all => all.map(one => one.offsetTop)")
+    assert len({*places}) < len(places)
     page.close()
