@@ -193,7 +193,8 @@ class KerasModels(WholeModel):
         for prefix, port in crossing_ports(program):
             owned = prefix in ("", "statistics.") and owner_of(port.name) in self.layers
             if port.value in used and not owned:
-                dtype = self.session.dtype if program.type_of(port).kind == "float" else self.index
+                kinds = {"float": self.session.dtype, "index": self.index, "bool": "bool"}
+                dtype = kinds[program.type_of(port).kind]
                 made[port.value] = self.keras.Input(
                     batch_shape=program.shape(port, sizes), dtype=dtype, name=f"{prefix}{port.name}"
                 )

@@ -35,6 +35,7 @@ from .primitives import table
 from .primitives_export import WORDS
 from .sizes import bounds, free_sizes
 from .source import HARD_SIGMOID_FIFTH
+from .sums import order_of_sum
 
 # Names of the module itself.
 TAKEN = PYTHON | {"keras", "ops"}
@@ -138,7 +139,7 @@ class Assembly:
         type_, known = self.program.types[value], self.program.sizes
         shape = [None if set(d.names) - known.keys() else d.resolve(known) for d in type_.shape]
         # Not int64, which Keras on JAX has not got.
-        dtype = self.dtype if type_.kind == "float" else "int32"
+        dtype = {"float": self.dtype, "index": "int32", "bool": "bool"}[type_.kind]
         self.inputs[name] = self.keras.Input(batch_shape=shape, dtype=dtype, name=name)
         self.tensors[value] = self.inputs[name]
 
@@ -153,7 +154,8 @@ class Assembly:
             layer = self.keras.layers.Softmax(name=name)
             self.tensors[node.output] = layer(self.tensors[source])
         elif self._is_plain(node):
-            operands = [self._operand(value) for value in node.inputs]
+            order = order_of_sum(self.program, node) if node.op == "add" else None
+            operands = [self._operand(value) for value in order or node.inputs]
             given = [operands] if node.op == "concat" else operands
             self.tensors[node.output] = self.table[node.op](*given, **self._attributes(node))
         else:
@@ -164,6 +166,8 @@ class Assembly:
         made = [self.constants[value].op for value in node.inputs if value in self.constants]
         if node.op == "multiply" and made:
             # Until it is computed, Keras takes a product with a number for a sparse tensor.
+            return False
+        if node.op == "add" and not made and order_of_sum(self.program, node) is None:
             return False
         return not free_sizes(self.program, [node]) and set(made) <= {"constant"}
 

@@ -31,6 +31,7 @@ from harness.extend import (
 from .primitives_export import CALLS, DECORATOR, INFIX
 from .sizes import bounds, flat_already, free_sizes, place_of, settled, stacked_only
 from .source_windows import FRAMING
+from .sums import adds_right
 
 # What is computed on numbers as they are written, in float64.
 FOLDED: Mapping[str, Callable[..., float]] = {
@@ -76,7 +77,7 @@ class CallWriter:
     ) -> None:
         self.program = program
         self.lines: list[str] = []
-        self._arguments = arguments
+        self._arguments, self._weights = arguments, frozenset(weights)
         self._texts = {**arguments, **{v: f"self.{name}" for v, name in weights.items()}}
         self._precedence: dict[int, int] = {}
         self._numbers: dict[int, float] = {}
@@ -144,6 +145,10 @@ class CallWriter:
             sign, own = INFIX[node.op]
             # Sums and products are taken from the left, as they stand.
             left = self._wrapped(node.inputs[0], own)
+            # Of a weight the sign is Keras' own sum.
+            by_keras = node.op == "add" and node.inputs[0] in self._weights
+            if by_keras and not adds_right(self.program, *node.inputs):
+                left = f"ops.convert_to_tensor({left})"
             return f"{left} {sign} {self._wrapped(node.inputs[1], own + 1)}"
         if node.op in FRAMING:
             shape = self.program.types[node.inputs[0]].shape

@@ -19,7 +19,12 @@ class TensorFlowEngine:
 
     def __init__(self) -> None:
         self.tf = import_module("tensorflow")
-        self.exact: Mapping[str, Callable[..., Any]] = {"argsort": self._argsort, "erf": self._erf}
+        self.exact: Mapping[str, Callable[..., Any]] = {
+            "argsort": self._argsort,
+            "erf": self._erf,
+            # Keras' own may take an operand for a bias, see :mod:`.sums`.
+            "add": self.tf.add,
+        }
         self._card: int | None = None
 
     def _erf(self, x: Any) -> Any:

@@ -96,7 +96,7 @@ class NumpyKernels:
                 f"expected {self.kinds[kind]} {list(shape)}, "
                 f"found {array.dtype} {list(array.shape)}"
             )
-        ordered = np.ascontiguousarray(array)
+        ordered = np.asarray(array, order="C")
         return ordered.reshape(-1), ordered is tensor
 
     def copy(self, out: Array, tensor: Array) -> None:
@@ -136,6 +136,8 @@ class NumpyKernels:
         return partial(np.copyto, out, x)
 
     def _where(self, out: Array, condition: Array, a: Any, b: Any) -> Call:
+        if out.dtype != self.dtype:  # indices, and conditions
+            return lambda: np.copyto(out, np.where(condition, a, b))
         mask, chosen = self.scratch(out.shape, self.bits), self.scratch(out.shape, self.bits, 1)
         a, b = (self._array(i).view(self.bits) for i in (a, b))
         return in_turn(

@@ -62,7 +62,7 @@ class Graph:
             program.name.rpartition("/")[2],
             [self._info(p.value, name) for p, name in inputs],
             [self._info(p.value, name) for p, name in zip(ends, names, strict=True)],
-            [numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in arrays.items()],
+            [numpy_helper.from_array(np.asarray(a, order="C"), n) for n, a in arrays.items()],
         )
 
     def _ports(self, prefix: str, ports: Sequence[Port]) -> list[tuple[Port, str]]:

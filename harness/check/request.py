@@ -12,14 +12,16 @@ import numpy as np
 
 from harness.check.checks import AT_GIVEN, CHECKS, FINDINGS, THOROUGH
 from harness.check.own_model.asked import Against
-from harness.errors import UsageError, check_known, did_you_mean, unknown
+from harness.errors import SpecError, UsageError, check_known, did_you_mean, unknown
 from harness.oracle.case import Case
 from harness.oracle.given import Given
+from harness.program.fitting_sizes import nearest_sizes
 from harness.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
 from harness.runtime.labels import backend_of
 from harness.shards import Shard
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
+from harness.spec.size_expressions import FREE_SIZES
 from harness.worker.launch import SERVICE
 
 # Small, and all different: a wrong axis cannot fit. Time exceeds what unrolled models need.
@@ -85,14 +87,17 @@ def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str,
     if numbers is not None:
         return numbers.sizes, numbers.batch or SMALL_BATCH, numbers.time or SMALL_TIME
     given = known_sizes(spec.model.sizes, request.sizes)
+    named = {n: size for n, size in given.items() if n not in FREE_SIZES}
     if own:
         training = spec.model.training
         time = spec.length
         batch = min(training.batch, OWN_BATCH) if training else OWN_BATCH
-        sizes: Mapping[str, int] = given
+        sizes: Mapping[str, int] = named
     else:
         batch, time = SMALL_BATCH, SMALL_TIME
-        sizes = {**small_sizes(spec), **given}
+        sizes = small_sizes(spec, named)
+    if "time" not in given:
+        batch, time = nearest_sizes(spec.program(**sizes), given.get("batch", batch), time)
     return sizes, given.get("batch", batch), given.get("time", time)
 
 
@@ -102,8 +107,29 @@ def given_record(given: Given) -> dict[str, Any]:
     return {"sha256": given.digests, "batch": batch, "time": time, "sizes": dict(given.sizes)}
 
 
-def small_sizes(spec: Spec) -> dict[str, int]:
-    """A small number for every size of a spec, all different, never above the spec's own."""
+def small_sizes(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
+    """A small number for every size of a spec but those that are ``given``, all different, never
+    above the spec's own; that one for sizes that cannot be smaller beside the others, as an axis
+    that windows slide over."""
+    small = {**_smaller(spec), **given}
+    if _can_be(spec, small):
+        return small
+    sizes = {**spec.model.sizes, **given}
+    for name, size in small.items():
+        if _can_be(spec, {**sizes, name: size}):
+            sizes[name] = size
+    return sizes
+
+
+def _can_be(spec: Spec, sizes: Mapping[str, int]) -> bool:
+    try:
+        spec.program(**sizes)
+    except SpecError:
+        return False
+    return True
+
+
+def _smaller(spec: Spec) -> dict[str, int]:
     taken = {SMALL_BATCH, SMALL_TIME, *SMALL_SIZES.values()}
     deciding = spec.program().structural
     sizes = {}

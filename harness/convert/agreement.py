@@ -9,12 +9,14 @@ from harness.arrays import ArrayDict, Arrays
 from harness.convert.weights import Weights
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation, digits, worst
+from harness.program.fitting_sizes import nearest_sizes
 from harness.program.signature import without_noise
 from harness.spec.model import Spec
 
 # (inputs, state) -> outputs and new state by name.
 Run = Callable[[ArrayDict, ArrayDict], Arrays]
-# Batch and time of each run: one of them is not enough for a file that holds only for one size.
+# Batch and time of each run, or the nearest that a model can have: one of them is not enough for a
+# file that holds only for one size.
 SIZES = ((3, 7), (2, 1))
 
 
@@ -37,11 +39,17 @@ class Agreement:
 
 
 def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Agreement:
-    """Run on drawn inputs and state, and compare all outputs and new state."""
-    case = Case(spec, given.sizes, *SIZES[0], seed)
+    """Run on drawn inputs and state, and compare all outputs and new state.
+
+    Raises:
+        UsageError: there is no batch and time that the model can have at these sizes.
+    """
+    program = spec.program("training", **given.sizes)
+    tried = [nearest_sizes(program, batch, time) for batch, time in SIZES]
+    case = Case(spec, given.sizes, *tried[0], seed)
     own = {"parameters": dict(given.parameters), "statistics": dict(given.statistics)}
     found: list[Deviation] = []
-    for batch, time in SIZES:
+    for batch, time in tried:
         material = replace(case.batch_of(batch, time), **own)
         expected = case.forward("inference", material, (batch, time)).only("output.", "state.")
         results = run(without_noise(case.training, material.inputs), material.state)

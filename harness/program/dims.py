@@ -53,6 +53,25 @@ class Dim:
     def __sub__(self, other: Dim | int) -> Dim:
         return self + Dim.of(other) * -1
 
+    def divided(self, by: Dim) -> Dim | None:
+        """The dimension that ``by``, a single product of sizes, goes into as often; None where
+        that is none."""
+        if by.constant or len(by.terms) != 1 or self.constant:
+            return None
+        ((product_, coefficient),) = by.terms
+        found = Dim()
+        for term, c in self.terms:
+            names = term.split("*")
+            for name in product_.split("*"):
+                if name not in names:
+                    return None
+                names.remove(name)
+            if c % coefficient:
+                return None
+            rest = Dim.of("*".join(names)) if names else ONE
+            found = found + rest * (c // coefficient)
+        return found
+
     def __str__(self) -> str:
         parts = [name if c == 1 else f"{c}*{name}" for name, c in self.terms]
         if self.constant or not parts:

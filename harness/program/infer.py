@@ -59,8 +59,25 @@ def _comparison(op: str) -> Infer:
 def _where(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
     if types[0].kind != "bool":
         raise TypeMismatch(f"where needs a condition such as a < b, found {types[0]}")
-    _floats("where", types[1:])
-    return Type(broadcast_shapes("where", tuple(t.shape for t in types)))
+    shape = broadcast_shapes("where", tuple(t.shape for t in types))
+    return _of_one_kind("where", types[1:], shape)
+
+
+def _of_one_kind(op: str, types: tuple[Type, ...], shape: Shape) -> Type:
+    """All floats, all conditions, or all indices below one size."""
+    first = types[0]
+    for type_ in types:
+        if type_.kind != first.kind:
+            raise TypeMismatch(
+                f"{op} takes values of one kind, found {first} and {type_} (astype makes floats of "
+                "an index or a condition; arange(n)[k] is the index k below n)"
+            )
+        if type_.bound != first.bound:
+            raise TypeMismatch(
+                f"{op} takes indices below one size, found an index below {first.bound} and one "
+                f"below {type_.bound} (index(astype(i), n) makes an index below n of another one)"
+            )
+    return Type(shape, first.kind, first.bound)
 
 
 def _astype(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
@@ -110,7 +127,6 @@ def _squeeze(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
 
 
 def _concat(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
-    _floats("concat", types)
     axis = attributes["axis"]
     first = types[0].shape
     total = Dim()
@@ -120,7 +136,7 @@ def _concat(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
             listed = " and ".join(str(t) for t in types)
             raise TypeMismatch(f"concat on axis {axis}: {listed} differ on another axis")
         total = total + type_.shape[axis]
-    return Type((*first[:axis], total, *first[axis + 1 :]))
+    return _of_one_kind("concat", types, (*first[:axis], total, *first[axis + 1 :]))
 
 
 def _slice(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
@@ -144,7 +160,7 @@ def _same(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
 def _take(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
     table, indices = types
     _indexed("take", table.shape[0], indices)
-    return Type((*indices.shape, *table.shape[1:]))
+    return Type((*indices.shape, *table.shape[1:]), table.kind, table.bound)
 
 
 def _indexed(op: str, rows: Dim, indices: Type) -> None:
@@ -159,7 +175,7 @@ def _take_along(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
     _indexed("take_along_axis", table.shape[-1], indices)
     if indices.shape[:-1] != table.shape[:-1]:
         raise TypeMismatch(f"take_along_axis: {table} and {indices} differ before the last axis")
-    return Type(indices.shape)
+    return Type(indices.shape, table.kind, table.bound)
 
 
 def _argsort(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:

@@ -10,6 +10,7 @@ import numpy as np
 from harness.arrays import Array
 from harness.errors import UsageError
 from harness.program.dims import bind
+from harness.program.fitting_sizes import lacking
 from harness.program.ir import Node, Port, Program, needed_nodes
 
 # What is asked of a program: its outputs; with the loss and metrics; along cotangents; or only
@@ -181,13 +182,13 @@ def check_room(program: Program, bound: Mapping[str, int]) -> None:
     Raises:
         UsageError: one is too large, or too small.
     """
-    known = {**program.sizes, **bound}
-    for dim in program.room:
-        if set(dim.names) <= known.keys() and dim.resolve(known) < 0:
-            sizes = ", ".join(f"{name} {known[name]}" for name in dim.names)
-            raise UsageError(
-                f"{program.name}: a slice or a window needs {dim} to be 0 or more, with {sizes}"
-            )
+    short = lacking(program, bound)
+    if short is not None:
+        known = {**program.sizes, **bound}
+        sizes = ", ".join(f"{name} {known[name]}" for name in short.names)
+        raise UsageError(
+            f"{program.name}: a slice or a window needs {short} to be 0 or more, with {sizes}"
+        )
 
 
 def batch_ports(program: Program) -> dict[str, tuple[Port, ...]]:

@@ -61,16 +61,25 @@ class WindowedAxis:
         left = self.length + self.padding + self.after - self.covered(count)
         return left, self.stride - 1 - left
 
+    def beyond(self) -> Dim:
+        """What a single window leaves of the padded axis."""
+        return self.length + self.padding + self.after - self.covered(ONE)
+
     def count(self) -> Dim | None:
         """How many windows fit, if sizes without a quotient can say it.
 
         A sum of multiples of the stride and a number is one: floor((s * a + c) / s) is
         a + floor(c / s).
         """
-        left = self.length + self.padding + self.after - self.covered(ONE)
+        left = self.beyond()
         if self.stride == ONE:
             return left + 1
-        if self.stride.terms or any(c % self.stride.constant for _, c in left.terms):
+        if self.stride.terms:
+            # Of a stride without a number only the floors of 0 and of -1 parts are known.
+            whole = (left - left.constant).divided(self.stride)
+            known = left.constant in (0, -1)
+            return whole + left.constant + 1 if whole is not None and known else None
+        if any(c % self.stride.constant for _, c in left.terms):
             return None
         step = self.stride.constant
         return Dim(left.constant // step + 1, tuple((name, c // step) for name, c in left.terms))

@@ -59,7 +59,7 @@ class Layout:
 
     def pack(self, neutral: Arrays) -> ArrayDict:
         """Neutral arrays as the framework's."""
-        packed: ArrayDict = {n: np.ascontiguousarray(neutral[n]) for n in self.plain}
+        packed: ArrayDict = {n: np.asarray(neutral[n], order="C") for n in self.plain}
         own: dict[str, ArrayDict] = {instance: {} for instance in self.claimed}
         for name, array in neutral.items():
             if owner_of(name) in own:

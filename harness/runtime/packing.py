@@ -25,7 +25,7 @@ class Part:
 
     def pack(self, neutral: Mapping[str, Array]) -> Array:
         array = neutral[self.name]
-        return np.ascontiguousarray(array.T) if self.transpose else np.ascontiguousarray(array)
+        return np.asarray(array.T if self.transpose else array, order="C")
 
     def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: ArrayDict) -> None:
         array = packed.T if self.transpose else packed

@@ -273,7 +273,7 @@ class Pipeline:
         """The tensors of a batch in the orders of axes that the step asks for."""
         backend, orders = self.session.backend, self._step.orders
         moved = {n: backend.numpy(batch[n]).transpose(axes) for n, axes in orders.items()}
-        return {**batch, **{n: backend.tensor(np.ascontiguousarray(a)) for n, a in moved.items()}}
+        return {**batch, **{n: backend.tensor(np.asarray(a, order="C")) for n, a in moved.items()}}
 
 
 def _some(batches: Sequence[Batch]) -> Sequence[Batch]:

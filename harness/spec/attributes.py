@@ -11,10 +11,11 @@ from harness.errors import Place, SpecError, did_you_mean, shorten
 from harness.program.dims import Dim
 from harness.spec.builtins import BUILTINS
 from harness.spec.document import Document
+from harness.spec.expressions import parse_expression
 from harness.spec.library import Library
 from harness.spec.names import is_name
-from harness.spec.scope import FunctionName
-from harness.spec.size_expressions import read_dim
+from harness.spec.scope import FunctionName, as_sizes
+from harness.spec.size_expressions import located, read_dim, size_of
 from harness.spec.unknown_attributes import instead
 from harness.spec.unknown_functions import as_attribute
 
@@ -78,9 +79,8 @@ def _read(
     if default == "size":
         if name not in given.values:
             raise SpecError(f"attribute {name!r} of {given.owner} is missing: give a size", at)
-        if isinstance(handed, float) and handed.is_integer():
-            value = int(handed)
-        return value if isinstance(value, Dim) else read_dim(value, sizes, at)
+        known = {**as_sizes(given.outer), **sizes}
+        return value if isinstance(value, Dim) else read_dim(value, known, at)
     if isinstance(default, bool):
         value = handed if isinstance(handed, bool) else value
         if not isinstance(value, bool):
@@ -101,11 +101,25 @@ def _read(
         return FunctionName(value)
     if isinstance(handed, float):
         return handed
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        size = f", a size: write its number, or declare the attribute as '{name}: size'"
-        told = size if isinstance(value, str) and value in sizes else ""
-        raise SpecError(f"attribute {name!r} is a number, found {_show(value)}{told}", at)
-    return float(value)
+    return _number(name, value, {**as_sizes(given.outer), **sizes}, at)
+
+
+def _number(name: str, value: Any, known: Mapping[str, Dim], at: Place) -> float | Dim:
+    """A number, or what stands for a whole one: a size, or a sum or product of sizes."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, Dim):
+        return value if value.terms else float(value.constant)
+    told = f"attribute {name!r} is a number, found {_show(value)}"
+    if not isinstance(value, str) or not known:
+        raise SpecError(told, at)
+    try:
+        dim = size_of(parse_expression(value, located(at)), known)
+    except SpecError:
+        hint = did_you_mean(value, known)
+        told = told.replace("a number", "a number, or a sum or product of sizes")
+        raise SpecError(f"{told}{hint} (sizes here: {', '.join(sorted(known))})", at) from None
+    return dim if dim.terms else float(dim.constant)
 
 
 def _no_function(name: str, value: str, known: Collection[str]) -> str:
@@ -139,9 +153,10 @@ def number_of(
         found = attributes.get(value)
         if not isinstance(found, float):
             numbers = [n for n, a in attributes.items() if isinstance(a, float)]
+            size = f", a size ({found})" if isinstance(found, Dim) else ""
             raise SpecError(
                 f"{argument} is a number or an attribute that is one, found {shorten(value)!r}"
-                f"{did_you_mean(value, numbers)} (known: {', '.join(numbers) or 'none'})",
+                f"{size}{did_you_mean(value, numbers)} (known: {', '.join(numbers) or 'none'})",
                 place,
             )
         used.add(value)

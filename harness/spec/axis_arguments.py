@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.errors import SpecError, did_you_mean
-from harness.program.dims import shape_text
+from harness.program.dims import Dim, shape_text
 from harness.spec.expressions import Call, Expr, List, Name, Negate, Number, Rest
 from harness.spec.scope import Scope
 from harness.spec.values import LanguageValues
@@ -52,6 +52,8 @@ def _integer(expr: Expr, scope: Scope) -> int:
             if number.is_integer():
                 return int(number)
             raise SpecError(f"an axis is a whole number; {name!r} is {number:g}", expr.place)
+        case Name(name) if isinstance(size := scope.names.get(name), Dim):
+            raise SpecError(f"an axis is a whole number such as -1; {name!r} is {size}", expr.place)
         case _:
             raise SpecError(
                 "an axis is a whole number such as -1, or an attribute that is one", expr.place

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from harness.errors import SpecError
-from harness.program.dims import Dim, product
+from harness.program.dims import product
 from harness.spec.axis_arguments import arity, axes_of, axis_of, truth_of
 from harness.spec.conditions import chosen
-from harness.spec.expressions import Call, List, Name, Number
+from harness.spec.expressions import Call, List
 from harness.spec.ordering import ORDERING
 from harness.spec.scope import Scope
 from harness.spec.values import LanguageValues
@@ -59,12 +59,7 @@ def _concat(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 def _one_hot(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     arity(expr, 2)
     index = evaluator.tensor(expr.arguments[0], scope)
-    size = expr.arguments[1]
-    bound = scope.look_up(size) if isinstance(size, Name) else None
-    if isinstance(size, Number) and isinstance(size.value, int):
-        bound = Dim(size.value)
-    if not isinstance(bound, Dim):
-        raise SpecError("one_hot(i, classes): classes is a size", size.place)
+    bound = scope.size(expr.arguments[1])
     return evaluator.emit("one_hot", index, place=expr.place, classes=bound)
 
 

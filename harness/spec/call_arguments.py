@@ -12,7 +12,7 @@ from harness.spec.axis_arguments import TRUTHS
 from harness.spec.document import Document
 from harness.spec.expressions import Call, Expr, Name, Negate, Number
 from harness.spec.library import Library
-from harness.spec.scope import FunctionName, Scope
+from harness.spec.scope import FunctionName, Scope, is_whole
 from harness.spec.values import LanguageValues
 
 Declared = Mapping[str, bool | float | str]
@@ -84,7 +84,7 @@ def attributes_of(
 
 def _attribute(name: str, default: bool | float | str, value: Expr, scope: Scope) -> Any:
     """A keyword's value: of a size, a dimension; of the others what YAML would have, or what an
-    attribute in scope stands for."""
+    attribute in scope stands for; of a number also a sum or product of sizes."""
     if default == "size":
         return scope.size(value)
     match value:
@@ -99,6 +99,9 @@ def _attribute(name: str, default: bool | float | str, value: Expr, scope: Scope
                 return bound
             if bound is None:
                 return TRUTHS.get(word, word)
+    number = isinstance(default, int | float) and not isinstance(default, bool)
+    if number and is_whole(value, scope):
+        return scope.size(value)
     what = "the name of a function" if isinstance(default, str) else "a number"
     what = "true or false" if isinstance(default, bool) else what
     if isinstance(value, Name) and isinstance(scope.names.get(value.id), Dim):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.program.ir import Meaning
 from harness.spec.attributes import plain
 from harness.spec.instances import LayerCall
 from harness.spec.library import Library
@@ -25,13 +26,14 @@ def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]
     }
 
 
-def held_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]:
-    """The same for what a layer of layers holds itself: parameters and noise, which are what the
-    call gives. Inputs come in where noise is declared, as they say how many numbers it has."""
+def held_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str, Any]:
+    """The same for what a layer of layers, or a model, holds itself: parameters and noise, which
+    are what the call gives. Inputs come in where noise is declared, as they say how many numbers
+    it has."""
     spec = call.instance.layer
     return {
         **_known(call),
-        "meaning": of_held(meaning(library, "layer", spec.layer, call.instance.attributes)),
+        "meaning": of_held(holder),
         "roles": (
             *(spec.inputs if spec.noise else ()),
             *(spec.noise if noise else ()),

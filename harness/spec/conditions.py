@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from harness.errors import Place, SpecError
 from harness.spec.axis_arguments import arity
-from harness.spec.expressions import Call, Expr, Invert, Name
+from harness.spec.expressions import Binary, Call, Expr, Invert, Name
 from harness.spec.scope import Scope, is_whole
 from harness.spec.values import LanguageValues
 
@@ -17,6 +17,9 @@ COMPARISONS: Mapping[str, tuple[str, bool]] = {
     ">=": ("less_equal", True),
     "==": ("equal", False),
 }
+
+# What may be done with indices where they are compared.
+SUMS: Mapping[str, str] = {"+": "add", "-": "subtract", "*": "multiply"}
 
 
 def compared(
@@ -31,23 +34,15 @@ def compared(
         same = compared(evaluator, expr, "==", left, right, scope)
         return inverted(evaluator, evaluator.floats(same), expr.place)
     op, swapped = COMPARISONS[operator]
-    a, b = evaluator.tensor(left, scope), evaluator.tensor(right, scope)
-    kinds = [evaluator.type_of(value).kind for value in (a, b)]
-    if op == "equal" and kinds == ["bool", "bool"]:
+    (a, counts), (b, counts_too) = (_side(evaluator, side, scope) for side in (left, right))
+    if op == "equal" and {evaluator.type_of(value).kind for value in (a, b)} == {"bool"}:
         a, b = evaluator.floats(a), evaluator.floats(b)
         return evaluator.emit(op, a, b, place=expr.place)
-    indices = [kind == "index" for kind in kinds]
-    if any(indices):
-        for is_index, side in zip(indices, (left, right), strict=True):
-            if not is_index and not is_whole(side, scope):
-                raise SpecError(
-                    "an index is compared with an index, a whole number or a size; write "
-                    "astype(i) to compare it with floats",
-                    side.place,
-                )
+    if counts != counts_too:
+        _check_whole(right if counts else left, scope)
     if swapped:
         a, b = b, a
-    if not any(indices):
+    if not (counts or counts_too):
         return evaluator.emit(op, a, b, place=expr.place)
     # Between whole numbers, so that no rounding and no tie decides.
     half = evaluator.builder.constant(0.5)
@@ -57,6 +52,33 @@ def compared(
     elif op == "less_equal":
         b = evaluator.emit("add", b, half, place=expr.place)
     return evaluator.emit(op, a, b, place=expr.place)
+
+
+def _side(evaluator: LanguageValues, expr: Expr, scope: Scope) -> tuple[int, bool]:
+    """A side of a comparison, and whether there are indices in it: those are numbers here, to
+    that whole numbers and sizes may be added to, or multiplied by.
+
+    Raises:
+        SpecError: an index is put together with floats.
+    """
+    if not (isinstance(expr, Binary) and expr.operator in SUMS):
+        value = evaluator.tensor(expr, scope)
+        return value, evaluator.type_of(value).kind == "index"
+    (a, counts), (b, counts_too) = (_side(evaluator, e, scope) for e in (expr.left, expr.right))
+    if counts != counts_too:
+        _check_whole(expr.right if counts else expr.left, scope)
+    if counts or counts_too:
+        a, b = evaluator.floats(a), evaluator.floats(b)
+    return evaluator.emit(SUMS[expr.operator], a, b, place=expr.place), counts or counts_too
+
+
+def _check_whole(side: Expr, scope: Scope) -> None:
+    if not is_whole(side, scope):
+        raise SpecError(
+            "an index is compared with an index, a whole number or a size, or a sum or product of these; "
+            "write astype(i) to compare it with floats",
+            side.place,
+        )
 
 
 def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> int:

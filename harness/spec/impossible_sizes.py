@@ -10,6 +10,9 @@ from harness.program.ir import Node, Program, walk_nodes
 from harness.program.windows import WindowedAxis, misfit, windowed_axes
 from harness.spec.size_expressions import FREE_SIZES
 
+# What may be said of windows, and the least number that it may be.
+LEAST: Mapping[str, int] = {"stride": 1, "dilation": 1, "padding": 0, "after": 0}
+
 
 def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
     """Raise :class:`SpecError` for an axis below 1, a slice beyond its axis, or windows that
@@ -29,6 +32,12 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
                 )
     for node in walk_nodes(program.nodes):
         for axis, count in _windowed(program, node):
+            for name, least in LEAST.items():
+                number = _number(getattr(axis, name), sizes)
+                if number is not None and number < least:
+                    at = places.get(node.output, otherwise)
+                    told = f"{getattr(axis, name)} = {number}"
+                    raise SpecError(f"{name} of {node.op} is {least} or more, found {told}", at)
             rooms = [_number(room, sizes) for room in axis.room(count)]
             if any(room is not None and room < 0 for room in rooms):
                 at = places.get(node.output, otherwise)

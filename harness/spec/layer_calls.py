@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.errors import SpecError, did_you_mean
 from harness.program.dims import Dim, shape_text
-from harness.program.ir import Phase, Type
+from harness.program.ir import Meaning, Phase, Type
 from harness.spec import schema
 from harness.spec.call_arguments import inputs_of
 from harness.spec.call_info import held_info, layer_info
@@ -16,6 +16,7 @@ from harness.spec.instances import Instance, LayerCall, make_noise, make_variabl
 from harness.spec.layer_uses import LayerMaker, Owner, handed
 from harness.spec.library import Library
 from harness.spec.loss_calls import SINGULAR, CallEvaluator
+from harness.spec.meaning import meaning
 from harness.spec.scope import BoundValue, Scope, check_assigned, check_read, check_used
 
 
@@ -100,7 +101,7 @@ class LayerEvaluator(CallEvaluator):
             inner.used.update(handed(use, instance.attributes))
             self._check_same(call, name, self.maker.attributes(owner, name, use))
         inner.layers = instance.inner
-        self._own(call)
+        self.own(call, meaning(self.library, "layer", spec.layer, instance.attributes))
         inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
         equations = parse_equations(str(spec.equations), document.locator(("equations",)))
         self.run(equations, inner, f"{call.label}/")
@@ -114,9 +115,9 @@ class LayerEvaluator(CallEvaluator):
         self.places.setdefault(output, call.place)
         return output
 
-    def _own(self, call: LayerCall) -> None:
-        """Bring the parameters and the noise into scope that a layer has beside others: as results
-        of a call that gives nothing else, so that they belong to a layer as all others do."""
+    def own(self, call: LayerCall, holder: Meaning) -> None:
+        """Bring the parameters and the noise into scope that a layer, or a model, has beside its
+        layers: as results of a call that gives nothing else, so that a layer has them, as all."""
         instance, spec = call.instance, call.instance.layer
         names = (*spec.parameters, *spec.noise)
         if not names:
@@ -130,7 +131,7 @@ class LayerEvaluator(CallEvaluator):
         held = [*own.values(), *(call.scope.value(n) for n in spec.noise)]
         one = self.builder.constant(1.0)  # what a call gives is a value of its own
         results = [self.builder.emit("multiply", one, value) for value in held]
-        info = held_info(self.library, call, bool(noise))
+        info = held_info(call, holder, bool(noise))
         made = self.close([*given, *noise, *own.values()], results, info)
         call.scope.names.update(zip(names, map(BoundValue, made), strict=True))
         self.places.update(dict.fromkeys(made, call.place))

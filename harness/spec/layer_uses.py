@@ -15,7 +15,7 @@ from harness.spec.init_clauses import names_in_laws
 from harness.spec.instances import Instance
 from harness.spec.library import Library, content
 from harness.spec.scope import FunctionName
-from harness.spec.size_expressions import FREE_SIZES, read_dim
+from harness.spec.size_expressions import FREE_SIZES, names_of_sizes, read_dim
 
 # Layers in layers, and layers in all: a few short definitions can grow without end.
 MAX_NESTED = 20
@@ -183,7 +183,7 @@ def handed(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str
     own = {
         name for name, value in attributes.items() if isinstance(value, FunctionName | bool | float)
     }
-    given = {v for v in (use.model_extra or {}).values() if isinstance(v, str)}
+    given = names_of_sizes((use.model_extra or {}).values())
     return own.intersection(given.union(*map(names_in_laws, use.init.values())))
 
 

@@ -21,6 +21,7 @@ from harness.spec.layer_calls import LayerEvaluator
 from harness.spec.layer_uses import Owner
 from harness.spec.library import Library
 from harness.spec.noise import mean_of, read_law
+from harness.spec.own_parameters import bring_in, declared
 from harness.spec.scope import BoundValue, Scope
 from harness.spec.size_expressions import FREE_SIZES
 
@@ -54,6 +55,7 @@ class Lowering:
         self._instances()
         scope = Scope(dict(self.sizes), frozenset(model.state), layers=evaluator.instances)
         scope.names.update({p.name: BoundValue(p.value) for p in (*inputs, *noise, *state)})
+        own = bring_in(evaluator, model, self.document, scope, self.sizes)
         equations = parse_equations(model.equations, self.document.locator(("equations",)))
         evaluator.run(equations, scope, "")
         self._name_results()
@@ -62,7 +64,7 @@ class Lowering:
         scope.names.update({p.name: BoundValue(p.value) for p in targets})
         loss, metrics = self._losses(scope)
         self._check_used(scope)
-        instances = list(leaves(evaluator.instances.values()))
+        instances = list(leaves([*own, *evaluator.instances.values()]))
         self._check_leaves(instances)
         statistics = [p for i in instances for p in i.statistics.values()]
         program = Program(
@@ -92,7 +94,8 @@ class Lowering:
         return program
 
     def _check_names(self) -> None:
-        check_distinct(self.document, self.model, SECTIONS)
+        own = ("parameters",) if declared(self.model) else ()
+        check_distinct(self.document, self.model, (*SECTIONS, *own))
         for name in self.model.sizes:
             if name in FREE_SIZES:
                 at = self.document.place_of_key(("sizes", name))
@@ -230,10 +233,12 @@ class Lowering:
             ("noise", "noise", scope.used, "used"),
             ("state", "state", scope.used, "used"),
             ("layers", "layer", called, "called"),
+            ("parameters", "parameter", scope.used, "used"),
             ("targets", "target", scope.used, "used"),
             ("sizes", "size", self.used_sizes, "used"),
         ):
-            for name in getattr(self.model, section):
+            given = getattr(self.model, section)
+            for name in given if isinstance(given, Mapping) else ():
                 if name not in used:
                     at = self.document.place_of_key((section, name))
                     raise SpecError(f"{noun} {name!r} is declared but never {verb}", at)

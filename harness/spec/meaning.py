@@ -42,7 +42,7 @@ from harness.spec.expressions import (
 from harness.spec.library import Definition, Library, content
 from harness.spec.meaning_axes import Axes, Names, kinds_of, sum_of
 from harness.spec.scope import FunctionName
-from harness.spec.size_expressions import read_dim
+from harness.spec.size_expressions import located, read_dim, size_of
 
 # The forms of a layer without a scan.
 FORMS = ("equations", "training", "inference")
@@ -177,13 +177,16 @@ class _EquationReader:
         return found
 
     def _given(self, value: Any, default: Any, spec: schema.Layer, axes: Axes, at: Place) -> str:
+        known = {**axes.numbers, **axes.dims}
         if default == "size":
-            return str(read_dim(value, axes.dims, at))
-        if isinstance(value, str) and value in spec.attributes:
+            return str(read_dim(value, known, at))
+        if not isinstance(value, str):
+            return repr(value)
+        if value in spec.attributes:
             return sum_of("attribute", value)
-        if isinstance(value, str) and value not in BUILTINS:
-            return checksum(self.library, "function", value)
-        return repr(value)
+        if not isinstance(default, str):
+            return str(size_of(parse_expression(value, located(at)), known))
+        return repr(value) if value in BUILTINS else checksum(self.library, "function", value)
 
     def _loss(self, spec: schema.Loss, document: Document) -> str:
         axes = Axes(spec.attributes)

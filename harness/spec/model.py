@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.errors import SpecError, did_you_mean, shorten
 from harness.notebook import html_table
+from harness.program.fitting_sizes import nearest_sizes
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.spec import schema
 from harness.spec.impossible_sizes import check_numbers
@@ -21,8 +22,9 @@ from harness.spec.rivals import clash, same_file
 from harness.spec.size_expressions import FREE_SIZES
 
 PHASES: tuple[Phase, ...] = ("training", "inference")
-# Of models whose data do not say how long a sequence is.
+# Of models whose data do not say how long a sequence is, and at which batch that is looked for.
 DEFAULT_LENGTH = 8
+DEFAULT_BATCH = 64
 
 
 class Spec:
@@ -92,9 +94,12 @@ class Spec:
 
     @property
     def length(self) -> int:
-        """Time steps of a sequence, for models that read any number: those of the spec's data."""
+        """Time steps of a sequence, for models that read any number: those of the spec's data,
+        else the number nearest to :data:`DEFAULT_LENGTH` that the model can have."""
         data = self.model.data
-        return data.windows.length if isinstance(data, schema.Data) else DEFAULT_LENGTH
+        if isinstance(data, schema.Data):
+            return data.windows.length
+        return nearest_sizes(self.programs["training"], DEFAULT_BATCH, DEFAULT_LENGTH)[1]
 
     def rule(self, name: str, **attributes: float) -> UpdateRule:
         """The update rule of any optimizer in the spec's library."""
@@ -107,7 +112,7 @@ class Spec:
             p.name: prod(program.shape(p)) for p in (*program.parameters, *program.statistics)
         }
         total = sum(counts.values())
-        if declared is not None and declared != total:
+        if isinstance(declared, int) and declared != total:
             listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             at = self.document.place_of(("parameters",))
             raise SpecError(f"{declared:,} parameters are declared, found {total:,}: {listed}", at)

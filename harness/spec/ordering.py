@@ -16,6 +16,8 @@ from harness.spec.expressions import Call, Expr
 from harness.spec.scope import Scope
 from harness.spec.values import LanguageValues
 
+MOVES = ("take", "take_along_axis")
+
 
 def _permuted(evaluator: LanguageValues, value: int, axes: tuple[int, ...]) -> int:
     if axes == tuple(range(len(axes))):
@@ -42,14 +44,19 @@ def _given(
     evaluator: LanguageValues, expr: Call, count: int, scope: Scope, *more: str
 ) -> tuple[list[Expr], Mapping[str, Expr], int, int]:
     """The further arguments and the keywords of a call; its first value with the axis last, and
-    the axis."""
+    the axis. What is moved as it is may be of any kind."""
     keywords = arity(expr, count, ("axis", *more))
     value = evaluator.tensor(expr.arguments[0], scope)
     type_ = evaluator.type_of(value)
-    if type_.kind != "float" or not type_.shape:
+    if type_.kind != "float" and expr.function not in MOVES:
         raise SpecError(
-            f"{expr.function} needs floats with one axis or more, found {evaluator.tell(value)}",
+            f"{expr.function} needs floats, found {evaluator.tell(value)}; astype(i) gives an "
+            "index or a condition as floats",
             expr.place,
+        )
+    if not type_.shape:
+        raise SpecError(
+            f"{expr.function} needs one axis or more, found {evaluator.tell(value)}", expr.place
         )
     rank = len(type_.shape)
     axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else rank - 1
@@ -153,15 +160,13 @@ def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``take(x, i, axis=0)``: x ``[a, rows, b]``, i ``[...]`` -> ``[a, ..., b]`` for axis 1.
 
     Raises:
-        SpecError: the value is no float with an axis, or has no such one.
+        SpecError: the value has no axis, or no such one.
     """
     keywords = arity(expr, 2, ("axis",))
     value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
     type_ = evaluator.type_of(value)
-    if type_.kind != "float" or not type_.shape:
-        raise SpecError(
-            f"take needs floats with one axis or more, found {evaluator.tell(value)}", expr.place
-        )
+    if not type_.shape:
+        raise SpecError(f"take needs one axis or more, found {evaluator.tell(value)}", expr.place)
     rank, more = len(type_.shape), len(evaluator.type_of(index).shape)
     axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else 0
     first = _permuted(evaluator, value, (axis, *(a for a in range(rank) if a != axis)))

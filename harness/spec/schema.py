@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.spec.names import FreeName, ModelName, Name
-from harness.spec.parameter_count import ParameterCount
 
 Positive = Annotated[int, Field(ge=1)]
 # A dimension: a number, a size name, a sum of those ("units + features"), or "..." for any axes.
@@ -270,8 +269,8 @@ class Model(Documented):
     """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
 
     model: ModelName
-    # At these sizes, statistics included.
-    parameters: ParameterCount | None = None
+    # Of the model's own, by name; or how many numbers its layers hold at these sizes.
+    parameters: Positive | dict[Name, Parameter] | None = None
     sizes: dict[Name, Positive]
     inputs: dict[Name, Input]
     noise: dict[Name, Noise] = {}

@@ -57,7 +57,8 @@ INSTEAD: Mapping[str, str] = {
     "ones": "numbers take any shape, as in 0 * x + 1",
     "len": "an axis is as long as its name says: write the name",
     "shape": "an axis is as long as its name says: write the name",
-    "pad": "write concat([0 * x[:, :1], x], axis=1)",
+    "pad": "write concat([0 * x[:, :1], x], axis=1), and for the index 0 of n "
+    "concat([index(0 * astype(i[:, :1]), n), i], axis=1)",
     "roll": "write concat([x[:, -1:], x[:, :-1]], axis=1)",
     "tile": "axes of length 1 repeat by themselves; write concat([x, x], axis=0) for others",
     "repeat": "axes of length 1 repeat by themselves: write x[:, :, None] + 0 * y, or merge of it",

@@ -76,7 +76,8 @@ def _framed(
     if evaluator.type_of(value).kind != "float":
         raise SpecError(
             f"{expr.function} needs floats, found {evaluator.tell(value)}; "
-            "astype(i) gives an index or a condition as floats",
+            "astype(i) gives an index or a condition as floats; rows that are looked up by indices "
+            "have windows too, as in windows(take(table, i), axes=[1], size=3)",
             expr.place,
         )
     rank = len(evaluator.type_of(value).shape)
@@ -129,10 +130,16 @@ def _whole(given: Expr, name: str, least: int, scope: Scope) -> Dim:
 def _count(axis: WindowedAxis, expr: Call) -> Dim:
     count = axis.count()
     if count is None:
+        whole = (
+            f"declare the axis as a multiple of the stride, as in {axis.stride} * half"
+            if not axis.stride.terms
+            else f"of a stride that is a size it is known where the axis with its padding, less a "
+            f"window, is a multiple of it or 1 less, and that is {axis.beyond()} here: give the "
+            "stride as a number"
+        )
         raise SpecError(
             f"how many windows fit into {axis.length} entries by steps of {axis.stride} is no sum "
-            f"or product of sizes: declare the axis as a multiple of the stride, as in "
-            f"{axis.stride} * half, or the number of windows as a size, in length=[...]",
+            f"or product of sizes: {whole}, or the number of windows as a size, in length=[...]",
             expr.place,
         )
     return count

@@ -185,8 +185,8 @@ class Upstream:
 def _exported(made: Reproducer) -> Exported:
     """The model of a reproducer with its numbers."""
     material, dtype = made.run.material, made.cell.dtype
-    parameters = {n: np.ascontiguousarray(a, dtype) for n, a in material.parameters.items()}
-    statistics = {n: np.ascontiguousarray(a, dtype) for n, a in material.statistics.items()}
+    parameters = {n: np.asarray(a, dtype, order="C") for n, a in material.parameters.items()}
+    statistics = {n: np.asarray(a, dtype, order="C") for n, a in material.statistics.items()}
     return Exported(made.training.name, made.training, made.inference, parameters, statistics)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from drawn_weights import SPEC, drawn_weights
 
@@ -86,3 +87,31 @@ def test_weights_of_other_dtypes_are_refused(dtype: str, tmp_path: Path) -> None
     other = Weights(given.spec, given.fingerprint, given.sizes, arrays, {})
     with pytest.raises(run.UsageError, match=f"the weights are {dtype}; allowed are float32 and"):
         run.exported_of(load_spec(SPEC), other)
+
+
+TIMED = """\
+model: timed
+summary: Made for a test.
+source: Made for a test.
+sizes: {features: 3, rows: 5}
+inputs:
+  x: {shape: [batch, time, features]}
+layers:
+  place: {layer: learned_positions, context: rows}
+equations: y = place(x)[:, 1:] - x[:, :-1]
+"""
+
+
+def test_an_export_is_run_at_sizes_that_the_model_can_have() -> None:
+    spec = load_spec("timed", overrides={("model", "timed"): TIMED})
+    program = spec.program()
+    arrays = {p.name: np.ones(program.shape(p)) for p in program.parameters}
+    given = Weights("timed", "", dict(program.sizes), arrays, {})
+    found: list[tuple[int, ...]] = []
+
+    def right(inputs: Any, state: Any) -> dict[str, Any]:
+        found.append(inputs["x"].shape)
+        return {"output.y": inputs["x"][:, 1:] + 1 - inputs["x"][:, :-1]}
+
+    assert agreement(spec, given, "float64", right, 0).agrees
+    assert found == [(3, 5, 3), (2, 2, 3)]

@@ -40,7 +40,7 @@ RATE = 0.03
 
 def program_of(model: str, phase: Any) -> Program:
     spec = load_spec(model)
-    return spec.program(phase).with_sizes(**small_sizes(spec))
+    return spec.program(phase).with_sizes(**small_sizes(spec, {}))
 
 
 def named(program: Program, material: Arguments) -> dict[str, Array]:

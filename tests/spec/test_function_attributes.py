@@ -114,7 +114,7 @@ def test_derivatives_are_those_of_the_complex_step() -> None:
     ("equation", "message"),
     [
         ("softmax(x, axis=3)", "axis 3 is outside the 3 axes of the value"),
-        ("softmax(x, axis=width)", "attribute 'axis' is a number; 'width' is a size"),
+        ("softmax(x, axis=width)", "an axis is a whole number such as -1; 'axis' is width"),
         ("softmax(x, axis=0.5)", "an axis is a whole number; 'axis' is 0.5"),
         ("softmax(x, axes=1)", r"argument 'axes' is unknown; did you mean 'axis'\?"),
         ("softmax(x, x=x)", "argument 'x' is given twice"),

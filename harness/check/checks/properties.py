@@ -10,6 +10,7 @@ from harness.check.checks.again import hold_again
 from harness.check.checks.context import Context, equal
 from harness.check.findings import Finding
 from harness.oracle.case import Case
+from harness.program.fitting_sizes import fits, nearest_sizes
 from harness.runtime.arguments import Arguments
 
 
@@ -33,24 +34,33 @@ def shapes(context: Context) -> Iterator[Finding]:
 
 
 def other_shapes(case: Case) -> list[tuple[int, int]]:
-    """One example; one step; as many examples as steps; and a smaller last batch."""
+    """One example; one step; as many examples as steps; and a smaller last batch; or the nearest
+    to these that the model can have."""
     has_time = any("time" in d.names for t in case.inference.types.values() for d in t.shape)
-    if not has_time:
-        return [(1, 1), (case.batch + 2, 1)]
-    smaller = max(case.batch - 1, 1)
-    return [(1, case.time), (case.batch, 1), (case.time, case.time), (smaller, case.time)]
+    if has_time:
+        smaller = max(case.batch - 1, 1)
+        wanted = [(1, case.time), (case.batch, 1), (case.time, case.time), (smaller, case.time)]
+    else:
+        wanted = [(1, 1), (case.batch + 2, 1)]
+    found = (nearest_sizes(case.inference, batch, time) for batch, time in wanted)
+    return list(dict.fromkeys(found))
 
 
 def partial_batch(context: Context) -> Iterator[Finding]:
     """Loss and gradients of a smaller last batch: divided by its own size, nothing filled up."""
     case = context.case
-    if case.batch < 2:
+    if not can_be_smaller(case):
         return
     context.remote.load(case.material)
     context.remote.gradients(case.material)
     smaller = smaller_batch(case)
     found = context.remote.gradients(smaller)
     yield context.finding("partial-batch", found, case.gradients(smaller, "partial"))
+
+
+def can_be_smaller(case: Case) -> bool:
+    """Whether the model can have a batch of one example less."""
+    return case.batch > 1 and fits(case.training, case.batch - 1, case.time)
 
 
 def smaller_batch(case: Case) -> Arguments:

@@ -21,6 +21,7 @@ from harness.oracle.draw import draw
 from harness.oracle.off_kinks import off_kinks
 from harness.oracle.tolerance import FLOOR, PRECISION, scales
 from harness.oracle.yardstick import Expected
+from harness.program.fitting_sizes import nearest_sizes
 from harness.program.ir import Port, Program
 from harness.runtime.arguments import Arguments
 
@@ -135,8 +136,9 @@ def large_case(case: Case, own: Case) -> Case:
         if case not in _cases:
             batch = own.batch if case.batch == own.batch else BATCH
             time = own.time if case.time == own.time else TIME
-            drawing = partial(_repeated, batch=batch, time=time)
             sizes = _sizes(case, own)
+            batch, time = nearest_sizes(case.spec.program(**sizes), batch, time)
+            drawing = partial(_repeated, batch=batch, time=time)
             _cases[case] = Case(case.spec, sizes, batch, time, case.seed, drawing=drawing)
         return _cases[case]
 

@@ -13,6 +13,7 @@ from harness.check.checks.training import RATE, batches_of, stable
 from harness.check.findings import Finding
 from harness.oracle.case import state_of, step_values
 from harness.oracle.yardstick import Expected
+from harness.program.fitting_sizes import nearest_sizes
 from harness.program.ir import UpdateRule
 from harness.program.signature import result_ports
 from harness.runtime.session import Session
@@ -55,7 +56,8 @@ def trained(context: Context) -> Iterator[Finding]:
     case = context.case
     if case.spec.update is None:
         return
-    rule, batches = case.spec.rule("sgd"), batches_of(case, TRAINED, min(case.time, TIME))
+    _, time = nearest_sizes(case.training, case.batch, min(case.time, TIME))
+    rule, batches = case.spec.rule("sgd"), batches_of(case, TRAINED, time)
 
     def steps_at(rate: float) -> Expected:
         steps = [{**batch, "learning_rate": rate} for batch in batches]

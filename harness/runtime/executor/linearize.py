@@ -79,9 +79,9 @@ class Flattener(Assembler):
             return viewed(node.op, inputs[0], attributes)
         if node.op in FOLDED and all(isinstance(i, Constant) for i in inputs):
             return self._fold(node.op, inputs, shape)
-        if node.op in RULES:
-            return RULES[node.op](Work(self, inputs, attributes, shape, home))
         kind = self.plan.types[node.output].kind
+        if node.op in RULES:
+            return RULES[node.op](Work(self, inputs, attributes, shape, kind, home))
         return elementwise(self, node.op, inputs, attributes, home or shape, kind)
 
     def _fold(self, op: str, inputs: Iterable[Operand], shape: tuple[int, ...]) -> Constant:

@@ -25,7 +25,7 @@ def _concat(work: Work) -> Operand:
 
 def _flip(work: Work) -> Operand:
     place = work.home or work.shape
-    return elementwise(work.assembler, "flip", work.operands(), work.attributes, place)
+    return elementwise(work.assembler, "flip", work.operands(), work.attributes, place, work.kind)
 
 
 def _reshape(work: Work) -> Operand:
@@ -39,7 +39,7 @@ def _reshape(work: Work) -> Operand:
 
 
 def _arange(work: Work) -> Operand:
-    out = work.home or fresh(work.shape, "index")
+    out = work.home or fresh(work.shape, work.kind)
     work.assembler.emit("arange", out)
     return out
 
@@ -51,7 +51,7 @@ def _cumulative_sum(work: Work) -> Operand:
 
 
 def _argsort(work: Work) -> Operand:
-    out = work.home or fresh(work.shape, "index")
+    out = work.home or fresh(work.shape, work.kind)
     work.assembler.emit("argsort", out, *work.operands())
     return out
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.program.ir import Kind
 from harness.runtime.executor.buffers import Operand, View, fresh
 from harness.runtime.executor.emit import Assembler, Shape
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One node: its operands and attributes, and the shape of its result.
+    """One node: its operands and attributes, and the shape and the kind of its result.
 
     ``home`` is where the result should come to lie, None if anywhere.
     """
@@ -21,6 +22,7 @@ class Work:
     inputs: Sequence[Operand]
     attributes: Mapping[str, Any]
     shape: Shape
+    kind: Kind
     home: View | None
 
     def operands(self) -> list[View]:
@@ -29,4 +31,4 @@ class Work:
 
     def place(self, like: View | None = None) -> View:
         """The result's home, or a place of its own with its axes in the order of ``like``."""
-        return self.home or fresh(self.shape, like=like)
+        return self.home or fresh(self.shape, self.kind, like)
