@@ -90,6 +90,8 @@ class Keras(Backend):
         if isinstance(self.engine, TorchEngine):
             self.fused = self.engine.fused
             self.rewrites = self.denormals = True
+        else:
+            self.fused = {"loose_max": keras.ops.max}
 
     @property
     def primitives(self) -> Table:

@@ -9,7 +9,7 @@ from typing import Any
 from harness.extend import Advance, Function, GradientFunction, Tensors
 
 from ..jax import platforms
-from ..jax.primitives import takes
+from ..jax.primitives import largest, takes
 from ..jax.xla_compilation import Options, advance, quick_options, several
 
 
@@ -28,6 +28,7 @@ class JaxEngine:
         jnp = self.jax.numpy
         self.exact: Mapping[str, Callable[..., Any]] = {
             **{name: getattr(jnp, name) for name in ("tanh", "sin", "cos", "floor")},
+            "max": largest(jnp),
             **takes(jnp),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -24,12 +25,20 @@ class TensorFlowEngine:
             "erf": self._erf,
             # Keras' own may take an operand for a bias, see :mod:`.sums`.
             "add": self.tf.add,
+            "max": self._max,
         }
         self._card: int | None = None
 
     def _erf(self, x: Any) -> Any:
         """TensorFlow's own of an infinite float64 is NaN; beyond 6 there is no other than 1."""
         return self.tf.math.erf(self.tf.clip_by_value(x, -9.0, 9.0))
+
+    def _max(self, x: Any, axis: Any, keepdims: bool) -> Any:
+        """XLA's own, which compiles steps, leaves NaN out: see :mod:`..jax.primitives`."""
+        tf = self.tf
+        lost = tf.reduce_any(tf.math.is_nan(x), axis, keepdims)
+        found = tf.reduce_max(x, axis, keepdims)
+        return tf.where(lost, tf.fill(tf.shape(found), tf.constant(math.nan, x.dtype)), found)
 
     def _argsort(self, x: Any) -> Any:
         """TensorFlow's own leaves NaNs where they happen to be, and -0 may come before 0."""

@@ -28,6 +28,10 @@ FUSED: Mapping[str, str] = {
     "softmax": "exp(x - max(x)) over its sum, along the last axis",
     "log_sum_exp": "log(sum(exp(x))) along the last axis, kept as length 1",
 }
+# What takes the place of a primitive where it may be less exact, on every path: no node of a plan.
+IN_PLACE: Mapping[str, str] = {
+    "loose_max": "max, which may leave NaN out: where all that is made of it has them anyway",
+}
 
 
 def _first(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:

@@ -48,7 +48,8 @@ class Backend(ABC):
     Attributes:
         name: That of the entry point.
         fused: Operations of :data:`harness.program.fused.FUSED` that are faster as one, called as
-            primitives are. Plans hold none but those that are here.
+            primitives are. Plans hold none but those that are here. ``loose_max`` is in
+            :data:`harness.program.fused.IN_PLACE`.
         quick: Set by the harness where functions run a few times at many shapes, as in checks:
             compile quickly rather than for speed, where the framework lets one choose.
         exact: Set by the harness in a training: what is compiled gives the same bits each time.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from harness.errors import did_you_mean, shorten
-from harness.program.fused import FUSED
+from harness.program.fused import FUSED, IN_PLACE
 from harness.program.primitives import EVERY
 from harness.runtime.backend import Backend
 from harness.runtime.promises import LONGEST, MOST_TEXTS
@@ -30,7 +30,7 @@ def doubts(backend: object) -> list[str]:
             found.append(f"{name!r} is no method of a backend, and never called; {hint}")
     for what, given, known in (
         ("the table", backend.primitives, EVERY),
-        ("fused", backend.fused, FUSED),
+        ("fused", backend.fused, {**FUSED, **IN_PLACE}),
     ):
         for name in given:
             if name not in known:

@@ -20,6 +20,7 @@ from harness.runtime.claimed_calls import VARIABLES, claimed_call
 from harness.runtime.interpreter import Claimed, Interpreter, Values, Watch, perform
 from harness.runtime.kept_nodes import KeptNodes
 from harness.runtime.layout import Layout, claims
+from harness.runtime.loose import with_loose
 from harness.runtime.native import F, Function, GradientFunction, Tensors, WholeModel
 from harness.runtime.paths import DERIVED_PATHS, NATIVE_PATHS, ExecutionPath
 from harness.runtime.precision import host_dtype, narrow, with_products_in
@@ -53,7 +54,7 @@ class Functions:
         self.backend, self.path = backend, path
         # TF32, bfloat16 and float16 are how float32 is multiplied, not how anything is kept.
         self.dtype, self.products = host_dtype(dtype), narrow(dtype)
-        self.table = with_products_in(backend.primitives, self.products)
+        self.table = with_products_in(with_loose(backend.primitives, backend.fused), self.products)
         # The range of float16 ends where gradients are.
         self.scales = self.products == "float16"
         self.programs: dict[Phase, Program] = {"training": training, "inference": inference}
@@ -141,7 +142,9 @@ class Functions:
                 env[seed.value] = perform(self.table, "multiply", scale) if scale else given
             key = (phase, mode, "derived", *sorted(sizes.items()))
             nodes = derivative.program.nodes
-            env = self._kept_nodes.get(key, lambda: self.interpreter(sizes), lambda: nodes).run(env)
+            ends = (*results.values(), *(g.value for g in derivative.gradients))
+            kept = self._kept_nodes.get(key, lambda: self.interpreter(sizes), lambda: nodes, ends)
+            env = kept.run(env)
             found = {n: env[v] for n, v in results.items()}
             names = zip(against, derivative.gradients, strict=True)
             return found | {f"gradient.{n}": env[g.value] for n, g in names}
@@ -196,7 +199,7 @@ class Functions:
 
         if watch is None:
             key = (phase, mode, done, *sorted(sizes.items()))
-            self._kept_nodes.get(key, interpreter, nodes).run(env)
+            self._kept_nodes.get(key, interpreter, nodes, ports.values()).run(env)
         else:
             interpreter().run(nodes(), env)
         results = {name: env[value] for name, value in ports.items()}
@@ -214,7 +217,8 @@ class Functions:
         program, ports = self.programs[phase], result_ports(self.programs[phase], mode)
         names = [(f"{prefix}{port.name}", port.value) for prefix, port in crossing_ports(program)]
         interpreter = self.interpreter(sizes, self.claimed(phase))
-        script = interpreter.prepared(needed_nodes(program.nodes, ports.values()))
+        ends = ports.values()
+        script = interpreter.prepared(needed_nodes(program.nodes, ends), ends)
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
             values: Values = {VARIABLES: variables}

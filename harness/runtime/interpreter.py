@@ -16,7 +16,9 @@ import numpy as np
 from harness.errors import blame
 from harness.program.dims import Dim
 from harness.program.ir import Node
+from harness.program.loose import loose_maxima
 from harness.program.signature import call_key
+from harness.runtime.loose import LOOSE, loose_max
 
 Table = Mapping[str, Callable[..., Any]]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -60,14 +62,22 @@ class Interpreter:
     watch: Watch | None = None
     anew: bool = False
     _time: int | None = None
+    _loose: set[int] = field(default_factory=set, init=False)
 
     def run(self, nodes: Iterable[Node], values: Values) -> Values:
         """Run nodes once; ``values`` maps value numbers to tensors, and is added to."""
         return self.prepared(nodes).run(values)
 
-    def prepared(self, nodes: Iterable[Node]) -> PreparedNodes:
-        """Nodes made ready for many runs."""
+    def prepared(self, nodes: Iterable[Node], ends: Iterable[int] | None = None) -> PreparedNodes:
+        """Nodes made ready for many runs. Only ``ends`` of what they make are read, if given."""
+        nodes = tuple(nodes)
+        if ends is not None:
+            self._loosen(nodes, ends)
         return PreparedNodes([entry for node in nodes for entry in self._lines(node)], self)
+
+    def _loosen(self, nodes: Sequence[Node], ends: Iterable[int]) -> None:
+        if LOOSE in self.table and self.watch is None:
+            self._loose |= loose_maxima(nodes, ends)
 
     def attributes(self, node: Node) -> dict[str, Any]:
         """A node's attributes in numbers, as the table's functions take them."""
@@ -85,6 +95,7 @@ class Interpreter:
 
     def _lines(self, node: Node) -> Iterator[tuple[Line, Node]]:
         if node.op == "call" and call_key(node) not in self.claimed:
+            self._loosen(node.block.nodes, node.block.outputs)
             for inner in node.block.nodes:
                 yield from self._lines(inner)
         else:
@@ -101,7 +112,9 @@ class Interpreter:
         if node.op == "extent":
             counts = [dim.resolve(self.sizes) for dim in node.attributes["dims"]]
             return self._number(node, float(np.prod(counts, dtype=np.int64)))
-        return _operation(node, self.table[node.op], self.attributes(node))
+        loose = self._loose.intersection(node.outputs)
+        function = loose_max(self.table) if loose else self.table[node.op]
+        return _operation(node, function, self.attributes(node))
 
     def _watched(self, line: Line, node: Node) -> Line:
         def shown(values: Values) -> None:
@@ -123,7 +136,7 @@ class Interpreter:
 
     def _scan(self, node: Node) -> Line:
         body, count, reverse = node.block, node.carries, node.reverse
-        script, scan = self.prepared(body.nodes), self.scan or self._loop
+        script, scan = self.prepared(body.nodes, body.outputs), self.scan or self._loop
         names, ends = body.inputs, body.outputs
 
         def line(values: Values) -> None:

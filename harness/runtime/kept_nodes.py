@@ -26,10 +26,12 @@ class KeptNodes:
         key: Hashable,
         interpreter: Callable[[], Interpreter],
         nodes: Callable[[], Iterable[Node]],
+        ends: Iterable[int] | None = None,
     ) -> PreparedNodes:
-        """What was prepared for a key, or is now."""
+        """What was prepared for a key, or is now; of what they make, only ``ends`` are
+        looked at, if given."""
         if key not in self._kept:
             if len(self._kept) == MOST:
                 self._kept.clear()
-            self._kept[key] = replace(interpreter(), anew=True).prepared(nodes())
+            self._kept[key] = replace(interpreter(), anew=True).prepared(nodes(), ends)
         return self._kept[key]

@@ -23,7 +23,7 @@ def plan_script(
         return tensor(np.asarray(value, host_dtype(plan.dtype)))
 
     interpreter = Interpreter(table, plan.sizes, plan.dtype, scalar, scan)
-    script = interpreter.prepared(plan.nodes)
+    script = interpreter.prepared(plan.nodes, plan.outputs.values())
 
     def run(inputs: Tensors) -> Tensors:
         values = script.run({v: inputs[n] for n, v in plan.inputs.items()})

@@ -26,6 +26,22 @@ print(float(tape.gradient(y, bias)[0]))
 """
 
 
+# Entries that are lost, of an array of 100 rows and columns with NaN in each row.
+MAXIMUM = """
+import numpy as np, jax
+x = np.zeros((100, 100), "float32")
+x[:, 7] = np.nan
+print(np.sum(~np.isnan(jax.numpy.max(x, axis=-1))))
+"""
+COMPILED = """
+import numpy as np, tensorflow as tf
+x = np.zeros((100, 100), "float32")
+x[:, 7] = np.nan
+most = tf.function(lambda x: tf.reduce_max(x, -1), jit_compile=True)
+print(np.sum(~np.isnan(most(tf.constant(x)).numpy())))
+"""
+
+
 def printed(script: str, **variables: str) -> float:
     """The number that a script prints, in a process of its own."""
     done = subprocess.run(
@@ -62,3 +78,9 @@ def test_keras_on_torch_has_no_digits_of_the_variance_of_large_numbers() -> None
 def test_tensorflow_adds_up_the_gradient_of_a_bias_in_bfloat16() -> None:
     pytest.importorskip("tensorflow")
     assert printed(BIAS, CUDA_VISIBLE_DEVICES="") == 256.0
+
+
+@pytest.mark.parametrize(("framework", "script"), [("jax", MAXIMUM), ("tensorflow", COMPILED)])
+def test_a_maximum_that_xla_compiles_for_a_cpu_leaves_nan_out(framework: str, script: str) -> None:
+    pytest.importorskip(framework)
+    assert printed(script, CUDA_VISIBLE_DEVICES="", JAX_PLATFORMS="cpu") == 100

@@ -78,3 +78,21 @@ def test_a_scan_is_the_plain_loop(backend: Backend, reverse: bool) -> None:
     wanted = jax.tree.leaves(Backend.scan(backend, step, *arguments))
     assert len(found) == 3
     assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_maximum_of_many_keeps_its_nan_and_has_the_gradient_of_the_others(
+    backend: Backend, quick: bool
+) -> None:
+    backend.use("cpu", "float32")
+    backend.quick = quick
+    x = np.random.default_rng(0).normal(size=(100, 100)).astype("float32")
+    x[::2, 7] = np.nan
+
+    def most(x: Any) -> Any:
+        return backend.primitives["max"](x, axis=(1,), keepdims=False)
+
+    found = backend.compile(most)(backend.tensor(x))
+    np.testing.assert_array_equal(backend.numpy(found), x.max(1))
+    slopes = backend.compile(jax.grad(lambda x: jax.numpy.sum(most(x))))(backend.tensor(x))
+    np.testing.assert_array_equal(backend.numpy(slopes), x == x.max(1)[:, None])

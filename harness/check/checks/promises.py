@@ -49,7 +49,7 @@ FUNCTIONS: Mapping[str, Promise] = {
     **dict.fromkeys(("sigmoid_of_dense", "fifth_of_dense", "sixth_of_dense"), BESIDE_ONE),
     **dict.fromkeys(("probabilities", "log_probabilities"), BESIDE_ONE),
     **dict.fromkeys(("relu_of_x", "relu_of_dense", "larger", "smaller", "highest"), EXACT),
-    **dict.fromkeys(("picked", "rows", "hot"), EXACT),
+    **dict.fromkeys(("highest_of_many", "picked", "rows", "hot"), EXACT),
     **dict.fromkeys(("summed", "joined"), SUMMED),
 }
 # Those of probe/further. gelu and silu are products of x, up to some 40, with what has digits
@@ -109,6 +109,7 @@ def material(program: Program) -> Arguments:
     inputs = _columns(columns, count) | {
         "logits": single(_logits(random)),
         "tall_rows": single(random.normal(size=(130, CLASSES))),
+        "lost_rows": single(_lost_rows(random)),
         "indices": indices,
         "wanted": np.array([299, 256, 255, 0, 128, 64]),
     }
@@ -168,6 +169,13 @@ def _addends(random: np.random.Generator) -> Array:
     rows[2, LOST] = np.nan
     rows[3, LOST] = np.inf
     return rows
+
+
+def _lost_rows(random: np.random.Generator) -> Array:
+    """More numbers than XLA takes as one piece on a CPU; in half of the rows one is none."""
+    rows = random.normal(size=(130, CLASSES))
+    rows[::2, LOST] = np.nan
+    return np.asarray(rows)
 
 
 def _keys(random: np.random.Generator) -> Array:
