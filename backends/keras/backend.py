@@ -48,15 +48,16 @@ from harness.extend import (
 from ..jax import platforms
 from ..jax.xla_compilation import scan
 from ..torch.backend import CUBLAS_REPEATS
+from . import attention
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager
 from .layers import (
+    ACTIVATIONS,
     LAYERS,
     RECURRENT,
     hard_sigmoid_fifth,
     layer_arguments,
-    layer_name,
-    named_as_operation,
+    own_name,
 )
 from .optimizers import claim_optimizer
 from .primitives import table
@@ -183,6 +184,8 @@ class Keras(Backend):
     def claim(self, layer: ClaimableCall) -> Native | None:
         if layer.node.attributes["kind"] == "loss":
             return self._loss(layer.definition)
+        if layer.definition in attention.ATTENTION:
+            return self._attention(layer)
         if layer.definition not in LAYERS:
             return None
         kind, extra, packing = LAYERS[layer.definition]
@@ -190,13 +193,29 @@ class Keras(Backend):
         arguments = {**extra, **layer_arguments(kind, layer, self._activation, on_cpu)}
         if None in arguments.values() or not self._is_exact(kind, arguments):
             return None
-        name = layer_name(str(layer.node.attributes["instance"]))
-        arguments["name"] = f"{name}_layer" if named_as_operation(name, self.keras) else name
-        made = getattr(self.keras.layers, kind)(**arguments)
-        mixed = made.compute_dtype != made.variable_dtype
-        run = eager(made, layer.phase == "training", self.keras.ops.cast if mixed else None)
+        made, cast = self._made(kind, layer, arguments)
+        run = eager(made, layer.phase == "training", cast)
         label = f"keras.layers.{kind}{' (cuDNN)' if self._is_cudnn(kind, arguments) else ''}"
         return KerasLayer(label, run, packing, made)
+
+    def _made(self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any]) -> Any:
+        """A layer of Keras under the name of a spec's, and the cast where its policy is mixed."""
+        name = own_name(str(layer.node.attributes["instance"]), self.keras)
+        made = getattr(self.keras.layers, kind)(**arguments, name=name)
+        mixed = made.compute_dtype != made.variable_dtype
+        return made, self.keras.ops.cast if mixed else None
+
+    def _attention(self, layer: ClaimableCall) -> Native | None:
+        dtype = self.keras.config.dtype_policy().compute_dtype
+        if self.engine.without_attention(layer.definition, dtype, self._card is None):
+            return None
+        if not self._is_exact(attention.KIND, {}):
+            return None
+        made, cast = self._made(attention.KIND, layer, attention.arguments(layer))
+        told = partial(attention.ATTENTION[layer.definition], self.keras.ops)
+        run = eager(made, layer.phase == "training", cast, told)
+        packing = attention.packing(layer)
+        return KerasLayer(f"keras.layers.{attention.KIND}", run, packing, made, told)
 
     def _is_cudnn(self, kind: str, arguments: Mapping[str, Any]) -> bool:
         """Whether Keras hands a layer to cuDNN: those of the standard form, on a GPU."""
@@ -210,17 +229,15 @@ class Keras(Backend):
         if self.keras.config.floatx() != "float64":
             return True
         used = {"matmul"} if kind in (*RECURRENT, "Dense") else set()
-        if kind.endswith("Normalization"):
-            used = {"normalization"}
+        for ending, name in (("Normalization", "normalization"), ("Attention", "attention")):
+            used |= {name} if kind.endswith(ending) else set()
         functions = (arguments.get("activation"), arguments.get("recurrent_activation"))
         return self.inexact.isdisjoint({*used, *functions})
 
     def _activation(self, name: str) -> Any:
         if name in self.unnamed:
             return self.unnamed[name]()
-        names = ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax", "gelu", "silu")
-        same = {n: n for n in names}
-        return {**same, "hard_sigmoid_sixth": "hard_sigmoid"}.get(name)
+        return ACTIVATIONS.get(name)
 
     def _loss(self, definition: str) -> Native | None:
         """Cross-entropies of logits.

@@ -3,8 +3,9 @@
 Outside of TensorFlow, Keras' type promotion turns float64 into float32, so a few of its operations
 round float64 values to float32: on torch ``matmul``, ``tensordot`` and ``segment_sum`` (relative
 error 1e-7), on JAX ``tanh`` (8e-8), and every normalisation on both. On TensorFlow ``gelu`` has a
-constant of float32 (5e-9). Each engine names them in ``inexact``; its own functions for those that
-a program may ask for are in ``exact``.
+constant of float32 (5e-9). The scale of Keras' attention is float32's on all of them, unless it is
+a power of two. Each engine names them in ``inexact``; its own functions for those that a program
+may ask for are in ``exact``.
 """
 
 from __future__ import annotations

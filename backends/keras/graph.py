@@ -25,16 +25,25 @@ from harness.extend import (
     owner_of,
 )
 
+from .attention import variables
+
+# What a layer is told beside its first argument, from what it is given.
+Told = Callable[[Tensors], Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class KerasLayer(Native):
-    """A claimed layer: ``layer`` holds its variables and stands in the model."""
+    """A claimed layer: ``layer`` holds its variables and stands in the model; of attention,
+    ``told`` is what it is told when it is called."""
 
     layer: Any
+    told: Told | None = None
 
 
-def _source(values: Tensors) -> Any:
-    return values["indices"] if "indices" in values else values["x"]
+def _source(values: Tensors, told: Told | None) -> list[Any]:
+    """The first arguments: of attention both what asks and what is asked."""
+    source = values["indices"] if "indices" in values else values["x"]
+    return [source] if told is None else [source, source]
 
 
 def _states(values: Tensors) -> list[Any]:
@@ -50,27 +59,32 @@ def _widened(made: Sequence[Any], cast: Any) -> list[Any]:
     return [m if m is None else cast(m, "float32") for m in made] if cast else list(made)
 
 
-def eager(layer: Any, training: bool, cast: Any) -> Callable[[Tensors, Tensors], Sequence[Any]]:
+def eager(
+    layer: Any, training: bool, cast: Any, told: Told | None = None
+) -> Callable[[Tensors, Tensors], Sequence[Any]]:
     """The layer outside of a model, with the variables that are passed in; of a mixed policy there
     is a ``cast``."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-        x, states = _source(values), _states(values)
+        sources, states = _source(values, told), _states(values)
         if not layer.built:
-            layer.build(tuple(x.shape))
+            layer.build(*(tuple(x.shape) for x in sources))
         normalises = hasattr(layer, "moving_mean")
         free: dict[str, Any] = {"initial_state": states} if states else {}
+        if told is not None:
+            free |= told(values)
         if normalises:
             free["training"] = training
-        weights = [packed[v.name] for v in layer.trainable_variables]
+        names = {id(v): name for name, v in variables(layer).items()}
+        weights = [packed[names[id(v)]] for v in layer.trainable_variables]
         fixed = [values.get(v.name, v.value) for v in layer.non_trainable_variables]
-        made, changed = layer.stateless_call(weights, fixed, x, **free)
+        made, changed = layer.stateless_call(weights, fixed, *sources, **free)
         return _widened([made, *changed] if normalises else _listed(made), cast)
 
     return run
 
 
-def symbolic(layer: Any, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
+def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
     """The layer as a part of a model. A first state of constant zeros is left to Keras."""
 
     def claimed(node: Node) -> Line:
@@ -78,9 +92,10 @@ def symbolic(layer: Any, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
 
         def line(values: Values) -> None:
             given = {role: values[i] for role, i in roles if i in values}
-            states = _states(given)
+            states, told = _states(given), native.told
             free = {} if all(map(is_zero, states)) else {"initial_state": states}
-            made = _widened(_listed(layer(_source(given), **free)), cast)
+            free |= told(given) if told is not None else {}
+            made = _widened(_listed(native.layer(*_source(given, told), **free)), cast)
             # New statistics are not tensors of the graph: Keras gives them beside its outputs.
             values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
 
@@ -117,7 +132,8 @@ class KerasModels(WholeModel):
     def __init__(self, keras: Any, session: Session, index: str) -> None:
         self.keras, self.session, self.index = keras, session, index
         natives = session.natives["training"].items()
-        self.layers = {key: n.layer for key, n in natives if isinstance(n, KerasLayer)}
+        self.natives = {key: n for key, n in natives if isinstance(n, KerasLayer)}
+        self.layers = {key: native.layer for key, native in self.natives.items()}
         self._graphs: dict[Any, BuiltModel] = {}
 
     def model(self, phase: Phase, /, **sizes: int) -> Any:
@@ -175,7 +191,7 @@ class KerasModels(WholeModel):
         env = self._inputs(program, set(free_values(Block((), nodes, tuple(ends)))), sizes)
         inputs = dict(env)
         cast = self.keras.ops.cast if self.session.products else None
-        layers = {key: symbolic(layer, is_zero, cast) for key, layer in self.layers.items()}
+        layers = {key: symbolic(native, is_zero, cast) for key, native in self.natives.items()}
         env[VARIABLES] = {}
         self.session.interpreter(sizes, self.session.claimed(phase) | layers).run(nodes, env)
         rest = tuple(node for node in program.nodes if not done.issuperset(node.outputs))
@@ -205,7 +221,9 @@ class KerasModels(WholeModel):
     ) -> tuple[tuple[str, ...], tuple[tuple[Any, int | None, int | None], ...]]:
         """A model's variables by the names and the values of the program."""
         owners = {
-            id(v): (key, v.name) for key, layer in self.layers.items() for v in layer.variables
+            id(v): (key, name)
+            for key, layer in self.layers.items()
+            for name, v in variables(layer).items()
         }
         before = {p.name: p.value for p in program.statistics}
         after = {p.name: p.value for p in program.new_statistics}

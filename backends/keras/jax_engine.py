@@ -17,7 +17,7 @@ class JaxEngine:
     """Traced and compiled, once for each set of shapes."""
 
     cpu = "cpu:0"
-    inexact = frozenset({"tanh", "normalization"})
+    inexact = frozenset({"tanh", "normalization", "attention"})
     index = "int32"  # the dtype of a model's indices
     quick = False  # see harness.runtime.backend.Backend
 
@@ -31,6 +31,11 @@ class JaxEngine:
             "max": largest(jnp),
             **takes(jnp),
         }
+
+    def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
+        """Whether Keras' attention is not the definition's in a dtype. A CPU has no products of
+        float16 for it."""
+        return on_cpu and dtype == "float16"
 
     def devices(self) -> Sequence[str]:
         """The names for ``--device``."""

@@ -27,6 +27,12 @@ def named_as_operation(name: str, keras: Any) -> bool:
     return stem in snake
 
 
+def own_name(instance: str, keras: Any) -> str:
+    """A layer's name in Keras that no operation of a model has."""
+    name = layer_name(instance)
+    return f"{name}_layer" if named_as_operation(name, keras) else name
+
+
 def _gates(stem: str, gates: str, axis: int) -> Join:
     return Join(tuple(Part(f"{stem}_{gate}") for gate in gates), axis)
 
@@ -70,6 +76,9 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
         _gated("zrn", Stack((_gates("b", "zrn", 0), _gates("c", "zrn", 0)))),
     ),
 }
+_SAME = ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax", "gelu", "silu")
+# Functions by the names that Keras has for them.
+ACTIVATIONS: Mapping[str, str] = {**{n: n for n in _SAME}, "hard_sigmoid_sixth": "hard_sigmoid"}
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
 POOLS = ("AveragePooling2D", "MaxPooling2D")
 # Which axis of a kernel counts what, and the argument that says how many.

@@ -16,6 +16,7 @@ from harness.extend import (
     PYTHON,
     ClaimableCall,
     Idioms,
+    Native,
     Node,
     Port,
     Program,
@@ -26,6 +27,7 @@ from harness.extend import (
     vetted,
 )
 
+from .attention import ATTENTION
 from .backend import Keras
 from .custom import Custom, class_text, custom
 from .engines import TensorFlowEngine
@@ -76,6 +78,10 @@ class Claims(Keras):
         self.inexact = TensorFlowEngine.inexact
         name = "hard_sigmoid_fifth"
         self.unnamed[name] = lambda: self.module.define(name, HARD_SIGMOID_FIFTH)
+
+    def claim(self, layer: ClaimableCall) -> Native | None:
+        """But attention: its layer is made of others, of which a file is not read."""
+        return None if layer.definition in ATTENTION else super().claim(layer)
 
 
 @dataclass(frozen=True)

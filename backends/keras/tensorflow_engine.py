@@ -15,7 +15,7 @@ class TensorFlowEngine:
     """Gradient tapes, eager."""
 
     cpu = "cpu:0"
-    inexact = frozenset({"gelu"})
+    inexact = frozenset({"gelu", "attention"})
     quick = False  # see harness.runtime.backend.Backend
 
     def __init__(self) -> None:
@@ -49,6 +49,10 @@ class TensorFlowEngine:
         late = tf.cast(tf.gather(unknown, order, axis=-1, batch_dims=x.ndim - 1), tf.float32)
         last = tf.argsort(late, axis=-1, stable=True)
         return tf.gather(order, last, axis=-1, batch_dims=x.ndim - 1)
+
+    def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
+        """Whether Keras' attention is not the definition's in a dtype: never."""
+        return False
 
     def devices(self) -> Sequence[str]:
         """The names for ``--device``."""

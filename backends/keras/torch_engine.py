@@ -14,7 +14,7 @@ class TorchEngine:
 
     # Not cpu:0: torch copies a tensor from cpu to cpu:0, and Keras then loses its parameters.
     cpu = "cpu"
-    inexact = frozenset({"matmul", "normalization"})
+    inexact = frozenset({"matmul", "normalization", "attention"})
     index = "int32"  # the dtype of a model's indices
     quick = False  # see harness.runtime.backend.Backend
 
@@ -35,6 +35,11 @@ class TorchEngine:
         rest = x.shape[indices.dim() :]
         zeros = x.new_zeros((rows, *rest))
         return zeros.index_add(0, indices.reshape(-1), x.reshape(indices.numel(), *rest))
+
+    def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
+        """Whether Keras' attention is not the definition's in a dtype. It adds to the scores what
+        masks them, so that those of a row that sees nothing keep their derivative."""
+        return definition == "masked_attention"
 
     def devices(self) -> Sequence[str]:
         """The names for ``--device``."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
-from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import _inductor as inductor
 from torch._dynamo.exc import TorchDynamoException
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -18,6 +18,32 @@ Tensor = Any
 COMPILERS = ("g++", "clang++")
 # It takes some forty seconds for so many operations.
 MOST = 1000
+
+
+# Rows of at most so many entries are put in order by comparing all pairs: sorting is a call into
+# torch, which what stands around it cannot be fused with.
+SHORT = 8
+
+
+def _short_sort(
+    x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
+) -> Any:
+    """As ``torch.sort``, which is stable and has NaNs behind all else; of long rows, left to it."""
+    count = x.shape[dim]
+    if count > SHORT or descending or dim not in (-1, x.dim() - 1):
+        return NotImplemented
+    places = torch.arange(count, device=x.device)
+    own, other = x.unsqueeze(-1), x.unsqueeze(-2)
+    no_number, other_none = own != own, other != other
+    before = (other < own) | (no_number & ~other_none)
+    ties = (own == other) | (no_number & other_none)
+    earlier = places < places.unsqueeze(-1)
+    rank = (before | (ties & earlier)).sum(-1)
+    order = ((rank.unsqueeze(-2) == places.unsqueeze(-1)) * places).sum(-1)
+    return torch.gather(x, -1, order), order
+
+
+DECOMPOSED = {torch.ops.aten.sort.stable: _short_sort}
 
 
 def has_compiler() -> bool:
@@ -47,78 +73,99 @@ def compiled(
             f"{MOST:,} keep torch.compile for long: take derived"
         )
 
-    def whole(inputs: Tensors) -> Tensors:
+    def function(inputs: Tensors, _: Tensors) -> Tensors:
         return run(inputs)
 
-    # torch.compile keeps few translations of one code object, and a plan has one of its own.
-    own = FunctionType(whole.__code__.replace(), globals(), closure=whole.__closure__)
-    return quiet(_translated(own, exact))
+    made = _Compiled(function, exact)
+    return lambda inputs: made(inputs, {})
 
 
 def compiled_native(function: F, device: str, exact: bool) -> F:
     """A function with torch's own layers, compiled at the first call, with its gradients if it has
-    some: the calls that it makes are recorded, and what was recorded is compiled; ``exact``, to the
-    same bits each time.
+    some; ``exact``, to the same bits each time.
 
     Raises:
         UsageError: it is not for the CPU, or there is no compiler; at the first call, that there
             are too many calls for one.
     """
     _check(device)
-    made: list[Callable[[Tensors], Any]] = []
-
-    def run(variables: Tensors, constants: Tensors) -> Any:
-        if not made:
-            made.append(_recorded(function, exact, variables, constants))
-        return made[0]({**variables, **constants})
-
-    return run
+    return cast(F, _Compiled(function, exact, most=MOST))
 
 
-def _recorded(
-    function: F, exact: bool, variables: Tensors, constants: Tensors
-) -> Callable[[Tensors], Any]:
-    """What a function does with tensors of these names and shapes, compiled."""
-    names, count = (*variables, *constants), len(variables)
+class _Compiled:
+    """A function of named tensors, compiled at its first call for their names, shapes and strides:
+    the calls that it makes are recorded, and what was recorded is compiled.
 
-    def in_a_row(tensors: Sequence[Tensor]) -> Any:
-        given = list(zip(names, tensors, strict=True))
-        return function(dict(given[:count]), dict(given[count:]))
+    Not by torch.compile itself, which before each run looks again at every tensor that it is given:
+    at a small batch that takes a fourth of the time of a step.
+    """
 
-    graph = make_fx(in_a_row)([*variables.values(), *constants.values()])
-    calls = sum(node.op == "call_function" for node in graph.graph.nodes)
-    if calls > MOST:
-        raise UsageError(
-            f"a step makes {calls:,} calls of torch, and more than {MOST:,} keep torch.compile for "
-            "long: take native"
-        )
-    whole = quiet(_translated(graph, exact))
-    return lambda given: whole([given[name] for name in names])
+    def __init__(self, function: Callable[..., Any], exact: bool, most: int | None = None) -> None:
+        self._function, self._exact, self._most = function, exact, most
+        self._whole: Callable[..., Sequence[Tensor]] | None = None
+        self._names: tuple[str, ...] = ()
+        # Of each part of what the function returns, the names in it.
+        self._parts: list[tuple[str, ...]] = []
+
+    def __call__(self, variables: Tensors, constants: Tensors) -> Any:
+        given = {**variables, **constants} if constants else variables
+        if self._whole is None:
+            self._compile(variables, constants)
+        assert self._whole is not None
+        made = iter(self._whole(*[given[name] for name in self._names]))
+        parts = [dict(zip(names, made, strict=False)) for names in self._parts]
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+    def _compile(self, variables: Tensors, constants: Tensors) -> None:
+        self._names, count = (*variables, *constants), len(variables)
+
+        def in_a_row(*tensors: Tensor) -> list[Tensor]:
+            given = list(zip(self._names, tensors, strict=True))
+            made = self._function(dict(given[:count]), dict(given[count:]))
+            parts = [made] if isinstance(made, dict) else list(made)
+            self._parts = [tuple(part) for part in parts]
+            # Contiguous, as what goes into a next run is to lie as what went into the first.
+            return [tensor.contiguous() for part in parts for tensor in part.values()]
+
+        example = [*variables.values(), *constants.values()]
+        with torch.no_grad():
+            graph = make_fx(in_a_row, decomposition_table=DECOMPOSED)(*example)
+        calls = sum(node.op == "call_function" for node in graph.graph.nodes)
+        if self._most is not None and calls > self._most:
+            raise UsageError(
+                f"a step makes {calls:,} calls of torch, and more than {self._most:,} keep "
+                "torch.compile for long: take native"
+            )
+        for node in graph.graph.nodes:
+            node.meta.clear()  # each value was described in a mode of its own
+        self._whole = quiet(_translated(graph, example, self._exact))
 
 
-def _translated(function: Callable[..., Any], exact: bool) -> Callable[..., Any]:
+def _translated(graph: Any, example: Sequence[Tensor], exact: bool) -> Callable[..., Any]:
+    """A graph as C++; it takes tensors that lie in memory as those of the example do.
+
+    Raises:
+        UsageError: the compiler cannot take it.
+    """
     # The compiler's own modules use what torch deprecates.
     warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
     # No further processes; and calls from C++, since at small batches the calls decide.
     options = {"cpp_wrapper": True, "compile_threads": 1}
-    made = torch.compile(function, dynamic=False, fullgraph=True, options=options)
-
-    def run(*arguments: Any) -> Any:
-        try:
-            return made(*arguments)
-        except TorchDynamoException as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UsageError(
-                f"torch.compile cannot take this step ({reason}): take another path"
-            ) from error
-
-    return deterministic(run) if exact else run
+    compiler = deterministic(inductor.compile) if exact else inductor.compile
+    try:
+        with torch.no_grad():
+            made: Callable[..., Any] = compiler(graph, list(example), options)
+    except TorchDynamoException as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"torch.compile cannot take this step ({reason}): take another path"
+        ) from error
+    return deterministic(made) if exact else made
 
 
 def deterministic(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that torch is told at each call to run deterministically: otherwise the compiler
-    has the gradient of an embedding summed by several threads in any order. What was compiled for
-    one of both is compiled anew for the other."""
+    has the gradient of an embedding summed by several threads in any order."""
 
     def run(*arguments: Any) -> Any:
         before = torch.are_deterministic_algorithms_enabled()

@@ -8,7 +8,8 @@ not claimed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,27 +21,13 @@ POOLS = {"avg_pool": "avg_pool2d", "max_pool_first": "max_pool2d"}
 ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid")
 
 
-def _as_is(weight: Tensor) -> Tensor:
-    return weight
-
-
-def _image(weight: Tensor) -> Tensor:
-    """Packing turns all axes around: ``[units, channels, columns, rows]``."""
-    return weight.transpose(2, 3)
-
-
-def _depthwise(weight: Tensor) -> Tensor:
-    """``[multiplier, channels, columns, rows]`` as ``[units, 1, rows, columns]``."""
-    return weight.permute(1, 0, 3, 2).flatten(0, 1).unsqueeze(1)
-
-
-# definition -> torch's function, and its weight from the packed one.
-CONVOLUTIONS: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] = {
-    "conv1d": ("conv1d", _as_is),
-    "conv2d": ("conv2d", _image),
-    "conv2d_without_bias": ("conv2d", _image),
-    "depthwise_conv2d": ("conv2d", _depthwise),
-    "conv2d_transpose": ("conv_transpose2d", _image),
+# definition -> torch's function, and where each axis of its weight is in the definition's kernel.
+CONVOLUTIONS: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "conv1d": ("conv1d", (2, 1, 0)),
+    "conv2d": ("conv2d", (3, 2, 0, 1)),
+    "conv2d_without_bias": ("conv2d", (3, 2, 0, 1)),
+    "depthwise_conv2d": ("conv2d", (2, 3, 0, 1)),
+    "conv2d_transpose": ("conv_transpose2d", (3, 2, 0, 1)),
 }
 
 
@@ -50,21 +37,23 @@ def convolution(layer: ClaimableCall) -> Native | None:
     activation = given["activation"]
     if activation not in ACTIVATIONS:
         return None
-    name, arranged = CONVOLUTIONS[definition]
+    name, axes = CONVOLUTIONS[definition]
     function = getattr(torch.nn.functional, name)
     options = {option: int(given[option]) for option in ("stride", "dilation", "padding")}
+    weight = Part("W", axes=axes)
     if definition == "depthwise_conv2d":
-        options["groups"] = layer.shapes["W"][2]
+        rows, columns, options["groups"], multiplier = layer.shapes["W"]
+        weight = replace(weight, shape=(options["groups"] * multiplier, 1, rows, columns))
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         x = values["x"].movedim(-1, 1)
-        y = function(x, arranged(packed["weight"]), packed.get("bias"), **options).movedim(1, -1)
+        y = function(x, packed["weight"], packed.get("bias"), **options).movedim(1, -1)
         return [y if activation == "linear" else getattr(torch, activation)(y)]
 
     label = f"torch.nn.functional.{name}"
     if activation != "linear":
         label += f", torch.{activation}"
-    pieces: dict[str, Piece] = {"weight": Part("W", transpose=True)}
+    pieces: dict[str, Piece] = {"weight": weight}
     if "b" in layer.shapes:
         pieces["bias"] = Part("b")
     return Native(label, run, Packing(pieces))

@@ -25,9 +25,9 @@ from harness.worker.remote import WorkerFault, not_offered, offers_path
 # ``compiled`` gives to the framework's compiler, where there is one, is what ``derived`` runs, and
 # ``native-compiled`` what ``native`` does.
 CANDIDATES = ("native", "derived", "compiled", "native-compiled", "equations")
-# A compiler takes a step of the framework's own layers for half a minute, and makes it half as fast
-# again at best: it is tried where that might be the fastest path.
-NEAR = 1.6
+# A compiler takes a step of the framework's own layers for half a minute, and makes it little more
+# than twice as fast at best: it is tried where that might be the fastest path.
+NEAR = 2.5
 # By mode, the path that is no other than ``native`` where the framework had nothing of its own.
 REPEATED = {"train": "equations", "forward": "derived"}
 # Seconds: of a candidate's try, of a batch of warming steps, of all warming, of a round, and of

@@ -1,9 +1,9 @@
 """Index maps between neutral parameters and a framework's packed tensors.
 
-A packing says, for each tensor of the framework, which neutral parameters it is made of:
-transposed, joined along an axis, stacked on a new one, or a frozen zero (a second bias that the
-neutral form does not have). The map moves numbers and never changes them, so it serves
-parameters, gradients and optimizer slots alike, and a round trip is bit-identical.
+A packing says, for each tensor of the framework, which neutral parameters it is made of: with
+their axes in another order or shape, joined along an axis, stacked on a new one, or a frozen zero
+(a second bias that the neutral form does not have). The map moves numbers and never changes them,
+so it serves parameters, gradients and optimizer slots alike, and a round trip is bit-identical.
 """
 
 from __future__ import annotations
@@ -18,22 +18,44 @@ from harness.arrays import Array, ArrayDict
 
 @dataclass(frozen=True)
 class Part:
-    """One neutral parameter, transposed if asked."""
+    """One neutral parameter: transposed if asked, or with its ``axes`` in this order, and then in
+    another ``shape``, with the same numbers in the same order."""
 
     name: str
     transpose: bool = False
+    axes: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()
+
+    def order(self, rank: int) -> tuple[int, ...]:
+        """The axes of the neutral parameter, of so many, as they stand in the packed one."""
+        return self.axes or tuple(reversed(range(rank)) if self.transpose else range(rank))
+
+    def back(self, rank: int) -> tuple[int, ...]:
+        """The inverse of :meth:`order`."""
+        return tuple(sorted(range(rank), key=self.order(rank).__getitem__))
+
+    def turned(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A neutral shape with its axes in :meth:`order`."""
+        return tuple(shape[axis] for axis in self.order(len(shape)))
+
+    def neutral(self, packed: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The neutral shape of a packed one; None where that does not tell it."""
+        if self.shape or (self.axes and len(self.axes) != len(packed)):
+            return None
+        return tuple(packed[axis] for axis in self.back(len(packed)))
 
     def pack(self, neutral: Mapping[str, Array]) -> Array:
         array = neutral[self.name]
-        return np.asarray(array.T if self.transpose else array, order="C")
+        turned = np.asarray(array.transpose(self.order(array.ndim)), order="C")
+        return turned.reshape(self.shape or turned.shape)
 
     def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: ArrayDict) -> None:
-        array = packed.T if self.transpose else packed
-        into[self.name] = np.ascontiguousarray(array).reshape(shapes[self.name])
+        shape = shapes[self.name]
+        turned = packed.reshape(self.turned(shape))
+        into[self.name] = np.ascontiguousarray(turned.transpose(self.back(len(shape))))
 
     def length(self, axis: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        shape = shapes[self.name]
-        return (shape[::-1] if self.transpose else shape)[axis]
+        return (self.shape or self.turned(shapes[self.name]))[axis]
 
 
 @dataclass(frozen=True)

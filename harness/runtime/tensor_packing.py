@@ -48,8 +48,10 @@ def _take(
     into: Tensors,
 ) -> None:
     match piece:
-        case Part(name, transpose):
-            into[owner + name] = _turned(table, tensor) if transpose else tensor
+        case Part():
+            shape = shapes[piece.name]
+            turned = _shaped(table, tensor, piece.turned(shape))
+            into[owner + piece.name] = _turned(table, turned, piece.back(len(shape)))
         case Join(parts, axis):
             start = 0
             for part in parts:
@@ -68,9 +70,10 @@ def _take(
 
 def _put(table: Table, piece: Piece, tensors: Tensors, owner: str) -> Any:
     match piece:
-        case Part(name, transpose):
-            tensor = tensors[owner + name]
-            return _turned(table, tensor) if transpose else tensor
+        case Part():
+            tensor = tensors[owner + piece.name]
+            turned = _turned(table, tensor, piece.order(len(tensor.shape)))
+            return _shaped(table, turned, piece.shape) if piece.shape else turned
         case Join(parts, axis):
             made = [_put(table, part, tensors, owner) for part in parts]
             return perform(table, "concat", made, {"axis": axis})
@@ -78,6 +81,13 @@ def _put(table: Table, piece: Piece, tensors: Tensors, owner: str) -> Any:
             return stack(table, [_put(table, row, tensors, owner) for row in piece.rows])
 
 
-def _turned(table: Table, tensor: Any) -> Any:
-    axes = tuple(reversed(range(len(tensor.shape))))
+def _turned(table: Table, tensor: Any, axes: tuple[int, ...]) -> Any:
+    if axes == tuple(range(len(axes))):
+        return tensor
     return perform(table, "permute_dims", [tensor], {"axes": axes})
+
+
+def _shaped(table: Table, tensor: Any, shape: tuple[int, ...]) -> Any:
+    if tuple(tensor.shape) == shape:
+        return tensor
+    return perform(table, "reshape", [tensor], {"shape": shape})

@@ -152,17 +152,44 @@ def test_a_function_of_too_many_calls_is_refused_at_its_first(torch: Backend) ->
         function({"x": number}, {"y": number})
 
 
-def test_what_the_compiler_cannot_take_is_refused_in_words() -> None:
-    dynamo = pytest.importorskip("torch._dynamo")
-    from harness.backends.torch.compiled import compiled
+def test_what_the_compiler_cannot_take_is_refused_in_words(
+    torch: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inductor = pytest.importorskip("torch._inductor")
+    errors = pytest.importorskip("torch._dynamo.exc")
 
-    def broken(inputs: Tensors) -> Tensors:
-        dynamo.graph_break()
-        return inputs
+    def refuse(*_: Any) -> Any:
+        raise errors.TorchDynamoException("no such kernel\nas it were")
 
-    run = compiled(plan(time=3), broken, "cpu", exact=False)
-    with pytest.raises(UsageError, match=r"torch\.compile cannot take this step \(.+\): take ano"):
-        run({})
+    monkeypatch.setattr(inductor, "compile", refuse)
+    torch.use("cpu", "float32")
+    function = torch.compile_native(lambda variables, constants: {"x": variables["a"] * 3.25})
+    with pytest.raises(UsageError, match=r"cannot take this step \(no such kernel\): take ano"):
+        function({"a": torch.tensor(np.ones(7, "f4"))}, {})
+
+
+@pytest.mark.parametrize("count", [1, 4, 8, 9])
+def test_rows_are_put_in_order_as_torch_does(torch: Backend, count: int) -> None:
+    """Of entries that tie the first comes first, and what is no number last, however short."""
+    torch.use("cpu", "float32")
+    rows = [0.0, -0.0, 2.0, np.nan, -np.inf, 2.0, np.inf, np.nan, 1.0]
+    drawn = np.random.default_rng(0).choice(rows, (50, count)).astype("f4")
+    argsort = torch.primitives["argsort"]
+    function = torch.compile_native(lambda variables, constants: {"i": argsort(variables["x"])})
+    found = torch.numpy(function({"x": torch.tensor(drawn)}, {})["i"])
+    np.testing.assert_array_equal(found, np.argsort(drawn, -1, kind="stable"))
+
+
+def test_what_it_makes_lies_as_what_it_was_given(torch: Backend) -> None:
+    """So that it can be given again, to what was compiled for that."""
+    torch.use("cpu", "float32")
+
+    def turned(variables: Tensors, constants: Tensors) -> Tensors:
+        return {"x": torch.primitives["permute_dims"](variables["x"] + 1.0, axes=(1, 0))}
+
+    function, array = torch.compile_native(turned), np.arange(9, dtype="f4").reshape(3, 3)
+    made = function(function({"x": torch.tensor(array)}, {}), {})
+    np.testing.assert_array_equal(torch.numpy(made["x"]), array + 2)
 
 
 def test_a_function_may_be_given_its_tensors_in_any_order(torch: Backend) -> None:

@@ -54,13 +54,31 @@ OWN = {
     # Its softmax is float32's.
     ("jax", "float64"): {},
     ("keras", "float32"): {
+        **dict.fromkeys(("attend", "every", "among"), f"{KERAS}MultiHeadAttention"),
         "centred": f"{KERAS}LayerNormalization",
         "scaled": f"{KERAS}RMSNormalization",
         "grouped": f"{KERAS}GroupNormalization",
         "exact": f"{KERAS}Dense",
         "swish": f"{KERAS}Dense",
     },
-    # A constant of its gelu is float32's.
+    # Of a row that is masked whole its scores keep their derivative.
+    ("keras-torch", "float32"): {
+        **dict.fromkeys(("attend", "every"), f"{KERAS}MultiHeadAttention"),
+        "centred": f"{KERAS}LayerNormalization",
+        "scaled": f"{KERAS}RMSNormalization",
+        "grouped": f"{KERAS}GroupNormalization",
+        "exact": f"{KERAS}Dense",
+        "swish": f"{KERAS}Dense",
+    },
+    ("keras-jax", "float32"): {
+        **dict.fromkeys(("attend", "every", "among"), f"{KERAS}MultiHeadAttention"),
+        "centred": f"{KERAS}LayerNormalization",
+        "scaled": f"{KERAS}RMSNormalization",
+        "grouped": f"{KERAS}GroupNormalization",
+        "exact": f"{KERAS}Dense",
+        "swish": f"{KERAS}Dense",
+    },
+    # Constants of its gelu and its attention are float32's.
     ("keras", "float64"): {
         "centred": f"{KERAS}LayerNormalization",
         "scaled": f"{KERAS}RMSNormalization",
@@ -77,7 +95,10 @@ OWN = {
     ("backend", "dtype"),
     sampled(
         OWN,
-        [("torch", "float64"), ("jax", "float32"), ("jax", "float16"), ("keras", "float32")],
+        [
+            *(("torch", "float64"), ("jax", "float32"), ("jax", "float16"), ("keras", "float32")),
+            *(("keras-torch", "float32"), ("keras-jax", "float32")),
+        ],
     ),
 )
 def test_what_a_framework_has_agrees_with_the_equations(

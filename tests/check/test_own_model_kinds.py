@@ -51,6 +51,42 @@ def test_a_transformer_in_torch_is_the_gpt_that_ships() -> None:
     assert len(gradients.deviations) > 30
 
 
+IMAGE = """\
+model: image
+summary: Two convolutions, of which one is of each channel by itself.
+source: A test.
+sizes: {units: 4}
+inputs:
+  image: {shape: [batch, 6, 6, 2]}
+layers:
+  wide: {layer: conv2d, units: units, kernel: 3, activation: tanh}
+  deep: {layer: depthwise_conv2d, multiplier: 2, kernel: 2}
+equations: |
+  y = deep(wide(image))
+"""
+CONVOLUTIONS = """\
+from torch import nn
+
+
+class Image(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wide = nn.Conv2d(2, 4, 3)
+        self.deep = nn.Conv2d(4, 8, 2, groups=4)
+
+    def forward(self, image):
+        return self.deep(self.wide(image.permute(0, 3, 1, 2)).tanh()).permute(0, 2, 3, 1)
+"""
+
+
+def test_kernels_of_a_users_convolutions_lie_as_torch_has_them(tmp_path: Path) -> None:
+    """Channels first: rows and columns are not exchanged, which a square kernel would not tell."""
+    spec = model_file(tmp_path, IMAGE, "image.yaml")
+    target = f"{model_file(tmp_path, CONVOLUTIONS)}:Image"
+    result = checked(OwnModelService("torch", load("torch")), spec, target, "float64")
+    assert result.verdict == "agree", [f.detail for f in result.findings]
+
+
 STATEFUL = """\
 import torch
 from torch import nn

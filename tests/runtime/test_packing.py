@@ -17,6 +17,7 @@ from harness.spec.model import load_spec
 
 RANDOM = np.random.default_rng(5)
 SHAPES = {"W": (3, 4), "V": (3, 5), "U": (4, 4), "S": (4, 4), "b": (4,), "c": (4,)}
+SHAPES |= {"K": (2, 3, 4, 5)}
 NEUTRAL = {n: RANDOM.normal(size=s).astype(np.float32) for n, s in SHAPES.items()}
 
 
@@ -24,10 +25,20 @@ def at(axis: int, *names: str, transpose: bool = False) -> Join:
     return Join(tuple(Part(n, transpose) for n in names), axis)
 
 
-W, V, U, S, b, c = (NEUTRAL[n] for n in SHAPES)
+W, V, U, S, b, c, K = (NEUTRAL[n] for n in SHAPES)
 PIECES: dict[str, tuple[Piece, Any]] = {
     "part": (Part("W"), W),
     "transposed": (Part("W", transpose=True), W.T),
+    "axes in another order": (Part("K", axes=(3, 2, 0, 1)), K.transpose(3, 2, 0, 1)),
+    "in another shape": (Part("W", shape=(3, 2, 2)), W.reshape(3, 2, 2)),
+    "axes in another order, then in another shape": (
+        Part("K", axes=(2, 3, 0, 1), shape=(20, 1, 2, 3)),
+        K.transpose(2, 3, 0, 1).reshape(20, 1, 2, 3),
+    ),
+    "joined columns of another shape": (
+        Join((Part("U", shape=(4, 2, 2)), Part("S", True, shape=(4, 2, 2))), 1),
+        np.concatenate([U.reshape(4, 2, 2), S.T.reshape(4, 2, 2)], 1),
+    ),
     "joined columns": (at(1, "W", "V"), np.concatenate([W, V], 1)),
     "joined columns last": (at(-1, "W", "V"), np.concatenate([W, V], -1)),
     "joined rows, transposed": (at(0, "W", "V", transpose=True), np.concatenate([W.T, V.T])),

@@ -13,6 +13,7 @@ from harness.program.passes import (
     biases,
     classes,
     fuse,
+    layouts,
     loops,
     products,
     reshapes,
@@ -97,29 +98,40 @@ def _optimised(
     # The last nodes of which some rules make the same again, by those rules.
     settled: dict[tuple[int, ...], tuple[Node, ...]] = {}
 
-    def again(*rules: Mapping[str, Sequence[Rule]]) -> tuple[Node, ...]:
+    def again(before: tuple[Node, ...], *rules: Mapping[str, Sequence[Rule]]) -> tuple[Node, ...]:
         which = tuple(map(id, rules))
-        if settled.get(which) is current:
-            return current
+        if settled.get(which) is before:
+            return before
         known = merged(*rules, FINAL) if final else merged(*rules)
         lifts = loops.lifts if moved else None
-        found = rebuild(current, wanted, builder, sizes, known, lifts, loops.sinks)
-        if found == current:
-            settled[which] = found = current
+        found = rebuild(before, wanted, builder, sizes, known, lifts, loops.sinks)
+        if found == before:
+            settled[which] = found = before
         return found
 
+    def less_moved(before: tuple[Node, ...]) -> tuple[Node, ...]:
+        least = layouts.moved(before, builder, sizes)
+        for other in layouts.turned(before, wanted, builder):
+            found = again(other, tabled)
+            while (lower := layouts.sunk(found, wanted, builder)) is not None:
+                found = again(lower, tabled)
+            if layouts.moved(found, builder, sizes) < least:
+                return less_moved(found)
+        return before
+
     for rules in (merged(fuse.early_rules(fused), simplify), tabled):
-        current = again(rules)
+        current = again(current, rules)
+    current = less_moved(current)
     for _ in range(3):
-        current = again(tabled)
+        current = again(current, tabled)
         if moved or stay:
             joined = products.join(current, builder, sizes)
             current = current if joined == current else joined
-    current = again(biases.RULES, tabled)
+    current = again(current, biases.RULES, tabled)
     if final:
         current = unroll.unrolled(current, builder, sizes, every=moved)
         for _ in range(2):
-            current = again(tabled, classes.FACTORS, unroll.RULES)
-        current = again(fuse.late_rules(fused), tabled)
-        current = again(fuse.product_rules(fused), fuse.late_rules(fused), tabled)
+            current = again(current, tabled, classes.FACTORS, unroll.RULES)
+        current = again(current, fuse.late_rules(fused), tabled)
+        current = again(current, fuse.product_rules(fused), fuse.late_rules(fused), tabled)
     return current

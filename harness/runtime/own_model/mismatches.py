@@ -41,26 +41,26 @@ def _sizes(sides: Sides) -> str:
     """The sizes that the model seems to have, where they are others than the program's."""
     bound: dict[str, int] = {}
     for port in sides.program.parameters:
-        view, turned = _alone(sides, port.name)
+        view, part = _alone(sides, port.name)
         if view is None:
             continue
-        shape = view.shape(sides.entries[view.key].shape)
+        shape = part.neutral(view.shape(sides.entries[view.key].shape))
         with suppress(UsageError):
-            dims = sides.program.type_of(port).shape
-            bind(port.name, dims, shape[::-1] if turned else shape, {}, bound)
+            if shape is not None:
+                bind(port.name, sides.program.type_of(port).shape, shape, {}, bound)
     own = sides.program.sizes
     return ",".join(f"{n}={v}" for n, v in bound.items() if own.get(n, v) != v)
 
 
-def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, bool]:
-    """The part of the model that is one parameter of the spec, and whether it is transposed."""
-    packing = sides.layout.claimed.get(owner_of(name))
+def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
+    """The part of the model that is one parameter of the spec, and how it lies there."""
+    packing, plain = sides.layout.claimed.get(owner_of(name)), Part(local_of(name))
     if packing is None:
-        return sides.view(name), False
+        return sides.view(name), plain
     for local, piece in packing.pieces.items():
         if isinstance(piece, Part) and piece.name == local_of(name):
-            return sides.view(f"{owner_of(name)}.{local}"), piece.transpose
-    return None, False
+            return sides.view(f"{owner_of(name)}.{local}"), piece
+    return None, plain
 
 
 def unmatched(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> str:
