@@ -56,7 +56,7 @@ def _take(
             start = 0
             for part in parts:
                 stop = start + part.length(axis, shapes)
-                given = {"axis": axis, "start": start, "stop": stop}
+                given = {"axis": axis % len(tensor.shape), "start": start, "stop": stop}
                 row = perform(table, "slice", [tensor], given)
                 _take(table, part, row, shapes, owner, into)
                 start = stop
@@ -76,7 +76,7 @@ def _put(table: Table, piece: Piece, tensors: Tensors, owner: str) -> Any:
             return _shaped(table, turned, piece.shape) if piece.shape else turned
         case Join(parts, axis):
             made = [_put(table, part, tensors, owner) for part in parts]
-            return perform(table, "concat", made, {"axis": axis})
+            return perform(table, "concat", made, {"axis": axis % len(made[0].shape)})
         case Stack():
             return stack(table, [_put(table, row, tensors, owner) for row in piece.rows])
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from harness.backends.numpy.backend import Numpy
+from harness.runtime import tensor_packing
 from harness.runtime.layout import Layout, claims
 from harness.runtime.native import ClaimableCall, Native
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
@@ -76,6 +78,26 @@ def test_a_piece_packs_as_written_and_comes_back_bit_by_bit(name: str) -> None:
         assert array.shape == SHAPES[local]
         assert array.tobytes() == NEUTRAL[local].tobytes()
     assert packing.frozen == frozenset()
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_tensors_are_packed_as_arrays_are(name: str) -> None:
+    """In a backend's primitives, for what a framework compiles."""
+    piece, written = PIECES[name]
+    layout: Any = SimpleNamespace(
+        plain=["b"],
+        claimed={"own": Packing({"t": piece})},
+        shapes={f"own.{n}": shape for n, shape in SHAPES.items()},
+    )
+    table = Numpy().primitives
+    given = {"b": b, **{f"own.{n}": NEUTRAL[n] for n in names_of(piece)}}
+    tensors = tensor_packing.packed(layout, table, given)
+    assert set(tensors) == {"b", "own/t"}
+    np.testing.assert_array_equal(tensors["own/t"], written)
+    back = tensor_packing.unpacked(layout, table, tensors)
+    assert set(back) == set(given)
+    for local, array in back.items():
+        np.testing.assert_array_equal(array, given[local])
 
 
 def test_nan_payloads_and_signed_zeros_survive() -> None:
