@@ -27,7 +27,7 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     *((op, (X,), {}) for op in ("erf", "sin", "cos", "floor")),
     ("arange", (), {"stop": 4}),
     ("cumulative_sum", (X,), {}),
-    ("argsort", (ORDERED,), {}),
+    *(("argsort", (np.tile(ORDERED, times),), {}) for times in (1, 2)),
     ("reshape", (Y.reshape(2, 3, 2),), {"shape": (3, 4)}),
     ("power", (X, np.array(3.0)), {}),
     ("where", (X[:, 1:2] >= X, np.array(7.0), X), {}),
