@@ -186,6 +186,13 @@ def test_a_narrow_screen_shows_all(browser: Browser, folder: Path, scheme: str) 
             summary.click()
     root = "document.documentElement"
     assert page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+    # A chart goes on sideways, in letters that can be read.
+    charts = page.locator("figure svg:visible")
+    assert charts.count() > 0
+    sizes = charts.evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect().width / one.viewBox.baseVal.width)"
+    )
+    assert min(sizes) > 0.5
     page.close()
 
 
