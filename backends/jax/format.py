@@ -92,7 +92,7 @@ class JaxFormat(Format):
         file = run_file(path.with_suffix(".py"), WORDS)
 
         def array(given: Array) -> Array:
-            return given.astype(dtype) if given.dtype.kind == "f" else given.astype(np.int32)
+            return given.astype({"f": dtype, "b": bool}.get(given.dtype.kind, np.int32))
 
         given: list[Any] = [array(inputs[name]) for name in file.INPUTS]
         if file.STATE:

@@ -15,6 +15,7 @@ from typing import Any
 from harness.extend import (
     PYTHON,
     ClaimableCall,
+    Dim,
     Idioms,
     Native,
     Node,
@@ -184,8 +185,13 @@ class Assembly:
             found = {name: ends.get(name) for name in found} | {"axis": found["axis"]}
         if node.op in ("astype", "one_hot"):
             found["dtype"] = self.dtype
-        known = self.program.sizes
-        return {n: v.resolve(known) if hasattr(v, "resolve") else v for n, v in found.items()}
+        return {name: self._numbers(attribute) for name, attribute in found.items()}
+
+    def _numbers(self, attribute: Any) -> Any:
+        if isinstance(attribute, tuple):
+            return tuple(map(self._numbers, attribute))
+        sizes = self.program.sizes
+        return attribute.resolve(sizes) if isinstance(attribute, Dim) else attribute
 
     def _operand(self, value: int) -> Any:
         made = self.constants.get(value)

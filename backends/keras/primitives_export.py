@@ -46,7 +46,6 @@ WORDS = Words(
         {
             *(text.partition("(")[0] for text in CALLS.values()),
             *("ops.shape", "ops.scan", "ops.arange", "ops.zeros", "ops.full", "ops.concatenate"),
-            "ops.convert_to_tensor",
             *(
                 "ops.pad",
                 "ops.tensordot",

@@ -93,14 +93,17 @@ class CallWriter:
             value, axis = place
             self.lines.append(f"{size} = ops.shape({self._arguments[value]})[{axis}]")
         self._block(nodes, "")
-        texts = [
-            f"ops.full((), {self._texts[value]}, dtype=self.compute_dtype)"
-            if value in self._numbers
-            else self._texts[value]
-            for value in outputs
-        ]
+        texts = [self._result(value) for value in outputs]
         self.lines.append(f"return {texts[0]}" if len(texts) == 1 else f"return {_list(texts)}")
         return self.lines
+
+    def _result(self, value: int) -> str:
+        """A result, which is a tensor: neither a number of Python nor a weight, whose sums are not
+        those of tensors."""
+        text = self._texts[value]
+        if value in self._numbers:
+            return f"ops.full((), {text}, dtype=self.compute_dtype)"
+        return f"{text}.value" if value in self._weights else text
 
     def _count(self, nodes: Iterable[Node], outputs: Iterable[int]) -> None:
         self._uses.update(outputs)
@@ -148,7 +151,7 @@ class CallWriter:
             # Of a weight the sign is Keras' own sum.
             by_keras = node.op == "add" and node.inputs[0] in self._weights
             if by_keras and not adds_right(self.program, *node.inputs):
-                left = f"ops.convert_to_tensor({left})"
+                left = f"{left}.value"
             return f"{left} {sign} {self._wrapped(node.inputs[1], own + 1)}"
         if node.op in FRAMING:
             shape = self.program.types[node.inputs[0]].shape

@@ -194,6 +194,13 @@ class Graph:
             self._lengths[dim] = self._length(dim)
         return self._lengths[dim]
 
+    def range(self, dim: Dim) -> str:
+        """The numbers 0, 1, ... below a dimension, as int64."""
+        if not self._is_free(dim):
+            return self.constant(np.arange(dim.resolve(self.program.sizes)))
+        stop = self.emit("Squeeze", [self.length(dim)])  # Range takes scalars
+        return self.emit("Range", [self.constant(np.array(0)), stop, self.constant(np.array(1))])
+
     def _length(self, dim: Dim) -> str:
         free = [term for term in dim.terms if self._is_free(Dim(0, (term,)))]
         if dim.names and dim == Dim.of(dim.names[0]) and free:

@@ -37,7 +37,6 @@ SAME = {
     "less": "Less",
     "less_equal": "LessOrEqual",
     "equal": "Equal",
-    "where": "Where",
     "take": "Gather",
     "matmul": "MatMul",
     "stop_gradient": "Identity",
@@ -65,9 +64,7 @@ def _reshape(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 
 
 def _arange(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    # Range takes scalars.
-    stop = graph.emit("Squeeze", [graph.length(Dim.of(node.attributes["stop"]))])
-    graph.emit("Range", [graph.constant(np.array(0)), stop, graph.constant(np.array(1))], output)
+    graph.emit("Identity", [graph.range(Dim.of(node.attributes["stop"]))], output)
 
 
 def _erf(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
@@ -101,6 +98,17 @@ def _concat(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
     graph.emit("Concat", inputs, output, axis=node.attributes["axis"])
 
 
+def _where(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
+    """onnxruntime has no choice between conditions."""
+    if graph.program.types[node.output].kind != "bool":
+        graph.emit("Where", inputs, output)
+        return
+    condition, a, b = inputs
+    one = graph.emit("And", [condition, a])
+    other = graph.emit("And", [graph.emit("Not", [condition]), b])
+    graph.emit("Or", [one, other], output)
+
+
 def _slice(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
     ends = [graph.length(Dim.of(node.attributes[end])) for end in ("start", "stop")]
     graph.emit("Slice", [*inputs, *ends, graph.integers(node.attributes["axis"])], output)
@@ -127,8 +135,7 @@ def _argsort(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 
 
 def _one_hot(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    count = node.attributes["classes"].resolve(graph.program.sizes)
-    classes = graph.constant(np.arange(count))
+    classes = graph.range(Dim.of(node.attributes["classes"]))
     column = graph.emit("Unsqueeze", [*inputs, graph.integers(-1)])
     graph.emit("Cast", [graph.emit("Equal", [column, classes])], output, to=ELEMENTS[graph.dtype])
 
@@ -179,6 +186,7 @@ OPERATORS: Mapping[str, Operator] = {
     "expand_dims": _expand_dims,
     "squeeze": _squeeze,
     "concat": _concat,
+    "where": _where,
     "slice": _slice,
     "flip": _flip,
     "take_along_axis": _take_along_axis,

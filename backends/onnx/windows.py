@@ -15,29 +15,35 @@ def windows(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
     """Pad, then Gather for each axis, whose windows stand beside it at first."""
     attributes = node.attributes
     axes, rank = attributes["axes"], len(graph.program.types[node.inputs[0]].shape)
-    pads = np.zeros((2, rank), np.int64)
-    pads[0, list(axes)] = _numbers(graph, node, "padding")
-    pads[1, list(axes)] = _numbers(graph, node, "after")
+    zero = Dim(0)
     value = inputs[0]
-    if pads.any():
+    pads = [Dim.of(d) for name in ("padding", "after") for d in attributes[name]]
+    if any(pad != zero for pad in pads):
         fill = graph.number(-np.inf if attributes["lowest"] else 0.0)
-        value = graph.emit("Pad", [value, graph.integers(*pads.ravel().tolist()), fill])
-    columns = [_numbers(graph, node, name) for name in ("size", "stride", "dilation")]
-    framed = [*zip(axes, attributes["length"], *columns, strict=True)]
-    for axis, count, size, step, apart in reversed(framed):
-        value = graph.emit("Gather", [value, _places(graph, count, size, step, apart)], axis=axis)
+        whole = [[zero] * rank, [zero] * rank]
+        for number, axis in enumerate(axes):
+            whole[0][axis], whole[1][axis] = pads[number], pads[len(axes) + number]
+        value = graph.emit("Pad", [value, graph.shape((*whole[0], *whole[1])), fill])
+    columns = [[Dim.of(dim) for dim in attributes[name]] for name in COLUMNS]
+    for axis, *framed in reversed([*zip(axes, *columns, strict=True)]):
+        value = graph.emit("Gather", [value, _places(graph, *framed)], axis=axis)
     graph.emit("Transpose", [value], output, perm=order_of_taken(axes, rank))
 
 
-def _places(graph: Graph, count: Dim, size: int, step: int, apart: int) -> str:
+# What decides the places of the windows of an axis.
+COLUMNS = ("length", "size", "stride", "dilation")
+
+
+def _places(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
     """The places ``[count, size]`` of the windows' entries."""
-    offsets = graph.constant(np.arange(size) * apart)
-    if not set(count.names) - graph.program.sizes.keys():
-        number = count.resolve(graph.program.sizes)
-        return graph.constant(np.arange(number)[:, None] * step + np.arange(size) * apart)
-    stop = graph.emit("Squeeze", [graph.length(count)])
-    ends = [graph.constant(np.array(0)), stop, graph.constant(np.array(1))]
-    starts = graph.emit("Mul", [graph.emit("Range", ends), graph.integers(step)])
+    known = graph.program.sizes
+    if not {name for dim in (count, size, step, apart) for name in dim.names} - known.keys():
+        numbers = (dim.resolve(known) for dim in (count, size, step, apart))
+        windows_, places, between, within = numbers
+        first = np.arange(windows_)[:, None] * between
+        return graph.constant(first + np.arange(places) * within)
+    starts = graph.emit("Mul", [graph.range(count), graph.length(step)])
+    offsets = graph.emit("Mul", [graph.range(size), graph.length(apart)])
     return graph.emit("Add", [graph.emit("Unsqueeze", [starts, graph.integers(1)]), offsets])
 
 

@@ -76,11 +76,11 @@ def _read(
 ) -> Attribute:
     value, at = given.values.get(name, default), given.at(name)
     handed = given.outer.get(value) if name in given.values and isinstance(value, str) else None
+    lengths = {**as_sizes(given.outer), **sizes}
     if default == "size":
         if name not in given.values:
             raise SpecError(f"attribute {name!r} of {given.owner} is missing: give a size", at)
-        known = {**as_sizes(given.outer), **sizes}
-        return value if isinstance(value, Dim) else read_dim(value, known, at)
+        return value if isinstance(value, Dim) else read_dim(value, lengths, at)
     if isinstance(default, bool):
         value = handed if isinstance(handed, bool) else value
         if not isinstance(value, bool):
@@ -101,7 +101,7 @@ def _read(
         return FunctionName(value)
     if isinstance(handed, float):
         return handed
-    return _number(name, value, {**as_sizes(given.outer), **sizes}, at)
+    return _number(name, value, lengths, at)
 
 
 def _number(name: str, value: Any, known: Mapping[str, Dim], at: Place) -> float | Dim:

@@ -75,8 +75,8 @@ def _side(evaluator: LanguageValues, expr: Expr, scope: Scope) -> tuple[int, boo
 def _check_whole(side: Expr, scope: Scope) -> None:
     if not is_whole(side, scope):
         raise SpecError(
-            "an index is compared with an index, a whole number or a size, or a sum or product of these; "
-            "write astype(i) to compare it with floats",
+            "an index is compared with an index, a whole number or a size, or a sum or product of "
+            "these; write astype(i) to compare it with floats",
             side.place,
         )
 

@@ -101,7 +101,8 @@ class LayerEvaluator(CallEvaluator):
             inner.used.update(handed(use, instance.attributes))
             self._check_same(call, name, self.maker.attributes(owner, name, use))
         inner.layers = instance.inner
-        self.own(call, meaning(self.library, "layer", spec.layer, instance.attributes))
+        if spec.parameters or spec.noise:
+            self.own(call, meaning(self.library, "layer", spec.layer, instance.attributes))
         inner.names.update({n: d for n, d in call.sizes.items() if n not in inner.names})
         equations = parse_equations(str(spec.equations), document.locator(("equations",)))
         self.run(equations, inner, f"{call.label}/")
@@ -120,8 +121,6 @@ class LayerEvaluator(CallEvaluator):
         layers: as results of a call that gives nothing else, so that a layer has them, as all."""
         instance, spec = call.instance, call.instance.layer
         names = (*spec.parameters, *spec.noise)
-        if not names:
-            return
         make_variables(call, self.builder, self.places)
         self.builder.begin()
         noise = make_noise(call, self.builder, self.places, self.phase)

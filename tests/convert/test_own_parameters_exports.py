@@ -1,4 +1,4 @@
-"""Layers of layers, and models, with parameters and noise of their own, in every format."""
+"""Layers of layers with parameters and noise of their own, in every format."""
 
 from __future__ import annotations
 
@@ -10,23 +10,10 @@ from export_round_trip import NEEDS, assert_round_trip, torch_module
 from sampling import sampled
 from scaled_model import scaled
 
-from harness.spec.model import load_spec
-
-ODD = Path(__file__).parents[1] / "support" / "odd_models"
-
 
 @pytest.mark.parametrize("format_", sampled(NEEDS, ("torch",)))
 def test_outputs_are_the_oracles_and_weights_come_back(format_: str, tmp_path: Path) -> None:
     assert_round_trip(format_, scaled(), tmp_path, ((3, 4), (1, 1)))
-
-
-@pytest.mark.parametrize("model", ["first_place", "moved_indices", "columns"])
-@pytest.mark.parametrize("format_", sampled(NEEDS, ("torch", "keras")))
-def test_so_do_those_of_a_model_and_of_models_that_are_odd(
-    format_: str, model: str, tmp_path: Path
-) -> None:
-    spec = load_spec(str(ODD / f"{model}.yaml"))
-    assert_round_trip(format_, spec, tmp_path, ((3, 4), (1, 2), (4, 3)))
 
 
 def test_a_module_of_torch_trains_them_and_draws_their_noise(tmp_path: Path) -> None:

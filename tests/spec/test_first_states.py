@@ -106,7 +106,11 @@ def test_a_layer_hands_a_number_on_to_a_law_inside(use: str, value: float) -> No
     ("law", "attributes", "told"),
     [
         ("{constant: {value: firts}}", "first: 1", "found 'firts'; did you mean 'first'"),
-        ("{constant: {value: first}}", "first: size", r"found 'first' \(known: none\)"),
+        (
+            "{constant: {value: first}}",
+            "first: size",
+            r"found 'first', a size \(3\) \(known: none\)",
+        ),
         ("{constant: {value: first}}", "first: true", r"found 'first' \(known: none\)"),
         ("{normal: {std: first}}", "first: -1", "std"),
         ("zeros", "first: 1", "'first' is declared but never used"),

@@ -98,6 +98,12 @@ WRITTEN = [
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_what_a_hint_says_to_write_can_be_read(name: str) -> None:
-    text = INSTEAD[name].removeprefix("write ").partition(" for ")[0].partition(", which")[0]
+    text = (
+        INSTEAD[name]
+        .removeprefix("write ")
+        .partition(" for ")[0]
+        .partition(", which")[0]
+        .partition(", and")[0]
+    )
     for each in text.removeprefix("concat of expand_dims, as in ").split("; ")[:1]:
         parse_expression(each.partition("indices = ")[2] or each, partial(Place, "hint"))

@@ -161,7 +161,7 @@ class Case:
 
 def cast(arrays: Mapping[str, Any], dtype: str) -> Arrays:
     """C-contiguous arrays of a dtype."""
-    return {name: np.ascontiguousarray(array, dtype) for name, array in arrays.items()}
+    return {name: np.asarray(array, dtype, order="C") for name, array in arrays.items()}
 
 
 def ask(worker: Worker, verb: str, **payload: Any) -> Any:

@@ -191,11 +191,11 @@ class Emitter:
         operands = [self.operand(i) for i in node.inputs]
         while True:
             code = self.expression(node, operands)
-            longest = max(
-                range(len(operands)), key=lambda n: len(self.render(operands[n])), default=0
-            )
-            if len(self.render(code)) <= WIDTH or not operands or len(operands[longest].parts) < 2:
+            # A number of Python stays one where it is read.
+            long = [n for n, o in enumerate(operands) if len(o.parts) > 1 and not o.plain]
+            if len(self.render(code)) <= WIDTH or not long:
                 return code
+            longest = max(long, key=lambda n: len(self.render(operands[n])))
             self.assign(node.inputs[longest], operands[longest])
             operands[longest] = value(node.inputs[longest])
 
@@ -231,7 +231,7 @@ class Emitter:
         codes = [self.operand(n) for n in numbers]
         for n, code in enumerate(codes):
             total = sum(len(self.render(c)) for c in codes)
-            if total > width and len(code.parts) > 1:
+            if total > width and len(code.parts) > 1 and not code.plain:
                 self.assign(numbers[n], code)
                 codes[n] = value(numbers[n])
         return codes
@@ -243,21 +243,29 @@ class Emitter:
             UsageError: no argument has one of them as an axis.
         """
         lines = []
+        known = {name: Dim(size) for name, size in self.sizes.items()}
         whole = "\n".join([*self.lines, *further])
         for size in FREE:
             if not re.search(rf'(?<![\w".]){size}(?![\w"])', whole):
                 continue
             places = [
-                f"{self.text[a]}.shape[{axis}]"
+                (bool(dim.constant) + (factor > 1), f"{self.text[a]}.shape[{axis}]", dim, factor)
                 for a in arguments
-                for axis, dim in enumerate(self.types[a].shape)
-                if dim == Dim.of(size)
+                for axis, length in enumerate(self.types[a].shape)
+                for dim in [length.substitute(known)]
+                for name, factor in dim.terms[:1]
+                if name == size and len(dim.terms) == 1 and factor > 0
             ]
             if not places:
                 raise UsageError(
                     f"cannot be written as source: no input has {size!r} as one of its axes"
                 )
-            lines.append(f"{size} = {places[0]}")
+            _, text, dim, factor = min(places, key=lambda place: place[0])
+            if dim.constant:
+                text += f" {'-+'[dim.constant < 0]} {abs(dim.constant)}"
+            if factor > 1:
+                text = f"{f'({text})' if dim.constant else text} // {factor}"
+            lines.append(f"{size} = {text}")
         return lines
 
 

@@ -20,7 +20,7 @@ KINDS: tuple[type[ast.AST], ...] = (
     *(ast.With, ast.withitem, ast.Call, ast.keyword, ast.Starred, ast.Name, ast.Attribute),
     *(ast.Subscript, ast.Slice, ast.Constant, ast.Tuple, ast.List, ast.Dict, ast.IfExp),
     *(ast.ListComp, ast.comprehension, ast.BinOp, ast.UnaryOp, ast.Compare, ast.expr_context),
-    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.MatMult, ast.USub, ast.BitOr),
+    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.MatMult, ast.USub, ast.BitOr),
     *(ast.Lt, ast.LtE, ast.GtE, ast.Eq, ast.Is),
 )
 # What may stand outside of classes and functions.
