@@ -95,6 +95,15 @@ class Pace:
         return self.row_processor / max(self.alone_processor - 2 * self.again, 1e-9)
 
 
+@dataclass(frozen=True)
+class Handed:
+    """Seconds beyond those of steps, from the moment at which batches are handed over until some
+    steps on them are done: of the wall, and of the worker's processors."""
+
+    wall: float
+    processor: float
+
+
 @dataclass
 class Contestant:
     """An entry in one group: its worker, and what it has come to.
@@ -102,8 +111,8 @@ class Contestant:
     ``next`` is the index of the next step, ``many`` the steps that go into one call, ``latency``
     the seconds that a step takes at best, by which others are counted. ``peaks`` outlives the
     group: what this contestant's processes have shown by (process, size). Of the rounds are kept
-    what was ``played`` and at which ``paces``, and the seconds that passed here over those that
-    the worker tells of (``clocks``).
+    what was ``played`` and at which ``paces``, what it took to hand the batches over (``handed``),
+    and the seconds that passed here over those that the worker tells of (``clocks``).
     """
 
     entry: Entry
@@ -118,6 +127,7 @@ class Contestant:
     latency: float = 0.0
     played: list[Played] = field(default_factory=list)
     paces: list[Pace] = field(default_factory=list)
+    handed: list[Handed] = field(default_factory=list)
     clocks: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -40,7 +40,10 @@ from harness.files.user_file import (
 )
 
 # What is told of a cell without a speed.
-TOLD_PROOFS = ("path", "values", "clock", "waits", "pace", "unseen", "timed_way", "rounds_again")
+TOLD_PROOFS = (
+    *("path", "values", "clock", "waits", "pace", "unseen", "handing_over", "timed_way"),
+    "rounds_again",
+)
 
 
 class DocumentError(HarnessError):

@@ -58,6 +58,7 @@ class Record:
     clock: Mapping[str, float] = field(default_factory=dict)
     pace: Mapping[str, float] = field(default_factory=dict)
     unseen: Mapping[str, Any] = field(default_factory=dict)
+    handing_over: Mapping[str, float] = field(default_factory=dict)
     timed_way: Mapping[str, Any] = field(default_factory=dict)
     rounds_again: Mapping[str, Any] = field(default_factory=dict)
     hardware: Mapping[str, float] = field(default_factory=dict)

@@ -12,9 +12,17 @@ from statistics import median
 from typing import Any
 
 from harness.bench.card import watched
-from harness.bench.contestant import Contestant, Played, Refused, TimedResult, Unsupported
+from harness.bench.contestant import (
+    Contestant,
+    Handed,
+    Played,
+    Refused,
+    TimedResult,
+    Unsupported,
+)
 from harness.bench.figures import compare_with_peaks, finish
 from harness.bench.proofs import PROOFS
+from harness.bench.proofs.handing_over import beyond
 from harness.bench.proofs.unread_steps_take_time import pace
 from harness.bench.proofs.values_agree import check_values
 from harness.bench.workload import ROTATING, SECRET, Batch
@@ -239,14 +247,17 @@ def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = Fa
     """
     steps, count = contestant.steps, contestant.steps_in(ROUND)
     if not contestant.entry.baseline:
-        steps.feed(batches)
         steps.restart()
+    worked, started = contestant.processor(), time.perf_counter()
+    if not contestant.entry.baseline:
+        steps.feed(batches)
         if contestant.many == 1:
             count += SECRET.randrange(2 + count // ROTATING)
     warm = contestant.steps_in(WARMING, least=1)
     calls = [(contestant.take(warm), warm), (contestant.take(count), count)]
     contestant.row(*calls[0])
     before = contestant.processor()
+    begun = Handed(time.perf_counter() - started, before - worked)
     seconds = contestant.row(*calls[1])
     processor = (contestant.processor() - before) / count
     contestant.result.seconds.append(seconds / count)
@@ -255,6 +266,7 @@ def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = Fa
     if contestant.entry.baseline:
         contestant.record.latencies += contestant.latencies(waited)
         return
+    contestant.handed.append(beyond(begun, warm, seconds / count, processor))
     contestant.played.append(_played(contestant, batches, calls, seconds, drawn))
     contestant.paces.append(pace(contestant, seconds / count, processor, waited))
 

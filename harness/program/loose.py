@@ -2,8 +2,8 @@
 
 A softmax subtracts the largest of each row before it takes exponentials. Whether that largest is
 NaN where the row has one shows nowhere: the row's sum of exponentials is NaN by itself, and all
-that comes of the row is divided by it. Where a framework has a faster maximum that drops NaN, it may
-take that one here, and nowhere else.
+that comes of the row is divided by it. Where a framework has a faster maximum that drops NaN, it
+may take that one here, and nowhere else.
 """
 
 from __future__ import annotations

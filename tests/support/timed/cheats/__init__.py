@@ -1,5 +1,6 @@
 """Backends that are not honest about their speed, by the way in which they cheat."""
 
+from timed.cheats.beforehand import beforehand, beforehand_aside
 from timed.cheats.caches import by_place, caching, coarse_when_known, small_cache, third_sighting
 from timed.cheats.fewer_steps import fewer_of_several, last_of_several, lazy, one_batch
 from timed.cheats.not_waiting import early, halfway, stale
@@ -29,6 +30,8 @@ from timed.cheats.unread import (
 from timed.cheats.wrong import drifting, slow_clock, wrong
 
 __all__ = [
+    "beforehand",
+    "beforehand_aside",
     "by_place",
     "caching",
     "coarse_in_rows",
