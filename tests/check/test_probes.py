@@ -109,6 +109,35 @@ def test_sizes_that_a_run_sets_stay() -> None:
     assert large.training.sizes["vocab"] == thresholds.CLASSES
 
 
+# What the model has few of, where more is no other kind of model.
+FEW = {
+    "gpt": {"heads": 17},
+    "moe": {"heads": 17, "experts": 19},
+    "llama": {"groups": 17},
+    "bilstm_tagger": {"tags": 17},
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_there_is_more_of_what_a_model_has_few_of(name: str) -> None:
+    small, own = cases(name)
+    found = thresholds.numerous_case(small, own)
+    assert found is not None
+    assert (found.batch, found.time) == (small.batch, small.time)
+    sizes = small.training.sizes
+    assert {n: s for n, s in found.training.sizes.items() if s != sizes[n]} == FEW[name]
+    assert found.entries <= thresholds.ENTRIES
+
+
+@pytest.mark.parametrize("sizes", [{"heads": 3, "experts": 3, "head": 3}, {}])
+def test_a_count_that_a_run_sets_stays_and_so_do_models_without_any(sizes: dict[str, int]) -> None:
+    name = "moe" if sizes else "lesson6/simple_rnn"
+    found = thresholds.numerous_case(*cases(name, **sizes))
+    assert found is None or not sizes.keys() & {
+        n for n, s in found.training.sizes.items() if s > thresholds.MANY - 1
+    }
+
+
 def test_data_are_moved_where_something_is_normalised_and_nowhere_else() -> None:
     moved = far_values.offset_material(cases("lesson6/stateful_lstm")[0])
     assert moved is not None

@@ -62,6 +62,7 @@ CHECKS: Mapping[str, Check] = {
     "functions": functions.functions,
     "optimizer-steps": trajectories.optimizer_steps,
     "large-sizes": thresholds.large_sizes,
+    "large-counts": thresholds.large_counts,
     "own-sizes": values.own_sizes,
 }
 
@@ -84,6 +85,7 @@ IN_ONE: Mapping[str, str] = {
     **dict.fromkeys(("shapes", "partial-batch", "pipeline", "nan"), "float64"),
     **dict.fromkeys(("batch-independence", "causality"), "float64"),
     **dict.fromkeys(("trained", "training-sgd", "large-sizes", "cotangents"), "float32"),
+    "large-counts": "float32",
 }
 
 # What is dear and sees little that others do not: run where asked for by name, or for --thorough.

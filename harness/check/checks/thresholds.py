@@ -16,7 +16,7 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.check.checks.context import Context
 from harness.check.findings import Finding
 from harness.errors import SpecError
-from harness.oracle.case import Case, step_values
+from harness.oracle.case import Case, entries_of, step_values
 from harness.oracle.draw import draw
 from harness.oracle.off_kinks import off_kinks
 from harness.oracle.tolerance import FLOOR, PRECISION, scales
@@ -34,7 +34,11 @@ BATCH, TIME, CLASSES, UNITS, OTHERS = 70, 33, 300, 70, 41
 DISTINCT = 3
 # Of one step, so large that the parameters it starts from are rounded away beside it; exact.
 RATE = 2.0**20
+# What is small in a spec is so in all cases: heads of attention, experts. Beyond 16 of them no more
+# than so many numbers of a model make a case.
+MANY, ENTRIES = 17, 600_000
 _cases: WeakKeyDictionary[Case, Case] = WeakKeyDictionary()
+_numerous: WeakKeyDictionary[Case, Case | None] = WeakKeyDictionary()
 _making = Lock()
 
 
@@ -90,6 +94,20 @@ def large_sizes(context: Context) -> Iterator[Finding]:
         others = context.finding("large-sizes", stepped, _rounded(case, expected, stepped))
         finding.deviations += [replace(d, name=f"whole step, {d.name}") for d in others.deviations]
     yield finding
+
+
+def large_counts(context: Context) -> Iterator[Finding]:
+    """Results and gradients where more is of what the spec has few of, and all else is small. Opens
+    a new session."""
+    case = numerous_case(context.case, context.own)
+    if case is None:
+        return
+    context.remote.open(
+        case.training, case.inference, None, context.path, context.dtype, context.device
+    )
+    context.remote.load(case.material)
+    expected = case.gradients(case.material, "main")
+    yield context.finding("large-counts", context.remote.gradients(case.material), expected)
 
 
 def _rounded(case: Case, expected: Expected, stepped: Mapping[str, Any]) -> Expected:
@@ -163,6 +181,42 @@ def _sizes(case: Case, own: Case) -> dict[str, int]:
         case.spec.program(**sizes)
     except SpecError:  # a model that slices an axis, say, may hold at few sizes
         return dict(own.training.sizes)
+    return sizes
+
+
+def numerous_case(case: Case, own: Case) -> Case | None:
+    """The case of a spec with more than 16 of what it has few of, made once for all backends; None
+    where it has all in plenty."""
+    with _making:
+        if case not in _numerous:
+            sizes = _more(case, own)
+            plain = sizes == case.training.sizes
+            _numerous[case] = (
+                None if plain else Case(case.spec, sizes, case.batch, case.time, case.seed)
+            )
+        return _numerous[case]
+
+
+def _more(case: Case, own: Case) -> dict[str, int]:
+    """Numbers above 16 for the sizes that are as small in the spec itself, the smallest first, as
+    far as the model holds at them and has no more than :data:`ENTRIES` numbers."""
+    program, stated = case.training, case.spec.model.sizes
+    few = {
+        n: size
+        for n, size in program.sizes.items()
+        if size == own.training.sizes[n] == stated.get(n)
+        and 1 < size < MANY
+        and n not in program.structural
+    }
+    sizes, numbers = dict(program.sizes), count(MANY)
+    for name in sorted(few, key=few.__getitem__):
+        tried = {**sizes, name: next(numbers)}
+        try:
+            entries = entries_of(case.spec.program(**tried), case.batch, case.time)
+        except SpecError:  # a part may not be larger than the whole, say
+            continue
+        if entries <= ENTRIES:
+            sizes = tried
     return sizes
 
 

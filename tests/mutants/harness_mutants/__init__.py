@@ -16,6 +16,7 @@ from harness.runtime.opening import make_session
 from harness.runtime.session import Session
 from harness_mutants import (  # noqa: F401
     arrays,
+    counts,
     dear,
     definitions,
     far,

@@ -57,7 +57,7 @@ class Mutant:
 
 MUTANTS: dict[str, Mutant] = {}
 # Models of mutants that are not of Lesson 6.
-OTHERS = ("vae", "mlp", "lenet", "resnet")
+OTHERS = ("vae", "mlp", "lenet", "resnet", "gpt", "moe", "llama", "mamba", "vit")
 
 
 def model_of(spec: str) -> str:
