@@ -50,7 +50,7 @@ class Folded(click.HelpFormatter):
         return restored(super().getvalue())
 
 
-class Context(click.Context):
+class FoldedContext(click.Context):
     """A command as it is run."""
 
     formatter_class = Folded

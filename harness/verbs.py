@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from harness import settings
 from harness.errors import UsageError, shorten
-from harness.help import CHAPTERS, SECTIONS, Context, narrow, section
+from harness.help import CHAPTERS, SECTIONS, FoldedContext, narrow, section
 
 # What options and commands were called before, and what does it now.
 FORMER: Mapping[str, Mapping[str, str]] = {
@@ -26,7 +26,7 @@ FORMER: Mapping[str, Mapping[str, str]] = {
 class Verb(click.Command):
     """A command whose help has sections, and whose options have defaults of the user's."""
 
-    context_class = Context
+    context_class = FoldedContext
 
     def make_context(
         self,
@@ -84,7 +84,7 @@ class Verbs(click.Group):
     """The group of all commands, listed in sections, each described by a whole sentence."""
 
     command_class = Verb
-    context_class = Context
+    context_class = FoldedContext
 
     def make_context(
         self,

@@ -91,8 +91,10 @@ class JaxFormat(Format):
         jax.config.update("jax_enable_x64", dtype == np.float64)
         file = run_file(path.with_suffix(".py"), WORDS)
 
+        kinds: dict[str, Any] = {"f": dtype, "b": bool}
+
         def array(given: Array) -> Array:
-            return given.astype({"f": dtype, "b": bool}.get(given.dtype.kind, np.int32))
+            return given.astype(kinds.get(given.dtype.kind, np.int32))
 
         given: list[Any] = [array(inputs[name]) for name in file.INPUTS]
         if file.STATE:

@@ -29,7 +29,6 @@ from harness.extend import (
     HarnessError,
     Native,
     NativeOptimizer,
-    Packing,
     Plan,
     Probes,
     Program,
@@ -48,7 +47,7 @@ from harness.extend import (
 from ..jax import platforms
 from ..jax.xla_compilation import scan
 from ..torch.backend import CUBLAS_REPEATS
-from . import attention
+from . import attention, losses
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager
 from .layers import (
@@ -183,7 +182,7 @@ class Keras(Backend):
 
     def claim(self, layer: ClaimableCall) -> Native | None:
         if layer.node.attributes["kind"] == "loss":
-            return self._loss(layer.definition)
+            return losses.claimed(self.keras, layer.definition, self.engine.wrong_losses)
         if layer.definition in attention.ATTENTION:
             return self._attention(layer)
         if layer.definition not in LAYERS:
@@ -238,25 +237,6 @@ class Keras(Backend):
         if name in self.unnamed:
             return self.unnamed[name]()
         return ACTIVATIONS.get(name)
-
-    def _loss(self, definition: str) -> Native | None:
-        """Cross-entropies of logits.
-
-        Not ``cross_entropy`` on TensorFlow, whose gradient takes it for granted that targets
-        sum to 1. A copy of the logits keeps Keras from looking behind a softmax that made them.
-        """
-        losses, copy = self.keras.losses, self.keras.ops.copy
-        functions = {"sparse_cross_entropy": losses.sparse_categorical_crossentropy}
-        if not isinstance(self.engine, TensorFlowEngine):
-            functions["cross_entropy"] = losses.categorical_crossentropy
-        function = functions.get(definition)
-        if function is None:
-            return None
-
-        def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-            return [function(values["target"], copy(values["logits"]), from_logits=True)]
-
-        return Native(f"keras.losses.{function.__name__}", run, Packing({}))
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
         return claim_optimizer(self, self.keras, self.engine, rule)

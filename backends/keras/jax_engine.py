@@ -18,6 +18,7 @@ class JaxEngine:
 
     cpu = "cpu:0"
     inexact = frozenset({"tanh", "normalization", "attention"})
+    wrong_losses: frozenset[str] = frozenset()
     index = "int32"  # the dtype of a model's indices
     quick = False  # see harness.runtime.backend.Backend
 

@@ -15,6 +15,7 @@ class TorchEngine:
     # Not cpu:0: torch copies a tensor from cpu to cpu:0, and Keras then loses its parameters.
     cpu = "cpu"
     inexact = frozenset({"matmul", "normalization", "attention"})
+    wrong_losses: frozenset[str] = frozenset()
     index = "int32"  # the dtype of a model's indices
     quick = False  # see harness.runtime.backend.Backend
 

@@ -15,7 +15,7 @@ from harness.check.run import Engine
 from harness.check.step_summary import places
 
 ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
-NAME = "harness.suite.test_checks"
+NAME = f"{__package__}.test_checks"
 """Where the tests are, wherever it is installed: ``pytest --pyargs`` takes it."""
 
 # Findings of a cell whose checks could not begin.

@@ -225,11 +225,21 @@ def test_nothing_compared_is_no_success(tmp_path: Path) -> None:
 
 def test_every_finding_of_the_engine_has_a_test() -> None:
     assert set(FINDINGS.values()) == set(CHECKS)
-    # Between them these have every check: an embedding, a state that is carried, statistics.
-    names = ("lesson6/simple_rnn", "lesson6/stateful_lstm")
-    given = {"dtypes": ("float64",), "thorough": True, "repeat": 2}
-    with Engine(Request(specs=names, backends=("numpy",), **given)) as engine:
-        found = {f.check for r in engine.run().results for f in r.findings}
+    # Between them these have every check: an embedding, a state that is carried, statistics; heads.
+    given = {"dtypes": ("float64",), "backends": ("numpy",)}
+    runs = (
+        Request(
+            specs=("lesson6/simple_rnn", "lesson6/stateful_lstm"),
+            thorough=True,
+            repeat=2,
+            **given,
+        ),
+        Request(specs=("gpt",), checks=("large-counts",), **given),
+    )
+    found = set()
+    for run in runs:
+        with Engine(run) as engine:
+            found |= {f.check for r in engine.run().results for f in r.findings}
     assert found == set(FINDINGS)
 
 
