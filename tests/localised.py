@@ -90,8 +90,9 @@ def judged(name: str, cause: Cause | None, proved: bool, rows: dict[str, Any]) -
 
 def measured(names: Iterable[str]) -> Iterator[Judged]:
     """Every fault looked for, one after the other."""
-    rows = altered()
-    with installed(), Engine(Request(backends=BACKENDS[:1])) as engine:
+    rows, names = altered(), list(names)
+    specs = tuple(dict.fromkeys(MUTANTS[name].spec for name in names))
+    with installed(), Engine(Request(specs, BACKENDS[:1])) as engine:
         for name in names:
             mutant = MUTANTS[name]
             checks = dict.fromkeys(("primitives", *ORDINARY, FINDINGS[mutant.check]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from types import TracebackType
 
 import pytest
 
@@ -39,7 +38,7 @@ class Cells:
         turns = [name for name, _ in groupby(cell.backend for cell in self._groups)]
         self._in_turn = len(turns) == len({*turns})
         self._results: dict[Cell, CellResult] = {}
-        self._failed: dict[Cell, tuple[BaseException, TracebackType | None]] = {}
+        self._failed: dict[Cell, str] = {}
         self._counted: dict[Cell, set[str]] = {}
 
     def findings(self, cell: Cell, check: str) -> list[Finding]:
@@ -47,7 +46,8 @@ class Cells:
 
         Raises:
             LookupError: the cell has a finding that no test of the suite would show.
-            BaseException: what ended the run of the cell, for each of its tests the same.
+            BaseException: what ended the run of the cell.
+            pytest.fail.Exception: that run was ended when an earlier test asked for it.
         """
         found = self._result(cell).findings
         return [f for f in found if f.check in (check, FINDINGS[check], *BEFORE)]
@@ -80,13 +80,13 @@ class Cells:
 
     def _result(self, cell: Cell) -> CellResult:
         if cell in self._failed:
-            error, traceback = self._failed[cell]
-            raise error.with_traceback(traceback)
+            text = f"{cell} came to no end: {self._failed[cell]}"
+            raise pytest.fail.Exception(text, pytrace=False)
         if cell not in self._results:
             try:
                 self._results[cell] = self._run(cell)
             except BaseException as error:  # a limit of time of the session's is one
-                self._failed[cell] = error, error.__traceback__
+                self._failed[cell] = f"{type(error).__name__}: {error}"
                 raise
         return self._results[cell]
 

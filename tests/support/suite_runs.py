@@ -36,7 +36,7 @@ def suite(
         env={**os.environ, **given, "PYTHONPATH": path, "PYTEST_ADDOPTS": "", **variables},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

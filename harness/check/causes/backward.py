@@ -58,14 +58,14 @@ class Backward:
         return Causes(found, not wrong, self._proof(found, wrong)) if found else None
 
     def _scaled(self, wrong: Mapping[str, Deviation], right: Arrays) -> Causes | None:
-        """Whether every gradient is the right one times one number."""
+        """Whether every gradient is the right one times one number, which is not zero."""
         names = [n for n, a in right.items() if np.abs(a).max(initial=0.0) > 0]
         found = {n: np.asarray(self._last[n], np.float64) for n in names if n in self._last}
         if len(found) < len(names) or any(found[n].shape != right[n].shape for n in names):
             return None
         product = sum(float((found[n] * right[n]).sum()) for n in names)
         factor = product / sum(float((right[n] ** 2).sum()) for n in names)
-        if not abs(factor - 1) > APART:
+        if factor == 0 or not abs(factor - 1) > APART:
             return None
         for name in names:
             scale = float(np.abs(right[name]).max()) * abs(factor)
