@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import localised
 import pytest
 from click.testing import CliRunner
 from test_mutants import BACKENDS, MUTANTS, installed
@@ -113,6 +114,13 @@ def test_what_only_the_loop_of_a_backend_does_wrong_is_found_at_its_layer(search
     found = search("loop-results-backwards")
     assert "is given right values, and makes a wrong one" in first(found)
     assert "walked step by step it is right" in first(found)
+
+
+def test_the_measurement_reaches_faults_of_every_system() -> None:
+    """What ``tests/localised.py`` counts: of a model that is not one of Lesson 6 too."""
+    (found,) = localised.measured(["adamw-decay-coupled"])
+    assert MUTANTS[found.name].spec == "mlp"
+    assert (found.family, found.right, found.proved) == ("altered optimizer", True, True)
 
 
 # --- The verb ---------------------------------------------------------------------------------
