@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -48,11 +47,12 @@ def experts_by_four_bits(indices: Array, classes: int, dtype: str) -> Array:
     return PRIMITIVES["one_hot"](indices, classes, dtype)
 
 
-@primitive("concat", "mamba", COUNTS)
-def sixteen_parts(arrays: Sequence[Array], axis: int) -> Array:
-    """Of more than 16 arrays the others are joined as the sixteenth."""
-    parts = [*arrays[:16], *[arrays[15]] * (len(arrays) - 16)]
-    return np.concatenate(parts, axis)
+@primitive("windows", "mamba", COUNTS)
+def sixteen_taps(x: Array, *, axes: tuple[int, ...], **framing: Any) -> Array:
+    """Of a window of more than 16 entries the others are zeros."""
+    found = np.array(PRIMITIVES["windows"](x, axes=axes, **framing))
+    np.moveaxis(found, axes[-1] + 1, 0)[16:] = 0
+    return found
 
 
 @primitive("sum", "mamba", COUNTS)
@@ -73,13 +73,9 @@ def heads_of_a_register(x: Array, axes: tuple[int, ...]) -> Array:
     return np.asarray(found)
 
 
-def _steps(x: Any) -> int:
-    return int(x.shape[-1])
-
-
 @primitive("take_along_axis", "moe", COUNTS)
 def choices_of_sixteen(x: Array, indices: Array) -> Array:
     """Of rows of 17 to 63 entries those beyond the sixteenth cannot be chosen."""
-    if 16 < _steps(x) < 64:
+    if 16 < x.shape[-1] < 64:
         indices = np.minimum(indices, 15)
     return np.take_along_axis(x, indices, -1)
