@@ -1,4 +1,5 @@
-"""Whole plans, and torch's own layers, through torch.compile: as C++ that is translated here."""
+"""Whole plans, and torch's own layers, through the compiler of torch.compile: as C++ that is
+translated here."""
 
 from __future__ import annotations
 
@@ -97,7 +98,7 @@ class _Compiled:
     the calls that it makes are recorded, and what was recorded is compiled.
 
     Not by torch.compile itself, which before each run looks again at every tensor that it is given:
-    at a small batch that takes a fourth of the time of a step.
+    at a small batch that is a good part of a step.
     """
 
     def __init__(self, function: Callable[..., Any], exact: bool, most: int | None = None) -> None:
