@@ -41,7 +41,10 @@ FOLDED: Mapping[str, Callable[..., float]] = {
     "divide": operator.truediv,
     "power": operator.pow,
     "negative": operator.neg,
-    **{name: getattr(math, name) for name in ("exp", "log", "tanh", "sqrt")},
+    **{
+        name: getattr(math, name)
+        for name in ("exp", "log", "tanh", "sqrt", "sin", "cos", "erf", "floor")
+    },
 }
 # What the text itself needs the names of, and what Keras takes for arguments of its own.
 RESERVED = PYTHON | {
