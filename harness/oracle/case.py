@@ -205,7 +205,8 @@ def _moved(array: Any, start: Array | None) -> Any:
     if start is None or isinstance(array, Misfit) or array.shape != start.shape:
         return array
     moved = np.asarray(array, np.float64) - start.astype(array.dtype).astype(np.float64)
-    return moved.astype(array.dtype)
+    # Of no axes a difference is a number of numpy, and no array.
+    return np.asarray(moved).astype(array.dtype)
 
 
 __all__ = ["Case", "Expected", "entries_of", "state_of", "step_values"]

@@ -21,7 +21,7 @@ from harness.oracle.draw import draw
 from harness.oracle.off_kinks import off_kinks
 from harness.oracle.tolerance import FLOOR, PRECISION, scales
 from harness.oracle.yardstick import Expected
-from harness.program.fitting_sizes import nearest_sizes
+from harness.program.fitting_sizes import fits, nearest_sizes
 from harness.program.ir import Port, Program
 from harness.runtime.arguments import Arguments
 
@@ -212,10 +212,11 @@ def _more(case: Case, own: Case) -> dict[str, int]:
     for name in sorted(few, key=few.__getitem__):
         tried = {**sizes, name: next(numbers)}
         try:
-            entries = entries_of(case.spec.program(**tried), case.batch, case.time)
+            made = case.spec.program(**tried)
         except SpecError:  # a part may not be larger than the whole, say
             continue
-        if entries <= ENTRIES:
+        entries = entries_of(made, case.batch, case.time)
+        if entries <= ENTRIES and fits(made, case.batch, case.time):
             sizes = tried
     return sizes
 
