@@ -27,8 +27,8 @@ from harness.runtime.arguments import Arguments
 
 # Each is beyond a power of two at which a buffer, a block or a type may end: of the batch 32 and
 # 64, of time 16 and 32, of classes 64, 128 and 256. There are as many units as examples, so that
-# one axis may be taken for the other.
-BATCH, TIME, CLASSES, UNITS, OTHERS = 70, 33, 300, 70, 41
+# one axis may be taken for the other. Classes and others fill whole tiles, the rest does not.
+BATCH, TIME, CLASSES, UNITS, OTHERS = 70, 33, 304, 70, 48
 # Different examples in a batch. Only those have comparisons of their own, and with few of them
 # none lies so near to its threshold that float32 falls to the other side.
 DISTINCT = 3
@@ -37,6 +37,8 @@ RATE = 2.0**20
 # What is small in a spec is so in all cases: heads of attention, experts. Beyond 16 of them no more
 # than so many numbers of a model make a case.
 MANY, ENTRIES = 17, 600_000
+# Sizes as users have them, for which kernels may have a way of their own, are multiples of this.
+TILE = 16
 _cases: WeakKeyDictionary[Case, Case] = WeakKeyDictionary()
 _numerous: WeakKeyDictionary[Case, Case | None] = WeakKeyDictionary()
 _making = Lock()
@@ -163,16 +165,11 @@ def large_case(case: Case, own: Case) -> Case:
 
 def _sizes(case: Case, own: Case) -> dict[str, int]:
     """Large numbers for the sizes that a run has not set: those are the same in both cases."""
-    program = case.training
-    free = {
-        n: size
-        for n, size in own.training.sizes.items()
-        if case.training.sizes[n] != size and n not in program.structural
-    }
-    classes, others = count(CLASSES), count(OTHERS)
-    widest = max((n for n in free if n not in _classes(program)), key=free.__getitem__, default="")
+    program, free = case.training, _free(case, own)
+    classes, others = count(CLASSES, TILE), count(OTHERS, TILE)
+    widest = next((n for n in free if n not in _classes(program)), "")
     sizes = dict(own.training.sizes)
-    for name in free:
+    for name in (n for n in sizes if n in free):
         if name in _classes(program):
             sizes[name] = next(classes)
         else:
@@ -191,10 +188,24 @@ def numerous_case(case: Case, own: Case) -> Case | None:
         if case not in _numerous:
             sizes = _more(case, own)
             plain = sizes == case.training.sizes
-            _numerous[case] = (
-                None if plain else Case(case.spec, sizes, case.batch, case.time, case.seed)
-            )
+            _numerous[case] = None if plain else _at(case, sizes, case.batch)
         return _numerous[case]
+
+
+def _at(case: Case, sizes: Mapping[str, int], batch: int) -> Case:
+    batch, time = nearest_sizes(case.spec.program(**sizes), batch, case.time)
+    return Case(case.spec, sizes, batch, time, case.seed)
+
+
+def _free(case: Case, own: Case) -> dict[str, int]:
+    """The spec's numbers for the sizes that are smaller in a case, the largest first."""
+    sizes = own.training.sizes
+    free = {
+        n: size
+        for n, size in sizes.items()
+        if case.training.sizes[n] != size and n not in case.training.structural
+    }
+    return {n: sizes[n] for n in sorted(free, key=free.__getitem__, reverse=True)}
 
 
 def _more(case: Case, own: Case) -> dict[str, int]:

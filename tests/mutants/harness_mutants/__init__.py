@@ -15,6 +15,7 @@ from harness.runtime.hookspecs import hookimpl
 from harness.runtime.opening import make_session
 from harness.runtime.session import Session
 from harness_mutants import (  # noqa: F401
+    aligned,
     arrays,
     counts,
     dear,
