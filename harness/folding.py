@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from rich.cells import cell_len
-
 # Columns below which what is right of others is shown in a line of its own.
 ROOM = 24
 # A row of columns, up to the last of them.
@@ -72,7 +70,7 @@ def restored(text: str) -> str:
 
 def width(text: str) -> int:
     """The columns that a text takes."""
-    return cell_len(restored(text))
+    return _cells(restored(text))
 
 
 def _joined(command: str) -> str:
@@ -91,3 +89,13 @@ def _broken(row: str, columns: int, margin: int) -> Iterator[str]:
             current = " " * (min(margin, room) if room >= 0 else margin)
         current += word
     yield current.rstrip()
+
+
+def _cells(text: str) -> int:
+    """Columns that a text takes. The library that knows is only imported for letters that may be
+    wide: help starts at once."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)

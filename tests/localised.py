@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 TESTS = Path(__file__).parent
-sys.path[:0] = [str(TESTS / name) for name in ("check", "support", "mutants")]
+sys.path[:0] = [str(TESTS / name) for name in ("check", "support")]
 
 from fault_places import PLANTED, at_altered, at_operation  # noqa: E402
 from test_mutants import BACKENDS, MUTANTS, PLAIN, installed  # noqa: E402

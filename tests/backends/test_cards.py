@@ -138,6 +138,7 @@ class FakeTensorFlow:
             list_logical_devices=lambda kind: ["one", "two"][:logical],
             set_visible_devices=visible,
         )
+        self.add = told("add")
         self.test = SimpleNamespace(experimental=SimpleNamespace(sync_devices=told("sync")))
 
     def function(self, step: Any, **options: Any) -> Any:

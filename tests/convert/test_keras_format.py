@@ -139,7 +139,7 @@ def test_all_forms_of_the_language(worker: Worker, tmp_path: Path, dtype: str) -
     case, path = Case.of(everything(tmp_path), dtype), tmp_path / "model.keras"
     written(worker, case, path)
     classes = re.findall(r"^class (\w+)", path.with_suffix(".py").read_text(), re.MULTILINE)
-    assert classes == ["Pair", "Centred", "Multiply", "Multiply2"]
+    assert classes == ["Pair", "Centred", "Add", "Multiply", "Multiply2"]
     for batch, time in ((3, 4), (1, 2), (5, 9)):
         assert outputs(worker, case, path, batch, time) < ALLOWED[dtype]
     assert_comes_back(worker, case, path)

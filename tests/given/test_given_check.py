@@ -218,6 +218,7 @@ def test_what_cannot_be_checked_is_said(specs: Any, options: Any, words: str) ->
 def test_every_check_is_made_at_given_numbers_or_named_as_not() -> None:
     own = {"shapes", "partial-batch", "extremes", "saturation", "kinks", "embedding-rows"}
     own |= {"bad-index", "nan", "initial-values", "own-sizes", "large-sizes", "functions", "tails"}
+    own |= {"large-counts"}
     own |= {
         "offset",
         "minus-infinity",
