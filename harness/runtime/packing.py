@@ -52,7 +52,7 @@ class Part:
     def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: ArrayDict) -> None:
         shape = shapes[self.name]
         turned = packed.reshape(self.turned(shape))
-        into[self.name] = np.ascontiguousarray(turned.transpose(self.back(len(shape))))
+        into[self.name] = np.asarray(turned.transpose(self.back(len(shape))), order="C")
 
     def length(self, axis: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return (self.shape or self.turned(shapes[self.name]))[axis]

@@ -19,17 +19,18 @@ from harness.spec.model import load_spec
 
 RANDOM = np.random.default_rng(5)
 SHAPES = {"W": (3, 4), "V": (3, 5), "U": (4, 4), "S": (4, 4), "b": (4,), "c": (4,)}
-SHAPES |= {"K": (2, 3, 4, 5)}
-NEUTRAL = {n: RANDOM.normal(size=s).astype(np.float32) for n, s in SHAPES.items()}
+SHAPES |= {"K": (2, 3, 4, 5), "s": ()}
+NEUTRAL = {n: np.asarray(RANDOM.normal(size=s), np.float32) for n, s in SHAPES.items()}
 
 
 def at(axis: int, *names: str, transpose: bool = False) -> Join:
     return Join(tuple(Part(n, transpose) for n in names), axis)
 
 
-W, V, U, S, b, c, K = (NEUTRAL[n] for n in SHAPES)
+W, V, U, S, b, c, K, s = (NEUTRAL[n] for n in SHAPES)
 PIECES: dict[str, tuple[Piece, Any]] = {
     "part": (Part("W"), W),
+    "a number without axes": (Part("s"), s),
     "transposed": (Part("W", transpose=True), W.T),
     "axes in another order": (Part("K", axes=(3, 2, 0, 1)), K.transpose(3, 2, 0, 1)),
     "in another shape": (Part("W", shape=(3, 2, 2)), W.reshape(3, 2, 2)),
