@@ -9,9 +9,8 @@ may take that one here, and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from itertools import chain
 
-from harness.program.ir import Node
+from harness.program.ir import Node, reads
 
 # NaN in any operand is NaN in the result, entry by entry. Not ``power``: 1 ** NaN is 1.
 PASSING = frozenset(
@@ -34,7 +33,7 @@ PASSING = frozenset(
 def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
     """The values of ``max`` among ``nodes`` in which NaN may be lost, if nothing but the values
     ``ends`` is looked at, and if the axis of the maximum is the last."""
-    read = [{*node.inputs, *_inner(node)} for node in nodes]
+    read = [{*reads(node)} for node in nodes]
     last = {value: number for number, values in enumerate(read) for value in values}
     last.update(dict.fromkeys(ends, len(nodes)))
     found = (n for n, node in enumerate(nodes) if node.op == "max" and node.attributes["keepdims"])
@@ -80,10 +79,3 @@ def _alike(total: Node, most: Node) -> bool:
     return bool(total.attributes["keepdims"]) and (
         tuple(total.attributes["axis"]) == tuple(most.attributes["axis"])
     )
-
-
-def _inner(node: Node) -> Iterable[int]:
-    """What the body of a loop or call reads, of whatever is around it."""
-    if node.body is None:
-        return ()
-    return chain.from_iterable((*n.inputs, *_inner(n)) for n in node.body.nodes)

@@ -22,6 +22,7 @@ from harness.program.ir import (
     walk_nodes,
 )
 from harness.program.passes import literal_zeros, optimise
+from harness.program.permutations import inverse
 from harness.program.scaling import GOOD, SCALE, guarded
 from harness.program.signature import crossing_ports, result_ports
 from harness.program.updates import at_shape, type_at
@@ -254,6 +255,5 @@ def _ordered(
         nodes = tuple(node for node in nodes if node is not move)
         taken[name], orders[name] = move.output, axes
         if len(readers) > 1:
-            inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))
-            back.append(Node("permute_dims", (move.output,), (value,), {"axes": inverse}))
+            back.append(Node("permute_dims", (move.output,), (value,), {"axes": inverse(axes)}))
     return (*back, *nodes), taken, orders

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.arrays import Array, ArrayDict
+from harness.program.permutations import inverse
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Part:
 
     def back(self, rank: int) -> tuple[int, ...]:
         """The inverse of :meth:`order`."""
-        return tuple(sorted(range(rank), key=self.order(rank).__getitem__))
+        return inverse(self.order(rank))
 
     def turned(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A neutral shape with its axes in :meth:`order`."""

@@ -25,8 +25,8 @@ MESSAGES = {
         "pip install 'backend-comparison-harness[ray]'",
     ),
     "another interpreter's": (
-        "that interpreter has no harness; install it with: /opt/a/bin/python -m pip install x==1.0",
-        "/opt/a/bin/python -m pip install x==1.0",
+        "that interpreter has no harness; install it with: env/bin/python -m pip install x==1.0",
+        "env/bin/python -m pip install x==1.0",
     ),
     "in quotation marks": (
         "there is no environment of torch@2.6.0: make it with 'harness env torch==2.6.0', or not",

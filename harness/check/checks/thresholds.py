@@ -186,15 +186,11 @@ def numerous_case(case: Case, own: Case) -> Case | None:
     where it has all in plenty."""
     with _making:
         if case not in _numerous:
-            sizes = _more(case, own)
-            plain = sizes == case.training.sizes
-            _numerous[case] = None if plain else _at(case, sizes, case.batch)
+            sizes, made = _more(case, own), None
+            if sizes != case.training.sizes:
+                made = Case(case.spec, sizes, case.batch, case.time, case.seed)
+            _numerous[case] = made
         return _numerous[case]
-
-
-def _at(case: Case, sizes: Mapping[str, int], batch: int) -> Case:
-    batch, time = nearest_sizes(case.spec.program(**sizes), batch, case.time)
-    return Case(case.spec, sizes, batch, time, case.seed)
 
 
 def _free(case: Case, own: Case) -> dict[str, int]:

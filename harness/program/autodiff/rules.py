@@ -15,12 +15,11 @@ from harness.program.autodiff.elementwise import ELEMENTWISE
 from harness.program.autodiff.reverse import Reverse, Rule
 from harness.program.dims import ONE, Dim
 from harness.program.ir import Node
+from harness.program.permutations import inverse
 
 
 def _permute_dims(r: Reverse, node: Node, g: int) -> None:
-    axes = node.attributes["axes"]
-    back = tuple(sorted(range(len(axes)), key=axes.__getitem__))
-    r.add(node.inputs[0], r.emit("permute_dims", g, axes=back))
+    r.add(node.inputs[0], r.emit("permute_dims", g, axes=inverse(node.attributes["axes"])))
 
 
 def _broadcast_to(r: Reverse, node: Node, g: int) -> None:

@@ -18,7 +18,7 @@ from harness.program.dims import ONE
 from harness.program.ir import Node, reads
 from harness.program.passes.algebra import ELEMENTWISE
 from harness.program.passes.order import in_order
-from harness.program.passes.transposes import Axes, inverse
+from harness.program.permutations import Axes, inverse
 
 SAME_AXES = frozenset({*ELEMENTWISE, "relu", "clip", "sigmoid", "astype", "stop_gradient"})
 

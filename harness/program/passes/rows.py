@@ -11,7 +11,7 @@ from typing import Any
 from harness.program.dims import ONE, Dim
 from harness.program.leading_axes import leading_axes, lone_axes
 from harness.program.passes.rewriter import Rewriter, Rule
-from harness.program.passes.transposes import inverse
+from harness.program.permutations import inverse
 
 
 def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:

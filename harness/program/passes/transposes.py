@@ -13,14 +13,9 @@ from typing import Any
 from harness.program.dims import Dim
 from harness.program.passes.algebra import BINARY, COMPARISONS, UNARY
 from harness.program.passes.rewriter import Rewriter, Rule
+from harness.program.permutations import Axes, inverse
 
 Attributes = Mapping[str, Any]
-Axes = tuple[int, ...]
-
-
-def inverse(axes: Sequence[int]) -> Axes:
-    """The permutation that undoes this one."""
-    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 
 def _moved(g: Rewriter, value: int) -> tuple[int, Axes] | None:

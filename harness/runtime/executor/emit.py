@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.program.ir import Kind, Node
+from harness.program.permutations import inverse
 from harness.runtime.executor.buffers import Constant, Instruction, Operand, View, fresh
 
 Shape = tuple[int, ...]
@@ -123,8 +124,7 @@ def homes_of(
         elif node.op in VIEWS and node.output in found:
             place = found[node.output]
             if node.op == "permute_dims":
-                axes = node.attributes["axes"]
-                place = place.permute(sorted(range(len(axes)), key=axes.__getitem__))
+                place = place.permute(inverse(node.attributes["axes"]))
             elif node.op == "expand_dims":
                 place = place.squeeze(node.attributes["axis"])
             elif node.op == "squeeze":

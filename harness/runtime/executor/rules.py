@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from harness.program.permutations import inverse
 from harness.runtime.executor.buffers import Constant, Operand, View, fresh
 from harness.runtime.executor.emit import Shape, elementwise
 from harness.runtime.executor.framing import overlap_add, windows
@@ -73,10 +74,9 @@ def _matmul(work: Work) -> Operand:
     if home is None and left.permute(order).merge(lead, 1) is None:
         order = tuple(range(lead + 1))
     left = assembler.matrix(left.permute(order), lead, 1)
-    back = sorted(range(lead + 1), key=order.__getitem__)
     out = home.permute(order) if home else fresh(tuple(shape[a] for a in order))
     assembler.into(out, "matmul", left, assembler.matrix(right, 1, 1), groups=(lead, 1))
-    return out.permute(back)
+    return out.permute(inverse(order))
 
 
 def _addmm(work: Work) -> Operand:
