@@ -14,6 +14,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from harness.folding import wrapped
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -114,8 +116,6 @@ def _write(stream: TextIO, text: str) -> None:
 
 def tell(text: str, *, error: bool = False) -> None:
     """Print a text for people: as :func:`say` does, and on a terminal broken between words."""
-    from harness.folding import wrapped
-
     wide = width(sys.stderr if error else sys.stdout)
     say(text if wide is None else wrapped(visible(text), wide), error=error)
 
@@ -161,8 +161,6 @@ def is_live(target: Console) -> bool:
 
 def line(target: Console, text: str, style: str = "", further: int = 2) -> None:
     """Print a line of any text on a console, above its progress bar if it has one."""
-    from harness.folding import wrapped
-
     shown = wrapped(visible(text), target.width, further)
     target.print(entry(shown, style), highlight=False, soft_wrap=True)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn_weights import SPEC, drawn_weights
+from small_models import sized
 
 from harness.convert import run
 from harness.convert.agreement import Agreement, agreement
@@ -89,24 +90,11 @@ def test_weights_of_other_dtypes_are_refused(dtype: str, tmp_path: Path) -> None
         run.exported_of(load_spec(SPEC), other)
 
 
-TIMED = """\
-model: timed
-summary: Made for a test.
-source: Made for a test.
-sizes: {features: 3, rows: 5}
-inputs:
-  x: {shape: [batch, time, features]}
-layers:
-  place: {layer: learned_positions, context: rows}
-equations: y = place(x)[:, 1:] - x[:, :-1]
-"""
-
-
 def test_an_export_is_run_at_sizes_that_the_model_can_have() -> None:
-    spec = load_spec("timed", overrides={("model", "timed"): TIMED})
+    spec = sized("place(x)[:, 1:] - x[:, :-1]", 5)
     program = spec.program()
     arrays = {p.name: np.ones(program.shape(p)) for p in program.parameters}
-    given = Weights("timed", "", dict(program.sizes), arrays, {})
+    given = Weights(spec.name, "", dict(program.sizes), arrays, {})
     found: list[tuple[int, ...]] = []
 
     def right(inputs: Any, state: Any) -> dict[str, Any]:

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from small_models import sized
 
 from harness.check.request import Request, case_sizes
 from harness.errors import UsageError
 from harness.program.fitting_sizes import fits, nearest_sizes
-from harness.spec.model import Spec, load_spec
-
-MODEL = """\
-model: sized
-summary: Made for a test.
-source: Made for a test.
-sizes: {features: 3, rows: 6}
-inputs:
-  x: {shape: [batch, time, features]}
-layers:
-  place: {layer: learned_positions, context: rows}
-equations: |
-  y = EQUATION
-"""
-
-
-def sized(equation: str) -> Spec:
-    text = MODEL.replace("EQUATION", equation)
-    return load_spec("sized", overrides={("model", "sized"): text})
+from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize(
@@ -44,7 +27,7 @@ def sized(equation: str) -> Spec:
 def test_the_nearest_sizes_are_found(
     equation: str, wanted: tuple[int, int], found: tuple[int, int]
 ) -> None:
-    program = sized(equation).program("training")
+    program = sized(equation, 6).program("training")
     assert nearest_sizes(program, *wanted) == found
     assert fits(program, *found)
     assert fits(program, *wanted) == (wanted == found)
@@ -55,7 +38,7 @@ def test_a_model_that_can_have_none_says_what_is_lacking(equation: str) -> None:
     with pytest.raises(
         UsageError, match=r"sized: a slice or a window needs .* give the spec other"
     ):
-        nearest_sizes(sized(equation).program("training"), 3, 7)
+        nearest_sizes(sized(equation, 6).program("training"), 3, 7)
 
 
 IMAGE = """\

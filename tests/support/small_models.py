@@ -45,6 +45,19 @@ loss: mean(sparse_cross_entropy(logits, target))
 optimizer: {{optimizer: sgd, learning_rate: 0.125}}
 """
 
+SIZED = """\
+model: sized
+summary: Reads no more steps than a table has rows.
+source: Made for a test.
+sizes: {features: 3, rows: ROWS}
+inputs:
+  x: {shape: [batch, time, features]}
+layers:
+  place: {layer: learned_positions, context: rows}
+equations: |
+  y = EQUATION
+"""
+
 TINY = """\
 model: tiny
 summary: Uses one definition.
@@ -60,6 +73,12 @@ targets:
   target: {shape: [batch, time, width]}
 loss: LOSS
 """
+
+
+def sized(equation, rows):
+    """A model over floats ``x`` [batch, time, 3], with a layer ``place`` of so many positions."""
+    text = SIZED.replace("EQUATION", equation).replace("ROWS", str(rows))
+    return load_spec("sized", overrides={("model", "sized"): text})
 
 
 def tiny(equations, layers="{}", loss="mean(squared_error(y, target))", overrides=None, inputs=""):

@@ -248,25 +248,32 @@ class Emitter:
         for size in FREE:
             if not re.search(rf'(?<![\w".]){size}(?![\w"])', whole):
                 continue
-            places = [
-                (bool(dim.constant) + (factor > 1), f"{self.text[a]}.shape[{axis}]", dim, factor)
+            axes = [
+                (f"{self.text[a]}.shape[{axis}]", length.substitute(known))
                 for a in arguments
                 for axis, length in enumerate(self.types[a].shape)
-                for dim in [length.substitute(known)]
-                for name, factor in dim.terms[:1]
-                if name == size and len(dim.terms) == 1 and factor > 0
             ]
-            if not places:
+            found = [_solved(text, dim) for text, dim in axes if _tells(dim, size)]
+            if not found:
                 raise UsageError(
                     f"cannot be written as source: no input has {size!r} as one of its axes"
                 )
-            _, text, dim, factor = min(places, key=lambda place: place[0])
-            if dim.constant:
-                text += f" {'-+'[dim.constant < 0]} {abs(dim.constant)}"
-            if factor > 1:
-                text = f"{f'({text})' if dim.constant else text} // {factor}"
-            lines.append(f"{size} = {text}")
+            plainest = min(found, key=lambda text: text.count(" "))
+            lines.append(f"{size} = {plainest}")
         return lines
+
+
+def _tells(dim: Dim, size: str) -> bool:
+    """Whether a length tells a size: it has no other, and grows with it."""
+    return len(dim.terms) == 1 and dim.terms[0][0] == size and dim.terms[0][1] > 0
+
+
+def _solved(text: str, dim: Dim) -> str:
+    """The size that a length tells, from the text of that length."""
+    ((_, factor),) = dim.terms
+    if dim.constant:
+        text += f" {'-+'[dim.constant < 0]} {abs(dim.constant)}"
+    return text if factor == 1 else f"{f'({text})' if dim.constant else text} // {factor}"
 
 
 WORDS: Mapping[str, str] = {
