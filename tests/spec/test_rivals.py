@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from places import SPECS
+from suite_runs import specs, suite
 
 import harness
 from harness.bench.request import BenchRequest, groups_of
@@ -187,17 +188,7 @@ def test_commands_of_one_spec_do_not_take_a_file_that_hides_a_model(
 
 def test_the_suite_refuses_two_files_of_one_name(tmp_path: Path) -> None:
     one, other = model(tmp_path / "one.yaml"), model(tmp_path / "other.yaml")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--pyargs",
-        "harness.suite",
-        "-p",
-        "no:cacheprovider",
-    ]
-    command += ["--backend", "numpy", "--harness-spec", str(one), "--harness-spec", str(other)]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    run = suite(tmp_path, "--backend", "numpy", *specs(str(one), str(other)))
     assert run.returncode == 4, run.stdout
     assert f"{one}:1:8" in run.stderr
     assert f"{other}:1:8" in run.stderr
