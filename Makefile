@@ -74,7 +74,7 @@ lowest newest: install
 
 fuzz: install
 	HARNESS_FUZZ=10000 HARNESS_INTERRUPT_STEP=0.02 \
-	  $(BIN)/python -m pytest tests/fuzz tests/cli/test_interrupts.py
+	  $(BIN)/python -m pytest tests/fuzz tests/command/test_interrupts.py
 
 # Needs no framework, nor the package itself.
 docs: $(VENV)-docs/installed

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from harness import interrupts
+from harness.command import interrupts
 
 TYPE_CHECKING = False  # typing's own, without the import
 if TYPE_CHECKING:
@@ -53,18 +53,18 @@ def _open_standard_files() -> None:
 
 def _run() -> int:
     """Run the command that was asked for; returns the exit code."""
-    from harness import terminal
+    from harness.output import printing
 
-    terminal.guard_streams()
+    printing.guard_streams()
     try:
         code = _command()
         sys.stdout.flush()
         return code
-    except terminal.OutputLost as lost:
-        terminal.abandon_output()
+    except printing.OutputLost as lost:
+        printing.abandon_output()
         if lost.closed:
             return CLOSED_PIPE
-        terminal.tell(f"cannot write the output: {lost}", error=True)
+        printing.tell(f"cannot write the output: {lost}", error=True)
         return USAGE
 
 
@@ -73,11 +73,11 @@ def _command() -> int:
 
     from harness.commands import cli
     from harness.errors import HarnessError
-    from harness.terminal import tell
+    from harness.output.printing import tell
 
     try:
         if COMPLETE in os.environ:
-            from harness import completion
+            from harness.command import completion
 
             completion.register(COMPLETE)
         return int(cli(standalone_mode=False) or 0)

@@ -14,11 +14,15 @@ from typing import Any
 
 import click
 
-from harness import options
 from harness.bench import commands as bench_commands
 from harness.check import commands as check_commands
 from harness.check import completion as check_completion
 from harness.cluster.options import machines
+from harness.command import options
+from harness.command.interrupts import stoppable
+from harness.command.options import FILE, FOLDER, listed, number, numbers, seed, timeout
+from harness.command.ranges import JOBS, MEMORY_MIB, REPEAT
+from harness.command.verbs import Verbs, origins
 from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
 from harness.defaults import commands as defaults_commands
@@ -27,17 +31,13 @@ from harness.demo import commands as demo_commands
 from harness.environments import commands as environments_commands
 from harness.errors import HarnessError, unknown
 from harness.given import commands as given_commands
-from harness.interrupts import stoppable
-from harness.options import FILE, FOLDER, listed, number, numbers, seed, timeout
-from harness.ranges import JOBS, MEMORY_MIB, REPEAT
+from harness.output.printing import tell
 from harness.report import commands as report_commands
-from harness.shards import Shard
+from harness.runs.shards import Shard
 from harness.spec import commands as spec_commands
-from harness.terminal import tell
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
 from harness.upstream import commands as upstream_commands
-from harness.verbs import Verbs, origins
 
 Command = Callable[..., Any]
 # Where the values that shells complete are filled in, when they are imported.
@@ -194,7 +194,7 @@ def request_of(given: Mapping[str, Any]) -> Any:
     """The request that command-line options stand for; :class:`UsageError` for a bad one."""
     from harness.check import request as requests
     from harness.check.own_model.asking import of_model
-    from harness.columns import names_of, of_options
+    from harness.environments.columns import names_of, of_options
     from harness.given.files import gather_for
     from harness.spec.library import Library
 

@@ -22,7 +22,7 @@ from rich.progress import track
 from harness.check.checks import CHECKS, NOT_NARROW, Context
 from harness.check.findings import PASSING, Finding
 from harness.check.request import DTYPES, Request, make_case
-from harness.columns import choose
+from harness.environments.columns import choose
 from harness.files.atomic import write_whole
 from harness.oracle.case import Case
 from harness.oracle.tolerance import FLOOR, K

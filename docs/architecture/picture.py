@@ -41,7 +41,6 @@ BOXES: Mapping[str, tuple[int, str]] = {
     "defaults": (868, "where defaults differ"),
     "oracle": (150, "the float64 reference"),
     "worker": (490, "a process for each backend"),
-    "columns": (830, "versions side by side"),
     "text": (300, "texts as indices"),
     "environments": (560, "other versions, made once"),
     "cluster": (830, "processes on many machines"),

@@ -20,20 +20,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("report", "demo"),
     ("train", "given", "comparison", "upstream"),
     ("bench", "check", "convert", "defaults"),
-    ("oracle", "worker", "columns"),
+    ("oracle", "worker"),
     ("text", "environments", "cluster"),
     ("spec", "runtime"),
     ("program",),
-    ("verbs", "options", "completion"),
-    ("settings", "help"),
-    ("interrupts",),
-    ("compared", "merged"),
-    ("github",),
-    ("table", "progress"),
-    ("notebook", "markdown"),
-    ("terminal",),
+    ("command", "runs"),
+    ("output",),
     ("files",),
-    ("ranges", "shards", "folding"),
     ("arrays", "errors"),
 )
 FLOOR: Mapping[str, int] = {
@@ -56,7 +49,7 @@ SPEAKERS = frozenset({"click", "rich"})
 SPEAKING = frozenset(
     {
         *("cli", "commands", "completion", "console", "folding", "help", "options"),
-        *("progress", "ranges", "report", "table", "terminal", "verbs"),
+        *("printing", "progress", "ranges", "report", "table", "verbs"),
     }
 )
 

@@ -14,7 +14,7 @@ from harness.bench.contestant import TimedResult
 from harness.bench.json_file import document
 from harness.bench.request import BenchRequest
 from harness.errors import several
-from harness.notebook import TintedText, frame, html_table
+from harness.output.notebook import TintedText, frame, html_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -11,9 +11,9 @@ from harness.check.cell import CellResult
 from harness.check.events import Report
 from harness.check.findings import PASSING
 from harness.check.record_made import result_records
-from harness.columns import left_out
-from harness.notebook import Tint, TintedText, frame, html_table
-from harness.terminal import visible
+from harness.environments.columns import left_out
+from harness.output.notebook import Tint, TintedText, frame, html_table
+from harness.output.printing import visible
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -10,7 +10,7 @@ from harness.api import arguments
 from harness.check.own_model.asking import of_model
 from harness.check.request import Request
 from harness.given.files import gather_for
-from harness.shards import Shard
+from harness.runs.shards import Shard
 
 if TYPE_CHECKING:
     from harness.api.arguments import Folders, Models, Names

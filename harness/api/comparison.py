@@ -6,7 +6,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from harness import compared
 from harness.api import arguments
 from harness.api.bench_report import BenchReport
 from harness.bench import compare as speeds
@@ -15,8 +14,9 @@ from harness.check.record_file import Records
 from harness.comparison import files
 from harness.comparison.between import between
 from harness.errors import UsageError
-from harness.notebook import TintedText, frame, html_table
-from harness.terminal import visible
+from harness.output.notebook import TintedText, frame, html_table
+from harness.output.printing import visible
+from harness.runs import compared
 
 if TYPE_CHECKING:
     from pandas import DataFrame

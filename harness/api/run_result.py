@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.given.console import arrays_of, text_of
 from harness.given.run import PassResult
-from harness.notebook import frame, html_table
+from harness.output.notebook import frame, html_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -6,8 +6,8 @@ import io
 
 from harness.check import report as reports
 from harness.check.events import Report
-from harness.table import Grid, show
-from harness.terminal import drawing
+from harness.output.printing import drawing
+from harness.output.table import Grid, show
 
 
 def report_text(report: Report) -> str:

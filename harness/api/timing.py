@@ -71,7 +71,7 @@ def bench(
     from harness.api.bench_report import BenchReport
     from harness.bench.request import BenchRequest
     from harness.bench.run import Bench
-    from harness.shards import Shard
+    from harness.runs.shards import Shard
 
     names, all_folders = arguments.models(specs, folders)
     asked = arguments.mapping(sizes, "sizes")

@@ -12,7 +12,7 @@ from harness.arrays import Array
 from harness.convert import weights as files
 from harness.convert.weights import Weights
 from harness.errors import several, shorten
-from harness.notebook import frame, html_table
+from harness.output.notebook import frame, html_table
 from harness.train.generate.console import differences
 
 if TYPE_CHECKING:

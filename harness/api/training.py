@@ -80,7 +80,7 @@ def train(
     """
     from harness.api import arguments
     from harness.api.trained import Trained
-    from harness.columns import one
+    from harness.environments.columns import one
     from harness.train.console import check_place
     from harness.train.request import TrainRequest, prepare
     from harness.train.run import TrainingRun
@@ -169,7 +169,7 @@ def generate(
     """
     from harness.api import arguments
     from harness.api.trained import Generated
-    from harness.columns import choose
+    from harness.environments.columns import choose
     from harness.errors import UsageError
     from harness.train.generate.request import GenerateRequest
     from harness.train.generate.writing import prepare

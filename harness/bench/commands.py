@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from harness import options
 from harness.cluster.options import machines
+from harness.command import options
+from harness.command.interrupts import stoppable
+from harness.command.options import FILE, JSON, MARKDOWN, listed, number, pairs, seed, timeout
+from harness.command.ranges import ROUNDS, SIZES, THREADS, THRESHOLD
 from harness.errors import UsageError
-from harness.interrupts import stoppable
-from harness.options import FILE, JSON, MARKDOWN, listed, number, pairs, seed, timeout
-from harness.ranges import ROUNDS, SIZES, THREADS, THRESHOLD
-from harness.shards import Shard
+from harness.runs.shards import Shard
 
 Command = Callable[..., Any]
 SHARE = click.option(
@@ -106,7 +106,7 @@ def bench(**given: Any) -> None:
 def request_of(given: Mapping[str, Any]) -> Any:
     """The request that options stand for; :class:`UsageError` for one that cannot be."""
     from harness.bench.request import BenchRequest
-    from harness.columns import names_of, of_options
+    from harness.environments.columns import names_of, of_options
     from harness.spec.library import Library
 
     for name in given["specs"] if given["as_json"] else ():

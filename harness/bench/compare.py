@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 
 from harness.bench.noise import SpeedRatio, speed
 from harness.bench.result_file import Incomplete
-from harness.compared import Differing, RunChanges, differing, merged, unreached
 from harness.errors import several
 from harness.oracle.tolerance import moved
+from harness.runs.compared import Differing, RunChanges, differing, merged, unreached
 
 Kind = Literal[
     "slower", "accuracy-lost", "lost", "faster", "accuracy-gained", "repaired", "new-cell"

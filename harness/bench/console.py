@@ -17,15 +17,15 @@ from harness.bench.json_file import check_writable, read, write
 from harness.bench.progress import BenchProgress
 from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
-from harness.columns import left_out
-from harness.compared import RunChanges
+from harness.environments.columns import left_out
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.user_file import displayed
-from harness.markdown import escaped
+from harness.output.markdown import escaped
+from harness.output.printing import console, line, say
+from harness.output.table import Grid, show
+from harness.runs.compared import RunChanges
 from harness.spec.asked_sizes import check_asked
 from harness.spec.model import replaced
-from harness.table import Grid, show
-from harness.terminal import console, line, say
 
 
 def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:

@@ -17,8 +17,8 @@ from typing import Any
 from harness.bench import json_file
 from harness.bench.request import group_name
 from harness.files.user_file import displayed
-from harness.merged import Merged, check_alike, origin_label
-from harness.shards import Plans, joined
+from harness.runs.merged import Merged, check_alike, origin_label
+from harness.runs.shards import Plans, joined
 
 # What all files must share: a cell's name does not tell all of it.
 ALIKE = ("device", "dtype", "path", "threads", "rounds")

@@ -17,7 +17,7 @@ from harness.bench.request import (
     groups_of,
     lacking_of,
 )
-from harness.shards import joined, plan_record
+from harness.runs.shards import joined, plan_record
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from harness.bench.contestant import TimedResult
 from harness.bench.events import BenchEvents
 from harness.bench.proofs import PROOFS
 from harness.bench.request import Group
-from harness.progress import Progress
+from harness.output.progress import Progress
 
 # What is done with a cell beside its rounds: it is prepared, warmed up and proved.
 BESIDE = 3 + len(PROOFS)

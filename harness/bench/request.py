@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.columns import choose
+from harness.command.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
+from harness.environments.columns import choose
 from harness.errors import UsageError, check_known, did_you_mean
-from harness.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
+from harness.runs.shards import Shard
 from harness.runtime.budget import check_fits
-from harness.shards import Shard
 from harness.spec.asked_sizes import check_asked, known_sizes
 from harness.spec.library import lesson6
 from harness.spec.model import FREE_SIZES, Spec, load_specs

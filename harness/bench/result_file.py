@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeInt
 
 from harness.files.forms import Form, Number
-from harness.merged import PlanForm
+from harness.runs.merged import PlanForm
 
 # Of no time at all there is no speed.
 Seconds = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False)]

@@ -8,7 +8,7 @@ from statistics import median
 from harness.bench.contestant import TimedResult
 from harness.bench.doubts import spread_of
 from harness.bench.noise import beyond_noise
-from harness.table import Grid, thousands
+from harness.output.table import Grid, thousands
 from harness.worker.remote import with_trace
 
 

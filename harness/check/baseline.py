@@ -16,9 +16,9 @@ from harness.check.record_read import of_machine
 from harness.check.request import choose_checks
 from harness.check.run import Engine
 from harness.check.surroundings import surroundings
-from harness.compared import RunChanges
 from harness.errors import UsageError
 from harness.files.user_file import displayed
+from harness.runs.compared import RunChanges
 from harness.worker.machine import identity
 
 

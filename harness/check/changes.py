@@ -15,8 +15,8 @@ from harness.check.checks import FINDINGS, IN_ONE
 from harness.check.findings import PASSING, VERDICTS, Finding, Verdict
 from harness.check.record_file import Records
 from harness.check.record_read import cell_of, comparable, stopped
-from harness.compared import unreached
 from harness.oracle.tolerance import moved
+from harness.runs.compared import unreached
 
 Kind = Literal[
     "new-difference",

@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
-from harness import options
-from harness.interrupts import stoppable
-from harness.options import WordList, listed, numbers, seed, timeout
-from harness.terminal import say, tell
+from harness.command import options
+from harness.command.interrupts import stoppable
+from harness.command.options import WordList, listed, numbers, seed, timeout
+from harness.output.printing import say, tell
 
 Command = Callable[..., Any]
 # What can be listed.
@@ -69,7 +69,7 @@ def explain(spec: str, **given: Any) -> None:
     SPEC may also be a layer, a function, a loss, an optimizer or an initializer.
     """
     from harness.check.explain import explain as text
-    from harness.columns import Columns, of_options
+    from harness.environments.columns import Columns, of_options
 
     columns = Columns(())
     if given["backends"]:
@@ -121,7 +121,7 @@ def localise(spec: str, **given: Any) -> None:
     """
     from harness.check.causes.run import run_localise
     from harness.check.request import Request
-    from harness.columns import names_of, of_options
+    from harness.environments.columns import names_of, of_options
 
     asked = tuple(filter(None, (given["backend"], given["against"])))
     columns = of_options(asked, given["pythons"])

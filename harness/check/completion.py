@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from harness.command.options import completers
 from harness.errors import HarnessError
-from harness.options import completers
 
 DTYPES = ("float64", "float32", "bfloat16", "float16", "tf32")
 PATHS = ("native", "equations", "derived", "compiled", "native-compiled", "fastest", "all")

@@ -21,15 +21,15 @@ from harness.check.record_made import result_records
 from harness.check.reproducer import check_writable, first_check, load, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
-from harness.columns import left_out, process_of
-from harness.compared import RunChanges
+from harness.environments.columns import left_out, process_of
 from harness.errors import UsageError
 from harness.files import forms
 from harness.oracle.patience import OracleFault
 from harness.oracle.tolerance import worst
-from harness.progress import Progress
-from harness.table import show
-from harness.terminal import console, line, say, tell
+from harness.output.printing import console, line, say, tell
+from harness.output.progress import Progress
+from harness.output.table import show
+from harness.runs.compared import RunChanges
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
 from harness.worker.worker import Worker

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 
 from harness.check.explain_definition import explain_definition
-from harness.columns import Columns, choose
+from harness.environments.columns import Columns, choose
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.program import flops
 from harness.program.autodiff.differentiate import differentiate

@@ -14,8 +14,8 @@ from harness.check.findings import VERDICTS, Verdict, gravest
 from harness.check.record_file import RecordError, Records, encoded, read_records
 from harness.check.record_read import CellBlock, CellOrigin, blocks, cell_of
 from harness.files.user_file import displayed
-from harness.merged import Merged, check_alike
-from harness.shards import Plans, joined
+from harness.runs.merged import Merged, check_alike
+from harness.runs.shards import Plans, joined
 
 
 def merge_records(paths: Sequence[Path]) -> Merged:

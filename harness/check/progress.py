@@ -10,7 +10,7 @@ from harness.check.cell import Cell, CellResult
 from harness.check.checks import FINDINGS
 from harness.check.events import CheckEvents
 from harness.check.findings import PASSING, Finding
-from harness.progress import Progress
+from harness.output.progress import Progress
 
 # What a cell that is not done counts at most, however many checks it has behind it.
 NEARLY = 0.95

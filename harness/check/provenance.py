@@ -19,8 +19,8 @@ from typing import Any
 from harness.check.cell import Cell
 from harness.check.known_differences import Differences
 from harness.check.request import Request, case_sizes
-from harness.compared import became
 from harness.oracle import tolerance
+from harness.runs.compared import became
 from harness.runtime.code_digest import digest
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of

@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
 from harness.check.findings import Verdict, Who
 from harness.files.forms import Form, Number, formed
-from harness.merged import PlanForm
 from harness.oracle.tolerance import DECADES
+from harness.runs.merged import PlanForm
 
 SCHEMA_VERSION = 1
 # What no result lacks when it is written.

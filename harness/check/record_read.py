@@ -12,7 +12,7 @@ from harness.check.cell import Cell, CellResult
 from harness.check.record_file import Records
 from harness.check.record_result import result_of
 from harness.errors import UsageError
-from harness.merged import origin_label
+from harness.runs.merged import origin_label
 
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
 _fields = itemgetter(*CELL_FIELDS)

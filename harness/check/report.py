@@ -17,9 +17,9 @@ from harness.check.outliers import Group, group_of, outlier
 from harness.check.request import Request, given_record
 from harness.errors import several
 from harness.files.user_file import displayed
+from harness.output.printing import entry
+from harness.output.table import Grid
 from harness.spec.shelf import Shelf
-from harness.table import Grid
-from harness.terminal import entry
 
 STYLES: Mapping[str, str] = {
     "agree": "green",

@@ -12,13 +12,13 @@ import numpy as np
 
 from harness.check.checks import AT_GIVEN, CHECKS, FINDINGS, THOROUGH
 from harness.check.own_model.asked import Against
+from harness.command.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
 from harness.errors import SpecError, UsageError, check_known, did_you_mean, unknown
 from harness.oracle.case import Case
 from harness.oracle.given import Given
 from harness.program.fitting_sizes import nearest_sizes
-from harness.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
+from harness.runs.shards import Shard
 from harness.runtime.labels import backend_of
-from harness.shards import Shard
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
 from harness.spec.size_expressions import FREE_SIZES

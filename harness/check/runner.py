@@ -26,11 +26,11 @@ from harness.check.request import Request, check_request, checks_of
 from harness.check.resume import request_record
 from harness.check.run_cell import CellRun, Subject
 from harness.check.shared_cases import SharedCases
-from harness.columns import Columns, choose
+from harness.environments.columns import Columns, choose
 from harness.errors import HarnessError, UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
-from harness.shards import plan_record
+from harness.runs.shards import plan_record
 from harness.spec.asked_sizes import check_asked
 from harness.spec.library import Library, lesson6
 from harness.spec.model import Spec

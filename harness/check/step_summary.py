@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from harness import github
 from harness.check.cell import CellResult
 from harness.check.changes import CellChange
 from harness.check.events import Report
 from harness.check.findings import PASSING
 from harness.check.pairs import statements
 from harness.check.report import cell_text, summary, title
-from harness.compared import RunChanges
-from harness.markdown import escaped, table
+from harness.output import github
+from harness.output.markdown import escaped, table
+from harness.runs.compared import RunChanges
 from harness.spec.shelf import Shelf
 
 

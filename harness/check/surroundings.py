@@ -10,7 +10,7 @@ from harness.check.changes import Cells
 from harness.check.provenance import CHECKSUMS, known_of_both
 from harness.check.record_file import Records
 from harness.check.record_read import comparable
-from harness.compared import Differing, differing, merged
+from harness.runs.compared import Differing, differing, merged
 
 # Of a signature: checksums that are of a spec, and entries that are of a backend. Others are of
 # the whole run.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness.options import WordList
+from harness.command.options import WordList
 
 
 def machines(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,10 +14,10 @@ from harness.check.changes import Cells, changes_of
 from harness.check.record_file import Records
 from harness.check.record_read import ended
 from harness.check.surroundings import surroundings
-from harness.compared import NONE, Differing, RunChanges
 from harness.comparison.files import Results, load
 from harness.errors import UsageError, did_you_mean
 from harness.files.user_file import displayed
+from harness.runs.compared import NONE, Differing, RunChanges
 from harness.runtime.labels import backend_of
 
 

@@ -11,7 +11,7 @@ from harness.comparison.between import between
 from harness.comparison.files import compare
 from harness.errors import UsageError
 from harness.files.forms import plain
-from harness.terminal import console, line, say
+from harness.output.printing import console, line, say
 
 
 def run_compare(old: Path, new: Path | None, options: Mapping[str, Any]) -> int:

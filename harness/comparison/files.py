@@ -12,10 +12,10 @@ from harness.check import changes as checks
 from harness.check import surroundings
 from harness.check.record_file import Records, read_records
 from harness.check.record_read import blocks
-from harness.compared import RunChanges
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed, read_head
+from harness.runs.compared import RunChanges
 
 Results = Mapping[str, Any]
 NAMES = {True: "a record file of 'harness check'", False: "results of 'harness bench'"}

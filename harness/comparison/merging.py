@@ -12,8 +12,8 @@ from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
-from harness.merged import Merged
-from harness.terminal import console, line, say
+from harness.output.printing import console, line, say
+from harness.runs.merged import Merged
 
 KINDS = (kinds.RECORDS, kinds.RESULTS)
 

@@ -16,14 +16,14 @@ from harness.check.pairs import statements
 from harness.check.progress import CheckProgress
 from harness.check.request import DTYPES, QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS, Request
 from harness.check.run import Engine
-from harness.columns import choose
-from harness.compared import RunChanges
 from harness.comparison.between import of_cells, of_speeds
+from harness.environments.columns import choose
 from harness.errors import UsageError, did_you_mean
 from harness.files.forms import plain
+from harness.output.printing import console, line, say
+from harness.output.table import show
+from harness.runs.compared import RunChanges
 from harness.spec.library import Library
-from harness.table import show
-from harness.terminal import console, line, say
 
 NUMBERS, SPEED = "numbers", "speed"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from harness import options
-from harness.interrupts import stoppable
-from harness.options import FILE, WordList, numbers, process_of, seed, timeout
+from harness.command import options
+from harness.command.interrupts import stoppable
+from harness.command.options import FILE, WordList, numbers, process_of, seed, timeout
 
 Command = Callable[..., Any]
 FORMAT = "torch, keras, jax or onnx."

@@ -11,8 +11,8 @@ from typing import TypeVar
 from harness.convert.request import Export, Exporting, Import
 from harness.convert.run import FormatFault, export, import_
 from harness.files.user_file import displayed
-from harness.progress import Progress
-from harness.terminal import console, say, tell
+from harness.output.printing import console, say, tell
+from harness.output.progress import Progress
 from harness.worker.remote import with_trace
 
 Asked = TypeVar("Asked", Export, Import)

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from harness.interrupts import stoppable
-from harness.options import JSON, MARKDOWN, WordList
+from harness.command.interrupts import stoppable
+from harness.command.options import JSON, MARKDOWN, WordList
 
 Command = Callable[..., Any]
 

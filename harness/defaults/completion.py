@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from harness.options import completers
+from harness.command.options import completers
 
 
 def definitions(ctx: click.Context) -> Iterable[str]:

@@ -16,7 +16,7 @@ from harness.defaults.catalogue import DefaultEntry, Entries, chosen, frameworks
 from harness.defaults.page import page
 from harness.defaults.run import Held, Verification, verify
 from harness.errors import UsageError
-from harness.terminal import console, entry, line, say, tell
+from harness.output.printing import console, entry, line, say, tell
 
 # Spaces between two columns.
 GAP = 2

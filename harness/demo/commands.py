@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from harness.interrupts import stoppable
-from harness.options import WordList
+from harness.command.interrupts import stoppable
+from harness.command.options import WordList
 
 Command = Callable[..., Any]
 

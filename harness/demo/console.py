@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from harness.check.console import run_check
 from harness.check.request import Request
-from harness.columns import choose
 from harness.demo.broken import GATES, RIGHT
-from harness.terminal import tell
+from harness.environments.columns import choose
+from harness.output.printing import tell
 from harness.worker.launch import SERVICE
 
 SPEC = "lesson6/keras_gru"

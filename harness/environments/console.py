@@ -14,7 +14,7 @@ from harness.environments import cache, make, wanted
 from harness.environments.cache import MadeEnvironment
 from harness.errors import UsageError
 from harness.files.user_file import MIB, displayed
-from harness.terminal import say, tell
+from harness.output.printing import say, tell
 
 
 def run_env(words: Sequence[str], options: Mapping[str, Any]) -> int:

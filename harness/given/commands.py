@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from harness import options
-from harness.interrupts import stoppable
-from harness.options import FILE, WordList, listed, numbers, process_of, seed, timeout
+from harness.command import options
+from harness.command.interrupts import stoppable
+from harness.command.options import FILE, WordList, listed, numbers, process_of, seed, timeout
 
 Command = Callable[..., Any]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.arrays import Array, ArrayDict
-from harness.columns import one
+from harness.command.ranges import SEED, TIMEOUT
+from harness.environments.columns import one
 from harness.errors import HarnessError, UsageError, check_known
 from harness.oracle.case import BYTES, SECONDS, entries_of
 from harness.oracle.given import Given
@@ -15,7 +16,6 @@ from harness.oracle.oracle import Oracle
 from harness.oracle.patience import Patience, at_work, spent, with_patience
 from harness.program.ir import Phase, Program
 from harness.program.signature import group_of, noise_ports
-from harness.ranges import SEED, TIMEOUT
 from harness.runtime.arguments import Arguments
 from harness.runtime.budget import check_fits
 from harness.runtime.session import Session

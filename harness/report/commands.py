@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 
+from harness.command.interrupts import INTERRUPTED, stoppable
+from harness.command.options import FILE, FOLDER, SPECS, WordList
 from harness.errors import HarnessError
-from harness.interrupts import INTERRUPTED, stoppable
-from harness.options import FILE, FOLDER, SPECS, WordList
 
 Command = Callable[..., Any]
 # Of each form, whose option has its name: what it is.

@@ -13,12 +13,12 @@ from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
+from harness.output.printing import tell
 from harness.report.history import history
 from harness.report.inputs import Inputs, gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
 from harness.report.page import page
-from harness.terminal import tell
 
 if TYPE_CHECKING:
     from harness.check.known_differences import Differences

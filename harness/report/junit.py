@@ -7,8 +7,8 @@ from xml.etree import ElementTree as Tree
 
 from harness.check.cell import CellResult
 from harness.check.findings import BROKEN, PASSING, Finding
+from harness.output.printing import visible
 from harness.report.inputs import CheckRun
-from harness.terminal import visible
 
 # What XML 1.0 cannot hold, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

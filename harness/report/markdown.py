@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.markdown import code, table
-from harness.markdown import escaped as plain
+from harness.output.markdown import code, table
+from harness.output.markdown import escaped as plain
+from harness.output.table import thousands
 from harness.report.cells import Matrix, MatrixEntry, matrices
 from harness.report.headline import headline
 from harness.report.inputs import Inputs
@@ -14,7 +15,6 @@ from harness.report.speeds import Chart, Dot, charts, doubted
 from harness.report.surroundings import environment
 from harness.report.trainings import TRAINED, trained
 from harness.report.troubles import troubles
-from harness.table import thousands
 
 if TYPE_CHECKING:
     from harness.report.news import News

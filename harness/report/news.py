@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from harness.bench import compare as speeds
 from harness.check import changes as checks
 from harness.check.surroundings import environment_changes
-from harness.compared import HEADINGS, Differing, counted
 from harness.errors import UsageError
 from harness.report.inputs import Inputs
+from harness.runs.compared import HEADINGS, Differing, counted
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.output.printing import visible
 from harness.report import cells, past, speed_charts, svg_pictures
 from harness.report.cells import Matrix
 from harness.report.headline import headline
@@ -22,7 +23,6 @@ from harness.report.speeds import roofline
 from harness.report.surroundings import environment, facts
 from harness.report.trainings import TRAINED, trained
 from harness.report.troubles import Trouble, troubles
-from harness.terminal import visible
 
 if TYPE_CHECKING:
     from harness.check.known_differences import Differences

@@ -10,9 +10,9 @@ from typing import Any
 from harness.check.cell import CellResult
 from harness.check.findings import PASSING, Finding
 from harness.oracle.tolerance import Deviation
+from harness.output.printing import visible
 from harness.report.cells import MatrixEntry, share
 from harness.report.speed_charts import ChartView, ShownChart
-from harness.terminal import visible
 
 
 class Names:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.output.table import thousands
 from harness.report import svg_pictures
 from harness.report.inputs import BenchRun
 from harness.report.speeds import Chart, Dot, charts, doubted
-from harness.table import thousands
 
 # Steps of an axis within a power of ten, of which one gives few enough ticks.
 STEPS: Sequence[Sequence[float]] = (

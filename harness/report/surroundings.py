@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.compared import Differing
 from harness.report.inputs import Inputs
+from harness.runs.compared import Differing
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.output.printing import visible
 from harness.report.inputs import TrainedWeights
 from harness.report.speeds import Roofline
-from harness.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from harness.terminal import say
+from harness.output.printing import say
 
 
 def register(group: click.Group) -> None:

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 
 from harness.errors import SpecError, did_you_mean, shorten
-from harness.notebook import html_table
+from harness.output.notebook import html_table
 from harness.program.fitting_sizes import nearest_sizes
 from harness.program.ir import Phase, Program, UpdateRule
 from harness.spec import schema

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from harness.command.ranges import MEMORY_MIB, REPEAT, TIMEOUT, Range
 from harness.errors import HarnessError
-from harness.ranges import MEMORY_MIB, REPEAT, TIMEOUT, Range
-from harness.terminal import visible
+from harness.output.printing import visible
 
 # Options with which pytest tells something and runs no test.
 TELLING = ("help", "version", "markers", "showfixtures", "cacheshow")

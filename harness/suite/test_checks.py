@@ -6,8 +6,8 @@ import pytest
 
 from harness.check.cell import Cell
 from harness.check.findings import PASSING
+from harness.output.printing import visible
 from harness.suite.cells import Cells
-from harness.terminal import visible
 
 
 def test_check(cell: Cell, check: str, cells: Cells) -> None:

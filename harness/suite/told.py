@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness import github
 from harness.check.cell import Cell
-from harness.markdown import escaped, table
+from harness.output import github
+from harness.output.markdown import escaped, table
 from harness.suite.cells import Cells, parameters
 
 

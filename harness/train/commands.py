@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from harness import options
-from harness.interrupts import stoppable
-from harness.options import FILE, WordList, number, numbers, seed, timeout
-from harness.ranges import BATCH, EPOCHS, EVERY, HELD_OUT, THREADS
+from harness.command import options
+from harness.command.interrupts import stoppable
+from harness.command.options import FILE, WordList, number, numbers, seed, timeout
+from harness.command.ranges import BATCH, EPOCHS, EVERY, HELD_OUT, THREADS
 
 Command = Callable[..., Any]
 
@@ -80,7 +80,7 @@ def train(spec: str, backend: str, **given: Any) -> None:
     Exit code 0: done; 1: the loss became NaN or infinite, the last good weights are kept; 2: wrong
     usage or a wrong file; 3: the backend failed; 130: interrupted.
     """
-    from harness.columns import process_of
+    from harness.environments.columns import process_of
     from harness.train.console import run_train
     from harness.train.request import TrainRequest
 

@@ -9,8 +9,8 @@ from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.lock import check_free
 from harness.files.user_file import displayed
+from harness.output.printing import console, say, tell
 from harness.spec.model import replaced
-from harness.terminal import console, say, tell
 from harness.train import checkpoint
 from harness.train.progress import TrainProgress
 from harness.train.proof import Disproved

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array
+from harness.command.ranges import EPOCHS
 from harness.errors import UsageError
 from harness.program.ir import Port, Program
 from harness.program.signature import noise_ports
-from harness.ranges import EPOCHS
 from harness.spec import schema
 from harness.spec.model import Spec
 from harness.text.vocabulary import column_view, hot_rows, row_count, window_view

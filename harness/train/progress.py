@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.files.user_file import displayed
-from harness.progress import Progress
+from harness.output.progress import Progress
 from harness.train.events import TrainEvents
 from harness.train.request import Setup
 

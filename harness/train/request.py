@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import ranges
-from harness.columns import one
+from harness.command import ranges
+from harness.environments.columns import one
 from harness.errors import UsageError, check_known
 from harness.files.user_file import MAX_WEIGHTS
 from harness.program.ir import Program

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from harness.interrupts import stoppable
-from harness.options import FOLDER, WordList, timeout
+from harness.command.interrupts import stoppable
+from harness.command.options import FOLDER, WordList, timeout
 
 Command = Callable[..., Any]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.check.cell import CellResult
 from harness.check.findings import Finding
 from harness.files.kinds import ISSUED
-from harness.markdown import escaped, fenced
+from harness.output.markdown import escaped, fenced
 
 FILE = "issue.md"
 

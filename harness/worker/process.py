@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from harness.interrupts import before_leaving
+from harness.command.interrupts import before_leaving
 from harness.worker import stragglers
 from harness.worker.guardian import children
 from harness.worker.logs import Log

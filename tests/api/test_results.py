@@ -20,7 +20,7 @@ from harness.api.check_report import CheckReport
 from harness.api.trained import Generated
 from harness.cli import cli
 from harness.errors import HarnessError
-from harness.notebook import NoPandas, html_table
+from harness.output.notebook import NoPandas, html_table
 
 SPEC = "lesson6/sequence_rnn"
 SIZES = {"hidden": 8, "factors": 4}

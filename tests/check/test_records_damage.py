@@ -24,7 +24,7 @@ from harness.check.request import Request
 from harness.check.resume import records_of
 from harness.check.run import Engine
 from harness.errors import HarnessError
-from harness.table import show
+from harness.output.table import show
 
 REQUEST = Request(
     specs=("lesson6/simple_rnn",), backends=("numpy",), dtypes=("float64",), checks=("values",)

@@ -18,7 +18,7 @@ from harness.check.events import Report
 from harness.check.findings import MARKS, VERDICTS, Finding, Verdict
 from harness.check.findings import digits as digits_of
 from harness.oracle.tolerance import Deviation
-from harness.table import show
+from harness.output.table import show
 
 OUT = np.linspace(0.1, 0.9, 6).reshape(2, 3)
 

@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 from places import DOCS
 
-from harness.ranges import Range
+from harness.command.ranges import Range
 
 PAGE = (DOCS / "security.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| ([^|]+) \| ([\d,]+)( [KMG]iB)? \| `([\w.]+)` \|$", PAGE, re.MULTILINE)

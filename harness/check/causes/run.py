@@ -17,7 +17,7 @@ from harness.check.run import Engine
 from harness.errors import UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
-from harness.terminal import say, tell
+from harness.output.printing import say, tell
 from harness.worker.remote import Remote, WorkerFault, with_trace
 
 

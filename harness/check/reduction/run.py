@@ -13,12 +13,12 @@ from harness.check.findings import Finding
 from harness.check.reduction.failure import Failure
 from harness.check.reduction.search import Search
 from harness.check.reproducer import Reproducer, load, write
-from harness.columns import one
+from harness.environments.columns import one
 from harness.errors import HarnessError, UsageError
 from harness.files.user_file import displayed
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.oracle.tolerance import Deviation
-from harness.terminal import tell
+from harness.output.printing import tell
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
 from harness.worker.worker import Worker

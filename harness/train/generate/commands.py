@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from harness import options
-from harness.interrupts import stoppable
-from harness.options import FILE, listed, number, seed
-from harness.ranges import LENGTH, TEMPERATURE, TOP_K
+from harness.command import options
+from harness.command.interrupts import stoppable
+from harness.command.options import FILE, listed, number, seed
+from harness.command.ranges import LENGTH, TEMPERATURE, TOP_K
 
 Command = Callable[..., Any]
 
@@ -72,7 +72,7 @@ def generate(spec: str, backends: tuple[str, ...], **given: Any) -> None:
     Exit code 0: done; 1: the backends' texts differ; 2: wrong usage or a wrong file; 3: a backend
     failed.
     """
-    from harness.columns import of_options
+    from harness.environments.columns import of_options
     from harness.train.generate.console import run_generate
     from harness.train.generate.request import GenerateRequest
 

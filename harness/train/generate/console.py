@@ -6,9 +6,9 @@ import json
 import sys
 from collections.abc import Mapping
 
-from harness.progress import Progress
+from harness.output.printing import console, emit, say, tell
+from harness.output.progress import Progress
 from harness.spec.model import replaced
-from harness.terminal import console, emit, say, tell
 from harness.train.generate.reading import ALL, KEPT, ReadingPace
 from harness.train.generate.request import GenerateError, GenerateRequest
 from harness.train.generate.writing import prepare

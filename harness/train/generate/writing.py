@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.arrays import Array
+from harness.command.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_fields
 from harness.convert.weights import Weights, load
-from harness.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_fields
 from harness.runtime.tensors import IllFormed
 from harness.spec.initializers import generator
 from harness.spec.model import Spec, load_spec

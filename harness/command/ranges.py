@@ -1,7 +1,7 @@
 """The numbers that options and requests may have: each range once, for every entrance.
 
-The command line reads them through :class:`harness.options.Number`; what comes from Python is
-checked with :meth:`Range.check`. ``docs/security.md`` lists them.
+The command line reads them through :class:`harness.command.options.Number`; what comes from Python
+is checked with :meth:`Range.check`. ``docs/security.md`` lists them.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ from click.testing import CliRunner
 from places import SPECS
 
 import harness
-from harness import ranges
 from harness.bench.request import BenchRequest, check_request
 from harness.cli import cli
+from harness.command import ranges
+from harness.command.options import numbers
+from harness.command.ranges import Range
 from harness.errors import HarnessError, UsageError
-from harness.options import numbers
-from harness.ranges import Range
 from harness.train.generate.request import GenerateRequest
 from harness.train.generate.writing import chooser
 from harness.train.generate.writing import prepare as prepare_generation

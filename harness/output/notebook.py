@@ -13,7 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError
-from harness.terminal import visible
+from harness.output.printing import visible
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -2,7 +2,7 @@
 
 An option has one meaning, whatever command it belongs to: those that several have are declared
 here. A command declares its own ones with :func:`click.option`, or with :func:`listed` where it
-takes several values, and :mod:`harness.verbs` has the section of the help that each stands in.
+takes several values, and :mod:`harness.command.help` has the section that each stands in.
 
 Imports nothing but click and messages: the command line must start at once.
 """
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from harness.command.ranges import SEED, SIZES, TIMEOUT, Range
 from harness.errors import UsageError, did_you_mean
-from harness.ranges import SEED, SIZES, TIMEOUT, Range
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 # What is wrong with a place is said where it is used, in the harness's own words.

@@ -10,9 +10,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from harness.command.settings import settings
 from harness.commands import cli
 from harness.errors import UsageError
-from harness.settings import settings
 
 KNOWN = {"check": ["backend", "dtype", "specs"], "bench": ["backend", "batch"]}
 

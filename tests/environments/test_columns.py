@@ -15,7 +15,7 @@ import harness
 from harness.bench.request import BenchRequest, entries_from
 from harness.check.record_file import read_records
 from harness.check.record_read import ended
-from harness.columns import choose, of_options, one
+from harness.environments.columns import choose, of_options, one
 from harness.errors import UsageError
 
 HARNESS = str(Path(sys.executable).parent / "harness")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.terminal import visible
+from harness.output.printing import visible
 
 # What is read in the middle of a line, and what makes a link of bare text.
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$]|(?<=:)//|(?<=www)\.)", re.I)

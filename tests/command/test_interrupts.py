@@ -204,7 +204,7 @@ def ends_once_ready(code: str, **environment: str) -> None:
 
 SWALLOWING = """
 import sys, time
-from harness import interrupts
+from harness.command import interrupts
 
 class Loud:
     def __del__(self):
@@ -228,7 +228,7 @@ def test_an_interrupt_that_a_destructor_swallows_is_raised_again() -> None:
 LONG = """
 import sys
 import numpy
-from harness import interrupts
+from harness.command import interrupts
 
 def run():
     matrix = numpy.ones((7000, 7000))
@@ -257,11 +257,11 @@ def test_the_entry_point_imports_next_to_nothing() -> None:
     assert not heavy & set(run.stdout.split())
     # The functions of Python with their signatures, and the empty __init__ of rooms of their names.
     functions = {f"harness.api.{name}" for name in ("checking", "models", "timing", "training")}
-    rooms = {"harness.api", "harness.bench", "harness.check", "harness.train"}
+    rooms = {f"harness.{name}" for name in ("api", "bench", "check", "command", "train")}
     assert {n for n in run.stdout.split() if n.startswith("harness")} == {
         "harness",
         "harness.cli",
-        "harness.interrupts",
+        "harness.command.interrupts",
         *functions,
         *rooms,
     }

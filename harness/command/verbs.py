@@ -11,9 +11,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from harness import settings
+from harness.command import settings
+from harness.command.help import CHAPTERS, SECTIONS, FoldedContext, narrow, section
 from harness.errors import UsageError, shorten
-from harness.help import CHAPTERS, SECTIONS, FoldedContext, narrow, section
 
 # What options and commands were called before, and what does it now.
 FORMER: Mapping[str, Mapping[str, str]] = {

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from terminals import plain, shown
 
-from harness.progress import Progress, clock_time
+from harness.output.progress import Progress, clock_time
 
 NUMPY = ("lesson6/simple_rnn", "--backend", "numpy")
 SMALL = ("--size", "hidden=8")

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from harness.folding import restored, unbroken
-from harness.terminal import width
+from harness.output.folding import restored, unbroken
+from harness.output.printing import width
 
 # Columns below which click's help would be wider than the terminal.
 NARROW = 52

@@ -14,7 +14,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from harness.folding import wrapped
+from harness.output.folding import wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from harness import options
+from harness.command import options
 from harness.environments import cache
 from harness.errors import UsageError, did_you_mean
 from harness.runtime import needs

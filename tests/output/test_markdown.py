@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.markdown import code, escaped, fenced, table
-from harness.table import Grid
+from harness.output.markdown import code, escaped, fenced, table
+from harness.output.table import Grid
 
 HOSTILE = "a\x1b[31m\r\n::error::x | `y` <img src=x> [l](u) @team #1 *b* _i_ & ~s~ $m$"
 SHOWN = (

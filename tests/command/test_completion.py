@@ -16,8 +16,8 @@ from pathlib import Path
 import click
 import pytest
 
+from harness.command.options import WordList
 from harness.commands import cli
-from harness.options import WordList
 
 HARNESS = Path(sys.executable).with_name("harness")
 MODEL = """\

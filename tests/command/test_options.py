@@ -20,13 +20,13 @@ from places import ROOT
 from harness.check.commands import KINDS
 from harness.check.explain_definition import INITIALIZERS, explain_definition
 from harness.check.request import QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS
+from harness.command.options import interpreters, only, variables
+from harness.command.verbs import CHAPTERS, SECTIONS
 from harness.commands import cli
 from harness.commands import request_of as check_request_of
 from harness.errors import UsageError
-from harness.options import interpreters, only, variables
 from harness.spec import initializers
 from harness.spec.library import FOLDERS, Library
-from harness.verbs import CHAPTERS, SECTIONS
 
 HARNESS = Path(sys.executable).with_name("harness")
 # What an option is beside its default and whether several values are taken, or why it differs.

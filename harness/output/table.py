@@ -17,8 +17,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.markdown import escaped, table
-from harness.terminal import UNLIMITED, entry, line
+from harness.output.markdown import escaped, table
+from harness.output.printing import UNLIMITED, entry, line
 
 Entry = str | Text
 # Columns of a part beside the first, below which paragraphs are easier to read.

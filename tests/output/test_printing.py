@@ -14,7 +14,7 @@ import pytest
 from places import ROOT
 
 from harness.cli import _command
-from harness.terminal import visible
+from harness.output.printing import visible
 
 HARNESS = Path(sys.executable).with_name("harness")
 MODEL = (ROOT / "specs/models/lesson6/simple_rnn.yaml").read_text()
@@ -255,7 +255,7 @@ def test_an_encoding_that_lacks_characters() -> None:
 
 
 def printing(path: Path) -> Iterator[str]:
-    """What of a file prints without the door of harness/terminal.py."""
+    """What of a file prints without the door of harness/output/printing.py."""
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Call):
             continue
@@ -276,7 +276,7 @@ PROGRAMS = ("harness/runtime/needs.py", "harness/environments/proof.py")
 
 
 def test_nothing_is_printed_past_the_door() -> None:
-    doors = {ROOT / "harness" / "terminal.py", *(ROOT / name for name in PROGRAMS)}
+    doors = {ROOT / "harness" / "output" / "printing.py", *(ROOT / name for name in PROGRAMS)}
     files = [p for p in (ROOT / "harness").rglob("*.py") if p not in doors]
     assert len(files) > 100
     assert [told for path in files for told in printing(path)] == []

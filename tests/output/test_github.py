@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import github
+from harness.output import github
 
 HOSTILE = "a\x1b[31m,b:c%d\r\n::error::x | `y` <img src=x> [l](u) @team #1 *b* _i_ & ~s~ $m$"
 

@@ -14,7 +14,7 @@ from harness.check.cell import Cell
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.errors import UsageError
-from harness.shards import Plans, Shard, joined, plan_record
+from harness.runs.shards import Plans, Shard, joined, plan_record
 
 Names = st.sets(st.tuples(st.sampled_from("ab"), st.text(max_size=3)), min_size=1, max_size=40)
 

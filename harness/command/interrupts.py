@@ -61,7 +61,7 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
     After a semicolon the line says what the interrupt's notes say, or else what ``told`` gives.
     """
     global _told
-    from harness.terminal import tell
+    from harness.output.printing import tell
 
     try:
         _listen(_raise)

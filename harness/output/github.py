@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from harness.terminal import visible
+from harness.output.printing import visible
 
 # GitHub shows so many annotations of a kind for a step, and refuses a longer summary.
 MOST = 10

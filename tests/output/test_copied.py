@@ -11,7 +11,7 @@ import plugin_faulty_cells
 import pytest
 from terminals import plain, shown
 
-from harness.folding import width, wrapped
+from harness.output.folding import width, wrapped
 
 SPEC = "lesson6/simple_rnn"
 BARE = os.path.realpath(sys.executable)

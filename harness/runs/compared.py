@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from harness.markdown import escaped
+from harness.output.markdown import escaped
 
 # What stands for an entry that a run does not have.
 NONE = "none"

@@ -13,7 +13,7 @@ from sampling import sampled
 from terminals import ESCAPE, plain, shown
 
 from harness.commands import cli
-from harness.folding import wrapped
+from harness.output.folding import wrapped
 
 MODEL = "lesson6/simple_rnn"
 NUMPY = (MODEL, "--backend", "numpy")

@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from harness.folding import wrapped
-from harness.terminal import entry, is_live, line, visible
+from harness.output.folding import wrapped
+from harness.output.printing import entry, is_live, line, visible
 
 # Columns of the bar, and of all that stands beside it.
 LONGEST, BESIDE = 30, 48
