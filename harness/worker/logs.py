@@ -11,6 +11,8 @@ LOG_TAIL = 64 << 10
 """Bytes of a log that are kept: the last ones."""
 
 _LOG_ON_DISK = 16 << 20
+# A worker that still prints after so many looks will print the tail anew.
+_READ_AGAIN = 10
 
 
 class Log:
@@ -44,11 +46,16 @@ class Log:
             if self._file.closed:
                 return
             size = os.fstat(self.fileno()).st_size
-            if size > _LOG_ON_DISK:
-                self._tail = self._read_tail(size)
-                # Asked again: what is written between these two lines is not counted.
-                self._dropped += os.fstat(self.fileno()).st_size
-                os.ftruncate(self.fileno(), 0)
+            if size <= _LOG_ON_DISK:
+                return
+            for _ in range(_READ_AGAIN):
+                read, self._tail = size, self._read_tail(size)
+                size = os.fstat(self.fileno()).st_size
+                if size == read:  # the worker may be at its last words just now
+                    break
+            # What is written between that look and this line is neither counted nor kept.
+            os.ftruncate(self.fileno(), 0)
+            self._dropped += size
 
     def read(self) -> tuple[str, int]:
         """The tail of what was printed since ``clear``, and the number of bytes in all."""

@@ -74,6 +74,25 @@ def test_log_on_disk_is_cut_while_the_call_runs() -> None:
     log.close()
 
 
+def test_last_words_are_kept_while_a_large_log_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, right, said = logs.Log(), logs.Log._read_tail, [b"the end"]
+
+    def while_it_prints(log: logs.Log, size: int) -> bytes:
+        tail = right(log, size)
+        while said:
+            os.write(log.fileno(), said.pop())
+        return tail
+
+    count = logs._LOG_ON_DISK + 1
+    os.write(log.fileno(), b"x" * count)
+    monkeypatch.setattr(logs.Log, "_read_tail", while_it_prints)
+    log.watch()
+    text, printed = log.read()
+    log.close()
+    assert text.endswith("xthe end")
+    assert printed == count + len("the end")
+
+
 def test_plugin_s_environment_is_there_before_its_framework(tmp_path: Path) -> None:
     (tmp_path / "plugin_env.py").write_text(PLUGIN)
     metadata = tmp_path / "plugin_env-1.0.dist-info"
