@@ -57,6 +57,7 @@ class Jax(Backend):
     """See the module."""
 
     name = "jax"
+    fuses = True
 
     def __init__(self) -> None:
         self._table, self.fused = table(jax), fused(jnp)

@@ -92,6 +92,7 @@ class Keras(Backend):
             self.rewrites = self.denormals = True
         else:
             self.fused = {"loose_max": keras.ops.max}
+            self.fuses = isinstance(self.engine, JaxEngine)
 
     @property
     def primitives(self) -> Table:

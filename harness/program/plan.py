@@ -76,15 +76,16 @@ def forward_plan(
     fused: Iterable[str],
     *,
     moved: bool = True,
+    fuses: bool = False,
 ) -> Plan:
     """A forward pass: the outputs that nothing else uses, and the state.
 
-    See :func:`harness.program.passes.optimise` for ``moved``.
+    See :func:`harness.program.passes.optimise` for ``moved`` and ``fuses``.
     """
     builder = Builder(dict(program.types), dict(program.names))
     outputs = result_ports(program, "ends")
     nodes = literal_zeros.kept(inline_calls(program.nodes))
-    nodes = optimise(nodes, outputs.values(), builder, sizes, fused, moved=moved)
+    nodes = optimise(nodes, outputs.values(), builder, sizes, fused, moved=moved, fuses=fuses)
     return _plan(program, builder, nodes, sizes, dtype, outputs, {})
 
 
@@ -98,6 +99,7 @@ def training_plan(
     learning_rate: float,
     total: bool = False,
     scales: bool = False,
+    fuses: bool = False,
 ) -> Plan:
     """A training step: loss, gradient, update. Slots are named ``m.rnn.W``, as the rule has them.
 
@@ -105,13 +107,13 @@ def training_plan(
     does :data:`TOTAL`, to which the loss is added; where it ``scales`` the loss, what
     :mod:`harness.program.scaling` carries. The program is
     optimised before it is differentiated, so that the backward pass is that of the better
-    program, and once more as a whole.
+    program, and once more as a whole. See :func:`harness.program.passes.optimise` for ``fuses``.
     """
     fused = tuple(fused)
     builder = Builder(dict(program.types), dict(program.names))
     results = result_ports(program, "step")
     nodes = literal_zeros.kept(inline_calls(program.nodes))
-    nodes = optimise(nodes, results.values(), builder, sizes, fused, final=False)
+    nodes = optimise(nodes, results.values(), builder, sizes, fused, final=False, fuses=fuses)
     whole = replace(program, nodes=nodes, types=builder.types, names=builder.names)
     (loss,) = (Port(n, v) for n, v in results.items() if n == "loss")
     derivative = differentiate(whole, [loss], program.parameters, results.values(), fused)
@@ -135,7 +137,7 @@ def training_plan(
         updated[TOTAL] = builder.emit("add", further[TOTAL], results["loss"])
     results |= updated
     nodes = (*seeds, *derivative.program.nodes, *_differences(builder.nodes, dtype))
-    nodes = optimise(nodes, results.values(), builder, sizes, fused)
+    nodes = optimise(nodes, results.values(), builder, sizes, fused, fuses=fuses)
     return _plan(program, builder, nodes, sizes, dtype, results, further)
 
 

@@ -47,14 +47,14 @@ class Backend(ABC):
 
     Attributes:
         name: That of the entry point.
-        fused: Operations of :data:`harness.program.fused.FUSED` that are faster as one, called as
-            primitives are. Plans hold none but those that are here. ``loose_max`` is in
-            :data:`harness.program.fused.IN_PLACE`.
+        fused: Operations of :data:`harness.program.fused.FUSED`, and ``loose_max``, that are faster
+            as one, called as primitives are. Plans hold none but those that are here.
         quick: Set by the harness where functions run a few times at many shapes, as in checks:
             compile quickly rather than for speed, where the framework lets one choose.
         exact: Set by the harness in a training: what is compiled gives the same bits each time.
         deterministic: Set by the harness where the same call is to give the same bits on any
             device, at any cost (``--deterministic``).
+        fuses: Whether a step of a plan's loop is compiled as one: its elementwise work stays there.
         rewrites: Whether :meth:`fill` can write into tensors, and so into their views.
         compiles: The paths for which there is a compiler on this machine: ``compiled``, for
             :meth:`compile_plan`, and ``native-compiled``, for :meth:`compile_native`.
@@ -67,6 +67,7 @@ class Backend(ABC):
     quick: bool = False
     exact: bool = False
     deterministic: bool = False
+    fuses: bool = False
     rewrites: bool = False
     compiles: Collection[str] = ()
     denormals: bool = False
@@ -283,9 +284,8 @@ class Backend(ABC):
         return None
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Any:
-        """The :class:`~harness.runtime.session.Session` of a model, or None for the plain one.
-
-        For a backend with its own notion of a model.
+        """The :class:`~harness.runtime.session.Session` of a model, for a backend with its own
+        notion of one; None for the plain one.
 
         Args:
             training: The program at that phase.

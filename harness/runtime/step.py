@@ -116,7 +116,9 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
         run: Callable[[Tensors], Tensors] = lambda inputs: function(inputs, {})  # noqa: E731
     else:
         moved = session.path != "equations"
-        plan = forward_plan(program, sizes, session.dtype, session.backend.fused, moved=moved)
+        backend = session.backend
+        choices = {"moved": moved, "fuses": backend.fuses}
+        plan = forward_plan(program, sizes, session.dtype, backend.fused, **choices)
         run, orders = _executed(session, plan), plan.orders
 
     def around(run: Callable[[Tensors], Tensors]) -> Advance:
@@ -186,6 +188,7 @@ def _planned_training(
         learning_rate=learning_rate,
         total=total,
         scales=session.scales,
+        fuses=session.backend.fuses,
     )
     run, names = _executed(session, plan), tuple(plan.carried.items())
 

@@ -23,10 +23,12 @@ from harness.runtime.step_loop import Pipeline
 from harness.spec.model import load_spec
 
 BATCHES, BATCH, TIME, STEPS, RATE = 2, 3, 4, 5, 2.0**-6
+# What is smaller is rounding alone: a bias of keys, on which no output depends, has no digits.
+ROUNDING = 1e-10
 SIZES = {"vocab": 11, "factors": 5, "hidden": 7}
 CASES = [
-    (f"lesson6/{name}", purpose)
-    for name in ("stateful_lstm", "three_char", "theano_gru")
+    (name, purpose)
+    for name in ("lesson6/stateful_lstm", "lesson6/three_char", "lesson6/theano_gru", "mamba")
     for purpose in ("train", "forward")
 ]
 
@@ -60,9 +62,11 @@ def apart(found: Any, wanted: Any) -> float:
     if isinstance(wanted, dict):
         assert found.keys() == wanted.keys()
         return max((apart(found[n], wanted[n]) for n in wanted), default=0.0)
-    array = np.asarray(wanted, float)
-    scale = float(np.max(np.abs(array), initial=0.0)) or 1.0
-    return float(np.max(np.abs(np.asarray(found, float) - array), initial=0.0)) / scale
+    arrays = [np.asarray(one, float) for one in (found, wanted)]
+    most = max(float(np.max(np.abs(array), initial=0.0)) for array in arrays)
+    if most < ROUNDING:
+        return 0.0
+    return float(np.max(np.abs(arrays[0] - arrays[1]), initial=0.0)) / most
 
 
 @pytest.mark.parametrize(("name", "purpose"), sampled(CASES, [CASES[2]]))
@@ -83,14 +87,14 @@ def test_what_would_take_minutes_is_refused(torch: Backend) -> None:
         torch.compile_plan(plan(time=1000))
 
 
-def test_windows_that_overlap_are_refused(torch: Backend) -> None:
+def test_large_windows_that_overlap_are_refused(torch: Backend) -> None:
     torch.use("cpu", "float32")
     spec = load_spec("lenet")
     program = spec.program("training")
     sizes = {**program.sizes, "batch": 2}
     assert spec.update is not None
     images = training_plan(program, spec.update, sizes, "float32", (), learning_rate=RATE)
-    with pytest.raises(UsageError, match="sums over windows that overlap keep torch"):
+    with pytest.raises(UsageError, match="sums over windows of 25 places, and more than 4, keep"):
         torch.compile_plan(images)
 
 
@@ -142,13 +146,13 @@ def test_a_function_of_too_many_calls_is_refused_at_its_first(torch: Backend) ->
 
     def long(variables: Tensors, constants: Tensors) -> Tensors:
         x = variables["x"]
-        for _ in range(1001):
+        for _ in range(1501):
             x = x + constants["y"]
         return {"x": x}
 
     function = torch.compile_native(long)
     number = torch.tensor(np.ones(2, "f4"))
-    with pytest.raises(UsageError, match=r"makes 1,001 calls of torch, .* take native"):
+    with pytest.raises(UsageError, match=r"makes 1,501 calls of torch, .* take native"):
         function({"x": number}, {"y": number})
 
 

@@ -216,3 +216,18 @@ def test_elementwise_work_on_a_sequence_leaves_a_long_loop(batch: int, leaves: b
     bodies = [ops_of(node.block.nodes) for node in loops(plan)]
     assert bodies
     assert all((ops["exp"] == 0) == leaves for ops in bodies)
+
+
+@pytest.mark.parametrize("fuses", [False, True])
+def test_what_only_a_stack_needs_is_done_after_a_long_loop(fuses: bool) -> None:
+    """Of a selective scan a step keeps what the next one needs, in both directions; where all of a
+    step is one call in any case, the rest stays there."""
+    spec = load_spec("mamba")
+    program = spec.program("training")
+    sizes = {**program.sizes, "batch": 8, "time": 64}
+    assert spec.update is not None
+    plan = training_plan(program, spec.update, sizes, "float32", (), learning_rate=0.1, fuses=fuses)
+    bodies = [ops_of(node.block.nodes) for node in loops(plan)]
+    assert len(bodies) == 4
+    least = Counter({"multiply": 1, "add": 1})
+    assert all((ops == least) != fuses for ops in bodies)

@@ -55,6 +55,7 @@ def optimise(
     *,
     final: bool = True,
     moved: bool = True,
+    fuses: bool = False,
 ) -> tuple[Node, ...]:
     """Nodes without calls that give the same ``wanted`` values, faster.
 
@@ -64,9 +65,10 @@ def optimise(
     leaves its loop: a compiler that fuses a product with what follows may be faster so. Nor is a
     loop written out that carries much, so that each step uses the memory of the last again; its
     products are joined as far as they go, being too large for what follows to be fused with them.
+    Where what runs them ``fuses`` the elementwise work in a loop, that stays there.
     """
     with _uncollected():
-        return _optimised(nodes, tuple(wanted), builder, sizes, tuple(fused), final, moved)
+        return _optimised(nodes, tuple(wanted), builder, sizes, tuple(fused), final, moved, fuses)
 
 
 @contextmanager
@@ -90,6 +92,7 @@ def _optimised(
     fused: tuple[str, ...],
     final: bool,
     moved: bool,
+    fuses: bool,
 ) -> tuple[Node, ...]:
     current = prune(nodes, wanted)
     stay = not moved and unroll.carries_much(current, builder, sizes)
@@ -104,7 +107,8 @@ def _optimised(
             return before
         known = merged(*rules, FINAL) if final else merged(*rules)
         lifts = loops.lifts if moved else None
-        found = rebuild(before, wanted, builder, sizes, known, lifts, loops.sinks)
+        sinks = loops.sinks_products if fuses else loops.sinks
+        found = rebuild(before, wanted, builder, sizes, known, lifts, sinks)
         if found == before:
             settled[which] = found = before
         return found

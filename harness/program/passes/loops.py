@@ -23,23 +23,39 @@ MOST_LIFTED = 1 << 20
 
 
 def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> bool:
-    """Whether work on slices of sequences goes before the loop: ``x[t] @ W -> (x @ W)[t]``.
-
-    Elementwise work only out of loops that are not written out, and where all steps of it together
-    stay in a cache: done step by step it needs the memory of one step.
-    """
+    """Whether work on slices of sequences goes before the loop: ``x[t] @ W -> (x @ W)[t]``."""
     if op in STEPWISE or (op == "multiply" and any(g.number(i) is not None for i in inputs)):
         return True
-    steps = g.steps(max(map(g.depth, inputs)))
-    if op not in ELEMENTWISE or steps <= LONGEST:
+    if op not in ELEMENTWISE:
         return False
     shape = infer(op, tuple(map(g.type, inputs)), attributes).shape
-    return steps * prod(dim.resolve(g.sizes) for dim in shape) <= MOST_LIFTED
+    steps = g.steps(max(map(g.depth, inputs)))
+    return _at_once(steps, prod(dim.resolve(g.sizes) for dim in shape))
+
+
+def sinks_products(_: Rewriter, node: Node) -> bool:
+    """Whether a product for a stack, or a move, goes after the loop: always."""
+    return node.op in ("matmul", *MOVES)
 
 
 def sinks(g: Rewriter, node: Node) -> bool:
     """Whether work for a stack goes after the loop: ``stack(h @ W) -> stack(h) @ W``."""
-    return node.op in ("matmul", *MOVES)
+    if sinks_products(g, node):
+        return True
+    if node.op != "sum" and node.op not in ELEMENTWISE:
+        return False
+    depth = g.depth(node.output)
+    made = [i for i in (*node.inputs, node.output) if g.depth(i) == depth]
+    return _at_once(g.steps(depth), max(map(g.count, made)))
+
+
+def _at_once(steps: int, count: int) -> bool:
+    """Whether work of each step that makes or reads so many entries is done for all of them.
+
+    Only out of loops that are not written out, and where all steps together stay in a cache: done
+    step by step it needs the memory of one step.
+    """
+    return steps > LONGEST and steps * count <= MOST_LIFTED
 
 
 def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
