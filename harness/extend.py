@@ -30,6 +30,7 @@ from harness.program.ir import (
     walk_nodes,
 )
 from harness.program.leading_axes import leading_axes, lone_axes
+from harness.program.permutations import inverse
 from harness.program.plan import Plan
 from harness.program.signature import (
     Mode,
@@ -237,6 +238,7 @@ __all__ = [
     "identifier",
     "in_turn",
     "inline_calls",
+    "inverse",
     "layers",
     "leading_axes",
     "listed",

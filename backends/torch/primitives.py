@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.extend import Table, leading_axes, lone_axes
+from harness.extend import Table, inverse, leading_axes, lone_axes
 
 from .windows import overlap_add, windows
 
@@ -87,7 +87,7 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
     rows = rows.reshape(*rows.shape[: len(shared)], laid_out.numel(), a.shape[-1])
     product = torch.matmul(rows, b.reshape(*(other[i] for i in shared), *b.shape[-2:]))
     product = product.reshape(*product.shape[: len(shared)], *laid_out, b.shape[-1])
-    return product.permute(sorted(range(batch + 2), key=axes.__getitem__))
+    return product.permute(inverse(axes))
 
 
 # All but arange, which has no operand to say its device.

@@ -130,7 +130,8 @@ def test_other_commands_have_the_options_that_are_shown(command: list[str]) -> N
 
 
 def test_the_package_and_its_extra_are_named_as_they_are() -> None:
-    (name,) = shlex.split(RUN["Install"])[2:]
+    name, further = shlex.split(RUN["Install"])[2:]
+    assert further == "pytest-xdist"
     project = (DOCS.parent / "pyproject.toml").read_text(encoding="utf-8")
     assert f'name = "{name.partition("[")[0]}"' in project
     assert "\ntorch = [" in project

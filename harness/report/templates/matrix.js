@@ -46,19 +46,21 @@ filter?.addEventListener("input", applyFilter);
 // Sort the systems by a backend: those that differ first, then the nearest to their tolerance.
 for (const button of all(".sort")) {
   button.addEventListener("click", () => {
-    const head = button.closest("th"), table = button.closest("table");
-    const rising = head.getAttribute("aria-sort") !== "ascending";
-    all("th", table.tHead).forEach((th) => th.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", rising ? "ascending" : "descending");
     const rank = (row) => {
       const cell = row.children[Number(button.dataset.column)].querySelector(".cell");
       if (!cell) return 3;
       const headroom = Number(cell.style.getPropertyValue("--h"));
       return cell.matches(".agrees") ? 1 + headroom : cell.matches(".silent") ? 2.5 : 0;
     };
-    const rows = [...table.tBodies[0].rows].sort((a, b) => (rank(a) - rank(b)) * (rising ? 1 : -1));
-    table.tBodies[0].append(...rows);
+    sortRows(button.closest("th"), (a, b) => rank(a) - rank(b));
   });
+}
+function sortRows(head, order) {
+  const table = head.closest("table"), rising = head.getAttribute("aria-sort") !== "ascending";
+  all("th", table.tHead).forEach((th) => th.removeAttribute("aria-sort"));
+  head.setAttribute("aria-sort", rising ? "ascending" : "descending");
+  const rows = [...table.tBodies[0].rows].sort((a, b) => (rising ? order(a, b) : order(b, a)));
+  table.tBodies[0].append(...rows);
 }
 
 // A cell's checks.
@@ -118,7 +120,7 @@ function open(cell) {
       const th = made("th"), button = made("button", label, "sort");
       button.type = "button";
       th.scope = "col";
-      button.addEventListener("click", () => sortChecks(table, column, th));
+      button.addEventListener("click", () => sortChecks(th, column));
       th.append(button);
       head.append(th);
     });
@@ -135,21 +137,16 @@ function open(cell) {
   panel.focus({ preventScroll: true });
   panel.scrollIntoView({ block: "nearest" });
 }
-function sortChecks(table, column, head) {
-  const rising = head.getAttribute("aria-sort") !== "ascending";
-  all("th", table.tHead).forEach((th) => th.removeAttribute("aria-sort"));
-  head.setAttribute("aria-sort", rising ? "ascending" : "descending");
+function sortChecks(head, column) {
   const key = (row) => {
     const text = row.children[column === 2 ? 3 : column].textContent;
     const value = Number.parseFloat(text);
     return Number.isNaN(value) ? text : value;
   };
-  const rows = [...table.tBodies[0].rows].sort((a, b) => {
+  sortRows(head, (a, b) => {
     const x = key(a), y = key(b);
-    const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
-    return rising ? order : -order;
+    return typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
   });
-  table.tBodies[0].append(...rows);
 }
 all(".cell").forEach((cell) => {
   cell.setAttribute("aria-expanded", "false");
