@@ -45,7 +45,6 @@ from harness.extend import (
 )
 
 from ..jax import platforms
-from ..jax.xla_compilation import scan
 from ..torch.backend import CUBLAS_REPEATS
 from . import attention, losses
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
@@ -155,11 +154,9 @@ class Keras(Backend):
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
-        if not isinstance(self.engine, JaxEngine) or isinstance(
-            sequences[0], self.keras.KerasTensor
-        ):
-            return loop(self.primitives, step, carries, sequences, reverse)
-        return scan(self.engine.jax, step, carries, sequences, reverse, self.engine.quick)
+        symbolic = isinstance(sequences[0], self.keras.KerasTensor)
+        run = loop if symbolic else self.engine.scan
+        return run(self.primitives, step, carries, sequences, reverse)
 
     def compile(self, function: F) -> F:
         return self.engine.compile(function)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from harness.extend import Advance, Function, GradientFunction, Tensors
+from harness.extend import Advance, Function, GradientFunction, Step, Table, Tensors
 
 from ..jax import platforms
 from ..jax.primitives import largest, takes
-from ..jax.xla_compilation import Options, advance, quick_options, several
+from ..jax.xla_compilation import Options, advance, quick_options, scan, several
 
 
 class JaxEngine:
@@ -79,6 +79,17 @@ class JaxEngine:
     def several(self, step: Advance) -> Advance:
         """A ``jax.lax.scan`` over the steps."""
         return several(self.jax, step, self._options())
+
+    def scan(
+        self,
+        table: Table,
+        step: Step,
+        carries: Sequence[Any],
+        sequences: Sequence[Any],
+        reverse: bool,
+    ) -> tuple[list[Any], list[Any]]:
+        """A ``jax.lax.scan``."""
+        return scan(self.jax, step, carries, sequences, reverse, self.quick)
 
     def wait(self, tensors: Tensors) -> None:
         """``jax.block_until_ready``."""

@@ -8,7 +8,20 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from harness.extend import Advance, Function, GradientFunction, Tensors, UsageError, device_names
+from harness.extend import (
+    Advance,
+    Function,
+    GradientFunction,
+    Step,
+    Table,
+    Tensors,
+    UsageError,
+    device_names,
+    loop,
+)
+
+# Loops of more steps stay loops where a whole step is compiled.
+WRITTEN_OUT = 32
 
 
 class TensorFlowEngine:
@@ -147,6 +160,41 @@ class TensorFlowEngine:
             return carried, {n: array.stack() for n, array in kept.items()}
 
         return self.advance(run)
+
+    def scan(
+        self,
+        table: Table,
+        step: Step,
+        carries: Sequence[Any],
+        sequences: Sequence[Any],
+        reverse: bool,
+    ) -> tuple[list[Any], list[Any]]:
+        """Written out, if it is short or runs eagerly: of many steps XLA makes one program whose
+        time grows with the cube of their number. The first step gives the types of what is kept."""
+        tf, count = self.tf, int(sequences[0].shape[0])
+        if count <= WRITTEN_OUT or not tf.inside_function():
+            return loop(table, step, carries, sequences, reverse)
+
+        def made(number: Any, carries: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
+            time = count - 1 - number if reverse else number
+            return time, *step(carries, [sequence[time] for sequence in sequences])
+
+        def body(number: Any, carries: list[Any], kept: list[Any]) -> tuple[Any, list[Any], Any]:
+            time, carries, results = made(number, carries)
+            written = [array.write(time, t) for array, t in zip(kept, results, strict=True)]
+            return number + 1, carries, written
+
+        time, after, results = made(0, carries)
+        kept = [
+            tf.TensorArray(t.dtype, count, element_shape=t.shape).write(time, t) for t in results
+        ]
+        _, last, kept = tf.while_loop(
+            lambda number, *_: number < count,
+            body,
+            (1, list(after), kept),
+            maximum_iterations=count - 1,
+        )
+        return last, [array.stack() for array in kept]
 
     def wait(self, tensors: Tensors) -> None:
         """Kernels of a CPU are done when the call returns."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from harness.extend import Advance, Executor, Function, GradientFunction, Plan, Tensors
+from harness.extend import Advance, Executor, Function, GradientFunction, Plan, Tensors, loop
 
 
 class TorchEngine:
@@ -101,6 +101,8 @@ class TorchEngine:
 
     def several(self, step: Advance) -> None:
         """Nothing is gained."""
+
+    scan = staticmethod(loop)
 
     def wait(self, tensors: Tensors) -> None:
         """Kernels of a CPU are done when the call returns."""

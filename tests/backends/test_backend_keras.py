@@ -100,6 +100,11 @@ def test_claimed_layers_equal_their_equations_one_at_a_time(report: Report) -> N
     assert report["watched"] < 1e-6
 
 
+def test_a_long_loop_in_a_compiled_step(report: Report) -> None:
+    assert report["long loop"].keys() == {"forward", "reverse"}
+    assert max(report["long loop"].values()) < 1e-13
+
+
 def test_float64_claims_are_what_keras_computes_in_float64(name: str, report: Report) -> None:
     lstm, gru = report["claims"][LSTM_MODEL], report["claims"]["lesson6/keras_gru"]
     embedding, norm, cell, dense = (

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from keras_long_loop import long_loop
 from keras_specs import KINKS, LOSSES, MIXED, TINY
 from two_paths import Arrays, by_oracle, draw, everything, worst
 
@@ -281,6 +282,7 @@ if __name__ == "__main__":
         "losses": losses(),
         "model": model_object(),
         "watched": watched(),
+        "long loop": long_loop(backend),
         "claims": {n: claims_of(n) for n in ("lesson6/stateful_lstm", "lesson6/keras_gru")},
         "raw": raw(),
         "calls": calls_in_python(),
