@@ -47,7 +47,7 @@ from harness.extend import (
 from ..jax import platforms
 from ..torch.backend import CUBLAS_REPEATS
 from . import attention, losses
-from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
+from .engines import ENGINES, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager
 from .layers import (
     ACTIVATIONS,
@@ -91,7 +91,7 @@ class Keras(Backend):
             self.rewrites = self.denormals = True
         else:
             self.fused = {"loose_max": keras.ops.max}
-            self.fuses = isinstance(self.engine, JaxEngine)
+            self.fuses = True
 
     @property
     def primitives(self) -> Table:

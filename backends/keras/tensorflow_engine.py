@@ -21,7 +21,7 @@ from harness.extend import (
 )
 
 # Loops of more steps stay loops where a whole step is compiled.
-WRITTEN_OUT = 32
+WRITTEN_OUT = 8
 
 
 class TensorFlowEngine:

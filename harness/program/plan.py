@@ -22,6 +22,7 @@ from harness.program.ir import (
     walk_nodes,
 )
 from harness.program.passes import literal_zeros, optimise
+from harness.program.passes.unroll import LONGEST, LONGEST_FUSED
 from harness.program.permutations import inverse
 from harness.program.scaling import GOOD, SCALE, guarded
 from harness.program.signature import crossing_ports, result_ports
@@ -137,7 +138,8 @@ def training_plan(
         updated[TOTAL] = builder.emit("add", further[TOTAL], results["loss"])
     results |= updated
     nodes = (*seeds, *derivative.program.nodes, *_differences(builder.nodes, dtype))
-    nodes = optimise(nodes, results.values(), builder, sizes, fused, fuses=fuses)
+    longest = LONGEST_FUSED if fuses else LONGEST
+    nodes = optimise(nodes, results.values(), builder, sizes, fused, fuses=fuses, longest=longest)
     return _plan(program, builder, nodes, sizes, dtype, results, further)
 
 

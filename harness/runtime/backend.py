@@ -54,7 +54,7 @@ class Backend(ABC):
         exact: Set by the harness in a training: what is compiled gives the same bits each time.
         deterministic: Set by the harness where the same call is to give the same bits on any
             device, at any cost (``--deterministic``).
-        fuses: Whether a step of a plan's loop is compiled as one: its elementwise work stays there.
+        fuses: Whether a step of a plan's loop is compiled as one, and then better left in a loop.
         rewrites: Whether :meth:`fill` can write into tensors, and so into their views.
         compiles: The paths for which there is a compiler on this machine: ``compiled``, for
             :meth:`compile_plan`, and ``native-compiled``, for :meth:`compile_native`.

@@ -231,3 +231,20 @@ def test_what_only_a_stack_needs_is_done_after_a_long_loop(fuses: bool) -> None:
     assert len(bodies) == 4
     least = Counter({"multiply": 1, "add": 1})
     assert all((ops == least) != fuses for ops in bodies)
+
+
+@pytest.mark.parametrize("fuses", [False, True])
+def test_loops_of_a_training_are_written_out_where_no_compiler_fuses_a_step(fuses: bool) -> None:
+    spec = load_spec("lesson6/stateful_lstm")
+    assert spec.update is not None
+    kept = {}
+    for phase in ("training", "inference"):
+        program = spec.program(phase)
+        sizes = {**program.sizes, "batch": 4, "time": 24}
+        if phase == "inference":
+            plan = forward_plan(program, sizes, "float32", (), fuses=fuses)
+        else:
+            chosen = {"learning_rate": 0.1, "fuses": fuses}
+            plan = training_plan(program, spec.update, sizes, "float32", (), **chosen)
+        kept[phase] = len(loops(plan))
+    assert kept == {"training": 2 if fuses else 0, "inference": 0}

@@ -56,6 +56,7 @@ def optimise(
     final: bool = True,
     moved: bool = True,
     fuses: bool = False,
+    longest: int = unroll.LONGEST,
 ) -> tuple[Node, ...]:
     """Nodes without calls that give the same ``wanted`` values, faster.
 
@@ -65,10 +66,12 @@ def optimise(
     leaves its loop: a compiler that fuses a product with what follows may be faster so. Nor is a
     loop written out that carries much, so that each step uses the memory of the last again; its
     products are joined as far as they go, being too large for what follows to be fused with them.
-    Where what runs them ``fuses`` the elementwise work in a loop, that stays there.
+    Where what runs them ``fuses`` the elementwise work in a loop, that stays there. Loops of more
+    than ``longest`` steps are not written out.
     """
     with _uncollected():
-        return _optimised(nodes, tuple(wanted), builder, sizes, tuple(fused), final, moved, fuses)
+        choices = (tuple(fused), final, moved, fuses, longest)
+        return _optimised(nodes, tuple(wanted), builder, sizes, *choices)
 
 
 @contextmanager
@@ -93,6 +96,7 @@ def _optimised(
     final: bool,
     moved: bool,
     fuses: bool,
+    longest: int,
 ) -> tuple[Node, ...]:
     current = prune(nodes, wanted)
     stay = not moved and unroll.carries_much(current, builder, sizes)
@@ -133,7 +137,7 @@ def _optimised(
             current = current if joined == current else joined
     current = again(current, biases.RULES, tabled)
     if final:
-        current = unroll.unrolled(current, builder, sizes, every=moved)
+        current = unroll.unrolled(current, builder, sizes, every=moved, longest=longest)
         for _ in range(2):
             current = again(current, tabled, classes.FACTORS, unroll.RULES)
         current = again(current, fuse.late_rules(fused), tabled)

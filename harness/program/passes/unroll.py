@@ -14,18 +14,24 @@ from harness.program.ir import Block, Node, Type
 from harness.program.passes.algebra import common_shape
 from harness.program.passes.rewriter import Rewriter, Rule
 
-# Loops of more steps stay loops.
-LONGEST = 32
+# Loops of more steps stay loops; so do those of a training whose steps a compiler fuses, which
+# would fuse across steps that are written out, and compute again what several of them read.
+LONGEST, LONGEST_FUSED = 32, 8
 # Numbers that a loop carries: if it carries as many, 2 MiB in float32, its steps outgrow a cache.
 LARGE = 1 << 19
 
 
 def unrolled(
-    nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int], *, every: bool = True
+    nodes: Iterable[Node],
+    builder: Builder,
+    sizes: Mapping[str, int],
+    *,
+    every: bool = True,
+    longest: int = LONGEST,
 ) -> tuple[Node, ...]:
     """The nodes with short loops written out, step by step, and all sizes as numbers.
 
-    ``every`` short loop, or only those that do not carry much.
+    ``every`` loop of at most ``longest`` steps, or only those that do not carry much.
     """
     nodes = _numbered(nodes, sizes)
     for value, type_ in builder.types.items():
@@ -33,7 +39,7 @@ def unrolled(
         builder.types[value] = replace(type_, shape=shape, bound=bound)
     result: list[Node] = []
     for node in nodes:
-        short = node.op == "scan" and steps_of(node, builder.types, sizes) <= LONGEST
+        short = node.op == "scan" and steps_of(node, builder.types, sizes) <= longest
         if short and (every or not carries_much([node], builder, sizes)):
             result += _UnrolledSteps(node, builder).written(steps_of(node, builder.types, sizes))
         else:
