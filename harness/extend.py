@@ -23,7 +23,6 @@ from harness.program.ir import (
     Phase,
     Port,
     Program,
-    UpdateRule,
     free_values,
     inline_calls,
     needed_nodes,
@@ -40,6 +39,7 @@ from harness.program.signature import (
     local_shapes,
     owner_of,
 )
+from harness.program.updates import UpdateRule
 from harness.program.windows import FramedAxis, framed_axes, order_of_taken, pads_of
 
 # The backend and its offers.

@@ -13,8 +13,9 @@ from harness.bench.workload import TimedCase
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import resolve_shape
 from harness.program.flops import ELEMENTWISE, REDUCING, Flops, count
-from harness.program.ir import Node, Port, Program, Type, UpdateRule, inline_calls, needed_nodes
+from harness.program.ir import Node, Port, Program, Type, inline_calls, needed_nodes
 from harness.program.signature import result_ports
+from harness.program.updates import UpdateRule
 from harness.runtime.devices import card_of
 from harness.runtime.precision import WIDTHS
 
@@ -141,7 +142,8 @@ def _update(rule: UpdateRule, program: Program) -> Flops:
     """One operation for each entry of each parameter and each node that works on entries."""
     operations = 0
     for parameter in program.parameters:
-        own, entries = rule.of(parameter.name), prod(program.shape(parameter))
+        shape = program.shape(parameter)
+        own, entries = rule.of(parameter.name, len(shape)), prod(shape)
         for node in own.own_nodes:
             wide = any(own.types[value].shape for value in node.inputs)
             operations += entries * (wide and node.op in ELEMENTWISE | REDUCING)

@@ -199,6 +199,7 @@ def _around(spec: Spec) -> list[str]:
     lines = [f"    {name} = {text}" for name, text in said.items()]
     for group in use.groups:
         own = {**(group.model_extra or {}), "schedule": group.schedule}
+        own["matrices"] = None if group.matrices else "as all others"
         given = ", ".join(f"{n} {v}" for n, v in own.items() if v is not None)
         patterns = group.parameters
         names = patterns if isinstance(patterns, str) else ", ".join(patterns)

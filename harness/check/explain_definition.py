@@ -47,6 +47,7 @@ def explain_definition(name: str, library: Library) -> str:
 
 def _definition(kind: str, name: str, library: Library) -> str:
     given = library.find(kind, name).content.model_dump(exclude_none=True)
+    matrices = given.pop("matrices", None)
     parts = [f"{kind} {name}: {given['summary']}", f"source: {' '.join(given['source'].split())}"]
     for title, values in given.items():
         if isinstance(values, Mapping) and values and title != "scan":
@@ -58,6 +59,9 @@ def _definition(kind: str, name: str, library: Library) -> str:
         if "output" in scan:
             parts.append(f"output: {scan['output']} of every step")
     parts += [_equations(title, given[title]) for title in EQUATIONS if title in given]
+    if matrices is not None:
+        parts += [_table("slots of matrices", matrices["slots"])] if matrices["slots"] else []
+        parts.append(_equations("update of matrices", matrices["update"]))
     if "output" in given:
         parts.append(f"output: {given['output']}")
     models = ", ".join(_models_with(kind, name, library))

@@ -19,7 +19,7 @@ from harness.check.findings import Finding
 from harness.errors import SpecError
 from harness.runtime.labels import backend_of
 from harness.spec.document import Document, load, parse, validate
-from harness.spec.schema import Strict
+from harness.spec.strict import Strict
 
 # In ``specs/``, and in a user's folders; and what it was called there before.
 FILE, FORMER = "known_differences.yaml", "differences.yaml"

@@ -14,7 +14,8 @@ from harness.check.first_difference import Expectations, later_location
 from harness.check.run_cell import CellRun, OpenedSubject
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
-from harness.program.ir import Program, UpdateRule
+from harness.program.ir import Program
+from harness.program.updates import UpdateRule
 from harness.runtime.precision import narrow
 from harness.worker.remote import Remote, WorkerFault
 

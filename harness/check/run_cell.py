@@ -14,7 +14,8 @@ from harness.check.request import choose_checks
 from harness.errors import UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault
-from harness.program.ir import Program, UpdateRule
+from harness.program.ir import Program
+from harness.program.updates import UpdateRule
 from harness.runtime.tensors import IllFormed
 from harness.worker.remote import WorkerFault, not_offered, told
 from harness.worker.worker import Outcome, Worker

@@ -22,10 +22,11 @@ from harness.oracle.off_kinks import Drawing, drawn
 from harness.oracle.patience import OracleFault, at_work, this_run
 from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference, Run
 from harness.program.dims import resolve_shape
-from harness.program.ir import Phase, Program, UpdateRule
+from harness.program.ir import Phase, Program
 from harness.program.serial import digest
 from harness.program.signature import group_of
 from harness.program.squares import with_loss
+from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit

@@ -13,7 +13,13 @@ import numpy as np
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError
 from harness.program.ir import Port, Program
-from harness.program.signature import batch_ports, check_arrays, check_batch, noise_ports
+from harness.program.signature import (
+    batch_ports,
+    check_arrays,
+    check_batch,
+    noise_ports,
+    port_shapes,
+)
 from harness.runtime.arguments import Arguments
 from harness.runtime.tensors import NUMBERS
 from harness.spec.model import Spec
@@ -155,7 +161,7 @@ def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -
 
 def _check_kept(group: str, program: Program, ports: Sequence[Port], arrays: ArrayDict) -> None:
     try:
-        check_arrays(group, program, ports, arrays)
+        check_arrays(group, port_shapes(program, ports), arrays)
     except UsageError as error:
         at = ", ".join(f"{name}={size}" for name, size in program.sizes.items())
         raise UsageError(f"{error} (at {at}: give other sizes if they are others)") from None

@@ -34,7 +34,8 @@ from harness.oracle.tolerance import (
     telling,
     without_size,
 )
-from harness.program.ir import Program, UpdateRule
+from harness.program.ir import Program
+from harness.program.updates import UpdateRule
 from harness.runtime.precision import host_dtype, narrow
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit, tensor

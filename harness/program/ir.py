@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeVar
 
 from harness.program.dims import Dim, Shape, shape_text
@@ -157,77 +156,6 @@ class Program:
     def with_sizes(self, /, **sizes: int) -> Program:
         """The same program at other sizes."""
         return replace(self, sizes={**self.sizes, **sizes})
-
-
-@dataclass(frozen=True, slots=True)
-class Total:
-    """A number of the whole model: ``part`` of every parameter, added up, is ``value``.
-
-    ``nodes`` are those that the part is made by, beyond those of the totals before it.
-    """
-
-    name: str
-    nodes: tuple[Node, ...]
-    part: int
-    value: int
-
-
-@dataclass(frozen=True)
-class UpdateRule:
-    """One step of an optimizer, as if every parameter were one row of entries.
-
-    In: ``parameter``, ``gradient``, the scalars ``step`` (from 1) and ``learning_rate``, and the
-    ``slots``; a slot's ``init`` says how it starts, zeros where it says nothing. Out:
-    ``new_parameter`` and ``new_slots``. A reduction over axis 0 is one over all axes of the
-    parameter, see :func:`harness.program.updates.at_shape`.
-
-    Attributes:
-        totals: Sums over the whole model, in the order in which they are made, before ``nodes``.
-        rate: The learning rate that the definition reads, where the model has a schedule.
-        fed: The gradient that the definition reads, where the model makes another of it.
-        varying: The attributes that are another number at each step.
-        groups: The rules of some parameters, by pattern of their names: see :meth:`of`.
-        added: The slots that a model adds to those of the definition.
-    """
-
-    name: str
-    attributes: Mapping[str, float]
-    types: Mapping[int, Type]
-    nodes: tuple[Node, ...]
-    parameter: int
-    gradient: int
-    step: int
-    learning_rate: int
-    slots: tuple[Port, ...]
-    new_parameter: int
-    new_slots: tuple[Port, ...]
-    meaning: Meaning | None = None
-    totals: tuple[Total, ...] = ()
-    rate: int | None = None
-    fed: int | None = None
-    varying: tuple[str, ...] = ()
-    groups: Mapping[str, UpdateRule] = field(default_factory=dict)
-    added: tuple[str, ...] = ()
-
-    def by_meaning(self) -> UpdateRule:
-        """The same rule, under the name by which backends know it."""
-        return self if self.meaning is None else replace(self, name=self.meaning.name)
-
-    def of(self, parameter: str) -> UpdateRule:
-        """The rule of a parameter: that of the first pattern that its name has, or this one."""
-        found = (rule for pattern, rule in self.groups.items() if fnmatchcase(parameter, pattern))
-        return next(found, self)
-
-    @property
-    def own_nodes(self) -> tuple[Node, ...]:
-        """Those of the totals and of the update."""
-        return (*(node for total in self.totals for node in total.nodes), *self.nodes)
-
-    @property
-    def every_node(self) -> tuple[Node, ...]:
-        """Those of all groups too."""
-        of_groups = (node for rule in self.groups.values() for node in rule.own_nodes)
-        return (*self.own_nodes, *of_groups)
 
 
 def walk_nodes(nodes: Iterable[Node]) -> Iterator[Node]:

@@ -12,21 +12,13 @@ import numpy as np
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.builder import Builder
 from harness.program.flops import runs
-from harness.program.ir import (
-    Node,
-    Port,
-    Program,
-    Type,
-    UpdateRule,
-    inline_calls,
-    walk_nodes,
-)
+from harness.program.ir import Node, Port, Program, Type, inline_calls, walk_nodes
 from harness.program.passes import literal_zeros, optimise
 from harness.program.passes.unroll import LONGEST, LONGEST_FUSED
 from harness.program.permutations import inverse
 from harness.program.scaling import GOOD, SCALE, guarded
 from harness.program.signature import crossing_ports, result_ports
-from harness.program.updates import at_shape, type_at
+from harness.program.updates import UpdateRule, at_shape, type_at
 
 # How the names of what a batch holds begin.
 BATCH = ("input.", "target.")
@@ -157,8 +149,10 @@ def _updates(
     slots: dict[str, int] = {}
     updated = {"step": after}
     values: dict[str, dict[int, int]] = {}
+    rules: dict[str, UpdateRule] = {}
     for parameter in program.parameters:
-        own, type_ = rule.of(parameter.name), builder.types[parameter.value]
+        shape = builder.types[parameter.value].shape
+        own = rules[parameter.name] = rule.of(parameter.name, len(shape))
         env = values[parameter.name] = {
             own.parameter: parameter.value,
             own.gradient: gradients[parameter.name],
@@ -166,11 +160,13 @@ def _updates(
             own.learning_rate: rate,
         }
         for slot in own.slots:
-            env[slot.value] = slots[f"{slot.name}.{parameter.name}"] = builder.value(type_)
+            env[slot.value] = slots[f"{slot.name}.{parameter.name}"] = builder.value(
+                type_at(own, slot.value, shape)
+            )
     for number in range(len(rule.totals)):
-        _add_total(number, rule, values, builder)
+        _add_total(number, rules, values, builder)
     for name, env in values.items():
-        own = rule.of(name)
+        own = rules[name]
         _copy(own, own.nodes, env, builder)
         updated[name] = env[own.new_parameter]
         for slot in own.new_slots:
@@ -197,26 +193,29 @@ def _differences(nodes: Iterable[Node], dtype: str) -> Iterator[Node]:
 
 
 def _add_total(
-    number: int, rule: UpdateRule, values: Mapping[str, dict[int, int]], builder: Builder
+    number: int,
+    rules: Mapping[str, UpdateRule],
+    values: Mapping[str, dict[int, int]],
+    builder: Builder,
 ) -> None:
     """Append a sum over all parameters, and make it known to the rule of each."""
     whole = None
     for name, env in values.items():
-        own = rule.of(name)
+        own = rules[name]
         total = own.totals[number]
         _copy(own, total.nodes, env, builder)
         part = env[total.part]
         whole = part if whole is None else builder.emit("add", whole, part)
     for name, env in values.items():
-        env[rule.of(name).totals[number].value] = cast(int, whole)
+        env[rules[name].totals[number].value] = cast(int, whole)
 
 
 def _copy(rule: UpdateRule, nodes: Iterable[Node], env: dict[int, int], builder: Builder) -> None:
     """Append nodes of a rule for one parameter, with values of their own."""
     shape = builder.types[env[rule.parameter]].shape
-    for node in at_shape(nodes, rule.types, shape):
+    for node in at_shape(rule, nodes, shape):
         for output in node.outputs:
-            env[output] = builder.value(type_at(rule.types[output], shape))
+            env[output] = builder.value(type_at(rule, output, shape))
         inputs = tuple(env[i] for i in node.inputs)
         builder.append(replace(node, inputs=inputs, outputs=tuple(env[o] for o in node.outputs)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -103,13 +103,13 @@ def group_of(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def check_names(group: str, ports: Sequence[Port], given: Mapping[str, Any]) -> None:
-    """Check that every port has its array, and that nothing else was given.
+def check_names(group: str, wanted: Iterable[str], given: Mapping[str, Any]) -> None:
+    """Check that every name has its array, and that nothing else was given.
 
     Raises:
         UsageError: one is missing or unknown.
     """
-    wanted = [p.name for p in ports]
+    wanted = list(wanted)
     for name in wanted:
         if name not in given:
             raise UsageError(f"{group} {name!r} is missing (needed: {', '.join(wanted)})")
@@ -118,25 +118,26 @@ def check_names(group: str, ports: Sequence[Port], given: Mapping[str, Any]) -> 
             raise UsageError(f"unknown {group} {name!r} (known: {', '.join(wanted) or 'none'})")
 
 
+def port_shapes(
+    program: Program, ports: Iterable[Port], sizes: Mapping[str, int] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of ports in numbers, by name."""
+    return {port.name: program.shape(port, sizes) for port in ports}
+
+
 def check_arrays(
-    group: str,
-    program: Program,
-    ports: Sequence[Port],
-    given: Mapping[str, Any],
-    sizes: Mapping[str, int] | None = None,
+    group: str, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
 ) -> None:
-    """Check that every port has its array of its shape, and that nothing else was given.
+    """Check that every name has its array of its shape, and that nothing else was given.
 
     Raises:
         UsageError: one is missing, unknown or of another shape.
     """
-    check_names(group, ports, given)
-    for port in ports:
-        shape, found = program.shape(port, sizes), np.shape(given[port.name])
+    check_names(group, shapes, given)
+    for name, shape in shapes.items():
+        found = np.shape(given[name])
         if found != shape:
-            raise UsageError(
-                f"{group} {port.name}: expected shape {list(shape)}, found {list(found)}"
-            )
+            raise UsageError(f"{group} {name}: expected shape {list(shape)}, found {list(found)}")
 
 
 def check_batch(program: Program, groups: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
@@ -151,7 +152,7 @@ def check_batch(program: Program, groups: Mapping[str, Mapping[str, Any]]) -> di
     bound: dict[str, int] = {}
     for group, given in groups.items():
         ports = batch_ports(program)[group]
-        check_names(group, ports, given)
+        check_names(group, [p.name for p in ports], given)
         for port in ports:
             name, shape = f"{group}.{port.name}", np.shape(given[port.name])
             bind(name, program.type_of(port).shape, shape, program.sizes, bound)

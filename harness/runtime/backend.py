@@ -16,8 +16,9 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.errors import UsageError
-from harness.program.ir import Program, UpdateRule
+from harness.program.ir import Program
 from harness.program.plan import Plan
+from harness.program.updates import UpdateRule
 from harness.runtime.interpreter import Step, Table, loop, stack
 from harness.runtime.native import (
     Advance,
@@ -278,8 +279,7 @@ class Backend(ABC):
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
         """The framework's own optimizer, if its update is exactly this one; else None.
 
-        Asked on the path ``native`` only. Whole steps, as they are timed, can take it only where
-        there is :meth:`value_and_gradient`.
+        Asked on the path ``native``. Whole steps, as timed, need :meth:`value_and_gradient`.
         """
         return None
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
-from harness.program.ir import Phase, Program, UpdateRule
+from harness.program.ir import Phase, Program
 from harness.program.signature import (
     Mode,
     batch_ports,
@@ -23,16 +23,18 @@ from harness.program.signature import (
     check_arrays,
     check_batch,
     check_names,
+    port_shapes,
     without_noise,
 )
+from harness.program.updates import UpdateRule
 from harness.runtime import promises, scaling
 from harness.runtime.backend import Backend
 from harness.runtime.functions import COMPILED, Functions
-from harness.runtime.native import Function, NativeOptimizer, Tensors
+from harness.runtime.native import Function, Tensors
 from harness.runtime.paths import ExecutionPath
 from harness.runtime.tensors import WHOLE
 from harness.runtime.traces import Named, Tracing
-from harness.runtime.updates import RATE, STEP, Update, claimable, feeds, started, steps_made
+from harness.runtime.updates import RATE, STEP, Update, claimed, feeds, started, steps_made
 
 UPDATED = ("update()", "the next state and the next variables")
 
@@ -62,15 +64,10 @@ class Session(Functions):
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
         """Train with another optimizer from the next :meth:`load` on; without ``claim`` by its
         equations, whatever the framework has. :class:`.promises.ContractError` as for claims."""
-        claimed: NativeOptimizer | None = None
         # A step in float16 may have to be left out, as a whole.
         claim = claim and self.claims and not self.scales
-        if rule is not None and claim and claimable(rule, self.layout):
-            claimed = self.backend.claim_optimizer(rule.by_meaning())
-        if claimed is not None:
-            wanted = "a NativeOptimizer, or None,"
-            promises.instance(claimed, NativeOptimizer, "claim_optimizer()", wanted)
-        self.rule, self.optimizer = rule, claimed
+        self.rule = rule
+        self.optimizer = claimed(self.backend, rule, self.layout) if rule and claim else None
         made = (self.layout, self.backend.primitives, self.interpreter)
         self._update = None if rule is None else Update(rule, *made)
         self._compiled.pop("update", None)
@@ -90,7 +87,7 @@ class Session(Functions):
 
     def neutral(self, tensors: Tensors) -> ArrayDict:
         """Packed tensors as neutral arrays by parameter; those that are not there are skipped."""
-        return self.layout.unpack({n: self.array(t, n) for n, t in tensors.items()})
+        return self.layout.unpack(self.to_numpy(tensors))
 
     def load(self, parameters: Arrays, statistics: Arrays) -> None:
         """Set neutral parameters and statistics, and forget all optimizer state.
@@ -98,21 +95,23 @@ class Session(Functions):
         :class:`UsageError` for one that is missing, unknown or of another shape.
         """
         program = self.programs["training"]
-        check_arrays("parameter", program, program.parameters, parameters)
-        check_arrays("statistic", program, program.statistics, statistics)
-        self.variables = {n: self.float_tensor(a) for n, a in self.layout.pack(parameters).items()}
-        self.statistics = {n: self.float_tensor(a) for n, a in statistics.items()}
+        check_arrays("parameter", port_shapes(program, program.parameters), parameters)
+        check_arrays("statistic", port_shapes(program, program.statistics), statistics)
+        self.variables = self._tensors(self.layout.pack(parameters))
+        self.statistics = self._tensors(statistics)
         self.steps, self.scaling = 0, scaling.begun(self.scalar) if self.scales else {}
         if self.optimizer is not None:
             self.optimizer_state = self.optimizer.start(self.trained())
         elif self.rule is not None:
-            starts = started(self.rule, parameters)
-            self.slots = {slot: self._packed(arrays) for slot, arrays in starts.items()}
+            starts = self.rule_update().packed(started(self.rule, parameters))
+            self.slots = {slot: self._tensors(arrays) for slot, arrays in starts.items()}
 
-    def _packed(self, neutral: Arrays) -> Tensors:
-        """Arrays of all parameters as tensors of the variables that are trained."""
-        packed = self.layout.pack(neutral)
-        return {n: self.float_tensor(packed[n]) for n in self.trained()}
+    def _tensors(self, arrays: Arrays) -> Tensors:
+        return {n: self.float_tensor(a) for n, a in arrays.items()}
+
+    def slot(self, name: str, tensors: Tensors) -> ArrayDict:
+        """A slot's tensors as neutral arrays by parameter."""
+        return self.rule_update().unpacked(name, self.to_numpy(tensors))
 
     def forget(self) -> None:
         """Let go of everything that :meth:`load` and later steps have made."""
@@ -125,8 +124,9 @@ class Session(Functions):
         """
         assert self.rule is not None
         assert self.optimizer is None
-        check_names("slot", self.rule.slots, slots)
-        self.slots |= {slot: self._packed(arrays) for slot, arrays in slots.items()}
+        check_names("slot", self.slots, slots)
+        kept = self.rule_update().packed(slots)
+        self.slots |= {slot: self._tensors(arrays) for slot, arrays in kept.items()}
         self.steps = steps
 
     def read(self) -> dict[str, Any]:
@@ -136,8 +136,8 @@ class Session(Functions):
             slots = promises.named(self.optimizer.slots(self.optimizer_state), "slots()")
         return {
             "parameters": self.neutral(self.variables),
-            "statistics": {n: self.array(t, n) for n, t in self.statistics.items()},
-            "slots": {slot: self.neutral(tensors) for slot, tensors in slots.items()},
+            "statistics": self.to_numpy(self.statistics),
+            "slots": {slot: self.slot(slot, tensors) for slot, tensors in slots.items()},
         }
 
     def forward(
@@ -238,7 +238,7 @@ class Session(Functions):
 
         ``kept`` holds the slots before, and :data:`.updates.STEP`.
         """
-        constants = {f"{s}.{n}": kept[f"{s}.{n}"] for s in self.slots for n in variables}
+        constants = {f"{s}.{n}": kept[f"{s}.{n}"] for s, ts in self.slots.items() for n in ts}
         constants |= self._rule_constants(variables, gradients, kept[STEP], learning_rate)
         run = update or self.rule_update().run
         results = promises.named(run(variables, constants), COMPILED)

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.program.ir import Node, Port, UpdateRule, needed_nodes
-from harness.program.updates import at_shape, by_parameter
+from harness.program.ir import Node, Port, needed_nodes
+from harness.program.updates import UpdateRule, at_shape, by_parameter, by_rank, slot_shapes
+from harness.runtime import promises
+from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, Table, perform
 from harness.runtime.kept_nodes import KeptNodes
 from harness.runtime.layout import Layout
-from harness.runtime.native import Tensors
+from harness.runtime.native import NativeOptimizer, Tensors
 from harness.runtime.tensor_packing import packed, unpacked
 
 # The number of the step, from 1, which the equations of an optimizer may ask for.
@@ -30,19 +32,28 @@ MakeInterpreter = Callable[[Mapping[str, int]], Interpreter]
 
 
 def started(rule: UpdateRule, parameters: Arrays) -> dict[str, ArrayDict]:
-    """What every slot starts as, by slot and neutral parameter."""
+    """What every slot starts as, by slot and neutral parameter that has it."""
+    shapes = slot_shapes(rule, {n: a.shape for n, a in parameters.items()})
     return {
-        port.name: {n: _start(rule.of(n).slots[i], a) for n, a in parameters.items()}
-        for i, port in enumerate(rule.slots)
+        port.name: {
+            n: _start(_slot(rule.of(n, len(parameters[n].shape)), port.name), shape, parameters[n])
+            for n, shape in shapes[port.name].items()
+        }
+        for port in rule.every_slot
+        if port.name in shapes
     }
 
 
-def _start(slot: Port, parameter: Array) -> Array:
+def _slot(rule: UpdateRule, name: str) -> Port:
+    return next(port for port in rule.slots if port.name == name)
+
+
+def _start(slot: Port, shape: tuple[int, ...], parameter: Array) -> Array:
     law = slot.init or {}
     if "parameter" in law:
         return np.array(parameter)
     number = law["constant"]["value"] if law else 0.0
-    return np.full_like(parameter, number)
+    return np.full(shape, number, parameter.dtype)
 
 
 def steps_made(following: Array) -> int:
@@ -52,11 +63,27 @@ def steps_made(following: Array) -> int:
 
 def claimable(rule: UpdateRule, layout: Layout) -> bool:
     """Whether a framework's own optimizer can stand for a rule: one for all parameters, whose
-    attributes stay what they are from step to step, which keeps what the definition keeps, and over
-    no tensor of several parameters where it matters which entries are those of one."""
-    if rule.groups or rule.varying or rule.added:
+    attributes stay what they are from step to step, which keeps what the definition keeps, of the
+    parameters' shapes, and over no tensor of several parameters where it matters which entries are
+    those of one."""
+    if rule.groups or rule.varying or rule.added or by_rank(rule):
         return False
     return not (by_parameter(rule) and layout.joined)
+
+
+def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimizer | None:
+    """The framework's own optimizer for a rule, if it has one.
+
+    Raises:
+        ContractError: what the backend gives is something else.
+    """
+    if not claimable(rule, layout):
+        return None
+    found = backend.claim_optimizer(rule.by_meaning())
+    if found is not None:
+        wanted = "a NativeOptimizer, or None,"
+        promises.instance(found, NativeOptimizer, "claim_optimizer()", wanted)
+    return found
 
 
 def feeds(rule: UpdateRule | None) -> bool:
@@ -67,6 +94,8 @@ def feeds(rule: UpdateRule | None) -> bool:
 class Update:
     """A rule over the variables of a layout.
 
+    Slots are packed as variables are, but for a rule that tells matrices from others: there those
+    of each parameter are kept by themselves, by its own name, as not all have the same.
     ``interpreter`` makes one for sizes, in which ``table`` holds the primitives.
     """
 
@@ -76,22 +105,40 @@ class Update:
         self.rule, self.layout, self.table = rule, layout, table
         self.interpreter = interpreter
         self.apart = by_parameter(rule) and bool(layout.claimed)
+        self._rules = {n: rule.of(n, len(shape)) for n, shape in layout.shapes.items()}
+        shapes = slot_shapes(rule, layout.shapes)
+        names = [port.name for port in rule.every_slot] if by_rank(rule) else []
+        # By slot, the shapes of those that are kept by themselves, by parameter.
+        self.own_slots = {name: shapes.get(name, {}) for name in names}
         self._kept_nodes = KeptNodes()
         wanted = [v for v in (rule.rate, rule.fed) if v is not None]
         self._feeding = needed_nodes(rule.nodes, wanted)
 
+    def packed(self, slots: Mapping[str, Arrays]) -> dict[str, Arrays]:
+        """Arrays by slot and parameter as they are kept: by variable that is trained."""
+        found: dict[str, Arrays] = {}
+        for slot, neutral in slots.items():
+            whole = neutral if slot in self.own_slots else self.layout.pack(neutral)
+            found[slot] = {n: a for n, a in whole.items() if n not in self.layout.frozen}
+        return found
+
+    def unpacked(self, slot: str, kept: Arrays) -> ArrayDict:
+        """A slot's arrays by parameter, of what :meth:`packed` gives."""
+        return dict(kept) if slot in self.own_slots else self.layout.unpack(kept)
+
     def run(self, variables: Tensors, constants: Tensors) -> Tensors:
         """From ``gradient.NAME``, ``SLOT.NAME``, ``step`` and ``learning_rate`` to
         ``parameter.NAME`` and ``SLOT.NAME``."""
-        names = [port.name for port in self.rule.slots]
+        names = [port.name for port in self.rule.every_slot]
         groups = {"parameter": variables}
         for group in ("gradient", *names):
-            groups[group] = {n: constants[f"{group}.{n}"] for n in variables}
+            own = self.own_slots.get(group, variables)
+            groups[group] = {n: constants[f"{group}.{n}"] for n in own}
         values = self._values(groups, constants)
         made: dict[str, Tensors] = {group: {} for group in ("parameter", *names)}
         # What one parameter's equations make on the way is not held until the last one's are run.
         for name in tuple(values):
-            rule = self.rule.of(name)
+            rule = self._rule(name)
             env = self._run(rule, rule.nodes, values.pop(name))
             made["parameter"][name] = env[rule.new_parameter]
             for slot in rule.new_slots:
@@ -99,7 +146,7 @@ class Update:
         return {
             f"{group}.{name}": tensor
             for group, tensors in made.items()
-            for name, tensor in self._together(tensors).items()
+            for name, tensor in self._together(group, tensors).items()
         }
 
     def fed(self, variables: Tensors, constants: Tensors) -> Tensors:
@@ -114,14 +161,14 @@ class Update:
             env = self._run(rule, self._feeding, env)
             gradients[name] = env[rule.gradient if rule.fed is None else rule.fed]
             rate = rate if rule.rate is None else env[rule.rate]
-        return {**self._together(gradients), RATE: rate}
+        return {**self._together("gradient", gradients), RATE: rate}
 
     def _values(self, groups: Mapping[str, Tensors], constants: Tensors) -> dict[str, Values]:
         """By parameter, the values that its equations begin with, with all totals."""
-        apart = {group: self._apart(tensors) for group, tensors in groups.items()}
+        apart = {group: self._apart(group, tensors) for group, tensors in groups.items()}
         found: dict[str, Values] = {}
         for name, tensor in apart["parameter"].items():
-            rule = self.rule.of(name)
+            rule = self._rule(name)
             env = {rule.parameter: tensor, rule.gradient: apart["gradient"][name]}
             env |= {rule.step: constants[STEP], rule.learning_rate: constants[RATE]}
             env |= {p.value: apart[p.name][name] for p in rule.slots if p.name in apart}
@@ -133,24 +180,30 @@ class Update:
     def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
         whole = None
         for name, env in values.items():
-            total = self.rule.of(name).totals[number]
-            self._run(self.rule.of(name), total.nodes, env)
+            total = self._rule(name).totals[number]
+            self._run(self._rule(name), total.nodes, env)
             part = env[total.part]
             whole = part if whole is None else perform(self.table, "add", [whole, part])
         for name, env in values.items():
-            env[self.rule.of(name).totals[number].value] = whole
+            env[self._rule(name).totals[number].value] = whole
 
     def _run(self, rule: UpdateRule, nodes: tuple[Node, ...], env: Values) -> Values:
         shape = tuple(env[rule.parameter].shape)
         prepared = self._kept_nodes.get(
             (id(nodes), shape),  # which live as long as the rule
             lambda: self.interpreter({"entries": prod(shape)}),
-            lambda: at_shape(nodes, rule.types, shape),
+            lambda: at_shape(rule, nodes, shape),
         )
         return prepared.run(env)
 
-    def _apart(self, tensors: Tensors) -> Tensors:
-        return unpacked(self.layout, self.table, tensors) if self.apart else tensors
+    def _rule(self, name: str) -> UpdateRule:
+        """The rule of a parameter, or of a tensor that holds several."""
+        return self._rules.get(name, self.rule)
 
-    def _together(self, tensors: Tensors) -> Tensors:
-        return packed(self.layout, self.table, tensors) if self.apart else tensors
+    def _apart(self, group: str, tensors: Tensors) -> Tensors:
+        whole = self.apart and group not in self.own_slots
+        return unpacked(self.layout, self.table, tensors) if whole else tensors
+
+    def _together(self, group: str, tensors: Tensors) -> Tensors:
+        whole = self.apart and group not in self.own_slots
+        return packed(self.layout, self.table, tensors) if whole else tensors

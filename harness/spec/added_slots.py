@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.program.builder import Builder
-from harness.spec.entrywise import ENTRIES
+from harness.program.ir import Type
 
 # Names that no definition can have for a slot: those begin with a letter.
 GATHERED, AVERAGED = "_gathered", "_averaged"
@@ -18,13 +18,14 @@ class AddedSlots:
     ``count`` is the number of the update that a step belongs to, from 1, and ``gradient`` the mean
     of the gradients gathered so far: what the optimizer's equations read as ``t`` and ``g``. Those
     of the steps between are made too, and thrown away. ``starts`` says how each of ``slots``
-    begins.
+    begins; they are of ``type_``, as the parameter is.
     """
 
     def __init__(
         self,
         builder: Builder,
         values: Mapping[str, int],
+        type_: Type,
         accumulate: int | None,
         average: float | None,
     ) -> None:
@@ -33,12 +34,12 @@ class AddedSlots:
         self.slots: dict[str, int] = {}
         self.starts: dict[str, Mapping[str, Any] | None] = {}
         if average is not None:
-            self.slots[AVERAGED] = builder.value(ENTRIES, AVERAGED)
+            self.slots[AVERAGED] = builder.value(type_, AVERAGED)
             self.starts[AVERAGED] = {"parameter": {}}
         if accumulate is None:
             return
         emit, steps = builder.emit, builder.constant(accumulate)
-        self.slots[GATHERED] = builder.value(ENTRIES, GATHERED)
+        self.slots[GATHERED] = builder.value(type_, GATHERED)
         self.starts[GATHERED] = None
         part = emit("divide", values["g"], steps)
         self.gradient = emit("add", self.slots[GATHERED], part)

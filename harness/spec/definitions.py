@@ -11,17 +11,21 @@ from harness.spec.declared_axes import REST, axes_text
 from harness.spec.document import Document
 from harness.spec.input_types import check_entries
 from harness.spec.names import is_name
+from harness.spec.optimizer_schema import Matrices, Optimizer
+from harness.spec.strict import Documented
 
-SECTIONS: Mapping[type[schema.Documented], tuple[str, ...]] = {
+SECTIONS: Mapping[type[Documented], tuple[str, ...]] = {
     schema.Layer: (
         *("inputs", "attributes", "parameters", "layers", "state", "noise", "statistics"),
     ),
     schema.Function: ("inputs", "attributes"),
     schema.Loss: ("inputs", "attributes", "state"),
-    schema.Optimizer: ("attributes", "slots", "total"),
+    Optimizer: ("attributes", "slots", "total"),
 }
 # Names of an optimizer's equations: the parameter, its gradient and the number of the step.
 UPDATE_NAMES = ("p", "g", "t")
+# How long the axes of a matrix are, in what an optimizer does with those.
+MATRIX_NAMES = ("rows", "columns")
 # What a model says beside an optimizer's attributes, so that none can be called so.
 USE_NAMES = (
     *("optimizer", "schedule", "total", "gradient", "groups", "parameters"),
@@ -29,14 +33,18 @@ USE_NAMES = (
 )
 
 
-def check_definition(document: Document, spec: schema.Documented) -> None:
+def check_definition(document: Document, spec: Documented) -> None:
     """Raise :class:`SpecError` for what no call of a definition could make right."""
     if isinstance(spec, schema.Model):
         return
-    taken = UPDATE_NAMES if isinstance(spec, schema.Optimizer) else ()
-    check_distinct(document, spec, SECTIONS[type(spec)], taken)
-    if isinstance(spec, schema.Optimizer):
+    if isinstance(spec, Optimizer):
+        taken = UPDATE_NAMES if spec.matrices is None else (*UPDATE_NAMES, *MATRIX_NAMES)
+        check_distinct(document, spec, SECTIONS[Optimizer], taken)
         _check_attributes(document, spec)
+        if spec.matrices is not None:
+            _check_slots(document, spec, spec.matrices)
+        return
+    check_distinct(document, spec, SECTIONS[type(spec)])
     if isinstance(spec, schema.Layer):
         _check_form(document, spec)
     if isinstance(spec, schema.Loss):
@@ -45,7 +53,7 @@ def check_definition(document: Document, spec: schema.Documented) -> None:
         _check_inputs(document, spec)
 
 
-def _check_attributes(document: Document, spec: schema.Optimizer) -> None:
+def _check_attributes(document: Document, spec: Optimizer) -> None:
     """A model gives attributes beside what it says of the optimizer in other words."""
     for name in spec.attributes:
         if name in USE_NAMES:
@@ -53,9 +61,22 @@ def _check_attributes(document: Document, spec: schema.Optimizer) -> None:
             raise SpecError(f"{name!r} is taken: a model says something else by that name", at)
 
 
+def _check_slots(document: Document, spec: Optimizer, matrices: Matrices) -> None:
+    """Slots of matrices have names of their own, or those of other parameters' slots."""
+    sections: Mapping[str, Iterable[str]] = {"attributes": spec.attributes, "total": spec.total}
+    for name in matrices.slots:
+        at = document.place_of_key(("matrices", "slots", name))
+        for section, names in sections.items():
+            if name in names:
+                first = document.place_of_key((section, name))
+                raise SpecError(f"{name!r} is declared in {section} too, at {first}", at)
+        if name in (*BUILTINS, *UPDATE_NAMES, *MATRIX_NAMES):
+            raise SpecError(f"{name!r} is taken: it is a name of the language", at)
+
+
 def check_distinct(
     document: Document,
-    spec: schema.Documented,
+    spec: Documented,
     sections: Iterable[str],
     taken: Iterable[str] = (),
 ) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from harness.program.ir import Node, Program, UpdateRule
+from harness.program.ir import Node, Program
+from harness.program.updates import UpdateRule
 from harness.spec.model import Spec
 
 # What is not in a program's meaning: the model's name, numbers that the arrays decide, places in
@@ -22,7 +23,7 @@ PROSE = {
 
 # What came later, and is told only where it says something: what is older keeps its checksum.
 LATER: Mapping[type, set[str]] = {
-    UpdateRule: {"totals", "rate", "fed", "varying", "groups", "added"}
+    UpdateRule: {"totals", "rate", "fed", "varying", "groups", "added", "matrices"}
 }
 
 

@@ -18,7 +18,8 @@ from harness.spec.definitions import check_definition
 from harness.spec.document import Document, load, parse, validate
 from harness.spec.names import is_model_name
 from harness.spec.rivals import clash, declaring, first_clash, same_file
-from harness.spec.schema import KINDS, Documented
+from harness.spec.schema import KINDS
+from harness.spec.strict import Documented
 
 # What ships under another name than frameworks have it by.
 OTHER_NAMES: Mapping[str, str] = {

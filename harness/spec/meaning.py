@@ -18,7 +18,7 @@ from harness.spec import schema
 from harness.spec.attributes import Attribute
 from harness.spec.axis_arguments import TRUTHS
 from harness.spec.builtins import BUILTINS
-from harness.spec.definitions import UPDATE_NAMES
+from harness.spec.definitions import MATRIX_NAMES, UPDATE_NAMES
 from harness.spec.document import Document
 from harness.spec.expressions import (
     Assignment,
@@ -31,6 +31,7 @@ from harness.spec.expressions import (
     Invert,
     Item,
     List,
+    Locate,
     Name,
     Negate,
     Number,
@@ -41,6 +42,7 @@ from harness.spec.expressions import (
 )
 from harness.spec.library import Definition, Library, content
 from harness.spec.meaning_axes import Axes, Names, kinds_of, sum_of
+from harness.spec.optimizer_schema import Matrices, Optimizer, ShapedSlot
 from harness.spec.scope import FunctionName
 from harness.spec.size_expressions import located, read_dim, size_of
 
@@ -95,16 +97,6 @@ def checksum(library: Library, kind: str, name: str) -> str:
     return library.checksums[key]
 
 
-def hidden(library: Library) -> list[str]:
-    """In words, the definitions that ship and are not used, for those of a folder are."""
-    told = []
-    for (kind, name), (place, shipped) in library.replaced.items():
-        same = known(library, kind, name) == name
-        means = "means the same" if same else "means something else: no backend has it as its own"
-        told.append(f"{kind} {name!r} is that of {place}, not of {shipped}, and {means}")
-    return told
-
-
 @cache
 def _shipped(kind: str) -> Mapping[str, str]:
     """The checksums of the definitions that ship, by name."""
@@ -124,7 +116,7 @@ class _EquationReader:
             return self._layer(spec, document)
         if isinstance(spec, schema.Loss):
             return self._loss(spec, document)
-        if isinstance(spec, schema.Optimizer):
+        if isinstance(spec, Optimizer):
             return self._optimizer(spec, document)
         function = content(definition, schema.Function)
         arguments = {n: sum_of("argument", number) for number, n in enumerate(function.inputs)}
@@ -207,15 +199,24 @@ class _EquationReader:
         names = self._run(equations, given)
         return sum_of("loss", inputs, kinds_of(spec.attributes), names[spec.output], *scanned)
 
-    def _optimizer(self, spec: schema.Optimizer, document: Document) -> str:
+    def _optimizer(self, spec: Optimizer, document: Document) -> str:
         given = self._attributes(spec.attributes)
         given |= {name: sum_of("given", name) for name in (*UPDATE_NAMES, *spec.slots)}
         for name, text in spec.total.items():
             part = parse_expression(text, document.locator(("total", name)))
             given[name] = sum_of("total", self._of(part, given))
-        names = self._run(parse_equations(spec.update, document.locator(("update",))), given)
-        after = [(name, names[name]) for name in ("p", *sorted(spec.slots))]
-        return sum_of("optimizer", kinds_of(spec.attributes), sorted(spec.slots.items()), after)
+        parts: list[Any] = [*self._update(spec, given, document.locator(("update",)))]
+        if spec.matrices is not None:
+            given |= {name: sum_of("size", name) for name in MATRIX_NAMES}
+            given |= {name: sum_of("given", name) for name in spec.matrices.slots}
+            locate = document.locator(("matrices", "update"))
+            parts += self._update(spec.matrices, given, locate)
+        return sum_of("optimizer", kinds_of(spec.attributes), *parts)
+
+    def _update(self, spec: Optimizer | Matrices, given: Names, locate: Locate) -> tuple[Any, Any]:
+        names = self._run(parse_equations(spec.update, locate), given)
+        slots = [(n, s.shape if isinstance(s, ShapedSlot) else s) for n, s in spec.slots.items()]
+        return sorted(slots), [(name, names[name]) for name in ("p", *sorted(spec.slots))]
 
     def _function(self, definition: Definition, arguments: Names) -> str:
         """A function of these arguments; attributes that are not among them are at their defaults,

@@ -11,13 +11,14 @@ from pathlib import Path
 from harness.errors import SpecError, did_you_mean, shorten
 from harness.output.notebook import html_table
 from harness.program.fitting_sizes import nearest_sizes
-from harness.program.ir import Phase, Program, UpdateRule
+from harness.program.ir import Phase, Program
+from harness.program.updates import UpdateRule
 from harness.spec import schema
+from harness.spec.hidden import hidden
 from harness.spec.impossible_sizes import check_numbers
 from harness.spec.library import Definition, Library, content
 from harness.spec.lower_model import Lowering
 from harness.spec.lower_optimizer import lower_update, lower_use
-from harness.spec.meaning import hidden
 from harness.spec.rivals import clash, same_file
 from harness.spec.size_expressions import FREE_SIZES
 

@@ -11,19 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.spec.names import FreeName, ModelName, Name
+from harness.spec.optimizer_schema import Optimizer, OptimizerUse
+from harness.spec.strict import Axes, Documented, Strict
 
 Positive = Annotated[int, Field(ge=1)]
-# A dimension: a number, a size name, a sum of those ("units + features"), or "..." for any axes.
-Axes = list[int | str]
 # A law, and its arguments: numbers, or in a definition the names of attributes that are numbers.
 Initializer = str | dict[str, dict[str, float | str]]
 Attributes = dict[Name, bool | float | str]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, types are not converted, instances do not change."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Input(Strict):
@@ -87,13 +81,6 @@ class Scan(Strict):
     output: Name
     axis: Annotated[int, Field(ge=0)] = 1
     reverse: bool | Name = False
-
-
-class Documented(Strict):
-    """The part that all definitions have: what each says about itself."""
-
-    summary: str
-    source: str
 
 
 class Function(Documented):
@@ -162,47 +149,6 @@ class Layer(Documented):
     inference: str | None = None
     scan: Scan | None = None
     output: Name | None = None
-
-
-class Optimizer(Documented):
-    """One update of parameter ``p`` with gradient ``g`` at step ``t`` (1, 2, ...).
-
-    A slot starts as ``zeros``, ``ones``, a number, the value of an attribute, or as ``p``. Each of
-    ``total`` is summed over all entries of all parameters.
-    """
-
-    optimizer: FreeName
-    attributes: dict[Name, float]
-    slots: dict[Name, str | float] = {}
-    total: dict[Name, str] = {}
-    update: str
-
-
-class ParameterGroup(BaseModel):
-    """Parameters by pattern of their names, with attributes and a schedule of their own."""
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
-    parameters: str | list[str]
-    schedule: str | float | None = None
-
-
-class OptimizerUse(BaseModel):
-    """The optimizer's name, and its attributes where they differ from the definition's.
-
-    ``schedule`` is a factor of the learning rate, of step ``t``. ``gradient`` is what the
-    definition is given as ``g``, of ``g``, ``p``, ``t`` and ``total``. ``accumulate`` steps make
-    one update, of the mean of their gradients. ``average`` is how much of a mean of the parameters
-    over the updates each of them leaves.
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
-    optimizer: str
-    schedule: str | float | None = None
-    total: dict[Name, str] = {}
-    gradient: str | None = None
-    accumulate: Annotated[int, Field(ge=2)] | None = None
-    average: Annotated[float, Field(gt=0, lt=1)] | None = None
-    groups: list[ParameterGroup] = []
 
 
 class Phase(Strict):

@@ -156,7 +156,7 @@ def check_used(
 
 
 def check_assigned(
-    scope: Scope, names: Iterable[str], document: Document, section: str, kind: str
+    scope: Scope, names: Iterable[str], document: Document, section: str | KeyPath, kind: str
 ) -> None:
     """Check that what is carried on is given a next value.
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from harness.errors import Place
 from harness.spec.definitions import check_definition
 from harness.spec.document import parse, validate
+from harness.spec.hidden import hidden
 from harness.spec.library import Definition, Library
-from harness.spec.meaning import hidden
 from harness.spec.model import Spec
 from harness.spec.rivals import clash, same_file
 from harness.spec.schema import KINDS

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from harness.errors import HarnessError, UsageError
-from harness.program.signature import check_arrays
+from harness.program.signature import check_arrays, port_shapes
+from harness.program.updates import slot_shapes
 from harness.train.request import Setup
 
 
@@ -27,16 +28,17 @@ def check_kept(setup: Setup, found: Mapping[str, Any]) -> None:
         TrainingError: it has not; the message names the array.
     """
     program, rule = setup.training, setup.spec.update
-    names = [port.name for port in rule.slots] if rule else []
+    sizes = {"batch": setup.recipe.batch}
+    slots = slot_shapes(rule, port_shapes(program, program.parameters)) if rule else {}
     groups = [
-        ("parameter", program.parameters, found["parameters"]),
-        ("statistic", program.statistics, found["statistics"]),
-        ("state", program.state, found["state"]),
-        *((f"slot {n} of", program.parameters, found["slots"].get(n, {})) for n in names),
+        ("parameter", port_shapes(program, program.parameters), found["parameters"]),
+        ("statistic", port_shapes(program, program.statistics), found["statistics"]),
+        ("state", port_shapes(program, program.state, sizes), found["state"]),
+        *((f"slot {n} of", shapes, found["slots"].get(n, {})) for n, shapes in slots.items()),
     ]
     try:
-        for group, ports, given in groups:
-            check_arrays(group, program, ports, given, {"batch": setup.recipe.batch})
+        for group, shapes, given in groups:
+            check_arrays(group, shapes, given)
             for name, array in given.items():
                 if array.dtype not in (np.float32, np.float64):
                     raise UsageError(f"{group} {name}: expected floats, found {array.dtype}")

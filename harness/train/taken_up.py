@@ -11,6 +11,7 @@ from harness.convert.weights import WeightsError
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.program.scaling import GOOD, SCALE, UPDATES
+from harness.program.updates import slot_shapes
 from harness.runtime.precision import narrow
 from harness.spec.initial_values import initial_state
 from harness.train import checkpoint
@@ -111,14 +112,13 @@ def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
     elif sum(rows for _, rows in position["sums"]) != step * recipe.batch:
         yield "its losses are not of as many rows as were read"
     shapes = {p.name: setup.training.shape(p) for p in setup.training.parameters}
-    update = setup.spec.update
-    slots = {port.name: shapes for port in update.slots} if update else {}
+    slots = slot_shapes(setup.spec.update, shapes) if setup.spec.update else {}
     states = {n: a.shape for n, a in initial_state(setup.training, recipe.batch).items()}
     if found.slots.keys() != slots.keys():
         yield f"it keeps {_listed(found.slots)} of the optimizer, expected {_listed(slots)}"
         return
     for kind, arrays, wanted in (
-        *((f"the optimizer's {name}", found.slots[name], shapes) for name in slots),
+        *((f"the optimizer's {name}", found.slots[name], slots[name]) for name in slots),
         ("the state", found.state, states),
     ):
         if {n: a.shape for n, a in arrays.items()} != wanted:

@@ -93,7 +93,9 @@ class Trainer:
         if AVERAGED not in session.slots:
             return found
         trained = dict(session.variables)
-        session.variables |= session.slots[AVERAGED]
+        mean = session.slot(AVERAGED, session.slots[AVERAGED])
+        packed = session.layout.pack(mean)
+        session.variables |= {n: session.float_tensor(a) for n, a in packed.items()}
         averaged = self._tested()
         session.variables |= trained
         named = {name.removeprefix("metric."): value for name, value in averaged.items()}

@@ -9,9 +9,10 @@ from textwrap import indent
 from typing import Any
 
 from harness.arrays import Array, Arrays
-from harness.program.ir import Phase, Program, UpdateRule, walk_nodes
+from harness.program.ir import Phase, Program, walk_nodes
 from harness.program.primitives import OFFERED, offers_needed
 from harness.program.serial import encode
+from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
 from harness.runtime.paths import COMPILED_PATHS
 from harness.runtime.tensors import IllFormed, Misfit

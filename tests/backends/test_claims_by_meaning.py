@@ -11,7 +11,8 @@ import pytest
 from changed_definitions import OTHER, changed, shipped
 from golden.tiny import tiny
 
-from harness.program.ir import Phase, UpdateRule
+from harness.program.ir import Phase
+from harness.program.updates import UpdateRule
 from harness.spec.library import FOLDERS, Library
 from harness.spec.lower_optimizer import lower_update
 from harness.worker.launch import Launch

@@ -62,6 +62,21 @@ optimizer:
     - {parameters: ["*.b_*", out.b], schedule: 0}
     - {parameters: rnn.W_*, beta_2: 0.9}
 """,
+    # Rows and columns of every gate, of which frameworks keep four in one tensor.
+    "adafactor": "optimizer: {optimizer: adafactor, learning_rate: 0.01}\n",
+    "muon": """\
+optimizer:
+  optimizer: muon
+  learning_rate: 0.02
+  weight_decay: 0.1
+  average: 0.5
+  accumulate: 2
+  total: {square: g * g}
+  gradient: g * minimum(1, 0.05 / sqrt(square))
+  groups:
+    - {parameters: out.W, matrices: false}
+    - {parameters: rnn.W_f, momentum: 0.5}
+""",
 }
 # A framework's own that is no other than the definition. torch keeps the gates of a layer in one
 # tensor, which has another norm; JAX has no layers of its own.

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+import optax.contrib
 
 jax.config.update("jax_enable_x64", True)
 
@@ -44,6 +45,32 @@ def whole(make: Callable[..., Any], **options: float):
         return {"p": np.stack(made)}
 
     return run
+
+
+def below_root(kernel: Callable[[Mapping[str, Any]], dict[str, Any]]):
+    """A kernel at rates that are no larger than 1 / sqrt(t)."""
+
+    def run(given: Mapping[str, Any]) -> dict[str, Any]:
+        rates = enumerate(given["learning_rates"], start=1)
+        return kernel({**given, "learning_rates": [min(rate, t**-0.5) for t, rate in rates]})
+
+    return run
+
+
+def muon(shape: tuple[int, int], numbers: Mapping[str, float]):
+    """Muon of parts of optax, which by itself corrects the momentum: that is left to ``trace``."""
+    momentum, (rows, columns) = numbers["momentum"], shape
+
+    def make() -> Any:
+        return optax.chain(
+            optax.trace(momentum, nesterov=True),
+            optax.scale(1 - momentum),
+            optax.contrib.scale_by_muon(beta=0.0, eps=numbers["epsilon"], nesterov=False),
+            optax.scale(max(1.0, columns / rows) ** 0.5),
+            optax.add_decayed_weights(numbers["weight_decay"]),
+        )
+
+    return optimizer(make, lambda state: {"m": (1 - momentum) * state[0].trace})
 
 
 def loss(function: Callable[[Any, Any], Any], first: str) -> Callable[..., dict[str, Any]]:

@@ -60,6 +60,7 @@ def functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
         make("reverse", "torch.flip", lambda x: t.flip(x, [1])),
         Recipe("function", "maximum", "torch.maximum", torch.binary(t.maximum)),
         Recipe("function", "minimum", "torch.minimum", torch.binary(t.minimum)),
+        *_newton_schulz(torch),
         *_schedules(torch, keras),
     ]
 
@@ -108,6 +109,17 @@ def _activations(torch: Any, keras: Any, saturated: Any, large: Any) -> list[Rec
         made.append(Recipe("function", name, f"torch.{name}", torch.unary(theirs), given))
         if other is not None:
             made.append(Recipe("function", name, f"keras.{name}", keras.unary(other), given))
+    return made
+
+
+def _newton_schulz(torch: Any) -> list[Recipe]:
+    """The polynomial of the singular values, which the products of matrices are for."""
+    x = np.random.default_rng(17).normal(size=(6, 4))
+    given, made = {"x": x / np.linalg.norm(x)}, []
+    for a, b, c in ((3.4445, -4.775, 2.0315), (1.875, -1.25, 0.375)):
+        kernel, numbers = torch.of_singular_values(a, b, c), {"a": a, "b": b, "c": c}
+        source = "torch.linalg.svd"
+        made.append(Recipe("function", "newton_schulz", source, kernel, numbers, given=given))
     return made
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from golden import numpy_kernels as in_numpy
 from golden.recipe import Recipe
+from golden.recipes_matrices import matrices
 
 # Keras rounds rates and betas to float32: numbers that a float32 holds exactly.
 EXACT_ADAM = (
@@ -26,7 +27,11 @@ OF_KERAS = {"m": "_momentums", "v": "_velocities"}
 
 def optimizers(torch: Any, keras: Any, optax: Any) -> list[Recipe]:
     """Each by as many of torch, Keras and optax as have it; most by their papers in numpy too."""
-    return [*_sgd_adam_rmsprop(torch, keras, optax), *_with_papers(torch, keras, optax)]
+    return [
+        *_sgd_adam_rmsprop(torch, keras, optax),
+        *_with_papers(torch, keras, optax),
+        *matrices(torch, keras, optax),
+    ]
 
 
 def _sgd_adam_rmsprop(torch: Any, keras: Any, optax: Any) -> list[Recipe]:

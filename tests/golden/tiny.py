@@ -13,6 +13,7 @@ import numpy.typing as npt
 from harness.oracle import oracle
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Phase, Port, Program, needed_nodes
+from harness.program.updates import at_shape
 from harness.runtime.updates import started
 from harness.spec import schema
 from harness.spec.library import Library
@@ -240,13 +241,15 @@ def project(case: Tiny, env: Mapping[int, Array], cotangents: Arrays, dtype: str
 def train(
     name: str, attributes: Arrays, given: Arrays, overrides: Overrides | None = None
 ) -> dict[str, Array]:
-    """Run an optimizer: ``gradients`` ``[steps, entries]``, one learning rate a step.
+    """Run an optimizer: ``gradients`` ``[steps, *axes]``, one learning rate a step.
 
-    Returns the parameters and the slots after every step, each ``[steps, entries]``.
+    Returns the parameter and the slots after every step, each ``[steps, *axes]``.
     """
-    rule = lower_update(Library((), dict(overrides or {})), name, dict(attributes), None)
+    found = lower_update(Library((), dict(overrides or {})), name, dict(attributes), None)
     p = np.asarray(given["p"], np.float64)
-    slots = {n: starts["p"] for n, starts in started(rule, {"p": p}).items()}
+    slots = {n: starts["p"] for n, starts in started(found, {"p": p}).items()}
+    rule = found.of("p", p.ndim)
+    nodes = at_shape(rule, rule.nodes, p.shape)
     history: dict[str, list[Array]] = {"p": [], **{n: [] for n in slots}}
     gradients = np.asarray(given["gradients"], np.float64)
     for step, (g, rate) in enumerate(zip(gradients, given["learning_rates"], strict=True), 1):
@@ -254,9 +257,9 @@ def train(
         env |= {rule.step: np.float64(step), rule.learning_rate: np.float64(rate)}
         env |= {port.value: slots[port.name] for port in rule.slots}
         for total in rule.totals:
-            env = oracle.run(total.nodes, env, {"entries": p.size})
+            env = oracle.run(at_shape(rule, total.nodes, p.shape), env, {"entries": p.size})
             env[total.value] = env[total.part]
-        result = oracle.run(rule.nodes, env, {"entries": p.size})
+        result = oracle.run(nodes, env, {"entries": p.size})
         p = result[rule.new_parameter]
         slots = {port.name: result[port.value] for port in rule.new_slots}
         for key, value in {"p": p, **slots}.items():

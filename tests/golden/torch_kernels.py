@@ -165,6 +165,14 @@ def unary(function: Callable[[Any], Any]) -> Kernel:
     return lambda v: {"y": function(v["x"])}
 
 
+def of_singular_values(a: float, b: float, c: float) -> Kernel:
+    def kernel(v: Tensors) -> Tensors:
+        left, s, right = torch.linalg.svd(v["x"], full_matrices=False)
+        return {"y": left @ torch.diag(a * s + b * s**3 + c * s**5) @ right}
+
+    return kernel
+
+
 def binary(function: Callable[[Any, Any], Any]) -> Kernel:
     return lambda v: {"y": function(v["a"], v["b"])}
 

@@ -10,7 +10,7 @@ import pytest
 from harness.backends.numpy.backend import Numpy
 from harness.errors import UsageError
 from harness.oracle.draw import draw
-from harness.program.ir import UpdateRule
+from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
 from harness.runtime.native import (
     ClaimableCall,

@@ -222,6 +222,7 @@ FAULTS = [
     ("loss", "sparse_cross_entropy", "log_softmax(logits)", "logits"),
     ("loss", "clipped_cross_entropy", "maximum(probabilities, epsilon)", "probabilities + epsilon"),
     ("function", "warmup_cosine", "(t - first) / (steps - first)", "t / steps"),
+    ("function", "newton_schulz", "c * (gram @ gram)", "c * gram"),
     ("optimizer", "sgd", "p - learning_rate * g", "p - 1.0001 * learning_rate * g"),
     ("optimizer", "sgd_momentum", "momentum * velocity + g", "momentum * (velocity + g)"),
     ("optimizer", "sgd_momentum_scaled", "p + velocity", "p + momentum * velocity"),
@@ -244,6 +245,15 @@ FAULTS = [
     ("optimizer", "adadelta", "* u * u", "* g * g"),
     ("optimizer", "lion", "m = beta_2 * m", "m = beta_1 * m"),
     ("optimizer", "lamb", "sum(u * u)", "max(u * u)"),
+    ("optimizer", "adafactor", "sqrt(of_rows / mean(of_rows))", "sqrt(of_rows)"),
+    ("optimizer", "adafactor", "mean(squares, axis=0", "mean(g * g, axis=0"),
+    ("optimizer", "adafactor", "v = b * v + (1 - b)", "v = b * v + b"),
+    ("optimizer", "muon", "columns / rows", "rows / columns"),
+    ("optimizer", "muon", "newton_schulz(newton_schulz(three))", "newton_schulz(three)"),
+    ("optimizer", "muon", "learning_rate * adam_rate * (u", "learning_rate * (adam_rate * u"),
+    ("optimizer", "muon_matched", "maximum(rows, columns)", "minimum(rows, columns)"),
+    ("optimizer", "muon_matched", "ahead = momentum * m + g", "ahead = m"),
+    ("optimizer", "muon_matched", "(u + adam_weight_decay * p)", "(u - adam_weight_decay * p)"),
 ]  # fmt: skip
 
 

@@ -9,8 +9,9 @@ from changed_definitions import OTHER, SAME, changed, shipped
 
 from harness.runtime.native import ClaimableCall
 from harness.spec.fingerprint import fingerprint
+from harness.spec.hidden import hidden
 from harness.spec.library import FOLDERS, Library
-from harness.spec.meaning import checksum, hidden, known
+from harness.spec.meaning import checksum, known
 from harness.spec.meaning_axes import DIGITS
 from harness.spec.model import load_spec
 

@@ -103,7 +103,7 @@ def test_the_first_group_that_has_a_parameter_counts() -> None:
     groups = groups.replace("none.x, ", "").replace("out.*", "out.W")
     rule = spec_with(f"{{optimizer: sgd_momentum, groups: {groups}}}").update
     assert rule is not None
-    found = {name: rule.of(name).attributes["momentum"] for name in ("out.W", "out.b", "x")}
+    found = {name: rule.of(name, 1).attributes["momentum"] for name in ("out.W", "out.b", "x")}
     assert found == {"out.W": 0.5, "out.b": 0.0, "x": 0.9}
 
 

@@ -11,9 +11,8 @@ import pytest
 
 from harness.errors import SpecError
 from harness.oracle import oracle
-from harness.program.ir import UpdateRule
 from harness.program.primitives import EVERY
-from harness.program.updates import at_shape
+from harness.program.updates import UpdateRule, at_shape
 from harness.spec.entrywise import ALLOWED
 from harness.spec.library import Library
 from harness.spec.lower_optimizer import lower_update
@@ -128,7 +127,7 @@ def updated(found: UpdateRule, p: np.ndarray) -> np.ndarray:
         found.step: np.float64(3.0),
         found.learning_rate: np.float64(0.1),
     }
-    nodes = at_shape(found.nodes, found.types, np.shape(p))
+    nodes = at_shape(found, found.nodes, np.shape(p))
     return oracle.run(nodes, env, {"entries": np.size(p)})[found.new_parameter]
 
 

@@ -28,15 +28,20 @@ optimizer:
     - {parameters: "*.b*", weight_decay: 0}
 training:
 """
+# Slots of which not every parameter has one, and of other shapes; a mean that is tested.
+OF_MATRICES = """\
+optimizer: {optimizer: adafactor, learning_rate: 0.02, average: 0.9}
+training:
+"""
 
 
-@pytest.fixture
-def spec(tmp_path: Path) -> Path:
+@pytest.fixture(params=[OPTIMIZER, OF_MATRICES], ids=["lamb", "adafactor"])
+def spec(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A system of Lesson 6 with another optimizer."""
     text = files("harness.specs").joinpath("models/lesson6/stateful_lstm.yaml").read_text("utf-8")
     before, _, after = text.replace("lesson6/stateful_lstm", "tuned").partition("optimizer:")
     path = tmp_path / "tuned.yaml"
-    path.write_text(before + OPTIMIZER + after.partition("training:\n")[2])
+    path.write_text(before + request.param + after.partition("training:\n")[2])
     return path
 
 

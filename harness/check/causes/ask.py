@@ -24,7 +24,8 @@ from harness.check.reproducer import Pass
 from harness.errors import HarnessError
 from harness.oracle.case import step_values
 from harness.oracle.yardstick import Expected
-from harness.program.ir import Phase, Program, UpdateRule
+from harness.program.ir import Phase, Program
+from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
 from harness.worker.remote import Remote, Tensors, Traced, WorkerFault
 

@@ -20,7 +20,8 @@ from harness.oracle.oracle import Oracle
 from harness.oracle.tolerance import relative_error, scales
 from harness.oracle.yardstick import Expected, Reference
 from harness.program.builder import Builder
-from harness.program.ir import Port, Program, UpdateRule
+from harness.program.ir import Port, Program
+from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 

@@ -13,7 +13,8 @@ from harness.check.causes.linear import Batch, Linear, Train, step_arrays
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation
 from harness.oracle.yardstick import Expected
-from harness.program.ir import UpdateRule
+from harness.program.signature import port_shapes
+from harness.program.updates import UpdateRule
 from harness.worker.remote import WorkerFault
 
 
@@ -51,7 +52,7 @@ def update_causes(
         return Causes([cause], True, proof)
     hint = linear.hint(found, dtype)
     what = f"{rule.name} is given right gradients, and {alone.words} is the first wrong value"
-    cause = Cause("update", what, alone.names, _place(rule, alone.names), alone.error, hint)
+    cause = Cause("update", what, alone.names, _place(case, rule, alone.names), alone.error, hint)
     proof = "the gradients were those of the oracle: it is the optimizer, by itself"
     return Causes([cause], True, proof)
 
@@ -94,10 +95,13 @@ def _order(name: str) -> int:
     return 2 if name.endswith(" moved") else 1
 
 
-def _place(rule: UpdateRule, names: Sequence[str]) -> str:
+def _place(case: Case, rule: UpdateRule, names: Sequence[str]) -> str:
     """The equation of the first slot that is wrong, or of the parameter."""
-    made = {port.name: port.value for port in rule.new_slots}
-    slots = [made[name.rpartition(" ")[2]] for name in names if name.rpartition(" ")[2] in made]
-    wanted = slots[0] if slots else rule.new_parameter
-    places = (node.place for node in rule.nodes if wanted in node.outputs)
+    shapes = port_shapes(case.training, case.training.parameters)
+    wrong = [name.rpartition(" ") for name in names]
+    owner, slot = next(((n, s) for n, _, s in wrong if s != "moved"), (wrong[0][0], ""))
+    own = rule.of(owner, len(shapes.get(owner, ())))
+    made = {port.name: port.value for port in own.new_slots}
+    wanted = made.get(slot, own.new_parameter)
+    places = (node.place for node in own.nodes if wanted in node.outputs)
     return next(places, "")

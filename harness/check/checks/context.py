@@ -13,8 +13,8 @@ from harness.check.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.tolerance import worst
 from harness.oracle.yardstick import Expected
-from harness.program.ir import UpdateRule
 from harness.program.serial import encode
+from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
 from harness.runtime.precision import host_dtype
 from harness.runtime.tensors import Misfit

@@ -16,7 +16,7 @@ from harness.check.findings import Finding
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.tolerance import PRECISION
 from harness.oracle.yardstick import Expected
-from harness.program.ir import UpdateRule
+from harness.program.updates import UpdateRule
 from harness.runtime.tensors import Misfit
 
 STEPS = 4

@@ -24,8 +24,9 @@ from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
 from harness.oracle.tolerance import Deviation, compare
 from harness.oracle.yardstick import Expected
-from harness.program.ir import Program, UpdateRule
+from harness.program.ir import Program
 from harness.program.serial import digest
+from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
 from harness.runtime.precision import narrow
 from harness.runtime.session import Session

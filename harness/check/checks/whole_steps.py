@@ -14,8 +14,8 @@ from harness.check.findings import Finding
 from harness.oracle.case import state_of, step_values
 from harness.oracle.yardstick import Expected
 from harness.program.fitting_sizes import nearest_sizes
-from harness.program.ir import UpdateRule
 from harness.program.signature import result_ports
+from harness.program.updates import UpdateRule
 from harness.runtime.session import Session
 
 # Half of the steps are made in a row, as many as there are batches: one call, where a backend has

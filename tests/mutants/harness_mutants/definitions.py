@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
-from harness.program.ir import Node, Phase, Program, UpdateRule, walk_nodes
+from harness.program.ir import Node, Phase, Program, walk_nodes
 from harness.program.signature import call_key
+from harness.program.updates import UpdateRule
 from harness.runtime.session import Session
 from harness.spec.library import FOLDERS
 from harness.spec.model import Spec, load_spec

@@ -196,8 +196,9 @@ class _NormWithoutLast(Update):
     def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
         *others, (last, env) = values.items()
         super()._add_total(number, dict(others))
-        total = self.rule.totals[number]
-        env |= {total.value: others[0][1][self.rule.of(last).totals[number].value]}
+        total = self._rule(last).totals[number]
+        first = self._rule(others[0][0]).totals[number]
+        env |= {total.value: others[0][1][first.value]}
 
 
 def _with_update(update: type[Update]) -> Callable[[], Faulty]:
