@@ -121,7 +121,8 @@ class Evaluator(LanguageValues):
             )
         if count > 1:
             raise SpecError(
-                f"only a call of a layer has several results, and {', '.join(SEVERAL)}",
+                f"only a call of a layer has several results, and {', '.join(SEVERAL)}: "
+                "a tensor is taken apart by indices, as in a = x[0]",
                 assignment.place,
             )
         return [self.tensor(assignment.value, scope)]

@@ -79,7 +79,9 @@ class Scope:
         name = target.id
         if name in self.assigned:
             raise SpecError(
-                f"{name!r} is assigned twice; the first time at {self.assigned[name]}", target.place
+                f"{name!r} is assigned twice; the first time at {self.assigned[name]}; "
+                "give one of the two another name",
+                target.place,
             )
         if name in self.names and name not in self.changing:
             raise SpecError(

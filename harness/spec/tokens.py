@@ -46,7 +46,7 @@ _SIGNS = {
     "'": "text in quotes is not part of the language; use a name",
     '"': "text in quotes is not part of the language; use a name",
     ".": "what stands behind a dot is not part of the language: write sum(x, axis=1) for x.sum(1), "
-    "permute_dims(x, axes=[1, 0]) for x.T",
+    "exp(x) for np.exp(x), permute_dims(x, axes=[1, 0]) for x.T",
     ";": "write one equation a line",
     "\t": "use spaces, not tabs",
     "\\": "wrap a long line inside brackets instead",

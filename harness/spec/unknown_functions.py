@@ -61,7 +61,11 @@ INSTEAD: Mapping[str, str] = {
     "concat([index(0 * astype(i[:, :1]), n), i], axis=1)",
     "roll": "write concat([x[:, -1:], x[:, :-1]], axis=1)",
     "tile": "axes of length 1 repeat by themselves; write concat([x, x], axis=0) for others",
-    "repeat": "axes of length 1 repeat by themselves: write x[:, :, None] + 0 * y, or merge of it",
+    **dict.fromkeys(
+        ("repeat", "upsample", "resize", "interpolate", "upsampling2d"),
+        "write merge(concat([x[:, :, None], x[:, :, None]], axis=2), axes=[1, 2]) for entries of "
+        "axis 1 twice",
+    ),
     "isnan": "write ~(x == x)",
     "mse": "the loss is squared_error(prediction, target)",
     "topk": "write values, indices = top_k(x, 2)",
@@ -69,6 +73,38 @@ INSTEAD: Mapping[str, str] = {
     "scatter": "segment_sum(x, i) adds the rows of x that have one index",
     "index_add": "segment_sum(x, i) adds the rows of x that have one index",
     "rsqrt": "write 1 / sqrt(x)",
+    "reciprocal": "write 1 / x",
+    "erfc": "write 1 - erf(x)",
+    "float": "write astype(i) for an index or a condition as floats",
+    "linspace": "write astype(arange(width)) / (width - 1) for numbers from 0 to 1",
+    "prelu": "write where(x > 0, x, slope * x) for a parameter slope of a layer",
+    "diag": "write one_hot(arange(width), width) * x for a matrix with x on its diagonal",
+    **dict.fromkeys(
+        ("fft", "dft", "dct"),
+        "it has no complex numbers: write a product with cos(...) and one with sin(...) of "
+        "astype(arange(n))",
+    ),
+    **dict.fromkeys(("vmap", "map"), "operations take any leading axes: write it without"),
+    **dict.fromkeys(
+        ("scan", "fori_loop", "while_loop"), "a layer of your own has a 'scan' over the steps"
+    ),
+    "bincount": "write segment_sum(0 * astype(i) + 1, i)",
+    **dict.fromkeys(
+        ("segment_mean", "scatter_mean"),
+        "write segment_sum(x, i) / maximum(segment_sum(0 * x + 1, i), 1)",
+    ),
+    **dict.fromkeys(
+        ("segment_max", "scatter_max"),
+        "write max(where(i[None, :] == arange(n)[:, None], x[None, :], -1e30), axis=1)",
+    ),
+    **dict.fromkeys(
+        ("nonzero", "unique", "boolean_mask"),
+        "shapes do not depend on values: multiply by astype(condition), or use where",
+    ),
+    **dict.fromkeys(
+        ("searchsorted", "bucketize", "digitize"),
+        "write sum(astype(x[..., None] > edges), axis=-1), and index of it",
+    ),
     "unfold": "write windows(x, axes=[1, 2], size=[3, 3])",
     "im2col": "write windows(x, axes=[1, 2], size=[3, 3])",
     "fold": "write overlap_add(y, axes=[1, 2], size=[3, 3])",

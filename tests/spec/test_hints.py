@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import partial
 
+import numpy as np
 import pytest
-from small_models import tiny
+from small_models import computed, tiny
 
 from harness.errors import Place, SpecError
 from harness.spec.expressions import parse_expression
@@ -26,6 +28,7 @@ SAID = [
     ("arctan(x)", "the language has no function 'arctan'"),
     ("x % 2", "write a - b * floor(a / b) for a % b"),
     ("x * arange(time)[:, None]", "needs floats, found index [time, 1] (astype makes floats of"),
+    ("np.exp(x)", "write sum(x, axis=1) for x.sum(1), exp(x) for np.exp(x), permute_dims"),
     ("3 @ x", "@ sums over an axis, and a number has none; write *"),
 ]
 
@@ -34,6 +37,35 @@ SAID = [
 def test_a_message_says_what_to_write(expression: str, told: str) -> None:
     with pytest.raises(SpecError, match=re.escape(told)):
         tiny([f"y = {expression}"]).program("training")
+
+
+def test_a_tensor_is_not_taken_apart_by_names() -> None:
+    told = "a tensor is taken apart by indices, as in a = x[0]"
+    with pytest.raises(SpecError, match=re.escape(told)):
+        tiny(["a, y = x"])
+
+
+def test_a_name_that_is_taken_is_told_so() -> None:
+    with pytest.raises(SpecError, match=r"first time at \S+; give one of the two another name"):
+        tiny(["y = 2 * x", "y = y + 1"])
+
+
+# Of one tensor x [batch, time, width] of positive numbers -> what numpy makes of it.
+COMPUTED = {
+    "upsample": lambda x: np.repeat(x, 2, axis=1),
+    "reciprocal": np.reciprocal,
+    "erfc": lambda x: 1 - np.vectorize(math.erf)(x),
+    "linspace": lambda x: np.linspace(0, 1, x.shape[-1]),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_what_a_hint_says_to_write_is_it(name: str) -> None:
+    text = INSTEAD[name].removeprefix("write ").partition(" for ")[0].partition(", where")[0]
+    program = tiny([f"z = {text}", "y = 2 * x"]).program("training")
+    values, (x,) = computed(program), program.inputs
+    (z,) = (values[p.value] for p in program.outputs if p.name == "z")
+    np.testing.assert_allclose(z, COMPUTED[name](values[x.value]), rtol=1e-14)
 
 
 LAYER = """\
