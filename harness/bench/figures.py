@@ -14,8 +14,8 @@ from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import resolve_shape
 from harness.program.flops import ELEMENTWISE, REDUCING, Flops, count
 from harness.program.ir import Node, Port, Program, Type, inline_calls, needed_nodes
-from harness.program.signature import result_ports
-from harness.program.updates import UpdateRule
+from harness.program.signature import port_shapes, result_ports
+from harness.program.updates import UpdateRule, slot_entries
 from harness.runtime.devices import card_of
 from harness.runtime.precision import WIDTHS
 
@@ -178,12 +178,13 @@ def least_bytes(case: TimedCase) -> int:
     """
     width = WIDTHS[case.dtype]
     train = case.group.mode == "train"
-    entries = sum(prod(case.program.shape(p)) for p in case.program.parameters)
-    slots = len(case.rule.slots) if case.rule and train else 0
-    passes = 1 + (3 + 2 * slots if train else 0)
+    shapes = port_shapes(case.program, case.program.parameters)
+    entries = (4 if train else 1) * sum(map(prod, shapes.values()))
+    if case.rule and train:
+        entries += 2 * slot_entries(case.rule, shapes)
     batch = case.batches[0]
     arrays = [*batch["inputs"].values(), *(batch["targets"].values() if train else ())]
-    return width * (passes * entries + sum(int(a.size) for a in arrays))
+    return width * (entries + sum(int(a.size) for a in arrays))
 
 
 def _sizes(case: TimedCase) -> dict[str, int]:

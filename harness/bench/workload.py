@@ -87,7 +87,7 @@ class TimedCase:
         if training is None:
             return self.rule.attributes["learning_rate"]
         rate = float(training.phases[0].learning_rate)
-        return rate if self.rule.slots else rate * min(1.0, training.batch / self.group.batch)
+        return rate if self.rule.every_slot else rate * min(1.0, training.batch / self.group.batch)
 
     def fresh(self, number: int) -> list[Batch]:
         """The ``number``-th set of batches; none of another set is among them."""

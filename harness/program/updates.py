@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from math import prod
 
 from harness.program.dims import ONE, Dim, Shape
 from harness.program.ir import Meaning, Node, Port, Type
@@ -157,6 +158,12 @@ def type_at(rule: UpdateRule, value: int, shape: Shape) -> Type:
     if rule.types[rule.parameter] == MATRIX:
         return replace(type_, shape=_known(type_.shape, shape))
     return replace(type_, shape=(ONE,) * len(shape) if type_.shape == (ONE,) else shape)
+
+
+def slot_entries(rule: UpdateRule, parameters: Mapping[str, Sequence[int]]) -> int:
+    """How many numbers an optimizer keeps for parameters of those shapes."""
+    kept = slot_shapes(rule, parameters).values()
+    return sum(prod(shape) for shapes in kept for shape in shapes.values())
 
 
 def slot_shapes(

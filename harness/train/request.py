@@ -15,6 +15,8 @@ from harness.environments.columns import one
 from harness.errors import UsageError, check_known
 from harness.files.user_file import MAX_WEIGHTS
 from harness.program.ir import Program
+from harness.program.signature import port_shapes
+from harness.program.updates import UpdateRule, slot_entries
 from harness.runtime.budget import check_fits
 from harness.spec.model import Spec, load_spec
 from harness.text.corpus import Corpus, corpus
@@ -145,7 +147,7 @@ def prepare(request: TrainRequest) -> Setup:
         given = recipe(spec, request.batch, request.held_out, len(data.text))
         changed = {**needed_sizes(spec, len(data.vocabulary)), **request.sizes}
         training, time = spec.program("training", **changed), given.length
-    _check_size(training, len(spec.update.slots))
+    _check_size(training, spec.update)
     check_fits(training, given.batch, time, request.sizes)
     return Setup(
         request=request,
@@ -174,11 +176,12 @@ def _check(request: TrainRequest) -> None:
         ranges.SIZES.check(size, f"size {name!r}")
 
 
-def _check_size(training: Program, slots: int) -> None:
+def _check_size(training: Program, rule: UpdateRule) -> None:
     """:class:`UsageError` for a model whose checkpoint could not be read again, or whose
     parameters could not be drawn: before memory is taken for them."""
-    numbers = sum(math.prod(training.shape(port)) for port in training.parameters)
-    wanted = 8 * numbers * (1 + slots)
+    shapes = port_shapes(training, training.parameters)
+    numbers = sum(map(math.prod, shapes.values()))
+    wanted = 8 * (numbers + slot_entries(rule, shapes))
     if wanted > MAX_WEIGHTS:
         sizes = ", ".join(f"{name}={size}" for name, size in training.sizes.items())
         raise UsageError(

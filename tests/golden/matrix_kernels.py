@@ -19,7 +19,7 @@ COEFFICIENTS = (3.4445, -4.775, 2.0315)
 
 def adafactor(a: Numbers, p: Any, g: Any, slots: Arrays, rate: float, t: int) -> Any:
     """Algorithms 4 and 5 of Shazeer and Stern: sums of rows and columns over their sum."""
-    share, squares = float(t) ** -a["decay"], g**2 + a["epsilon"]
+    share, squares = float(t) ** -a["power"], g**2 + a["epsilon"]
 
     def moved(slot: str, found: Any) -> Any:
         before = slots.get(slot, np.zeros_like(found))

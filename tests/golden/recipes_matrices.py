@@ -12,8 +12,8 @@ from golden.recipe import Recipe
 
 # Keras rounds to float32: numbers that a float32 holds exactly.
 ADAFACTORS = (
-    {"decay": 0.75, "epsilon": 2.0**-100, "smallest": 2.0**-10, "threshold": 1.0},
-    {"decay": 0.5, "epsilon": 2.0**-8, "smallest": 2.0, "threshold": 0.5},
+    {"power": 0.75, "epsilon": 2.0**-100, "smallest": 2.0**-10, "threshold": 1.0},
+    {"power": 0.5, "epsilon": 2.0**-8, "smallest": 2.0, "threshold": 0.5},
 )
 BETAS = ({"beta_1": 0.875, "beta_2": 1 - 2.0**-10}, {"beta_1": 0.75, "beta_2": 0.875})
 MUONS = (
@@ -54,21 +54,21 @@ def _adafactors(torch: Any, keras: Any, optax: Any) -> Iterator[Case]:
     import torch as t
 
     for numbers in ADAFACTORS:
-        decay, epsilon, smallest, threshold = numbers.values()
+        power, epsilon, smallest, threshold = numbers.values()
         options = {"epsilon_1": epsilon, "epsilon_2": smallest, "clip_threshold": threshold}
-        kernel = keras.optimizer(k.optimizers.Adafactor, {}, beta_2_decay=-decay, **options)
+        kernel = keras.optimizer(k.optimizers.Adafactor, {}, beta_2_decay=-power, **options)
         yield "adafactor", "keras.optimizers.Adafactor", kernel, numbers, "float64"
         kernel = in_numpy.optimizer(in_numpy.adafactor, numbers)
         yield "adafactor", "numpy.adafactor", kernel, numbers, "float64"
     numbers = ADAFACTORS[0]
-    decay, epsilon, smallest, threshold = numbers.values()
+    power, epsilon, smallest, threshold = numbers.values()
     kernel = torch.optimizer(
-        t.optim.Adafactor, {}, beta2_decay=-decay, eps=(epsilon, smallest), d=threshold
+        t.optim.Adafactor, {}, beta2_decay=-power, eps=(epsilon, smallest), d=threshold
     )
     yield "adafactor", "torch.optim.Adafactor", kernel, numbers, "float64"
     # optax leaves out 1 / sqrt(t), has the smallest length in it, and its decay in float32.
     numbers = {**numbers, "smallest": 0.001}
-    options = {"decay_rate": decay, "eps": epsilon, "clipping_threshold": threshold}
+    options = {"decay_rate": power, "eps": epsilon, "clipping_threshold": threshold}
     kernel = optax.below_root(optax.whole(o.adafactor, min_dim_size_to_factor=1, **options))
     yield "adafactor", "optax.adafactor", kernel, numbers, "float32"
 

@@ -7,6 +7,7 @@ from golden.tiny import tiny as one_call
 from small_models import LIBRARY
 
 from harness.oracle import oracle
+from harness.program.updates import at_shape
 from harness.runtime.updates import started
 from harness.spec import schema
 from harness.spec.library import content
@@ -56,16 +57,18 @@ def loss_result(name, given):
 
 
 def optimizer_result(name, given):
-    rule = lower_update(LIBRARY, name, given, None)
-    generator = np.random.default_rng(0)
-    vector = generator.normal(size=3) ** 2 + 0.1
-    # At a step where RAdam rectifies, and against the momentum, so that Lion's may turn.
-    env = {rule.parameter: vector, rule.gradient: -vector / 3, rule.step: np.float64(30)}
-    env[rule.learning_rate] = np.float64(rule.attributes["learning_rate"])
-    env.update({slot.value: vector / 5 for slot in rule.slots})
-    env = oracle.run(rule.nodes, env, {"entries": 3})
-    starts = [arrays["p"] for arrays in started(rule, {"p": vector}).values()]
-    return [*starts, *(env[v] for v in (rule.new_parameter, *(s.value for s in rule.new_slots)))]
+    every, found = lower_update(LIBRARY, name, given, None), []
+    for shape in ((3,), (3, 4)):
+        p = np.random.default_rng(0).normal(size=shape) ** 2 + 0.1
+        rule, starts = every.of("p", p.ndim), started(every, {"p": p})
+        # At a step where RAdam rectifies, and against the momentum, so that Lion's may turn.
+        env = {rule.parameter: p, rule.gradient: -p / 3, rule.step: np.float64(30)}
+        env[rule.learning_rate] = np.float64(rule.attributes["learning_rate"])
+        env.update({s.value: np.resize(p, starts[s.name]["p"].shape) / 5 for s in rule.slots})
+        env = oracle.run(at_shape(rule, rule.nodes, shape), env, {"entries": p.size})
+        found += [arrays["p"] for arrays in starts.values()]
+        found += [env[v] for v in (rule.new_parameter, *(s.value for s in rule.new_slots))]
+    return found
 
 
 RESULTS = {"layer": layer_result, "loss": loss_result, "optimizer": optimizer_result}

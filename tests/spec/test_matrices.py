@@ -233,4 +233,4 @@ def test_what_is_done_with_matrices_is_part_of_what_it_means() -> None:
 def test_explain_shows_it() -> None:
     shown = explain_definition("adafactor", Library())
     assert "slots of matrices\n  of_rows     [rows, 1]\n  of_columns  [1, columns]\n" in shown
-    assert "update of matrices\n  b = 1 - t ** -decay\n  squares = g * g + epsilon\n" in shown
+    assert "update of matrices\n  b = 1 - t ** -power\n  squares = g * g + epsilon\n" in shown

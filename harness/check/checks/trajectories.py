@@ -77,7 +77,7 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     float32: so parameters, slots and the number of the step must be that.
     """
     case, remote, narrowed = _point(), context.remote, bool(narrow(context.dtype))
-    count = (MORE if narrowed else MANY) if rule.slots else FEW
+    count = (MORE if narrowed else MANY) if rule.every_slot else FEW
     given = _gradients(count, narrowed)
     broken = np.array(given[0])
     broken[0, BROKEN] = np.nan
