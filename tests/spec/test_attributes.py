@@ -58,13 +58,14 @@ def loss_result(name, given):
 
 def optimizer_result(name, given):
     every, found = lower_update(LIBRARY, name, given, None), []
-    for shape in ((3,), (3, 4)):
-        p = np.random.default_rng(0).normal(size=shape) ** 2 + 0.1
+    # The last so small that Adafactor's least numbers count.
+    for shape, scale in (((3,), 1), ((3, 4), 1), ((2,), 1e-16)):
+        p = scale * (np.random.default_rng(0).normal(size=shape) ** 2 + 0.1)
         rule, starts = every.of("p", p.ndim), started(every, {"p": p})
         # At a step where RAdam rectifies, and against the momentum, so that Lion's may turn.
         env = {rule.parameter: p, rule.gradient: -p / 3, rule.step: np.float64(30)}
         env[rule.learning_rate] = np.float64(rule.attributes["learning_rate"])
-        env.update({s.value: np.resize(p, starts[s.name]["p"].shape) / 5 for s in rule.slots})
+        env.update({s.value: np.resize(scale * p, starts[s.name]["p"].shape) / 5 for s in rule.slots})
         env = oracle.run(at_shape(rule, rule.nodes, shape), env, {"entries": p.size})
         found += [arrays["p"] for arrays in starts.values()]
         found += [env[v] for v in (rule.new_parameter, *(s.value for s in rule.new_slots))]
