@@ -122,6 +122,8 @@ class KerasFormat(Format):
             if instance not in built.layers:
                 raise UsageError(
                     f"{exported.spec} cannot become a Keras model: no output depends on {instance}"
+                    ", and a Keras model has no other layers; make an output of what it gives, "
+                    "by an equation (kept = 1 * weights), or export to torch, jax or onnx"
                 )
             native = built.natives.get(instance)
             packed = {**own, **native.packing.pack(own)} if native else own

@@ -10,6 +10,8 @@ from export_round_trip import NEEDS, assert_round_trip, torch_module
 from sampling import sampled
 from scaled_model import scaled
 
+from harness.spec.model import Spec, load_spec
+
 
 @pytest.mark.parametrize("format_", sampled(NEEDS, ("torch",)))
 def test_outputs_are_the_oracles_and_weights_come_back(format_: str, tmp_path: Path) -> None:
@@ -33,3 +35,45 @@ def test_a_module_of_torch_trains_them_and_draws_their_noise(tmp_path: Path) -> 
     assert all(bool(value.grad.any()) for value in names.values())
     made.eval()
     assert torch.equal(made(x)["y"], made(x)["y"])
+
+
+# Two losses are weighed by what nothing else reads.
+WEIGHED = """\
+model: weighed
+summary: A class and a number, with weights of both losses that are learned.
+source: Kendall, Gal and Cipolla (2018), for a test.
+sizes: {features: 3, classes: 4}
+inputs:
+  x: {shape: [batch, features]}
+parameters:
+  weights: {shape: [2], init: zeros}
+layers:
+  kind: {layer: dense, units: classes}
+  amount: {layer: dense, units: 1}
+equations: |
+  logits = kind(x)
+  value = amount(x)[:, 0]
+targets:
+  label: {shape: [batch], index: classes}
+  number: {shape: [batch]}
+loss: |
+  (exp(-weights[0]) * mean(sparse_cross_entropy(logits, label))
+  + exp(-weights[1]) * mean(squared_error(value, number)) + sum(weights))
+optimizer: {optimizer: adam, learning_rate: 0.01}
+"""
+
+
+@pytest.mark.parametrize("format_", sampled(NEEDS, ("torch",)))
+def test_what_only_the_loss_reads_is_kept(format_: str, tmp_path: Path) -> None:
+    """A Keras model has no layers but those of its outputs: it says what to write."""
+    text, equation = WEIGHED, "  value = amount(x)[:, 0]\n"
+    if format_ == "keras":
+        told = r"no output depends on own, .* by an equation \(kept = 1 \* weights\), or export to"
+        with pytest.raises(AssertionError, match=told):
+            assert_round_trip(format_, weighed(text), tmp_path, ((3, 1), (1, 1)))
+        text = text.replace(equation, f"{equation}  kept = 1 * weights\n")
+    assert_round_trip(format_, weighed(text), tmp_path, ((3, 1), (1, 1)))
+
+
+def weighed(text: str) -> Spec:
+    return load_spec("weighed", overrides={("model", "weighed"): text})

@@ -65,7 +65,9 @@ def optimizer_result(name, given):
         # At a step where RAdam rectifies, and against the momentum, so that Lion's may turn.
         env = {rule.parameter: p, rule.gradient: -p / 3, rule.step: np.float64(30)}
         env[rule.learning_rate] = np.float64(rule.attributes["learning_rate"])
-        env.update({s.value: np.resize(scale * p, starts[s.name]["p"].shape) / 5 for s in rule.slots})
+        env.update(
+            {s.value: np.resize(scale * p, starts[s.name]["p"].shape) / 5 for s in rule.slots}
+        )
         env = oracle.run(at_shape(rule, rule.nodes, shape), env, {"entries": p.size})
         found += [arrays["p"] for arrays in starts.values()]
         found += [env[v] for v in (rule.new_parameter, *(s.value for s in rule.new_slots))]

@@ -142,6 +142,10 @@ def _forms(
         method.results = tuple(sorted(read.union(method.results)))
         method.optional |= _zeros(form, node, made)
         calls[label] = form, method
+    # What only the loss reads is part of the weights, though no method of it is called.
+    for node in originals.values():
+        if call_key(node) not in instances and local_shapes(inference, node):
+            instances[call_key(node)] = _form(inference, node, forms)
     return instances, calls
 
 
