@@ -17,7 +17,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-from rich.progress import track
 
 from harness.check.checks import CHECKS, NOT_NARROW, Context
 from harness.check.findings import PASSING, Finding
@@ -105,9 +104,10 @@ def main(
     workers = {name: Worker(Launch(name)) for name in choose(list(named)).names}
     measured = {dtype: Measured() for dtype in dtypes}
     try:
-        for name in track(specs or lesson6(), description="systems"):
+        for name in specs or lesson6():
             for dtype, one in measured.items():
                 measure(load_spec(name), workers, seeds, dtype, one)
+            print(f"{name}: after {time.monotonic() - started:.0f} s", flush=True)
         versions = {n: (w.hello or {}).get("versions", {}) for n, w in workers.items()}
     finally:
         for worker in workers.values():

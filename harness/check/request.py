@@ -19,6 +19,7 @@ from harness.oracle.given import Given
 from harness.program.fitting_sizes import nearest_sizes
 from harness.runs.shards import Shard
 from harness.runtime.labels import backend_of
+from harness.runtime.precision import host_dtype
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
 from harness.spec.size_expressions import FREE_SIZES
@@ -34,6 +35,12 @@ RANGES = {"timeout": TIMEOUT, "seed": SEED, "jobs": JOBS, "repeat": REPEAT}
 # Those that are checked where none are asked for, and all that are.
 DTYPES = ("float64", "float32")
 KNOWN_DTYPES = (*DTYPES, "bfloat16", "float16")
+# The largest number that is given of a dtype: what float32 holds, and of float64, which is held
+# against nothing wider, what has a square.
+LARGEST = {
+    "float32": float(np.finfo(np.float32).max),
+    "float64": float(np.sqrt(np.finfo(np.float64).max)),
+}
 PATHS = ("native", "equations", "derived")
 # What ``--quick`` takes where nothing else is asked for: one model of each kind of recurrence.
 QUICK_SPECS = ("lesson6/simple_rnn", "lesson6/stateful_lstm", "lesson6/keras_gru")
@@ -180,7 +187,7 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
             check_known(kind, value, known)
     check_fields(request, RANGES)
     if request.given is not None:
-        _check_given(request.given)
+        _check_given(request.given, request.dtypes)
     if request.start_timeout is not None:
         TIMEOUT.check(request.start_timeout, "a start's timeout")
     if request.memory_limit is not None:
@@ -217,15 +224,24 @@ def checks_of(request: Request) -> tuple[str, ...]:
     return tuple(name for name in chosen if name in AT_GIVEN)
 
 
-def _check_given(given: Given) -> None:
+def _check_given(given: Given, dtypes: Sequence[str]) -> None:
     for group in fields(given.arrays):
         for name, array in getattr(given.arrays, group.name).items():
+            which = f"of the {array.size:,} numbers of {name} ({group.name})"
             wrong = int(np.count_nonzero(~np.isfinite(array)))
             if wrong:
                 raise UsageError(
-                    f"{wrong:,} of the {array.size:,} numbers of {name} ({group.name}) are NaN or "
-                    "infinite: nothing can be compared there (harness.run takes them)"
+                    f"{wrong:,} {which} are NaN or infinite: nothing can be compared there "
+                    "(harness.run takes them)"
                 )
+            for dtype in dtypes:
+                most = LARGEST[host_dtype(dtype)]
+                beyond = int(np.count_nonzero(np.abs(array) > most))
+                if beyond:
+                    raise UsageError(
+                        f"{beyond:,} {which} are above {most:.2g}: nothing can be compared there "
+                        f"in {dtype} (harness.run takes them)"
+                    )
 
 
 def slowest_first(names: Sequence[str]) -> list[str]:

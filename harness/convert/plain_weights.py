@@ -6,8 +6,11 @@ the spec by name and shape.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+from safetensors import deserialize
 from safetensors.numpy import load as from_safetensors
 
 from harness.arrays import ArrayDict
@@ -25,6 +28,8 @@ from harness.files.user_file import (
 )
 
 FLOATS = ("float32", "float64")
+# How the header of a file starts that says nothing of itself: with an array's name, or without any.
+STARTS = (b'{"', b"{}")
 
 
 def is_plain(path: str | Path) -> bool:
@@ -33,7 +38,7 @@ def is_plain(path: str | Path) -> bool:
         head = read_head(path, 8 + len(OPENING))
     except FileFault:
         return False  # whoever reads it says why
-    return head[8:10] == b'{"' and head[8:] != OPENING
+    return head[8:10] in STARTS and head[8:] != OPENING
 
 
 def load(path: str | Path) -> ArrayDict:
@@ -54,11 +59,24 @@ def load(path: str | Path) -> ArrayDict:
         )
     try:
         found = dict(from_safetensors(data))
+    except KeyError:  # a dtype that numpy has not
+        raise _no_float(name, *_foreign(data)) from None
     except MALFORMED as error:
         raise WeightsError(f"{name!r} holds no weights: {shorten(reason_of(error))}") from None
     for tensor, array in found.items():
         if str(array.dtype) not in FLOATS:
-            raise WeightsError(
-                f"{name!r}: {shorten(tensor)} is {array.dtype}; allowed are {' and '.join(FLOATS)}"
-            )
+            raise _no_float(name, tensor, str(array.dtype))
     return found
+
+
+def _foreign(data: bytes) -> tuple[str, str]:
+    """The first tensor that holds no such floats, by name, and its dtype as the file has it."""
+    read: Callable[[bytes], Iterable[tuple[str, dict[str, Any]]]] = deserialize
+    dtypes = {tensor: str(found["dtype"]) for tensor, found in read(data)}
+    return next((tensor, d) for tensor, d in dtypes.items() if d not in ("F32", "F64"))
+
+
+def _no_float(name: str, tensor: str, dtype: str) -> WeightsError:
+    return WeightsError(
+        f"{name!r}: {shorten(tensor)} is {dtype}; allowed are {' and '.join(FLOATS)}"
+    )

@@ -37,6 +37,8 @@ def read_npz(content: bytes, limit: int) -> ArrayDict:
     Raises:
         ValueError: this is no such file, it is damaged, or it holds something else.
     """
+    if content.startswith(npy.MAGIC_PREFIX):
+        raise ValueError("it is of a single array without a name (npy)")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()

@@ -59,6 +59,7 @@ def gather(
         state = state if state is not None else group_of(found, STATE) or None
         targets = targets if targets is not None else group_of(found, TARGET) or None
         inputs = {n: a for n, a in found.items() if not n.startswith((STATE, TARGET))}
+        _check_prefixes(spec, inputs)
     moving = [port.name for port in spec.programs["training"].statistics]
     statistics = {n: arrays[n] for n in moving if n in arrays} if arrays else None
     trained = {n: a for n, a in arrays.items() if n not in moving} if arrays is not None else None
@@ -108,6 +109,18 @@ def read_inputs(path: str | Path) -> dict[str, Any]:
         raise UsageError(
             f"{displayed(path)!r} holds no inputs: {error}; write one with numpy.savez"
         ) from None
+
+
+def _check_prefixes(spec: Spec, inputs: Mapping[str, Any]) -> None:
+    """:class:`UsageError` for a target or a state of a file that has the name of an input."""
+    program = spec.programs["training"]
+    own = {port.name for port in program.inputs}
+    for prefix, ports in ((STATE, program.state), (TARGET, program.targets)):
+        for name in (port.name for port in ports if port.name in inputs.keys() - own):
+            raise UsageError(
+                f"unknown input {name!r}: {name} is a {prefix[:-1]} of {spec.name}; in a file of "
+                f"inputs name it {prefix}{name}"
+            )
 
 
 def _parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:

@@ -22,6 +22,8 @@ ROUNDED = (
     *("add", "subtract", "multiply", "divide", "power", "sqrt", "exp", "log", "tanh"),
     *("sum", "cumulative_sum", "matmul", "tensordot"),
 )
+# Of these, where libraries differ in a single number too.
+ALONE = frozenset({"power", "exp", "log", "tanh"})
 # The part of what such rounding does that counts: it is more than what any one library does.
 SHARE = 0.25
 SHAKEN = 2.0**-22
@@ -56,7 +58,7 @@ class Rounded(Oracle):
         super().__init__()
         self.begin(())
         decided = dict.fromkeys((*ORDERED, "equal", "argsort"), lambda *_: next(self._decisions))
-        off = {op: self._off(TABLE[op], TERMS.get(op, _one)) for op in ROUNDED}
+        off = {op: self._off(TABLE[op], TERMS.get(op, _one), op in ALONE) for op in ROUNDED}
         self._table = {**self._table, **off, **decided}
 
     def begin(self, decisions: Sequence[Array]) -> None:
@@ -64,18 +66,32 @@ class Rounded(Oracle):
         self._coins = np.random.default_rng(0)
         self._decisions = iter(decisions)
 
-    def _off(self, function: Callable[..., Any], terms: Callable[..., int]) -> Callable[..., Array]:
+    def _off(
+        self, function: Callable[..., Any], terms: Callable[..., int], alone: bool
+    ) -> Callable[..., Array]:
         def run(*arguments: Any, **attributes: Any) -> Array:
             y = np.asarray(function(*arguments, **attributes))
-            # What is made of literals is the same for all: exponents, and the bounds of a clip.
-            if y.dtype.kind != "f" or not any(map(np.ndim, arguments)):
+            if y.dtype.kind != "f":
                 return y
-            up = self._coins.integers(0, 2, y.shape, dtype=bool)
+            if not any(map(np.ndim, arguments)):
+                # What is made of literals is the same for all: exponents, the bounds of a clip.
+                if not alone or not y % 1:
+                    return y
+                if len(arguments) == 2:
+                    # The base of a power of the step, such as 0.999, is held by some in float32
+                    # and by others in float64; 1 - beta ** t magnifies that.
+                    base, exponent = arguments
+                    return np.asarray(function(self._nudge(np.asarray(base), 1.0), exponent))
             # What a sum of so many terms is off by, added one after the other (Higham 2002, 4.2).
-            eps = np.finfo(y.dtype).eps * max(1.0, WALK * terms(*arguments, **attributes) ** 0.5)
-            return np.asarray(y * np.where(up, 1 + eps, 1 - eps), y.dtype)
+            return self._nudge(y, max(1.0, WALK * terms(*arguments, **attributes) ** 0.5))
 
         return run
+
+    def _nudge(self, y: Array, units: float) -> Array:
+        """So many units in the last place off, up or down by a coin."""
+        eps = np.finfo(y.dtype).eps * units
+        up = self._coins.integers(0, 2, y.shape, dtype=bool)
+        return np.asarray(y * np.where(up, 1 + eps, 1 - eps), y.dtype)
 
 
 def shaken(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:

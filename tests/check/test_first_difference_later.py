@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from harness.check.findings import Finding
-from harness.check.first_difference import later_location
+from harness.check.first_difference import Expectations, later_location
 from harness.check.request import Request, make_case
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation
@@ -85,3 +89,13 @@ def test_checks_on_other_values_are_named(lstm: Case) -> None:
 
 
 # --- Native layers, places --------------------------------------------------------------------
+
+
+def test_where_the_model_overflows_nothing_is_warned_of() -> None:
+    """A warning of the oracle's own numbers would stand between the lines of the report."""
+    growing = Path(__file__).parents[1] / "support" / "odd_models" / "growing.yaml"
+    case = make_case(load_spec(str(growing)), Request(), own=False)
+    large = {name: 4 * array for name, array in case.material.parameters.items()}
+    material = replace(case.material, parameters=large)
+    found = Expectations(case, material, "float32").values["y", None]
+    assert (found > np.finfo(np.float32).max).any()

@@ -207,6 +207,22 @@ def test_an_honest_backend_is_not_blamed_on_a_kink(backend: str) -> None:
             {"inputs": {"chars": [[1]]}, "state": {n: np.full((1, 256), np.nan) for n in "hc"}},
             "256 of the 256 numbers of h (state) are NaN or infinite",
         ),
+        (
+            (SPEC,),
+            {"inputs": {"chars": [[1]]}, "state": {n: np.full((1, 256), -1e39) for n in "hc"}},
+            "256 of the 256 numbers of h (state) are above 3.4e+38: nothing can be compared there "
+            "in float32",
+        ),
+        (
+            (SPEC,),
+            {
+                "inputs": {"chars": [[1]]},
+                "state": {n: np.full((1, 256), 1e155) for n in "hc"},
+                "dtypes": ("float64",),
+            },
+            "256 of the 256 numbers of h (state) are above 1.3e+154: nothing can be compared there "
+            "in float64",
+        ),
     ],
 )
 def test_what_cannot_be_checked_is_said(specs: Any, options: Any, words: str) -> None:
