@@ -90,8 +90,9 @@ def scales(expected: Arrays) -> dict[str, float]:
     """The scale of each tensor's error: its largest magnitude.
 
     Not less than :data:`MILLIONTH` of the largest among its kind, which is the part of the name
-    before a dot: a gradient that is zero but for rounding (a bias before a normalisation) has no
-    size of its own. 1 where all are zero.
+    before a dot, with what follows a space behind it (``step 1: out.W moved``): a gradient that is
+    zero but for rounding (a bias before a normalisation) has no size of its own. 1 where all are
+    zero.
     """
     own, least = _sizes(expected)
     return {name: max(size, least[name]) or 1.0 for name, size in own.items()}
@@ -112,13 +113,20 @@ def noise_without_size(dtype: str) -> float:
 def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
     """The largest magnitude of each tensor, and a millionth of that of its kind."""
     own: dict[str, float] = {}
-    kinds: dict[str, float] = {}
+    kinds: dict[tuple[str, str], float] = {}
     for name, array in expected.items():
         finite = np.abs(array[np.isfinite(array)])
         own[name] = float(finite.max()) if finite.size else 0.0
-        kind = name.partition(".")[0]
+        kind = _kind(name)
         kinds[kind] = max(kinds.get(kind, 0.0), own[name])
-    return own, {name: kinds[name.partition(".")[0]] * MILLIONTH for name in own}
+    return own, {name: kinds[_kind(name)] * MILLIONTH for name in own}
+
+
+def _kind(name: str) -> tuple[str, str]:
+    """How far a parameter has moved, and each slot of it, are kinds of their own: one may hold
+    gradients, and another their squares."""
+    first, _, rest = name.partition(".")
+    return first, rest.partition(" ")[2]
 
 
 # A tensor of which rounding to float32 alone changes more has few digits whoever computes it: the

@@ -49,6 +49,16 @@ def test_scale_is_not_less_than_a_millionth_of_its_kind() -> None:
     assert found["output.y"] == 1e-30
 
 
+def test_slots_and_how_far_a_parameter_moved_are_kinds_of_their_own() -> None:
+    """A gradient of thousands has squares of ten millions, and a step of a thousandth."""
+    far = "step 133: out.W"
+    sizes = {f"{far} moved": 1e-3, f"{far} m": 4e3, f"{far} v": 2e7}
+    found = scales({name: np.array([size]) for name, size in sizes.items()})
+    assert found == sizes
+    moved = {f"{far} moved": np.array([1.0]), "step 133: out.b moved": np.array([1e-12])}
+    assert scales(moved)["step 133: out.b moved"] == 2.0**-20
+
+
 def test_what_is_zero_but_for_rounding_may_be_a_few_roundings_of_the_largest_of_its_kind() -> None:
     """As the gradient of a normalisation's factor, where all that is normalised is the same."""
     values = {"gradient.a": np.zeros(2), "gradient.b": np.array([0.1]), "state.h": np.zeros(2)}
