@@ -14,7 +14,7 @@ from harness.program.builder import Builder
 from harness.program.flops import runs
 from harness.program.ir import Node, Port, Program, Type, inline_calls, walk_nodes
 from harness.program.passes import literal_zeros, optimise
-from harness.program.passes.unroll import LONGEST, LONGEST_FUSED
+from harness.program.passes.unroll import LONGEST_FUSED
 from harness.program.permutations import inverse
 from harness.program.scaling import GOOD, SCALE, guarded
 from harness.program.signature import crossing_ports, result_ports
@@ -130,7 +130,7 @@ def training_plan(
         updated[TOTAL] = builder.emit("add", further[TOTAL], results["loss"])
     results |= updated
     nodes = (*seeds, *derivative.program.nodes, *_differences(builder.nodes, dtype))
-    longest = LONGEST_FUSED if fuses else LONGEST
+    longest = LONGEST_FUSED if fuses else None
     nodes = optimise(nodes, results.values(), builder, sizes, fused, fuses=fuses, longest=longest)
     return _plan(program, builder, nodes, sizes, dtype, results, further)
 

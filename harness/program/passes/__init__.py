@@ -56,7 +56,7 @@ def optimise(
     final: bool = True,
     moved: bool = True,
     fuses: bool = False,
-    longest: int = unroll.LONGEST,
+    longest: int | None = None,
 ) -> tuple[Node, ...]:
     """Nodes without calls that give the same ``wanted`` values, faster.
 
@@ -67,7 +67,7 @@ def optimise(
     loop written out that carries much, so that each step uses the memory of the last again; its
     products are joined as far as they go, being too large for what follows to be fused with them.
     Where what runs them ``fuses`` the elementwise work in a loop, that stays there. Loops of more
-    than ``longest`` steps are not written out.
+    than ``longest`` steps, where it is given, are not written out.
     """
     with _uncollected():
         choices = (tuple(fused), final, moved, fuses, longest)
@@ -96,7 +96,7 @@ def _optimised(
     final: bool,
     moved: bool,
     fuses: bool,
-    longest: int,
+    longest: int | None,
 ) -> tuple[Node, ...]:
     current = prune(nodes, wanted)
     stay = not moved and unroll.carries_much(current, builder, sizes)
@@ -137,7 +137,7 @@ def _optimised(
             current = current if joined == current else joined
     current = again(current, biases.RULES, tabled)
     if final:
-        current = unroll.unrolled(current, builder, sizes, every=moved, longest=longest)
+        current = unroll.unrolled(current, builder, sizes, longest or unroll.LONGEST, every=moved)
         for _ in range(2):
             current = again(current, tabled, classes.FACTORS, unroll.RULES)
         current = again(current, fuse.late_rules(fused), tabled)

@@ -25,9 +25,9 @@ def unrolled(
     nodes: Iterable[Node],
     builder: Builder,
     sizes: Mapping[str, int],
+    longest: int,
     *,
     every: bool = True,
-    longest: int = LONGEST,
 ) -> tuple[Node, ...]:
     """The nodes with short loops written out, step by step, and all sizes as numbers.
 
