@@ -29,6 +29,7 @@ from harness.program.ir import (
     walk_nodes,
 )
 from harness.program.leading_axes import leading_axes, lone_axes
+from harness.program.passes.unroll import LONGEST_FUSED
 from harness.program.permutations import inverse
 from harness.program.plan import Plan
 from harness.program.signature import (
@@ -150,6 +151,7 @@ __all__ = [
     "DESCRIBED",
     "FLOATS",
     "INDENT",
+    "LONGEST_FUSED",
     "MAX_WEIGHTS",
     "NARROW",
     "PYTHON",

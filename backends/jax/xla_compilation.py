@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from harness.extend import Advance, Step, Tensors
+from harness.extend import LONGEST_FUSED, Advance, Step, Tensors
 
-# The longest loop that is written out: of more steps, XLA fuses across them what several read, and
-# computes it again. An LSTM of 24 steps then trains at half its speed.
-UNROLLED = 8
 # A loop that carries as many numbers, 2 MiB in float32, is left one: the memory of a step is used
 # again in the next, where steps that are written out each get their own, which has to be mapped.
 LARGE = 1 << 19
@@ -54,7 +51,7 @@ def scan(
         return step(carried, slices)
 
     small = sum(carry.size for carry in carries) < LARGE
-    unroll = small and not quick and sequences[0].shape[0] <= UNROLLED
+    unroll = small and not quick and sequences[0].shape[0] <= LONGEST_FUSED
     last, stacked = jax.lax.scan(
         body, list(carries), list(sequences), reverse=reverse, unroll=unroll or 1
     )

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from harness.extend import (
+    LONGEST_FUSED,
     Advance,
     Function,
     GradientFunction,
@@ -19,9 +20,6 @@ from harness.extend import (
     device_names,
     loop,
 )
-
-# Loops of more steps stay loops where a whole step is compiled.
-WRITTEN_OUT = 8
 
 
 class TensorFlowEngine:
@@ -172,7 +170,7 @@ class TensorFlowEngine:
         """Written out, if it is short or runs eagerly: of many steps XLA makes one program whose
         time grows with the cube of their number. The first step gives the types of what is kept."""
         tf, count = self.tf, int(sequences[0].shape[0])
-        if count <= WRITTEN_OUT or not tf.inside_function():
+        if count <= LONGEST_FUSED or not tf.inside_function():
             return loop(table, step, carries, sequences, reverse)
 
         def made(number: Any, carries: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import plugin_faulty_cells
 
-PYTEST_SEES_A_CI = ("CI", "BUILD_NUMBER")
+# By these pytest shows its results in another way: in colours, in other widths, and where it sees a
+# CI, each failure once more in its last lines.
+SHOWN_BY = frozenset({"CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "COLUMNS"})
 
 
 def suite(
@@ -32,8 +34,7 @@ def suite(
     command = [sys.executable, "-m", "pytest", "-W", "error", "--pyargs", tests, *arguments]
     command += [] if cache else ["-p", "no:cacheprovider"]
     command += [word for name in plugins or {} for word in ("-p", name)]
-    # where pytest sees a CI it writes each failure once more, in its last lines
-    inherited = {name: os.environ[name] for name in os.environ if name not in PYTEST_SEES_A_CI}
+    inherited = {name: os.environ[name] for name in os.environ if name not in SHOWN_BY}
     return subprocess.run(
         command,
         cwd=folder,
