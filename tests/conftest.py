@@ -73,6 +73,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # printed into a pipe would be folded at a width that nobody has.
     for name in ("COLUMNS", "LINES"):
         os.unsetenv(name)
+        os.environ.pop(name, None)
+    # By these what tests run would be shown in another way: in colours, and by a pytest that sees
+    # a CI each failure once more in its last lines.
+    for name in ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR"):
+        os.environ.pop(name, None)
     # What tests run would tell GitHub of its planted faults.
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         os.environ.pop(name, None)

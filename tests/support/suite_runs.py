@@ -11,10 +11,6 @@ from pathlib import Path
 
 import plugin_faulty_cells
 
-# By these pytest shows its results in another way: in colours, in other widths, and where it sees a
-# CI, each failure once more in its last lines.
-SHOWN_BY = frozenset({"CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "COLUMNS"})
-
 
 def suite(
     folder: Path,
@@ -34,11 +30,10 @@ def suite(
     command = [sys.executable, "-m", "pytest", "-W", "error", "--pyargs", tests, *arguments]
     command += [] if cache else ["-p", "no:cacheprovider"]
     command += [word for name in plugins or {} for word in ("-p", name)]
-    inherited = {name: os.environ[name] for name in os.environ if name not in SHOWN_BY}
     return subprocess.run(
         command,
         cwd=folder,
-        env={**inherited, **given, "PYTHONPATH": path, "PYTEST_ADDOPTS": "", **variables},
+        env={**os.environ, **given, "PYTHONPATH": path, "PYTEST_ADDOPTS": "", **variables},
         capture_output=True,
         text=True,
         timeout=300,
