@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from needed import need
 from places import SPECS
 
 import harness
@@ -122,7 +123,7 @@ def test_colours_hold_in_the_dark_and_in_the_light() -> None:
 
 
 def test_a_report_becomes_a_frame(report: CheckReport) -> None:
-    pytest.importorskip("pandas")
+    need("pandas")
     frame = report.to_pandas()
     assert list(frame["check"]) == [f.check for r in report.results for f in r.findings]
     assert set(frame["verdict"]) == {"agree"}
@@ -163,7 +164,7 @@ def test_a_bench_shows_saves_and_compares_itself(tmp_path: Path) -> None:
     (tmp_path / "w.yaml").write_text("model: w", encoding="utf-8")
     with pytest.raises(HarnessError, match="cannot write"):
         timed.save(tmp_path / "w.yaml")
-    pytest.importorskip("pandas")
+    need("pandas")
     assert list(timed.to_pandas()["status"]) == [result.status]
     assert len(compared.to_pandas()) == 0
 
@@ -182,12 +183,12 @@ def test_an_upgrade_of_a_check_is_compared(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"no\.json"):
         harness.compare(before, "no.json")
     assert '<td class="bad">new difference</td>' in is_small_and_whole(found)
-    pytest.importorskip("pandas")
+    need("pandas")
     assert len(found.to_pandas()) == len(found.changes) > 0
 
 
 def test_two_columns_of_a_check_are_compared(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+    need("torch")
     kept = tmp_path / "run.jsonl"
     harness.check(SPEC, ["numpy", "torch"], records=kept, **OPTIONS)
     found = harness.compare(kept, between=("numpy", "torch"))
@@ -231,7 +232,7 @@ def test_a_training_and_a_text_show_themselves(tmp_path: Path) -> None:
         sizes=sizes,
     )  # fmt: skip
     assert np.isfinite(ran.outputs["logits"]).all()
-    pytest.importorskip("pandas")
+    need("pandas")
     assert list(made.to_pandas()["epoch"]) == [1, 2]
     assert list(wrote[0].to_pandas()["backend"]) == ["numpy"]
 
@@ -245,6 +246,6 @@ def test_a_pass_and_a_spec_show_themselves() -> None:
     assert repr(spec) == f"<Spec {SPEC}: inputs chars; 102,258 trained parameters>"
     assert "<td>rnn.U</td>" in is_small_and_whole(spec)
     assert (SPECS / f"models/{SPEC}.yaml").is_file()
-    pytest.importorskip("pandas")
+    need("pandas")
     frame = ran.to_pandas().set_index("array")
     assert frame["shape"]["output.logits"] == (1, 3, 86)

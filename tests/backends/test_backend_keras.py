@@ -6,10 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from needed import need
 from places import SUPPORT
 from sampling import sampled
 
@@ -17,9 +17,7 @@ from harness.runtime.plugins import environment
 
 ENGINES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
 
-# Looked for, not imported: a framework belongs into the backend's own process.
-missing = [n for n in ("keras", *ENGINES.values()) if find_spec(n) is None]
-pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+need("keras", *ENGINES.values())
 
 Report = dict[str, Any]
 LSTM_MODEL = "lesson6/stateful_lstm"

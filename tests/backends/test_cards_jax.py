@@ -12,13 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from needed import need
 
 from harness.backends.jax import platforms
 from harness.errors import UsageError
 from harness.extend import device_names
 from harness.runtime.plugins import environment, load
 
-pytest.importorskip("jax")
+need("jax")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ print(backend.device_memory())
 
 @pytest.mark.parametrize("name", ["jax", "keras-jax"])
 def test_a_cpu_session_of_jax_starts_no_other_platform(name: str) -> None:
-    pytest.importorskip("optax")
+    need("optax")
     variables = {**os.environ, **environment(name)}
     variables.pop("JAX_PLATFORMS", None)
     done = subprocess.run(

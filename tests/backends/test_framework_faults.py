@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from needed import need
 
 VARIANCE = """
 import numpy as np, keras
@@ -69,18 +70,17 @@ def test_attention_of_nan_is_0_where_a_row_of_scores_is_short() -> None:
 
 @pytest.mark.slow
 def test_keras_on_torch_has_no_digits_of_the_variance_of_large_numbers() -> None:
-    pytest.importorskip("keras")
-    pytest.importorskip("torch")
+    need("keras", "torch")
     assert printed(VARIANCE, KERAS_BACKEND="torch", CUDA_VISIBLE_DEVICES="") > 0.01
 
 
 @pytest.mark.slow
 def test_tensorflow_adds_up_the_gradient_of_a_bias_in_bfloat16() -> None:
-    pytest.importorskip("tensorflow")
+    need("tensorflow")
     assert printed(BIAS, CUDA_VISIBLE_DEVICES="") == 256.0
 
 
 @pytest.mark.parametrize(("framework", "script"), [("jax", MAXIMUM), ("tensorflow", COMPILED)])
 def test_a_maximum_that_xla_compiles_for_a_cpu_leaves_nan_out(framework: str, script: str) -> None:
-    pytest.importorskip(framework)
+    need(framework)
     assert printed(script, CUDA_VISIBLE_DEVICES="", JAX_PLATFORMS="cpu") == 100

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 import pytest
 from image_model import IMAGES
+from needed import need
 from two_paths import by_oracle, draw, worst
 
 from harness.runtime.backend import Backend
@@ -49,8 +49,7 @@ OTHER = (
 
 @pytest.fixture(scope="module", params=LABELS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    if find_spec(request.param) is None:
-        pytest.skip(f"{request.param} is not installed")
+    need(request.param)
     if request.param == "torch":
         yield load("torch")
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from needed import need
 from sampling import sampled
 
 import harness
@@ -118,7 +119,7 @@ def test_what_a_framework_has_agrees_with_the_equations(
 @pytest.mark.thorough
 @pytest.mark.slow
 def test_where_float16_ends_and_which_class_is_the_likeliest_is_nobodys_fault() -> None:
-    pytest.importorskip("torch")
+    need("torch")
     checks = ["partial-batch", "extremes"]
     report = harness.check("gpt", "torch", dtypes=["bfloat16", "float16"], checks=checks)
     assert report.exit_code == 0, str(report)

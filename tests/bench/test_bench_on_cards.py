@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from needed import need
 
 from harness.backends.numpy.backend import Numpy
 from harness.bench import card, figures
@@ -56,7 +57,7 @@ def test_a_share_is_of_the_peak_of_its_device(
 def test_bytes_that_were_moved_are_those_of_the_dtype(
     monkeypatch: pytest.MonkeyPatch, dtype: str, width: int
 ) -> None:
-    pytest.importorskip("torch")
+    need("torch")
     monkeypatch.setattr(step_service, "LARGE_ARRAY", 1000)
     backend = load("torch")
     backend.use("cpu", dtype)

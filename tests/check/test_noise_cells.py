@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needed import need
 from noisy_model import NOISY, noisy
 from sampling import sampled
 
@@ -50,7 +51,7 @@ def test_a_reproducer_holds_the_noise(case: Case, tmp_path: Path, check: str) ->
 
 @pytest.mark.parametrize("backend", sampled(("numpy", "torch", "jax"), ("numpy",)))
 def test_the_checks_agree(backend: str, tmp_path: Path) -> None:
-    pytest.importorskip(backend)
+    need(backend)
     file = tmp_path / "noisy.yaml"
     file.write_text(NOISY)
     found = harness.check(file, [backend], dtypes=["float64"], timeout=600)

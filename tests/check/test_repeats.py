@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needed import need
 
 from harness.backends.numpy.backend import Numpy
 from harness.check.checks import Context, properties, soak
@@ -117,7 +118,7 @@ def test_a_run_of_it_tells_every_worker(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_torch_repeats_its_bits_in_a_run_of_it() -> None:
-    pytest.importorskip("torch")
+    need("torch")
     request = Request(
         specs=(SPEC,),
         backends=("torch",),

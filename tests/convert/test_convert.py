@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from drawn_weights import SPEC, drawn_weights
+from needed import need
 
 from harness.cli import cli
 from harness.convert import run, weights
 from harness.files import kinds
 
-pytest.importorskip("jax")
-pytest.importorskip("torch")
+need("jax", "torch")
 
 
 def harness(*arguments: object) -> Result:

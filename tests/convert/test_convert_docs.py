@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needed import need
 from places import DOCS
 
 from harness.convert import weights
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", TITLES)
 def test_the_example_runs_and_knows_nothing_of_the_harness(name: str, folder: Path) -> None:
-    pytest.importorskip("onnxruntime" if name == "onnx" else name)
+    need("onnxruntime" if name == "onnx" else name)
     section = PAGE.partition(f"\n## {TITLES[name]}\n")[2].partition("\n## ")[0]
     (example,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     file = f"stateful_lstm_{name}.{SUFFIXES[name]}"

@@ -24,6 +24,7 @@ from hostile import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needed import need
 from sampling import sampled
 from sources import WRITERS, torch_source, torch_text
 
@@ -95,7 +96,7 @@ def run_harness(*arguments: object) -> Result:
 def test_names_of_python_and_of_frameworks_are_names(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnxruntime" if name == "onnx" else name)
+    need("onnxruntime" if name == "onnx" else name)
     monkeypatch.chdir(tmp_path)
     weighted(tmp_path, "spec.yaml", NAMED.format(model="none"))
     command = ("spec.yaml", "--specs", tmp_path, "--weights", "w.st")

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from format_cases import Case, everything, written
+from needed import need
 from sampling import sampled
 
 import harness
@@ -85,7 +85,7 @@ def test_a_place_where_nothing_can_be_made_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_export_that_is_killed_leaves_nothing_for_long(tmp_path: Path) -> None:
-    pytest.importorskip("jax")
+    need("jax")
     spec = load_spec(SPEC)
     program = spec.program("training", hidden=8)
     arrays = {n: a.astype("f4") for n, a in draw(program, 1, 1, 3).parameters.items()}
@@ -115,8 +115,7 @@ def test_an_export_that_is_killed_leaves_nothing_for_long(tmp_path: Path) -> Non
 def test_the_same_weights_give_the_same_bytes_in_any_process(name: str, tmp_path: Path) -> None:
     """At other hash seeds, at other times, and with arrays in another order."""
     module = {"onnx": "onnxruntime", "keras": "tensorflow"}.get(name, name)
-    if find_spec(module) is None:
-        pytest.skip(f"not installed: {module}")
+    need(module)
     specs = [harness.load("lesson6/stateful_lstm"), everything(tmp_path)]
     found: list[dict[str, bytes]] = []
     for seed in (1, 2):

@@ -15,6 +15,7 @@ from foreign import (
     array_bytes,
     rewritten,
 )
+from needed import need
 from time_limits import over_within
 
 from harness.cli import cli
@@ -67,7 +68,7 @@ def made(path: Path, **changed: Any) -> Weights:
 def test_numbers_that_are_none_are_neither_exported_nor_imported(
     number: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("jax")
+    need("jax")
     monkeypatch.chdir(tmp_path)
     bias = np.zeros(86, np.float32)
     made(tmp_path / "good.st")

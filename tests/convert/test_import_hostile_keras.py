@@ -6,7 +6,6 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ from foreign import (
     reader,
     rewritten,
 )
+from needed import need
 
 from harness.program.serial import encode
 
 
 @pytest.fixture(scope="module")
 def keras_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    if find_spec("tensorflow") is None:
-        pytest.skip("not installed: tensorflow")
+    need("tensorflow")
     yield from reader("keras", "keras", tmp_path_factory)
 
 

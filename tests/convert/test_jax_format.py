@@ -21,9 +21,10 @@ from exporting import (
     running,
     same_bits,
 )
+from needed import need
 from sampling import sampled
 
-pytest.importorskip("jax")
+need("jax")
 # One with a table of rows, one with state and statistics, one that no framework has a layer for.
 KEPT = ("lesson6/three_char", "lesson6/stateful_lstm", SYSTEMS[-1])
 

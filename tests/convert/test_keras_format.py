@@ -10,7 +10,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from format_cases import (
     read,
     written,
 )
+from needed import need
 from sampling import sampled
 
 import harness
@@ -37,9 +37,7 @@ from harness.spec.library import lesson6
 from harness.worker.worker import Worker
 
 ENGINES = ("tensorflow", "torch", "jax")
-missing = [n for n in ("keras", *ENGINES) if find_spec(n) is None]
-if missing:
-    pytest.skip(f"not installed: {', '.join(missing)}", allow_module_level=True)
+need("keras", *ENGINES)
 
 import h5py  # noqa: E402
 

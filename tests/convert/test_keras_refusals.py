@@ -6,21 +6,19 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from format_cases import Case, changed, refused, written
+from needed import need
 
 import harness
 from harness.convert.formats import launch
 from harness.program.serial import encode
 from harness.worker.worker import Worker
 
-missing = [n for n in ("keras", "tensorflow") if find_spec(n) is None]
-if missing:
-    pytest.skip(f"not installed: {', '.join(missing)}", allow_module_level=True)
+need("keras", "tensorflow")
 
 import h5py  # noqa: E402
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from format_cases import (
     refused,
     written,
 )
+from needed import need
 
 import harness
 from harness.convert.formats import launch
@@ -31,9 +31,7 @@ from harness.program.serial import encode
 from harness.spec.library import lesson6
 from harness.worker.worker import Worker
 
-missing = [n for n in ("onnx", "onnxruntime") if find_spec(n) is None]
-if missing:
-    pytest.skip(f"not installed: {', '.join(missing)}", allow_module_level=True)
+need("onnx", "onnxruntime")
 
 import onnx  # noqa: E402
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from format_cases import ALLOWED, Case, ask, error
+from needed import need
 
 import harness
 from harness.convert.formats import Exported, launch
@@ -21,9 +21,7 @@ from harness.program.ir import Port, Program, Type, walk_nodes
 from harness.program.primitives import EVERY
 from harness.worker.worker import Worker
 
-missing = [n for n in ("onnx", "onnxruntime") if find_spec(n) is None]
-if missing:
-    pytest.skip(f"not installed: {', '.join(missing)}", allow_module_level=True)
+need("onnx", "onnxruntime")
 
 from harness.backends.onnx import format as onnx_format  # noqa: E402
 

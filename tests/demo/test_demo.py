@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from needed import need
 
 from harness.commands import cli
 from harness.demo import broken
@@ -35,7 +36,7 @@ def test_a_planted_fault_is_named(framework: str) -> None:
 @pytest.fixture(params=["torch", "jax"])
 def framework(request: pytest.FixtureRequest) -> str:
     name: str = request.param
-    pytest.importorskip(name)
+    need(name)
     return name
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from bench_results import REQUEST, result
 from click.testing import CliRunner, Result
+from needed import need
 
 from harness.bench.json_file import document, write
 from harness.check.record_file import RecordWriter
@@ -175,7 +176,7 @@ def test_writing_over_another_kind(name: str, here: str, there: Path) -> None:
 
 
 def test_a_module_of_the_user_beside_an_export_stays(there: Path) -> None:
-    pytest.importorskip("jax")
+    need("jax")
     signal.alarm(100)  # JAX is imported
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     command = ("export", SPEC, "--weights", "w", "--to", "jax", "--force", "--output", "HERE.npz")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from needed import need
 from places import DOCS, ROOT, SUPPORT
 
 BLOCK = re.compile(r"(?:^`(\S+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -89,7 +90,7 @@ def play(page: Path, folder: Path) -> int:
 
 @pytest.mark.slow
 def test_the_tutorial_runs(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+    need("torch")
     (tmp_path / "my_backends").mkdir()
     shutil.copy(SUPPORT / "plugin_example/harness_columns.py", tmp_path / "my_backends")
     assert play(DOCS / "tutorial.md", tmp_path) > 15
@@ -98,12 +99,12 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_readme_runs(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+    need("torch")
     assert play(ROOT / "README.md", tmp_path) == 2
     assert {"report.html", "report.md"} <= {p.name for p in tmp_path.iterdir()}
 
 
 @pytest.mark.slow
 def test_the_page_of_own_models_runs(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+    need("torch")
     assert play(DOCS / "own-model.md", tmp_path) == 3

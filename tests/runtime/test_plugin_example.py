@@ -25,8 +25,8 @@ EXAMPLE = SUPPORT / "plugin_example"
 SOURCE = EXAMPLE / "harness_columns.py"
 DOCUMENT = DOCS / "adding-a-backend.md"
 BIN = Path(sys.executable).parent
-# An index, one-hot rows, and state that is carried.
-THREE = ["lesson6/three_char", "lesson6/sequence_onehot", "lesson6/stateful_lstm"]
+# Indices, a loop and statistics, and a state that is carried.
+ONE = ["lesson6/stateful_lstm"]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_both_are_listed_from_their_metadata(installed: dict[str, str]) -> None:
     assert "numpy" in backends
 
 
-@pytest.mark.parametrize("systems", sampled([THREE, [*lesson6()]], [THREE]), ids=len)
+@pytest.mark.parametrize("systems", sampled([ONE, [*lesson6()]], [ONE]), ids=len)
 def test_example_agrees_on_lesson_6(systems: Sequence[str], installed: dict[str, str]) -> None:
     run = harness(installed, "check", *systems, "--backend", "columns", "--json")
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr

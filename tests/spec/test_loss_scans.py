@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from itertools import product
 
 import numpy as np
 import pytest
+from needed import need
 from sampling import sampled
 from small_models import SPOKEN
 from two_paths import by_oracle, draw, start, worst
@@ -97,8 +97,7 @@ def test_ctc_is_the_sum_over_all_readings(labels: list[int], length: int) -> Non
 
 @pytest.mark.parametrize("name", sampled(["torch", "jax", "numpy"], ["numpy"]))
 def test_backends_have_its_gradient_on_every_path(name: str) -> None:
-    if find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
+    need(name)
     from jax_config import kept_config
 
     spec = load_spec("spoken", overrides={("model", "spoken"): MODEL})

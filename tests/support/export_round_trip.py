@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-import pytest
 from format_cases import ALLOWED, Case, assert_comes_back, outputs, written
+from needed import need
 
 from harness.convert.formats import launch
 from harness.spec.model import Spec
@@ -24,8 +24,7 @@ def assert_round_trip(
     format_: str, spec: Spec, folder: Path, sizes: Iterable[tuple[int, int]]
 ) -> None:
     """Outputs are the oracle's at sizes of batch and time, and weights come back to the bit."""
-    if find_spec(NEEDS[format_]) is None:
-        pytest.skip(f"{NEEDS[format_]} is not installed")
+    need(NEEDS[format_])
     environment = {"KERAS_BACKEND": "tensorflow"} if format_ == "keras" else {}
     with Worker(launch(format_, environment=environment)) as worker:
         for dtype in ALLOWED:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exporting import Caller, case_of, exported, running
+from needed import need
 from time_limits import over_within
 
 SPEC = "lesson6/sequence_rnn"
@@ -47,7 +48,7 @@ class Reader:
 
 
 def reader(name: str, suffix: str, tmp: pytest.TempPathFactory) -> Iterator[Reader]:
-    pytest.importorskip("onnxruntime" if name == "onnx" else name)
+    need("onnxruntime" if name == "onnx" else name)
     here = os.getcwd()
     with running(name) as caller:
         yield Reader(caller, tmp.mktemp(name), suffix)

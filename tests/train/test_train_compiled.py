@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needed import need
 from small_trainings import harness
 
 from harness.convert import weights
@@ -26,7 +27,7 @@ def test_a_backend_without_one_says_so_before_it_begins(text: Path, kept: Path, 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_training_repeats_its_bits(text: Path, tmp_path: Path, path: str) -> None:
     """Threads add up the gradient of an embedding in any order, unless they are told not to."""
-    pytest.importorskip("torch")
+    need("torch")
     if not any(map(shutil.which, ("g++", "clang++"))):
         pytest.skip("there is no compiler of C++")
     options = (f"--path={path}", "--backend=torch", "--no-proof", "--threads=2", "--batch=4")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needed import need
 from small_trainings import Stop, Stopping
 
 import harness
@@ -72,7 +73,7 @@ def test_a_training_is_proved_and_told_of_with_its_accuracy(spec: Path) -> None:
 
 
 def test_the_same_numbers_come_of_two_backends(spec: Path) -> None:
-    pytest.importorskip("torch")
+    need("torch")
     one, two = (
         harness.train(spec, name, held_out=0.3, dtype="float64", proof=False).history
         for name in ("numpy", "torch")
