@@ -155,9 +155,8 @@ def bind(
         if unknown:
             bound[unknown[0]] = _solved(f"{name}: axis {axis}", dim, unknown[0], length, known)
         elif dim.resolve(known) != length:
-            raise UsageError(
-                f"{name}: axis {axis} is {dim} = {dim.resolve(known)}, found {length} {whole()}"
-            )
+            wanted = f"{dim} = {dim.resolve(known)}" if dim.names else str(dim)
+            raise UsageError(f"{name}: axis {axis} is {wanted}, found {length} {whole()}")
 
 
 def _solved(label: str, dim: Dim, size: str, length: int, known: Mapping[str, int]) -> int:

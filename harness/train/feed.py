@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array
-from harness.command.ranges import EPOCHS
 from harness.errors import UsageError
 from harness.program.ir import Port, Program
 from harness.program.signature import noise_ports
 from harness.spec import schema
 from harness.spec.model import Spec
 from harness.text.vocabulary import column_view, hot_rows, row_count, window_view
+from harness.train.phases import training_of
 from harness.train.rows import Recipe, RowFeed
 
 
 def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: int = 0) -> Recipe:
     """The recipe that a spec declares for a text of ``length`` characters.
 
-    ``held_out`` is the share of its rows. Raises :class:`UsageError` for a spec that says nothing
-    of data or training, and for a share that leaves nothing to train on.
+    ``held_out`` is the share of its rows.
+
+    Raises:
+        UsageError: the spec does not say how a text is cut into its arrays, it has no optimizer, or
+            the share leaves nothing to train on.
     """
-    data, training = spec.model.data, spec.model.training
+    data, training = spec.model.data, training_of(spec)
     if not isinstance(data, schema.Data):
-        data = None
-    if data is None or training is None:
-        missing = "data" if data is None else "training"
-        raise UsageError(f"{spec.name} has no {missing!r} section: it cannot be trained on a text")
+        names = ", ".join((*spec.model.inputs, *spec.model.targets))
+        raise UsageError(
+            f"{spec.name} has no 'data' section, which says how a text is cut into rows: add one "
+            "(docs/spec-language.md), or give --data FILE, an npz file with an array for each of "
+            f"{names}"
+        )
     if not 0 <= held_out < 1:
         raise UsageError(f"the share that is held out is from 0 to below 1, found {held_out}")
     cut = data.windows
@@ -148,14 +153,3 @@ def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
             if program.sizes[name] < characters:
                 found[name] = characters
     return found
-
-
-def phases_of(spec: Spec, epochs: int | None) -> Sequence[float]:
-    """The learning rate of each epoch: the spec's phases, cut or carried on to ``epochs``."""
-    training = spec.model.training
-    assert training is not None
-    EPOCHS.check(sum(phase.epochs for phase in training.phases), f"epochs of {spec.name}")
-    rates = [phase.learning_rate for phase in training.phases for _ in range(phase.epochs)]
-    if epochs is None:
-        return rates
-    return (rates + [rates[-1]] * epochs)[:epochs]

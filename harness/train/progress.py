@@ -49,6 +49,12 @@ class TrainProgress(TrainEvents):
             f"{setup.spec.name} on {setup.request.backend}: {data.name}, {data.summary()}{grown}; "
             f"{self._steps:,} steps of {setup.recipe.batch} rows an epoch"
         )
+        if setup.spec.model.training is None:
+            order = "shuffled" if setup.recipe.order == "shuffled" else "in order"
+            self.bar.line(
+                f"{setup.spec.name} has no 'training' section: rows are {order}, the learning rate "
+                f"is the optimizer's, {setup.rates[0]:g} (--epochs, --batch)"
+            )
         if epoch >= self._epochs:
             self.bar.line(f"epochs done already: {epoch}; asked for: {self._epochs}; none is left")
         elif epoch or step:

@@ -19,8 +19,10 @@ from harness.program.signature import port_shapes
 from harness.program.updates import UpdateRule, slot_entries
 from harness.runtime.budget import check_fits
 from harness.spec.model import Spec, load_spec
+from harness.spec.schema import ArrayFile
 from harness.text.corpus import Corpus, corpus
-from harness.train.feed import Feed, needed_sizes, phases_of, recipe
+from harness.train.feed import Feed, needed_sizes, recipe
+from harness.train.phases import rates_of
 from harness.train.rows import Recipe, RowFeed
 from harness.train.table import Declared, Table, TableFeed, table, table_recipe
 from harness.worker.launch import Launch, thread_settings
@@ -119,34 +121,24 @@ class Setup:
 
 
 def prepare(request: TrainRequest) -> Setup:
-    """Load, read and check everything; :class:`HarnessError` for what cannot be.
-
-    Raises:
-        UsageError: the spec has no optimizer.
-    """
+    """Load, read and check everything; :class:`HarnessError` for what cannot be."""
     _check(request)
     spec = load_spec(request.spec, request.folders)
-    if spec.update is None:
-        raise UsageError(f"{spec.name} has no optimizer: it cannot be trained")
+    rates = rates_of(spec, request.epochs)
+    declared = _declared(spec, request)
     changed: Mapping[str, int]
     data: Corpus | Table
-    if isinstance(spec.model.data, Declared):
-        if request.text is not None:
-            raise UsageError(f"{spec.name} is not trained on a text: leave --text out")
+    if declared is not None:
         changed, training = request.sizes, spec.program("training", **request.sizes)
-        data = table(spec, training, spec.model.data, request.data)
+        data = table(spec, training, declared, request.data)
         given = table_recipe(spec, data.rows, request.batch, request.held_out)
         time = data.sizes.get("time", 1)
     else:
-        if request.data is not None:
-            raise UsageError(
-                f"{spec.name} has no 'data: {{npz: FILE}}' or 'data: {{set: NAME}}': --data is for "
-                "models that have"
-            )
         data = corpus(request.text or "builtin", request.encoding)
         given = recipe(spec, request.batch, request.held_out, len(data.text))
         changed = {**needed_sizes(spec, len(data.vocabulary)), **request.sizes}
         training, time = spec.program("training", **changed), given.length
+    assert spec.update is not None, "without an optimizer there are no rates"
     _check_size(training, spec.update)
     check_fits(training, given.batch, time, request.sizes)
     return Setup(
@@ -157,9 +149,28 @@ def prepare(request: TrainRequest) -> Setup:
         training=training,
         inference=spec.program("inference", **changed),
         recipe=given,
-        rates=phases_of(spec, request.epochs),
+        rates=rates,
         feed=_feed(training, given, data, request),
     )
+
+
+def _declared(spec: Spec, request: TrainRequest) -> Declared | None:
+    """What is said of a model's arrays; None for one that is trained on a text. Arrays of a file
+    that only the request names have the names of inputs and targets.
+
+    Raises:
+        UsageError: a text is given to a model of arrays, or arrays to a model of text.
+    """
+    declared = spec.model.data
+    if isinstance(declared, Declared):
+        if request.text is not None:
+            raise UsageError(f"{spec.name} is not trained on a text: leave --text out")
+        return declared
+    if request.data is None:
+        return None
+    if declared is not None or request.text is not None:
+        raise UsageError(f"{spec.name} is trained on a text (--text): leave --data out")
+    return ArrayFile(npz=request.data.name)
 
 
 def _feed(training: Program, given: Recipe, data: Corpus | Table, request: TrainRequest) -> RowFeed:

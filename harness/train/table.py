@@ -21,6 +21,7 @@ from harness.runtime.tensors import WHOLE
 from harness.spec import schema
 from harness.spec.model import Spec
 from harness.text.shared import Shared, mapped
+from harness.train.phases import training_of
 from harness.train.rows import Recipe, RowFeed
 from harness.train.sets import data_set
 
@@ -152,7 +153,8 @@ def _fitting(file: str, program: Program, port: Port, array: Array, sizes: dict[
     try:
         bind(name, type_.shape, array.shape, program.sizes, sizes)
     except UsageError as error:
-        raise UsageError(f"{error}; --size gives other sizes") from None
+        free = any(dim.names for dim in type_.shape[1:])
+        raise UsageError(f"{error}{'; --size gives other sizes' * free}") from None
     if type_.kind == "float":
         if array.dtype.kind not in "fiu":
             raise UsageError(f"{name}: expected numbers, found {array.dtype}")
@@ -202,11 +204,9 @@ def table_recipe(spec: Spec, rows: int, batch: int | None, held_out: float) -> R
     """The recipe of a spec for so many rows, of which a share is held out.
 
     Raises:
-        UsageError: the spec says nothing of training.
+        UsageError: the spec has no optimizer.
     """
-    training = spec.model.training
-    if training is None:
-        raise UsageError(f"{spec.name} has no 'training' section: it cannot be trained")
+    training = training_of(spec)
     return Recipe(
         length=1,
         stride=1,

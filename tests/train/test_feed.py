@@ -7,7 +7,8 @@ from small_trainings import TEXT
 
 from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary, column, one_hot, windows
-from harness.train.feed import Feed, needed_sizes, phases_of, recipe
+from harness.train.feed import Feed, needed_sizes, recipe
+from harness.train.phases import rates_of
 
 
 def test_the_batches_are_those_of_the_text_module() -> None:
@@ -59,6 +60,6 @@ def test_a_text_with_more_characters_makes_the_model_wider() -> None:
 
 def test_phases() -> None:
     spec = load_spec("lesson6/stateful_lstm")
-    assert list(phases_of(spec, None)) == [0.001] * 4 + [0.0001] * 8
-    assert list(phases_of(spec, 5)) == [0.001] * 4 + [0.0001]
-    assert len(phases_of(spec, 20)) == 20
+    assert list(rates_of(spec, None)) == [0.001] * 4 + [0.0001] * 8
+    assert list(rates_of(spec, 5)) == [0.001] * 4 + [0.0001]
+    assert len(rates_of(spec, 20)) == 20

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from needed import need
 from small_trainings import Stop, Stopping
 
 import harness
+from harness.cli import cli
 from harness.convert import weights
 from harness.errors import HarnessError, UsageError
 from harness.train.request import Setup, TrainRequest, prepare
@@ -42,6 +44,9 @@ training:
     - {epochs: 2, learning_rate: 0.05}
 data: {npz: rows.npz, arrays: {x: values}}
 """
+
+
+SAID = "data: {npz: rows.npz, arrays: {x: values}}"
 
 
 def arrays(rows: int = 70) -> dict[str, np.ndarray]:
@@ -124,11 +129,30 @@ def test_another_file_can_be_named(spec: Path, tmp_path: Path) -> None:
     assert setup(spec, data=tmp_path / "more.npz").feed.total == 90
 
 
+def test_a_spec_that_says_nothing_of_training_or_data_is_trained(
+    spec: Path, tmp_path: Path
+) -> None:
+    """In shuffled batches, at the optimizer's own rate, on arrays of the model's own names."""
+    silent = SPEC.replace(SAID, "")
+    spec.write_text(silent[: silent.index("training:")])
+    named = {"x" if name == "values" else name: a for name, a in arrays().items()}
+    np.savez(tmp_path / "mine.npz", **named)
+    made = setup(spec, data=tmp_path / "mine.npz", batch=None)
+    assert list(made.rates) == [0.01]
+    assert (made.recipe.batch, made.recipe.order, made.recipe.whole_only) == (32, "shuffled", False)
+    command = ["train", str(spec), "--backend", "numpy", "--data", str(tmp_path / "mine.npz")]
+    run = CliRunner().invoke(cli, [*command, "--epochs", "3", "--held-out", "0.2"])
+    assert run.exit_code == 0, run.output
+    assert "squares has no 'training' section: rows are shuffled, the learning rate" in run.stderr
+    assert "epoch 3" in run.output
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
         ({"label": None}, "there is no array 'label' for the target 'label' (found: values, kept)"),
         ({"values": np.ones((70, 4))}, "axis 1 is features = 3, found 4"),
+        ({"label": np.ones((70, 4), np.int64)}, "expected shape [batch], found [70, 4]: 2 axes"),
         ({"values": np.ones((69, 3))}, "axis 0 is batch = 69, found 70"),
         ({"values": np.full((70, 3), np.nan)}, "x: some entries are not finite"),
         ({"values": np.ones((70, 3), np.bool_)}, "x: expected numbers, found bool"),
@@ -164,7 +188,9 @@ def test_a_file_that_is_none_is_refused(spec: Path, tmp_path: Path) -> None:
         ("rows.npz", "../rows.npz", {}, "npz is the name of a file beside the spec"),
         ("rows.npz", "/etc/passwd", {}, "npz is the name of a file beside the spec"),
         ("{x: values}", "{y: values}", {}, "'y' is neither an input nor a target"),
-        ("data: {npz: rows.npz, arrays: {x: values}}", "", {"data": Path("r")}, "--data is for"),
+        (SAID, "", {}, "has no 'data' section, which says how a text is cut into rows: add one"),
+        (SAID, "", {}, "give --data FILE, an npz file with an array for each of x, kept, label"),
+        (SAID, "", {"data": Path("r"), "text": "builtin"}, "squares is trained on a text"),
         ("", "", {"text": "builtin"}, "squares is not trained on a text: leave --text out"),
         ("batch: 8", "batch: 80\n  whole_batches: true", {}, "49 rows are too few"),
     ],
