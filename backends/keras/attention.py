@@ -45,9 +45,6 @@ def packing(layer: ClaimableCall) -> Packing:
     return Packing(pieces)
 
 
-def variables(layer: Any) -> dict[str, Any]:
-    """The variables of a layer of Keras by their names in its packing."""
-    if type(layer).__name__ != KIND:
-        return {v.name: v for v in layer.variables}
-    inner = {part: getattr(layer, name) for part, (name, _) in PARTS.items()}
-    return {f"{part}.{v.name}": v for part, dense in inner.items() for v in dense.variables}
+def parts_of(layer: Any) -> dict[str, Any]:
+    """The layers that attention is made of, by the names in its packing."""
+    return {part: getattr(layer, name) for part, (name, _) in PARTS.items()}

@@ -51,8 +51,10 @@ from .engines import ENGINES, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager
 from .layers import (
     ACTIVATIONS,
+    BOTH_WAYS,
     LAYERS,
     RECURRENT,
+    TWO_WAYS,
     hard_sigmoid_fifth,
     layer_arguments,
     own_name,
@@ -190,15 +192,23 @@ class Keras(Backend):
         arguments = {**extra, **layer_arguments(kind, layer, self._activation, on_cpu)}
         if None in arguments.values() or not self._is_exact(kind, arguments):
             return None
-        made, cast = self._made(kind, layer, arguments)
+        both = layer.definition in TWO_WAYS
+        if both and any(map(callable, arguments.values())):
+            return None  # Keras copies the layer by its configuration
+        made, cast = self._made(kind, layer, arguments, both)
         run = eager(made, layer.phase == "training", cast)
-        label = f"keras.layers.{kind}{' (cuDNN)' if self._is_cudnn(kind, arguments) else ''}"
+        named = f"{BOTH_WAYS} {kind}" if both else kind
+        label = f"keras.layers.{named}{' (cuDNN)' if self._is_cudnn(kind, arguments) else ''}"
         return KerasLayer(label, run, packing, made)
 
-    def _made(self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any]) -> Any:
+    def _made(
+        self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any], both: bool = False
+    ) -> Any:
         """A layer of Keras under the name of a spec's, and the cast where its policy is mixed."""
         name = own_name(str(layer.node.attributes["instance"]), self.keras)
         made = getattr(self.keras.layers, kind)(**arguments, name=name)
+        if both:
+            made = self.keras.layers.Bidirectional(made, merge_mode="concat", name=name)
         mixed = made.compute_dtype != made.variable_dtype
         return made, self.keras.ops.cast if mixed else None
 

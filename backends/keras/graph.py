@@ -25,8 +25,10 @@ from harness.extend import (
     owner_of,
 )
 
-from .attention import variables
+from .layers import variables
 
+# The states of a layer, in the order in which Keras has them.
+STATES = ("h", "c", "back_h", "back_c")
 # What a layer is told beside its first argument, from what it is given.
 Told = Callable[[Tensors], Mapping[str, Any]]
 
@@ -47,7 +49,7 @@ def _source(values: Tensors, told: Told | None) -> list[Any]:
 
 
 def _states(values: Tensors) -> list[Any]:
-    return [values[name] for name in ("h", "c") if name in values]
+    return [values[name] for name in STATES if name in values]
 
 
 def _listed(made: Any) -> list[Any]:

@@ -8,6 +8,9 @@ from typing import Any
 
 from harness.extend import ClaimableCall, Dim, Join, Packing, Part, Stack
 
+from .attention import KIND as ATTENTION
+from .attention import parts_of
+
 
 def layer_name(instance: str) -> str:
     """A layer's name in Keras: torch, as its engine, takes no parameters with a dot in theirs."""
@@ -37,10 +40,39 @@ def _gates(stem: str, gates: str, axis: int) -> Join:
     return Join(tuple(Part(f"{stem}_{gate}") for gate in gates), axis)
 
 
-def _gated(gates: str, bias: Join | Stack) -> Packing:
+def _gated(gates: str, bias: Join | Stack, way: str) -> Packing:
     """Keras' order of the gates, side by side in each tensor."""
-    kernels = {"kernel": _gates("W", gates, 1), "recurrent_kernel": _gates("U", gates, 1)}
+    kernels = {
+        f"{n}kernel": _gates(f"{way}{letter}", gates, 1)
+        for n, letter in (("", "W"), ("recurrent_", "U"))
+    }
     return Packing({**kernels, "bias": bias})
+
+
+def _lstm(way: str = "") -> Packing:
+    return _gated("ifgo", _gates(f"{way}b", "ifgo", 0), way)
+
+
+def _gru(way: str = "") -> Packing:
+    return _gated("zrn", Stack((_gates(f"{way}b", "zrn", 0), _gates(f"{way}c", "zrn", 0))), way)
+
+
+def _both_ways(made: Callable[[str], Packing]) -> Packing:
+    """A layer for each direction."""
+    ways = {"forward": made(""), "backward": made("back_")}
+    return Packing({f"{way}.{n}": p for way, one in ways.items() for n, p in one.pieces.items()})
+
+
+def variables(layer: Any) -> dict[str, Any]:
+    """The variables of a layer of Keras by their names in its packing."""
+    kind = type(layer).__name__
+    if kind == BOTH_WAYS:
+        parts = {way: getattr(layer, name) for way, name in WAYS.items()}
+    elif kind == ATTENTION:
+        parts = parts_of(layer)
+    else:
+        return {v.name: v for v in layer.variables}
+    return {f"{part}.{v.name}": v for part, inner in parts.items() for v in inner.variables}
 
 
 _DENSE = {"kernel": Part("W"), "bias": Part("b")}
@@ -68,14 +100,17 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
         _NO_BIAS,
         Packing({n: p for n, p in _SIMPLE.items() if n != "bias"}),
     ),
-    "lstm": ("LSTM", {}, _gated("ifgo", _gates("b", "ifgo", 0))),
-    "gru": ("GRU", {"reset_after": False}, _gated("zrn", _gates("b", "zrn", 0))),
-    "gru_reset_after": (
-        "GRU",
-        {"reset_after": True},
-        _gated("zrn", Stack((_gates("b", "zrn", 0), _gates("c", "zrn", 0)))),
-    ),
+    "lstm": ("LSTM", {}, _lstm()),
+    "bidirectional_lstm": ("LSTM", {}, _both_ways(_lstm)),
+    "gru": ("GRU", {"reset_after": False}, _gated("zrn", _gates("b", "zrn", 0), "")),
+    "gru_reset_after": ("GRU", {"reset_after": True}, _gru()),
+    "bidirectional_gru_reset_after": ("GRU", {"reset_after": True}, _both_ways(_gru)),
 }
+# Definitions of a layer for each direction, what holds both, and the names of both in it by those
+# in its packing.
+TWO_WAYS = ("bidirectional_lstm", "bidirectional_gru_reset_after")
+BOTH_WAYS = "Bidirectional"
+WAYS: Mapping[str, str] = {"forward": "forward_layer", "backward": "backward_layer"}
 _SAME = ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax", "gelu", "silu")
 # Functions by the names that Keras has for them.
 ACTIVATIONS: Mapping[str, str] = {**{n: n for n in _SAME}, "hard_sigmoid_sixth": "hard_sigmoid"}

@@ -32,8 +32,8 @@ from .attention import ATTENTION
 from .backend import Keras
 from .custom import Custom, class_text, custom
 from .engines import TensorFlowEngine
-from .graph import KerasLayer
-from .layers import layer_name, named_as_operation
+from .graph import STATES, KerasLayer
+from .layers import TWO_WAYS, layer_name, named_as_operation
 from .primitives import table
 from .primitives_export import WORDS
 from .sizes import bounds, free_sizes
@@ -81,8 +81,9 @@ class Claims(Keras):
         self.unnamed[name] = lambda: self.module.define(name, HARD_SIGMOID_FIFTH)
 
     def claim(self, layer: ClaimableCall) -> Native | None:
-        """But attention: its layer is made of others, of which a file is not read."""
-        return None if layer.definition in ATTENTION else super().claim(layer)
+        """But what is a layer made of others in Keras, of which a file is not read."""
+        composed = layer.definition in (*ATTENTION, *TWO_WAYS)
+        return None if composed else super().claim(layer)
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ class Assembly:
         if key not in self.natives:
             self._generate(node)
             return
-        states = [roles[name] for name in ("h", "c") if name in roles]
+        states = [roles[name] for name in STATES if name in roles]
         # Keras' own first state is zeros.
         given = [] if all(map(self._is_zero, states)) else list(map(self._tensor, states))
         source = self._tensor(roles["indices"] if "indices" in roles else roles["x"])

@@ -18,7 +18,6 @@ from typing import Any
 from harness.extend import (
     INDENT,
     PYTHON,
-    Block,
     Dim,
     Node,
     Program,
@@ -49,7 +48,7 @@ FOLDED: Mapping[str, Callable[..., float]] = {
 # What the text itself needs the names of, and what Keras takes for arguments of its own.
 RESERVED = PYTHON | {
     *("self", "ops", "keras", "batch", "time", "inputs", "form", "training", "mask"),
-    *("step", "last", "stacked", "each", "carried", "slices", "sequence", "hard_sigmoid_fifth"),
+    *("step", "each", "carried", "slices", "sequence", "hard_sigmoid_fifth"),
 }
 
 
@@ -210,16 +209,13 @@ class CallWriter:
         reverse = ["reverse=True"] if node.reverse else []
         arguments = ["step", _list(first), over, *reverse]
         # As it stands in a method, where it will be indented twice.
-        whole = bracketed(2, "last, stacked = ops.scan(", arguments, ")")
+        last, stacked = self._fresh("last"), self._fresh("stacked")
+        whole = bracketed(2, f"{last}, {stacked} = ops.scan(", arguments, ")")
         self.lines += [line[2 * len(INDENT) :] for line in whole]
-        self._after(node, body, carried)
-
-    def _after(self, node: Node, body: Block, carried: Sequence[int]) -> None:
-        count = node.carries
         for number, value in enumerate(node.outputs[:count]):
-            self._texts[value] = f"last[{number}]"
+            self._texts[value] = f"{last}[{number}]"
         for value, output in zip(node.outputs[count:], body.outputs[count:], strict=True):
-            self._texts[value] = f"stacked[{carried.index(output)}]"
+            self._texts[value] = f"{stacked}[{carried.index(output)}]"
 
     def _zeros(self, value: int) -> str:
         shape = self._value(self.program.types[value].shape)
@@ -234,7 +230,10 @@ class CallWriter:
         return str(settled(self.program, dim))
 
     def _name(self, value: int, otherwise: str = "t") -> str:
-        name = unique(identifier(self.program.names.get(value, "") or otherwise), self._taken)
+        return self._fresh(identifier(self.program.names.get(value, "") or otherwise))
+
+    def _fresh(self, name: str) -> str:
+        name = unique(name, self._taken)
         self._taken.add(name)
         return name
 

@@ -154,22 +154,24 @@ def _batch_norm(layer: ClaimableCall) -> Native:
 def _recurrent(label: str, states: Sequence[str], pieces: Mapping[str, Piece]) -> Native:
     kernel = getattr(torch, label.removeprefix("torch."))
 
+    both = any(name.endswith("_reverse") for name in pieces)
+
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        # cuDNN wants its states contiguous.
-        initial = [values[state].unsqueeze(0).contiguous() for state in states]
+        # [directions, batch, units]; cuDNN wants its states contiguous.
+        ways = [(s, f"back_{s}") if both else (s,) for s in states]
+        initial = [torch.stack([values[s] for s in way]) for way in ways]
         weights = [packed[name] for name in pieces]
         # oneDNN keeps what a gradient needs wherever one could be asked for, and cuDNN
         # differentiates in its training mode only. Without dropout all modes compute the same.
         training = any(tensor.requires_grad for tensor in (values["x"], *initial, *weights))
-        has_biases, layers, dropout, bidirectional, batch_first = (
-            len(weights) == 4, 1, 0.0, False, True,
-        )  # fmt: skip
+        has_biases = "bias_ih_l0" in pieces
+        layers, dropout, batch_first = 1, 0.0, True
         with torch.set_grad_enabled(training):
             output, *final = kernel(
                 values["x"], initial if len(initial) > 1 else initial[0], weights,
-                has_biases, layers, dropout, training, bidirectional, batch_first,
+                has_biases, layers, dropout, training, both, batch_first,
             )  # fmt: skip
-        return [output, *(state.squeeze(0) for state in final)]
+        return [output, *(state[n] for n in range(1 + both) for state in final)]
 
     return Native(label, run, Packing(pieces))
 
@@ -180,6 +182,12 @@ def _gates(prefix: str, order: str, transpose: bool) -> Join:
 
 def _gated(layer: ClaimableCall) -> bool:
     return (layer.attributes["activation"], layer.attributes["gate"]) == ("tanh", "sigmoid")
+
+
+def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
+    """How parameters of a direction begin, and how torch's names of them end."""
+    back = any(name.startswith("back_") for name in layer.shapes)
+    return [("", ""), ("back_", "_reverse")] if back else [("", "")]
 
 
 def _simple_rnn(layer: ClaimableCall) -> Native | None:
@@ -200,24 +208,28 @@ def _lstm(layer: ClaimableCall) -> Native | None:
     if not _gated(layer):
         return None
     (units,) = layer.shapes["b_i"]
-    pieces: dict[str, Piece] = {
-        "weight_ih_l0": _gates("W", "ifgo", transpose=True),
-        "weight_hh_l0": _gates("U", "ifgo", transpose=True),
-        "bias_ih_l0": _gates("b", "ifgo", transpose=False),
-        "bias_hh_l0": FrozenZeros((4 * units,)),
-    }
+    pieces: dict[str, Piece] = {}
+    for way, end in directions(layer):
+        pieces |= {
+            f"weight_ih_l0{end}": _gates(f"{way}W", "ifgo", transpose=True),
+            f"weight_hh_l0{end}": _gates(f"{way}U", "ifgo", transpose=True),
+            f"bias_ih_l0{end}": _gates(f"{way}b", "ifgo", transpose=False),
+            f"bias_hh_l0{end}": FrozenZeros((4 * units,)),
+        }
     return _recurrent("torch.lstm", ["h", "c"], pieces)
 
 
 def _gru_reset_after(layer: ClaimableCall) -> Native | None:
     if not _gated(layer):
         return None
-    pieces: dict[str, Piece] = {
-        "weight_ih_l0": _gates("W", "rzn", transpose=True),
-        "weight_hh_l0": _gates("U", "rzn", transpose=True),
-        "bias_ih_l0": _gates("b", "rzn", transpose=False),
-        "bias_hh_l0": _gates("c", "rzn", transpose=False),
-    }
+    pieces: dict[str, Piece] = {}
+    for way, end in directions(layer):
+        pieces |= {
+            f"weight_ih_l0{end}": _gates(f"{way}W", "rzn", transpose=True),
+            f"weight_hh_l0{end}": _gates(f"{way}U", "rzn", transpose=True),
+            f"bias_ih_l0{end}": _gates(f"{way}b", "rzn", transpose=False),
+            f"bias_hh_l0{end}": _gates(f"{way}c", "rzn", transpose=False),
+        }
     return _recurrent("torch.gru", ["h"], pieces)
 
 
@@ -259,8 +271,8 @@ CLAIMS: Mapping[str, Claim] = {
     "simple_rnn": _simple_rnn,
     "simple_rnn_two_biases": _simple_rnn,
     "simple_rnn_without_bias": _simple_rnn,
-    "lstm": _lstm,
-    "gru_reset_after": _gru_reset_after,
+    **dict.fromkeys(("lstm", "bidirectional_lstm"), _lstm),
+    **dict.fromkeys(("gru_reset_after", "bidirectional_gru_reset_after"), _gru_reset_after),
     "sparse_cross_entropy": _cross_entropy,
     "cross_entropy": _cross_entropy,
     "squared_error": _squared_error,

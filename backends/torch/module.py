@@ -32,7 +32,7 @@ from harness.extend import (
     uses,
 )
 
-from .layers import ACTIVATIONS
+from .layers import ACTIVATIONS, directions
 from .modules import MODULES, attribute, natives
 from .primitives_export import TorchDialect
 
@@ -247,7 +247,12 @@ class Writer:
             e.settle(node.output, code, word)
             return
         text = e.read(codes[0])
-        given = [e.read(fill("^0.unsqueeze(0)", state)) for state in codes[1:]]
+        # Of each state torch has one array for all directions.
+        count = len(directions(layer))
+        kinds = (len(node.outputs) - 1) // count
+        stacked = "^0.unsqueeze(0)" if count == 1 else "torch.stack((%0, %1))"
+        states = [codes[1 + n :: kinds] for n in range(kinds if codes[1:] else 0)]
+        given = [e.read(fill(stacked, *ways)) for ways in states]
         if len(given) == 1:
             text += f", {given[0]}"
         elif given:
@@ -257,9 +262,15 @@ class Writer:
             names.append(e.name(e.base(value) or word) if e.left[value] else "_")
             if e.left[value]:
                 e.hold(value, names[-1])
-        after = "_" if set(names[1:]) == {"_"} else ", ".join(names[1:])
-        after = f"({after})" if "," in after else after
+        last = [names[1 + n :: kinds] for n in range(kinds)]
+        ways = ["_" if set(own) == {"_"} else _listed(own) for own in last]
+        after = "_" if set(ways) == {"_"} else _listed(ways)
         e.write(f"{names[0]}, {after} = {target}({text})")
         for name in names[1:]:
-            if name != "_":
+            if name != "_" and count == 1:
                 e.write(f"{name} = {name}.squeeze(0)")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Targets of an assignment, in brackets where they are several."""
+    return f"({', '.join(names)})" if len(names) > 1 else names[0]

@@ -45,7 +45,8 @@ def _rnn(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
 def _gated(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
     def made(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
         rows, units = shapes["W_i" if name == "LSTM" else "W_z"]
-        return f"nn.{name}({rows}, {units}, batch_first=True"
+        both = ", bidirectional=True" if any(n.startswith("back_") for n in shapes) else ""
+        return f"nn.{name}({rows}, {units}{both}, batch_first=True"
 
     return made
 
@@ -61,8 +62,8 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
     "simple_rnn": _rnn,
     "simple_rnn_two_biases": _rnn,
     "simple_rnn_without_bias": _rnn,
-    "lstm": _gated("LSTM"),
-    "gru_reset_after": _gated("GRU"),
+    **dict.fromkeys(("lstm", "bidirectional_lstm"), _gated("LSTM")),
+    **dict.fromkeys(("gru_reset_after", "bidirectional_gru_reset_after"), _gated("GRU")),
 }
 
 

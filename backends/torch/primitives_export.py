@@ -79,7 +79,7 @@ WORDS = Words(
     ),
     keywords=frozenset(
         {
-            *("dtype", "bias", "batch_first", "nonlinearity"),
+            *("dtype", "bias", "batch_first", "bidirectional", "nonlinearity"),
             *("keepdim", "dims", "strict", "device", "stable", "eps", "approximate"),
             *("value", "dilation", "padding", "stride"),
         }

@@ -50,14 +50,10 @@ def _definition(kind: str, name: str, library: Library) -> str:
     matrices = given.pop("matrices", None)
     parts = [f"{kind} {name}: {given['summary']}", f"source: {' '.join(given['source'].split())}"]
     for title, values in given.items():
-        if isinstance(values, Mapping) and values and title != "scan":
+        if isinstance(values, Mapping) and values and title not in ("scan", "scans"):
             parts.append(_table(title, values))
-    scan = given.get("scan")
-    if scan is not None:
-        over = ", ".join(f"{step} of {whole}" for step, whole in scan["over"].items())
-        parts.append(_equations(f"each step of time ({over})", scan["step"]))
-        if "output" in scan:
-            parts.append(f"output: {scan['output']} of every step")
+    for name, scan in {"": given.get("scan"), **given.get("scans", {})}.items():
+        parts += _loop(name, scan) if scan is not None else []
     parts += [_equations(title, given[title]) for title in EQUATIONS if title in given]
     if matrices is not None:
         parts += [_table("slots of matrices", matrices["slots"])] if matrices["slots"] else []
@@ -66,6 +62,17 @@ def _definition(kind: str, name: str, library: Library) -> str:
         parts.append(f"output: {given['output']}")
     models = ", ".join(_models_with(kind, name, library))
     return "\n\n".join([*parts, f"models that use it: {models or 'none'}"])
+
+
+def _loop(name: str, scan: Mapping[str, Any]) -> list[str]:
+    """A loop; of several, by its name, which its output has in the equations."""
+    over = ", ".join(f"{step} of {whole}" for step, whole in scan["over"].items())
+    way = " from the last to the first" if scan.get("reverse") is True else ""
+    title = f"{name}: each step" if name else "each step"
+    parts = [_equations(f"{title} of time{way} ({over})", scan["step"])]
+    if "output" in scan:
+        parts.append(f"{name or 'output'}: {scan['output']} of every step")
+    return parts
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:

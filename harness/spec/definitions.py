@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from harness.errors import SpecError
+from harness.errors import SpecError, did_you_mean
+from harness.files.complaints import KeyPath
 from harness.spec import schema
 from harness.spec.builtins import BUILTINS
 from harness.spec.declared_axes import REST, axes_text
@@ -16,7 +17,7 @@ from harness.spec.strict import Documented
 
 SECTIONS: Mapping[type[Documented], tuple[str, ...]] = {
     schema.Layer: (
-        *("inputs", "attributes", "parameters", "layers", "state", "noise", "statistics"),
+        *("inputs", "attributes", "parameters", "layers", "state", "noise", "statistics", "scans"),
     ),
     schema.Function: ("inputs", "attributes"),
     schema.Loss: ("inputs", "attributes", "state"),
@@ -108,15 +109,17 @@ def _check_form(document: Document, layer: schema.Layer) -> None:
         raise SpecError(message, root)
     if (layer.scan is None) == (layer.output is None):
         raise SpecError("'output' stands beside the equations, or inside 'scan'", root)
-    if layer.state and layer.scan is None:
+    if layer.state and layer.scan is None and not layer.scans:
         raise SpecError("'state' needs a 'scan'", document.place_of_key(("state",)))
+    if layer.scans:
+        _check_scans(document, layer)
     if layer.layers:
         _check_layers(document, layer)
     if layer.statistics and not phased:
         at = document.place_of_key(("statistics",))
         raise SpecError("'statistics' need both 'training' and 'inference'", at)
     if layer.scan is not None:
-        _check_scan(document, layer, layer.scan)
+        _check_scan(document, layer, layer.scan, ("scan",))
 
 
 def _check_loss(document: Document, loss: schema.Loss) -> None:
@@ -125,14 +128,16 @@ def _check_loss(document: Document, loss: schema.Loss) -> None:
         here, other = ("state", "scan") if loss.state else ("scan", "state")
         raise SpecError(f"{here!r} needs a {other!r}", document.place_of_key((here,)))
     if loss.scan is not None:
-        _check_slices(document, loss, loss.scan.over)
+        _check_slices(document, loss, loss.scan.over, ("scan",))
 
 
 def _check_layers(document: Document, layer: schema.Layer) -> None:
     """What is made of other layers has equations that call them; these keep statistics and loop."""
     at = document.place_of_key(("layers",))
-    if layer.equations is None:
-        form = "'scan'" if layer.scan is not None else "'training' and 'inference'"
+    if layer.equations is None or layer.scans:
+        form = "'training' and 'inference'"
+        if layer.scan is not None or layer.scans:
+            form = "'scans'" if layer.scans else "'scan'"
         raise SpecError(
             f"'layers' are called in 'equations', found {form}: put that form, with its state or "
             "statistics, into a layer of its own, and name it under 'layers'",
@@ -140,23 +145,46 @@ def _check_layers(document: Document, layer: schema.Layer) -> None:
         )
 
 
-def _check_scan(document: Document, layer: schema.Layer, scan: schema.Scan) -> None:
+def _check_scans(document: Document, layer: schema.Layer) -> None:
+    """Several loops stand before equations, and each state is carried by one of them."""
+    if layer.equations is None:
+        at = document.place_of_key(("scans",))
+        raise SpecError("'scans' stand beside 'equations', which read their outputs by name", at)
+    carried: dict[str, str] = {}
+    for name, scan in layer.scans.items():
+        path = ("scans", name)
+        _check_scan(document, layer, scan, path)
+        for number, state in enumerate(scan.carries):
+            at = document.place_of((*path, "carries", number))
+            if state not in layer.state:
+                hint = did_you_mean(state, layer.state)
+                raise SpecError(f"{state!r} is not declared under 'state'{hint}", at)
+            if state in carried:
+                raise SpecError(f"state {state!r} is carried by {carried[state]!r} already", at)
+            carried[state] = name
+    for state in layer.state:
+        if state not in carried:
+            at = document.place_of_key(("state", state))
+            raise SpecError(f"state {state!r} is in the 'carries' of no scan", at)
+
+
+def _check_scan(document: Document, layer: schema.Layer, scan: schema.Scan, path: KeyPath) -> None:
     if not scan.over:
-        at = document.place_of(("scan", "over"))
+        at = document.place_of((*path, "over"))
         raise SpecError("a scan needs an input to go over, as in {x_t: x}", at)
     if next(iter(scan.over.values())) in layer.noise:
-        at = document.place_of(("scan", "over", next(iter(scan.over))))
+        at = document.place_of((*path, "over", next(iter(scan.over))))
         raise SpecError("what a scan goes over first is an input; name noise after it", at)
-    _check_slices(document, layer, scan.over)
+    _check_slices(document, layer, scan.over, path)
 
 
 def _check_slices(
-    document: Document, spec: schema.Layer | schema.Loss, over: Iterable[str]
+    document: Document, spec: schema.Layer | schema.Loss, over: Iterable[str], path: KeyPath
 ) -> None:
     declared = [n for section in SECTIONS[type(spec)] for n in getattr(spec, section)]
     for name in over:
         if name in declared or name in BUILTINS:
-            at = document.place_of_key(("scan", "over", name))
+            at = document.place_of_key((*path, "over", name))
             raise SpecError(f"{name!r} is declared already; call the slice something else", at)
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.errors import SpecError, did_you_mean
-from harness.program.dims import Dim, shape_text
-from harness.program.ir import Meaning, Phase, Type
-from harness.spec import schema
+from harness.errors import SpecError
+from harness.program.ir import Meaning, Phase
 from harness.spec.call_arguments import inputs_of
 from harness.spec.call_info import held_info, layer_info
 from harness.spec.expressions import Assignment, Call, parse_equations
 from harness.spec.instances import Instance, LayerCall, make_noise, make_variables
+from harness.spec.layer_scans import ScanEvaluator
 from harness.spec.layer_uses import LayerMaker, Owner, handed
 from harness.spec.library import Library
-from harness.spec.loss_calls import SINGULAR, CallEvaluator
+from harness.spec.loss_calls import SINGULAR
 from harness.spec.meaning import meaning
 from harness.spec.scope import BoundValue, Scope, check_assigned, check_read, check_used
 
 
-class LayerEvaluator(CallEvaluator):
+class LayerEvaluator(ScanEvaluator):
     """Evaluates equations in which layers and losses may be called."""
 
     def __init__(self, library: Library, phase: Phase, numbers: Mapping[str, int]) -> None:
@@ -150,7 +149,7 @@ class LayerEvaluator(CallEvaluator):
         """The results of a layer with equations of its own, as one call that may be claimed."""
         instance, inner, values = call.instance, call.scope, call.values
         spec = instance.layer
-        self._states(call)
+        self.states_of(call)
         make_variables(call, self.builder, self.places)
         for name, port in {**instance.parameters, **instance.statistics}.items():
             inner.names[name] = BoundValue(self.moved.get(port.value, port.value))
@@ -159,7 +158,7 @@ class LayerEvaluator(CallEvaluator):
         noise = make_noise(call, self.builder, self.places, self.phase)
         given = [*(values[n] for n in (*spec.inputs, *spec.state)), *noise]
         given += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
-        output, finals = self._scan(call) if spec.scan else self._equations(call)
+        output, finals = self.one_scan(call) if spec.scan else self._equations(call)
         self._check_total(call)
         info = layer_info(self.library, call, bool(noise))
         results = self.close(given, [output, *finals], info)
@@ -168,124 +167,27 @@ class LayerEvaluator(CallEvaluator):
         return results
 
     def _equations(self, call: LayerCall) -> tuple[int, list[int]]:
-        """The output and the new statistics of a layer without a scan."""
+        """The output of a layer's equations, its last states and its new statistics."""
         instance, inner = call.instance, call.scope
         spec, document = instance.layer, instance.definition.document
+        finals = self.several_scans(call) if spec.scans else []
         key = "equations" if spec.equations is not None else self.phase
         equations = parse_equations(getattr(spec, key), document.locator((key,)))
         if key == "inference":
             inner.changing = frozenset()
         self.run(equations, inner, f"{call.label}/")
+        check_used(inner, spec.scans, document, "scans", "scan")
         assert spec.output is not None
         output = self.result(inner, spec.output, document.place_of(("output",)))
         check_read(equations, inner, spec.statistics)
         if key == "training":
             names = spec.statistics
             check_assigned(inner, names, document, "statistics", "statistic")
-        finals = []
         for name, port in instance.statistics.items():
             finals.append(inner.value(name))
-            self._check_kept(call, "statistics", name, self.type_of(port.value), finals[-1])
+            self.check_kept(call, "statistics", name, self.type_of(port.value), finals[-1])
             self.moved[port.value] = finals[-1]
         return output, finals
-
-    def _check_kept(
-        self, call: LayerCall, section: str, name: str, wanted: Type, value: int
-    ) -> None:
-        """Check that a state or a statistic keeps its shape."""
-        if self.type_of(value) != wanted:
-            at = call.instance.definition.document.place_of_key((section, name))
-            raise self.failure(value, call.scope.assigned.get(name, at))(
-                f"{SINGULAR[section]} {name!r} is {wanted}, and cannot become {self.type_of(value)}"
-            )
-
-    def _states(self, call: LayerCall) -> None:
-        """The initial states: those given, else what the definition says."""
-        for name, state in call.instance.layer.state.items():
-            shape = call.dims("state", name, state.shape)
-            if name not in call.values:
-                fill = self.builder.constant(state.start)
-                call.values[name] = self.builder.emit("broadcast_to", fill, shape=shape)
-            elif self.type_of(call.values[name]) != Type(shape):
-                raise self.failure(call.values[name], call.place)(
-                    f"{call.instance.name}: state {name} is {shape_text(shape)}"
-                )
-
-    def _scan(self, call: LayerCall) -> tuple[int, list[int]]:
-        """The stacked output and the last states of a layer's loop over time."""
-        spec, document, inner = call.instance.layer, call.instance.definition.document, call.scope
-        assert spec.scan is not None
-        sequences, slices = self._slices(call, spec.scan)
-        carries = [self.builder.value(self.type_of(call.values[n])) for n in spec.state]
-        inner.names.update(zip(spec.state, map(BoundValue, carries), strict=True))
-        self.builder.begin()
-        equations = parse_equations(spec.scan.step, document.locator(("scan", "step")))
-        self.run(equations, inner, f"{call.label}/")
-        at = document.place_of(("scan", "output"))
-        output = self.result(inner, spec.scan.output, at)
-        axis = spec.scan.axis
-        if len(self.type_of(output).shape) < axis:
-            told = "the axis batch" if axis == 1 else f"{axis} axes, after which the steps come"
-            raise self.failure(output, at)(f"the output of a step needs {told}")
-        check_read(equations, inner, spec.state)
-        check_assigned(inner, spec.state, call.instance.definition.document, "state", "state")
-        after = [inner.value(name) for name in spec.state]
-        for name, value in zip(spec.state, after, strict=True):
-            self._check_kept(call, "state", name, self.type_of(call.values[name]), value)
-        body = self.builder.end([*carries, *slices], [*after, output])
-        first = [call.values[n] for n in spec.state]
-        backwards = self._backwards(call, spec.scan)
-        last, stacked = self.builder.scan(body, first, sequences, reverse=backwards)
-        return self.builder.axis_back(stacked[0], axis), last
-
-    def _backwards(self, call: LayerCall, scan: schema.Scan) -> bool:
-        """Whether a scan goes from the last step to the first."""
-        if isinstance(scan.reverse, bool):
-            return scan.reverse
-        found = call.instance.attributes.get(scan.reverse)
-        if not isinstance(found, bool):
-            raise SpecError(
-                f"reverse is true, false, or an attribute that is, found {scan.reverse!r}",
-                call.instance.definition.document.place_of(("scan", "reverse")),
-            )
-        call.scope.used.add(scan.reverse)
-        return found
-
-    def _slices(self, call: LayerCall, scan: schema.Scan) -> tuple[list[int], list[int]]:
-        """The inputs with the steps first, and one step's slice of each, which come into scope."""
-        instance, inner = call.instance, call.scope
-        document = instance.definition.document
-        sequences: list[int] = []
-        slices: list[int] = []
-        lengths: list[Dim] = []
-        known = (*instance.layer.inputs, *instance.layer.noise)
-        for name, source in scan.over.items():
-            at = document.place_of(("scan", "over", name))
-            if source not in known:
-                hint = did_you_mean(source, known)
-                nor = ", nor noise" if instance.layer.noise else ""
-                raise SpecError(f"cannot scan over {source!r}: it is not an input{nor}{hint}", at)
-            value = inner.value(source)
-            type_ = self.type_of(value)
-            axis = scan.axis
-            if len(type_.shape) <= axis:
-                raise self.failure(value, at)(f"a scan goes over axis {axis}, and there is none")
-            inner.used.add(source)
-            lengths.append(type_.shape[axis])
-            if lengths[-1] != lengths[0]:
-                raise self.failure(value, at)(
-                    f"the inputs of a scan have the same length, found {lengths[-1]} "
-                    f"after {lengths[0]}"
-                )
-            rest = (*type_.shape[:axis], *type_.shape[axis + 1 :])
-            one = Type(rest, type_.kind, type_.bound)
-            if source in call.means:  # the same at every step
-                inner.names[name] = BoundValue(self.builder.filled(call.means[source], one.shape))
-                continue
-            sequences.append(self.builder.axis_first(value, axis))
-            slices.append(self.builder.value(one, f"{call.label}/{name}"))
-            inner.names[name] = BoundValue(slices[-1])
-        return sequences, slices
 
     def _check_total(self, call: LayerCall) -> None:
         spec, definition, inner = call.instance.layer, call.instance.definition, call.scope
@@ -293,7 +195,3 @@ class LayerEvaluator(CallEvaluator):
             return  # inference needs less: what the two forms use is checked in training
         for section, singular in SINGULAR.items():
             check_used(inner, getattr(spec, section), definition.document, section, singular)
-        for name in spec.scan.over if spec.scan else ():
-            if name not in inner.used:
-                at = definition.document.place_of_key(("scan", "over", name))
-                raise SpecError(f"slice {name!r} is declared but never used", at)

@@ -8,7 +8,7 @@ is said. The functions that are called are, whatever they are called.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -16,32 +16,17 @@ from harness.errors import Place, SpecError
 from harness.program.ir import Meaning
 from harness.spec import schema
 from harness.spec.attributes import Attribute
-from harness.spec.axis_arguments import TRUTHS
 from harness.spec.builtins import BUILTINS
 from harness.spec.definitions import MATRIX_NAMES, UPDATE_NAMES
 from harness.spec.document import Document
 from harness.spec.expressions import (
-    Assignment,
-    Binary,
-    Call,
-    Compare,
-    Expr,
-    Index,
-    IndexItem,
-    Invert,
-    Item,
-    List,
     Locate,
-    Name,
-    Negate,
-    Number,
-    Rest,
-    SliceItem,
     parse_equations,
     parse_expression,
 )
 from harness.spec.library import Definition, Library, content
 from harness.spec.meaning_axes import Axes, Names, kinds_of, sum_of
+from harness.spec.meaning_equations import EquationReader
 from harness.spec.optimizer_schema import Matrices, Optimizer, ShapedSlot
 from harness.spec.scope import FunctionName
 from harness.spec.size_expressions import located, read_dim, size_of
@@ -91,7 +76,7 @@ def checksum(library: Library, kind: str, name: str) -> str:
     if key not in library.checksums:
         library.reading.append(name)
         try:
-            library.checksums[key] = _EquationReader(library).definition(library.find(kind, name))
+            library.checksums[key] = _DefinitionReader(library).definition(library.find(kind, name))
         finally:
             library.reading.pop()
     return library.checksums[key]
@@ -104,11 +89,11 @@ def _shipped(kind: str) -> Mapping[str, str]:
     return {name: checksum(library, kind, name) for name in library.names(kind)}
 
 
-class _EquationReader:
-    """Reads equations for what each name comes to."""
+class _DefinitionReader(EquationReader):
+    """Reads definitions."""
 
-    def __init__(self, library: Library) -> None:
-        self.library = library
+    def checksum(self, kind: str, name: str) -> str:
+        return checksum(self.library, kind, name)
 
     def definition(self, definition: Definition) -> str:
         spec, document = definition.content, definition.document
@@ -120,7 +105,7 @@ class _EquationReader:
             return self._optimizer(spec, document)
         function = content(definition, schema.Function)
         arguments = {n: sum_of("argument", number) for number, n in enumerate(function.inputs)}
-        return self._function(definition, arguments)
+        return self.function(definition, arguments)
 
     def _layer(self, spec: schema.Layer, document: Document) -> str:
         axes = Axes(spec.attributes)
@@ -138,17 +123,27 @@ class _EquationReader:
         output, texts = spec.output, {form: getattr(spec, form) for form in FORMS}
         if spec.scan is not None:
             output, texts = spec.scan.output, {"step": spec.scan.step}
-            usual = (spec.scan.axis, spec.scan.reverse) == (1, False)
-            way = () if usual else (spec.scan.axis, spec.scan.reverse)
-            given |= {n: sum_of("slice", source, *way) for n, source in spec.scan.over.items()}
+            given |= _slices(spec.scan)
+        given |= self._scans(spec, given, document)
         results = []
         for form, text in texts.items():
             if text is not None:
                 path = ("scan", form) if spec.scan else (form,)
-                names = self._run(parse_equations(text, document.locator(path)), given)
+                names = self.run(parse_equations(text, document.locator(path)), given)
                 results.append((form, [names[name] for name in (str(output), *kept)]))
         drawn = [noise] * bool(noise)
         return sum_of("layer", inputs, kinds_of(spec.attributes), groups, kept, results, *drawn)
+
+    def _scans(self, spec: schema.Layer, given: Names, document: Document) -> Names:
+        """What the outputs of several loops, and the states after them, come to."""
+        found: Names = {}
+        for name, scan in spec.scans.items():
+            steps = parse_equations(scan.step, document.locator(("scans", name, "step")))
+            after = self.run(steps, {**given, **_slices(scan)})
+            carried = [(state, after[state]) for state in scan.carries]
+            found[name] = sum_of("steps", after[scan.output], carried)
+            found |= {state: sum_of("last", state, found[name]) for state in scan.carries}
+        return found
 
     def _layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
         """What each layer of a layer comes to: its definition, and all that it is given."""
@@ -192,11 +187,11 @@ class _EquationReader:
             slices = {n: sum_of("slice", source) for n, source in spec.scan.over.items()}
             step = parse_equations(spec.scan.step, document.locator(("scan", "step")))
             given |= {name: sum_of("given", name) for name in states}
-            after = self._run(step, given | slices)
+            after = self.run(step, given | slices)
             given |= {name: sum_of("last", after[name]) for name in states}
             scanned = [starts, sorted((name, after[name]) for name in states)]
         equations = parse_equations(spec.equations, document.locator(("equations",)))
-        names = self._run(equations, given)
+        names = self.run(equations, given)
         return sum_of("loss", inputs, kinds_of(spec.attributes), names[spec.output], *scanned)
 
     def _optimizer(self, spec: Optimizer, document: Document) -> str:
@@ -204,7 +199,7 @@ class _EquationReader:
         given |= {name: sum_of("given", name) for name in (*UPDATE_NAMES, *spec.slots)}
         for name, text in spec.total.items():
             part = parse_expression(text, document.locator(("total", name)))
-            given[name] = sum_of("total", self._of(part, given))
+            given[name] = sum_of("total", self.of(part, given))
         parts: list[Any] = [*self._update(spec, given, document.locator(("update",)))]
         if spec.matrices is not None:
             given |= {name: sum_of("size", name) for name in MATRIX_NAMES}
@@ -214,87 +209,15 @@ class _EquationReader:
         return sum_of("optimizer", kinds_of(spec.attributes), *parts)
 
     def _update(self, spec: Optimizer | Matrices, given: Names, locate: Locate) -> tuple[Any, Any]:
-        names = self._run(parse_equations(spec.update, locate), given)
+        names = self.run(parse_equations(spec.update, locate), given)
         slots = [(n, s.shape if isinstance(s, ShapedSlot) else s) for n, s in spec.slots.items()]
         return sorted(slots), [(name, names[name]) for name in ("p", *sorted(spec.slots))]
-
-    def _function(self, definition: Definition, arguments: Names) -> str:
-        """A function of these arguments; attributes that are not among them are at their defaults,
-        which so are part of what it means."""
-        spec, locate = content(definition, schema.Function), definition.document.locator
-        axes = Axes(spec.attributes)
-        inputs = axes.inputs(spec.inputs)
-        equations = parse_equations(spec.equations, locate(("equations",)))
-        defaults = {name: self._literal(value) for name, value in spec.attributes.items()}
-        names = self._run(equations, axes.names() | defaults | arguments)
-        # What '...' stands for, in axis=..., is said by the shapes that the inputs declare.
-        shapes = [shape for _, shape in inputs]
-        return sum_of("function", shapes, names[spec.output])
 
     def _attributes(self, attributes: Mapping[str, Any]) -> Names:
         return {name: sum_of("attribute", name) for name in attributes}
 
-    # --- Equations
 
-    def _run(self, equations: Iterable[Assignment], given: Names) -> Names:
-        names = dict(given)
-        for equation in equations:
-            value = self._of(equation.value, names)
-            for number, target in enumerate(equation.targets):
-                names[target.id] = sum_of("result", number, value) if number else value
-        return names
-
-    def _of(self, expr: Expr, names: Names) -> str:
-        match expr:
-            case Number(value):
-                return sum_of("number", float(value))
-            case Negate(Number(value)):
-                return sum_of("number", -float(value))
-            case Negate(operand) | Invert(operand):
-                return sum_of("-" if isinstance(expr, Negate) else "~", self._of(operand, names))
-            case Name(name):
-                return names[name] if name in names else self._literal(TRUTHS.get(name, name))
-            case Binary(operator, left, right):
-                return sum_of(operator, self._of(left, names), self._of(right, names))
-            case Compare(operator, left, right):
-                if operator in (">", ">="):
-                    operator, left, right = operator.replace(">", "<"), right, left
-                return sum_of(operator, self._of(left, names), self._of(right, names))
-            case Index(inner, items):
-                told = [self._item(item, names) for item in items]
-                return sum_of("index", self._of(inner, names), told)
-            case List(items):
-                return sum_of("list", *(self._of(item, names) for item in items))
-            case Rest():
-                return sum_of("...")
-            case Call():
-                return self._call(expr, names)
-
-    def _item(self, item: Item, names: Names) -> Any:
-        if isinstance(item, IndexItem) and not isinstance(item.value, int):
-            return "at", self._of(item.value, names)
-        if not isinstance(item, SliceItem):
-            return item
-        ends = [None if end is None else self._of(end, names) for end in (item.start, item.stop)]
-        return ends, item.step
-
-    def _call(self, expr: Call, names: Names) -> str:
-        arguments = [self._of(argument, names) for argument in expr.arguments]
-        if expr.function in names or expr.function in BUILTINS:
-            function = names.get(expr.function, expr.function)
-            keywords = sorted((name, self._of(value, names)) for name, value in expr.keywords)
-            return sum_of("call", function, *arguments, keywords)
-        definition = self.library.find("function", expr.function)
-        inputs = content(definition, schema.Function).inputs
-        named = {name: self._of(value, names) for name, value in expr.keywords}
-        return self._function(definition, dict(zip(inputs, arguments, strict=False)) | named)
-
-    def _literal(self, value: bool | float | str) -> str:
-        """An attribute's value, as equations would have it."""
-        if isinstance(value, bool):
-            return sum_of("truth", value)
-        if isinstance(value, float | int):
-            return sum_of("number", float(value))
-        if self.library.has("function", value):
-            return checksum(self.library, "function", value)
-        return sum_of("word", value)
+def _slices(scan: schema.Scan) -> Names:
+    """What each step's slice comes to."""
+    way = () if (scan.axis, scan.reverse) == (1, False) else (scan.axis, scan.reverse)
+    return {name: sum_of("slice", source, *way) for name, source in scan.over.items()}

@@ -83,6 +83,13 @@ class Scan(Strict):
     reverse: bool | Name = False
 
 
+class NamedScan(Scan):
+    """One loop of several in a layer: which of its states it carries. Its output, of all steps,
+    has its name in the equations."""
+
+    carries: list[Name] = []
+
+
 class Function(Documented):
     """An activation or another function without parameters."""
 
@@ -148,6 +155,7 @@ class Layer(Documented):
     training: str | None = None
     inference: str | None = None
     scan: Scan | None = None
+    scans: dict[Name, NamedScan] = {}
     output: Name | None = None
 
 

@@ -6,7 +6,7 @@ On TensorFlow: on torch and jax Keras 3.15 computes float64 in float32 (``result
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -36,7 +36,7 @@ def _columns(v: Tensors, letter: str, gates: str) -> Any:
     return tf.concat([v[f"{letter}_{gate}"] for gate in gates], -1)
 
 
-def _call(layer: Any, weights: list[Any], v: Tensors, states: str) -> Tensors:
+def _call(layer: Any, weights: list[Any], v: Tensors, states: Sequence[str]) -> Tensors:
     layer.build(tuple(v["x"].shape))
     assert [tuple(w.shape) for w in layer.trainable_variables] == [tuple(w.shape) for w in weights]
     # Seeds are the only other variables, and nothing here is random.
@@ -86,6 +86,31 @@ def gru(activation: str, gate: str, reset_after: bool = False) -> Kernel:
         if reset_after:
             bias = tf.stack([bias, _columns(v, "c", "zrn")])
         return _call(layer, [_columns(v, "W", "zrn"), _columns(v, "U", "zrn"), bias], v, "h")
+
+    return kernel
+
+
+def bidirectional_lstm(activation: str, gate: str) -> Kernel:
+    def kernel(v: Tensors) -> Tensors:
+        inner = keras.layers.LSTM(
+            v["h"].shape[-1], activation=activation, recurrent_activation=gate, **_WHOLE
+        )
+        weights = [_columns(v, f"{way}{n}", "ifgo") for way in ("", "back_") for n in "WUb"]
+        return _call(keras.layers.Bidirectional(inner), weights, v, ("h", "c", "back_h", "back_c"))
+
+    return kernel
+
+
+def bidirectional_gru_reset_after(activation: str, gate: str) -> Kernel:
+    def kernel(v: Tensors) -> Tensors:
+        inner = keras.layers.GRU(
+            v["h"].shape[-1], activation=activation, recurrent_activation=gate, **_WHOLE
+        )
+        weights: list[Any] = []
+        for way in ("", "back_"):
+            weights += [_columns(v, f"{way}{n}", "zrn") for n in "WU"]
+            weights.append(tf.stack([_columns(v, f"{way}{n}", "zrn") for n in "bc"]))
+        return _call(keras.layers.Bidirectional(inner), weights, v, ("h", "back_h"))
 
     return kernel
 

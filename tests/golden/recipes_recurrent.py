@@ -23,6 +23,13 @@ def recurrent(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
         Recipe("layer", "lstm", "torch.nn.LSTM", torch.lstm, plain),
         Recipe("layer", "gru_reset_after", "torch.nn.GRU", torch.gru_reset_after, plain),
     ]
+    for name in ("bidirectional_lstm", "bidirectional_gru_reset_after"):
+        kind = "LSTM" if "lstm" in name else "GRU"
+        made.append(Recipe("layer", name, f"torch.nn.{kind}", getattr(torch, name), plain))
+        for act, gate in (("tanh", "sigmoid"), ("sigmoid", "hard_sigmoid")):
+            two = {"activation": act, "gate": gate.replace("hard_sigmoid", "hard_sigmoid_sixth")}
+            kernel = getattr(keras, name)(act, gate)
+            made.append(Recipe("layer", name, f"keras.layers.Bidirectional({kind})", kernel, two))
     for act, gate in (
         ("tanh", "sigmoid"),
         ("relu", "hard_sigmoid_fifth"),

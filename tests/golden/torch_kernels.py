@@ -57,6 +57,39 @@ def gru_reset_after(v: Tensors) -> Tensors:
     return {"y": y, "last_h": h[0]}
 
 
+def _both_ways(v: Tensors, gates: str, biases: Mapping[str, str]) -> dict[str, Any]:
+    """The parameters of both directions; ``biases`` are the letters of torch's two, if any."""
+    packed = {}
+    for way, end in (("", ""), ("back_", "_reverse")):
+        packed |= {
+            f"weight_ih_l0{end}": _rows(v, f"{way}W", gates),
+            f"weight_hh_l0{end}": _rows(v, f"{way}U", gates),
+        }
+        zeros = torch.zeros(packed[f"weight_ih_l0{end}"].shape[0], dtype=torch.float64)
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            letter = biases.get(name)
+            own = [v[f"{way}{letter}_{g}"] for g in gates] if letter else [zeros]
+            packed[f"{name}{end}"] = torch.cat(own)
+    return packed
+
+
+def bidirectional_lstm(v: Tensors) -> Tensors:
+    sizes = (v["x"].shape[-1], v["h"].shape[-1])
+    module = torch.nn.LSTM(*sizes, batch_first=True, bidirectional=True)
+    packed = _both_ways(v, "ifgo", {"bias_ih_l0": "b"})
+    first = (torch.stack([v["h"], v["back_h"]]), torch.stack([v["c"], v["back_c"]]))
+    y, (h, c) = _recurrent(module, packed, v["x"], first)
+    return {"y": y, "last_h": h[0], "last_c": c[0], "last_back_h": h[1], "last_back_c": c[1]}
+
+
+def bidirectional_gru_reset_after(v: Tensors) -> Tensors:
+    sizes = (v["x"].shape[-1], v["h"].shape[-1])
+    module = torch.nn.GRU(*sizes, batch_first=True, bidirectional=True)
+    packed = _both_ways(v, "rzn", {"bias_ih_l0": "b", "bias_hh_l0": "c"})
+    y, h = _recurrent(module, packed, v["x"], torch.stack([v["h"], v["back_h"]]))
+    return {"y": y, "last_h": h[0], "last_back_h": h[1]}
+
+
 def rnn(activation: str) -> Kernel:
     def kernel(v: Tensors) -> Tensors:
         sizes = (v["x"].shape[-1], v["h"].shape[-1])

@@ -131,6 +131,8 @@ FAULTS = [
     ("layer", "gru", "z * h + (1 - z) * n", "(1 - z) * h + z * n"),
     ("layer", "gru_concatenated", "concat([h * r, x_t]", "concat([h * r * r, x_t]"),
     ("layer", "gru_reset_after", "r * (h @ U_n + c_n)", "r * (h @ U_n) + c_n"),
+    ("layer", "bidirectional_lstm", "reverse: true", "reverse: false"),
+    ("layer", "bidirectional_gru_reset_after", "[ahead, back]", "[back, ahead]"),
     ("layer", "simple_rnn", "h @ U + b", "h @ U - b"),
     ("layer", "simple_rnn_two_biases", "h @ U + c", "h @ U + 2 * c"),
     ("layer", "simple_rnn_without_bias", "+ h @ U", "- h @ U"),

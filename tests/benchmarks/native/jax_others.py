@@ -90,7 +90,7 @@ def bilstm_tagger(p: Arrays, inputs: Arrays, sizes: Sizes) -> jax.Array:
         both = []
         for way, step in (("ahead", 1), ("back", -1)):
             h = jnp.zeros((x.shape[1], sizes["hidden"]), x.dtype)
-            states = lstm(p[f"{way}_{number}"], x[::step], (h, h), jax.nn.sigmoid)[0]
+            states = lstm(p[f"read_{number}"][way], x[::step], (h, h), jax.nn.sigmoid)[0]
             both.append(states[::step])
         x = jnp.concatenate(both, -1)
     return dense(p["out"], x).swapaxes(0, 1)
@@ -154,7 +154,10 @@ def tree(arrays: Arrays) -> dict[str, Any]:
     """The parameters of a model by part, the gates of recurrent layers side by side."""
     found = nested(arrays)
     for name, own in found.items():
-        if "W_f" in own:
+        if "back_W_f" in own:
+            back = {n.removeprefix("back_"): a for n, a in own.items() if n.startswith("back_")}
+            found[name] = {"ahead": lstm_tree(own), "back": lstm_tree(back)}
+        elif "W_f" in own:
             found[name] = lstm_tree(own)
         elif "c_z" in own:
             found[name] = gru_tree(own)

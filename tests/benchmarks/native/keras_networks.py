@@ -196,8 +196,7 @@ def bilstm_tagger(n: Network, inputs: Inputs) -> Any:
     for number in (1, 2):
         both = layers.Bidirectional(layers.LSTM(n.sizes["hidden"], return_sequences=True))
         x = both(x)
-        n.add(f"ahead_{number}", both.forward_layer)
-        n.add(f"back_{number}", both.backward_layer)
+        n.add(f"read_{number}", both)
     return n.dense("out")(x)
 
 

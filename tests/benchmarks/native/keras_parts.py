@@ -197,6 +197,9 @@ def weights(layer: Any, p: Arrays) -> list[tuple[Any, list[Any]]]:
         return [*dense, (layer.steps.cell, [p["log_rate"]]), (layer.direct, p["direct"])]
     if isinstance(layer, layers.DepthwiseConv1D):
         return [(layer, [p["W"][..., None], p["b"]])]
+    if isinstance(layer, layers.Bidirectional):
+        back = {n.removeprefix("back_"): a for n, a in p.items() if n.startswith("back_")}
+        return [*weights(layer.forward_layer, p), *weights(layer.backward_layer, back)]
     if isinstance(layer, layers.LSTM | layers.GRU):
         gates, kinds = ("ifgo", "WUb") if "W_f" in p else ("zrn", "WUbc")
         found = [np.concatenate([p[f"{k}_{g}"] for g in gates], axis=-1) for k in kinds]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ def fill(layer: nn.Module, **arrays: np.ndarray) -> None:
         getattr(layer, name).copy_(torch.tensor(array))
 
 
-def gates(parameters: Arrays, layer: str, kinds: str, order: str) -> list[np.ndarray]:
+def gates(parameters: Arrays, layer: str, kinds: Sequence[str], order: str) -> list[np.ndarray]:
     """The arrays of each kind with their gates side by side, [..., gates * units]."""
     return [
         np.concatenate([parameters[f"{layer}.{kind}_{gate}"] for gate in order], axis=-1)

@@ -139,8 +139,9 @@ class Tagger(Model):
             sizes["factors"], sizes["hidden"], 2, batch_first=True, bidirectional=True
         )
         for number in (1, 2):
-            for way, end in (("ahead", ""), ("back", "_reverse")):
-                kernel, recurrent, bias = gates(arrays, f"{way}_{number}", "WUb", "ifgo")
+            for way, end in (("", ""), ("back_", "_reverse")):
+                kinds = [f"{way}{letter}" for letter in "WUb"]
+                kernel, recurrent, bias = gates(arrays, f"read_{number}", kinds, "ifgo")
                 given = {"weight_ih": kernel.T, "weight_hh": recurrent.T, "bias_ih": bias}
                 given["bias_hh"] = np.zeros_like(bias)
                 fill(self.lstm, **{f"{n}_l{number - 1}{end}": a for n, a in given.items()})
