@@ -132,7 +132,7 @@ def _holds_ended(records: Path) -> bool:
 @options.DETERMINISTIC
 @options.PYTHONS
 @options.ENVIRONMENT
-@timeout(120.0)
+@timeout(120.0, "cell")
 @options.START
 @click.option("--memory", type=number(MEMORY_MIB), help="Resident MiB that a worker may take.")
 @click.option("--records", type=FILE, help="File to keep the results in; appended to.")

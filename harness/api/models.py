@@ -53,6 +53,7 @@ def run(
     folders: Folders = (),
     timeout: float = 120.0,
     python: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> RunResult:
     """One pass of a model over numbers of your own, on a backend, or on the ``"oracle"``: numpy in
     float64, what every backend is compared with. Nothing is judged; NaN and infinity are allowed.
@@ -78,8 +79,9 @@ def run(
         sizes: Sizes that differ from the spec's, by name.
         seed: Of initial parameters.
         folders: Folders of further definitions.
-        timeout: Seconds.
+        timeout: Seconds for the pass.
         python: The interpreter of another environment.
+        environment: Variables of the backend's process.
 
     Raises:
         HarnessError: a name is unknown, a shape or an index does not fit, something that is needed
@@ -95,8 +97,9 @@ def run(
     loaded = spec if isinstance(spec, Spec) else load(spec, folders)
     asked = arguments.mapping(sizes, "sizes")
     wanted = arguments.names(want, "want")
+    variables = arguments.mapping(environment, "environment")
     given = gather(
         loaded, asked, parameters=parameters, inputs=inputs, state=state, targets=targets
     )
-    settings = Settings(dtype, device, path, phase, seed, timeout, python)
+    settings = Settings(dtype, device, path, phase, seed, timeout, python, variables)
     return RunResult(**vars(run_once(loaded, backend, given, wanted, settings)))

@@ -100,7 +100,7 @@ def bench(**given: Any) -> None:
 
     request = request_of(given)
     given = {**given, "threshold": share(given["threshold"])}
-    sys.exit(stoppable(partial(run_bench, request, given)))
+    sys.exit(stoppable(partial(run_bench, request, sys.argv[1:], given)))
 
 
 def request_of(given: Mapping[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from harness.bench.request import BenchRequest
 from harness.bench.run import Bench
 from harness.environments.columns import left_out
 from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.files.forms import plain
 from harness.files.user_file import displayed
 from harness.output.markdown import escaped
 from harness.output.printing import console, line, say
@@ -28,8 +29,9 @@ from harness.spec.asked_sizes import check_asked
 from harness.spec.model import replaced
 
 
-def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
-    """Time a request and print what came of it; returns the exit code."""
+def run_bench(request: BenchRequest, arguments: Sequence[str], options: Mapping[str, Any]) -> int:
+    """Time a request and print what came of it; returns the exit code. ``arguments`` are those of
+    the command, which the file of results names."""
     target, base = options["records"], options["compare"]
     if target is not None:
         check_writable(target)
@@ -52,30 +54,30 @@ def run_bench(request: BenchRequest, options: Mapping[str, Any]) -> int:
             results = bench.run()
         except KeyboardInterrupt as interrupt:
             progress.bar.stop()
-            interrupt.add_note(_kept(bench, target, _Printer(options["markdown"])))
+            interrupt.add_note(_kept(bench, target, arguments, _Printer(options["markdown"])))
             raise
-    new = bench.document()
+    new = _document(bench, arguments)
     show = _Printer(options["markdown"])
     try:
         if target is not None:
             write(target, new)
     finally:
         # What took an hour is shown, though it could not be kept.
-        if options["as_json"]:
-            say(json.dumps(new))
-        else:
+        if not options["as_json"]:
             show.results(results, options["verbose"])
             show.lines(left_out(bench.plan.lacking))
             if reference is not None:
                 show.lines(relative_lines(new, reference))
-    code = results_exit_code(results)
-    if old is None:
-        return code
-    old = asked_for(old, new, request.backends)
-    compared = compare(old, new, options["threshold"])
-    if not options["as_json"]:
+    compared = None
+    if old is not None:
+        old = asked_for(old, new, request.backends)
+        compared = compare(old, new, options["threshold"])
+    if options["as_json"]:
+        since = {} if compared is None else {"since": compared.record()}
+        say(json.dumps({**new, **plain(since)}))
+    elif compared is not None:
         show.comparison(compared)
-    return code or compared.exit_code
+    return results_exit_code(results) or (0 if compared is None else compared.exit_code)
 
 
 def check_reference(name: str, labels: Sequence[str]) -> None:
@@ -104,7 +106,14 @@ def relative_lines(content: Mapping[str, Any], reference: str) -> list[str]:
     return told
 
 
-def _kept(bench: Bench, target: Path | None, show: _Printer) -> str:
+def _document(bench: Bench, arguments: Sequence[str], planned: int | None = None) -> dict[str, Any]:
+    """The content of the file of results, with the command that made it."""
+    found = bench.document(planned)
+    found["harness"]["commands"] = [list(arguments)]
+    return found
+
+
+def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Printer) -> str:
     """Show and write what an interrupted run has measured; in words, what became of it."""
     done = bench.results
     if not done:
@@ -115,7 +124,7 @@ def _kept(bench: Bench, target: Path | None, show: _Printer) -> str:
     if target is None:
         return f"{so_far}, and were not kept (--records FILE keeps them)"
     try:
-        write(target, bench.document(planned))
+        write(target, _document(bench, arguments, planned))
     except HarnessError as error:
         return f"{so_far}; {error}"
     return f"{so_far}, and in {displayed(target)}"

@@ -201,6 +201,7 @@ def _joined(
         info["harness"]["machines"] = list(merging.machines.values())
     further = [content["harness"] for content in files.values()]
     cut = [each["incomplete"] for each in further if "incomplete" in each]
+    commands = [command for each in further for command in each.get("commands", ())]
     return {
         **first,
         "machine_info": info,
@@ -210,9 +211,14 @@ def _joined(
             "slopes": [slope for each in further for slope in each.get("slopes", ())],
             "tunings": [gain for each in further for gain in each.get("tunings", ())],
             "plans": [dict(plan) for plan in plans],
+            **({"commands": _distinct(commands)} if commands else {}),
             **({"incomplete": {k: sum(c[k] for c in cut) for k in cut[0]}} if cut else {}),
         },
     }
+
+
+def _distinct(commands: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [list(command) for command in dict.fromkeys(map(tuple, commands))]
 
 
 def _entries(content: Content) -> Iterator[tuple[Entry, bool]]:

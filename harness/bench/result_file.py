@@ -87,10 +87,11 @@ class Incomplete(Form):
 
 
 class Further(Form):
-    """``harness``, at the top."""
+    """``harness``, at the top. ``commands`` are the arguments of those that made the file."""
 
     without_speed: list[Lacking]
     incomplete: Incomplete | None = None
+    commands: list[list[str]] = Field(default_factory=list)
     plans: list[PlanForm] = Field(default_factory=list)
 
 

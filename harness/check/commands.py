@@ -109,7 +109,7 @@ def replay(folder: Path, backend: str | None, **given: Any) -> None:
 @listed("--check", "checks", kind="check", help="Checks to run (patterns); all if left out.")
 @options.PYTHONS
 @options.ENVIRONMENT
-@timeout(120.0)
+@timeout(120.0, "cell")
 @seed("Seed of the numbers to compare with.")
 @options.JSON
 def localise(spec: str, **given: Any) -> None:

@@ -20,7 +20,8 @@ SECTIONS: Mapping[str, str] = {
     "thorough repeat mode batch time size rounds tune phase want text data encoding epochs "
     "held-out prompt length temperature top-k no-cache seed deterministic no-proof specs weights "
     "inputs map takes returns like list remove shard",
-    "How to run it": "on python env threads jobs timeout start-timeout memory fail-fast",
+    "How to run it": "on python env threads jobs timeout start-timeout search-timeout memory "
+    "fail-fast",
     "What to keep": "records output html markdown junit reproducers every resume history fresh "
     "force",
     "What to print": "json print-markdown verbose baseline base relative-to threshold",

@@ -112,14 +112,15 @@ def number(allowed: Range) -> Callable[[Any], Any]:
     return read
 
 
-def timeout(seconds: float) -> Option:
-    """``--timeout``."""
+def timeout(seconds: float, piece: str = "call") -> Option:
+    """``--timeout``: for one ``piece`` of a command's work, of which there may be many."""
     return click.option(
         "--timeout",
         type=number(TIMEOUT),
         default=seconds,
         show_default=True,
-        help="Seconds that a backend may take for one call, and the oracle for what it expects.",
+        help=f"Seconds that a backend may take for one {piece}, and the oracle for what it "
+        "expects.",
     )
 
 

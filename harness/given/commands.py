@@ -48,7 +48,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 @options.SIZE
 @options.PYTHONS
 @options.ENVIRONMENT
-@timeout(120.0)
+@timeout(120.0, "pass")
 @seed("Seed of the initial parameters.")
 @options.JSON
 def run(spec: str, **given: Any) -> None:

@@ -33,6 +33,10 @@ GROUPS: Mapping[str, str] = {
 }
 
 
+def _group(verdict: Verdict) -> str:
+    return GROUPS.get(verdict, "broken")
+
+
 @dataclass(frozen=True)
 class DtypePart:
     """One dtype of an entry. ``headroom`` is from 0, at the tolerance, to 1, far below it."""
@@ -41,6 +45,16 @@ class DtypePart:
     verdict: Verdict
     digits: str
     headroom: float
+
+    @property
+    def group(self) -> str:
+        """The kind of its verdict, which gives its colour."""
+        return _group(self.verdict)
+
+    @property
+    def mark(self) -> str:
+        """Its verdict in a word, where it is more than that it agrees."""
+        return MARKS[self.verdict].lower()
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,19 @@ class MatrixEntry:
     @property
     def group(self) -> str:
         """The kind of its verdict, which gives its colour."""
-        return GROUPS.get(self.verdict, "broken")
+        return _group(self.verdict)
+
+    @property
+    def alike(self) -> bool:
+        """Whether all of its dtypes have one verdict."""
+        return len({part.verdict for part in self.parts}) == 1
+
+    @property
+    def told(self) -> str:
+        """Its verdict, or that of each dtype."""
+        if self.alike:
+            return self.verdict
+        return ", ".join(f"{part.dtype} {part.verdict}" for part in self.parts)
 
     @property
     def mark(self) -> str:

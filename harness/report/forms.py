@@ -85,6 +85,7 @@ class BenchFurther(Form):
 
     without_speed: list[NoSpeed]
     incomplete: Incomplete | None = None
+    commands: list[list[str]] = Field(default_factory=list)
 
 
 class BenchFile(Form):

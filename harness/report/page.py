@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Differences that are shown in full; of more the matrix tells.
 MOST_TROUBLES = 30
+# Commands that are shown: the last of as many as wrote to the files.
+MOST_COMMANDS = 8
 # Those of the page, which are one there.
 SCRIPTS = ("report.js", "matrix.js", "histogram.js")
 # So many of them stand open.
@@ -102,7 +104,11 @@ def _rendered(context: Mapping[str, Any]) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return templates.get_template("report.html.j2").render(
         **context,
-        css=Markup(templates.get_template("report.css").render()),
+        css=Markup(
+            templates.get_template("report.css").render(
+                paths=len(context["matrices"]), dtypes=len(context["dtypes"])
+            )
+        ),
         js=Markup(script),
         script_hash=f"sha256-{digest}",
     )
@@ -125,7 +131,7 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("training", "Loss", context["trainings"]),
         ("history", "History", context["history"]),
         ("environment", "Environment", context["environment"]),
-        ("reproduce", "How to reproduce", True),
+        ("reproduce", "How to reproduce", context["commands"]),
     )
     return [(name, label) for name, label, there in every if there]
 
@@ -209,10 +215,11 @@ def _history(history: RunHistory | None, drawn: bool) -> dict[str, Any] | None:
 
 def _commands(inputs: Inputs, shown: Sequence[Trouble]) -> list[str]:
     """What was run, as far as it is known, and what makes reproducers."""
-    found = []
-    if inputs.check:
-        heads = inputs.check.heads[-1:]
-        found += [shlex.join(["harness", *head["arguments"]]) for head in heads]
+    ran = [head["arguments"] for head in (inputs.check.heads if inputs.check else ())]
+    ran += [command for run in inputs.benches for command in run.file.harness.commands]
+    # Of a run from Python there is no command.
+    every = dict.fromkeys(shlex.join(["harness", *words]) for words in ran if words)
+    found = [*every][-MOST_COMMANDS:]
     if shown:
         found += [trouble.reproducer for trouble in shown[:1] if trouble.reproducer]
     return found

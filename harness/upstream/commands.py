@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from harness.command import options
 from harness.command.interrupts import stoppable
-from harness.command.options import FOLDER, WordList, timeout
+from harness.command.options import FOLDER, WordList, number, timeout
+from harness.command.ranges import TIMEOUT
 
 Command = Callable[..., Any]
 
@@ -28,11 +30,18 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="The new folder; FOLDER-reduced if left out.",
 )
 @click.option("--backend", type=WordList("backend"), help="Reduce on another backend.")
-@timeout(120.0)
-def reduce(folder: Path, output: Path | None, backend: str | None, timeout: float) -> None:
+@options.PYTHONS
+@options.ENVIRONMENT
+@timeout(60.0, "pass")
+@click.option(
+    "--search-timeout",
+    type=number(TIMEOUT),
+    default=120.0,
+    show_default=True,
+    help="Seconds that the search may take; what was found by then is written.",
+)
+def reduce(folder: Path, output: Path | None, backend: str | None, **given: Any) -> None:
     """Make the reproducer in FOLDER smaller for as long as it stays wrong, in a new folder.
-
-    If the time runs out, what was found so far is written.
 
     Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
     """
@@ -42,6 +51,6 @@ def reduce(folder: Path, output: Path | None, backend: str | None, timeout: floa
 
     def run() -> int:
         with Upstream(Request()) as upstream:
-            return run_reduce(folder, output, backend, timeout, upstream.write)
+            return run_reduce(folder, output, backend, given, upstream.write)
 
     sys.exit(stoppable(run))

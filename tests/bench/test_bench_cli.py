@@ -46,6 +46,8 @@ def test_file_markdown_and_comparison_with_itself(tmp_path: Path) -> None:
     assert "[numpy-forward-b4-t3-factors3-hidden6-vocab7]: " in first.stderr
     content = json.loads((tmp_path / "a.json").read_text())
     assert len(content["benchmarks"]) == 2
+    ((*command,),) = content["harness"]["commands"]
+    assert command[: len(TINY)] == [*TINY]
     (fit,) = content["harness"]["slopes"]
     assert fit["values"] == [2, 4]
     second = subprocess.run(

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from bench_results import REQUEST, refused, result
@@ -101,36 +101,59 @@ def test_file_that_cannot_be_written(tmp_path: Path) -> None:
         check_writable(tmp_path)
 
 
+class Done:
+    """A run that has been made already."""
+
+    plan = BenchPlan(REQUEST, (), (), ())
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def document(self, planned: int | None) -> dict[str, Any]:
+        return document(REQUEST, self.run())
+
+    def run(self) -> list[TimedResult]:
+        return [result()]
+
+
+OPTIONS: dict[str, Any] = {"records": None, "compare": None, "relative_to": None, "markdown": True}
+OPTIONS |= {"verbose": False, "as_json": False, "threshold": 0.1}
+
+
 def test_what_cannot_be_kept_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The place was fine before the run, and somebody else's file is there after it."""
     path = tmp_path / "a.json"
 
-    class Done:
-        plan = BenchPlan(REQUEST, (), (), ())
-
-        def __init__(self, *_: object, **__: object) -> None: ...
-
-        def __enter__(self) -> Done:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def document(self) -> dict[str, Any]:
-            return document(REQUEST, [result()])
-
+    class Crossed(Done):
         def run(self) -> list[TimedResult]:
             path.write_text("mine")
             return [result()]
 
-    monkeypatch.setattr(console, "Bench", Done)
-    options = {"records": path, "compare": None, "relative_to": None, "markdown": True}
-    options |= {"verbose": False, "as_json": False}
+    monkeypatch.setattr(console, "Bench", Crossed)
+    options = {**OPTIONS, "records": path}
     with pytest.raises(DocumentError, match="a text, not results of 'harness bench'"):
-        console.run_bench(REQUEST, options)
+        console.run_bench(REQUEST, ("bench",), options)
     assert "| sequence\\_rnn | 512" in capsys.readouterr().out
     assert path.read_text() == "mine"
+
+
+def test_json_has_the_command_and_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.json"
+    write(path, document(REQUEST, [result(step=0.0001)]))
+    monkeypatch.setattr(console, "Bench", Done)
+    options = {**OPTIONS, "compare": path, "as_json": True}
+    assert console.run_bench(REQUEST, ("bench", "--json"), options) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["harness"]["commands"] == [["bench", "--json"]]
+    assert [change["kind"] for change in found["since"]["changes"]] == ["slower"]
 
 
 def test_slopes() -> None:

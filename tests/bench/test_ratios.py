@@ -112,6 +112,13 @@ def test_the_page_says_where_the_claim_does_not_hold() -> None:
     )
 
 
+def test_a_target_of_one_cell_has_one_figure() -> None:
+    page = render(record(python_train_64=pair(67.33)))
+    assert "at batch 64 | 67.33 | holds |" in page
+    both = render(record(torch_train_64=pair(2), torch_train_1024=pair(1.5)))
+    assert "| 1.50 to 2.00, median 1.75 | holds |" in both
+
+
 def test_a_record_from_before_other_ways_lacks_those_cells_only() -> None:
     (group, _), *_ = wanted(["torch"], ["sigmoid_lstm"], [64], ["train"])
     old, new = pair(1), pair(1, others={"torch-compile": side(0.001)})
@@ -207,7 +214,7 @@ def test_models_have_tables_and_a_target_of_their_own() -> None:
     lesson6, models = page.split("## Models")
     assert "| sequence_rnn | 1.10 (d) |  |  |  |" in lesson6
     assert "| `gpt` | 8, 64 of t64 | **0.93** (d) |  |  | 1.20 (d) |" in models
-    assert "| torch: at least 0.97 of the best hand-written code | 1.10 to 1.10" in page
+    assert "| torch: at least 0.97 of the best hand-written code | 1.10 |" in page
     (line,) = missed(found)
     assert line.startswith("torch, models: at least 0.97")
 

@@ -199,7 +199,10 @@ def _ratio_target(
     ratios = {cell: ratio(cell) for cell in own}
     low = [f"{cell}: {found:.2f}" for cell, found in ratios.items() if round(found, 2) < least]
     every = ratios.values()
-    return Target(text, f"{min(every):.2f} to {max(every):.2f}, median {median(every):.2f}", low)
+    found = f"{min(every):.2f}"
+    if len(every) > 1:
+        found += f" to {max(every):.2f}, median {median(every):.2f}"
+    return Target(text, found, low)
 
 
 def _peak_target(usual: Sequence[Cell]) -> Iterator[Target]:

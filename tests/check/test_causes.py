@@ -137,6 +137,9 @@ def test_the_verb_tells_the_cause_and_returns_1() -> None:
     device = ["--device", "leaky-relu", "--check", "values", "--dtype", "float32"]
     code, shown = run("lesson6/first_rnn", "--backend", BACKENDS[0], *device)
     assert code == 1
+    first, second, *_ = shown.splitlines()
+    assert first == "checking lesson6/first_rnn on mutants-1, float32, native"
+    assert second.endswith(": differ; looking for the cause by substitution")
     assert "lesson6/first_rnn on mutants-1, float32, native against the oracle: differs" in shown
     assert "  forward: y of layer dense_in is the first wrong value (" in shown
     assert "  at fault: plugin" in shown
@@ -151,7 +154,9 @@ def test_two_backends_that_agree() -> None:
     arguments = ["lesson6/sequence_rnn", "--backend", BACKENDS[0], "--against", BACKENDS[1]]
     code, shown = run(*arguments, "--device", "control", "--json")
     assert code == 0
-    (record,) = json.loads(shown)
+    told, answer = shown.splitlines()
+    assert told.startswith("holding lesson6/sequence_rnn on ")
+    (record,) = json.loads(answer)
     assert record["agrees"]
     assert record["against"] == BACKENDS[1]
 

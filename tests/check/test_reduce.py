@@ -150,7 +150,9 @@ def test_whatever_a_stranger_wrote_is_reduced_or_told(seed: int, tmp_path: Path)
     meta = json.loads((folder / "program.json").read_text())
     for number, bad in enumerate(mutations(meta, 12, seed)):
         (folder / "program.json").write_text(json.dumps(bad))
-        code, shown = run("reduce", folder, "-o", tmp_path / f"out-{number}", "--timeout", "5")
+        code, shown = run(
+            "reduce", folder, "-o", tmp_path / f"out-{number}", "--search-timeout", "5"
+        )
         assert code in (0, 2, 3), shown
 
 
@@ -159,7 +161,9 @@ def test_damaged_bytes_are_told(tmp_path: Path) -> None:
     content = (folder / "arrays.npz").read_bytes()
     for number, bad in enumerate(flips(content, 6)):
         (folder / "arrays.npz").write_bytes(bad)
-        code, shown = run("reduce", folder, "-o", tmp_path / f"out-{number}", "--timeout", "5")
+        code, shown = run(
+            "reduce", folder, "-o", tmp_path / f"out-{number}", "--search-timeout", "5"
+        )
         assert code in (0, 2, 3), shown
 
 
@@ -197,6 +201,31 @@ def test_sizes_are_cut_from_either_end(tmp_path: Path) -> None:
     narrow = resized(whole, "vocab", 2, first=True)
     assert narrow is not None
     assert narrow.run.material.inputs["chars"].max() < 2
+
+
+def test_a_search_tells_where_it_is_and_ends_in_its_time(tmp_path: Path) -> None:
+    folder = bundle("gradient-missing", tmp_path)
+    found = CliRunner().invoke(
+        cli, ["reduce", str(folder), "-o", str(tmp_path / "new"), "--search-timeout", "0.001"]
+    )
+    assert found.exit_code == 0, found.output
+    assert "; the time was up" in found.stdout
+    assert "running gradients of" in found.stderr
+    assert "looking for a smaller failure (at most 0.001 s)" in found.stderr
+
+
+def test_a_failure_is_reduced_in_the_environment_that_is_named(tmp_path: Path) -> None:
+    folder = bundle("gradient-missing", tmp_path)
+    name = load(folder).cell.backend
+    for option, value in (("--python", "/nowhere/python"), ("--env", "A=1")):
+        other = f"torch={value}" if option == "--python" else f"torch:{value}"
+        code, shown = run("reduce", folder, "-o", tmp_path / "new", option, other)
+        assert code == 2
+        assert f"{option} is given for 'torch', which is not run" in shown
+    code, shown = run("reduce", folder, "-o", tmp_path / "new", "--python", "/nowhere/python")
+    assert code == 3
+    assert f"{name}: " in shown
+    assert "/nowhere/python" in shown
 
 
 def test_a_search_ends_when_its_time_is_up(tmp_path: Path) -> None:

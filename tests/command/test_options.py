@@ -58,6 +58,16 @@ def test_an_option_is_of_one_kind_everywhere() -> None:
         assert len(kinds) == 1 or word in DIFFERING, (word, by_command)
 
 
+def test_a_timeout_says_what_it_is_for() -> None:
+    pieces = {
+        name: re.findall("for one ([a-z]+), and the oracle", option.help or "")
+        for name, option in options()["timeout"].items()
+    }
+    assert {name for name, found in pieces.items() if found == ["cell"]} == {"check", "localise"}
+    assert {name for name, found in pieces.items() if found == ["pass"]} == {"run", "reduce"}
+    assert all(found for found in pieces.values())
+
+
 def test_every_option_and_command_has_its_section() -> None:
     known = " ".join(SECTIONS.values()).split()
     assert len(set(known)) == len(known)

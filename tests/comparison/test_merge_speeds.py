@@ -21,6 +21,7 @@ def run(*words: object) -> Any:
 def speeds(path: Path, *results: Any, host: str = "one", plan: Any = None) -> Path:
     content = json_file.document(REQUEST, results, plan=plan)
     content["machine_info"]["harness"]["machine"] |= {"host": host, "id": f"id of {host}"}
+    content["harness"]["commands"] = [["bench", "on", host]]
     json_file.write(path, content)
     return path
 
@@ -46,6 +47,7 @@ def test_speeds_are_merged(tmp_path: Path) -> None:
     assert "4 cells of 2 files, from 2 machines" in found.stdout
     merged = json_file.read(output)
     assert len(merged["benchmarks"]) == 3
+    assert merged["harness"]["commands"] == [["bench", "on", "one"], ["bench", "on", "two"]]
     assert [str(r.backend) for r in relative(merged, "numpy")] == ["torch"]
     found = run("compare", output, output)
     assert (found.exit_code, "nothing" in found.stdout) == (0, True)

@@ -48,6 +48,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (history / "now.jsonl").write_bytes(run.read_bytes())
     files = (run, folder / "bench.json")
     made(folder / "page.html", *files, "--history", history, "--relative-to", "torch")
+    # A backend that differs in one dtype only.
+    mixed = {"verdict": "agree"}
+    report_files.changed(run, folder / "mixed.jsonl", mixed, backend="mutants-1", dtype="float64")
+    made(folder / "mixed.html", folder / "mixed.jsonl")
     made(folder / "many.html", report_files.many(run, folder / "many.jsonl", MANY))
     return folder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from chromium import MANY, NEEDED
@@ -88,6 +88,44 @@ def test_a_dtype_is_chosen_without_script(browser: Browser, folder: Path) -> Non
     assert "512 k (507 to 517), 2.00 times" in page.locator("#speed .numbers").inner_text()
     assert page.locator(".past summary").first.is_visible()
     assert page.locator("#past-filter").is_hidden()
+    context.close()
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_cell_has_the_colour_and_the_word_of_the_dtype_that_is_chosen(
+    script: bool, browser: Browser, folder: Path
+) -> None:
+    context = browser.new_context(java_script_enabled=script)
+    page = context.new_page()
+    page.goto((folder / "mixed.html").as_uri())
+    wrong = page.locator(".cell[title*=' on mutants-1: ']")
+    right = page.locator(".cell[title*=' on numpy: ']")
+    assert wrong.get_attribute("title") == (
+        "lesson6/first_rnn on mutants-1: float32 differ, float64 agree"
+    )
+
+    def look(cell: Any) -> tuple[str, str]:
+        sign = "getComputedStyle(cell, '::before').content"
+        found = cell.evaluate(f"cell => [getComputedStyle(cell).backgroundColor, {sign}]")
+        return found[0], found[1].strip('"').strip()
+
+    red, sign = look(wrong)
+    assert sign == "✗"
+    assert "differ" in wrong.inner_text()
+    page.get_by_label("float64").check()
+    green, sign = look(wrong)
+    assert sign == ""
+    assert green not in (red, look(right)[0])  # it is at its tolerance, and numpy far below
+    assert "differ" not in wrong.inner_text()
+    page.get_by_label("float32").check()
+    assert look(wrong) == (red, "✗")
+    if script:
+        page.locator("#filter").fill("differ")
+        assert len(shown(page)) == 1
+        page.get_by_label("float64").check()
+        assert shown(page) == []
+        page.locator("#filter").fill("agree native")
+        assert len(shown(page)) == 2
     context.close()
 
 

@@ -97,6 +97,32 @@ def test_a_difference_is_accepted_as_the_page_says(files: Path, tmp_path: Path) 
     assert f"{command} --reproducers reproducers" in commands(text)
 
 
+def test_the_commands_of_a_run_are_those_of_all_its_files(files: Path, tmp_path: Path) -> None:
+    """Also of speeds, and of several that wrote to one file; a run from Python has none."""
+    bench = json.loads((files / "bench.json").read_text())
+    assert 'id="reproduce"' not in page(tmp_path, files / "bench.json")
+    bench["harness"]["commands"] = [["bench", "my model.yaml", "--shard", "1/2"], ["bench", "b"]]
+    (tmp_path / "b.json").write_text(json.dumps(bench))
+    assert commands(page(tmp_path, tmp_path / "b.json")) == [
+        "harness bench 'my model.yaml' --shard 1/2",
+        "harness bench b",
+    ]
+    first, *rest = (files / "run.jsonl").read_text().splitlines(keepends=True)
+    heads = [
+        json.dumps({**json.loads(first), "arguments": words}) + "\n"
+        for words in ([], ["check", "--shard", "1/2"], ["check", "--shard", "2/2"])
+    ]
+    (tmp_path / "run.jsonl").write_text("".join([*heads, *rest]))
+    found = commands(page(tmp_path, tmp_path / "run.jsonl", tmp_path / "b.json"))
+    assert "harness" not in found
+    at = found.index("harness check --shard 1/2")
+    assert found[at + 1] == "harness check --shard 2/2"
+    assert found[at + 2 : at + 4] == [
+        "harness bench 'my model.yaml' --shard 1/2",
+        "harness bench b",
+    ]
+
+
 def test_a_long_message_is_folded_and_whole(files: Path, tmp_path: Path) -> None:
     detail = 400 * "word " + "the end"
     long = report_files.changed(

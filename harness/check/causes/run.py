@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,8 @@ from harness.check.run import Engine
 from harness.errors import UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
-from harness.output.printing import say, tell
+from harness.output.printing import console, say, tell
+from harness.output.progress import Progress
 from harness.worker.remote import Remote, WorkerFault, with_trace
 
 
@@ -61,8 +63,14 @@ class Localised:
         return lines
 
 
-def localise(engine: Engine, cell: Cell, against: str | None) -> Localised:
-    """Look for the cause of what differs in a cell from the oracle, or from another backend.
+def localise(
+    engine: Engine,
+    cell: Cell,
+    against: str | None,
+    show: Callable[[str], None] = lambda step: None,
+) -> Localised:
+    """Look for the cause of what differs in a cell from the oracle, or from another backend; what
+    is done now is shown.
 
     Raises:
         WorkerFault: a backend crashed, hung or raised an error.
@@ -70,12 +78,15 @@ def localise(engine: Engine, cell: Cell, against: str | None) -> Localised:
         UsageError: the backend offers no such device or dtype.
     """
     if against is not None:
+        show(f"holding {cell} against {against}")
         return _between(engine, cell, against)
+    show(f"checking {cell}")
     result = engine.run_cell(cell, engine.request.checks)
     _check_ran(result)
     differing = [f.check for f in result.findings if f.verdict == "differ"]
     if not differing:
         return Localised(cell, ORACLE, None)
+    show(f"{', '.join(differing)}: differ; looking for the cause by substitution")
     with with_patience(Patience(engine.request.timeout)):
         case = engine.case(engine.specs[cell.spec], own=False)
         own = engine.case(engine.specs[cell.spec], own=True)
@@ -132,7 +143,8 @@ def run_localise(request: Request, against: str | None, as_json: bool) -> int:
     with Engine(replace(request, backends=backends)) as engine:
         cells = [cell for cell in engine.cells() if cell.backend == backend]
         try:
-            found = [localise(engine, cell, against) for cell in cells]
+            with Progress(console(error=True), "localising") as bar:
+                found = [localise(engine, cell, against, bar.step) for cell in cells]
         except (WorkerFault, CouldNotRun) as fault:
             tell(with_trace(f"{backend}: {fault}", fault.traceback), error=True)
             return 3

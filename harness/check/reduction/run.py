@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from harness.check.cell import CellResult
 from harness.check.findings import Finding
 from harness.check.reduction.failure import Failure
 from harness.check.reduction.search import Search
 from harness.check.reproducer import Reproducer, load, write
-from harness.environments.columns import one
+from harness.environments.columns import process_of
 from harness.errors import HarnessError, UsageError
 from harness.files.user_file import displayed
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.oracle.tolerance import Deviation
-from harness.output.printing import tell
+from harness.output.printing import console, tell
+from harness.output.progress import Progress
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
 from harness.worker.worker import Worker
 
 SUFFIX = "-reduced"
-# Seconds that one pass may take: a candidate that hangs is none.
-PASS = 60.0
 
 
 @dataclass
 class Runner:
-    """Runs failures on a backend; one that cannot be run at all is none."""
+    """Runs failures on a backend, each for so many seconds at most; one that hangs, or cannot be
+    run at all, is none."""
 
     worker: Worker
     seconds: float
@@ -43,7 +45,7 @@ class Runner:
             OracleFault: the oracle has not the time or the memory for it.
         """
         cell = failure.cell
-        remote = Remote(self.worker, min(PASS, self.seconds))
+        remote = Remote(self.worker, self.seconds)
         with with_patience(Patience(self.seconds)):
             expected = failure.expected()
             programs = (failure.training, failure.inference)
@@ -63,9 +65,16 @@ Beside = Callable[[Path, CellResult], list[str]]
 
 
 def run_reduce(
-    folder: Path, output: Path | None, backend: str | None, seconds: float, beside: Beside
+    folder: Path,
+    output: Path | None,
+    backend: str | None,
+    options: Mapping[str, Any],
+    beside: Beside,
 ) -> int:
     """Reduce a reproducer and write what is left; returns the exit code.
+
+    ``options`` say with which interpreter and variables, and how long a pass and the search may
+    take.
 
     Raises:
         UsageError: the folder holds no reproducer, it agrees, or there is something at the place
@@ -78,9 +87,11 @@ def run_reduce(
         )
     whole = Failure.of(load(folder))
     cell = whole.cell
-    name, python = one(backend or cell.backend)
-    with Worker(Launch(name, python)) as worker:
-        runner = Runner(worker, seconds)
+    launch = Launch(*process_of(options, backend or cell.backend))
+    name = launch.backend
+    with Worker(launch) as worker, Progress(console(error=True), "reducing") as bar:
+        runner = Runner(worker, options["timeout"])
+        bar.step(f"running {whole.run.check} of {cell.spec} on {name}")
         try:
             found = runner.deviations(whole)
         except (WorkerFault, OracleFault) as fault:
@@ -89,7 +100,8 @@ def run_reduce(
             return 3
         if all(d.agrees or d.reason for d in found):
             raise UsageError(f"{displayed(folder)} agrees on {name}: there is nothing to reduce")
-        search = Search(runner.differs, seconds)
+        search = Search(runner.differs, options["search_timeout"], partial(_shown, bar))
+        bar.step(f"looking for a smaller failure (at most {search.seconds:g} s)")
         small = search.smallest(whole)
         finding = Finding(small.run.check, runner.deviations(small)).judge()
     expected = small.expected()
@@ -102,6 +114,12 @@ def run_reduce(
     for line in more:
         tell(line)
     return 0
+
+
+def _shown(bar: Progress, tried: int, candidate: Failure) -> None:
+    """What is tried now, below the bar of a terminal."""
+    sizes = ", ".join(f"{name} {size}" for name, size in candidate.sizes.items())
+    bar.doing(f"pass {tried}: {sizes}")
 
 
 def _beside(folder: Path) -> Path:

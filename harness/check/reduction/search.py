@@ -18,10 +18,12 @@ ROUNDS = 4
 
 @dataclass
 class Search:
-    """One search, of at most so many seconds; ``tried`` counts the passes that were run."""
+    """One search, of at most so many seconds; ``tried`` counts the passes that were run, of which
+    each is shown before it begins."""
 
     differs: Differs
     seconds: float
+    show: Callable[[int, Failure], None] = lambda tried, candidate: None
     tried: int = 0
     _end: float = field(init=False)
 
@@ -108,6 +110,7 @@ class Search:
         if candidate is None or self.over:
             return False
         self.tried += 1
+        self.show(self.tried, candidate)
         return self.differs(candidate)
 
 

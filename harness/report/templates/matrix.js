@@ -20,6 +20,23 @@ function next(from, key) {
 }
 let opened = null;
 
+// What is looked at: all dtypes, or the one that is chosen; 0 for all.
+const dtypes = all("[name=dtype]");
+const choice = () => Math.max(0, dtypes.findIndex((radio) => radio.checked));
+const GROUPS = ["differs", "broken", "known", "agrees", "silent"];
+function looks(cell) {
+  const n = choice();
+  const group = GROUPS.find((name) => cell.classList.contains(n ? `d${n}-${name}` : name));
+  return [group, Number(cell.style.getPropertyValue(`--h${n}`))];
+}
+function told(cell) {
+  const n = choice(), entry = data.entries[cell.dataset.entry];
+  if (!n) return `${cell.title} ${entry.path}`.toLowerCase();
+  const name = dtypes[n].closest("label").textContent;
+  const verdict = entry.dtypes.find((one) => one.dtype === name)?.verdict ?? "";
+  return `${entry.spec} on ${entry.backend}: ${verdict} ${entry.path}`.toLowerCase();
+}
+
 // Filter: every word must be in the row's system, or in a cell's backend, verdict or path.
 const filter = document.getElementById("filter"), shown = document.getElementById("shown");
 function applyFilter() {
@@ -28,7 +45,7 @@ function applyFilter() {
   for (const row of all(".matrix tbody tr")) {
     let some = false;
     for (const cell of all(".cell", row)) {
-      const text = cell.title.toLowerCase();
+      const text = words.length ? told(cell) : "";
       const fits = words.every((word) => text.includes(word));
       cell.style.visibility = fits ? "" : "hidden";
       total += 1;
@@ -48,9 +65,8 @@ for (const button of all(".sort")) {
   button.addEventListener("click", () => {
     const rank = (row) => {
       const cell = row.children[Number(button.dataset.column)].querySelector(".cell");
-      if (!cell) return 3;
-      const headroom = Number(cell.style.getPropertyValue("--h"));
-      return cell.matches(".agrees") ? 1 + headroom : cell.matches(".silent") ? 2.5 : 0;
+      const [group, headroom] = cell ? looks(cell) : [];
+      return { differs: 0, broken: 0.5, known: 0.9, agrees: 1 + headroom, silent: 2.5 }[group] ?? 3;
     };
     sortRows(button.closest("th"), (a, b) => rank(a) - rank(b));
   });
@@ -159,4 +175,5 @@ all(".cell").forEach((cell) => {
 });
 allTables.forEach(stop);
 // A cell of a path that is not shown any more has no checks to be seen.
+dtypes.forEach((radio) => radio.addEventListener("change", applyFilter));
 all("[name=path]").forEach((radio) => radio.addEventListener("change", () => { if (!seen(opened)) close(); }));
