@@ -117,10 +117,7 @@ def test_the_commands_of_a_run_are_those_of_all_its_files(files: Path, tmp_path:
     assert "harness" not in found
     at = found.index("harness check --shard 1/2")
     assert found[at + 1] == "harness check --shard 2/2"
-    assert found[at + 2 : at + 4] == [
-        "harness bench 'my model.yaml' --shard 1/2",
-        "harness bench b",
-    ]
+    assert "harness bench 'my model.yaml' --shard 1/2" in found[at + 2 :]
 
 
 def test_a_long_message_is_folded_and_whole(files: Path, tmp_path: Path) -> None:
