@@ -9,9 +9,12 @@ import click
 
 from harness.command.options import completers
 from harness.errors import HarnessError
+from harness.runtime.paths import COMPILED_PATHS
 
 DTYPES = ("float64", "float32", "bfloat16", "float16", "tf32")
-PATHS = ("native", "equations", "derived", "compiled", "native-compiled", "fastest", "all")
+PATHS = ("native", "equations", "derived")
+# What commands take beside those.
+FURTHER = {"check": ("all",), **dict.fromkeys(("bench", "train"), (*COMPILED_PATHS, "fastest"))}
 MODES = ("forward", "train")
 TEXTS = ("builtin", "nietzsche")
 
@@ -89,7 +92,7 @@ completers.update(
     check=checks,
     size=sizes,
     dtype=lambda ctx: DTYPES,
-    path=lambda ctx: PATHS,
+    path=lambda ctx: (*PATHS, *FURTHER.get(ctx.info_name or "", ())),
     mode=lambda ctx: MODES,
     text=lambda ctx: TEXTS,
     device=lambda ctx: ("cpu", "cuda"),

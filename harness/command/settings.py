@@ -173,7 +173,7 @@ def _check_command(path: Path, text: str, name: str, table: Any, known: Vocabula
 
 
 def _unknown(key: str, place: Place, allowed: Iterable[str]) -> UsageError:
-    named = sorted(allowed)
+    named = sorted({*allowed})
     likely = closest(key, named)
     hint = f"; did you mean {likely!r}?" if likely else f" (known: {', '.join(named)})"
     return UsageError(f"{place}: there is no option {key!r}{hint}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,10 @@ from harness.command import options
 from harness.command.interrupts import stoppable
 from harness.command.options import FOLDER, WordList, number, timeout
 from harness.command.ranges import TIMEOUT
+
+if TYPE_CHECKING:
+    from harness.check.cell import CellResult
+    from harness.worker.launch import Launch
 
 Command = Callable[..., Any]
 
@@ -49,8 +54,12 @@ def reduce(folder: Path, output: Path | None, backend: str | None, **given: Any)
     from harness.check.request import Request
     from harness.upstream.bundle import Upstream
 
-    def run() -> int:
-        with Upstream(Request()) as upstream:
-            return run_reduce(folder, output, backend, given, upstream.write)
+    def beside(launch: Launch, new: Path, result: CellResult) -> list[str]:
+        name = launch.backend
+        request = Request(
+            pythons={name: launch.python}, environment={name: dict(launch.environment)}
+        )
+        with Upstream(request) as upstream:
+            return upstream.write(new, result)
 
-    sys.exit(stoppable(run))
+    sys.exit(stoppable(partial(run_reduce, folder, output, backend, given, beside)))

@@ -28,15 +28,15 @@ class IssueReport:
 
 
 def title(result: CellResult, check: str) -> str:
-    """One line: whose layer, what of it, how far off."""
+    """One line: whose layer, which number of it, how far off."""
     cell = result.cell
     said = result.blame.words if result.blame else ""
     native = [label for label in result.layers.values() if label != "equations" and label in said]
     whose = ", ".join(dict.fromkeys(native)) or cell.backend
     finding = _finding(result, check)
     worst = finding.worst if finding else None
-    by = f" by {worst.error:.1e}" if worst else ""
-    return f"{whose}: {check} off{by} in {cell.dtype}"
+    off = f"{worst.name} off by {worst.error:.1e}" if worst else f"{check} off"
+    return f"{whose}: {off} in {cell.dtype}"
 
 
 def written(report: IssueReport) -> str:

@@ -111,6 +111,7 @@ def test_the_nearest_file_of_the_repository_counts(folder: Path, parsed: Parsed)
             "pyproject.toml:5:1: there is no option 'backends'; did",
         ),
         ("[tool.harness]\nzzzz = 1\n", "pyproject.toml:5:1: there is no option 'zzzz' (known: "),
+        ("[tool.harness]\nzzzz = 1\n", "(known: backend, batch, bench, check, dtype, specs)"),
         (
             "[tool.harness.chek]\ndtype = 'x'\n",
             "pyproject.toml:4:1: there is no option 'chek'; did",

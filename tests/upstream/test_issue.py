@@ -36,6 +36,6 @@ def test_the_title_names_the_layer_that_is_at_fault() -> None:
     made = result()
     made.layers = {"rnn": "torch.gru", "out": "torch.linear"}
     made.blame = Blame("layer", "it is torch.gru (layer rnn), or how the plugin calls it")
-    assert title(made, "outputs") == "torch.gru: outputs off by 5.0e-01 in float32"
+    assert title(made, "outputs") == "torch.gru: output.y off by 5.0e-01 in float32"
     made.blame = None
-    assert title(made, "outputs") == "lesson6/x: outputs off by 5.0e-01 in float32"
+    assert title(made, "outputs") == "lesson6/x: output.y off by 5.0e-01 in float32"

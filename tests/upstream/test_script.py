@@ -105,7 +105,7 @@ def test_the_script_imports_the_framework_and_nothing_of_the_harness(
 def test_the_issue_has_all_that_a_maintainer_asks_for(found: tuple[Result, Path]) -> None:
     folder = found[1]
     text = (folder / "issue.md").read_text(encoding="utf-8")
-    assert "# torch.nn.functional.linear: outputs off by 1.0e-03 in float32" in text
+    assert "# torch.nn.functional.linear: output.logits off by 1.0e-03 in float32" in text
     assert "\n- torch " in text
     assert (folder / "reproduce.py").read_text(encoding="utf-8").strip() in text
     assert "output.logits: DIFFERS" in text
@@ -125,6 +125,9 @@ def test_what_is_left_of_it_has_a_script_too(found: tuple[Result, Path], tmp_pat
     assert run.exit_code == 0, run.output
     assert "layers left: out (" in run.output
     assert "The script shows it with torch alone" in run.output
+    text = (tmp_path / "small" / "issue.md").read_text(encoding="utf-8")
+    assert "unknown version" not in text
+    assert "\n- torch " in text
     text = (tmp_path / "small" / "reproduce.py").read_text(encoding="utf-8")
     assert "self.out = nn.Linear(1, 1, dtype=dtype)" in text
     assert "nn.RNN" not in text

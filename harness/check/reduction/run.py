@@ -60,8 +60,9 @@ class Runner:
             return False
 
 
-# Writes more into the folder of a reproducer, and tells of it in lines.
-Beside = Callable[[Path, CellResult], list[str]]
+# Writes more into the folder of a reproducer of a backend that is launched so, and tells of it in
+# lines.
+Beside = Callable[[Launch, Path, CellResult], list[str]]
 
 
 def run_reduce(
@@ -103,17 +104,24 @@ def run_reduce(
         search = Search(runner.differs, options["search_timeout"], partial(_shown, bar))
         bar.step(f"looking for a smaller failure (at most {search.seconds:g} s)")
         small = search.smallest(whole)
+        version = _versions(worker)
         finding = Finding(small.run.check, runner.deviations(small)).judge()
     expected = small.expected()
     cell = replace(cell, backend=name)
     write(target, Reproducer(cell, small.training, small.inference, small.run, expected))
-    more = beside(target, CellResult(cell, [finding]))
+    more = beside(launch, target, CellResult(cell, [finding], version=version))
     for line in _told(whole, small, search):
         tell(line)
     tell(f"reproducer: harness replay {shlex.quote(str(target))}")
     for line in more:
         tell(line)
     return 0
+
+
+def _versions(worker: Worker) -> str:
+    """What runs there, as its greeting says."""
+    told = (worker.hello or {}).get("versions", {})
+    return ", ".join(f"{name} {version}" for name, version in told.items())
 
 
 def _shown(bar: Progress, tried: int, candidate: Failure) -> None:
