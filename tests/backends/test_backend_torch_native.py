@@ -83,6 +83,36 @@ def test_a_recurrent_claim_is_the_definition(
     assert error < 1e-14
 
 
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("free", [{"batch": 4, "time": 3}, {"batch": 1, "time": 1}], ids=str)
+@pytest.mark.parametrize(
+    ("layer", "label", "states"),
+    [
+        ("bidirectional_lstm", "torch.lstm", ("h", "c", "back_h", "back_c")),
+        ("bidirectional_gru_reset_after", "torch.gru", ("h", "back_h")),
+    ],
+)
+def test_a_claim_of_both_directions_is_the_definition(
+    backend: Backend,
+    write: Write,
+    layer: str,
+    label: str,
+    states: tuple[str, ...],
+    free: Mapping[str, int],
+    device: str,
+) -> None:
+    given = ", ".join(f"{n}={n}" for n in states)
+    spec = write(
+        f"{{layer: {layer}, units: units}}",
+        f"y, {', '.join(states)} = it(x, {given})",
+        target="{shape: [batch, time, 2 * units]}",
+        states=states,
+    )
+    paths, error = compare(backend, spec, free, device)
+    assert paths["it"] == label + (" (cuDNN)" if device == "cuda" else "")
+    assert error < 1e-14
+
+
 @pytest.mark.parametrize("layer", ["simple_rnn", "lstm", "gru_reset_after"])
 def test_a_recurrent_claim_starts_from_zeros_where_no_state_is_given(
     backend: Backend, write: Write, layer: str
