@@ -87,7 +87,7 @@ class Case:
     def batch_of(self, batch: int, time: int, seed: int = 1) -> Arguments:
         """The same parameters with another batch."""
         with at_work(self.entries * BYTES):
-            other = draw(self.training, batch, time, self.seed + 7919 * seed)
+            other = draw(self.training, batch, time, self.seed + 7919 * seed, turned=seed)
         return self.material.with_batch(other)
 
     def found_once(self, key: str, find: Callable[[], Arguments]) -> Arguments:

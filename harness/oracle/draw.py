@@ -27,17 +27,19 @@ def single(array: Array) -> Array:
     return array.astype(np.float32).astype(np.float64)
 
 
-def draw(program: Program, batch: int, time: int, seed: int, gain: float = 1.0) -> Arguments:
+def draw(
+    program: Program, batch: int, time: int, seed: int, gain: float = 1.0, turned: int = 0
+) -> Arguments:
     """Arguments for a program at its sizes, for one batch; matrices are multiplied by ``gain``, a
-    power of two."""
+    power of two. Rows of masks and lengths are ``turned`` by so many places."""
     sizes = {"batch": batch, "time": time}
     parameters = {p.name: parameter(program, p, seed) for p in program.parameters}
     return Arguments(
         parameters={n: a * gain if a.ndim > 1 else a for n, a in parameters.items()},
         statistics={p.name: parameter(program, p, seed) for p in program.statistics},
-        inputs={p.name: data(program, p, sizes, seed) for p in program.inputs},
+        inputs={p.name: data(program, p, sizes, seed, turned) for p in program.inputs},
         state={p.name: data(program, p, sizes, seed) for p in program.state},
-        targets={p.name: target(program, p, sizes, seed) for p in program.targets},
+        targets={p.name: target(program, p, sizes, seed, turned) for p in program.targets},
     )
 
 
@@ -65,22 +67,28 @@ def _starts_at_one(port: Port) -> bool:
     return bool(stripes) and stripes[0]["law"] == "ones"
 
 
-def data(program: Program, port: Port, sizes: Mapping[str, int], seed: int) -> Array:
+def data(
+    program: Program, port: Port, sizes: Mapping[str, int], seed: int, turned: int = 0
+) -> Array:
     """An input or a state: noise by its law, indices over the whole range, or normal numbers."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if port in noise_ports(program):
         return draw_noise(port.init or {}, shape, port.name, seed, 0)
     random = generator(seed, f"{port.name} {shape}")
     if type_.kind != "float":
-        return _whole(program, port, sizes, random)
+        return _whole(program, port, sizes, random, turned)
     return single(random.normal(size=shape) * 0.7)
 
 
 def _whole(
-    program: Program, port: Port, sizes: Mapping[str, int], random: np.random.Generator
+    program: Program,
+    port: Port,
+    sizes: Mapping[str, int],
+    random: np.random.Generator,
+    turned: int,
 ) -> Array:
-    """Indices over the whole range; lengths and masks, of which the first three rows are full,
-    empty and one step long."""
+    """Indices over the whole range; lengths and masks, of which three rows in a row are full, empty
+    and one step long: the first, or those that they are ``turned`` to."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if type_.bound is None:
         mask = random.integers(0, 2, shape).astype(np.bool_)
@@ -88,21 +96,24 @@ def _whole(
         for row, kept in zip(rows, (None, 0, 1), strict=False):
             row[:] = False
             row[:kept] = True
-        return mask
+        return np.roll(mask, turned, 0) if shape else mask
     bound = type_.bound.resolve({**program.sizes, **sizes})
     found = random.integers(0, bound, shape)
     if port in length_ports(program):
         rows = np.array([bound - 1, 0, 1])[: found.size]
         found.flat[: len(rows)] = rows
+        found = np.roll(found, turned, 0) if shape else found
     return found
 
 
-def target(program: Program, port: Port, sizes: Mapping[str, int], seed: int) -> Array:
+def target(
+    program: Program, port: Port, sizes: Mapping[str, int], seed: int, turned: int = 0
+) -> Array:
     """Classes, or for float targets 3/4 of one and 1/4 of another: sums that are exactly 1."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     random = generator(seed, f"target {port.name} {shape}")
     if type_.kind != "float":
-        return _whole(program, port, sizes, random)
+        return _whole(program, port, sizes, random, turned)
     most, least = (random.integers(0, shape[-1], shape[:-1]) for _ in range(2))
     return 0.75 * one_hot(most, shape[-1]) + 0.25 * one_hot(least, shape[-1])
 

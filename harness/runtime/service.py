@@ -114,10 +114,16 @@ class SessionService(StepService):
         return self._probe.run(self.session, sizes, self._setting)
 
     def strided(
-        self, parameters: Payload, statistics: Payload, inputs: Payload, state: Payload
+        self,
+        parameters: Payload,
+        statistics: Payload,
+        inputs: Payload,
+        state: Payload,
+        targets: Payload,
     ) -> list[Payload]:
-        """An inference pass of arrays that lie in memory with gaps and their axes in reverse, and
-        one of tensors that are views with their axes in reverse, where the framework has views."""
+        """An inference pass of arrays that lie in memory with gaps and their axes in reverse, one
+        of tensors that are views with their axes in reverse, where the framework has views; and
+        results and ``gradient.NAME`` in training of arrays as in the first."""
         session = self.session
         session.load(_scattered(parameters), _scattered(statistics))
         arrays = session.forward("inference", _scattered(inputs), _scattered(state))
@@ -129,7 +135,10 @@ class SessionService(StepService):
             {n: views.get(n, t) for n, t in variables.items()},
             {n: views.get(n, t) for n, t in constants.items()},
         )
-        return [arrays, session.to_numpy(promises.named(results, COMPILED))]
+        batch = (_scattered(inputs), _scattered(state), _scattered(targets))
+        trained, gradients = session.gradients("training", *batch)
+        trained |= {f"gradient.{n}": g for n, g in gradients.items()}
+        return [arrays, session.to_numpy(promises.named(results, COMPILED)), trained]
 
     def _view(self, array: Array) -> Any:
         """A tensor of an array that was made of its transpose."""

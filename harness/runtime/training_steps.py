@@ -9,6 +9,8 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict
 from harness.program.plan import TOTAL
+from harness.program.scaling import UPDATES
+from harness.program.signature import group_of
 from harness.runtime.loader import BatchSource, Loader, Rows
 from harness.runtime.native import Advance, Tensors
 from harness.runtime.precision import host_dtype
@@ -88,6 +90,33 @@ class TrainingSteps:
             self.session.steps = self._updates()
             self.state = {n: t for n, t in self._carry.carried.items() if n.startswith("state.")}
             self._carry.carried = {}
+
+    def left(self) -> dict[str, Any]:
+        """All that a training goes on from, as arrays: neutral ``parameters``, ``statistics`` and
+        ``slots``, the ``state``, the number of ``steps`` made, and in float16 the ``scaling`` of
+        the loss."""
+        self.store()
+        session = self.session
+        state = {n: session.array(t, n) for n, t in self.state.items()}
+        scaling = {n: session.array(t, n) for n, t in session.scaling.items()}
+        if session.scales:
+            scaling[UPDATES] = np.asarray(session.steps, np.float32)
+        kept = {"state": group_of(state, "state."), "scaling": scaling, "steps": self.count}
+        return {**session.read(), **kept}
+
+    def take_up(self, left: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`left` returned; its slots, state and scaling may be empty, and are
+        then as :meth:`.session.Session.load` makes them."""
+        session, scaling, steps = self.session, left["scaling"], left["steps"]
+        session.load(left["parameters"], left["statistics"])
+        if left["slots"]:
+            session.load_slots(left["slots"], steps)
+        session.steps = steps  # which a schedule counts, slots or none
+        if scaling:
+            session.scaling = {n: session.scalar(float(scaling[n])) for n in session.scaling}
+            session.steps = int(scaling[UPDATES])
+        floats = {f"state.{n}": session.float_tensor(a) for n, a in left["state"].items()}
+        self.begin(floats, steps)
 
     def _updates(self) -> int:
         """How many steps the optimizer has made: all, but for those that float16 left out."""

@@ -1,7 +1,10 @@
 """The first steps of a training, held against the oracle before it goes on.
 
-Two things are looked at: the first few steps, one by one, against the oracle; and as many as go
-into one sum of losses, in the way in which the training goes on, against the same steps one by one.
+Three things are looked at. The first few steps, one by one, against the oracle; and with them one
+on the last batch of an epoch, where that is smaller, and one at the next rate, if there
+is one: each is a step that is compiled anew. The loss of a batch that is held out, against the
+oracle. And as many steps as go into one sum of losses, in the way in which the training goes on,
+against the same steps one by one.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from harness.train.trainer import SUMMED
 STEPS, PATIENCE = 3, 60.0
 # Seconds that the steps of one of the two ways may take: of a slow step there are fewer.
 SECONDS = 1.0
+HELD_OUT = "held-out loss"
 
 
 class Disproved(HarnessError):
@@ -42,7 +46,8 @@ class Disproved(HarnessError):
 def prove(remote: TrainRemote) -> dict[str, Any]:
     """Prove the steps of a training that has begun in a worker; it must be loaded anew after.
 
-    Returns what the record says of it: ``steps`` that the oracle made too, or ``why`` it has none;
+    Returns what the record says of it: the first ``steps`` that the oracle made too, or ``why`` it
+    has none;
     ``in_a_row``, the steps that were made in both ways; ``worst``, ``error`` and ``allowed`` of the
     furthest tensor; ``seconds``.
 
@@ -56,6 +61,7 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
     try:
         with with_patience(Patience(PATIENCE)), at_work():
             deviations += proof.by_the_oracle()
+            deviations += proof.held_out()
         told["steps"] = proof.few
     except OracleFault as fault:
         told |= {"steps": 0, "why": str(fault)}
@@ -84,17 +90,37 @@ class _Proof:
         self.parameters = initial_parameters(setup.training, seed)
         self.statistics = initial_statistics(setup.training)
         self.dtype = setup.request.dtype
+        # The rate and the number of each step that the oracle makes, too.
+        self.shown = [(self.rate, number) for number in range(self.few)]
+        last = len(self.batches) - 1
+        if len(self.batches[last]) != len(self.batches[0]):
+            self.shown.append((self.rate, last))
+        others = [rate for rate in setup.rates if rate != self.rate]
+        self.shown += [(rate, min(self.few, last)) for rate in others[:1]]
 
     def by_the_oracle(self) -> list[Deviation]:
-        """The first steps, by the oracle and by the worker."""
+        """Some steps, by the oracle and by the worker."""
         setup = self.setup
         reference = Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
         expected = reference.expect(lambda session: [self._oracle(session)])
-        return expected.deviations(self._made(self.parameters, [1] * self.few), self.dtype)
+        found = self._made(self.parameters, [(*step, 1) for step in self.shown])
+        return expected.deviations(found, self.dtype)
+
+    def held_out(self) -> list[Deviation]:
+        """The loss of a batch that is held out, by the oracle and by the worker."""
+        setup = self.setup
+        if not setup.feed.tested:
+            return []
+        self.remote.load(self.parameters, self.statistics)
+        found = self.remote.evaluate(most=1) or {}
+        loss = np.asarray(found.get("loss"), host_dtype(self.dtype))
+        reference = Reference(setup.training, setup.inference, orders=FEW)
+        expected = reference.expect(lambda session: [self._tested(session)])
+        return expected.deviations({HELD_OUT: loss}, self.dtype)
 
     def affordable(self) -> int:
         """How many steps are made in a row and one by one; the worker has made some already."""
-        self._made(self.parameters, [1])
+        self._made(self.parameters, self._calls(1))
         began = time.perf_counter()
         self.remote.run(self.rate, 0, 1 % len(self.batches), 1)
         most = int(SECONDS / (time.perf_counter() - began))
@@ -102,36 +128,50 @@ class _Proof:
 
     def in_a_row(self) -> list[Deviation]:
         """As many steps as there are in a sum, in a row and one by one."""
-        row = self._made(self.parameters, [self.many])
-        single = self._made(self.parameters, [1] * self.many)
+        row = self._made(self.parameters, [(self.rate, 0, self.many)])
+        single = self._made(self.parameters, self._calls(self.many))
         start = shaken(self.parameters, self.dtype, np.random.default_rng(0))
         # Where rounding sends a step elsewhere, it does so from shaken parameters as well.
-        noise = apart(single, self._made(start, [1] * self.many))
+        noise = apart(single, self._made(start, self._calls(self.many)))
         least = FLOOR * PRECISION[self.dtype] * self.many
         noise = {n: max(e, least) for n, e in noise.items()}
         expected = Expected.within(single, noise, self.dtype)
         return expected.deviations(row, self.dtype)
 
-    def _made(self, parameters: ArrayDict, calls: list[int]) -> ArrayDict:
-        """What some calls of the worker have left, each of so many steps, and the sum of losses."""
+    def _calls(self, count: int) -> list[tuple[float, int, int]]:
+        """The first steps, one by one."""
+        return [(self.rate, number, 1) for number in range(count)]
+
+    def _made(self, parameters: ArrayDict, calls: list[tuple[float, int, int]]) -> ArrayDict:
+        """What some calls of the worker have left, each of a rate, the number of its first step and
+        how many it makes, and the sum of losses."""
         self.remote.load(parameters, self.statistics)
-        done, total = 0, 0.0
-        for count in calls:
-            total += sum(self.remote.run(self.rate, 0, done, count))
-            done += count
+        total = 0.0
+        for rate, first, count in calls:
+            total += sum(self.remote.run(rate, 0, first, count))
+        done = sum(count for *_, count in calls)
         return self._values(done, total, self.remote.snapshot(), parameters)
 
     def _oracle(self, session: Session) -> ArrayDict:
         total = 0.0
         session.load(self.parameters, self.statistics)
         state = initial_state(session.programs["training"], len(self.batches[0]))
-        for number, rows in enumerate(self.batches[: self.few]):
+        for number, (rate, batch) in enumerate(self.shown):
+            rows = self.batches[batch]
             arrays = self.setup.feed.batch(rows, step=number)
             inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
-            results = session.step(inputs, state, targets, self.rate)
+            results = session.step(inputs, state, targets, rate)
             state = state_of(results)
             total += float(results["loss"]) * len(rows)
-        return self._values(self.few, total, session.read(), self.parameters)
+        return self._values(len(self.shown), total, session.read(), self.parameters)
+
+    def _tested(self, session: Session) -> ArrayDict:
+        feed = self.setup.feed
+        session.load(self.parameters, self.statistics)
+        arrays = feed.batch(next(iter(feed.held_out())))
+        inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
+        state = initial_state(session.programs["inference"], feed.tested)
+        return {HELD_OUT: session.forward("inference", inputs, state, targets)["loss"]}
 
     def _values(
         self, steps: int, total: float, left: Mapping[str, Any], start: ArrayDict

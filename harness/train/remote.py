@@ -68,9 +68,10 @@ class TrainRemote:
         found: Mapping[str, Any] = self._ask("snapshot")
         return found
 
-    def evaluate(self) -> dict[str, float] | None:
-        """The mean loss and metrics on the rows that are held out, if there are any."""
-        found: dict[str, float] | None = self._ask("evaluate")
+    def evaluate(self, most: int | None = None) -> dict[str, float] | None:
+        """The mean loss and metrics on the rows that are held out, if there are any; of the ``most``
+        first batches only, if that is given."""
+        found: dict[str, float] | None = self._ask("evaluate", most=most)
         return found
 
     def memory(self) -> Mapping[str, Any]:

@@ -87,9 +87,9 @@ class TrainService:
         """All that a run goes on from: see :meth:`Trainer.snapshot`."""
         return self.trainer.snapshot()
 
-    def train_evaluate(self) -> dict[str, float] | None:
-        """The mean loss and metrics on the rows that are held out; None if there are none."""
-        return self.trainer.evaluate()
+    def train_evaluate(self, most: int | None = None) -> dict[str, float] | None:
+        """The mean loss and metrics on the rows that are held out: see :meth:`Trainer.evaluate`."""
+        return self.trainer.evaluate(most)
 
     def train_memory(self) -> Payload:
         """Bytes: of the process now, and the most in use on a device since the training began."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from harness.arrays import ArrayDict, Arrays
-from harness.program.scaling import UPDATES
+from harness.arrays import Arrays
 from harness.program.signature import group_of
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
@@ -44,14 +44,16 @@ class Trainer:
         steps: int,
     ) -> None:
         """Go on from here; empty ``slots``, ``state`` and ``scaling`` are those of the start."""
-        session = self.session
-        session.load(parameters, statistics)
-        if slots:
-            session.load_slots(slots, steps)
-        if scaling:
-            session.scaling = {n: session.scalar(float(scaling[n])) for n in session.scaling}
-            session.steps = int(scaling[UPDATES])
-        self._made.begin(self._tensors_of(state) if state else self._first_state(), steps)
+        self._made.take_up(
+            {
+                "parameters": parameters,
+                "statistics": statistics,
+                "slots": slots,
+                "state": state or initial_state(self.session.programs["training"], self._size),
+                "scaling": scaling,
+                "steps": steps,
+            }
+        )
 
     def run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
         """Steps ``first`` and on of an epoch: the sum of each :data:`SUMMED` losses, every loss
@@ -64,47 +66,34 @@ class Trainer:
     def snapshot(self) -> dict[str, Any]:
         """Neutral parameters, statistics, slots and state, the number of steps made, and in
         float16 the scale of the loss."""
-        self._made.store()
-        state = group_of(self._made.state, "state.")
-        return {
-            **self.session.read(),
-            "state": {n: self.session.array(t, f"state.{n}") for n, t in state.items()},
-            "scaling": self._scaling(),
-            "steps": self._made.count,
-        }
+        return self._made.left()
 
-    def _scaling(self) -> ArrayDict:
-        session = self.session
-        if not session.scales:
-            return {}
-        kept = {n: session.array(t, n) for n, t in session.scaling.items()}
-        return {**kept, UPDATES: np.asarray(session.steps, np.float32)}
-
-    def evaluate(self) -> dict[str, float] | None:
+    def evaluate(self, most: int | None = None) -> dict[str, float] | None:
         """The mean ``loss`` on the rows that are held out, with the inference program, and by
-        ``metric.NAME`` the metrics; None if there are none.
+        ``metric.NAME`` the metrics; None if there are none. Of no more than ``most`` batches, if
+        that is given.
 
         Where the model keeps a mean of its parameters, the same of that as further metrics.
         """
         if not self.feed.tested:
             return None
         self._made.store()
-        found, session = self._tested(), self.session
+        found, session = self._tested(most), self.session
         if AVERAGED not in session.slots:
             return found
         trained = dict(session.variables)
         mean = session.slot(AVERAGED, session.slots[AVERAGED])
         packed = session.layout.pack(mean)
         session.variables |= {n: session.float_tensor(a) for n, a in packed.items()}
-        averaged = self._tested()
+        averaged = self._tested(most)
         session.variables |= trained
         named = {name.removeprefix("metric."): value for name, value in averaged.items()}
         return found | {f"metric.averaged_{name}": value for name, value in named.items()}
 
-    def _tested(self) -> dict[str, float]:
+    def _tested(self, most: int | None) -> dict[str, float]:
         state: Arrays = initial_state(self.session.programs["inference"], self.feed.tested)
         found: dict[str, list[float]] = {}
-        for numbers in self.feed.held_out():
+        for numbers in islice(self.feed.held_out(), most):
             arrays = self.feed.batch(numbers)
             inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
             results = self.session.forward("inference", inputs, state, targets)

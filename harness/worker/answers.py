@@ -200,7 +200,7 @@ BACKEND = Forms(
     train=list[Stepped],
     trace=list[Annotated[Any, PlainValidator(_entry)]],
     aliasing=list[str],
-    strided=Annotated[list[Tensors], Field(min_length=2, max_length=2)],
+    strided=Annotated[list[Tensors], Field(min_length=3, max_length=3)],
     primitives=Probed,
     prepare=Prepared,
     select=None,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from places import TESTS
+from places import SUPPORT, TESTS
 
 from harness.errors import HarnessError
 from harness.train import proof as proofs
 from harness.train.proof import Disproved
 from harness.train.request import TrainRequest, prepare
 from harness.train.run import TrainingRun
+from harness.worker.worker import Worker
 
 FOLDER = TESTS / "mutants"
 TEXT = 60 * "the quick brown fox jumps over the lazy dog. "
@@ -62,6 +64,25 @@ def test_wrong_steps_are_not_gone_on_with(tmp_path: Path, fault: str) -> None:
     )
     with pytest.raises(Disproved, match=told):
         trained(tmp_path / "text", BACKENDS[0], fault)
+
+
+@pytest.mark.parametrize("wrong", ["rate_of_first", "smaller_stays", "tests_wrong"])
+def test_steps_to_come_are_proved_too(tmp_path: Path, wrong: str) -> None:
+    text = tmp_path / "text"
+    text.write_text(TEXT)
+    given = {"epochs": 9, "batch": 4, "sizes": {"hidden": 6, "factors": 4}, "text": str(text)}
+    made = prepare(TrainRequest("lesson6/three_char", "numpy", **given))
+    assert len(set(made.rates)) > 1
+    assert made.feed.total % 4
+    launch = replace(
+        made.request.launch,
+        service=f"wrong_trainings:{wrong}",
+        environment={"PYTHONPATH": os.fspath(SUPPORT)},
+    )
+    with Worker(launch) as worker, TrainingRun(made, worker=worker) as training:
+        said = "held-out loss" if wrong == "tests_wrong" else r"step \d: "
+        with pytest.raises(Disproved, match=said):
+            training.run()
 
 
 def test_a_proof_can_be_left_out(tmp_path: Path) -> None:

@@ -33,9 +33,16 @@ OF_MATRICES = """\
 optimizer: {optimizer: adafactor, learning_rate: 0.02, average: 0.9}
 training:
 """
+# No slots: of the optimizer nothing goes on but the number of the step.
+WITHOUT_SLOTS = """\
+optimizer: {optimizer: sgd, learning_rate: 0.05, schedule: "minimum(1, t / 200)"}
+training:
+"""
 
 
-@pytest.fixture(params=[OPTIMIZER, OF_MATRICES], ids=["lamb", "adafactor"])
+@pytest.fixture(
+    params=[OPTIMIZER, OF_MATRICES, WITHOUT_SLOTS], ids=["lamb", "adafactor", "without slots"]
+)
 def spec(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A system of Lesson 6 with another optimizer."""
     text = files("harness.specs").joinpath("models/lesson6/stateful_lstm.yaml").read_text("utf-8")

@@ -34,13 +34,16 @@ CHECKS: Mapping[str, Check] = {
     "values": values.values,
     "cotangents": values.cotangents,
     "inference": values.inference,
+    "held-out": values.held_out,
     "carried-state": values.carried_state,
     "training": training.own_optimizer,
     "training-sgd": training.sgd,
+    "pipeline-forward": whole_steps.pipeline_forward,
     "pipeline": whole_steps.pipeline,
     "trained": whole_steps.trained,
     "shapes": properties.shapes,
     "partial-batch": properties.partial_batch,
+    "single-example": properties.single_example,
     "batch-independence": independence.batch_independence,
     "causality": independence.causality,
     "repeatability": properties.repeatability,
@@ -51,8 +54,10 @@ CHECKS: Mapping[str, Check] = {
     "embedding-rows": extremes.embedding_rows,
     "bad-index": extremes.bad_index,
     "nan": extremes.nan,
+    "nan-inputs": extremes.nan_inputs,
     "initial-values": initial_values.initial_values,
     "tails": far_values.tails,
+    "far-inputs": far_values.far_inputs,
     "offset": far_values.offset,
     "minus-infinity": far_values.minus_infinity,
     "strides": thresholds.strides,
@@ -69,8 +74,9 @@ CHECKS: Mapping[str, Check] = {
 # The checks that are made at numbers that a user gives. Of the others the material is the very
 # point: edges, other shapes, initial values.
 AT_GIVEN = (
-    *("primitives", "values", "cotangents", "inference", "carried-state", "training"),
-    *("training-sgd", "pipeline", "batch-independence", "causality", "repeatability", "aliasing"),
+    *("primitives", "values", "cotangents", "inference", "held-out", "carried-state", "training"),
+    *("training-sgd", "pipeline-forward", "pipeline", "batch-independence", "causality"),
+    *("repeatability", "aliasing"),
 )
 
 # Checks of sums of many steps amplify rounding: they are compared in float64 only.
@@ -85,7 +91,7 @@ IN_ONE: Mapping[str, str] = {
     **dict.fromkeys(("shapes", "partial-batch", "pipeline", "nan"), "float64"),
     **dict.fromkeys(("batch-independence", "causality"), "float64"),
     **dict.fromkeys(("trained", "training-sgd", "large-sizes", "cotangents"), "float32"),
-    "large-counts": "float32",
+    **dict.fromkeys(("large-counts", "pipeline-forward", "held-out", "single-example"), "float32"),
 }
 
 # What is dear and sees little that others do not: run where asked for by name, or for --thorough.
@@ -95,7 +101,7 @@ THOROUGH = frozenset({"own-sizes"})
 SEVERAL: Mapping[str, tuple[str, ...]] = {
     "values": ("outputs", "loss", "state", "statistics", "gradients"),
     "cotangents": ("cotangent-gradients",),
-    "pipeline": ("pipeline-forward", "pipeline-training"),
+    "pipeline": ("pipeline-training",),
     "kinks": ("kinks", "corners"),
     "embedding-rows": ("index-zero", "repeated-index", "last-index"),
 }

@@ -17,7 +17,7 @@ from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.oracle.off_kinks import finite
 from harness.oracle.tolerance import Deviation
 from harness.program.ir import Port
-from harness.program.signature import owner_of
+from harness.program.signature import noise_ports, owner_of
 from harness.runtime.arguments import Arguments
 
 # Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
@@ -220,28 +220,47 @@ def nan(context: Context) -> Iterator[Finding]:
         return
     finding = Finding("nan")
     for port in case.training.parameters:
-        parameters = dict(case.material.parameters)
-        parameters[port.name] = np.full_like(parameters[port.name], np.nan)
-        material = replace(case.material, parameters=parameters)
-        expected = case.gradients(material, f"nan in {port.name}").values
-        context.remote.load(material)
-        found = context.remote.gradients(material)
-        wanted = reached = False
-        for tensor, array in part(expected, "output.", "loss", "metric.", "gradient.").items():
-            finding.held += 1
-            got = found.get(tensor)
-            if not isinstance(got, np.ndarray) or got.shape != array.shape:
-                finding.faults.append(f"{tensor}: no array of shape {list(array.shape)} came back")
-                continue
-            there = np.isnan(np.asarray(got, np.float64))
-            lost = np.isnan(array) & ~there
-            if tensor.startswith("gradient."):
-                wanted = wanted or bool(np.isnan(array).all())
-                reached = reached or bool(there.any())
-            elif lost.any():
-                finding.faults.append(
-                    f"{tensor}: of NaN in {port.name}, {int(lost.sum())} NaN were lost"
-                )
-        if wanted and not reached:
-            finding.faults.append(f"no gradient is NaN where all of {port.name} is")
+        _hold_nan(context, finding, "parameters", port.name)
     yield finding
+
+
+def nan_inputs(context: Context) -> Iterator[Finding]:
+    """The same of what a batch gives, inputs of floats and a state, and of the first parameter."""
+    program = context.case.training
+    noise = noise_ports(program)
+    floats = (p for p in program.inputs if program.type_of(p).kind == "float" and p not in noise)
+    groups = {"parameters": program.parameters[:1], "inputs": floats, "state": program.state}
+    finding = Finding("nan-inputs")
+    for group, ports in groups.items():
+        for port in ports:
+            _hold_nan(context, finding, group, port.name)
+    if finding.held:
+        yield finding
+
+
+def _hold_nan(context: Context, finding: Finding, group: str, name: str) -> None:
+    """NaN all over one array of a group of arguments reaches what it must."""
+    case = context.case
+    arrays = getattr(case.material, group)
+    material = replace(
+        case.material, **{group: {**arrays, name: np.full_like(arrays[name], np.nan)}}
+    )
+    expected = case.gradients(material, f"nan in {group}: {name}").values
+    context.remote.load(material)
+    found = context.remote.gradients(material)
+    wanted = reached = False
+    for tensor, array in part(expected, "output.", "loss", "metric.", "gradient.").items():
+        finding.held += 1
+        got = found.get(tensor)
+        if not isinstance(got, np.ndarray) or got.shape != array.shape:
+            finding.faults.append(f"{tensor}: no array of shape {list(array.shape)} came back")
+            continue
+        there = np.isnan(np.asarray(got, np.float64))
+        lost = np.isnan(array) & ~there
+        if tensor.startswith("gradient."):
+            wanted = wanted or bool(np.isnan(array).all())
+            reached = reached or bool(there.any())
+        elif lost.any():
+            finding.faults.append(f"{tensor}: of NaN in {name}, {int(lost.sum())} NaN were lost")
+    if wanted and not reached:
+        finding.faults.append(f"no gradient is NaN where all of {name} is")

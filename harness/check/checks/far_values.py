@@ -10,17 +10,22 @@ from dataclasses import replace
 
 import numpy as np
 
+from harness.arrays import Array
 from harness.check.checks.context import Context
 from harness.check.checks.extremes import class_counts, is_table, last_layer, starts_at
 from harness.check.findings import Finding
 from harness.oracle.case import Case
+from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.program.ir import Node, Port
+from harness.program.signature import noise_ports
 from harness.runtime.arguments import Arguments
 
 # Beyond exp's range in float32 and in float64, and where tanh first has no digit left.
 TAILS = (-17.0, 40.0, -95.0, 120.0, -750.0, 17.0, -40.0, 95.0, -120.0, 1000.0, -1000.0)
 FAR_STATE = 64.0
 OFFSET = 1024.0
+# Exact in float32, beside numbers that are.
+FAR = (64.0, 96.0, 48.0)
 # Of the tails, in float32: few numbers decide a result there, and a yardstick is right by luck.
 NOISE = 2.0**-21
 
@@ -64,6 +69,48 @@ def _inner(case: Case) -> list[Port]:
 def _is_bias(case: Case, port: Port) -> bool:
     """Whether it is a vector that starts at 0, or as a forget gate's does at 1."""
     return len(case.training.type_of(port).shape) == 1 and starts_at(port, "zeros", "ones")
+
+
+def far_inputs(context: Context) -> Iterator[Finding]:
+    """Inputs and tables some 64 times as large, and matrices as much smaller, so that what can
+    saturate is where it was: nothing may be cut off on the way."""
+    material = far_material(context.case)
+    if material is None:
+        return
+    context.remote.load(material)
+    found = context.remote.gradients(material)
+    expected = context.case.gradients(material, "far-inputs").at_least(NOISE)
+    yield context.finding("far-inputs", found, expected)
+
+
+def far_material(case: Case) -> Arguments | None:
+    """Inputs of floats, but for noise, and tables times one of :data:`FAR`, and all matrices but
+    the last layer's as much smaller; None where nothing is far. Of the factors the one with which
+    the model is the furthest off its kinks."""
+    program, material = case.training, case.material
+    noise = {port.name for port in noise_ports(program)}
+    inputs = {n for n, a in material.inputs.items() if a.dtype.kind == "f" and n not in noise}
+    tables = {n for n in material.parameters if is_table(n)}
+    if not inputs | tables:
+        return None
+    last = last_layer(case)
+
+    def made(factor: float) -> Arguments:
+        parameters = {
+            n: a * factor if n in tables else a / factor if _is_inner_matrix(n, a, last) else a
+            for n, a in material.parameters.items()
+        }
+        given = {n: a * factor if n in inputs else a for n, a in material.inputs.items()}
+        return replace(material, parameters=parameters, inputs=given)
+
+    def furthest() -> Arguments:
+        return max(map(made, FAR), key=lambda m: min(kink_margin(program, m), KINK_MARGIN))
+
+    return case.found_once("far-inputs", furthest)
+
+
+def _is_inner_matrix(name: str, array: Array, last: str) -> bool:
+    return array.ndim > 1 and not name.startswith(last)
 
 
 def offset(context: Context) -> Iterator[Finding]:

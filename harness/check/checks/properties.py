@@ -10,8 +10,12 @@ from harness.check.checks.again import hold_again
 from harness.check.checks.context import Context, equal
 from harness.check.findings import Finding
 from harness.oracle.case import Case
+from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.program.fitting_sizes import fits, nearest_sizes
 from harness.runtime.arguments import Arguments
+
+# Forward passes in a row, as where a text is continued.
+PASSES = 20
 
 
 def shapes(context: Context) -> Iterator[Finding]:
@@ -58,6 +62,26 @@ def partial_batch(context: Context) -> Iterator[Finding]:
     yield context.finding("partial-batch", found, case.gradients(smaller, "partial"))
 
 
+def single_example(context: Context) -> Iterator[Finding]:
+    """Results and gradients of one step of one example, after those of a whole batch; or of as
+    little as the model can have."""
+    case = context.case
+    batch, time = nearest_sizes(case.training, 1, 1)
+    if (batch, time) == (case.batch, case.time):
+        return
+    context.remote.load(case.material)
+    context.remote.gradients(case.material)
+    alone = case.found_once("single-example", lambda: _off_kinks(case, batch, time))
+    found = context.remote.gradients(alone)
+    yield context.finding("single-example", found, case.gradients(alone, "single-example"))
+
+
+def _off_kinks(case: Case, batch: int, time: int) -> Arguments:
+    """Of some batches the one that is the furthest off all kinks."""
+    drawn = (case.batch_of(batch, time, number) for number in range(5, 9))
+    return max(drawn, key=lambda material: min(kink_margin(case.training, material), KINK_MARGIN))
+
+
 def can_be_smaller(case: Case) -> bool:
     """Whether the model can have a batch of one example less."""
     return case.batch > 1 and fits(case.training, case.batch - 1, case.time)
@@ -69,8 +93,8 @@ def smaller_batch(case: Case) -> Arguments:
 
 
 def repeatability(context: Context) -> Iterator[Finding]:
-    """The same call twice gives the same bits, where the backend's repeat; loading again gives a
-    fresh start."""
+    """The same call twice gives the same bits, where the backend's repeat, and so do many forward
+    passes; loading again gives a fresh start."""
     case = context.case
     finding = Finding("repeatability")
     runs = []
@@ -79,6 +103,11 @@ def repeatability(context: Context) -> Iterator[Finding]:
         runs.append(context.remote.gradients(case.material))
         runs.append(context.remote.gradients(case.material))
     expected = partial(case.gradients, case.material, "main")
+    passes = [context.forward(case.material) for _ in range(PASSES)]
+    forward = partial(case.forward, "inference", case.material, "main")
+    for number, found in enumerate(passes[1:], start=2):
+        fault = f"{{}} of forward pass {number} is not that of the first"
+        finding.held += hold_again(context, finding, passes[0], found, forward, fault)
     for number, run in enumerate(runs[1:], start=2):
         fault = f"{{}} of call {number} is not that of call 1"
         finding.held += hold_again(context, finding, runs[0], run, expected, fault)

@@ -27,8 +27,10 @@ from harness.runtime.arguments import Arguments
 
 # Each is beyond a power of two at which a buffer, a block or a type may end: of the batch 32 and
 # 64, of time 16 and 32, of classes 64, 128 and 256. There are as many units as examples, so that
-# one axis may be taken for the other. Classes and others fill whole tiles, the rest does not.
-BATCH, TIME, CLASSES, UNITS, OTHERS = 70, 33, 304, 70, 48
+# one axis may be taken for the other. The batch and units fill whole tiles and time whole eights,
+# as those of users do; others do not, or where there are none, classes.
+BATCH, TIME, CLASSES, UNITS, OTHERS = 80, 40, 304, 80, 51
+REMAINDER = 4
 # Different examples in a batch. Only those have comparisons of their own, and with few of them
 # none lies so near to its threshold that float32 falls to the other side.
 DISTINCT = 3
@@ -166,14 +168,15 @@ def large_case(case: Case, own: Case) -> Case:
 def _sizes(case: Case, own: Case) -> dict[str, int]:
     """Large numbers for the sizes that a run has not set: those are the same in both cases."""
     program, free = case.training, _free(case, own)
-    classes, others = count(CLASSES, TILE), count(OTHERS, TILE)
-    widest = next((n for n in free if n not in _classes(program)), "")
+    inner = [n for n in free if n not in _classes(program)]
+    classes = count(CLASSES if inner[1:] else CLASSES - REMAINDER, TILE)
+    others = count(OTHERS, TILE)
     sizes = dict(own.training.sizes)
     for name in (n for n in sizes if n in free):
-        if name in _classes(program):
-            sizes[name] = next(classes)
+        if name in inner:
+            sizes[name] = UNITS if name == inner[0] else next(others)
         else:
-            sizes[name] = UNITS if name == widest else next(others)
+            sizes[name] = next(classes)
     try:
         case.spec.program(**sizes)
     except SpecError:  # a model that slices an axis, say, may hold at few sizes
@@ -237,7 +240,8 @@ def _classes(program: Program) -> set[str]:
 
 
 def strides(context: Context) -> Iterator[Finding]:
-    """Arrays with gaps and axes in reverse, then tensors that are views, give what others do."""
+    """Arrays with gaps and axes in reverse, in inference and up to the gradients of a training, and
+    tensors that are views, give what others do."""
     case = context.case
     material = case.material
     found = context.remote.call(
@@ -246,9 +250,11 @@ def strides(context: Context) -> Iterator[Finding]:
         statistics=material.statistics,
         inputs=material.inputs,
         state=material.state,
+        targets=material.targets,
     )
-    expected = case.forward("inference", material, "main")
+    forward = case.forward("inference", material, "main")
+    every = (forward, forward, case.gradients(material, "main"))
     finding = Finding("strides")
-    for results in found:
+    for results, expected in zip(found, every, strict=True):
         finding.deviations += context.finding("strides", results, expected).deviations
     yield finding

@@ -18,7 +18,7 @@ import numpy as np
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.check.checks.context import Context
 from harness.check.checks.probes import once, probe_case
-from harness.check.checks.whole_steps import TRAINED, descended
+from harness.check.checks.whole_steps import MADE, descended
 from harness.check.findings import Finding
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
@@ -35,16 +35,18 @@ from harness.runtime.tensors import whole
 BATCH = 2
 # Batches of a rule with slots, whose numbers of steps have a byte's and more, or in narrow dtypes
 # more than bfloat16 counts to, 256; and of others. Each batch comes twice.
-MANY, MORE, FEW = 66, 134, 10
+MANY, MORE, FEW = 66, 134, 12
 # Steps that are compared: the first ones, and those around where a correction might change.
 COMPARED = (1, 2, 3, 5, 6, 10, 11, 12, 20, 50, 100, 126, 127, 128, 129, 132)
 LATER = (256, 257, 258, 260, 268)
 # No power of two, half-way between two numbers of float16, and held by float32, where Keras has it.
 RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
+# Of the step after all that have one rate.
+SLOWER = RATE / 8
 # In float32, 1 - 0.999 has lost ten bits: the first steps of any Adam are off by as much.
 NOISE = 2.0**-19
 # Sizes of the entries of a gradient; one parameter has none.
-SIZES = np.array([1, 1, 0.5, 0.1, 2, 0.01, 4, 0])
+SIZES = np.array([1, 1, 2.0**-20, 0.1, 2, 0.01, 4, 0])
 # Of steps counted from 0: those at which an entry has no gradient, though it had one before; and
 # the one that has the batch of the step before.
 STILL, AGAIN = slice(3, 6), 7
@@ -87,7 +89,7 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
         {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, large, broken)
     )
     steps = [*batches, *batches]
-    alone = [*steps, far, last]
+    alone = [*steps, {**batches[0], "learning_rate": SLOWER}, far, last]
     expected = case.train(rule, alone, case.material, ("steps", narrowed)).at_least(NOISE)
     if context.dtype == "float16":
         expected = _left_out(expected, len(alone))
@@ -106,7 +108,8 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     remote.load(case.material)
     found: dict[str, Any] = {}
     made = remote.train(alone, case.material.state)
-    seen = [*(n for n in (*COMPARED, *LATER) if n <= len(steps)), len(alone) - 1, len(alone)]
+    others = range(len(steps) + 1, len(alone) + 1)
+    seen = [*(n for n in (*COMPARED, *LATER) if n <= len(steps)), *others]
     for number in seen:
         found |= step_values(number, made[number - 1], case.material)
     looked = tuple(f"step {number}: " for number in seen)
@@ -120,7 +123,7 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     found |= step_values(len(steps), {"results": results[-1], **after}, case.material)
     left = [n for n in expected.values if n.startswith(f"step {len(steps)}: ")]
     deviations += compared("in a row", found, expected, {*found, *left})
-    found, expected = descended(context, steps[:TRAINED], rule, RATE, expected)
+    found, expected = descended(context, steps[:MADE], rule, RATE, expected)
     return deviations + compared("as trained", found, expected, expected.values)
 
 

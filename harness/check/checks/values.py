@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,11 @@ from harness.arrays import Array
 from harness.check.checks.context import Context, equal, part
 from harness.check.findings import Finding
 from harness.oracle.case import state_of
+from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit, whole
+
+# Of a pass that tests: outputs too, as a loss is a single number.
+TESTED = ("loss", "metric.", "output.")
 
 
 def values(context: Context) -> Iterator[Finding]:
@@ -52,6 +57,41 @@ def inference(context: Context) -> Iterator[Finding]:
     outputs = part(found, "output.")
     context.outputs.update({n: a for n, a in outputs.items() if not isinstance(a, Misfit)})
     yield context.finding("inference", found, expected)
+
+
+def held_out(context: Context) -> Iterator[Finding]:
+    """Losses and metrics of two batches with the inference program, as of what is held out from a
+    training, the second from the first's state; it leaves all that is trained as it was."""
+    case, remote = context.case, context.remote
+    if case.inference.loss is None:
+        return
+    batches = (case.material, case.batch_of(case.batch, case.time, 4))
+
+    def tested(forward: Callable[..., Mapping[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        state: Mapping[str, Any] = case.material.state
+        for number, batch in enumerate(batches, start=1):
+            results = forward("inference", batch.inputs, state, batch.targets)
+            state = state_of(results)
+            found |= {f"batch {number}: {n}": a for n, a in part(results, *TESTED).items()}
+        return found
+
+    def run(session: Session) -> Mapping[str, Array]:
+        session.load(case.material.parameters, case.material.statistics)
+        return tested(session.forward)
+
+    remote.load(case.material)
+    before = remote.call("read")
+    found = tested(lambda *arguments: whole(remote.forward(*arguments)))
+    finding = context.finding("held-out", found, case.expect("held-out", run))
+    after = remote.call("read")
+    finding.faults += [
+        f"{name} was changed by a pass that only tests"
+        for kept in ("parameters", "statistics")
+        for name, array in before[kept].items()
+        if not equal(array, after[kept].get(name))
+    ]
+    yield finding
 
 
 def carried_state(context: Context) -> Iterator[Finding]:

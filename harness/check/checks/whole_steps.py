@@ -22,21 +22,28 @@ from harness.runtime.session import Session
 # a way. The results of the other half are looked at one by one.
 BATCHES, STEPS = 2, 4
 # Steps of a training: as many as an executor has batches beside each other, which are all written
-# over; and how many of them go into one call.
+# over; how many of them go into one call; and all, with those of one more call, which takes up what
+# the first have left.
 TRAINED, TOGETHER = 16, 8
+MADE = TRAINED + TOGETHER
 # Time steps of their batches: what is compiled for speed is dear, and has each time step apart.
 # ``harness train`` proves its first steps at its own sizes.
 TIME = 2
 
 
-def pipeline(context: Context) -> Iterator[Finding]:
-    """Forward passes, then training steps. Descends by the gradient itself in float32."""
+def pipeline_forward(context: Context) -> Iterator[Finding]:
+    """Forward passes."""
     batches = batches_of(context.case, BATCHES)
     found, _ = context.timed("forward", batches, None, 0.0)
     yield context.finding("pipeline-forward", _named(found), _forward(context, batches))
+
+
+def pipeline(context: Context) -> Iterator[Finding]:
+    """Training steps. Descends by the gradient itself in float32."""
     rule = context.case.spec.update
     if rule is None:
         return
+    batches = batches_of(context.case, BATCHES)
     rate = rule.attributes["learning_rate"]
     if context.dtype != "float64":
         rule, rate = context.case.spec.rule("sgd"), RATE
@@ -57,7 +64,7 @@ def trained(context: Context) -> Iterator[Finding]:
     if case.spec.update is None:
         return
     _, time = nearest_sizes(case.training, case.batch, min(case.time, TIME))
-    rule, batches = case.spec.rule("sgd"), batches_of(case, TRAINED, time)
+    rule, batches = case.spec.rule("sgd"), batches_of(case, MADE, time)
 
     def steps_at(rate: float) -> Expected:
         steps = [{**batch, "learning_rate": rate} for batch in batches]
@@ -74,18 +81,18 @@ def descended(
     rate: float,
     expected: Expected,
 ) -> tuple[dict[str, Any], Expected]:
-    """What :data:`TRAINED` steps have made, as ``harness train`` makes them; and what they must
-    make, of what is ``expected`` of each."""
+    """What :data:`MADE` steps have made, as ``harness train`` makes them; and what they must make,
+    of what is ``expected`` of each."""
     found = context.steps("descend", batches, rule, rate, many=TOGETHER)
-    values = step_values(TRAINED, {"results": {}, **found}, context.case.material)
+    values = step_values(MADE, {"results": {}, **found}, context.case.material)
     values["sum of losses"] = np.asarray(found["total"], context.kept)
     return values, _summed(expected)
 
 
 def _summed(expected: Expected) -> Expected:
     """What a training has made, with the sum of all losses in place of each."""
-    losses = [f"step {n}: loss" for n in range(1, TRAINED + 1)]
-    values = {n: a for n, a in expected.values.items() if n.startswith(f"step {TRAINED}: ")}
+    losses = [f"step {n}: loss" for n in range(1, MADE + 1)]
+    values = {n: a for n, a in expected.values.items() if n.startswith(f"step {MADE}: ")}
     values.pop(losses[-1])
     values["sum of losses"] = np.asarray(sum(expected.values[n] for n in losses))
 

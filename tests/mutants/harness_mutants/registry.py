@@ -57,7 +57,10 @@ class Mutant:
 
 MUTANTS: dict[str, Mutant] = {}
 # Models of mutants that are not of Lesson 6.
-OTHERS = ("vae", "mlp", "lenet", "resnet", "gpt", "moe", "llama", "mamba", "vit")
+OTHERS = (
+    *("vae", "mlp", "lenet", "resnet", "gpt", "moe", "llama", "mamba", "vit"),
+    *("bilstm_tagger", "bert"),
+)
 
 
 def model_of(spec: str) -> str:

@@ -203,3 +203,12 @@ class StateLostBetweenCalls(_InOneCall):
         if index:
             return carried
         return {n: 0 * t if n.startswith("state.") else t for n, t in carried.items()}
+
+
+@session("sequence_rnn", STEPS, BOTH)
+class MomentsForgottenWhenTakenUp(Session):
+    """Where a training is taken up, its first moments begin at zeros."""
+
+    def load_slots(self, slots: Any, steps: int) -> None:
+        forgotten = {n: 0 * np.asarray(a) for n, a in slots.get("m", {}).items()}
+        super().load_slots({**slots, **({"m": forgotten} if forgotten else {})}, steps)

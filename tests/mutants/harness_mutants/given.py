@@ -1,0 +1,245 @@
+"""Faults at what few passes are given: one example, NaN in a batch, far inputs, targets to test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.backends.numpy.primitives import PRIMITIVES
+from harness.program.plan import Plan
+from harness.runtime.interpreter import Step
+from harness.runtime.native import Tensors
+from harness.runtime.session import Session
+from harness_mutants import registry
+from harness_mutants.far import Run
+from harness_mutants.gradients import Graded
+from harness_mutants.loops import Result
+from harness_mutants.numbers import rounded
+from harness_mutants.registry import BOTH, Faulty
+from harness_mutants.strides import in_memory
+
+SINGLE, LARGE, TESTED = "single-example", "large-sizes", "held-out"
+session = partial(registry.session, everywhere=True)
+backend = partial(registry.backend, everywhere=True)
+primitive = partial(registry.primitive, everywhere=True)
+Arguments = tuple[Tensors, Tensors]
+
+
+class _Changed(Session):
+    """Changes what a batch gives, before anything is made of it."""
+
+    def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Arguments:
+        changed = [{n: self.changed(n, a) for n, a in g.items()} for g in (inputs, state, targets)]
+        return super().arguments(phase, *changed)
+
+    def changed(self, name: str, array: Array) -> Array:
+        """What is read in the place of an array."""
+        raise NotImplementedError
+
+
+@session("simple_rnn", TESTED, BOTH)
+class LossOfTestsTooLarge(Session):
+    """With the inference program, the loss is a hundredth too large."""
+
+    def forward(self, phase: Any, *others: Any) -> dict[str, Array]:
+        found = super().forward(phase, *others)
+        if phase == "inference" and "loss" in found:
+            found["loss"] = np.asarray(found["loss"] * found["loss"].dtype.type(1.01))
+        return found
+
+
+@session("bilstm_tagger", TESTED, BOTH)
+class MetricsOfTestsReversed(Session):
+    """With the inference program, what is right counts as wrong."""
+
+    def forward(self, phase: Any, *others: Any) -> dict[str, Array]:
+        found = super().forward(phase, *others)
+        turned = {n: 1 - a for n, a in found.items() if n.startswith("metric.")}
+        return {**found, **(turned if phase == "inference" else {})}
+
+
+@session("stateful_lstm", TESTED, BOTH)
+class TestsMoveStatistics(Session):
+    """To ask for a loss moves the statistics, in inference too."""
+
+    def forward(self, phase: Any, inputs: Any, state: Any, targets: Any = None) -> Any:
+        found = super().forward(phase, inputs, state, targets)
+        if targets is not None:
+            self.statistics = {n: t * t.dtype.type(0.99) for n, t in self.statistics.items()}
+        return found
+
+
+@session("simple_rnn", SINGLE, BOTH)
+class GradientOfOneExample(Graded):
+    """The gradient of a single example is twice what it is."""
+
+    def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
+        single = len(constants.get("target.target", ())) == 1
+        return {n: 2 * g for n, g in gradients.items()} if single else {}
+
+
+@primitive("matmul", "keras_gru", SINGLE)
+def rows_in_bfloat16(a: Array, b: Array) -> Array:
+    """Products of a single row are taken in bfloat16, in float32 alone."""
+    single = a.dtype == np.float32 and a.shape[-2] == 1
+    return np.matmul(rounded(a, 8), rounded(b, 8)) if single else np.matmul(a, b)
+
+
+@backend("stateful_lstm", SINGLE)
+class LoopOfOneStep(Faulty):
+    """A loop of a single step leaves what it carries as it was, in float32 alone."""
+
+    def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
+        last, stacked = super().scan(step, carries, sequences, reverse)
+        single = len(sequences[0]) == 1 and sequences[0].dtype == np.float32
+        return (list(carries) if single else last), stacked
+
+
+@session("lenet", "nan-inputs", BOTH)
+class NanInputsCleaned(_Changed):
+    """NaN in what a batch gives is 0."""
+
+    def changed(self, name: str, array: Array) -> Array:
+        return np.where(np.isnan(array), 0, array) if array.dtype.kind == "f" else array
+
+
+@session("stateful_lstm", "nan-inputs", BOTH)
+class NanStateCleaned(Session):
+    """NaN in a state is 0."""
+
+    def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Arguments:
+        cleaned = {n: np.where(np.isnan(a), 0, a) for n, a in state.items()}
+        return super().arguments(phase, inputs, cleaned, targets)
+
+
+@session("keras_gru", "nan-inputs")
+class NanInFloat32BecomesZero(Session):
+    """NaN in a result is replaced by 0, in float32 alone."""
+
+    def to_numpy(self, results: Any) -> dict[str, Array]:
+        found = super().to_numpy(results)
+        narrow = {n: a for n, a in found.items() if a.dtype == np.float32}
+        return {
+            **found,
+            **{n: np.where(np.isnan(a), a.dtype.type(0), a) for n, a in narrow.items()},
+        }
+
+
+@session("vae", "far-inputs", BOTH)
+class InputsWithinSix(_Changed):
+    """Inputs are kept within 6."""
+
+    def changed(self, name: str, array: Array) -> Array:
+        return np.clip(array, -6, 6) if array.dtype.kind == "f" else array
+
+
+@session("simple_rnn", "far-inputs", BOTH)
+class TablesWithinTwelve(Session):
+    """Entries of a table are kept within 12."""
+
+    def load(self, parameters: Any, statistics: Any) -> None:
+        kept = {n: np.clip(a, -12, 12) for n, a in parameters.items() if n.endswith(".table")}
+        super().load({**parameters, **kept}, statistics)
+
+
+@session("sequence_rnn", "strides", BOTH)
+class TargetsByMemory(Session):
+    """Targets are read as they lie in memory."""
+
+    def arguments(self, phase: Any, inputs: Any, state: Any, targets: Any) -> Arguments:
+        read = {n: in_memory(a) for n, a in targets.items()}
+        return super().arguments(phase, inputs, state, read)
+
+
+@session("vae", "strides", BOTH)
+class NoiseByMemory(_Changed):
+    """Noise is read as it lies in memory."""
+
+    def changed(self, name: str, array: Array) -> Array:
+        return in_memory(array) if "." in name else array  # type: ignore[no-any-return]
+
+
+@session("sequence_rnn", "strides", BOTH)
+class GradientsByMemory(Session):
+    """What gradients are asked for is read as it lies in memory; in forward passes it is not."""
+
+    def gradients(self, phase: Any, inputs: Any, *others: Any) -> Any:
+        return super().gradients(phase, {n: in_memory(a) for n, a in inputs.items()}, *others)
+
+
+@session("sequence_rnn", "repeatability", BOTH)
+class TenthPassOfAnother(Session):
+    """From the tenth forward pass on, those of what was loaded give each class the next one's."""
+
+    _passes = 0
+
+    def load(self, *arguments: Any) -> None:
+        super().load(*arguments)
+        self._passes = 0
+
+    def forward(self, *arguments: Any) -> dict[str, Array]:
+        self._passes += 1
+        found = super().forward(*arguments)
+        if self._passes < 10:
+            return found
+        return {n: np.roll(a, 1, -1) if n.startswith("output.") else a for n, a in found.items()}
+
+
+@primitive("matmul", "sequence_rnn", LARGE)
+def rows_of_whole_tiles(a: Array, b: Array) -> Array:
+    """Of as many rows as tiles hold, a multiple of 16, the last is taken in bfloat16."""
+    found = np.array(np.matmul(a, b))
+    if found.ndim == 2 and len(found) % 16 == 0:
+        found[-1] = rounded(found[-1], 8)
+    return found
+
+
+@backend("sequence_rnn", LARGE)
+class StepsOfWholeEights(Faulty):
+    """Of a loop of a multiple of eight steps, the last gives what the one before it gave."""
+
+    def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
+        last, stacked = super().scan(step, carries, sequences, reverse)
+        if len(sequences[0]) % 8 == 0 and not reverse:
+            stacked = [np.concatenate([s[:-1], s[-2:-1]]) for s in stacked]
+        return last, stacked
+
+
+@primitive("flip", "bilstm_tagger", LARGE)
+def reverse_of_whole_eights(x: Array, axis: int) -> Array:
+    """What is a multiple of eight long is reversed but for its first place, which is the last."""
+    found = np.asarray(PRIMITIVES["flip"](x, axis))
+    return np.roll(found, 1, axis) if x.shape[axis] % 8 == 0 else found
+
+
+@backend("sequence_rnn", "pipeline-forward")
+class ResultsOfTheLastBatchInFloat32(Faulty):
+    """In float32 alone, a step of a forward pass gives the outputs of the step before it."""
+
+    def execute(self, plan: Plan) -> Run:
+        run: Callable[[Tensors], Tensors] = super().execute(plan)
+        last: Tensors = {}
+        if plan.dtype != "float32" or "loss" in plan.outputs:
+            return run
+
+        def late(inputs: Tensors) -> Tensors:
+            results = run(inputs)
+            outputs = {n: np.array(a) for n, a in results.items() if n.startswith("output.")}
+            given = {**results, **last}
+            last.update(outputs)
+            return given
+
+        return late
+
+
+@backend("bert", "trained")
+class LongerLengthsStay(Faulty):
+    """Where lengths are written over others, the longer of both stays."""
+
+    def fill(self, tensor: Any, array: Array) -> None:
+        lengths = array.dtype.kind == "i" and array.ndim < 3
+        super().fill(tensor, np.maximum(array, tensor) if lengths else array)

@@ -1,0 +1,101 @@
+"""Faults of an optimizer for parameters of some ranks, of some rates and gradients, in float32."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from harness.runtime.native import Tensors
+from harness.runtime.session import Session
+from harness_mutants import registry
+
+STEPS = "optimizer-steps"
+session = partial(registry.session, everywhere=True)
+
+
+class _Float32(Session):
+    """Alters the updates of an optimizer with slots, in float32 alone."""
+
+    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
+        if self.dtype != "float32" or not self.slots:
+            return super()._apply_rule(trained, gradients, learning_rate)
+        return self.altered(trained, gradients, learning_rate)
+
+    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        """The update that is wrong."""
+        raise NotImplementedError
+
+    def halved(self, before: Tensors, gradients: Tensors, rate: float, *names: str) -> Tensors:
+        """An update of which some parameters go half the way."""
+        made = super()._apply_rule(before, gradients, rate)
+        half = {n: before[n] + np.float32(0.5) * (made[n] - before[n]) for n in names}
+        return {**made, **half}
+
+
+@session("simple_rnn", STEPS)
+class VectorsHalfTheWay(_Float32):
+    """Vectors go half the way, in float32."""
+
+    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        return self.halved(before, gradients, rate, *(n for n, t in before.items() if t.ndim == 1))
+
+
+@session("lenet", STEPS)
+class KernelsHalfTheWay(_Float32):
+    """Parameters of more than two axes go half the way, in float32."""
+
+    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        return self.halved(before, gradients, rate, *(n for n, t in before.items() if t.ndim > 2))
+
+
+@session("keras_gru", STEPS)
+class NumbersHalfTheWay(_Float32):
+    """Parameters of no axes go half the way, in float32."""
+
+    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        return self.halved(before, gradients, rate, *(n for n, t in before.items() if not t.ndim))
+
+
+@session("three_char", STEPS)
+class WideMatricesHalfTheWay(_Float32):
+    """Matrices of more than one column go half the way, in float32."""
+
+    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        wide = (n for n, t in before.items() if t.ndim == 2 and t.shape[1] > 1)
+        return self.halved(before, gradients, rate, *wide)
+
+
+@session("sequence_rnn", STEPS)
+class RateOfTheFirstStep(_Float32):
+    """An optimizer with slots keeps the rate of its first step, in float32."""
+
+    _rate: float | None = None
+
+    def load(self, *arguments: Any) -> None:
+        super().load(*arguments)
+        self._rate = None
+
+    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        self._rate = self._rate or rate
+        return self.halved(before, gradients, self._rate)
+
+
+@session("mlp", STEPS)
+class NormOfTheFirstParameter(_Float32):
+    """A norm of all parameters is that of the first, in float32."""
+
+    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        norms = [float(np.sum(g * g)) for g in gradients.values()]
+        scale = np.sqrt(max(sum(norms), 1) / max(norms[0], 1))
+        return self.halved(before, {n: g * np.float32(scale) for n, g in gradients.items()}, rate)
+
+
+@session("first_rnn", STEPS)
+class TinyGradientsDropped(_Float32):
+    """Gradients of less than a hundred-thousandth count as none, in float32."""
+
+    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        large = {n: np.where(np.abs(g) < 1e-5, 0 * g, g) for n, g in gradients.items()}
+        return self.halved(before, large, rate)

@@ -1,0 +1,75 @@
+"""Services of workers on numpy that train rightly at first, each wrong in a step to come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from harness.program.plan import Plan
+from harness.runtime import plugins
+from harness.runtime.native import Tensors
+from harness.train.service import handler
+
+NumpyBackend: Any = type(plugins.load("numpy"))
+Run = Callable[[Tensors], Tensors]
+
+
+class RateOfFirst(NumpyBackend):  # type: ignore[misc]
+    """Of plans that are given the same, all descend at the rate of the first."""
+
+    def __init__(self) -> None:
+        self.first: dict[Any, Plan] = {}
+
+    def execute(self, plan: Plan) -> Run:
+        key = tuple((name, plan.shape(value)) for name, value in plan.inputs.items())
+        found: Run = super().execute(self.first.setdefault(key, plan))
+        return found
+
+
+class SmallerStays(NumpyBackend):  # type: ignore[misc]
+    """A batch that is smaller than the first changes no parameter."""
+
+    largest = 0
+
+    def execute(self, plan: Plan) -> Run:
+        run: Run = super().execute(plan)
+        batch = plan.sizes["batch"]
+        self.largest = max(self.largest, batch)
+        if batch == self.largest:
+            return run
+
+        def stays(inputs: Tensors) -> Tensors:
+            before = {made: np.array(inputs[given]) for made, given in plan.carried.items()}
+            return {**run(inputs), **{n: a for n, a in before.items() if n.endswith((".W", ".b"))}}
+
+        return stays
+
+
+class TestsWrong(NumpyBackend):  # type: ignore[misc]
+    """What is compiled for speed gives results that are a hundredth too large."""
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        run = super().compile(function)
+
+        def larger(*arguments: Any) -> Any:
+            found = run(*arguments)
+            return found if self.quick else {n: t * t.dtype.type(1.01) for n, t in found.items()}
+
+        return larger
+
+
+def rate_of_first(_: Any) -> Any:
+    """See :class:`RateOfFirst`."""
+    return handler(RateOfFirst())
+
+
+def smaller_stays(_: Any) -> Any:
+    """See :class:`SmallerStays`."""
+    return handler(SmallerStays())
+
+
+def tests_wrong(_: Any) -> Any:
+    """See :class:`TestsWrong`."""
+    return handler(TestsWrong())
