@@ -69,8 +69,8 @@ class TrainRemote:
         return found
 
     def evaluate(self, most: int | None = None) -> dict[str, float] | None:
-        """The mean loss and metrics on the rows that are held out, if there are any; of the ``most``
-        first batches only, if that is given."""
+        """The mean loss and metrics on the rows that are held out, if there are any; of no more
+        than ``most`` batches, if that is given."""
         found: dict[str, float] | None = self._ask("evaluate", most=most)
         return found
 
