@@ -121,6 +121,9 @@ def test_a_backend_that_is_wrong_writes_nothing(
     assert written("lesson6/sequence_rnn", "mutants-1", path, device="control", length=4)
     with pytest.raises(GenerateError, match="mutants-1 does not agree with the oracle: output"):
         written("lesson6/sequence_rnn", "mutants-1", path, device="loop-one-step-late")
+    # Right for nine characters.
+    with pytest.raises(GenerateError, match="mutants-1 does not agree with the oracle: output"):
+        written("lesson6/sequence_rnn", "mutants-1", path, device="tenth-pass-of-another")
 
 
 def choices(probabilities: Sequence[float], count: int = 3000, **options: Any) -> dict[int, float]:
