@@ -36,18 +36,22 @@ STATELESS, STATEFUL = "lesson6/sequence_rnn", "lesson6/stateful_lstm"
 TRAINED = {
     **dict.fromkeys(("frozen_bias", "frozen_slots", "halved_rate", "every_second_update"), LEFT),
     **dict.fromkeys(("coarse_unread", "coarse_in_rows", "half_gradient", "fewer_of_several"), LEFT),
+    **dict.fromkeys(("moments_every_second", "small_updates_dropped", "rounded_parameters"), LEFT),
     "frozen_once_proved": LEFT,
     "slow_clock": "its clock goes wrong",
+    "halved_when_long": "its clock goes wrong",
     "halfway": ("does not wait for its work", LEFT),
 }
 FORWARD = {
-    **dict.fromkeys(("coarse_unread", "coarse_in_rows", "half_batch"), LEFT),
+    **dict.fromkeys(("coarse_unread", "coarse_in_rows", "half_batch", "rounded_parameters"), LEFT),
+    "by_first_column": (LEFT, LESS, CACHE),
     "stale_second": (LEFT, LESS),
     **dict.fromkeys(LAZY, LESS),
     "coarse_when_known": KNOWN,
     **dict.fromkeys(("third_sighting", "small_cache", "by_place"), (CACHE, LESS)),
     "last_of_several": LEFT,
     "slow_clock": "its clock goes wrong",
+    "halved_when_long": "its clock goes wrong",
     "halfway": ("does not wait for its work", LEFT, LESS),
 }
 # What is refused in other words than in training.

@@ -1,7 +1,14 @@
 """Backends that are not honest about their speed, by the way in which they cheat."""
 
 from timed.cheats.beforehand import beforehand, beforehand_aside
-from timed.cheats.caches import by_place, caching, coarse_when_known, small_cache, third_sighting
+from timed.cheats.caches import (
+    by_first_column,
+    by_place,
+    caching,
+    coarse_when_known,
+    small_cache,
+    third_sighting,
+)
 from timed.cheats.fewer_steps import fewer_of_several, last_of_several, lazy, one_batch
 from timed.cheats.not_waiting import early, halfway, stale
 from timed.cheats.put_off import (
@@ -23,15 +30,19 @@ from timed.cheats.unread import (
     half_batch,
     half_gradient,
     halved_rate,
+    moments_every_second,
+    rounded_parameters,
+    small_updates_dropped,
     stale_second,
     stale_state,
     stale_statistics,
 )
-from timed.cheats.wrong import drifting, slow_clock, wrong
+from timed.cheats.wrong import drifting, halved_when_long, slow_clock, wrong
 
 __all__ = [
     "beforehand",
     "beforehand_aside",
+    "by_first_column",
     "by_place",
     "caching",
     "coarse_in_rows",
@@ -51,15 +62,19 @@ __all__ = [
     "half_when_read",
     "halfway",
     "halved_rate",
+    "halved_when_long",
     "last_of_several",
     "lazy",
+    "moments_every_second",
     "one_batch",
+    "rounded_parameters",
     "skipping_by_lot",
     "skipping_forgotten",
     "skipping_second",
     "skipping_unread",
     "slow_clock",
     "small_cache",
+    "small_updates_dropped",
     "stale",
     "stale_second",
     "stale_state",

@@ -168,6 +168,39 @@ class StaleSecond(Watching):
         return self.kept
 
 
+class MomentsEverySecond(Watching):
+    """Second moments are kept up to date in every second step that nobody reads."""
+
+    def handed_on(self, name: str, before: Any, after: Any) -> Any:
+        return before if name.startswith("v.") and self.since % 2 else after
+
+
+class SmallUpdatesDropped(Watching):
+    """What moves an entry by less than half of the furthest move is left out."""
+
+    def handed_on(self, name: str, before: Any, after: Any) -> Any:
+        if not name.endswith((".W", ".U", ".table")):
+            return after
+        moved = np.abs(after - before)
+        return np.where(moved < moved.max() / 2, before, after)
+
+
+class RoundedParameters(Watching):
+    """Parameters are read with twelve binary digits of 24, as TF32 has them."""
+
+    def unread(self, plan: Plan, before: Tensors, run: Run, inputs: Tensors) -> Tensors:
+        matrices = {n: twelve(a) for n, a in inputs.items() if n.endswith((".W", ".U"))}
+        return super().unread(plan, before, run, {**inputs, **matrices})
+
+
+def twelve(array: Any) -> Any:
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + 0x800) & 0xFFFFF000).view(np.float32).reshape(np.shape(array))
+
+
+moments_every_second = serving(MomentsEverySecond)
+small_updates_dropped = serving(SmallUpdatesDropped)
+rounded_parameters = serving(RoundedParameters)
 frozen_bias = serving(FrozenBias)
 frozen_slots = serving(FrozenSlots)
 halved_rate = serving(HalvedRate)

@@ -42,6 +42,18 @@ def drifting(name: str) -> Answer:
     return run
 
 
+@offering
+def halved_when_long(name: str) -> Answer:
+    """Tells of half the time where more than a few steps are timed in a row."""
+    answer = honest(name)
+
+    def run(verb: str, payload: dict[str, Any]) -> Any:
+        value = answer(verb, payload)
+        return value / 2 if verb == "throughput" and payload["count"] > 16 else value
+
+    return run
+
+
 class SlowClock(NumpyBackend):  # type: ignore[misc]
     """Its module has made the clock of its process go at half speed."""
 
