@@ -25,7 +25,7 @@ HARNESS = Path(sys.executable).with_name("harness")
 @pytest.mark.parametrize("backend", NARROW)
 def test_products_in_bfloat16_and_float16_agree_and_all_else_is_float32(backend: str) -> None:
     dtypes = ("bfloat16", "float16")
-    checks = ("values", "cotangents", "pipeline", "functions", "optimizer-steps", "initial-values")
+    checks = ("values", "cotangents", "pipeline*", "functions", "optimizer-steps", "initial-values")
     command = [str(HARNESS), "check", "lesson6/sequence_rnn", "--backend", backend, "--json"]
     command += ["--timeout", "500"]
     command += [word for dtype in dtypes for word in ("--dtype", dtype)]

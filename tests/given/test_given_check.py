@@ -81,7 +81,7 @@ def test_the_output_names_them_and_what_is_not_given(folder: Path) -> None:
     assert ", inputs (sha256 " in done.stdout
     assert "of w.safetensors, x.npz; batch 2, time 5" in " ".join(done.stdout.split())
     assert "not given: state is zeros; statistics, targets drawn" in done.stdout
-    assert "shapes, partial-batch, extremes" in " ".join(done.stdout.split())
+    assert "shapes, partial-batch, single-example, extremes" in " ".join(done.stdout.split())
 
 
 def test_a_fault_that_only_they_show_is_found_and_kept(folder: Path) -> None:
@@ -234,7 +234,7 @@ def test_what_cannot_be_checked_is_said(specs: Any, options: Any, words: str) ->
 def test_every_check_is_made_at_given_numbers_or_named_as_not() -> None:
     own = {"shapes", "partial-batch", "extremes", "saturation", "kinks", "embedding-rows"}
     own |= {"bad-index", "nan", "initial-values", "own-sizes", "large-sizes", "functions", "tails"}
-    own |= {"large-counts"}
+    own |= {"large-counts", "single-example", "nan-inputs", "far-inputs"}
     own |= {
         "offset",
         "minus-infinity",
