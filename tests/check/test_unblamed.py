@@ -12,9 +12,9 @@ from harness.check.events import Report
 SPECS = Path(__file__).parents[1] / "support" / "odd_models"
 BOTH = ("float64", "float32")
 SIZES = [
-    ("sequence_unrolled", {"hidden": 256}, 0, ("float32",), "pipeline", "numpy"),
+    ("sequence_unrolled", {"hidden": 256}, 0, ("float32",), "pipeline*", "numpy"),
     ("simple_rnn", {"time": 100}, 1, ("float32",), "saturation", "numpy"),
-    ("first_rnn", {}, 148, ("float64",), "training,pipeline", "numpy,torch"),
+    ("first_rnn", {}, 148, ("float64",), "training,pipeline*", "numpy,torch"),
     ("first_rnn", {"vocab": 2}, 0, ("float64",), "*", "numpy"),
     ("sequence_onehot", {"hidden": 1}, 1, BOTH, "causality", "numpy"),
     ("sequence_onehot", {"vocab": 1}, 0, BOTH, "causality", "numpy"),
