@@ -8,7 +8,7 @@ can be held to the spec's own optimizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -45,6 +45,7 @@ RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
 SLOWER = RATE / 8
 # In float32, 1 - 0.999 has lost ten bits: the first steps of any Adam are off by as much.
 NOISE = 2.0**-19
+LOSSES = "losses"
 # Sizes of the entries of a gradient; one parameter has none.
 SIZES = np.array([1, 1, 2.0**-20, 0.1, 2, 0.01, 4, 0])
 # Of steps counted from 0: those at which an entry has no gradient, though it had one before; and
@@ -94,13 +95,12 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     if context.dtype == "float16":
         expected = _left_out(expected, len(alone))
 
-    def compared(
-        way: str, found: Mapping[str, Any], expected: Expected, names: Iterable[str]
-    ) -> list[Deviation]:
+    def compared(way: str, found: Mapping[str, Any], expected: Expected) -> list[Deviation]:
+        wanted = expected.values
         if narrowed:  # but for losses, which are of a product
-            names = [n for n in names if "loss" not in n]
-            found = {n: a for n, a in found.items() if "loss" not in n}
-        wanted = {n: a for n, a in expected.values.items() if n in names}
+            wanted, found = (
+                {n: a for n, a in some.items() if "loss" not in n} for some in (wanted, found)
+            )
         deviations = compare(found, wanted, expected.noise(context.kept), context.kept)
         return [replace(d, name=f"{way}, {d.name}") for d in deviations]
 
@@ -113,18 +113,44 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     for number in seen:
         found |= step_values(number, made[number - 1], case.material)
     looked = tuple(f"step {number}: " for number in seen)
-    wanted = [n for n in expected.values if n.startswith(looked)]
-    deviations = compared("one by one", found, expected, wanted)
+    wanted = {n: a for n, a in expected.values.items() if n.startswith(looked)}
+    losses = [f"step {number}: loss" for number in seen if number <= len(steps)]
+    one_by_one = together(replace(expected, values=wanted), losses)
+    deviations = compared("one by one", joined(found, losses), one_by_one)
     # Losses of the later half, each of which tells where the steps before have led, and all that
     # the last one has left.
     context = replace(context, case=case)
     results, after = context.timed("train", batches, rule, RATE)
-    found = {f"step {count + i}: loss": r["loss"] for i, r in enumerate(results, start=1)}
+    losses = [f"step {count + i}: loss" for i in range(1, count + 1)]
+    found = {n: r["loss"] for n, r in zip(losses, results, strict=True)}
     found |= step_values(len(steps), {"results": results[-1], **after}, case.material)
-    left = [n for n in expected.values if n.startswith(f"step {len(steps)}: ")]
-    deviations += compared("in a row", found, expected, {*found, *left})
-    found, expected = descended(context, steps[:MADE], rule, RATE, expected)
-    return deviations + compared("as trained", found, expected, expected.values)
+    looked = (f"step {len(steps)}: ", *losses)
+    wanted = {n: a for n, a in expected.values.items() if n.startswith(looked)}
+    in_a_row = together(replace(expected, values=wanted), losses)
+    deviations += compared("in a row", joined(found, losses), in_a_row)
+    return deviations + compared(
+        "as trained", *descended(context, steps[:MADE], rule, RATE, expected)
+    )
+
+
+def joined(found: Mapping[str, Any], losses: Sequence[str]) -> dict[str, Any]:
+    """What was found, with losses as one array."""
+    rest = {name: array for name, array in found.items() if name not in losses}
+    return {**rest, LOSSES: np.concatenate([np.ravel(found[name]) for name in losses])}
+
+
+def together(expected: Expected, losses: Sequence[str]) -> Expected:
+    """The same with losses as one array, whose scale is that of the largest: one of them may be
+    nearly nothing, as the sum of many terms, and then has few digits, whoever computes it."""
+    values = joined(expected.values, losses)
+    sizes = np.abs(values[LOSSES])
+
+    def measured(dtype: str) -> dict[str, float]:
+        noise = dict(expected.measured(dtype))
+        most = max(noise[name] * size for name, size in zip(losses, sizes, strict=True))
+        return noise | {LOSSES: most / sizes.max()}
+
+    return Expected(values, measured)
 
 
 def _left_out(expected: Expected, last: int) -> Expected:
