@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.check.explain import explain
 from harness.spec.model import load_spec
-from harness.train.feed import phases_of
+from harness.train.phases import rates_of
 
 Entry = Mapping[str, Any]
 
@@ -68,7 +68,7 @@ own text.
 def _cut_off(systems: Mapping[str, Entry]) -> str:
     """What is to be said if a run has not as many epochs as its spec."""
     for system, entry in systems.items():
-        whole = len(phases_of(load_spec(f"lesson6/{system}"), None))
+        whole = len(rates_of(load_spec(f"lesson6/{system}"), None))
         if any(len(run["epochs"]) != whole for run in entry["trained"].values()):
             return ", cut off or carried on to as many epochs as the table says"
     return ""

@@ -52,8 +52,8 @@ def _definition(kind: str, name: str, library: Library) -> str:
     for title, values in given.items():
         if isinstance(values, Mapping) and values and title not in ("scan", "scans"):
             parts.append(_table(title, values))
-    for name, scan in {"": given.get("scan"), **given.get("scans", {})}.items():
-        parts += _loop(name, scan) if scan is not None else []
+    for loop, scan in {"": given.get("scan"), **given.get("scans", {})}.items():
+        parts += _loop(loop, scan) if scan is not None else []
     parts += [_equations(title, given[title]) for title in EQUATIONS if title in given]
     if matrices is not None:
         parts += [_table("slots of matrices", matrices["slots"])] if matrices["slots"] else []

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from needed import need
 
+from harness.arrays import Arrays
 from harness.backends.numpy.backend import Numpy
 from harness.check.checks import Context, properties, soak
 from harness.check.checks.again import hold_again
@@ -43,6 +44,10 @@ class Jittery:
         found = self._verbs.gradients("training", material.inputs, material.state, material.targets)
         made = {f"gradient.{n}": self._jittered(a) for n, a in found["gradients"].items()}
         return {**found["results"], **made}
+
+    def forward(self, phase: Any, inputs: Arrays, state: Arrays) -> dict[str, Any]:
+        found = self._verbs.forward(phase, inputs, state)
+        return {name: self._jittered(array) for name, array in found.items()}
 
     def _jittered(self, array: Any) -> Any:
         noise = self._random.uniform(-1, 1, array.shape)
