@@ -16,7 +16,7 @@ Axes = tuple[FramedAxis, ...]
 
 def windows(x: Tensor, *, lowest: bool, **framing: Each) -> Tensor:
     """See the primitive."""
-    return _unfolded(x, framed_axes(framing), lowest)
+    return Windows.apply(x, framed_axes(framing), lowest)
 
 
 def overlap_add(x: Tensor, **framing: Each) -> Tensor:
@@ -37,6 +37,22 @@ def _unfolded(x: Tensor, axes: Axes, lowest: bool) -> Tensor:
         x = x.unfold(axis.axis, axis.dilation * (axis.size - 1) + 1, axis.stride)
     x = x[(..., *(slice(None, None, axis.dilation) for axis in axes))]
     return x.permute(*range(last), *range(rank, rank + count), *range(last, rank))
+
+
+class Windows(torch.autograd.Function):
+    """Its derivative is the sum below: what autograd makes of ``unfold`` in several axes, compiled,
+    writes beyond its memory (torch 2.13)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axes: Axes, lowest: bool) -> Tensor:
+        """The windows."""
+        ctx.axes = tuple(axis._replace(length=x.shape[axis.axis]) for axis in axes)
+        return _unfolded(x, axes, lowest)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """The sum of the gradients of each entry."""
+        return OverlapAdd.apply(gradients[0], ctx.axes), None, None
 
 
 class OverlapAdd(torch.autograd.Function):
