@@ -16,7 +16,7 @@ Axes = tuple[FramedAxis, ...]
 
 def windows(x: Tensor, *, lowest: bool, **framing: Each) -> Tensor:
     """See the primitive."""
-    return Windows.apply(x, framed_axes(framing), lowest)
+    return Unfold.apply(x, framed_axes(framing), lowest)
 
 
 def overlap_add(x: Tensor, **framing: Each) -> Tensor:
@@ -39,7 +39,7 @@ def _unfolded(x: Tensor, axes: Axes, lowest: bool) -> Tensor:
     return x.permute(*range(last), *range(rank, rank + count), *range(last, rank))
 
 
-class Windows(torch.autograd.Function):
+class Unfold(torch.autograd.Function):
     """Its derivative is the sum below: what autograd makes of ``unfold`` in several axes, compiled,
     writes beyond its memory (torch 2.13)."""
 
