@@ -34,6 +34,7 @@ from harness.given import commands as given_commands
 from harness.output.printing import tell
 from harness.report import commands as report_commands
 from harness.runs.shards import Shard
+from harness.runtime.paths import PATHS
 from harness.spec import commands as spec_commands
 from harness.train import commands as train_commands
 from harness.train.generate import commands as generate_commands
@@ -212,7 +213,7 @@ def request_of(given: Mapping[str, Any]) -> Any:
         specs=specs or (requests.QUICK_SPECS if quick else ()),
         backends=columns.names if backends else (),
         dtypes=given["dtypes"] or (requests.QUICK_DTYPES if quick else requests.DTYPES),
-        paths=_paths(given["paths"], requests.PATHS),
+        paths=_paths(given["paths"], PATHS),
         sizes=sizes,
         pythons=columns.pythons,
         environment=options.variables(given["environment"], partial(names_of, backends)),

@@ -190,6 +190,19 @@ def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
     return [("", ""), ("back_", "_reverse")] if back else [("", "")]
 
 
+def _of_gates(layer: ClaimableCall, order: str, second: Callable[[str], Piece]) -> dict[str, Piece]:
+    """The parameters of each direction in torch's order of gates; ``second`` is its other bias."""
+    pieces: dict[str, Piece] = {}
+    for way, end in directions(layer):
+        pieces |= {
+            f"weight_ih_l0{end}": _gates(f"{way}W", order, transpose=True),
+            f"weight_hh_l0{end}": _gates(f"{way}U", order, transpose=True),
+            f"bias_ih_l0{end}": _gates(f"{way}b", order, transpose=False),
+            f"bias_hh_l0{end}": second(way),
+        }
+    return pieces
+
+
 def _simple_rnn(layer: ClaimableCall) -> Native | None:
     activation = layer.attributes["activation"]
     if activation not in ("tanh", "relu"):
@@ -208,28 +221,14 @@ def _lstm(layer: ClaimableCall) -> Native | None:
     if not _gated(layer):
         return None
     (units,) = layer.shapes["b_i"]
-    pieces: dict[str, Piece] = {}
-    for way, end in directions(layer):
-        pieces |= {
-            f"weight_ih_l0{end}": _gates(f"{way}W", "ifgo", transpose=True),
-            f"weight_hh_l0{end}": _gates(f"{way}U", "ifgo", transpose=True),
-            f"bias_ih_l0{end}": _gates(f"{way}b", "ifgo", transpose=False),
-            f"bias_hh_l0{end}": FrozenZeros((4 * units,)),
-        }
+    pieces = _of_gates(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
     return _recurrent("torch.lstm", ["h", "c"], pieces)
 
 
 def _gru_reset_after(layer: ClaimableCall) -> Native | None:
     if not _gated(layer):
         return None
-    pieces: dict[str, Piece] = {}
-    for way, end in directions(layer):
-        pieces |= {
-            f"weight_ih_l0{end}": _gates(f"{way}W", "rzn", transpose=True),
-            f"weight_hh_l0{end}": _gates(f"{way}U", "rzn", transpose=True),
-            f"bias_ih_l0{end}": _gates(f"{way}b", "rzn", transpose=False),
-            f"bias_hh_l0{end}": _gates(f"{way}c", "rzn", transpose=False),
-        }
+    pieces = _of_gates(layer, "rzn", lambda way: _gates(f"{way}c", "rzn", transpose=False))
     return _recurrent("torch.gru", ["h"], pieces)
 
 

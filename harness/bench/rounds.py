@@ -163,7 +163,9 @@ def _try_path(contestant: Contestant, path: str, beside: bool) -> dict[str, Any]
     except WorkerFault as fault:
         if fault.outcome.status != "error":
             raise
-        found["reason"] = f"{fault.verb}: {fault.outcome.cause}"
+        # Below its first line an error may have the frames of a framework's own calls.
+        cause, *_ = fault.outcome.cause.split("\n")
+        found["reason"] = f"{fault.verb}: {cause}"
     return found
 
 

@@ -9,10 +9,9 @@ import click
 
 from harness.command.options import completers
 from harness.errors import HarnessError
-from harness.runtime.paths import COMPILED_PATHS
+from harness.runtime.paths import COMPILED_PATHS, PATHS
 
 DTYPES = ("float64", "float32", "bfloat16", "float16", "tf32")
-PATHS = ("native", "equations", "derived")
 # What commands take beside those.
 FURTHER = {"check": ("all",), **dict.fromkeys(("bench", "train"), (*COMPILED_PATHS, "fastest"))}
 MODES = ("forward", "train")

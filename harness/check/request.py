@@ -19,6 +19,7 @@ from harness.oracle.given import Given
 from harness.program.fitting_sizes import nearest_sizes
 from harness.runs.shards import Shard
 from harness.runtime.labels import backend_of
+from harness.runtime.paths import PATHS
 from harness.runtime.precision import host_dtype
 from harness.spec.asked_sizes import known_sizes
 from harness.spec.model import Spec
@@ -41,7 +42,6 @@ LARGEST = {
     "float32": float(np.finfo(np.float32).max),
     "float64": float(np.sqrt(np.finfo(np.float64).max)),
 }
-PATHS = ("native", "equations", "derived")
 # What ``--quick`` takes where nothing else is asked for: one model of each kind of recurrence.
 QUICK_SPECS = ("lesson6/simple_rnn", "lesson6/stateful_lstm", "lesson6/keras_gru")
 QUICK_DTYPES, QUICK_CHECKS = ("float32",), ("values",)

@@ -107,7 +107,7 @@ class CellRun:
             return
         hello = self.worker.hello or {}
         result.doubts = hello.get("doubts", ())
-        result.version = ", ".join(f"{n} {v}" for n, v in hello.get("versions", {}).items())
+        result.version = self.worker.versions
         # What a backend does not claim to have is not a fault of it.
         needs = self.subject.needs(self.case)
         lacking = not_offered(hello, self.cell.device, self.cell.dtype, needs)

@@ -16,13 +16,14 @@ from harness.check.history import cell_lines
 from harness.check.record_file import RecordWriter
 from harness.check.record_made import begin_record
 from harness.check.record_read import CELL_FIELDS
-from harness.check.request import KNOWN_DTYPES, PATHS, Request
+from harness.check.request import KNOWN_DTYPES, Request
 from harness.check.resume import request_record
 from harness.check.runner import CellRunner
 from harness.check.task_form import OptionsForm
 from harness.errors import UsageError, check_known, shorten
 from harness.files.forms import formed
 from harness.oracle.threads import one_thread
+from harness.runtime.paths import PATHS
 
 # Of a request: what says which cells there are and how they are run as a whole, and not what one
 # of them gives.

@@ -6,7 +6,7 @@ differ by far more than rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -158,3 +158,9 @@ def kink_margin(program: Program, material: Arguments) -> float:
         session.load(material.parameters, material.statistics)
         session.forward("training", material.inputs, material.state)
     return oracle.margin
+
+
+def furthest(program: Program, materials: Iterable[Arguments]) -> Arguments:
+    """The first of some arguments that are off all kinks by :data:`KINK_MARGIN`, else those that
+    are the furthest off: a value on a kink falls to one side or the other by rounding alone."""
+    return max(materials, key=lambda material: min(kink_margin(program, material), KINK_MARGIN))

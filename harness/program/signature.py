@@ -58,6 +58,16 @@ def noise_ports(program: Program) -> tuple[Port, ...]:
     return tuple(port for port in program.inputs if "noise" in (port.init or {}))
 
 
+def float_inputs(program: Program) -> tuple[Port, ...]:
+    """The inputs of floats that a batch gives: but for noise."""
+    noise = noise_ports(program)
+    return tuple(
+        port
+        for port in program.inputs
+        if program.type_of(port).kind == "float" and port not in noise
+    )
+
+
 def length_ports(program: Program) -> tuple[Port, ...]:
     """The inputs and targets that are lengths of rows: whole numbers up to a size."""
     ports = (*program.inputs, *program.targets)

@@ -78,6 +78,12 @@ class Worker:
         return self._hello
 
     @property
+    def versions(self) -> str:
+        """What runs there and which of it, as the hello says; nothing before the first start."""
+        told = (self._hello or {}).get("versions", {})
+        return ", ".join(f"{name} {version}" for name, version in told.items())
+
+    @property
     def pid(self) -> int | None:
         """Process number of the worker, None while there is none."""
         return self._process.pid if self._process else None

@@ -23,9 +23,10 @@ from marked import put
 
 import harness
 from harness.check.findings import PASSING
-from harness.check.request import PATHS, Request
+from harness.check.request import Request
 from harness.check.run import Engine
 from harness.files.atomic import write_whole
+from harness.runtime.paths import PATHS
 from harness.spec.library import Library
 
 RECORD = Path(__file__).with_suffix(".json")

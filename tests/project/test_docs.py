@@ -14,8 +14,8 @@ from places import ROOT
 from harness.check.checks import FINDINGS
 from harness.check.findings import VERDICTS, Who
 from harness.check.record_forms import RESULT_FIELDS
-from harness.check.request import PATHS
 from harness.oracle.case import Case
+from harness.runtime.paths import PATHS
 from harness.spec.library import FOLDERS
 from harness.spec.model import Spec, load_spec
 

@@ -64,6 +64,7 @@ class LocalWorker:
             "devices": service.devices(),
             "dtypes": service.dtypes(),
         }
+        self.versions = ", ".join(f"{n} {v}" for n, v in service.versions().items())
 
     def start(self) -> Outcome:
         return Outcome("ok", self.hello)

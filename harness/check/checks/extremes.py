@@ -13,11 +13,11 @@ from harness.arrays import ArrayDict
 from harness.check.checks.context import Context, part
 from harness.check.findings import Finding
 from harness.oracle.case import Case
-from harness.oracle.kinks import KINK_MARGIN, kink_margin
+from harness.oracle.kinks import furthest
 from harness.oracle.off_kinks import finite
 from harness.oracle.tolerance import Deviation
 from harness.program.ir import Port
-from harness.program.signature import noise_ports, owner_of
+from harness.program.signature import float_inputs, owner_of
 from harness.runtime.arguments import Arguments
 
 # Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
@@ -87,8 +87,7 @@ def _most_saturated(case: Case) -> Arguments:
         usable = [material for material in materials if finite(*programs, material)]
         if usable:
             break
-    # A value on a kink would fall to one side or the other by rounding alone.
-    return max(usable or materials, key=lambda m: min(kink_margin(case.training, m), KINK_MARGIN))
+    return furthest(case.training, usable or materials)
 
 
 def _saturated(case: Case, factor: float) -> Arguments:
@@ -227,9 +226,11 @@ def nan(context: Context) -> Iterator[Finding]:
 def nan_inputs(context: Context) -> Iterator[Finding]:
     """The same of what a batch gives, inputs of floats and a state, and of the first parameter."""
     program = context.case.training
-    noise = noise_ports(program)
-    floats = (p for p in program.inputs if program.type_of(p).kind == "float" and p not in noise)
-    groups = {"parameters": program.parameters[:1], "inputs": floats, "state": program.state}
+    groups = {
+        "parameters": program.parameters[:1],
+        "inputs": float_inputs(program),
+        "state": program.state,
+    }
     finding = Finding("nan-inputs")
     for group, ports in groups.items():
         for port in ports:

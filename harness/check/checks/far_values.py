@@ -15,9 +15,9 @@ from harness.check.checks.context import Context
 from harness.check.checks.extremes import class_counts, is_table, last_layer, starts_at
 from harness.check.findings import Finding
 from harness.oracle.case import Case
-from harness.oracle.kinks import KINK_MARGIN, kink_margin
+from harness.oracle.kinks import furthest
 from harness.program.ir import Node, Port
-from harness.program.signature import noise_ports
+from harness.program.signature import float_inputs
 from harness.runtime.arguments import Arguments
 
 # Beyond exp's range in float32 and in float64, and where tanh first has no digit left.
@@ -87,9 +87,8 @@ def far_material(case: Case) -> Arguments | None:
     """Inputs of floats, but for noise, and tables times one of :data:`FAR`, and all matrices but
     the last layer's as much smaller; None where nothing is far. Of the factors the one with which
     the model is the furthest off its kinks."""
-    program, material = case.training, case.material
-    noise = {port.name for port in noise_ports(program)}
-    inputs = {n for n, a in material.inputs.items() if a.dtype.kind == "f" and n not in noise}
+    material = case.material
+    inputs = {port.name for port in float_inputs(case.training)}
     tables = {n for n in material.parameters if is_table(n)}
     if not inputs | tables:
         return None
@@ -103,10 +102,7 @@ def far_material(case: Case) -> Arguments | None:
         given = {n: a * factor if n in inputs else a for n, a in material.inputs.items()}
         return replace(material, parameters=parameters, inputs=given)
 
-    def furthest() -> Arguments:
-        return max(map(made, FAR), key=lambda m: min(kink_margin(program, m), KINK_MARGIN))
-
-    return case.found_once("far-inputs", furthest)
+    return case.found_once("far-inputs", lambda: furthest(case.training, map(made, FAR)))
 
 
 def _is_inner_matrix(name: str, array: Array, last: str) -> bool:

@@ -10,7 +10,7 @@ from harness.check.checks.again import hold_again
 from harness.check.checks.context import Context, equal
 from harness.check.findings import Finding
 from harness.oracle.case import Case
-from harness.oracle.kinks import KINK_MARGIN, kink_margin
+from harness.oracle.kinks import furthest
 from harness.program.fitting_sizes import fits, nearest_sizes
 from harness.runtime.arguments import Arguments
 
@@ -71,15 +71,10 @@ def single_example(context: Context) -> Iterator[Finding]:
         return
     context.remote.load(case.material)
     context.remote.gradients(case.material)
-    alone = case.found_once("single-example", lambda: _off_kinks(case, batch, time))
+    drawn = (case.batch_of(batch, time, number) for number in range(5, 9))
+    alone = case.found_once("single-example", lambda: furthest(case.training, drawn))
     found = context.remote.gradients(alone)
     yield context.finding("single-example", found, case.gradients(alone, "single-example"))
-
-
-def _off_kinks(case: Case, batch: int, time: int) -> Arguments:
-    """Of some batches the one that is the furthest off all kinks."""
-    drawn = (case.batch_of(batch, time, number) for number in range(5, 9))
-    return max(drawn, key=lambda material: min(kink_margin(case.training, material), KINK_MARGIN))
 
 
 def can_be_smaller(case: Case) -> bool:

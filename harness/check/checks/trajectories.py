@@ -115,8 +115,8 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     looked = tuple(f"step {number}: " for number in seen)
     wanted = {n: a for n, a in expected.values.items() if n.startswith(looked)}
     losses = [f"step {number}: loss" for number in seen if number <= len(steps)]
-    one_by_one = together(replace(expected, values=wanted), losses)
-    deviations = compared("one by one", joined(found, losses), one_by_one)
+    one_by_one = _together(replace(expected, values=wanted), losses)
+    deviations = compared("one by one", _joined(found, losses), one_by_one)
     # Losses of the later half, each of which tells where the steps before have led, and all that
     # the last one has left.
     context = replace(context, case=case)
@@ -126,23 +126,23 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     found |= step_values(len(steps), {"results": results[-1], **after}, case.material)
     looked = (f"step {len(steps)}: ", *losses)
     wanted = {n: a for n, a in expected.values.items() if n.startswith(looked)}
-    in_a_row = together(replace(expected, values=wanted), losses)
-    deviations += compared("in a row", joined(found, losses), in_a_row)
+    in_a_row = _together(replace(expected, values=wanted), losses)
+    deviations += compared("in a row", _joined(found, losses), in_a_row)
     return deviations + compared(
         "as trained", *descended(context, steps[:MADE], rule, RATE, expected)
     )
 
 
-def joined(found: Mapping[str, Any], losses: Sequence[str]) -> dict[str, Any]:
+def _joined(found: Mapping[str, Any], losses: Sequence[str]) -> dict[str, Any]:
     """What was found, with losses as one array."""
     rest = {name: array for name, array in found.items() if name not in losses}
     return {**rest, LOSSES: np.concatenate([np.ravel(found[name]) for name in losses])}
 
 
-def together(expected: Expected, losses: Sequence[str]) -> Expected:
+def _together(expected: Expected, losses: Sequence[str]) -> Expected:
     """The same with losses as one array, whose scale is that of the largest: one of them may be
     nearly nothing, as the sum of many terms, and then has few digits, whoever computes it."""
-    values = joined(expected.values, losses)
+    values = _joined(expected.values, losses)
     sizes = np.abs(values[LOSSES])
 
     def measured(dtype: str) -> dict[str, float]:

@@ -104,7 +104,7 @@ def run_reduce(
         search = Search(runner.differs, options["search_timeout"], partial(_shown, bar))
         bar.step(f"looking for a smaller failure (at most {search.seconds:g} s)")
         small = search.smallest(whole)
-        version = _versions(worker)
+        version = worker.versions
         finding = Finding(small.run.check, runner.deviations(small)).judge()
     expected = small.expected()
     cell = replace(cell, backend=name)
@@ -116,12 +116,6 @@ def run_reduce(
     for line in more:
         tell(line)
     return 0
-
-
-def _versions(worker: Worker) -> str:
-    """What runs there, as its greeting says."""
-    told = (worker.hello or {}).get("versions", {})
-    return ", ".join(f"{name} {version}" for name, version in told.items())
 
 
 def _shown(bar: Progress, tried: int, candidate: Failure) -> None:
