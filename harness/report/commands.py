@@ -61,8 +61,9 @@ def reported(
 ) -> Callable[[Command], Command]:
     """Give a command options for reports of the file that its option ``results`` names.
 
-    Without that option, the file is one that is gone at the end; where the command is interrupted
-    and the file is ``worth`` it, it is left, for its message names it.
+    Without that option, the file is one that is gone at the end. Where the command is interrupted
+    and the file is ``worth`` it, the reports are of what had ended, and the file is left: the
+    command's message names it.
     """
     return partial(_reported, results=results, junit=junit, worth=worth)
 
@@ -86,7 +87,8 @@ def _reported(
             options[results] = folder / "results"
         try:
             code = _exit_code(command, arguments, options)
-            if code in ENDED:
+            kept = code == INTERRUPTED and worth(options[results])
+            if kept or code in ENDED:
                 # bench has its older file under the name "compare".
                 old = options.get("baseline") or options.get("compare")
                 given = {**options, "bases": (old,) if old is not None else ()}
@@ -94,7 +96,7 @@ def _reported(
         except HarnessError:
             _clear(folder)
             raise
-        if code != INTERRUPTED or not worth(options[results]):
+        if not kept:
             _clear(folder)
         raise SystemExit(code)
 

@@ -117,12 +117,25 @@ def trend(
         _plot(axes, series)
         if log:
             axes.set_yscale("log")
+        _widen(axes, log)
         for place in upgrades:
             axes.axvline(place, color=INK, linestyle="--", linewidth=1)
         axes.set_xlabel(title)
         axes.locator_params("x", integer=True)
 
     return _svg(draw, 3.0, title)
+
+
+def _widen(axes: Axes, log: bool) -> None:
+    """Let an axis of values span a digit, or a factor of two: else noise fills it and looks like
+    news."""
+    low, high = axes.get_ylim()
+    if log and high < 2 * low:
+        middle = (low * high) ** 0.5
+        axes.set_ylim(middle / 2**0.5, middle * 2**0.5)
+    elif not log and high < low + 1:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - 0.5, middle + 0.5)
 
 
 def _plot(axes: Axes, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:

@@ -79,7 +79,8 @@ def summary(name: str, folder: Path) -> str:
 
 
 def test_the_workflow_has_the_form_of_one() -> None:
-    assert set(WORKFLOW) == {"name", True, "jobs"}
+    assert set(WORKFLOW) == {"name", True, "env", "jobs"}
+    assert "[torch] @ $HARNESS" in RUN["Install"]
     assert set(WORKFLOW[True]) == {"push", "pull_request"}
     assert WORKFLOW["jobs"]["check"]["runs-on"] == "ubuntu-latest"
     for found in STEPS:

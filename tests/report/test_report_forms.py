@@ -208,7 +208,7 @@ def test_a_command_that_is_refused_leaves_no_folder(
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_an_interrupt_names_records_with_cells_only(
+def test_an_interrupt_keeps_and_shows_records_with_cells_only(
     ended: bool, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = (files / "run.jsonl").read_text().splitlines(keepends=True)
@@ -228,7 +228,8 @@ def test_an_interrupt_names_records_with_cells_only(
     assert bool(left) == ended
     assert ("cells that had ended are in" in found.stderr) == ended
     assert ("interrupted; no cell had ended yet" in found.stderr) != ended
-    assert len(list(tmp_path.iterdir())) == ended
+    assert len(list(tmp_path.glob("harness-report-*"))) == ended
+    assert (tmp_path / "x.html").exists() == ended
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from harness.check.run import Engine
 from harness.report.forms import EpochFigures, TrainedHistory
 from harness.report.inputs import Inputs, TrainedWeights
 from harness.report.page import page as report_page
+from harness.report.svg_pictures import trend
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,27 @@ def test_each_cell_has_a_line_over_the_runs_with_its_upgrades(files: Path, tmp_p
     assert shown.count('class="wrong"') == 2
     assert len(re.findall(r'class="dash"[^>]*><title>[^<]* became numpy', shown)) == 2
     assert "<img" not in shown
+
+
+@pytest.mark.parametrize(
+    ("log", "values", "least"),
+    [
+        (False, (6.71, 6.73), 0.5),
+        (False, (3, 7), 3.5),
+        (True, (990, 1010), 150),
+        (True, (1, 1), 0.2),
+    ],
+)
+def test_what_hardly_moves_does_not_fill_a_picture(
+    log: bool, values: tuple[float, float], least: float
+) -> None:
+    pytest.importorskip("matplotlib")
+    drawn = trend("run", {"numpy": list(enumerate(values, 1))}, [], log=log)
+    upright = drawn.partition('id="matplotlib.axis_2"')[2]
+    ticks = [
+        float(tick.replace(" k", "e3")) for tick in re.findall(r">([\d.]+(?: k)?)</text>", upright)
+    ]
+    assert max(ticks) - min(ticks) >= least
 
 
 # What the run was asked for, which the command of a cell asks for again.
