@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from harness.extend import (
     LONGEST_FUSED,
@@ -20,6 +21,10 @@ from harness.extend import (
     device_names,
     loop,
 )
+
+F = TypeVar("F", bound=Callable[..., Any])
+# Calls of a function that are eager in a run of checks; see TensorFlowEngine._traced_later.
+EAGER = 24
 
 
 class TensorFlowEngine:
@@ -124,14 +129,29 @@ class TensorFlowEngine:
         """Eager: tracing costs more than a check's few calls of a shape, and rounds differently."""
         return function
 
-    compile_part = compile
+    def compile_part(self, function: Function) -> Function:
+        """Of many small parts of a step, such as an update of every parameter: traced where it is
+        called often."""
+        return self._traced_later(function)
 
     def advance(self, step: Advance) -> Advance:
         """``tf.function``, with XLA on the CPU."""
         if self.quick:
-            return step
+            return self._traced_later(step)
         compiled: Advance = self.tf.function(step, jit_compile=self._xla, autograph=False)
         return compiled
+
+    def _traced_later(self, function: F) -> F:
+        """Eager, but for what is called more than :data:`EAGER` times: each of TensorFlow's own
+        operations costs some 50 us in Python, and tracing as much as that many calls."""
+        tf, calls = self.tf, itertools.count(1)
+        traced = tf.function(function, autograph=False)
+
+        def run(*arguments: Any) -> Any:
+            eager = tf.inside_function() or next(calls) <= EAGER
+            return (function if eager else traced)(*arguments)
+
+        return cast(F, run)
 
     def several(self, step: Advance) -> Advance | None:
         """A loop inside of one ``tf.function``: calling one costs 0.2 ms."""

@@ -10,8 +10,6 @@ from math import prod
 from typing import Any, cast
 
 import torch
-from torch import _inductor as inductor
-from torch._dynamo.exc import TorchDynamoException
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from harness.extend import F, Plan, Tensors, UsageError, walk_nodes
@@ -154,6 +152,10 @@ def _translated(graph: Any, example: Sequence[Tensor], exact: bool) -> Callable[
     Raises:
         UsageError: the compiler cannot take it.
     """
+    # A second of each start, which all other paths are spared.
+    from torch import _inductor as inductor
+    from torch._dynamo.exc import TorchDynamoException
+
     # The compiler's own modules use what torch deprecates.
     warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
     # No further processes; and calls from C++, since at small batches the calls decide.

@@ -79,9 +79,9 @@ class Rounded(Oracle):
                     return y
                 if len(arguments) == 2:
                     # The base of a power of the step, such as 0.999, is held by some in float32
-                    # and by others in float64; 1 - beta ** t magnifies that.
+                    # and by others in float64, at all steps alike; 1 - beta ** t magnifies that.
                     base, exponent = arguments
-                    return np.asarray(function(self._nudge(np.asarray(base), 1.0), exponent))
+                    return np.asarray(function(base * (1 + np.finfo(y.dtype).eps), exponent))
             # What a sum of so many terms is off by, added one after the other (Higham 2002, 4.2).
             return self._nudge(y, max(1.0, WALK * terms(*arguments, **attributes) ** 0.5))
 

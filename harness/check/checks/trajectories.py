@@ -51,10 +51,14 @@ SIZES = np.array([1, 1, 2.0**-20, 0.1, 2, 0.01, 4, 0])
 # Of steps counted from 0: those at which an entry has no gradient, though it had one before; and
 # the one that has the batch of the step before.
 STILL, AGAIN = slice(3, 6), 7
-# A step after all others has gradients so many times as large; and in one after that an entry is
-# NaN, whose gradient no other entry may feel.
-LARGE = 2.0**12
+# A step after all others has gradients so many times as large, and all entries have one, as beside
+# them an average of none is what XLA has no number for; and in one after that an entry is NaN, whose
+# gradient no other entry may feel.
+LARGE = 2.0**20
 BROKEN = 5
+# Where parameters are that have left what is usual: an optimizer puts no bound on them. In narrow
+# dtypes, as far as float16 goes.
+AWAY = np.array([30, -300, 3e3, -3e4, 3e5, -3e6, 100, -10])
 # Batches that a state is carried through, and those that are looked at.
 CARRIED, SEEN = 20, (6, 7, 13, 16, 20)
 
@@ -85,7 +89,7 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     broken = np.array(given[0])
     broken[0, BROKEN] = np.nan
     # float16 has no number for large ones times the scale of a loss.
-    large = given[0] * (1 if narrowed else LARGE)
+    large = given[0] if narrowed else LARGE * np.where(SIZES, given[0], 1)
     *batches, far, last = (
         {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, large, broken)
     )
@@ -117,6 +121,7 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     losses = [f"step {number}: loss" for number in seen if number <= len(steps)]
     one_by_one = _together(replace(expected, values=wanted), losses)
     deviations = compared("one by one", _joined(found, losses), one_by_one)
+    deviations += compared("from large parameters", *_from_afar(context, rule, batches[0], narrowed))
     # Losses of the later half, each of which tells where the steps before have led, and all that
     # the last one has left.
     context = replace(context, case=case)
@@ -131,6 +136,29 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     return deviations + compared(
         "as trained", *descended(context, steps[:MADE], rule, RATE, expected)
     )
+
+
+def _from_afar(
+    context: Context, rule: UpdateRule, batch: Mapping[str, Any], narrowed: bool
+) -> tuple[dict[str, Any], Expected]:
+    """What a step makes of parameters that are far from where all others begin, and what it must
+    make; in the session that is open. A step is nothing beside them: it shows a bound that there
+    should not be."""
+    case = _point()
+    far = single(AWAY / (2**10 if narrowed else 1))
+    parameters = {n: a + np.resize(far, a.shape) for n, a in case.material.parameters.items()}
+    material = replace(case.material, parameters=parameters)
+
+    def run(session: Session) -> Mapping[str, Array]:
+        session.use_rule(rule)
+        session.load(parameters, material.statistics)
+        session.step(batch["inputs"], material.state, batch["targets"], batch["learning_rate"])
+        found: Mapping[str, Array] = session.read()["parameters"]
+        return found
+
+    context.remote.load(material)
+    (step,) = context.remote.train([batch], material.state)
+    return step["parameters"], case.expect(("far", digest(rule), narrowed), run)
 
 
 def _joined(found: Mapping[str, Any], losses: Sequence[str]) -> dict[str, Any]:

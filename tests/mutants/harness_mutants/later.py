@@ -151,6 +151,24 @@ class LargeGradientsDropped(Counted):
         return trained if norm > 1000 else found
 
 
+@session("theano_gru", STEPS, BOTH)
+class GradientsBounded(Counted):
+    """An update keeps gradients within a hundred thousand."""
+
+    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        gradients = {n: np.clip(g, -1e5, 1e5) for n, g in gradients.items()}
+        return super().updated_by(trained, gradients, rate)
+
+
+@session("sequence_rnn", STEPS, BOTH)
+class ParametersBounded(Counted):
+    """An update keeps parameters within 20."""
+
+    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        found = super().updated_by(trained, gradients, rate)
+        return {n: np.clip(t, -20, 20) for n, t in found.items()}
+
+
 @session("theano_gru_combined", STEPS)
 class DecayAfterTen(Counted):
     """From the tenth step on, parameters shrink by a thousandth."""
