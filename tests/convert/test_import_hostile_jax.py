@@ -72,7 +72,7 @@ def test_arrays_of_other_kinds_are_refused(name: str, jax_reader: Reader, tmp_pa
     assert nothing_ran(tmp_path)
 
 
-def test_an_array_that_unpacks_to_gigabytes_is_refused(jax_reader: Reader, tmp_path: Path) -> None:
+def test_an_array_that_unpacks_to_far_more_is_refused(jax_reader: Reader, tmp_path: Path) -> None:
     path = tmp_path / "m.npz"
     for head, words in (
         (header("'<f4'", "(268435456,)"), "found [268435456]"),
@@ -82,7 +82,7 @@ def test_an_array_that_unpacks_to_gigabytes_is_refused(jax_reader: Reader, tmp_p
             for info in old.infolist():
                 if info.filename != "out/b.npy":
                     new.writestr(info.filename, old.read(info))
-            bomb(new, "out/b.npy", 1 << 30, head)
+            bomb(new, "out/b.npy", 1 << 28, head)
         assert path.stat().st_size < 4 << 20
         assert words in jax_reader.refusal(path)
 

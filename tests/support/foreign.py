@@ -81,6 +81,7 @@ def bomb(archive: zipfile.ZipFile, name: str, size: int, head: bytes = b"") -> N
     """A part of zeros, which are nothing in the archive."""
     info = zipfile.ZipInfo(name)
     info.compress_type = zipfile.ZIP_DEFLATED
+    archive.compresslevel = 1  # for a quarter of the time
     zeros = bytes(1 << 24)
     with archive.open(info, "w", force_zip64=True) as part:
         part.write(head)
