@@ -22,13 +22,13 @@ from harness.check.checks.whole_steps import MADE, descended
 from harness.check.findings import Finding
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
-from harness.oracle.tolerance import Deviation, compare
+from harness.oracle.tolerance import PRECISION, Deviation, compare
 from harness.oracle.yardstick import Expected
-from harness.program.ir import Program
+from harness.program.ir import Program, walk_nodes
 from harness.program.serial import digest
-from harness.program.updates import UpdateRule
+from harness.program.updates import UpdateRule, by_parameter
 from harness.runtime.arguments import Arguments
-from harness.runtime.precision import narrow
+from harness.runtime.precision import PRODUCTS, narrow
 from harness.runtime.session import Session
 from harness.runtime.tensors import whole
 
@@ -51,8 +51,8 @@ SIZES = np.array([1, 1, 2.0**-20, 0.1, 2, 0.01, 4, 0])
 # Of steps counted from 0: those at which an entry has no gradient, though it had one before; and
 # the one that has the batch of the step before.
 STILL, AGAIN = slice(3, 6), 7
-# A step after all others has gradients so many times as large, and all entries have one, as beside
-# them an average of none is what XLA has no number for; and in one after that an entry is NaN, whose
+# A step after all others has gradients so many times as large, and all entries have one, as XLA has
+# no number for what an average of none is beside them; and in one after that an entry is NaN, whose
 # gradient no other entry may feel.
 LARGE = 2.0**20
 BROKEN = 5
@@ -84,29 +84,12 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     float32: so parameters, slots and the number of the step must be that.
     """
     case, remote, narrowed = _point(), context.remote, bool(narrow(context.dtype))
-    count = (MORE if narrowed else MANY) if rule.every_slot else FEW
-    given = _gradients(count, narrowed)
-    broken = np.array(given[0])
-    broken[0, BROKEN] = np.nan
-    # float16 has no number for large ones times the scale of a loss.
-    large = given[0] if narrowed else LARGE * np.where(SIZES, given[0], 1)
-    *batches, far, last = (
-        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, large, broken)
-    )
-    steps = [*batches, *batches]
-    alone = [*steps, {**batches[0], "learning_rate": SLOWER}, far, last]
-    expected = case.train(rule, alone, case.material, ("steps", narrowed)).at_least(NOISE)
+    compared = partial(_compared, context, _multiplies(rule))
+    steps, alone = _steps(context, rule, narrowed)
+    count = len(steps) // 2
+    expected = case.train(rule, alone, case.material, ("steps", narrowed, len(alone)))
     if context.dtype == "float16":
         expected = _left_out(expected, len(alone))
-
-    def compared(way: str, found: Mapping[str, Any], expected: Expected) -> list[Deviation]:
-        wanted = expected.values
-        if narrowed:  # but for losses, which are of a product
-            wanted, found = (
-                {n: a for n, a in some.items() if "loss" not in n} for some in (wanted, found)
-            )
-        deviations = compare(found, wanted, expected.noise(context.kept), context.kept)
-        return [replace(d, name=f"{way}, {d.name}") for d in deviations]
 
     remote.open(case.training, case.inference, rule, context.path, context.dtype, context.device)
     remote.load(case.material)
@@ -121,11 +104,11 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     losses = [f"step {number}: loss" for number in seen if number <= len(steps)]
     one_by_one = _together(replace(expected, values=wanted), losses)
     deviations = compared("one by one", _joined(found, losses), one_by_one)
-    deviations += compared("from large parameters", *_from_afar(context, rule, batches[0], narrowed))
+    deviations += compared("from large parameters", *_from_afar(context, rule, steps[0]))
     # Losses of the later half, each of which tells where the steps before have led, and all that
     # the last one has left.
     context = replace(context, case=case)
-    results, after = context.timed("train", batches, rule, RATE)
+    results, after = context.timed("train", steps[:count], rule, RATE)
     losses = [f"step {count + i}: loss" for i in range(1, count + 1)]
     found = {n: r["loss"] for n, r in zip(losses, results, strict=True)}
     found |= step_values(len(steps), {"results": results[-1], **after}, case.material)
@@ -138,13 +121,57 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     )
 
 
+def _steps(
+    context: Context, rule: UpdateRule, narrowed: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The batches of the steps that are made in all ways, each twice; and of those one by one."""
+    count = (MORE if narrowed else MANY) if rule.every_slot else FEW
+    given = _gradients(count, narrowed)
+    broken = np.array(given[0])
+    broken[0, BROKEN] = np.nan
+    # float16 has no number for large ones times the scale of a loss.
+    large = given[0] if narrowed else LARGE * np.where(SIZES, given[0], 1)
+    *batches, far, last = (
+        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, large, broken)
+    )
+    steps = [*batches, *batches]
+    alone = [*steps, {**batches[0], "learning_rate": SLOWER}, far]
+    # A rule with a norm says nothing of one that is NaN: frameworks part there.
+    if context.dtype == "float16" or not (rule.totals or by_parameter(rule)):
+        alone.append(last)
+    return steps, alone
+
+
+def _multiplies(rule: UpdateRule) -> bool:
+    """Whether a rule has products of its own, as Muon has: they are narrow as all are."""
+    return any(node.op in PRODUCTS for node in walk_nodes(rule.every_node))
+
+
+def _compared(
+    context: Context, multiplies: bool, way: str, found: Mapping[str, Any], expected: Expected
+) -> list[Deviation]:
+    # Of numbers below the least normal one XLA makes zeros; and in narrow dtypes losses are of a
+    # product.
+    least, narrowed = np.finfo(context.kept).tiny, bool(narrow(context.dtype))
+    left_out = {n for n, a in expected.values.items() if 0 < np.abs(a).max() < least}
+    left_out |= {n for n in expected.values if narrowed and "loss" in n}
+    wanted, found = (
+        {n: a for n, a in some.items() if n not in left_out} for some in (expected.values, found)
+    )
+    measured = expected.noise(context.dtype if multiplies else context.kept)
+    noise = {n: max(measured[n], NOISE * PRECISION[context.kept]) for n in wanted}
+    return [
+        replace(d, name=f"{way}, {d.name}") for d in compare(found, wanted, noise, context.kept)
+    ]
+
+
 def _from_afar(
-    context: Context, rule: UpdateRule, batch: Mapping[str, Any], narrowed: bool
+    context: Context, rule: UpdateRule, batch: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Expected]:
     """What a step makes of parameters that are far from where all others begin, and what it must
     make; in the session that is open. A step is nothing beside them: it shows a bound that there
     should not be."""
-    case = _point()
+    case, narrowed = _point(), bool(narrow(context.dtype))
     far = single(AWAY / (2**10 if narrowed else 1))
     parameters = {n: a + np.resize(far, a.shape) for n, a in case.material.parameters.items()}
     material = replace(case.material, parameters=parameters)
