@@ -79,7 +79,9 @@ def test_the_matrix_runs_every_cell_once(tmp_path: Path) -> None:
 
 
 def test_the_workflow_has_the_form_of_one() -> None:
-    assert set(WORKFLOW) == {"name", True, "jobs"}
+    assert set(WORKFLOW) == {"name", True, "env", "jobs"}
+    for job in WORKFLOW["jobs"]:
+        assert " @ $HARNESS" in step(job, "Install")
     assert WORKFLOW["jobs"]["report"]["needs"] == "check"
     for job in WORKFLOW["jobs"].values():
         assert job["runs-on"] == "ubuntu-latest"
