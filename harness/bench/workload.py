@@ -18,7 +18,7 @@ from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference
 from harness.program.flops import count
 from harness.program.ir import Program
 from harness.program.plan import forward_plan, training_plan
-from harness.program.serial import encode
+from harness.program.serial import encoded
 from harness.program.signature import result_ports
 from harness.runtime.session import Session
 
@@ -110,9 +110,9 @@ class TimedCase:
     def payload(self, path: str, device: str) -> dict[str, Any]:
         """The arguments of the verb ``prepare``."""
         return {
-            "training": encode(self.programs["train"]),
-            "inference": encode(self.programs["forward"]),
-            "rule": encode(self.rule),
+            "training": encoded(self.programs["train"]),
+            "inference": encoded(self.programs["forward"]),
+            "rule": encoded(self.rule),
             "path": path,
             "dtype": self.dtype,
             "device": device,

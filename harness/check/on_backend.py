@@ -41,7 +41,14 @@ class SpecOnBackend:
         remote, cell = Remote(run.worker, run.timeout, spent), run.cell
         result.layers = _open(run, remote)
         context = Context(
-            run.case, run.own, remote, cell.path, cell.dtype, cell.device, repeat=self.repeat
+            run.case,
+            run.own,
+            remote,
+            cell.path,
+            cell.dtype,
+            cell.device,
+            repeat=self.repeat,
+            brief=self._elsewhere("float32", run),
         )
         wanted = [name for name in asked if self._is_for(name, run)]
         return OpenedSubject(
@@ -60,10 +67,13 @@ class SpecOnBackend:
         if check in NOT_NARROW and narrow(dtype):
             return False
         enough = IN_ONE.get(check, dtype)
-        offered = (run.worker.hello or {}).get("dtypes", ())
-        return enough == dtype or not (
-            run.checks == ("*",) and enough in self.dtypes and enough in offered
-        )
+        return enough == dtype or not self._elsewhere(enough, run)
+
+    def _elsewhere(self, dtype: str, run: CellRun) -> bool:
+        """Whether another cell of the run makes all checks in that dtype."""
+        if dtype == run.cell.dtype or run.checks != ("*",):
+            return False
+        return dtype in self.dtypes and dtype in (run.worker.hello or {}).get("dtypes", ())
 
 
 def _open(run: CellRun, remote: Remote) -> dict[str, str]:

@@ -107,7 +107,7 @@ class Port:
     init: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Program:
     """A model at one phase.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import types
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError, shorten
@@ -20,6 +21,10 @@ CLASSES: Mapping[str, type] = {
 }
 NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in CLASSES.values()}
 MOST_DEPTH = 100
+# Texts whose values a worker keeps: those of a cell's checks, and some of the cells before it.
+KEPT = 64
+# By the number of a program, a reference by which its text goes with it, and the text.
+_texts: dict[int, tuple[weakref.ref[Program], str]] = {}
 PLAIN = (bool, int, float, str, type(None))
 Test = Callable[[Any], bool]
 
@@ -41,6 +46,32 @@ def encode(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {"map": [[encode(k), encode(v)] for k, v in value.items()]}
     raise HarnessError(f"a program cannot hold {value!r}")
+
+
+def encoded(value: Any) -> str:
+    """A value as one text, for :func:`decoded` in a worker; that of a program is made once, as a
+    check sends the same ones many times.
+
+    Raises:
+        HarnessError: as for :func:`encode`.
+    """
+    if not isinstance(value, Program):
+        return json.dumps(encode(value))
+    number = id(value)
+    if number not in _texts:
+        text = json.dumps(encode(value))
+        _texts[number] = (weakref.ref(value, lambda _: _texts.pop(number, None)), text)
+    return _texts[number][1]
+
+
+@lru_cache(maxsize=KEPT)
+def decoded(text: str) -> Any:
+    """The value that :func:`encoded` was given; the same object for the same text.
+
+    Raises:
+        HarnessError: as for :func:`decode`.
+    """
+    return decode(json.loads(text))
 
 
 def digest(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.program.ir import Program
-from harness.program.serial import decode
+from harness.program.serial import decoded
 from harness.runtime import promises
 from harness.runtime.backend import Backend
 from harness.runtime.session import Session
@@ -16,8 +16,8 @@ def open_session(
 ) -> Session:
     """A session of programs that came over the wire, on a backend that is made ready for it."""
     backend.use(device, dtype)
-    programs = (decode(training), decode(inference))
-    return make_session(backend, *programs, path=path, dtype=dtype, rule=decode(rule))
+    programs = (decoded(training), decoded(inference))
+    return make_session(backend, *programs, path=path, dtype=dtype, rule=rule and decoded(rule))
 
 
 def make_session(

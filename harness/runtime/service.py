@@ -10,13 +10,14 @@ import numpy as np
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError, closest
 from harness.program.primitives import TABLE
-from harness.program.serial import decode
+from harness.program.serial import decoded
 from harness.program.signature import group_of
 from harness.runtime import promises
 from harness.runtime.backend import Backend
 from harness.runtime.functions import COMPILED
 from harness.runtime.interpreter import perform
 from harness.runtime.opening import open_session
+from harness.runtime.paths import DERIVED_PATHS
 from harness.runtime.probe import Probe
 from harness.runtime.promises import ContractError
 from harness.runtime.session import Session
@@ -55,17 +56,24 @@ class SessionService(StepService):
         quick: bool = False,
     ) -> Payload:
         """Start a session, in place of the last one; says which path each layer takes, whether the
-        backend promises to keep denormals, and whether its bits repeat."""
+        backend promises to keep denormals, whether its bits repeat, and whether the framework makes
+        the gradient, in a pass by itself as in a whole step."""
         self.backend.quick, self.backend.exact = quick, False
         self._setting = (dtype, device)
         self._session = open_session(self.backend, training, inference, rule, path, dtype, device)
         backend = self._session.backend
         promised = {"denormals": backend.denormals, "repeats": bool(backend.repeats())}
-        return {"paths": self._session.paths(), **promised}
+        return {"paths": self._session.paths(), **promised, "automatic": self._automatic()}
+
+    def _automatic(self) -> bool:
+        session = self.session
+        if session.path in DERIVED_PATHS:
+            return False
+        return session.automatic(session.plain("training", "loss")) is not None
 
     def use_rule(self, rule: Any) -> Payload:
         """Train with another optimizer; parameters must be loaded anew."""
-        self.session.use_rule(decode(rule))
+        self.session.use_rule(decoded(rule))
         return {"paths": self.session.paths()}
 
     def load(self, parameters: Payload, statistics: Payload) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.arrays import Arrays
-from harness.program.serial import encode
+from harness.program.serial import encoded
 from harness.train.kept import TrainingError
 from harness.train.request import Setup
 from harness.worker import answers
@@ -27,9 +27,9 @@ class TrainRemote:
         setup, request = self.setup, self.setup.request
         told: Mapping[str, Any] = self._ask(
             "begin",
-            training=encode(setup.training),
-            inference=encode(setup.inference),
-            rule=encode(setup.spec.update),
+            training=encoded(setup.training),
+            inference=encoded(setup.inference),
+            rule=encoded(setup.spec.update),
             path=path,
             dtype=request.dtype,
             device=request.device,

@@ -76,6 +76,7 @@ class Paths(TypedDict):
 class Opened(Paths):
     denormals: NotRequired[bool]
     repeats: NotRequired[bool]
+    automatic: NotRequired[bool]
 
 
 @with_config(FORM)

@@ -11,7 +11,7 @@ from typing import Any
 from harness.arrays import Array, Arrays
 from harness.program.ir import Phase, Program, walk_nodes
 from harness.program.primitives import OFFERED, offers_needed
-from harness.program.serial import encode
+from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
 from harness.runtime.paths import COMPILED_PATHS
@@ -118,7 +118,8 @@ class Remote:
     ``timeout`` seconds from now, to which is added what is ``excused`` in between: the seconds that
     the caller took for itself.
     ``denormals`` is whether the backend of the open session promises to keep them, ``repeats``
-    whether its gradients have the same bits each time."""
+    whether its gradients have the same bits each time, and ``automatic`` whether the framework
+    makes them, in whole steps too."""
 
     def __init__(
         self,
@@ -128,7 +129,7 @@ class Remote:
         forms: Forms = answers.BACKEND,
     ) -> None:
         self.worker, self.excused, self.forms = worker, excused, forms
-        self.denormals, self.repeats = False, True
+        self.denormals, self.repeats, self.automatic = False, True, False
         self.deadline = time.monotonic() + timeout - excused()
 
     def call(self, verb: str, **payload: Any) -> Any:
@@ -154,9 +155,9 @@ class Remote:
         """Start a session that is compiled quickly; returns the path of each layer."""
         value = self.call(
             "open",
-            training=encode(training),
-            inference=encode(inference),
-            rule=encode(rule),
+            training=encoded(training),
+            inference=encoded(inference),
+            rule=encoded(rule),
             path=path,
             dtype=dtype,
             device=device,
@@ -164,11 +165,12 @@ class Remote:
         )
         self.denormals = bool(value.get("denormals"))
         self.repeats = bool(value.get("repeats", True))
+        self.automatic = bool(value.get("automatic"))
         return dict(value["paths"])
 
     def use_rule(self, rule: UpdateRule) -> dict[str, str]:
         """Train with another optimizer."""
-        return dict(self.call("use_rule", rule=encode(rule))["paths"])
+        return dict(self.call("use_rule", rule=encoded(rule))["paths"])
 
     def load(self, material: Arguments) -> None:
         """Set parameters and statistics."""

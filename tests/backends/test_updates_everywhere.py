@@ -16,7 +16,7 @@ from sampling import sampled
 from harness.arrays import Array
 from harness.oracle.draw import draw
 from harness.oracle.oracle import Oracle
-from harness.program.serial import encode
+from harness.program.serial import encoded
 from harness.runtime.session import Session
 from harness.spec.model import Spec, load_spec
 from harness.worker.launch import Launch
@@ -147,9 +147,9 @@ def test_whole_steps_are_those_of_the_oracle(remote: Remote, use: str) -> None:
         given = draw(programs[0], 3, 4, 0)
         remote.call(
             "prepare",
-            training=encode(programs[0]),
-            inference=encode(programs[1]),
-            rule=encode(spec.update),
+            training=encoded(programs[0]),
+            inference=encoded(programs[1]),
+            rule=encoded(spec.update),
             path=path,
             mode="train",
             dtype="float64",

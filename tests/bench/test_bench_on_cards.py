@@ -14,7 +14,7 @@ from harness.bench.card import shared, slowed, watched
 from harness.bench.figures import large_product
 from harness.bench.record import Record
 from harness.check.request import Request, make_case
-from harness.program.serial import encode
+from harness.program.serial import encoded
 from harness.runtime import step_service
 from harness.runtime.plugins import load
 from harness.runtime.precision import WIDTHS
@@ -109,8 +109,8 @@ class Prepared(Numpy):
 def test_a_check_runs_in_the_precision_that_is_timed(dtype: str) -> None:
     case = make_case(load_spec("lesson6/simple_rnn"), Request(), own=False)
     service: Any = SessionService(backend := Prepared())
-    given = {"training": encode(case.training), "inference": encode(case.inference)}
-    given |= {"rule": encode(case.spec.update), "dtype": dtype, "device": "cuda:1"}
+    given = {"training": encoded(case.training), "inference": encoded(case.inference)}
+    given |= {"rule": encoded(case.spec.update), "dtype": dtype, "device": "cuda:1"}
     service.open(**given, path="native", quick=True)
     material = case.material
     batches = [{"inputs": material.inputs, "targets": material.targets}]

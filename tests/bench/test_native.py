@@ -14,7 +14,7 @@ from sampling import sampled
 
 from harness.oracle.draw import draw
 from harness.oracle.oracle import Oracle
-from harness.program.serial import encode
+from harness.program.serial import encoded
 from harness.runtime.session import Session
 from harness.spec.library import lesson6
 from harness.spec.model import Spec, load_spec
@@ -51,9 +51,9 @@ class Given:
     def payload(self, mode: str) -> dict[str, Any]:
         """What ``prepare`` takes."""
         return {
-            "training": encode(self.training),
-            "inference": encode(self.inference),
-            "rule": encode(self.spec.update),
+            "training": encoded(self.training),
+            "inference": encoded(self.inference),
+            "rule": encoded(self.spec.update),
             "path": "native",
             "dtype": "float32",
             "device": "cpu",

@@ -20,7 +20,7 @@ from harness.oracle.case import Case
 from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.oracle.threads import _call, _libraries, one_thread
 from harness.program.primitives import OFFERED
-from harness.program.serial import encode
+from harness.program.serial import encoded
 from harness.runtime.service import SessionService
 from harness.spec.library import lesson6
 from harness.spec.model import load_spec
@@ -177,7 +177,7 @@ def test_the_rate_of_the_steps_tells_narrow_floats_apart() -> None:
 def test_scattered_arrays_and_views_give_what_others_do() -> None:
     case, _ = cases("lesson6/stateful_lstm")
     verbs = SessionService(Numpy())
-    verbs.open(encode(case.training), encode(case.inference), dtype="float64")
+    verbs.open(encoded(case.training), encoded(case.inference), dtype="float64")
     material = case.material
     verbs.load(material.parameters, material.statistics)
     plain = verbs.forward("inference", material.inputs, material.state)

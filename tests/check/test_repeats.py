@@ -19,7 +19,7 @@ from harness.check.findings import Finding
 from harness.check.request import Request, make_case
 from harness.check.run import Engine
 from harness.oracle.case import Case
-from harness.program.serial import encode
+from harness.program.serial import encoded
 from harness.runtime import plugins
 from harness.runtime.arguments import Arguments
 from harness.runtime.service import SessionService
@@ -35,7 +35,7 @@ class Jittery:
     def __init__(self, case: Case, repeats: bool, jitter: float) -> None:
         self.repeats, self.jitter = repeats, jitter
         self._verbs, self._random = SessionService(Numpy()), np.random.default_rng(0)
-        self._verbs.open(encode(case.training), encode(case.inference))
+        self._verbs.open(encoded(case.training), encoded(case.inference))
 
     def load(self, material: Arguments) -> None:
         self._verbs.load(material.parameters, material.statistics)

@@ -13,7 +13,7 @@ from harness.check.request import Request, make_case
 from harness.errors import UsageError
 from harness.oracle.case import Case
 from harness.program.ir import Program
-from harness.program.serial import encode
+from harness.program.serial import encoded
 from harness.runtime.backend import Backend
 from harness.runtime.service import SessionService, handler
 from harness.runtime.session import Session
@@ -27,8 +27,8 @@ def case() -> Case:
 
 def opened(case: Case, backend: Backend, **choices: Any) -> SessionService:
     verbs = SessionService(backend)
-    given = {"dtype": "float64", "rule": encode(case.spec.update), **choices}
-    verbs.open(encode(case.training), encode(case.inference), **given)
+    given = {"dtype": "float64", "rule": encoded(case.spec.update), **choices}
+    verbs.open(encoded(case.training), encoded(case.inference), **given)
     return verbs
 
 
@@ -44,14 +44,14 @@ def verbs(case: Case) -> SessionService:
 
 def test_open_says_the_paths_and_use_rule_changes_them(case: Case) -> None:
     verbs = SessionService(Numpy())
-    found = verbs.open(encode(case.training), encode(case.inference))
+    found = verbs.open(encoded(case.training), encoded(case.inference))
     names = ["embed", "norm", "lstm", "out", "sparse_cross_entropy"]
     paths = dict.fromkeys(names, "equations")
     assert found == {"paths": paths, "denormals": True, "repeats": True}
-    rule = encode(case.spec.rule("sgd"))
+    rule = encoded(case.spec.rule("sgd"))
     assert set(verbs.use_rule(rule)["paths"]) == {*names, "optimizer"}
     first = verbs.session
-    verbs.open(encode(case.training), encode(case.inference), dtype="float32")
+    verbs.open(encoded(case.training), encoded(case.inference), dtype="float32")
     assert verbs.session is not first
 
 
@@ -76,14 +76,14 @@ def test_what_a_backend_has_not_is_refused_and_the_session_kept(
 ) -> None:
     before = verbs.session
     with pytest.raises(UsageError, match=words):
-        verbs.open(encode(case.training), encode(case.inference), **choices)
+        verbs.open(encoded(case.training), encoded(case.inference), **choices)
     assert verbs.session is before
 
 
 def test_values_are_those_of_the_session(case: Case, verbs: SessionService) -> None:
     m = case.material
     answer = handler(verbs.backend)
-    answer("open", {"training": encode(case.training), "inference": encode(case.inference)})
+    answer("open", {"training": encoded(case.training), "inference": encoded(case.inference)})
     direct = Session(Numpy(), case.training, case.inference)
     direct.load(m.parameters, m.statistics)
     answer("load", {"parameters": m.parameters, "statistics": m.statistics})

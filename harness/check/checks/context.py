@@ -13,7 +13,7 @@ from harness.check.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.tolerance import worst
 from harness.oracle.yardstick import Expected
-from harness.program.serial import encode
+from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
 from harness.runtime.precision import host_dtype
@@ -26,7 +26,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Context:
     """One cell: a backend's session, opened on ``case``; ``own`` is the case at its own sizes.
-    ``repeat`` is how often a soak repeats the run of values."""
+    ``repeat`` is how often a soak repeats the run of values; ``brief`` is whether another cell of
+    the run makes all checks in float32."""
 
     case: Case
     own: Case
@@ -38,6 +39,7 @@ class Context:
     outputs: dict[str, Array] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
     repeat: int = 0
+    brief: bool = False
 
     @property
     def kept(self) -> str:
@@ -90,9 +92,9 @@ class Context:
         material = self.case.material
         return self.remote.call(
             verb,
-            training=encode(self.case.training),
-            inference=encode(self.case.inference),
-            rule=encode(rule),
+            training=encoded(self.case.training),
+            inference=encoded(self.case.inference),
+            rule=encoded(rule),
             dtype=self.dtype,
             device=self.device,
             parameters=material.parameters,

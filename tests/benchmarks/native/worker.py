@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from contract import Given
 
-from harness.program.serial import decode
+from harness.program.serial import decoded
 from harness.runtime.clock import Clock
 
 MODULES: Mapping[str, str] = {
@@ -76,7 +76,7 @@ class Native:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when the framework is imported
         Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory starts anew
         self._dtype = np.dtype(dtype)
-        update, program = decode(rule), decode(training)
+        update, program = decoded(rule), decoded(training)
         system = program.name.rpartition("/")[2]
         self._module = (OF_MODELS if system in MODELS else MODULES)[self.name]
         self._given = {
