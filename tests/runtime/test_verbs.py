@@ -47,7 +47,7 @@ def test_open_says_the_paths_and_use_rule_changes_them(case: Case) -> None:
     found = verbs.open(encoded(case.training), encoded(case.inference))
     names = ["embed", "norm", "lstm", "out", "sparse_cross_entropy"]
     paths = dict.fromkeys(names, "equations")
-    assert found == {"paths": paths, "denormals": True, "repeats": True}
+    assert found == {"paths": paths, "denormals": True, "repeats": True, "automatic": False}
     rule = encoded(case.spec.rule("sgd"))
     assert set(verbs.use_rule(rule)["paths"]) == {*names, "optimizer"}
     first = verbs.session
