@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,16 @@ from harness.worker.machine import identity
 class Baseline:
     """An earlier run, read before the new one begins, which may append to the same file."""
 
-    def __init__(self, path: Path) -> None:
-        """Read it.
+    def __init__(self, path: Path, patterns: Sequence[str] = ()) -> None:
+        """Read it. Of a model that any of the ``patterns`` matches, and that is gone, the cells are
+        missed: none of the names that a run is left with tells of it.
 
         Raises:
             UsageError: no cell in it has ended, or one has on several machines, and not on this.
             RecordError: the file cannot be read.
         """
         self.name = displayed(path)
+        self.patterns = patterns
         self.records: Records = read_records(path, complete=True)
         self.cells = of_machine(self.records, identity(), f"--baseline {self.name}")
         if not self.cells:
@@ -50,7 +53,7 @@ class Baseline:
 
     def _asked_for(self, engine: Engine) -> Cells:
         """The cells and the checks that a request covers. Backends and specs that are left out
-        are all there are: one that is gone is missed."""
+        are all there are, and a pattern is all that it matches: one that is gone is missed."""
         request = engine.request
         checks = choose_checks(request.checks, request.thorough)
         others = {*engine.whole_plan()} - {*engine.cells()}  # of other shards
@@ -59,11 +62,14 @@ class Baseline:
             for cell, result in self.cells.items()
             if cell not in others
             and (not request.backends or cell.backend in engine.backends)
-            and (not request.specs or cell.spec in engine.specs.names)
+            and (not request.specs or cell.spec in engine.specs.names or self._matched(cell.spec))
             and cell.dtype in request.dtypes
             and cell.path in request.paths
             and cell.device == request.device
         }
+
+    def _matched(self, spec: str) -> bool:
+        return any(fnmatch.fnmatch(spec, pattern) for pattern in self.patterns)
 
 
 def since(compared: RunChanges, own: int) -> int:

@@ -66,7 +66,8 @@ def _blamed(context: Context, result: CellResult, first: Finding) -> Blame:
     if not tried:
         words = f"{_which(first)} has one path only: no layer of the framework's own runs there"
         return Blame("plugin", words)
-    words = f"{_which(first)} also differs with {_listed(tried)}: what all paths share is wrong"
+    paths = f"path{'s' if len(tried) > 1 else ''} {_listed(tried)}"
+    words = f"{_which(first)} differs on the {paths} too: what all paths share is wrong"
     return Blame("plugin", words)
 
 

@@ -44,13 +44,17 @@ class Beside(Protocol):
 
 @dataclass(frozen=True)
 class PrintOptions:
-    """What of a run is printed and kept beside its records: options of the command ``check``."""
+    """What of a run is printed and kept beside its records: options of the command ``check``.
+
+    ``specs`` are the models as they were asked for: names, files and patterns.
+    """
 
     as_json: bool = False
     verbose: bool = False
     pairs: bool = False
     reproducers: Path | None = None
     baseline: Path | None = None
+    specs: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -75,7 +79,7 @@ def run_check(
     with Engine(request, progress) as engine, progress.bar:
         for told in (*engine.specs.hidden, *engine.applied):
             progress.bar.line(told)
-        base = Baseline(shown.baseline) if shown.baseline is not None else None
+        base = Baseline(shown.baseline, shown.specs) if shown.baseline is not None else None
         if request.shard is not None:
             of = f"{len(engine.cells())} of {len(engine.whole_plan())} cells"
             progress.bar.line(f"shard {request.shard}: {of}")

@@ -30,7 +30,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     "--weights", required=True, type=FILE, help="File of weights that train or import wrote."
 )
 @click.option("--to", "format_", required=True, type=WordList("format"), help=FORMAT)
-@click.option("--output", type=FILE, help="File to write; MODEL_FORMAT here if left out.")
+@click.option("-o", "--output", type=FILE, help="File to write; MODEL_FORMAT here if left out.")
 @options.FORCE
 @seed("Seed of the inputs to check with.")
 @options.SPECS

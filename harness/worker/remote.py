@@ -29,11 +29,12 @@ Traced = tuple[str, int | None, Array | Misfit]
 
 
 class WorkerFault(Exception):
-    """A call that did not succeed; ``outcome`` says how."""
+    """A call that did not succeed; ``outcome`` says how, and ``backend`` of whom, where several
+    are asked."""
 
-    def __init__(self, verb: str, outcome: Outcome) -> None:
+    def __init__(self, verb: str, outcome: Outcome, backend: str = "") -> None:
         super().__init__(f"{verb}: {outcome.cause}")
-        self.verb, self.outcome = verb, outcome
+        self.verb, self.outcome, self.backend = verb, outcome, backend
 
     @property
     def traceback(self) -> str:
@@ -109,7 +110,7 @@ def answered(
     """
     outcome = asked(worker, forms, verb, payload, timeout)
     if not outcome.ok:
-        raise WorkerFault(verb, outcome)
+        raise WorkerFault(verb, outcome, worker.launch.backend)
     return outcome
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import plugin_faulty_cells
@@ -85,6 +86,24 @@ def test_a_model_that_was_not_there_is_new(folder: Path) -> None:
     run = check(folder, SPEC, "lesson6/theano_rnn", "--baseline", "right.jsonl")
     assert "since right.jsonl: nothing is worse: 2 new\n" in run.stdout
     assert run.returncode == 0
+
+
+def test_a_model_that_a_pattern_matched_and_that_is_gone_is_missed(tmp_path: Path) -> None:
+    folder = tmp_path / "mine" / "models" / "nets"
+    folder.mkdir(parents=True)
+    shipped = files("harness.specs").joinpath(f"models/{SPEC}.yaml").read_text()
+    for name in ("one", "two"):
+        own = shipped.replace(f"model: {SPEC}", f"model: nets/{name}")
+        (folder / f"{name}.yaml").write_text(own)
+    asked = ("nets/*", "--specs", "mine")
+    assert check(tmp_path, *asked, "--records", "old.jsonl").returncode == 0
+    (folder / "two.yaml").unlink()
+    run = check(tmp_path, *asked, "--baseline", "old.jsonl")
+    assert "nets/two on faulty-numpy, float64, native: it is no longer there" in run.stdout
+    assert "since old.jsonl: 2 lost\n" in run.stdout
+    assert run.returncode == 1
+    named = check(tmp_path, "nets/one", "--specs", "mine", "--baseline", "old.jsonl")
+    assert "since old.jsonl: nothing changed\n" in named.stdout
 
 
 def test_the_baseline_may_be_the_file_that_is_appended_to(folder: Path) -> None:

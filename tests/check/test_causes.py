@@ -101,7 +101,7 @@ def test_a_wrong_gradient_is_found_at_the_layer_that_makes_it(
         ("update-twice", "It is as if every update were applied twice"),
         ("step-not-counted", "It is as if every step counted as the first"),
         ("slots-reset-each-step", "It is as if the slots started from zeros at every step"),
-        ("adam-betas-swapped", "adam_epsilon_hat.yaml:"),
+        ("adam-betas-swapped", " more are the first wrong values (specs/optimizers/adam_eps"),
         ("update-omits-biases", "sgd is given right gradients, and step 1: "),
     ],
 )
@@ -159,6 +159,33 @@ def test_two_backends_that_agree() -> None:
     (record,) = json.loads(answer)
     assert record["agrees"]
     assert record["against"] == BACKENDS[1]
+
+
+def test_another_backend_without_the_device_runs_on_its_cpu() -> None:
+    asked = ["--device", "leaky-relu", "--against", "numpy"]
+    code, shown = run("lesson6/first_rnn", "--backend", BACKENDS[0], *asked)
+    assert code == 1, shown
+    assert f"lesson6/first_rnn on {BACKENDS[0]}, float32, native against numpy on its cpu" in shown
+    assert "  forward: y of layer dense_in is the first wrong value (" in shown
+    assert "with the values of numpy in their places everything else agrees" in shown
+    code, shown = run("lesson6/first_rnn", "--backend", BACKENDS[0], *asked, "--json")
+    (record,) = json.loads(shown.splitlines()[-1])
+    assert (record["device"], record["against_device"]) == ("leaky-relu", "cpu")
+
+
+def test_a_gradient_and_a_step_against_another_backend() -> None:
+    of = ["--against", "numpy", "--backend", BACKENDS[0], "--device"]
+    code, shown = run("lesson6/simple_rnn", *of, "gradient-transposed")
+    assert (code, "makes a wrong one of rnn.U" in shown) == (1, True), shown
+    code, shown = run("lesson6/keras_gru", *of, "update-twice")
+    assert (code, "  update: " in shown) == (1, True), shown
+
+
+def test_a_fault_of_the_other_backend_has_its_name() -> None:
+    of = ["--backend", "numpy", "--against", BACKENDS[0], "--device", "cpu"]
+    code, shown = run("lesson6/simple_rnn", *of)
+    assert code == 2
+    assert f"{BACKENDS[0]}: device 'cpu' is not offered (offered: control, " in shown
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,17 @@ def test_an_option_is_of_one_kind_everywhere() -> None:
         assert len(kinds) == 1 or word in DIFFERING, (word, by_command)
 
 
+def test_a_file_of_output_has_one_letter_everywhere() -> None:
+    found = {
+        name: tuple(option.opts)
+        for name, command in cli.commands.items()
+        for option in command.params
+        if "--output" in option.opts
+    }
+    assert len(found) > 3
+    assert set(found.values()) == {("-o", "--output")}, found
+
+
 def test_a_timeout_says_what_it_is_for() -> None:
     pieces = {
         name: re.findall("for one ([a-z]+), and the oracle", option.help or "")

@@ -34,11 +34,13 @@ ORACLE = "the oracle"
 
 @dataclass(frozen=True)
 class Asked:
-    """Of one backend, against the oracle or against the session of another one."""
+    """Of one backend, against the oracle or against the session of another one, whose device is
+    ``elsewhere`` where that is not the context's."""
 
     context: Context
     other: Remote | None
     against: str
+    elsewhere: str = ""
 
     def forward(self, phase: Phase, material: Arguments) -> Causes | None:
         """The causes in a forward pass."""
@@ -104,7 +106,7 @@ class Asked:
         """The outputs and new states along which gradients are wrong, taken one by one."""
         context, found = self.context, []
         case = context.case
-        context.remote.open(case.training, case.inference, None, *self._setting)
+        context.remote.open(case.training, case.inference, None, *self._setting(context.remote))
         context.remote.load(material)
         for name in case.cotangents:
             along = {n: a if n == name else 0 * a for n, a in case.cotangents.items()}
@@ -117,7 +119,7 @@ class Asked:
     def kept(self, material: Arguments) -> Causes | None:
         """Whether a session's first gradients are right, and those of a later call are not."""
         context, case = self.context, self.context.case
-        context.remote.open(case.training, case.inference, None, *self._setting)
+        context.remote.open(case.training, case.inference, None, *self._setting(context.remote))
         context.remote.load(material)
         expected = case.gradients(material, "main").only("gradient.")
         other = material.with_batch(case.batch_of(case.batch, case.time))
@@ -154,14 +156,15 @@ class Asked:
         train = self._train(context.remote)
         return update_causes(case, rule, batches, expected, train, context.dtype)
 
-    @property
-    def _setting(self) -> tuple[str, str, str]:
-        return self.context.path, self.context.dtype, self.context.device
+    def _setting(self, remote: Remote) -> tuple[str, str, str]:
+        context = self.context
+        device = self.elsewhere if self.elsewhere and remote is self.other else context.device
+        return context.path, context.dtype, device
 
     def _pass(self, remote: Remote, phase: Phase, material: Arguments) -> Sequence[Traced]:
         """The case's own program opened and loaded, and its trace."""
         case = self.context.case
-        remote.open(case.training, case.inference, None, *self._setting)
+        remote.open(case.training, case.inference, None, *self._setting(remote))
         remote.load(material)
         return remote.trace(phase, material, loss=phase == "training")
 
@@ -169,7 +172,7 @@ class Asked:
         def asked(
             training: Program, inference: Program, batch: Arguments, everything: bool = False
         ) -> Tensors:
-            remote.open(training, inference, None, *self._setting)
+            remote.open(training, inference, None, *self._setting(remote))
             remote.load(batch)
             found = remote.gradients(batch)
             return found if everything else _gradients(found)
@@ -184,7 +187,7 @@ class Asked:
             material: Arguments,
             batches: Sequence[Batch],
         ) -> list[dict[str, Any]]:
-            remote.open(training, inference, rule, *self._setting)
+            remote.open(training, inference, rule, *self._setting(remote))
             remote.load(material)
             return remote.train(batches, material.state)
 

@@ -35,16 +35,18 @@ BATCHES = 3
 
 @dataclass(frozen=True)
 class Finder:
-    """One search. ``other`` is the session of another backend, in the oracle's place."""
+    """One search. ``other`` is the session of another backend, in the oracle's place; its device is
+    ``elsewhere`` where that is not the context's."""
 
     context: Context
     other: Remote | None = None
     against: str = ORACLE
+    elsewhere: str = ""
 
     @property
     def asked(self) -> Asked:
         """The questions that a search asks."""
-        return Asked(self.context, self.other, self.against)
+        return Asked(self.context, self.other, self.against, self.elsewhere)
 
     def of(self, findings: Sequence[Finding]) -> Causes:
         """The causes of what differs among findings.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -20,18 +20,21 @@ from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
 from harness.output.printing import console, say, tell
 from harness.output.progress import Progress
-from harness.worker.remote import Remote, WorkerFault, with_trace
+from harness.runtime.devices import CPU
+from harness.worker.remote import Remote, WorkerFault, not_offered, with_trace
 
 
 @dataclass(frozen=True)
 class Localised:
-    """What came of it: the causes, None where all agrees, and what the checks saw."""
+    """What came of it: the causes, None where all agrees, and what the checks saw. ``elsewhere`` is
+    the device of the other backend, where that is another one."""
 
     cell: Cell
     against: str
     causes: Causes | None
     blame: Blame | None = None
     differing: list[str] = field(default_factory=list)
+    elsewhere: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -44,6 +47,7 @@ class Localised:
         return {
             **self.cell.record(),
             "against": self.against,
+            "against_device": self.elsewhere or None,
             "agrees": causes is None,
             "causes": [asdict(cause) for cause in causes.found] if causes else [],
             "proved": bool(causes and causes.proved),
@@ -54,7 +58,8 @@ class Localised:
 
     def lines(self) -> list[str]:
         """All of it in words."""
-        what = f"{self.cell} against {self.against}"
+        where = f" on its {self.elsewhere}" if self.elsewhere else ""
+        what = f"{self.cell} against {self.against}{where}"
         if self.causes is None:
             return [f"{what}: agrees, there is nothing to look for"]
         lines = [f"{what}: differs", *(f"  {line}" for line in self.causes.lines())]
@@ -98,18 +103,40 @@ def localise(
 def _between(engine: Engine, cell: Cell, against: str) -> Localised:
     with with_patience(Patience(engine.request.timeout)):
         case = engine.case(engine.specs[cell.spec], own=False)
-        other = _context(engine, replace(cell, backend=against), case).remote
-        finder = Finder(_context(engine, cell, case), other, against)
-        return Localised(cell, against, finder.between())
+        device = _device(engine, against, cell.device)
+        other = _context(engine, replace(cell, backend=against, device=device), case)
+        elsewhere = device if device != cell.device else ""
+        finder = Finder(_context(engine, cell, case), other.remote, against, elsewhere)
+        return Localised(cell, against, finder.between(), elsewhere=elsewhere)
+
+
+def _device(engine: Engine, backend: str, wanted: str) -> str:
+    """The device on which a backend is held against another one on the device that is wanted: its
+    CPU, if it has none such, as numpy beside a card."""
+    offered = _hello(engine, backend).get("devices", ())
+    return CPU if wanted not in offered and CPU in offered else wanted
+
+
+def _hello(engine: Engine, backend: str) -> Mapping[str, Any]:
+    """The greeting of a backend's worker, which is started."""
+    worker = engine.workers[backend]
+    started = worker.start()
+    if not started.ok:
+        raise WorkerFault("start", started, backend)
+    return worker.hello or {}
 
 
 def _context(engine: Engine, cell: Cell, case: Case) -> Context:
-    """A context of a backend whose worker is started."""
-    worker = engine.workers[cell.backend]
-    started = worker.start()
-    if not started.ok:
-        raise WorkerFault("start", started)
-    remote = Remote(worker, engine.request.timeout, spent)
+    """A context of a backend whose worker is started.
+
+    Raises:
+        UsageError: the backend does not offer what the cell needs.
+    """
+    needed = (case.training, case.inference, case.spec.update)
+    lacking = not_offered(_hello(engine, cell.backend), cell.device, cell.dtype, needed, cell.path)
+    if lacking:
+        raise UsageError(f"{cell.backend}: {lacking}")
+    remote = Remote(engine.workers[cell.backend], engine.request.timeout, spent)
     return Context(case, case, remote, cell.path, cell.dtype, cell.device)
 
 
@@ -146,7 +173,8 @@ def run_localise(request: Request, against: str | None, as_json: bool) -> int:
             with Progress(console(error=True), "localising") as bar:
                 found = [localise(engine, cell, against, bar.step) for cell in cells]
         except (WorkerFault, CouldNotRun) as fault:
-            tell(with_trace(f"{backend}: {fault}", fault.traceback), error=True)
+            whose = getattr(fault, "backend", "") or backend
+            tell(with_trace(f"{whose}: {fault}", fault.traceback), error=True)
             return 3
         except OracleFault as fault:
             tell(str(fault), error=True)

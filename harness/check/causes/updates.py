@@ -40,18 +40,18 @@ def update_causes(
     try:
         found = linear.steps(train)
     except WorkerFault as fault:
-        cause = Cause("update", f"{wrong.words} is the first wrong value", wrong.names)
+        cause = Cause("update", wrong.words, wrong.names)
         return Causes([cause], False, f"the optimizer by itself could not be run: {fault}")
     alone = _first_wrong(linear.expected, found, dtype)
     if alone is None:
-        cause = Cause("update", f"{wrong.words} is the first wrong value", wrong.names)
+        cause = Cause("update", wrong.words, wrong.names)
         proof = (
             "with the gradients of the oracle the optimizer alone is right in every step: it is "
             "what a step hands to the next one (state, statistics, the gradient itself)"
         )
         return Causes([cause], True, proof)
     hint = linear.hint(found, dtype)
-    what = f"{rule.name} is given right gradients, and {alone.words} is the first wrong value"
+    what = f"{rule.name} is given right gradients, and {alone.words}"
     cause = Cause("update", what, alone.names, _place(case, rule, alone.names), alone.error, hint)
     proof = "the gradients were those of the oracle: it is the optimizer, by itself"
     return Causes([cause], True, proof)
@@ -67,8 +67,9 @@ class Wrong:
 
     @property
     def words(self) -> str:
-        """``step 3: out.W moved``."""
-        return f"step {self.step}: {listed(self.names)}"
+        """``step 3: out.W moved is the first wrong value``."""
+        are = "is the first wrong value" if len(self.names) == 1 else "are the first wrong values"
+        return f"step {self.step}: {listed(self.names)} {are}"
 
 
 def _first_wrong(expected: Expected, found: Arrays, dtype: str) -> Wrong | None:
