@@ -12,9 +12,11 @@ from two_paths import by_oracle, check_primitive, draw, worst
 from window_cases import WINDOWS
 
 from harness.program.primitives import EVERY
+from harness.program.serial import encoded
 from harness.runtime.backend import Backend
 from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
+from harness.runtime.service import SessionService
 from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 
@@ -47,6 +49,15 @@ def test_lesson_6_agrees_with_the_oracle(
     found = {n: a for n, a in {**results, **gradients}.items() if n in wanted}
     assert {str(a.dtype) for a in found.values()} == {dtype}
     assert worst(found, wanted) < limit
+
+
+@pytest.mark.parametrize(("path", "automatic"), [("native", True), ("derived", False)])
+def test_open_says_whether_torch_makes_the_gradient(
+    backend: Backend, path: str, automatic: bool
+) -> None:
+    spec = load_spec("lesson6/three_char")
+    programs = (encoded(spec.program()), encoded(spec.program("inference")))
+    assert SessionService(backend).open(*programs, path=path)["automatic"] is automatic
 
 
 X, Y = np.linspace(-2, 2, 12).reshape(3, 4), np.linspace(0.5, 3, 12).reshape(3, 4)
