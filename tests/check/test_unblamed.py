@@ -129,3 +129,20 @@ def steps_of(optimizer: str, backend: str, folder: Path, **further: Any) -> Repo
     spec.write_text(text.replace("optimizer: sgd", f"optimizer: {optimizer}"), encoding="utf-8")
     checks = ("optimizer-steps",)
     return harness.check(str(spec), [backend], checks=checks, timeout=600.0, **further)
+
+
+def test_long_runs_of_an_optimizer_are_left_to_float32_by_float64_alone() -> None:
+    def compared(*dtypes: str) -> dict[str, int]:
+        report = harness.check("lesson6/three_char", ["numpy"], dtypes=dtypes)
+        assert faults(report) == []
+        return {
+            r.cell.dtype: f.comparisons
+            for r in report.results
+            for f in r.findings
+            if f.check == "optimizer-steps"
+        }
+
+    both, alone = compared(*BOTH), compared("float64")
+    assert both["float64"] < alone["float64"] == both["float32"]
+    beside, alone = compared("float32", "bfloat16"), compared("bfloat16")
+    assert beside["bfloat16"] == alone["bfloat16"]

@@ -26,8 +26,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Context:
     """One cell: a backend's session, opened on ``case``; ``own`` is the case at its own sizes.
-    ``repeat`` is how often a soak repeats the run of values; ``brief`` is whether another cell of
-    the run makes all checks in float32."""
+    ``repeat`` is how often a soak repeats the run of values; ``brief`` is whether this is float64
+    and another cell of the run makes all checks in float32."""
 
     case: Case
     own: Case
