@@ -48,7 +48,7 @@ class SpecOnBackend:
             cell.dtype,
             cell.device,
             repeat=self.repeat,
-            brief=self._elsewhere("float32", run),
+            brief=cell.dtype == "float64" and self._elsewhere("float32", run),
         )
         wanted = [name for name in asked if self._is_for(name, run)]
         return OpenedSubject(
