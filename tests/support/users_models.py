@@ -13,6 +13,7 @@ from harness.check.request import Request, make_case
 from harness.check.run_cell import CellRun
 from harness.runtime.own_model.service import OwnModelService
 from harness.spec.model import load_spec
+from harness.worker.launch import Launch
 from harness.worker.serve import _failure
 from harness.worker.worker import Outcome
 
@@ -55,7 +56,7 @@ class Net(nn.Module):
 class LocalWorker:
     """What :class:`harness.worker.worker.Worker` is to a check, without a process."""
 
-    pid, starts = 1, 1
+    pid, starts, launch = 1, 1, Launch("local")
 
     def __init__(self, service: Any) -> None:
         self.service = service
