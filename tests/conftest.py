@@ -1,5 +1,6 @@
 """Which tests ``make test`` leaves to ``make test-all``; and where tests run beside each other,
-files that take long begin first, and each of pytest's processes keeps to a core of its own.
+files that take long begin first, and each of pytest's processes keeps to one core. There are more
+of them than cores, as a good part of the time of some tests is spent in waiting.
 
 What a process starts inherits its core: numerical libraries make as many threads as there are
 cores, and two of them that wait for each other on the same cores take ten times as long.
@@ -66,6 +67,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.slow)
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: -SECONDS.get(item.path.relative_to(TESTS).as_posix(), 0))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    cores = len(os.sched_getaffinity(0))
+    return cores + (cores + 1) // 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
