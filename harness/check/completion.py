@@ -11,8 +11,13 @@ from harness.command.options import completers
 from harness.errors import HarnessError
 from harness.runtime.paths import COMPILED_PATHS, PATHS
 
-DTYPES = ("float64", "float32", "bfloat16", "float16", "tf32")
-# What commands take beside those.
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+# Commands that take others than these.
+DTYPES_OF = {
+    **dict.fromkeys(("bench", "train", "generate"), (*DTYPES, "tf32")),
+    "run": ("float64", "float32"),
+}
+# Paths that commands take beside those of all.
 FURTHER = {"check": ("all",), **dict.fromkeys(("bench", "train"), (*COMPILED_PATHS, "fastest"))}
 MODES = ("forward", "train")
 TEXTS = ("builtin", "nietzsche")
@@ -90,7 +95,7 @@ completers.update(
     model=models,
     check=checks,
     size=sizes,
-    dtype=lambda ctx: DTYPES,
+    dtype=lambda ctx: DTYPES_OF.get(ctx.info_name or "", DTYPES),
     path=lambda ctx: (*PATHS, *FURTHER.get(ctx.info_name or "", ())),
     mode=lambda ctx: MODES,
     text=lambda ctx: TEXTS,

@@ -67,8 +67,8 @@ fi
 _FISH = """\
 function %(complete_func)s
     set -l line (commandline -cp | string collect)
-    set -l word (commandline -ct | string collect --allow-empty)
-    set -l option (string match -rg '^(--[^=]*=|)' -- $word)
+    set -l word (commandline -ct)
+    set -l option (string match -rg '^(--[^=]*=|)' -- "$word")
     for item in (env COMP_LINE=$line %(complete_var)s=fish_complete %(prog_name)s)
         set -l parts (string split --max 1 , -- $item)
         switch $parts[1]

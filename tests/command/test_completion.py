@@ -149,22 +149,32 @@ def test_what_zsh_puts_there(zsh: Typist) -> None:
     assert found == {line: whole.strip() for line, whole in TYPED.items()}
 
 
+def asked_of_fish(line: str, folder: Path) -> str:
+    """What fish would put there, a line for each, with what it says of it behind a tab."""
+    start = "_HARNESS_COMPLETE=fish_source harness | source"
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f"{start}; complete -C {shlex.quote(line)}"],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{HARNESS.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_what_fish_puts_there(folder: Path) -> None:
-    env = {**os.environ, "PATH": f"{HARNESS.parent}:{os.environ['PATH']}"}
-    start = "_HARNESS_COMPLETE=fish_source harness | source"
     for line, whole in TYPED.items():
-        asked = f"{start}; complete -C {shlex.quote(line)}"
-        done = subprocess.run(
-            ["fish", "--no-config", "-c", asked],
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
         # It has the words without quotes, and puts those that they need itself.
-        assert done.stdout.split("\t")[0].strip() == shlex.split(whole)[-1], line
+        found = asked_of_fish(line, folder).split("\t")[0].removesuffix("\n")
+        assert found == shlex.split(whole)[-1], line
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_puts_no_space_before_a_word_that_is_not_begun(folder: Path) -> None:
+    found = asked_of_fish("harness check --path ", folder).splitlines()
+    assert sorted(found) == ["all", "derived", "equations", "native"]
 
 
 def answered(line: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:

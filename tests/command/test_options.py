@@ -216,6 +216,14 @@ def test_completion_knows_the_values(
     assert found == wanted
 
 
+def test_completion_offers_the_dtypes_that_a_command_takes() -> None:
+    for name, option in options()["dtype"].items():
+        with cli.commands[name].make_context(name, [], resilient_parsing=True) as context:
+            offered = {item.value for item in option.shell_complete(context, "")}
+        said = f"{option.help} {option.default}"
+        assert offered == set(re.findall(r"\b(?:b?float|tf)[0-9]+", said)), name
+
+
 def test_files_and_folders_are_left_to_the_shell() -> None:
     shell = ShellComplete(cli, {}, "harness", "_HARNESS_COMPLETE")
     kinds = {
