@@ -63,7 +63,7 @@ class Comparison(compared.RunChanges):
             for change in self.changes
         ]
         around = "\n".join([*self.limits, *(f"not the same: {each}" for each in self.environment)])
-        return html_table(self.sentence, ("what", "cell"), rows, around)
+        return html_table(self.sentence, ("what", "cell"), rows, around, words=2)
 
     def to_pandas(self) -> DataFrame:
         """A row for each change.

@@ -129,7 +129,7 @@ class Generated:
     def _repr_html_(self) -> str:
         rows = [[backend, text] for backend, text in self.texts.items()]
         title = f"after {shorten(self.prompt, SHOWN)!r}"
-        return html_table(title, ("backend", "text"), rows, differences(self.texts))
+        return html_table(title, ("backend", "text"), rows, differences(self.texts), words=2)
 
     def to_pandas(self) -> DataFrame:
         """A row for each backend.

@@ -120,7 +120,7 @@ def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Pr
         return "nothing was measured yet"
     show.results(done, verbose=False)
     planned = len(bench.plan.cells)
-    so_far = f"{len(done)} of {planned} cells are done"
+    so_far = f"{len(done)} of {planned} cells {'is' if len(done) == 1 else 'are'} done"
     if target is None:
         return f"{so_far}, and were not kept (--records FILE keeps them)"
     try:

@@ -26,12 +26,13 @@ STYLE = """
 .harness-table caption{caption-side:top;text-align:left;color:inherit;padding:0 0 .3em}
 .harness-table th,.harness-table td{color:inherit;background:none;text-align:right;
  padding:.2em .6em;border:1px solid rgba(128,128,128,.35);white-space:pre-line}
-.harness-table th:first-child,.harness-table td:first-child{text-align:left}
+.harness-table th.words,.harness-table td.words{text-align:left;white-space:pre-wrap}
 .harness-table td.good{background:rgba(46,160,90,.20)}
 .harness-table td.known{background:rgba(60,140,220,.22)}
 .harness-table td.bad{background:rgba(220,70,60,.30);font-weight:bold}
 .harness-table td.faint{opacity:.7}
-.harness-table pre{color:inherit;background:none;white-space:pre-wrap;margin:.3em 0}
+.harness-table pre{color:inherit;background:none;white-space:pre-wrap;margin:.3em 0;
+ word-break:normal;overflow-wrap:anywhere}
 """.replace("\n", "")
 
 
@@ -52,10 +53,19 @@ def html_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str | TintedText]],
     notes: str = "",
+    words: int = 1,
 ) -> str:
-    """A table in HTML that needs nothing beside it; ``notes`` are plain text below it."""
-    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    """A table in HTML that needs nothing beside it; ``notes`` are plain text below it.
+
+    The first ``words`` columns begin at the left, with every space that is in them; the others are
+    figures, and end at the right.
+    """
+    head = "".join(_cell("th", title, number < words) for number, title in enumerate(columns))
+    lines = (
+        "".join(_cell("td", given, number < words) for number, given in enumerate(row))
+        for row in rows
+    )
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
     below = f"<pre>{_text(notes)}</pre>" if notes else ""
     return (
         f'<div class="harness-table"><style>{STYLE}</style><table><caption>{_text(title)}'
@@ -80,10 +90,11 @@ def frame(records: Iterable[Mapping[str, Any]]) -> DataFrame:
     return pandas.DataFrame(list(records))
 
 
-def _cell(given: str | TintedText) -> str:
+def _cell(tag: str, given: str | TintedText, words: bool) -> str:
     found = given if isinstance(given, TintedText) else TintedText(given)
-    tint = f' class="{found.tint}"' if found.tint else ""
-    return f"<td{tint}>{_text(found.text)}</td>"
+    classes = " ".join(filter(None, ("words" if words else "", found.tint)))
+    named = f' class="{classes}"' if classes else ""
+    return f"<{tag}{named}>{_text(found.text)}</{tag}>"
 
 
 def _text(text: str) -> str:

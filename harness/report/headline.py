@@ -78,7 +78,8 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     if check.stopped:
         lines.append(f"the run was {check.stopped}")
     if check.cut:
-        lines.append(f"{len(check.cut)} cut off before they ended")
+        they = "it" if len(check.cut) == 1 else "they"
+        lines.append(f"{len(check.cut)} cut off before {they} ended")
     if differ:
         verb = "differs" if differ == 1 else "differ"
         return "bad", f"{differ} {of} {verb}", lines

@@ -35,8 +35,20 @@ def junit(check: CheckRun) -> str:
         )
         for result, finding in findings:
             _case(suite, result, finding)
+    if check.stopped:
+        _unfinished(root, check)
     Tree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + Tree.tostring(root, "unicode") + "\n"
+
+
+def _unfinished(root: Tree.Element, check: CheckRun) -> None:
+    """An error of the run itself: that all cells which ended agree is not that all do."""
+    counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
+    suite = Tree.SubElement(root, "testsuite", {"name": "run", **counts})
+    case = Tree.SubElement(suite, "testcase", classname="run", name="ended", time="0.000")
+    found = Tree.SubElement(case, "error", message=_legal(f"the run was {check.stopped}"))
+    found.set("type", "stopped")
+    found.text = _legal("\n".join(f"{cell}: cut off" for cell in check.cut)) or None
 
 
 def _case(suite: Tree.Element, result: CellResult, finding: Finding) -> None:

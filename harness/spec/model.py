@@ -60,7 +60,7 @@ class Spec:
             for kind in kinds
             for port in getattr(program, kind)
         ]
-        return html_table(repr(self)[1:-1], ("what", "name", "shape"), rows)
+        return html_table(repr(self)[1:-1], ("what", "name", "shape"), rows, words=3)
 
     def program(self, phase: Phase = "training", /, **sizes: int) -> Program:
         """The program at a phase, with some sizes overridden; SpecError for a wrong one."""

@@ -89,7 +89,7 @@ def test_a_report_is_short_and_whole(report: CheckReport) -> None:
     assert re.fullmatch(
         r"<CheckReport: 1 cell: 1 agree; \d+ comparisons in \d+ s; exit code 0>", repr(report)
     )
-    assert f"<td>{SPEC}</td>" in html
+    assert f'<td class="words">{SPEC}</td>' in html
     assert re.search(r'<td class="good">1\d\.\d</td>', html)
     assert report.agrees
 
@@ -110,6 +110,14 @@ def test_a_table_escapes_everything() -> None:
     assert html.count("&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;&amp;\\x1b[2J") == 4
     texts = Generated(evil, {evil: evil, "other": evil})
     assert "<script>" not in is_small_and_whole(texts)
+
+
+def test_columns_of_words_begin_at_the_left_and_keep_their_spaces() -> None:
+    html = Generated("the ", {"numpy": " a  b"})._repr_html_()
+    assert '<td class="words"> a  b</td>' in html
+    assert ".words{text-align:left;white-space:pre-wrap}" in html
+    figures = html_table("", ["system", "numpy"], [["gru", "4.9"]])
+    assert '<td class="words">gru</td><td>4.9</td>' in figures
 
 
 def test_colours_hold_in_the_dark_and_in_the_light() -> None:
@@ -182,7 +190,7 @@ def test_an_upgrade_of_a_check_is_compared(tmp_path: Path) -> None:
     assert "new difference" in str(found)
     with pytest.raises(HarnessError, match=r"no\.json"):
         harness.compare(before, "no.json")
-    assert '<td class="bad">new difference</td>' in is_small_and_whole(found)
+    assert '<td class="words bad">new difference</td>' in is_small_and_whole(found)
     need("pandas")
     assert len(found.to_pandas()) == len(found.changes) > 0
 
@@ -240,11 +248,11 @@ def test_a_training_and_a_text_show_themselves(tmp_path: Path) -> None:
 def test_a_pass_and_a_spec_show_themselves() -> None:
     ran = harness.run(SPEC, "oracle", inputs={"chars": [[1, 2, 3]]}, want="outputs")
     assert repr(ran) == "<RunResult: outputs 3>"
-    assert "<td>output.logits</td><td>1 x 3 x 86</td>" in is_small_and_whole(ran)
+    assert '<td class="words">output.logits</td><td>1 x 3 x 86</td>' in is_small_and_whole(ran)
     assert "output.logits [1, 3, 86] float64" in str(ran).splitlines()
     spec = harness.load(SPEC)
     assert repr(spec) == f"<Spec {SPEC}: inputs chars; 102,258 trained parameters>"
-    assert "<td>rnn.U</td>" in is_small_and_whole(spec)
+    assert '<td class="words">rnn.U</td>' in is_small_and_whole(spec)
     assert (SPECS / f"models/{SPEC}.yaml").is_file()
     need("pandas")
     frame = ran.to_pandas().set_index("array")

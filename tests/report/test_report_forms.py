@@ -163,6 +163,16 @@ def test_junit_is_xml_whatever_a_record_says(started: str, files: Path, tmp_path
     assert {found.get("message") for found in root.iter("failure")} == {escaped}
 
 
+def test_junit_of_a_run_that_was_stopped_is_not_green(files: Path, tmp_path: Path) -> None:
+    cut = judged(files, tmp_path / "run.jsonl", "agree")
+    assert made(cut, "-o", tmp_path / "whole.xml").exit_code == 0
+    assert "<error" not in (tmp_path / "whole.xml").read_text()
+    report_files.changed(cut, cut, {"planned": 7}, kind="head")
+    assert made(cut, "-o", tmp_path / "cut.xml").exit_code == 0
+    (error,) = ElementTree.parse(tmp_path / "cut.xml").iter("error")
+    assert error.get("message") == "the run was stopped after 0 of 7 cells"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
