@@ -58,6 +58,7 @@ extensions = ["myst_parser"]
 myst_heading_anchors = 4
 html_theme = "furo"
 html_title = project
+html_static_path, html_css_files = ["static"], ["site.css"]
 html_show_copyright = html_show_sphinx = html_copy_source = False
 # Output of commands is in most blocks, and no language fits it.
 highlight_language = "none"

@@ -35,6 +35,11 @@ def test_the_site_has_every_page(tmp_path: Path) -> None:
         made = tmp_path / page.relative_to(ROOT).with_suffix(".html")
         assert "</article>" in made.read_text(encoding="utf-8"), page
     assert "README.html" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    # Words of commands stay whole, for which each has an element of its own.
+    first = (tmp_path / "README.html").read_text(encoding="utf-8")
+    assert "_static/site.css" in first
+    assert '<span class="pre">--between</span>' in first
+    assert "code.literal .pre" in (tmp_path / "_static" / "site.css").read_text(encoding="utf-8")
 
 
 BROKEN = {
