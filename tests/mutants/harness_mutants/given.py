@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array
-from harness.backends.numpy.primitives import PRIMITIVES
 from harness.program.plan import Plan
 from harness.runtime.interpreter import Step
 from harness.runtime.native import Tensors
@@ -171,7 +170,7 @@ class GradientsByMemory(Session):
         return super().gradients(phase, {n: in_memory(a) for n, a in inputs.items()}, *others)
 
 
-@session("sequence_rnn", "repeatability", BOTH)
+@session("sequence_rnn", "repeatability")
 class TenthPassOfAnother(Session):
     """From the tenth forward pass on, those of what was loaded give each class the next one's."""
 
@@ -207,13 +206,6 @@ class StepsOfWholeEights(Faulty):
         if len(sequences[0]) % 8 == 0 and not reverse:
             stacked = [np.concatenate([s[:-1], s[-2:-1]]) for s in stacked]
         return last, stacked
-
-
-@primitive("flip", "bilstm_tagger", LARGE)
-def reverse_of_whole_eights(x: Array, axis: int) -> Array:
-    """What is a multiple of eight long is reversed but for its first place, which is the last."""
-    found = np.asarray(PRIMITIVES["flip"](x, axis))
-    return np.roll(found, 1, axis) if x.shape[axis] % 8 == 0 else found
 
 
 @backend("sequence_rnn", "pipeline-forward")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.runtime.interpreter import Step
-from harness_mutants.registry import FLOAT32, Faulty, Mutant, register
+from harness_mutants.registry import FLOAT32, Faulty, Mutant, model_of, register
 
 Result = tuple[list[Any], list[Any]]
 Arguments = tuple[Step, Sequence[Any], Sequence[Any], bool]
@@ -21,7 +21,7 @@ def loop(spec: str, check: str) -> Callable[[type[Faulty]], type[Faulty]]:
         name = cls.__name__[0].lower() + cls.__name__[1:]
         name = "".join(f"-{c.lower()}" if c.isupper() else c for c in name)
         summary = (cls.__doc__ or "").strip()
-        register(Mutant(name, summary, f"lesson6/{spec}", check, FLOAT32, cls))
+        register(Mutant(name, summary, model_of(spec), check, FLOAT32, cls))
         return cls
 
     return add
@@ -114,3 +114,13 @@ class LoopGradientEndsAfterFour(Faulty):
         if reverse:
             stacked = [np.concatenate([0 * s[:-4], s[-4:]]) for s in stacked]
         return last, stacked
+
+
+@loop("bilstm_tagger", "large-sizes")
+class BackwardsOverWholeEights(Faulty):
+    """A loop backwards over a multiple of eight steps begins with the first of them."""
+
+    def scan(self, step: Step, carries: Any, sequences: Any, reverse: bool) -> Result:
+        if reverse and len(sequences[0]) % 8 == 0:
+            sequences = [np.roll(s, -1, 0) for s in sequences]
+        return super().scan(step, carries, sequences, reverse)

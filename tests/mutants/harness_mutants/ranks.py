@@ -82,16 +82,6 @@ class RateOfTheFirstStep(_Float32):
         return self.halved(before, gradients, self._rate)
 
 
-@session("mlp", STEPS)
-class NormOfTheFirstParameter(_Float32):
-    """A norm of all parameters is that of the first, in float32."""
-
-    def altered(self, before: Tensors, gradients: Tensors, rate: float) -> Tensors:
-        norms = [float(np.sum(g * g)) for g in gradients.values()]
-        scale = np.sqrt(max(sum(norms), 1) / max(norms[0], 1))
-        return self.halved(before, {n: g * np.float32(scale) for n, g in gradients.items()}, rate)
-
-
 @session("first_rnn", STEPS)
 class TinyGradientsDropped(_Float32):
     """Gradients of less than a hundred-thousandth count as none, in float32."""
