@@ -81,7 +81,7 @@ def _reported(
         from harness.report.console import check_outputs, write_of
 
         check_outputs(outputs, options[results])
-        folder = None
+        folder, kept = None, False
         if options[results] is None:
             folder = Path(tempfile.mkdtemp(prefix="harness-report-"))
             options[results] = folder / "results"
@@ -94,7 +94,8 @@ def _reported(
                 given = {**options, "bases": (old,) if old is not None else ()}
                 write_of([options[results]], outputs, given)
         except HarnessError:
-            _clear(folder)
+            if not kept:
+                _clear(folder)
             raise
         if not kept:
             _clear(folder)

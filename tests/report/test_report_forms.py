@@ -217,6 +217,24 @@ def test_a_command_that_is_refused_leaves_no_folder(
     assert not list(tmp_path.iterdir())
 
 
+def test_records_of_an_interrupt_are_kept_where_no_report_can_be_made(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "x.html"
+
+    def stopped(request: Request, *_: object) -> int:
+        assert request.records is not None
+        Path(request.records).write_bytes((files / "run.jsonl").read_bytes())
+        page.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("harness.check.console"), "run_check", stopped)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = CliRunner().invoke(cli, [*CHECK, "--html", str(page)])
+    assert "cannot write" in found.stderr
+    assert [path.name for path in tmp_path.rglob("results")] == ["results"]
+
+
 @pytest.mark.parametrize("ended", [True, False])
 def test_an_interrupt_keeps_and_shows_records_with_cells_only(
     ended: bool, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
