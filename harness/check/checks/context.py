@@ -16,7 +16,7 @@ from harness.oracle.yardstick import Expected
 from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
-from harness.runtime.precision import host_dtype
+from harness.runtime.precision import host_dtype, narrow
 from harness.runtime.tensors import Misfit
 from harness.worker.remote import Remote, Tensors
 
@@ -45,6 +45,11 @@ class Context:
     def kept(self) -> str:
         """The dtype of all but the products of a cell."""
         return host_dtype(self.dtype)
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether its products are narrower than what is kept."""
+        return bool(narrow(self.dtype))
 
     def finding(
         self, check: str, found: Mapping[str, Array | Misfit], expected: Expected

@@ -28,7 +28,7 @@ from harness.program.ir import Program, walk_nodes
 from harness.program.serial import digest
 from harness.program.updates import UpdateRule, by_parameter
 from harness.runtime.arguments import Arguments
-from harness.runtime.precision import PRODUCTS, narrow
+from harness.runtime.precision import PRODUCTS
 from harness.runtime.session import Session
 from harness.runtime.tensors import whole
 
@@ -84,11 +84,11 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     In narrow dtypes the gradients are numbers that those hold, and what is made of them is held to
     float32: so parameters, slots and the number of the step must be that.
     """
-    case, remote, narrowed = _point(), context.remote, bool(narrow(context.dtype))
+    case, remote = _point(), context.remote
     compared = partial(_compared, context, _multiplies(rule))
-    steps, alone = _steps(context, rule, narrowed)
+    steps, alone = _steps(context, rule)
     count = len(steps) // 2
-    expected = case.train(rule, alone, case.material, ("steps", narrowed, len(alone)))
+    expected = case.train(rule, alone, case.material, ("steps", context.narrowed, len(alone)))
     if context.dtype == "float16":
         expected = _left_out(expected, len(alone))
 
@@ -123,10 +123,9 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     return deviations
 
 
-def _steps(
-    context: Context, rule: UpdateRule, narrowed: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _steps(context: Context, rule: UpdateRule) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The batches of the steps that are made in all ways, each twice; and of those one by one."""
+    narrowed = context.narrowed
     count = (MORE if narrowed else MANY) if rule.every_slot and not context.brief else FEW
     given = _gradients(count, narrowed)
     broken = np.array(given[0])
@@ -154,9 +153,9 @@ def _compared(
 ) -> list[Deviation]:
     # Of numbers below the least normal one XLA makes zeros; and in narrow dtypes losses are of a
     # product.
-    least, narrowed = np.finfo(context.kept).tiny, bool(narrow(context.dtype))
+    least = np.finfo(context.kept).tiny
     left_out = {n for n, a in expected.values.items() if 0 < np.abs(a).max() < least}
-    left_out |= {n for n in expected.values if narrowed and "loss" in n}
+    left_out |= {n for n in expected.values if context.narrowed and "loss" in n}
     wanted, found = (
         {n: a for n, a in some.items() if n not in left_out} for some in (expected.values, found)
     )
@@ -173,7 +172,7 @@ def _from_afar(
     """What a step makes of parameters that are far from where all others begin, and what it must
     make; in the session that is open. A step is nothing beside them: it shows a bound that there
     should not be."""
-    case, narrowed = _point(), bool(narrow(context.dtype))
+    case, narrowed = _point(), context.narrowed
     far = single(AWAY / (2**10 if narrowed else 1))
     parameters = {n: a + np.resize(far, a.shape) for n, a in case.material.parameters.items()}
     material = replace(case.material, parameters=parameters)
