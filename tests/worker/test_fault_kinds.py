@@ -24,7 +24,8 @@ from harness.check.findings import Verdict
 from harness.check.request import Request
 from harness.check.run import Engine
 
-TIMEOUT = 3.0
+# What hangs is waited for that long; what answers may take its time, whatever runs beside it.
+TIMEOUT, PATIENCE = 3.0, 120.0
 # What it does -> the verdict, and words of the finding that has it.
 KINDS: dict[str, tuple[Verdict, str]] = {
     "litter": ("agree", ""),
@@ -52,9 +53,12 @@ KINDS: dict[str, tuple[Verdict, str]] = {
 STAGES = ("open", "gradients")
 
 
+HANGING = tuple(kind for kind, (verdict, _) in KINDS.items() if verdict == "timeout")
+
+
 @dataclass(frozen=True)
 class Run:
-    """All kinds at one stage, each in a cell of its own, with good cells between them."""
+    """Kinds at one stage, each in a cell of its own, with good cells between them."""
 
     report: Report
     seconds: float
@@ -65,16 +69,17 @@ class Run:
 
 
 @functools.cache
-def run(stage: str) -> Run:
+def run(stage: str, hanging: bool) -> Run:
+    kinds = [kind for kind in KINDS if (kind in HANGING) == hanging]
     mark = uuid.uuid4().hex
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         models = Path(name) / "models"
         models.mkdir()
-        names = [spec for kind in KINDS for spec in (kind, f"after_{kind}")]
+        names = [spec for kind in kinds for spec in (kind, f"after_{kind}")]
         for spec in names:
             (models / f"{spec}.yaml").write_text(ONE_LAYER.format(name=spec))
         patch.syspath_prepend(plugin_faulty_cells.FOLDER)
-        faults = {f"{kind} float32": f"{stage}:{kind}" for kind in KINDS}
+        faults = {f"{kind} float32": f"{stage}:{kind}" for kind in kinds}
         request = Request(
             tuple(names),
             ("faulty-numpy", "numpy"),
@@ -84,7 +89,7 @@ def run(stage: str) -> Run:
                 "faulty-numpy": {**plugin_faulty_cells.variables(faults), "FAULTS_MARK": mark}
             },
             checks=("values",),
-            timeout=TIMEOUT,
+            timeout=TIMEOUT if hanging else PATIENCE,
             jobs=2,
         )
         started = time.monotonic()
@@ -98,7 +103,7 @@ def run(stage: str) -> Run:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_gets_its_verdict(kind: str, stage: str) -> None:
     verdict, words = KINDS[kind]
-    found = run(stage).of("faulty-numpy")
+    found = run(stage, kind in HANGING).of("faulty-numpy")
     result = found[kind]
     assert result.verdict == verdict, result.first_fault
     if words:
@@ -109,10 +114,10 @@ def test_each_kind_gets_its_verdict(kind: str, stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", sampled(STAGES, ["gradients"]))
-def test_others_are_unharmed_and_nothing_is_left(stage: str) -> None:
-    found = run(stage)
+@pytest.mark.parametrize("hanging", [True, False])
+def test_others_are_unharmed_and_nothing_is_left(stage: str, hanging: bool) -> None:
+    found = run(stage, hanging)
     assert not found.left_behind
     assert {r.verdict for r in found.of("numpy").values()} == {"agree"}
     assert found.report.exit_code == 3
-    hangs = sum(verdict == "timeout" for verdict, _ in KINDS.values())
-    assert found.seconds < hangs * TIMEOUT + 4.0 * len(KINDS)
+    assert found.seconds < len(HANGING) * TIMEOUT + 4.0 * len(KINDS)

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 from process_faults.support import MIB, PATH, is_gone, launch, marked, wait_until
+from time_limits import over_within
 
 from harness.worker import stragglers
 from harness.worker.worker import Worker
 
-SECONDS = 1.5
+# What is left behind would live for a minute.
+SECONDS = 15.0
 # The worker, its guardian and eight that it has left behind.
 LITTERED = 10
 
@@ -67,7 +69,7 @@ def test_all_that_a_worker_has_started_ends_with_it(littering: Worker, mark: str
         littering.close()
     else:
         payload = {"code": 3} if end == "leave" else {}
-        outcome = littering.call(end, payload, timeout=0.5)
+        outcome = littering.call(end, payload, timeout=0.5 if "timeout" in expected else 60.0)
         assert (outcome.status, outcome.cause) == expected
     # Not only soon: the call, or the close, has seen to it before it returned.
     assert marked(mark) == []
@@ -87,11 +89,10 @@ def test_processes_that_multiply_are_caught_up_with(mark: str, verb: str) -> Non
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGSTOP])
 def test_a_worker_may_harm_its_guardian(littering: Worker, mark: str, number: int) -> None:
     """Only what has another environment outlives a guardian that is killed: see docs/workers.md."""
-    outcome = littering.call("kill_guardian", {"number": number}, timeout=0.5)
-    expected = {
-        signal.SIGKILL: ("crashed", "SIGKILL"),
-        signal.SIGTERM: ("crashed", "SIGKILL"),
-    }.get(number, ("timeout", "no answer in 0.5 s"))
+    dies = number in (signal.SIGKILL, signal.SIGTERM)
+    timeout = 60.0 if dies else 0.5
+    outcome = littering.call("kill_guardian", {"number": number}, timeout)
+    expected = ("crashed", "SIGKILL") if dies else ("timeout", "no answer in 0.5 s")
     assert (outcome.status, outcome.cause) == expected
     assert wait_until(lambda: len(marked(mark)) == (number == signal.SIGKILL), SECONDS)
     assert littering.call("echo", {"value": 1}).value == 1
@@ -129,7 +130,7 @@ def test_signal_to_the_parent_leaves_nothing(mark: str, number: signal.Signals) 
     parent, worker = start()
     assert not is_gone(worker)
     parent.send_signal(number)
-    parent.communicate(timeout=10)
+    parent.communicate(timeout=60)
     assert parent.returncode == -number
     assert all_gone(mark)
 
@@ -139,7 +140,7 @@ def test_signal_to_the_parent_leaves_nothing(mark: str, number: signal.Signals) 
 )
 def test_end_of_the_parent_leaves_nothing(mark: str, ending: str) -> None:
     parent, _ = start(ending or "pass")
-    parent.communicate(timeout=10)
+    parent.communicate(timeout=60)
     assert all_gone(mark)
 
 
@@ -208,7 +209,7 @@ def test_the_living_and_the_strangers_are_left_alone(mark: str) -> None:
 
 def test_memory_counts_what_has_left_the_group(mark: str) -> None:
     with Worker(launch(memory_limit=300 * MIB)) as worker:
-        outcome = worker.call("allocate_in_daemon", timeout=20)
+        outcome = worker.call("allocate_in_daemon", timeout=120)
         assert outcome.status == "out-of-memory"
     assert all_gone(mark)
 
@@ -238,6 +239,6 @@ def test_log_is_cut_between_calls_as_well(mark: str) -> None:
 def test_exit_that_would_hang_does_not(mark: str) -> None:
     with Worker(launch()) as worker:
         assert worker.call("hang_at_exit").ok
-        started = time.monotonic()
-    assert time.monotonic() - started < 0.5
+        with over_within(1.0):
+            worker.close()
     assert marked(mark) == []

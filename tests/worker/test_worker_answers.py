@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from process_faults import harm
-from process_faults.support import MIB, launch, timed
+from process_faults.support import MIB, launch
+from time_limits import over_within
 
 from harness.worker import frames, logs
 from harness.worker.exchange import LostWorker, exchange
 from harness.worker.worker import Worker
 
-TIMEOUT = 1.0
+# All that is waited for here comes at once, or never.
+TIMEOUT = 20.0
 
 
 def test_forked_child_that_returns_does_not_answer(worker: Worker) -> None:
@@ -94,10 +96,9 @@ def test_death_between_calls_costs_no_start(worker: Worker) -> None:
 
 
 def test_big_arrays_travel_both_ways(worker: Worker) -> None:
-    outcome, took = timed(lambda: worker.call("big_result", timeout=30))
+    outcome = worker.call("big_result", timeout=120)
     assert outcome.value.nbytes == harm.RESULT_BYTES
     assert outcome.value[-1] == outcome.value.size - 1
-    assert took <= 10
     assert worker.call("total", {"array": outcome.value}).value == int(outcome.value.sum())
 
 
@@ -105,9 +106,9 @@ def test_hung_worker_cannot_hold_up_a_big_request(worker: Worker) -> None:
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)
     array = np.zeros(50 * MIB, np.uint8)
-    outcome, took = timed(lambda: worker.call("total", {"array": array}, timeout=0.3))
+    with over_within(1.0):
+        outcome = worker.call("total", {"array": array}, timeout=0.3)
     assert outcome.status == "timeout"
-    assert took <= 0.8
 
 
 def test_unencodable_request_is_the_caller_s_error(worker: Worker) -> None:
@@ -126,7 +127,7 @@ def test_prints_from_c_are_the_log_of_their_call(worker: Worker) -> None:
 
 def test_printing_megabytes_neither_blocks_nor_fills(worker: Worker) -> None:
     count = 200 * MIB
-    outcome = worker.call("print_bytes", {"count": count}, timeout=20)
+    outcome = worker.call("print_bytes", {"count": count}, timeout=120)
     assert outcome.value == "printed"
     # What the pipe still holds when the answer comes is counted with the next call.
     assert outcome.log_bytes >= count * 0.5

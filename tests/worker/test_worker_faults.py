@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from process_faults.support import MIB, is_gone, launch, timed
+from process_faults.support import MIB, is_gone, launch
 from time_limits import over_within
 
 from harness.worker.worker import Worker
 
-TIMEOUT = 1.0
+# What hangs is waited for that long; what does not may take its time.
+TIMEOUT, PATIENCE = 1.0, 60.0
 
 # verb, payload, status, cause, whether the process is lost
 FAULTS: dict[str, tuple[str, dict[str, Any], str, str, bool]] = {
@@ -53,7 +54,10 @@ def test_fault_in_mid_call(worker: Worker, fault: str) -> None:
         beside = pool.submit(bystander.call, "pause", {"seconds": 0.3})
         assert worker.call("echo", {"value": 1}).value == 1
         pid = worker.pid
-        outcome, took = timed(lambda: worker.call(verb, payload, timeout=TIMEOUT))
+        timeout = TIMEOUT if status == "timeout" else PATIENCE
+        # The socket that is closed without a death is given a moment to become one.
+        with over_within(TIMEOUT + 1.0 if status == "timeout" else 1.0):
+            outcome = worker.call(verb, payload, timeout=timeout)
         gone = pid is not None and is_gone(pid)
         after = [worker.call("echo", {"value": value}).value for value in (2, 3)]
         assert beside.result().value == "rested"
@@ -65,9 +69,6 @@ def test_fault_in_mid_call(worker: Worker, fault: str) -> None:
     assert after == [2, 3]
     assert gone is lost
     assert worker.starts == (2 if lost else 1)
-    # The socket that is closed without a death is given a moment to become one.
-    allowed = 0.5 if fault in ("socket closed", "stray bytes") else 0.2
-    assert took <= (TIMEOUT + 0.5 if status == "timeout" else allowed)
 
 
 def test_crash_leaves_a_traceback_in_the_log(worker: Worker) -> None:
@@ -80,7 +81,6 @@ def test_error_brings_its_traceback(worker: Worker) -> None:
     outcome = worker.call("raise_unpicklable")
     assert "Traceback" in outcome.traceback
     assert "in raise_unpicklable" in outcome.traceback
-    assert outcome.seconds < 0.1
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_memory_over_the_limit_is_stopped(verb: str) -> None:
     with Worker(launch(memory_limit=limit)) as worker:
         worker.start()
         with over_within(1.0):
-            outcome = worker.call(verb, timeout=20)
+            outcome = worker.call(verb, timeout=120)
         assert outcome.status == "out-of-memory"
         assert outcome.cause.endswith("over the limit of 300 MiB")
         found = int(outcome.cause.removeprefix("resident memory of ").split()[0].replace(",", ""))
