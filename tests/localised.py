@@ -123,7 +123,7 @@ def table(found: list[Judged]) -> str:
     for one in found:
         if not one.right:
             said = one.said.replace("|", "\\|").replace("<", "&lt;")
-            lines.append(f"- `{one.name}` ({MUTANTS[one.name].summary}) {said[:200]}")
+            lines.append(f"- `{one.name}` ({MUTANTS[one.name].summary}) {said}")
     return "\n".join(lines)
 
 
@@ -146,7 +146,7 @@ def main(names: list[str]) -> None:
         found.append(one)
         verdict = "right" if one.right else "WRONG"
         how = "proved" if one.proved else one.precision
-        print(f"{verdict} {one.name} ({one.family}, {how}): {one.said[:300]}", flush=True)
+        print(f"{verdict} {one.name} ({one.family}, {how}): {one.said}", flush=True)
     right = sum(one.right for one in found)
     print(f"{right} of {len(found)} in {time.monotonic() - started:.0f} s")
     if not names:

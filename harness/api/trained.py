@@ -128,7 +128,9 @@ class Generated:
 
     def _repr_html_(self) -> str:
         rows = [[backend, text] for backend, text in self.texts.items()]
-        title = f"after {shorten(self.prompt, SHOWN)!r}"
+        whole = len(self.prompt) <= SHOWN
+        shown = self.prompt if whole else shorten(self.prompt, SHOWN)
+        title = f"after {shown!r}"
         return html_table(title, ("backend", "text"), rows, differences(self.texts), words=2)
 
     def to_pandas(self) -> DataFrame:

@@ -69,8 +69,9 @@ class Verb(click.Command):
             raise click.BadParameter(told, ctx, error.param, error.param_hint) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        apart = {word for names in SECTIONS.values() for word in names.split() if ":" in word}
         waiting = {
-            _word(p): record
+            own if (own := f"{ctx.info_name}:{_word(p)}") in apart else _word(p): record
             for p in self.get_params(ctx)
             if isinstance(p, click.Option) and (record := p.get_help_record(ctx)) is not None
         }

@@ -100,7 +100,7 @@ class Change(Protocol):
 # In words, one and several.
 HEADINGS: Mapping[str, tuple[str, str]] = {
     "new-difference": ("new difference", "new differences"),
-    "verdict-changed": ("other verdict", "other verdicts"),
+    "verdict-changed": ("changed verdict", "changed verdicts"),
     "accuracy-lost": ("less accurate", "less accurate"),
     "accuracy-gained": ("more accurate", "more accurate"),
     "slower": ("slower", "slower"),

@@ -108,12 +108,24 @@ class Library:
             hint = (
                 f"; write {OTHER_NAMES[name]}" if name in OTHER_NAMES else did_you_mean(name, known)
             )
+            hint = self._misplaced(kind, name) or hint
             message = f"unknown {kind} {shorten(name)!r}{hint} (known: {', '.join(known)})"
             raise SpecError(message, place) if place else UsageError(message)
         for folder in self.folders:
             if (folder / relative).exists():
                 return self._only(kind, _checked_file(kind, folder / relative, name))
         return _shipped(kind, name)
+
+    def _misplaced(self, kind: str, name: str) -> str:
+        """Where in the folders the file is that was meant, if it is where none is looked for."""
+        if not is_model_name(name):
+            return ""
+        rooms = ["", *(room for of, room in FOLDERS.items() if of != kind)]
+        for path in (f / room / f"{name}.yaml" for f in self.folders for room in rooms):
+            if path.is_file():
+                wanted = f"{FOLDERS[kind]}/{name}.yaml"
+                return f"; {displayed(path)} is not read: a folder has its {kind}s as {wanted}"
+        return ""
 
     def _only(self, kind: str, found: Definition) -> Definition:
         """The definition of a user's file; :class:`SpecError` if another file has its name.

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,7 @@ def test_a_training_and_a_text_show_themselves(tmp_path: Path) -> None:
     assert len(wrote[0].text) == 9
     assert str(wrote[0]) == wrote[0].text
     assert is_small_and_whole(wrote[0]).count("<tr>") == 2
+    assert "after 'the '" in unescape(wrote[0]._repr_html_())
     # What was trained can be run and checked at once.
     sizes = {**made.weights.sizes}
     ran = harness.run(

@@ -87,6 +87,13 @@ def test_every_option_and_command_has_its_section() -> None:
     assert set(cli.commands) <= set(" ".join(CHAPTERS.values()).split())
 
 
+def test_weights_that_are_written_stand_with_what_is_kept() -> None:
+    for name, title in (("train", "What to keep"), ("import", "What to keep"), ("run", "to run")):
+        text = CliRunner().invoke(cli, [name, "--help"], terminal_width=100).output
+        before, _, _ = text.partition("  --weights")
+        assert title in before.rpartition(":\n")[0].rpartition("\n")[2], name
+
+
 def test_every_help_is_a_sentence() -> None:
     for word, by_command in options().items():
         for name, option in by_command.items():
