@@ -1,16 +1,32 @@
 """erf for numpy, which has none.
 
-Within 4e-16 of C's in float64, relative to it, and within 2e-7 in float32; the tests measure it.
+Within 4e-16 of C's in float64, relative to it, and within 4e-7 in float32; the tests measure it.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from harness.extend import Array, series
+from harness.extend import Array, Call, series
+
+# In float32 erf is 1 from here on, and so is what is made of it here.
+LAST = 3.93
+# erf(x) = x P(x^2) / Q(x^2) up to there, from the constant on: of all quotients of polynomials of
+# the fifth degree that whose largest relative error is least (2e-8), by Lawson's iteration.
+P = (
+    *(1.1283791065216064, 0.1904064565896988, 0.05274871736764908),
+    *(0.003765616100281477, 0.0002848826698027551, 2.050087005045498e-06),
+)
+Q = (
+    *(1.0, 0.5020760893821716, 0.114109106361866),
+    *(0.014969213865697384, 0.0011625352781265974, 3.809170812019147e-05),
+)
+# How many arrays of float32 besides the result it needs.
+SCRATCH = 4
 
 
 @cache
@@ -19,8 +35,43 @@ def _columns(dtype: str) -> list[Array]:
     return [np.array(column, dtype) for column in series.erf_series()]
 
 
+@cache
+def _numbers(numbers: Sequence[float]) -> list[Array]:
+    """As arrays without axes: a ufunc takes them four times faster than floats."""
+    return [np.array(number, np.float32) for number in numbers]
+
+
 def erf(x: Array) -> Array:
-    """erf(x), entry by entry, in the dtype of x: the series around the nearest point."""
+    """erf(x), entry by entry, in the dtype of x."""
+    if x.dtype == np.float32:
+        out = np.empty(x.shape, x.dtype)
+        for call in erf_calls(out, x, [np.empty(x.shape, x.dtype) for _ in range(SCRATCH)]):
+            call()
+        return out
+    return _erf_around_points(x)
+
+
+def erf_calls(out: Array, x: Array, scratch: Sequence[Array]) -> Iterator[Call]:
+    """What makes erf(x) in float32, by a quotient of polynomials, and leaves it in ``out``."""
+    bounded, square, upper, lower = scratch
+    low, high, one, minus_one = _numbers((-LAST, LAST, 1.0, -1.0))
+    yield partial(np.minimum, x, high, out=bounded)
+    yield partial(np.maximum, bounded, low, out=bounded)
+    yield partial(np.multiply, bounded, bounded, square)
+    for polynomial, coefficients in ((upper, _numbers(P)), (lower, _numbers(Q))):
+        yield partial(np.multiply, square, coefficients[-1], polynomial)
+        for coefficient in coefficients[-2:0:-1]:
+            yield partial(np.add, polynomial, coefficient, polynomial)
+            yield partial(np.multiply, polynomial, square, polynomial)
+        yield partial(np.add, polynomial, coefficients[0], polynomial)
+    yield partial(np.multiply, upper, bounded, upper)
+    yield partial(np.divide, upper, lower, upper)
+    yield partial(np.minimum, upper, one, out=upper)
+    yield partial(np.maximum, upper, minus_one, out=out)
+
+
+def _erf_around_points(x: Array) -> Array:
+    """The series around the nearest point."""
     columns, kind = _columns(x.dtype.name), x.dtype.type
     size = np.minimum(np.abs(x), kind(series.LAST))
     nearest = np.rint(size * kind(1 / series.STEP))

@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.extend import Array, Call, in_turn, rounded_to
 
-from .erf import erf
+from .erf import SCRATCH, erf, erf_calls
 from .primitives import UFUNCS
 from .segments import segment_sum
 
@@ -31,7 +31,7 @@ class NumpyKernels:
 
     # Of one pass over all rows, most of the time goes into fetching them.
     tiled: Collection[str] = frozenset(UFUNCS) | {
-        *("copy", "where", "relu", "clip", "sigmoid"),
+        *("copy", "where", "relu", "clip", "sigmoid", "erf"),
         *("sigmoid_gradient", "tanh_gradient", "relu_gradient", "clip_gradient"),
     }
 
@@ -43,7 +43,7 @@ class NumpyKernels:
         self.table: Mapping[str, Callable[..., Call]] = {
             **{op: partial(self._ufunc, ufunc) for op, ufunc in UFUNCS.items()},
             "arange": lambda out: partial(np.copyto, out, np.arange(len(out))),
-            "erf": lambda out, x: lambda: np.copyto(out, erf(self._array(x))),
+            "erf": self._erf,
             "cumulative_sum": lambda out, x: partial(np.cumsum, x, -1, None, out),
             "argsort": lambda out, x: lambda: np.copyto(out, np.argsort(x, -1, kind="stable")),
             "copy": self._copy,
@@ -204,6 +204,13 @@ class NumpyKernels:
             partial(np.add, places, starts, places),
             partial(np.take, x.reshape(-1), places, None, out, "clip"),
         )
+
+    def _erf(self, out: Array, x: Any) -> Call:
+        x = self._array(x)
+        if self.dtype != np.float32:
+            return lambda: np.copyto(out, erf(x))
+        scratch = [self.scratch(out.shape, self.dtype, key) for key in range(SCRATCH)]
+        return in_turn(*erf_calls(out, x, scratch))
 
     def _sigmoid(self, out: Array, x: Array) -> Call:
         one = np.array(1.0, self.dtype)
