@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -15,15 +16,19 @@ from places import DOCS, ROOT
 
 from harness.runtime.plugins import available
 
-IMPORTS = rooms.imports(ROOT)
+
+@cache
+def imports() -> list[rooms.Import]:
+    """Read once, and by the process that runs these tests alone."""
+    return rooms.imports(ROOT)
 
 
 def test_every_import_goes_down() -> None:
-    assert rooms.broken(IMPORTS) == []
+    assert rooms.broken(imports()) == []
 
 
 def test_nothing_is_imported_in_a_circle() -> None:
-    assert rooms.circles(IMPORTS) == []
+    assert rooms.circles(imports()) == []
 
 
 def test_every_room_is_on_a_floor() -> None:
@@ -35,14 +40,14 @@ def test_the_picture_is_that_of_the_imports() -> None:
     committed = picture.PICTURE.read_text(encoding="utf-8")
     stale = f"{picture.PICTURE.name} is not that of the imports: run {picture.COMMAND}"
     # Not compared in the assertion, which would print both.
-    same = committed == picture.picture(IMPORTS)
+    same = committed == picture.picture(imports())
     assert same, stale
 
 
 def test_arrows_go_down() -> None:
     floors = picture.drawn_floors()
     floor_of = {room: number for number, floor in enumerate(floors) for room in floor}
-    drawn = picture.arrows(IMPORTS)
+    drawn = picture.arrows(imports())
     assert drawn
     assert all(floor_of[arrow.source] < floor_of[arrow.target] for arrow in drawn)
 
