@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
+from harness.oracle.attention import WALK, WATCHED, Attention
 from harness.oracle.kinks import ORDERED
 from harness.oracle.oracle import TABLE, Oracle
 from harness.oracle.tolerance import PRECISION
@@ -27,10 +28,6 @@ ALONE = frozenset({"power", "exp", "log", "tanh"})
 # The part of what such rounding does that counts: it is more than what any one library does.
 SHARE = 0.25
 SHAKEN = 2.0**-22
-
-
-# Units in the last place that a sum is off by, over the root of the number of its terms.
-WALK = 0.3
 
 
 def _one(*_: Any, **__: Any) -> int:
@@ -56,15 +53,18 @@ class Rounded(Oracle):
 
     def __init__(self) -> None:
         super().__init__()
+        self._attention = Attention(self._signs)
         self.begin(())
         decided = dict.fromkeys((*ORDERED, "equal", "argsort"), lambda *_: next(self._decisions))
         off = {op: self._off(TABLE[op], TERMS.get(op, _one), op in ALONE) for op in ROUNDED}
         self._table = {**self._table, **off, **decided}
+        self._table |= {op: self._attention.watched(op, self._table[op]) for op in WATCHED}
 
     def begin(self, decisions: Sequence[Array]) -> None:
         """Begin anew, with what the comparisons are to come to."""
         self._coins = np.random.default_rng(0)
         self._decisions = iter(decisions)
+        self._attention.begin()
 
     def _off(
         self, function: Callable[..., Any], terms: Callable[..., int], alone: bool
@@ -90,8 +90,11 @@ class Rounded(Oracle):
     def _nudge(self, y: Array, units: float) -> Array:
         """So many units in the last place off, up or down by a coin."""
         eps = np.finfo(y.dtype).eps * units
-        up = self._coins.integers(0, 2, y.shape, dtype=bool)
-        return np.asarray(y * np.where(up, 1 + eps, 1 - eps), y.dtype)
+        return np.asarray(y * (1 + eps * self._signs(y.shape)), y.dtype)
+
+    def _signs(self, shape: tuple[int, ...]) -> Array:
+        up = self._coins.integers(0, 2, shape, dtype=bool)
+        return np.where(up, np.int8(1), np.int8(-1))
 
 
 def shaken(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:

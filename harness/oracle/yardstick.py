@@ -182,6 +182,7 @@ class Reference:
         stray(self._session(ways.plain, dtype))
         ways.rounded.begin(ways.plain.decisions)
         stray(self._session(ways.rounded, dtype), SHARE)
+        ways.rounded.begin(())
         ways.plain.forget()
         for oracle in ways.orders:
             stray(self._session(oracle, dtype))

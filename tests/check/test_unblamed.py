@@ -92,6 +92,16 @@ def test_no_model_is_blamed(model: str, unanswered: set[str]) -> None:
     assert silent(report) == unanswered
 
 
+@pytest.mark.parametrize(("model", "seed"), [("bert", 4), ("bert", 0), ("moe", 5)])
+def test_fused_attention_is_not_blamed_for_how_it_is_rounded(model: str, seed: int) -> None:
+    """Of rows that are all but one-hot, its gradient has the rounding of terms that equations have
+    not: a few yardsticks in one of sixteen draws, where the heads are few, and up to ninety."""
+    report = harness.check(model, ["torch"], checks="saturation", sizes={"heads": 1}, seed=seed)
+    assert faults(report) == []
+    worst = [f.deviations[0] for r in report.results for f in r.findings]
+    assert all(deviation.error < 8 * deviation.yardstick for deviation in worst)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "backend"),
     [
