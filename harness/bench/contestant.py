@@ -151,7 +151,7 @@ class Contestant:
             self._lose("refused", str(error))
         except WorkerFault as fault:
             raised = fault.outcome.status == "error" and not fault.outcome.start_failed
-            self._lose("refused" if raised else "broken", _fault_text(fault), fault.traceback)
+            self._lose("refused" if raised else "broken", fault_text(fault), fault.traceback)
         except Exception as error:
             words = "the harness could not measure this, which is a fault of its own: "
             trace = "".join(traceback.format_exception(error))
@@ -219,7 +219,8 @@ class Contestant:
             self.worker.close()
 
 
-def _fault_text(fault: WorkerFault) -> str:
+def fault_text(fault: WorkerFault) -> str:
+    """How a call ended that brought no answer, and which it was."""
     outcome = fault.outcome
     what = "" if outcome.status == "error" else f"{outcome.status}: "
     return f"{what}{fault.verb}: {outcome.cause}"

@@ -19,6 +19,7 @@ from harness.bench.contestant import (
     Refused,
     TimedResult,
     Unsupported,
+    fault_text,
 )
 from harness.bench.figures import compare_with_peaks, finish
 from harness.bench.proofs import PROOFS
@@ -120,8 +121,12 @@ def _fastest(contestant: Contestant) -> dict[str, Any]:
     right = [c for c in tried if c["right"]]
     names = ("path", "right", "seconds", "reason")
     contestant.record.candidates = [{n: c[n] for n in names} for c in tried]
+    lost = {c["path"]: c["lost"] for c in tried if "lost" in c}
     if not right:
+        if lost:
+            raise next(iter(lost.values()))
         raise Refused("; ".join(dict.fromkeys(f"{c['path']}: {c['reason']}" for c in tried)))
+    contestant.record.doubts = [f"{p} was not timed: {fault_text(f)}" for p, f in lost.items()]
     best = min(right, key=lambda c: float(c["seconds"]))
     if contestant.worker.starts == starts and contestant.worker.pid is not None:
         contestant.steps.select(best["path"])
@@ -161,11 +166,12 @@ def _try_path(contestant: Contestant, path: str, beside: bool) -> dict[str, Any]
     except Refused as error:
         found["reason"] = str(error)
     except WorkerFault as fault:
-        if fault.outcome.status != "error":
+        if fault.outcome.start_failed:
             raise
         # Below its first line an error may have the frames of a framework's own calls.
-        cause, *_ = fault.outcome.cause.split("\n")
-        found["reason"] = f"{fault.verb}: {cause}"
+        found["reason"], *_ = fault_text(fault).split("\n")
+        if fault.outcome.status != "error":
+            found["lost"] = fault
     return found
 
 

@@ -63,7 +63,8 @@ class LocalTimer:
             if result.measured:
                 cores = len(os.sched_getaffinity(0))
                 found_doubts = doubts(result.record.rate, load, cores)
-                result.record.doubts = [*found_doubts, *slowed(result.record.card)]
+                found_doubts += [*result.record.doubts, *slowed(result.record.card)]
+                result.record.doubts = found_doubts
         self._own = threads
         return found
 

@@ -152,6 +152,21 @@ def test_faults_cost_their_own_cell_only() -> None:
     assert results_exit_code(list(found.values())) == 3
 
 
+def test_a_path_that_ends_its_process_costs_itself_only() -> None:
+    found = run(request("train", path="fastest"), "dying_on_native", "dying")
+    result = found["dying_on_native"]
+    assert result.measured, result.reason
+    assert result.record.path != "native"
+    native, derived, *_ = result.record.candidates
+    assert (native["right"], derived["right"]) == (False, True)
+    said = "crashed: throughput: exit code 3 in mid-call"
+    assert native["reason"].startswith(said)
+    assert any(doubt.startswith(f"native was not timed: {said}") for doubt in result.record.doubts)
+    # Where no path is left it is the process that is told of.
+    assert found["dying"].status == "broken"
+    assert found["dying"].reason.startswith("crashed: throughput: exit code 3")
+
+
 def test_what_is_not_offered_is_no_failure() -> None:
     found = run(request("forward", device="cuda"), "honest")["honest"]
     assert found.status == "unsupported"

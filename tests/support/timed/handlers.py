@@ -70,6 +70,21 @@ def dying(name: str) -> Answer:
 
 
 @offering
+def dying_on_native(name: str) -> Answer:
+    """Ends the process where many steps are timed on the path that is tried first."""
+    answer, paths = honest(name), [""]
+
+    def run(verb: str, payload: dict[str, Any]) -> Any:
+        if verb == "prepare":
+            paths[0] = payload["path"]
+        if verb == "throughput" and paths[0] == "native":
+            os._exit(3)
+        return answer(verb, payload)
+
+    return run
+
+
+@offering
 def hanging(name: str) -> Answer:
     """Never returns from many steps."""
     answer = honest(name)
