@@ -9,7 +9,6 @@ import random
 import re
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -218,17 +217,6 @@ def test_a_definition_under_another_name(tmp_path):
         load_definition("function", "other", text, tmp_path)
     (tmp_path / "models" / "again.yaml").write_bytes((tmp_path / "models/user.yaml").read_bytes())
     assert "1:8: model 'user' stands in a file named 'again'" in refused("again", [tmp_path])
-
-
-def test_file_where_none_is_looked_for_is_named(tmp_path):
-    shipped = files("harness.specs").joinpath("models/mlp.yaml").read_text()
-    for room in ("", "layers"):
-        (tmp_path / room).mkdir(exist_ok=True)
-        path = tmp_path / room / "mine.yaml"
-        path.write_text(shipped.replace("model: mlp", "model: mine"))
-        said = refused("mine", [tmp_path])
-        assert f"{path} is not read: a folder has its models as models/mine.yaml" in said
-        path.unlink()
 
 
 def test_folders_that_go_round(tmp_path):

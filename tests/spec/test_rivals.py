@@ -15,7 +15,7 @@ import harness
 from harness.bench.request import BenchRequest, groups_of
 from harness.check.request import Request
 from harness.check.run import Engine
-from harness.errors import SpecError
+from harness.errors import SpecError, UsageError
 from harness.spec.model import load_spec, load_specs, replaced
 from harness.spec.rivals import declaring
 
@@ -203,3 +203,12 @@ def test_names_are_found_without_parsing(tmp_path: Path) -> None:
         "x": [("a", 1, 8)],
         "z": [("b", 3, 11)],
     }
+
+
+@pytest.mark.parametrize("room", ["", "layers"])
+def test_a_file_where_none_is_looked_for_is_named(tmp_path: Path, room: str) -> None:
+    path = model(tmp_path / room / "mine.yaml")
+    with pytest.raises(UsageError) as caught:
+        load_spec("mine", (tmp_path,))
+    said = f"{path} is not read: a folder has its models as models/mine.yaml"
+    assert said in str(caught.value)
