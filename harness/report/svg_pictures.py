@@ -24,6 +24,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 # The same as texts.
 SIGNS = ("●", "■", "◆", "▲", "▼", "✚", "✖", "★")
+# After all colours come their second, third and fourth lines.
+DASHES = ("-", "--", ":", "-.")
 INK = "#010203"
 WIDTH = 9.0
 Draw = Callable[[Any], None]
@@ -38,9 +40,19 @@ def available() -> bool:
 
 def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """A colour and a sign for each of some backends, the same in every chart of a page."""
-    return {
-        name: (COLOURS[n % len(COLOURS)], SIGNS[n % len(SIGNS)]) for n, name in enumerate(names)
-    }
+    found = {}
+    for number, name in enumerate(names):
+        colour, shape, _ = _look(number)
+        found[name] = colour, SIGNS[shape]
+    return found
+
+
+def _look(number: int) -> tuple[str, int, str]:
+    """The colour of a series, the place of its marker and sign, and how its line is drawn: no two
+    of 32 are alike, and none is known by its colour alone."""
+    turn = number // len(COLOURS)
+    shape, dashes = (number + turn) % len(MARKERS), DASHES[turn % len(DASHES)]
+    return COLOURS[number % len(COLOURS)], shape, dashes
 
 
 def roofline(roof: Roofline) -> str:
@@ -52,7 +64,8 @@ def roofline(roof: Roofline) -> str:
         low, high = min([ridge, *reach]) / 4, max([ridge, *reach]) * 4
         axes.loglog([low, ridge, high], [low * roof.bandwidth, roof.peak, roof.peak], color=INK)
         for number, cell in enumerate(roof.cells):
-            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            colour, shape, _ = _look(number)
+            marker = MARKERS[shape]
             label = _plain(cell.label) if len(roof.cells) <= len(COLOURS) else None
             axes.plot([cell.intensity], [cell.speed], marker, color=colour, label=label)
         axes.set_xlabel("operations per byte")
@@ -69,7 +82,7 @@ def losses(trainings: Sequence[TrainedWeights]) -> str:
 
     def draw(axes: Axes) -> None:
         for number, training in enumerate(trainings):
-            colour = COLOURS[number % len(COLOURS)]
+            colour, _, dashes = _look(number)
             places, values, held = [], [], []
             for at, epoch in enumerate(training.history.epochs):
                 places += [at + (n + 1) / len(epoch.curve) for n in range(len(epoch.curve))]
@@ -77,7 +90,7 @@ def losses(trainings: Sequence[TrainedWeights]) -> str:
                 if epoch.held_out_loss is not None:
                     held.append((at + 1, epoch.held_out_loss))
             label = f"{training.spec} on {training.history.backend} ({training.name})"
-            axes.plot(places, values, color=colour, label=_plain(label))
+            axes.plot(places, values, color=colour, linestyle=dashes, label=_plain(label))
             if held:
                 axes.plot(*zip(*held, strict=True), "o", color=colour, markersize=4)
         axes.set_xlabel("epochs (dots: the loss on what is held out)")
@@ -140,10 +153,11 @@ def _widen(axes: Axes, log: bool) -> None:
 
 def _plot(axes: Axes, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
     for number, (name, points) in enumerate(series.items()):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        colour, shape, dashes = _look(number)
         look: dict[str, Any] = {
-            "marker": marker,
+            "marker": MARKERS[shape],
             "markersize": 4,
+            "linestyle": dashes,
             "color": colour,
             "label": _plain(name),
         }

@@ -17,7 +17,7 @@ from harness.check.run import Engine
 from harness.report.forms import EpochFigures, TrainedHistory
 from harness.report.inputs import Inputs, TrainedWeights
 from harness.report.page import page as report_page
-from harness.report.svg_pictures import trend
+from harness.report.svg_pictures import COLOURS, lines, looks, trend
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +225,13 @@ def test_metrics_of_what_is_held_out_have_a_curve_and_a_column() -> None:
     plain = history.model_copy(update={"epochs": [EpochFigures(epoch=1, loss=1.0, curve=[1.0])]})
     shown = report_page(Inputs(trainings=[TrainedWeights("a.safetensors", "digit", plain)]))
     assert "metrics on what is held out" not in shown
+
+
+def test_no_two_of_many_series_look_alike() -> None:
+    names = [f"backend {number}" for number in range(32)]
+    assert len(set(looks(names).values())) == 32
+    pytest.importorskip("matplotlib")
+    drawn = lines("step", {name: [(1, 1.0), (2, 2.0)] for name in names[:12]})
+    strokes = re.findall(r'style="fill: none; (stroke-dasharray[^"]*)?[^"]*(#\w+)[^"]*"', drawn)
+    found = {(bool(dashes), colour) for dashes, colour in strokes if colour in COLOURS}
+    assert len(found) == 12
