@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from harness.output.printing import visible
 from harness.report import cells, past, speed_charts, svg_pictures
@@ -98,6 +99,7 @@ def _rendered(context: Mapping[str, Any]) -> str:
         undefined=StrictUndefined,
         finalize=_shown,
     )
+    templates.filters["options"] = _options
     assert templates.loader is not None
     scripts = (templates.loader.get_source(templates, name)[0] for name in SCRIPTS)
     script = "".join(scripts)
@@ -111,6 +113,13 @@ def _rendered(context: Mapping[str, Any]) -> str:
         ),
         js=Markup(script),
         script_hash=f"sha256-{digest}",
+    )
+
+
+def _options(text: str) -> Markup:
+    """A text whose ``--options`` are not broken at their hyphens."""
+    return Markup(
+        re.sub(r"(--[a-z-]+)", r'<span class="option">\1</span>', str(escape(visible(text))))
     )
 
 

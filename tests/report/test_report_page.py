@@ -198,3 +198,14 @@ def test_speeds_beside_a_baseline_in_markdown_and_from_bench(tmp_path: Path) -> 
     row = re.search(r"^\| sequence\\_rnn .*", output.read_text(), re.MULTILINE)
     assert row is not None
     assert row[0].replace("\\", "") == "| sequence_rnn | - | 512 (2.00x) | 256 (1.00x) |"
+
+
+def test_an_option_is_not_broken_at_its_hyphens(tmp_path: Path) -> None:
+    results = report_files.speeds(tmp_path / "bench.json")
+    found = json.loads(results.read_text())
+    for one in found["benchmarks"]:
+        one["extra_info"]["doubts"] = ["measure <it> with --rounds"]
+    results.write_text(json.dumps(found))
+    assert made(results, "-o", tmp_path / "out.html").exit_code == 0
+    shown = 'measure &lt;it&gt; with <span class="option">--rounds</span>'
+    assert shown in (tmp_path / "out.html").read_text()
