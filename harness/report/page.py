@@ -57,7 +57,7 @@ def page(
     drawn = svg_pictures.available()
     check = inputs.check
     found = cells.matrices(check.cells) if check else []
-    speeds = speed_charts.shown(inputs.benches, baseline)
+    speeds = speed_charts.shown(inputs, baseline)
     shown, left = troubles(check, MOST_TROUBLES) if check else ([], 0)
     context: dict[str, Any] = {
         "title": "Backend comparison",

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.output.table import thousands
 from harness.report import svg_pictures
-from harness.report.inputs import BenchRun
+from harness.report.inputs import BenchRun, Inputs
 from harness.report.speeds import Chart, Dot, charts, doubted
 
 # Steps of an axis within a power of ten, of which one gives few enough ticks.
@@ -69,9 +69,13 @@ class ShownChart:
     doubts: Sequence[str]
 
 
-def shown(runs: Iterable[BenchRun], baseline: str | None) -> list[ShownChart]:
-    """The charts of some files, each file's backends in the same colours."""
-    return [_shown(chart, run, baseline or "") for run in runs for chart in charts(run.file, None)]
+def shown(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
+    """The charts of all files, each file's backends in the same colours."""
+    return [
+        _shown(chart, run, baseline or "")
+        for run in inputs.benches
+        for chart in charts(run.file, None, inputs.told_apart(run))
+    ]
 
 
 def baselines(found: Iterable[ShownChart]) -> list[str]:
