@@ -33,7 +33,10 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     lines += [plain(line) + "  " for line in (*top.lines, top.against) if line]
     if news is not None and news.changes:
         told = [f"- **{plain(c.label)}** {plain(c.words)}" for c in news.told]
-        lines += ["", *_most(told, MOST_CHANGES)]
+        told = [*_most(told, MOST_CHANGES)]
+        if news.folded:
+            told.append(f"- {len(news.folded)} that are not worse")
+        lines += ["", *told]
     if inputs.check is not None:
         told = []
         shown, left = troubles(inputs.check, MOST_TROUBLES)

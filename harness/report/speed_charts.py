@@ -21,6 +21,8 @@ STEPS: Sequence[Sequence[float]] = (
     [1 + n / 4 for n in range(36)],
 )
 FEWEST, DECADES = 2, 12
+# Their names have room beside each other on a telephone where such a part of an axis is between.
+APART = 0.16
 # So much of an axis is free at each end.
 MARGIN = 0.04
 
@@ -151,4 +153,8 @@ def _ticks(low: float, high: float) -> list[float]:
         found = [v for v in values if low - 1e-9 <= math.log10(v) <= high + 1e-9]
         if len(found) >= FEWEST:
             break
-    return found
+    kept: list[float] = []
+    for value in found:
+        if not kept or math.log10(value / kept[-1]) >= APART * (high - low):
+            kept.append(value)
+    return kept

@@ -43,7 +43,7 @@ def commands(text: str) -> list[str]:
 class Tags(HTMLParser):
     """Every element and attribute, and whether all that is opened is closed."""
 
-    VOID = frozenset({"meta", "input", "br", "img", "link"})
+    VOID = frozenset({"meta", "input", "br", "wbr", "img", "link"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
