@@ -87,6 +87,46 @@ def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
     return dict(value)
 
 
+def text(value: str, what: str, wanted: str = "a name") -> str:
+    """One text.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if not isinstance(value, str):
+        raise refused(what, wanted, value)
+    return value
+
+
+def interpreters(value: Mapping[str, Any] | None) -> dict[str, str]:
+    """The interpreters of other environments by backend, as text or as paths.
+
+    Raises:
+        UsageError: something else is given.
+    """
+    return {name: str(path(one, "pythons")) for name, one in mapping(value, "pythons").items()}
+
+
+def texts(value: Mapping[str, Any] | None, what: str) -> dict[str, str]:
+    """Texts by name.
+
+    Raises:
+        UsageError: something else is given.
+    """
+    found = mapping(value, what)
+    return {name: text(one, f"{what}, {name!r},", "a text") for name, one in found.items()}
+
+
+def variables(value: Mapping[str, Any] | None, what: str) -> dict[str, dict[str, str]]:
+    """The variables of each backend's process.
+
+    Raises:
+        UsageError: something else is given.
+    """
+    found = mapping(value, what)
+    return {name: texts(one, f"{what} of {name!r}") for name, one in found.items()}
+
+
 def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, ...]]:
     """The names of specs, and the folders of their definitions: with those of specs that are
     already loaded.

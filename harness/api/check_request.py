@@ -39,8 +39,11 @@ def check_request(
     asked = arguments.mapping(sizes, "sizes")
     for name in ("dtypes", "paths", "checks"):
         given[name] = arguments.names(given[name], name)
-    for name in ("pythons", "environment"):
-        given[name] = arguments.mapping(given[name], name)
+    given["pythons"] = arguments.interpreters(given["pythons"])
+    given["environment"] = arguments.variables(given["environment"], "environment")
+    arguments.text(given["device"], "device")
+    if given.get("on") is not None:
+        arguments.text(given["on"], "on")
     request = Request(
         specs=names,
         backends=arguments.names(backends, "backends"),

@@ -97,7 +97,7 @@ def run(
     loaded = spec if isinstance(spec, Spec) else load(spec, folders)
     asked = arguments.mapping(sizes, "sizes")
     wanted = arguments.names(want, "want")
-    variables = arguments.mapping(environment, "environment")
+    variables = arguments.texts(environment, "environment")
     given = gather(
         loaded, asked, parameters=parameters, inputs=inputs, state=state, targets=targets
     )

@@ -78,7 +78,7 @@ def bench(
     request = BenchRequest(
         specs=names,
         backends=arguments.names(backends, "backends"),
-        device=device,
+        device=arguments.text(device, "device"),
         dtype=dtype,
         batches=arguments.numbers(batches, "batches"),
         times=arguments.numbers(times, "times"),
@@ -87,14 +87,14 @@ def bench(
         path=path,
         threads=threads,
         rounds=rounds,
-        pythons=arguments.mapping(pythons, "pythons"),
-        environment=arguments.mapping(environment, "environment"),
+        pythons=arguments.interpreters(pythons),
+        environment=arguments.variables(environment, "environment"),
         tune=tune,
         folders=all_folders,
         seed=seed,
         timeout=timeout,
         shard=None if shard is None else Shard.read(str(shard)),
-        on=on,
+        on=None if on is None else arguments.text(on, "on"),
     )
     with Bench(request) as run:
         return BenchReport(request, run.run(), run.document())

@@ -87,13 +87,14 @@ def train(
 
     name, all_folders = arguments.model(spec, folders)
     place = arguments.path(weights, "weights")
-    column, interpreter = one(backend, python)
+    own = arguments.path(python, "python")
+    column, interpreter = one(arguments.text(backend, "backend"), None if own is None else str(own))
     request = TrainRequest(
         name,
         column,
         text=None if text is None else str(arguments.path(text, "text")),
         data=arguments.path(data, "data"),
-        encoding=encoding,
+        encoding=arguments.text(encoding, "encoding"),
         epochs=epochs,
         batch=batch,
         device=device,
@@ -105,7 +106,7 @@ def train(
         sizes=arguments.mapping(sizes, "sizes"),
         folders=all_folders,
         python=interpreter,
-        environment=arguments.mapping(environment, "environment"),
+        environment=arguments.texts(environment, "environment"),
         threads=threads,
         timeout=timeout,
         proof=proof,
@@ -183,7 +184,7 @@ def generate(
     chosen = arguments.names(backends, "backends")
     if not chosen:
         raise UsageError("backends is empty: name one, or several whose texts are compared")
-    columns = choose(chosen, arguments.mapping(pythons, "pythons"))
+    columns = choose(chosen, arguments.interpreters(pythons))
     request = GenerateRequest(
         name,
         columns.names,
@@ -199,8 +200,8 @@ def generate(
         cache=cache,
         folders=all_folders,
         pythons=columns.pythons,
-        environment=arguments.mapping(environment, "environment"),
-        environments=arguments.mapping(environments, "environments"),
+        environment=arguments.texts(environment, "environment"),
+        environments=arguments.variables(environments, "environments"),
     )
     writer = prepare(request)
     return Generated(prompt, {one: "".join(writer.write(one)) for one in request.backends})

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from harness.bench.noise import SpeedRatio, speed
 from harness.bench.result_file import Incomplete
-from harness.errors import several
+from harness.errors import UsageError, several
 from harness.oracle.tolerance import moved
 from harness.runs.compared import Differing, RunChanges, differing, merged, unreached
 
@@ -113,6 +113,12 @@ def compare(
     return RunChanges(environment_changes(old, new), found, what, limits(old, new))
 
 
+def check_cells(content: Mapping[str, Any], name: str) -> None:
+    """:class:`UsageError` for a file with no cell at all: nothing passes by comparing nothing."""
+    if not _entries(content):
+        raise UsageError(f"{name} holds no cell that was timed")
+
+
 def incomplete(content: Mapping[str, Any]) -> Incomplete | None:
     """How far a run came that was interrupted; None of one that came to its end."""
     found = content["harness"].get("incomplete")
@@ -123,20 +129,24 @@ def limits(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """In words, which of two runs was interrupted, or timed too little, so that of some cells
     nothing is known."""
     found = [
-        unreached(which, str(cut))
+        unreached(f"the {which} run", str(cut))
         for which, content in (("older", old), ("newer", new))
         if (cut := incomplete(content)) is not None
     ]
+    return found + timed_once(old, new)
+
+
+def timed_once(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In words, of how many cells nothing is known because they were timed too little."""
     before, after = _timed(old), _timed(new)
     both = [(before[name], after[name]) for name in before if name in after]
     once = sum(min(len(_rounds(a)), len(_rounds(b))) < 2 for a, b in both)
-    if once:
-        found.append(
-            f"{several(once, 'cell')} {'was' if once == 1 else 'were'} timed in one round, which "
-            "does not tell how sure a speed is: nothing is said of a change (time with "
-            "--rounds 2 or more)"
-        )
-    return found
+    if not once:
+        return []
+    return [
+        f"{several(once, 'cell')} {'was' if once == 1 else 'were'} timed in one round, which does "
+        "not tell how sure a speed is: nothing is said of a change (time with --rounds 2 or more)"
+    ]
 
 
 def asked_for(

@@ -10,7 +10,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from harness.bench import sweep, table, tuning
-from harness.bench.compare import asked_for, compare, relative
+from harness.bench.compare import asked_for, check_cells, compare, relative
 from harness.bench.contestant import TimedResult
 from harness.bench.doubts import Load, warning
 from harness.bench.json_file import check_writable, read, write
@@ -36,6 +36,8 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], options: Mapping[
     if target is not None:
         check_writable(target)
     old = read(base) if base is not None else None
+    if old is not None:
+        check_cells(old, f"--baseline {displayed(base)}")
     reference = options["relative_to"]
     progress = BenchProgress(console(error=True), request.rounds)
     with Bench(request, events=progress) as bench, progress.bar:

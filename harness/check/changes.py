@@ -6,7 +6,7 @@ prints. ``docs/records.md`` has the rules in words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -14,7 +14,7 @@ from harness.check.cell import Cell, CellResult
 from harness.check.checks import FINDINGS, IN_ONE
 from harness.check.findings import PASSING, VERDICTS, Finding, Verdict
 from harness.check.record_file import Records
-from harness.check.record_read import cell_of, comparable, stopped
+from harness.check.record_read import begun_in, comparable, stopped
 from harness.oracle.tolerance import moved
 from harness.runs.compared import unreached
 
@@ -117,23 +117,28 @@ def changes(old: Records, new: Records) -> list[CellChange]:
     not begun which came to no end are neither lost nor new.
     """
     before, after = comparable(old, new)
-    begun, known = ({cell_of(line) for line in records.of_kind("begin")} for records in (new, old))
+    begun, known = begun_in(new), begun_in(old)
     if stopped(new):
         before = {cell: result for cell, result in before.items() if cell in begun}
     if stopped(old):
         after = {cell: result for cell, result in after.items() if cell in known}
+    return told_unfinished(changes_of(before, after), begun)
+
+
+def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
+    """The changes, with other words for a cell that the newer run has ``begun`` and not ended."""
     return [
         replace(c, reason="it was begun and not finished")
         if c.new is None and c.cell in begun
         else c
-        for c in changes_of(before, after)
+        for c in found
     ]
 
 
 def limits(old: Records, new: Records) -> list[str]:
     """In words, which of two runs came to no end, so that of some cells nothing is known."""
     return [
-        unreached(which, told)
+        unreached(f"the {which} run", told)
         for which, told in (("older", stopped(old)), ("newer", stopped(new)))
         if told
     ]

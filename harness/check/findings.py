@@ -166,8 +166,9 @@ class Finding:
             return self.words
         wrong = [d for d in self.deviations if not d.agrees]
         void = [d for d in self.deviations if d.void]
-        parts = [*self.faults, *_some(wrong), *_some(void)]
-        return "; ".join([*parts, self.note] if self.note else parts)
+        parts = [*self.faults, *_some(wrong), *_some(void), *filter(None, [self.note])]
+        # A sentence that others follow has its stop behind the last of them.
+        return "; ".join([*(part.removesuffix(".") for part in parts[:-1]), *parts[-1:]])
 
 
 def _some(deviations: list[Deviation], shown: int = 3) -> list[str]:

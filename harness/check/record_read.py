@@ -266,6 +266,11 @@ def cut_off(records: Records) -> list[Cell]:
     return [cell for cell in begun if cell not in found]
 
 
+def begun_in(records: Records) -> set[Cell]:
+    """The cells that began, whether they ended or not."""
+    return {cell_of(line) for line in records.of_kind("begin")}
+
+
 def stopped(records: Records) -> str:
     """In words, how far the last run of a file came that did not come to its end; else empty."""
     heads = (number for number, line in enumerate(records.lines) if line["kind"] == "head")

@@ -3,21 +3,21 @@ framework and a new one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.bench import compare as speeds
-from harness.check.cell import CellResult
-from harness.check.changes import Cells, changes_of
+from harness.check.cell import Cell, CellResult
+from harness.check.changes import Cells, changes_of, told_unfinished
 from harness.check.record_file import Records
-from harness.check.record_read import ended
+from harness.check.record_read import begun_in, ended, stopped
 from harness.check.surroundings import surroundings
 from harness.comparison.files import Results, load
 from harness.errors import UsageError, did_you_mean
 from harness.files.user_file import displayed
-from harness.runs.compared import NONE, Differing, RunChanges
+from harness.runs.compared import NONE, Differing, RunChanges, unreached
 from harness.runtime.labels import backend_of
 
 
@@ -30,12 +30,21 @@ def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD)
     """
     content = load(path)
     if isinstance(content, Records):
-        return of_cells(ended(content), old, new, displayed(path))
+        how = stopped(content)
+        found = of_cells(
+            ended(content), old, new, displayed(path), begun_in(content) if how else None
+        )
+        return replace(found, limits=[unreached("the run", how)] if how else [])
     return of_speeds(content, old, new, threshold, displayed(path))
 
 
-def of_cells(cells: Cells, old: str, new: str, where: str) -> RunChanges:
+def of_cells(
+    cells: Cells, old: str, new: str, where: str, begun: Set[Cell] | None = None
+) -> RunChanges:
     """The changes of verdicts and accuracy from one column to another.
+
+    ``begun`` are the cells that a run which was stopped has begun: what it has not come to in one
+    column is neither lost nor new.
 
     Raises:
         UsageError: there is no such column.
@@ -43,6 +52,9 @@ def of_cells(cells: Cells, old: str, new: str, where: str) -> RunChanges:
     _check((cell.backend for cell in cells), old, new, where)
     before = {replace(c, backend=new): r for c, r in cells.items() if c.backend == old}
     after = {c: r for c, r in cells.items() if c.backend == new}
+    if begun is not None:
+        before = {cell: result for cell, result in before.items() if cell in begun}
+        after = {c: r for c, r in after.items() if replace(c, backend=old) in begun}
     renamed = {cell: _under(result, new) for cell, result in before.items()}
     # That interpreters are two is what columns are for; two backends have code of their own.
     own = {"interpreter"}
@@ -51,7 +63,8 @@ def of_cells(cells: Cells, old: str, new: str, where: str) -> RunChanges:
         own |= {"backend", "code"}
         around = [d for d in around if d.what.startswith("--env ") or _of_both(d)]
     around = [d for d in around if d.what not in own]
-    return RunChanges(around, changes_of(renamed, after), f"from {old} to {new}")
+    changes = told_unfinished(changes_of(renamed, after), begun or frozenset())
+    return RunChanges(around, changes, f"from {old} to {new}")
 
 
 def of_speeds(content: Results, old: str, new: str, threshold: float, where: str) -> RunChanges:
@@ -69,11 +82,16 @@ def of_speeds(content: Results, old: str, new: str, threshold: float, where: str
     one, other = (_only(content, name, new) for name in (old, new))
     found = speeds.compare(one, other, threshold)
     changes = [replace(c, baseline=old) for c in speeds.changes(one, other, threshold)]
+    cut = speeds.incomplete(content)
+    limits = [unreached("the run", str(cut))] if cut else []
     around = found.environment
     if backend_of(old) != backend_of(new):
         around = [d for d in around if _of_both(d)]
-    return replace(
-        found, changes=changes, environment=around, what=f"from {old} to {new}, {found.what}"
+    return RunChanges(
+        around,
+        changes,
+        f"from {old} to {new}, {found.what}",
+        limits + speeds.timed_once(one, other),
     )
 
 
@@ -120,6 +138,9 @@ def _only(content: Results, name: str, called: str) -> dict[str, Any]:
     return {
         **content,
         "benchmarks": [renamed(e) for e in content["benchmarks"] if _column(e) == name],
-        "harness": {"without_speed": [renamed(e) for e in lacking if _column(e) == name]},
+        "harness": {
+            "without_speed": [renamed(e) for e in lacking if _column(e) == name],
+            "incomplete": content["harness"].get("incomplete"),
+        },
         "machine_info": {**info, "harness": {**info["harness"], "workers": mine}},
     }

@@ -42,6 +42,8 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunCha
             for path, content in ((old, first), (new, second))
         )
         raise UsageError(f"{', and '.join(told)}: give two files of one kind")
+    for path, content in ((old, first), (new, second)):
+        speeds.check_cells(content, displayed(path))
     return speeds.compare(first, second, threshold)
 
 

@@ -49,7 +49,9 @@ def headline(inputs: Inputs, news: News | None) -> Headline:
         sentence = sentence or told
         cut = [f"{r.name} was {r.file.harness.incomplete}" for r in inputs.benches if r.cut_short]
         lines += cut
-        if tone == "good" and (cut or any(file.harness.without_speed for file in files)):
+        silent = not any(file.benchmarks for file in files)
+        lacking = any(file.harness.without_speed for file in files)
+        if tone == "good" and (cut or lacking or silent):
             tone = "broken"
     if inputs.trainings:
         told = several(len(inputs.trainings), "training")

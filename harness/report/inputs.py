@@ -90,6 +90,11 @@ class Inputs:
     benches: Sequence[BenchRun] = ()
     trainings: Sequence[TrainedWeights] = ()
 
+    def told_apart(self, run: BenchRun) -> str:
+        """What tells the speeds of a file from those of others: its name, and nothing where it is
+        the only one."""
+        return run.name if len(self.benches) > 1 else ""
+
 
 def gather(paths: Sequence[Path], what: str = "a report") -> Inputs:
     """Read every file; ``what`` is made of them is said where there are too many.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from harness.output.markdown import code, table
@@ -14,12 +15,14 @@ from harness.report.inputs import Inputs
 from harness.report.speeds import Chart, Dot, charts, doubted
 from harness.report.surroundings import environment
 from harness.report.trainings import TRAINED, trained
-from harness.report.troubles import troubles
+from harness.report.troubles import Trouble, troubles
 
 if TYPE_CHECKING:
     from harness.report.news import News
 
 MOST_TROUBLES, MOST_CHANGES = 10, 30
+# Characters of what a check has seen.
+MOST_SEEN = 300
 MARK = "<!-- backend-comparison-harness report -->"
 
 
@@ -30,18 +33,21 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     lines += [plain(line) + "  " for line in (*top.lines, top.against) if line]
     if news is not None and news.changes:
         told = [f"- **{plain(c.label)}** {plain(c.words)}" for c in news.told]
-        lines += ["", *_most(told, MOST_CHANGES)]
+        told = [*_most(told, MOST_CHANGES)]
+        if news.folded:
+            told.append(f"- {len(news.folded)} that are not worse")
+        lines += ["", *told]
     if inputs.check is not None:
         told = []
         shown, left = troubles(inputs.check, MOST_TROUBLES)
         for trouble in shown:
-            words = " ".join(filter(None, (trouble.location, trouble.who, trouble.blame)))
-            told.append(f"- **{plain(trouble.title)}** {plain(words)}  \n  {code(trouble.command)}")
+            words = plain(_sentences(trouble))
+            told.append(f"- **{plain(trouble.title)}** {words}  \n  {code(trouble.command)}")
         lines += ["", *told, *_more(left)] if told else []
         for matrix in matrices(inputs.check.cells):
             lines += ["", *_matrix(matrix)]
     for run in inputs.benches:
-        for chart in charts(run.file, baseline):
+        for chart in charts(run.file, baseline, inputs.told_apart(run)):
             lines += ["", *_chart(chart)]
     if inputs.trainings:
         lines += ["", "**Trainings**", "", table(TRAINED, trained(inputs.trainings))]
@@ -58,6 +64,17 @@ def _most(told: Sequence[str], most: int) -> list[str]:
 
 def _more(left: int) -> list[str]:
     return [f"- and {left} more"] if left > 0 else []
+
+
+def _sentences(trouble: Trouble) -> str:
+    """Where a cell goes wrong, or else what its first check that does not pass has seen, and who is
+    at fault."""
+    parts = [trouble.location, f"{trouble.who} {trouble.blame}".strip()]
+    if not trouble.location and trouble.checks:
+        first = trouble.checks[0]
+        seen = shorten(first.detail, MOST_SEEN, placeholder=" ...")
+        parts[0] = f"{first.check}: {first.verdict}" + (f": {seen}" if seen else "")
+    return " ".join(part if part.endswith((".", "!")) else f"{part}." for part in parts if part)
 
 
 def _matrix(matrix: Matrix) -> list[str]:

@@ -22,6 +22,10 @@ class ToldChange:
     words: str
 
 
+# So many that are not worse stand in sight; more of them are folded.
+MOST_GOOD = 10
+
+
 @dataclass(frozen=True)
 class News:
     """All changes against older runs, and what is not the same around them.
@@ -46,7 +50,19 @@ class News:
 
     @property
     def told(self) -> list[ToldChange]:
-        """The changes, gravest first."""
+        """The changes, gravest first; without :attr:`folded`."""
+        found = self._all
+        bad = [change for change in found if change.tone == "bad"]
+        return bad if self.folded else found
+
+    @property
+    def folded(self) -> list[ToldChange]:
+        """Those that are not worse, where they are many."""
+        good = [change for change in self._all if change.tone == "good"]
+        return good if len(good) > MOST_GOOD else []
+
+    @property
+    def _all(self) -> list[ToldChange]:
         return [
             ToldChange("bad" if c.worse else "good", HEADINGS[c.kind][0], str(c))
             for c in sorted(self.changes, key=lambda change: not change.worse)

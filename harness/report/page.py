@@ -57,13 +57,14 @@ def page(
     drawn = svg_pictures.available()
     check = inputs.check
     found = cells.matrices(check.cells) if check else []
-    speeds = speed_charts.shown(inputs.benches, baseline)
+    speeds = speed_charts.shown(inputs, baseline)
     shown, left = troubles(check, MOST_TROUBLES) if check else ([], 0)
     context: dict[str, Any] = {
         "title": "Backend comparison",
         "headline": headline(inputs, news),
         "facts": facts(inputs),
         "changes": news.told if news else [],
+        "folded": news.folded if news else [],
         "base_name": news.name if news else "",
         "troubles": shown,
         "opened": OPENED,
@@ -130,7 +131,7 @@ def _shown(value: Any) -> Any:
 
 def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     every = (
-        ("changes", "Changes", context["changes"]),
+        ("changes", "Changes", context["changes"] or context["folded"]),
         ("look", "Look here first", context["troubles"]),
         ("known", "Known differences", context["known"]),
         ("matrix", "Conformance", context["matrices"]),

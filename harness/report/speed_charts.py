@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.output.table import thousands
 from harness.report import svg_pictures
-from harness.report.inputs import BenchRun
+from harness.report.inputs import BenchRun, Inputs
 from harness.report.speeds import Chart, Dot, charts, doubted
 
 # Steps of an axis within a power of ten, of which one gives few enough ticks.
@@ -21,6 +21,8 @@ STEPS: Sequence[Sequence[float]] = (
     [1 + n / 4 for n in range(36)],
 )
 FEWEST, DECADES = 2, 12
+# Their names have room beside each other on a telephone where such a part of an axis is between.
+APART = 0.16
 # So much of an axis is free at each end.
 MARGIN = 0.04
 
@@ -69,9 +71,13 @@ class ShownChart:
     doubts: Sequence[str]
 
 
-def shown(runs: Iterable[BenchRun], baseline: str | None) -> list[ShownChart]:
-    """The charts of some files, each file's backends in the same colours."""
-    return [_shown(chart, run, baseline or "") for run in runs for chart in charts(run.file, None)]
+def shown(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
+    """The charts of all files, each file's backends in the same colours."""
+    return [
+        _shown(chart, run, baseline or "")
+        for run in inputs.benches
+        for chart in charts(run.file, None, inputs.told_apart(run))
+    ]
 
 
 def baselines(found: Iterable[ShownChart]) -> list[str]:
@@ -147,4 +153,8 @@ def _ticks(low: float, high: float) -> list[float]:
         found = [v for v in values if low - 1e-9 <= math.log10(v) <= high + 1e-9]
         if len(found) >= FEWEST:
             break
-    return found
+    kept: list[float] = []
+    for value in found:
+        if not kept or math.log10(value / kept[-1]) >= APART * (high - low):
+            kept.append(value)
+    return kept

@@ -61,9 +61,12 @@ def counted(files: Sequence[BenchFile]) -> str:
     return f"{told}, {refused} refused" if refused else told
 
 
-def charts(file: BenchFile, baseline: str | None) -> list[Chart]:
-    """One for each mode, batch and sizes; speeds beside those of the baseline where it has one."""
-    title = _titles(file)
+def charts(file: BenchFile, baseline: str | None, of: str = "") -> list[Chart]:
+    """One for each mode, batch and sizes; speeds beside those of the baseline where it has one.
+
+    ``of`` tells the file from others, in the titles.
+    """
+    title = _titles(file, of)
     found: dict[str, list[Speed]] = {}
     for speed in file.benchmarks:
         found.setdefault(title(speed.params), []).append(speed)
@@ -76,7 +79,7 @@ def charts(file: BenchFile, baseline: str | None) -> list[Chart]:
     ]
 
 
-def _titles(file: BenchFile) -> Callable[[CellParameters], str]:
+def _titles(file: BenchFile, of: str) -> Callable[[CellParameters], str]:
     """Gives the title of the chart that a cell stands in: with what is not the same in all cells,
     so that two cells of a system and a backend never have one place."""
     values: dict[str, set[str]] = {}
@@ -89,7 +92,7 @@ def _titles(file: BenchFile) -> Callable[[CellParameters], str]:
 
     def title(cell: CellParameters) -> str:
         parts = [f"{name} {value}" for name, value in cell.further.items() if name in telling]
-        return ", ".join([cell.mode, f"batch {cell.batch}", *parts])
+        return ", ".join([cell.mode, f"batch {cell.batch}", *parts]) + (f" ({of})" if of else "")
 
     return title
 

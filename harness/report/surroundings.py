@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report.inputs import Inputs
+from harness.report.inputs import BenchRun, CheckRun, Inputs
 from harness.runs.compared import Differing
 
 
@@ -20,18 +20,19 @@ class FactRow:
 
 
 def facts(inputs: Inputs) -> list[str]:
-    """The few that stand at the top."""
-    check = inputs.check
-    found = []
-    if check and check.heads:
-        machine = check.heads[-1]["machine"]
-        found = [check.started, f"{machine.get('cpu')} · {machine.get('usable_cores')} cores"]
-    versions = dict.fromkeys(
-        version
-        for text in (check.versions if check else {}).values()
-        for version in text.split(", ")
-    )
-    return found + list(versions)
+    """The few that stand at the top: of the check, or of speeds that are of one run."""
+    run: CheckRun | BenchRun | None = inputs.check
+    machine: Mapping[str, Any] = {}
+    if inputs.check is not None and inputs.check.heads:
+        machine = inputs.check.heads[-1]["machine"]
+    elif inputs.check is None and len(inputs.benches) == 1:
+        run = inputs.benches[0]
+        machine = run.content["machine_info"]["harness"]["machine"]
+    if run is None:
+        return []
+    found = [run.started, f"{machine.get('cpu')} · {machine.get('usable_cores')} cores"]
+    versions = (v for text in run.versions.values() for v in text.split(", "))
+    return [*(found if machine else ()), *dict.fromkeys(versions)]
 
 
 def environment(inputs: Inputs, around: Sequence[Differing]) -> list[FactRow]:
@@ -49,25 +50,44 @@ def _changed(each: Differing) -> FactRow:
 
 
 def _all(inputs: Inputs) -> dict[str, str]:
+    """All facts; where files do not have the same one, each with the file that it is of."""
+    by_file = {run.name: _of_speeds(run) for run in inputs.benches}
+    if inputs.check is not None:
+        by_file = {inputs.check.name: _of_checks(inputs.check), **by_file}
+    files: dict[str, dict[str, list[str]]] = {}
+    for file, told in by_file.items():
+        for name, value in told.items():
+            if value:
+                files.setdefault(name, {}).setdefault(value, []).append(file)
+    return {
+        name if len(values) == 1 else f"{name} ({', '.join(of)})": value
+        for name, values in files.items()
+        for value, of in values.items()
+    }
+
+
+def _of_checks(check: CheckRun) -> dict[str, str]:
     found: dict[str, str] = {}
-    check = inputs.check
-    if check and check.heads:
+    if check.heads:
         head = check.heads[-1]
         found |= {"harness": str(head["harness"]), **_machine(head["machine"])}
         for backend, version in sorted(check.versions.items()):
             found[f"version of {backend}"] = version
         for backend, variables in head["environment"].items():
             found[f"variables of {backend}"] = _listed(variables)
-    for run in inputs.benches:
-        told = run.file.machine_info.get("harness")
-        if not isinstance(told, Mapping):
-            continue
-        found |= _machine(told.get("machine") or {})
-        found["threads when timed"] = str(told.get("threads"))
-        for backend, worker in (told.get("workers") or {}).items():
-            found[f"{backend} when timed"] = _listed(worker.get("versions") or {}, " ")
-            found[f"settings of {backend}"] = _listed(worker.get("settings") or {})
-    return {name: value for name, value in found.items() if value}
+    return found
+
+
+def _of_speeds(run: BenchRun) -> dict[str, str]:
+    told = run.file.machine_info.get("harness")
+    if not isinstance(told, Mapping):
+        return {}
+    found = _machine(told.get("machine") or {})
+    found["threads when timed"] = str(told.get("threads"))
+    for backend, worker in (told.get("workers") or {}).items():
+        found[f"{backend} when timed"] = _listed(worker.get("versions") or {}, " ")
+        found[f"settings of {backend}"] = _listed(worker.get("settings") or {})
+    return found
 
 
 def _machine(machine: Mapping[str, Any]) -> dict[str, str]:

@@ -79,7 +79,7 @@ def _text(value: object) -> str:
 
 def unreached(which: str, how: str) -> str:
     """In words, that of some cells of a run nothing is known; ``how`` far it came."""
-    return f"the {which} run was {how}: the others are not compared"
+    return f"{which} was {how}: the others are not compared"
 
 
 class Change(Protocol):

@@ -89,6 +89,12 @@ def test_a_cell_shows_the_gravest_and_its_first_fault() -> None:
     assert CellResult(CELL, findings[:2]).first_fault is None
 
 
+def test_a_sentence_that_others_follow_has_no_stop_of_its_own() -> None:
+    known = "known difference x: It has no digits left."
+    assert Finding("c", [], [known]).detail == known
+    assert Finding("c", [], [known, "b"]).detail == f"{known[:-1]}; b"
+
+
 def test_detail_has_faults_first_then_three_tensors_then_a_count() -> None:
     deviations = [GOOD, *(bad(f"t{n}") for n in range(5))]
     detail = Finding("c", deviations, ["state was not reset"]).judge().detail

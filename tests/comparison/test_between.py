@@ -185,6 +185,49 @@ def test_two_frameworks_are_not_told_what_only_one_is_made_of(tmp_path: Path) ->
     )
 
 
+def test_what_an_interrupted_bench_has_not_come_to_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "speeds.json"
+    content = timed({"torch@1.0": 0.010, "torch@2.0": 0.010})
+    further = deepcopy(content["benchmarks"])
+    for entry in further:
+        for key in ("name", "fullname"):
+            entry[key] = entry[key].replace("-b64-", "-b1-")
+    # The second batch was timed in one of the columns only.
+    content["benchmarks"] += further[:1]
+    for columns in (("torch@1.0", "torch@2.0"), ("torch@2.0", "torch@1.0")):
+        content["harness"]["incomplete"] = {"done": 3, "planned": 4}
+        write(path, content)
+        code, out, _ = run("compare", path, "--between", *columns)
+        assert code == 0
+        assert out.splitlines() == [
+            "the run was interrupted after 3 of 4 cells: the others are not compared",
+            f"from {columns[0]} to {columns[1]}, beyond 10% and the noise: nothing changed",
+        ]
+
+
+def test_what_a_stopped_check_has_not_come_to_is_not_lost(records: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.jsonl"
+    last = {"backend": "numpy@old", "dtype": "float32"}
+    lines = [*map(json.loads, records.read_text().splitlines())]
+    theirs = [line for line in lines if last.items() <= line.items()]
+    kept = [line for line in lines if line not in theirs]
+    stopped = "the run was stopped after 3 of 4 cells: the others are not compared"
+
+    def told(lines: list[dict[str, Any]], *columns: str) -> tuple[int, list[str]]:
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        code, out, _ = run("compare", path, "--between", *columns)
+        return code, out.splitlines()
+
+    for columns in (("numpy", "numpy@old"), ("numpy@old", "numpy")):
+        changed = f"from {columns[0]} to {columns[1]}: nothing changed"
+        assert told(kept, *columns) == (0, [stopped, changed])
+    # One that had begun is lost.
+    begun = [line for line in theirs if line["kind"] == "begin"]
+    code, out = told(kept + begun, "numpy", "numpy@old")
+    assert (code, out[0], out[1]) == (1, stopped, "lost:")
+    assert out[2].endswith("it was begun and not finished")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from bench_results import REQUEST, result
+from bench_results import REQUEST, SPEC, result
 from click.testing import CliRunner
 from damage import flips, mutations
 
@@ -72,6 +72,19 @@ def test_half_a_run_is_a_loss(records: Path, tmp_path: Path) -> None:
     code, out, _ = run(records, half)
     told = "the newer run was stopped after 1 of 2 cells: the others are not compared"
     assert (code, out.splitlines()) == (0, [told, "nothing changed"])
+
+
+def test_a_file_without_any_speed_is_nothing_to_compare_with(tmp_path: Path) -> None:
+    some, none = tmp_path / "bench.json", tmp_path / "none.json"
+    write(some, document(REQUEST, [result()]))
+    write(none, document(REQUEST, []))
+    for pair in ((some, none), (none, some), (none, none)):
+        code, out, errors = run(*pair)
+        assert (code, out) == (2, "")
+        assert "none.json holds no cell that was timed" in errors
+    found = CliRunner().invoke(cli, ["bench", SPEC, "--baseline", str(none)])
+    assert found.exit_code == 2
+    assert f"--baseline {none} holds no cell that was timed" in found.stderr
 
 
 def test_a_torn_end_is_no_error(records: Path, tmp_path: Path) -> None:

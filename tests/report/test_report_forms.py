@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 import report_files
 from click.testing import CliRunner
-from report_pages import made, page
+from report_pages import made, markdown, page
 
 from harness.check.request import Request
 from harness.commands import cli
@@ -42,13 +42,6 @@ def judged(files: Path, place: Path, *verdicts: str) -> Path:
             kept.append(line)
     place.write_text("".join(json.dumps(line) + "\n" for line in kept))
     return place
-
-
-def markdown(folder: Path, *words: object) -> str:
-    output = folder / "out.md"
-    found = made(*words, "-o", output)
-    assert found.exit_code == 0, found.output
-    return output.read_text()
 
 
 @pytest.mark.parametrize(

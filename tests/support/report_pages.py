@@ -27,6 +27,13 @@ def page(folder: Path, *words: object) -> str:
     return output.read_text()
 
 
+def markdown(folder: Path, *words: object) -> str:
+    output = folder / "out.md"
+    found = made(*words, "-o", output)
+    assert found.exit_code == 0, found.output
+    return output.read_text()
+
+
 def commands(text: str) -> list[str]:
     """The commands on a page, each word of which is an element of its own."""
     found = re.findall(r'<code class="command">(.*?)</code>', text)
@@ -36,7 +43,7 @@ def commands(text: str) -> list[str]:
 class Tags(HTMLParser):
     """Every element and attribute, and whether all that is opened is closed."""
 
-    VOID = frozenset({"meta", "input", "br", "img", "link"})
+    VOID = frozenset({"meta", "input", "br", "wbr", "img", "link"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
