@@ -84,6 +84,7 @@ def silent(report: Report) -> set[str]:
         ("columns", set()),
         ("long_convolution", {"batch-independence"}),
         ("both_directions", set()),
+        ("no_axes", set()),
     ],
 )
 def test_no_model_is_blamed(model: str, unanswered: set[str]) -> None:
