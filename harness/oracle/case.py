@@ -137,7 +137,11 @@ class Case:
     def gradients(
         self, material: Arguments, key: Any, along: Mapping[str, Array] | None = None
     ) -> Expected:
-        """Results, and ``gradient.NAME``, in training."""
+        """Results, and ``gradient.NAME``, in training.
+
+        Where a gradient is not finite, none can be held against others: see
+        :meth:`.Expected.of_finite_gradients`.
+        """
 
         def run(session: Session) -> Mapping[str, Array]:
             session.load(material.parameters, material.statistics)
@@ -146,7 +150,7 @@ class Case:
             )
             return results | {f"gradient.{n}": g for n, g in gradients.items()}
 
-        return self.expect(("gradients", key, along is None), run)
+        return self.expect(("gradients", key, along is None), run).of_finite_gradients()
 
     def train(
         self, rule: UpdateRule, batches: Sequence[Mapping[str, Any]], material: Arguments, key: Any

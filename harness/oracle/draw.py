@@ -109,11 +109,14 @@ def _whole(
 def target(
     program: Program, port: Port, sizes: Mapping[str, int], seed: int, turned: int = 0
 ) -> Array:
-    """Classes, or for float targets 3/4 of one and 1/4 of another: sums that are exactly 1."""
+    """Classes, or for float targets 3/4 of one and 1/4 of another: sums that are exactly 1. One of
+    no axes is any number."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     random = generator(seed, f"target {port.name} {shape}")
     if type_.kind != "float":
         return _whole(program, port, sizes, random, turned)
+    if not shape:
+        return single(np.asarray(random.normal()))
     most, least = (random.integers(0, shape[-1], shape[:-1]) for _ in range(2))
     return 0.75 * one_hot(most, shape[-1]) + 0.25 * one_hot(least, shape[-1])
 

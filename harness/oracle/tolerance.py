@@ -63,6 +63,8 @@ class Deviation:
     def __str__(self) -> str:
         if self.reason:
             return f"{self.name}: {self.reason}"
+        if self.void and math.isinf(self.yardstick):
+            return f"{self.name} was not compared: it is not finite here, or rounding makes it so"
         if self.void:
             return (
                 f"{self.name} was not compared: rounding alone changes it by {self.yardstick:.1e}"

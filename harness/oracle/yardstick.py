@@ -117,6 +117,15 @@ class Expected:
 
         return replace(self, measured=measured)
 
+    def of_finite_gradients(self) -> Expected:
+        """With noise without end of all gradients where one of them is not finite: to which others
+        that spreads is told by how a derivative is written, as 0 times NaN or as a choice of 0."""
+        gradients = [name for name in self.values if name.startswith("gradient.")]
+        if all(np.isfinite(self.values[name]).all() for name in gradients):
+            return self
+        endless = dict.fromkeys(gradients, np.inf)
+        return replace(self, measured=lambda dtype: {**self.measured(dtype), **endless})
+
     def only(self, *prefixes: str) -> Expected:
         """The part whose names start so."""
         values = {n: a for n, a in self.values.items() if n.startswith(prefixes)}

@@ -125,7 +125,8 @@ class Loader:
                 fill(self._given[name], array)
             else:
                 for part, single in zip(parts, array, strict=True):
-                    fill(part[name], single)
+                    # Of no axes numpy gives a number, and no array.
+                    fill(part[name], np.asarray(single))
         return parts
 
     def _arrays(self, rows: Rows, step: int = 0) -> ArrayDict:

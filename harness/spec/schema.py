@@ -225,11 +225,11 @@ class Model(Documented):
     model: ModelName
     # Of the model's own, by name; or how many numbers its layers hold at these sizes.
     parameters: Positive | dict[Name, Parameter] | None = None
-    sizes: dict[Name, Positive]
+    sizes: dict[Name, Positive] = {}
     inputs: dict[Name, Input]
     noise: dict[Name, Noise] = {}
     state: dict[Name, State] = {}
-    layers: dict[Name, LayerUse]
+    layers: dict[Name, LayerUse] = {}
     equations: str
     targets: dict[Name, Input] = {}
     loss: str | None = None

@@ -40,7 +40,9 @@ def test_what_rounding_alone_changes_is_not_compared() -> None:
     void = Deviation("v", float("inf"), float("inf"), float("inf"))
     finding = Finding("c", [void]).judge()
     assert (finding.verdict, finding.worst) == ("not-applicable", None)
-    assert finding.detail == "v was not compared: rounding alone changes it by inf"
+    assert finding.detail == "v was not compared: it is not finite here, or rounding makes it so"
+    noisy = Finding("c", [Deviation("v", 1.0, 0.5, 8.0)]).judge()
+    assert noisy.detail == "v was not compared: rounding alone changes it by 5.0e-01"
     assert Finding("c", [void, GOOD]).judge().verdict == "agree"
     assert Finding("c", [void, bad("b")]).judge().verdict == "differ"
     shape = Deviation("s", float("inf"), 1.0, 16.0, "expected shape [1]")

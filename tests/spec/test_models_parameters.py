@@ -57,6 +57,22 @@ def test_no_backend_knows_them_by_a_name_of_a_layer() -> None:
     assert claimable.shapes == {"token": (4,), "tied": (4, 6), "scale": ()}
 
 
+def test_a_model_may_have_no_others_and_no_sizes() -> None:
+    text = """
+model: line
+summary: A line.
+source: none
+inputs: {x: {shape: [batch]}}
+parameters: {a: {shape: [], init: ones}, b: {shape: [], init: zeros}}
+equations: y = a * x + b
+loss: mean(y ** 2)
+optimizer: {optimizer: sgd, learning_rate: 0.1}
+"""
+    line = load_spec("line", overrides={("model", "line"): text})
+    assert [port.name for port in line.program().parameters] == ["own.a", "own.b"]
+    assert complex_step_gap(Case(line, {}, 2, 1)) <= ALLOWED
+
+
 SCALE, TOKEN = "scale: {shape: []", "token: {shape: [features]"
 
 
