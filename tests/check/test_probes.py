@@ -111,6 +111,19 @@ def test_sizes_that_a_run_sets_stay() -> None:
     assert large.training.sizes["vocab"] == thresholds.CLASSES - thresholds.REMAINDER
 
 
+def test_of_a_single_class_each_row_may_leave_a_rounding() -> None:
+    """Its loss is 0 whatever the parameters are, so that gradients have no size of their own."""
+    alone = thresholds.large_case(*cases("lesson6/theano_gru", vocab=1, batch=5, time=6))
+    several = thresholds.large_case(*cases("lesson6/theano_gru", vocab=2, batch=5, time=6))
+    for case, rows in ((alone, 30), (several, 0)):
+        plain = case.gradients(case.material, "main")
+        found = thresholds.with_rows(case, plain)
+        for dtype, unit in (("float32", 2.0**-24), ("float64", 2.0**-53)):
+            before, after = plain.measured(dtype), found.measured(dtype)
+            assert all(after[n] == max(before[n], rows * unit) for n in after if "gradient." in n)
+            assert all(after[n] == before[n] for n in after if "gradient." not in n)
+
+
 # What the model has few of, where more is no other kind of model.
 FEW = {
     "gpt": {"heads": 17},

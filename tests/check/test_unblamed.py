@@ -21,6 +21,7 @@ SIZES = [
     ("sequence_onehot", {"vocab": 1}, 0, BOTH, "causality", "numpy"),
     ("stateful_lstm", {"time": 1}, 0, ("float32",), "embedding-rows", "torch"),
     ("stateful_lstm", {"batch": 1, "time": 1}, 1, BOTH, "kinks", "torch"),
+    ("theano_gru", {"vocab": 1}, 0, ("float32",), "large-sizes", "keras"),
 ]
 
 
