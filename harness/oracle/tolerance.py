@@ -29,7 +29,7 @@ VOID = 0.5
 DECADES = 5
 """Of a tolerance, up and down, that the histogram of an error tells apart."""
 UNUSUAL = 8.0
-"""Yardsticks that an honest error does not reach: the largest of docs/false-alarms.md is 7.03."""
+"""Yardsticks that no honest error reaches: 7.03 was most in a hundred seeds (docs/method.md)."""
 GROWN = 2.0
 """By this factor an error, in yardsticks, must change between two runs to be spoken of."""
 
