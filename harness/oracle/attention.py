@@ -30,6 +30,12 @@ PRODUCTS = 4
 WALK = 0.3
 
 
+def walked(terms: int) -> float:
+    """The units in its last place that a sum of so many terms is off by, added one after the other
+    (Higham 2002, 4.2)."""
+    return float(max(1.0, WALK * terms**0.5))
+
+
 @dataclass(frozen=True)
 class _Softmax:
     """One that is under way: what was made last and by which op, and what it is shifted by."""
@@ -79,11 +85,11 @@ class Attention:
 
     def _off(self, y: Array, x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
         softmax = self._softmax
-        product = next((p for p in self._products if x is p.made and p.weighted), None)
+        product = self._product_of(x)
         if softmax is not None and x is softmax.made and y.size == softmax.shift.size:
             shift = np.abs(softmax.shift.reshape(y.shape))
             size = np.where(shift < FURTHEST, shift * y / 2, 0.0)
-        elif product is not None:
+        elif product is not None and product.weighted:
             size = np.sum(product.size(), axis, keepdims=keepdims)
         else:
             return y
@@ -101,13 +107,17 @@ class Attention:
     def _follow_product(self, op: str, y: Array, operands: tuple[Any, ...]) -> None:
         if op == "matmul":
             a, b = operands
-            units = max(1.0, WALK * a.shape[-1] ** 0.5)
+            units = walked(a.shape[-1])
             self._products.append(_Product(y, lambda: units * (np.abs(a) @ np.abs(b))))
-        elif made := next((p for p in self._products if operands[0] is p.made), None):
+        elif made := self._product_of(operands[0]):
             if op == "negative":
                 self._products.append(_Product(y, made.size, made.weighted))
             elif op in ("divide", "multiply"):
                 self._products.append(self._scaled(made, y, operands[1], op))
+
+    def _product_of(self, made: Array) -> _Product | None:
+        """The product that an array is, or was made of by factors; None of others."""
+        return next((product for product in self._products if made is product.made), None)
 
     def _scaled(self, product: _Product, y: Array, factor: Any, op: str) -> _Product:
         with_factor = np.divide if op == "divide" else np.multiply

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.oracle.attention import WALK, WATCHED, Attention
+from harness.oracle.attention import WATCHED, Attention, walked
 from harness.oracle.kinks import ORDERED
 from harness.oracle.oracle import TABLE, Oracle
 from harness.oracle.tolerance import PRECISION
@@ -82,8 +82,7 @@ class Rounded(Oracle):
                     # and by others in float64, at all steps alike; 1 - beta ** t magnifies that.
                     base, exponent = arguments
                     return np.asarray(function(base * (1 + np.finfo(y.dtype).eps), exponent))
-            # What a sum of so many terms is off by, added one after the other (Higham 2002, 4.2).
-            return self._nudge(y, max(1.0, WALK * terms(*arguments, **attributes) ** 0.5))
+            return self._nudge(y, walked(terms(*arguments, **attributes)))
 
         return run
 

@@ -108,23 +108,25 @@ class Expected:
         values, scale = self.values[worst.name], scales(self.values)[worst.name]
         return replace(worst, spread=spread(array, values, scale, worst.tolerance))
 
-    def at_least(self, floor: float) -> Expected:
-        """With a noise of no less, given for float32."""
+    def at_least(self, floor: float, prefix: str = "") -> Expected:
+        """With a noise of no less, given for float32, of all whose names start so."""
 
         def measured(base: str) -> Noise:
             least = floor * PRECISION[base]
-            return {name: max(error, least) for name, error in self.measured(base).items()}
+            return {
+                name: max(error, least) if name.startswith(prefix) else error
+                for name, error in self.measured(base).items()
+            }
 
         return replace(self, measured=measured)
 
     def of_finite_gradients(self) -> Expected:
         """With noise without end of all gradients where one of them is not finite: to which others
         that spreads is told by how a derivative is written, as 0 times NaN or as a choice of 0."""
-        gradients = [name for name in self.values if name.startswith("gradient.")]
-        if all(np.isfinite(self.values[name]).all() for name in gradients):
+        gradients = self.only("gradient.").values.values()
+        if all(np.isfinite(gradient).all() for gradient in gradients):
             return self
-        endless = dict.fromkeys(gradients, np.inf)
-        return replace(self, measured=lambda dtype: {**self.measured(dtype), **endless})
+        return self.at_least(np.inf, "gradient.")
 
     def only(self, *prefixes: str) -> Expected:
         """The part whose names start so."""

@@ -121,16 +121,9 @@ def large_counts(context: Context) -> Iterator[Finding]:
 def with_rows(case: Case, expected: Expected) -> Expected:
     """Where a loss depends on no parameter, as with a single class, gradients are what rounding
     leaves of a row's probability, in each of all rows, and maybe to one side in all of them."""
-    names = [name for name in expected.values if name.startswith("gradient.")]
-    if any(expected.values[name].any() for name in names):
+    if any(gradient.any() for gradient in expected.only("gradient.").values.values()):
         return expected
-    left = ROUNDOFF * case.batch * case.time
-
-    def measured(base: str) -> dict[str, float]:
-        noise = dict(expected.measured(base))
-        return noise | {n: max(noise[n], left * PRECISION[base]) for n in names}
-
-    return replace(expected, measured=measured)
+    return expected.at_least(ROUNDOFF * case.batch * case.time, "gradient.")
 
 
 def _rounded(case: Case, expected: Expected, stepped: Mapping[str, Any]) -> Expected:

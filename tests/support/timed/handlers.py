@@ -56,32 +56,26 @@ def quick(answer: Answer) -> Answer:
     return run
 
 
-@offering
-def dying(name: str) -> Answer:
-    """Ends the process where many steps are timed."""
-    answer = honest(name)
+def ending(on: str) -> Callable[[str], Any]:
+    """Ends the process where many steps are timed: on one path, or on any if none is named."""
 
-    def run(verb: str, payload: dict[str, Any]) -> Any:
-        if verb == "throughput":
-            os._exit(3)
-        return answer(verb, payload)
+    @offering
+    def made(name: str) -> Answer:
+        answer, paths = honest(name), [""]
 
-    return run
+        def run(verb: str, payload: dict[str, Any]) -> Any:
+            if verb == "prepare":
+                paths[0] = payload["path"]
+            if verb == "throughput" and on in ("", paths[0]):
+                os._exit(3)
+            return answer(verb, payload)
+
+        return run
+
+    return made
 
 
-@offering
-def dying_on_native(name: str) -> Answer:
-    """Ends the process where many steps are timed on the path that is tried first."""
-    answer, paths = honest(name), [""]
-
-    def run(verb: str, payload: dict[str, Any]) -> Any:
-        if verb == "prepare":
-            paths[0] = payload["path"]
-        if verb == "throughput" and paths[0] == "native":
-            os._exit(3)
-        return answer(verb, payload)
-
-    return run
+dying, dying_on_native = ending(""), ending("native")
 
 
 @offering
