@@ -41,9 +41,9 @@ def explain(
         return other
     if not library.is_model(name):
         known = [n for kind in FOLDERS for n in library.names(kind)]
+        hint = library.misplaced("model", name) or did_you_mean(name, known)
         raise UsageError(
-            f"unknown model or definition {shorten(name)!r}{did_you_mean(name, known)}; 'harness "
-            "list' has them all"
+            f"unknown model or definition {shorten(name)!r}{hint}; 'harness list' has them all"
         )
     spec = load_spec(name, folders)
     columns = choose(backends, pythons) if backends else Columns(())

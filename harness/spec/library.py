@@ -108,7 +108,7 @@ class Library:
             hint = (
                 f"; write {OTHER_NAMES[name]}" if name in OTHER_NAMES else did_you_mean(name, known)
             )
-            hint = self._misplaced(kind, name) or hint
+            hint = self.misplaced(kind, name) or hint
             message = f"unknown {kind} {shorten(name)!r}{hint} (known: {', '.join(known)})"
             raise SpecError(message, place) if place else UsageError(message)
         for folder in self.folders:
@@ -116,7 +116,7 @@ class Library:
                 return self._only(kind, _checked_file(kind, folder / relative, name))
         return _shipped(kind, name)
 
-    def _misplaced(self, kind: str, name: str) -> str:
+    def misplaced(self, kind: str, name: str) -> str:
         """Where in the folders the file is that was meant, if it is where none is looked for."""
         if not is_model_name(name):
             return ""

@@ -13,6 +13,7 @@ from suite_runs import specs, suite
 
 import harness
 from harness.bench.request import BenchRequest, groups_of
+from harness.check.explain import explain
 from harness.check.request import Request
 from harness.check.run import Engine
 from harness.errors import SpecError, UsageError
@@ -208,7 +209,11 @@ def test_names_are_found_without_parsing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("room", ["", "layers"])
 def test_a_file_where_none_is_looked_for_is_named(tmp_path: Path, room: str) -> None:
     path = model(tmp_path / room / "mine.yaml")
+    said = f"{path} is not read: a folder has its models as models/mine.yaml"
     with pytest.raises(UsageError) as caught:
         load_spec("mine", (tmp_path,))
-    said = f"{path} is not read: a folder has its models as models/mine.yaml"
     assert said in str(caught.value)
+    if not room:  # of a folder of layers a definition of that name is one
+        with pytest.raises(UsageError) as caught:
+            explain("mine", (tmp_path,), {}, ())
+        assert said in str(caught.value)
