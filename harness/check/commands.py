@@ -26,6 +26,12 @@ KINDS = (
     "initializers",
 )
 
+OTHER_DEVICE = click.option(
+    "--device",
+    type=WordList("device"),
+    help="Device to compute on. If left out, FOLDER's; the CPU of another backend without it.",
+)
+
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     """Add the commands to a group; ``guard`` makes a message of a user's error."""
@@ -87,11 +93,12 @@ def explain(spec: str, **given: Any) -> None:
 
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--backend", type=options.WordList("backend"), help="Replay on another backend.")
+@OTHER_DEVICE
 @options.PYTHONS
 @options.ENVIRONMENT
 def replay(folder: Path, backend: str | None, **given: Any) -> None:
     """Run the reproducer in FOLDER again: exit code 0 if it agrees now, 1 if it differs."""
-    from harness.check.console import run_replay
+    from harness.check.replay import run_replay
 
     sys.exit(stoppable(partial(run_replay, folder, backend, given)))
 

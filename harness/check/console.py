@@ -18,21 +18,16 @@ from harness.check.events import Report
 from harness.check.pairs import statements
 from harness.check.progress import CheckProgress
 from harness.check.record_made import result_records
-from harness.check.reproducer import check_writable, first_check, load, save
+from harness.check.reproducer import check_writable, first_check, save
 from harness.check.request import Request, given_record
 from harness.check.run import Engine
-from harness.environments.columns import left_out, process_of
+from harness.environments.columns import left_out
 from harness.errors import UsageError
 from harness.files import forms
 from harness.oracle.patience import OracleFault
-from harness.oracle.tolerance import worst
-from harness.output.printing import console, line, say, tell
-from harness.output.progress import Progress
+from harness.output.printing import console, line, say
 from harness.output.table import show
 from harness.runs.compared import RunChanges
-from harness.worker.launch import Launch
-from harness.worker.remote import Remote, WorkerFault, with_trace
-from harness.worker.worker import Worker
 
 
 class Beside(Protocol):
@@ -174,40 +169,3 @@ def _reproducers(
             command = shlex.join(again(cell, engine.head, differing))
             lines.append(f"no reproducer: what differs is {', '.join(differing)}; run {command}")
     return lines
-
-
-def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any] | None = None) -> int:
-    """Run a reproducer; returns 0 if it agrees now, 1 if it differs, 3 if it cannot be run.
-
-    ``options`` say with which interpreter and variables.
-
-    Raises:
-        UsageError: the folder holds no expected values.
-    """
-    found = load(folder)
-    if not found.expected.values:
-        raise UsageError(f"{folder} holds no expected values")
-    cell = found.cell
-    launch = Launch(*process_of(options or {}, backend or cell.backend))
-    name = launch.backend
-    with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
-        remote = Remote(worker, 120.0)
-        try:
-            bar.step(f"starting {name}")
-            remote.open(found.training, found.inference, None, cell.path, cell.dtype, cell.device)
-            bar.step(f"running {found.run.check} of {cell.spec}")
-            results = found.run.run(remote)
-        except WorkerFault as fault:
-            tell(with_trace(f"{name}: {fault}", fault.traceback), error=True)
-            return 3
-    deviations = found.expected.deviations(results, cell.dtype)
-    for d in deviations:
-        if not d.agrees:
-            what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick"
-            tell(f"{d.name}: {d.reason or what}")
-    furthest = worst(deviations)
-    agrees = all(d.agrees for d in deviations)
-    verdict = "agrees" if agrees else "differs"
-    what = f"{cell.spec} on {name}, {cell.dtype}, check {found.run.check}"
-    tell(f"{what}: {verdict}; worst is {furthest.name}")
-    return 0 if agrees else 1

@@ -18,7 +18,7 @@ from harness.program.signature import call_key, noise_ports, owner_of, variable_
 from harness.spec.library import FOLDERS, Library
 from harness.spec.model import Spec, load_spec
 from harness.worker.launch import Launch
-from harness.worker.remote import Remote, WorkerFault
+from harness.worker.remote import Remote, WorkerFault, check_offered
 from harness.worker.worker import Worker
 
 
@@ -231,8 +231,10 @@ def _paths(spec: Spec, launches: Sequence[Launch]) -> str:
         with Worker(launch) as worker:
             try:
                 remote = Remote(worker, 120.0)
-                paths = remote.open(training, inference, spec.update, "native", "float32", "cpu")
-            except WorkerFault as fault:
+                programs = (training, inference, spec.update)
+                check_offered(worker, "cpu", "float32", programs)
+                paths = remote.open(*programs, "native", "float32", "cpu")
+            except (WorkerFault, UsageError) as fault:
                 lines.append(f"  {name}: {fault}")
                 continue
         keys = [*dict.fromkeys(call_key(node) for node in training.calls), "optimizer"]

@@ -24,7 +24,7 @@ from harness.spec.initial_values import initial_parameters, initial_state, initi
 from harness.spec.model import Spec
 from harness.spec.noise import noise_of
 from harness.worker.launch import Launch
-from harness.worker.remote import Remote, WorkerFault, not_offered, told
+from harness.worker.remote import Remote, WorkerFault, check_offered
 from harness.worker.worker import Worker
 
 ORACLE = "oracle"
@@ -189,14 +189,9 @@ def _on_backend(
     how: Settings,
 ) -> Ran:
     with Worker(Launch(*one(backend, how.python), how.environment)) as worker:
-        started = worker.start()
-        if not started.ok:
-            raise BackendError(f"{backend}: start: {started.cause}", told(started))
-        lacking = not_offered(worker.hello or {}, how.device, how.dtype, programs)
-        if lacking:
-            raise UsageError(f"{backend}: {lacking}")
         remote = Remote(worker, how.timeout, spent)
         try:
+            check_offered(worker, how.device, how.dtype, programs)
             paths = remote.open(*programs, None, how.path, how.dtype, how.device)
             remote.load(material)
             if "gradients" in want:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.check.commands import OTHER_DEVICE
 from harness.command import options
 from harness.command.interrupts import stoppable
 from harness.command.options import FOLDER, WordList, number, timeout
@@ -35,6 +36,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="The new folder; FOLDER-reduced if left out.",
 )
 @click.option("--backend", type=WordList("backend"), help="Reduce on another backend.")
+@OTHER_DEVICE
 @options.PYTHONS
 @options.ENVIRONMENT
 @timeout(60.0, "pass")

@@ -9,11 +9,13 @@ from textwrap import indent
 from typing import Any
 
 from harness.arrays import Array, Arrays
+from harness.errors import UsageError
 from harness.program.ir import Phase, Program, walk_nodes
 from harness.program.primitives import OFFERED, offers_needed
 from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
+from harness.runtime.devices import CPU
 from harness.runtime.paths import COMPILED_PATHS
 from harness.runtime.tensors import IllFormed, Misfit
 from harness.worker import answers
@@ -80,6 +82,43 @@ def not_offered(
             listed = ", ".join(offered) or "none"
             return f"{kind} {wanted!r} is not offered (offered: {listed})"
     return ""
+
+
+def check_offered(
+    worker: Worker,
+    device: str,
+    dtype: str,
+    programs: Iterable[Program | UpdateRule | None] = (),
+    path: str = "",
+) -> None:
+    """Start a worker, and check that it has these: see :func:`not_offered`.
+
+    Raises:
+        WorkerFault: it does not start.
+        UsageError: it does not offer one of them.
+    """
+    lacking = not_offered(hello_of(worker), device, dtype, programs, path)
+    if lacking:
+        raise UsageError(f"{worker.launch.backend}: {lacking}")
+
+
+def hello_of(worker: Worker) -> Mapping[str, Any]:
+    """The greeting of a worker, which is started.
+
+    Raises:
+        WorkerFault: it does not start.
+    """
+    started = worker.start()
+    if not started.ok:
+        raise WorkerFault("start", started, worker.launch.backend)
+    return worker.hello or {}
+
+
+def nearest_device(hello: Mapping[str, Any], wanted: str) -> str:
+    """The device on which a backend is held against another one on the device that is wanted: its
+    CPU, if it has none such, as numpy beside a card."""
+    offered = hello.get("devices", ())
+    return CPU if wanted not in offered and CPU in offered else wanted
 
 
 def offers_path(hello: Mapping[str, Any], path: str) -> bool:

@@ -67,7 +67,7 @@ def test_what_is_left_is_one_layer_at_sizes_of_one(name: str, left: str, tmp_pat
     assert measure(Failure.of(small)) < measure(Failure.of(load(folder)))
     assert run("replay", tmp_path / "small")[0] == 1
     # And it is that fault: without it all agrees.
-    assert run("replay", tmp_path / "small", "--backend", "numpy")[0] in (0, 3)
+    assert run("replay", tmp_path / "small", "--backend", "numpy")[0] == 0
 
 
 def test_a_time_step_that_is_needed_stays(tmp_path: Path) -> None:
@@ -122,7 +122,8 @@ def test_nothing_is_written_over(what: str, tmp_path: Path) -> None:
 
 def test_what_agrees_is_not_reduced(tmp_path: Path) -> None:
     code, shown = run("reduce", bundle("gradient-missing", tmp_path), "--backend", "numpy")
-    assert code in (2, 3)
+    assert code == 2
+    assert "agrees on numpy: there is nothing to reduce" in shown
     folder = save(
         tmp_path / "fine",
         Cell("lesson6/simple_rnn", "numpy", "cpu", "float32", "native"),

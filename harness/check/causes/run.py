@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -20,8 +20,14 @@ from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
 from harness.output.printing import console, say, tell
 from harness.output.progress import Progress
-from harness.runtime.devices import CPU
-from harness.worker.remote import Remote, WorkerFault, not_offered, with_trace
+from harness.worker.remote import (
+    Remote,
+    WorkerFault,
+    check_offered,
+    hello_of,
+    nearest_device,
+    with_trace,
+)
 
 
 @dataclass(frozen=True)
@@ -103,27 +109,11 @@ def localise(
 def _between(engine: Engine, cell: Cell, against: str) -> Localised:
     with with_patience(Patience(engine.request.timeout)):
         case = engine.case(engine.specs[cell.spec], own=False)
-        device = _device(engine, against, cell.device)
+        device = nearest_device(hello_of(engine.workers[against]), cell.device)
         other = _context(engine, replace(cell, backend=against, device=device), case)
         elsewhere = device if device != cell.device else ""
         finder = Finder(_context(engine, cell, case), other.remote, against, elsewhere)
         return Localised(cell, against, finder.between(), elsewhere=elsewhere)
-
-
-def _device(engine: Engine, backend: str, wanted: str) -> str:
-    """The device on which a backend is held against another one on the device that is wanted: its
-    CPU, if it has none such, as numpy beside a card."""
-    offered = _hello(engine, backend).get("devices", ())
-    return CPU if wanted not in offered and CPU in offered else wanted
-
-
-def _hello(engine: Engine, backend: str) -> Mapping[str, Any]:
-    """The greeting of a backend's worker, which is started."""
-    worker = engine.workers[backend]
-    started = worker.start()
-    if not started.ok:
-        raise WorkerFault("start", started, backend)
-    return worker.hello or {}
 
 
 def _context(engine: Engine, cell: Cell, case: Case) -> Context:
@@ -133,10 +123,9 @@ def _context(engine: Engine, cell: Cell, case: Case) -> Context:
         UsageError: the backend does not offer what the cell needs.
     """
     needed = (case.training, case.inference, case.spec.update)
-    lacking = not_offered(_hello(engine, cell.backend), cell.device, cell.dtype, needed, cell.path)
-    if lacking:
-        raise UsageError(f"{cell.backend}: {lacking}")
-    remote = Remote(engine.workers[cell.backend], engine.request.timeout, spent)
+    worker = engine.workers[cell.backend]
+    check_offered(worker, cell.device, cell.dtype, needed, cell.path)
+    remote = Remote(worker, engine.request.timeout, spent)
     return Context(case, case, remote, cell.path, cell.dtype, cell.device)
 
 

@@ -14,6 +14,7 @@ from harness.check.cell import CellResult
 from harness.check.findings import Finding
 from harness.check.reduction.failure import Failure
 from harness.check.reduction.search import Search
+from harness.check.replay import placed
 from harness.check.reproducer import Reproducer, load, write
 from harness.environments.columns import process_of
 from harness.errors import HarnessError, UsageError
@@ -87,13 +88,15 @@ def run_reduce(
             f"{displayed(target)} is there already: name another folder with --output, or move it"
         )
     whole = Failure.of(load(folder))
-    cell = whole.cell
-    launch = Launch(*process_of(options, backend or cell.backend))
+    launch = Launch(*process_of(options, backend or whole.cell.backend))
     name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "reducing") as bar:
         runner = Runner(worker, options["timeout"])
-        bar.step(f"running {whole.run.check} of {cell.spec} on {name}")
+        bar.step(f"running {whole.run.check} of {whole.cell.spec} on {name}")
+        programs = (whole.training, whole.inference)
         try:
+            cell = placed(worker, whole.cell, options["device"], programs)
+            whole = replace(whole, cell=cell)
             found = runner.deviations(whole)
         except (WorkerFault, OracleFault) as fault:
             trace = fault.traceback if isinstance(fault, WorkerFault) else ""
@@ -107,7 +110,6 @@ def run_reduce(
         version = worker.versions
         finding = Finding(small.run.check, runner.deviations(small)).judge()
     expected = small.expected()
-    cell = replace(cell, backend=name)
     write(target, Reproducer(cell, small.training, small.inference, small.run, expected))
     more = beside(launch, target, CellResult(cell, [finding], version=version))
     for line in _told(whole, small, search):
