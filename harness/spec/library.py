@@ -108,7 +108,7 @@ class Library:
             hint = (
                 f"; write {OTHER_NAMES[name]}" if name in OTHER_NAMES else did_you_mean(name, known)
             )
-            hint = self.misplaced(kind, name) or hint
+            hint = self.misplaced(kind, name, place) or hint
             message = f"unknown {kind} {shorten(name)!r}{hint} (known: {', '.join(known)})"
             raise SpecError(message, place) if place else UsageError(message)
         for folder in self.folders:
@@ -116,8 +116,9 @@ class Library:
                 return self._only(kind, _checked_file(kind, folder / relative, name))
         return _shipped(kind, name)
 
-    def misplaced(self, kind: str, name: str) -> str:
-        """Where in the folders the file is that was meant, if it is where none is looked for."""
+    def misplaced(self, kind: str, name: str, place: Place | None = None) -> str:
+        """Where the file is that was meant, if it is where none is looked for: elsewhere in the
+        folders, or in one beside the file that asks for it, or here."""
         if not is_model_name(name):
             return ""
         rooms = ["", *(room for of, room in FOLDERS.items() if of != kind)]
@@ -125,6 +126,11 @@ class Library:
             if path.is_file():
                 wanted = f"{FOLDERS[kind]}/{name}.yaml"
                 return f"; {displayed(path)} is not read: a folder has its {kind}s as {wanted}"
+        beside = Path(place.file).parent if place else Path()
+        for folder in (beside, beside.parent, Path()):
+            path = folder / FOLDERS[kind] / f"{name}.yaml"
+            if path.is_file():
+                return f"; {displayed(path)} is read with --specs {displayed(folder)}"
         return ""
 
     def _only(self, kind: str, found: Definition) -> Definition:

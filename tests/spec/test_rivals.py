@@ -217,3 +217,18 @@ def test_a_file_where_none_is_looked_for_is_named(tmp_path: Path, room: str) -> 
         with pytest.raises(UsageError) as caught:
             explain("mine", (tmp_path,), {}, ())
         assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("room", ["", "models"])
+def test_a_file_beside_a_model_that_asks_for_it_is_named(
+    tmp_path: Path, room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers/own.yaml").write_text("layer: own\n")
+    asking = model(tmp_path / room / "asking.yaml")
+    asking.write_text(asking.read_text().replace("layer: dense", "layer: own"))
+    with pytest.raises(SpecError, match=rf"own.yaml is read with --specs {tmp_path}"):
+        load_spec(str(asking))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match=r"; layers/own.yaml is read with --specs \. \(known"):
+        load_spec(str(Path(room) / "asking.yaml"))
