@@ -16,7 +16,7 @@ from places import TESTS
 from sampling import sampled
 
 from harness.convert.weights import Weights, save
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.oracle.oracle import Oracle
 from harness.runtime.session import Session
 from harness.spec.fingerprint import fingerprint
@@ -124,6 +124,19 @@ def test_a_backend_that_is_wrong_writes_nothing(
     # Right for nine characters.
     with pytest.raises(GenerateError, match="mutants-1 does not agree with the oracle: output"):
         written("lesson6/sequence_rnn", "mutants-1", path, device="tenth-pass-of-another")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "offered"),
+    [("device", "abacus", "cpu"), ("dtype", "float8", "float64, float32, bfloat16, float16")],
+)
+def test_what_a_backend_has_not_is_told(
+    field: str, value: str, offered: str, tmp_path: Path
+) -> None:
+    path = weights("lesson6/three_char", tmp_path)
+    said = rf"numpy: {field} '{value}' is not offered \(offered: {offered}\)"
+    with pytest.raises(UsageError, match=said):
+        written("lesson6/three_char", "numpy", path, **{field: value})
 
 
 def choices(probabilities: Sequence[float], count: int = 3000, **options: Any) -> dict[int, float]:

@@ -23,7 +23,7 @@ from harness.train.closer import look_closer
 from harness.train.generate.model import Reader, check_results
 from harness.train.generate.request import GenerateError, GenerateRequest
 from harness.worker.launch import Launch
-from harness.worker.remote import Remote
+from harness.worker.remote import Remote, check_offered, hello_of
 from harness.worker.worker import Worker
 
 DAY = 24 * 3600.0
@@ -87,6 +87,7 @@ class Reading:
         Raises:
             GenerateError: the backend does not agree with the oracle.
             IllFormed: what it returns is not of the model's form.
+            UsageError: it does not offer what is asked for.
             WorkerFault: it failed.
         """
         step = self.reader.step if self.request.cache else None
@@ -95,9 +96,8 @@ class Reading:
         yield from self._by_all()
 
     def _offered(self, program: Program) -> bool:
-        self.worker.start()
         needed = offers_needed(node.op for node in walk_nodes(program.nodes))
-        return needed <= set((self.worker.hello or {}).get("primitives", ()))
+        return needed <= set(hello_of(self.worker).get("primitives", ()))
 
     def _by_steps(self, program: Program) -> Iterator[Array]:
         """Each character once. What is kept begins as ones: an entry that nobody has written, and
@@ -137,8 +137,9 @@ class Reading:
             unread = self.text[-(1 if known.stateful else known.reach) :]
 
     def _open(self, program: Program) -> None:
-        request = self.request
-        self._remote.open(self.training, program, None, request.path, request.dtype, request.device)
+        request, programs = self.request, (self.training, program)
+        check_offered(self.worker, request.device, request.dtype, programs, request.path)
+        self._remote.open(*programs, None, request.path, request.dtype, request.device)
         parameters, statistics = dict(self.weights.parameters), dict(self.weights.statistics)
         self._remote.call("load", parameters=parameters, statistics=statistics)
 
