@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.arrays import Array, Arrays
+from harness.runtime.precision import narrow
 from harness.runtime.tensors import Misfit, tensor
 
 K = 16.0
@@ -108,8 +109,10 @@ def without_size(expected: Arrays) -> list[str]:
 
 def noise_without_size(dtype: str) -> float:
     """The least noise of those, relative to their scale. How rounding fell is luck, and they are
-    what it left: one rounding of the largest of their kind, or as much as still says something."""
-    return min(ROUNDOFF / MILLIONTH * PRECISION[dtype], VOID / (2 * K))
+    what it left: one rounding of the largest of their kind, or as much as still says something; of
+    dtypes in which that is far more than they are, nothing does."""
+    one = ROUNDOFF / MILLIONTH * PRECISION[dtype]
+    return one if narrow(dtype) else min(one, VOID / (2 * K))
 
 
 def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:

@@ -78,13 +78,18 @@ class Expected:
         base = "float32" if dtype == "tf32" else dtype
         factor = PRECISION[dtype] / PRECISION[base]
         measured = self.measured(base)
+        zero = noise_without_size(dtype)
+        zeros = {n: max(measured.get(n, 0.0) * factor, zero) for n in self._without_size}
         if dtype in ("float64", "float32"):
-            least = noise_without_size(dtype)
-            zeros = {n: max(measured.get(n, 0.0), least) for n in self._without_size}
             return {**measured, **zeros}
         # Whoever multiplies in a coarser dtype may round anything to it once.
         least = FLOOR * PRECISION[dtype]
-        return {name: max(error * factor, least) for name, error in measured.items()}
+        coarse = {name: max(error * factor, least) for name, error in measured.items()} | zeros
+        gradients = {name for name in coarse if name.startswith("gradient.")}
+        if dtype == "float16" and not all(np.isfinite(coarse[name]) for name in gradients):
+            # Where a product's gradient is beyond float16, so may be that of what is added to it.
+            coarse |= dict.fromkeys(gradients, np.inf)
+        return coarse
 
     @cached_property
     def _without_size(self) -> list[str]:

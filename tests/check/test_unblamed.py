@@ -105,6 +105,27 @@ def test_fused_attention_is_not_blamed_for_how_it_is_rounded(model: str, seed: i
 
 
 @pytest.mark.parametrize(
+    ("model", "uncompared"),
+    [
+        # What rounding leaves of a gradient that is 0, of terms that are rounded to a narrow dtype.
+        ("bias_before_norm", "gradient.one.b"),
+        # Beyond 65504, of a product and of what is added to it.
+        ("counts_by_a_rate", "gradient.rate.b"),
+    ],
+)
+def test_what_narrow_dtypes_have_not_is_nobodys_fault(model: str, uncompared: str) -> None:
+    report = harness.check(
+        str(SPECS / f"{model}.yaml"),
+        ["torch"],
+        dtypes=["bfloat16", "float16"],
+        checks=("values", "far-inputs", "partial-batch"),
+    )
+    assert faults(report) == []
+    told = " ".join(f.detail for result in report.results for f in result.findings)
+    assert f"{uncompared} was not compared" in told
+
+
+@pytest.mark.parametrize(
     ("model", "checks", "uncompared"),
     [
         ("naive_likelihood", ("extremes",), "loss"),
