@@ -16,14 +16,7 @@ from harness.output.printing import console, tell
 from harness.output.progress import Progress
 from harness.program.ir import Program
 from harness.worker.launch import Launch
-from harness.worker.remote import (
-    Remote,
-    WorkerFault,
-    check_offered,
-    hello_of,
-    nearest_device,
-    with_trace,
-)
+from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device, with_trace
 from harness.worker.worker import Worker
 
 
@@ -78,6 +71,6 @@ def placed(worker: Worker, cell: Cell, device: str | None, programs: Iterable[Pr
     backend = worker.launch.backend
     wanted = device or cell.device
     if device is None and backend != cell.backend:
-        wanted = nearest_device(hello_of(worker), wanted)
+        wanted = nearest_device(worker, wanted)
     check_offered(worker, wanted, cell.dtype, programs)
     return replace(cell, backend=backend, device=wanted)

@@ -84,12 +84,7 @@ class Expected:
             return {**measured, **zeros}
         # Whoever multiplies in a coarser dtype may round anything to it once.
         least = FLOOR * PRECISION[dtype]
-        coarse = {name: max(error * factor, least) for name, error in measured.items()} | zeros
-        gradients = {name for name in coarse if name.startswith("gradient.")}
-        if dtype == "float16" and not all(np.isfinite(coarse[name]) for name in gradients):
-            # Where a product's gradient is beyond float16, so may be that of what is added to it.
-            coarse |= dict.fromkeys(gradients, np.inf)
-        return coarse
+        return {name: max(error * factor, least) for name, error in measured.items()} | zeros
 
     @cached_property
     def _without_size(self) -> list[str]:
@@ -213,7 +208,12 @@ class Reference:
             # Which class is the likeliest is then a matter of rounding, and no run tells how much
             # that is to what counts such classes.
             noise |= dict.fromkeys(metrics, np.inf)
-        return at_least_typical(noise, self._kind)
+        noise = at_least_typical(noise, self._kind)
+        gradients = [name for name in noise if name.startswith("gradient.")]
+        if dtype == "float16" and not all(np.isfinite(noise[name]) for name in gradients):
+            # Where a product's gradient is beyond float16, so may be that of what is added to it.
+            noise |= dict.fromkeys(gradients, np.inf)
+        return noise
 
     def _rivals(self, run: Run, oracle: Rivals) -> float:
         """How near the second largest entry of a maximum comes to the largest."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError
 from harness.files import kinds
 from harness.files.atomic import sweep
 from harness.files.lock import held
@@ -28,7 +28,7 @@ from harness.train.remote import TrainRemote
 from harness.train.request import FASTEST, Setup
 from harness.train.start import load_first, trials
 from harness.train.trainer import SUMMED
-from harness.worker.remote import not_offered, told
+from harness.worker.remote import check_offered, hello_of, told
 from harness.worker.worker import Worker
 
 # Seconds of work that go into one call of the worker: how often the progress moves.
@@ -140,13 +140,10 @@ class TrainingRun:
         if not outcome.ok:
             name = self.worker.launch.backend
             raise TrainingError(f"{name} cannot be started: {outcome.cause}", told(outcome))
-        hello: Mapping[str, Any] = self.worker.hello or {}
         request = self.setup.request
         programs = (self.setup.training, self.setup.inference, self.setup.spec.update)
-        lacking = not_offered(hello, request.device, request.dtype, programs, request.path)
-        if lacking:
-            raise UsageError(f"{request.backend}: {lacking}")
-        self.events.doubted(request.backend, hello.get("doubts", ()))
+        check_offered(self.worker, request.device, request.dtype, programs, request.path)
+        self.events.doubted(request.backend, hello_of(self.worker).get("doubts", ()))
 
     def _replace(self) -> None:
         """Where another run has left something: begin with a checkpoint in place of its own, so

@@ -114,10 +114,14 @@ def hello_of(worker: Worker) -> Mapping[str, Any]:
     return worker.hello or {}
 
 
-def nearest_device(hello: Mapping[str, Any], wanted: str) -> str:
-    """The device on which a backend is held against another one on the device that is wanted: its
-    CPU, if it has none such, as numpy beside a card."""
-    offered = hello.get("devices", ())
+def nearest_device(worker: Worker, wanted: str) -> str:
+    """The device on which a worker's backend is held against another one on the device that is
+    wanted: its CPU, if it has none such, as numpy beside a card.
+
+    Raises:
+        WorkerFault: the worker does not start.
+    """
+    offered = hello_of(worker).get("devices", ())
     return CPU if wanted not in offered and CPU in offered else wanted
 
 

@@ -20,14 +20,7 @@ from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
 from harness.output.printing import console, say, tell
 from harness.output.progress import Progress
-from harness.worker.remote import (
-    Remote,
-    WorkerFault,
-    check_offered,
-    hello_of,
-    nearest_device,
-    with_trace,
-)
+from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device, with_trace
 
 
 @dataclass(frozen=True)
@@ -109,7 +102,7 @@ def localise(
 def _between(engine: Engine, cell: Cell, against: str) -> Localised:
     with with_patience(Patience(engine.request.timeout)):
         case = engine.case(engine.specs[cell.spec], own=False)
-        device = nearest_device(hello_of(engine.workers[against]), cell.device)
+        device = nearest_device(engine.workers[against], cell.device)
         other = _context(engine, replace(cell, backend=against, device=device), case)
         elsewhere = device if device != cell.device else ""
         finder = Finder(_context(engine, cell, case), other.remote, against, elsewhere)
