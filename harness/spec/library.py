@@ -125,7 +125,9 @@ class Library:
         for path in (f / room / f"{name}.yaml" for f in self.folders for room in rooms):
             if path.is_file():
                 wanted = f"{FOLDERS[kind]}/{name}.yaml"
-                return f"; {displayed(path)} is not read: a folder has its {kind}s as {wanted}"
+                return (
+                    f"; {displayed(path)} is not read: a folder has its {FOLDERS[kind]} as {wanted}"
+                )
         beside = Path(place.file).parent if place else Path()
         for folder in (beside, beside.parent, Path()):
             path = folder / FOLDERS[kind] / f"{name}.yaml"

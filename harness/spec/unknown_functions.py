@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from harness.errors import did_you_mean
+from harness.errors import Place, did_you_mean
 from harness.spec import schema
 from harness.spec.library import Library, content
 
@@ -187,8 +187,9 @@ def as_attribute(name: str) -> str:
     return told + own * told.startswith("; write ")
 
 
-def unknown_function(library: Library, name: str, known: Iterable[str]) -> str:
-    """What to say of a function that there is none of: what to write, where that is known."""
+def unknown_function(library: Library, name: str, known: Iterable[str], place: Place) -> str:
+    """What to say of a function that there is none of, asked for at a place: what to write, where
+    that is known, or where the file is that was meant."""
     if name in INSTEAD:
         return f"the language has no function {name!r}: {INSTEAD[name]}"
     if library.has("layer", name):
@@ -199,4 +200,6 @@ def unknown_function(library: Library, name: str, known: Iterable[str]) -> str:
             f"'{name}_1: {{layer: {name}{sizes}}}', and call that name"
         )
     known = tuple(known)
-    return f"unknown function {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
+    files = (library.misplaced(kind, name, place) for kind in ("function", "loss"))
+    hint = next(filter(None, files), did_you_mean(name, known))
+    return f"unknown function {name!r}{hint} (known: {', '.join(known)})"

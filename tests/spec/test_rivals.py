@@ -229,6 +229,12 @@ def test_a_file_beside_a_model_that_asks_for_it_is_named(
     asking.write_text(asking.read_text().replace("layer: dense", "layer: own"))
     with pytest.raises(SpecError, match=rf"own.yaml is read with --specs {tmp_path}"):
         load_spec(str(asking))
+    (tmp_path / "losses").mkdir()
+    (tmp_path / "losses/my_loss.yaml").write_text("loss: my_loss\n")
+    other = model(tmp_path / room / "other.yaml")
+    other.write_text(other.read_text().replace("sparse_cross_entropy(", "my_loss("))
+    with pytest.raises(SpecError, match=rf"my_loss.yaml is read with --specs {tmp_path}"):
+        load_spec(str(other))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError, match=r"; layers/own.yaml is read with --specs \. \(known"):
         load_spec(str(Path(room) / "asking.yaml"))
