@@ -54,9 +54,10 @@ def _onednn_trains(dtype: torch.dtype) -> bool:
     """Whether an LSTM in a narrow dtype can be trained on this processor.
 
     By the instructions that a processor has, autocast and torch hand it to oneDNN, and that has
-    float16 for inference only: torch 2.13 raises on processors with AVX512-FP16.
+    float16 for inference only: torch 2.13 raises on newer processors, with
+    AVX512-FP16 or without.
     """
-    one, gates = torch.zeros(1, 1, 1), torch.zeros(4, 1)
+    one, gates = (torch.zeros(shape, dtype=torch.float32) for shape in ((1, 1, 1), (4, 1)))
     weights = [gates, gates, gates[:, 0], gates[:, 0]]
     with torch.enable_grad(), torch.autocast("cpu", dtype):
         try:

@@ -49,8 +49,7 @@ class TorchModels(OwnModels):
                 "class, or a function that makes one"
             )
         torch.manual_seed(0)
-        # What the user's code makes on its way (masks, states) is of the session's dtype too.
-        torch.set_default_dtype(torch.float64 if self.backend.double else torch.float32)
+        dtype = torch.float64 if self.backend.double else torch.float32
         module = found
         if not isinstance(found, torch.nn.Module):
             if not callable(found):
@@ -58,13 +57,14 @@ class TorchModels(OwnModels):
                     f"{file} is of {type(found).__name__}: name a torch.nn.Module, its class, or a "
                     "function that makes one"
                 )
-            module = made(file, file.name, found, sizes)
+            with _default(dtype):
+                module = made(file, file.name, found, sizes)
         if not isinstance(module, torch.nn.Module):
             raise UsageError(
                 f"{file} gives {type(module).__name__}, and a torch.nn.Module is wanted: name one, "
                 "its class, or a function that makes one"
             )
-        return TorchModel(module.to(self.backend.device, torch.get_default_dtype()), self.backend)
+        return TorchModel(module.to(self.backend.device, dtype), dtype, self.backend)
 
 
 class TorchModel(OwnModel):
@@ -72,8 +72,8 @@ class TorchModel(OwnModel):
 
     trains = True
 
-    def __init__(self, module: torch.nn.Module, backend: Any) -> None:
-        self.module, self.backend = module, backend
+    def __init__(self, module: torch.nn.Module, dtype: torch.dtype, backend: Any) -> None:
+        self.module, self.dtype, self.backend = module, dtype, backend
         self.label = f"torch.nn.Module {type(module).__name__}"
         self.takes = names_taken(module.forward)
         # A parameter that two modules share is one, under the first of its names.
@@ -93,14 +93,13 @@ class TorchModel(OwnModel):
 
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
         self.module.train(training)
-        with torch.no_grad():
+        with torch.no_grad(), _default(self.dtype):
             returned = placing.call(self.module, self._tensors(given))
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
 
     def _tensors(self, given: Arrays) -> dict[str, torch.Tensor]:
-        dtype = torch.get_default_dtype()
         made = {n: torch.from_numpy(np.array(a)).to(self.backend.device) for n, a in given.items()}
-        return {n: t.to(dtype) if t.is_floating_point() else t for n, t in made.items()}
+        return {n: t.to(self.dtype) if t.is_floating_point() else t for n, t in made.items()}
 
     def gradients(
         self, given: Arrays, placing: Placing, naming: Naming, cotangents: Arrays, training: bool
@@ -109,7 +108,7 @@ class TorchModel(OwnModel):
         tensors = self._tensors(given)
         leaves = {n: p.requires_grad_() for n, p in self.trained.items()}
         leaves |= {n: t.requires_grad_() for n, t in tensors.items() if t.is_floating_point()}
-        with torch.enable_grad(), _differentiable(training):
+        with torch.enable_grad(), _default(self.dtype), _differentiable(training):
             results = naming(placing.call(self.module, tensors))
             directions = self._tensors({n: cotangents[n] for n in results})
             scalar = sum((results[n] * directions[n]).sum() for n in results)
@@ -126,6 +125,17 @@ class TorchModel(OwnModel):
             scalar, list(leaves.values()), allow_unused=True, materialize_grads=True
         )
         return dict(zip(leaves, gradients, strict=True))
+
+
+@contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    """What the user's code makes on its way (masks, states) is of the session's dtype too."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -69,7 +69,10 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
         code = run()
         _listen(_end)
         return code
-    except KeyboardInterrupt as interrupt:
+    except (KeyboardInterrupt, Exception) as interrupt:
+        # Compiled code (pydantic, as it builds a validator) makes an error of its own of it.
+        if not (_heard or isinstance(interrupt, KeyboardInterrupt)):
+            raise
         disarm()
         more = " ".join(getattr(interrupt, "__notes__", ())) or told()
         _told = True

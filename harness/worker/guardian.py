@@ -21,6 +21,9 @@ import signal
 import sys
 from pathlib import Path
 
+# How a guardian is told to end all, should it be stopped, too.
+TOLD = (signal.SIGTERM, signal.SIGCONT)
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
@@ -54,6 +57,13 @@ def children(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
             found += map(int, file.read_text().split())
     return found
+
+
+def is_guardian(pid: int) -> bool:
+    """Whether a process is a guardian, which sees to the rest by itself once it is told."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == _TITLE
+    return False
 
 
 def _hear_of_the_end_of(parent: int, number: signal.Signals) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import tempfile
@@ -11,8 +12,12 @@ LOG_TAIL = 64 << 10
 """Bytes of a log that are kept: the last ones."""
 
 _LOG_ON_DISK = 16 << 20
-# A worker that still prints after so many looks will print the tail anew.
-_READ_AGAIN = 10
+# Of linux/falloc.h: a part of a file gives its blocks back, and the rest stays where it is.
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+# Of struct stat, in which a block is of so many bytes on every file system.
+_BLOCK = 512
+_fallocate = ctypes.CDLL(None).fallocate
+_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
 
 
 class Log:
@@ -41,21 +46,23 @@ class Log:
             self._dropped = 0
 
     def watch(self) -> None:
-        """Cut the file if it has grown large; call this often while the worker runs."""
+        """Free the start of the file if it has grown large; call this often while the worker runs.
+
+        What is printed in the meantime is kept.
+        """
         with self._lock:
             if self._file.closed:
                 return
-            size = os.fstat(self.fileno()).st_size
-            if size <= _LOG_ON_DISK:
+            found = os.fstat(self.fileno())
+            if found.st_blocks * _BLOCK <= _LOG_ON_DISK:
                 return
-            for _ in range(_READ_AGAIN):
-                read, self._tail = size, self._read_tail(size)
-                size = os.fstat(self.fileno()).st_size
-                if size == read:  # the worker may be at its last words just now
-                    break
-            # What is written between that look and this line is neither counted nor kept.
+            start = found.st_size - LOG_TAIL
+            if _fallocate(self.fileno(), _KEEP_SIZE | _PUNCH_HOLE, 0, start) == 0:
+                return
+            # The file system has no holes: what is printed from here to the cut is not kept.
+            self._tail = self._read_tail(found.st_size)
             os.ftruncate(self.fileno(), 0)
-            self._dropped += size
+            self._dropped += found.st_size
 
     def read(self) -> tuple[str, int]:
         """The tail of what was printed since ``clear``, and the number of bytes in all."""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from harness.command.interrupts import before_leaving
 from harness.worker import stragglers
-from harness.worker.guardian import children
+from harness.worker.guardian import TOLD, children
 from harness.worker.logs import Log
 
 _REAP_SECONDS = 1.0
@@ -204,8 +204,8 @@ def _forget_parent() -> None:
 def _tell_to_end(guardian: int) -> None:
     """Have a guardian kill its worker and all that this has started, should it be stopped too."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(guardian, signal.SIGTERM)
-        os.kill(guardian, signal.SIGCONT)
+        for number in TOLD:
+            os.kill(guardian, number)
 
 
 def _descendants(pid: int) -> list[int]:

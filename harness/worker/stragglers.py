@@ -1,6 +1,8 @@
 """Processes that outlived their worker and its guardian, found by a variable of their environment.
 
 A guardian ends all that its worker has started; this is for when the guardian itself was killed.
+One that is still there is told to do its work, and not killed in the middle of it: it finds what
+has emptied its environment, too.
 Every worker is given a token, which what it starts inherits and what is forked cannot lose: the
 namespace of the process numbers, the harness process with the time at which that was started, and
 a number of the worker. Linux only.
@@ -15,6 +17,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from harness.worker.guardian import TOLD, is_guardian
 
 VARIABLE = "HARNESS_WORKER"
 
@@ -44,7 +48,8 @@ def _end(condemned: Callable[[str], bool]) -> None:
 
 
 def _kill(pid: int, condemned: Callable[[str], bool]) -> bool:
-    """Kill the process ``pid`` if its token is condemned; return whether it was alive."""
+    """Kill the process ``pid`` if its token is condemned, or tell it to end if it is a guardian;
+    return whether it was alive."""
     if not condemned(_token_of(pid)):
         return False
     with contextlib.suppress(OSError):
@@ -52,7 +57,8 @@ def _kill(pid: int, condemned: Callable[[str], bool]) -> bool:
         try:
             # Looked at again: the number may have gone to another process before it was held.
             if condemned(_token_of(pid)):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                for number in TOLD if is_guardian(pid) else (signal.SIGKILL,):
+                    signal.pidfd_send_signal(pidfd, number)
                 return True
         finally:
             os.close(pidfd)

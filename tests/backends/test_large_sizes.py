@@ -229,8 +229,9 @@ def test_what_is_written_on_is_read_in_windows() -> None:
         # What answers here is not a model; how much is read is what is looked at.
         patch.setattr(Reading, "_prove", lambda *_: None)
         reader = Reading(request, known, spec.program("training"), weights, "numpy", text)
-        for _, found in zip(range(50), reader.probabilities(), strict=False):
-            text.append(int(found.argmax()))
+        with reader.worker:  # it is asked what it offers
+            for _, found in zip(range(50), reader.probabilities(), strict=False):
+                text.append(int(found.argmax()))
     assert text[20:] == [3] * 50
     assert max(read[1:]) == 8
 

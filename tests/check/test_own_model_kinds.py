@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from places import ROOT
 from users_models import GRU, NET, RULES, checked, model_file
 
@@ -49,6 +50,8 @@ def test_a_transformer_in_torch_is_the_gpt_that_ships() -> None:
     assert result.verdict == "agree", [f.detail for f in result.findings]
     gradients = next(f for f in result.findings if f.check == "cotangent-gradients")
     assert len(gradients.deviations) > 30
+    # What the process runs next is not the user's.
+    assert torch.get_default_dtype() == torch.float32
 
 
 IMAGE = """\

@@ -225,6 +225,27 @@ def test_an_interrupt_that_a_destructor_swallows_is_raised_again() -> None:
     ends_once_ready(SWALLOWING)
 
 
+WRAPPING = """
+import sys, time
+from harness.command import interrupts
+
+def run():
+    print("ready", flush=True)
+    try:
+        time.sleep(30)
+    except BaseException as error:
+        raise ValueError("what was built is wrong") from error
+    return 0
+
+interrupts.arm()
+sys.exit(interrupts.stoppable(run))
+"""
+
+
+def test_an_interrupt_of_which_a_library_makes_an_error_of_its_own_ends_likewise() -> None:
+    ends_once_ready(WRAPPING)
+
+
 LONG = """
 import sys
 import numpy

@@ -58,7 +58,7 @@ SIBLINGS: Mapping[str, tuple[str, str]] = {
     "execute-list": ("pipeline", "what execute() made returned a value of type list; a dictionary"),
     "advance-none": ("pipeline", "advance() returned None; a function is wanted"),
     "several-text": ("pipeline", "several() returned a value of type str; a function is wanted"),
-    "gradient-text": ("values", "value_and_gradient() returned a value of type str; a function"),
+    "gradient-text": ("open", "value_and_gradient() returned a value of type str; a function"),
     "gradient-single": ("values", "returned a value of type tuple; results and gradients are"),
     "session-text": (
         "open",
