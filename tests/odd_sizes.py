@@ -4,6 +4,7 @@ Runs every check on every Lesson 6 system, one size at a time out of the usual, 
 docs/odd-sizes.md from the record beside it. Not a test: it takes minutes for each backend.
 
     python tests/odd_sizes.py measure --backend numpy --backend torch
+    python tests/odd_sizes.py measure --backend numpy --backend torch --narrow
     python tests/odd_sizes.py page
 """
 
@@ -18,9 +19,10 @@ from typing import Any
 import click
 
 from harness.check.findings import PASSING
-from harness.check.request import Request
+from harness.check.request import DTYPES, Request
 from harness.check.run import Engine
 from harness.files.atomic import write_whole
+from harness.runtime.precision import NARROW
 
 RECORD = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).parents[1] / "docs" / "odd-sizes.md"
@@ -33,10 +35,15 @@ SIZES: Mapping[str, tuple[int, ...]] = {
 VARIANTS = [f"{name}={size}" for name, sizes in SIZES.items() for size in sizes]
 
 
-def run(backend: str, variant: str, seed: int) -> dict[str, Any]:
-    """What came of all checks in both dtypes: cells by verdict, and what was said of each fault."""
+# The dtypes of each table, by the word that stands at the end of their keys of the record.
+TABLES: Mapping[str, tuple[str, ...]] = {"wide": DTYPES, "narrow": NARROW}
+
+
+def run(backend: str, variant: str, seed: int, dtypes: tuple[str, ...]) -> dict[str, Any]:
+    """What came of all checks in some dtypes: cells by verdict, and what was said of each fault."""
     name, _, size = variant.partition("=")
-    request = Request(backends=(backend,), sizes={name: int(size)}, seed=seed, timeout=600.0)
+    sizes = {name: int(size)}
+    request = Request(backends=(backend,), sizes=sizes, seed=seed, dtypes=dtypes, timeout=600.0)
     with Engine(request) as engine:
         report = engine.run()
         versions = {r.version for r in report.results if r.version}
@@ -60,15 +67,17 @@ def main() -> None:
 @click.option("--backend", "backends", multiple=True, required=True)
 @click.option("--variant", "variants", multiple=True, type=click.Choice(VARIANTS))
 @click.option("--seed", default=0)
-def measure(backends: tuple[str, ...], variants: tuple[str, ...], seed: int) -> None:
+@click.option("--narrow", is_flag=True, help=f"In {' and '.join(NARROW)}.")
+def measure(backends: tuple[str, ...], variants: tuple[str, ...], seed: int, narrow: bool) -> None:
     """Run what the record lacks, and add it one by one."""
+    table = "narrow" if narrow else "wide"
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     for variant in variants or VARIANTS:
         for backend in backends:
-            key = f"{backend} {variant} {seed}"
+            key = f"{backend} {variant} {seed} {table}"
             if key in record:
                 continue
-            record[key] = run(backend, variant, seed)
+            record[key] = run(backend, variant, seed, TABLES[table])
             write_whole(RECORD, json.dumps(record, indent=1).encode())
             click.echo(f"{key}: {record[key]['verdicts']}")
             for fault in record[key]["faults"]:
@@ -79,27 +88,31 @@ def measure(backends: tuple[str, ...], variants: tuple[str, ...], seed: int) -> 
 def page() -> None:
     """Write the page from the record."""
     record = json.loads(RECORD.read_text())
-    backends = list(dict.fromkeys(key.split()[0] for key in record))
     lines = [
         "# Odd sizes",
         "",
         "Made by `python tests/odd_sizes.py`: all Lesson 6 systems that have the size, all checks",
-        "of a plain run, both dtypes, native path, one size at a time out of the usual. In each",
+        "of a plain run, native path, one size at a time out of the usual. In each",
         "place: cells that pass of all, over the seeds that were run; a cell that does not is a",
         "false alarm. Where rounding decides a result, nothing is compared (`not-applicable`); how",
         "many checks found nothing to compare stands in brackets.",
-        "",
-        "| size | " + " | ".join(backends) + " |",
-        "|---|" + "---|" * len(backends),
     ]
+    for table, dtypes in TABLES.items():
+        of_it = {key: one for key, one in record.items() if key.endswith(f" {table}")}
+        lines += ["", f"## {' and '.join(dtypes)}", "", *_table(of_it)]
+    write_whole(PAGE, ("\n".join(lines) + "\n").encode())
+
+
+def _table(record: Mapping[str, Any]) -> list[str]:
+    backends = list(dict.fromkeys(key.split()[0] for key in record))
+    lines = ["| size | " + " | ".join(backends) + " |", "|---|" + "---|" * len(backends)]
     for variant in VARIANTS:
         found = [_place(record, backend, variant) for backend in backends]
         lines.append(f"| `{variant}` | " + " | ".join(found) + " |")
     total = sum(one["comparisons"] for one in record.values())
     faults = [fault for one in record.values() for fault in one["faults"]]
     lines += ["", f"{total:,} comparisons; {len(faults)} findings against a backend."]
-    lines += [f"- {fault}" for fault in faults]
-    write_whole(PAGE, ("\n".join(lines) + "\n").encode())
+    return lines + [f"- {fault}" for fault in faults]
 
 
 def _place(record: Mapping[str, Any], backend: str, variant: str) -> str:
