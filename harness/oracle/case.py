@@ -33,9 +33,10 @@ from harness.runtime.tensors import Misfit
 from harness.spec.model import Spec
 
 # For each number of a model: what the oracle takes at its peak beyond what it has taken before,
-# and the least time to draw and walk with it on any machine. Measured: 60 to 100, and from 1e-7 on.
+# and the least time to draw and walk with it on any machine. Measured: 60 to 100 and, on the
+# fastest, from 1.6e-8 on.
 BYTES = 64
-SECONDS = 7e-8
+SECONDS = 1e-8
 # Of a model with more numbers, two orders of summation and rounding at random must do.
 LARGE = 100_000
 

@@ -103,17 +103,21 @@ class Wavering(Oracle):
     def _turned(self, compare: Compare) -> Compare:
         def run(a: Array, b: Array) -> Array:
             gap = np.abs(np.subtract(a, b))
-            near = (gap > 0) & (gap <= self.band * max(_size(a), _size(b)))
+            near = (gap > 0) & (gap <= self._reach(max(_size(a), _size(b))))
             return np.asarray(compare(a, b) ^ near)
 
         return run
+
+    def _reach(self, size: float) -> np.float64:
+        """In float64: it may be beyond a narrow dtype, to which Python's own numbers give way."""
+        return np.float64(self.band * size)
 
     def _exchanged(self, x: Array) -> Array:
         """Neighbours in the order that are as near as that change places, each once."""
         order = np.array(TABLE["argsort"](x))
         ordered = np.take_along_axis(x, order, -1)
         gaps = ordered[..., 1:] - ordered[..., :-1]
-        near = (gaps > 0) & (gaps <= self.band * _size(x))
+        near = (gaps > 0) & (gaps <= self._reach(_size(x)))
         for place in range(near.shape[-1]):
             here = near[..., place] & ~near[..., place - 1] if place else near[..., place]
             first, second = order[..., place].copy(), order[..., place + 1].copy()

@@ -18,6 +18,7 @@ from harness.oracle.attention import WATCHED, Attention, walked
 from harness.oracle.kinks import ORDERED
 from harness.oracle.oracle import TABLE, Oracle
 from harness.oracle.tolerance import PRECISION
+from harness.runtime.precision import rounded_to
 
 ROUNDED = (
     *("add", "subtract", "multiply", "divide", "power", "sqrt", "exp", "log", "tanh"),
@@ -28,6 +29,8 @@ ALONE = frozenset({"power", "exp", "log", "tanh"})
 # The part of what such rounding does that counts: it is more than what any one library does.
 SHARE = 0.25
 SHAKEN = 2.0**-22
+# What activations are made of, all within [-1, 1].
+ACTIVE = ("tanh", "erf")
 
 
 def _one(*_: Any, **__: Any) -> int:
@@ -94,6 +97,19 @@ class Rounded(Oracle):
     def _signs(self, shape: tuple[int, ...]) -> Array:
         up = self._coins.integers(0, 2, shape, dtype=bool)
         return np.where(up, np.int8(1), np.int8(-1))
+
+
+class Narrowed(Oracle):
+    """The oracle, the results of activations rounded to a narrow dtype: so a framework's own mixed
+    precision hands them on, and 1 - tanh(x) ** 2 has few digits of it where tanh(x) is near 1."""
+
+    def __init__(self, dtype: str) -> None:
+        super().__init__()
+        self._table = {**self._table, **{op: self._narrowed(TABLE[op], dtype) for op in ACTIVE}}
+
+    @staticmethod
+    def _narrowed(function: Callable[..., Any], dtype: str) -> Callable[..., Array]:
+        return lambda x: rounded_to(np.asarray(function(x)), dtype)
 
 
 def shaken(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:

@@ -122,12 +122,12 @@ def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
     for name, array in expected.items():
         finite = np.abs(array[np.isfinite(array)])
         own[name] = float(finite.max()) if finite.size else 0.0
-        kind = _kind(name)
+        kind = kind_of(name)
         kinds[kind] = max(kinds.get(kind, 0.0), own[name])
-    return own, {name: kinds[_kind(name)] * MILLIONTH for name in own}
+    return own, {name: kinds[kind_of(name)] * MILLIONTH for name in own}
 
 
-def _kind(name: str) -> tuple[str, str]:
+def kind_of(name: str) -> tuple[str, str]:
     """How far a parameter has moved, and each slot of it, are kinds of their own: one may hold
     gradients, and another their squares."""
     first, _, rest = name.partition(".")

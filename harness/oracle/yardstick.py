@@ -21,12 +21,15 @@ from harness.arrays import Arrays, widened
 from harness.oracle.kinks import KINKS, Rivals, Watching, Wavering
 from harness.oracle.oracle import Oracle
 from harness.oracle.orders import ORDERS
-from harness.oracle.rounding import SHARE, Rounded
+from harness.oracle.rounding import SHARE, Narrowed, Rounded
 from harness.oracle.tolerance import (
     FLOOR,
     PRECISION,
+    VOID,
     Deviation,
+    K,
     compare,
+    kind_of,
     noise_without_size,
     relative_error,
     scales,
@@ -40,7 +43,7 @@ from harness.runtime.precision import host_dtype, narrow
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit, tensor
 
-K = TypeVar("K", bound=Hashable)
+Name = TypeVar("Name", bound=Hashable)
 Noise = Mapping[str, float]
 # What is compared: of a session, values by name, in one part or in several.
 Run = Callable[[Session], Iterable[Arrays]]
@@ -128,6 +131,22 @@ class Expected:
             return self
         return self.at_least(np.inf, "gradient.")
 
+    def where_rounding_decides(self) -> Expected:
+        """With the largest noise of its kind for each, in a narrow dtype where that leaves nothing:
+        which entry of a softmax becomes 1 is then a matter of rounding, and the runs that measured
+        it came out alike for some."""
+
+        def measured(base: str) -> Noise:
+            noise, worst = self.measured(base), dict[tuple[str, str], float]()
+            if not narrow(base):
+                return noise
+            for name, error in noise.items():
+                if np.isfinite(error) and K * error >= VOID:
+                    worst[kind_of(name)] = max(worst.get(kind_of(name), 0.0), error)
+            return {n: max(e, worst.get(kind_of(n), 0.0)) for n, e in noise.items()}
+
+        return replace(self, measured=measured)
+
     def only(self, *prefixes: str) -> Expected:
         """The part whose names start so."""
         values = {n: a for n, a in self.values.items() if n.startswith(prefixes)}
@@ -187,7 +206,8 @@ class Reference:
             session.forget()
 
         if dtype not in self._ways:
-            self._ways[dtype] = _Ways([Oracle(order) for order in self._orders])
+            orders = [Oracle(order) for order in self._orders]
+            self._ways[dtype] = _Ways([*orders, Narrowed(dtype)] if narrow(dtype) else orders)
         ways = self._ways[dtype]
         ways.plain.forget()
         stray(self._session(ways.plain, dtype))
@@ -252,8 +272,8 @@ def apart(values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda na
 
 
 def at_least_typical(
-    noise: Mapping[K, float], kind: Callable[[K], str] = lambda name: ""
-) -> dict[K, float]:
+    noise: Mapping[Name, float], kind: Callable[[Name], str] = lambda name: ""
+) -> dict[Name, float]:
     """No noise is below the median of its kind: a single number can be right by luck.
 
     Noise that is not finite stays so: there the dtype itself has no answer.

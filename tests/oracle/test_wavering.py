@@ -1,0 +1,23 @@
+"""Comparisons that rounding may turn fall the other way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.oracle.kinks import ORDERED, Wavering
+from harness.oracle.oracle import TABLE
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("band", [0.2, 1e6])
+def test_a_band_may_be_wider_than_a_dtype_is(dtype: str, band: float) -> None:
+    """The typical noise of a model that overflows is; two of the operands are equal, and stay."""
+    a, b = np.array([1.0, 2.0, 7.0], dtype), np.array([1.0, 2.1, 9.0], dtype)
+    wavering = Wavering()
+    wavering.band = band
+    for op in ORDERED:
+        turned = wavering.primitives[op](a, b) != TABLE[op](a, b)
+        assert turned.tolist() == [False, True, band > 1]
+    order = wavering.primitives["argsort"](b[None])
+    assert order.tolist() == [[1, 0, 2]]
