@@ -128,8 +128,8 @@ def tanh_beyond_four_is_one(x: Array) -> Array:
 
 @primitive("exp", "simple_rnn", "extremes")
 def exp_clipped(x: Array) -> Array:
-    """The exponential's argument is kept above -12."""
-    return np.exp(np.maximum(x, x.dtype.type(-12)))
+    """The exponential's argument is kept above -10."""
+    return np.exp(np.maximum(x, x.dtype.type(-10)))
 
 
 @primitive("equal", "keras_gru", "primitives", BOTH)
