@@ -100,16 +100,22 @@ class Rounded(Oracle):
 
 
 class Narrowed(Oracle):
-    """The oracle, the results of activations rounded to a narrow dtype: so a framework's own mixed
-    precision hands them on, and 1 - tanh(x) ** 2 has few digits of it where tanh(x) is near 1."""
+    """The oracle, with more than products in a narrow dtype, as in a framework's own mixed
+    precision: the results of activations, so that 1 - tanh(x) ** 2 has few digits where tanh(x) is
+    near 1; and sums over examples, of which the gradient of a bias is one, and may be beyond it."""
 
     def __init__(self, dtype: str) -> None:
         super().__init__()
-        self._table = {**self._table, **{op: self._narrowed(TABLE[op], dtype) for op in ACTIVE}}
 
-    @staticmethod
-    def _narrowed(function: Callable[..., Any], dtype: str) -> Callable[..., Array]:
-        return lambda x: rounded_to(np.asarray(function(x)), dtype)
+        def activation(function: Callable[..., Any]) -> Callable[..., Array]:
+            return lambda x: rounded_to(np.asarray(function(x)), dtype)
+
+        def total(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+            y = np.asarray(TABLE["sum"](x, axis=axis, keepdims=keepdims))
+            floats = y.ndim and not keepdims and 0 in axis and y.dtype.kind == "f"
+            return rounded_to(y, dtype) if floats else y
+
+        self._table = {**self._table, **{op: activation(TABLE[op]) for op in ACTIVE}, "sum": total}
 
 
 def shaken(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:

@@ -37,7 +37,6 @@ from harness.oracle.tolerance import (
     telling,
     without_size,
 )
-from harness.program import scaling
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
 from harness.runtime.precision import host_dtype, narrow
@@ -230,7 +229,11 @@ class Reference:
             # that is to what counts such classes.
             noise |= dict.fromkeys(metrics, np.inf)
         noise = at_least_typical(noise, self._kind)
-        return {**noise, **beyond_float16(values, noise)} if dtype == "float16" else noise
+        gradients = [name for name in noise if name.startswith("gradient.")]
+        if dtype == "float16" and not all(np.isfinite(noise[name]) for name in gradients):
+            # Where a product's gradient is beyond float16, so may be that of what is added to it.
+            noise |= dict.fromkeys(gradients, np.inf)
+        return noise
 
     def _rivals(self, run: Run, oracle: Rivals) -> float:
         """How near the second largest entry of a maximum comes to the largest."""
@@ -259,17 +262,6 @@ class _Ways:
     rounded: Rounded = field(default_factory=Rounded)
     wavering: Wavering = field(default_factory=Wavering)
     rivals: Rivals = field(default_factory=Rivals)
-
-
-def beyond_float16(values: Arrays, noise: Noise) -> Noise:
-    """Noise without end of gradients that float16 may not hold, of a loss times its scale. Where a
-    product's is beyond it, so may be that of what is added to it; else only those that are so
-    themselves, as a framework's own mixed precision may keep any of them in it."""
-    gradients = [name for name in noise if name.startswith("gradient.")]
-    if all(np.isfinite(noise[name]) for name in gradients):
-        largest = float(np.finfo(np.float16).max) / scaling.FIRST
-        gradients = [n for n in gradients if np.max(np.abs(values[n]), initial=0.0) > largest]
-    return dict.fromkeys(gradients, np.inf)
 
 
 def apart(values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda name: "") -> Noise:
