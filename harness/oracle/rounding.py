@@ -18,7 +18,7 @@ from harness.oracle.attention import WATCHED, Attention, walked
 from harness.oracle.kinks import ORDERED
 from harness.oracle.oracle import TABLE, Oracle
 from harness.oracle.tolerance import PRECISION
-from harness.runtime.precision import rounded_to
+from harness.runtime.precision import PRODUCTS, narrow, rounded_to
 
 ROUNDED = (
     *("add", "subtract", "multiply", "divide", "power", "sqrt", "exp", "log", "tanh"),
@@ -29,6 +29,8 @@ ALONE = frozenset({"power", "exp", "log", "tanh"})
 # The part of what such rounding does that counts: it is more than what any one library does.
 SHARE = 0.25
 SHAKEN = 2.0**-22
+# Half a unit in the last place of 1: what rounding to a narrow dtype does at most.
+UNITS: Mapping[str, float] = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 # What activations are made of, all within [-1, 1].
 ACTIVE = ("tanh", "erf")
 
@@ -48,18 +50,20 @@ TERMS: Mapping[str, Callable[..., int]] = {
 
 class Rounded(Oracle):
     """The oracle, each of its results a unit in the last place off, up or down by a coin; a long
-    sum some more.
+    sum some more, and a product in a narrow dtype by a unit of that.
 
     Comparisons, and what sorts, come out as they are told, in order: else those of equal operands
     would be turned.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: str = "float64") -> None:
         super().__init__()
+        # The unit of a product, beside that of what it is kept in, which does not show in its own.
+        self._coarse = dict.fromkeys(PRODUCTS if narrow(dtype) else (), UNITS.get(dtype, 0.0))
         self._attention = Attention(self._signs)
         self.begin(())
         decided = dict.fromkeys((*ORDERED, "equal", "argsort"), lambda *_: next(self._decisions))
-        off = {op: self._off(TABLE[op], TERMS.get(op, _one), op in ALONE) for op in ROUNDED}
+        off = {op: self._off(op, TERMS.get(op, _one)) for op in ROUNDED}
         self._table = {**self._table, **off, **decided}
         self._table |= {op: self._attention.watched(op, self._table[op]) for op in WATCHED}
 
@@ -69,9 +73,9 @@ class Rounded(Oracle):
         self._decisions = iter(decisions)
         self._attention.begin()
 
-    def _off(
-        self, function: Callable[..., Any], terms: Callable[..., int], alone: bool
-    ) -> Callable[..., Array]:
+    def _off(self, op: str, terms: Callable[..., int]) -> Callable[..., Array]:
+        function, alone, coarse = TABLE[op], op in ALONE, self._coarse.get(op)
+
         def run(*arguments: Any, **attributes: Any) -> Array:
             y = np.asarray(function(*arguments, **attributes))
             if y.dtype.kind != "f":
@@ -85,14 +89,15 @@ class Rounded(Oracle):
                     # and by others in float64, at all steps alike; 1 - beta ** t magnifies that.
                     base, exponent = arguments
                     return np.asarray(function(base * (1 + np.finfo(y.dtype).eps), exponent))
-            return self._nudge(y, walked(terms(*arguments, **attributes)))
+            if coarse:
+                return self._nudge(y, coarse)
+            return self._nudge(y, np.finfo(y.dtype).eps * walked(terms(*arguments, **attributes)))
 
         return run
 
-    def _nudge(self, y: Array, units: float) -> Array:
-        """So many units in the last place off, up or down by a coin."""
-        eps = np.finfo(y.dtype).eps * units
-        return np.asarray(y * (1 + eps * self._signs(y.shape)), y.dtype)
+    def _nudge(self, y: Array, size: float) -> Array:
+        """So much of each number off, up or down by a coin."""
+        return np.asarray(y * (1 + size * self._signs(y.shape)), y.dtype)
 
     def _signs(self, shape: tuple[int, ...]) -> Array:
         up = self._coins.integers(0, 2, shape, dtype=bool)

@@ -207,7 +207,8 @@ class Reference:
 
         if dtype not in self._ways:
             orders = [Oracle(order) for order in self._orders]
-            self._ways[dtype] = _Ways([*orders, Narrowed(dtype)] if narrow(dtype) else orders)
+            narrowed = [Narrowed(dtype)] if narrow(dtype) else []
+            self._ways[dtype] = _Ways([*orders, *narrowed], Rounded(dtype))
         ways = self._ways[dtype]
         ways.plain.forget()
         stray(self._session(ways.plain, dtype))
@@ -258,8 +259,8 @@ class _Ways:
     """Of one dtype, all ways of computing."""
 
     orders: Sequence[Oracle]
+    rounded: Rounded
     plain: Watching = field(default_factory=Watching)
-    rounded: Rounded = field(default_factory=Rounded)
     wavering: Wavering = field(default_factory=Wavering)
     rivals: Rivals = field(default_factory=Rivals)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from harness.oracle.oracle import TABLE
-from harness.oracle.rounding import Rounded
+from harness.oracle.rounding import Narrowed, Rounded
+from harness.runtime.precision import rounded_to
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -40,3 +41,31 @@ def test_a_function_is_off_where_it_is_no_whole_number() -> None:
     step, rounded = np.array(10.3), Rounded()
     for op in ("exp", "log", "tanh"):
         assert rounded.primitives[op](step) != TABLE[op](step)
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [("bfloat16", 2.0**-8), ("float16", 2.0**-11)])
+def test_products_are_off_by_a_unit_of_the_narrow_dtype_they_are_in(
+    dtype: str, unit: float
+) -> None:
+    a, b = np.float32(1.5) * np.eye(3, dtype=np.float32), np.ones((3, 4), np.float32)
+    true = TABLE["matmul"](a, b)
+    found = Rounded(dtype).primitives["matmul"](a, b)
+    assert set(np.unique(np.abs(found / true - 1))) == {np.float32(unit)}
+    assert np.max(np.abs(Rounded("float32").primitives["matmul"](a, b) / true - 1)) < 1e-6
+    # All else is kept in float32.
+    more = Rounded(dtype).primitives["multiply"](a, a)
+    assert np.max(np.abs(more - a * a)) <= 2 * np.finfo(np.float32).eps * 2.25
+
+
+def test_mixed_precision_rounds_activations_and_sums_over_examples() -> None:
+    x = np.linspace(-3.0, 3.0, 40, dtype=np.float32).reshape(10, 4)
+    table = Narrowed("bfloat16").primitives
+    tanh, total = TABLE["tanh"](x), TABLE["sum"](x + 1, axis=(0,), keepdims=False)
+    assert np.array_equal(table["tanh"](x), rounded_to(tanh, "bfloat16"))
+    assert not np.array_equal(table["tanh"](x), tanh)
+    assert np.array_equal(
+        table["sum"](x + 1, axis=(0,), keepdims=False), rounded_to(total, "bfloat16")
+    )
+    for axis, keepdims in (((0, 1), False), ((1,), False), ((0,), True)):
+        kept = table["sum"](x, axis=axis, keepdims=keepdims)
+        assert np.array_equal(kept, TABLE["sum"](x, axis=axis, keepdims=keepdims))
