@@ -214,6 +214,9 @@ class Reference:
         stray(self._session(ways.plain, dtype))
         ways.rounded.begin(ways.plain.decisions)
         stray(self._session(ways.rounded, dtype), SHARE)
+        if narrow(dtype):
+            ways.rounded.begin(None)
+            stray(self._session(ways.rounded, dtype), SHARE)
         ways.rounded.begin(())
         ways.plain.forget()
         for oracle in ways.orders:
