@@ -50,6 +50,9 @@ REPORTED_PREFIXES = (
     *("OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_"),  # threads, and the order of sums
     *("ATEN_", "DNNL_", "ONEDNN_", "NPY_", "TORCHDYNAMO_", "TORCHINDUCTOR_"),  # which kernels
 )
+# Where what is compiled is kept decides neither, nor whether a library may be there twice or after
+# a fork: torch sets the first for itself as it compiles, and an import of TensorFlow the others.
+UNREPORTED = ("_CACHE_DIR", "_CACHE_PATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 
 _TEXT_LIMIT = 64 << 10
 _OUT_OF_MEMORY_KINDS = ("OutOfMemoryError", "ResourceExhaustedError")
@@ -199,7 +202,7 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
 def reported(variables: Mapping[str, str]) -> dict[str, str]:
     """Those of a process's variables that decide digits or speed."""
     deciding = (n for n in sorted(variables) if n in REPORTED or n.startswith(REPORTED_PREFIXES))
-    return {name: variables[name] for name in deciding}
+    return {name: variables[name] for name in deciding if not name.endswith(UNREPORTED)}
 
 
 def _serve(connection: socket.socket, answer: Handler, own_pid: int) -> None:

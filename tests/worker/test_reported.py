@@ -39,6 +39,14 @@ def test_what_decides_digits_or_speed_is_told(name: str) -> None:
     assert reported({name: "1"}) == {name: "1"}
 
 
-@pytest.mark.parametrize("name", ["HOME", "CUDA_HOME", "TORCH_HOME", "NVIDIA_VISIBLE_DEVICES"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("HOME", "CUDA_HOME", "TORCH_HOME", "NVIDIA_VISIBLE_DEVICES"),
+        # torch sets the first of them for itself as it compiles, and TensorFlow the last.
+        *("TORCHINDUCTOR_CACHE_DIR", "PYTORCH_KERNEL_CACHE_PATH"),
+        *("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"),
+    ],
+)
 def test_what_does_not_is_not(name: str) -> None:
     assert reported({name: "1"}) == {}
