@@ -29,7 +29,7 @@ from harness.spec.fingerprint import fingerprint
 from harness.spec.model import Spec
 from harness.worker.cards import cards
 from harness.worker.machine import machine
-from harness.worker.serve import reported
+from harness.worker.variables import reported
 from harness.worker.worker import Worker
 
 # Entries that are checksums: of them it is said that they have changed, not what they are.
