@@ -17,7 +17,7 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.oracle.attention import WATCHED, Attention, walked
 from harness.oracle.kinks import ORDERED
 from harness.oracle.oracle import TABLE, Oracle
-from harness.oracle.tolerance import PRECISION
+from harness.oracle.tolerance import PRECISION, ROUNDOFF
 from harness.runtime.precision import PRODUCTS, narrow, rounded_to
 
 ROUNDED = (
@@ -29,8 +29,6 @@ ALONE = frozenset({"power", "exp", "log", "tanh"})
 # The part of what such rounding does that counts: it is more than what any one library does.
 SHARE = 0.25
 SHAKEN = 2.0**-22
-# Half a unit in the last place of 1: what rounding to a narrow dtype does at most.
-UNITS: Mapping[str, float] = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 # What activations are made of, all within [-1, 1].
 ACTIVE = ("tanh", "erf")
 
@@ -59,12 +57,13 @@ class Rounded(Oracle):
 
     def __init__(self, dtype: str = "float64") -> None:
         super().__init__()
-        # The unit of a product, beside that of what it is kept in, which does not show in its own.
-        self._coarse = dict.fromkeys(PRODUCTS if narrow(dtype) else (), UNITS.get(dtype, 0.0))
         self._attention = Attention(self._signs)
         self.begin(())
         decided = {op: self._decided(TABLE[op]) for op in (*ORDERED, "equal", "argsort")}
         off = {op: self._off(op, TERMS.get(op, _one)) for op in ROUNDED}
+        if narrow(dtype):
+            # Units of float32 would be rounded away again.
+            off |= {op: self._coarsely_off(TABLE[op], dtype) for op in PRODUCTS}
         self._table = {**self._table, **off, **decided}
         self._table |= {op: self._attention.watched(op, self._table[op]) for op in WATCHED}
 
@@ -81,7 +80,7 @@ class Rounded(Oracle):
         return run
 
     def _off(self, op: str, terms: Callable[..., int]) -> Callable[..., Array]:
-        function, alone, coarse = TABLE[op], op in ALONE, self._coarse.get(op)
+        function, alone = TABLE[op], op in ALONE
 
         def run(*arguments: Any, **attributes: Any) -> Array:
             y = np.asarray(function(*arguments, **attributes))
@@ -96,11 +95,14 @@ class Rounded(Oracle):
                     # and by others in float64, at all steps alike; 1 - beta ** t magnifies that.
                     base, exponent = arguments
                     return np.asarray(function(base * (1 + np.finfo(y.dtype).eps), exponent))
-            if coarse:
-                return self._nudge(y, coarse)
             return self._nudge(y, np.finfo(y.dtype).eps * walked(terms(*arguments, **attributes)))
 
         return run
+
+    def _coarsely_off(self, product: Callable[..., Any], dtype: str) -> Callable[..., Array]:
+        """By as much as rounding to a narrow dtype does at most."""
+        most = ROUNDOFF * PRECISION[dtype]
+        return lambda *a, **attributes: self._nudge(np.asarray(product(*a, **attributes)), most)
 
     def _nudge(self, y: Array, size: float) -> Array:
         """So much of each number off, up or down by a coin."""

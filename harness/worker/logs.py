@@ -14,6 +14,8 @@ LOG_TAIL = 64 << 10
 _LOG_ON_DISK = 16 << 20
 # Of linux/falloc.h: a part of a file gives its blocks back, and the rest stays where it is.
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
+# A worker that still prints after so many looks will print the tail anew.
+_READ_AGAIN = 10
 # Of struct stat, in which a block is of so many bytes on every file system.
 _BLOCK = 512
 _fallocate = ctypes.CDLL(None).fallocate
@@ -48,7 +50,7 @@ class Log:
     def watch(self) -> None:
         """Free the start of the file if it has grown large; call this often while the worker runs.
 
-        What is printed in the meantime is kept.
+        What is printed in the meantime is kept, where the file system has holes.
         """
         with self._lock:
             if self._file.closed:
@@ -56,13 +58,18 @@ class Log:
             found = os.fstat(self.fileno())
             if found.st_blocks * _BLOCK <= _LOG_ON_DISK:
                 return
-            start = found.st_size - LOG_TAIL
-            if _fallocate(self.fileno(), _KEEP_SIZE | _PUNCH_HOLE, 0, start) == 0:
+            size = found.st_size
+            if _fallocate(self.fileno(), _KEEP_SIZE | _PUNCH_HOLE, 0, size - LOG_TAIL) == 0:
                 return
-            # The file system has no holes: what is printed from here to the cut is not kept.
-            self._tail = self._read_tail(found.st_size)
+            # The file system has no holes.
+            for _ in range(_READ_AGAIN):
+                read, self._tail = size, self._read_tail(size)
+                size = os.fstat(self.fileno()).st_size
+                if size == read:  # the worker may be at its last words just now
+                    break
+            # What is written between that look and this line is neither counted nor kept.
             os.ftruncate(self.fileno(), 0)
-            self._dropped += found.st_size
+            self._dropped += size
 
     def read(self) -> tuple[str, int]:
         """The tail of what was printed since ``clear``, and the number of bytes in all."""

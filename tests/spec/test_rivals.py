@@ -223,18 +223,16 @@ def test_a_file_where_none_is_looked_for_is_named(tmp_path: Path, room: str) -> 
 def test_a_file_beside_a_model_that_asks_for_it_is_named(
     tmp_path: Path, room: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "layers").mkdir()
-    (tmp_path / "layers/own.yaml").write_text("layer: own\n")
-    asking = model(tmp_path / room / "asking.yaml")
-    asking.write_text(asking.read_text().replace("layer: dense", "layer: own"))
-    with pytest.raises(SpecError, match=rf"own.yaml is read with --specs {tmp_path}"):
-        load_spec(str(asking))
-    (tmp_path / "losses").mkdir()
-    (tmp_path / "losses/my_loss.yaml").write_text("loss: my_loss\n")
-    other = model(tmp_path / room / "other.yaml")
-    other.write_text(other.read_text().replace("sparse_cross_entropy(", "my_loss("))
-    with pytest.raises(SpecError, match=rf"my_loss.yaml is read with --specs {tmp_path}"):
-        load_spec(str(other))
+    for name, file, text, shipped, own in (
+        ("asking", "layers/own.yaml", "layer: own\n", "layer: dense", "layer: own"),
+        ("other", "losses/my_loss.yaml", "loss: my_loss\n", "sparse_cross_entropy(", "my_loss("),
+    ):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text(text)
+        path = model(tmp_path / room / f"{name}.yaml")
+        path.write_text(path.read_text().replace(shipped, own))
+        with pytest.raises(SpecError, match=rf"{file} is read with --specs {tmp_path}"):
+            load_spec(str(path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError, match=r"; layers/own.yaml is read with --specs \. \(known"):
         load_spec(str(Path(room) / "asking.yaml"))

@@ -55,7 +55,7 @@ def _where_the_dtype_ends(deviations: Sequence[Deviation]) -> Iterator[Deviation
     float32 for equations that overflow (an exp of logits, the log of a softmax). Where that is in a
     backward pass, it may be one layer earlier or later; or nowhere, where no digit is left."""
     gradients = [d for d in deviations if d.name.startswith("gradient.")]
-    over = any(not d.yardstick < 1 for d in gradients)
+    over = any(d.yardstick >= 1 for d in gradients)
     for d in deviations:
         ended = over and d in gradients and d.error == inf and not d.reason
         yield replace(d, yardstick=inf, tolerance=inf) if ended else d
