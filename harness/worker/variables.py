@@ -17,7 +17,7 @@ REPORTED_PREFIXES = (
     *("ATEN_", "DNNL_", "ONEDNN_", "NPY_", "TORCHDYNAMO_", "TORCHINDUCTOR_"),  # which kernels
 )
 # Where what is compiled is kept decides neither, nor whether a library may be there twice or after
-# a fork: torch sets the first for itself as it compiles, and an import of TensorFlow the others.
+# a fork: torch sets the first for itself as it compiles, and an import of scikit-learn the others.
 UNREPORTED = ("_CACHE_DIR", "_CACHE_PATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 
 

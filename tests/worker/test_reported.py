@@ -43,7 +43,7 @@ def test_what_decides_digits_or_speed_is_told(name: str) -> None:
     "name",
     [
         *("HOME", "CUDA_HOME", "TORCH_HOME", "NVIDIA_VISIBLE_DEVICES"),
-        # torch sets the first of them for itself as it compiles, and TensorFlow the last.
+        # torch sets the first of them for itself as it compiles, and scikit-learn the last.
         *("TORCHINDUCTOR_CACHE_DIR", "PYTORCH_KERNEL_CACHE_PATH"),
         *("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"),
     ],
