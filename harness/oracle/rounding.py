@@ -51,8 +51,9 @@ class Rounded(Oracle):
     sum some more, and a product in a narrow dtype by a unit of that.
 
     Comparisons, and what sorts, come out as they are told, in order: else those of equal operands
-    would be turned. Where nothing is told they are made: terms that cancel to a narrow dtype's last
-    place leave a relu on either side, however far that is from its kink beside what is left.
+    would be turned. Where nothing is told they are made, and only products in a narrow dtype are
+    off: terms that cancel to its last place leave a relu on either side, however far that is from
+    its kink beside what is left, and counts and places stay whole numbers.
     """
 
     def __init__(self, dtype: str = "float64") -> None:
@@ -84,7 +85,7 @@ class Rounded(Oracle):
 
         def run(*arguments: Any, **attributes: Any) -> Array:
             y = np.asarray(function(*arguments, **attributes))
-            if y.dtype.kind != "f":
+            if y.dtype.kind != "f" or self._decisions is None:
                 return y
             if not any(map(np.ndim, arguments)):
                 # What is made of literals is the same for all: exponents, the bounds of a clip.

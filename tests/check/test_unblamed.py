@@ -156,6 +156,14 @@ def test_equations_that_end_in_no_number_blame_nobody(
     assert silent(report) == set()
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_places_that_are_compared_stay_whole_in_narrow_dtypes(dtype: str) -> None:
+    """Else a place within a row's length would be a matter of rounding, and all that follows."""
+    report = harness.check("bert", ["torch"], dtypes=dtype, checks=("values", "training-sgd"))
+    assert faults(report) == []
+    assert silent(report) == set()
+
+
 def test_a_gradient_of_what_no_digit_is_left_of_may_end_in_no_number() -> None:
     report = harness.check(
         str(SPECS / "steep_quotient.yaml"), ["torch"], dtypes="float32", checks="extremes"

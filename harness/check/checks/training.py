@@ -55,9 +55,11 @@ def stable(
     for smaller in range(RATES_TRIED):
         tried = float(np.float32(rate / 16**smaller))
         found = expected(tried)
-        noise = found.noise(dtype).values()
-        # Beside a large parameter a small step is mostly rounding, too.
-        typical = median(noise) if all(map(np.isfinite, noise)) else np.inf
+        noise = found.noise(dtype)
+        # Of what is compared: a trajectory that has left its way in the last steps alone is told by
+        # nothing else. Beside a large parameter a small step is mostly rounding, too.
+        compared = [noise[name] for name in found.values]
+        typical = median(compared) if all(map(np.isfinite, compared)) else np.inf
         if best is None or typical < best[0]:
             best = typical, tried, found
         elif best[0] < np.inf:

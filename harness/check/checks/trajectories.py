@@ -18,7 +18,7 @@ import numpy as np
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.check.checks.context import Context
 from harness.check.checks.probes import once, probe_case
-from harness.check.checks.whole_steps import MADE, descended
+from harness.check.checks.whole_steps import MADE, descended, summed
 from harness.check.findings import Finding
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
@@ -118,8 +118,8 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     in_a_row = _together(replace(expected, values=wanted), losses)
     deviations += compared("in a row", _joined(found, losses), in_a_row)
     if not context.brief:
-        trained = descended(context, steps[:MADE], rule, RATE, expected)
-        deviations += compared("as trained", *trained)
+        trained = descended(context, steps[:MADE], rule, RATE)
+        deviations += compared("as trained", trained, summed(expected))
     return deviations
 
 

@@ -59,11 +59,11 @@ def pipeline(context: Context) -> Iterator[Finding]:
     rate = rule.attributes["learning_rate"]
     if context.dtype != "float64":
         rule, rate = context.case.spec.rule("sgd"), RATE
-    rate, expected = stable(rate, context.dtype, lambda rate: _train(context, batches, rule, rate))
+    rate, expected = stable(rate, context.dtype, lambda r: _last(_train(context, batches, rule, r)))
     found, after = context.timed("train", batches, rule, rate)
     step = {"results": found[-1], **after}
     values = {**_named(found), **step_values(STEPS, step, context.case.material)}
-    yield context.finding("pipeline-training", values, _last(expected))
+    yield context.finding("pipeline-training", values, expected)
 
 
 def trained(context: Context) -> Iterator[Finding]:
@@ -80,29 +80,24 @@ def trained(context: Context) -> Iterator[Finding]:
 
     def steps_at(rate: float) -> Expected:
         steps = [{**batch, "learning_rate": rate} for batch in batches]
-        return case.train(rule, steps, case.material, ("trained", rate))
+        return summed(case.train(rule, steps, case.material, ("trained", rate)))
 
     rate, expected = stable(RATE, context.dtype, steps_at)
-    yield context.finding("trained", *descended(context, batches, rule, rate, expected))
+    yield context.finding("trained", descended(context, batches, rule, rate), expected)
 
 
 def descended(
-    context: Context,
-    batches: Sequence[Mapping[str, Any]],
-    rule: UpdateRule,
-    rate: float,
-    expected: Expected,
-) -> tuple[dict[str, Any], Expected]:
-    """What :data:`MADE` steps have made, as ``harness train`` makes them; and what they must make,
-    of what is ``expected`` of each."""
+    context: Context, batches: Sequence[Mapping[str, Any]], rule: UpdateRule, rate: float
+) -> dict[str, Any]:
+    """What :data:`MADE` steps have made, as ``harness train`` makes them."""
     found = context.steps("descend", batches, rule, rate, many=TOGETHER)
     values = step_values(MADE, {"results": {}, **found}, context.case.material)
     values["sum of losses"] = np.asarray(found["total"], context.kept)
-    return values, _summed(expected)
+    return values
 
 
-def _summed(expected: Expected) -> Expected:
-    """What a training has made, with the sum of all losses in place of each."""
+def summed(expected: Expected) -> Expected:
+    """What :data:`MADE` steps must make, with the sum of all losses in place of each."""
     losses = [f"step {n}: loss" for n in range(1, MADE + 1)]
     values = {n: a for n, a in expected.values.items() if n.startswith(f"step {MADE}: ")}
     values.pop(losses[-1])
