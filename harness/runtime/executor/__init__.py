@@ -17,6 +17,7 @@ from harness.program.plan import Plan
 from harness.runtime.executor.assignment import Allocation, MemoryPlan, lies_alike
 from harness.runtime.executor.buffers import Buffer, Constant, Instruction, View
 from harness.runtime.executor.linearize import Flattener
+from harness.runtime.executor.side_by_side import SideBySide
 from harness.runtime.executor.tiling import chains, tiles
 
 Call = Callable[[], object]
@@ -96,10 +97,19 @@ class Executor:
         for name, home in homes.items():
             if lies_alike(results[name], home):
                 replaced.setdefault(results[name].buffer, home.buffer)
-        memory = MemoryPlan(instructions, wanted, replaced, kernels.aliases)
+        joined = SideBySide(instructions, replaced)
+        instructions = joined.instructions
+        results, homes, inputs = (
+            {name: joined.place(view) for name, view in views.items()}
+            for views in (results, homes, flattener.inputs)
+        )
+        wanted = [view.buffer for view in results.values()]
+        memory = MemoryPlan(instructions, wanted, joined.replaced, kernels.aliases)
         for name, home in homes.items():
-            if memory.allocations[results[name].buffer] is not memory.allocations[home.buffer]:
-                instructions += (Instruction("copy", home, (results[name],)),)
+            result = results[name]
+            same = memory.allocations[result.buffer] is memory.allocations[home.buffer]
+            if not (same and result.lies_as(home)):
+                instructions += (Instruction("copy", home, (result,)),)
         self._kernels = kernels
         found = chains(instructions, kernels.tiled, memory.allocation_of)
         self._tiles = [tiles(chain, kernels.tiled, memory.allocation_of) for chain in found]
@@ -110,12 +120,12 @@ class Executor:
         self._results = {n: self._tensor(homes.get(n, r)) for n, r in results.items()}
         self._carried = [
             (name, self._tensor(view))
-            for name, view in flattener.inputs.items()
+            for name, view in inputs.items()
             if view.buffer in memory.allocations
         ]
-        self._bind(flattener)
+        self._bind(inputs)
 
-    def _bind(self, flattener: Flattener) -> None:
+    def _bind(self, inputs: Mapping[str, View]) -> None:
         """Make the calls that read no input, and remember what to make of the others."""
         self._calls: list[Call] = []
         self._reading: dict[int, Instruction] = {}
@@ -129,7 +139,9 @@ class Executor:
                 self._calls += [self._call(i) for part in parts for i in part]
         read = {r.buffer for i in self._reading.values() for r in i.reads()}
         self._inputs = [
-            (name, view) for name, view in flattener.inputs.items() if view.buffer in read
+            (name, view)
+            for name, view in inputs.items()
+            if view.buffer.role == "input" and view.buffer in read
         ]
         self._bound: dict[tuple[int, ...], _Bound] = {}
         self._copied: _Bound | None = None

@@ -1,0 +1,239 @@
+"""Small buffers of which the same is made, side by side in one: a call for all of them.
+
+An optimizer does a dozen things to each parameter alike. A call costs as much as the work on a
+thousand entries, so that a small model's step is mostly those calls. What is made of several
+parameters by the same instructions, one after another, is made of all at once here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.runtime.executor.assignment import lies_alike
+from harness.runtime.executor.buffers import Buffer, Constant, Instruction, Operand, View, fresh
+from harness.runtime.executor.rules import RULES
+
+# Entries of the largest buffer that is joined. Above, a call's work is a hundred times its cost.
+MOST = 2**15
+# Entries of a line of the cache: buffers that fill lines come first, so that they begin with one.
+LINE = 16
+
+
+class SideBySide:
+    """Instructions with such buffers joined; ``place`` gives where a view lies then."""
+
+    def __init__(
+        self, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
+    ) -> None:
+        self._places: dict[Buffer, View] = {}
+        groups = _groups(instructions, replaced)
+        instead: dict[int, list[Instruction]] = {}
+        dropped: set[int] = set()
+        for chains in groups:
+            numbers = [n for chain in chains for n in chain.numbers]
+            instead[max(numbers)] = self._joined(chains, instructions)
+            dropped.update(numbers)
+        self.instructions = tuple(
+            made
+            for n, one in enumerate(instructions)
+            for made in instead.get(n, () if n in dropped else (self._moved(one),))
+        )
+        self.replaced = {self.buffer(new): self.buffer(old) for new, old in replaced.items()}
+
+    def place(self, view: View) -> View:
+        """The same entries, where they lie now."""
+        whole = self._places.get(view.buffer)
+        return (
+            view
+            if whole is None
+            else replace(view, buffer=whole.buffer, offset=whole.offset + view.offset)
+        )
+
+    def buffer(self, buffer: Buffer) -> Buffer:
+        """What a buffer lies in now."""
+        return self._places[buffer].buffer if buffer in self._places else buffer
+
+    def _moved(self, one: Instruction) -> Instruction:
+        inputs = tuple(self.place(i) if isinstance(i, View) else i for i in one.inputs)
+        return replace(one, out=self.place(one.out), inputs=inputs)
+
+    def _joined(
+        self, chains: Sequence[_Chain], instructions: Sequence[Instruction]
+    ) -> list[Instruction]:
+        """One instruction for each of a chain's, on all chains."""
+        chains = sorted(chains, key=lambda chain: chain.size % LINE > 0)
+        size = sum(chain.size for chain in chains)
+        for members in zip(*(chain.buffers for chain in chains), strict=True):
+            whole = fresh((size,), members[0].kind, role=members[0].role)
+            start = 0
+            for member in members:
+                self._places[member] = whole.narrow(0, start, start + member.size)
+                start += member.size
+
+        def along(view: View) -> View:
+            """All members of what it is one of, or a number beside all of them."""
+            whole = self._places.get(view.buffer)
+            if whole is None:
+                return View(view.buffer, (size,), (0,), view.offset)
+            return View(whole.buffer, (size,), (1,))
+
+        def operand(one: Operand) -> Operand:
+            return Constant(one.number, (size,)) if isinstance(one, Constant) else along(one)
+
+        first = [instructions[n] for n in chains[0].numbers]
+        return [
+            replace(one, out=along(one.out), inputs=tuple(map(operand, one.inputs)))
+            for one in first
+        ]
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Instructions on whole buffers of one size, by number, and those buffers in order of use."""
+
+    numbers: Sequence[int]
+    buffers: Sequence[Buffer]
+
+    @property
+    def size(self) -> int:
+        return self.buffers[0].size
+
+
+def _groups(
+    instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
+) -> list[list[_Chain]]:
+    """Chains that do the same, each to what is carried from run to run."""
+    uses = _uses(instructions)
+    alike: dict[Hashable, list[_Chain]] = defaultdict(list)
+    for chain in _chains(instructions, uses):
+        alike[_meaning(chain, instructions, replaced)].append(chain)
+    for meaning in [meaning for meaning, chains in alike.items() if len(chains) == 1]:
+        (chain,) = alike.pop(meaning)
+        # The gradient of one may be scaled before: a mean's, for one.
+        tails = ((_meaning(t, instructions, replaced), t) for t in _tails(chain, instructions))
+        meaning, chain = next((one for one in tails if one[0] in alike), (meaning, chain))
+        alike[meaning].append(chain)
+    groups = (_movable(chains, instructions, uses) for chains in alike.values())
+    return [group for group in groups if len(group) > 1]
+
+
+def _tails(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chain]:
+    """A chain without the first instructions, of which the rest needs no more than they make."""
+    for start in range(1, len(chain.numbers)):
+        before, rest = (
+            _chain(n, instructions) for n in (chain.numbers[:start], chain.numbers[start:])
+        )
+        if len({*before.buffers} & {*rest.buffers}) > 1:
+            return
+        yield rest
+
+
+def _uses(instructions: Sequence[Instruction]) -> dict[Buffer, list[int]]:
+    """The instructions that read or write each buffer, by number, in order."""
+    found: dict[Buffer, list[int]] = defaultdict(list)
+    for number, one in enumerate(instructions):
+        for buffer in dict.fromkeys(view.buffer for view in (*one.reads(), one.out)):
+            found[buffer].append(number)
+    return found
+
+
+def _chains(
+    instructions: Sequence[Instruction], uses: Mapping[Buffer, Sequence[int]]
+) -> Iterator[_Chain]:
+    """Instructions on whole small buffers, with those that share any of them; of each chain one of
+    the buffers is carried."""
+    writers = Counter(one.out.buffer for one in instructions)
+    joinable = {
+        n
+        for n, one in enumerate(instructions)
+        if _on_whole_buffers(one) and writers[one.out.buffer] == 1
+    }
+    reached: set[Buffer] = set()
+    for carried in [buffer for buffer in uses if buffer.role == "carried" and buffer.size > 1]:
+        numbers: set[int] = set()
+        near = [carried]
+        while near:
+            buffer = near.pop()
+            if buffer in reached:
+                continue
+            reached.add(buffer)
+            own = joinable.intersection(uses[buffer])
+            numbers |= own
+            near += [b for n in own for b in _buffers(instructions[n])]
+        for number in sorted(numbers, reverse=True):
+            # What others alone read, and before the last, cannot wait: the squares for a norm.
+            readers = {*uses[instructions[number].out.buffer]} - {number}
+            if readers and readers.isdisjoint(numbers) and min(readers) < max(numbers):
+                numbers.remove(number)
+        if numbers:
+            yield _chain(sorted(numbers), instructions)
+
+
+def _chain(numbers: Sequence[int], instructions: Sequence[Instruction]) -> _Chain:
+    used = (buffer for n in numbers for buffer in _buffers(instructions[n]))
+    return _Chain(numbers, tuple(dict.fromkeys(used)))
+
+
+def _on_whole_buffers(one: Instruction) -> bool:
+    """Whether each entry of a whole small buffer is made of those at its place in others."""
+    out = one.out
+    return (
+        one.op not in RULES
+        and out.buffer.role == "temporary"
+        and 1 < out.buffer.size <= MOST
+        and all(
+            view.buffer.size == 1
+            or (view.buffer.role in ("temporary", "carried") and lies_alike(view, out))
+            for view in one.reads()
+        )
+        and out.fills_buffer()
+    )
+
+
+def _buffers(one: Instruction) -> list[Buffer]:
+    """What it reads entry by entry, and what it makes."""
+    return [*(view.buffer for view in one.reads() if view.buffer.size > 1), one.out.buffer]
+
+
+def _meaning(
+    chain: _Chain, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
+) -> Hashable:
+    """What a chain does: alike in those that may be made one."""
+    places = {buffer: n for n, buffer in enumerate(chain.buffers)}
+
+    def operand(one: Operand) -> Hashable:
+        if isinstance(one, Constant):
+            return one.number
+        return places.get(one.buffer, (one.buffer, one.offset))
+
+    steps = tuple(
+        (one.op, places[one.out.buffer], *map(operand, one.inputs), repr(one.attributes))
+        for one in (instructions[n] for n in chain.numbers)
+    )
+    kept = tuple((b.kind, b.role, places.get(replaced.get(b, b), -1)) for b in chain.buffers)
+    return steps, kept
+
+
+def _movable(
+    chains: Sequence[_Chain],
+    instructions: Sequence[Instruction],
+    uses: Mapping[Buffer, Sequence[int]],
+) -> list[_Chain]:
+    """Those that may wait for the last of them: until then nothing else reads what they make, or
+    writes what they have read."""
+    end = max(chain.numbers[-1] for chain in chains)
+
+    def waits(chain: _Chain) -> bool:
+        numbers = set(chain.numbers)
+        made = {instructions[n].out.buffer for n in numbers}
+        for buffer in chain.buffers:
+            first = next(n for n in uses[buffer] if n in numbers)
+            for n in uses[buffer]:
+                written = instructions[n].out.buffer is buffer
+                if first < n < end and n not in numbers and (written or buffer in made):
+                    return False
+        return True
+
+    return [chain for chain in chains if waits(chain)]
