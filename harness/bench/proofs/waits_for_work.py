@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from harness.bench.contestant import Contestant, Refused
 
 # 10 n steps must take 10 times as long as n, within this share.
 LINEAR = 0.2
 FACTOR = 10
+# A step of the short runs that takes no less than this share of one alone has been waited for.
+LEAST = 0.75
 TRIES = 3
 # Seconds that the short runs take at first, and how much longer they get where the numbers are
 # not convincing: noise goes away with length, a missing wait does not.
@@ -40,12 +44,14 @@ def check_waits(contestant: Contestant) -> None:
 def _scaling(contestant: Contestant, seconds: float) -> dict[str, Any]:
     count = contestant.steps_in(seconds, least=1)
     short, long, left, alone, worked = [], [], [], [], []
+    left_early, waited = [], []
     for _ in range(TRIES):
-        contestant.latencies(1)
+        waited += contestant.latencies(1)
         before = contestant.processor()
         short.append(contestant.throughput(count))
         between = contestant.processor()
-        contestant.latencies(1)
+        left_early.append(_one_step(contestant))
+        waited += contestant.latencies(1)
         again = contestant.processor()
         long.append(contestant.throughput(FACTOR * count))
         worked.append((contestant.processor() - again) / max(between - before, 1e-9))
@@ -58,6 +64,9 @@ def _scaling(contestant: Contestant, seconds: float) -> dict[str, Any]:
         "ratios": [a / b for a, b in zip(long, short, strict=True)],
         "processor_ratios": worked if contestant.device == "cpu" else [],
         "seconds": median(long),
+        "short": median(short) / count,
+        "waited": min(waited),
+        "step_after_short": min(left_early),
         "step_after": min(left),
         "step_alone": min(alone),
     }
@@ -74,9 +83,7 @@ def _unconvincing(found: Mapping[str, Any]) -> str:
     Noise goes both ways: a ratio speaks against a backend where every try lies on the same side.
     """
     least, most = FACTOR * (1 - LINEAR), FACTOR * (1 + LINEAR)
-    # A busy machine lets short runs through and holds up long ones; that takes no processor's time.
-    held_up = min(found["processor_ratios"], default=most + 1) <= most
-    if max(found["ratios"]) < least or (min(found["ratios"]) > most and not held_up):
+    if max(found["ratios"]) < least or (min(found["ratios"]) > most and not _held_up(found)):
         return f"{FACTOR} times the steps take {found['ratio']:.3g} times as long"
     after, alone = found["step_after"], found["step_alone"]
     if after - alone > max(LINEAR * found["seconds"], alone):
@@ -85,6 +92,17 @@ def _unconvincing(found: Mapping[str, Any]) -> str:
             f"and one step more then takes {after:.3g} s instead of {alone:.3g} s"
         )
     return ""
+
+
+def _held_up(found: Mapping[str, Any]) -> bool:
+    """Whether a busy machine has let short runs through and held up long ones: that takes no
+    processor's time; or where threads wait at full speed, nothing was left to do after the short
+    ones, and their steps took as long as one alone."""
+    if min(found["processor_ratios"], default=np.inf) <= FACTOR * (1 + LINEAR):
+        return True
+    done: bool = found["step_after_short"] <= 2 * found["step_alone"]
+    waited: bool = found["short"] >= LEAST * found["waited"]
+    return done and waited
 
 
 def _gross(found: Mapping[str, Any]) -> bool:
