@@ -10,6 +10,7 @@ Given ones are copied, integers into int64; returned ones the caller's. Floats: 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,6 @@ class Session(Functions):
         self.variables: Tensors = {}
         self.statistics: Tensors = {}
         self.slots: dict[str, Tensors] = {}
-        self.optimizer_state: Any = None
         self.steps = 0
         self.scaling: Tensors = {}
         self.use_rule(rule)
@@ -97,14 +97,19 @@ class Session(Functions):
         program = self.programs["training"]
         check_arrays("parameter", port_shapes(program, program.parameters), parameters)
         check_arrays("statistic", port_shapes(program, program.statistics), statistics)
+        self.forget()
         self.variables = self._tensors(self.layout.pack(parameters))
         self.statistics = self._tensors(statistics)
         self.steps, self.scaling = 0, scaling.begun(self.scalar) if self.scales else {}
-        if self.optimizer is not None:
-            self.optimizer_state = self.optimizer.start(self.trained())
-        elif self.rule is not None:
+        if self.rule is not None and self.optimizer is None:
             starts = self.rule_update().packed(started(self.rule, parameters))
-            self.slots = {slot: self._tensors(arrays) for slot, arrays in starts.items()}
+            self.slots = {slot: self._tensors(a) for slot, a in starts.items()}
+
+    @cached_property
+    def optimizer_state(self) -> Any:
+        """What a claimed optimizer keeps; begun late, as most loads are for passes alone."""
+        assert self.optimizer is not None
+        return self.optimizer.start(self.trained())
 
     def _tensors(self, arrays: Arrays) -> Tensors:
         return {n: self.float_tensor(a) for n, a in arrays.items()}
@@ -115,7 +120,8 @@ class Session(Functions):
 
     def forget(self) -> None:
         """Let go of everything that :meth:`load` and later steps have made."""
-        self.variables, self.statistics, self.slots, self.optimizer_state = {}, {}, {}, None
+        self.variables, self.statistics, self.slots = {}, {}, {}
+        vars(self).pop("optimizer_state", None)
 
     def load_slots(self, slots: Mapping[str, Arrays], steps: int) -> None:
         """Take up the optimizer's equations (not a claimed one) after ``steps`` steps.
@@ -204,9 +210,9 @@ class Session(Functions):
         if self.optimizer is not None:
             rate: Any = learning_rate
             if feeds(self.rule):
-                wanted, rate = self.fed(trained, wanted, self.scalar(self.steps), learning_rate)
-            updated = self.optimizer.update(self.optimizer_state, trained, wanted, rate)
-            self.optimizer_state, trained = promises.pair(updated, *UPDATED)
+                wanted, rate = self.fed(trained, wanted, self.scalar(self.steps), rate)
+            made = self.optimizer.update(self.optimizer_state, trained, wanted, rate)
+            self.optimizer_state, trained = promises.pair(made, *UPDATED)
         else:
             trained = self._apply_rule(trained, wanted, learning_rate)
         self.variables.update(trained)
@@ -218,7 +224,7 @@ class Session(Functions):
             self._compiled["update"] = self.compiled(self.rule_update().run)
         kept = {f"{slot}.{n}": t for slot, ts in self.slots.items() for n, t in ts.items()}
         kept[STEP] = self.scalar(float(self.steps))
-        made = self.updated(trained, gradients, kept, learning_rate, self._compiled["update"])
+        made = self.updated(self._compiled["update"], trained, gradients, kept, learning_rate)
         if self.scales:
             kept |= {**trained, **self.scaling}
             made, self.scaling = scaling.left_by(self.interpreter({}), gradients, kept, made)
@@ -227,20 +233,12 @@ class Session(Functions):
         return {n: made[n] for n in trained}
 
     def updated(
-        self,
-        variables: Tensors,
-        gradients: Tensors,
-        kept: Tensors,
-        learning_rate: float,
-        update: Function | None = None,
+        self, run: Function, variables: Tensors, gradients: Tensors, kept: Tensors, rate: float
     ) -> Tensors:
-        """Variables by name and slots as ``SLOT.NAME``, after the optimizer's equations.
-
-        ``kept`` holds the slots before, and :data:`.updates.STEP`.
-        """
+        """Variables by name and slots as ``SLOT.NAME``, after the optimizer's equations, which
+        ``run`` does. ``kept`` holds the slots before, and :data:`.updates.STEP`."""
         constants = {f"{s}.{n}": kept[f"{s}.{n}"] for s, ts in self.slots.items() for n in ts}
-        constants |= self._rule_constants(variables, gradients, kept[STEP], learning_rate)
-        run = update or self.rule_update().run
+        constants |= self._rule_constants(variables, gradients, kept[STEP], rate)
         results = promises.named(run(variables, constants), COMPILED)
         return {n.removeprefix("parameter."): t for n, t in results.items()}
 

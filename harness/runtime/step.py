@@ -275,7 +275,7 @@ def _native_update(
 def _rule_update(
     session: Session, variables: Tensors, gradients: Tensors, carried: Tensors, rate: float
 ) -> Tensors:
-    made = session.updated(variables, gradients, carried, rate)
+    made = session.updated(session.rule_update().run, variables, gradients, carried, rate)
     if session.scales:
         made, scale = scaling.left_by(session.interpreter({}), gradients, carried, made)
         return made | scale

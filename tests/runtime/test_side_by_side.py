@@ -78,6 +78,18 @@ def test_of_those_with_the_same_numbers_only() -> None:
     follows_the_walk(plan)
 
 
+@pytest.mark.parametrize("scaled", ["a", "b"])
+def test_of_one_whose_gradient_is_scaled_before(scaled: str) -> None:
+    builder = Builder()
+    given = {name: builder.value(Type(SQUARE)) for name in "ab"}
+    gradients = {n: builder.emit("flip", v, axis=0) for n, v in given.items()}
+    gradients[scaled] = builder.emit("multiply", builder.constant(2.0), gradients[scaled])
+    new = {n: descent(builder, v, gradients[n], 0.125) for n, v in given.items()}
+    plan = carrying(builder, given, new)
+    assert calls(plan) == {"flip": 2, "multiply": 3, "subtract": 1}
+    follows_the_walk(plan)
+
+
 def one_after_the_other() -> Plan:
     """The gradient of the second is made of what the first has become."""
     builder = Builder()

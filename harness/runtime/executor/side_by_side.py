@@ -109,7 +109,9 @@ def _groups(
     alike: dict[Hashable, list[_Chain]] = defaultdict(list)
     for chain in _chains(instructions, uses):
         alike[_meaning(chain, instructions, replaced)].append(chain)
-    for meaning in [meaning for meaning, chains in alike.items() if len(chains) == 1]:
+    for meaning in [*alike]:
+        if len(alike[meaning]) > 1:
+            continue
         (chain,) = alike.pop(meaning)
         # The gradient of one may be scaled before: a mean's, for one.
         tails = ((_meaning(t, instructions, replaced), t) for t in _tails(chain, instructions))
