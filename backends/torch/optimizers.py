@@ -20,6 +20,8 @@ class _Running:
     optimizer: torch.optim.Optimizer
     parameters: dict[str, torch.nn.Parameter]
     steps: int = 0
+    # What the last step has made of each parameter, in its own memory.
+    made: Tensors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,14 @@ class TorchOptimizer(NativeOptimizer):
         learning_rate: Any,
         donate: bool = False,
     ) -> tuple[_Running, Tensors]:
+        # What comes back as it was made is there: to tell torch so takes as long as small kernels.
+        back = donate and all(variables[n] is state.made.get(n) for n in state.parameters)
         for name, parameter in state.parameters.items():
-            # A fused update takes the numbers as they lie in memory, whatever the strides say.
-            variable = variables[name].detach().contiguous()
-            # torch steps in place: on a copy where the caller may still read the tensor before it.
-            parameter.data = variable if donate else variable.clone()
+            if not back:
+                # A fused update takes the numbers as they lie in memory, whatever the strides say.
+                variable = variables[name].detach().contiguous()
+                # In place: on a copy where the caller may still read the tensor before it.
+                parameter.data = variable if donate else variable.clone()
             parameter.grad = gradients[name].contiguous()
         state.steps += 1
         for group in state.optimizer.param_groups:
@@ -70,7 +75,9 @@ class TorchOptimizer(NativeOptimizer):
             if self.epsilon is not None:
                 group["eps"] = self.epsilon / (1 - group["betas"][1] ** state.steps) ** 0.5
         state.optimizer.step()
-        return state, {n: p.detach() for n, p in state.parameters.items()}
+        if not back:
+            state.made = {n: p.detach() for n, p in state.parameters.items()}
+        return state, dict(state.made)
 
     def slots(self, state: _Running) -> Mapping[str, Tensors]:
         def buffer(parameter: torch.nn.Parameter, slot: str, name: str) -> Tensor:
