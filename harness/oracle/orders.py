@@ -35,8 +35,9 @@ def _one_by_one(a: Array, b: Array) -> Array:
     that are, are then rounded to the same side. numpy's own products may hide that."""
     size = max(1, -(-len(b) // MOST_ROWS))
     total = np.zeros((len(a), b.shape[-1]), a.dtype)
+    product, made = np.multiply if size == 1 else np.matmul, np.empty_like(total)
     for start in range(0, len(b), size):
-        total += np.matmul(a[:, start : start + size], b[start : start + size])
+        total += product(a[:, start : start + size], b[start : start + size], made)
     return total
 
 
