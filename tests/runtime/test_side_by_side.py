@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from plans_walked import agree, arrays_of, plan_of, walk
 
 from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.program.builder import Builder
-from harness.program.dims import Dim
+from harness.program.dims import Dim, Shape
 from harness.program.ir import Type
 from harness.program.plan import Plan
 from harness.runtime.executor import KEPT, Executor, side_by_side
@@ -56,36 +57,36 @@ def descent(builder: Builder, parameter: int, gradient: int, rate: float) -> int
     return builder.emit("subtract", parameter, builder.emit("multiply", step, parameter))
 
 
-def test_of_parameters_of_any_shape() -> None:
+def descents(
+    shapes: Mapping[str, Shape], rates: Mapping[str, float] | None = None, scaled: str = ""
+) -> Plan:
+    """Each parameter descends by what it is in reverse; that of ``scaled`` is scaled before."""
     builder = Builder()
-    shapes = {"a": SQUARE, "b": (Dim(5),), "c": (Dim(2), Dim(1), Dim(4))}
     given = {name: builder.value(Type(shape)) for name, shape in shapes.items()}
     gradients = {n: builder.emit("flip", v, axis=0) for n, v in given.items()}
-    new = {n: descent(builder, v, gradients[n], 0.125) for n, v in given.items()}
-    plan = carrying(builder, given, new)
+    if scaled:
+        gradients[scaled] = builder.emit("multiply", builder.constant(2.0), gradients[scaled])
+    rates = rates or dict.fromkeys(given, 0.125)
+    new = {n: descent(builder, v, gradients[n], rates[n]) for n, v in given.items()}
+    return carrying(builder, given, new)
+
+
+def test_of_parameters_of_any_shape() -> None:
+    plan = descents({"a": SQUARE, "b": (Dim(5),), "c": (Dim(2), Dim(1), Dim(4))})
     assert calls(plan) == {"flip": 3, "multiply": 2, "subtract": 1}
     follows_the_walk(plan)
 
 
 def test_of_those_with_the_same_numbers_only() -> None:
-    builder = Builder()
-    given = {name: builder.value(Type(SQUARE)) for name in "abc"}
-    rates = dict(zip(given, (0.25, 0.125, 0.25), strict=True))
-    gradients = {n: builder.emit("flip", v, axis=0) for n, v in given.items()}
-    new = {n: descent(builder, v, gradients[n], rates[n]) for n, v in given.items()}
-    plan = carrying(builder, given, new)
+    rates = {"a": 0.25, "b": 0.125, "c": 0.25}
+    plan = descents(dict.fromkeys(rates, SQUARE), rates)
     assert calls(plan) == {"flip": 3, "multiply": 4, "subtract": 2}
     follows_the_walk(plan)
 
 
 @pytest.mark.parametrize("scaled", ["a", "b"])
 def test_of_one_whose_gradient_is_scaled_before(scaled: str) -> None:
-    builder = Builder()
-    given = {name: builder.value(Type(SQUARE)) for name in "ab"}
-    gradients = {n: builder.emit("flip", v, axis=0) for n, v in given.items()}
-    gradients[scaled] = builder.emit("multiply", builder.constant(2.0), gradients[scaled])
-    new = {n: descent(builder, v, gradients[n], 0.125) for n, v in given.items()}
-    plan = carrying(builder, given, new)
+    plan = descents(dict.fromkeys("ab", SQUARE), scaled=scaled)
     assert calls(plan) == {"flip": 2, "multiply": 3, "subtract": 1}
     follows_the_walk(plan)
 

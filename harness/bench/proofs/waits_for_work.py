@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from harness.bench.contestant import Contestant, Refused
+from harness.bench.proofs.unread_steps_take_time import LEAST
 
 # 10 n steps must take 10 times as long as n, within this share.
 LINEAR = 0.2
 FACTOR = 10
-# A step of the short runs that takes no less than this share of one alone has been waited for.
-LEAST = 0.75
 TRIES = 3
 # Seconds that the short runs take at first, and how much longer they get where the numbers are
 # not convincing: noise goes away with length, a missing wait does not.
@@ -98,7 +96,7 @@ def _held_up(found: Mapping[str, Any]) -> bool:
     """Whether a busy machine has let short runs through and held up long ones: that takes no
     processor's time; or where threads wait at full speed, nothing was left to do after the short
     ones, and their steps took as long as one alone."""
-    if min(found["processor_ratios"], default=np.inf) <= FACTOR * (1 + LINEAR):
+    if min(found["processor_ratios"], default=inf) <= FACTOR * (1 + LINEAR):
         return True
     done: bool = found["step_after_short"] <= 2 * found["step_alone"]
     waited: bool = found["short"] >= LEAST * found["waited"]

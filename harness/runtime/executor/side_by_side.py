@@ -17,6 +17,8 @@ from harness.runtime.executor.rules import RULES
 
 # Entries of the largest buffer that is joined. Above, a call's work is a hundred times its cost.
 MOST = 2**15
+# Instructions that may come before those that a chain shares with others: of a scale, some.
+BEFORE = 4
 # Entries of a line of the cache: buffers that fill lines come first, so that they begin with one.
 LINE = 16
 
@@ -45,11 +47,9 @@ class SideBySide:
     def place(self, view: View) -> View:
         """The same entries, where they lie now."""
         whole = self._places.get(view.buffer)
-        return (
-            view
-            if whole is None
-            else replace(view, buffer=whole.buffer, offset=whole.offset + view.offset)
-        )
+        if whole is None:
+            return view
+        return replace(view, buffer=whole.buffer, offset=whole.offset + view.offset)
 
     def buffer(self, buffer: Buffer) -> Buffer:
         """What a buffer lies in now."""
@@ -122,8 +122,9 @@ def _groups(
 
 
 def _tails(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chain]:
-    """A chain without the first instructions, of which the rest needs no more than they make."""
-    for start in range(1, len(chain.numbers)):
+    """A chain without its first few instructions, where one buffer is all that the rest shares with
+    them."""
+    for start in range(1, min(len(chain.numbers), BEFORE + 1)):
         before, rest = (
             _chain(n, instructions) for n in (chain.numbers[:start], chain.numbers[start:])
         )
@@ -164,10 +165,11 @@ def _chains(
             own = joinable.intersection(uses[buffer])
             numbers |= own
             near += [b for n in own for b in _buffers(instructions[n])]
+        last = max(numbers, default=0)
         for number in sorted(numbers, reverse=True):
             # What others alone read, and before the last, cannot wait: the squares for a norm.
             readers = {*uses[instructions[number].out.buffer]} - {number}
-            if readers and readers.isdisjoint(numbers) and min(readers) < max(numbers):
+            if readers and readers.isdisjoint(numbers) and min(readers) < last:
                 numbers.remove(number)
         if numbers:
             yield _chain(sorted(numbers), instructions)
