@@ -165,7 +165,8 @@ class _Printer:
                 "thousand characters (samples, where a model reads none) per second, ± half the "
                 "quartile range; below: the path that ran, and (x8) how many steps one call makes; "
                 "the digits in which the worst tensor (in training, also how far a parameter "
-                "moved) agrees with the oracle; *: the fastest, or indistinguishable from it",
+                "moved) agrees with the oracle; *: the fastest, or indistinguishable from it (of "
+                "figures to be relied on)",
                 *sweep.lines(sweep.slopes(results)),
                 *tuning.lines(tuning.gains(results)),
             ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 # Half the range between the quartiles, relative to the median, from which on nothing can be told
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 SPREAD = 0.1
 # Load beyond the run's own, as a share of the cores.
 BUSY = 0.5
+WORTHLESS = "not to be relied on"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
     found = []
     if spread_of(rate) > SPREAD:
         found.append(
-            f"not to be relied on: its rounds lie ±{spread_of(rate):.0%} apart "
+            f"{WORTHLESS}: its rounds lie ±{spread_of(rate):.0%} apart "
             f"(up to {SPREAD:.0%} is a figure); measure it again, with more --rounds"
         )
     for when, total, own in (
@@ -58,8 +59,13 @@ def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
         if total - own > BUSY * cores:
             part = f", of which the run itself makes up to {own:.0f}" if round(own) else ""
             found.append(
-                f"not to be relied on: the machine had other work, a load of {total:.1f} on "
+                f"{WORTHLESS}: the machine had other work, a load of {total:.1f} on "
                 f"{cores} cores {when} it was timed{part}"
             )
             break
     return found
+
+
+def worthless(doubts: Sequence[str]) -> bool:
+    """Whether one of the doubts is about the figure itself."""
+    return any(doubt.startswith(WORTHLESS) for doubt in doubts)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from harness.bench.contestant import TimedResult
-from harness.bench.doubts import spread_of
+from harness.bench.doubts import spread_of, worthless
 from harness.bench.noise import beyond_noise
 from harness.output.table import Grid, thousands
 from harness.worker.remote import with_trace
@@ -53,12 +53,16 @@ def _row(result: TimedResult, cells: Sequence[TimedResult]) -> str:
 
 
 def _best(cells: Sequence[TimedResult]) -> list[TimedResult]:
-    """The fastest, and those that noise does not tell from it."""
+    """The fastest, and those that noise does not tell from it: none where that figure is worthless,
+    and none whose own is."""
     measured = [c for c in cells if c.measured]
     if len(measured) < 2:
         return []
     first = min(measured, key=lambda c: median(c.seconds))
-    return [c for c in measured if not beyond_noise(first.seconds, c.seconds) or c is first]
+    if worthless(first.record.doubts):
+        return []
+    near = [c for c in measured if c is first or not beyond_noise(first.seconds, c.seconds)]
+    return [c for c in near if not worthless(c.record.doubts)]
 
 
 def _text(result: TimedResult, best: bool, notes: list[str]) -> str:

@@ -275,6 +275,13 @@ def test_fastest_is_marked_only_as_far_as_noise_allows() -> None:
     assert [text.startswith("*") for text in grid.rows[0][1:]] == [True, True]
 
 
+@pytest.mark.parametrize(("steps", "marked"), [((1, 1), [1, 0]), ((2, 1), [0, 0])])
+def test_a_worthless_figure_is_not_the_fastest(steps: tuple[int, int], marked: list[int]) -> None:
+    cells = [result(b, step=s / 1e3) for b, s in zip(("numpy", "torch"), steps, strict=True)]
+    cells[1].record.doubts = doubts(cells[1].record.rate, Load(3, 0.2, 3, 1), cores=2)
+    assert [text.startswith("*") for text in table.grids(cells)[0][0].rows[0][1:]] == marked
+
+
 @pytest.mark.parametrize(
     ("statuses", "code"),
     [
