@@ -154,7 +154,11 @@ def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
     else:
         run = promises.function(backend.execute(plan), "execute()")
     names = tuple(plan.inputs)
-    return lambda inputs: run({n: inputs[n] for n in names})
+
+    def given(inputs: Tensors) -> Tensors:
+        return run(inputs if len(inputs) == len(names) else {n: inputs[n] for n in names})
+
+    return given
 
 
 def _check_results(results: Any, wanted: Iterable[str]) -> None:
@@ -190,15 +194,16 @@ def _planned_training(
         scales=session.scales,
         fuses=session.backend.fuses,
     )
-    run, names = _executed(session, plan), tuple(plan.carried.items())
+    run, made, given = _executed(session, plan), tuple(plan.carried), tuple(plan.carried.values())
 
     def around(run: Callable[[Tensors], Tensors]) -> Advance:
         def advance(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
             outputs = run({**carried, **batch})
             try:
-                return {given: outputs[n] for n, given in names}, {"loss": outputs["loss"]}
+                following = zip(given, map(outputs.__getitem__, made), strict=True)
+                return dict(following), {"loss": outputs["loss"]}
             except BROKEN_PROMISE:
-                _check_results(outputs, ["loss", *(n for n, _ in names)])
+                _check_results(outputs, ["loss", *made])
                 raise
 
         return advance
@@ -206,7 +211,7 @@ def _planned_training(
     def begin(state: Tensors) -> tuple[Tensors, Tensors]:
         start = {**session.variables, **_statistics(session), **state, **_slots(session)}
         start[TOTAL] = session.scalar(0.0)
-        return {given: start[given] for _, given in names}, {}
+        return {n: start[n] for n in given}, {}
 
     return TrainingStep(around, run, begin, plan.orders)
 

@@ -60,12 +60,12 @@ def descent(builder: Builder, parameter: int, gradient: int, rate: float) -> int
 def descents(
     shapes: Mapping[str, Shape], rates: Mapping[str, float] | None = None, scaled: str = ""
 ) -> Plan:
-    """Each parameter descends by what it is in reverse; that of ``scaled`` is scaled before."""
+    """Each parameter descends by what it is in reverse; those of ``scaled`` are scaled before."""
     builder = Builder()
     given = {name: builder.value(Type(shape)) for name, shape in shapes.items()}
     gradients = {n: builder.emit("flip", v, axis=0) for n, v in given.items()}
-    if scaled:
-        gradients[scaled] = builder.emit("multiply", builder.constant(2.0), gradients[scaled])
+    for name in scaled:
+        gradients[name] = builder.emit("multiply", builder.constant(2.0), gradients[name])
     rates = rates or dict.fromkeys(given, 0.125)
     new = {n: descent(builder, v, gradients[n], rates[n]) for n, v in given.items()}
     return carrying(builder, given, new)
@@ -77,17 +77,17 @@ def test_of_parameters_of_any_shape() -> None:
     follows_the_walk(plan)
 
 
-def test_of_those_with_the_same_numbers_only() -> None:
+def test_each_with_numbers_of_its_own() -> None:
     rates = {"a": 0.25, "b": 0.125, "c": 0.25}
-    plan = descents(dict.fromkeys(rates, SQUARE), rates)
-    assert calls(plan) == {"flip": 3, "multiply": 4, "subtract": 2}
+    plan = descents({"a": SQUARE, "b": (Dim(5),), "c": SQUARE}, rates)
+    assert calls(plan) == {"flip": 3, "multiply": 2, "subtract": 1}
     follows_the_walk(plan)
 
 
-@pytest.mark.parametrize("scaled", ["a", "b"])
-def test_of_one_whose_gradient_is_scaled_before(scaled: str) -> None:
-    plan = descents(dict.fromkeys("ab", SQUARE), scaled=scaled)
-    assert calls(plan) == {"flip": 2, "multiply": 3, "subtract": 1}
+@pytest.mark.parametrize("scaled", ["a", "b", "ac"])
+def test_of_those_whose_gradients_are_scaled_before(scaled: str) -> None:
+    plan = descents(dict.fromkeys("abc", SQUARE), scaled=scaled)
+    assert calls(plan) == {"flip": 3, "multiply": 2 + len(scaled), "subtract": 1}
     follows_the_walk(plan)
 
 

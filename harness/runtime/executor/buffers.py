@@ -21,13 +21,16 @@ Role = Literal["temporary", "input", "carried", "constant"]
 
 @dataclass(eq=False, slots=True)
 class Buffer:
-    """Flat memory for ``size`` entries of one kind; compared by identity."""
+    """Flat memory for ``size`` entries of one kind; compared by identity.
+
+    ``fills`` are a constant's entries from the first on: how many, and of which number.
+    """
 
     size: int
     kind: Kind
     role: Role = "temporary"
     name: str = ""
-    fill: float = 0.0
+    fills: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

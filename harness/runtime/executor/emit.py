@@ -34,7 +34,7 @@ class Assembler:
         key = (operand.number, operand.shape)
         if key not in self._constants:
             view = fresh(operand.shape, role="constant")
-            view.buffer.fill = operand.number
+            view.buffer.fills = ((view.size, operand.number),)
             self._constants[key] = view
         return self._constants[key]
 

@@ -79,14 +79,22 @@ class SideBySide:
                 return View(view.buffer, (size,), (0,), view.offset)
             return View(whole.buffer, (size,), (1,))
 
-        def operand(one: Operand) -> Operand:
-            return Constant(one.number, (size,)) if isinstance(one, Constant) else along(one)
+        def operand(members: Sequence[Operand]) -> Operand:
+            if isinstance(members[0], View):
+                return along(members[0])
+            numbers = [one.number for one in members if isinstance(one, Constant)]
+            if len({*numbers}) == 1:
+                return Constant(numbers[0], (size,))
+            beside = fresh((size,), role="constant")
+            beside.buffer.fills = tuple(zip((c.size for c in chains), numbers, strict=True))
+            return beside
 
-        first = [instructions[n] for n in chains[0].numbers]
-        return [
-            replace(one, out=along(one.out), inputs=tuple(map(operand, one.inputs)))
-            for one in first
-        ]
+        made = []
+        for numbers in zip(*(chain.numbers for chain in chains), strict=True):
+            alike = [instructions[n] for n in numbers]
+            inputs = map(operand, zip(*(one.inputs for one in alike), strict=True))
+            made.append(replace(alike[0], out=along(alike[0].out), inputs=tuple(inputs)))
+        return made
 
 
 @dataclass(frozen=True)
@@ -110,13 +118,13 @@ def _groups(
     for chain in _chains(instructions, uses):
         alike[_meaning(chain, instructions, replaced)].append(chain)
     for meaning in [*alike]:
-        if len(alike[meaning]) > 1:
-            continue
-        (chain,) = alike.pop(meaning)
-        # The gradient of one may be scaled before: a mean's, for one.
-        tails = ((_meaning(t, instructions, replaced), t) for t in _tails(chain, instructions))
-        meaning, chain = next((one for one in tails if one[0] in alike), (meaning, chain))
-        alike[meaning].append(chain)
+        # The gradients of some may be scaled before: a mean's, for one.
+        for tails in zip(*(_tails(chain, instructions) for chain in alike[meaning]), strict=True):
+            shorter = _meaning(tails[0], instructions, replaced)
+            if shorter in alike:
+                alike[shorter] += tails
+                del alike[meaning]
+                break
     groups = (_movable(chains, instructions, uses) for chains in alike.values())
     return [group for group in groups if len(group) > 1]
 
@@ -207,15 +215,18 @@ def _meaning(
     """What a chain does: alike in those that may be made one."""
     places = {buffer: n for n, buffer in enumerate(chain.buffers)}
 
-    def operand(one: Operand) -> Hashable:
-        if isinstance(one, Constant):
-            return one.number
-        return places.get(one.buffer, (one.buffer, one.offset))
+    def does(one: Instruction) -> Hashable:
+        # Numbers may be others in each: a rate, or the scale of a gradient.
+        numbers = all(buffer.kind == "float" for buffer in _buffers(one))
+        operands = (
+            places.get(i.buffer, (i.buffer, i.offset))
+            if isinstance(i, View)
+            else (() if numbers else i.number)
+            for i in one.inputs
+        )
+        return one.op, places[one.out.buffer], *operands, repr(one.attributes)
 
-    steps = tuple(
-        (one.op, places[one.out.buffer], *map(operand, one.inputs), repr(one.attributes))
-        for one in (instructions[n] for n in chain.numbers)
-    )
+    steps = tuple(does(instructions[n]) for n in chain.numbers)
     kept = tuple((b.kind, b.role, places.get(replaced.get(b, b), -1)) for b in chain.buffers)
     return steps, kept
 
