@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.backends.numpy import segments
 from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.backends.numpy.fused import FUSED
 from harness.backends.numpy.primitives import PRIMITIVES
@@ -52,13 +53,17 @@ def test_the_maximum_of_rows_is_any_nan_in_them(order: Any) -> None:
     np.testing.assert_array_equal(out, x.max(1))
 
 
-@pytest.mark.parametrize("count", [5, 40])
-def test_segments_keep_what_is_not_finite_to_themselves(count: int) -> None:
-    """Few rows a segment, which are summed by a product with zeros and ones, and many."""
+@pytest.mark.parametrize(
+    ("rows", "count", "way"),
+    [(6, 40, "_by_product"), (6, 20_000, "_by_runs"), (40_000, 40, "_by_found")],
+)
+def test_segments_keep_what_is_not_finite_to_themselves(rows: int, count: int, way: str) -> None:
+    taken = min(segments.WAYS, key=lambda one: segments.WAYS[one](rows, count, 3))
+    assert taken.__name__ == way
     random = np.random.default_rng(0)
     x, indices = random.normal(size=(count, 3)), random.integers(0, 6, count)
     indices[:2] = 4, 2
-    out = np.empty((6, 3))
+    out = np.empty((rows, 3))
     kernels = NumpyKernels("float64")
     call = kernels.table["segment_sum"](out, x, indices)
     for poison in (1.0, np.nan, np.inf):
