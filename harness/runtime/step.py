@@ -117,7 +117,8 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
     else:
         moved = session.path != "equations"
         backend = session.backend
-        choices = {"moved": moved, "fuses": backend.fuses}
+        # A compiler fuses what stands in a loop; of training that would be more than it can take.
+        choices = {"moved": moved, "fuses": backend.fuses or session.path == "compiled"}
         plan = forward_plan(program, sizes, session.dtype, backend.fused, **choices)
         run, orders = _executed(session, plan), plan.orders
 
