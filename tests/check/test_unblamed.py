@@ -106,6 +106,15 @@ def test_no_model_is_blamed(model: str, unanswered: set[str]) -> None:
     assert silent(report) == unanswered
 
 
+def test_whoever_turns_one_of_two_relus_is_not_blamed() -> None:
+    """Both together moved a parameter by less than half of what one alone did, in step 4."""
+    report = harness.check(
+        "resnet_bottleneck", ["jax"], checks="training-sgd", dtypes="float32", paths="derived"
+    )
+    assert faults(report) == []
+    assert [f.verdict for r in report.results for f in r.findings] == ["agree"]
+
+
 @pytest.mark.parametrize(("model", "seed"), [("bert", 4), ("bert", 0), ("moe", 5)])
 def test_fused_attention_is_not_blamed_for_how_it_is_rounded(model: str, seed: int) -> None:
     """Of rows that are all but one-hot, its gradient has the rounding of terms that equations have
