@@ -34,8 +34,7 @@ class TrainingStep:
     """A step is ``around(run)``, where ``run`` is all that the framework does.
 
     ``begin(state)`` gives the first of (carried, fixed), from what the session has loaded.
-    ``orders`` are those of the plan that the step runs, if it runs one: see
-    :class:`harness.program.plan.Plan`.
+    ``orders`` are those of the plan that it runs (:class:`harness.program.plan.Plan`), if any.
     """
 
     around: Callable[[Callable[..., Any]], Advance]
@@ -75,15 +74,13 @@ def make_step(
     ``total`` each loss of training is added to :data:`.plan.TOTAL`, which is carried.
     :class:`UsageError` for a model without an optimizer.
     """
+    backend, model = session.backend.name, session.programs["training"].name
     if session.path == "native-compiled" and not session.natives["training"]:
-        raise UsageError(
-            f"{session.backend.name} runs no layer of its own in "
-            f"{session.programs['training'].name}: take compiled"
-        )
+        raise UsageError(f"{backend} runs no layer of its own in {model}: take compiled")
     if purpose == "forward":
         return _forward(session, batch, state)
     if session.rule is None:
-        raise UsageError(f"{session.programs['training'].name} has no optimizer to train with")
+        raise UsageError(f"{model} has no optimizer to train with")
     if session.path not in DERIVED_PATHS:
         sizes = session.sizes("training", {**batch, **state})
         step = _training(session, sizes, learning_rate, total)
@@ -155,11 +152,7 @@ def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
     else:
         run = promises.function(backend.execute(plan), "execute()")
     names = tuple(plan.inputs)
-
-    def given(inputs: Tensors) -> Tensors:
-        return run(inputs if len(inputs) == len(names) else {n: inputs[n] for n in names})
-
-    return given
+    return lambda given: run(given if len(given) == len(names) else {n: given[n] for n in names})
 
 
 def _check_results(results: Any, wanted: Iterable[str]) -> None:
