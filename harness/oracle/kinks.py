@@ -19,9 +19,9 @@ from harness.runtime.session import Session
 
 # A comparison nearer than this (relative to its operands) may fall the other way in float32.
 KINK_MARGIN = 1e-5
-# What turning comparisons does to a result is allowed four times, where noise is allowed 16 times
-# (harness.oracle.tolerance.K): whoever turns one of two can be twice as far off as both together.
-KINKS = 4.0
+# What turning comparisons does to a result is allowed twice, where noise is allowed 16 times
+# (harness.oracle.tolerance.K).
+KINKS = 8.0
 
 Compare = Callable[[Array, Array], Array]
 ORDERED = ("less", "less_equal")
@@ -87,37 +87,44 @@ class Watching(Oracle):
 
 
 class Wavering(Oracle):
-    """The oracle, but that comparisons of operands nearer than :attr:`band` fall the other way.
+    """The oracle, but that comparisons of operands nearer than a band fall the other way.
 
-    ``band`` is relative to the larger operand. Of millions of relus some are always that near to
-    their kink; what such a one does to a gradient is not a fault of a backend.
+    Of millions of relus some are always that near to their kink; what such a one does to a gradient
+    is not a fault of a backend. ``nearest`` and ``furthest`` are of those that were turned.
     """
-
-    band = 0.0
 
     def __init__(self) -> None:
         super().__init__()
+        self.begin(0.0)
         self._table = {**self._table, **{op: self._turned(TABLE[op]) for op in ORDERED}}
         self._table["argsort"] = self._exchanged
 
+    def begin(self, band: float, beyond: float = 0.0) -> None:
+        """Turn what is nearer than ``band``, and further than ``beyond``, from now on: both are
+        relative to the larger operand."""
+        self._band, self._beyond = band, beyond
+        self.nearest, self.furthest = np.inf, 0.0
+
     def _turned(self, compare: Compare) -> Compare:
         def run(a: Array, b: Array) -> Array:
-            gap = np.abs(np.subtract(a, b))
-            near = (gap > 0) & (gap <= self._reach(max(_size(a), _size(b))))
+            near = self._near(np.abs(np.subtract(a, b)), max(_size(a), _size(b)))
             return np.asarray(compare(a, b) ^ near)
 
         return run
 
-    def _reach(self, size: float) -> np.float64:
-        """In float64: it may be beyond a narrow dtype, to which Python's own numbers give way."""
-        return np.float64(self.band * size)
+    def _near(self, gaps: Array, size: float) -> Array:
+        # In float64: a bound may be beyond a narrow dtype, to which Python's own numbers give way.
+        near = (gaps > np.float64(self._beyond * size)) & (gaps <= np.float64(self._band * size))
+        if near.any():
+            self.nearest = min(self.nearest, float(np.min(gaps[near])) / size)
+            self.furthest = max(self.furthest, float(np.max(gaps[near])) / size)
+        return np.asarray(near)
 
     def _exchanged(self, x: Array) -> Array:
         """Neighbours in the order that are as near as that change places, each once."""
         order = np.array(TABLE["argsort"](x))
         ordered = np.take_along_axis(x, order, -1)
-        gaps = ordered[..., 1:] - ordered[..., :-1]
-        near = (gaps > 0) & (gaps <= self._reach(_size(x)))
+        near = self._near(ordered[..., 1:] - ordered[..., :-1], _size(x))
         for place in range(near.shape[-1]):
             here = near[..., place] & ~near[..., place - 1] if place else near[..., place]
             first, second = order[..., place].copy(), order[..., place + 1].copy()

@@ -53,6 +53,7 @@ OTHERS = tuple(order for order in ORDERS if order != "plain")
 # Operands of float32 nearer than this, relative to the largest, may compare the other way; and
 # those nearer than so many times the typical noise.
 DOUBTFUL, DOUBTS = 1e-6, 4.0
+NEXT = 1 + 1e-6  # times the nearest: whatever is further than that
 
 
 @dataclass(frozen=True)
@@ -224,9 +225,14 @@ class Reference:
         typical = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
         band = max(DOUBTFUL * PRECISION[dtype], DOUBTS * typical)
         if doubt <= band:
-            ways.wavering.band = band
-            # A bound that keeps a logarithm from 0 is none that rounding turns.
-            stray(self._session(ways.wavering, dtype), 1 / KINKS, np.finfo(np.float64).max)
+            wavering, beyond = ways.wavering, 0.0
+            for _ in range(2):  # all; and all but the nearest, as two can do less than one alone
+                wavering.begin(band, beyond)
+                # A bound that keeps a logarithm from 0 is none that rounding turns.
+                stray(self._session(wavering, dtype), 1 / KINKS, np.finfo(np.float64).max)
+                beyond = NEXT * wavering.nearest
+                if beyond >= wavering.furthest:
+                    break
         metrics = [name for name in noise if name.startswith("metric.")]
         if metrics and narrow(dtype) and (doubt <= band or self._rivals(run, ways.rivals) <= band):
             # Which class is the likeliest is then a matter of rounding, and no run tells how much

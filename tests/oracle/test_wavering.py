@@ -7,6 +7,7 @@ import pytest
 
 from harness.oracle.kinks import ORDERED, Wavering
 from harness.oracle.oracle import TABLE
+from harness.oracle.yardstick import NEXT
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
@@ -15,9 +16,20 @@ def test_a_band_may_be_wider_than_a_dtype_is(dtype: str, band: float) -> None:
     """The typical noise of a model that overflows is; two of the operands are equal, and stay."""
     a, b = np.array([1.0, 2.0, 7.0], dtype), np.array([1.0, 2.1, 9.0], dtype)
     wavering = Wavering()
-    wavering.band = band
+    wavering.begin(band)
     for op in ORDERED:
         turned = wavering.primitives[op](a, b) != TABLE[op](a, b)
         assert turned.tolist() == [False, True, band > 1]
     order = wavering.primitives["argsort"](b[None])
     assert order.tolist() == [[1, 0, 2]]
+
+
+def test_all_but_the_nearest() -> None:
+    a, b = np.array([1.0, 2.0, 8.0, 4.0]), np.array([1.0, 2.1, 8.8, 4.0])
+    wavering = Wavering()
+    wavering.begin(0.2)
+    wavering.primitives["less"](a, b)
+    assert (wavering.nearest, wavering.furthest) == pytest.approx((0.1 / 8.8, 0.8 / 8.8))
+    wavering.begin(0.2, beyond=NEXT * wavering.nearest)
+    turned = wavering.primitives["less"](a, b) != TABLE["less"](a, b)
+    assert turned.tolist() == [False, False, True, False]

@@ -139,7 +139,7 @@ def test_an_order_is_a_comparison_that_rounding_may_turn() -> None:
     for op, operands in (("floor", [x]), ("argsort", [-x]), ("less", [x, x])):
         found = rounded.primitives[op](*operands)
         np.testing.assert_array_equal(found, TABLE[op](*([x, x[:, :1]] if op == "less" else [x])))
-    wavering.band = 1e-8
+    wavering.begin(1e-8)
     turned = wavering.primitives["argsort"](x)
     np.testing.assert_array_equal(turned, [[0, 2, 1, 3, 4], [4, 3, 2, 1, 0]])
     np.testing.assert_array_equal(TABLE["argsort"](x)[0], np.arange(5))
