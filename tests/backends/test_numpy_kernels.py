@@ -57,13 +57,16 @@ def test_the_maximum_of_rows_is_any_nan_in_them(order: Any) -> None:
     ("rows", "count", "way"),
     [(6, 40, "_by_product"), (6, 20_000, "_by_runs"), (40_000, 40, "_by_found")],
 )
-def test_segments_keep_what_is_not_finite_to_themselves(rows: int, count: int, way: str) -> None:
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_segments_keep_what_is_not_finite_to_themselves(
+    rows: int, count: int, way: str, order: Any
+) -> None:
     taken = min(segments.WAYS, key=lambda one: segments.WAYS[one](rows, count, 3))
     assert taken.__name__ == way
     random = np.random.default_rng(0)
     x, indices = random.normal(size=(count, 3)), random.integers(0, 6, count)
     indices[:2] = 4, 2
-    out = np.empty((rows, 3))
+    out = np.empty((rows, 3), order=order)
     kernels = NumpyKernels("float64")
     call = kernels.table["segment_sum"](out, x, indices)
     for poison in (1.0, np.nan, np.inf):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from places import SUPPORT
 from plans_walked import agree, arrays_of, plan_of, walk
 
 from harness.backends.numpy.executor_kernels import NumpyKernels
@@ -119,7 +120,13 @@ def test_large_ones_stay_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     assert joined < less < sum(calls(plan).values())
 
 
-@pytest.mark.parametrize("model", ["vae", "mlp", "gcn", "dlrm"])
+ODD = ("two_gates", "gated_by_the_one_before")
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["vae", "mlp", "gcn", "dlrm", *(str(SUPPORT / "odd_models" / f"{one}.yaml") for one in ODD)],
+)
 def test_models_train_as_their_plans_walk(model: str) -> None:
     plan = plan_of(model, "train", "float64")
     wanted = arrays_of(model, "train", plan, 0)

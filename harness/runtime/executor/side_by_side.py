@@ -42,7 +42,7 @@ class SideBySide:
             for n, one in enumerate(instructions)
             for made in instead.get(n, () if n in dropped else (self._moved(one),))
         )
-        self.replaced = {self.buffer(new): self.buffer(old) for new, old in replaced.items()}
+        self.replaced = self._replaced(replaced)
 
     def place(self, view: View) -> View:
         """The same entries, where they lie now."""
@@ -55,6 +55,16 @@ class SideBySide:
         """What a buffer lies in now."""
         return self._places[buffer].buffer if buffer in self._places else buffer
 
+    def _replaced(self, replaced: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
+        """What takes whose place, where each part of the one takes that of the same part of the
+        other: two groups may have their members in another order."""
+        parts: dict[tuple[Buffer, Buffer], int] = defaultdict(int)
+        for new, old in replaced.items():
+            at, before = (self.place(View(b, (b.size,), (1,))) for b in (new, old))
+            if at.offset == before.offset and at.buffer.size == before.buffer.size:
+                parts[at.buffer, before.buffer] += new.size
+        return {new: old for (new, old), size in parts.items() if size == new.size}
+
     def _moved(self, one: Instruction) -> Instruction:
         inputs = tuple(self.place(i) if isinstance(i, View) else i for i in one.inputs)
         return replace(one, out=self.place(one.out), inputs=inputs)
@@ -63,7 +73,7 @@ class SideBySide:
         self, chains: Sequence[_Chain], instructions: Sequence[Instruction]
     ) -> list[Instruction]:
         """One instruction for each of a chain's, on all chains."""
-        chains = sorted(chains, key=lambda chain: chain.size % LINE > 0)
+        chains = sorted(chains, key=lambda chain: (chain.size % LINE > 0, chain.numbers[0]))
         size = sum(chain.size for chain in chains)
         for members in zip(*(chain.buffers for chain in chains), strict=True):
             whole = fresh((size,), members[0].kind, role=members[0].role)
