@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from harness.backends.numpy import segments
 from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.backends.numpy.fused import FUSED
-from harness.backends.numpy.primitives import PRIMITIVES
+from harness.backends.numpy.primitives import PRIMITIVES, UFUNCS
 
 KERNEL_CASES: list[tuple[str, int, dict[str, Any]]] = [
     ("sigmoid", 1, {}),
@@ -42,6 +43,27 @@ def test_the_gradient_of_relu_stops_what_is_not_finite() -> None:
     out = np.empty(g.shape)
     NumpyKernels("float64").table["relu_gradient"](out, g, y)()
     np.testing.assert_array_equal(out, FUSED["relu_gradient"](g, y))
+
+
+@pytest.mark.parametrize("op", sorted(UFUNCS))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_elementwise_work_on_what_lies_apart(op: str, dtype: str) -> None:
+    """np.negative went wrong at strides of 4 and 8."""
+    kernels, random = NumpyKernels(dtype), np.random.default_rng(0)
+    ufunc = UFUNCS[op]
+    for apart, results_apart in product((1, 2, 3, 4, 5, 8), repeat=2):
+        given = [
+            random.uniform(0.5, 2.0, (19, apart)).astype(dtype)[:, :1] for _ in range(ufunc.nin)
+        ]
+        dense = [np.ascontiguousarray(array) for array in given]
+        wanted = kernels_made(kernels, op, dense, np.empty((19, 1), ufunc(*dense).dtype))
+        out = np.zeros((19, results_apart), wanted.dtype)[:, :1]
+        np.testing.assert_array_equal(kernels_made(kernels, op, given, out), wanted)
+
+
+def kernels_made(kernels: NumpyKernels, op: str, given: Any, out: Any) -> Any:
+    kernels.table[op](out, *given)()
+    return out
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
