@@ -236,8 +236,7 @@ def test_the_gradient_of_an_index_input_is_a_segment_sum() -> None:
     assert ops.count("take") == 1
 
 
-def test_what_does_not_change_leaves_the_loop() -> None:
-    text = """layer: doubled
+DOUBLED = """layer: doubled
 summary: s
 source: s
 inputs: {x: [batch, time, features]}
@@ -252,7 +251,17 @@ scan:
   step: h = tanh(x_t @ W * exp(a) + h)
   output: h
 """
+
+
+@pytest.mark.parametrize("part", ["(h * a)[:, :1] @ W[:1]", "(h * a)[:, None][:, 0, 1:2] @ W[:1]"])
+def test_a_loop_multiplies_a_part_of_what_the_state_has_become(part: str) -> None:
+    text = DOUBLED.replace("exp(a) + h", f"a + {part}")
     case = tiny("layer", "doubled", overrides={("layer", "doubled"): text})
+    assert definition_error(case, 1e-30j) < 1e-13
+
+
+def test_what_does_not_change_leaves_the_loop() -> None:
+    case = tiny("layer", "doubled", overrides={("layer", "doubled"): DOUBLED})
     derived = differentiate(case.program, case.outputs, list(case.against.values()))
     outer = [node.op for node in derived.program.nodes]
     assert outer.count("exp") == 1

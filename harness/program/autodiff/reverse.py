@@ -57,6 +57,11 @@ class Reverse:
         """The forward value, readable from the backward pass."""
         return value
 
+    def _slice(self, value: int) -> int:
+        if value not in self.slices:
+            self.slices[value] = self.builder.value(self.builder.types[value])
+        return self.slices[value]
+
     def made_by(self, value: int, op: str) -> bool:
         """Whether a forward value is the result of such an operation, as far as is known here."""
         return any(node.op == op and value in node.outputs for node in self.forward)
@@ -152,9 +157,7 @@ class _ScanReverse(Reverse):
         if value in self.views:
             value = self.views[value]
         elif value in self.local:
-            if value not in self.slices:
-                self.slices[value] = self.builder.value(self.builder.types[value])
-            value = self.slices[value]
+            value = self._slice(value)
         for move in reversed(moves):
             value = self.views[move.output] = self.emit(move.op, value, **move.attributes)
         return value
@@ -185,7 +188,7 @@ class _ScanReverse(Reverse):
         if weight in self.local:
             super().add_product(weight, left, cotangent)
         elif left in self.local:
-            self.see(left)
+            self._slice(left)  # of a view, too: the product is of what it was in all steps
             self.products.append((weight, left, cotangent))
         else:
             super().add_product(weight, left, cotangent)
