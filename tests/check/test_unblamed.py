@@ -98,6 +98,7 @@ def silent(report: Report) -> set[str]:
         ("long_convolution", {"batch-independence"}),
         ("both_directions", set()),
         ("no_axes", set()),
+        ("names_that_begin_alike", set()),
         # What an optimizer moves together lay in two orders.
         ("two_gates", set()),
         ("gated_by_the_one_before", set()),
