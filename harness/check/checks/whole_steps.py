@@ -52,14 +52,10 @@ def pipeline_forward(context: Context) -> Iterator[Finding]:
 
 
 def pipeline(context: Context) -> Iterator[Finding]:
-    """Training steps. Descends by the gradient itself in float32."""
-    rule = context.case.spec.update
-    if rule is None:
+    """Training steps: in float64 by the spec's own optimizer, in others by the gradient itself."""
+    if context.case.spec.update is None:
         return
-    batches = batches_of(context.case, BATCHES)
-    rate = rule.attributes["learning_rate"]
-    if context.dtype != "float64":
-        rule, rate = context.case.spec.rule("sgd"), RATE
+    batches, (rule, rate) = batches_of(context.case, BATCHES), _rule(context)
     rate, expected = stable(rate, context.dtype, lambda r: _last(_train(context, batches, rule, r)))
     found, after = context.timed("train", batches, rule, rate)
     step = {"results": found[-1], **after}
@@ -71,20 +67,29 @@ def trained(context: Context) -> Iterator[Finding]:
     """Steps as ``harness train`` makes them: the derived gradient, compiled for speed, batches
     written over each other, several steps in a call, the sum of their losses on the device.
 
-    They descend by the gradient itself.
+    In float64 by the spec's own optimizer, in others by the gradient itself.
     """
     case = context.case
     if case.spec.update is None:
         return
     _, time = nearest_sizes(case.training, case.batch, min(case.time, TIME))
-    rule, batches = case.spec.rule("sgd"), batches_of(case, MADE, time)
+    (rule, rate), batches = _rule(context), batches_of(case, MADE, time)
 
     def steps_at(rate: float) -> Expected:
         steps = [{**batch, "learning_rate": rate} for batch in batches]
         return summed(case.train(rule, steps, case.material, ("trained", rate)))
 
-    rate, expected = stable(RATE, context.dtype, steps_at)
+    rate, expected = stable(rate, context.dtype, steps_at)
     yield context.finding("trained", descended(context, batches, rule, rate), expected)
+
+
+def _rule(context: Context) -> tuple[UpdateRule, float]:
+    """What a spec is trained with, and its learning rate: where rounding is small beside the
+    gradients that an optimizer divides by each other, its own."""
+    spec = context.case.spec
+    if spec.update is None or context.dtype != "float64":
+        return spec.rule("sgd"), RATE
+    return spec.update, spec.update.attributes["learning_rate"]
 
 
 def descended(

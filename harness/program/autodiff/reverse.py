@@ -57,11 +57,6 @@ class Reverse:
         """The forward value, readable from the backward pass."""
         return value
 
-    def _slice(self, value: int) -> int:
-        if value not in self.slices:
-            self.slices[value] = self.builder.value(self.builder.types[value])
-        return self.slices[value]
-
     def made_by(self, value: int, op: str) -> bool:
         """Whether a forward value is the result of such an operation, as far as is known here."""
         return any(node.op == op and value in node.outputs for node in self.forward)
@@ -161,6 +156,11 @@ class _ScanReverse(Reverse):
         for move in reversed(moves):
             value = self.views[move.output] = self.emit(move.op, value, **move.attributes)
         return value
+
+    def _slice(self, value: int) -> int:
+        if value not in self.slices:
+            self.slices[value] = self.builder.value(self.builder.types[value])
+        return self.slices[value]
 
     def made_by(self, value: int, op: str) -> bool:
         return value in self.made and self.made[value].op == op
