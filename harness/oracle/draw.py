@@ -88,19 +88,22 @@ def _whole(
     turned: int,
 ) -> Array:
     """Indices over the whole range; lengths and masks, of which three rows in a row are full, empty
-    and one step long: the first, or those that they are ``turned`` to."""
+    and one step long: the first, or those that they are ``turned`` to. Every other turn has half of
+    the steps in place of one."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if type_.bound is None:
         mask = random.integers(0, 2, shape).astype(np.bool_)
         rows = mask.reshape(shape[0], -1) if shape else mask.reshape(1, 1)
-        for row, kept in zip(rows, (None, 0, 1), strict=False):
+        some = max(rows.shape[1] // 2, 1) if turned % 2 else 1
+        for row, kept in zip(rows, (None, 0, some), strict=False):
             row[:] = False
             row[:kept] = True
         return np.roll(mask, turned, 0) if shape else mask
     bound = type_.bound.resolve({**program.sizes, **sizes})
     found = random.integers(0, bound, shape)
     if port in length_ports(program):
-        rows = np.array([bound - 1, 0, 1])[: found.size]
+        some = max(bound // 2, 1) if turned % 2 else 1
+        rows = np.array([bound - 1, 0, some])[: found.size]
         found.flat[: len(rows)] = rows
         found = np.roll(found, turned, 0) if shape else found
     return found

@@ -38,12 +38,12 @@ def shapes(context: Context) -> Iterator[Finding]:
 
 
 def other_shapes(case: Case) -> list[tuple[int, int]]:
-    """One example; one step; as many examples as steps; and a smaller last batch; or the nearest
-    to these that the model can have."""
+    """One example; one step; as many examples as steps, and more than there were before; and a
+    smaller last batch; or the nearest to these that the model can have."""
     has_time = any("time" in d.names for t in case.inference.types.values() for d in t.shape)
     if has_time:
-        smaller = max(case.batch - 1, 1)
-        wanted = [(1, case.time), (case.batch, 1), (case.time, case.time), (smaller, case.time)]
+        smaller, longer = max(case.batch - 1, 1), case.time + 1
+        wanted = [(1, case.time), (case.batch, 1), (longer, longer), (smaller, case.time)]
     else:
         wanted = [(1, 1), (case.batch + 2, 1)]
     found = (nearest_sizes(case.inference, batch, time) for batch, time in wanted)

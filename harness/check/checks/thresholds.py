@@ -23,13 +23,14 @@ from harness.oracle.tolerance import FLOOR, PRECISION, ROUNDOFF, scales
 from harness.oracle.yardstick import Expected
 from harness.program.fitting_sizes import fits, nearest_sizes
 from harness.program.ir import Port, Program
+from harness.program.signature import noise_ports
 from harness.runtime.arguments import Arguments
 
 # Each is beyond a power of two at which a buffer, a block or a type may end: of the batch 32 and
 # 64, of time 16 and 32, of classes 64, 128 and 256. There are as many units as examples, so that
-# one axis may be taken for the other. The batch and units fill whole tiles and time whole eights,
-# as those of users do; others do not, or where there are none, classes.
-BATCH, TIME, CLASSES, UNITS, OTHERS = 80, 40, 304, 80, 51
+# one axis may be taken for the other. The batch and units fill whole tiles of 32 and time of 16, as
+# those of users do; others do not, or where there are none, classes.
+BATCH, TIME, CLASSES, UNITS, OTHERS = 96, 48, 304, 96, 51
 REMAINDER = 4
 # Different examples in a batch. Only those have comparisons of their own, and with few of them
 # none lies so near to its threshold that float32 falls to the other side.
@@ -83,20 +84,20 @@ def _rows(
 
 
 def large_sizes(context: Context) -> Iterator[Finding]:
-    """Results and gradients of the loss at sizes beyond what buffers hold; in float32 by a whole
-    step, too, and where that has the same gradient, by that alone. Opens new sessions."""
+    """Results of an inference, and gradients of the loss, at sizes beyond what buffers hold; in
+    float32 gradients by a whole step, too, and where that has the same, by that alone. Opens new
+    sessions."""
     case, remote = large_case(context.case, context.own), context.remote
     remote.open(case.training, case.inference, None, context.path, context.dtype, context.device)
     remote.load(case.material)
     expected = with_rows(case, case.gradients(case.material, "main"))
     steps = context.dtype == "float32" and case.training.loss is not None
-    if steps and remote.automatic:
-        passed = remote.forward("training", case.material.inputs, case.material.state)
-        finding = context.finding(
-            "large-sizes", passed, expected.only("output.", "state.", "statistics.")
-        )
-    else:
+    finding = Finding("large-sizes")
+    if not (steps and remote.automatic):
         finding = context.finding("large-sizes", remote.gradients(case.material), expected)
+    passed = remote.forward("inference", case.material.inputs, case.material.state)
+    tested = context.finding("large-sizes", passed, _tested(case, expected))
+    finding.deviations += [replace(d, name=f"inference, {d.name}") for d in tested.deviations]
     if steps:
         stepped = _stepped(replace(context, case=case), expected.values)
         others = context.finding("large-sizes", stepped, _rounded(case, expected, stepped))
@@ -116,6 +117,13 @@ def large_counts(context: Context) -> Iterator[Finding]:
     context.remote.load(case.material)
     expected = with_rows(case, case.gradients(case.material, "main"))
     yield context.finding("large-counts", context.remote.gradients(case.material), expected)
+
+
+def _tested(case: Case, expected: Expected) -> Expected:
+    """The results of an inference: those of a training, where the model does nothing else there."""
+    if case.training.statistics or noise_ports(case.training):
+        return case.forward("inference", case.material, "main")
+    return expected.only("output.", "state.")
 
 
 def with_rows(case: Case, expected: Expected) -> Expected:

@@ -17,6 +17,7 @@ from harness.runtime.session import Session
 from harness_mutants import (  # noqa: F401
     aligned,
     arrays,
+    beyond,
     counts,
     dear,
     definitions,

@@ -1,0 +1,138 @@
+"""Faults beyond a size that an inference alone has, or a slot, a length, or a second shape."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import ArrayDict, Arrays
+from harness.program.ir import Phase
+from harness.runtime.session import Session
+from harness_mutants import registry
+from harness_mutants.gradients import Graded
+from harness_mutants.loops import Result, loop
+from harness_mutants.registry import BOTH, Faulty, session
+
+LARGE = "large-sizes"
+Tensors = dict[str, Any]
+everywhere = partial(registry.session, everywhere=True)
+
+
+class _Inferred(Session):
+    """The outputs of an inference, which ``alter`` writes over."""
+
+    def alter(self, output: Any) -> None:
+        raise NotImplementedError
+
+    def forward(
+        self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
+    ) -> ArrayDict:
+        found = super().forward(phase, inputs, state, targets)
+        for name, array in found.items():
+            if phase == "inference" and name.startswith("output."):
+                self.alter(array)
+        return found
+
+
+@session("simple_rnn", LARGE)
+class InferenceAbove32(_Inferred):
+    """From the 33rd example on an inference begins with the first again."""
+
+    def alter(self, output: Any) -> None:
+        output[32:] = output[: max(len(output) - 32, 0)].copy()
+
+
+@session("sequence_rnn", LARGE)
+class InferenceOfLongTexts(_Inferred):
+    """What comes after 16 steps of an inference is what came at the 16th."""
+
+    def alter(self, output: Any) -> None:
+        output[:, 16:] = output[:, 15:16]
+
+
+@session("stateful_lstm", LARGE)
+class InferenceStateAbove32(Session):
+    """The state of an inference that the 33rd example and those after it leave is zeros."""
+
+    def forward(
+        self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
+    ) -> ArrayDict:
+        found = super().forward(phase, inputs, state, targets)
+        for name, array in found.items():
+            if phase == "inference" and name.startswith("state."):
+                array[32:] = 0
+        return found
+
+
+@session("gpt", "shapes", BOTH)
+class LongerThanTheFirst(Session):
+    """Steps beyond the longest text until then give what the last of those gives."""
+
+    longest = 0
+
+    def load(self, parameters: Arrays, statistics: Arrays) -> None:
+        super().load(parameters, statistics)
+        self.longest = 0
+
+    def forward(
+        self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
+    ) -> ArrayDict:
+        found = super().forward(phase, inputs, state, targets)
+        for array in found.values():
+            if array.ndim == 3:
+                self.longest = self.longest or array.shape[1]
+                array[:, self.longest :] = array[:, self.longest - 1 : self.longest]
+        return found
+
+
+@everywhere("three_char", "optimizer-steps", BOTH)
+class SlotsOf1024(Session):
+    """With slots, what comes after 1,024 entries of a parameter is not moved."""
+
+    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
+        made = super()._apply_rule(trained, gradients, learning_rate)
+        for name, array in made.items():
+            if self.slots and array.size > 1024:
+                array = made[name] = np.array(array)
+                array.reshape(-1)[1024:] = np.ravel(trained[name])[1024:]
+        return made
+
+
+@session("bert", "shapes")
+class LengthsBetween(Session):
+    """A text of more than one step that is not full is taken to be full."""
+
+    def arguments(
+        self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays
+    ) -> tuple[Tensors, Tensors]:
+        lengths, full = np.asarray(inputs["lengths"]), np.shape(inputs["chars"])[1]
+        taken = np.where((lengths > 1) & (lengths < full), full, lengths)
+        return super().arguments(phase, {**inputs, "lengths": taken}, state, targets)
+
+
+@session("sequence_rnn", LARGE)
+class GradientOfWhole32s(Graded):
+    """Gradients of a multiple of 32 examples are a thirtieth too small."""
+
+    def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
+        counts = [len(t) for n, t in constants.items() if n.startswith("input.")]
+        whole = bool(counts) and max(counts) % 32 == 0
+        return {n: g * g.dtype.type(0.97) for n, g in gradients.items()} if whole else {}
+
+
+@loop("keras_gru", LARGE)
+class LoopOf16s(Faulty):
+    """A loop of a multiple of 16 steps begins anew after each 16."""
+
+    def scan(self, step: Any, carries: Any, sequences: Any, reverse: bool) -> Result:
+        count = len(sequences[0])
+        if reverse or count % 16 or count == 16:
+            return super().scan(step, carries, sequences, reverse)
+        parts = [
+            super(LoopOf16s, self).scan(step, carries, [s[n : n + 16] for s in sequences], reverse)
+            for n in range(0, count, 16)
+        ]
+        stacked = zip(*(made for _, made in parts), strict=True)
+        return parts[-1][0], [np.concatenate(made) for made in stacked]
