@@ -12,8 +12,7 @@ from harness.program.ir import Phase
 from harness.runtime.session import Session
 from harness_mutants import registry
 from harness_mutants.gradients import Graded
-from harness_mutants.loops import Result, loop
-from harness_mutants.registry import BOTH, Faulty, session
+from harness_mutants.registry import BOTH, session
 
 LARGE = "large-sizes"
 Tensors = dict[str, Any]
@@ -120,19 +119,3 @@ class GradientOfWhole32s(Graded):
         counts = [len(t) for n, t in constants.items() if n.startswith("input.")]
         whole = bool(counts) and max(counts) % 32 == 0
         return {n: g * g.dtype.type(0.97) for n, g in gradients.items()} if whole else {}
-
-
-@loop("keras_gru", LARGE)
-class LoopOf16s(Faulty):
-    """A loop of a multiple of 16 steps begins anew after each 16."""
-
-    def scan(self, step: Any, carries: Any, sequences: Any, reverse: bool) -> Result:
-        count = len(sequences[0])
-        if reverse or count % 16 or count == 16:
-            return super().scan(step, carries, sequences, reverse)
-        parts = [
-            super(LoopOf16s, self).scan(step, carries, [s[n : n + 16] for s in sequences], reverse)
-            for n in range(0, count, 16)
-        ]
-        stacked = zip(*(made for _, made in parts), strict=True)
-        return parts[-1][0], [np.concatenate(made) for made in stacked]
