@@ -82,17 +82,24 @@ def case() -> Case:
     return Case(model(), {}, 4, 5)
 
 
-def test_material_has_a_full_an_empty_and_a_one_step_row(case: Case) -> None:
+def test_material_has_a_full_an_empty_and_a_shorter_row(case: Case) -> None:
+    """Of one step, and in every other batch of half of them."""
+    seen = set()
     for batch in (case.material, case.batch_of(4, 5), case.batch_of(3, 2)):
         valid, lengths = batch.inputs["valid"], batch.inputs["lengths"]
         # In other batches other rows are.
         first = int(np.flatnonzero(lengths == 0)[0]) - 1
         valid, lengths = np.roll(valid, -first, 0), np.roll(lengths, -first)
-        assert lengths[:3].tolist() == [valid.shape[1], 0, 1]
+        time = valid.shape[1]
+        assert lengths[:2].tolist() == [time, 0]
+        assert lengths[2] in (1, (time + 1) // 2)
+        seen.add(int(lengths[2]) > 1)
         assert valid.dtype == np.bool_
         assert valid[0].all()
         assert not valid[1].any()
-        assert valid[2].tolist() == [True] + [False] * (valid.shape[1] - 1)
+        assert valid[2].sum() == (1 if lengths[2] == 1 else time // 2)
+        assert valid[2, : valid[2].sum()].all()
+    assert seen == {True, False}
 
 
 def test_steps_after_the_end_change_nothing(case: Case) -> None:
