@@ -65,6 +65,18 @@ class Custom:
         lines = [f"{INDENT * 2}{line}" if line else "" for line in body]
         return [f"{INDENT}def {name}({arguments}):", *lines]
 
+    def shape(self) -> list[str]:
+        """The method that tells the shape of what is made, where that is an argument's and a weight
+        is only as long as the longest: Keras on torch would find it by a trial of length 83."""
+        types, (result,) = self.program.types, self.outputs if len(self.outputs) == 1 else (-1,)
+        cut = any(n.op == "slice" and n.inputs[0] in self.weights for n in self.nodes)
+        alike = [n for v, n in self.arguments.items() if cut and types[v] == types.get(result)]
+        if not alike:
+            return []
+        given = ", ".join(f"{name}_shape" for name in self.arguments.values())
+        head = f"{INDENT}def compute_output_shape(self, {given}):"
+        return ["", head, f"{INDENT * 2}return {alike[0]}_shape"]
+
     def _weight(self, local: str) -> str:
         frozen = "" if local in self.trained else ", trainable=False"
         name, shape = literals.text(local), self.shapes[local]
@@ -79,7 +91,7 @@ def class_text(name: str, forms: Sequence[Custom]) -> str:
     lines = [f"class {name}(keras.layers.Layer):", *document.docstring([first.summary], 1), ""]
     lines += first.start()
     if len(forms) == 1:
-        return registered("\n".join([*lines, *first.method("call")]) + "\n")
+        return registered("\n".join([*lines, *first.method("call"), *first.shape()]) + "\n")
     names = [f"form_{number}" for number in range(1, len(forms) + 1)]
     listed = ", ".join(f"self.{method}" for method in names)
     lines += [f"{INDENT}def call(self, inputs, form):"]

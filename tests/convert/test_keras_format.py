@@ -183,6 +183,14 @@ def test_keras_alone_runs_changes_and_saves_files_on_each_engine(
         assert_same(anew["statistics"], case.exported.statistics)
 
 
+def test_a_table_of_positions_is_written_on_torch(tmp_path: Path) -> None:
+    """Keras there finds a shape by a trial of length 83, and the table has 64 rows."""
+    case, path = Case.of(harness.load("gpt"), "float32"), tmp_path / "gpt.keras"
+    with Worker(launch("keras", environment={"KERAS_BACKEND": "torch"})) as worker:
+        written(worker, case, path)
+        assert outputs(worker, case, path, 3, 4) < ALLOWED["float32"]
+
+
 def _swap_gates(members: dict[str, bytes]) -> None:
     """The first two gates of Keras' order: input and forget."""
     buffer, units = io.BytesIO(members["model.weights.h5"]), SMALL["hidden"]

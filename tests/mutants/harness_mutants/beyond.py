@@ -1,8 +1,7 @@
-"""Faults beyond a size that an inference alone has, or a slot, a length, or a second shape."""
+"""Faults beyond a size that an inference alone has, or a length, or a second shape."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,11 @@ import numpy as np
 from harness.arrays import ArrayDict, Arrays
 from harness.program.ir import Phase
 from harness.runtime.session import Session
-from harness_mutants import registry
 from harness_mutants.gradients import Graded
 from harness_mutants.registry import BOTH, session
 
 LARGE = "large-sizes"
 Tensors = dict[str, Any]
-everywhere = partial(registry.session, everywhere=True)
 
 
 class _Inferred(Session):
@@ -84,19 +81,6 @@ class LongerThanTheFirst(Session):
                 self.longest = self.longest or array.shape[1]
                 array[:, self.longest :] = array[:, self.longest - 1 : self.longest]
         return found
-
-
-@everywhere("three_char", "optimizer-steps", BOTH)
-class SlotsOf1024(Session):
-    """With slots, what comes after 1,024 entries of a parameter is not moved."""
-
-    def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
-        made = super()._apply_rule(trained, gradients, learning_rate)
-        for name, array in made.items():
-            if self.slots and array.size > 1024:
-                array = made[name] = np.array(array)
-                array.reshape(-1)[1024:] = np.ravel(trained[name])[1024:]
-        return made
 
 
 @session("bert", "shapes")
