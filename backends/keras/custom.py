@@ -68,10 +68,11 @@ class Custom:
     def shape(self) -> list[str]:
         """The method that tells the shape of what is made, where that is an argument's and a weight
         is only as long as the longest: Keras on torch would find it by a trial of length 83."""
-        types, (result,) = self.program.types, self.outputs if len(self.outputs) == 1 else (-1,)
-        cut = any(n.op == "slice" and n.inputs[0] in self.weights for n in self.nodes)
-        alike = [n for v, n in self.arguments.items() if cut and types[v] == types.get(result)]
-        if not alike:
+        types, made = self.program.types, [self.program.types[v] for v in self.outputs]
+        alike = [name for value, name in self.arguments.items() if [types[value]] == made]
+        if not alike or not any(
+            n.op == "slice" and n.inputs[0] in self.weights for n in self.nodes
+        ):
             return []
         given = ", ".join(f"{name}_shape" for name in self.arguments.values())
         head = f"{INDENT}def compute_output_shape(self, {given}):"

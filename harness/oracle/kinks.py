@@ -114,7 +114,9 @@ class Wavering(Oracle):
 
     def _near(self, gaps: Array, size: float) -> Array:
         # In float64: a bound may be beyond a narrow dtype, to which Python's own numbers give way.
-        near = (gaps > np.float64(self._beyond * size)) & (gaps <= np.float64(self._band * size))
+        near = (gaps > 0) & (gaps <= np.float64(self._band * size))
+        if self._beyond:  # which times an infinite size has no bound
+            near &= gaps > np.float64(self._beyond * size)
         if near.any():
             self.nearest = min(self.nearest, float(np.min(gaps[near])) / size)
             self.furthest = max(self.furthest, float(np.max(gaps[near])) / size)

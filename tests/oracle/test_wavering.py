@@ -24,6 +24,14 @@ def test_a_band_may_be_wider_than_a_dtype_is(dtype: str, band: float) -> None:
     assert order.tolist() == [[1, 0, 2]]
 
 
+def test_what_is_beside_an_infinite_operand_is_near() -> None:
+    a, b = np.array([1.0, 2.0]), np.array([np.inf, 2.5])
+    wavering = Wavering()
+    wavering.begin(0.2)
+    turned = wavering.primitives["less"](a, b) != TABLE["less"](a, b)
+    assert turned.tolist() == [True, True]
+
+
 def test_all_but_the_nearest() -> None:
     a, b = np.array([1.0, 2.0, 8.0, 4.0]), np.array([1.0, 2.1, 8.8, 4.0])
     wavering = Wavering()

@@ -85,19 +85,24 @@ def _rows(
 
 
 def large_sizes(context: Context) -> Iterator[Finding]:
-    """Results of an inference, and gradients of the loss, at sizes beyond what buffers hold; in
-    float32 gradients by a whole step, too, and where that has the same, by that alone. Opens new
-    sessions."""
+    """Results and gradients of the loss at sizes beyond what buffers hold, and results of an
+    inference; in float32 gradients by a whole step, too, and where that has the same, by that
+    alone. Opens new sessions."""
     case, remote = large_case(context.case, context.own), context.remote
     remote.open(case.training, case.inference, None, context.path, context.dtype, context.device)
     remote.load(case.material)
     expected = with_rows(case, case.gradients(case.material, "main"))
     steps = context.dtype == "float32" and case.training.loss is not None
-    finding = Finding("large-sizes")
+    finding, given = Finding("large-sizes"), (case.material.inputs, case.material.state)
     if not (steps and remote.automatic):
         finding = context.finding("large-sizes", remote.gradients(case.material), expected)
-    passed = remote.forward("inference", case.material.inputs, case.material.state)
-    tested = context.finding("large-sizes", passed, _tested(case, expected))
+    elif _has_phases(case):
+        trained = expected.only("output.", "state.", "statistics.")
+        finding = context.finding("large-sizes", remote.forward("training", *given), trained)
+    results = expected.only("output.", "state.")
+    if _has_phases(case):
+        results = case.forward("inference", case.material, "main")
+    tested = context.finding("large-sizes", remote.forward("inference", *given), results)
     finding.deviations += [replace(d, name=f"inference, {d.name}") for d in tested.deviations]
     if steps:
         stepped = _stepped(replace(context, case=case), expected.values)
@@ -120,11 +125,9 @@ def large_counts(context: Context) -> Iterator[Finding]:
     yield context.finding("large-counts", context.remote.gradients(case.material), expected)
 
 
-def _tested(case: Case, expected: Expected) -> Expected:
-    """The results of an inference: those of a training, where the model does nothing else there."""
-    if case.training.statistics or noise_ports(case.training):
-        return case.forward("inference", case.material, "main")
-    return expected.only("output.", "state.")
+def _has_phases(case: Case) -> bool:
+    """Whether the model does something else in an inference than in training."""
+    return bool(case.training.statistics or noise_ports(case.training))
 
 
 def with_rows(case: Case, expected: Expected) -> Expected:

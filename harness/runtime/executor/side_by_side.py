@@ -51,10 +51,6 @@ class SideBySide:
             return view
         return replace(view, buffer=whole.buffer, offset=whole.offset + view.offset)
 
-    def buffer(self, buffer: Buffer) -> Buffer:
-        """What a buffer lies in now."""
-        return self._places[buffer].buffer if buffer in self._places else buffer
-
     def _replaced(self, replaced: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
         """What takes whose place, where each part of the one takes that of the same part of the
         other: two groups may have their members in another order."""

@@ -17,7 +17,9 @@ Tensors = dict[str, Any]
 
 
 class _Inferred(Session):
-    """The outputs of an inference, which ``alter`` writes over."""
+    """The outputs or the state of an inference, which ``alter`` writes over."""
+
+    group = "output."
 
     def alter(self, output: Any) -> None:
         raise NotImplementedError
@@ -27,7 +29,7 @@ class _Inferred(Session):
     ) -> ArrayDict:
         found = super().forward(phase, inputs, state, targets)
         for name, array in found.items():
-            if phase == "inference" and name.startswith("output."):
+            if phase == "inference" and name.startswith(self.group):
                 self.alter(array)
         return found
 
@@ -49,17 +51,13 @@ class InferenceOfLongTexts(_Inferred):
 
 
 @session("stateful_lstm", LARGE)
-class InferenceStateAbove32(Session):
+class InferenceStateAbove32(_Inferred):
     """The state of an inference that the 33rd example and those after it leave is zeros."""
 
-    def forward(
-        self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
-    ) -> ArrayDict:
-        found = super().forward(phase, inputs, state, targets)
-        for name, array in found.items():
-            if phase == "inference" and name.startswith("state."):
-                array[32:] = 0
-        return found
+    group = "state."
+
+    def alter(self, output: Any) -> None:
+        output[32:] = 0
 
 
 @session("gpt", "shapes", BOTH)
