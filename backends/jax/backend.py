@@ -83,8 +83,9 @@ class Jax(Backend):
                 )
             if array.dtype == np.int64:
                 array = _narrow(array)
-        # A copy first: jnp.array too reads the caller's memory after it has returned.
-        return jnp.asarray(np.array(array, order="C"))
+        # A copy of its own, which JAX may go on reading. To put it there compiles nothing, as
+        # jnp.asarray does for each new shape.
+        return jax.device_put(np.array(array, order="C"))
 
     def numpy(self, tensor: Any) -> Array:
         return np.array(tensor)  # a copy: what JAX gives is read-only

@@ -47,7 +47,7 @@ from harness.extend import (
 from ..jax import platforms
 from ..torch.backend import CUBLAS_REPEATS
 from . import attention, losses
-from .engines import ENGINES, TensorFlowEngine, TorchEngine
+from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
 from .graph import KerasLayer, KerasModels, eager
 from .layers import (
     ACTIVATIONS,
@@ -58,6 +58,7 @@ from .layers import (
     hard_sigmoid_fifth,
     layer_arguments,
     own_name,
+    unset,
 )
 from .optimizers import claim_optimizer
 from .primitives import table
@@ -100,8 +101,10 @@ class Keras(Backend):
         return self._table
 
     def tensor(self, array: Array) -> Any:
-        # An array of nobody else's.
-        return self.keras.ops.convert_to_tensor(np.array(array, order="C"))
+        own = np.array(array, order="C")
+        if isinstance(self.engine, JaxEngine):
+            return self.engine.tensor(own)
+        return self.keras.ops.convert_to_tensor(own)
 
     def fill(self, tensor: Any, array: Array) -> None:
         assert isinstance(self.engine, TorchEngine)
@@ -206,11 +209,16 @@ class Keras(Backend):
     ) -> Any:
         """A layer of Keras under the name of a spec's, and the cast where its policy is mixed."""
         name = own_name(str(layer.node.attributes["instance"]), self.keras)
-        made = getattr(self.keras.layers, kind)(**arguments, name=name)
+        known = getattr(self.keras.layers, kind)
+        made = known(**arguments, **self.starts(known), name=name)
         if both:
             made = self.keras.layers.Bidirectional(made, merge_mode="concat", name=name)
         mixed = made.compute_dtype != made.variable_dtype
         return made, self.keras.ops.cast if mixed else None
+
+    def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
+        """How a class is to make its values at the start."""
+        return unset(kind)
 
     def _attention(self, layer: ClaimableCall) -> Native | None:
         dtype = self.keras.config.dtype_policy().compute_dtype

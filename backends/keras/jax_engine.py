@@ -33,6 +33,11 @@ class JaxEngine:
             **takes(jnp),
         }
 
+    def tensor(self, array: Any) -> Any:
+        """A tensor of an array that nobody else writes to: Keras' own way compiles a copy for each
+        shape."""
+        return self.jax.device_put(array)
+
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
         """Whether Keras' attention is not the definition's in a dtype. A CPU has no products of
         float16 for it."""
@@ -67,7 +72,13 @@ class JaxEngine:
 
     def compile_part(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """``jax.jit`` of what may be called in another, which alone may have options."""
-        return self.jax.jit(function)
+        jax, whole, part = self.jax, self.compile(function), self.jax.jit(function)
+
+        def run(*arguments: Any) -> Any:
+            traced = any(isinstance(t, jax.core.Tracer) for t in jax.tree.leaves(arguments))
+            return (part if traced else whole)(*arguments)
+
+        return run
 
     def _options(self) -> Options:
         return quick_options(self.jax) if self.quick else None

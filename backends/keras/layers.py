@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 from harness.extend import ClaimableCall, Dim, Join, Packing, Part, Stack
@@ -114,6 +115,9 @@ WAYS: Mapping[str, str] = {"forward": "forward_layer", "backward": "backward_lay
 _SAME = ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax", "gelu", "silu")
 # Functions by the names that Keras has for them.
 ACTIVATIONS: Mapping[str, str] = {**{n: n for n in _SAME}, "hard_sigmoid_sixth": "hard_sigmoid"}
+INITIALIZERS = tuple(
+    f"{name}_initializer" for name in ("embeddings", "kernel", "depthwise", "recurrent")
+)
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
 POOLS = ("AveragePooling2D", "MaxPooling2D")
 # Which axis of a kernel counts what, and the argument that says how many.
@@ -153,6 +157,12 @@ def hard_sigmoid_fifth(ops: Any, x: Any) -> Any:
     return ops.where(y >= 1.0, ops.ones_like(y), y)
 
 
+def unset(kind: Callable[..., Any]) -> dict[str, str]:
+    """Arguments of a class whose values at the start are never used: drawing them takes long, and
+    on JAX a compilation for each shape."""
+    return {n: "zeros" for n in signature(kind).parameters if n in INITIALIZERS}
+
+
 def layer_arguments(
     kind: str, layer: ClaimableCall, activation: Callable[[str], Any], on_cpu: bool
 ) -> dict[str, Any]:
@@ -174,9 +184,7 @@ def layer_arguments(
     units = next(s for n, s in layer.shapes.items() if n.startswith("W"))[1]
     found = {"units": units, "activation": activation(given["activation"])}
     if kind in RECURRENT:
-        # The values at the start are never used, and orthogonal ones need a decomposition.
         found |= {"return_sequences": True, "return_state": True}
-        found["recurrent_initializer"] = "zeros"
     if "gate" in given:
         found["recurrent_activation"] = activation(given["gate"])
     return found

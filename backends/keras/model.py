@@ -85,6 +85,10 @@ class Claims(Keras):
         composed = layer.definition in (*ATTENTION, *TWO_WAYS)
         return None if composed else super().claim(layer)
 
+    def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
+        """As Keras does: a file says how its model may be trained anew."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Built:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.extend import Backend, NativeOptimizer, Tensors, UpdateRule
+from harness.extend import Array, Backend, NativeOptimizer, Tensors, UpdateRule
 
 from .engines import Engine
 
@@ -71,10 +71,21 @@ class KerasOptimizer(NativeOptimizer):
         self.label = f"keras.optimizers.{known.kind}"
         self.backend, self.keras, self.engine = backend, keras, engine
         self.known, self.settings = known, settings
+        self.first: list[Array] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
     def start(self, variables: Tensors) -> Any:
-        keras = self.keras
-        self.order = list(variables)
+        shapes = {n: tuple(t.shape) for n, t in variables.items()}
+        # Once for all runs of a session: what is compiled is kept. What the first state was made
+        # of is not looked at, as no optimizer of Keras starts from the parameters.
+        if list(shapes.items()) != list(self.shapes.items()):
+            self._make(variables)
+            self.shapes = shapes
+        return [self.backend.tensor(array) for array in self.first]
+
+    def _make(self, variables: Tensors) -> None:
+        """The object of Keras, its state at the start and its step."""
+        keras, order = self.keras, list(variables)
         number = np.float64 if keras.config.floatx() == "float64" else float  # see the module
         settings = {
             name: value if isinstance(value, bool) else number(value)
@@ -90,15 +101,15 @@ class KerasOptimizer(NativeOptimizer):
         }
 
         def step(variables: Tensors, constants: Tensors) -> Tensors:
-            tensors = [variables[n] for n in self.order]
-            gradients = [constants[f"gradient.{n}"] for n in self.order]
+            tensors = [variables[n] for n in order]
+            gradients = [constants[f"gradient.{n}"] for n in order]
             state = [constants[f"state.{i}"] for i in range(len(optimizer.variables))]
             made = self.engine.apply(optimizer, trained, tensors, state, gradients)
-            named = zip(self.order, made[0], strict=True)
+            named = zip(order, made[0], strict=True)
             return {**dict(named), **{f"state.{i}": t for i, t in enumerate(made[1])}}
 
         self.step = self.engine.compile_part(step)
-        return [self.backend.tensor(self.backend.numpy(v.value)) for v in optimizer.variables]
+        self.first = [self.backend.numpy(v.value) for v in optimizer.variables]
 
     def update(
         self,
@@ -115,11 +126,11 @@ class KerasOptimizer(NativeOptimizer):
         constants = {f"gradient.{n}": g for n, g in gradients.items()}
         constants |= {f"state.{i}": t for i, t in enumerate(state)}
         made = self.step(variables, constants)
-        return [made[f"state.{i}"] for i in range(len(state))], {n: made[n] for n in self.order}
+        return [made[f"state.{i}"] for i in range(len(state))], {n: made[n] for n in self.shapes}
 
     def slots(self, state: Any) -> Mapping[str, Tensors]:
         return {
-            slot: {n: state[i] for n, i in zip(self.order, places, strict=True)}
+            slot: {n: state[i] for n, i in zip(self.shapes, places, strict=True)}
             for slot, places in self.places.items()
         }
 
