@@ -45,13 +45,13 @@ def _of(middle: Middle) -> Callable[[ClaimableCall], Native]:
             # [batch, time, 3 * heads * head] -> three of [batch, heads, time, head]
             q, k, v = three.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
             y = middle(q, k, v, values).transpose(1, 2).flatten(2)
-            return [linear(y, packed["out_proj_weight"], packed["out_proj_bias"])]
+            return [linear(y, packed["out_proj.weight"], packed["out_proj.bias"])]
 
         pieces: dict[str, Piece] = {
             "in_proj_weight": Join(tuple(Part(f"W_{name}", True) for name in "qkv"), 0),
             "in_proj_bias": Join(tuple(Part(f"b_{name}") for name in "qkv"), 0),
-            "out_proj_weight": Part("W_o", transpose=True),
-            "out_proj_bias": Part("b_o"),
+            "out_proj.weight": Part("W_o", transpose=True),
+            "out_proj.bias": Part("b_o"),
         }
         return Native(LABEL, run, Packing(pieces))
 

@@ -103,15 +103,17 @@ def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Itera
         found = [p for p in dict.fromkeys(map(owner_of, free)) if _has(free, p, pieces)]
         if len(found) == 1 and found[0] != owner:
             yield f"{owner}={found[0]}"
-            free = {k: s for k, s in free.items() if owner_of(k) != found[0]}
+            free = {k: s for k, s in free.items() if not k.startswith(f"{found[0]}.")}
         else:
             alone += [n for n in missing if owner_of(dotted(n)) == owner]
-    for name in alone:
-        shape = sides.shapes.get(name)
-        same = [key for key, s in free.items() if s == shape]
-        turned = [key for key, s in free.items() if shape is not None and s == shape[::-1]]
-        if len({*same, *turned}) == 1:
-            yield f"{dotted(name)}={same[0] if same else f'{turned[0]}.T'}"
+    shapes = {n: sides.shapes[n] for n in alone if n in sides.shapes}
+    for name, shape in shapes.items():
+        either = (shape, shape[::-1])
+        fitting = [key for key, s in free.items() if s in either]
+        rivals = [n for n, s in shapes.items() if s in either]
+        # Of a square array either way fits: which, nobody can tell from here.
+        if len(fitting) == len(rivals) == 1 and (shape[1:] == () or shape != shape[::-1]):
+            yield f"{dotted(name)}={fitting[0]}{'' if free[fitting[0]] == shape else '.T'}"
 
 
 def _has(free: dict[str, tuple[int, ...]], prefix: str, pieces: dict[str, tuple[int, ...]]) -> bool:

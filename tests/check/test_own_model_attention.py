@@ -1,0 +1,93 @@
+"""Attention of a user's torch module, and rules that would bring two sides together wrongly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from users_models import checked, model_file
+
+from harness.errors import UsageError
+from harness.runtime.own_model.service import OwnModelService
+from harness.runtime.plugins import load
+
+
+@pytest.fixture(scope="module")
+def torch_service() -> OwnModelService:
+    return OwnModelService("torch", load("torch"))
+
+
+ATTENTION = """
+model: attending
+summary: Attention and a square product.
+source: A test.
+sizes: {width: 6}
+inputs:
+  x: {shape: [batch, time, width]}
+layers:
+  attend: {layer: self_attention, heads: 2, head: 3}
+  one: {layer: dense_without_bias, units: width}
+equations: |
+  y = one(attend(x))
+"""
+ATTENDING = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.mha = torch.nn.MultiheadAttention(width, 2, batch_first=True)
+        self.last = torch.nn.Linear(width, width, bias=False)
+
+    def forward(self, x):
+        return self.last(self.mha(x, x, x, need_weights=False)[0])
+"""
+
+
+def test_torchs_own_attention_is_known_by_its_names(
+    torch_service: OwnModelService, tmp_path: Path
+) -> None:
+    spec, file = model_file(tmp_path, ATTENTION, "attending.yaml"), model_file(tmp_path, ATTENDING)
+    with pytest.raises(UsageError, match=r"Say which is which: --map attend=mha"):
+        checked(torch_service, spec, f"{file}:Net", "float64")
+    rules = ["attend=mha", "one=last"]
+    assert checked(torch_service, spec, f"{file}:Net", "float64", maps=rules).verdict == "agree"
+
+
+TWO = """
+model: two
+summary: Two products, the second of another size.
+source: A test.
+sizes: {width: 6, units: 4}
+inputs:
+  x: {shape: [batch, width]}
+layers:
+  one: {layer: dense_without_bias, units: width}
+  two: {layer: dense_without_bias, units: units}
+  three: {layer: dense_without_bias, units: units}
+equations: |
+  y = two(one(x)) + three(x)
+"""
+FREE = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self, width, units):
+        super().__init__()
+        self.square = torch.nn.Parameter(torch.ones(width, width))
+        self.only = torch.nn.Parameter(torch.ones(units, width))
+"""
+
+
+def test_no_rule_is_offered_that_may_be_wrong(
+    torch_service: OwnModelService, tmp_path: Path
+) -> None:
+    """A square array may lie either way, and one array is not two parameters."""
+    spec, file = model_file(tmp_path, TWO, "two.yaml"), model_file(tmp_path, FREE)
+    with pytest.raises(UsageError) as caught:
+        checked(torch_service, spec, f"{file}:Net", "float64")
+    assert str(caught.value).endswith("Say which is which: --map OURS=THEIRS")
+    with pytest.raises(UsageError, match=r"which: --map three\.W=only\.T$"):
+        checked(torch_service, spec, f"{file}:Net", "float64", maps=["two.W=square[:, :4]"])
