@@ -76,6 +76,19 @@ class Differences:
                     f"known difference {name} has vanished: take it out of {FILE}"
                 )
             return
+        if finding.verdict == "differ":
+            finding.faults += self._of_its_layers(result)
+
+    def _of_its_layers(self, result: CellResult) -> list[str]:
+        """What is known of the layers that ran in a cell, elsewhere: no excuse, but a hint."""
+        return [
+            f"it may be known difference {name}, which other checks have shown of {layer}: "
+            f"{entry.summary}"
+            for name, entry in self.entries.items()
+            if (match := entry.match) is not None
+            and (layer := match.layer) != "*"
+            and _matches(match.model_copy(update={"spec": "*", "check": "*"}), result, "")
+        ]
 
 
 def _matches(match: Match, result: CellResult, check: str) -> bool:

@@ -32,7 +32,7 @@ class Watching(Oracle):
 
     ``margin`` is the smallest gap relative to the operands' size, ``doubt`` the smallest that is
     not 0: operands that are equal on purpose are equal for all. ``decisions`` are what all
-    comparisons gave, in order.
+    comparisons gave, in order, and what else steps.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,8 @@ class Watching(Oracle):
         """A step of floor is a comparison with the nearest whole number."""
         nearest = np.rint(x)
         self._near(x, np.where(np.isfinite(nearest), nearest, 0.0))
-        return np.asarray(TABLE["floor"](x))
+        self.decisions.append(np.asarray(TABLE["floor"](x)))
+        return self.decisions[-1]
 
     def _argsort(self, x: Array) -> Array:
         """An order is a comparison of each entry with the next."""

@@ -29,6 +29,8 @@ ALONE = frozenset({"power", "exp", "log", "tanh"})
 # The part of what such rounding does that counts: it is more than what any one library does.
 SHARE = 0.25
 SHAKEN = 2.0**-22
+# What is so many units of its last place from a whole number was one.
+WHOLE = 64
 # What activations are made of, all within [-1, 1].
 ACTIVE = ("tanh", "erf")
 
@@ -46,21 +48,32 @@ TERMS: Mapping[str, Callable[..., int]] = {
 }
 
 
+def _exponent(base: Any, exponent: Any) -> Array:
+    """An exponent; of a negative base whole where it is but for rounding: it has no other."""
+    exponent = np.asarray(exponent)
+    if exponent.dtype.kind != "f":
+        return exponent
+    nearest = np.rint(exponent)
+    band = WHOLE * np.finfo(exponent.dtype).eps * np.abs(nearest)
+    whole = (np.asarray(base) < 0) & (np.abs(exponent - nearest) <= band)
+    return np.where(whole, nearest, exponent)
+
+
 class Rounded(Oracle):
     """The oracle, each of its results a unit in the last place off, up or down by a coin; a long
     sum some more, and a product in a narrow dtype by a unit of that.
 
-    Comparisons, and what sorts, come out as they are told, in order: else those of equal operands
-    would be turned. Where nothing is told they are made, and only products in a narrow dtype are
-    off: terms that cancel to its last place leave a relu on either side, however far that is from
-    its kink beside what is left, and counts and places stay whole numbers.
+    Comparisons, and what sorts or steps, come out as they are told, in order: else those of equal
+    operands would be turned. Where nothing is told they are made, and only products in a narrow
+    dtype are off: terms that cancel to its last place leave a relu on either side, however far that
+    is from its kink beside what is left, and counts and places stay whole numbers.
     """
 
     def __init__(self, dtype: str = "float64") -> None:
         super().__init__()
         self._attention = Attention(self._signs)
         self.begin(())
-        decided = {op: self._decided(TABLE[op]) for op in (*ORDERED, "equal", "argsort")}
+        decided = {op: self._decided(TABLE[op]) for op in (*ORDERED, "equal", "argsort", "floor")}
         off = {op: self._off(op, TERMS.get(op, _one)) for op in ROUNDED}
         if narrow(dtype):
             # Units of float32 would be rounded away again.
@@ -84,6 +97,8 @@ class Rounded(Oracle):
         function, alone = TABLE[op], op in ALONE
 
         def run(*arguments: Any, **attributes: Any) -> Array:
+            if op == "power":
+                arguments = arguments[0], _exponent(*arguments)
             y = np.asarray(function(*arguments, **attributes))
             if y.dtype.kind != "f" or self._decisions is None:
                 return y

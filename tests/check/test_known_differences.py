@@ -72,6 +72,20 @@ def test_an_entry_matches_by_all_of_its_patterns(match: dict[str, str], meets: b
     assert finding.faults == (["known difference adds-one: It adds one."] if meets else [])
 
 
+def test_what_is_known_of_a_layer_elsewhere_is_a_hint_and_no_excuse() -> None:
+    elsewhere = {"spec": "another", "check": "offset"}
+    found = applied(entry(layer="keras.layers.GRU", **elsewhere), "differ")
+    assert found.verdict == "differ"
+    assert "it may be known difference" in found.faults[0]
+    assert "of keras.layers.GRU" in found.faults[0]
+    for match in (
+        {"layer": "keras.layers.GRU", "path": "derived"},
+        {"layer": "keras.layers.LSTM"},
+        elsewhere,
+    ):
+        assert not applied(entry(**match), "differ").faults
+
+
 def test_a_difference_that_has_vanished_differs() -> None:
     finding = applied(entry(), "agree")
     assert finding.verdict == "differ"

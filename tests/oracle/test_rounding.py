@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from harness.oracle.kinks import Watching
 from harness.oracle.oracle import TABLE
 from harness.oracle.rounding import Narrowed, Rounded
 from harness.runtime.precision import rounded_to
@@ -69,3 +70,27 @@ def test_mixed_precision_rounds_activations_and_sums_over_examples() -> None:
     for axis, keepdims in (((0, 1), False), ((1,), False), ((0,), True)):
         kept = table["sum"](x, axis=axis, keepdims=keepdims)
         assert np.array_equal(kept, TABLE["sum"](x, axis=axis, keepdims=keepdims))
+
+
+def test_a_negative_base_has_whole_exponents_only() -> None:
+    rounded = Rounded()
+    counted = rounded.primitives["add"](np.arange(6.0), np.array(1.0))
+    signs = rounded.primitives["power"](np.array(-1.0), counted)
+    assert np.max(np.abs(signs - (-1.0) ** np.arange(1, 7))) <= 2 * np.finfo(float).eps
+    # Of a positive one a nearby exponent is another number, and rounding may make it.
+    off = rounded.primitives["power"](np.array(7.0), np.array([2.0 + 2.0**-51]))
+    assert off != rounded.primitives["power"](np.array(7.0), np.array([2.0]))
+    # What is no whole number of a negative base is none for anybody.
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(rounded.primitives["power"](np.array(-2.0), np.array([0.5])))
+
+
+def test_a_step_falls_where_the_plain_run_has_it() -> None:
+    """floor of a whole number that was computed is that number, however it is rounded."""
+    plain, rounded = Watching(), Rounded()
+    halves = (np.arange(20.0), np.array(2.0))
+    told = plain.primitives["floor"](plain.primitives["divide"](*halves))
+    rounded.begin(plain.decisions)
+    off = rounded.primitives["divide"](*halves)
+    assert np.any(np.floor(off) != told)
+    np.testing.assert_array_equal(rounded.primitives["floor"](off), told)
