@@ -48,15 +48,15 @@ TERMS: Mapping[str, Callable[..., int]] = {
 }
 
 
-def _exponent(base: Any, exponent: Any) -> Array:
+def _exponent(base: Any, given: Any) -> Array:
     """An exponent; of a negative base whole where it is but for rounding: it has no other."""
-    exponent = np.asarray(exponent)
+    exponent: Array = np.asarray(given)
     if exponent.dtype.kind != "f":
         return exponent
     nearest = np.rint(exponent)
     band = WHOLE * np.finfo(exponent.dtype).eps * np.abs(nearest)
     whole = (np.asarray(base) < 0) & (np.abs(exponent - nearest) <= band)
-    return np.where(whole, nearest, exponent)
+    return np.asarray(np.where(whole, nearest, exponent))
 
 
 class Rounded(Oracle):

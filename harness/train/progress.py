@@ -33,10 +33,12 @@ class TrainProgress(TrainEvents):
         self.bar.line(f"path {found[0][0]}; milliseconds a step: {listed}")
 
     def proved(self, proof: Mapping[str, Any]) -> None:
-        by = f"{proof['steps']} of them by the oracle" if proof["steps"] else proof["why"]
-        self.bar.line(
-            f"the first {proof['in_a_row']} steps are right ({by}; {proof['seconds']:.1f} s)"
-        )
+        first = f"the first {proof['in_a_row']} steps"
+        if proof["steps"]:
+            said = f"{first} are right ({proof['steps']} of them by the oracle"
+        else:
+            said = f"{first} are the same in a row and one by one ({proof['why']}"
+        self.bar.line(f"{said}; {proof['seconds']:.1f} s)")
 
     def began(self, setup: Setup, epoch: int, step: int) -> None:
         self._epochs = len(setup.rates)

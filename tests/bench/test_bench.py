@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from places import SUPPORT
@@ -92,6 +93,32 @@ def test_faster_than_the_hardware_is_refused() -> None:
     check_hardware(contestant, products=10**6, peak=1e9, seconds=3.4e-4)
     with pytest.raises(Refused, match="faster than the hardware: a step takes"):
         check_hardware(contestant, products=10**6, peak=1e9, seconds=3.0e-4)
+
+
+# Its numbers in float32 have no digit: the sine is of millions of radians.
+LOST = """
+model: lost
+summary: Nothing of it has a digit in float32.
+source: A test.
+sizes: {features: 3}
+inputs: {x: {shape: [batch, features]}}
+targets: {t: {shape: [batch]}}
+layers: {out: {layer: dense, units: 1}}
+equations: |
+  y = sin(out(x)[:, 0] * 1000000000)
+loss: mean(squared_error(y, t))
+optimizer: {optimizer: sgd, learning_rate: 0.00000001}
+"""
+
+
+@pytest.mark.parametrize("mode", ["train", "forward"])
+def test_what_nobody_can_tell_is_not_timed(tmp_path: Path, mode: str) -> None:
+    spec = tmp_path / "lost.yaml"
+    spec.write_text(LOST)
+    with Bench(request(mode, specs=(str(spec),), sizes={}), [Entry("numpy", Launch("numpy"))]) as b:
+        (result,) = b.run()
+    assert result.status == "refused"
+    assert "nobody can tell whether it is right: in float32 every result" in result.reason
 
 
 def test_record_of_an_honest_cell() -> None:

@@ -11,6 +11,7 @@ import pytest
 from places import SUPPORT, TESTS
 
 from harness.errors import HarnessError
+from harness.oracle.tolerance import Deviation
 from harness.train import proof as proofs
 from harness.train.proof import Disproved
 from harness.train.request import TrainRequest, prepare
@@ -99,3 +100,12 @@ def test_what_the_oracle_has_no_time_for_is_said(
     assert proof["steps"] == 0
     assert "is not a fault of the backend" in proof["why"]
     assert issubclass(Disproved, HarnessError)
+
+
+def test_what_is_lost_in_rounding_is_not_called_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Deviation, "void", True)
+    proof = trained(tmp_path / "text", "numpy")["proof"]
+    assert proof["steps"] == 0
+    assert "in float32 every result is lost in rounding" in proof["why"]
