@@ -122,11 +122,17 @@ class Rounded(Oracle):
 
     def _nudge(self, y: Array, size: float) -> Array:
         """So much of each number off, up or down by a coin."""
-        return np.asarray(y * (1 + size * self._signs(y.shape)), y.dtype)
+        made = np.asarray(self._signs(y.shape), np.float64)
+        made *= size
+        made += 1.0
+        made *= y
+        return made.astype(y.dtype, copy=False)
 
     def _signs(self, shape: tuple[int, ...]) -> Array:
-        up = self._coins.integers(0, 2, shape, dtype=bool)
-        return np.where(up, np.int8(1), np.int8(-1))
+        count = prod(shape)
+        bits = np.frombuffer(self._coins.bytes(-(-count // 8)), np.uint8)
+        up = np.unpackbits(bits, count=count).reshape(shape).view(np.int8)
+        return np.asarray(up * np.int8(2) - np.int8(1))
 
 
 class Narrowed(Oracle):

@@ -120,11 +120,19 @@ def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
     own: dict[str, float] = {}
     kinds: dict[tuple[str, str], float] = {}
     for name, array in expected.items():
-        finite = np.abs(array[np.isfinite(array)])
-        own[name] = float(finite.max()) if finite.size else 0.0
+        own[name] = _largest(array)
         kind = kind_of(name)
         kinds[kind] = max(kinds.get(kind, 0.0), own[name])
     return own, {name: kinds[kind_of(name)] * MILLIONTH for name in own}
+
+
+def _largest(array: Array) -> float:
+    """The largest magnitude of what is finite; 0 of nothing."""
+    largest = float(np.abs(array).max(initial=0.0))
+    if np.isfinite(largest):
+        return largest
+    finite = np.abs(array[np.isfinite(array)])
+    return float(finite.max()) if finite.size else 0.0
 
 
 def kind_of(name: str) -> tuple[str, str]:
