@@ -17,7 +17,7 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.oracle.attention import WATCHED, Attention, walked
 from harness.oracle.kinks import ORDERED
 from harness.oracle.oracle import TABLE, Oracle
-from harness.oracle.tolerance import PRECISION, ROUNDOFF
+from harness.oracle.tolerance import PRECISION, ROUNDOFF, without_size
 from harness.runtime.precision import PRODUCTS, narrow, rounded_to
 
 ROUNDED = (
@@ -29,6 +29,8 @@ ALONE = frozenset({"power", "exp", "log", "tanh"})
 # The part of what such rounding does that counts: it is more than what any one library does.
 SHARE = 0.25
 SHAKEN = 2.0**-22
+# Throws of the coins where a tensor that is nothing but rounding has no more numbers.
+THROWS, LUCKY = 4, 8
 # What is so many units of its last place from a whole number was one.
 WHOLE = 64
 # What activations are made of, all within [-1, 1].
@@ -81,9 +83,9 @@ class Rounded(Oracle):
         self._table = {**self._table, **off, **decided}
         self._table |= {op: self._attention.watched(op, self._table[op]) for op in WATCHED}
 
-    def begin(self, decisions: Sequence[Array] | None) -> None:
-        """Begin anew, with what the comparisons are to come to."""
-        self._coins = np.random.default_rng(0)
+    def begin(self, decisions: Sequence[Array] | None, coins: int = 0) -> None:
+        """Begin anew, with what the comparisons are to come to, and one of many throws of coins."""
+        self._coins = np.random.default_rng(coins)
         self._decisions = None if decisions is None else iter(decisions)
         self._attention.begin()
 
@@ -152,6 +154,12 @@ class Narrowed(Oracle):
             return rounded_to(y, dtype) if floats else y
 
         self._table = {**self._table, **{op: activation(TABLE[op]) for op in ACTIVE}, "sum": total}
+
+
+def lucky(values: Arrays) -> list[str]:
+    """The tensors of few numbers that are nothing but rounding: by luck all of them may cancel in
+    one throw of the coins, and what they are in another counts whole."""
+    return [name for name in without_size(values) if values[name].size <= LUCKY]
 
 
 def shaken(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:

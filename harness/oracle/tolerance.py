@@ -86,44 +86,51 @@ class Deviation:
         return self.void or (not self.reason and self.error <= self.tolerance)
 
 
-MILLIONTH = 2.0**-20
+# What is smaller than a millionth of the largest of its kind is held against a thousandth of that,
+# and may be so many of its roundings: what cancels is larger where a small variance divides it.
+MILLIONTH, THOUSANDTH, ROUNDINGS = 2.0**-20, 2.0**-10, 1024
 
 
 def scales(expected: Arrays) -> dict[str, float]:
     """The scale of each tensor's error: its largest magnitude.
 
-    Not less than :data:`MILLIONTH` of the largest among its kind, which is the part of the name
-    before a dot, with what follows a space behind it (``step 1: out.W moved``): a gradient that is
-    zero but for rounding (a bias before a normalisation) has no size of its own. 1 where all are
-    zero.
+    Of one without a size of its own (:func:`without_size`) it is :data:`THOUSANDTH` of the largest
+    among its kind, which is the part of the name before a dot, with what follows a space behind it
+    (``step 1: out.W moved``). 1 where all are zero.
     """
-    own, least = _sizes(expected)
-    return {name: max(size, least[name]) or 1.0 for name, size in own.items()}
+    own, kind = _sizes(expected)
+    beside = {n: THOUSANDTH * kind[n] if _is_lost(s, kind[n]) else s for n, s in own.items()}
+    return {name: size or 1.0 for name, size in beside.items()}
 
 
 def without_size(expected: Arrays) -> list[str]:
-    """The tensors that are zero beside the largest of their kind, so that their scale is its."""
-    own, least = _sizes(expected)
-    return [name for name, size in own.items() if size < least[name]]
+    """The tensors that are zero beside the largest of their kind, as the gradient of a bias before a
+    normalisation, which is nothing but rounding."""
+    own, kind = _sizes(expected)
+    return [name for name, size in own.items() if _is_lost(size, kind[name])]
+
+
+def _is_lost(size: float, largest: float) -> bool:
+    return size < MILLIONTH * largest
 
 
 def noise_without_size(dtype: str) -> float:
     """The least noise of those, relative to their scale. How rounding fell is luck, and they are
-    what it left: one rounding of the largest of their kind, or as much as still says something; of
-    dtypes in which that is far more than they are, nothing does."""
-    one = ROUNDOFF / MILLIONTH * PRECISION[dtype]
-    return one if narrow(dtype) else min(one, VOID / (2 * K))
+    what it left: :data:`ROUNDINGS`, or as much as still says something; of dtypes in which one is
+    far more than they are, nothing does."""
+    one = ROUNDOFF / THOUSANDTH * PRECISION[dtype]
+    return one if narrow(dtype) else min(ROUNDINGS * one, VOID / (2 * K))
 
 
 def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
-    """The largest magnitude of each tensor, and a millionth of that of its kind."""
+    """The largest magnitude of each tensor, and that of its kind."""
     own: dict[str, float] = {}
     kinds: dict[tuple[str, str], float] = {}
     for name, array in expected.items():
         own[name] = _largest(array)
         kind = kind_of(name)
         kinds[kind] = max(kinds.get(kind, 0.0), own[name])
-    return own, {name: kinds[kind_of(name)] * MILLIONTH for name in own}
+    return own, {name: kinds[kind_of(name)] for name in own}
 
 
 def _largest(array: Array) -> float:

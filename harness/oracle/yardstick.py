@@ -21,7 +21,7 @@ from harness.arrays import Arrays, widened
 from harness.oracle.kinks import KINKS, Rivals, Watching, Wavering
 from harness.oracle.oracle import Oracle
 from harness.oracle.orders import ORDERS
-from harness.oracle.rounding import SHARE, Narrowed, Rounded
+from harness.oracle.rounding import SHARE, THROWS, Narrowed, Rounded, lucky
 from harness.oracle.tolerance import (
     FLOOR,
     PRECISION,
@@ -196,14 +196,17 @@ class Reference:
         return Expected(values, measured)
 
     def _noise(self, run: Run, values: Arrays, doubt: float, dtype: str) -> Noise:
-        scale, noise = scales(values), dict.fromkeys(values, 0.0)
+        scale, noise, few = scales(values), dict.fromkeys(values, 0.0), lucky(values)
+        # In float64, in which optimizers divide them by their own size, all that follows from them.
+        thrown = (values if dtype == "float64" else few) if few else ()
 
         def stray(session: Session, share: float = 1.0, most: float = np.inf) -> None:
+            whole = thrown if share == SHARE else ()
             for part in run(session):
                 for name, array in part.items():
                     error = relative_error(array, values[name], scale[name])
                     if error <= most:
-                        noise[name] = max(noise[name], error * share)
+                        noise[name] = max(noise[name], error * (1.0 if name in whole else share))
             session.forget()
 
         if dtype not in self._ways:
@@ -213,8 +216,9 @@ class Reference:
         ways = self._ways[dtype]
         ways.plain.forget()
         stray(self._session(ways.plain, dtype))
-        ways.rounded.begin(ways.plain.decisions)
-        stray(self._session(ways.rounded, dtype), SHARE)
+        for coins in range(THROWS if few else 1):
+            ways.rounded.begin(ways.plain.decisions, coins)
+            stray(self._session(ways.rounded, dtype), SHARE)
         if narrow(dtype):
             ways.rounded.begin(None)
             stray(self._session(ways.rounded, dtype), SHARE)
