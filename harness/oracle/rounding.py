@@ -31,8 +31,12 @@ SHARE = 0.25
 SHAKEN = 2.0**-22
 # Throws of the coins where a tensor that is nothing but rounding has no more numbers.
 THROWS, LUCKY = 4, 8
-# What is so many units of its last place from a whole number was one.
-WHOLE = 64
+# What makes whole numbers of whole numbers, up to the first that float32 has not; arrays of more
+# numbers are data, and so are those that begin with so many others.
+ENTRYWISE = frozenset({"add", "subtract", "multiply", "divide", "power"})
+COUNTING = ENTRYWISE | {"sum", "cumulative_sum"}
+MOST, FIRST = 1 << 16, 16
+FARTHEST = 2.0**24
 # What activations are made of, all within [-1, 1].
 ACTIVE = ("tanh", "erf")
 
@@ -50,15 +54,21 @@ TERMS: Mapping[str, Callable[..., int]] = {
 }
 
 
-def _exponent(base: Any, given: Any) -> Array:
-    """An exponent; of a negative base whole where it is but for rounding: it has no other."""
-    exponent: Array = np.asarray(given)
-    if exponent.dtype.kind != "f":
-        return exponent
-    nearest = np.rint(exponent)
-    band = WHOLE * np.finfo(exponent.dtype).eps * np.abs(nearest)
-    whole = (np.asarray(base) < 0) & (np.abs(exponent - nearest) <= band)
-    return np.asarray(np.where(whole, nearest, exponent))
+def _counted(op: str, arguments: Sequence[Any], y: Array) -> Array | None:
+    """Where an operation counts: of whole numbers it makes whole numbers, which nobody rounds.
+    None where it does so nowhere."""
+    literal = op != "power" or np.ndim(arguments[1]) == 0
+    if op not in COUNTING or not literal or y.size > MOST or np.all(y.ravel()[:FIRST] % 1):
+        return None
+    if op not in ENTRYWISE:
+        return np.broadcast_to(np.all(_whole(arguments[0])), y.shape) & _whole(y)
+    first, second = map(_whole, arguments)
+    return first & second & _whole(y)
+
+
+def _whole(given: Any) -> Array:
+    numbers = np.asarray(given)
+    return np.asarray((numbers == np.rint(numbers)) & (np.abs(numbers) < FARTHEST))
 
 
 class Rounded(Oracle):
@@ -99,8 +109,6 @@ class Rounded(Oracle):
         function, alone = TABLE[op], op in ALONE
 
         def run(*arguments: Any, **attributes: Any) -> Array:
-            if op == "power":
-                arguments = arguments[0], _exponent(*arguments)
             y = np.asarray(function(*arguments, **attributes))
             if y.dtype.kind != "f" or self._decisions is None:
                 return y
@@ -113,7 +121,9 @@ class Rounded(Oracle):
                     # and by others in float64, at all steps alike; 1 - beta ** t magnifies that.
                     base, exponent = arguments
                     return np.asarray(function(base * (1 + np.finfo(y.dtype).eps), exponent))
-            return self._nudge(y, np.finfo(y.dtype).eps * walked(terms(*arguments, **attributes)))
+            off = self._nudge(y, np.finfo(y.dtype).eps * walked(terms(*arguments, **attributes)))
+            counted = _counted(op, arguments, y)
+            return off if counted is None else np.where(counted, y, off)
 
         return run
 

@@ -104,8 +104,8 @@ def scales(expected: Arrays) -> dict[str, float]:
 
 
 def without_size(expected: Arrays) -> list[str]:
-    """The tensors that are zero beside the largest of their kind, as the gradient of a bias before a
-    normalisation, which is nothing but rounding."""
+    """The tensors that are zero beside the largest of their kind and nothing but rounding, as the
+    gradient of a bias before a normalisation."""
     own, kind = _sizes(expected)
     return [name for name, size in own.items() if _is_lost(size, kind[name])]
 

@@ -72,23 +72,31 @@ def test_mixed_precision_rounds_activations_and_sums_over_examples() -> None:
         assert np.array_equal(kept, TABLE["sum"](x, axis=axis, keepdims=keepdims))
 
 
-def test_a_negative_base_has_whole_exponents_only() -> None:
-    rounded = Rounded()
-    counted = rounded.primitives["add"](np.arange(6.0), np.array(1.0))
-    signs = rounded.primitives["power"](np.array(-1.0), counted)
-    assert np.max(np.abs(signs - (-1.0) ** np.arange(1, 7))) <= 2 * np.finfo(float).eps
-    # Of a positive one a nearby exponent is another number, and rounding may make it.
-    off = rounded.primitives["power"](np.array(7.0), np.array([2.0 + 2.0**-51]))
-    assert off != rounded.primitives["power"](np.array(7.0), np.array([2.0]))
-    # What is no whole number of a negative base is none for anybody.
-    with np.errstate(invalid="ignore"):
-        assert np.isnan(rounded.primitives["power"](np.array(-2.0), np.array([0.5])))
+def test_nobody_rounds_what_counts() -> None:
+    """Whole numbers: else a negative base has an exponent that makes it NaN, and the square of 1
+    taken from 1 a root that does."""
+    primitives, count = Rounded().primitives, np.arange(-3.0, 4.0)
+    one, two = np.array(1.0), np.array(2.0)
+    later = primitives["add"](count, one)
+    np.testing.assert_array_equal(later, count + 1)
+    np.testing.assert_array_equal(primitives["power"](count, two), count**2)
+    np.testing.assert_array_equal(primitives["cumulative_sum"](count), np.cumsum(count))
+    signs = primitives["power"](np.array(-1.0), later)
+    assert np.max(np.abs(signs - (-1.0) ** later)) <= 2 * np.finfo(float).eps
+    for op, operands in (
+        ("add", (count, np.array(0.5))),
+        ("multiply", (count, np.array(0.1))),
+        ("divide", (count, np.array(7.0))),
+        ("add", (count + 2.0**24, one)),
+        ("power", (np.array(7.0), count)),
+    ):
+        assert np.any(primitives[op](*operands) != TABLE[op](*operands))
 
 
 def test_a_step_falls_where_the_plain_run_has_it() -> None:
     """floor of a whole number that was computed is that number, however it is rounded."""
     plain, rounded = Watching(), Rounded()
-    halves = (np.arange(20.0), np.array(2.0))
+    halves = (np.arange(20.0) * 0.7, np.array(0.7))
     told = plain.primitives["floor"](plain.primitives["divide"](*halves))
     rounded.begin(plain.decisions)
     off = rounded.primitives["divide"](*halves)
