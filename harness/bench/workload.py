@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.bench.request import Group, characters_read
-from harness.oracle.case import state_of, step_values
+from harness.oracle.case import beside_start, state_of, step_values
 from harness.oracle.draw import data, draw, target
 from harness.oracle.tolerance import Deviation
 from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference
@@ -130,7 +130,8 @@ class TimedCase:
         programs = (self.programs["train"], self.programs["forward"])
         orders = FEW if self.group.batch > LARGE else OTHERS
         reference = Reference(*programs, self.rule, orders=orders, kind=kind)
-        return reference.expect(lambda session: [self.run(session)])
+        expected = reference.expect(lambda session: [self.run(session)])
+        return beside_start(expected, self.material.parameters)
 
     def run(self, session: Session) -> dict[str, Array]:
         """The results of the compared steps in a session of the case's programs."""

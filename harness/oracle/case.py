@@ -9,17 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, Arrays
 from harness.oracle.draw import cotangents, draw
 from harness.oracle.given import Given
 from harness.oracle.off_kinks import Drawing, drawn
 from harness.oracle.patience import OracleFault, at_work, this_run
+from harness.oracle.tolerance import PRECISION, ROUNDOFF, scales
 from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference, Run
 from harness.program.dims import resolve_shape
 from harness.program.ir import Phase, Program
@@ -28,6 +30,7 @@ from harness.program.signature import group_of
 from harness.program.squares import with_loss
 from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
+from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
 from harness.spec.model import Spec
@@ -170,7 +173,7 @@ class Case:
                 step = {"results": results, **session.read()}
                 yield step_values(number, step, material)
 
-        return self._expect(("train", digest(rule), key), run)
+        return beside_start(self._expect(("train", digest(rule), key), run), material.parameters)
 
 
 def entries_of(program: Program, batch: int, time: int) -> int:
@@ -205,6 +208,21 @@ def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> di
     return found
 
 
+def beside_start(expected: Expected, parameters: Arrays) -> Expected:
+    """:func:`step_values`, with no less noise of how far a parameter moved than it is rounded to:
+    of a few numbers all may come out alike by luck."""
+    sizes = {f"{n} moved": float(np.abs(a).max(initial=0.0)) for n, a in parameters.items()}
+
+    @cache
+    def measured(dtype: str) -> dict[str, float]:
+        noise, scale = expected.measured(dtype), scales(expected.values)
+        one = ROUNDOFF * PRECISION[host_dtype(dtype)]
+        least = {n: one * sizes.get(n.partition(": ")[2], 0.0) / scale[n] for n in noise}
+        return {n: max(error, least[n]) for n, error in noise.items()}
+
+    return replace(expected, measured=measured)
+
+
 def _moved(array: Any, start: Array | None) -> Any:
     """How far a parameter has moved; what cannot have moved from there is left as it is, for the
     comparison to say so."""
@@ -215,4 +233,4 @@ def _moved(array: Any, start: Array | None) -> Any:
     return np.asarray(moved).astype(array.dtype)
 
 
-__all__ = ["Case", "Expected", "entries_of", "state_of", "step_values"]
+__all__ = ["Case", "Expected", "beside_start", "entries_of", "state_of", "step_values"]

@@ -58,7 +58,7 @@ def _counted(op: str, arguments: Sequence[Any], y: Array) -> Array | None:
     """Where an operation counts: of whole numbers it makes whole numbers, which nobody rounds.
     None where it does so nowhere."""
     literal = op != "power" or np.ndim(arguments[1]) == 0
-    if op not in COUNTING or not literal or y.size > MOST or np.all(y.ravel()[:FIRST] % 1):
+    if op not in COUNTING or not literal or y.size > MOST or not _whole(y.ravel()[:FIRST]).any():
         return None
     if op not in ENTRYWISE:
         return np.broadcast_to(np.all(_whole(arguments[0])), y.shape) & _whole(y)

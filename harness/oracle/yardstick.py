@@ -52,7 +52,7 @@ FEW = ("reversed",)
 OTHERS = tuple(order for order in ORDERS if order != "plain")
 # Operands of float32 nearer than this, relative to the largest, may compare the other way; and
 # those nearer than so many times the typical noise.
-DOUBTFUL, DOUBTS = 1e-6, 4.0
+DOUBTFUL, DOUBTS = 1e-6, 6.0
 NEXT = 1 + 1e-6  # times the nearest: whatever is further than that
 
 

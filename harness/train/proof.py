@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.arrays import ArrayDict
 from harness.errors import HarnessError
-from harness.oracle.case import state_of, step_values
+from harness.oracle.case import beside_start, state_of, step_values
 from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
 from harness.oracle.rounding import shaken
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation
@@ -108,6 +108,7 @@ class _Proof:
         setup = self.setup
         reference = Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
         expected = reference.expect(lambda session: [self._oracle(session)])
+        expected = beside_start(expected, self.parameters)
         found = self._made(self.parameters, [(*step, 1) for step in self.shown])
         return expected.deviations(found, self.dtype)
 

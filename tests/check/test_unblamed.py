@@ -110,6 +110,16 @@ def test_no_model_is_blamed(model: str, unanswered: set[str]) -> None:
     assert silent(report) == unanswered
 
 
+@pytest.mark.parametrize("seed", [0, 2, 4])
+@pytest.mark.parametrize("model", ["norms_of_one_number", "counted", "clipped_scale"])
+def test_layers_of_frameworks_are_not_blamed(model: str, seed: int) -> None:
+    """What is nothing but rounding is rounded otherwise in a fused kernel, and whole numbers are
+    not rounded by anybody."""
+    report = harness.check(str(SPECS / f"{model}.yaml"), ["torch", "jax"], seed=seed)
+    assert faults(report) == []
+    assert silent(report) <= {"offset"}
+
+
 def test_whoever_turns_one_of_two_relus_is_not_blamed() -> None:
     """Both together moved a parameter by less than half of what one alone did, in step 4."""
     report = harness.check(
