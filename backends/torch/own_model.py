@@ -64,6 +64,12 @@ class TorchModels(OwnModels):
                 f"{file} gives {type(module).__name__}, and a torch.nn.Module is wanted: name one, "
                 "its class, or a function that makes one"
             )
+        lazy = [n for n, p in module.named_parameters() if torch.nn.parameter.is_lazy(p)]
+        if lazy:
+            raise UsageError(
+                f"{file} has parameters without a shape ({lazy[0]}): call it once as it is made, so "
+                "that its lazy modules have theirs"
+            )
         return TorchModel(module.to(self.backend.device, dtype), dtype, self.backend)
 
 
@@ -71,6 +77,7 @@ class TorchModel(OwnModel):
     """A module in the session's dtype, on its device."""
 
     trains = True
+    tensor = torch.Tensor
 
     def __init__(self, module: torch.nn.Module, dtype: torch.dtype, backend: Any) -> None:
         self.module, self.dtype, self.backend = module, dtype, backend

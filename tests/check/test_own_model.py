@@ -192,6 +192,26 @@ REFUSED = {
         "        return super().forward(x).half()\n",
         "Half", RULES, "logits is float16 in the model, asked for in float64",
     ),
+    "coarse dtype": (
+        f"{NET}\n\nclass Coarse(Net):\n    def forward(self, x):\n"
+        "        return super().forward(x).bfloat16()\n",
+        "Coarse", RULES, "logits is bfloat16 in the model, asked for in float64",
+    ),
+    "an array": (
+        f"{NET}\n\nclass Bare(Net):\n    def forward(self, x):\n"
+        "        return super().forward(x).detach().numpy()\n",
+        "Bare", RULES, "logits is ndarray in the model: let it return a Tensor",
+    ),
+    "nothing": (
+        f"{NET}\n\nclass Mute(Net):\n    def forward(self, x):\n        super().forward(x)\n",
+        "Mute", RULES, "the model returns None, in which there is no tensor",
+    ),
+    "lazy": (
+        f"{NET}\n\nclass Lazy(Net):\n    def __init__(self, vocab, factors, hidden):\n"
+        "        super().__init__(vocab, factors, hidden)\n"
+        "        self.fc = nn.LazyLinear(vocab)\n",
+        "Lazy", RULES, "has parameters without a shape (fc.weight)",
+    ),
     "too many": (
         f"{NET}\n\nclass Many(Net):\n    def forward(self, x):\n"
         "        return (super().forward(x),) * 3\n",

@@ -61,12 +61,14 @@ class OwnModel(ABC):
         takes: The names of what a call takes, in their order; None where they cannot be known.
         differentiates: Whether there is :meth:`gradients`.
         trains: Whether it has a training mode, in which it moves its own statistics.
+        tensor: What it must return, where the framework takes nothing else.
     """
 
     label: str
     takes: tuple[str, ...] | None = None
     differentiates: bool = True
     trains: bool = False
+    tensor: type[Any] = object
 
     @abstractmethod
     def entries(self) -> Mapping[str, ModelArray]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import UsageError, did_you_mean, several
+from harness.errors import UsageError, did_you_mean, several, shorten
 from harness.program.ir import Program, walk_nodes
 from harness.program.signature import result_ports
 from harness.runtime.own_model.contract import Placing
@@ -90,6 +90,11 @@ class Results:
             UsageError: there are more or fewer than the spec has, or none by its names.
         """
         leaves = list(_leaves(returned))
+        if not leaves:
+            raise UsageError(
+                f"the model returns {shorten(repr(returned), 40)}, in which there is no tensor (the "
+                f"spec has: {', '.join(self.known)})"
+            )
         keyed = {key: tensor for key, tensor in leaves if key is not None}
         plain = [tensor for key, tensor in leaves if key is None]
         found = self._of_keys(keyed) if keyed else {}

@@ -163,20 +163,31 @@ class OwnModelService:
     def _naming(self, shapes: Mapping[str, tuple[int, ...]]) -> Callable[[Any], dict[str, Any]]:
         def named(returned: Any) -> dict[str, Any]:
             found = self.results.named(returned)
+            for name, tensor in found.items():
+                if not isinstance(tensor, self.model.tensor):
+                    raise UsageError(
+                        f"{name.removeprefix('output.')} is {type(tensor).__name__} in the model: "
+                        f"let it return a {self.model.tensor.__name__}"
+                    )
+                self._hold_dtype(name, tensor.dtype)
             return {n: self.model.shaped(n, t, shapes[n]) for n, t in found.items()}
 
         return named
 
     def _checked(self, results: Mapping[str, Array]) -> ArrayDict:
         for name, array in results.items():
-            if array.dtype.kind == "f" and str(array.dtype) != self.dtype:
-                found = str(array.dtype)
-                other = f", or ask for --dtype {found}" if found in self.opener.dtypes else ""
-                raise UsageError(
-                    f"{name.removeprefix('output.')} is {found} in the model, asked for in "
-                    f"{self.dtype}: let it compute in the dtype of its weights and inputs{other}"
-                )
+            self._hold_dtype(name, array.dtype)
         return dict(results)
+
+    def _hold_dtype(self, name: str, dtype: Any) -> None:
+        """Raise :class:`UsageError` for floats of another dtype of any framework."""
+        found = getattr(dtype, "name", str(dtype).rpartition(".")[2])
+        if "float" in found and found != self.dtype:
+            other = f", or ask for --dtype {found}" if found in self.opener.dtypes else ""
+            raise UsageError(
+                f"{name.removeprefix('output.')} is {found} in the model, asked for in "
+                f"{self.dtype}: let it compute in the dtype of its weights and inputs{other}"
+            )
 
 
 def _wanted(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
