@@ -67,8 +67,8 @@ class TorchModels(OwnModels):
         lazy = [n for n, p in module.named_parameters() if torch.nn.parameter.is_lazy(p)]
         if lazy:
             raise UsageError(
-                f"{file} has parameters without a shape ({lazy[0]}): call it once as it is made, so "
-                "that its lazy modules have theirs"
+                f"{file} has parameters without a shape ({lazy[0]}): call it once as it is made, "
+                "so that its lazy modules have theirs"
             )
         return TorchModel(module.to(self.backend.device, dtype), dtype, self.backend)
 

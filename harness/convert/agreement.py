@@ -22,15 +22,16 @@ SIZES = ((3, 7), (2, 1))
 
 @dataclass(frozen=True)
 class Agreement:
-    """How outputs compare with the oracle's; ``worst`` is the one that is furthest off."""
+    """How outputs compare with the oracle's; ``worst`` is the one that is furthest off. Of those
+    that are lost in rounding, or not finite, there are no ``comparisons``."""
 
     comparisons: int
     worst: Deviation
 
     @property
     def agrees(self) -> bool:
-        """Whether all do."""
-        return self.worst.agrees
+        """Whether all do, and there is one at least."""
+        return self.comparisons > 0 and self.worst.agrees
 
     @property
     def digits(self) -> float:
@@ -54,4 +55,5 @@ def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Ag
         expected = case.forward("inference", material, (batch, time)).only("output.", "state.")
         results = run(without_noise(case.training, material.inputs), material.state)
         found += expected.deviations(results, dtype)
-    return Agreement(len(found), worst(found))
+    told = [deviation for deviation in found if not deviation.void]
+    return Agreement(len(told), worst(told or found))

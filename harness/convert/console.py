@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from harness.convert.agreement import Agreement
 from harness.convert.request import Export, Exporting, Import
 from harness.convert.run import FormatFault, export, import_
 from harness.files.user_file import displayed
@@ -87,6 +88,8 @@ def run_import(request: Import, as_json: bool) -> int:
 def _text(request: Export, made: Exporting) -> str:
     found = made.agreement
     head = f"{made.spec} as {request.format_}, {made.dtype}: "
+    if not found.comparisons:
+        return f"{head}nobody can tell whether it is right: {found.worst}\nnothing was written"
     if not found.agrees:
         return f"{head}differ: {found.worst}\nnothing was written"
     files = ", ".join(str(file) for file in made.files)
@@ -97,6 +100,12 @@ def _text(request: Export, made: Exporting) -> str:
     )
 
 
+def _verdict(found: Agreement) -> str:
+    if not found.comparisons:
+        return "not-applicable"
+    return "agree" if found.agrees else "differ"
+
+
 def _document(request: Export, made: Exporting) -> dict[str, object]:
     worst = made.agreement.worst
     error = worst.error if math.isfinite(worst.error) else None
@@ -104,7 +113,7 @@ def _document(request: Export, made: Exporting) -> dict[str, object]:
         "spec": made.spec,
         "format": request.format_,
         "dtype": made.dtype,
-        "verdict": "agree" if made.agreement.agrees else "differ",
+        "verdict": _verdict(made.agreement),
         "digits": round(made.agreement.digits, 2),
         "comparisons": made.agreement.comparisons,
         "worst": {"name": worst.name, "error": error, "tolerance": worst.tolerance},

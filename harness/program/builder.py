@@ -75,10 +75,8 @@ class Builder:
         length = self.types[sequences[0]].shape[0]
         count = len(carries)
         last = [self.value(self.types[c]) for c in carries]
-        stacked = [
-            self.value(Type((length, *self.types[o].shape), self.types[o].kind))
-            for o in body.outputs[count:]
-        ]
+        made = [self.types[output] for output in body.outputs[count:]]
+        stacked = [self.value(Type((length, *t.shape), t.kind, t.bound)) for t in made]
         attributes = {"carries": count, "reverse": reverse}
         inputs = (*carries, *sequences)
         self.append(Node("scan", inputs, (*last, *stacked), attributes, body, self.place))

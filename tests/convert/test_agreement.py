@@ -12,6 +12,8 @@ from small_models import sized
 
 from harness.convert import run
 from harness.convert.agreement import Agreement, agreement
+from harness.convert.console import _text, _verdict
+from harness.convert.request import Export, Exporting
 from harness.convert.weights import Weights
 from harness.oracle.tolerance import Deviation
 from harness.spec.model import load_spec
@@ -47,6 +49,16 @@ def test_agreement_is_by_several_batches_and_sees_one_wrong_number(tmp_path: Pat
         0,
     )
     assert "expected dtype float64, found float32" in str(narrow.worst)
+
+
+def test_what_is_lost_in_rounding_agrees_with_nothing() -> None:
+    void = Deviation("y", 1e-8, 1.0, 16.0)
+    assert not Agreement(0, void).agrees
+    assert _verdict(Agreement(0, void)) == "not-applicable"
+    given = Exporting("lost", "float32", Agreement(0, void), [], {})
+    told = _text(Export("lost", Path("w.safetensors"), "onnx"), given)
+    assert "nobody can tell whether it is right: y was not compared" in told
+    assert told.endswith("nothing was written")
 
 
 def oracle_of(given: Weights) -> Any:

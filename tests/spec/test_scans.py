@@ -79,6 +79,23 @@ def test_a_scan_goes_over_another_axis(way: str) -> None:
     np.testing.assert_allclose(found["y"], np.moveaxis(expected, 0, 2))
 
 
+def test_places_that_a_scan_gives_out_are_below_what_they_were() -> None:
+    """The place of the largest so far, of which there are as many as features."""
+    text = LAYER.replace("output: h", "output: place")
+    text = text.replace(
+        "h = rate * h + x_t * b\n", "h = rate * h + x_t * b\n    place = argmax(h)\n"
+    )
+    text = text.replace(", back: false", "")
+    layers = "{leak: {layer: leak}}"
+    equations = ["k, h = leak(x)", "y = x * one_hot(k, width)"]
+    program = tiny(equations, layers, overrides=written("", text)).program("training")
+    values = computed(program)
+    found = {p.name: values[p.value] for p in (*program.inputs, *program.outputs)}
+    kept = found["y"] != 0
+    assert np.all(np.count_nonzero(kept, -1) <= 1)
+    np.testing.assert_array_equal(found["y"][kept], found["x"][kept])
+
+
 @pytest.mark.parametrize("way", ["axis: 2\n  reverse: true", "reverse: true", "axis: 0"])
 def test_derivatives_and_plans(way: str) -> None:
     text = ACROSS if "axis" in way else LAYER

@@ -25,6 +25,12 @@ def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
         f"{name} is {list(shape)} in the spec (at {sizes}), and {view} of the model is "
         f"{list(found)}"
     )
+    whole = sides.entries[view.key].shape
+    if view.is_cut(whole):
+        return (
+            f"{words}: its slice goes beyond {view.key}, which is {list(whole)} there; give the "
+            "sizes that the rule is for by --size"
+        )
     if view.axes is None and len(found) == 2 and found[::-1] == shape:
         return f"{words}: it is transposed; say --map {name}={view}.T"
     if sorted(found) == sorted(shape):
@@ -42,7 +48,7 @@ def _sizes(sides: Sides) -> str:
     bound: dict[str, int] = {}
     for port in sides.program.parameters:
         view, part = _alone(sides, port.name)
-        if view is None:
+        if view is None or view.is_cut(sides.entries[view.key].shape):
             continue
         shape = part.neutral(view.shape(sides.entries[view.key].shape))
         with suppress(UsageError):

@@ -88,6 +88,11 @@ class ArrayPart:
         """The shape of the part of an array of a shape; what numpy raises where it has none."""
         return self.of(np.broadcast_to(np.zeros((), np.bool_), whole)).shape
 
+    def is_cut(self, whole: tuple[int, ...]) -> bool:
+        """Whether a slice goes beyond an array of a shape, which numpy leaves out silently."""
+        pairs = zip(self.index, whole, strict=False)
+        return any(isinstance(i, slice) and (i.stop or 0) > length for i, length in pairs)
+
     def __str__(self) -> str:
         return self.text or self.key
 

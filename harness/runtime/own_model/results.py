@@ -92,8 +92,8 @@ class Results:
         leaves = list(_leaves(returned))
         if not leaves:
             raise UsageError(
-                f"the model returns {shorten(repr(returned), 40)}, in which there is no tensor (the "
-                f"spec has: {', '.join(self.known)})"
+                f"the model returns {shorten(repr(returned), 40)}, in which there is no tensor "
+                f"(the spec has: {', '.join(self.known)})"
             )
         keyed = {key: tensor for key, tensor in leaves if key is not None}
         plain = [tensor for key, tensor in leaves if key is None]
