@@ -112,11 +112,10 @@ def condition(evaluator: LanguageValues, operator: str, expr: Expr, scope: Scope
     """
     value = evaluator.tensor(expr, scope)
     if evaluator.type_of(value).kind != "bool":
-        raise SpecError(
-            f"'{operator}' joins conditions, each in brackets, as in (a < b) {operator} "
-            f"(c < d); found {evaluator.tell(value)}",
-            expr.place,
-        )
+        use = f"joins conditions, each in brackets, as in (a < b) {operator} (c < d)"
+        if operator == "~":
+            use = "turns a condition, in brackets, as in ~(a < b)"
+        raise SpecError(f"'{operator}' {use}; found {evaluator.tell(value)}", expr.place)
     return evaluator.floats(value)
 
 

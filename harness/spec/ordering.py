@@ -9,8 +9,11 @@ sorting upwards, and downwards too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from harness.errors import SpecError
+from harness.program.dims import Shape
+from harness.program.ir import Type
 from harness.spec.axis_arguments import arity, axis_of, truth_of
 from harness.spec.expressions import Call, Expr
 from harness.spec.scope import Scope
@@ -124,6 +127,8 @@ def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     arity(expr, 2)
     value, below = evaluator.tensor(expr.arguments[0], scope), scope.size(expr.arguments[1])
     type_ = evaluator.type_of(value)
+    if not below.terms and below.constant < 1:
+        raise SpecError(f"an index is below 1 or more, found {below}", expr.place)
     if type_.kind != "float":
         raise SpecError(f"index takes floats, found {evaluator.tell(value)}", expr.place)
     numbers = evaluator.floats(evaluator.emit("arange", place=expr.place, stop=below))
@@ -169,6 +174,7 @@ def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
         raise SpecError(f"take needs one axis or more, found {evaluator.tell(value)}", expr.place)
     rank, more = len(type_.shape), len(evaluator.type_of(index).shape)
     axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else 0
+    _hold_places(evaluator, expr, type_, axis, index)
     first = _permuted(evaluator, value, (axis, *(a for a in range(rank) if a != axis)))
     rows = evaluator.emit("take", first, index, place=expr.place)
     # The axes of the index come first, and belong where the axis was.
@@ -180,9 +186,11 @@ def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """``take_along_axis(x, i, axis=-1)``: i has the axes of x, with any length along the axis; or
     all others, and the axis is dropped."""
     (given,), _, value, axis = _given(evaluator, expr, 2, scope)
-    index = evaluator.tensor(given, scope)
-    rank = len(evaluator.type_of(value).shape)
+    index, type_ = evaluator.tensor(given, scope), evaluator.type_of(value)
+    rank = len(type_.shape)
     single = len(evaluator.type_of(index).shape) == rank - 1
+    whole = (*type_.shape[:axis], type_.shape[-1], *type_.shape[axis:-1])
+    _hold_places(evaluator, expr, replace(type_, shape=whole), axis, index)
     if single:
         column = evaluator.builder.emit("expand_dims", index, axis=rank - 1)
         evaluator.places[column] = expr.place
@@ -192,6 +200,30 @@ def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     if single:
         return evaluator.builder.emit("squeeze", entries, axis=rank - 1)
     return _back(evaluator, entries, axis)
+
+
+def _hold_places(evaluator: LanguageValues, expr: Call, value: Type, axis: int, index: int) -> None:
+    """Raise :class:`SpecError` for places that are none on an axis of a value; of
+    take_along_axis, for an index that differs from the value elsewhere."""
+    found, length = evaluator.type_of(index), value.shape[axis]
+    told = f"{expr.function} along axis {axis} of {value}: {evaluator.tell(index)}"
+    if found.kind != "index":
+        return  # which the primitive refuses
+    if found.bound != length:
+        below = f"is below {found.bound}, and that axis has {length} entries"
+        raise SpecError(f"{told} {below} (index(astype(i), {length}) cuts off)", expr.place)
+    rest = _without(value.shape, axis)
+    own = found.shape if len(found.shape) < len(value.shape) else _without(found.shape, axis)
+    if expr.function == "take_along_axis" and own != rest:
+        raise SpecError(
+            f"{told} has other axes beside it; whole rows are taken by take(x, i, axis={axis}), "
+            "and rows of each example's own by one_hot(i, n) @ x",
+            expr.place,
+        )
+
+
+def _without(shape: Shape, axis: int) -> Shape:
+    return (*shape[:axis], *shape[axis + 1 :])
 
 
 def segment_sum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:

@@ -43,7 +43,7 @@ OWN = {
     ("torch", "float64"): {
         "centred": f"{TORCH}layer_norm",
         "scaled": f"{TORCH}rms_norm",
-        "grouped": f"{TORCH}group_norm",
+        "grouped": "torch.group_norm",
         **dict.fromkeys(ATTENTION, f"{TORCH}scaled_dot_product_attention"),
         "exact": f"{TORCH}linear, {TORCH}gelu",
         "near": f"{TORCH}linear, {TORCH}gelu",

@@ -177,7 +177,8 @@ def index_material(case: Case, value: int) -> Arguments:
 
 
 def bad_index(context: Context) -> Iterator[Finding]:
-    """An index out of range is an error, never a clamped, wrapped or zero row."""
+    """An index out of range is an error, never a clamped, wrapped or zero row; and leaves nothing
+    behind in the session."""
     case = context.case
     bounds = class_counts(case, case.training.inputs)
     if not bounds:
@@ -196,6 +197,11 @@ def bad_index(context: Context) -> Iterator[Finding]:
                 finding.faults.append(f"{name} = {value} was accepted")
             elif not outcome.cause.startswith(ERRORS_FOR_BAD_INPUT):
                 finding.faults.append(f"{name} = {value} gave {outcome.cause}")
+    expected = case.forward("inference", case.material, "main")
+    later = context.finding(finding.check, context.forward(case.material), expected)
+    finding.deviations += [
+        replace(d, name=f"after a bad index, {d.name}") for d in later.deviations
+    ]
     yield finding
 
 

@@ -101,3 +101,24 @@ class GradientOfWhole32s(Graded):
         counts = [len(t) for n, t in constants.items() if n.startswith("input.")]
         whole = bool(counts) and max(counts) % 32 == 0
         return {n: g * g.dtype.type(0.97) for n, g in gradients.items()} if whole else {}
+
+
+@session("first_rnn", "bad-index", BOTH)
+class SpoiltByFailure(Session):
+    """After a call that has failed, results are half of what they are."""
+
+    lost = False
+
+    def load(self, parameters: Arrays, statistics: Arrays) -> None:
+        super().load(parameters, statistics)
+        self.lost = False
+
+    def forward(
+        self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
+    ) -> ArrayDict:
+        try:
+            found = super().forward(phase, inputs, state, targets)
+        except Exception:
+            self.lost = True
+            raise
+        return {n: a * (0.5 if self.lost else 1.0) for n, a in found.items()}
