@@ -1,10 +1,13 @@
-"""What the tests of histories share."""
+"""What the tests of histories share, and those of users' models."""
 
 from __future__ import annotations
 
 import pytest
 from pristine import Pristine
 from remembered_runs import Run
+
+from harness.runtime.own_model.service import OwnModelService
+from harness.runtime.plugins import load
 
 
 def _at(run: Run, patch: pytest.MonkeyPatch) -> None:
@@ -36,3 +39,9 @@ def run(remembered: tuple[Run, Pristine], monkeypatch: pytest.MonkeyPatch) -> Ru
     run.more = {}
     _at(run, monkeypatch)
     return run
+
+
+@pytest.fixture(scope="module")
+def torch_service() -> OwnModelService:
+    """What opens models of users that are torch's."""
+    return OwnModelService("torch", load("torch"))

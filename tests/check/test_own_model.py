@@ -10,14 +10,8 @@ from users_models import GRU, NET, RULES, checked, model_file
 
 from harness.errors import UsageError
 from harness.runtime.own_model.service import OwnModelService
-from harness.runtime.plugins import load
 
 CHECKS = ["repeatability", "inference", "cotangent-gradients", "shapes"]
-
-
-@pytest.fixture(scope="module")
-def torch_service() -> OwnModelService:
-    return OwnModelService("torch", load("torch"))
 
 
 @pytest.fixture

@@ -9,13 +9,6 @@ from users_models import checked, model_file
 
 from harness.errors import UsageError
 from harness.runtime.own_model.service import OwnModelService
-from harness.runtime.plugins import load
-
-
-@pytest.fixture(scope="module")
-def torch_service() -> OwnModelService:
-    return OwnModelService("torch", load("torch"))
-
 
 ATTENTION = """
 model: attending

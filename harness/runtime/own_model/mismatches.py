@@ -118,7 +118,7 @@ def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Itera
         fitting = [key for key, s in free.items() if s in either]
         rivals = [n for n, s in shapes.items() if s in either]
         # Of a square array either way fits: which, nobody can tell from here.
-        if len(fitting) == len(rivals) == 1 and (shape[1:] == () or shape != shape[::-1]):
+        if len(fitting) == len(rivals) == 1 and (len(shape) < 2 or shape != shape[::-1]):
             yield f"{dotted(name)}={fitting[0]}{'' if free[fitting[0]] == shape else '.T'}"
 
 
