@@ -21,7 +21,7 @@ from harness.arrays import Arrays, widened
 from harness.oracle.kinks import KINKS, Rivals, Watching, Wavering
 from harness.oracle.oracle import Oracle
 from harness.oracle.orders import ORDERS
-from harness.oracle.rounding import SHARE, THROWS, Narrowed, Rounded, lucky
+from harness.oracle.rounding import SHARE, THROWS, Narrowed, Rounded, lucky, repeated
 from harness.oracle.tolerance import (
     FLOOR,
     PRECISION,
@@ -216,7 +216,7 @@ class Reference:
         ways = self._ways[dtype]
         ways.plain.forget()
         stray(self._session(ways.plain, dtype))
-        for coins in range(THROWS if few else 1):
+        for coins in range(THROWS if few or repeated(values) else 1):
             ways.rounded.begin(ways.plain.decisions, coins)
             stray(self._session(ways.rounded, dtype), SHARE)
         if narrow(dtype):

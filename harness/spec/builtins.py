@@ -32,6 +32,12 @@ def _reduction(op: str) -> Builtin:
         value = evaluator.tensor(expr.arguments[0], scope)
         axes = axes_of(evaluator, value, keywords.get("axis"), scope)
         keep = "keepdims" in keywords and truth_of("keepdims", keywords["keepdims"], scope)
+        if op in ("mean", "var") and evaluator.type_of(value).kind != "float":
+            raise SpecError(
+                f"{op} needs floats, found {evaluator.tell(value)}; astype makes floats of an "
+                "index or a condition",
+                expr.place,
+            )
         if op == "var":
             center = evaluator.builder.mean(value, axes, keepdims=True)
             off = evaluator.emit("subtract", value, center, place=expr.place)

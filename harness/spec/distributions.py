@@ -132,7 +132,7 @@ class Orthogonal:
 
 def _as_matrix(shape: Shape) -> tuple[int, int]:
     if len(shape) < 2:
-        raise UsageError(f"orthogonal needs at least two axes, not shape {list(shape)}")
+        raise UsageError(f"orthogonal needs at least two axes, found {len(shape)}")
     return math.prod(shape[:-1]), shape[-1]
 
 
@@ -205,7 +205,7 @@ def identity_matrix(shape: Shape) -> FloatArray:
         UsageError: the shape has not two axes.
     """
     if len(shape) != 2:
-        raise UsageError(f"identity needs two axes, not shape {list(shape)}")
+        raise UsageError(f"identity needs two axes, found {len(shape)}")
     return np.eye(*shape)
 
 

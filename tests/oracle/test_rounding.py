@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from harness.check.checks.extremes import index_material
+from harness.check.request import Request, make_case
 from harness.oracle.kinks import Watching
 from harness.oracle.oracle import TABLE
-from harness.oracle.rounding import Narrowed, Rounded
+from harness.oracle.rounding import Narrowed, Rounded, repeated
+from harness.oracle.tolerance import K
 from harness.runtime.precision import rounded_to
+from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -70,6 +74,38 @@ def test_mixed_precision_rounds_activations_and_sums_over_examples() -> None:
     for axis, keepdims in (((0, 1), False), ((1,), False), ((0,), True)):
         kept = table["sum"](x, axis=axis, keepdims=keepdims)
         assert np.array_equal(kept, TABLE["sum"](x, axis=axis, keepdims=keepdims))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_equal_numbers_are_off_alike_and_others_by_a_coin(dtype: str) -> None:
+    """Whoever computes an example twice makes the same error twice."""
+    rounded, rows = Rounded(dtype), np.arange(1.0, 301.0).astype(dtype) / 7
+    for op in ("exp", "log"):
+        off = rounded.primitives[op](np.stack([rows / 99] * 5)) / TABLE[op](rows / 99)
+        assert np.all(off == off[0])
+        assert 0.4 < np.mean(off[0] > 1) < 0.6
+    once, again = (rounded.primitives["multiply"](rows, rows) for _ in range(2))
+    assert 0.3 < np.mean(once == again) < 0.7
+
+
+def test_examples_that_repeat_are_known() -> None:
+    rows = np.arange(6.0).reshape(3, 2)
+    assert not repeated({"output.y": rows})
+    assert repeated({"output.y": rows[:1]})
+    assert repeated({"output.y": np.repeat(rows[:1], 5, axis=0)})
+    assert not repeated({"gradient.W": np.zeros((3, 2)), "output.y": rows})
+
+
+@pytest.mark.parametrize("batch", [1, 33])
+def test_what_is_left_of_a_sure_answer_has_few_digits_however_often_it_repeats(batch: int) -> None:
+    """1 less a chance of nearly 1, of which all libraries have the last place otherwise."""
+    spec, least = load_spec("lesson6/first_rnn"), 1e-4
+    case = make_case(spec, Request(sizes={"batch": batch}, dtypes=("float64",)), own=False)
+    expected = case.gradients(index_material(case, 1), "repeated")
+    loss = float(expected.values["loss"])
+    assert loss < least
+    noise = expected.noise("float64")["gradient.embed_1.table"]
+    assert K * noise > 8 * np.finfo(np.float64).eps / loss
 
 
 def test_nobody_rounds_what_counts() -> None:

@@ -68,6 +68,8 @@ def test_an_equation_gives_what_numpy_gives(equation: str) -> None:
         ("windows(i, axes=[1], size=2)", r"windows\(take\(table, i\), axes=\[1\], size=3\)"),
         ("take(i[0, 0], j)", "take needs one axis or more"),
         ("sum(i, axis=1)", "sum needs floats, found index"),
+        ("mean(i < 3)", r"mean needs floats, found .*bool \[batch, time\]"),
+        ("var(i, axis=1)", "var needs floats, found .*index"),
     ],
 )
 def test_what_computes_says_what_to_write(equation: str, told: str) -> None:
