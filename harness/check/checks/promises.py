@@ -18,6 +18,8 @@ from harness.runtime.arguments import Arguments
 ENDS = [22, 25, 30, 37, 38, 40, 50, 60, 70, 80, 87, 88, 89, 90, 100, 103, 104, 110, 127, 128]
 FAR = [200, 300, 500, 700, 709, 710, 744, 746, 800, 1000]
 FURTHEST = [4e4, 1e6, 3e9, 1e12, 1e20, 1e30, 3e38]
+# Layers whose parameters stay as they were drawn; those of the others are 1, and biases 0.
+DRAWN = ("table.", "wide.", "narrow.", "read.")
 # Rows of 300, and the place from which on one is no number.
 CLASSES, LOST = 300, 200
 
@@ -29,7 +31,7 @@ class Promise:
 
     Measured on all backends that ship and both dtypes: tanh 7.0, log 2.7, exp 2.4, a sigmoid 2.3,
     log_softmax 1.8, a power 1.7, what IEEE 754 rounds correctly 1.0, sums of 130 to 300 terms 64,
-    the others less.
+    of 1024 some 200, the others less.
     """
 
     units: float
@@ -37,7 +39,7 @@ class Promise:
 
 
 EXACT, ROUNDED, NEAR, BESIDE_ONE = Promise(0), Promise(2), Promise(8), Promise(8, 1.0)
-SUMMED, OF_TAILS = Promise(512, 1.0), Promise(128, 1.0)
+SUMMED, LONG, OF_TAILS = Promise(512, 1.0), Promise(4096, 1.0), Promise(128, 1.0)
 # The promises of the outputs of probe/functions. A sigmoid is a half and half a tanh, so that what
 # it has are digits beside 1 and none of its own tail; softmax and hard sigmoids are sums beside 1,
 # too.
@@ -51,6 +53,11 @@ FUNCTIONS: Mapping[str, Promise] = {
     **dict.fromkeys(("relu_of_x", "relu_of_dense", "larger", "smaller", "highest"), EXACT),
     **dict.fromkeys(("highest_of_many", "picked", "rows", "hot"), EXACT),
     **dict.fromkeys(("summed", "joined"), SUMMED),
+    # Of powers of two, for which kernels have a way of their own.
+    **dict.fromkeys(("products_of_128", "products_of_256", "sums_of_256", "sums_of_1024"), LONG),
+    **dict.fromkeys(("sums_of_128", "joined_128", "steps_16", "collected_in_order"), SUMMED),
+    "highest_of_128": EXACT,
+    **dict.fromkeys(("rows_in_order", "taken_in_order"), EXACT),
 }
 # Those of probe/further. gelu and silu are products of x, up to some 40, with what has digits
 # beside 1 alone.
@@ -73,8 +80,11 @@ FURTHER: Mapping[str, Promise] = {
 PROMISES: Mapping[str, Promise] = {**FUNCTIONS, **FURTHER}
 # Those of numbers below the smallest normal one, which may become 0 unless they are promised.
 OF_DENORMALS = frozenset({"log_of_tiny", "sqrt_of_tiny"})
-# Those of layers, which in bfloat16 and float16 round what they are given.
-OF_LAYERS = frozenset({"joined", "rows", *(n for n in PROMISES if n.endswith("_of_dense"))})
+# Those of layers and products, which in bfloat16 and float16 round what they are given.
+OF_LAYERS = frozenset(
+    {"joined", "joined_128", "steps_16", "rows", "rows_in_order"}
+    | {n for n in PROMISES if n.endswith("_of_dense") or n.startswith("products_")}
+)
 
 
 def points() -> Array:
@@ -112,6 +122,10 @@ def material(program: Program) -> Arguments:
         "lost_rows": single(_lost_rows(random)),
         "indices": indices,
         "wanted": np.array([299, 256, 255, 0, 128, 64]),
+        "square": single(random.normal(size=(128, 128))),
+        "long": single(random.normal(size=(6, 1024))),
+        "frames": single(random.normal(size=(6, 16, 5))),
+        "in_order": np.sort(random.integers(0, CLASSES, 128)),
     }
     return replace(given, parameters=_parameters(given.parameters), inputs=inputs)
 
@@ -202,4 +216,4 @@ def _logits(random: np.random.Generator) -> Array:
 def _parameters(drawn: Mapping[str, Array]) -> ArrayDict:
     """Layers of one unit are their activation and nothing else."""
     unit = {n: np.full_like(a, n.endswith(".W")) for n, a in drawn.items()}
-    return unit | {n: a for n, a in drawn.items() if n.startswith(("table.", "wide."))}
+    return unit | {n: a for n, a in drawn.items() if n.startswith(DRAWN)}

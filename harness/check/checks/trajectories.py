@@ -42,7 +42,7 @@ LATER = (256, 257, 258, 260, 268)
 # No power of two, half-way between two numbers of float16, and held by float32, where Keras has it.
 RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
 # Of the step after all that have one rate.
-SLOWER = RATE / 8
+SLOWER = RATE / 128
 # In float32, 1 - 0.999 has lost ten bits: the first steps of any Adam are off by as much.
 NOISE = 2.0**-19
 LOSSES = "losses"

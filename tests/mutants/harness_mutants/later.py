@@ -100,6 +100,14 @@ class RateInBfloat16(Counted):
         return super().updated_by(trained, gradients, float(rounded(np.float32(rate), 8)))
 
 
+@session("three_char", STEPS, BOTH)
+class RateHasFloor(Counted):
+    """A learning rate below a ten-thousandth is taken for that."""
+
+    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        return super().updated_by(trained, gradients, max(rate, 1e-4))
+
+
 @session("sequence_rnn", STEPS)
 class RateDecaysUnasked(Counted):
     """The learning rate is a hundredth smaller from the hundredth step on."""
