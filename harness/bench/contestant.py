@@ -11,7 +11,7 @@ from typing import Any, Literal
 from harness.bench.record import Record
 from harness.bench.remote import StepRemote
 from harness.bench.request import Entry, TimedCell
-from harness.bench.workload import ROTATING, TimedCase
+from harness.bench.workload import ROTATING, Batch, TimedCase
 from harness.worker.remote import WorkerFault, not_offered
 from harness.worker.worker import Worker
 
@@ -49,20 +49,28 @@ class TimedResult:
 
 @dataclass(frozen=True)
 class Played:
-    """A round that was timed, as far as it takes to make it again.
+    """What was timed, as far as it takes to make it again.
 
-    ``calls`` are the first index and the number of steps of each, from the start; ``seconds``
-    those of the last. ``results`` are those of the step ``read``. ``parameters`` are all that was
-    left, where it was asked for, and ``reading`` the seconds that this took, twice.
+    ``calls`` are the first index and the number of steps of each, from the start; ``clock`` the
+    seconds of the row by the worker's clock and by our own. ``reads`` are results of steps by their
+    index, as they were when a clock stopped. ``parameters`` are all that was left by the first
+    ``until`` calls, where it was asked for, and ``reading`` the seconds that this took, twice.
+    ``drawn`` is whether all is made again.
     """
 
-    batches: Sequence[Mapping[str, Any]]
+    batches: Sequence[Batch]
     calls: Sequence[tuple[int, int]]
-    seconds: float
-    read: int
-    results: Mapping[str, Any]
-    parameters: Mapping[str, Any]
-    reading: tuple[float, ...]
+    clock: tuple[float, float]
+    reads: Mapping[int, Mapping[str, Any]]
+    drawn: bool
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    until: int = 0
+    reading: tuple[float, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Those of the row."""
+        return self.clock[0]
 
     @property
     def steps(self) -> int:
@@ -103,6 +111,10 @@ class Handed:
     wall: float
     processor: float
 
+    def beyond(self, steps: int, wall: float, processor: float) -> Handed:
+        """What is left without so many steps, by the seconds of one."""
+        return Handed(self.wall - steps * wall, self.processor - steps * processor)
+
 
 @dataclass
 class Contestant:
@@ -111,8 +123,8 @@ class Contestant:
     ``next`` is the index of the next step, ``many`` the steps that go into one call, ``latency``
     the seconds that a step takes at best, by which others are counted. ``peaks`` outlives the
     group: what this contestant's processes have shown by (process, size). Of the rounds are kept
-    what was ``played`` and at which ``paces``, what it took to hand the batches over (``handed``),
-    and the seconds that passed here over those that the worker tells of (``clocks``).
+    what was ``played`` and at which ``paces``, what it took to hand the batches over (``handed``);
+    and of all rows the seconds by the worker's clock and by our own (``clocks``).
     """
 
     entry: Entry

@@ -42,7 +42,7 @@ from harness.files.user_file import (
 # What is told of a cell without a speed.
 TOLD_PROOFS = (
     *("path", "values", "clock", "waits", "pace", "unseen", "handing_over", "timed_way"),
-    "rounds_again",
+    *("rounds_again", "later_step", "hardware"),
 )
 
 

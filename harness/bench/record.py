@@ -61,6 +61,7 @@ class Record:
     handing_over: Mapping[str, float] = field(default_factory=dict)
     timed_way: Mapping[str, Any] = field(default_factory=dict)
     rounds_again: Mapping[str, Any] = field(default_factory=dict)
+    later_step: Mapping[str, Any] = field(default_factory=dict)
     hardware: Mapping[str, float] = field(default_factory=dict)
     # Why the figure is worthless all the same, in words.
     doubts: Sequence[str] = ()

@@ -58,9 +58,10 @@ class StepRemote:
         """Seconds of each of ``count`` steps, every one waited for."""
         return [float(s) for s in self._ask("latency", first=first, count=count).value]
 
-    def stages(self, first: int, count: int) -> list[tuple[float, float, float]]:
-        """Of each step the seconds until it has begun, until it is done, and of another reading."""
-        found = self._ask("stages", first=first, count=count).value
+    def stages(self, first: int, count: int, many: int = 1) -> list[tuple[float, float, float]]:
+        """Of each step, or call of ``many``, the seconds until it has begun, until it is done, and
+        of another reading."""
+        found = self._ask("stages", first=first, count=count, many=many).value
         return [(begun, done, again) for begun, done, again in found]
 
     def throughput(self, first: int, count: int) -> float:
@@ -76,8 +77,13 @@ class StepRemote:
         return self._ask("values", first=first, count=count).seconds
 
     def last(self, back: int) -> Results:
-        """The results of the step ``back`` before the last, of those of the last call."""
+        """The results of the step ``back`` before the last, of those of the last call, as they
+        were read when the clock stopped."""
         return dict(self._ask("last", back=back).value)
+
+    def copying(self) -> float:
+        """Seconds of reading what is like the last results, and needs no work."""
+        return float(self._ask("copying").value)
 
     def parameters(self) -> Mapping[str, Any]:
         """Neutral ``parameters``, ``statistics`` and ``slots`` as they now are, and ``others``."""

@@ -14,19 +14,16 @@ from typing import Any
 from harness.bench.card import watched
 from harness.bench.contestant import (
     Contestant,
-    Handed,
-    Played,
     Refused,
     TimedResult,
     Unsupported,
     fault_text,
 )
 from harness.bench.figures import compare_with_peaks, finish
+from harness.bench.play import one_round
 from harness.bench.proofs import PROOFS
-from harness.bench.proofs.handing_over import beyond
-from harness.bench.proofs.unread_steps_take_time import pace
 from harness.bench.proofs.values_agree import check_values
-from harness.bench.workload import ROTATING, SECRET, Batch
+from harness.bench.workload import SECRET, Batch
 from harness.worker.remote import WorkerFault, not_offered, offers_path
 
 # The paths among which the fastest right one is chosen. In a forward pass, which has no gradient,
@@ -39,9 +36,8 @@ CANDIDATES = ("native", "derived", "compiled", "native-compiled", "equations")
 NEAR = 2.5
 # By mode, the path that is no other than ``native`` where the framework had nothing of its own.
 REPEATED = {"train": "equations", "forward": "derived"}
-# Seconds: of a candidate's try, of a batch of warming steps, of all warming, of a round, and of
-# the steps in a round that are waited for one by one.
-TRIAL, WARMING, WARMED, ROUND, WAITED = 0.1, 0.06, 5.0, 0.25, 0.06
+# Seconds: of a candidate's try, of a batch of warming steps, and of all warming.
+TRIAL, WARMING, WARMED = 0.1, 0.06, 5.0
 TRIALS = 4
 # Steady: the median of a batch of steps is this near to that of the batch before.
 STEADY = 0.05
@@ -245,55 +241,3 @@ def warm_up(contestant: Contestant) -> None:
         steps += count
         steady = len(medians) > 1 and abs(medians[-1] / medians[-2] - 1) <= STEADY
     contestant.record.warm_up = {"steps": steps, "steady": steady, "medians": medians}
-
-
-def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
-    """One number of throughput and some of latency, after untimed steps of both kinds.
-
-    A round begins anew, on batches that no round had, so that it can be made again; what it has
-    left is kept where it was ``drawn``. A baseline goes on with the batches it has.
-    """
-    steps, count = contestant.steps, contestant.steps_in(ROUND)
-    if not contestant.entry.baseline:
-        steps.restart()
-    worked, started = contestant.processor(), time.perf_counter()
-    if not contestant.entry.baseline:
-        steps.feed(batches)
-        if contestant.many == 1:
-            count += SECRET.randrange(2 + count // ROTATING)
-    warm = contestant.steps_in(WARMING, least=1)
-    calls = [(contestant.take(warm), warm), (contestant.take(count), count)]
-    contestant.row(*calls[0])
-    before = contestant.processor()
-    begun = Handed(time.perf_counter() - started, before - worked)
-    seconds = contestant.row(*calls[1])
-    processor = (contestant.processor() - before) / count
-    contestant.result.seconds.append(seconds / count)
-    contestant.result.steps = count
-    waited = max(3, min(ROTATING * 8, contestant.steps_in(WAITED)))
-    if contestant.entry.baseline:
-        contestant.record.latencies += contestant.latencies(waited)
-        return
-    contestant.handed.append(beyond(begun, warm, seconds / count, processor))
-    contestant.played.append(_played(contestant, batches, calls, seconds, drawn))
-    contestant.paces.append(pace(contestant, seconds / count, processor, waited))
-
-
-def _played(
-    contestant: Contestant,
-    batches: Sequence[Batch],
-    calls: Sequence[tuple[int, int]],
-    seconds: float,
-    drawn: bool,
-) -> Played:
-    """What a round has left, as far as it is looked at: which is decided here, after it."""
-    steps, (first, count) = contestant.steps, calls[-1]
-    back = SECRET.randrange(contestant.many)
-    results, parameters = steps.last(back), {}
-    reading: list[float] = []
-    while drawn and len(reading) < 2:
-        started = time.perf_counter()
-        parameters = dict(steps.parameters())
-        reading.append(time.perf_counter() - started)
-    read = first + count - 1 - back
-    return Played(batches, calls, seconds, read, results, parameters, tuple(reading))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from random import SystemRandom
 from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, Arrays
 from harness.bench.request import Group, characters_read
 from harness.oracle.case import beside_start, state_of, step_values
 from harness.oracle.draw import data, draw, target
@@ -21,6 +22,7 @@ from harness.program.plan import forward_plan, training_plan
 from harness.program.serial import encoded
 from harness.program.signature import result_ports
 from harness.runtime.session import Session
+from harness.runtime.updates import STEP
 
 Batch = dict[str, dict[str, Array]]
 
@@ -125,31 +127,48 @@ class TimedCase:
         }
 
     @cached_property
-    def expected(self) -> Expected:
-        """The results of the compared steps, and how far the dtype itself may stray from them."""
+    def _reference(self) -> Reference:
         programs = (self.programs["train"], self.programs["forward"])
         orders = FEW if self.group.batch > LARGE else OTHERS
-        reference = Reference(*programs, self.rule, orders=orders, kind=kind)
-        expected = reference.expect(lambda session: [self.run(session)])
+        return Reference(*programs, self.rule, orders=orders, kind=kind)
+
+    @cached_property
+    def expected(self) -> Expected:
+        """The results of the compared steps, and how far the dtype itself may stray from them."""
+        expected = self._reference.expect(lambda session: [self.run(session)])
         return beside_start(expected, self.material.parameters)
+
+    def following(self, number: int, batch: Batch, left: Mapping[str, Any]) -> Expected:
+        """What step ``number``, from 1, makes of what those before it have ``left``: parameters,
+        statistics, slots and ``others`` by neutral names. Of its noise, nothing is known yet."""
+        expected = self._reference.expect(lambda s: [self._follow(s, number, batch, left)])
+        return beside_start(expected, left["parameters"])
 
     def run(self, session: Session) -> dict[str, Array]:
         """The results of the compared steps in a session of the case's programs."""
         return self._train(session) if self.group.mode == "train" else self._forward(session)
 
     def found(
-        self, results: Sequence[Mapping[str, Array]], after: Mapping[str, Any]
+        self,
+        results: Sequence[Mapping[str, Array]],
+        after: Mapping[str, Any],
+        first: int = 1,
+        start: Arrays | None = None,
     ) -> dict[str, Array]:
-        """A worker's results of the compared steps, under the names of :attr:`expected`.
+        """A worker's results of steps, under the names of :attr:`expected`.
 
-        ``after`` is what the worker has made of the parameters; in a forward pass it is empty.
+        ``after`` is what the worker has made of the parameters, which were ``start``, or the case's
+        own; in a forward pass it is empty. ``first`` is the number of the first of the steps.
         """
         values: dict[str, Array] = {}
-        for number, result in enumerate(results, start=1):
+        for number, result in enumerate(results, start=first):
             values.update({f"step {number}: {n}": np.asarray(a) for n, a in result.items()})
         if after:
             step = {"results": results[-1], **after}
-            values.update(step_values(len(results), step, self.material))
+            material = (
+                self.material if start is None else replace(self.material, parameters=dict(start))
+            )
+            values.update(step_values(first + len(results) - 1, step, material))
         return values
 
     def compare(
@@ -176,6 +195,21 @@ class TimedCase:
             values[f"step {number}: loss"] = results["loss"]
         step = {"results": results, **session.read()}
         return values | step_values(len(self.compared), step, material)
+
+    def _follow(
+        self, session: Session, number: int, batch: Batch, left: Mapping[str, Any]
+    ) -> dict[str, Array]:
+        session.load(left["parameters"], left["statistics"])
+        others: Mapping[str, Array] = left["others"]
+        state = state_of(others)
+        if self.group.mode == "forward":
+            results = session.forward("inference", batch["inputs"], state)
+            return {f"step {number}: {n}": results[n] for n in self._ends}
+        # In float16 steps may have been left out.
+        session.load_slots(left["slots"], int(others.get(STEP, number)) - 1)
+        results = session.step(batch["inputs"], state, batch["targets"], self.learning_rate)
+        material = replace(self.material, parameters=dict(left["parameters"]))
+        return step_values(number, {"results": results, **session.read()}, material)
 
     @cached_property
     def _ends(self) -> list[str]:

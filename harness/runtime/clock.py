@@ -46,13 +46,13 @@ class Clock:
             seconds.append(time.perf_counter() - start)
         return seconds
 
-    def stages(self, first: int, count: int) -> list[tuple[float, float, float]]:
-        """Of each of ``count`` steps the seconds until it has begun, those until its results are
-        there, and those that reading them once more takes."""
+    def stages(self, first: int, count: int, many: int = 1) -> list[tuple[float, float, float]]:
+        """Of each of ``count`` steps, or calls of ``many``, the seconds until it has begun, those
+        until its results are there, and those that reading them once more takes."""
         seconds = []
-        for index in range(first, first + count):
+        for index in range(first, first + count * many, many):
             start = time.perf_counter()
-            handle = self.steps.start(index)
+            handle = self._run(index, many)
             begun = time.perf_counter()
             self.steps.finish(handle)
             done = time.perf_counter()

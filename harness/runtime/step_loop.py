@@ -22,6 +22,8 @@ from harness.runtime.step import OPTIMIZER, Purpose, make_step, store
 
 Batch = Mapping[str, Arrays]
 
+TRIES = 5
+
 
 @dataclass
 class Carry:
@@ -118,6 +120,8 @@ class Pipeline:
         self.feed(batches)
         self._carry = Carry(*self._step.begin(self._state()))
         self._last: Begun | None = None
+        # What was read of the last call at first, when a clock stopped.
+        self._read: Results = {}
 
     @property
     def many(self) -> int:
@@ -175,7 +179,7 @@ class Pipeline:
         return self._begin(self._cycle(first, first + count))
 
     def _begin(self, batches: Iterable[tuple[Tensors, bool]]) -> Begun:
-        self._last = None  # its memory may be wanted
+        self._last, self._read = None, {}  # their memory may be wanted
         self._last = self._loop.run(self._carry, batches)
         return self._last
 
@@ -191,30 +195,40 @@ class Pipeline:
                 index += 1
 
     def finish(self, handle: Begun) -> Results:
-        """Wait for a step and for all that it hands on."""
+        """Wait for a step and for all that it hands on; of several in one call for the results of
+        each, which a backend may have put off."""
         backend = self.session.backend
         backend.wait({n: t for n, t in self._carry.carried.items() if n != OPTIMIZER})
-        results = handle.results
-        if handle.stacked:
-            table, last = backend.primitives, len(self._batches)
-            rows = {
-                n: table["slice"](t, axis=0, start=last - 1, stop=last) for n, t in results.items()
-            }
-            results = {n: table["squeeze"](row, axis=0) for n, row in rows.items()}
-        return {n: backend.numpy(t) for n, t in results.items()}
+        arrays = {n: backend.numpy(t) for n, t in handle.results.items()}
+        if handle is self._last and not self._read:
+            self._read = arrays
+        return {n: a[-1] for n, a in arrays.items()} if handle.stacked else arrays
 
     def last(self, back: int) -> Results:
-        """The results of the step that is ``back`` before the last, of those of the last call.
+        """The results of the step that is ``back`` before the last, of those of the last call, as
+        they were when it was first waited for.
 
         Raises:
-            UsageError: the last call did not make so many.
+            UsageError: the last call did not make so many, or nobody has waited for it.
         """
-        last = self._last
-        count = len(self._batches) if last is not None and last.stacked else 1
-        if last is None or back >= count:
+        stacked = self._last is not None and self._last.stacked
+        count = len(self._batches) if stacked else 1
+        if not self._read or back >= count:
             raise UsageError(f"no results are kept of the step {back} before the last")
-        arrays = {n: self.session.backend.numpy(t) for n, t in last.results.items()}
-        return {n: a[count - 1 - back] for n, a in arrays.items()} if last.stacked else arrays
+        return {n: a[count - 1 - back] for n, a in self._read.items()} if stacked else self._read
+
+    def copying(self) -> float:
+        """Seconds that reading takes: of tensors as the last results were, but there all along."""
+        backend = self.session.backend
+        tensors = {n: backend.tensor(np.array(a)) for n, a in self._read.items()}
+        backend.wait(tensors)
+        seconds = []
+        for _ in range(TRIES):
+            started = time.perf_counter()
+            for tensor in tensors.values():
+                backend.numpy(tensor)
+            seconds.append(time.perf_counter() - started)
+        return max(seconds)
 
     def parameters(self) -> dict[str, Any]:
         """Neutral ``parameters``, ``statistics`` and ``slots`` as they now are, and ``others``:

@@ -158,12 +158,11 @@ class StepService:
         """Seconds of each of ``count`` steps from ``first`` on, every one waited for."""
         return Clock(self.pipeline).latency(first, count)
 
-    def stages(self, first: int, count: int) -> list[list[float]]:
-        """Of each step the seconds until it has begun, until it is done, and of reading it again.
-
-        See :meth:`harness.runtime.clock.Clock.stages`.
+    def stages(self, first: int, count: int, many: int = 1) -> list[list[float]]:
+        """Of each step, or call of ``many``, the seconds until it has begun, until it is done, and
+        of reading it again. See :meth:`harness.runtime.clock.Clock.stages`.
         """
-        return [list(step) for step in Clock(self.pipeline).stages(first, count)]
+        return [list(step) for step in Clock(self.pipeline).stages(first, count, many)]
 
     def throughput(self, first: int, count: int) -> float:
         """Seconds of ``count`` steps in a row with one wait at their end."""
@@ -175,8 +174,13 @@ class StepService:
         return [{n: promises.array(a, n) for n, a in step.items()} for step in steps]
 
     def last(self, back: int) -> Results:
-        """The results of the step ``back`` before the last, of those of the last call."""
+        """The results of the step ``back`` before the last, of those of the last call, as they
+        were read when the clock stopped."""
         return {n: promises.array(a, n) for n, a in self.pipeline.last(back).items()}
+
+    def copying(self) -> float:
+        """Seconds of reading what is like the last results, and needs no work."""
+        return self.pipeline.copying()
 
     def parameters(self) -> Payload:
         """Parameters, statistics and slots as they now are, by neutral names, and ``others``."""

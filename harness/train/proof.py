@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from harness.arrays import ArrayDict
+from harness.arrays import Array, ArrayDict
 from harness.errors import HarnessError
 from harness.oracle.case import beside_start, state_of, step_values
 from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
@@ -23,6 +24,7 @@ from harness.oracle.rounding import shaken
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation
 from harness.oracle.tolerance import worst as furthest
 from harness.oracle.yardstick import FEW, Expected, Reference, apart
+from harness.program.scaling import UPDATES
 from harness.program.signature import group_of
 from harness.runtime.arguments import Arguments
 from harness.runtime.precision import host_dtype
@@ -110,7 +112,25 @@ class _Proof:
         expected = reference.expect(lambda session: [self._oracle(session)])
         expected = beside_start(expected, self.parameters)
         found = self._made(self.parameters, [(*step, 1) for step in self.shown])
-        return expected.deviations(found, self.dtype)
+        deviations = expected.deviations(found, self.dtype)
+        # Rounding that some steps have magnified may send a relu of the next to its other side.
+        return deviations if all(d.agrees for d in deviations) else self._each(reference)
+
+    def _each(self, reference: Reference) -> list[Deviation]:
+        """Each step for itself, from what those before it have left in the worker."""
+        deviations: list[Deviation] = []
+        self.remote.load(self.parameters, self.statistics)
+        left = self.remote.snapshot()
+        for number, (rate, batch) in enumerate(self.shown):
+            total = sum(self.remote.run(rate, 0, batch, 1))
+            after = self.remote.snapshot()
+            step = partial(self._following, number=number, left=left)
+            expected = beside_start(reference.expect(step), left["parameters"])
+            found = self._values(number + 1, total, after, left["parameters"])
+            found |= _states(number + 1, after["state"])
+            deviations += expected.deviations(found, self.dtype)
+            left = after
+        return deviations
 
     def held_out(self) -> list[Deviation]:
         """The loss of a batch that is held out, by the oracle and by the worker."""
@@ -171,6 +191,19 @@ class _Proof:
             total += float(results["loss"]) * len(rows)
         return self._values(len(self.shown), total, session.read(), self.parameters)
 
+    def _following(self, session: Session, number: int, left: Mapping[str, Any]) -> list[ArrayDict]:
+        session.load(left["parameters"], left["statistics"])
+        scaling = left["scaling"]
+        session.load_slots(left["slots"], int(scaling[UPDATES]) if scaling else left["steps"])
+        rate, batch = self.shown[number]
+        rows = self.batches[batch]
+        arrays = self.setup.feed.batch(rows, step=number)
+        inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
+        results = session.step(inputs, left["state"], targets, rate)
+        total = float(results["loss"]) * len(rows)
+        values = self._values(number + 1, total, session.read(), left["parameters"])
+        return [values | _states(number + 1, state_of(results))]
+
     def _tested(self, session: Session) -> ArrayDict:
         feed = self.setup.feed
         session.load(self.parameters, self.statistics)
@@ -185,3 +218,8 @@ class _Proof:
         material = Arguments(start, self.statistics, {}, {}, {})
         found = step_values(steps, {"results": {}, **left}, material)
         return {**found, "sum of losses": np.asarray(total, host_dtype(self.dtype))}
+
+
+def _states(step: int, state: Mapping[str, Array]) -> ArrayDict:
+    """What goes from a step to the next beside what is trained."""
+    return {f"step {step}: state.{n}": array for n, array in state.items()}

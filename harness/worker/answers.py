@@ -216,6 +216,7 @@ BACKEND = Forms(
     last=Arrays,
     parameters=Carried,
     descend=Descended,
+    copying=Seconds,
     overhead=Seconds,
     memory=MemoryAnswer,
     peaks=Peaks,

@@ -26,6 +26,7 @@ LEFT = "as they are timed, step"
 LESS = "does less where nobody reads"
 CACHE = "answers from a cache"
 KNOWN = "differs: step"
+ALWAYS = "differs from the oracle in the middle of a round"
 BEFORE = "works before the clock starts"
 LAZY = (
     *("skipping_second", "skipping_unread", "skipping_by_lot", "skipping_forgotten"),
@@ -38,6 +39,7 @@ TRAINED = {
     **dict.fromkeys(("coarse_unread", "coarse_in_rows", "half_gradient", "fewer_of_several"), LEFT),
     **dict.fromkeys(("moments_every_second", "small_updates_dropped", "rounded_parameters"), LEFT),
     "frozen_once_proved": LEFT,
+    **dict.fromkeys(("known", "tired"), ALWAYS),
     "slow_clock": "its clock goes wrong",
     "halved_when_long": "its clock goes wrong",
     "halfway": ("does not wait for its work", LEFT),
@@ -48,6 +50,7 @@ FORWARD = {
     "stale_second": (LEFT, LESS),
     **dict.fromkeys(LAZY, LESS),
     "coarse_when_known": KNOWN,
+    "known": ALWAYS,
     **dict.fromkeys(("third_sighting", "small_cache", "by_place"), (CACHE, LESS)),
     "last_of_several": LEFT,
     "slow_clock": "its clock goes wrong",

@@ -12,6 +12,7 @@ from places import SUPPORT, TESTS
 
 from harness.errors import HarnessError
 from harness.oracle.tolerance import Deviation
+from harness.oracle.yardstick import FEW, Reference
 from harness.train import proof as proofs
 from harness.train.proof import Disproved
 from harness.train.request import TrainRequest, prepare
@@ -29,12 +30,14 @@ def mutants(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.fspath(FOLDER))
 
 
-def trained(text: Path, backend: str, device: str = "cpu", **changes: Any) -> dict[str, Any]:
+def trained(
+    text: Path, backend: str, device: str = "cpu", spec: str = "sequence_rnn", **changes: Any
+) -> dict[str, Any]:
     """The history of a small training."""
     text.write_text(TEXT)
-    sizes = {"hidden": 6, "factors": 4}
+    sizes = {"hidden": 6, **({} if spec == "keras_gru" else {"factors": 4})}
     given = {"epochs": 1, "batch": 4, "sizes": sizes, "device": device, **changes}
-    setup = prepare(TrainRequest("lesson6/sequence_rnn", backend, text=str(text), **given))
+    setup = prepare(TrainRequest(f"lesson6/{spec}", backend, text=str(text), **given))
     with TrainingRun(setup) as training:
         return dict(training.run().history)
 
@@ -54,6 +57,44 @@ def test_the_proof_leaves_no_trace_in_what_is_trained(tmp_path: Path) -> None:
     assert proved["steps"] == plain["steps"]
     losses = [[e["loss"], e["held_out_loss"]] for e in (*proved["epochs"], *plain["epochs"])]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("spec", "dtype"),
+    [("stateful_lstm", "float32"), ("keras_gru", "float64"), ("sequence_rnn", "float16")],
+)
+def test_each_step_for_itself_is_right_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, dtype: str
+) -> None:
+    monkeypatch.setattr(proofs._Proof, "by_the_oracle", _each)
+    proof = trained(tmp_path / "text", "numpy", spec=spec, dtype=dtype)["proof"]
+    assert proof["steps"] == 3
+    assert proof["error"] <= proof["allowed"]
+
+
+def test_each_step_for_itself_is_refused_where_it_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proofs._Proof, "by_the_oracle", _each)
+    with pytest.raises(Disproved, match=r"step \d"):
+        trained(tmp_path / "text", "mutants-1", "off-when-fast")
+
+
+def _each(proof: Any) -> list[Deviation]:
+    setup = proof.setup
+    found: list[Deviation] = proof._each(
+        Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
+    )
+    return found
+
+
+def test_steps_that_magnify_rounding_are_looked_at_one_by_one() -> None:
+    """The fourth step of a resnet, at a rate of 0.1, on torch: some relu falls the other way."""
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    request = TrainRequest("resnet", "torch", path="native", epochs=1)
+    with TrainingRun(prepare(request)) as training:
+        assert training.run().history["proof"]["steps"] == 3
 
 
 @pytest.mark.parametrize("fault", ["last-batch-stays", "off-when-fast"])

@@ -7,6 +7,7 @@ Beside these :func:`.values_agree.check_values` is asked before anything is time
 from harness.bench.proofs.clock_is_true import check_clock
 from harness.bench.proofs.handing_over import check_handing_over
 from harness.bench.proofs.no_cache import check_unseen
+from harness.bench.proofs.oracle_agrees import check_step
 from harness.bench.proofs.unread_steps_agree import check_rounds, check_timed_way
 from harness.bench.proofs.unread_steps_take_time import check_pace
 from harness.bench.proofs.values_agree import check_again
@@ -16,4 +17,5 @@ from harness.bench.proofs.waits_for_work import check_waits
 PROOFS = (
     *(check_waits, check_clock, check_pace, check_unseen),
     *(check_handing_over, check_again, check_timed_way, check_rounds),
+    check_step,
 )

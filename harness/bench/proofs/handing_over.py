@@ -18,11 +18,6 @@ SECONDS, BYTES_PER_SECOND = 1e-3, 1e8
 SAMPLES = 12
 
 
-def beyond(taken: Handed, steps: int, wall: float, processor: float) -> Handed:
-    """What a handing over has taken beyond the steps behind it, by the seconds of a step."""
-    return Handed(taken.wall - steps * wall, taken.processor - steps * processor)
-
-
 def check_handing_over(contestant: Contestant) -> None:
     """To hand batches over and make steps on them takes no longer than the steps and the copies.
 
@@ -73,4 +68,4 @@ def _sample(contestant: Contestant) -> Handed:
     middle, now = contestant.processor(), time.perf_counter()
     seconds = contestant.throughput(ROTATING) / ROTATING
     processor = (contestant.processor() - middle) / ROTATING
-    return beyond(Handed(now - started, middle - before), ROTATING, seconds, processor)
+    return Handed(now - started, middle - before).beyond(ROTATING, seconds, processor)

@@ -79,14 +79,14 @@ def check_timed_way(contestant: Contestant) -> None:
 
 
 def check_rounds(contestant: Contestant) -> None:
-    """One round that was timed, drawn by lot once it was over, is made again step by step.
-
-    Where nothing goes from step to step, the results of one step of every round are.
+    """One round that was timed, drawn by lot once it was over, is made again step by step, and so
+    are the samples of a pace. Where nothing goes from step to step, the results of some steps of
+    every round are.
 
     Raises:
         Refused: it has left something else, or work for whoever reads what it has left.
     """
-    played = [p for p in contestant.played if p.parameters or not _carries(contestant)]
+    played = [p for p in contestant.played if p.drawn or not carries(contestant)]
     furthest: Deviation | None = None
     for one in played:
         found = _again(contestant, one)
@@ -108,15 +108,20 @@ def _again(contestant: Contestant, played: Played) -> Deviation:
     """The furthest of what a round has left from what its steps leave one by one."""
     case, steps = contestant.case, contestant.steps
     steps.feed(played.batches)
-    found = _named(played.read, played.results)
-    if not _carries(contestant):
+    found: ArrayDict = {}
+    for read, results in played.reads.items():
+        found |= _named(read, results)
+    if not carries(contestant):
         steps.restart()
-        expected = _named(played.read, steps.values(played.read, 1)[0])
+        expected: ArrayDict = {}
+        for read in played.reads:
+            expected |= _named(read, steps.values(read, 1)[0])
         # Outputs of single steps have the noise of the outputs that the oracle was asked for.
         noise = dict.fromkeys(expected, max(case.expected.noise(case.dtype).values()))
         return worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
     start = case.material.parameters
-    found |= _values(contestant, played.steps, played.parameters, start)
+    if played.parameters:
+        found |= _values(contestant, _steps_until(played), played.parameters, start)
     expected = _replayed(contestant, played, start)
     noise = dict.fromkeys(expected, ROUND / K)
     furthest = worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
@@ -131,17 +136,24 @@ def _replayed(contestant: Contestant, played: Played, start: ArrayDict) -> Array
     steps = contestant.steps
     steps.restart(start)
     found: ArrayDict = {}
-    for first, count in played.calls:
-        if first <= played.read < first + count:
-            steps.latency(first, played.read - first)
-            found = _named(played.read, steps.values(played.read, 1)[0])
-            steps.latency(played.read + 1, first + count - played.read - 1)
-        else:
-            steps.latency(first, count)
-    return found | _left(contestant, played.steps, start)
+    for number, (first, count) in enumerate(played.calls, start=1):
+        done = first
+        for read in sorted(r for r in played.reads if first <= r < first + count):
+            steps.latency(done, read - done)
+            found |= _named(read, steps.values(read, 1)[0])
+            done = read + 1
+        steps.latency(done, first + count - done)
+        if number == played.until and played.parameters:
+            found |= _left(contestant, _steps_until(played), start)
+    return found
 
 
-def _carries(contestant: Contestant) -> bool:
+def _steps_until(played: Played) -> int:
+    """How many had been made when it was read what they had left."""
+    return sum(count for _, count in played.calls[: played.until])
+
+
+def carries(contestant: Contestant) -> bool:
     """Whether anything goes from step to step."""
     case = contestant.case
     return case.group.mode == "train" or bool(case.program.state)

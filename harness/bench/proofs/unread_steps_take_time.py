@@ -7,6 +7,7 @@ from dataclasses import asdict
 from statistics import median
 
 from harness.bench.contestant import Contestant, Pace, Refused
+from harness.bench.play import sample
 
 # A step in a row takes no less than this share of the longer part of a step alone.
 LEAST = 0.75
@@ -18,40 +19,23 @@ CLEAR, SAMPLES = 0.75, 6
 TRIED = 0.1
 
 
-def pace(contestant: Contestant, row: float, row_processor: float, count: int) -> Pace:
-    """The seconds of a step in a row beside those of ``count`` steps alone, which are made now."""
-    before = contestant.processor()
-    stages = contestant.steps.stages(contestant.take(count), count)
-    alone_processor = (contestant.processor() - before) / count
-    contestant.record.latencies += [begun + done for begun, done, _ in stages]
-    begun, done, again = (median(times) for times in zip(*stages, strict=True))
-    # Of each step: one that is made when it has begun, and the next when it is read, are each as
-    # long as a step, and the medians of their parts are half of one.
-    longer = median(max(start, end - again) for start, end, _ in stages)
-    return Pace(row, begun, done, again, longer, row_processor, alone_processor)
-
-
 def check_pace(contestant: Contestant) -> None:
     """A step in a row, which nobody reads, takes about as long as one alone, which is read.
 
     While one is computed the next may be begun, and there is no reading; so that of the time
     alone the longer part is left, to begin a step or to wait for it. Where several steps are one
-    call there is no such bound: that saves what a call costs, and each of their results is there
-    to be looked at (:mod:`.unread_steps_agree`). On a busy machine wall time tells little; there
-    the time of processors does, which overlapping does not save.
+    call, calls stand for steps. On a busy machine wall time tells little; there the time of
+    processors does, which overlapping does not save. What the steps alone have led to is looked at
+    as all that is timed (:mod:`.unread_steps_agree`).
 
     Raises:
         Refused: of the wall's time in every round, and in some more samples, it takes much less; or
             of the processors' in half of them, and of the wall's no more.
     """
-    if contestant.many > 1:
-        return
-    paces, on_processors = list(contestant.paces), contestant.device == "cpu"
-    while less(paces, on_processors, CLEAR) and len(paces) < len(contestant.paces) + SAMPLES:
-        count, before = contestant.steps_in(TRIED), contestant.processor()
-        seconds = contestant.throughput(count) / count
-        processor = (contestant.processor() - before) / count
-        paces.append(pace(contestant, seconds, processor, contestant.steps_in(TRIED)))
+    paces, on_processors = contestant.paces, contestant.device == "cpu"
+    most = len(paces) + SAMPLES
+    while less(paces, on_processors, CLEAR) and len(paces) < most:
+        sample(contestant, TRIED)
     middle = sorted(paces, key=lambda p: p.processor_share)[len(paces) // 2]
     shares = {"share": middle.share, "processor_share": middle.processor_share}
     contestant.record.pace = asdict(middle) | shares

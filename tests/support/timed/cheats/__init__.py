@@ -12,8 +12,11 @@ from timed.cheats.caches import (
 from timed.cheats.fewer_steps import fewer_of_several, last_of_several, lazy, one_batch
 from timed.cheats.not_waiting import early, halfway, stale
 from timed.cheats.put_off import (
+    anew_when_read,
     debt,
     half_when_read,
+    rows_when_read,
+    second_reading,
     skipping_by_lot,
     skipping_forgotten,
     skipping_second,
@@ -37,11 +40,22 @@ from timed.cheats.unread import (
     stale_state,
     stale_statistics,
 )
-from timed.cheats.wrong import drifting, halved_when_long, slow_clock, wrong
+from timed.cheats.wrong import (
+    boasting,
+    drifting,
+    halved_when_long,
+    known,
+    slow_clock,
+    slow_in_rounds,
+    tired,
+    wrong,
+)
 
 __all__ = [
+    "anew_when_read",
     "beforehand",
     "beforehand_aside",
+    "boasting",
     "by_first_column",
     "by_place",
     "caching",
@@ -63,16 +77,20 @@ __all__ = [
     "halfway",
     "halved_rate",
     "halved_when_long",
+    "known",
     "last_of_several",
     "lazy",
     "moments_every_second",
     "one_batch",
     "rounded_parameters",
+    "rows_when_read",
+    "second_reading",
     "skipping_by_lot",
     "skipping_forgotten",
     "skipping_second",
     "skipping_unread",
     "slow_clock",
+    "slow_in_rounds",
     "small_cache",
     "small_updates_dropped",
     "stale",
@@ -80,5 +98,6 @@ __all__ = [
     "stale_state",
     "stale_statistics",
     "third_sighting",
+    "tired",
     "wrong",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.program.plan import Plan
-from harness.runtime.native import Tensors
+from harness.runtime.native import Advance, Tensors
 from timed.handlers import NumpyBackend, Run, serving
 
 
@@ -159,9 +159,89 @@ class Debt(NumpyBackend):  # type: ignore[misc]
         return super().numpy(tensor)
 
 
+class AnewWhenRead(Lazy):
+    """Makes a step of a forward pass when somebody reads it, and again whenever somebody does."""
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+
+        def lazy(inputs: Tensors) -> Tensors:
+            def work() -> Tensors:
+                return {n: np.array(a) for n, a in run(inputs).items()}
+
+            return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+
+        return lazy
+
+
+class SecondReading(Lazy):
+    """Where steps were not waited for, it makes those that follow for whoever reads their results a
+    second time; from the next start on it is honest again."""
+
+    def __init__(self) -> None:
+        self.since, self.honest = 0, True
+
+    def tensor(self, array: Any) -> Any:
+        if np.asarray(array).dtype.kind == "f" and np.ndim(array) == 2:  # a parameter, at a start
+            self.since, self.honest = 0, True
+        return super().tensor(array)
+
+    def wait(self, tensors: Tensors) -> None:
+        self.since = 0
+
+    def numpy(self, tensor: Any) -> Any:
+        if isinstance(tensor, Later) and not hasattr(tensor, "seen"):
+            tensor.seen = True  # type: ignore[attr-defined]
+            return np.array(self.sample[tensor.name])
+        return super().numpy(tensor)
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+
+        def lazy(inputs: Tensors) -> Tensors:
+            self.since += 1
+            self.honest = self.honest and self.since < 3
+            if self.honest:
+                self.sample = {n: np.array(a) for n, a in run(inputs).items()}
+                return self.sample
+            known: Tensors = {}
+
+            def work() -> Tensors:
+                if not known:
+                    known.update({n: np.array(a) for n, a in run(inputs).items()})
+                return known
+
+            return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+
+        return lazy
+
+
+class RowsWhenRead(Lazy):
+    """Makes each of several steps in one call when somebody reads its results."""
+
+    def several(self, step: Advance) -> Advance:
+        def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
+            count = len(next(iter(batches.values())))
+
+            def work() -> Tensors:
+                rows = []
+                for index in range(count):
+                    _, made = step(carried, fixed, {n: t[index] for n, t in batches.items()})
+                    rows.append({n: np.array(t) for n, t in made.items()})
+                return {n: np.stack([row[n] for row in rows]) for n in rows[0]}
+
+            _, one = step(carried, fixed, {n: t[0] for n, t in batches.items()})
+            return carried, {n: Later(work, n, (count, *t.shape)) for n, t in one.items()}
+
+        return run
+
+
 skipping_second = serving(SkippingSecond)
 skipping_unread = serving(SkippingUnread)
 skipping_by_lot = serving(SkippingByLot)
 skipping_forgotten = serving(SkippingForgotten)
 half_when_read = serving(HalfWhenRead)
+anew_when_read = serving(AnewWhenRead)
+second_reading = serving(SecondReading)
+rows_when_read = serving(RowsWhenRead)
 debt = serving(Debt)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
+
 from harness.program.plan import Plan
 from harness.runtime.native import Tensors
 from timed.handlers import TIMED, Answer, NumpyBackend, Run, honest, offering, serving
@@ -54,6 +56,48 @@ def halved_when_long(name: str) -> Answer:
     return run
 
 
+class Known(NumpyBackend):  # type: ignore[misc]
+    """Is right on the first batches that it is given. Of all others it makes half, and leaves all
+    parameters as they are: always, whoever looks."""
+
+    first = 2
+
+    def execute(self, plan: Plan) -> Run:
+        run, known = super().execute(plan), set[int]()
+
+        def knowing(inputs: Tensors) -> Tensors:
+            batch = hash(b"".join(a.tobytes() for n, a in inputs.items() if n.startswith("input.")))
+            if len(known) < self.first:
+                known.add(batch)
+            if batch in known:
+                return run(inputs)
+            before = {given: np.array(inputs[given]) for given in plan.carried.values()}
+            results = {n: np.array(a) for n, a in run(inputs).items()}
+            results |= {made: before[given] for made, given in plan.carried.items()}
+            return {n: a if n in plan.carried else 0 * a + 0.5 for n, a in results.items()}
+
+        return knowing
+
+
+class Tired(NumpyBackend):  # type: ignore[misc]
+    """Trains no more after some steps from the start: always, whoever looks."""
+
+    steps = 12
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+
+        def tiring(inputs: Tensors) -> Tensors:
+            # The number of a step goes from step to step, too.
+            done = float(inputs["step"]) > self.steps
+            before = {given: np.array(inputs[given]) for given in plan.carried.values()}
+            results = {n: np.array(a) for n, a in run(inputs).items()}
+            kept = {m: before[g] for m, g in plan.carried.items() if g != "step"}
+            return results | kept if done else results
+
+        return tiring
+
+
 class SlowClock(NumpyBackend):  # type: ignore[misc]
     """Its module has made the clock of its process go at half speed."""
 
@@ -62,5 +106,69 @@ class SlowClock(NumpyBackend):  # type: ignore[misc]
         time.perf_counter = lambda: begin + (true() - begin) / 2
 
 
+class SlowInRounds(NumpyBackend):  # type: ignore[misc]
+    """The clock of its process goes at a third where steps are made in a row, from a start on until
+    results are read twice, as of steps alone, and else as it should."""
+
+    def __init__(self) -> None:
+        self.true = time.perf_counter
+        self.at = self.shown = self.true()
+        self.rate, self.since, self.waits, self.fresh = 1.0, 0, 0, False
+        time.perf_counter = self.now
+
+    def now(self) -> float:
+        """What its clock shows."""
+        at = self.true()
+        self.shown += (at - self.at) * self.rate
+        self.at = at
+        return self.shown
+
+    def set(self, rate: float) -> None:
+        """Have the clock go at a rate from now on."""
+        self.now()
+        self.rate = rate
+
+    def tensor(self, array: Any) -> Any:
+        if np.asarray(array).dtype.kind == "f" and np.ndim(array) == 2:  # a parameter, at a start
+            self.fresh = True
+        return super().tensor(array)
+
+    def wait(self, tensors: Tensors) -> None:
+        self.since = 0
+        self.waits += 1
+        self.fresh = self.fresh and self.waits < 2
+
+    def execute(self, plan: Plan) -> Run:
+        run = super().execute(plan)
+
+        def counting(inputs: Tensors) -> Tensors:
+            self.since += 1
+            self.waits = 0
+            self.set(1 / 3 if self.since > 2 and self.fresh else 1.0)
+            return run(inputs)
+
+        return counting
+
+
+class Boasting(NumpyBackend):  # type: ignore[misc]
+    """Multiplies large matrices by the first column alone, as nobody looks at the product."""
+
+    def compile(self, function: Any) -> Any:
+        compiled = super().compile(function)
+
+        def run(variables: Tensors, constants: Tensors) -> Any:
+            left, right = variables.get("a"), variables.get("b")
+            if left is None or left.ndim < 2:
+                return compiled(variables, constants)
+            shape = (len(left), right.shape[1])
+            return {"result": np.broadcast_to(left[:, :1] * right[0, 0], shape)}
+
+        return run
+
+
+known = serving(Known)
+tired = serving(Tired)
 wrong = serving(Wrong)
 slow_clock = serving(SlowClock)
+slow_in_rounds = serving(SlowInRounds)
+boasting = serving(Boasting)

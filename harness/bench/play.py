@@ -1,0 +1,130 @@
+"""A round as it is timed: steps in a row, and then some that are waited for, one by one.
+
+All of it can be made again, and what it has led to is kept as it was read when a clock stopped:
+a backend that tells another thing later has told it to nobody.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from harness.bench.contestant import Contestant, Handed, Pace, Played
+from harness.bench.workload import ROTATING, SECRET, Batch
+
+# Seconds: of steps before a round, of a round, and of the steps that are waited for one by one.
+WARMING, ROUND, WAITED = 0.06, 0.25, 0.06
+# Reading results takes no longer than so many times the reading of what is like them, and so many
+# seconds.
+COPIES, SLACK = 3.0, 2e-5
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Steps that were waited for: at which pace, in which calls, and what the last have read."""
+
+    pace: Pace
+    calls: Sequence[tuple[int, int]]
+    reads: dict[int, dict[str, Any]]
+
+
+def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
+    """One number of throughput and some of latency, after untimed steps of both kinds.
+
+    A round begins anew, on batches that no round had, so that it can be made again; what it has
+    left is kept where it was ``drawn``. A baseline goes on with the batches it has.
+    """
+    steps, count = contestant.steps, contestant.steps_in(ROUND)
+    baseline = contestant.entry.baseline
+    if not baseline:
+        steps.restart()
+    worked, started = contestant.processor(), time.perf_counter()
+    if not baseline:
+        steps.feed(batches)
+        if contestant.many == 1:
+            count += SECRET.randrange(2 + count // ROTATING)
+    warm = contestant.steps_in(WARMING, least=1)
+    calls = [(contestant.take(warm), warm), (contestant.take(count), count)]
+    contestant.row(*calls[0])
+    before = contestant.processor()
+    begun = Handed(time.perf_counter() - started, before - worked)
+    seconds = contestant.row(*calls[1])
+    processor = (contestant.processor() - before) / count
+    contestant.result.seconds.append(seconds / count)
+    contestant.result.steps = count
+    waited = max(3, min(ROTATING * 8, contestant.steps_in(WAITED)))
+    if baseline:
+        contestant.record.latencies += contestant.latencies(waited)
+        return
+    contestant.handed.append(begun.beyond(warm, seconds / count, processor))
+    contestant.played.append(_played(contestant, batches, calls, drawn))
+    _alone_after(contestant, seconds / count, processor, waited)
+
+
+def sample(contestant: Contestant, seconds: float) -> None:
+    """A short round on the batches of the last, for its pace: steps in a row that take so long, and
+    as many alone."""
+    count = contestant.steps_in(seconds)
+    contestant.steps.restart()
+    call, before = (contestant.take(count), count), contestant.processor()
+    taken = contestant.row(*call)
+    processor = (contestant.processor() - before) / count
+    reads = {call[0] + count - 1: contestant.steps.last(0)}
+    batches = contestant.played[-1].batches
+    contestant.played.append(Played(batches, [call], contestant.clocks[-1], reads, drawn=True))
+    _alone_after(contestant, taken / count, processor, count)
+
+
+def _played(
+    contestant: Contestant,
+    batches: Sequence[Batch],
+    calls: Sequence[tuple[int, int]],
+    drawn: bool,
+) -> Played:
+    """What a row has left, as far as it is looked at: which is decided here, after it."""
+    steps, (first, count) = contestant.steps, calls[-1]
+    back = SECRET.randrange(contestant.many)
+    reads = {first + count - 1 - back: steps.last(back)}
+    parameters: dict[str, Any] = {}
+    reading: list[float] = []
+    while drawn and len(reading) < 2:
+        started = time.perf_counter()
+        parameters = dict(steps.parameters())
+        reading.append(time.perf_counter() - started)
+    clock = contestant.clocks[-1]
+    return Played(batches, calls, clock, reads, drawn, parameters, len(calls), tuple(reading))
+
+
+def _alone_after(contestant: Contestant, row: float, row_processor: float, count: int) -> None:
+    """Make ``count`` steps, and up to twice as many, that are waited for, and add them to what was
+    played last. How many they are is drawn: nobody knows which is the last, whose results count."""
+    alone = _alone(contestant, row, row_processor, count + SECRET.randrange(count))
+    contestant.paces.append(alone.pace)
+    played = contestant.played[-1]
+    calls, reads = [*played.calls, *alone.calls], {**played.reads, **alone.reads}
+    contestant.played[-1] = replace(played, calls=calls, reads=reads)
+
+
+def _alone(contestant: Contestant, row: float, row_processor: float, count: int) -> Alone:
+    steps, many = contestant.steps, contestant.many
+    first, before = contestant.take(count), contestant.processor()
+    stages, calls = steps.stages(first, count), [(first, count)]
+    contestant.record.latencies += [begun + done for begun, done, _ in stages]
+    if many > 1:  # of calls of several steps, as there are in a row
+        count = -(-count // many)
+        first, before = contestant.take(count * many), contestant.processor()
+        stages = steps.stages(first, count, many)
+        calls.append((first, count * many))
+    processor = (contestant.processor() - before) / (count * many)
+    back = SECRET.randrange(many)
+    reads = {first + count * many - 1 - back: steps.last(back)}
+    most = COPIES * steps.copying() + SLACK  # work that is done anew at each reading is no reading
+    stages = [(begun, done, min(again, most)) for begun, done, again in stages]
+    begun, done, again = (median(times) / many for times in zip(*stages, strict=True))
+    # Of each: one that is made when it has begun, and the next when it is read, are each as long as
+    # a step, and the medians of their parts are half of one.
+    longer = median(max(start, end - read) for start, end, read in stages) / many
+    return Alone(Pace(row, begun, done, again, longer, row_processor, processor), calls, reads)
