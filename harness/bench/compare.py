@@ -10,11 +10,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from harness.bench.doubts import WORTHLESS, worthless
 from harness.bench.noise import SpeedRatio, speed
 from harness.bench.result_file import Incomplete
+from harness.bench.surroundings import environment_changes
 from harness.errors import UsageError, several
 from harness.oracle.tolerance import moved
-from harness.runs.compared import Differing, RunChanges, differing, merged, unreached
+from harness.runs.compared import RunChanges, unreached
 
 Kind = Literal[
     "slower", "accuracy-lost", "lost", "faster", "accuracy-gained", "repaired", "new-cell"
@@ -41,10 +43,15 @@ class SpeedChange:
     speed: SpeedRatio | None = None
     reason: str = ""
     baseline: str = ""
+    doubt: str = ""
 
     @property
     def words(self) -> str:
         """What changed, without the cell."""
+        return f"{self._plain} ({self.doubt})" if self.doubt else self._plain
+
+    @property
+    def _plain(self) -> str:
         if self.kind not in ("slower", "faster"):
             return self.reason
         assert self.old is not None
@@ -70,9 +77,11 @@ class Relative:
     backend: str
     baseline: str
     speed: SpeedRatio
+    doubt: str = ""
 
     def __str__(self) -> str:
-        return f"{self.group}: {self.backend} is {self.speed} as fast as {self.baseline}"
+        doubt = f" ({self.doubt})" if self.doubt else ""
+        return f"{self.group}: {self.backend} is {self.speed} as fast as {self.baseline}{doubt}"
 
 
 def changes(
@@ -186,26 +195,11 @@ def relative(content: Mapping[str, Any], baseline: str) -> list[Relative]:
             entry["params"]["backend"],
             baseline,
             speed(_rounds(entry), _rounds(bases[entry["group"]]), paired=True),
+            doubted({f"{n}'s": e for n, e in _both(entry, bases[entry["group"]])}),
         )
         for entry in entries
         if entry["group"] in bases and entry["params"]["backend"] != baseline
     ]
-
-
-def environment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differing]:
-    """What is not the same around two files: versions, machine, threads, variables."""
-    first, second = (content["machine_info"]["harness"] for content in (old, new))
-    found = differing(_flat(first), _flat(second))
-    if "cpu" not in (first["device"], second["device"]):
-        found += differing({"GPU and driver": _cards(first)}, {"GPU and driver": _cards(second)})
-    workers = first["workers"], second["workers"]
-    of_workers: list[Differing] = []
-    for name in workers[0]:
-        if name in workers[1]:
-            one, other = (side[name] for side in workers)
-            for part in ("versions", "environment"):
-                of_workers += differing(one[part], other[part], (name,))
-    return found + merged(of_workers)
 
 
 def _of_cell(
@@ -216,7 +210,9 @@ def _of_cell(
     # As a share of the smaller, so that a change and its undoing are judged alike.
     if found.known and max(found.value, 1 / found.value) - 1 > threshold:
         slower = found.value < 1
-        yield SpeedChange("slower" if slower else "faster", name, slower, old, new, found)
+        kind: Kind = "slower" if slower else "faster"
+        doubt = doubted({"the older": before, "the newer": after})
+        yield SpeedChange(kind, name, slower, old, new, found, doubt=doubt)
     ratios = _ratio(before), _ratio(after)
     if ratios[0] is None or ratios[1] is None:
         return
@@ -244,6 +240,18 @@ def _new(name: str, after: Mapping[str, Any], lacked: Mapping[str, Any] | None) 
     return SpeedChange("repaired", name, False, new=new, reason=reason)
 
 
+def doubted(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which figures are not to be relied on, in words, of entries by what they are called."""
+    found = [n for n, e in entries.items() if worthless(e["extra_info"].get("doubts", ()))]
+    if not found:
+        return ""
+    return f"{' and '.join(found)} {'figures are' if found[1:] else 'figure is'} {WORTHLESS}"
+
+
+def _both(*entries: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(entry["params"]["backend"], entry) for entry in entries]
+
+
 def _timed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {entry["fullname"]: entry for entry in content["benchmarks"]}
 
@@ -264,21 +272,3 @@ def _rounds(entry: Mapping[str, Any]) -> Sequence[float]:
 def _ratio(entry: Mapping[str, Any]) -> float | None:
     ratio = entry["extra_info"].get("values", {}).get("ratio")
     return None if ratio is None else float(ratio)
-
-
-def _flat(environment: Mapping[str, Any]) -> dict[str, object]:
-    machine = environment["machine"]
-    return {
-        "harness": environment.get("harness"),
-        "processor": machine["cpu"],
-        "usable cores": machine["usable_cores"],
-        "Python of the harness": machine.get("python"),
-        "machines": ", ".join(sorted(m["host"] for m in environment.get("machines", ()))) or "one",
-        **{name: environment[name] for name in ("device", "dtype", "path", "threads")},
-    }
-
-
-def _cards(environment: Mapping[str, Any]) -> str:
-    names = ("name", "driver_version", "power.limit", "mig.mode.current")
-    cards = [" ".join(str(gpu[n]) for n in names if n in gpu) for gpu in environment["gpus"]]
-    return ", ".join(cards) or "none"

@@ -145,6 +145,7 @@ class Contestant:
     def __post_init__(self) -> None:
         cell = self.case.group.cell(self.entry.label)
         self.result = TimedResult(cell, self.entry)
+        self.record.model = self.case.model
 
     @property
     def record(self) -> Record:

@@ -52,18 +52,24 @@ def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
             f"{WORTHLESS}: its rounds lie ±{spread_of(rate):.0%} apart "
             f"(up to {SPREAD:.0%} is a figure); measure it again, with more --rounds"
         )
+    if other := other_work(load, cores):
+        found.append(f"{WORTHLESS}: {other}")
+    return found
+
+
+def other_work(load: Load, cores: int) -> str:
+    """What else the machine did while a group was timed, in words; empty if it was nothing."""
     for when, total, own in (
         ("before", load.start, load.own_at_start),
         ("after", load.end, load.own),
     ):
         if total - own > BUSY * cores:
             part = f", of which the run itself makes up to {own:.0f}" if round(own) else ""
-            found.append(
-                f"{WORTHLESS}: the machine had other work, a load of {total:.1f} on "
+            return (
+                f"the machine had other work, a load of {total:.1f} on "
                 f"{cores} cores {when} it was timed{part}"
             )
-            break
-    return found
+    return ""
 
 
 def worthless(doubts: Sequence[str]) -> bool:

@@ -22,6 +22,8 @@ from harness.runtime.precision import WIDTHS
 # The large product whose rate is a peak: on a card, whose units one of 2048 does not fill, larger.
 LARGE, LARGE_ON_CARD = (2048, 2048, 2048), (8192, 8192, 8192)
 OVERHEAD_STEPS = 200
+# Small products may be so many times as fast as the large one.
+FASTER = 2.0
 
 Size = tuple[int, int, int]
 
@@ -46,12 +48,15 @@ def finish(contestant: Contestant) -> None:
         return
     overhead = contestant.steps.overhead(OVERHEAD_STEPS)
     record.overhead = {"seconds": overhead, "share": overhead / step}
-    own = largest_product(case)
+    own, moved = largest_product(case), least_bytes(case)
     peaks, bandwidth = measured_peaks(contestant, own)
-    moved = least_bytes(case)
     record.bandwidth = {"measured": bandwidth, "least_bytes": moved}
     record.share_of_bandwidth = moved / step / bandwidth
-    check_hardware(contestant, case.products, max(peaks.values()), step)
+
+    def again() -> float:
+        return max(measured_peaks(contestant, own, anew=True)[0].values())
+
+    check_hardware(contestant, case.products, max(peaks.values()), step, again)
 
 
 def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
@@ -99,15 +104,25 @@ def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
     return {name: read / step[other] for name, other in mirrored.items()}
 
 
-def measured_peaks(contestant: Contestant, own: Size) -> tuple[dict[Size, float], float]:
-    """FLOP/s at the sizes, and bytes/s; measured once for each size and process."""
+def measured_peaks(
+    contestant: Contestant, own: Size, anew: bool = False
+) -> tuple[dict[Size, float], float]:
+    """FLOP/s at the sizes, and bytes/s; measured once for each size and process, or ``anew``, and
+    the best of all counts.
+
+    A product of another size than the large one is looked at less closely, and no more than
+    :data:`FASTER` times as fast is believed of it.
+    """
     known: dict[Any, float] = contestant.peaks
-    key = contestant.worker.pid
-    sizes = tuple(dict.fromkeys((large_product(contestant.device), own)))
-    wanted = [size for size in sizes if (key, size) not in known]
+    key, large = contestant.worker.pid, large_product(contestant.device)
+    sizes = tuple(dict.fromkeys((large, own)))
+    wanted = [size for size in sizes if anew or (key, size) not in known]
     if wanted:
-        products, known[key, "bandwidth"] = contestant.steps.peaks(contestant.case.dtype, wanted)
-        known.update({(key, size): p for size, p in zip(wanted, products, strict=True)})
+        products, bandwidth = contestant.steps.peaks(contestant.case.dtype, wanted)
+        for size, found in zip(wanted, products, strict=True):
+            most = found if size == large else min(found, FASTER * known[key, large])
+            known[key, size] = max(most, known.get((key, size), 0.0))
+        known[key, "bandwidth"] = max(bandwidth, known.get((key, "bandwidth"), 0.0))
     return {size: known[key, size] for size in sizes}, known[key, "bandwidth"]
 
 

@@ -17,6 +17,8 @@ class Record:
     # What the worker says of itself, and the flags of its backend.
     hello: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    # A checksum of what the spec means, and of all sizes.
+    model: str = ""
     # The paths that were tried (path, right, seconds, reason), the one that was taken, what runs
     # each layer on it, and how many steps go into one call.
     candidates: Sequence[Mapping[str, Any]] = ()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from harness.bench.card import slowed
 from harness.bench.contestant import Contestant, TimedResult
-from harness.bench.doubts import Load, doubts
+from harness.bench.doubts import Load, doubts, other_work
 from harness.bench.events import BenchEvents
 from harness.bench.plan import BenchPlan
 from harness.bench.request import Group
@@ -59,9 +59,11 @@ class LocalTimer:
         start, threads = Load.now(), float(self._request.thread_count)
         found = self._measured(group)
         load = Load(start, self._own, Load.now(), threads)
+        cores = len(os.sched_getaffinity(0))
         for result in found:
+            if result.status == "refused" and (other := other_work(load, cores)):
+                result.reason += f" ({other})"
             if result.measured:
-                cores = len(os.sched_getaffinity(0))
                 found_doubts = doubts(result.record.rate, load, cores)
                 found_doubts += [*result.record.doubts, *slowed(result.record.card)]
                 result.record.doubts = found_doubts

@@ -19,10 +19,11 @@ from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference
 from harness.program.flops import count
 from harness.program.ir import Program
 from harness.program.plan import forward_plan, training_plan
-from harness.program.serial import encoded
+from harness.program.serial import digest, encoded
 from harness.program.signature import result_ports
 from harness.runtime.session import Session
 from harness.runtime.updates import STEP
+from harness.spec.fingerprint import fingerprint
 
 Batch = dict[str, dict[str, Array]]
 
@@ -52,6 +53,11 @@ class TimedCase:
         self.batches = self.fresh(0)
         per_sample, self.unit = characters_read(spec, group.time)
         self.read = group.batch * per_sample
+
+    @cached_property
+    def model(self) -> str:
+        """A checksum of what the spec means, and of all sizes."""
+        return digest([fingerprint(self.group.spec), sorted(self.program.sizes.items())])
 
     @property
     def compared(self) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.bench import compare as speeds
+from harness.bench import surroundings as of_speeds
 from harness.check import changes as checks
 from harness.check.surroundings import environment_changes
 from harness.errors import UsageError
@@ -101,7 +102,7 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
         )
     for before, after in zip(old.benches, inputs.benches, strict=False):
         found += speeds.changes(before.content, after.content)
-        around += speeds.environment_changes(before.content, after.content)
+        around += of_speeds.environment_changes(before.content, after.content)
         limits += speeds.limits(before.content, after.content)
         names.append(before.name)
     return News(", ".join(names), found, around, limits) if names else None

@@ -52,7 +52,7 @@ class Clock:
         seconds = []
         for index in range(first, first + count * many, many):
             start = time.perf_counter()
-            handle = self._run(index, many)
+            handle = self.steps.start(index) if many == 1 else self._run(index, many)
             begun = time.perf_counter()
             self.steps.finish(handle)
             done = time.perf_counter()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from statistics import median
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,23 +13,13 @@ from harness.errors import UsageError
 from harness.runtime import memory, promises
 from harness.runtime.backend import Backend
 from harness.runtime.clock import Clock, Results
-from harness.runtime.devices import CPU, card_of
+from harness.runtime.devices import CPU
 from harness.runtime.opening import open_session
-from harness.runtime.precision import WIDTHS, host_dtype, narrow
+from harness.runtime.peaks import Peaks
 from harness.runtime.step_loop import Pipeline
 from harness.runtime.training_steps import ListedBatches, TrainingSteps
 
 Payload = dict[str, Any]
-
-# Of each of the three arrays of the bandwidth test, far beyond any cache: numbers on a CPU, and
-# bytes on a card, where the L2 alone of an H100 has 50 MB, and later ones have more.
-LARGE_ARRAY, LARGE_ON_CARD = 1 << 24, 1 << 29
-TRIES = 5
-
-
-def bandwidth_numbers(device: str, dtype: str) -> int:
-    """How many numbers each array of the bandwidth test has."""
-    return LARGE_ARRAY if card_of(device) is None else LARGE_ON_CARD // WIDTHS[dtype]
 
 
 class StepService:
@@ -203,47 +192,8 @@ class StepService:
 
     def peaks(self, dtype: str, sizes: Sequence[Sequence[int]]) -> Payload:
         """FLOP/s of matrix products ``(m, k, n)`` and bytes/s of an addition, on this device."""
-        table = self.backend.primitives
-        product = self._compiled(lambda a, b: table["matmul"](a, b))
-        addition = self._compiled(lambda a, b: table["add"](a, b))
-        products = []
-        for m, k, n in sizes:
-            left, right = self._operand((m, k), dtype), self._operand((k, n), dtype)
-            products.append(2 * m * k * n / self._seconds(product, left, right))
-        numbers = bandwidth_numbers(self._device, dtype)
-        # What is added does not matter, and drawing so many numbers takes a second.
-        large = [
-            self.backend.tensor(np.full(numbers, value, host_dtype(dtype))) for value in (1.0, 2.0)
-        ]
-        moved = 3 * numbers * WIDTHS[dtype]
-        return {"products": products, "bandwidth": moved / self._seconds(addition, *large)}
-
-    def _compiled(self, operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        def function(variables: Payload, constants: Payload) -> Payload:
-            return {"result": operation(variables["a"], variables["b"])}
-
-        compiled = promises.function(self.backend.compile(function), "compile()")
-        return lambda a, b: compiled({"a": a, "b": b}, {})["result"]
-
-    def _operand(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """What products are made of in a session of ``dtype``."""
-        made, narrowed = self._filled(shape, dtype), narrow(dtype)
-        return self.backend.primitives["astype"](made, dtype=narrowed) if narrowed else made
-
-    def _filled(self, shape: tuple[int, ...], dtype: str) -> Any:
-        values = np.random.default_rng(0).standard_normal(shape, np.float32)
-        return self.backend.tensor(values.astype(host_dtype(dtype)))
-
-    def _seconds(self, run: Callable[[Any, Any], Any], a: Any, b: Any) -> float:
-        """The best of several tries; as many runs in each as take a hundredth of a second."""
-
-        def timed(count: int) -> float:
-            started = time.perf_counter()
-            for _ in range(count):
-                result = run(a, b)
-            self.backend.wait({"result": result})
-            return (time.perf_counter() - started) / count
-
-        timed(1)
-        count = max(1, round(0.01 / max(median(timed(1) for _ in range(3)), 1e-7)))
-        return min(timed(count) for _ in range(TRIES))
+        peaks = Peaks(self.backend, self._device, dtype)
+        return {
+            "products": [peaks.product(m, k, n) for m, k, n in sizes],
+            "bandwidth": peaks.bandwidth(),
+        }

@@ -15,11 +15,12 @@ from harness.bench.figures import large_product
 from harness.bench.record import Record
 from harness.check.request import Request, make_case
 from harness.program.serial import encoded
-from harness.runtime import step_service
+from harness.runtime import peaks, step_service
+from harness.runtime.peaks import Peaks, bandwidth_numbers
 from harness.runtime.plugins import load
 from harness.runtime.precision import WIDTHS
 from harness.runtime.service import SessionService
-from harness.runtime.step_service import StepService, bandwidth_numbers
+from harness.runtime.step_service import StepService
 from harness.spec.model import load_spec
 from harness.worker.cards import CardState
 
@@ -58,11 +59,11 @@ def test_bytes_that_were_moved_are_those_of_the_dtype(
     monkeypatch: pytest.MonkeyPatch, dtype: str, width: int
 ) -> None:
     need("torch")
-    monkeypatch.setattr(step_service, "LARGE_ARRAY", 1000)
+    monkeypatch.setattr(peaks, "LARGE_ARRAY", 1000)
     backend = load("torch")
     backend.use("cpu", dtype)
     service = StepService(backend)
-    monkeypatch.setattr(service, "_seconds", lambda run, a, b: 1.0 + 0.0 * len(run(a, b)))
+    monkeypatch.setattr(Peaks, "_seconds", lambda one, run, a, b: 1.0 + 0.0 * len(run(a, b)))
     assert service.peaks(dtype, [[2, 3, 4]]) == {"products": [48.0], "bandwidth": 3000.0 * width}
     backend.use("cpu", "float32")
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 from places import SUPPORT
+from quick_rounds import quick_rounds
 
-from harness.bench import rounds
+from harness.bench import play
 from harness.bench.contestant import Contestant, TimedResult
 from harness.bench.proofs import waits_for_work
 from harness.bench.request import BenchRequest, Entry
@@ -26,11 +27,12 @@ LEFT = "as they are timed, step"
 LESS = "does less where nobody reads"
 CACHE = "answers from a cache"
 KNOWN = "differs: step"
+CLOCK = "its clock goes wrong"
 ALWAYS = "differs from the oracle in the middle of a round"
 BEFORE = "works before the clock starts"
 LAZY = (
     *("skipping_second", "skipping_unread", "skipping_by_lot", "skipping_forgotten"),
-    "half_when_read",
+    *("half_when_read", "anew_when_read", "rows_when_read"),
 )
 # What must be refused, and in which words; the systems that have what the cheat is about.
 STATELESS, STATEFUL = "lesson6/sequence_rnn", "lesson6/stateful_lstm"
@@ -40,8 +42,7 @@ TRAINED = {
     **dict.fromkeys(("moments_every_second", "small_updates_dropped", "rounded_parameters"), LEFT),
     "frozen_once_proved": LEFT,
     **dict.fromkeys(("known", "tired"), ALWAYS),
-    "slow_clock": "its clock goes wrong",
-    "halved_when_long": "its clock goes wrong",
+    **dict.fromkeys(("slow_clock", "halved_when_long", "slow_in_rounds"), CLOCK),
     "halfway": ("does not wait for its work", LEFT),
 }
 FORWARD = {
@@ -51,10 +52,10 @@ FORWARD = {
     **dict.fromkeys(LAZY, LESS),
     "coarse_when_known": KNOWN,
     "known": ALWAYS,
+    "second_reading": (LEFT, LESS),
     **dict.fromkeys(("third_sighting", "small_cache", "by_place"), (CACHE, LESS)),
     "last_of_several": LEFT,
-    "slow_clock": "its clock goes wrong",
-    "halved_when_long": "its clock goes wrong",
+    **dict.fromkeys(("slow_clock", "halved_when_long", "slow_in_rounds"), CLOCK),
     "halfway": ("does not wait for its work", LEFT, LESS),
 }
 # What is refused in other words than in training.
@@ -79,8 +80,7 @@ def one_of_a_kind(cheats: Cheats) -> Cheats:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short runs, but for those that a pace is taken of: on a slow machine they are all noise."""
-    for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.2), ("WAITED", 0.05)):
-        monkeypatch.setattr(rounds, name, seconds)
+    quick_rounds(monkeypatch, 0.2, 0.05)
     monkeypatch.setattr(waits_for_work, "SHORT", 0.01)
 
 
@@ -133,11 +133,11 @@ def test_cheats_are_refused_and_say_why(
             Contestant,
             "steps_in",
             lambda one, seconds, least=3: (
-                long if seconds == rounds.ROUND else short(one, seconds, least)
+                long if seconds == play.ROUND else short(one, seconds, least)
             ),
         )
     if cheats is BEFOREHAND:
-        monkeypatch.setattr(rounds, "WARMING", 0.1)  # until all that is put aside is done
+        monkeypatch.setattr(play, "WARMING", 0.1)  # until all that is put aside is done
     found = run(spec, mode, "honest", *cheats, sizes=LONG if cheats is BEFOREHAND else SIZES)
     honest = found.pop("honest")
     assert (honest.status, honest.reason) == ("measured", "")

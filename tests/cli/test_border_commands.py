@@ -10,6 +10,7 @@ import numpy as np
 import plugin_broken_promises
 import pytest
 from process_faults.support import launch
+from quick_rounds import quick_rounds
 
 from harness.bench import rounds
 from harness.bench.contestant import Contestant
@@ -158,8 +159,7 @@ def test_training_says_what_came_back_and_keeps_nothing(
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("TRIAL", 0.02), ("WARMING", 0.01), ("ROUND", 0.03), ("WAITED", 0.01)):
-        monkeypatch.setattr(rounds, name, seconds)
+    quick_rounds(monkeypatch)
 
 
 def bench(*faults: str, mode: str = "forward", path: str = "derived") -> Any:

@@ -13,6 +13,8 @@ from harness.bench.play import sample
 LEAST = 0.75
 # And of processors' time no less than this, as to wait for a step takes some too.
 LEAST_PROCESSOR = 0.6
+# Of the wall's time so much more than that alone that no less was done, whatever processors tell.
+LONG = 1.25
 # Where it is less than this, or the wall's time is too little, more samples are taken: so many.
 CLEAR, SAMPLES = 0.75, 6
 # Seconds of steps in a row of such a sample.
@@ -59,6 +61,6 @@ def less(paces: Sequence[Pace], on_processors: bool, least: float) -> bool:
     """
     if max(p.share for p in paces) < LEAST:
         return True
-    if not on_processors or median(p.share for p in paces) >= 1:
+    if not on_processors or median(p.share for p in paces) >= LONG:
         return False
     return median(p.processor_share for p in paces) < least

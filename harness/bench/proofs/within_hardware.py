@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.bench.contestant import Contestant, Refused
 
 # Products cannot be faster than this many times the fastest that was measured.
 HARDWARE = 3.0
+# Where a step takes less, the machine may have been busy while the peak was measured: so often it
+# is measured again.
+TRIES = 3
 
 
-def check_hardware(contestant: Contestant, products: int, peak: float, seconds: float) -> None:
-    """A step takes no less than its products need at several times the measured peak.
+def check_hardware(
+    contestant: Contestant,
+    products: int,
+    peak: float,
+    seconds: float,
+    again: Callable[[], float],
+) -> None:
+    """A step takes no less than its products need at several times the measured peak, which
+    ``again`` measures once more.
 
     Raises:
         Refused: it takes less.
     """
-    least = products / (HARDWARE * peak)
-    contestant.record.hardware = {"least_seconds": least, "peak": peak}
-    if seconds < least:
-        raise Refused(
-            f"faster than the hardware: a step takes {seconds:.3g} s, and its matrix products at "
-            f"{HARDWARE:g} times the measured peak take {least:.3g} s"
-        )
+    for _ in range(TRIES):
+        least = products / (HARDWARE * peak)
+        contestant.record.hardware = {"least_seconds": least, "peak": peak}
+        if seconds >= least:
+            return
+        peak = max(peak, again())
+    raise Refused(
+        f"faster than the hardware: a step takes {seconds:.3g} s, and its matrix products at "
+        f"{HARDWARE:g} times the measured peak take {least:.3g} s"
+    )

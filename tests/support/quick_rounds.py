@@ -1,0 +1,16 @@
+"""Short rounds of ``harness bench``, for tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.bench import play, rounds
+
+
+def quick_rounds(patch: pytest.MonkeyPatch, round_: float = 0.03, waited: float = 0.01) -> None:
+    """Have a round take so many seconds, and its steps alone so many; all else next to nothing."""
+    for module, name, seconds in (
+        *((rounds, "TRIAL", 0.02), (rounds, "WARMING", 0.01), (play, "WARMING", 0.01)),
+        *((play, "ROUND", round_), (play, "WAITED", waited)),
+    ):
+        patch.setattr(module, name, seconds)
