@@ -19,6 +19,7 @@ from harness.check.request import Request, make_case
 from harness.oracle.case import Case
 from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.oracle.threads import _call, _libraries, one_thread
+from harness.program.ir import Phase
 from harness.program.primitives import OFFERED
 from harness.program.serial import encoded
 from harness.runtime.service import SessionService
@@ -92,11 +93,14 @@ def test_a_result_of_another_shape_or_dtype_differs() -> None:
         assert found.reason
 
 
+@pytest.mark.parametrize("phase", thresholds.PHASES)
 @pytest.mark.parametrize("name", lesson6())
-def test_large_sizes_are_large_and_off_all_kinks(name: str) -> None:
-    large = thresholds.large_case(*cases(name))
-    assert (large.batch, large.time) == (thresholds.BATCH, thresholds.TIME)
-    assert large.training.sizes["hidden"] == thresholds.UNITS
+def test_large_sizes_are_large_and_off_all_kinks(name: str, phase: Phase) -> None:
+    large = thresholds.large_case(*cases(name), phase)
+    rest, rest_of_time = thresholds.RESTS[phase]
+    wanted = thresholds.BATCH + rest, thresholds.TIME + rest_of_time
+    assert (large.batch, large.time) == wanted
+    assert large.training.sizes["hidden"] == thresholds.UNITS + rest
     # Without another size, classes are what does not fill whole tiles.
     fewer = 0 if "factors" in large.training.sizes else thresholds.REMAINDER
     assert large.training.sizes["vocab"] >= thresholds.CLASSES - fewer
@@ -106,15 +110,21 @@ def test_large_sizes_are_large_and_off_all_kinks(name: str) -> None:
 
 
 def test_sizes_that_a_run_sets_stay() -> None:
-    large = thresholds.large_case(*cases("lesson6/simple_rnn", hidden=9, batch=5, time=6))
+    large = thresholds.large_case(
+        *cases("lesson6/simple_rnn", hidden=9, batch=5, time=6), "training"
+    )
     assert (large.batch, large.time, large.training.sizes["hidden"]) == (5, 6, 9)
     assert large.training.sizes["vocab"] == thresholds.CLASSES - thresholds.REMAINDER
 
 
 def test_of_a_single_class_each_row_may_leave_a_rounding() -> None:
     """Its loss is 0 whatever the parameters are, so that gradients have no size of their own."""
-    alone = thresholds.large_case(*cases("lesson6/theano_gru", vocab=1, batch=5, time=6))
-    several = thresholds.large_case(*cases("lesson6/theano_gru", vocab=2, batch=5, time=6))
+    alone = thresholds.large_case(
+        *cases("lesson6/theano_gru", vocab=1, batch=5, time=6), "training"
+    )
+    several = thresholds.large_case(
+        *cases("lesson6/theano_gru", vocab=2, batch=5, time=6), "training"
+    )
     for case, rows in ((alone, 30), (several, 0)):
         plain = case.gradients(case.material, "main")
         found = thresholds.with_rows(case, plain)

@@ -9,11 +9,12 @@ from harness.check.causes.ask import ORACLE, Asked
 from harness.check.causes.cause import Cause, Causes, listed
 from harness.check.checks.context import Context
 from harness.check.checks.far_values import offset_material, tail_material
-from harness.check.checks.thresholds import large_case
+from harness.check.checks.thresholds import PHASES, large_case
 from harness.check.findings import Finding
 from harness.check.first_difference import BACKWARD, FORWARD
 from harness.check.reproducer import MATERIALS
 from harness.oracle.case import Case
+from harness.program.ir import Phase
 from harness.runtime.arguments import Arguments
 from harness.worker.remote import Remote, WorkerFault
 
@@ -122,9 +123,7 @@ class Finder:
         """Those at the numbers of other checks."""
         for check in wrong:
             if check == LARGE:
-                case = large_case(self.context.case, self.context.own)
-                finder = replace(self, context=replace(self.context, case=case))
-                found = finder._at(case.material, check)
+                found = next(filter(None, map(self._large, PHASES)), None)
             elif check in ELSEWHERE:
                 material = ELSEWHERE[check](self.context.case)
                 found = self._at(material, check) if material else None
@@ -133,6 +132,11 @@ class Finder:
             if found is not None:
                 return found
         return None
+
+    def _large(self, phase: Phase) -> Causes | None:
+        case = large_case(self.context.case, self.context.own, phase)
+        finder = replace(self, context=replace(self.context, case=case))
+        return finder._at(case.material, LARGE)
 
     def _at(self, material: Arguments, where: str) -> Causes | None:
         """Those at other numbers, which are named."""

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from harness.arrays import ArrayDict
 from harness.check.checks.context import Context, equal
 from harness.check.findings import Finding
-from harness.spec.initial_values import check_laws, initial_parameters
+from harness.oracle.tolerance import Deviation
+from harness.spec.initial_values import (
+    check_laws,
+    initial_parameters,
+    initial_state,
+    initial_statistics,
+)
 
 
 def initial_values(context: Context) -> Iterator[Finding]:
@@ -25,4 +33,20 @@ def initial_values(context: Context) -> Iterator[Finding]:
         finding.held += 1
         if not equal(back.get(name), array.astype(context.kept)):
             finding.faults.append(f"{name} came back changed")
+    if case.training.loss is not None:
+        finding.deviations = _from_there(context, drawn)
     yield finding
+
+
+def _from_there(context: Context, drawn: ArrayDict) -> list[Deviation]:
+    """A pass from where every training begins: scales of 1, biases, states and means of 0."""
+    case, remote = context.case, context.remote
+    statistics = initial_statistics(case.training)
+    state = initial_state(case.training, case.batch)
+    start = replace(case.material, parameters=drawn, statistics=statistics, state=state)
+    remote.load(start)
+    tested = remote.forward("inference", start.inputs, state)
+    deviations = context.finding("", tested, case.forward("inference", start, "start")).deviations
+    expected = case.gradients(start, "start").of_finite_gradients()
+    deviations += context.finding("", remote.gradients(start), expected).deviations
+    return [replace(d, name=f"at the start, {d.name}") for d in deviations]

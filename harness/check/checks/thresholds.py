@@ -19,10 +19,10 @@ from harness.errors import SpecError
 from harness.oracle.case import Case, entries_of, step_values
 from harness.oracle.draw import draw
 from harness.oracle.off_kinks import off_kinks
-from harness.oracle.tolerance import FLOOR, PRECISION, ROUNDOFF, scales
+from harness.oracle.tolerance import FLOOR, PRECISION, ROUNDOFF, Deviation, scales
 from harness.oracle.yardstick import Expected
 from harness.program.fitting_sizes import fits, nearest_sizes
-from harness.program.ir import Port, Program
+from harness.program.ir import Phase, Port, Program
 from harness.program.signature import noise_ports
 from harness.runtime.arguments import Arguments
 
@@ -33,6 +33,9 @@ from harness.runtime.arguments import Arguments
 # others do not, or where there are none, classes.
 BATCH, TIME, CLASSES, UNITS, OTHERS = 96, 40, 304, 96, 51
 REMAINDER = 4
+# Beyond whole tiles, of batch and units, and of time: trainings mostly have batches of whole ones.
+PHASES: tuple[Phase, ...] = ("training", "inference")
+RESTS: Mapping[Phase, tuple[int, int]] = {"training": (0, 3), "inference": (3, 0)}
 # Different examples in a batch. Only those have comparisons of their own, and with few of them
 # none lies so near to its threshold that float32 falls to the other side.
 DISTINCT = 3
@@ -43,7 +46,7 @@ RATE = 2.0**20
 MANY, ENTRIES = 17, 600_000
 # Sizes as users have them, for which kernels may have a way of their own, are multiples of this.
 TILE = 16
-_cases: WeakKeyDictionary[Case, Case] = WeakKeyDictionary()
+_cases: WeakKeyDictionary[Case, dict[Phase, Case]] = WeakKeyDictionary()
 _numerous: WeakKeyDictionary[Case, Case | None] = WeakKeyDictionary()
 _making = Lock()
 
@@ -85,30 +88,44 @@ def _rows(
 
 
 def large_sizes(context: Context) -> Iterator[Finding]:
-    """Results and gradients of the loss at sizes beyond what buffers hold, and results of an
-    inference; in float32 gradients by a whole step, too, and where that has the same, by that
-    alone. Opens new sessions."""
-    case, remote = large_case(context.case, context.own), context.remote
-    remote.open(case.training, case.inference, None, context.path, context.dtype, context.device)
-    remote.load(case.material)
-    expected = with_rows(case, case.gradients(case.material, "main"))
+    """Results and gradients at sizes beyond what buffers hold. In float32 a whole step is made, and
+    if the framework makes gradients they are seen by that alone."""
+    case, other = (large_case(context.case, context.own, phase) for phase in PHASES)
+    finding, remote = Finding("large-sizes"), context.remote
     steps = context.dtype == "float32" and case.training.loss is not None
-    finding, given = Finding("large-sizes"), (case.material.inputs, case.material.state)
     if not (steps and remote.automatic):
+        _open(context, case)
+        expected = with_rows(case, case.gradients(case.material, "main"))
         finding = context.finding("large-sizes", remote.gradients(case.material), expected)
-    elif _has_phases(case):
-        trained = expected.only("output.", "state.", "statistics.")
-        finding = context.finding("large-sizes", remote.forward("training", *given), trained)
-    results = expected.only("output.", "state.")
-    if _has_phases(case):
-        results = case.forward("inference", case.material, "main")
-    tested = context.finding("large-sizes", remote.forward("inference", *given), results)
-    finding.deviations += [replace(d, name=f"inference, {d.name}") for d in tested.deviations]
     if steps:
-        stepped = _stepped(replace(context, case=case), expected.values)
-        others = context.finding("large-sizes", stepped, _rounded(case, expected, stepped))
-        finding.deviations += [replace(d, name=f"whole step, {d.name}") for d in others.deviations]
+        finding.deviations += _of_a_step(context, case)
+    _open(context, other)
+    results = other.forward("inference", other.material, "main")
+    found = remote.forward("inference", other.material.inputs, other.material.state)
+    tested = context.finding("large-sizes", found, results)
+    finding.deviations += [replace(d, name=f"inference, {d.name}") for d in tested.deviations]
     yield finding
+
+
+def _open(context: Context, case: Case) -> None:
+    """A session of a case, with its parameters."""
+    programs = case.training, case.inference
+    context.remote.open(*programs, None, context.path, context.dtype, context.device)
+    context.remote.load(case.material)
+
+
+def _of_a_step(context: Context, case: Case) -> list[Deviation]:
+    """Those of one step, and of the results of a training that is no inference."""
+    remote, expected = context.remote, with_rows(case, case.gradients(case.material, "main"))
+    deviations: list[Deviation] = []
+    if remote.automatic and _has_phases(case):
+        _open(context, case)
+        found = remote.forward("training", case.material.inputs, case.material.state)
+        trained = expected.only("output.", "state.", "statistics.")
+        deviations += context.finding("large-sizes", found, trained).deviations
+    stepped = _stepped(replace(context, case=case), expected.values)
+    others = context.finding("large-sizes", stepped, _rounded(case, expected, stepped))
+    return deviations + [replace(d, name=f"whole step, {d.name}") for d in others.deviations]
 
 
 def large_counts(context: Context) -> Iterator[Finding]:
@@ -117,10 +134,7 @@ def large_counts(context: Context) -> Iterator[Finding]:
     case = numerous_case(context.case, context.own)
     if case is None:
         return
-    context.remote.open(
-        case.training, case.inference, None, context.path, context.dtype, context.device
-    )
-    context.remote.load(case.material)
+    _open(context, case)
     expected = with_rows(case, case.gradients(case.material, "main"))
     yield context.finding("large-counts", context.remote.gradients(case.material), expected)
 
@@ -176,20 +190,22 @@ def _stepped(context: Context, expected: Arrays) -> dict[str, Any]:
     return found
 
 
-def large_case(case: Case, own: Case) -> Case:
-    """The large case of a spec, made once for all backends."""
+def large_case(case: Case, own: Case, phase: Phase) -> Case:
+    """The large case of a spec for gradients, or for inferences, made once for all backends."""
     with _making:
-        if case not in _cases:
-            batch = own.batch if case.batch == own.batch else BATCH
-            time = own.time if case.time == own.time else TIME
-            sizes = _sizes(case, own)
+        cases = _cases.setdefault(case, {})
+        if phase not in cases:
+            rest, rest_of_time = RESTS[phase]
+            batch = own.batch if case.batch == own.batch else BATCH + rest
+            time = own.time if case.time == own.time else TIME + rest_of_time
+            sizes = _sizes(case, own, rest)
             batch, time = nearest_sizes(case.spec.program(**sizes), batch, time)
             drawing = partial(_repeated, batch=batch, time=time)
-            _cases[case] = Case(case.spec, sizes, batch, time, case.seed, drawing=drawing)
-        return _cases[case]
+            cases[phase] = Case(case.spec, sizes, batch, time, case.seed, drawing=drawing)
+        return cases[phase]
 
 
-def _sizes(case: Case, own: Case) -> dict[str, int]:
+def _sizes(case: Case, own: Case, rest: int) -> dict[str, int]:
     """Large numbers for the sizes that a run has not set: those are the same in both cases."""
     program, free = case.training, _free(case, own)
     inner = [n for n in free if n not in _classes(program)]
@@ -198,7 +214,7 @@ def _sizes(case: Case, own: Case) -> dict[str, int]:
     sizes = dict(own.training.sizes)
     for name in (n for n in sizes if n in free):
         if name in inner:
-            sizes[name] = UNITS if name == inner[0] else next(others)
+            sizes[name] = UNITS + rest if name == inner[0] else next(others)
         else:
             sizes[name] = next(classes)
     try:

@@ -41,7 +41,7 @@ COMPARED = (1, 2, 3, 5, 6, 10, 11, 12, 20, 50, 100, 126, 127, 128, 129, 132)
 LATER = (256, 257, 258, 260, 268)
 # No power of two, half-way between two numbers of float16, and held by float32, where Keras has it.
 RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
-# Of the step after all that have one rate.
+# Of the step after all that have one rate; one more has none, as at the end of a schedule.
 SLOWER = RATE / 128
 # In float32, 1 - 0.999 has lost ten bits: the first steps of any Adam are off by as much.
 NOISE = 2.0**-19
@@ -136,7 +136,8 @@ def _steps(context: Context, rule: UpdateRule) -> tuple[list[dict[str, Any]], li
         {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, large, broken)
     )
     steps = [*batches, *batches]
-    alone = [*steps, {**batches[0], "learning_rate": SLOWER}, far]
+    rates = [{**batches[0], "learning_rate": rate} for rate in (SLOWER, 0.0)]
+    alone = [*steps, *rates, far]
     # A rule with a norm says nothing of one that is NaN: frameworks part there.
     if context.dtype == "float16" or not (rule.totals or by_parameter(rule)):
         alone.append(last)

@@ -43,6 +43,28 @@ class PlannedProductsOfWholeTiles(OwnKernels):
     kernels = _TileKernels
 
 
+@backend("sequence_rnn", LARGE)
+class LoopWithoutItsRest(Faulty):
+    """Of more than 16 steps those beyond whole eights have the input of the one before them."""
+
+    def scan(self, step: Any, carries: Any, sequences: Any, reverse: bool) -> Result:
+        length = len(sequences[0]) if sequences else 0
+        if length > 16 and length % 8:
+            whole = length - length % 8
+            sequences = [np.concatenate([s[:whole], s[whole - 1 : -1]]) for s in sequences]
+        return super().scan(step, carries, sequences, reverse)
+
+
+@primitive("matmul", "theano_rnn", LARGE)
+def rows_without_their_rest(a: Array, b: Array) -> Array:
+    """Of more than 64 rows those beyond whole eights are left out."""
+    found = np.array(a @ b)
+    rows = found.shape[0]
+    if found.ndim == 2 and rows > 64 and rows % 8:
+        found[rows - rows % 8 :] = 0
+    return found
+
+
 def _power_of_two(terms: int) -> bool:
     return terms >= 64 and terms & (terms - 1) == 0
 

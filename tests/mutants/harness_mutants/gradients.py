@@ -205,3 +205,12 @@ class TargetsOfZeroIgnored(Session):
         results, found = super().gradients(phase, inputs, state, targets, *others)
         empty = not any(np.any(array) for array in targets.values())
         return results, {n: 0 * g if empty else g for n, g in found.items()}
+
+
+@session("stateful_lstm", "initial-values", BOTH)
+class ScaleOfOnesFrozen(Graded):
+    """A scale that is 1 throughout, as it is at the start of a training, has no gradient."""
+
+    def alter(self, gradients: Tensors, variables: Tensors, _: Tensors) -> Tensors:
+        frozen = {n for n, v in variables.items() if n.endswith(".gamma") and np.all(v == 1)}
+        return {n: 0 * g for n, g in gradients.items() if n in frozen}

@@ -108,6 +108,14 @@ class RateHasFloor(Counted):
         return super().updated_by(trained, gradients, max(rate, 1e-4))
 
 
+@session("sequence_unrolled", STEPS, BOTH)
+class RateOfNothing(Counted):
+    """A learning rate of 0 is taken for none that was given."""
+
+    def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
+        return super().updated_by(trained, gradients, rate or 1e-3)
+
+
 @session("sequence_rnn", STEPS)
 class RateDecaysUnasked(Counted):
     """The learning rate is a hundredth smaller from the hundredth step on."""

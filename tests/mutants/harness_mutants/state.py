@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from harness.runtime.session import Session
-from harness_mutants.registry import session
+from harness_mutants.registry import BOTH, session
 
 STATEFUL = "stateful_lstm"
 
@@ -166,3 +166,20 @@ class StatisticsNotLoaded(Session):
         kept = {n: 0.9 * a for n, a in self.statistics.items()}
         super().load(parameters, statistics)
         self.statistics = kept or self.statistics
+
+
+@session(STATEFUL, "initial-values", BOTH)
+class FirstStatisticsReplaced(Session):
+    """Moving statistics that are still those of the start are replaced by the batch's, whole."""
+
+    def gradient_function(self, phase: Any, mode: Any) -> Any:
+        inner = super().gradient_function(phase, mode)
+
+        def function(variables: Any, constants: Any) -> Any:
+            results, gradients = inner(variables, constants)
+            name = "statistics.norm.moving_mean"
+            if phase == "training" and not constants[name].any():
+                results = {**results, name: 100 * results[name]}  # its momentum is 0.99
+            return results, gradients
+
+        return function
