@@ -93,14 +93,12 @@ def test_a_result_of_another_shape_or_dtype_differs() -> None:
         assert found.reason
 
 
-@pytest.mark.parametrize("phase", thresholds.PHASES)
+@pytest.mark.parametrize("phase", thresholds.LARGE)
 @pytest.mark.parametrize("name", lesson6())
 def test_large_sizes_are_large_and_off_all_kinks(name: str, phase: Phase) -> None:
     large = thresholds.large_case(*cases(name), phase)
-    rest, rest_of_time = thresholds.RESTS[phase]
-    wanted = thresholds.BATCH + rest, thresholds.TIME + rest_of_time
-    assert (large.batch, large.time) == wanted
-    assert large.training.sizes["hidden"] == thresholds.UNITS + rest
+    assert (large.batch, large.time) == thresholds.LARGE[phase]
+    assert large.training.sizes["hidden"] == large.batch
     # Without another size, classes are what does not fill whole tiles.
     fewer = 0 if "factors" in large.training.sizes else thresholds.REMAINDER
     assert large.training.sizes["vocab"] >= thresholds.CLASSES - fewer

@@ -9,7 +9,8 @@ from harness.check.causes.ask import ORACLE, Asked
 from harness.check.causes.cause import Cause, Causes, listed
 from harness.check.checks.context import Context
 from harness.check.checks.far_values import offset_material, tail_material
-from harness.check.checks.thresholds import PHASES, large_case
+from harness.check.checks.thresholds import LARGE as LARGE_SIZES
+from harness.check.checks.thresholds import large_case
 from harness.check.findings import Finding
 from harness.check.first_difference import BACKWARD, FORWARD
 from harness.check.reproducer import MATERIALS
@@ -123,7 +124,7 @@ class Finder:
         """Those at the numbers of other checks."""
         for check in wrong:
             if check == LARGE:
-                found = next(filter(None, map(self._large, PHASES)), None)
+                found = next(filter(None, map(self._large, LARGE_SIZES)), None)
             elif check in ELSEWHERE:
                 material = ELSEWHERE[check](self.context.case)
                 found = self._at(material, check) if material else None

@@ -33,7 +33,7 @@ def initial_values(context: Context) -> Iterator[Finding]:
         finding.held += 1
         if not equal(back.get(name), array.astype(context.kept)):
             finding.faults.append(f"{name} came back changed")
-    if case.training.loss is not None:
+    if case.training.loss is not None and not context.brief:
         finding.deviations = _from_there(context, drawn)
     yield finding
 

@@ -26,16 +26,14 @@ from harness.program.ir import Phase, Port, Program
 from harness.program.signature import noise_ports
 from harness.runtime.arguments import Arguments
 
-# Each is beyond a power of two at which a buffer, a block or a type may end: of the batch 32 and
-# 64, of time 16 and 32, of classes 64, 128 and 256. There are as many units as examples, so that
-# one axis may be taken for the other. The batch and units fill whole tiles of 32 and time whole
-# eights, as those of users do (48 steps, whole sixteens, would be a tenth of a whole run more);
-# others do not, or where there are none, classes.
-BATCH, TIME, CLASSES, UNITS, OTHERS = 96, 40, 304, 96, 51
-REMAINDER = 4
-# Beyond whole tiles, of batch and units, and of time: trainings mostly have batches of whole ones.
-PHASES: tuple[Phase, ...] = ("training", "inference")
-RESTS: Mapping[Phase, tuple[int, int]] = {"training": (0, 3), "inference": (3, 0)}
+# Of a training and of an inference the examples and units, and the steps of time. Each is beyond a
+# power of two at which a buffer, a block or a type may end: of the batch 32 and 64, of time 16 and
+# 32, of classes 64, 128 and 256. There are as many units as examples, so that one axis may be taken
+# for the other. In one of both they fill whole tiles of 32, and time whole eights, as those of
+# users do, and in the other they leave a rest; others do not fill tiles, or where there are none,
+# classes.
+LARGE: Mapping[Phase, tuple[int, int]] = {"training": (96, 35), "inference": (99, 24)}
+CLASSES, OTHERS, REMAINDER = 304, 51, 4
 # Different examples in a batch. Only those have comparisons of their own, and with few of them
 # none lies so near to its threshold that float32 falls to the other side.
 DISTINCT = 3
@@ -90,7 +88,7 @@ def _rows(
 def large_sizes(context: Context) -> Iterator[Finding]:
     """Results and gradients at sizes beyond what buffers hold. In float32 a whole step is made, and
     if the framework makes gradients they are seen by that alone."""
-    case, other = (large_case(context.case, context.own, phase) for phase in PHASES)
+    case, other = (large_case(context.case, context.own, phase) for phase in LARGE)
     finding, remote = Finding("large-sizes"), context.remote
     steps = context.dtype == "float32" and case.training.loss is not None
     if not (steps and remote.automatic):
@@ -195,17 +193,17 @@ def large_case(case: Case, own: Case, phase: Phase) -> Case:
     with _making:
         cases = _cases.setdefault(case, {})
         if phase not in cases:
-            rest, rest_of_time = RESTS[phase]
-            batch = own.batch if case.batch == own.batch else BATCH + rest
-            time = own.time if case.time == own.time else TIME + rest_of_time
-            sizes = _sizes(case, own, rest)
+            units, time = LARGE[phase]
+            sizes = _sizes(case, own, units)
+            batch = own.batch if case.batch == own.batch else units
+            time = own.time if case.time == own.time else time
             batch, time = nearest_sizes(case.spec.program(**sizes), batch, time)
             drawing = partial(_repeated, batch=batch, time=time)
             cases[phase] = Case(case.spec, sizes, batch, time, case.seed, drawing=drawing)
         return cases[phase]
 
 
-def _sizes(case: Case, own: Case, rest: int) -> dict[str, int]:
+def _sizes(case: Case, own: Case, units: int) -> dict[str, int]:
     """Large numbers for the sizes that a run has not set: those are the same in both cases."""
     program, free = case.training, _free(case, own)
     inner = [n for n in free if n not in _classes(program)]
@@ -214,7 +212,7 @@ def _sizes(case: Case, own: Case, rest: int) -> dict[str, int]:
     sizes = dict(own.training.sizes)
     for name in (n for n in sizes if n in free):
         if name in inner:
-            sizes[name] = UNITS + rest if name == inner[0] else next(others)
+            sizes[name] = units if name == inner[0] else next(others)
         else:
             sizes[name] = next(classes)
     try:
