@@ -53,6 +53,7 @@ FORWARD = {
     "coarse_when_known": KNOWN,
     "known": ALWAYS,
     "second_reading": (LEFT, LESS),
+    "boasting": "is not the product",
     **dict.fromkeys(("third_sighting", "small_cache", "by_place"), (CACHE, LESS)),
     "last_of_several": LEFT,
     **dict.fromkeys(("slow_clock", "halved_when_long", "slow_in_rounds"), CLOCK),
