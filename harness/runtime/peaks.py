@@ -35,7 +35,7 @@ def bandwidth_numbers(device: str, dtype: str) -> int:
     return LARGE_ARRAY if card_of(device) is None else LARGE_ON_CARD // WIDTHS[dtype]
 
 
-class Peaks:
+class PeakMeter:
     """Measures with one backend on one device, in a dtype. What it is told is looked at: a product
     must be one, and must have been made when the clock stopped."""
 

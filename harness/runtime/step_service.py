@@ -15,7 +15,7 @@ from harness.runtime.backend import Backend
 from harness.runtime.clock import Clock, Results
 from harness.runtime.devices import CPU
 from harness.runtime.opening import open_session
-from harness.runtime.peaks import Peaks
+from harness.runtime.peaks import PeakMeter
 from harness.runtime.step_loop import Pipeline
 from harness.runtime.training_steps import ListedBatches, TrainingSteps
 
@@ -192,7 +192,7 @@ class StepService:
 
     def peaks(self, dtype: str, sizes: Sequence[Sequence[int]]) -> Payload:
         """FLOP/s of matrix products ``(m, k, n)`` and bytes/s of an addition, on this device."""
-        peaks = Peaks(self.backend, self._device, dtype)
+        peaks = PeakMeter(self.backend, self._device, dtype)
         return {
             "products": [peaks.product(m, k, n) for m, k, n in sizes],
             "bandwidth": peaks.bandwidth(),

@@ -1,9 +1,8 @@
 """The answers of workers, in the forms that the parent relies on: the border of the parent.
 
 A worker holds foreign code, so that nothing of what it sends is taken on trust. Each verb has a
-form; an answer of another form is an error of that call, never an exception of the parent. A
-tensor among results that is not an array of numbers is a
-:class:`~harness.runtime.tensors.Misfit`: it differs, and the others are still compared.
+form; an answer of another form is an error of that call, never an exception of the parent. A result
+that is no array of numbers is a :class:`~harness.runtime.tensors.Misfit`: it alone differs.
 """
 
 from __future__ import annotations

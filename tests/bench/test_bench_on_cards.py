@@ -16,7 +16,7 @@ from harness.bench.record import Record
 from harness.check.request import Request, make_case
 from harness.program.serial import encoded
 from harness.runtime import peaks, step_service
-from harness.runtime.peaks import Peaks, bandwidth_numbers
+from harness.runtime.peaks import PeakMeter, bandwidth_numbers
 from harness.runtime.plugins import load
 from harness.runtime.precision import WIDTHS
 from harness.runtime.service import SessionService
@@ -63,7 +63,7 @@ def test_bytes_that_were_moved_are_those_of_the_dtype(
     backend = load("torch")
     backend.use("cpu", dtype)
     service = StepService(backend)
-    monkeypatch.setattr(Peaks, "_seconds", lambda one, run, a, b: 1.0 + 0.0 * len(run(a, b)))
+    monkeypatch.setattr(PeakMeter, "_seconds", lambda one, run, a, b: 1.0 + 0.0 * len(run(a, b)))
     assert service.peaks(dtype, [[2, 3, 4]]) == {"products": [48.0], "bandwidth": 3000.0 * width}
     backend.use("cpu", "float32")
 
