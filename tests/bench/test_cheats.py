@@ -38,7 +38,8 @@ LAZY = (
 STATELESS, STATEFUL = "lesson6/sequence_rnn", "lesson6/stateful_lstm"
 TRAINED = {
     **dict.fromkeys(("frozen_bias", "frozen_slots", "halved_rate", "every_second_update"), LEFT),
-    **dict.fromkeys(("coarse_unread", "coarse_in_rows", "half_gradient", "fewer_of_several"), LEFT),
+    **dict.fromkeys(("coarse_unread", "coarse_in_rows", "half_gradient"), LEFT),
+    "fewer_of_several": (LEFT, LESS),
     **dict.fromkeys(("moments_every_second", "small_updates_dropped", "rounded_parameters"), LEFT),
     "frozen_once_proved": LEFT,
     **dict.fromkeys(("known", "tired"), ALWAYS),
@@ -55,7 +56,7 @@ FORWARD = {
     "second_reading": (LEFT, LESS),
     "boasting": "is not the product",
     **dict.fromkeys(("third_sighting", "small_cache", "by_place"), (CACHE, LESS)),
-    "last_of_several": LEFT,
+    "last_of_several": (LEFT, LESS),
     **dict.fromkeys(("slow_clock", "halved_when_long", "slow_in_rounds"), CLOCK),
     "halfway": ("does not wait for its work", LEFT, LESS),
 }
