@@ -195,7 +195,7 @@ def relative(content: Mapping[str, Any], baseline: str) -> list[Relative]:
             entry["params"]["backend"],
             baseline,
             speed(_rounds(entry), _rounds(bases[entry["group"]]), paired=True),
-            doubted({f"{n}'s": e for n, e in _both(entry, bases[entry["group"]])}),
+            _doubted({f"{e['params']['backend']}'s": e for e in (entry, bases[entry["group"]])}),
         )
         for entry in entries
         if entry["group"] in bases and entry["params"]["backend"] != baseline
@@ -211,7 +211,7 @@ def _of_cell(
     if found.known and max(found.value, 1 / found.value) - 1 > threshold:
         slower = found.value < 1
         kind: Kind = "slower" if slower else "faster"
-        doubt = doubted({"the older": before, "the newer": after})
+        doubt = _doubted({"the older": before, "the newer": after})
         yield SpeedChange(kind, name, slower, old, new, found, doubt=doubt)
     ratios = _ratio(before), _ratio(after)
     if ratios[0] is None or ratios[1] is None:
@@ -240,16 +240,12 @@ def _new(name: str, after: Mapping[str, Any], lacked: Mapping[str, Any] | None) 
     return SpeedChange("repaired", name, False, new=new, reason=reason)
 
 
-def doubted(entries: Mapping[str, Mapping[str, Any]]) -> str:
+def _doubted(entries: Mapping[str, Mapping[str, Any]]) -> str:
     """Which figures are not to be relied on, in words, of entries by what they are called."""
     found = [n for n, e in entries.items() if worthless(e["extra_info"].get("doubts", ()))]
     if not found:
         return ""
     return f"{' and '.join(found)} {'figures are' if found[1:] else 'figure is'} {WORTHLESS}"
-
-
-def _both(*entries: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(entry["params"]["backend"], entry) for entry in entries]
 
 
 def _timed(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -20,15 +20,6 @@ WARMING, ROUND, WAITED = 0.06, 0.25, 0.06
 # Reading results takes no longer than so many times the reading of what is like them, and so many
 # seconds.
 COPIES, SLACK = 3.0, 2e-5
-
-
-@dataclass(frozen=True)
-class Alone:
-    """Steps that were waited for: at which pace, in which calls, and what the last have read."""
-
-    pace: Pace
-    calls: Sequence[tuple[int, int]]
-    reads: dict[int, dict[str, Any]]
 
 
 def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
@@ -49,19 +40,17 @@ def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = Fa
     warm = contestant.steps_in(WARMING, least=1)
     calls = [(contestant.take(warm), warm), (contestant.take(count), count)]
     contestant.row(*calls[0])
-    before = contestant.processor()
-    begun = Handed(time.perf_counter() - started, before - worked)
-    seconds = contestant.row(*calls[1])
-    processor = (contestant.processor() - before) / count
-    contestant.result.seconds.append(seconds / count)
+    begun = Handed(time.perf_counter() - started, contestant.processor() - worked)
+    seconds, processor = _in_a_row(contestant, *calls[1])
+    contestant.result.seconds.append(seconds)
     contestant.result.steps = count
     waited = max(3, min(ROTATING * 8, contestant.steps_in(WAITED)))
     if baseline:
         contestant.record.latencies += contestant.latencies(waited)
         return
-    contestant.handed.append(begun.beyond(warm, seconds / count, processor))
+    contestant.handed.append(begun.beyond(warm, seconds, processor))
     contestant.played.append(_played(contestant, batches, calls, drawn))
-    _alone_after(contestant, seconds / count, processor, waited)
+    _alone_after(contestant, seconds, processor, waited)
 
 
 def sample(contestant: Contestant, seconds: float) -> None:
@@ -69,13 +58,19 @@ def sample(contestant: Contestant, seconds: float) -> None:
     as many alone."""
     count = contestant.steps_in(seconds)
     contestant.steps.restart()
-    call, before = (contestant.take(count), count), contestant.processor()
-    taken = contestant.row(*call)
-    processor = (contestant.processor() - before) / count
-    reads = {call[0] + count - 1: contestant.steps.last(0)}
-    batches = contestant.played[-1].batches
-    contestant.played.append(Played(batches, [call], contestant.clocks[-1], reads, drawn=True))
-    _alone_after(contestant, taken / count, processor, count)
+    first = contestant.take(count)
+    row, processor = _in_a_row(contestant, first, count)
+    reads = {first + count - 1: contestant.steps.last(0)}
+    batches, clock = contestant.played[-1].batches, contestant.clocks[-1]
+    contestant.played.append(Played(batches, [(first, count)], clock, reads, drawn=True))
+    _alone_after(contestant, row, processor, count)
+
+
+def _in_a_row(contestant: Contestant, first: int, count: int) -> tuple[float, float]:
+    """Seconds of a step in a row, and those of processors."""
+    before = contestant.processor()
+    seconds = contestant.row(first, count)
+    return seconds / count, (contestant.processor() - before) / count
 
 
 def _played(
@@ -101,17 +96,10 @@ def _played(
 def _alone_after(contestant: Contestant, row: float, row_processor: float, count: int) -> None:
     """Make ``count`` steps, and up to twice as many, that are waited for, and add them to what was
     played last. How many they are is drawn: nobody knows which is the last, whose results count."""
-    alone = _alone(contestant, row, row_processor, count + SECRET.randrange(count))
-    contestant.paces.append(alone.pace)
-    played = contestant.played[-1]
-    calls, reads = [*played.calls, *alone.calls], {**played.reads, **alone.reads}
-    contestant.played[-1] = replace(played, calls=calls, reads=reads)
-
-
-def _alone(contestant: Contestant, row: float, row_processor: float, count: int) -> Alone:
-    steps, many = contestant.steps, contestant.many
+    steps, many, played = contestant.steps, contestant.many, contestant.played[-1]
+    count += SECRET.randrange(count)
     first, before = contestant.take(count), contestant.processor()
-    stages, calls = steps.stages(first, count), [(first, count)]
+    stages, calls = steps.stages(first, count), [*played.calls, (first, count)]
     contestant.record.latencies += [begun + done for begun, done, _ in stages]
     if many > 1:  # of calls of several steps, as there are in a row
         count = -(-count // many)
@@ -120,11 +108,12 @@ def _alone(contestant: Contestant, row: float, row_processor: float, count: int)
         calls.append((first, count * many))
     processor = (contestant.processor() - before) / (count * many)
     back = SECRET.randrange(many)
-    reads = {first + count * many - 1 - back: steps.last(back)}
+    reads = {**played.reads, first + count * many - 1 - back: steps.last(back)}
+    contestant.played[-1] = replace(played, calls=calls, reads=reads)
     most = COPIES * steps.copying() + SLACK  # work that is done anew at each reading is no reading
     stages = [(begun, done, min(again, most)) for begun, done, again in stages]
     begun, done, again = (median(times) / many for times in zip(*stages, strict=True))
     # Of each: one that is made when it has begun, and the next when it is read, are each as long as
     # a step, and the medians of their parts are half of one.
     longer = median(max(start, end - read) for start, end, read in stages) / many
-    return Alone(Pace(row, begun, done, again, longer, row_processor, processor), calls, reads)
+    contestant.paces.append(Pace(row, begun, done, again, longer, row_processor, processor))

@@ -79,10 +79,8 @@ class PeakMeter:
 
     def _operand(self, array: Array) -> Any:
         """What products are made of in a session of the dtype."""
-        made, narrowed = (
-            self.backend.tensor(array.astype(host_dtype(self.dtype))),
-            narrow(self.dtype),
-        )
+        made = self.backend.tensor(array.astype(host_dtype(self.dtype)))
+        narrowed = narrow(self.dtype)
         return self.backend.primitives["astype"](made, dtype=narrowed) if narrowed else made
 
     def _read(self, multiply: Binary, a: Any, b: Any, left: Array, right: Array) -> float:
@@ -99,15 +97,7 @@ class PeakMeter:
         started = time.perf_counter()
         self.backend.numpy(same)
         taken -= time.perf_counter() - started
-        shape = (len(left), right.shape[1])
-        draw = SystemRandom()
-        places = [tuple(draw.randrange(length) for length in shape) for _ in range(LOOKED_AT)]
-        most = OFF * left.shape[1] ** 0.5
-        right_ = right.astype(np.float64)
-        if found.shape != shape or any(
-            abs(float(found[i, j]) - float(left[i].astype(np.float64) @ right_[:, j])) > most
-            for i, j in places
-        ):
+        if not _is_product(found, left, right):
             raise promises.ContractError(
                 f"what matmul gave of {list(left.shape)} and {list(right.shape)} is not the product"
             )
@@ -126,3 +116,14 @@ class PeakMeter:
         timed(1)
         count = max(1, round(0.01 / max(median(timed(1) for _ in range(3)), 1e-7)))
         return min(timed(count) for _ in range(TRIES))
+
+
+def _is_product(found: Array, left: Array, right: Array) -> bool:
+    """Whether entries that are drawn now are those of the product."""
+    rows, columns = shape = len(left), right.shape[1]
+    most, draw = OFF * left.shape[1] ** 0.5, SystemRandom()
+    places = [(draw.randrange(rows), draw.randrange(columns)) for _ in range(LOOKED_AT)]
+    return found.shape == shape and all(
+        abs(found[i, j] - left[i].astype(np.float64) @ right[:, j].astype(np.float64)) <= most
+        for i, j in places
+    )

@@ -182,27 +182,29 @@ class _Proof:
         total = 0.0
         session.load(self.parameters, self.statistics)
         state = initial_state(session.programs["training"], len(self.batches[0]))
-        for number, (rate, batch) in enumerate(self.shown):
-            rows = self.batches[batch]
-            arrays = self.setup.feed.batch(rows, step=number)
-            inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
-            results = session.step(inputs, state, targets, rate)
-            state = state_of(results)
-            total += float(results["loss"]) * len(rows)
+        for number in range(len(self.shown)):
+            loss, state = self._step(session, number, state)
+            total += loss
         return self._values(len(self.shown), total, session.read(), self.parameters)
 
     def _following(self, session: Session, number: int, left: Mapping[str, Any]) -> list[ArrayDict]:
         session.load(left["parameters"], left["statistics"])
         scaling = left["scaling"]
         session.load_slots(left["slots"], int(scaling[UPDATES]) if scaling else left["steps"])
+        loss, state = self._step(session, number, left["state"])
+        values = self._values(number + 1, loss, session.read(), left["parameters"])
+        return [values | _states(number + 1, state)]
+
+    def _step(
+        self, session: Session, number: int, state: Mapping[str, Array]
+    ) -> tuple[float, ArrayDict]:
+        """One of the steps that are shown: the sum of its losses, and the next state."""
         rate, batch = self.shown[number]
         rows = self.batches[batch]
         arrays = self.setup.feed.batch(rows, step=number)
         inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
-        results = session.step(inputs, left["state"], targets, rate)
-        total = float(results["loss"]) * len(rows)
-        values = self._values(number + 1, total, session.read(), left["parameters"])
-        return [values | _states(number + 1, state_of(results))]
+        results = session.step(inputs, state, targets, rate)
+        return float(results["loss"]) * len(rows), state_of(results)
 
     def _tested(self, session: Session) -> ArrayDict:
         feed = self.setup.feed

@@ -21,6 +21,23 @@ class Later:
         self.work, self.name, self.shape = work, name, shape
 
 
+def once(run: Run, inputs: Tensors) -> Callable[[], Tensors]:
+    """A step that is made when it is first asked for."""
+    known: Tensors = {}
+
+    def work() -> Tensors:
+        if not known:
+            known.update({n: np.array(a) for n, a in run(inputs).items()})
+        return known
+
+    return work
+
+
+def laters(plan: Plan, work: Callable[[], Tensors]) -> Tensors:
+    """The results of a step, each of which does the work when it is read."""
+    return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+
+
 class Lazy(NumpyBackend):  # type: ignore[misc]
     """Reads a result that is computed only then."""
 
@@ -44,14 +61,7 @@ class SkippingSecond(Lazy):
             if not self.skips(made[0]):
                 results = run(inputs)
                 return {n: np.array(a) for n, a in results.items()}
-            known: Tensors = {}
-
-            def work() -> Tensors:
-                if not known:
-                    known.update({n: np.array(a) for n, a in run(inputs).items()})
-                return known
-
-            return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+            return laters(plan, once(run, inputs))
 
         return lazy
 
@@ -96,14 +106,8 @@ class SkippingForgotten(Lazy):
                 held, work = before.pop(0)
                 if held() is not None or made[0] % 2:
                     work()
-            known: Tensors = {}
-
-            def work() -> Tensors:
-                if not known:
-                    known.update({n: np.array(a) for n, a in run(inputs).items()})
-                return known
-
-            results = {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+            work = once(run, inputs)
+            results = laters(plan, work)
             before.append((weakref.ref(next(iter(results.values()))), work))
             return results
 
@@ -118,14 +122,7 @@ class HalfWhenRead(Lazy):
 
         def half(inputs: Tensors) -> Tensors:
             run(inputs)  # one of the two runs that make a step here
-            done: Tensors = {}
-
-            def work() -> Tensors:
-                if not done:
-                    done.update({n: np.array(a) for n, a in run(inputs).items()})
-                return done
-
-            return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+            return laters(plan, once(run, inputs))
 
         return half
 
@@ -166,10 +163,7 @@ class AnewWhenRead(Lazy):
         run = super().execute(plan)
 
         def lazy(inputs: Tensors) -> Tensors:
-            def work() -> Tensors:
-                return {n: np.array(a) for n, a in run(inputs).items()}
-
-            return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+            return laters(plan, lambda: {n: np.array(a) for n, a in run(inputs).items()})
 
         return lazy
 
@@ -204,14 +198,7 @@ class SecondReading(Lazy):
             if self.honest:
                 self.sample = {n: np.array(a) for n, a in run(inputs).items()}
                 return self.sample
-            known: Tensors = {}
-
-            def work() -> Tensors:
-                if not known:
-                    known.update({n: np.array(a) for n, a in run(inputs).items()})
-                return known
-
-            return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
+            return laters(plan, once(run, inputs))
 
         return lazy
 
