@@ -152,6 +152,11 @@ class Contestant:
         """What is known of the cell."""
         return self.result.record
 
+    @property
+    def carries(self) -> bool:
+        """Whether anything goes from step to step."""
+        return self.case.group.mode == "train" or bool(self.case.program.state)
+
     def attempt(self, part: Callable[[Contestant], None]) -> None:
         """Do a part of the measurement, unless the cell has lost its speed already."""
         if not self.result.measured:

@@ -20,6 +20,8 @@ WARMING, ROUND, WAITED = 0.06, 0.25, 0.06
 # Reading results takes no longer than so many times the reading of what is like them, and so many
 # seconds.
 COPIES, SLACK = 3.0, 2e-5
+# A call costs no more than so many seconds beyond its steps, to be made and to be waited for.
+CALL = 1e-3
 
 
 def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
@@ -85,7 +87,7 @@ def _played(
     reads = {first + count - 1 - back: steps.last(back)}
     parameters: dict[str, Any] = {}
     reading: list[float] = []
-    while drawn and len(reading) < 2:
+    while drawn and contestant.carries and len(reading) < 2:
         started = time.perf_counter()
         parameters = dict(steps.parameters())
         reading.append(time.perf_counter() - started)
@@ -100,13 +102,16 @@ def _alone_after(contestant: Contestant, row: float, row_processor: float, count
     count += SECRET.randrange(count)
     first, before = contestant.take(count), contestant.processor()
     stages, calls = steps.stages(first, count), [*played.calls, (first, count)]
+    processor = (contestant.processor() - before) / count
     contestant.record.latencies += [begun + done for begun, done, _ in stages]
+    single = 0.0
     if many > 1:  # of calls of several steps, as there are in a row
+        single = min(median(begun + done for begun, done, _ in stages), row + CALL)
         count = -(-count // many)
         first, before = contestant.take(count * many), contestant.processor()
         stages = steps.stages(first, count, many)
+        processor = (contestant.processor() - before) / (count * many)
         calls.append((first, count * many))
-    processor = (contestant.processor() - before) / (count * many)
     back = SECRET.randrange(many)
     reads = {**played.reads, first + count * many - 1 - back: steps.last(back)}
     contestant.played[-1] = replace(played, calls=calls, reads=reads)
@@ -114,6 +119,8 @@ def _alone_after(contestant: Contestant, row: float, row_processor: float, count
     stages = [(begun, done, min(again, most)) for begun, done, again in stages]
     begun, done, again = (median(times) / many for times in zip(*stages, strict=True))
     # Of each: one that is made when it has begun, and the next when it is read, are each as long as
-    # a step, and the medians of their parts are half of one.
-    longer = median(max(start, end - read) for start, end, read in stages) / many
+    # a step, and the medians of their parts are half of one. A call of several without one of a
+    # single step has lost what calls cost, to be made and to be waited for.
+    whole = median(max(start, end - read) for start, end, read in stages)
+    longer = (whole - single) / max(many - 1, 1)
     contestant.paces.append(Pace(row, begun, done, again, longer, row_processor, processor))

@@ -241,3 +241,5 @@ def warm_up(contestant: Contestant) -> None:
         steps += count
         steady = len(medians) > 1 and abs(medians[-1] / medians[-2] - 1) <= STEADY
     contestant.record.warm_up = {"steps": steps, "steady": steady, "medians": medians}
+    if contestant.carries and not contestant.entry.baseline:
+        contestant.steps.parameters()  # a framework may compile what reads them, the first time

@@ -169,6 +169,14 @@ def test_several_steps_go_into_a_call_where_that_is_faster(name: str, many: int,
     assert result.record.step["median"] < 0.005
 
 
+@pytest.mark.parametrize("mode", ["train", "forward"])
+def test_what_a_call_costs_alone_is_no_work_that_is_left_out_in_a_row(mode: str) -> None:
+    """As of JAX, where to wait for a call of eight small steps takes as long as they do."""
+    result = run(request(mode, path="derived"), "dear_waiting")["dear_waiting"]
+    assert result.measured, result.reason
+    assert result.record.many == 8
+
+
 def test_faults_cost_their_own_cell_only() -> None:
     found = run(request("forward", timeout=5.0), "dying", "failing", "hanging", "honest")
     assert found["honest"].measured

@@ -12,7 +12,6 @@ from typing import Any
 
 from harness.arrays import Arrays
 from harness.bench.contestant import Contestant, Played, Refused
-from harness.bench.proofs.unread_steps_agree import carries
 from harness.bench.workload import ROTATING, SECRET
 from harness.oracle.tolerance import Deviation, worst
 from harness.oracle.yardstick import Expected
@@ -25,11 +24,11 @@ def check_step(contestant: Contestant) -> None:
     Raises:
         Refused: it does not.
     """
-    played = [p for p in contestant.played if p.drawn or not carries(contestant)]
+    played = [p for p in contestant.played if p.drawn or not contestant.carries]
     if not played:
         return
     one = SECRET.choice(played)
-    again = _replayed if carries(contestant) else _read
+    again = _replayed if contestant.carries else _read
     number, index, left, found = again(contestant, one)
     expected = contestant.case.following(number, one.batches[index % ROTATING], left)
     deviations = _compared(contestant, expected, found)

@@ -86,7 +86,7 @@ def check_rounds(contestant: Contestant) -> None:
     Raises:
         Refused: it has left something else, or work for whoever reads what it has left.
     """
-    played = [p for p in contestant.played if p.drawn or not carries(contestant)]
+    played = [p for p in contestant.played if p.drawn or not contestant.carries]
     furthest: Deviation | None = None
     for one in played:
         found = _again(contestant, one)
@@ -111,7 +111,7 @@ def _again(contestant: Contestant, played: Played) -> Deviation:
     found: ArrayDict = {}
     for read, results in played.reads.items():
         found |= _named(read, results)
-    if not carries(contestant):
+    if not contestant.carries:
         steps.restart()
         expected: ArrayDict = {}
         for read in played.reads:
@@ -151,12 +151,6 @@ def _replayed(contestant: Contestant, played: Played, start: ArrayDict) -> Array
 def _steps_until(played: Played) -> int:
     """How many had been made when it was read what they had left."""
     return sum(count for _, count in played.calls[: played.until])
-
-
-def carries(contestant: Contestant) -> bool:
-    """Whether anything goes from step to step."""
-    case = contestant.case
-    return case.group.mode == "train" or bool(case.program.state)
 
 
 def _runs(contestant: Contestant) -> Collection[Run]:

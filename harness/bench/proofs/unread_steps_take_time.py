@@ -26,7 +26,8 @@ def check_pace(contestant: Contestant) -> None:
 
     While one is computed the next may be begun, and there is no reading; so that of the time
     alone the longer part is left, to begin a step or to wait for it. Where several steps are one
-    call, calls stand for steps. On a busy machine wall time tells little; there the time of
+    call, calls stand for steps; threads that wait for them take processors' time, which tells
+    nothing then. On a busy machine wall time tells little; there the time of
     processors does, which overlapping does not save. What the steps alone have led to is looked at
     as all that is timed (:mod:`.unread_steps_agree`).
 
@@ -34,7 +35,8 @@ def check_pace(contestant: Contestant) -> None:
         Refused: of the wall's time in every round, and in some more samples, it takes much less; or
             of the processors' in half of them, and of the wall's no more.
     """
-    paces, on_processors = contestant.paces, contestant.device == "cpu"
+    paces = contestant.paces
+    on_processors = contestant.device == "cpu" and contestant.many == 1
     most = len(paces) + SAMPLES
     while less(paces, on_processors, CLEAR) and len(paces) < most:
         sample(contestant, TRIED)

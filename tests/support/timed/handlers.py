@@ -142,6 +142,18 @@ class SlowAlone(Together):
     pauses = (0.005, 0.0)
 
 
+class DearWaiting(Together):
+    """To wait for a call costs as much as its steps; several steps in a call are the faster way."""
+
+    pauses = (0.0001, 0.0)
+    cost = 0.0006
+
+    def wait(self, tensors: Tensors) -> None:
+        until = time.perf_counter() + self.cost
+        while time.perf_counter() < until:
+            pass
+
+
 def serving(make: Callable[[], Any]) -> Callable[[str], Any]:
     """The handler of a backend that cheats, or is slow in one way."""
     return offering(lambda name: quick(handler(make())))
@@ -149,3 +161,4 @@ def serving(make: Callable[[], Any]) -> Callable[[str], Any]:
 
 slow_together = serving(SlowTogether)
 slow_alone = serving(SlowAlone)
+dear_waiting = serving(DearWaiting)
