@@ -17,7 +17,7 @@ from typing import Any
 from harness.bench import json_file
 from harness.bench.request import group_name
 from harness.files.user_file import displayed
-from harness.runs.merged import Merged, check_alike, origin_label
+from harness.runs.merged import Merged, check_alike, models_apart, origin_label
 from harness.runs.shards import Plans, joined
 
 # What all files must share: a cell's name does not tell all of it.
@@ -44,6 +44,11 @@ def merge_results(paths: Sequence[Path]) -> Merged:
     plans = _plans(files)
     missing, shards = Plans.of(plans).told(merging.ended)
     made = _joined(files, merging, plans)
+    models = [
+        (name, str(each["params"]["spec"]), each["extra_info"].get("model"))
+        for name, content in files.items()
+        for each in content["benchmarks"]
+    ]
     lacking = len(made["harness"]["without_speed"])
     return Merged(
         kind="results of benchmarks",
@@ -53,7 +58,7 @@ def merge_results(paths: Sequence[Path]) -> Merged:
         machines=sorted({machine["host"] for machine in merging.machines.values()}),
         counts={"with a speed": len(made["benchmarks"]), "without one": lacking},
         duplicates=merging.duplicates,
-        contradictions=merging.contradictions,
+        contradictions=[*models_apart(models), *merging.contradictions],
         shards=shards,
         missing=missing,
         notes=merging.notes,

@@ -14,7 +14,7 @@ from harness.check.findings import VERDICTS, Verdict, gravest
 from harness.check.record_file import RecordError, Records, encoded, read_records
 from harness.check.record_read import CellBlock, CellOrigin, blocks, cell_of
 from harness.files.user_file import displayed
-from harness.runs.merged import Merged, check_alike
+from harness.runs.merged import Merged, check_alike, models_apart
 from harness.runs.shards import Plans, joined
 
 
@@ -42,10 +42,12 @@ def merge_records(paths: Sequence[Path]) -> Merged:
     if asked:
         check_alike(asked, json.dumps)
     merging = _KeptBlocks()
+    models: list[tuple[str, str, str | None]] = []
     for name, records in files.items():
         for cell, origins in blocks(records).items():
             for origin, block in origins.items():
                 merging.take(name, cell, origin, block)
+                models.append((name, cell.spec, _model(block)))
     kept = merging.kept
     ended = {cell for cell, _ in kept}
     plans = Plans.of(head["plan"] for head in heads if head.get("plan"))
@@ -67,7 +69,7 @@ def merge_records(paths: Sequence[Path]) -> Merged:
         machines=sorted({origin.host for _, origin in kept}),
         counts=_counts(kept.values()),
         duplicates=merging.duplicates,
-        contradictions=merging.contradictions,
+        contradictions=[*models_apart(models), *merging.contradictions],
         shards=shards,
         missing=missing,
         notes=[f"{torn} of the files end in an incomplete line, left out"] if torn else [],
@@ -87,17 +89,24 @@ class _KeptBlocks:
     def take(self, name: str, cell: Cell, origin: CellOrigin, block: CellBlock) -> None:
         """A block of the file ``name``."""
         known = self._known.setdefault((cell, replace(origin, copy=1)), [])
-        if any(other.verdicts == block.verdicts for _, other in known):
+        alike = [(n, other) for n, other in known if _model(other) == _model(block)]
+        if any(other.verdicts == block.verdicts for _, other in alike):
             self.duplicates[name] += 1
             return
-        if known:
-            self.contradictions.append(_contradiction(cell, origin, *known[0], name, block))
+        if alike:
+            self.contradictions.append(_contradiction(cell, origin, *alike[0], name, block))
         known.append((name, block))
         copy = len(known)
         begin = {**block.begin, **({"copy": copy} if copy > 1 else {})}
         if block.began and not begin.get("since"):
             begin["started"] = block.began
         self.kept[cell, replace(origin, copy=copy)] = replace(block, begin=begin)
+
+
+def _model(block: CellBlock) -> str | None:
+    """What tells the model of a cell from others; None where its run did not say."""
+    said = block.begin.get("signature") or {}
+    return f"{said['spec']} {said.get('sizes', '')}" if "spec" in said else None
 
 
 def _contradiction(

@@ -104,6 +104,26 @@ def check_alike(
             )
 
 
+def models_apart(found: Iterable[tuple[str, str, str | None]]) -> list[str]:
+    """The specs that do not mean one model in all results, in words.
+
+    Each is the name of a file, a spec that it has results of, and what tells the model from others;
+    None where the file does not say, as older ones do not.
+    """
+    files: dict[str, dict[str, None]] = {}
+    models: dict[str, set[str]] = {}
+    for name, spec, model in found:
+        if model is not None:
+            files.setdefault(spec, {})[name] = None
+            models.setdefault(spec, set()).add(model)
+    return [
+        f"{spec}: the results in {', '.join(files[spec])} are of {len(found)} models of this name "
+        "(the spec, sizes of its own or what the harness makes of them differ); all are kept"
+        for spec, found in models.items()
+        if len(found) > 1
+    ]
+
+
 def origin_label(
     *,
     version: str | None = None,

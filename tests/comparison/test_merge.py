@@ -247,3 +247,17 @@ def test_shards_on_the_command_line(tmp_path: Path) -> None:
     done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--shard takes NUMBER/COUNT" in done.stderr
+
+
+def test_two_models_of_one_name_are_not_taken_for_one(shards: list[Path], tmp_path: Path) -> None:
+    def other_spec(line: dict[str, Any]) -> None:
+        line["signature"]["spec"] = "of other equations"
+
+    other = changed(shards[0], tmp_path / "other.jsonl", begin=other_spec)
+    output = tmp_path / "all.jsonl"
+    found = run("merge", *shards, other, "-o", output)
+    assert found.exit_code == 1
+    spec = "lesson6/simple_rnn"
+    assert f"{spec}: the results in {shards[0]}, {other} are of 2 models" in found.stdout
+    assert "6 cells of 3 files" in found.stdout
+    assert len(ended(read_records(output, complete=True))) == 6

@@ -112,3 +112,20 @@ def test_speeds_of_one_machine_that_are_there_twice(tmp_path: Path) -> None:
     found = run("merge", one, failed, "-o", output)
     assert found.exit_code == 1
     assert f"it has a speed in {one}, and none in {failed}; both are kept" in found.stdout
+
+
+def test_speeds_of_two_models_of_one_name_are_told(tmp_path: Path) -> None:
+    def of_model(path: Path, model: str, host: str) -> Path:
+        content = json_file.read(speeds(path, result("numpy"), host=host))
+        content["benchmarks"][0]["extra_info"]["model"] = model
+        json_file.write(path, content)
+        return path
+
+    one, two = (of_model(tmp_path / f"{m}.json", m, m) for m in ("one", "two"))
+    same = of_model(tmp_path / "same.json", "one", "three")
+    output = tmp_path / "all.json"
+    assert run("merge", one, same, "-o", output).exit_code == 0
+    found = run("merge", one, same, two, "-o", output)
+    assert found.exit_code == 1
+    assert f"the results in {one}, {same}, {two} are of 2 models of this name" in found.stdout
+    assert len(json_file.read(output)["benchmarks"]) == 3
