@@ -11,6 +11,7 @@ from harness.check.checks import (
     extremes,
     far_values,
     functions,
+    large_cases,
     promises,
     thresholds,
     trajectories,
@@ -93,34 +94,34 @@ def test_a_result_of_another_shape_or_dtype_differs() -> None:
         assert found.reason
 
 
-@pytest.mark.parametrize("phase", thresholds.LARGE)
+@pytest.mark.parametrize("phase", large_cases.LARGE)
 @pytest.mark.parametrize("name", lesson6())
 def test_large_sizes_are_large_and_off_all_kinks(name: str, phase: Phase) -> None:
-    large = thresholds.large_case(*cases(name), phase)
-    assert (large.batch, large.time) == thresholds.LARGE[phase]
+    large = large_cases.large_case(*cases(name), phase)
+    assert (large.batch, large.time) == large_cases.LARGE[phase]
     assert large.training.sizes["hidden"] == large.batch
     # Without another size, classes are what does not fill whole tiles.
-    fewer = 0 if "factors" in large.training.sizes else thresholds.REMAINDER
-    assert large.training.sizes["vocab"] >= thresholds.CLASSES - fewer
+    fewer = 0 if "factors" in large.training.sizes else large_cases.REMAINDER
+    assert large.training.sizes["vocab"] >= large_cases.CLASSES - fewer
     assert kink_margin(large.training, large.material) >= KINK_MARGIN
     for array in large.material.inputs.values():
-        assert len(np.unique(array, axis=0)) <= thresholds.DISTINCT
+        assert len(np.unique(array, axis=0)) <= large_cases.DISTINCT
 
 
 def test_sizes_that_a_run_sets_stay() -> None:
-    large = thresholds.large_case(
+    large = large_cases.large_case(
         *cases("lesson6/simple_rnn", hidden=9, batch=5, time=6), "training"
     )
     assert (large.batch, large.time, large.training.sizes["hidden"]) == (5, 6, 9)
-    assert large.training.sizes["vocab"] == thresholds.CLASSES - thresholds.REMAINDER
+    assert large.training.sizes["vocab"] == large_cases.CLASSES - large_cases.REMAINDER
 
 
 def test_of_a_single_class_each_row_may_leave_a_rounding() -> None:
     """Its loss is 0 whatever the parameters are, so that gradients have no size of their own."""
-    alone = thresholds.large_case(
+    alone = large_cases.large_case(
         *cases("lesson6/theano_gru", vocab=1, batch=5, time=6), "training"
     )
-    several = thresholds.large_case(
+    several = large_cases.large_case(
         *cases("lesson6/theano_gru", vocab=2, batch=5, time=6), "training"
     )
     for case, rows in ((alone, 30), (several, 0)):
@@ -144,20 +145,20 @@ FEW = {
 @pytest.mark.parametrize("name", FEW)
 def test_there_is_more_of_what_a_model_has_few_of(name: str) -> None:
     small, own = cases(name)
-    found = thresholds.numerous_case(small, own)
+    found = large_cases.numerous_case(small, own)
     assert found is not None
     assert (found.batch, found.time) == (small.batch, small.time)
     sizes = small.training.sizes
     assert {n: s for n, s in found.training.sizes.items() if s != sizes[n]} == FEW[name]
-    assert found.entries <= thresholds.ENTRIES
+    assert found.entries <= large_cases.ENTRIES
 
 
 @pytest.mark.parametrize("sizes", [{"heads": 3, "experts": 3, "head": 3}, {}])
 def test_a_count_that_a_run_sets_stays_and_so_do_models_without_any(sizes: dict[str, int]) -> None:
     name = "moe" if sizes else "lesson6/simple_rnn"
-    found = thresholds.numerous_case(*cases(name, **sizes))
+    found = large_cases.numerous_case(*cases(name, **sizes))
     assert found is None or not sizes.keys() & {
-        n for n, s in found.training.sizes.items() if s > thresholds.MANY - 1
+        n for n, s in found.training.sizes.items() if s > large_cases.MANY - 1
     }
 
 

@@ -9,8 +9,8 @@ from harness.check.causes.ask import ORACLE, Asked
 from harness.check.causes.cause import Cause, Causes, listed
 from harness.check.checks.context import Context
 from harness.check.checks.far_values import offset_material, tail_material
-from harness.check.checks.thresholds import LARGE as LARGE_SIZES
-from harness.check.checks.thresholds import large_case
+from harness.check.checks.large_cases import LARGE as LARGE_SIZES
+from harness.check.checks.large_cases import large_case
 from harness.check.findings import Finding
 from harness.check.first_difference import BACKWARD, FORWARD
 from harness.check.reproducer import MATERIALS

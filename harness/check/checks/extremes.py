@@ -187,22 +187,36 @@ def bad_index(context: Context) -> Iterator[Finding]:
     finding = Finding("bad-index")
     for name in list(bounds)[:2]:
         for value in (bounds[name], -1):
-            inputs = {n: np.array(a) for n, a in case.material.inputs.items()}
-            inputs[name].flat[0] = value
-            outcome = context.remote.outcome(
-                "forward", phase="inference", inputs=inputs, state=case.material.state
-            )
-            finding.held += 1
-            if outcome.status == "ok":
-                finding.faults.append(f"{name} = {value} was accepted")
-            elif not outcome.cause.startswith(ERRORS_FOR_BAD_INPUT):
-                finding.faults.append(f"{name} = {value} gave {outcome.cause}")
+            _refused(context, finding, "forward", name, value)
     expected = case.forward("inference", case.material, "main")
-    later = context.finding(finding.check, context.forward(case.material), expected)
-    finding.deviations += [
-        replace(d, name=f"after a bad index, {d.name}") for d in later.deviations
-    ]
+    later = {"": (context.forward(case.material), expected)}
+    if case.training.loss is not None:
+        name = next(iter(bounds))
+        _refused(context, finding, "gradients", name, bounds[name])
+        expected = case.gradients(case.material, "main")
+        later["a training of "] = (context.remote.gradients(case.material), expected)
+    for word, (found, expected) in later.items():
+        held = context.finding(finding.check, found, expected)
+        finding.deviations += [
+            replace(d, name=f"after {word}a bad index, {d.name}") for d in held.deviations
+        ]
     yield finding
+
+
+def _refused(context: Context, finding: Finding, verb: str, name: str, value: int) -> None:
+    """One index out of range must be an error of a session's verb."""
+    material = context.case.material
+    inputs = {n: np.array(a) for n, a in material.inputs.items()}
+    inputs[name].flat[0] = value
+    given: dict[str, Any] = {"phase": "inference", "inputs": inputs, "state": material.state}
+    if verb == "gradients":
+        given |= {"phase": "training", "targets": material.targets}
+    outcome = context.remote.outcome(verb, **given)
+    finding.held += 1
+    if outcome.status == "ok":
+        finding.faults.append(f"{name} = {value} was accepted")
+    elif not outcome.cause.startswith(ERRORS_FOR_BAD_INPUT):
+        finding.faults.append(f"{name} = {value} gave {outcome.cause}")
 
 
 def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:

@@ -40,7 +40,7 @@ def tails(context: Context) -> Iterator[Finding]:
     material = tail_material(case)
     context.remote.load(material)
     found = context.remote.gradients(material)
-    expected = case.gradients(material, "tails").at_least(_least(case))
+    expected = case.gradients(material, "tails").at_least(least(case))
     yield context.finding("tails", found, expected)
 
 
@@ -123,8 +123,9 @@ def offset(context: Context) -> Iterator[Finding]:
     found = context.remote.forward("training", material.inputs, material.state, material.targets)
     expected = context.case.gradients(material, "offset")
     values = {n: a for n, a in expected.values.items() if not n.startswith("gradient.")}
-    least = _least(context.case)
-    yield context.finding("offset", found, replace(expected, values=values).at_least(least))
+    yield context.finding(
+        "offset", found, replace(expected, values=values).at_least(least(context.case))
+    )
 
 
 def offset_material(case: Case) -> Arguments | None:
@@ -156,7 +157,7 @@ def _before_a_root(case: Case) -> set[int] | None:
     return None
 
 
-def _least(case: Case) -> float:
+def least(case: Case) -> float:
     """The least noise where values are some thousands: in a normalisation, x * a - mean * a is as
     right as (x - mean) * a, and rounded at the size of x."""
     return NOISE if _before_a_root(case) is None else OFFSET * ROUNDOFF

@@ -51,15 +51,21 @@ def other_shapes(case: Case) -> list[tuple[int, int]]:
 
 
 def partial_batch(context: Context) -> Iterator[Finding]:
-    """Loss and gradients of a smaller last batch: divided by its own size, nothing filled up."""
+    """Loss and gradients of a smaller last batch: divided by its own size, nothing filled up; and
+    of the first one after it, as another epoch begins."""
     case = context.case
     if not can_be_smaller(case):
         return
     context.remote.load(case.material)
-    context.remote.gradients(case.material)
+    before = context.remote.gradients(case.material)
     smaller = smaller_batch(case)
     found = context.remote.gradients(smaller)
-    yield context.finding("partial-batch", found, case.gradients(smaller, "partial"))
+    finding = context.finding("partial-batch", found, case.gradients(smaller, "partial"))
+    after = context.remote.gradients(case.material)
+    expected = partial(case.gradients, case.material, "main")
+    fault = "{} is another after a smaller batch"
+    finding.held += hold_again(context, finding, before, after, expected, fault)
+    yield finding
 
 
 def single_example(context: Context) -> Iterator[Finding]:
@@ -100,6 +106,7 @@ def repeatability(context: Context) -> Iterator[Finding]:
     expected = partial(case.gradients, case.material, "main")
     many = FEWER if context.dtype == "float64" else PASSES
     passes = [context.forward(case.material) for _ in range(many)]
+    runs.append(context.remote.gradients(case.material))
     forward = partial(case.forward, "inference", case.material, "main")
     for number, found in enumerate(passes[1:], start=2):
         fault = f"{{}} of forward pass {number} is not that of the first"

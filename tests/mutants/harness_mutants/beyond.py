@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
-from harness.program.ir import Phase
+from harness.program.ir import Phase, Program
 from harness.runtime.session import Session
+from harness.spec.model import load_spec
+from harness_mutants.definitions import Misread, altered
 from harness_mutants.gradients import Graded
-from harness_mutants.registry import BOTH, session
+from harness_mutants.registry import BOTH, model_of, session
 
 LARGE = "large-sizes"
 Tensors = dict[str, Any]
@@ -122,3 +124,87 @@ class SpoiltByFailure(Session):
             self.lost = True
             raise
         return {n: a * (0.5 if self.lost else 1.0) for n, a in found.items()}
+
+
+@session("first_rnn", "bad-index", BOTH)
+class SpoiltByFailedTraining(Graded):
+    """After a training that has failed, gradients are a half of what they are."""
+
+    lost = False
+
+    def load(self, parameters: Arrays, statistics: Arrays) -> None:
+        super().load(parameters, statistics)
+        self.lost = False
+
+    def gradients(self, *given: Any, **options: Any) -> tuple[ArrayDict, ArrayDict]:
+        try:
+            return super().gradients(*given, **options)
+        except Exception:
+            self.lost = True
+            raise
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {n: 0.5 * g for n, g in gradients.items()} if self.lost else {}
+
+
+@session("simple_rnn", "partial-batch", BOTH)
+class AsFewAsOnce(Graded):
+    """Gradients of more examples than the fewest until then are a half of what they are."""
+
+    fewest = 0
+
+    def load(self, parameters: Arrays, statistics: Arrays) -> None:
+        super().load(parameters, statistics)
+        self.fewest = 0
+
+    def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
+        count = max(len(t) for n, t in constants.items() if n.startswith("input."))
+        self.fewest = min(count, self.fewest or count)
+        return {n: 0.5 * g for n, g in gradients.items()} if count > self.fewest else {}
+
+
+@session("theano_gru", "repeatability", BOTH)
+class SpoiltByManyInferences(Graded):
+    """After four inferences in a row, gradients are a half of what they are."""
+
+    inferences = 0
+
+    def forward(
+        self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
+    ) -> ArrayDict:
+        self.inferences += phase == "inference"
+        return super().forward(phase, inputs, state, targets)
+
+    def load(self, parameters: Arrays, statistics: Arrays) -> None:
+        super().load(parameters, statistics)
+        self.inferences = 0
+
+    def alter(self, gradients: Tensors, *_: Any) -> Tensors:
+        return {n: 0.5 * g for n, g in gradients.items()} if self.inferences > 3 else {}
+
+
+class _MisreadAbove128(Misread):
+    """The definition is another only in a model that has more than 128 of something."""
+
+    def _read(self, program: Program, phase: Phase) -> Program:
+        return super()._read(program, phase) if max(program.sizes.values()) > 128 else program
+
+
+@session("sequence_rnn", LARGE)
+class SoftmaxOfManyClassesOverflows(_MisreadAbove128):
+    """A softmax of a model of more than 128 classes is not shifted by the maximum."""
+
+    shift = " - stop_gradient(max(x, axis=axis, keepdims=true))"
+    spec = load_spec(
+        model_of("sequence_rnn"), overrides=altered("function", "softmax", {shift: ""})
+    )
+
+
+@session("gpt", LARGE)
+class LayerNormOfLargeModelsCancels(_MisreadAbove128):
+    """The variance of a layer norm is that of squares in a model with more than 128 classes."""
+
+    mean = "mean({}, axis=-1, keepdims=1)"
+    biased = mean.format("center ** 2")
+    of_squares = f"{mean.format('x * x')} - {mean.format('x')} ** 2"
+    spec = load_spec("gpt", overrides=altered("layer", "layer_norm", {biased: of_squares}))
