@@ -41,14 +41,19 @@ def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
     if layer.definition in ATTENTION and dtype not in lacking:
         native = ATTENTION[layer.definition](layer)
     products = narrow(dtype)
-    return _cast(native, products) if native and products and layer.shapes else native
+    # The gradient of what is added to a convolution is a sum over all its places, which XLA takes
+    # in the dtype of its terms: in a narrow one nothing is left of it in a large batch.
+    wide = ("b",) if layer.definition in IMAGES else ()
+    return _cast(native, products, wide) if native and products and layer.shapes else native
 
 
-def _cast(native: Native, dtype: str) -> Native:
-    """A layer with parameters in a narrow dtype, by the casts that models in JAX have."""
+def _cast(native: Native, dtype: str, wide: Sequence[str]) -> Native:
+    """A layer with parameters in a narrow dtype, by the casts that models in JAX have; but for
+    those that stay ``wide``."""
 
     def cast(tensors: Tensors) -> Tensors:
         floats = {n for n, t in tensors.items() if jnp.issubdtype(t.dtype, jnp.floating)}
+        floats.difference_update(wide)
         return {n: t.astype(dtype) if n in floats else t for n, t in tensors.items()}
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:

@@ -144,8 +144,16 @@ class Torch(Backend):
         return {"threads": str(torch.get_num_threads()), **cuda.settings()}
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
+        # An optimizer that updates in place hands the same tensors to each step: their leaves stay.
+        kept: dict[str, tuple[Tensor, Tensor]] = {}
+
+        def leaf(name: str, variable: Tensor) -> Tensor:
+            if name not in kept or kept[name][0] is not variable:
+                kept[name] = variable, variable.detach().requires_grad_()
+            return kept[name][1]
+
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
-            leaves = {n: v.detach().requires_grad_() for n, v in variables.items()}
+            leaves = {n: leaf(n, v) for n, v in variables.items()}
             with torch.enable_grad():
                 results = function(leaves, constants)
             if results["scalar"].requires_grad:

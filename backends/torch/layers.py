@@ -36,13 +36,18 @@ def _embedding(layer: ClaimableCall) -> Native:
     return Native("torch.nn.functional.embedding", run, Packing({"weight": Part("table")}))
 
 
+# Numbers of a tensor that are copied in less time than three views of it are made, and their
+# gradients.
+FEW = 2**16
+
+
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., features] @ weight.T + bias, as one product of rows, in the order they lie in memory.
 
     What a recurrent layer returns lies time first; torch would copy it, or make a product for each
-    row of the batch.
+    row of the batch. Of few numbers a copy takes less time than to see to it that there is none.
     """
-    if x.dim() == 3 and not x.is_contiguous():
+    if x.dim() == 3 and x.numel() >= FEW and not x.is_contiguous():
         rows = x.transpose(0, 1).flatten(0, 1)
         y = torch.nn.functional.linear(rows, weight, bias)
         return y.unflatten(0, (x.shape[1], x.shape[0])).transpose(0, 1)
