@@ -30,7 +30,8 @@ def _of(seen: Seen) -> Callable[[ClaimableCall], Native]:
 
         def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
             x = values["x"]
-            three = x @ packed["W_qkv"] + packed["b_qkv"]
+            # In the dtype of the products, as which the bias may not be.
+            three = (x @ packed["W_qkv"] + packed["b_qkv"]).astype(x.dtype)
             # [batch, time, 3 * heads * head] -> three of [batch, time, heads, head]
             split = three.reshape(*x.shape[:2], 3, heads, -1)
             parts = (split[:, :, number] for number in range(3))

@@ -17,6 +17,7 @@ from harness.extend import ClaimableCall, Native, Packing, Tensors, narrow
 from .attention import ATTENTION
 from .images import IMAGES
 
+BIASES = ("b", "b_qkv", "b_o")
 # Our loss -> optax's, and the roles that it takes in order.
 LOSSES: Mapping[str, tuple[Callable[..., Any], tuple[str, str]]] = {
     "cross_entropy": (optax.softmax_cross_entropy, ("logits", "target")),
@@ -41,19 +42,19 @@ def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
     if layer.definition in ATTENTION and dtype not in lacking:
         native = ATTENTION[layer.definition](layer)
     products = narrow(dtype)
-    # The gradient of what is added to a convolution is a sum over all its places, which XLA takes
-    # in the dtype of its terms: in a narrow one nothing is left of it in a large batch.
-    wide = ("b",) if layer.definition in IMAGES else ()
-    return _cast(native, products, wide) if native and products and layer.shapes else native
+    return _cast(native, products) if native and products and layer.shapes else native
 
 
-def _cast(native: Native, dtype: str, wide: Sequence[str]) -> Native:
-    """A layer with parameters in a narrow dtype, by the casts that models in JAX have; but for
-    those that stay ``wide``."""
+def _cast(native: Native, dtype: str) -> Native:
+    """A layer with parameters in a narrow dtype, by the casts that models in JAX have.
+
+    But for its biases: their gradients are sums over a whole batch, which XLA takes in the dtype of
+    the terms, and in a narrow one little is left of them in a large batch.
+    """
 
     def cast(tensors: Tensors) -> Tensors:
         floats = {n for n, t in tensors.items() if jnp.issubdtype(t.dtype, jnp.floating)}
-        floats.difference_update(wide)
+        floats.difference_update(BIASES)
         return {n: t.astype(dtype) if n in floats else t for n, t in tensors.items()}
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
