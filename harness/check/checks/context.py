@@ -68,10 +68,14 @@ class Context:
         rule: UpdateRule | None,
         learning_rate: float,
     ) -> tuple[list[dict[str, Array]], dict[str, Any]]:
-        """Steps of a pipeline, twice as many as batches: the results of the later half, and what
-        all of them have made of parameters, statistics and slots."""
-        call, count = self.remote.call, len(batches)
+        """Steps of a pipeline, as of :meth:`run_twice`."""
         self.prepare(mode, batches, rule, learning_rate)
+        return self.run_twice(len(batches))
+
+    def run_twice(self, count: int) -> tuple[list[dict[str, Array]], dict[str, Any]]:
+        """Steps of a pipeline that is prepared, twice as many as its ``count`` batches: the results
+        of the later half, and what all of them have made of parameters, statistics and slots."""
+        call = self.remote.call
         call("throughput", first=0, count=count)
         return call("values", first=count, count=count), call("parameters")
 

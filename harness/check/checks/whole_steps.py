@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.check.checks.again import hold_again
 from harness.check.checks.context import Context
 from harness.check.checks.training import RATE, batches_of, stable
 from harness.check.findings import Finding
@@ -52,15 +53,43 @@ def pipeline_forward(context: Context) -> Iterator[Finding]:
 
 
 def pipeline(context: Context) -> Iterator[Finding]:
-    """Training steps: in float64 by the spec's own optimizer, in others by the gradient itself."""
+    """Training steps: in float64 by the spec's own optimizer, in others by the gradient itself. And
+    one of NaN, which is lost nowhere and leaves nothing behind."""
     if context.case.spec.update is None:
         return
     batches, (rule, rate) = batches_of(context.case, BATCHES), _rule(context)
     rate, expected = stable(rate, context.dtype, lambda r: _last(_train(context, batches, rule, r)))
-    found, after = context.timed("train", batches, rule, rate)
-    step = {"results": found[-1], **after}
-    values = {**_named(found), **step_values(STEPS, step, context.case.material)}
-    yield context.finding("pipeline-training", values, expected)
+
+    def values(found: list[dict[str, Any]], after: Mapping[str, Any]) -> dict[str, Any]:
+        step = {"results": found[-1], **after}
+        return {**_named(found), **step_values(STEPS, step, context.case.material)}
+
+    before = values(*context.timed("train", batches, rule, rate))
+    finding = context.finding("pipeline-training", before, expected)
+    if context.case.training.parameters:
+        _hold_nan(context, finding)
+        context.remote.call("restart")
+        after = values(*context.run_twice(BATCHES))
+        fault = "{} is another after a step of NaN"
+        finding.held += hold_again(context, finding, before, after, lambda: expected, fault)
+    yield finding
+
+
+def _hold_nan(context: Context, finding: Finding) -> None:
+    """A step of a pipeline that is prepared, where all of the first parameter is NaN."""
+    material, name = context.case.material, context.case.training.parameters[0].name
+    parameters = {**material.parameters, name: np.full_like(material.parameters[name], np.nan)}
+    context.remote.call("restart", parameters=parameters)
+    (results,) = context.remote.call("values", first=0, count=1)
+    found = {"the loss": results["loss"]}
+    found[name] = context.remote.call("parameters")["parameters"][name]
+    case, given = context.case, replace(material, parameters=parameters)
+    of_nan = case.gradients(given, f"nan in parameters: {name}").values["loss"]
+    for tensor, array in found.items():
+        wanted = tensor == name or np.isnan(of_nan)
+        finding.held += 1
+        if wanted and not (isinstance(array, np.ndarray) and np.isnan(array).all()):
+            finding.faults.append(f"a step of NaN in {name} left numbers in {tensor}")
 
 
 def trained(context: Context) -> Iterator[Finding]:
