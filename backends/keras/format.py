@@ -81,6 +81,15 @@ class KerasFormat(Format):
     def versions(self) -> Mapping[str, str]:
         return {n: version(n) for n in ("keras", self.engine, "numpy")}
 
+    def doubt(self, dtype: str) -> str:
+        if dtype != "float64" or self.engine == "tensorflow":
+            return ""
+        return (
+            f"on {self.engine}, Keras rounds float64 to float32 on the way "
+            "(https://github.com/keras-team/keras/issues/23704): export with "
+            "KERAS_BACKEND=tensorflow, or weights of float32; a file is for every engine"
+        )
+
     def write(self, exported: Exported, path: Path) -> list[Path]:
         module = path.with_suffix(".py")
         built = self.models.build(self.backend, exported.inference, exported.dtype)

@@ -179,6 +179,11 @@ class Format(ABC):
             ``output.NAME`` for every output and ``state.NAME`` for every new state.
         """
 
+    def doubt(self, dtype: str) -> str:
+        """Why outputs in float64 or float32 may rightly differ: what the framework here does to
+        that dtype, and what to do instead; "" if nothing is known."""
+        return ""
+
     def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
         """How a script runs the written model, for a report to the framework's authors.
 
@@ -256,6 +261,10 @@ class FormatService:
     def write(self, exported: Mapping[str, Any], path: str) -> list[str]:
         """The files that :meth:`Format.write` made; ``exported`` is an :meth:`Exported.payload`."""
         return [str(file) for file in self.format.write(Exported.of(exported), Path(path))]
+
+    def doubt(self, dtype: str) -> str:
+        """What :meth:`Format.doubt` says."""
+        return self.format.doubt(dtype)
 
     def script(self, exported: Mapping[str, Any], path: str, gradients: Arrays) -> dict[str, Any]:
         """``module``, ``source`` and ``gradients``, as :meth:`Format.script` has them."""

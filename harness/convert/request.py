@@ -27,13 +27,15 @@ class Export:
 
 @dataclass(frozen=True)
 class Exporting:
-    """What came of it: ``files`` are none where the outputs differ."""
+    """What came of it. Where the outputs differ, ``files`` are none, and ``doubt`` is what the
+    format says of that (:meth:`.formats.Format.doubt`)."""
 
     spec: str
     dtype: str
     agreement: Agreement
     files: Sequence[Path]
     versions: Mapping[str, str]
+    doubt: str = ""
 
 
 @dataclass(frozen=True)

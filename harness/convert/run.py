@@ -114,7 +114,8 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
             if found.agrees:
                 _put(made, targets)
         kept = targets if found.agrees else []
-        return Exporting(spec.name, exported.dtype, found, kept, caller.versions)
+        doubt = "" if found.agrees else caller.call("doubt", dtype=exported.dtype)
+        return Exporting(spec.name, exported.dtype, found, kept, caller.versions, doubt)
 
 
 def exported_of(spec: Spec, given: Weights) -> formats.Exported:

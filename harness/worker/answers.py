@@ -227,15 +227,15 @@ BACKEND = Forms(
     train_memory=MemoryAnswer,
 )
 # The verbs of a format.
-FORMAT = Forms(suffix=str, write=list[str], read=ReadWeights, outputs=Arrays, script=Scripted)
+FORMAT = Forms(
+    suffix=str, write=list[str], read=ReadWeights, outputs=Arrays, script=Scripted, doubt=str
+)
 # The verb of a framework whose defaults are measured.
 DEFAULTS = Forms(measure=dict[str, MeasuredAnswer])
 _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 # Verbs whose lists have as many entries as their payload says.
 COUNTED = {
-    "latency": "count",
-    "stages": "count",
-    "values": "count",
+    **dict.fromkeys(("latency", "stages", "values"), "count"),
     "train": "batches",
     "peaks": "sizes",
 }

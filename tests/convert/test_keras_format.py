@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_weights import SPEC, drawn_weights
 from exporting import ODD
 from format_cases import (
     ALLOWED,
@@ -32,7 +33,9 @@ from needed import need
 from sampling import sampled
 
 import harness
+from harness.convert.console import run_export
 from harness.convert.formats import launch
+from harness.convert.request import Export
 from harness.spec.library import lesson6
 from harness.worker.worker import Worker
 
@@ -189,6 +192,20 @@ def test_a_table_of_positions_is_written_on_torch(tmp_path: Path) -> None:
     with Worker(launch("keras", environment={"KERAS_BACKEND": "torch"})) as worker:
         written(worker, case, path)
         assert outputs(worker, case, path, 3, 4) < ALLOWED["float32"]
+
+
+def test_float64_that_keras_rounds_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn_weights(tmp_path / "w.st", dtype="float64")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    asked = Export(SPEC, tmp_path / "w.st", "keras", tmp_path / "rnn.keras")
+    assert run_export(asked, as_json=False) == 1
+    told = capsys.readouterr().out
+    assert "differ" in told
+    assert "on torch, Keras rounds float64 to float32 on the way" in told
+    assert "export with KERAS_BACKEND=tensorflow, or weights of float32" in told
+    assert not (tmp_path / "rnn.keras").exists()
 
 
 def _swap_gates(members: dict[str, bytes]) -> None:
