@@ -132,7 +132,7 @@ def page(
         f"path, {which}; outputs, loss, state, statistics, gradients of the loss and along",
         "random cotangents, inference, carried state, four steps of gradient descent, four of the",
         "system's own optimizer (float64), and exact kinks (not where products are narrow). An",
-        f"alarm is an error above K = {K:g} yardsticks; of float32 it is never below {FLOOR:.2g}.",
+        f"alarm is an error above K = {K:g} yardsticks; one of float32 is never below {FLOOR:.2g}.",
         "Where rounding alone decides a tensor, it is not compared; those are counted apart.",
     ]
     for dtype, one in measured.items():

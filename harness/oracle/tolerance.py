@@ -1,4 +1,4 @@
-"""How far a result may be off: measured against the noise of float32, with one factor K.
+"""How far a result may be off: measured against the noise of its dtype, with one factor K.
 
 The error of a tensor is its largest deviation from the oracle over the oracle's largest magnitude
 (see :func:`scales`).

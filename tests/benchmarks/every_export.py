@@ -34,6 +34,8 @@ from harness.spec.fingerprint import fingerprint
 RECORD = Path(__file__).with_suffix(".json")
 SUFFIX = {"torch": ".pt", "jax": ".npz", "keras": ".keras", "onnx": ".onnx"}
 FORMATS = ("torch", "jax", "onnx", "keras/tensorflow", "keras/torch", "keras/jax")
+# On these engines Keras rounds float64 on the way, so that such a file is not written.
+NARROW = ("keras/torch", "keras/jax")
 
 
 def drawn(name: str, dtype: str) -> Weights:
@@ -88,7 +90,7 @@ def main(models: tuple[str, ...], formats: tuple[str, ...], record: Path) -> Non
     for model, format_, dtype in wanted:
         known = json.loads(record.read_text()) if record.exists() else {}
         key = f"{model} {format_} {dtype}"
-        if key in known:
+        if key in known or (dtype == "float64" and format_ in NARROW):
             continue
         with tempfile.TemporaryDirectory() as folder:
             known[key] = one(model, format_, dtype, Path(folder))

@@ -197,17 +197,16 @@ def _exports() -> list[str]:
     formats = list(dict.fromkeys(key.split()[1] for key in record))
     lines = ["| model | " + " | ".join(formats) + " |", "|---|" + "---|" * len(formats)]
     for model in MODELS:
+        keys = [[f"{model} {f} {dtype}" for dtype in ("float32", "float64")] for f in formats]
         found = [
-            " / ".join(_exported(record.get(f"{model} {f} {d}")) for d in ("float32", "float64"))
-            for f in formats
+            " / ".join(_exported(record[key]) for key in of_one if key in record) or "not run"
+            for of_one in keys
         ]
         lines.append(f"| `{model}` | " + " | ".join(found) + " |")
     return lines
 
 
-def _exported(one: Mapping[str, Any] | None) -> str:
-    if one is None:
-        return "not run"
+def _exported(one: Mapping[str, Any]) -> str:
     if "fault" in one:
         return "refused"
     return f"{one['digits']}" if one["agrees"] and one["returned"] else "**differs**"
