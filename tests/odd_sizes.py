@@ -93,8 +93,8 @@ def page() -> None:
         "",
         "Made by `python tests/odd_sizes.py`: all Lesson 6 systems (one that lacks the size runs",
         "as usual), all checks of a plain run, native path, one unusual size at a time. Each place",
-        "has the cells that pass, of all, over the seeds that were run; one that does not is a false",
-        "alarm. Where rounding decides a result, nothing is compared (`not-applicable`); how",
+        "has the cells that pass, of all, over the seeds that were run; one that does not is a",
+        "false alarm. Where rounding decides a result, nothing is compared (`not-applicable`); how",
         "many checks found nothing to compare stands in brackets.",
     ]
     for table, dtypes in TABLES.items():
