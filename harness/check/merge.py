@@ -89,7 +89,8 @@ class _KeptBlocks:
     def take(self, name: str, cell: Cell, origin: CellOrigin, block: CellBlock) -> None:
         """A block of the file ``name``."""
         known = self._known.setdefault((cell, replace(origin, copy=1)), [])
-        alike = [(n, other) for n, other in known if _model(other) == _model(block)]
+        model = _model(block)
+        alike = [(n, other) for n, other in known if _model(other) in (model, None) or not model]
         if any(other.verdicts == block.verdicts for _, other in alike):
             self.duplicates[name] += 1
             return

@@ -12,8 +12,8 @@ that is half of the tensor or more, the dtype has no answer, and nothing is comp
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -267,6 +267,11 @@ def worst(deviations: list[Deviation]) -> Deviation:
     """The deviation that is furthest beyond what is allowed; where all are allowed, of those that
     tell something, if any do."""
     return max(deviations, key=_beyond) if len(deviations) > 1 else deviations[0]
+
+
+def prefixed(words: str, deviations: Iterable[Deviation]) -> list[Deviation]:
+    """The same deviations with words before their names, which say where they were found."""
+    return [replace(d, name=words + d.name) for d in deviations]
 
 
 def _beyond(deviation: Deviation) -> tuple[bool, bool, float]:

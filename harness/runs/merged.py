@@ -117,10 +117,10 @@ def models_apart(found: Iterable[tuple[str, str, str | None]]) -> list[str]:
             files.setdefault(spec, {})[name] = None
             models.setdefault(spec, set()).add(model)
     return [
-        f"{spec}: the results in {', '.join(files[spec])} are of {len(found)} models of this name "
-        "(the spec, sizes of its own or what the harness makes of them differ); all are kept"
-        for spec, found in models.items()
-        if len(found) > 1
+        f"{spec}: the results in {', '.join(files[spec])} are of {len(of_it)} models of this "
+        "name (the spec, sizes of its own or what the harness makes of them differ); all are kept"
+        for spec, of_it in models.items()
+        if len(of_it) > 1
     ]
 
 

@@ -261,3 +261,10 @@ def test_two_models_of_one_name_are_not_taken_for_one(shards: list[Path], tmp_pa
     assert f"{spec}: the results in {shards[0]}, {other} are of 2 models" in found.stdout
     assert "6 cells of 3 files" in found.stdout
     assert len(ended(read_records(output, complete=True))) == 6
+
+    def unsaid(line: dict[str, Any]) -> None:
+        del line["signature"]["spec"]
+
+    older = changed(shards[0], tmp_path / "older.jsonl", begin=unsaid)
+    found = run("merge", *shards, older, "-o", output)
+    assert (found.exit_code, "4 cells of 3 files" in found.stdout) == (0, True)

@@ -15,7 +15,7 @@ from harness.check.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.kinks import furthest
 from harness.oracle.off_kinks import finite
-from harness.oracle.tolerance import Deviation
+from harness.oracle.tolerance import Deviation, prefixed
 from harness.program.ir import Port
 from harness.program.signature import float_inputs, owner_of
 from harness.runtime.arguments import Arguments
@@ -187,31 +187,28 @@ def bad_index(context: Context) -> Iterator[Finding]:
     finding = Finding("bad-index")
     for name in list(bounds)[:2]:
         for value in (bounds[name], -1):
-            _refused(context, finding, "forward", name, value)
+            _refused(context, finding, name, value, "forward", phase="inference")
     expected = case.forward("inference", case.material, "main")
-    later = {"": (context.forward(case.material), expected)}
+    later = context.finding(finding.check, context.forward(case.material), expected)
+    finding.deviations += prefixed("after a bad index, ", later.deviations)
     if case.training.loss is not None:
-        name = next(iter(bounds))
-        _refused(context, finding, "gradients", name, bounds[name])
+        name, targets = next(iter(bounds)), case.material.targets
+        asked = {"phase": "training", "targets": targets}
+        _refused(context, finding, name, bounds[name], "gradients", **asked)
         expected = case.gradients(case.material, "main")
-        later["a training of "] = (context.remote.gradients(case.material), expected)
-    for word, (found, expected) in later.items():
-        held = context.finding(finding.check, found, expected)
-        finding.deviations += [
-            replace(d, name=f"after {word}a bad index, {d.name}") for d in held.deviations
-        ]
+        later = context.finding(finding.check, context.remote.gradients(case.material), expected)
+        finding.deviations += prefixed("after a training of a bad index, ", later.deviations)
     yield finding
 
 
-def _refused(context: Context, finding: Finding, verb: str, name: str, value: int) -> None:
+def _refused(
+    context: Context, finding: Finding, name: str, value: int, verb: str, **asked: Any
+) -> None:
     """One index out of range must be an error of a session's verb."""
     material = context.case.material
     inputs = {n: np.array(a) for n, a in material.inputs.items()}
     inputs[name].flat[0] = value
-    given: dict[str, Any] = {"phase": "inference", "inputs": inputs, "state": material.state}
-    if verb == "gradients":
-        given |= {"phase": "training", "targets": material.targets}
-    outcome = context.remote.outcome(verb, **given)
+    outcome = context.remote.outcome(verb, inputs=inputs, state=material.state, **asked)
     finding.held += 1
     if outcome.status == "ok":
         finding.faults.append(f"{name} = {value} was accepted")

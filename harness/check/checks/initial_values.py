@@ -8,7 +8,7 @@ from dataclasses import replace
 from harness.arrays import ArrayDict
 from harness.check.checks.context import Context, equal
 from harness.check.findings import Finding
-from harness.oracle.tolerance import Deviation
+from harness.oracle.tolerance import Deviation, prefixed
 from harness.spec.initial_values import (
     check_laws,
     initial_parameters,
@@ -49,4 +49,4 @@ def _from_there(context: Context, drawn: ArrayDict) -> list[Deviation]:
     deviations = context.finding("", tested, case.forward("inference", start, "start")).deviations
     expected = case.gradients(start, "start").of_finite_gradients()
     deviations += context.finding("", remote.gradients(start), expected).deviations
-    return [replace(d, name=f"at the start, {d.name}") for d in deviations]
+    return prefixed("at the start, ", deviations)

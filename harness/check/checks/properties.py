@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 
 from harness.check.checks.again import hold_again
@@ -11,6 +10,7 @@ from harness.check.checks.context import Context, equal
 from harness.check.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.kinks import furthest
+from harness.oracle.tolerance import prefixed
 from harness.program.fitting_sizes import fits, nearest_sizes
 from harness.runtime.arguments import Arguments
 
@@ -28,8 +28,8 @@ def shapes(context: Context) -> Iterator[Finding]:
         material = case.batch_of(batch, time)
         expected = case.forward("inference", material, (batch, time))
         found = context.forward(material)
-        for d in expected.deviations(found, context.dtype):
-            finding.deviations.append(replace(d, name=f"batch {batch}, time {time}: {d.name}"))
+        deviations = expected.deviations(found, context.dtype)
+        finding.deviations += prefixed(f"batch {batch}, time {time}: ", deviations)
     after = context.forward(case.material)
     finding.faults += [
         f"{n} differs after other shapes" for n in before if not equal(before[n], after.get(n))

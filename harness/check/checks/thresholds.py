@@ -15,7 +15,7 @@ from harness.check.checks.far_values import least, offset_material
 from harness.check.checks.large_cases import LARGE, large_case, numerous_case
 from harness.check.findings import Finding
 from harness.oracle.case import Case, step_values
-from harness.oracle.tolerance import FLOOR, PRECISION, ROUNDOFF, Deviation, scales
+from harness.oracle.tolerance import FLOOR, PRECISION, ROUNDOFF, Deviation, prefixed, scales
 from harness.oracle.yardstick import Expected
 from harness.program.signature import noise_ports
 from harness.runtime.arguments import Arguments
@@ -45,7 +45,7 @@ def large_sizes(context: Context) -> Iterator[Finding]:
     results = other.forward("inference", other.material, "main")
     found = remote.forward("inference", other.material.inputs, other.material.state)
     tested = context.finding("large-sizes", found, results)
-    finding.deviations += [replace(d, name=f"inference, {d.name}") for d in tested.deviations]
+    finding.deviations += prefixed("inference, ", tested.deviations)
     finding.deviations += _far_out(context, other)
     yield finding
 
@@ -59,7 +59,7 @@ def _far_out(context: Context, case: Case) -> Iterator[Deviation]:
             context.remote.load(material)
             expected = case.forward("inference", material, word).at_least(least(case))
             tested = context.finding("large-sizes", context.forward(material), expected)
-            yield from (replace(d, name=f"{word}, {d.name}") for d in tested.deviations)
+            yield from prefixed(f"{word}, ", tested.deviations)
 
 
 def _open(context: Context, case: Case) -> None:
@@ -80,7 +80,7 @@ def _of_a_step(context: Context, case: Case) -> list[Deviation]:
         deviations += context.finding("large-sizes", found, trained).deviations
     stepped = _stepped(replace(context, case=case), expected.values)
     others = context.finding("large-sizes", stepped, _rounded(case, expected, stepped))
-    return deviations + [replace(d, name=f"whole step, {d.name}") for d in others.deviations]
+    return deviations + prefixed("whole step, ", others.deviations)
 
 
 def large_counts(context: Context) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from harness.check.checks.whole_steps import MADE, descended, summed
 from harness.check.findings import Finding
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
-from harness.oracle.tolerance import PRECISION, Deviation, compare
+from harness.oracle.tolerance import PRECISION, Deviation, compare, prefixed
 from harness.oracle.yardstick import Expected
 from harness.program.ir import Program, walk_nodes
 from harness.program.serial import digest
@@ -162,9 +162,7 @@ def _compared(
     )
     measured = expected.noise(context.dtype if multiplies else context.kept)
     noise = {n: max(measured[n], NOISE * PRECISION[context.kept]) for n in wanted}
-    return [
-        replace(d, name=f"{way}, {d.name}") for d in compare(found, wanted, noise, context.kept)
-    ]
+    return prefixed(f"{way}, ", compare(found, wanted, noise, context.kept))
 
 
 def _from_afar(
@@ -269,7 +267,7 @@ def long_state(context: Context) -> Iterator[Finding]:
     found = {f"batch {n}: {k}": a for n in seen for k, a in results[n - len(some) - 1].items()}
     wanted = {n: a for n, a in expected.values.items() if n in found}
     planned = context.finding("long-state", found, Expected(wanted, expected.noise))
-    finding.deviations += [replace(d, name=f"in a row, {d.name}") for d in planned.deviations]
+    finding.deviations += prefixed("in a row, ", planned.deviations)
     yield finding
 
 

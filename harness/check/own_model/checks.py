@@ -17,6 +17,7 @@ from harness.check.checks.context import compared, equal
 from harness.check.checks.properties import other_shapes
 from harness.check.findings import Finding
 from harness.oracle.case import Case
+from harness.oracle.tolerance import prefixed
 from harness.oracle.yardstick import Expected
 from harness.program.signature import group_of, noise_ports, result_ports, variable_ports
 from harness.runtime.arguments import Arguments
@@ -158,10 +159,8 @@ def shapes(context: ModelContext) -> Iterator[Finding]:
             continue
         found = outcome.value
         expected = context.expected(material, (batch, time), found)
-        finding.deviations += [
-            replace(d, name=f"batch {batch}, time {time}: {d.name}")
-            for d in expected.deviations(found, context.dtype)
-        ]
+        deviations = expected.deviations(found, context.dtype)
+        finding.deviations += prefixed(f"batch {batch}, time {time}: ", deviations)
     yield finding
 
 
