@@ -48,7 +48,7 @@ from ..jax import platforms
 from ..torch.backend import CUBLAS_REPEATS
 from . import attention, losses
 from .engines import ENGINES, JaxEngine, TensorFlowEngine, TorchEngine
-from .graph import KerasLayer, KerasModels, eager
+from .graph import KerasLayer, KerasModels, eager, mask_of
 from .layers import (
     ACTIVATIONS,
     BOTH_WAYS,
@@ -199,10 +199,11 @@ class Keras(Backend):
         if both and any(map(callable, arguments.values())):
             return None  # Keras copies the layer by its configuration
         made, cast = self._made(kind, layer, arguments, both)
-        run = eager(made, layer.phase == "training", cast)
+        told = mask_of if "mask" in layer.node.attributes["roles"] else None
+        run = eager(made, layer.phase == "training", cast, told)
         named = f"{BOTH_WAYS} {kind}" if both else kind
         label = f"keras.layers.{named}{' (cuDNN)' if self._is_cudnn(kind, arguments) else ''}"
-        return KerasLayer(label, run, packing, made)
+        return KerasLayer(label, run, packing, made, told)
 
     def _made(
         self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any], both: bool = False

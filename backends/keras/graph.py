@@ -25,6 +25,7 @@ from harness.extend import (
     owner_of,
 )
 
+from .attention import KIND as ATTENTION
 from .layers import variables
 
 # The states of a layer, in the order in which Keras has them.
@@ -35,17 +36,22 @@ Told = Callable[[Tensors], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class KerasLayer(Native):
-    """A claimed layer: ``layer`` holds its variables and stands in the model; of attention,
-    ``told`` is what it is told when it is called."""
+    """A claimed layer: ``layer`` holds its variables and stands in the model; ``told`` is what else
+    it is told when it is called."""
 
     layer: Any
     told: Told | None = None
 
 
-def _source(values: Tensors, told: Told | None) -> list[Any]:
+def _source(layer: Any, values: Tensors) -> list[Any]:
     """The first arguments: of attention both what asks and what is asked."""
     source = values["indices"] if "indices" in values else values["x"]
-    return [source] if told is None else [source, source]
+    return [source, source] if type(layer).__name__ == ATTENTION else [source]
+
+
+def mask_of(values: Tensors) -> Mapping[str, Any]:
+    """What a recurrent layer is told of rows that end before others."""
+    return {"mask": values["mask"]}
 
 
 def _states(values: Tensors) -> list[Any]:
@@ -68,7 +74,7 @@ def eager(
     is a ``cast``."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-        sources, states = _source(values, told), _states(values)
+        sources, states = _source(layer, values), _states(values)
         if not layer.built:
             layer.build(*(tuple(x.shape) for x in sources))
         normalises = hasattr(layer, "moving_mean")
@@ -97,7 +103,7 @@ def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> C
             states, told = _states(given), native.told
             free = {} if all(map(is_zero, states)) else {"initial_state": states}
             free |= told(given) if told is not None else {}
-            made = _widened(_listed(native.layer(*_source(given, told), **free)), cast)
+            made = _widened(_listed(native.layer(*_source(native.layer, given), **free)), cast)
             # New statistics are not tensors of the graph: Keras gives them beside its outputs.
             values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
 

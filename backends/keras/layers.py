@@ -103,13 +103,17 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     ),
     "lstm": ("LSTM", {}, _lstm()),
     "bidirectional_lstm": ("LSTM", {}, _both_ways(_lstm)),
+    "masked_bidirectional_lstm": ("LSTM", {"zero_output_for_mask": True}, _both_ways(_lstm)),
     "gru": ("GRU", {"reset_after": False}, _gated("zrn", _gates("b", "zrn", 0), "")),
     "gru_reset_after": ("GRU", {"reset_after": True}, _gru()),
     "bidirectional_gru_reset_after": ("GRU", {"reset_after": True}, _both_ways(_gru)),
 }
 # Definitions of a layer for each direction, what holds both, and the names of both in it by those
 # in its packing.
-TWO_WAYS = ("bidirectional_lstm", "bidirectional_gru_reset_after")
+TWO_WAYS = (
+    *("bidirectional_lstm", "masked_bidirectional_lstm"),
+    "bidirectional_gru_reset_after",
+)
 BOTH_WAYS = "Bidirectional"
 WAYS: Mapping[str, str] = {"forward": "forward_layer", "backward": "backward_layer"}
 _SAME = ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax", "gelu", "silu")

@@ -44,8 +44,9 @@ INSTEAD: Mapping[str, str] = {
         ("return_sequences", "return_state", "batch_first", "time_major"),
         "the definition says what it takes and gives: see 'harness explain LAYER'",
     ),
-    "bidirectional": "bidirectional_lstm and bidirectional_gru_reset_after ship; of another layer "
-    "name one for each way, and give 'reverse' of the input to one of them",
+    "bidirectional": "bidirectional_lstm, bidirectional_gru_reset_after and, for rows that end "
+    "before others, masked_bidirectional_lstm ship; of another layer name one for each way, and "
+    "give 'reverse' of the input to one of them",
 }
 
 

@@ -103,6 +103,7 @@ def silent(report: Report) -> set[str]:
         ("columns", set()),
         ("long_convolution", {"batch-independence"}),
         ("both_directions", set()),
+        ("masked_directions", set()),
         ("no_axes", set()),
         ("names_that_begin_alike", set()),
         # What an optimizer moves together lay in two orders.
@@ -124,6 +125,15 @@ def test_layers_of_frameworks_are_not_blamed(model: str, seed: int) -> None:
     report = harness.check(str(SPECS / f"{model}.yaml"), ["torch", "jax"], seed=seed)
     assert faults(report) == []
     assert silent(report) <= {"offset"}
+
+
+def test_keras_own_layer_keeps_the_states_where_a_mask_is_false() -> None:
+    checks = ("outputs", "state", "loss", "gradients")
+    report = harness.check(str(SPECS / "masked_directions.yaml"), ["keras"], checks=checks)
+    assert faults(report) == []
+    for result in report.results:
+        assert result.layers["read"] == "keras.layers.Bidirectional LSTM"
+        assert {f.verdict for f in result.findings} == {"agree"}
 
 
 def test_whoever_turns_one_of_two_relus_is_not_blamed() -> None:

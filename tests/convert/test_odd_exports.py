@@ -10,7 +10,10 @@ from export_round_trip import NEEDS, assert_round_trip
 from harness.spec.model import load_spec
 
 ODD = Path(__file__).parents[1] / "support" / "odd_models"
-MODELS = ["first_place", "moved_indices", "columns", "long_convolution", "both_directions"]
+MODELS = [
+    *("first_place", "moved_indices", "columns", "long_convolution"),
+    *("both_directions", "masked_directions"),
+]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -36,13 +36,15 @@ def _columns(v: Tensors, letter: str, gates: str) -> Any:
     return tf.concat([v[f"{letter}_{gate}"] for gate in gates], -1)
 
 
-def _call(layer: Any, weights: list[Any], v: Tensors, states: Sequence[str]) -> Tensors:
+def _call(
+    layer: Any, weights: list[Any], v: Tensors, states: Sequence[str], **told: Any
+) -> Tensors:
     layer.build(tuple(v["x"].shape))
     assert [tuple(w.shape) for w in layer.trainable_variables] == [tuple(w.shape) for w in weights]
     # Seeds are the only other variables, and nothing here is random.
     others = [variable.value for variable in layer.non_trainable_variables]
     initial = [v[name] for name in states]
-    (y, *last), _ = layer.stateless_call(weights, others, v["x"], initial_state=initial)
+    (y, *last), _ = layer.stateless_call(weights, others, v["x"], initial_state=initial, **told)
     return {"y": y, **{f"last_{n}": s for n, s in zip(states, last, strict=True)}}
 
 
@@ -91,12 +93,17 @@ def gru(activation: str, gate: str, reset_after: bool = False) -> Kernel:
 
 
 def bidirectional_lstm(activation: str, gate: str) -> Kernel:
+    """Both directions, of rows with a mask where there is one."""
+
     def kernel(v: Tensors) -> Tensors:
+        told = {"mask": v["mask"]} if "mask" in v else {}
         inner = keras.layers.LSTM(
-            v["h"].shape[-1], activation=activation, recurrent_activation=gate, **_WHOLE
-        )
+            v["h"].shape[-1], activation=activation, recurrent_activation=gate,
+            zero_output_for_mask=bool(told), **_WHOLE,
+        )  # fmt: skip
         weights = [_columns(v, f"{way}{n}", "ifgo") for way in ("", "back_") for n in "WUb"]
-        return _call(keras.layers.Bidirectional(inner), weights, v, ("h", "c", "back_h", "back_c"))
+        both = keras.layers.Bidirectional(inner)
+        return _call(both, weights, v, ("h", "c", "back_h", "back_c"), **told)
 
     return kernel
 

@@ -13,6 +13,8 @@ HEADS = 2
 EPSILON = 1e-6  # of rms_norm
 # Of three rows: one whole, one that ends, and one of a single step.
 MASK = np.arange(5)[None] < np.array([5, 3, 1])[:, None]
+# Of rows that begin late, are interrupted, or have no step at all.
+GAPS = np.array([[0, 1, 1, 0, 1], [1, 0, 0, 1, 1], [0, 0, 0, 0, 0]], bool)
 
 
 def _part(v: Tensors, name: str) -> Tensors:

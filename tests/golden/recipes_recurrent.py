@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from golden.model_kernels import GAPS, MASK
 from golden.recipe import Recipe
 
 
@@ -30,6 +31,14 @@ def recurrent(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
             two = {"activation": act, "gate": gate.replace("hard_sigmoid", "hard_sigmoid_sixth")}
             kernel = getattr(keras, name)(act, gate)
             made.append(Recipe("layer", name, f"keras.layers.Bidirectional({kind})", kernel, two))
+    name, ended, gaps = "masked_bidirectional_lstm", {"mask": MASK}, {"mask": GAPS}
+    source = "torch.nn.utils.rnn.pack_padded_sequence"
+    made.append(Recipe("layer", name, source, torch.masked_bidirectional_lstm, plain, given=ended))
+    source, other = "keras.layers.Bidirectional(LSTM)", ("sigmoid", "hard_sigmoid")
+    kernel, turned = (keras.bidirectional_lstm(*n) for n in (("tanh", "sigmoid"), other))
+    two = {"activation": "sigmoid", "gate": "hard_sigmoid_sixth"}
+    made += [Recipe("layer", name, source, kernel, plain, given=rows) for rows in (ended, gaps)]
+    made.append(Recipe("layer", name, source, turned, two, given=gaps))
     for act, gate in (
         ("tanh", "sigmoid"),
         ("relu", "hard_sigmoid_fifth"),

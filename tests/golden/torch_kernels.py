@@ -82,6 +82,19 @@ def bidirectional_lstm(v: Tensors) -> Tensors:
     return {"y": y, "last_h": h[0], "last_c": c[0], "last_back_h": h[1], "last_back_c": c[1]}
 
 
+def masked_bidirectional_lstm(v: Tensors) -> Tensors:
+    """Of rows that end where they end: packed sequences."""
+    lengths, (_, time, features) = v["mask"].sum(1), v["x"].shape
+    whole = {"batch_first": True}
+    rows = torch.nn.utils.rnn.pack_padded_sequence(v["x"], lengths, **whole)
+    module = torch.nn.LSTM(features, v["h"].shape[-1], batch_first=True, bidirectional=True)
+    packed = _both_ways(v, "ifgo", {"bias_ih_l0": "b"})
+    first = (torch.stack([v["h"], v["back_h"]]), torch.stack([v["c"], v["back_c"]]))
+    made, (h, c) = _recurrent(module, packed, rows, first)
+    y, _ = torch.nn.utils.rnn.pad_packed_sequence(made, total_length=time, **whole)
+    return {"y": y, "last_h": h[0], "last_c": c[0], "last_back_h": h[1], "last_back_c": c[1]}
+
+
 def bidirectional_gru_reset_after(v: Tensors) -> Tensors:
     sizes = (v["x"].shape[-1], v["h"].shape[-1])
     module = torch.nn.GRU(*sizes, batch_first=True, bidirectional=True)

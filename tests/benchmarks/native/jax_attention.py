@@ -8,8 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from jax_layers import Arrays, dense, embedding
+from jax_layers import Arrays, dense, embedding, mean_of, not_ended
 from jax_parts import attention, layer_norm, linear, repeated, rms_norm
 
 Sizes = Mapping[str, int]
@@ -77,13 +76,9 @@ def moe(p: Arrays, inputs: Arrays, sizes: Sizes) -> jax.Array:
     return linear(p["out"], layer_norm(p["norm"], x))
 
 
-def inside(inputs: Arrays) -> jax.Array:
-    """[batch, time]: where a row has not ended."""
-    return jnp.arange(inputs["chars"].shape[1]) < inputs["lengths"][:, None]
-
-
 def bert(p: Arrays, inputs: Arrays, sizes: Sizes) -> jax.Array:
-    x, mask = layer_norm(p["norm"], embedded(p, inputs["chars"])), inside(inputs)[:, None, None]
+    x = layer_norm(p["norm"], embedded(p, inputs["chars"]))
+    mask = not_ended(inputs["chars"], inputs["lengths"])[:, None, None]
     for own in repeated(p["blocks"]):
         y = attention(own["attend"], x, sizes["heads"], False, mask)
         x = layer_norm(own["norm_1"], x + y)
@@ -94,9 +89,8 @@ def bert(p: Arrays, inputs: Arrays, sizes: Sizes) -> jax.Array:
 
 def bert_loss(logits: jax.Array, inputs: Arrays, targets: Arrays) -> jax.Array:
     """The mean over the characters that were hidden and are inside of a row."""
-    kept = (targets["hidden"] & inside(inputs)).astype(logits.dtype)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets["target"])
-    return jnp.sum(kept * entropy) / jnp.maximum(jnp.sum(kept), 1)
+    kept = targets["hidden"] & not_ended(inputs["chars"], inputs["lengths"])
+    return mean_of(kept, logits, targets["target"])
 
 
 def vit(p: Arrays, inputs: Arrays, sizes: Sizes) -> jax.Array:

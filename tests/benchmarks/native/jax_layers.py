@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 Arrays = Mapping[str, Any]
 
@@ -93,6 +94,34 @@ def lstm(
 
     state, states = jax.lax.scan(cell, state, x)
     return states, state
+
+
+def masked_lstm(p: Arrays, x: jax.Array, kept: jax.Array, start: jax.Array) -> jax.Array:
+    """An LSTM from zeros whose states stay where ``kept`` is false; there, its output is 0."""
+
+    def cell(
+        state: tuple[jax.Array, jax.Array], each: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        (h, c), (x_t, inside) = state, each
+        i, f, o, g = jnp.split(dense(p, jnp.concatenate([x_t, h], axis=-1)), 4, axis=-1)
+        i, f, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jax.nn.sigmoid(o)
+        c = jnp.where(inside, f * c + i * jnp.tanh(g), c)
+        h = jnp.where(inside, o * jnp.tanh(c), h)
+        return (h, c), jnp.where(inside, h, 0)
+
+    return jax.lax.scan(cell, (start, start), (x, kept))[1]
+
+
+def not_ended(rows: jax.Array, lengths: jax.Array) -> jax.Array:
+    """[batch, time]: where a row has not ended."""
+    return jnp.arange(rows.shape[1]) < lengths[:, None]
+
+
+def mean_of(kept: jax.Array, logits: jax.Array, target: jax.Array) -> jax.Array:
+    """The mean of the cross-entropy over what is kept, 0 if that is nothing."""
+    weights = kept.astype(logits.dtype)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    return jnp.sum(weights * entropy) / jnp.maximum(jnp.sum(weights), 1)
 
 
 def batch_norm(

@@ -16,8 +16,10 @@ from jax_layers import (
     embedding,
     gru_after,
     gru_tree,
-    lstm,
     lstm_tree,
+    masked_lstm,
+    mean_of,
+    not_ended,
     time_major,
     zeros,
 )
@@ -86,14 +88,20 @@ def gcn(p: Arrays, inputs: Arrays, sizes: Sizes) -> jax.Array:
 
 def bilstm_tagger(p: Arrays, inputs: Arrays, sizes: Sizes) -> jax.Array:
     x = embedding(p["embed"], time_major(inputs["sentence"]))
+    kept = time_major(not_ended(inputs["sentence"], inputs["lengths"]))[..., None]
     for number in (1, 2):
         both = []
         for way, step in (("ahead", 1), ("back", -1)):
             h = jnp.zeros((x.shape[1], sizes["hidden"]), x.dtype)
-            states = lstm(p[f"read_{number}"][way], x[::step], (h, h), jax.nn.sigmoid)[0]
+            states = masked_lstm(p[f"read_{number}"][way], x[::step], kept[::step], h)
             both.append(states[::step])
         x = jnp.concatenate(both, -1)
     return dense(p["out"], x).swapaxes(0, 1)
+
+
+def tagger_loss(logits: jax.Array, inputs: Arrays, targets: Arrays) -> jax.Array:
+    """The mean over the words that are there."""
+    return mean_of(not_ended(inputs["sentence"], inputs["lengths"]), logits, targets["tag"])
 
 
 def seq2seq_attention(p: Arrays, inputs: Arrays, sizes: Sizes) -> jax.Array:

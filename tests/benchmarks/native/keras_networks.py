@@ -193,9 +193,11 @@ def gcn(n: Network, inputs: Inputs) -> Any:
 
 def bilstm_tagger(n: Network, inputs: Inputs) -> Any:
     x = n.embedding("embed")(inputs["sentence"])
+    inside = ops.less(ops.arange(x.shape[1])[None], inputs["lengths"][:, None])
     for number in (1, 2):
-        both = layers.Bidirectional(layers.LSTM(n.sizes["hidden"], return_sequences=True))
-        x = both(x)
+        made = layers.LSTM(n.sizes["hidden"], return_sequences=True, zero_output_for_mask=True)
+        both = layers.Bidirectional(made)
+        x = both(x, mask=inside)
         n.add(f"read_{number}", both)
     return n.dense("out")(x)
 

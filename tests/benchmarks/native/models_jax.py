@@ -47,12 +47,17 @@ ENDS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "dlrm": jax.nn.sigmoid,
     "vae": jax.nn.sigmoid,
 }
+# Losses of what has not ended.
+MASKED: Mapping[str, Callable[[jax.Array, Arrays, Arrays], jax.Array]] = {
+    "bert": attention.bert_loss,
+    "bilstm_tagger": others.tagger_loss,
+}
 
 
 def loss_of(system: str, logits: jax.Array, inputs: Arrays, targets: Arrays) -> jax.Array:
     """The loss of a batch from its logits."""
-    if system == "bert":
-        return attention.bert_loss(logits, inputs, targets)
+    if system in MASKED:
+        return MASKED[system](logits, inputs, targets)
     (target,) = targets.values()
     if system == "dlrm":
         entropy = optax.sigmoid_binary_cross_entropy(logits, target.astype(logits.dtype))

@@ -36,6 +36,8 @@ OUTPUTS: Mapping[str, tuple[str, str]] = {
     "vae": ("image", "sigmoid"),
     "vit": ("digit", "softmax"),
 }
+# Whose loss is of what has not ended.
+MASKED = ("bert", "bilstm_tagger")
 
 
 class WarmupCosine(keras.optimizers.schedules.CosineDecay):
@@ -80,20 +82,20 @@ def build(system: str, parameters: Arrays, batch: Arrays, sizes: Mapping[str, in
 
 
 class Weighed(Training):
-    """Batches of which some predictions count, those that were hidden and are inside of a row."""
+    """Batches of which some predictions count, those inside of a row, and of what was hidden."""
 
     def feed(self, batches: Sequence[Mapping[str, Arrays]]) -> None:
         """Other batches of the same shapes."""
-        aims = [{"target": batch["targets"]["target"]} for batch in batches]
-        super().feed(
-            [{"inputs": b["inputs"], "targets": t} for b, t in zip(batches, aims, strict=True)]
-        )
-        self.weights = []
+        aims, self.weights = [], []
         for batch in batches:
-            hidden, lengths = batch["targets"]["hidden"], batch["inputs"]["lengths"]
-            inside = np.arange(hidden.shape[1]) < lengths[:, None]
+            targets = dict(batch["targets"])
+            hidden = targets.pop("hidden", True)
+            (target,) = targets.values()
+            inside = np.arange(target.shape[1]) < batch["inputs"]["lengths"][:, None]
             kept = np.asarray(hidden & inside, np.float32)
+            aims.append({"inputs": batch["inputs"], "targets": targets})
             self.weights.append(ops.convert_to_tensor(kept))
+        super().feed(aims)
 
     def start(self, index: int) -> float:
         """An update; its loss is that from before it. Keras waits for each."""
@@ -113,7 +115,7 @@ def loss_of(system: str) -> Any:
         return lambda y, z: losses.binary_crossentropy(y, z, from_logits=True) * y.shape[-1]
     if system == "dlrm":
         return losses.BinaryCrossentropy(from_logits=True)
-    reduction = "mean_with_sample_weight" if system == "bert" else "sum_over_batch_size"
+    reduction = "mean_with_sample_weight" if system in MASKED else "sum_over_batch_size"
     return losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
 
 
@@ -130,6 +132,6 @@ def make(given: Given) -> Training | Forward:
     batches = given.batches
     if given.system == "vae":
         batches = [{"inputs": b["inputs"], "targets": {"x": b["inputs"]["x"]}} for b in batches]
-    if given.system == "bert":
+    if given.system in MASKED:
         return Weighed(model, batches)
     return (Fitting if keras.backend.backend() == "jax" else Training)(model, batches)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch_layers import Arrays, FusedGru, fill, gates
 from torch_parts import Model, Tensors, dense, embedding, part, parts, rms_norm
 
@@ -128,7 +129,7 @@ class Gcn(Model):
 
 
 class Tagger(Model):
-    """Two LSTM layers that read in both directions: one nn.LSTM."""
+    """Two LSTM layers that read in both directions what has not ended: one nn.LSTM."""
 
     output = "chances"
 
@@ -149,7 +150,27 @@ class Tagger(Model):
                 getattr(self.lstm, f"bias_hh_l{number - 1}{end}").requires_grad_(False)
 
     def forward(self, inputs: Tensors) -> Tensor:
-        return self.out(self.lstm(self.embed(inputs["sentence"]))[0])
+        rows = self.embed(inputs["sentence"])
+        # Packed, a row has a step at least.
+        lengths = inputs["lengths"].clamp(min=1).cpu()
+        packed = pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
+        read, _ = pad_packed_sequence(
+            self.lstm(packed)[0], batch_first=True, total_length=rows.shape[1]
+        )
+        return self.out(read * self.inside(inputs)[..., None])
+
+    def inside(self, inputs: Tensors) -> Tensor:
+        """[batch, time]: where a row has not ended."""
+        words = inputs["sentence"]
+        return torch.arange(words.shape[1], device=words.device) < inputs["lengths"][:, None]
+
+    def lose(self, inputs: Tensors, targets: Tensors) -> Tensor:
+        kept = self.inside(inputs)
+        aims = targets["tag"].masked_fill(~kept, -100).flatten()
+        total = F.cross_entropy(
+            self(inputs).flatten(0, 1), aims, ignore_index=-100, reduction="sum"
+        )
+        return total / kept.sum().clamp(min=1)
 
 
 class Seq2seq(Model):
