@@ -115,6 +115,13 @@ def recurrent_output() -> Measured:
 
 
 @PROBES
+def masked_steps() -> Measured:
+    x, mask = np.ones((1, 2, 1), "float32"), np.array([[True, False]])
+    out = _array(layers.LSTM(1, return_sequences=True)(x, mask=mask))
+    return "zeros" if out[0, 1, 0] == 0 else "the output before"
+
+
+@PROBES
 def stateful_predict() -> Measured:
     model = keras.Sequential([keras.Input(batch_shape=(1, 1, 1)), layers.GRU(1, stateful=True)])
     x = np.ones((1, 1, 1), "float32")

@@ -172,7 +172,8 @@ class Torch(Backend):
 
     def claim(self, layer: ClaimableCall) -> Native | None:
         from .autocast import autocast
-        from .layers import CLAIMS, CUDNN
+        from .layers import CLAIMS
+        from .recurrent import CUDNN
 
         claim = CLAIMS.get(layer.definition)
         native = claim(layer) if claim else None

@@ -113,6 +113,13 @@ def recurrent_output() -> Measured:
 
 
 @PROBES
+def masked_steps() -> Measured:
+    rows = nn.utils.rnn.pack_padded_sequence(torch.ones(2, 2, 1), torch.tensor([2, 1]), True)
+    out, _ = nn.utils.rnn.pad_packed_sequence(nn.LSTM(1, 1, batch_first=True)(rows)[0], True)
+    return "zeros" if out[1, 1, 0] == 0 else "the output before"
+
+
+@PROBES
 def recurrent_kernel_initial() -> Measured:
     kernel = nn.GRU(4, 8).weight_hh_l0.detach()
     return "orthogonal" if torch.allclose(kernel.T @ kernel, torch.eye(8), atol=1e-4) else "uniform"

@@ -13,8 +13,6 @@ import torch
 
 from harness.extend import (
     ClaimableCall,
-    FrozenZeros,
-    Join,
     Native,
     Packing,
     Part,
@@ -24,6 +22,7 @@ from harness.extend import (
 
 from .attention import ATTENTION
 from .images import CONVOLUTIONS, POOLS, convolution, pool
+from .recurrent import RECURRENT
 
 Tensor = Any
 Claim = Callable[[ClaimableCall], Native | None]
@@ -158,87 +157,6 @@ def _batch_norm(layer: ClaimableCall) -> Native:
     return Native(label, run, Packing({"weight": Part("gamma"), "bias": Part("beta")}))
 
 
-def _recurrent(label: str, states: Sequence[str], pieces: Mapping[str, Piece]) -> Native:
-    kernel = getattr(torch, label.removeprefix("torch."))
-
-    both = any(name.endswith("_reverse") for name in pieces)
-
-    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        # [directions, batch, units]; cuDNN wants its states contiguous.
-        ways = [(s, f"back_{s}") if both else (s,) for s in states]
-        initial = [torch.stack([values[s] for s in way]) for way in ways]
-        weights = [packed[name] for name in pieces]
-        # oneDNN keeps what a gradient needs wherever one could be asked for, and cuDNN
-        # differentiates in its training mode only. Without dropout all modes compute the same.
-        training = any(tensor.requires_grad for tensor in (values["x"], *initial, *weights))
-        has_biases = "bias_ih_l0" in pieces
-        layers, dropout, batch_first = 1, 0.0, True
-        with torch.set_grad_enabled(training):
-            output, *final = kernel(
-                values["x"], initial if len(initial) > 1 else initial[0], weights,
-                has_biases, layers, dropout, training, both, batch_first,
-            )  # fmt: skip
-        return [output, *(state[n] for n in range(1 + both) for state in final)]
-
-    return Native(label, run, Packing(pieces))
-
-
-def _gates(prefix: str, order: str, transpose: bool) -> Join:
-    return Join(tuple(Part(f"{prefix}_{gate}", transpose) for gate in order), 0)
-
-
-def _gated(layer: ClaimableCall) -> bool:
-    return (layer.attributes["activation"], layer.attributes["gate"]) == ("tanh", "sigmoid")
-
-
-def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
-    """How parameters of a direction begin, and how torch's names of them end."""
-    back = any(name.startswith("back_") for name in layer.shapes)
-    return [("", ""), ("back_", "_reverse")] if back else [("", "")]
-
-
-def _of_gates(layer: ClaimableCall, order: str, second: Callable[[str], Piece]) -> dict[str, Piece]:
-    """The parameters of each direction in torch's order of gates; ``second`` is its other bias."""
-    pieces: dict[str, Piece] = {}
-    for way, end in directions(layer):
-        pieces |= {
-            f"weight_ih_l0{end}": _gates(f"{way}W", order, transpose=True),
-            f"weight_hh_l0{end}": _gates(f"{way}U", order, transpose=True),
-            f"bias_ih_l0{end}": _gates(f"{way}b", order, transpose=False),
-            f"bias_hh_l0{end}": second(way),
-        }
-    return pieces
-
-
-def _simple_rnn(layer: ClaimableCall) -> Native | None:
-    activation = layer.attributes["activation"]
-    if activation not in ("tanh", "relu"):
-        return None
-    pieces: dict[str, Piece] = {
-        "weight_ih_l0": Part("W", transpose=True),
-        "weight_hh_l0": Part("U", transpose=True),
-    }
-    if "b" in layer.shapes:
-        second = Part("c") if "c" in layer.shapes else FrozenZeros(layer.shapes["b"])
-        pieces |= {"bias_ih_l0": Part("b"), "bias_hh_l0": second}
-    return _recurrent(f"torch.rnn_{activation}", ["h"], pieces)
-
-
-def _lstm(layer: ClaimableCall) -> Native | None:
-    if not _gated(layer):
-        return None
-    (units,) = layer.shapes["b_i"]
-    pieces = _of_gates(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
-    return _recurrent("torch.lstm", ["h", "c"], pieces)
-
-
-def _gru_reset_after(layer: ClaimableCall) -> Native | None:
-    if not _gated(layer):
-        return None
-    pieces = _of_gates(layer, "rzn", lambda way: _gates(f"{way}c", "rzn", transpose=False))
-    return _recurrent("torch.gru", ["h"], pieces)
-
-
 def _cross_entropy(layer: ClaimableCall) -> Native:
     """One row an example: torch wants the classes on axis 1, and the order of rows is free."""
 
@@ -262,9 +180,6 @@ def _squared_error(layer: ClaimableCall) -> Native:
     return Native("torch.nn.functional.mse_loss", run, Packing({}))
 
 
-# What runs on cuDNN on a GPU.
-CUDNN = frozenset({"torch.rnn_tanh", "torch.rnn_relu", "torch.lstm", "torch.gru"})
-
 CLAIMS: Mapping[str, Claim] = {
     "embedding": _embedding,
     "dense": _dense,
@@ -274,11 +189,7 @@ CLAIMS: Mapping[str, Claim] = {
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     **ATTENTION,
-    "simple_rnn": _simple_rnn,
-    "simple_rnn_two_biases": _simple_rnn,
-    "simple_rnn_without_bias": _simple_rnn,
-    **dict.fromkeys(("lstm", "bidirectional_lstm"), _lstm),
-    **dict.fromkeys(("gru_reset_after", "bidirectional_gru_reset_after"), _gru_reset_after),
+    **RECURRENT,
     "sparse_cross_entropy": _cross_entropy,
     "cross_entropy": _cross_entropy,
     "squared_error": _squared_error,

@@ -32,9 +32,10 @@ from harness.extend import (
     uses,
 )
 
-from .layers import ACTIVATIONS, directions
+from .layers import ACTIVATIONS
 from .modules import MODULES, attribute, natives
 from .primitives_export import TorchDialect
+from .recurrent import directions
 
 IMPORTED = frozenset({"torch", "nn", "math", "Tensor", "state", "outputs"})
 

@@ -127,12 +127,17 @@ def test_layers_of_frameworks_are_not_blamed(model: str, seed: int) -> None:
     assert silent(report) <= {"offset"}
 
 
-def test_keras_own_layer_keeps_the_states_where_a_mask_is_false() -> None:
-    checks = ("outputs", "state", "loss", "gradients")
-    report = harness.check(str(SPECS / "masked_directions.yaml"), ["keras"], checks=checks)
+@pytest.mark.parametrize(
+    ("backend", "label"), [("torch", "torch.lstm"), ("keras", "keras.layers.Bidirectional LSTM")]
+)
+def test_a_frameworks_own_layer_keeps_the_states_where_a_mask_is_false(
+    backend: str, label: str
+) -> None:
+    checks = ("outputs", "state", "loss", "gradients", "carried-state", "batch-independence")
+    report = harness.check(str(SPECS / "masked_directions.yaml"), [backend], checks=checks)
     assert faults(report) == []
     for result in report.results:
-        assert result.layers["read"] == "keras.layers.Bidirectional LSTM"
+        assert result.layers["read"] == label
         assert {f.verdict for f in result.findings} == {"agree"}
 
 

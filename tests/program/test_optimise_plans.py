@@ -86,6 +86,15 @@ def test_what_depends_on_sequences_alone_is_one_product() -> None:
     assert ops_of(forward.block.nodes) == Counter(matmul=1, add=1, less_equal=1, where=1)
 
 
+@pytest.mark.parametrize(("fuses", "products"), [(False, 3), (True, 5)])
+def test_where_a_compiler_fuses_each_loop_has_its_own_product(fuses: bool, products: int) -> None:
+    """Of both layers' inputs, for the loops of two directions; and one after the loops."""
+    program = load_spec("bilstm_tagger").program("inference")
+    sizes = {**program.sizes, "batch": 64, "time": LONG}
+    plan = forward_plan(program, sizes, "float32", (), fuses=fuses)
+    assert ops_of(node for node in plan.nodes if node.body is None)["matmul"] == products
+
+
 def test_a_loop_stacks_only_what_is_read() -> None:
     """simple_rnn reads the last state, which is carried out."""
     (loop,) = loops(plan_of("simple_rnn", "forward", time=LONG))

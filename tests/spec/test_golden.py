@@ -134,7 +134,7 @@ FAULTS = [
     ("layer", "bidirectional_lstm", "reverse: true", "reverse: false"),
     ("layer", "bidirectional_gru_reset_after", "[ahead, back]", "[back, ahead]"),
     ("layer", "masked_bidirectional_lstm", "f * c + i * g, c)", "f * c + i * g, 0)"),
-    ("layer", "masked_bidirectional_lstm", "y = where(inside[:, None], h, 0)", "y = h"),
+    ("layer", "masked_bidirectional_lstm", "axis=-1), 0)", "axis=-1), 0.5)"),
     ("layer", "simple_rnn", "h @ U + b", "h @ U - b"),
     ("layer", "simple_rnn_two_biases", "h @ U + c", "h @ U + 2 * c"),
     ("layer", "simple_rnn_without_bias", "+ h @ U", "- h @ U"),

@@ -22,7 +22,12 @@ OTHER = [
         "back_h @ back_U_f + 0 * back_b_f)",
     ),
     ("layer", "bidirectional_gru_reset_after", "[ahead, back]", "[back, ahead]"),
-    ("layer", "masked_bidirectional_lstm", "y = where(inside[:, None], h, 0)", "y = h"),
+    (
+        "layer",
+        "masked_bidirectional_lstm",
+        "y = where(mask[:, :, None], concat([ahead, back], axis=-1), 0)",
+        "y = concat([ahead, back], axis=-1)",
+    ),
     ("layer", "simple_rnn", "h @ U + b", "h @ U - b"),
     ("layer", "simple_rnn_two_biases", "h @ U + c", "h @ U + 2 * c"),
     ("layer", "simple_rnn_without_bias", "+ h @ U", "- h @ U"),

@@ -133,7 +133,7 @@ def _optimised(
     for _ in range(3):
         current = again(current, tabled)
         if moved or stay:
-            joined = products.join(current, builder, sizes)
+            joined = products.join(current, builder, sizes, fuses)
             current = current if joined == current else joined
     current = again(current, biases.RULES, tabled)
     if final:

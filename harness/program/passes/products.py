@@ -22,15 +22,20 @@ from harness.program.passes.slices import Siblings, SliceFinder
 PASSING = frozenset({"add", "subtract", "take"})
 
 
-def join(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int]) -> tuple[Node, ...]:
-    """The nodes, and those of every loop, with like ones joined."""
-    nodes = tuple(
-        replace(n, body=replace(n.block, nodes=_Joiner(builder, sizes, n.block).run(n.block.nodes)))
-        if n.op == "scan"
-        else n
-        for n in nodes
-    )
-    return _Joiner(builder, sizes, None).run(nodes)
+def join(
+    nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int], fuses: bool = False
+) -> tuple[Node, ...]:
+    """The nodes, and those of every loop, with like ones joined.
+
+    Where a compiler ``fuses``, products for different loops stay apart: XLA makes what they are
+    joined to in the loops, of the gradients of both, and that several times a step.
+    """
+
+    def joined(body: Block) -> Block:
+        return replace(body, nodes=_Joiner(builder, sizes, body, fuses).run(body.nodes))
+
+    nodes = tuple(replace(n, body=joined(n.block)) if n.op == "scan" else n for n in nodes)
+    return _Joiner(builder, sizes, None, fuses).run(nodes)
 
 
 @dataclass
@@ -38,6 +43,7 @@ class _Joiner:
     builder: Builder
     sizes: Mapping[str, int]
     body: Block | None
+    fuses: bool
 
     def run(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
         nodes = _slices_first(nodes)
@@ -63,14 +69,15 @@ class _Joiner:
 
     def _products(self, nodes: Sequence[Node], finder: SliceFinder) -> Iterator[Siblings]:
         """Matrix products with one side in common."""
-        left: dict[int, list[Node]] = defaultdict(list)
+        left: dict[Any, list[Node]] = defaultdict(list)
         right: dict[Any, list[Node]] = defaultdict(list)
         types = self.builder.types
+        loops = _loops(nodes) if self.fuses else {}
         for node in nodes:
             if node.op != "matmul" or len(types[node.inputs[1]].shape) != 2:
                 continue
             if self._given(node.inputs[1], finder, node):
-                left[node.inputs[0]].append(node)
+                left[node.inputs[0], loops.get(node.output)].append(node)
             if self.body is None:
                 right[(node.inputs[1], types[node.inputs[0]].shape[1:])].append(node)
         users = _users(nodes)
@@ -175,6 +182,18 @@ def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
             for whole, value in zip(node.inputs, node.body.inputs, strict=True):
                 users[whole] = [n for n in users[whole] if n is not node] + users[value]
     return users
+
+
+def _loops(nodes: Sequence[Node]) -> dict[int, int]:
+    """The values that go into one loop alone, also as what else is made of them, by the loop's
+    first result."""
+    # Of each value all loops that it goes into.
+    ends: dict[int, set[int]] = defaultdict(set)
+    for node in reversed(nodes):
+        into = {node.outputs[0]} if node.body else ends[node.output]
+        for value in node.inputs:
+            ends[value] |= into
+    return {value: min(loops) for value, loops in ends.items() if len(loops) == 1}
 
 
 def _in_kinds(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[Node, ...]:

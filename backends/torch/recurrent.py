@@ -1,0 +1,173 @@
+"""The recurrent layers that the torch backend claims: the functions behind torch.nn's modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from harness.extend import (
+    ClaimableCall,
+    FrozenZeros,
+    Join,
+    Native,
+    Packing,
+    Part,
+    Piece,
+    Tensors,
+)
+
+Tensor = Any
+# Added to what a gate is made of, it is wide open, or shut: its sigmoid is 1 or 0, and its
+# derivative 0, in every dtype.
+OPEN = 1e4
+
+
+def _recurrent(label: str, states: Sequence[str], pieces: Mapping[str, Piece]) -> Native:
+    kernel = getattr(torch, label.removeprefix("torch."))
+
+    both = any(name.endswith("_reverse") for name in pieces)
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
+        # [directions, batch, units]; cuDNN wants its states contiguous.
+        ways = [(s, f"back_{s}") if both else (s,) for s in states]
+        initial = [torch.stack([values[s] for s in way]) for way in ways]
+        weights = [packed[name] for name in pieces]
+        # oneDNN keeps what a gradient needs wherever one could be asked for, and cuDNN
+        # differentiates in its training mode only. Without dropout all modes compute the same.
+        training = any(tensor.requires_grad for tensor in (values["x"], *initial, *weights))
+        has_biases = "bias_ih_l0" in pieces
+        layers, dropout, batch_first = 1, 0.0, True
+        with torch.set_grad_enabled(training):
+            output, *final = kernel(
+                values["x"], initial if len(initial) > 1 else initial[0], weights,
+                has_biases, layers, dropout, training, both, batch_first,
+            )  # fmt: skip
+        return [output, *(state[n] for n in range(1 + both) for state in final)]
+
+    return Native(label, run, Packing(pieces))
+
+
+# As torch has them of one direction.
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _gates(prefix: str, order: str, transpose: bool) -> Join:
+    return Join(tuple(Part(f"{prefix}_{gate}", transpose) for gate in order), 0)
+
+
+def _gated(layer: ClaimableCall) -> bool:
+    return (layer.attributes["activation"], layer.attributes["gate"]) == ("tanh", "sigmoid")
+
+
+def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
+    """How parameters of a direction begin, and how torch's names of them end."""
+    back = any(name.startswith("back_") for name in layer.shapes)
+    return [("", ""), ("back_", "_reverse")] if back else [("", "")]
+
+
+def _of_gates(layer: ClaimableCall, order: str, second: Callable[[str], Piece]) -> dict[str, Piece]:
+    """The parameters of each direction in torch's order of gates; ``second`` is its other bias."""
+    pieces: dict[str, Piece] = {}
+    for way, end in directions(layer):
+        pieces |= {
+            f"weight_ih_l0{end}": _gates(f"{way}W", order, transpose=True),
+            f"weight_hh_l0{end}": _gates(f"{way}U", order, transpose=True),
+            f"bias_ih_l0{end}": _gates(f"{way}b", order, transpose=False),
+            f"bias_hh_l0{end}": second(way),
+        }
+    return pieces
+
+
+def _simple_rnn(layer: ClaimableCall) -> Native | None:
+    activation = layer.attributes["activation"]
+    if activation not in ("tanh", "relu"):
+        return None
+    pieces: dict[str, Piece] = {
+        "weight_ih_l0": Part("W", transpose=True),
+        "weight_hh_l0": Part("U", transpose=True),
+    }
+    if "b" in layer.shapes:
+        second = Part("c") if "c" in layer.shapes else FrozenZeros(layer.shapes["b"])
+        pieces |= {"bias_ih_l0": Part("b"), "bias_hh_l0": second}
+    return _recurrent(f"torch.rnn_{activation}", ["h"], pieces)
+
+
+def _lstm(layer: ClaimableCall) -> Native | None:
+    if not _gated(layer):
+        return None
+    (units,) = layer.shapes["b_i"]
+    pieces = _of_gates(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
+    return _recurrent("torch.lstm", ["h", "c"], pieces)
+
+
+def _masked_lstm(layer: ClaimableCall) -> Native | None:
+    """Both directions of rows with a mask.
+
+    What is not masked goes to the front, in the order of each direction, so that one call makes
+    all steps. Behind it the gates keep the state ``c``, and the last output in front is the state
+    ``h``. torch's packed sequences would do, but for empty rows: on a CPU they take three times as
+    long in inference and four to eight times in training.
+    """
+    if not _gated(layer):
+        return None
+    (units,) = layer.shapes["b_i"]
+    pieces = _of_gates(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
+    # By gate; a column of the input's weights.
+    kept = torch.tensor([-OPEN, OPEN, 0.0, 0.0]).repeat_interleave(units)[:, None]
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
+        x, mask = values["x"], values["mask"]
+        counts = mask.sum(1, keepdim=True)
+        # What is not read may be anything, also NaN.
+        rows = torch.cat([torch.where(mask[..., None], x, 0.0), ~mask[..., None]], -1)
+        column = kept.to(x.device, x.dtype)
+        outputs, states = [], []
+        for way, end in directions(layer):
+            start = {name: values[f"{way}{name}"] for name in "hc"}
+            weights = [packed[f"{n}_l0{end}"] for n in _WEIGHTS]
+            weights[0] = torch.cat([weights[0], column], 1)
+            places = _places(mask, counts, backwards=bool(way))[..., None]
+            given = torch.zeros_like(rows).scatter(1, places.expand_as(rows), rows)
+            first = [start[name][None] for name in "hc"]
+            training = any(t.requires_grad for t in (x, *first, *weights))
+            with torch.set_grad_enabled(training):
+                made, _, c = torch.lstm(given, first, weights, True, 1, 0.0, training, False, True)
+            last = (counts - 1).clamp(min=0)[..., None].expand(-1, -1, units)
+            h = torch.where(counts > 0, made.gather(1, last)[:, 0], start["h"])
+            steps = made.gather(1, places.expand(-1, -1, units))
+            outputs.append(torch.where(mask[..., None], steps, 0.0))
+            states += [h, c[0]]
+        return [torch.cat(outputs, -1), *states]
+
+    return Native("torch.lstm", run, Packing(pieces))
+
+
+def _places(mask: Tensor, counts: Tensor, backwards: bool) -> Tensor:
+    """[batch, time]: where each step goes, those that a mask keeps in front; ``counts`` [batch, 1]
+    says how many they are."""
+    rank = mask.cumsum(1)
+    front = counts - rank if backwards else rank - 1
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    return torch.where(mask, front, counts + steps - rank)
+
+
+def _gru_reset_after(layer: ClaimableCall) -> Native | None:
+    if not _gated(layer):
+        return None
+    pieces = _of_gates(layer, "rzn", lambda way: _gates(f"{way}c", "rzn", transpose=False))
+    return _recurrent("torch.gru", ["h"], pieces)
+
+
+# What runs on cuDNN on a GPU.
+CUDNN = frozenset({"torch.rnn_tanh", "torch.rnn_relu", "torch.lstm", "torch.gru"})
+
+RECURRENT: Mapping[str, Callable[[ClaimableCall], Native | None]] = {
+    "simple_rnn": _simple_rnn,
+    "simple_rnn_two_biases": _simple_rnn,
+    "simple_rnn_without_bias": _simple_rnn,
+    **dict.fromkeys(("lstm", "bidirectional_lstm"), _lstm),
+    "masked_bidirectional_lstm": _masked_lstm,
+    **dict.fromkeys(("gru_reset_after", "bidirectional_gru_reset_after"), _gru_reset_after),
+}
