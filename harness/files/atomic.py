@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from secrets import token_hex
 
@@ -48,6 +48,25 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         for part in parts:
             _write(handle, part)
         os.fsync(handle)
+
+
+@contextlib.contextmanager
+def telling(path: Path, tell: Callable[[], object]) -> Iterator[None]:
+    """Tell that a file has been written in here, also if an interruption came right after it."""
+    before = _identity(path)
+    try:
+        yield
+    finally:
+        if _identity(path) != before:
+            tell()
+
+
+def _identity(path: Path) -> int | None:
+    """Of what lies there; what is written whole is another file than before."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
 from harness.errors import HarnessError
 from harness.files import kinds
-from harness.files.atomic import sweep
+from harness.files.atomic import sweep, telling
 from harness.files.lock import held
 from harness.program.scaling import LEAST_SCALE, SCALE
 from harness.spec.fingerprint import fingerprint
@@ -155,8 +156,8 @@ class TrainingRun:
         if there:
             self._replaces = weights.stated_digest(self.path)
         if kinds.check_kind(place, kinds.CHECKPOINT) or there:
-            checkpoint.save(place, self._snapshot())
-            self.kept = True
+            with telling(place, partial(setattr, self, "kept", True)):
+                checkpoint.save(place, self._snapshot())
 
     def _epoch(self, epoch: int) -> None:
         request, position = self.setup.request, self._position
@@ -228,10 +229,11 @@ class TrainingRun:
         if self.path is None:
             return
         made = self._snapshot()
-        checkpoint.save(checkpoint.place(self.path), made)
-        self.kept = True
-        weights.save(self.path, made.to_use)
-        self.saved, self._replaces = True, ""
+        with telling(place := checkpoint.place(self.path), partial(setattr, self, "kept", True)):
+            checkpoint.save(place, made)
+        with telling(self.path, partial(setattr, self, "saved", True)):
+            weights.save(self.path, made.to_use)
+        self._replaces = ""
 
     def _snapshot(self) -> Checkpoint:
         setup, request = self.setup, self.setup.request

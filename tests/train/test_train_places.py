@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,23 @@ class TestForce:
         with TrainingRun(made, kept) as training, pytest.raises(TrainingError):
             training.run()
         assert content(kept.parent) == before
+
+    @pytest.mark.parametrize("module", ["checkpoint", "weights"])
+    def test_an_interruption_right_after_a_file_was_written_knows_of_it(
+        self, text: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, module: str
+    ) -> None:
+        written = {"checkpoint": checkpoint, "weights": weights}[module]
+        save = written.save
+
+        def interrupted(path: Path, *given: Any, **others: Any) -> None:
+            save(path, *given, **others)
+            if path.name == kept.name or module == "checkpoint":
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(written, "save", interrupted)
+        with TrainingRun(setup(text), kept) as training, pytest.raises(KeyboardInterrupt):
+            training.run()
+        assert (training.kept, training.saved) == (True, module == "weights")
 
     def test_empty_files_need_no_force(self, text: Path, kept: Path) -> None:
         kept.touch()
