@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.arrays import Arrays
+from harness.errors import UsageError
 from harness.program.serial import encoded
-from harness.train.kept import TrainingError
+from harness.train.kept import TrainingError, Unoffered
 from harness.train.request import Setup
 from harness.worker import answers
 from harness.worker.remote import WorkerFault, answered
@@ -84,5 +85,9 @@ class TrainRemote:
         try:
             return answered(self.worker, answers.BACKEND, name, payload, request.timeout).value
         except WorkerFault as fault:
-            message = f"{request.backend} failed: {verb}: {fault.outcome.cause}"
+            outcome = fault.outcome
+            raised, _, words = outcome.cause.partition(": ")
+            if outcome.status == "error" and raised == UsageError.__name__:
+                raise Unoffered(f"{request.backend}: {words}", fault.traceback) from None
+            message = f"{request.backend} failed: {verb}: {outcome.cause}"
             raise TrainingError(message, fault.traceback) from None

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from needed import need
 from small_trainings import harness
 
+from harness.cli import cli
 from harness.convert import weights
 
 PATHS = ("compiled", "native-compiled")
@@ -21,6 +23,27 @@ def test_a_backend_without_one_says_so_before_it_begins(text: Path, kept: Path, 
     assert done.exit_code == 2
     assert f"numpy: path {path!r} is not offered: there is no compiler" in done.output
     assert not kept.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("compiled", "keep torch.compile for long: take derived"),
+        ("native-compiled", "torch.compile cannot train oneDNN's LSTM: take native"),
+    ],
+)
+def test_what_a_compiler_cannot_take_is_refused(path: str, reason: str, tmp_path: Path) -> None:
+    need("torch")
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        pytest.skip("there is no compiler of C++")
+    words = np.random.default_rng(1).integers(0, 40, (60, 40))
+    rows = {"sentence": words, "lengths": np.full(60, 40), "tag": words % 6}
+    np.savez(tmp_path / "rows.npz", **rows)
+    options = ["--backend", "torch", "--path", path, "--data", str(tmp_path / "rows.npz")]
+    done = CliRunner().invoke(cli, ["train", "bilstm_tagger", "--epochs", "1", *options])
+    assert done.exit_code == 2
+    assert f"\ntorch: {'torch.compile' if 'native' in path else 'a step'}" in done.output
+    assert reason in " ".join(done.output.split())
 
 
 @pytest.mark.slow
